@@ -1,0 +1,162 @@
+//! Validation errors that point at a field, worded as Kubernetes words them.
+
+use std::fmt;
+
+/// A path into an object: `spec.containers[0].name`, `metadata.labels[app]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldPath(String);
+
+impl FieldPath {
+    #[must_use]
+    pub fn new(root: &str) -> Self {
+        FieldPath(root.to_owned())
+    }
+
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() { FieldPath(name.to_owned()) } else { FieldPath(format!("{}.{name}", self.0)) }
+    }
+
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        FieldPath(format!("{}[{index}]", self.0))
+    }
+
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        FieldPath(format!("{}[{key}]", self.0))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is wrong with the field; each is also the `reason` of a `Status` cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldErrorKind {
+    Required,
+    Invalid,
+    Duplicate,
+    Forbidden,
+    NotSupported,
+    NotFound,
+    TooLong,
+    TooMany,
+    TypeInvalid,
+}
+
+impl FieldErrorKind {
+    /// The machine-readable cause (`metav1.CauseType`).
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            FieldErrorKind::Required => "FieldValueRequired",
+            FieldErrorKind::Invalid => "FieldValueInvalid",
+            FieldErrorKind::Duplicate => "FieldValueDuplicate",
+            FieldErrorKind::Forbidden => "FieldValueForbidden",
+            FieldErrorKind::NotSupported => "FieldValueNotSupported",
+            FieldErrorKind::NotFound => "FieldValueNotFound",
+            FieldErrorKind::TooLong => "FieldValueTooLong",
+            FieldErrorKind::TooMany => "FieldValueTooMany",
+            FieldErrorKind::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            FieldErrorKind::Required => "Required value",
+            FieldErrorKind::Invalid => "Invalid value",
+            FieldErrorKind::Duplicate => "Duplicate value",
+            FieldErrorKind::Forbidden => "Forbidden",
+            FieldErrorKind::NotSupported => "Unsupported value",
+            FieldErrorKind::NotFound => "Not found",
+            FieldErrorKind::TooLong => "Too long",
+            FieldErrorKind::TooMany => "Too many",
+            FieldErrorKind::TypeInvalid => "Invalid value",
+        }
+    }
+}
+
+/// One thing wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    pub path: FieldPath,
+    pub kind: FieldErrorKind,
+    /// The offending value as JSON, where showing it helps (`"Web"` with its quotes, `-1`).
+    pub value: Option<String>,
+    pub detail: String,
+}
+
+impl FieldError {
+    #[must_use]
+    pub fn required(path: FieldPath, detail: impl Into<String>) -> Self {
+        FieldError { path, kind: FieldErrorKind::Required, value: None, detail: detail.into() }
+    }
+
+    #[must_use]
+    pub fn invalid(path: FieldPath, value: impl serde::Serialize, detail: impl Into<String>) -> Self {
+        FieldError { path, kind: FieldErrorKind::Invalid, value: json(&value), detail: detail.into() }
+    }
+
+    #[must_use]
+    pub fn duplicate(path: FieldPath, value: impl serde::Serialize) -> Self {
+        FieldError { path, kind: FieldErrorKind::Duplicate, value: json(&value), detail: String::new() }
+    }
+
+    #[must_use]
+    pub fn forbidden(path: FieldPath, detail: impl Into<String>) -> Self {
+        FieldError { path, kind: FieldErrorKind::Forbidden, value: None, detail: detail.into() }
+    }
+
+    #[must_use]
+    pub fn not_found(path: FieldPath, value: impl serde::Serialize) -> Self {
+        FieldError { path, kind: FieldErrorKind::NotFound, value: json(&value), detail: String::new() }
+    }
+
+    #[must_use]
+    pub fn too_long(path: FieldPath, max_bytes: usize) -> Self {
+        let detail = format!("may not be more than {max_bytes} bytes");
+        FieldError { path, kind: FieldErrorKind::TooLong, value: None, detail }
+    }
+
+    /// `supported` in the order in which the message lists them.
+    #[must_use]
+    pub fn not_supported(path: FieldPath, value: impl serde::Serialize, supported: &[&str]) -> Self {
+        let list = supported.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(", ");
+        let detail = format!("supported values: {list}");
+        FieldError { path, kind: FieldErrorKind::NotSupported, value: json(&value), detail }
+    }
+
+    /// Kind, value and detail without the path: a cause's message.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let mut text = self.kind.text().to_owned();
+        if let Some(value) = &self.value {
+            text.push_str(": ");
+            text.push_str(value);
+        }
+        if !self.detail.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.detail);
+        }
+        text
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.body())
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Option<String> {
+    serde_json::to_string(value).ok()
+}

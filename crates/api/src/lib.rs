@@ -1,0 +1,21 @@
+//! The object model that every other crate speaks: kinds and resources, object keys, revisions, selectors,
+//! quantities, patches and `Status` errors. Pure: no I/O, no clock, no randomness.
+
+pub mod duration;
+pub mod field;
+pub mod gvk;
+pub mod key;
+pub mod name;
+pub mod patch;
+pub mod quantity;
+pub mod revision;
+pub mod selector;
+pub mod status;
+
+pub use field::{FieldError, FieldErrorKind, FieldPath};
+pub use gvk::{GroupVersion, GroupVersionKind, GroupVersionResource};
+pub use key::{ObjectKey, ResourcePrefix};
+pub use quantity::Quantity;
+pub use revision::Revision;
+pub use selector::{FieldSelector, LabelSelector};
+pub use status::{Cause, Reason, Status, StatusDetails};

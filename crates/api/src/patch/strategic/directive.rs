@@ -1,0 +1,79 @@
+//! The `$` keys of a strategic merge patch.
+
+use serde_json::{Map, Value};
+
+use crate::patch::PatchError;
+
+/// `$patch: replace | delete | merge` in a map.
+pub const PATCH: &str = "$patch";
+/// The only keys that a map may keep.
+pub const RETAIN_KEYS: &str = "$retainKeys";
+/// Prefix of a key that lists scalars to take out of the list named after it.
+pub const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
+/// Prefix of a key that prescribes the order of the list named after it.
+pub const ORDER: &str = "$setElementOrder/";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapDirective {
+    Replace,
+    Delete,
+    Merge,
+}
+
+/// Takes `$patch` out of a map.
+pub fn take_map_directive(patch: &mut Map<String, Value>) -> Result<Option<MapDirective>, PatchError> {
+    match patch.remove(PATCH) {
+        None => Ok(None),
+        Some(value) => match value.as_str() {
+            Some("replace") => Ok(Some(MapDirective::Replace)),
+            Some("delete") => Ok(Some(MapDirective::Delete)),
+            Some("merge") => Ok(Some(MapDirective::Merge)),
+            _ => Err(PatchError::Unprocessable(format!("unknown patch type found: {value}"))),
+        },
+    }
+}
+
+/// Takes `$retainKeys` out of the patch and drops from the target what it does not list.
+pub fn apply_retain_keys(target: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
+    let Some(retain) = patch.remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let Value::Array(retain) = retain else {
+        return Err(bad_type(RETAIN_KEYS));
+    };
+    let retained = |key: &str| retain.iter().any(|entry| entry.as_str() == Some(key));
+    let unlisted = patch.iter().any(|(key, value)| !value.is_null() && !key.starts_with('$') && !retained(key));
+    if unlisted {
+        return Err(PatchError::Unprocessable("invalid patch format of retainKeys".to_owned()));
+    }
+    target.retain(|key, _| retained(key));
+    Ok(())
+}
+
+/// What is left of a patch's value when there is nothing to merge it with: no directives, no nulls.
+/// `None` when the value only said to delete something.
+pub fn strip(value: Value) -> Option<Value> {
+    match value {
+        Value::Object(map) => {
+            if map.get(PATCH).and_then(Value::as_str) == Some("delete") {
+                return None;
+            }
+            let entries = map.into_iter().filter(|(key, value)| !key.starts_with('$') && !value.is_null());
+            Some(Value::Object(entries.filter_map(|(key, value)| Some((key, strip(value)?))).collect()))
+        }
+        Value::Array(list) => Some(Value::Array(strip_list(list))),
+        scalar => Some(scalar),
+    }
+}
+
+/// [`strip`] for each element; `- $patch: replace` is no element.
+pub fn strip_list(list: Vec<Value>) -> Vec<Value> {
+    list.into_iter()
+        .filter(|item| item.as_object().is_none_or(|map| map.len() != 1 || !map.contains_key(PATCH)))
+        .filter_map(strip)
+        .collect()
+}
+
+pub fn bad_type(key: &str) -> PatchError {
+    PatchError::Unprocessable(format!("wrong type for {key}: a list is expected"))
+}

@@ -1,0 +1,324 @@
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const POD: GroupVersionKind = GroupVersionKind::from_static("", "v1", "Pod");
+const DEPLOYMENT: GroupVersionKind = GroupVersionKind::from_static("apps", "v1", "Deployment");
+const SERVICE: GroupVersionKind = GroupVersionKind::from_static("", "v1", "Service");
+
+fn check(kind: &GroupVersionKind, mut target: Value, patch: &Value, expected: &Value) {
+    apply(kind, &mut target, patch).expect("the patch applies");
+    assert_eq!(&target, expected, "{patch}");
+}
+
+fn containers(list: Value) -> Value {
+    json!({"spec": {"containers": list}})
+}
+
+#[test]
+fn lists_merge_by_key_or_are_replaced() {
+    check(
+        &POD,
+        containers(json!([{"name": "a", "image": "x", "args": ["1", "2"]}, {"name": "b"}])),
+        &containers(json!([{"name": "a", "image": "y", "args": ["3"]}, {"name": "c"}])),
+        &containers(json!([{"name": "a", "image": "y", "args": ["3"]}, {"name": "b"}, {"name": "c"}])),
+    );
+    check(
+        &POD,
+        json!({"spec": {"tolerations": [{"key": "a"}]}}),
+        &json!({"spec": {"tolerations": [{"key": "b"}]}}),
+        &json!({"spec": {"tolerations": [{"key": "b"}]}}),
+    );
+    check(
+        &SERVICE,
+        json!({"spec": {"ports": [{"port": 80, "name": "http"}]}}),
+        &json!({"spec": {"ports": [{"port": 443, "name": "https"}, {"port": 80, "targetPort": 8080}]}}),
+        &json!({"spec": {"ports": [{"port": 443, "name": "https"}, {"port": 80, "name": "http", "targetPort": 8080}]}}),
+    );
+    check(
+        &POD,
+        json!({"metadata": {"finalizers": ["a", "b"]}}),
+        &json!({"metadata": {"finalizers": ["c", "b"]}}),
+        &json!({"metadata": {"finalizers": ["a", "c", "b"]}}),
+    );
+}
+
+#[test]
+fn creates_parents_and_drops_nulls() {
+    check(
+        &DEPLOYMENT,
+        json!({}),
+        &json!({"spec": {"template": {"metadata": {"annotations": {"at": "now", "gone": null}}}}}),
+        &json!({"spec": {"template": {"metadata": {"annotations": {"at": "now"}}}}}),
+    );
+    check(&POD, json!({"a": {"b": 1}}), &json!({"a": null, "c": null}), &json!({}));
+    check(&POD, json!({"a": [1]}), &json!({"a": {"b": 1}}), &json!({"a": {"b": 1}}));
+}
+
+#[test]
+fn directives_in_elements() {
+    check(
+        &POD,
+        containers(json!([{"name": "a"}, {"name": "b"}])),
+        &containers(json!([{"name": "a", "$patch": "delete"}, {"name": "missing", "$patch": "delete"}])),
+        &containers(json!([{"name": "b"}])),
+    );
+    check(
+        &POD,
+        containers(json!([{"name": "a"}, {"name": "b"}])),
+        &containers(json!([{"$patch": "replace"}, {"name": "c"}])),
+        &containers(json!([{"name": "c"}])),
+    );
+    check(
+        &POD,
+        json!({}),
+        &containers(json!([{"name": "a", "$patch": "delete"}, {"name": "c", "$setElementOrder/env": []}])),
+        &containers(json!([{"name": "c"}])),
+    );
+}
+
+#[test]
+fn directives_in_maps() {
+    check(
+        &POD,
+        json!({"metadata": {"labels": {"a": "1"}}}),
+        &json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}),
+        &json!({"metadata": {"labels": {"b": "2"}}}),
+    );
+    check(
+        &POD,
+        json!({"metadata": {"labels": {"a": "1"}}}),
+        &json!({"metadata": {"labels": {"$patch": "delete"}}}),
+        &json!({"metadata": {"labels": {}}}),
+    );
+    check(
+        &POD,
+        json!({"metadata": {"labels": {"a": "1"}}}),
+        &json!({"metadata": {"labels": {"$patch": "merge", "b": "2"}}}),
+        &json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
+    );
+}
+
+#[test]
+fn retain_keys_swaps_unions() {
+    check(
+        &DEPLOYMENT,
+        json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
+        &json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
+        &json!({"spec": {"strategy": {"type": "Recreate"}}}),
+    );
+    check(
+        &POD,
+        json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}, {"name": "w"}]}}),
+        &json!({"spec": {"volumes": [{"$retainKeys": ["name", "secret"], "name": "v", "secret": {"secretName": "s"}}]}}),
+        &json!({"spec": {"volumes": [{"name": "v", "secret": {"secretName": "s"}}, {"name": "w"}]}}),
+    );
+    let error = apply(
+        &DEPLOYMENT,
+        &mut json!({"spec": {"strategy": {}}}),
+        &json!({"spec": {"strategy": {"$retainKeys": ["type"], "rollingUpdate": {}}}}),
+    );
+    assert_eq!(error, Err(PatchError::Unprocessable("invalid patch format of retainKeys".to_owned())));
+}
+
+#[test]
+fn element_order_is_obeyed() {
+    let old = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}, {"name": "server"}, {"name": "c"}]}});
+    check(
+        &POD,
+        old.clone(),
+        &json!({"spec": {
+            "$setElementOrder/containers": [{"name": "c"}, {"name": "a"}, {"name": "b"}, {"name": "new"}],
+            "containers": [{"name": "a", "image": "x"}, {"name": "new"}],
+        }}),
+        &containers(json!([
+            {"name": "server"}, {"name": "c"}, {"name": "a", "image": "x"}, {"name": "b"}, {"name": "new"}
+        ])),
+    );
+    check(
+        &POD,
+        old.clone(),
+        &json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}),
+        &containers(json!([{"name": "b"}, {"name": "a"}, {"name": "server"}, {"name": "c"}])),
+    );
+    check(
+        &POD,
+        json!({"metadata": {"finalizers": ["a", "b", "c"]}}),
+        &json!({"metadata": {
+            "$deleteFromPrimitiveList/finalizers": ["b"],
+            "$setElementOrder/finalizers": ["c", "a"],
+        }}),
+        &json!({"metadata": {"finalizers": ["c", "a"]}}),
+    );
+    let patch = json!({"spec": {
+        "$setElementOrder/containers": [{"name": "a"}, {"name": "b"}],
+        "containers": [{"name": "b"}, {"name": "a"}],
+    }});
+    assert!(apply(&POD, &mut old.clone(), &patch).is_err(), "the orders contradict each other");
+}
+
+#[test]
+fn what_kubectl_apply_sends_for_a_removed_container() {
+    check(
+        &DEPLOYMENT,
+        json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "web", "image": "a", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
+            {"name": "side", "image": "b"},
+        ]}}}}),
+        &json!({"spec": {"template": {"spec": {
+            "$setElementOrder/containers": [{"name": "web"}],
+            "containers": [
+                {
+                    "$setElementOrder/env": [{"name": "B"}, {"name": "C"}],
+                    "name": "web",
+                    "env": [{"name": "C", "value": "3"}, {"$patch": "delete", "name": "A"}],
+                },
+                {"$patch": "delete", "name": "side"},
+            ],
+        }}}}),
+        &json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "web", "image": "a", "env": [{"name": "B", "value": "2"}, {"name": "C", "value": "3"}]},
+        ]}}}}),
+    );
+}
+
+#[test]
+fn misuse_is_refused() {
+    for patch in [
+        containers(json!([{"image": "x"}])),
+        containers(json!(["x"])),
+        containers(json!([{"name": "a", "$patch": "merge"}])),
+        json!({"metadata": {"$patch": "frob"}}),
+        json!({"metadata": {"$retainKeys": "x"}}),
+        json!({"metadata": {"$setElementOrder/finalizers": 1}}),
+        json!({"metadata": {"finalizers": [{"a": 1}]}}),
+    ] {
+        let mut target = json!({"metadata": {"finalizers": ["a"]}, "spec": {"containers": [{"name": "a"}]}});
+        assert!(matches!(apply(&POD, &mut target, &patch), Err(PatchError::Unprocessable(_))), "{patch}");
+    }
+    assert!(matches!(apply(&POD, &mut json!({}), &json!([])), Err(PatchError::Malformed(_))));
+    let custom = GroupVersionKind::from_static("example.com", "v1", "Widget");
+    assert_eq!(apply(&custom, &mut json!({}), &json!({})), Err(PatchError::NoStrategies));
+}
+
+fn pod() -> impl proptest::strategy::Strategy<Value = Value> {
+    let env = prop::collection::btree_map("[A-C]", "[0-9]", 0..3).prop_map(|env| {
+        Value::Array(env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect())
+    });
+    let container = ("[x-z]", env).prop_map(|(image, env)| json!({"image": image, "env": env}));
+    let containers = prop::collection::btree_map("[a-d]", container, 0..4).prop_map(|containers| {
+        let named = containers.into_iter().map(|(name, mut container)| {
+            container["name"] = Value::from(name);
+            container
+        });
+        Value::Array(named.collect())
+    });
+    let labels = prop::collection::btree_map("[a-c]", "[0-9]", 0..3);
+    let finalizers = prop::collection::btree_set("[a-c]", 0..3);
+    (containers, labels, finalizers).prop_map(|(containers, labels, finalizers)| {
+        json!({"metadata": {"labels": labels, "finalizers": finalizers}, "spec": {"containers": containers}})
+    })
+}
+
+proptest! {
+    #[test]
+    fn twice_is_once(mut target in pod(), patch in pod()) {
+        apply(&POD, &mut target, &patch).expect("pods merge");
+        let once = target.clone();
+        apply(&POD, &mut target, &patch).expect("pods merge");
+        prop_assert_eq!(target, once);
+    }
+
+    #[test]
+    fn an_object_is_its_own_patch(target in pod()) {
+        let mut merged = target.clone();
+        apply(&POD, &mut merged, &target).expect("pods merge");
+        prop_assert_eq!(merged, target);
+    }
+
+    #[test]
+    fn nothing_is_lost(target in pod(), patch in pod()) {
+        let names = |pod: &Value| -> BTreeSet<String> {
+            let containers = pod["spec"]["containers"].as_array().expect("containers");
+            containers.iter().map(|c| c["name"].as_str().expect("name").to_owned()).collect()
+        };
+        let mut merged = target.clone();
+        apply(&POD, &mut merged, &patch).expect("pods merge");
+        prop_assert_eq!(names(&merged), &names(&target) | &names(&patch));
+    }
+}
+
+/// The type behind a property, looking through arrays, maps and `allOf`.
+fn referenced(property: &Value) -> Option<String> {
+    let direct = |value: &Value| {
+        let reference = value.get("$ref").or_else(|| value.pointer("/allOf/0/$ref"))?;
+        Some(reference.as_str()?.rsplit('/').next()?.to_owned())
+    };
+    direct(property)
+        .or_else(|| direct(property.get("items")?))
+        .or_else(|| direct(property.get("additionalProperties")?))
+}
+
+#[test]
+fn the_table_equals_the_reference() {
+    let root = std::env::var_os("QUORATE_K8S_REFERENCE")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/k8s"), PathBuf::from);
+    let mut schemas = serde_json::Map::new();
+    for file in ["api__v1_openapi.json", "apis__apps__v1_openapi.json"] {
+        let Ok(text) = std::fs::read_to_string(root.join("openapi-v3").join(file)) else {
+            eprintln_skip();
+            return;
+        };
+        let mut document: Value = serde_json::from_str(&text).expect("OpenAPI document");
+        let Value::Object(found) = document["components"]["schemas"].take() else { panic!("schemas") };
+        schemas.extend(found);
+    }
+    let full_name = |name: &str| {
+        let prefix = if name.starts_with("meta.") { "io.k8s.apimachinery.pkg.apis." } else { "io.k8s.api." };
+        format!("{prefix}{name}")
+    };
+    let mut compared = 0;
+    for (_, _, root) in schema::ROOTS {
+        let mut pending: Vec<(String, Option<&Type>)> = vec![(full_name(root.name), Some(root))];
+        let mut seen = BTreeSet::new();
+        while let Some((name, ty)) = pending.pop() {
+            if !seen.insert((name.clone(), ty.is_some())) {
+                continue;
+            }
+            if let Some(ty) = ty {
+                assert_eq!(full_name(ty.name), name);
+            }
+            for (key, property) in schemas[&name]["properties"].as_object().into_iter().flatten() {
+                let field = ty.and_then(|ty| ty.field(key));
+                let strategy = property["x-kubernetes-patch-strategy"].as_str().unwrap_or_default();
+                let merge_key = property["x-kubernetes-patch-merge-key"].as_str();
+                let expected = match (strategy.split(',').any(|s| s == "merge"), merge_key) {
+                    (false, _) => List::Replace,
+                    (true, None) => List::MergeScalars,
+                    (true, Some(_)) => List::MergeBy(field.and_then(Field::merge_key).unwrap_or_default()),
+                };
+                assert_eq!(field.map_or(List::Replace, |f| f.list), expected, "{name}.{key}");
+                if expected != List::Replace {
+                    assert_eq!(field.and_then(Field::merge_key), merge_key, "{name}.{key}");
+                }
+                compared += 1;
+                if let Some(next) = referenced(property) {
+                    pending.push((next, field.and_then(|f| f.ty)));
+                }
+            }
+            for field in ty.iter().flat_map(|ty| ty.fields) {
+                assert!(!schemas[&name]["properties"][field.name].is_null(), "{name} has no {}", field.name);
+            }
+        }
+    }
+    assert!(compared > 500, "only {compared} fields compared");
+}
+
+#[expect(clippy::print_stderr, reason = "a test says why it did not run")]
+fn eprintln_skip() {
+    eprintln!("skipped: no Kubernetes reference data");
+}
