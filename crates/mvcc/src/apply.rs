@@ -1,0 +1,262 @@
+//! [`Applier`]: works through the commands of one batch. Deterministic: the same commands on the same state come to the
+//! same replies, events and rows, however they are grouped into batches.
+
+use bytes::Bytes;
+use quorate_api::Revision;
+
+use crate::backend::{Backend, BackendError, Table, WriteBatch};
+use crate::command::{
+    Command, CommandError, DeleteRequest, Op, OpResponse, Outcome, PutRequest, RangeRequest, Reply, Txn, TxnResponse,
+};
+use crate::event::Event;
+use crate::index::Head;
+use crate::kv::{KeyValue, LeaseId};
+use crate::layout;
+use crate::lease::LeaseInfo;
+use crate::state::{Prepared, State};
+use crate::txn::{self, Standing};
+use crate::view::{Pending, View};
+
+/// What became of one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    pub reply: Reply,
+    /// All of one revision, [`Reply::revision`], in the order of their sub-revisions.
+    pub events: Vec<Event>,
+}
+
+/// One batch at work; see [`State::applier`].
+pub struct Applier<'a, B: Backend> {
+    state: &'a State<B>,
+    batch: B::Batch,
+    standing: Standing,
+    began_at: Standing,
+    pending: Pending,
+    /// The events of the command at work.
+    events: Vec<Event>,
+    row_key: Vec<u8>,
+    row: Vec<u8>,
+}
+
+impl<'a, B: Backend> Applier<'a, B> {
+    pub(crate) fn new(state: &'a State<B>) -> Self {
+        let (revision, compacted) = state.position();
+        let standing = Standing { revision, compacted };
+        Applier {
+            state,
+            batch: state.backend.batch(),
+            standing,
+            began_at: standing,
+            pending: Pending::new(),
+            events: Vec::new(),
+            row_key: Vec::new(),
+            row: Vec::new(),
+        }
+    }
+
+    /// Applies the next command; it sees what those before it did.
+    ///
+    /// # Errors
+    /// When the backend cannot be read. The batch must then be given up.
+    pub fn apply(&mut self, command: &Command) -> Result<Applied, BackendError> {
+        let outcome = match command {
+            Command::Txn(txn) => self.txn(txn)?.map(Outcome::Txn),
+            Command::Compact { revision } => self.compact(*revision).map(|()| Outcome::Compact),
+            Command::LeaseGrant { id, ttl_seconds } => self.grant(*id, *ttl_seconds),
+            Command::LeaseKeepAlive { id } => self.keep_alive(*id),
+            Command::LeaseRevoke { id, generation } => self.revoke(*id, *generation)?,
+        };
+        if !self.events.is_empty() {
+            self.standing.revision = self.standing.revision.next();
+        }
+        Ok(Applied {
+            reply: Reply { revision: self.standing.revision, outcome },
+            events: std::mem::take(&mut self.events),
+        })
+    }
+
+    /// The changes of all commands so far.
+    pub fn finish(mut self) -> Prepared<B::Batch> {
+        let Standing { revision, compacted } = self.standing;
+        if revision != self.began_at.revision {
+            self.batch.put(Table::Meta, layout::META_REVISION, &revision.0.to_be_bytes());
+        }
+        if compacted != self.began_at.compacted {
+            self.batch.put(Table::Meta, layout::META_COMPACTED, &compacted.0.to_be_bytes());
+        }
+        Prepared { batch: self.batch, revision, compacted }
+    }
+
+    fn view(&self) -> View<'_, B> {
+        View { state: self.state, pending: Some(&self.pending) }
+    }
+
+    fn txn(&mut self, txn: &Txn) -> Result<Result<TxnResponse, CommandError>, BackendError> {
+        if let Err(refused) = txn::check(txn) {
+            return Ok(Err(refused));
+        }
+        let mut path = Vec::new();
+        if let Err(refused) = txn::decide(&self.view(), self.standing, txn, &mut path)? {
+            return Ok(Err(refused));
+        }
+        self.run(txn, &mut path.into_iter()).map(Ok)
+    }
+
+    fn run(&mut self, txn: &Txn, path: &mut std::vec::IntoIter<bool>) -> Result<TxnResponse, BackendError> {
+        let succeeded = path.next().unwrap_or_default();
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            responses.push(match op {
+                Op::Range(request) => self.range(request)?,
+                Op::Put(request) => self.put(request)?,
+                Op::Delete(request) => self.delete(request)?,
+                Op::Txn(txn) => OpResponse::Txn(self.run(txn, path)?),
+            });
+        }
+        Ok(TxnResponse { succeeded, responses })
+    }
+
+    /// The revision that the command at work writes.
+    fn writing(&self) -> Revision {
+        self.standing.revision.next()
+    }
+
+    fn range(&mut self, request: &RangeRequest) -> Result<OpResponse, BackendError> {
+        let newest = if self.events.is_empty() { self.standing.revision } else { self.writing() };
+        let at = if request.revision.is_zero() { newest } else { request.revision };
+        let found = self.view().range(request, at, newest)?;
+        found.map(OpResponse::Range).ok_or_else(|| self.state.missing())
+    }
+
+    fn put(&mut self, request: &PutRequest) -> Result<OpResponse, BackendError> {
+        let found = self.state.shared.read().index.get(&request.key).map(|(key, head)| (key.clone(), *head));
+        let revision = self.writing();
+        let (key, head) = match found {
+            Some((key, head)) => (key, Some(head).filter(Head::is_live)),
+            // A copy, for the request's may be a small part of a large buffer that it would keep.
+            None => (Bytes::copy_from_slice(&request.key), None),
+        };
+        let prev = head.map(|head| self.view().newest(&key, &head)).transpose()?;
+        let mut kv = KeyValue {
+            key,
+            value: request.value.clone(),
+            create_revision: head.map_or(revision, |head| head.create_revision),
+            mod_revision: revision,
+            version: head.map_or(0, |head| head.version) + 1,
+            lease: request.lease,
+        };
+        if let Some(prev) = &prev {
+            if request.ignore_value {
+                kv.value = prev.value.clone();
+            }
+            if request.ignore_lease {
+                kv.lease = prev.lease;
+            }
+        }
+        let response = OpResponse::Put { prev: prev.clone().filter(|_| request.prev_kv) };
+        self.write(Event::Put { kv, prev });
+        Ok(response)
+    }
+
+    fn delete(&mut self, request: &DeleteRequest) -> Result<OpResponse, BackendError> {
+        let at = self.writing();
+        let doomed = self.view().range(&RangeRequest::new(request.range.clone()), at, at)?;
+        let doomed = doomed.ok_or_else(|| self.state.missing())?.kvs;
+        let deleted = doomed.len() as u64;
+        let prev = if request.prev_kv { doomed.clone() } else { Vec::new() };
+        for prev in doomed {
+            self.write_delete(prev);
+        }
+        Ok(OpResponse::Delete { deleted, prev })
+    }
+
+    fn write_delete(&mut self, prev: KeyValue) {
+        let kv = KeyValue { key: prev.key.clone(), mod_revision: self.writing(), ..KeyValue::default() };
+        self.write(Event::Delete { kv, prev: Some(prev) });
+    }
+
+    /// Records one change in the batch, in the index, and as an event.
+    fn write(&mut self, event: Event) {
+        let (kv, prev) = (event.kv(), event.prev());
+        let head = Head {
+            mod_revision: kv.mod_revision,
+            create_revision: kv.create_revision,
+            version: kv.version,
+            lease: kv.lease,
+        };
+        layout::version_key(&kv.key, kv.mod_revision, &mut self.row_key);
+        layout::version_value(kv, &mut self.row);
+        self.batch.put(Table::Versions, &self.row_key, &self.row);
+
+        let sub = u32::try_from(self.events.len()).expect("a command has fewer than 2^32 events");
+        let previous = prev.map_or(Revision::ZERO, |prev| prev.mod_revision);
+        layout::event_value(!head.is_live(), previous, &kv.key, &mut self.row);
+        self.batch.put(Table::Events, &layout::event_key(kv.mod_revision, sub), &self.row);
+
+        // Before the index: whoever finds the new head there must find its version here.
+        self.pending.entry(kv.key.clone()).or_default().push(kv.clone());
+        let old_lease = prev.map_or(LeaseId::NONE, |prev| prev.lease);
+        {
+            let mut shared = self.state.shared.write();
+            shared.index.insert(kv.key.clone(), head);
+            if old_lease != head.lease {
+                shared.leases.detach(&kv.key, old_lease);
+                shared.leases.attach(kv.key.clone(), head.lease);
+            }
+        }
+        self.events.push(event);
+    }
+
+    fn compact(&mut self, requested: Revision) -> Result<(), CommandError> {
+        let Standing { revision: current, compacted } = self.standing;
+        if requested > current {
+            return Err(CommandError::FutureRevision { requested, current });
+        }
+        if requested <= compacted {
+            return Err(CommandError::Compacted { requested, compacted });
+        }
+        self.standing.compacted = requested;
+        Ok(())
+    }
+
+    fn grant(&mut self, id: LeaseId, ttl_seconds: u64) -> Result<Outcome, CommandError> {
+        if id == LeaseId::NONE {
+            return Err(CommandError::LeaseNotFound(id));
+        }
+        if self.state.lease(id).is_some() {
+            return Err(CommandError::LeaseExists(id));
+        }
+        self.set_lease(LeaseInfo { id, ttl_seconds, generation: 1 });
+        Ok(Outcome::LeaseGrant { id, ttl_seconds })
+    }
+
+    fn keep_alive(&mut self, id: LeaseId) -> Result<Outcome, CommandError> {
+        let lease = self.state.lease(id).ok_or(CommandError::LeaseNotFound(id))?;
+        self.set_lease(LeaseInfo { generation: lease.generation + 1, ..lease });
+        Ok(Outcome::LeaseKeepAlive { id, ttl_seconds: lease.ttl_seconds })
+    }
+
+    fn set_lease(&mut self, lease: LeaseInfo) {
+        let row = layout::lease_value(lease.ttl_seconds, lease.generation);
+        self.batch.put(Table::Leases, &layout::lease_key(lease.id), &row);
+        self.state.shared.write().leases.set(lease);
+    }
+
+    fn revoke(&mut self, id: LeaseId, generation: Option<u64>) -> Result<Result<Outcome, CommandError>, BackendError> {
+        let Some(lease) = self.state.lease(id) else { return Ok(Err(CommandError::LeaseNotFound(id))) };
+        if generation.is_some_and(|seen| seen != lease.generation) {
+            return Ok(Ok(Outcome::LeaseRevoke { revoked: false }));
+        }
+        for key in self.state.lease_keys(id) {
+            let head = self.state.shared.read().index.get(&key).map(|(_, head)| *head);
+            if let Some(head) = head.filter(Head::is_live) {
+                let prev = self.view().newest(&key, &head)?;
+                self.write_delete(prev);
+            }
+        }
+        self.batch.delete(Table::Leases, &layout::lease_key(id));
+        self.state.shared.write().leases.remove(id);
+        Ok(Ok(Outcome::LeaseRevoke { revoked: true }))
+    }
+}

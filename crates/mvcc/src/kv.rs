@@ -1,0 +1,84 @@
+//! Keys, values and ranges.
+
+use bytes::Bytes;
+use quorate_api::Revision;
+use serde::{Deserialize, Serialize};
+
+/// A lease's number; 0 means "no lease".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LeaseId(pub i64);
+
+impl LeaseId {
+    pub const NONE: LeaseId = LeaseId(0);
+}
+
+/// One version of a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyValue {
+    pub key: Bytes,
+    /// Empty in a tombstone.
+    pub value: Bytes,
+    /// The revision that created this generation of the key.
+    pub create_revision: Revision,
+    /// The revision that wrote this version.
+    pub mod_revision: Revision,
+    /// How many times the key was written since its creation, from 1; 0 in a tombstone.
+    pub version: u64,
+    pub lease: LeaseId,
+}
+
+/// The keys from `start` up to, and without, `end`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyRange {
+    pub start: Bytes,
+    /// `None`: without an upper end.
+    pub end: Option<Bytes>,
+}
+
+impl KeyRange {
+    /// Exactly one key.
+    #[must_use]
+    pub fn key(key: impl Into<Bytes>) -> Self {
+        let start = key.into();
+        let mut end = start.to_vec();
+        end.push(0);
+        KeyRange { start, end: Some(end.into()) }
+    }
+
+    /// Every key that starts with `prefix`.
+    #[must_use]
+    pub fn prefix(prefix: impl Into<Bytes>) -> Self {
+        let start = prefix.into();
+        let end = prefix_end(&start);
+        KeyRange { start, end }
+    }
+
+    /// From `start` on, without an upper end.
+    #[must_use]
+    pub fn from(start: impl Into<Bytes>) -> Self {
+        KeyRange { start: start.into(), end: None }
+    }
+
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= self.start.as_ref() && self.end.as_ref().is_none_or(|end| key < end.as_ref())
+    }
+
+    /// `Some(key)` when the range holds exactly that one key.
+    #[must_use]
+    pub fn single(&self) -> Option<&Bytes> {
+        let end = self.end.as_ref()?;
+        (end.len() == self.start.len() + 1 && end.last() == Some(&0) && end.starts_with(&self.start))
+            .then_some(&self.start)
+    }
+}
+
+/// The smallest key greater than every key with this prefix; `None` when there is none (all bytes 0xff).
+#[must_use]
+pub fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
+    let last = prefix.iter().rposition(|&b| b != 0xff)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end.into())
+}

@@ -1,0 +1,30 @@
+//! The replicated state machine of the store, without the replication: commands in, a deterministic `apply`, events
+//! out. Multi-version, as etcd v3 is: a revision for each transaction that changes something, historical reads,
+//! leases, compaction. Pure: it reads through [`Backend`] and returns the changes; no clock, no randomness, no I/O.
+
+pub mod apply;
+pub mod backend;
+pub mod command;
+mod compact;
+pub mod event;
+mod hash;
+pub mod index;
+pub mod kv;
+pub mod layout;
+pub mod lease;
+pub mod memory;
+mod range;
+pub mod replay;
+pub mod state;
+mod txn;
+mod view;
+
+pub use apply::{Applied, Applier};
+pub use backend::{Backend, BackendError, Cursor, Table, WriteBatch};
+pub use command::*;
+pub use event::Event;
+pub use kv::{KeyRange, KeyValue, LeaseId};
+pub use lease::LeaseInfo;
+pub use memory::MemoryBackend;
+pub use replay::EventPage;
+pub use state::{Prepared, ReadError, State};

@@ -1,0 +1,253 @@
+//! Ranges: the newest or historical versions of keys, filtered, sorted and limited.
+
+use bytes::Bytes;
+use quorate_api::Revision;
+
+use crate::backend::{Backend, BackendError};
+use crate::command::{CommandError, RangeRequest, RangeResponse, Sort, SortTarget};
+use crate::index::Head;
+use crate::kv::{KeyRange, KeyValue};
+use crate::state::{ReadError, State};
+use crate::view::View;
+
+/// Keys that are looked at under one hold of the index's lock: some 100 µs.
+const CHUNK_KEYS: usize = 4096;
+
+/// A revision that is read from must lie between the compacted and the newest.
+pub(crate) fn check_revision(requested: Revision, compacted: Revision, current: Revision) -> Result<(), CommandError> {
+    if requested.is_zero() {
+        return Ok(());
+    }
+    if requested > current {
+        return Err(CommandError::FutureRevision { requested, current });
+    }
+    if requested < compacted {
+        return Err(CommandError::Compacted { requested, compacted });
+    }
+    Ok(())
+}
+
+impl<B: Backend> State<B> {
+    /// Reads a range at one published revision, beside whatever is being applied.
+    ///
+    /// # Errors
+    /// `Refused` with `Compacted` or `FutureRevision`; `Backend` when the tables cannot be read.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
+        self.read_at(request.revision, |view, at, newest| view.range(request, at, newest))
+    }
+
+    /// Runs a read at a published revision. `read` answers `None` when a version was not there; that, and a compaction
+    /// that overtook the read, has it run again with the deletion of old versions held up.
+    pub(crate) fn read_at<T>(
+        &self,
+        requested: Revision,
+        read: impl Fn(&View<'_, B>, Revision, Revision) -> Result<Option<T>, BackendError>,
+    ) -> Result<T, ReadError> {
+        let view = View { state: self, pending: None };
+        let attempt = || {
+            let (newest, compacted) = self.position();
+            check_revision(requested, compacted, newest).map_err(ReadError::Refused)?;
+            let at = if requested.is_zero() { newest } else { requested };
+            Ok::<_, ReadError>((read(&view, at, newest)?, at))
+        };
+        if let (Some(found), at) = attempt()?
+            && self.compacted() <= at
+        {
+            return Ok(found);
+        }
+        let _no_deletion = self.compaction.lock();
+        match attempt()? {
+            (Some(found), _) => Ok(found),
+            (None, _) => Err(self.missing().into()),
+        }
+    }
+}
+
+impl<B: Backend> View<'_, B> {
+    /// Reads a range as it was at `at`, which is at most `newest`. `None` when a value is not there any more.
+    pub(crate) fn range(
+        &self,
+        request: &RangeRequest,
+        at: Revision,
+        newest: Revision,
+    ) -> Result<Option<RangeResponse>, BackendError> {
+        let limit = match request.limit {
+            0 => usize::MAX,
+            limit => usize::try_from(limit).unwrap_or(usize::MAX),
+        };
+        let is_filtered = has_filter(request);
+        let wanted = match (request.count_only, is_filtered || request.sort.is_some()) {
+            (true, _) => 0,
+            (false, true) => usize::MAX,
+            (false, false) => limit,
+        };
+        let (mut kvs, count) = self.walk(&request.range, at, wanted, true)?;
+        if request.count_only {
+            return Ok(Some(RangeResponse { kvs, more: false, count, revision: newest }));
+        }
+        if is_filtered {
+            kvs.retain(|kv| passes(request, kv));
+        }
+        let mut more = wanted != usize::MAX && count > kvs.len() as u64;
+        let by_value = request.sort.is_some_and(|sort| sort.by == SortTarget::Value);
+        // Values are read in the order of the keys, so before sorting, unless a limit will leave most of them out.
+        let fill_early = by_value || request.sort.is_none() || kvs.len() <= limit;
+        let needs_values = by_value || !request.keys_only;
+        if needs_values && fill_early && !self.fill_values(&mut kvs)? {
+            return Ok(None);
+        }
+        if let Some(sort) = request.sort {
+            sort_by(&mut kvs, sort);
+        }
+        if kvs.len() > limit {
+            kvs.truncate(limit);
+            more = true;
+        }
+        if request.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        } else if !fill_early {
+            for kv in &mut kvs {
+                if !self.fill_values(std::slice::from_mut(kv))? {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(RangeResponse { kvs, more, count, revision: newest }))
+    }
+
+    /// The first `wanted` keys of a range as they were at `at`. `None` when a value is not there any more.
+    pub(crate) fn page(
+        &self,
+        range: &KeyRange,
+        at: Revision,
+        wanted: usize,
+    ) -> Result<Option<Vec<KeyValue>>, BackendError> {
+        let (mut kvs, _) = self.walk(range, at, wanted, false)?;
+        Ok(self.fill_values(&mut kvs)?.then_some(kvs))
+    }
+
+    /// The first `wanted` keys that existed at `at`, in order and mostly without values, and how many were seen: all of
+    /// the range with `count_all`.
+    fn walk(
+        &self,
+        range: &KeyRange,
+        at: Revision,
+        wanted: usize,
+        count_all: bool,
+    ) -> Result<(Vec<KeyValue>, u64), BackendError> {
+        let mut kvs = Vec::new();
+        let mut count = 0;
+        let mut after = None;
+        loop {
+            let mut chunk = Chunk { kvs: &mut kvs, changed: Vec::new(), beyond: Vec::new(), count: 0 };
+            after = chunk.collect(self.state, range, after.as_ref(), at, wanted, count_all);
+            let Chunk { changed, beyond, count: found, .. } = chunk;
+            count += found;
+            for place in changed {
+                if let Some(kv) = self.version_at(&kvs[place].key, at)? {
+                    count += 1;
+                    kvs[place] = kv;
+                }
+            }
+            for key in beyond {
+                count += u64::from(self.version_at(&key, at)?.is_some());
+            }
+            kvs.retain(|kv| kv.version > 0);
+            kvs.truncate(wanted);
+            if after.is_none() || (!count_all && kvs.len() >= wanted) {
+                return Ok((kvs, count));
+            }
+        }
+    }
+}
+
+/// What is found under one hold of the index's lock.
+struct Chunk<'a> {
+    /// Versions without values; those of `changed` have nothing but the key yet.
+    kvs: &'a mut Vec<KeyValue>,
+    /// Places in `kvs` of keys that were written after the revision of interest: what they were then is found without
+    /// the lock.
+    changed: Vec<usize>,
+    /// Keys like that past the wanted ones, to be counted.
+    beyond: Vec<Bytes>,
+    count: u64,
+}
+
+impl Chunk<'_> {
+    /// Returns where to go on, if there is more.
+    fn collect<B: Backend>(
+        &mut self,
+        state: &State<B>,
+        range: &KeyRange,
+        after: Option<&Bytes>,
+        at: Revision,
+        wanted: usize,
+        count_all: bool,
+    ) -> Option<Bytes> {
+        let shared = state.shared.read();
+        if let Some(key) = range.single() {
+            if let Some((key, head)) = shared.index.get(key) {
+                self.add(key, head, at, wanted);
+            }
+            return None;
+        }
+        let mut heads = shared.index.range(range, after);
+        for seen in 1.. {
+            let (key, head) = heads.next()?;
+            self.add(key, head, at, wanted);
+            if seen == CHUNK_KEYS || (!count_all && self.certain() >= wanted) {
+                return Some(key.clone());
+            }
+        }
+        None
+    }
+
+    /// Wanted keys that surely existed.
+    fn certain(&self) -> usize {
+        self.kvs.len() - self.changed.len()
+    }
+
+    fn add(&mut self, key: &Bytes, head: &Head, at: Revision, wanted: usize) {
+        let is_wanted = self.certain() < wanted;
+        if head.mod_revision > at {
+            if is_wanted {
+                self.changed.push(self.kvs.len());
+                self.kvs.push(KeyValue { key: key.clone(), ..KeyValue::default() });
+            } else {
+                self.beyond.push(key.clone());
+            }
+        } else if head.is_live() {
+            self.count += 1;
+            if is_wanted {
+                self.kvs.push(head.to_kv(key));
+            }
+        }
+    }
+}
+
+fn has_filter(request: &RangeRequest) -> bool {
+    [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision]
+        .iter()
+        .any(|bound| !bound.is_zero())
+}
+
+fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {
+    let within =
+        |revision: Revision, min: Revision, max: Revision| revision >= min && (max.is_zero() || revision <= max);
+    within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
+        && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
+}
+
+fn sort_by(kvs: &mut [KeyValue], sort: Sort) {
+    match sort.by {
+        // They are in this order already.
+        SortTarget::Key => {}
+        SortTarget::Version => kvs.sort_by_key(|kv| kv.version),
+        SortTarget::CreateRevision => kvs.sort_by_key(|kv| kv.create_revision),
+        SortTarget::ModRevision => kvs.sort_by_key(|kv| kv.mod_revision),
+        SortTarget::Value => kvs.sort_by(|a, b| a.value.cmp(&b.value)),
+    }
+    if sort.descending {
+        kvs.reverse();
+    }
+}

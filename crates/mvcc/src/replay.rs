@@ -1,0 +1,124 @@
+//! Events again, from the tables: for watchers that start in the past or have fallen behind.
+
+use bytes::Bytes;
+use quorate_api::Revision;
+
+use crate::backend::{Backend, BackendError, Cursor, Table};
+use crate::command::CommandError;
+use crate::event::Event;
+use crate::kv::{KeyRange, KeyValue};
+use crate::layout::{self, EventRow};
+use crate::state::{ReadError, State};
+use crate::view::View;
+
+/// Rows to read at most in one page, whether they match or not, give or take a revision.
+const PAGE_ROWS: usize = 20_000;
+
+/// Part of the history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventPage {
+    /// Whole revisions, in order.
+    pub events: Vec<Event>,
+    /// Everything up to and including this revision is in `events`; go on from here.
+    pub revision: Revision,
+    /// The newest revision there was: when it equals `revision`, this was all.
+    pub newest: Revision,
+}
+
+/// A change in the range, its versions yet to be read.
+struct Found {
+    key: Bytes,
+    revision: Revision,
+    previous: Revision,
+    is_delete: bool,
+}
+
+impl<B: Backend> State<B> {
+    /// The published events of a range after `after`: some `max_bytes` of them, and never part of a revision. The
+    /// version before an event is given when it can be read, so not for those of the compacted revision itself.
+    ///
+    /// # Errors
+    /// `Refused` with `Compacted` when `after` comes before the last event that was compacted away.
+    pub fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
+        let attempt = || {
+            let (newest, compacted) = self.position();
+            if is_lost(after, compacted) {
+                return Err(ReadError::Refused(CommandError::Compacted { requested: after, compacted }));
+            }
+            Ok(self.page(after, range, max_bytes, newest, compacted)?)
+        };
+        if let Some(page) = attempt()?
+            && !is_lost(after, self.compacted())
+        {
+            return Ok(page);
+        }
+        let _no_deletion = self.compaction.lock();
+        attempt()?.ok_or_else(|| self.missing().into())
+    }
+
+    fn page(
+        &self,
+        after: Revision,
+        range: &KeyRange,
+        max_bytes: usize,
+        newest: Revision,
+        compacted: Revision,
+    ) -> Result<Option<EventPage>, BackendError> {
+        let mut page = EventPage { events: Vec::new(), revision: newest.max(after), newest };
+        if after >= newest {
+            return Ok(Some(page));
+        }
+        let view = View { state: self, pending: None };
+        let (lower, upper) = (layout::event_key(after.next(), 0), layout::event_key(newest.next(), 0));
+        let mut cursor = self.backend.cursor(Table::Events, &lower, Some(&upper));
+        let mut found = cursor.seek(&lower)?;
+        let (mut rows, mut bytes) = (0, 0);
+        let mut last = after;
+        while found {
+            let row = EventRow::read(cursor.key(), cursor.value())?;
+            if row.revision != last && (bytes >= max_bytes || rows >= PAGE_ROWS) {
+                page.revision = last;
+                break;
+            }
+            (last, rows) = (row.revision, rows + 1);
+            if range.contains(row.key) {
+                let change = Found {
+                    key: Bytes::copy_from_slice(row.key),
+                    revision: row.revision,
+                    previous: if row.revision > compacted { row.previous } else { Revision::ZERO },
+                    is_delete: row.is_delete,
+                };
+                let Some(event) = change.read(&view)? else { return Ok(None) };
+                bytes += event.size_bytes();
+                page.events.push(event);
+            }
+            found = cursor.next()?;
+        }
+        Ok(Some(page))
+    }
+}
+
+/// Whether an event after `after` was compacted away.
+fn is_lost(after: Revision, compacted: Revision) -> bool {
+    after < compacted && after.next() < compacted
+}
+
+impl Found {
+    /// `None` when a version that should be there is not.
+    fn read<B: Backend>(self, view: &View<'_, B>) -> Result<Option<Event>, BackendError> {
+        let Found { key, revision, previous, is_delete } = self;
+        let prev = if previous.is_zero() {
+            None
+        } else {
+            match view.version(&key, previous)? {
+                Some(prev) => Some(prev),
+                None => return Ok(None),
+            }
+        };
+        if is_delete {
+            let kv = KeyValue { key, mod_revision: revision, ..KeyValue::default() };
+            return Ok(Some(Event::Delete { kv, prev }));
+        }
+        Ok(view.version(&key, revision)?.map(|kv| Event::Put { kv, prev }))
+    }
+}

@@ -1,0 +1,114 @@
+//! [`View`]: how versions are found, by readers among what is published, by the writer with what is still in its batch.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use quorate_api::Revision;
+
+use crate::backend::{Backend, BackendError, Cursor, Table};
+use crate::index::Head;
+use crate::kv::KeyValue;
+use crate::layout::{self, VersionHeader};
+use crate::state::State;
+
+/// The versions that a batch has written so far, by key, the oldest first. Looked up only, never walked.
+pub(crate) type Pending = HashMap<Bytes, Vec<KeyValue>>;
+
+/// From this many values on, walking the table beats looking each one up.
+const WALK_FROM: usize = 16;
+/// Rows to step over before seeking.
+const STEPS_BEFORE_SEEK: usize = 3;
+
+pub(crate) struct View<'a, B> {
+    pub(crate) state: &'a State<B>,
+    pub(crate) pending: Option<&'a Pending>,
+}
+
+impl<B: Backend> View<'_, B> {
+    fn pending(&self, key: &[u8]) -> &[KeyValue] {
+        self.pending.and_then(|pending| pending.get(key)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The version that `mod_revision` wrote; `None` when it is not there any more.
+    pub(crate) fn version(&self, key: &Bytes, mod_revision: Revision) -> Result<Option<KeyValue>, BackendError> {
+        if let Some(kv) = self.pending(key).iter().rfind(|kv| kv.mod_revision == mod_revision) {
+            return Ok(Some(kv.clone()));
+        }
+        let mut row_key = Vec::with_capacity(key.len() + 16);
+        layout::version_key(key, mod_revision, &mut row_key);
+        match self.state.backend.get(Table::Versions, &row_key)? {
+            Some(row) => Ok(Some(VersionHeader::read(&row_key, &row)?.with(key.clone(), mod_revision, &row))),
+            None => Ok(None),
+        }
+    }
+
+    /// The newest version of a live head; it is an error when it is not there.
+    pub(crate) fn newest(&self, key: &Bytes, head: &Head) -> Result<KeyValue, BackendError> {
+        self.version(key, head.mod_revision)?
+            .ok_or_else(|| layout::corrupt(Table::Versions, key, "the newest version is missing"))
+    }
+
+    /// The version of a key at a revision; `None` when it did not exist then.
+    pub(crate) fn version_at(&self, key: &Bytes, at: Revision) -> Result<Option<KeyValue>, BackendError> {
+        let kv = match self.pending(key).iter().rfind(|kv| kv.mod_revision <= at) {
+            Some(kv) => Some(kv.clone()),
+            None => self.stored_at(key, at)?,
+        };
+        Ok(kv.filter(|kv| kv.version > 0))
+    }
+
+    fn stored_at(&self, key: &Bytes, at: Revision) -> Result<Option<KeyValue>, BackendError> {
+        let (mut from, mut to) = (Vec::with_capacity(key.len() + 16), Vec::with_capacity(key.len() + 16));
+        layout::version_key(key, at, &mut from);
+        layout::escape(key, &mut to);
+        to.extend_from_slice(&[0, 1]);
+        let mut cursor = self.state.backend.cursor(Table::Versions, &from, Some(&to));
+        if !cursor.seek(&from)? {
+            return Ok(None);
+        }
+        let (_, mod_revision) = layout::split_version_key(cursor.key())?;
+        let header = VersionHeader::read(cursor.key(), cursor.value())?;
+        let row = Bytes::copy_from_slice(cursor.value());
+        Ok(Some(header.with(key.clone(), mod_revision, &row)))
+    }
+
+    /// Fills in the values of versions, which are in key order. A version that is not there any more is left without a
+    /// value and reported by `false`.
+    pub(crate) fn fill_values(&self, kvs: &mut [KeyValue]) -> Result<bool, BackendError> {
+        if kvs.len() < WALK_FROM {
+            for kv in kvs {
+                match self.version(&kv.key, kv.mod_revision)? {
+                    Some(found) => kv.value = found.value,
+                    None => return Ok(false),
+                }
+            }
+            return Ok(true);
+        }
+        let (mut row_key, mut upper) = (Vec::new(), Vec::new());
+        layout::version_key(&kvs[0].key, kvs[0].mod_revision, &mut row_key);
+        layout::escape(&kvs[kvs.len() - 1].key, &mut upper);
+        upper.extend_from_slice(&[0, 1]);
+        let mut cursor = self.state.backend.cursor(Table::Versions, &row_key, Some(&upper));
+        let mut valid = false;
+        for kv in kvs {
+            if let Some(found) = self.pending(&kv.key).iter().rfind(|found| found.mod_revision == kv.mod_revision) {
+                kv.value = found.value.clone();
+                continue;
+            }
+            layout::version_key(&kv.key, kv.mod_revision, &mut row_key);
+            let mut steps = 0;
+            while valid && steps < STEPS_BEFORE_SEEK && cursor.key() < row_key.as_slice() {
+                valid = cursor.next()?;
+                steps += 1;
+            }
+            if !valid || cursor.key() < row_key.as_slice() {
+                valid = cursor.seek(&row_key)?;
+            }
+            if !valid || cursor.key() != row_key {
+                return Ok(false);
+            }
+            kv.value = VersionHeader::value(cursor.key(), cursor.value())?;
+        }
+        Ok(true)
+    }
+}

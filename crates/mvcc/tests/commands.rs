@@ -1,0 +1,276 @@
+//! What single commands do, in tables.
+
+use bytes::Bytes;
+use quorate_api::Revision;
+use quorate_mvcc::{
+    Applied, Command, CommandError, Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, LeaseId,
+    MemoryBackend, Op, OpResponse, Outcome, PutRequest, RangeRequest, ReadError, State, Txn, TxnResponse,
+};
+
+fn new_state() -> State<MemoryBackend> {
+    State::open(MemoryBackend::default()).expect("an empty backend opens")
+}
+
+fn apply(state: &State<MemoryBackend>, command: Command) -> Applied {
+    let mut applier = state.applier();
+    let applied = applier.apply(&command).expect("memory does not fail");
+    state.commit(applier.finish()).expect("memory does not fail");
+    applied
+}
+
+fn txn(success: Vec<Op>) -> Txn {
+    Txn { success, ..Txn::default() }
+}
+
+fn run(state: &State<MemoryBackend>, ops: Vec<Op>) -> Result<TxnResponse, CommandError> {
+    apply(state, Command::Txn(txn(ops))).reply.outcome.map(|outcome| match outcome {
+        Outcome::Txn(response) => response,
+        other => panic!("a transaction was answered with {other:?}"),
+    })
+}
+
+fn put(key: &'static str, value: &'static str) -> Op {
+    Op::Put(PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() })
+}
+
+fn delete(range: KeyRange) -> Op {
+    Op::Delete(DeleteRequest { range, prev_kv: false })
+}
+
+fn nested(success: Vec<Op>, failure: Vec<Op>) -> Op {
+    Op::Txn(Box::new(Txn { compare: Vec::new(), success, failure }))
+}
+
+fn values(state: &State<MemoryBackend>, request: &RangeRequest) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    Ok(state.range(request)?.kvs.into_iter().map(|kv| (kv.key, kv.value)).collect())
+}
+
+#[test]
+fn a_key_is_written_once_in_a_transaction() {
+    let allowed = |ops: Vec<Op>| run(&new_state(), ops).is_ok();
+    let (a, b) = (|| put("a", "1"), || put("b", "1"));
+    let delete_a = || delete(KeyRange::key("a"));
+    let delete_all = || delete(KeyRange::from(""));
+
+    assert!(allowed(vec![a(), b()]));
+    assert!(!allowed(vec![a(), a()]));
+    assert!(!allowed(vec![a(), delete_a()]));
+    assert!(!allowed(vec![delete_all(), b()]));
+    assert!(allowed(vec![delete_a(), delete_all(), delete_a()]), "deletes may overlap");
+    assert!(allowed(vec![nested(vec![a()], vec![a()])]), "only one of the two runs");
+    assert!(allowed(vec![nested(vec![a()], vec![delete_a()])]));
+    assert!(!allowed(vec![a(), nested(vec![], vec![a()])]), "it might run");
+    assert!(!allowed(vec![nested(vec![delete_a()], vec![]), a()]));
+    assert!(!allowed(vec![nested(vec![a()], vec![]), nested(vec![delete_all()], vec![])]));
+    assert!(!allowed(vec![nested(vec![a(), nested(vec![a()], vec![])], vec![])]));
+    assert!(allowed(vec![nested(vec![nested(vec![a()], vec![b()])], vec![b()])]));
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let state = new_state();
+    run(&state, vec![put("a", "1")]).expect("it is allowed");
+    let with = |change: fn(&mut PutRequest)| {
+        let mut request = PutRequest { key: "b".into(), ..PutRequest::default() };
+        change(&mut request);
+        Op::Put(request)
+    };
+    let future = CommandError::FutureRevision { requested: Revision(3), current: Revision(2) };
+    let table: Vec<(Op, CommandError)> = vec![
+        (with(|put| put.key = Bytes::new()), CommandError::EmptyKey),
+        (with(|put| put.lease = LeaseId(9)), CommandError::LeaseNotFound(LeaseId(9))),
+        (with(|put| put.ignore_value = true), CommandError::KeyNotFound),
+        (with(|put| put.ignore_lease = true), CommandError::KeyNotFound),
+        (
+            with(|put| {
+                put.ignore_value = true;
+                put.value = "x".into();
+            }),
+            CommandError::ValueProvided,
+        ),
+        (
+            with(|put| {
+                put.ignore_lease = true;
+                put.lease = LeaseId(9);
+            }),
+            CommandError::ValueProvided,
+        ),
+        (Op::Range(RangeRequest::new(KeyRange::key("a")).at(Revision(3))), future),
+        (nested(vec![put("a", "3"), put("a", "4")], vec![]), CommandError::DuplicateKey),
+    ];
+    let before = state.backend().dump();
+    for (op, error) in table {
+        // Behind a write that would have been fine.
+        let applied = apply(&state, Command::Txn(txn(vec![put("z", "2"), op.clone()])));
+        assert_eq!(applied.reply.outcome, Err(error), "{op:?}");
+        assert_eq!((applied.reply.revision, applied.events.len()), (Revision(2), 0));
+    }
+    assert_eq!(state.backend().dump(), before);
+    assert!(state.matches_backend().expect("memory does not fail"));
+}
+
+#[test]
+fn comparisons_of_nested_transactions_see_the_state_before() {
+    let state = new_state();
+    let exists =
+        Compare { range: KeyRange::key("a"), target: CompareTarget::Version(0), operator: CompareOperator::Greater };
+    let inner = Txn { compare: vec![exists], success: vec![put("b", "seen")], failure: vec![put("b", "unseen")] };
+    let read = Op::Range(RangeRequest::new(KeyRange::from("")));
+    let response = run(&state, vec![put("a", "1"), Op::Txn(Box::new(inner)), read]).expect("it is allowed");
+    let OpResponse::Txn(inner) = &response.responses[1] else { panic!("{response:?}") };
+    assert!(!inner.succeeded);
+    let OpResponse::Range(range) = &response.responses[2] else { panic!("{response:?}") };
+    assert_eq!(range.kvs.iter().map(|kv| kv.value.as_ref()).collect::<Vec<_>>(), [&b"1"[..], b"unseen"]);
+    assert!(range.kvs.iter().all(|kv| kv.mod_revision == Revision(2)), "one revision for all");
+    assert_eq!(range.revision, Revision(2));
+}
+
+#[test]
+fn a_comparison_of_values_needs_a_key() {
+    let holds = |state: &State<MemoryBackend>, range: KeyRange, target, operator| {
+        let compare = vec![Compare { range, target, operator }];
+        let applied = apply(state, Command::Txn(Txn { compare, ..Txn::default() }));
+        matches!(applied.reply.outcome, Ok(Outcome::Txn(TxnResponse { succeeded: true, .. })))
+    };
+    let state = new_state();
+    let nothing = || CompareTarget::Value(Bytes::new());
+    assert!(!holds(&state, KeyRange::key("a"), nothing(), CompareOperator::Equal));
+    assert!(!holds(&state, KeyRange::key("a"), nothing(), CompareOperator::NotEqual));
+    assert!(holds(&state, KeyRange::key("a"), CompareTarget::ModRevision(Revision::ZERO), CompareOperator::Equal));
+    assert!(holds(&state, KeyRange::prefix("a"), CompareTarget::Lease(LeaseId::NONE), CompareOperator::Equal));
+    run(&state, vec![put("a1", "x"), put("a2", "y")]).expect("it is allowed");
+    let x = || CompareTarget::Value("x".into());
+    assert!(holds(&state, KeyRange::key("a1"), x(), CompareOperator::Equal));
+    assert!(!holds(&state, KeyRange::prefix("a"), x(), CompareOperator::Equal), "every key of the range");
+    assert_eq!(state.revision(), Revision(2), "reading raises no revision");
+}
+
+#[test]
+fn an_expiry_that_a_keep_alive_overtook_does_nothing() {
+    let state = new_state();
+    let id = LeaseId(5);
+    let outcome = |command| apply(&state, command).reply.outcome;
+    assert!(outcome(Command::LeaseGrant { id, ttl_seconds: 10 }).is_ok());
+    assert_eq!(outcome(Command::LeaseGrant { id, ttl_seconds: 1 }), Err(CommandError::LeaseExists(id)));
+    let leased = PutRequest { key: "k".into(), lease: id, ..PutRequest::default() };
+    run(&state, vec![Op::Put(leased)]).expect("it is allowed");
+    let seen = state.lease(id).expect("it is there").generation;
+    assert_eq!(outcome(Command::LeaseKeepAlive { id }), Ok(Outcome::LeaseKeepAlive { id, ttl_seconds: 10 }));
+    let expire = |generation| Command::LeaseRevoke { id, generation: Some(generation) };
+    assert_eq!(outcome(expire(seen)), Ok(Outcome::LeaseRevoke { revoked: false }));
+    assert_eq!(state.lease_keys(id), [Bytes::from("k")]);
+    assert_eq!(state.revision(), Revision(2));
+
+    let seen = state.lease(id).expect("it is there").generation;
+    let applied = apply(&state, expire(seen));
+    assert_eq!(applied.reply.outcome, Ok(Outcome::LeaseRevoke { revoked: true }));
+    assert_eq!((applied.reply.revision, applied.events.len()), (Revision(3), 1));
+    assert_eq!(state.leases(), []);
+    assert_eq!(outcome(expire(seen)), Err(CommandError::LeaseNotFound(id)));
+    assert_eq!(outcome(Command::LeaseKeepAlive { id }), Err(CommandError::LeaseNotFound(id)));
+}
+
+#[test]
+fn a_compaction_forgets_what_is_older() {
+    let state = new_state();
+    for value in ["1", "2", "3"] {
+        run(&state, vec![put("a", value)]).expect("it is allowed");
+    }
+    run(&state, vec![delete(KeyRange::key("a")), put("b", "1")]).expect("it is allowed");
+    let all = RangeRequest::new(KeyRange::from(""));
+    let at = |revision| values(&state, &all.clone().at(Revision(revision)));
+    let compact = |revision| apply(&state, Command::Compact { revision: Revision(revision) }).reply.outcome;
+    assert_eq!(compact(6), Err(CommandError::FutureRevision { requested: Revision(6), current: Revision(5) }));
+    assert_eq!(compact(4), Ok(Outcome::Compact));
+    assert_eq!(compact(4), Err(CommandError::Compacted { requested: Revision(4), compacted: Revision(4) }));
+    // At once, not only when the versions have been deleted.
+    let gone = |requested| {
+        Err(ReadError::Refused(CommandError::Compacted { requested: Revision(requested), compacted: Revision(4) }))
+    };
+    assert_eq!(at(3), gone(3));
+    assert_eq!(at(4), Ok(vec![("a".into(), "3".into())]));
+    while state.compact_some(1).expect("memory does not fail") {}
+    assert_eq!(at(3), gone(3));
+    assert_eq!(at(4), Ok(vec![("a".into(), "3".into())]));
+    assert_eq!(at(5), Ok(vec![("b".into(), "1".into())]));
+    assert_eq!(state.key_count(), 2, "the deletion of a is not compacted");
+
+    assert_eq!(compact(5), Ok(Outcome::Compact));
+    while state.compact_some(100).expect("memory does not fail") {}
+    assert_eq!(at(5), Ok(vec![("b".into(), "1".into())]));
+    assert_eq!(state.key_count(), 1);
+    assert!(!state.compact_some(100).expect("memory does not fail"));
+}
+
+#[test]
+fn long_ranges_are_read_in_parts() {
+    let state = new_state();
+    let keys = 10_000;
+    let ops = |value: &'static str, step: usize| {
+        let put = move |i| {
+            Op::Put(PutRequest { key: format!("/k/{i:05}").into(), value: value.into(), ..PutRequest::default() })
+        };
+        (0..keys).step_by(step).map(put).collect::<Vec<_>>()
+    };
+    run(&state, ops("old", 1)).expect("it is allowed");
+    run(&state, ops("new", 3)).expect("it is allowed");
+    run(&state, vec![delete(KeyRange { start: "/k/03".into(), end: Some("/k/07".into()) })]).expect("it is allowed");
+    let count = |revision, limit| {
+        let request = RangeRequest::new(KeyRange::prefix("/k/")).at(Revision(revision)).limit(limit);
+        let response = state.range(&request).expect("it is retained");
+        assert!(response.kvs.is_sorted_by(|a, b| a.key < b.key));
+        let new = response.kvs.iter().filter(|kv| kv.value == "new").count();
+        (response.count, response.kvs.len(), new, response.more)
+    };
+    assert_eq!(count(2, 0), (10_000, 10_000, 0, false));
+    assert_eq!(count(3, 0), (10_000, 10_000, 3334, false));
+    assert_eq!(count(4, 0), (6000, 6000, 2000, false));
+    assert_eq!(count(4, 4500), (6000, 4500, 1500, true));
+    assert_eq!(count(2, 4500), (10_000, 4500, 0, true));
+    assert_eq!(count(2, 10_000), (10_000, 10_000, 0, false));
+}
+
+#[test]
+fn a_command_sees_what_its_batch_has_done() {
+    let state = new_state();
+    let ops = |value: &'static str, step: usize| {
+        let put = move |i| {
+            Op::Put(PutRequest { key: format!("/k/{i:02}").into(), value: value.into(), ..PutRequest::default() })
+        };
+        (0..40).step_by(step).map(put)
+    };
+    run(&state, ops("2", 1).collect()).expect("it is allowed");
+    let read = |revision| Op::Range(RangeRequest::new(KeyRange::prefix("/k/")).at(Revision(revision)));
+    let mut applier = state.applier();
+    let mut apply = |ops: Vec<Op>| {
+        let reply = applier.apply(&Command::Txn(txn(ops))).expect("memory does not fail").reply;
+        match reply.outcome.expect("it is allowed") {
+            Outcome::Txn(TxnResponse { responses, .. }) => responses,
+            other => panic!("a transaction was answered with {other:?}"),
+        }
+    };
+    let found = |response: &OpResponse| match response {
+        OpResponse::Range(range) => range.kvs.iter().map(|kv| kv.value.clone()).collect::<Vec<_>>().concat(),
+        other => panic!("a range was answered with {other:?}"),
+    };
+    apply(ops("3", 2).collect());
+    apply(ops("4", 4).collect());
+    // Its own writes are the newest, but no revision yet.
+    let responses = apply(ops("5", 8).chain([read(0), read(4), read(3), read(2)]).collect());
+    let newest = b"52324232".repeat(5);
+    assert_eq!(found(&responses[5]), newest);
+    assert_eq!(found(&responses[6]), b"4232".repeat(10));
+    assert_eq!(found(&responses[7]), b"32".repeat(20));
+    assert_eq!(found(&responses[8]), b"2".repeat(40));
+    // Readers see nothing of it before it is published.
+    let read_all = RangeRequest::new(KeyRange::prefix("/k/"));
+    let before = state.range(&read_all).expect("it is retained");
+    assert!(before.kvs.iter().all(|kv| kv.value == "2" && kv.version == 1), "{before:?}");
+    let future = CommandError::FutureRevision { requested: Revision(3), current: Revision(2) };
+    assert_eq!(state.range(&read_all.clone().at(Revision(3))), Err(ReadError::Refused(future)));
+    state.commit(applier.finish()).expect("memory does not fail");
+    assert_eq!(
+        values(&state, &read_all).expect("it is there").into_iter().flat_map(|kv| kv.1).collect::<Vec<_>>(),
+        newest
+    );
+}
