@@ -1,0 +1,89 @@
+//! The rows of the built-in kinds, in discovery's order.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use quorate_api::{GroupVersionKind, GroupVersionResource};
+
+use crate::descriptor::{Descriptor, Scope, Subresource, Verb};
+use crate::kind::{Builtin, Kind};
+use crate::kinds::{
+    ConfigMap, Deployment, EndpointSlice, Endpoints, Event, Lease, Namespace, Node, Pod, ReplicaSet, Secret, Service,
+    ServiceAccount,
+};
+
+const ALL: &[&str] = &["all"];
+const STATUS: &[Subresource] = &[Subresource::Status];
+const SCALABLE: &[Subresource] = &[Subresource::Scale, Subresource::Status];
+const NAMESPACE_VERBS: &[Verb] =
+    &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
+
+/// The kinds that every cluster has.
+#[must_use]
+pub fn builtin() -> Vec<Descriptor> {
+    let mut namespaces = row::<Namespace>("", "Namespace", "namespaces", &["ns"]);
+    namespaces.scope = Scope::Cluster;
+    namespaces.verbs = NAMESPACE_VERBS;
+    namespaces.subresources = &[Subresource::Finalize, Subresource::Status];
+
+    let mut nodes = row::<Node>("", "Node", "nodes", &["no"]);
+    nodes.scope = Scope::Cluster;
+    nodes.subresources = STATUS;
+
+    let mut pods = row::<Pod>("", "Pod", "pods", &["po"]);
+    pods.categories = Cow::Borrowed(ALL);
+    pods.subresources = &[Subresource::Binding, Subresource::Eviction, Subresource::Log, Subresource::Status];
+
+    let mut services = row::<Service>("", "Service", "services", &["svc"]);
+    services.categories = Cow::Borrowed(ALL);
+    services.subresources = STATUS;
+
+    let mut deployments = row::<Deployment>("apps", "Deployment", "deployments", &["deploy"]);
+    deployments.categories = Cow::Borrowed(ALL);
+    deployments.subresources = SCALABLE;
+
+    let mut replicasets = row::<ReplicaSet>("apps", "ReplicaSet", "replicasets", &["rs"]);
+    replicasets.categories = Cow::Borrowed(ALL);
+    replicasets.subresources = SCALABLE;
+
+    vec![
+        row::<ConfigMap>("", "ConfigMap", "configmaps", &["cm"]),
+        row::<Endpoints>("", "Endpoints", "endpoints", &["ep"]),
+        row::<Event>("", "Event", "events", &["ev"]),
+        namespaces,
+        nodes,
+        pods,
+        row::<Secret>("", "Secret", "secrets", &[]),
+        row::<ServiceAccount>("", "ServiceAccount", "serviceaccounts", &["sa"]),
+        services,
+        deployments,
+        replicasets,
+        row::<Lease>("coordination.k8s.io", "Lease", "leases", &[]),
+        row::<EndpointSlice>("discovery.k8s.io", "EndpointSlice", "endpointslices", &[]),
+    ]
+}
+
+/// A namespaced `v1` kind with all verbs and no subresources.
+fn row<K: Kind>(
+    group: &'static str,
+    kind: &'static str,
+    resource: &'static str,
+    short_names: &'static [&'static str],
+) -> Descriptor {
+    Descriptor {
+        kind: GroupVersionKind::from_static(group, "v1", kind),
+        list_kind: Cow::Owned(format!("{kind}List")),
+        resource: GroupVersionResource::from_static(group, "v1", resource),
+        singular: Cow::Owned(kind.to_ascii_lowercase()),
+        short_names: Cow::Borrowed(short_names),
+        categories: Cow::Borrowed(&[]),
+        scope: Scope::Namespaced,
+        verbs: Verb::ALL,
+        subresources: &[],
+        columns: K::columns(),
+        strategy: Arc::new(Builtin::<K>::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

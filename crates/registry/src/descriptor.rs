@@ -1,0 +1,122 @@
+//! What is true of a kind as a whole.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use quorate_api::{GroupVersionKind, GroupVersionResource};
+
+use crate::strategy::Strategy;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// The API verbs, in the words of discovery and authorization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    Create,
+    Delete,
+    DeleteCollection,
+    Get,
+    List,
+    Patch,
+    Update,
+    Watch,
+}
+
+impl Verb {
+    /// All verbs of an ordinary resource, in discovery's order.
+    pub const ALL: &'static [Verb] = &[
+        Verb::Create,
+        Verb::Delete,
+        Verb::DeleteCollection,
+        Verb::Get,
+        Verb::List,
+        Verb::Patch,
+        Verb::Update,
+        Verb::Watch,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Create => "create",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Patch => "patch",
+            Verb::Update => "update",
+            Verb::Watch => "watch",
+        }
+    }
+}
+
+/// The subresources that the pipeline knows how to serve. A kind lists those it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subresource {
+    /// `get`, `patch`, `update` of the object's status alone.
+    Status,
+    /// `autoscaling/v1 Scale` through [`Strategy::scale`].
+    Scale,
+    /// `create` of a `v1 Binding`.
+    Binding,
+    /// `create` of a `policy/v1 Eviction`.
+    Eviction,
+    /// `get` of a container's log, proxied to the node.
+    Log,
+    /// `update` of a namespace's finalizers.
+    Finalize,
+}
+
+impl Subresource {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Subresource::Status => "status",
+            Subresource::Scale => "scale",
+            Subresource::Binding => "binding",
+            Subresource::Eviction => "eviction",
+            Subresource::Log => "log",
+            Subresource::Finalize => "finalize",
+        }
+    }
+}
+
+/// A column of the `Table` representation (`metav1.TableColumnDefinition`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: Cow<'static, str>,
+    /// OpenAPI type: `string`, `integer`, `date`, …
+    pub data_type: Cow<'static, str>,
+    /// `name` for the name column, otherwise empty.
+    pub format: Cow<'static, str>,
+    /// 0 is always shown; 1 only in the wide output.
+    pub priority: i32,
+    pub description: Cow<'static, str>,
+}
+
+/// One served kind.
+#[derive(Clone)]
+pub struct Descriptor {
+    pub kind: GroupVersionKind,
+    pub list_kind: Cow<'static, str>,
+    pub resource: GroupVersionResource,
+    pub singular: Cow<'static, str>,
+    pub short_names: Cow<'static, [&'static str]>,
+    pub categories: Cow<'static, [&'static str]>,
+    pub scope: Scope,
+    pub verbs: &'static [Verb],
+    pub subresources: &'static [Subresource],
+    pub columns: Vec<Column>,
+    pub strategy: Arc<dyn Strategy>,
+}
+
+impl Descriptor {
+    #[must_use]
+    pub fn has(&self, subresource: Subresource) -> bool {
+        self.subresources.contains(&subresource)
+    }
+}

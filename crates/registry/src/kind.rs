@@ -1,0 +1,207 @@
+//! How a built-in kind is written: what differs between them as [`Kind`], what they share in [`Builtin`].
+
+use std::marker::PhantomData;
+
+use jiff::Timestamp;
+use quorate_api::{FieldError, FieldPath, name};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::decode::decode;
+use crate::descriptor::Column;
+use crate::strategy::{DecodeError, Decoded, Deletion, Scale, Strategy};
+use crate::value::{carry_over, equal, int};
+
+/// What differs between the built-in kinds.
+///
+/// Defaulting and printing work on JSON in place; validation works on the type, where the compiler knows every field.
+pub trait Kind: Send + Sync + 'static {
+    type Object: Serialize + DeserializeOwned;
+
+    /// Whether the status is written through its own subresource.
+    const HAS_STATUS: bool = false;
+    /// Whether `metadata.generation` counts the changes of the desired state.
+    const COUNTS_GENERATIONS: bool = false;
+
+    fn columns() -> Vec<Column>;
+
+    fn cells(object: &Value, now: Timestamp) -> Vec<Value>;
+
+    /// What is wrong with a name; with a generated name's prefix the caller has seen to its end.
+    fn check_name(name: &str) -> Vec<String> {
+        name::dns1123_subdomain(name)
+    }
+
+    fn default(_object: &mut Value) {}
+
+    /// After the generic part: resets the status.
+    fn prepare_create(_object: &mut Value) {}
+
+    /// After the generic part.
+    fn prepare_update(_new: &mut Value, _old: &Value) {}
+
+    /// After the generic part, which carries over everything but the status.
+    fn prepare_status_update(_new: &mut Value, _old: &Value) {}
+
+    fn starts_new_generation(new: &Value, old: &Value) -> bool {
+        !equal(&new["spec"], &old["spec"])
+    }
+
+    fn validate(_object: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    fn validate_update(_new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    fn validate_status_update(_new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    fn selectable_field_names() -> &'static [&'static str] {
+        &[]
+    }
+
+    fn selectable_fields(_object: &Value) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    fn deletion(_object: &Value, _requested: Option<i64>) -> Deletion {
+        Deletion::Immediate
+    }
+
+    fn prepare_delete(_object: &mut Value) {}
+
+    fn is_held(_object: &Value) -> bool {
+        false
+    }
+
+    fn scale(_object: &Value) -> Option<Scale> {
+        None
+    }
+
+    fn set_scale(_object: &mut Value, _replicas: i32) {}
+}
+
+/// The [`Strategy`] of a [`Kind`].
+pub struct Builtin<K>(PhantomData<K>);
+
+impl<K> Default for Builtin<K> {
+    fn default() -> Self {
+        Builtin(PhantomData)
+    }
+}
+
+impl<K: Kind> Strategy for Builtin<K> {
+    fn decode(&self, object: Value) -> Result<Decoded, DecodeError> {
+        decode::<K::Object>(&object)
+    }
+
+    fn default(&self, object: &mut Value) {
+        K::default(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        if K::COUNTS_GENERATIONS {
+            object["metadata"]["generation"] = Value::from(1);
+        }
+        K::prepare_create(object);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        if K::HAS_STATUS {
+            carry_over(new, old, "status");
+        }
+        K::prepare_update(new, old);
+        carry_over(&mut new["metadata"], &old["metadata"], "generation");
+        if K::COUNTS_GENERATIONS && K::starts_new_generation(new, old) {
+            new["metadata"]["generation"] = Value::from(int(&old["metadata"]["generation"]) + 1);
+        }
+    }
+
+    fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        let version = new["metadata"].get("resourceVersion").cloned();
+        let status = new.get_mut("status").map(Value::take);
+        *new = old.clone();
+        if let Value::Object(object) = &mut *new {
+            match status {
+                Some(status) if !status.is_null() => object.insert("status".to_owned(), status),
+                _ => object.remove("status"),
+            };
+        }
+        if let Some(version) = version {
+            new["metadata"]["resourceVersion"] = version;
+        }
+        K::prepare_status_update(new, old);
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        match K::Object::deserialize(object) {
+            Ok(object) => K::validate(&object),
+            Err(error) => vec![misshapen(&error)],
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        compare::<K>(new, old, K::validate_update)
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        compare::<K>(new, old, K::validate_status_update)
+    }
+
+    fn check_name(&self, name: &str) -> Vec<String> {
+        K::check_name(name)
+    }
+
+    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        K::selectable_fields(object)
+    }
+
+    fn selectable_field_names(&self) -> &'static [&'static str] {
+        K::selectable_field_names()
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        K::cells(object, now)
+    }
+
+    fn deletion(&self, object: &Value, requested: Option<i64>) -> Deletion {
+        K::deletion(object, requested)
+    }
+
+    fn prepare_delete(&self, object: &mut Value) {
+        K::prepare_delete(object);
+    }
+
+    fn is_held(&self, object: &Value) -> bool {
+        K::is_held(object)
+    }
+
+    fn scale(&self, object: &Value) -> Option<Scale> {
+        K::scale(object)
+    }
+
+    fn set_scale(&self, object: &mut Value, replicas: i32) {
+        K::set_scale(object, replicas);
+    }
+}
+
+fn compare<K: Kind>(new: &Value, old: &Value, check: fn(&K::Object, &K::Object) -> Vec<FieldError>) -> Vec<FieldError> {
+    match (K::Object::deserialize(new), K::Object::deserialize(old)) {
+        (Ok(new), Ok(old)) => check(&new, &old),
+        (Err(error), _) | (_, Err(error)) => vec![misshapen(&error)],
+    }
+}
+
+/// Validation sees decoded objects, so this is a defect in a patch or a strategy; the request fails, not the server.
+fn misshapen(error: &serde_json::Error) -> FieldError {
+    FieldError {
+        path: FieldPath::default(),
+        kind: quorate_api::FieldErrorKind::TypeInvalid,
+        value: None,
+        detail: error.to_string(),
+    }
+}

@@ -1,0 +1,122 @@
+//! Pod: `update` says what may change, `printing` what kubectl shows. Defaults and the checks of the spec are shared with
+//! the templates of workloads in [`crate::pod_template`].
+
+mod printing;
+mod qos;
+mod update;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use quorate_api::{FieldError, FieldPath};
+use serde_json::{Value, json};
+
+use crate::descriptor::Column;
+use crate::kind::Kind;
+use crate::pod_template;
+use crate::strategy::Deletion;
+use crate::value::{carry_over, child, items, text};
+
+/// The grace that a pod gets when neither it nor the request says otherwise, in seconds.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+pub struct Pod;
+
+impl Kind for Pod {
+    type Object = core::Pod;
+
+    const HAS_STATUS: bool = true;
+    const COUNTS_GENERATIONS: bool = true;
+
+    fn columns() -> Vec<Column> {
+        printing::columns()
+    }
+
+    fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
+        printing::cells(object, now)
+    }
+
+    fn default(object: &mut Value) {
+        pod_template::default_pod_spec(child(object, "spec"));
+        pod_template::default_requests(child(object, "spec"));
+    }
+
+    fn prepare_create(object: &mut Value) {
+        let class = qos::class(&object["spec"]);
+        object["status"] = json!({"phase": "Pending", "qosClass": class});
+    }
+
+    fn prepare_status_update(new: &mut Value, old: &Value) {
+        // The class follows from the spec; who writes the status need not know it.
+        carry_over(child(new, "status"), &old["status"], "qosClass");
+    }
+
+    fn validate(object: &core::Pod) -> Vec<FieldError> {
+        let path = FieldPath::new("spec");
+        let Some(spec) = &object.spec else { return vec![FieldError::required(path, "")] };
+        let mut errors = Vec::new();
+        pod_template::validate_spec(spec, &path, &mut errors);
+        errors
+    }
+
+    fn validate_update(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
+        update::validate(new, old)
+    }
+
+    fn validate_status_update(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
+        update::validate_status(new, old)
+    }
+
+    fn selectable_field_names() -> &'static [&'static str] {
+        &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
+        ]
+    }
+
+    fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
+        let (spec, status) = (&object["spec"], &object["status"]);
+        let host_network = if spec["hostNetwork"] == true { "true" } else { "false" };
+        let pod_ip = match items(&status["podIPs"]).first() {
+            Some(first) => text(&first["ip"]),
+            None => text(&status["podIP"]),
+        };
+        [
+            ("spec.nodeName", text(&spec["nodeName"])),
+            ("spec.restartPolicy", text(&spec["restartPolicy"])),
+            ("spec.schedulerName", text(&spec["schedulerName"])),
+            ("spec.serviceAccountName", text(&spec["serviceAccountName"])),
+            ("spec.hostNetwork", host_network),
+            ("status.phase", text(&status["phase"])),
+            ("status.podIP", pod_ip),
+            ("status.nominatedNodeName", text(&status["nominatedNodeName"])),
+        ]
+        .map(|(name, value)| (name, value.to_owned()))
+        .into()
+    }
+
+    fn deletion(object: &Value, requested: Option<i64>) -> Deletion {
+        let (spec, status) = (&object["spec"], &object["status"]);
+        // Where nothing runs, there is nothing to end gracefully.
+        let never_started = text(&spec["nodeName"]).is_empty();
+        let ended = matches!(text(&status["phase"]), "Succeeded" | "Failed");
+        if never_started || ended {
+            return Deletion::Immediate;
+        }
+        let own = spec["terminationGracePeriodSeconds"].as_i64().unwrap_or(DEFAULT_GRACE_SECONDS);
+        match requested.unwrap_or(own) {
+            0 => Deletion::Immediate,
+            // The least grace that still lets the node end it in order.
+            seconds if seconds < 0 => Deletion::Graceful { seconds: 1 },
+            seconds => Deletion::Graceful { seconds },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! What may change in a pod: hardly anything, since its containers run already.
+
+use k8s_openapi::api::core::v1 as core;
+use quorate_api::{FieldError, FieldPath};
+use serde_json::Value;
+
+use crate::value::equal;
+
+const ONLY: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+pub fn validate(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
+    let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return Vec::new() };
+    let (path, mut errors) = (FieldPath::new("spec"), Vec::new());
+    if new.containers.len() != old.containers.len() {
+        errors.push(FieldError::forbidden(path.child("containers"), "pod updates may not add or remove containers"));
+    }
+    let count = |list: &Option<Vec<core::Container>>| list.as_ref().map_or(0, Vec::len);
+    if count(&new.init_containers) != count(&old.init_containers) {
+        errors
+            .push(FieldError::forbidden(path.child("initContainers"), "pod updates may not add or remove containers"));
+    }
+    if !errors.is_empty() {
+        return errors;
+    }
+    active_deadline(new, old, &path, &mut errors);
+    tolerations(new, old, &path, &mut errors);
+    gates(new, old, &path, &mut errors);
+
+    let mut rest = new.clone();
+    hide_mutable_fields(&mut rest, old);
+    match (serde_json::to_value(&rest), serde_json::to_value(old)) {
+        (Ok(rest), Ok(old)) if equal(&rest, &old) => {}
+        (Ok(rest), Ok(old)) => {
+            let changed = changed_fields(&rest, &old, "spec");
+            let detail = format!("{ONLY}\nchanged: {}", changed.join(", "));
+            errors.push(FieldError::forbidden(path, detail));
+        }
+        (Err(error), _) | (_, Err(error)) => errors.push(FieldError::invalid(path, "", error.to_string())),
+    }
+    errors
+}
+
+/// Phases only move on, and a container that ended under `restartPolicy: Never` stays ended.
+pub fn validate_status(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let (Some(new_status), Some(old_status)) = (&new.status, &old.status) else { return errors };
+    let policy = old.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or_default();
+    if policy == "Always" {
+        return errors;
+    }
+    let path = FieldPath::new("status").child("containerStatuses");
+    let ended = |status: &core::ContainerStatus| {
+        let terminated = status.state.as_ref().and_then(|state| state.terminated.as_ref())?;
+        Some(terminated.exit_code)
+    };
+    for before in old_status.container_statuses.iter().flatten() {
+        let Some(exit_code) = ended(before) else { continue };
+        if policy == "OnFailure" && exit_code != 0 {
+            continue;
+        }
+        let after = new_status.container_statuses.iter().flatten().position(|after| after.name == before.name);
+        let restarted = after
+            .filter(|index| new_status.container_statuses.as_ref().is_some_and(|list| ended(&list[*index]).is_none()));
+        if let Some(index) = restarted {
+            errors.push(FieldError::forbidden(
+                path.index(index).child("state"),
+                "may not be transitioned to non-terminated state",
+            ));
+        }
+    }
+    errors
+}
+
+fn active_deadline(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let path = path.child("activeDeadlineSeconds");
+    match (new.active_deadline_seconds, old.active_deadline_seconds) {
+        (Some(new), _) if new < 0 => {
+            errors.push(FieldError::invalid(path, new, "must be between 0 and 2147483647, inclusive"));
+        }
+        (Some(new), Some(old)) if new > old => {
+            let detail = format!("must be less than or equal to previous value {old}");
+            errors.push(FieldError::invalid(path, new, detail));
+        }
+        (None, Some(old)) => {
+            let detail = "must not update from a positive integer to nil value";
+            errors.push(FieldError::invalid(path, old, detail));
+        }
+        _ => {}
+    }
+}
+
+fn tolerations(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let new = new.tolerations.as_deref().unwrap_or_default();
+    // Only the time may change, and that is what node lifecycle does.
+    let same = |a: &core::Toleration, b: &core::Toleration| {
+        (&a.key, &a.operator, &a.value, &a.effect) == (&b.key, &b.operator, &b.value, &b.effect)
+    };
+    let all_kept = old.tolerations.iter().flatten().all(|kept| new.iter().any(|toleration| same(toleration, kept)));
+    if !all_kept {
+        let detail = "existing toleration can not be modified except its tolerationSeconds";
+        errors.push(FieldError::forbidden(path.child("tolerations"), detail));
+    }
+}
+
+fn gates(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let before = old.scheduling_gates.as_deref().unwrap_or_default();
+    let added = new.scheduling_gates.iter().flatten().find(|gate| !before.contains(gate));
+    if let Some(gate) = added {
+        let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
+        errors.push(FieldError::forbidden(path.child("schedulingGates"), detail));
+    }
+}
+
+/// Gives `spec` the old values where an update may differ.
+fn hide_mutable_fields(spec: &mut core::PodSpec, old: &core::PodSpec) {
+    for (container, old) in spec.containers.iter_mut().zip(&old.containers) {
+        container.image.clone_from(&old.image);
+    }
+    let init_containers = spec.init_containers.iter_mut().flatten();
+    for (container, old) in init_containers.zip(old.init_containers.iter().flatten()) {
+        container.image.clone_from(&old.image);
+    }
+    spec.active_deadline_seconds = old.active_deadline_seconds;
+    spec.tolerations.clone_from(&old.tolerations);
+    spec.scheduling_gates.clone_from(&old.scheduling_gates);
+    if spec.termination_grace_period_seconds == Some(1)
+        && old.termination_grace_period_seconds.is_some_and(|seconds| seconds < 0)
+    {
+        spec.termination_grace_period_seconds = old.termination_grace_period_seconds;
+    }
+    // A gated pod is not being scheduled yet, so where it may go can still be narrowed.
+    if old.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+        spec.node_selector.clone_from(&old.node_selector);
+        spec.affinity.clone_from(&old.affinity);
+    }
+}
+
+/// The innermost fields that differ.
+fn changed_fields(new: &Value, old: &Value, path: &str) -> Vec<String> {
+    match (new, old) {
+        (Value::Object(a), Value::Object(b)) => {
+            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            keys.into_iter()
+                .filter(|key| !equal(&new[key.as_str()], &old[key.as_str()]))
+                .flat_map(|key| changed_fields(&new[key.as_str()], &old[key.as_str()], &format!("{path}.{key}")))
+                .collect()
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => a
+            .iter()
+            .zip(b)
+            .enumerate()
+            .filter(|(_, (a, b))| !equal(a, b))
+            .flat_map(|(index, (a, b))| changed_fields(a, b, &format!("{path}[{index}]")))
+            .collect(),
+        _ => vec![path.to_owned()],
+    }
+}

@@ -1,0 +1,23 @@
+//! The one table of kinds. Routes, discovery, validation, printing and CLI names all come from [`Descriptor`]s; what is
+//! special about a kind sits in its [`Strategy`]. Pure: objects are JSON values in, JSON values out.
+//!
+//! Built-in kinds live in `kinds`, one file each; [`builtin`] lists them. What they share: `decode`, `value` (JSON in
+//! place), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`], which the pipeline calls.
+
+mod builtin;
+mod check;
+mod decode;
+pub mod descriptor;
+mod kind;
+mod kinds;
+pub mod metadata;
+mod pod_template;
+pub mod registry;
+pub mod strategy;
+mod table;
+mod value;
+
+pub use builtin::builtin;
+pub use descriptor::{Column, Descriptor, Scope, Subresource, Verb};
+pub use registry::{Registry, RegistryError};
+pub use strategy::{DecodeError, Decoded, Deletion, Scale, Strategy};

@@ -1,0 +1,194 @@
+//! What a pod spec says when it does not say otherwise (Kubernetes' `pkg/apis/core/v1/defaults.go`).
+
+use quorate_api::Quantity;
+use serde_json::{Value, json};
+
+use crate::value::{child, items_mut, set_default, set_default_text, text};
+
+const FILE_MODE: i32 = 0o644;
+
+/// The template of a workload. Requests are not filled in from limits here: that happens in the pods.
+pub fn default_template(template: &mut Value) {
+    child(template, "metadata");
+    default_pod_spec(child(template, "spec"));
+}
+
+pub fn default_pod_spec(spec: &mut Value) {
+    set_default_text(spec, "restartPolicy", "Always");
+    set_default_text(spec, "dnsPolicy", "ClusterFirst");
+    set_default_text(spec, "schedulerName", "default-scheduler");
+    set_default(spec, "terminationGracePeriodSeconds", 30);
+    set_default(spec, "enableServiceLinks", true);
+    child(spec, "securityContext");
+    same_account_under_both_names(spec);
+    let host_network = spec["hostNetwork"] == true;
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in items_mut(spec, list) {
+            container_defaults(container, host_network);
+        }
+    }
+    for volume in items_mut(spec, "volumes") {
+        volume_defaults(volume);
+    }
+    for constraint in items_mut(spec, "topologySpreadConstraints") {
+        set_default_text(constraint, "nodeAffinityPolicy", "Honor");
+        set_default_text(constraint, "nodeTaintsPolicy", "Ignore");
+    }
+    if let Some(overhead) = spec.get_mut("overhead") {
+        canonical_quantities(overhead);
+    }
+}
+
+/// What is limited but not requested is requested in full.
+pub fn default_requests(spec: &mut Value) {
+    for list in ["initContainers", "containers"] {
+        for container in items_mut(spec, list) {
+            let limits = container["resources"]["limits"].as_object().cloned().unwrap_or_default();
+            for (resource, limit) in limits {
+                set_default(child(child(container, "resources"), "requests"), &resource, limit);
+            }
+        }
+    }
+}
+
+/// `serviceAccount` is the old name of `serviceAccountName`; readers of either find it.
+fn same_account_under_both_names(spec: &mut Value) {
+    let name = match text(&spec["serviceAccountName"]) {
+        "" => text(&spec["serviceAccount"]).to_owned(),
+        name => name.to_owned(),
+    };
+    if !name.is_empty() {
+        spec["serviceAccountName"] = Value::from(name.as_str());
+        spec["serviceAccount"] = Value::from(name);
+    }
+}
+
+fn container_defaults(container: &mut Value, host_network: bool) {
+    set_default_text(container, "terminationMessagePath", "/dev/termination-log");
+    set_default_text(container, "terminationMessagePolicy", "File");
+    let policy = if is_latest(text(&container["image"])) { "Always" } else { "IfNotPresent" };
+    set_default_text(container, "imagePullPolicy", policy);
+    let resources = child(container, "resources");
+    for list in ["limits", "requests"] {
+        if let Some(amounts) = resources.get_mut(list) {
+            canonical_quantities(amounts);
+        }
+    }
+    for port in items_mut(container, "ports") {
+        set_default_text(port, "protocol", "TCP");
+        if host_network && port["hostPort"].as_i64().unwrap_or_default() == 0 {
+            port["hostPort"] = port["containerPort"].clone();
+        }
+    }
+    for variable in items_mut(container, "env") {
+        if let Some(reference) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef")) {
+            set_default_text(reference, "apiVersion", "v1");
+        }
+        if let Some(reference) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("resourceFieldRef")) {
+            set_default(reference, "divisor", "0");
+        }
+    }
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = container.get_mut(probe) {
+            probe_defaults(probe);
+        }
+    }
+    for hook in ["postStart", "preStop"] {
+        if let Some(hook) = container.get_mut("lifecycle").and_then(|lifecycle| lifecycle.get_mut(hook)) {
+            http_defaults(hook);
+        }
+    }
+}
+
+fn probe_defaults(probe: &mut Value) {
+    set_positive_default(probe, "timeoutSeconds", 1);
+    set_positive_default(probe, "periodSeconds", 10);
+    set_positive_default(probe, "successThreshold", 1);
+    set_positive_default(probe, "failureThreshold", 3);
+    http_defaults(probe);
+    if let Some(grpc) = probe.get_mut("grpc") {
+        set_default(grpc, "service", "");
+    }
+}
+
+fn http_defaults(handler: &mut Value) {
+    if let Some(get) = handler.get_mut("httpGet") {
+        set_default_text(get, "path", "/");
+        set_default_text(get, "scheme", "HTTP");
+    }
+}
+
+fn volume_defaults(volume: &mut Value) {
+    let has_source = volume.as_object().is_some_and(|map| map.keys().any(|key| key != "name"));
+    if !has_source {
+        volume["emptyDir"] = json!({});
+    }
+    for (source, field) in [
+        ("configMap", "defaultMode"),
+        ("secret", "defaultMode"),
+        ("downwardAPI", "defaultMode"),
+        ("projected", "defaultMode"),
+    ] {
+        if let Some(source) = volume.get_mut(source) {
+            set_default(source, field, FILE_MODE);
+        }
+    }
+    if let Some(host_path) = volume.get_mut("hostPath") {
+        set_default(host_path, "type", "");
+    }
+    for source in ["downwardAPI", "projected"] {
+        let Some(source) = volume.get_mut(source) else { continue };
+        default_field_versions(source);
+        for inner in items_mut(source, "sources") {
+            if let Some(downward) = inner.get_mut("downwardAPI") {
+                default_field_versions(downward);
+            }
+            if let Some(token) = inner.get_mut("serviceAccountToken") {
+                set_default(token, "expirationSeconds", 3600);
+            }
+        }
+    }
+    if let Some(limit) = volume.get_mut("emptyDir").and_then(|source| source.get_mut("sizeLimit")) {
+        canonical_quantity(limit);
+    }
+}
+
+fn default_field_versions(downward: &mut Value) {
+    for item in items_mut(downward, "items") {
+        if let Some(reference) = item.get_mut("fieldRef") {
+            set_default_text(reference, "apiVersion", "v1");
+        }
+    }
+}
+
+fn set_positive_default(object: &mut Value, key: &str, value: i32) {
+    if object[key].is_null() || object[key] == 0 {
+        object[key] = Value::from(value);
+    }
+}
+
+/// Kubernetes writes amounts in their canonical form, so `1000m` reads back as `1`. What does not parse is left for
+/// validation.
+fn canonical_quantities(amounts: &mut Value) {
+    for (_, amount) in amounts.as_object_mut().into_iter().flatten() {
+        canonical_quantity(amount);
+    }
+}
+
+fn canonical_quantity(amount: &mut Value) {
+    if let Some(Ok(quantity)) = amount.as_str().map(Quantity::parse) {
+        *amount = Value::from(quantity.to_string());
+    }
+}
+
+/// Whether an image reference names no version: no tag and no digest, or the tag `latest`.
+fn is_latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match last.split_once(':') {
+        Some((_, tag)) => tag == "latest",
+        None => true,
+    }
+}

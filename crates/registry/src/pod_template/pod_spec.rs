@@ -1,0 +1,116 @@
+//! Checks of the pod spec as a whole.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1 as core;
+use quorate_api::{FieldError, FieldPath, name};
+
+use super::{containers, scheduling, volumes};
+use crate::check;
+use crate::metadata;
+
+const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
+const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+
+/// The template of a workload: its labels, annotations and spec.
+pub fn validate(template: &core::PodTemplateSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    if let Some(meta) = &template.metadata {
+        let path = path.child("metadata");
+        metadata::labels(meta.labels.iter().flatten(), &path.child("labels"), errors);
+        metadata::annotations(meta.annotations.iter().flatten(), &path.child("annotations"), errors);
+    }
+    let path = path.child("spec");
+    match &template.spec {
+        Some(spec) => validate_spec(spec, &path, errors),
+        None => errors.push(FieldError::required(path.child("containers"), "")),
+    }
+    if template.spec.as_ref().is_some_and(|spec| spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty())) {
+        let detail = "ephemeral containers not allowed in pod template";
+        errors.push(FieldError::forbidden(path.child("ephemeralContainers"), detail));
+    }
+}
+
+pub fn validate_spec(spec: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let volumes = volumes::validate(spec.volumes.as_deref().unwrap_or_default(), &path.child("volumes"), errors);
+    containers::validate(spec, &volumes, path, errors);
+    check::one_of(spec.restart_policy.as_deref(), RESTART_POLICIES, path.child("restartPolicy"), errors);
+    check::one_of(spec.dns_policy.as_deref(), DNS_POLICIES, path.child("dnsPolicy"), errors);
+    dns_config(spec, path, errors);
+    if let Some(seconds) = spec.termination_grace_period_seconds {
+        check::non_negative(seconds, path.child("terminationGracePeriodSeconds"), errors);
+    }
+    if let Some(seconds) = spec.active_deadline_seconds
+        && !(1..=i64::from(i32::MAX)).contains(&seconds)
+    {
+        let detail = "must be between 1 and 2147483647, inclusive";
+        errors.push(FieldError::invalid(path.child("activeDeadlineSeconds"), seconds, detail));
+    }
+    for (field, value, form) in [
+        ("nodeName", &spec.node_name, name::dns1123_subdomain as fn(&str) -> Vec<String>),
+        ("serviceAccountName", &spec.service_account_name, name::dns1123_subdomain),
+        ("hostname", &spec.hostname, name::dns1123_label),
+        ("subdomain", &spec.subdomain, name::dns1123_label),
+        ("runtimeClassName", &spec.runtime_class_name, name::dns1123_subdomain),
+        ("priorityClassName", &spec.priority_class_name, name::dns1123_subdomain),
+    ] {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            check::named(value, form, &path.child(field), errors);
+        }
+    }
+    host_aliases(spec, path, errors);
+    pull_secrets(spec, path, errors);
+    scheduling::validate(spec, path, errors);
+    if let Some(policy) = spec.preemption_policy.as_deref() {
+        check::one_of(Some(policy), &["Never", "PreemptLowerPriority"], path.child("preemptionPolicy"), errors);
+    }
+    if let Some(context) = &spec.security_context {
+        if spec.host_pid == Some(true) && spec.share_process_namespace == Some(true) {
+            let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+            errors.push(FieldError::invalid(path.child("shareProcessNamespace"), true, detail));
+        }
+        security_ids(context, &path.child("securityContext"), errors);
+    }
+}
+
+fn dns_config(spec: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let path = path.child("dnsConfig");
+    let servers = spec.dns_config.as_ref().and_then(|config| config.nameservers.as_deref()).unwrap_or_default();
+    if spec.dns_policy.as_deref() == Some("None") && servers.is_empty() {
+        let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        errors.push(FieldError::required(path.child("nameservers"), detail));
+    }
+    for (index, server) in servers.iter().enumerate() {
+        check::ip(server, &path.child("nameservers").index(index), errors);
+    }
+}
+
+fn host_aliases(spec: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
+        let path = path.child("hostAliases").index(index);
+        check::ip(&alias.ip, &path.child("ip"), errors);
+        for (index, host) in alias.hostnames.iter().flatten().enumerate() {
+            check::named(host, name::dns1123_subdomain, &path.child("hostnames").index(index), errors);
+        }
+    }
+}
+
+fn pull_secrets(spec: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let mut seen = BTreeSet::new();
+    for (index, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
+        let path = path.child("imagePullSecrets").index(index).child("name");
+        if !secret.name.is_empty() && !seen.insert(secret.name.as_str()) {
+            errors.push(FieldError::duplicate(path, &secret.name));
+        }
+    }
+}
+
+fn security_ids(context: &core::PodSecurityContext, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    for (field, id) in
+        [("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group), ("fsGroup", context.fs_group)]
+    {
+        if let Some(id) = id.filter(|id| !(0..=i64::from(i32::MAX)).contains(id)) {
+            let detail = "must be between 0 and 2147483647, inclusive";
+            errors.push(FieldError::invalid(path.child(field), id, detail));
+        }
+    }
+}

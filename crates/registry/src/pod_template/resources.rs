@@ -1,0 +1,67 @@
+//! Checks of requests and limits.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
+use quorate_api::{FieldError, FieldPath, Quantity, name};
+
+use crate::check;
+
+/// The resources of containers that Kubernetes itself knows.
+const STANDARD: &[&str] = &["cpu", "ephemeral-storage", "memory"];
+
+pub fn validate(resources: &ResourceRequirements, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let limits = amounts(resources.limits.as_ref(), &path.child("limits"), errors);
+    let requests = amounts(resources.requests.as_ref(), &path.child("requests"), errors);
+    for (resource, request) in requests {
+        let path = path.child("requests");
+        match limits.get(resource) {
+            Some(limit) if request > *limit => {
+                let detail = format!("must be less than or equal to {resource} limit of {limit}");
+                errors.push(FieldError::invalid(path, request, detail));
+            }
+            Some(limit) if is_extended(resource) && request != *limit => {
+                let detail = format!("must be equal to {resource} limit of {limit}");
+                errors.push(FieldError::invalid(path, request, detail));
+            }
+            None if is_extended(resource) => {
+                errors.push(FieldError::required(path.clone(), "Limit must be set for non overcommitable resources"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn amounts<'a>(
+    list: Option<&'a BTreeMap<String, Amount>>,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) -> BTreeMap<&'a str, Quantity> {
+    let mut amounts = BTreeMap::new();
+    for (resource, amount) in list.into_iter().flatten() {
+        let path = path.key(resource);
+        check::named(resource, name::qualified_name, &path, errors);
+        if !resource.contains('/') && !STANDARD.contains(&resource.as_str()) && !resource.starts_with("hugepages-") {
+            errors.push(FieldError::invalid(path.clone(), resource, "must be a standard resource for containers"));
+        }
+        match Quantity::try_from(amount) {
+            Err(error) => errors.push(FieldError::invalid(path, &amount.0, error.to_string())),
+            Ok(quantity) => {
+                if quantity.is_negative() {
+                    errors.push(FieldError::invalid(path.clone(), &amount.0, check::NON_NEGATIVE));
+                }
+                if is_extended(resource) && !quantity.is_integer() {
+                    errors.push(FieldError::invalid(path, &amount.0, "must be an integer"));
+                }
+                amounts.insert(resource.as_str(), quantity);
+            }
+        }
+    }
+    amounts
+}
+
+/// A resource that only its owner knows, such as a device: it cannot be overcommitted.
+fn is_extended(resource: &str) -> bool {
+    resource.contains('/') && !resource.contains("kubernetes.io/") || resource.starts_with("hugepages-")
+}
