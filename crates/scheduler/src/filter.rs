@@ -1,0 +1,149 @@
+//! What a node must satisfy: one table of filters, run in order; the first that rejects a node decides its reason.
+
+use std::fmt;
+
+use crate::event::ClusterEvents;
+use crate::node::{NodeInfo, NodeSpec};
+use crate::pod::PodInfo;
+use crate::taint::{Effect, Taint, is_tolerated};
+
+/// Why a node was rejected. Borrowed, because thousands of nodes may be rejected for each pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason<'a> {
+    Unschedulable,
+    OtherNodeName,
+    UntoleratedTaint {
+        key: &'a str,
+        value: &'a str,
+    },
+    NodeAffinity,
+    PortsTaken,
+    TooManyPods,
+    Insufficient {
+        resource: &'a str,
+    },
+    /// The pod names the nodes that it wants, and this is not one of them.
+    NotNamed,
+}
+
+impl fmt::Display for Reason<'_> {
+    /// kube-scheduler's wording.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Unschedulable => f.write_str("node(s) were unschedulable"),
+            Reason::OtherNodeName => f.write_str("node(s) didn't match the requested node name"),
+            Reason::UntoleratedTaint { key, value } => write!(f, "node(s) had untolerated taint {{{key}: {value}}}"),
+            Reason::NodeAffinity => f.write_str("node(s) didn't match Pod's node affinity/selector"),
+            Reason::PortsTaken => f.write_str("node(s) didn't have free ports for the requested pod ports"),
+            Reason::TooManyPods => f.write_str("Too many pods"),
+            Reason::Insufficient { resource } => write!(f, "Insufficient {resource}"),
+            Reason::NotNamed => f.write_str("node(s) didn't satisfy plugin(s) [NodeAffinity]"),
+        }
+    }
+}
+
+/// A node as a filter sees it.
+#[derive(Clone, Copy)]
+pub struct Candidate<'a> {
+    pub pod: &'a PodInfo,
+    pub spec: &'a NodeSpec,
+    pub node: &'a NodeInfo,
+}
+
+/// One row of the table.
+pub struct Filter {
+    /// The name of kube-scheduler's plugin.
+    pub name: &'static str,
+    /// Calls back with each reason to reject the node; with none when the pod may go there.
+    pub check: for<'a> fn(Candidate<'a>, &mut dyn FnMut(Reason<'a>)),
+    /// The events that may help a pod that was rejected here.
+    pub helped_by: ClusterEvents,
+}
+
+/// In kube-scheduler's order.
+pub const FILTERS: &[Filter] = &[
+    Filter {
+        name: "NodeUnschedulable",
+        check: node_unschedulable,
+        helped_by: ClusterEvents::NODE_ADDED.union(ClusterEvents::NODE_UNCORDONED),
+    },
+    Filter { name: "NodeName", check: node_name, helped_by: ClusterEvents::NODE_ADDED },
+    Filter {
+        name: "TaintToleration",
+        check: taint_toleration,
+        helped_by: ClusterEvents::NODE_ADDED.union(ClusterEvents::NODE_TAINTS),
+    },
+    Filter { name: "NodeAffinity", check: node_affinity, helped_by: AFFINITY_HELPED_BY },
+    Filter {
+        name: "NodePorts",
+        check: node_ports,
+        helped_by: ClusterEvents::NODE_ADDED.union(ClusterEvents::POD_REMOVED),
+    },
+    Filter {
+        name: "NodeResourcesFit",
+        check: node_resources_fit,
+        helped_by: ClusterEvents::NODE_ADDED.union(ClusterEvents::NODE_ALLOCATABLE).union(ClusterEvents::POD_REMOVED),
+    },
+];
+
+pub(crate) const AFFINITY_HELPED_BY: ClusterEvents = ClusterEvents::NODE_ADDED.union(ClusterEvents::NODE_LABELS);
+
+fn node_unschedulable<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reason<'a>)) {
+    if candidate.spec.unschedulable {
+        let cordon = Taint::new("node.kubernetes.io/unschedulable", "", Effect::NoSchedule);
+        if !is_tolerated(&cordon, &candidate.pod.tolerations) {
+            reject(Reason::Unschedulable);
+        }
+    }
+}
+
+fn node_name<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reason<'a>)) {
+    if candidate.pod.node_name.as_deref().is_some_and(|name| name != candidate.spec.name.as_ref()) {
+        reject(Reason::OtherNodeName);
+    }
+}
+
+fn taint_toleration<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reason<'a>)) {
+    let repelling = candidate.spec.taints.iter().filter(|taint| taint.repels());
+    if let Some(taint) = repelling.into_iter().find(|taint| !is_tolerated(taint, &candidate.pod.tolerations)) {
+        reject(Reason::UntoleratedTaint { key: &taint.key, value: &taint.value });
+    }
+}
+
+fn node_affinity<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reason<'a>)) {
+    if !candidate.pod.required.matches(&candidate.spec.name, &candidate.spec.labels) {
+        reject(Reason::NodeAffinity);
+    }
+}
+
+fn node_ports<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reason<'a>)) {
+    let wanted = &candidate.pod.footprint.ports;
+    if wanted.iter().any(|port| candidate.node.ports.iter().any(|taken| taken.conflicts_with(port))) {
+        reject(Reason::PortsTaken);
+    }
+}
+
+fn node_resources_fit<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reason<'a>)) {
+    let Candidate { pod, spec, node } = candidate;
+    if i64::try_from(node.pods.len()).is_ok_and(|pods| pods + 1 > spec.allowed_pods) {
+        reject(Reason::TooManyPods);
+    }
+    let wanted = &pod.footprint.requests.requested;
+    let lacks =
+        |wanted: i64, allocatable: i64, requested: i64| wanted > 0 && wanted > allocatable.saturating_sub(requested);
+    let (allocatable, requested) = (&spec.allocatable, &node.requested);
+    if lacks(wanted.milli_cpu, allocatable.milli_cpu, requested.milli_cpu) {
+        reject(Reason::Insufficient { resource: "cpu" });
+    }
+    if lacks(wanted.memory_bytes, allocatable.memory_bytes, requested.memory_bytes) {
+        reject(Reason::Insufficient { resource: "memory" });
+    }
+    if lacks(wanted.ephemeral_storage_bytes, allocatable.ephemeral_storage_bytes, requested.ephemeral_storage_bytes) {
+        reject(Reason::Insufficient { resource: "ephemeral-storage" });
+    }
+    for (name, amount) in wanted.extended_amounts() {
+        if lacks(amount, allocatable.extended(name), requested.extended(name)) {
+            reject(Reason::Insufficient { resource: name });
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! A node and what is taken on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+
+use crate::event::ClusterEvents;
+use crate::pod::{Footprint, PodKey};
+use crate::ports::HostPort;
+use crate::resources::{ParseError, Resources, pod_capacity};
+use crate::taint::Taint;
+
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// The part of a Node object that scheduling looks at, parsed once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSpec {
+    pub name: Arc<str>,
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    /// Cordoned: `spec.unschedulable`.
+    pub unschedulable: bool,
+    pub allocatable: Resources,
+    pub allowed_pods: i64,
+}
+
+impl NodeSpec {
+    /// # Errors
+    /// When an amount of `status.allocatable` is not a quantity.
+    pub fn parse(node: &Node) -> Result<NodeSpec, ParseError> {
+        let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+        let spec = node.spec.as_ref();
+        Ok(NodeSpec {
+            name: Arc::from(node.metadata.name.as_deref().unwrap_or_default()),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: spec.and_then(|s| s.taints.as_ref()).into_iter().flatten().filter_map(Taint::parse).collect(),
+            unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or(false),
+            allocatable: Resources::parse(allocatable)?,
+            allowed_pods: pod_capacity(allocatable)?,
+        })
+    }
+
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.labels.get(ZONE_LABEL).map(String::as_str)
+    }
+
+    /// How this version of a node may help pods that found no place before.
+    #[must_use]
+    pub fn improvements_over(&self, before: &NodeSpec) -> ClusterEvents {
+        let mut events = ClusterEvents::NONE;
+        if self.allocatable != before.allocatable || self.allowed_pods > before.allowed_pods {
+            events = events | ClusterEvents::NODE_ALLOCATABLE;
+        }
+        if self.labels != before.labels {
+            events = events | ClusterEvents::NODE_LABELS;
+        }
+        if self.taints != before.taints {
+            events = events | ClusterEvents::NODE_TAINTS;
+        }
+        if before.unschedulable && !self.unschedulable {
+            events = events | ClusterEvents::NODE_UNCORDONED;
+        }
+        events
+    }
+}
+
+/// A node with the sums over its pods. `spec` is absent while only pods are known that claim to be on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    pub spec: Option<NodeSpec>,
+    pub pods: BTreeSet<PodKey>,
+    pub requested: Resources,
+    /// With defaults for containers that request nothing; for scores.
+    pub non_zero_milli_cpu: i64,
+    pub non_zero_memory_bytes: i64,
+    /// Taken host ports, sorted; the same one twice when two pods were forced onto the node.
+    pub ports: Vec<HostPort>,
+}
+
+impl NodeInfo {
+    pub(crate) fn add(&mut self, key: &PodKey, footprint: &Footprint) {
+        self.pods.insert(key.clone());
+        self.requested.add(&footprint.requests.requested);
+        self.non_zero_milli_cpu += footprint.requests.non_zero_milli_cpu;
+        self.non_zero_memory_bytes += footprint.requests.non_zero_memory_bytes;
+        for port in &footprint.ports {
+            let index = self.ports.partition_point(|taken| taken <= port);
+            self.ports.insert(index, port.clone());
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &PodKey, footprint: &Footprint) {
+        self.pods.remove(key);
+        self.requested.subtract(&footprint.requests.requested);
+        self.non_zero_milli_cpu -= footprint.requests.non_zero_milli_cpu;
+        self.non_zero_memory_bytes -= footprint.requests.non_zero_memory_bytes;
+        for port in &footprint.ports {
+            if let Ok(index) = self.ports.binary_search(port) {
+                self.ports.remove(index);
+            }
+        }
+    }
+}

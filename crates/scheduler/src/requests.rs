@@ -1,0 +1,162 @@
+//! What a pod as a whole requests, from its containers, init containers, sidecars, overhead and pod-level resources.
+//!
+//! The rule is that of `k8s.io/component-helpers/resource.PodRequests`: regular containers and sidecars run together;
+//! an ordinary init container runs beside the sidecars that were started before it; the pod needs the greater of the
+//! two, and its overhead in any case.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+use crate::resources::{ParseError, Resources};
+
+/// What a container that requests no cpu counts for in scores (not in fitting).
+pub const DEFAULT_MILLI_CPU: i64 = 100;
+/// What a container that requests no memory counts for in scores (not in fitting).
+pub const DEFAULT_MEMORY_BYTES: i64 = 200 * 1024 * 1024;
+
+/// What a pod requests, and the same with the defaults for containers that request nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodRequests {
+    pub requested: Resources,
+    /// Only `milli_cpu` and `memory_bytes` matter: with these, many pods without requests still weigh on a node.
+    pub non_zero_milli_cpu: i64,
+    pub non_zero_memory_bytes: i64,
+}
+
+impl PodRequests {
+    /// # Errors
+    /// When an amount is not a quantity.
+    pub fn parse(spec: &PodSpec) -> Result<PodRequests, ParseError> {
+        let pod_level = Resources::parse(spec.resources.as_ref().and_then(|r| r.requests.as_ref()))?;
+        let requested = aggregate(spec, &pod_level, |_| {})?;
+        let non_zero = aggregate(spec, &pod_level, |container| {
+            if container.milli_cpu == 0 && pod_level.milli_cpu == 0 {
+                container.milli_cpu = DEFAULT_MILLI_CPU;
+            }
+            if container.memory_bytes == 0 && pod_level.memory_bytes == 0 {
+                container.memory_bytes = DEFAULT_MEMORY_BYTES;
+            }
+        })?;
+        Ok(PodRequests {
+            requested,
+            non_zero_milli_cpu: non_zero.milli_cpu,
+            non_zero_memory_bytes: non_zero.memory_bytes,
+        })
+    }
+}
+
+/// An init container that keeps running beside the regular ones.
+#[must_use]
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+fn aggregate(spec: &PodSpec, pod_level: &Resources, fill: impl Fn(&mut Resources)) -> Result<Resources, ParseError> {
+    let of = |container: &Container| -> Result<Resources, ParseError> {
+        let mut requests = Resources::parse(container.resources.as_ref().and_then(|r| r.requests.as_ref()))?;
+        fill(&mut requests);
+        Ok(requests)
+    };
+    let mut running = Resources::default();
+    for container in &spec.containers {
+        running.add(&of(container)?);
+    }
+    let mut sidecars = Resources::default();
+    let mut starting = Resources::default();
+    for container in spec.init_containers.iter().flatten() {
+        let mut needed = of(container)?;
+        if is_sidecar(container) {
+            running.add(&needed);
+            sidecars.add(&needed);
+            needed = sidecars.clone();
+        } else {
+            needed.add(&sidecars);
+        }
+        starting.raise_to(&needed);
+    }
+    running.raise_to(&starting);
+    override_with(&mut running, pod_level);
+    running.add(&Resources::parse(spec.overhead.as_ref())?);
+    Ok(running)
+}
+
+/// Pod-level requests replace the sum of the containers' for the resources they may name.
+fn override_with(total: &mut Resources, pod_level: &Resources) {
+    if pod_level.milli_cpu > 0 {
+        total.milli_cpu = pod_level.milli_cpu;
+    }
+    if pod_level.memory_bytes > 0 {
+        total.memory_bytes = pod_level.memory_bytes;
+    }
+    for (name, amount) in pod_level.extended_amounts().filter(|(name, _)| name.starts_with("hugepages-")) {
+        total.set_extended(name, amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn requests(spec: Value) -> PodRequests {
+        let spec: PodSpec = serde_json::from_value(spec).expect("a pod spec");
+        PodRequests::parse(&spec).expect("valid quantities")
+    }
+
+    fn container(cpu: &str) -> Value {
+        json!({"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "64Mi"}}})
+    }
+
+    #[test]
+    fn cpu_of_a_pod_follows_the_lives_of_its_containers() {
+        let sidecar = json!({"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "300m"}}});
+        for (name, spec, milli_cpu) in [
+            ("the sum of the containers", json!({"containers": [container("100m"), container("250m")]}), 350),
+            (
+                "a greater init container wins",
+                json!({"containers": [container("100m")], "initContainers": [container("500m"), container("200m")]}),
+                500,
+            ),
+            (
+                "a smaller init container does not count",
+                json!({"containers": [container("100m")], "initContainers": [container("50m")]}),
+                100,
+            ),
+            (
+                "a sidecar runs beside the containers",
+                json!({"containers": [container("100m")], "initContainers": [sidecar]}),
+                400,
+            ),
+            (
+                "an init container after a sidecar runs beside it",
+                json!({"containers": [container("100m")], "initContainers": [sidecar, container("200m")]}),
+                500,
+            ),
+            (
+                "an init container before a sidecar runs alone",
+                json!({"containers": [container("100m")], "initContainers": [container("350m"), sidecar]}),
+                400,
+            ),
+            (
+                "overhead comes on top of everything",
+                json!({"containers": [container("100m")], "initContainers": [container("500m")],
+                    "overhead": {"cpu": "10m"}}),
+                510,
+            ),
+            (
+                "pod-level requests replace the sum",
+                json!({"containers": [container("100m")], "resources": {"requests": {"cpu": "2"}}}),
+                2000,
+            ),
+        ] {
+            assert_eq!(requests(spec).requested.milli_cpu, milli_cpu, "{name}");
+        }
+    }
+
+    #[test]
+    fn containers_without_requests_weigh_something_in_scores_only() {
+        let parsed = requests(json!({"containers": [{"name": "a"}, container("1")]}));
+        assert_eq!(parsed.requested.milli_cpu, 1000);
+        assert_eq!(parsed.non_zero_milli_cpu, 1100);
+        assert_eq!(parsed.non_zero_memory_bytes, DEFAULT_MEMORY_BYTES + (64 << 20));
+    }
+}
