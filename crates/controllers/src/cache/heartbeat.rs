@@ -1,0 +1,68 @@
+//! When this process saw which node alive.
+//!
+//! A renewed Lease or a fresh node status counts from the moment that this process saw it, by its own clock: the times
+//! written inside are only compared with each other, for having changed.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+
+use super::{Change, Entry, Object};
+
+/// The namespace of the nodes' Leases.
+const NODE_LEASES: &str = "kube-node-lease";
+
+#[derive(Debug, Default)]
+pub(super) struct Heartbeats {
+    since: Option<Timestamp>,
+    seen: HashMap<String, Timestamp>,
+}
+
+impl Heartbeats {
+    pub(super) fn begin(&mut self, at: Timestamp) {
+        self.since = Some(at);
+    }
+
+    pub(super) fn last(&self, node: &str) -> Option<Timestamp> {
+        self.seen.get(node).copied().max(self.since)
+    }
+
+    pub(super) fn observe(&mut self, change: &Change, at: Timestamp) {
+        if is_sign_of_life(change) {
+            self.seen.insert(change.key.name.clone(), at);
+        }
+    }
+
+    pub(super) fn forget(&mut self, change: &Change) {
+        if matches!(change.old, Some(Entry { object: Object::Node(_), .. })) {
+            self.seen.remove(&change.key.name);
+        }
+    }
+}
+
+fn is_sign_of_life(change: &Change) -> bool {
+    let old = change.old.as_ref().map(|entry| &entry.object);
+    match (change.new.as_ref().map(|entry| &entry.object), old) {
+        (Some(Object::Lease(new)), old) if change.key.namespace.as_deref() == Some(NODE_LEASES) => {
+            let renewed = new.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+            match old {
+                Some(Object::Lease(old)) => {
+                    renewed.is_some() && renewed != old.spec.as_ref().and_then(|spec| spec.renew_time.as_ref())
+                }
+                _ => renewed.is_some(),
+            }
+        }
+        (Some(Object::Node(new)), Some(Object::Node(old))) => {
+            new.metadata.uid != old.metadata.uid || reported(new) > reported(old)
+        }
+        (Some(Object::Node(_)), _) => true,
+        _ => false,
+    }
+}
+
+/// When the node last reported a condition, by its own clock. Only the agent moves it.
+fn reported(node: &Node) -> Option<Timestamp> {
+    let conditions = node.status.as_ref()?.conditions.iter().flatten();
+    conditions.filter_map(|condition| Some(condition.last_heartbeat_time.as_ref()?.0)).max()
+}

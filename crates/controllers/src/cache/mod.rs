@@ -1,0 +1,371 @@
+//! The cluster as the controllers see it: one in-memory view at one revision, with the indexes that keep every
+//! trigger and every reconcile away from full scans. What lives here is only what was stored (and when this process
+//! saw nodes give signs of life); decisions live in the controllers' own modules.
+
+mod heartbeat;
+mod index;
+mod object;
+mod table;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use quorate_api::{ObjectKey, Revision};
+
+use heartbeat::Heartbeats;
+use index::Index;
+pub use object::{Entry, Meta, Object};
+use table::LabelIndex;
+pub use table::Table;
+
+/// Why stored bytes could not be taken into the cache.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Not even the metadata can be read; what the cache held under the key stays.
+    #[error("{key} at revision {revision} has no readable metadata")]
+    Metadata { key: ObjectKey, revision: Revision, source: serde_json::Error },
+    /// The metadata is readable (and cached, so that nobody takes the object for gone), the rest is not: no
+    /// controller sees the typed object until it is written anew.
+    #[error("{key} at revision {revision} is not what its kind requires")]
+    Object { key: ObjectKey, revision: Revision, source: serde_json::Error },
+}
+
+/// What one `upsert` or `remove` did, for the controllers' triggers.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub key: ObjectKey,
+    /// `None` when the object is new.
+    pub old: Option<Entry>,
+    /// `None` when the object is gone.
+    pub new: Option<Entry>,
+}
+
+impl Change {
+    /// The newest that is known of the object.
+    #[must_use]
+    pub fn latest(&self) -> Option<&Entry> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+
+    /// Old and new, as far as there are such.
+    pub fn sides(&self) -> impl Iterator<Item = &Entry> {
+        self.old.iter().chain(self.new.iter())
+    }
+}
+
+/// A typed, indexed view of the cluster. One task of the shell owns it, feeds it in revision order, and hands it to
+/// triggers and reconciles by reference.
+#[derive(Debug, Default)]
+pub struct Cache {
+    revision: Revision,
+    entries: HashMap<Arc<ObjectKey>, Entry>,
+    by_uid: HashMap<String, Arc<ObjectKey>>,
+    by_owner: Index<String>,
+    by_namespace: Index<String>,
+    pods: Table<Pod>,
+    pods_by_node: BTreeMap<String, BTreeMap<(String, String), Arc<Pod>>>,
+    pods_by_label: LabelIndex,
+    nodes: Table<Node>,
+    replica_sets: Table<ReplicaSet>,
+    deployments: Table<Deployment>,
+    services: Table<Service>,
+    services_by_selector: LabelIndex,
+    endpoints: Table<Endpoints>,
+    endpoint_slices: Table<EndpointSlice>,
+    namespaces: Table<Namespace>,
+    leases: Table<Lease>,
+    heartbeats: Heartbeats,
+}
+
+impl Cache {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in the stored bytes of an object of any kind, as of `revision` (the key's `mod_revision`, which becomes
+    /// the typed object's `resourceVersion`). `at` is when this process saw the write: it dates heartbeats, so that
+    /// the clocks of other machines do not matter.
+    ///
+    /// # Errors
+    /// See [`CacheError`]; the cache stays usable in each case.
+    pub fn upsert(
+        &mut self,
+        key: &ObjectKey,
+        value: &[u8],
+        revision: Revision,
+        at: Timestamp,
+    ) -> Result<Change, CacheError> {
+        self.revision = self.revision.max(revision);
+        let (entry, failure) = match Entry::decode(key, value, revision) {
+            Ok(entry) => (entry, None),
+            Err(source) => match Entry::decode_metadata(value, revision) {
+                Ok(entry) => (entry, Some(CacheError::Object { key: key.clone(), revision, source })),
+                Err(source) => return Err(CacheError::Metadata { key: key.clone(), revision, source }),
+            },
+        };
+        let old = self.detach(key);
+        self.attach(key, &entry);
+        let change = Change { key: key.clone(), old, new: Some(entry) };
+        self.heartbeats.observe(&change, at);
+        failure.map_or(Ok(change), Err)
+    }
+
+    /// Forgets an object; `None` when the cache did not hold it.
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Change> {
+        let old = self.detach(key)?;
+        let change = Change { key: key.clone(), old: Some(old), new: None };
+        self.heartbeats.forget(&change);
+        Some(change)
+    }
+
+    /// Starts every node's grace period afresh: to be called when this process wins leadership, and whenever it may
+    /// have missed heartbeats (a pause of the process, a lost quorum), so that no node is declared dead for the
+    /// silence of the masters.
+    pub fn begin_observation(&mut self, at: Timestamp) {
+        self.heartbeats.begin(at);
+    }
+
+    /// When this process last saw a sign of life of the node, or began to watch; `None` before either.
+    #[must_use]
+    pub fn last_heartbeat(&self, node: &str) -> Option<Timestamp> {
+        self.heartbeats.last(node)
+    }
+
+    /// The highest revision taken in.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// An object of any kind.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// The object with this uid, of whatever kind.
+    #[must_use]
+    pub fn by_uid(&self, uid: &str) -> Option<(&ObjectKey, &Entry)> {
+        let key = self.by_uid.get(uid)?;
+        Some((key, self.entries.get(key)?))
+    }
+
+    /// Every object of every kind, in no order.
+    pub fn all(&self) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
+        self.entries.iter().map(|(key, entry)| (&**key, entry))
+    }
+
+    /// All objects that name this uid among their owners, ordered by key.
+    pub fn dependents(&self, owner_uid: &str) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
+        self.by_owner.get(owner_uid).filter_map(|key| Some((&**key, self.entries.get(key)?)))
+    }
+
+    /// All objects in the namespace, ordered by key.
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
+        self.by_namespace.get(namespace).filter_map(|key| Some((&**key, self.entries.get(key)?)))
+    }
+
+    #[must_use]
+    pub fn pods(&self) -> &Table<Pod> {
+        &self.pods
+    }
+
+    #[must_use]
+    pub fn nodes(&self) -> &Table<Node> {
+        &self.nodes
+    }
+
+    #[must_use]
+    pub fn replica_sets(&self) -> &Table<ReplicaSet> {
+        &self.replica_sets
+    }
+
+    #[must_use]
+    pub fn deployments(&self) -> &Table<Deployment> {
+        &self.deployments
+    }
+
+    #[must_use]
+    pub fn services(&self) -> &Table<Service> {
+        &self.services
+    }
+
+    #[must_use]
+    pub fn endpoints(&self) -> &Table<Endpoints> {
+        &self.endpoints
+    }
+
+    #[must_use]
+    pub fn endpoint_slices(&self) -> &Table<EndpointSlice> {
+        &self.endpoint_slices
+    }
+
+    #[must_use]
+    pub fn namespaces(&self) -> &Table<Namespace> {
+        &self.namespaces
+    }
+
+    #[must_use]
+    pub fn leases(&self) -> &Table<Lease> {
+        &self.leases
+    }
+
+    /// The pods bound to a node, whether or not the node exists, ordered by namespace and name.
+    pub fn pods_on_node(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods_by_node.get(node).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The names of all nodes that some pod is bound to.
+    pub fn nodes_with_pods(&self) -> impl Iterator<Item = &str> {
+        self.pods_by_node.keys().map(String::as_str)
+    }
+
+    /// The pods in the namespace whose labels hold every pair of `selector`, ordered by name; none for an empty one.
+    #[must_use]
+    pub fn pods_matching(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<&Arc<Pod>> {
+        let names = self.pods_by_label.holding_all(namespace, selector);
+        names.filter_map(|name| self.pods.get(namespace, name)).collect()
+    }
+
+    /// The services in the namespace whose selector the labels satisfy.
+    #[must_use]
+    pub fn services_selecting(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<&Arc<Service>> {
+        let candidates = labels.iter().flat_map(|pair| self.services_by_selector.holding(namespace, pair));
+        candidates
+            .filter_map(|name| self.services.get(namespace, name))
+            .filter(|service| selector_of(service).is_some_and(|s| s.iter().all(|(k, v)| labels.get(k) == Some(v))))
+            .collect()
+    }
+
+    /// The pods that have the object with this uid as their controller, ordered by name.
+    pub fn controlled_pods<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        self.controlled(uid, "", "pods").filter_map(|(namespace, name)| self.pods.get(namespace, name))
+    }
+
+    /// The replica sets that have the object with this uid as their controller, ordered by name.
+    pub fn controlled_replica_sets<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Arc<ReplicaSet>> {
+        self.controlled(uid, "apps", "replicasets")
+            .filter_map(|(namespace, name)| self.replica_sets.get(namespace, name))
+    }
+
+    fn controlled<'a>(
+        &'a self,
+        uid: &'a str,
+        group: &'a str,
+        resource: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.dependents(uid)
+            .filter(move |(key, entry)| {
+                key.group == group
+                    && key.resource == resource
+                    && entry.meta.controller().is_some_and(|owner| owner.uid == uid)
+            })
+            .map(|(key, _)| (key.namespace.as_deref().unwrap_or_default(), key.name.as_str()))
+    }
+
+    fn attach(&mut self, key: &ObjectKey, entry: &Entry) {
+        let key = Arc::new(key.clone());
+        if !entry.meta.uid.is_empty() {
+            self.by_uid.insert(entry.meta.uid.clone(), Arc::clone(&key));
+        }
+        for owner in &entry.meta.owner_references {
+            self.by_owner.insert(&owner.uid, &key);
+        }
+        if let Some(namespace) = &key.namespace {
+            self.by_namespace.insert(namespace, &key);
+        }
+        match &entry.object {
+            Object::Pod(pod) => self.attach_pod(&key, pod),
+            Object::Node(node) => self.nodes.insert(&key, node),
+            Object::ReplicaSet(set) => self.replica_sets.insert(&key, set),
+            Object::Deployment(deployment) => self.deployments.insert(&key, deployment),
+            Object::Service(service) => {
+                self.services.insert(&key, service);
+                if let Some(first) = selector_of(service).and_then(|s| s.iter().next()) {
+                    self.services_by_selector.insert(&key, first);
+                }
+            }
+            Object::Endpoints(endpoints) => self.endpoints.insert(&key, endpoints),
+            Object::EndpointSlice(slice) => self.endpoint_slices.insert(&key, slice),
+            Object::Namespace(namespace) => self.namespaces.insert(&key, namespace),
+            Object::Lease(lease) => self.leases.insert(&key, lease),
+            Object::Other => {}
+        }
+        self.entries.insert(key, entry.clone());
+    }
+
+    fn detach(&mut self, key: &ObjectKey) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        // A name deleted and taken again within one batch may already belong to the newer uid.
+        if self.by_uid.get(&entry.meta.uid).is_some_and(|k| **k == *key) {
+            self.by_uid.remove(&entry.meta.uid);
+        }
+        for owner in &entry.meta.owner_references {
+            self.by_owner.remove(&owner.uid, key);
+        }
+        if let Some(namespace) = &key.namespace {
+            self.by_namespace.remove(namespace, key);
+        }
+        match &entry.object {
+            Object::Pod(pod) => self.detach_pod(key, pod),
+            Object::Node(_) => self.nodes.remove(key),
+            Object::ReplicaSet(_) => self.replica_sets.remove(key),
+            Object::Deployment(_) => self.deployments.remove(key),
+            Object::Service(service) => {
+                self.services.remove(key);
+                if let Some(first) = selector_of(service).and_then(|s| s.iter().next()) {
+                    self.services_by_selector.remove(key, first);
+                }
+            }
+            Object::Endpoints(_) => self.endpoints.remove(key),
+            Object::EndpointSlice(_) => self.endpoint_slices.remove(key),
+            Object::Namespace(_) => self.namespaces.remove(key),
+            Object::Lease(_) => self.leases.remove(key),
+            Object::Other => {}
+        }
+        Some(entry)
+    }
+
+    fn attach_pod(&mut self, key: &ObjectKey, pod: &Arc<Pod>) {
+        self.pods.insert(key, pod);
+        for pair in pod.metadata.labels.iter().flatten() {
+            self.pods_by_label.insert(key, pair);
+        }
+        if let Some(node) = node_of(pod) {
+            let pods = self.pods_by_node.entry(node.to_owned()).or_default();
+            pods.insert((key.namespace.clone().unwrap_or_default(), key.name.clone()), Arc::clone(pod));
+        }
+    }
+
+    fn detach_pod(&mut self, key: &ObjectKey, pod: &Pod) {
+        self.pods.remove(key);
+        for pair in pod.metadata.labels.iter().flatten() {
+            self.pods_by_label.remove(key, pair);
+        }
+        if let Some(node) = node_of(pod)
+            && let Some(pods) = self.pods_by_node.get_mut(node)
+        {
+            pods.remove(&(key.namespace.clone().unwrap_or_default(), key.name.clone()));
+            if pods.is_empty() {
+                self.pods_by_node.remove(node);
+            }
+        }
+    }
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+fn selector_of(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

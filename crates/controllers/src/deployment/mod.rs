@@ -1,0 +1,219 @@
+//! Rolls a Deployment's template out through ReplicaSets: one for each revision of the template, the newest growing
+//! while the older ones shrink, within `maxSurge` and `maxUnavailable`.
+//!
+//! The steps and the annotations are those of Kubernetes' own controller, so that `kubectl rollout` understands them.
+
+mod condition;
+mod limits;
+mod revision;
+mod rolling;
+mod scaling;
+mod status;
+mod template;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Map, json};
+
+use crate::cache::{Cache, Change, Object};
+use crate::controller::{Controller, Settings, WorkKey};
+use crate::ownership::{claim, controller_of, usable_selector};
+use crate::plan::{Action, EventType, Plan};
+use crate::pod_state::is_terminal;
+use crate::resource::{DEPLOYMENTS, REPLICA_SETS, batch, event, name, namespace, target, to_json, uid};
+use limits::Limits;
+use revision::Managed;
+
+pub(crate) const CONTROLLER: Controller =
+    Controller { name: "deployment", triggers, all_keys, reconcile, resync: None };
+
+fn all_keys(cache: &Cache) -> Vec<WorkKey> {
+    cache.deployments().iter().map(|deployment| key_of(deployment)).collect()
+}
+
+fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
+    let mut keys = Vec::new();
+    for side in change.sides() {
+        match &side.object {
+            Object::Deployment(deployment) => keys.push(key_of(deployment)),
+            Object::ReplicaSet(set) => keys.extend(managers_of(cache, set)),
+            _ => {}
+        }
+    }
+    // Recreate waits for the old pods to be gone, which no status of theirs shows.
+    if let Some(Object::Pod(old)) = change.old.as_ref().map(|old| &old.object) {
+        let ended = match change.new.as_ref().map(|new| &new.object) {
+            Some(Object::Pod(new)) => is_terminal(new) && !is_terminal(old),
+            _ => true,
+        };
+        if ended {
+            keys.extend(deployment_of(cache, old).filter(|deployment| limits::is_recreate(deployment)).map(key_of));
+        }
+    }
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+fn key_of(deployment: &Deployment) -> WorkKey {
+    WorkKey::namespaced(namespace(&deployment.metadata), name(&deployment.metadata))
+}
+
+/// The deployment that controls the set, or those that may want to adopt it.
+fn managers_of(cache: &Cache, set: &ReplicaSet) -> Vec<WorkKey> {
+    let namespace = namespace(&set.metadata);
+    if controller_of(&set.metadata).is_some() {
+        return controlling(cache, set).map(key_of).into_iter().collect();
+    }
+    let labels = set.metadata.labels.clone().unwrap_or_default();
+    let matches = |deployment: &&Arc<Deployment>| {
+        let selector = deployment.spec.as_ref().and_then(|spec| usable_selector(&spec.selector));
+        selector.is_some_and(|selector| selector.matches(&labels))
+    };
+    cache.deployments().in_namespace(namespace).filter(matches).map(|deployment| key_of(deployment)).collect()
+}
+
+fn controlling<'a>(cache: &'a Cache, set: &ReplicaSet) -> Option<&'a Deployment> {
+    let owner = controller_of(&set.metadata)?;
+    let deployment = cache.deployments().get(namespace(&set.metadata), &owner.name)?;
+    (uid(&deployment.metadata) == owner.uid).then_some(deployment)
+}
+
+fn deployment_of<'a>(cache: &'a Cache, pod: &Pod) -> Option<&'a Deployment> {
+    let owner = controller_of(&pod.metadata)?;
+    let set = cache.replica_sets().get(namespace(&pod.metadata), &owner.name)?;
+    (uid(&set.metadata) == owner.uid).then(|| controlling(cache, set)).flatten()
+}
+
+fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, _settings: &Settings) -> Plan {
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    let Some(deployment) = cache.deployments().get(namespace, &key.name) else { return Plan::default() };
+    let Some(spec) = &deployment.spec else { return Plan::default() };
+    let Some(selector) = usable_selector(&spec.selector) else { return unusable_selector(deployment) };
+
+    let owned = cache.controlled_replica_sets(uid(&deployment.metadata));
+    let claims = claim(&**deployment, &selector, &REPLICA_SETS, owned, cache.replica_sets().uncontrolled(namespace));
+    if !claims.is_empty() {
+        return Plan { actions: batch(claims).into_iter().collect(), requeue_after: None };
+    }
+    let mut pass = Pass::new(cache, deployment, now);
+    pass.run();
+    pass.into_plan()
+}
+
+/// Validation keeps such selectors out; one that got in is reported and left alone.
+fn unusable_selector(deployment: &Deployment) -> Plan {
+    let stored = deployment.status.clone().unwrap_or_default();
+    if stored.observed_generation >= deployment.metadata.generation {
+        return Plan::default();
+    }
+    let mut object = deployment.clone();
+    object.status.get_or_insert_default().observed_generation = deployment.metadata.generation;
+    let message = "This deployment is selecting all pods. A non-empty selector is required.".to_owned();
+    let actions = vec![
+        Action::Update {
+            target: target(DEPLOYMENTS, &deployment.metadata),
+            subresource: Some("status"),
+            object: to_json(&object),
+        },
+        event(deployment, EventType::Warning, "SelectingAll", message),
+    ];
+    Plan { actions, requeue_after: None }
+}
+
+/// One look at one deployment: what is observed, and what of it is to change.
+struct Pass<'a> {
+    cache: &'a Cache,
+    deployment: &'a Deployment,
+    now: Timestamp,
+    limits: Limits,
+    /// The set of the current template, once there is one.
+    new: Option<Managed>,
+    /// The sets of former templates, oldest first.
+    old: Vec<Managed>,
+    conditions: Vec<DeploymentCondition>,
+    collision_count: Option<i32>,
+    /// What the deployment's revision annotation must become.
+    revision: Option<String>,
+    /// Old sets beyond the history limit.
+    expired: Vec<Action>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(cache: &'a Cache, deployment: &'a Deployment, now: Timestamp) -> Self {
+        let status = deployment.status.as_ref();
+        let (new, old) = revision::split(cache, deployment);
+        Pass {
+            cache,
+            deployment,
+            now,
+            limits: Limits::of(deployment),
+            new,
+            old,
+            conditions: status.and_then(|status| status.conditions.clone()).unwrap_or_default(),
+            collision_count: status.and_then(|status| status.collision_count),
+            revision: None,
+            expired: Vec::new(),
+        }
+    }
+
+    fn run(&mut self) {
+        if self.deployment.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        self.note_pause();
+        if self.is_paused() {
+            self.sync_revision();
+            self.scale();
+            self.clean_up();
+        } else if self.is_scaling_event() {
+            self.sync_revision();
+            self.scale();
+        } else if limits::is_recreate(self.deployment) {
+            self.recreate();
+            self.note_progress();
+        } else {
+            self.roll();
+            self.note_progress();
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true)
+    }
+
+    /// The new set, then the old ones, oldest first.
+    fn sets(&self) -> impl Iterator<Item = &Managed> {
+        self.new.iter().chain(&self.old)
+    }
+
+    /// Everything in the order in which it must happen: the status before the revision annotation, because the
+    /// condition that a rollout began is derived from the annotation lagging behind.
+    fn into_plan(self) -> Plan {
+        let mut status = self.status();
+        let requeue_after = self.progress_deadline_in(&status);
+        let mut actions: Vec<Action> = batch(self.sets().filter_map(Managed::action).collect()).into_iter().collect();
+        actions.extend(batch(self.expired));
+        if let Some(update) = status::update(self.deployment, &mut status) {
+            actions.push(update);
+        }
+        if let Some(revision) = self.revision {
+            let mut annotations = Map::new();
+            annotations.insert(revision::REVISION.to_owned(), json!(revision));
+            actions.push(Action::Patch {
+                target: target(DEPLOYMENTS, &self.deployment.metadata),
+                subresource: None,
+                patch: json!({"metadata": {"annotations": annotations}}),
+            });
+        }
+        let events = self.new.iter().chain(&self.old).filter_map(|set| set.event(self.deployment));
+        actions.extend(batch(events.collect()));
+        Plan { actions, requeue_after }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! What the cluster should do next, decided without doing it: one module for each controller, each a function from
+//! what is observed to a [`Plan`]. Pure: no clock (`now` is an argument), no randomness, no I/O.
+
+pub mod cache;
+pub mod controller;
+mod deployment;
+mod garbage;
+mod namespace;
+mod naming;
+mod node;
+mod ownership;
+pub mod plan;
+mod pod_gc;
+mod pod_state;
+mod replicaset;
+mod resource;
+mod service;
+#[cfg(test)]
+mod simulation;
+
+pub use cache::{Cache, CacheError, Change};
+pub use controller::{Controller, Settings, WorkKey, controllers};
+pub use plan::{Action, EventType, Plan, Target};

@@ -1,0 +1,56 @@
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::controller::WorkKey;
+use crate::simulation::{Cluster, render};
+
+fn object(kind: &str, api_version: &str, name: &str, finalizers: &Value) -> Value {
+    json!({"apiVersion": api_version, "kind": kind,
+        "metadata": {"name": name, "namespace": "default", "finalizers": finalizers}})
+}
+
+#[test]
+fn everything_in_it_goes_before_the_namespace_does() {
+    let mut cluster = Cluster::new();
+    cluster.add_node("n1");
+    let mut pod = object("Pod", "v1", "p", &Value::Null);
+    pod["spec"] = json!({"nodeName": "n1", "containers": []});
+    cluster.create(pod);
+    cluster.create(object("ConfigMap", "v1", "c", &Value::Null));
+    cluster.create(object("Widget", "example.com/v1", "w", &json!(["example.com/hold"])));
+    cluster.assert_at_rest();
+
+    cluster.delete("namespaces/default", None);
+    cluster.settle();
+    // What a pod may use outlives it.
+    assert!(cluster.get("pods/default/p").expect("terminating")["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(cluster.names("configmaps"), ["c"]);
+    cluster.assert_at_rest();
+
+    cluster.confirm_deletion("pods/default/p");
+    assert_snapshot!("contents", render(&cluster.plan("namespace", &WorkKey::cluster("default"))));
+    cluster.settle();
+    assert!(cluster.names("configmaps").is_empty());
+    assert_eq!(cluster.names("widgets"), ["w"]);
+    assert!(cluster.get("namespaces/default").is_some());
+    cluster.assert_at_rest();
+
+    cluster.patch("example.com/widgets/default/w", &json!({"metadata": {"finalizers": null}}));
+    cluster.settle();
+    assert!(cluster.get("namespaces/default").is_none());
+    assert_eq!(cluster.names("leases"), ["n1"]);
+}
+
+#[test]
+fn somebody_elses_finalizer_is_left_to_them() {
+    let mut cluster = Cluster::new();
+    cluster.patch("namespaces/default", &json!({"metadata": {"finalizers": ["example.com/hold"]}}));
+    cluster.delete("namespaces/default", None);
+    cluster.settle();
+    let stored = cluster.get("namespaces/default").expect("held");
+    assert!(stored["spec"]["finalizers"].is_null(), "{stored}");
+    cluster.assert_at_rest();
+    cluster.patch("namespaces/default", &json!({"metadata": {"finalizers": null}}));
+    cluster.settle();
+    assert!(cluster.get("namespaces/default").is_none());
+}

@@ -1,0 +1,194 @@
+//! What happens to the pods of a node in trouble: not ready, evicted when their toleration ends, removed when nobody
+//! is left to confirm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::taint::{NOT_READY, OUT_OF_SERVICE, UNREACHABLE, no_execute};
+use super::{earliest, health, remaining};
+use crate::cache::Cache;
+use crate::controller::Settings;
+use crate::plan::{Action, EventType, Plan};
+use crate::pod_state::{is_ready, is_terminal};
+use crate::resource::{PODS, batch, delete, event, name, namespace, target, to_json};
+
+pub(super) fn plan(cache: &Cache, node: &Node, is_silent: bool, now: Timestamp, settings: &Settings) -> Plan {
+    let is_unknown = is_silent && health::condition(node, "Ready") == Some("Unknown");
+    // While a node that was given up gives signs of life again, nothing more is taken from it.
+    let taints: Vec<&Taint> = no_execute(node).filter(|taint| is_silent || taint.key != UNREACHABLE).collect();
+    let is_out_of_service = !health::is_ready(node) && taints.iter().any(|taint| taint.key == OUT_OF_SERVICE);
+    if !is_unknown && taints.is_empty() {
+        return Plan::default();
+    }
+    let mut steps = Steps::default();
+    for pod in cache.pods_on_node(name(&node.metadata)) {
+        if pod.metadata.deletion_timestamp.is_some() {
+            steps.confirm(pod, is_unknown, is_out_of_service, now, settings);
+            continue;
+        }
+        match verdict(pod, &taints, now, settings) {
+            Verdict::Now => steps.evict(pod, now),
+            Verdict::In(wait) => steps.look_again(wait),
+            Verdict::Never => {}
+        }
+        if is_unknown && is_ready(pod) && !is_terminal(pod) {
+            steps.mark_not_ready(pod, now);
+        }
+    }
+    steps.into_plan()
+}
+
+/// The writes, each kind of them a wave of its own.
+#[derive(Default)]
+struct Steps {
+    /// Pods to update, with the conditions to set.
+    conditions: Vec<(Arc<Pod>, Vec<PodCondition>)>,
+    deletions: Vec<Action>,
+    events: Vec<Action>,
+    requeue_after: Option<Duration>,
+}
+
+impl Steps {
+    fn look_again(&mut self, wait: Duration) {
+        self.requeue_after = earliest(self.requeue_after, Some(wait));
+    }
+
+    fn set_condition(&mut self, pod: &Arc<Pod>, condition: PodCondition) {
+        match self.conditions.last_mut() {
+            Some((last, conditions)) if Arc::ptr_eq(last, pod) => conditions.push(condition),
+            _ => self.conditions.push((Arc::clone(pod), vec![condition])),
+        }
+    }
+
+    fn mark_not_ready(&mut self, pod: &Arc<Pod>, now: Timestamp) {
+        self.set_condition(pod, condition("Ready", "False", None, now));
+        self.events.push(event(&**pod, EventType::Warning, "NodeNotReady", "Node is not ready".to_owned()));
+    }
+
+    fn evict(&mut self, pod: &Arc<Pod>, now: Timestamp) {
+        let why = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+        self.set_condition(pod, condition("DisruptionTarget", "True", Some(why), now));
+        self.deletions.push(delete(target(PODS, &pod.metadata), pod.metadata.uid.as_deref()));
+        let message = format!("Marking for deletion Pod {}/{}", namespace(&pod.metadata), name(&pod.metadata));
+        self.events.push(event(&**pod, EventType::Normal, "TaintManagerEviction", message));
+    }
+
+    /// Removes a terminating pod in the place of its node, once that has had its time.
+    fn confirm(&mut self, pod: &Pod, is_unknown: bool, is_out_of_service: bool, now: Timestamp, settings: &Settings) {
+        if pod.metadata.deletion_grace_period_seconds == Some(0) {
+            // Already forced; its finalizers are what is left.
+            return;
+        }
+        let wait = match (&pod.metadata.deletion_timestamp, settings.force_delete_after) {
+            _ if is_out_of_service => None,
+            (Some(due), Some(after)) if is_unknown => remaining(due.0, after, now),
+            _ => return,
+        };
+        match wait {
+            Some(wait) => self.look_again(wait),
+            None => self.deletions.push(force_delete(pod)),
+        }
+    }
+
+    fn into_plan(self) -> Plan {
+        let updates = self.conditions.into_iter().map(|(pod, conditions)| with_conditions(&pod, conditions)).collect();
+        let waves = [batch(updates), batch(self.deletions), batch(self.events)];
+        Plan { actions: waves.into_iter().flatten().collect(), requeue_after: self.requeue_after }
+    }
+}
+
+/// Deletes a pod without anybody's confirmation.
+pub(crate) fn force_delete(pod: &Pod) -> Action {
+    Action::Delete {
+        target: target(PODS, &pod.metadata),
+        uid: pod.metadata.uid.clone(),
+        resource_version: None,
+        grace_period_seconds: Some(0),
+        propagation: None,
+    }
+}
+
+/// When a pod loses its place.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Now,
+    In(Duration),
+    Never,
+}
+
+/// By each taint at the time that it was set plus the time that the pod tolerates it; the earliest counts.
+fn verdict(pod: &Pod, taints: &[&Taint], now: Timestamp, settings: &Settings) -> Verdict {
+    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+    let mut wait: Option<Duration> = None;
+    for taint in taints {
+        let tolerated_for = match tolerance(tolerations, taint) {
+            Tolerance::Forever => continue,
+            Tolerance::For(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+            Tolerance::None if matches!(taint.key.as_str(), NOT_READY | UNREACHABLE) => settings.eviction_after,
+            Tolerance::None => return Verdict::Now,
+        };
+        let since = taint.time_added.as_ref().map_or(now, |added| added.0);
+        match remaining(since, tolerated_for, now) {
+            None => return Verdict::Now,
+            left => wait = earliest(wait, left),
+        }
+    }
+    wait.map_or(Verdict::Never, Verdict::In)
+}
+
+enum Tolerance {
+    None,
+    /// In seconds.
+    For(i64),
+    Forever,
+}
+
+/// The shortest time among the tolerations that match and name one.
+fn tolerance(tolerations: &[Toleration], taint: &Taint) -> Tolerance {
+    let mut matching = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
+    if matching.peek().is_none() {
+        return Tolerance::None;
+    }
+    matching.filter_map(|toleration| toleration.toleration_seconds).min().map_or(Tolerance::Forever, Tolerance::For)
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let is_unset_or = |field: &Option<String>, value: &str| field.as_deref().is_none_or(|f| f.is_empty() || f == value);
+    if !is_unset_or(&toleration.effect, &taint.effect) || !is_unset_or(&toleration.key, &taint.key) {
+        return false;
+    }
+    match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        None | Some("" | "Equal") => {
+            toleration.key.as_deref().is_some_and(|key| !key.is_empty())
+                && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+        }
+        _ => false,
+    }
+}
+
+fn condition(type_: &str, status: &str, why: Option<(&str, &str)>, now: Timestamp) -> PodCondition {
+    PodCondition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: why.map(|(reason, _)| reason.to_owned()),
+        message: why.map(|(_, message)| message.to_owned()),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    }
+}
+
+/// The status write that sets these conditions.
+fn with_conditions(pod: &Pod, conditions: Vec<PodCondition>) -> Action {
+    let mut object = pod.clone();
+    let present = object.status.get_or_insert_default().conditions.get_or_insert_default();
+    for condition in conditions {
+        present.retain(|old| old.type_ != condition.type_);
+        present.push(condition);
+    }
+    Action::Update { target: target(PODS, &pod.metadata), subresource: Some("status"), object: to_json(&object) }
+}

@@ -1,0 +1,103 @@
+//! The life of a node as the masters see it: Ready, silent, tainted, emptied, back.
+//!
+//! A node that gives no sign of life for the grace period gets Unknown conditions; the conditions become taints; the
+//! `NoExecute` taints cost pods their place once their toleration ends. Each step is a write that wakes the next one.
+//! Pods leave by an ordinary deletion, which makes their controllers replace them at once; the record of a pod goes
+//! when its node confirms, when its Node object is gone, or after `force_delete_after`. A node that comes back
+//! removes what has no record any more before it does anything else, so nothing runs twice for long.
+
+mod eviction;
+mod health;
+mod taint;
+
+use std::time::Duration;
+
+pub(crate) use eviction::force_delete;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+
+use crate::cache::{Cache, Change, Object};
+use crate::controller::{Controller, Settings, WorkKey};
+use crate::plan::Plan;
+use crate::resource::name;
+
+/// Deadlines are met by requeues; this only bounds how long a lost one could go unnoticed.
+const RESYNC: Duration = Duration::from_secs(5);
+
+pub(crate) const CONTROLLER: Controller =
+    Controller { name: "node-lifecycle", triggers, all_keys, reconcile, resync: Some(RESYNC) };
+
+fn all_keys(cache: &Cache) -> Vec<WorkKey> {
+    cache.nodes().iter().map(|node| WorkKey::cluster(name(&node.metadata))).collect()
+}
+
+fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
+    match change.latest().map(|entry| &entry.object) {
+        Some(Object::Node(_)) => {
+            let ready = |side: Option<&crate::cache::Entry>| match side.map(|entry| &entry.object) {
+                Some(Object::Node(node)) => Some(health::is_ready(node)),
+                _ => None,
+            };
+            if ready(change.old.as_ref()) == ready(change.new.as_ref()) {
+                vec![WorkKey::cluster(&change.key.name)]
+            } else {
+                // Whether any node is well decides over the taints of all the others.
+                all_keys(cache)
+            }
+        }
+        Some(Object::Pod(pod)) => {
+            // Only nodes in trouble care for their pods.
+            let node = cache.nodes().get("", crate::pod_state::node_name(pod));
+            let node = node.filter(|node| !health::is_ready(node) || taint::has_no_execute(node));
+            node.map(|node| WorkKey::cluster(name(&node.metadata))).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, settings: &Settings) -> Plan {
+    let Some(node) = cache.nodes().get("", &key.name) else { return Plan::default() };
+    let watch = Watch::of(cache, node, now, settings);
+    if watch.is_silent
+        && let Some(actions) = health::declare_unknown(node, now)
+    {
+        return Plan { actions, requeue_after: None };
+    }
+    let any_ready = || cache.nodes().iter().any(|node| health::is_ready(node));
+    if let Some(patch) = taint::update(node, now, any_ready) {
+        return Plan { actions: vec![patch], requeue_after: watch.look_again };
+    }
+    let mut plan = eviction::plan(cache, node, watch.is_silent, now, settings);
+    plan.requeue_after = earliest(plan.requeue_after, watch.look_again);
+    plan
+}
+
+/// Whether a node is silent, and if not, when it would be.
+struct Watch {
+    is_silent: bool,
+    look_again: Option<Duration>,
+}
+
+impl Watch {
+    fn of(cache: &Cache, node: &Node, now: Timestamp, settings: &Settings) -> Self {
+        // A node that is in the cache was seen when it came in.
+        let Some(last) = cache.last_heartbeat(name(&node.metadata)) else {
+            return Watch { is_silent: false, look_again: Some(settings.node_monitor_grace) };
+        };
+        let remaining = remaining(last, settings.node_monitor_grace, now);
+        Watch { is_silent: remaining.is_none(), look_again: remaining }
+    }
+}
+
+/// The time left until `after` has passed since `since`; `None` when it has.
+fn remaining(since: Timestamp, after: Duration, now: Timestamp) -> Option<Duration> {
+    let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    after.checked_sub(passed).filter(|remaining| !remaining.is_zero())
+}
+
+fn earliest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.into_iter().chain(b).min()
+}
+
+#[cfg(test)]
+mod tests;

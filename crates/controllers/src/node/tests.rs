@@ -1,0 +1,251 @@
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::controller::{Settings, WorkKey};
+use crate::simulation::{Cluster, render};
+
+const SET: &str = "apps/replicasets/default/rs";
+
+/// Two nodes with two pods each, heartbeats that count, and nobody beating yet.
+fn cluster() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.settings = Settings::default();
+    cluster.add_node("n1");
+    cluster.add_node("n2");
+    cluster.create(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": "rs", "namespace": "default"},
+        "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}}}}));
+    cluster.settle();
+    let pods: Vec<String> = cluster.names("pods").into_iter().map(str::to_owned).collect();
+    for (index, (pod, node)) in pods.iter().zip(["n1", "n1", "n2", "n2"]).enumerate() {
+        let path = format!("pods/default/{pod}");
+        cluster.patch(&path, &json!({"spec": {"nodeName": node}}));
+        cluster.start(&path, &format!("10.0.0.{index}"));
+    }
+    cluster.settle();
+    cluster
+}
+
+fn taints(cluster: &Cluster, node: &str) -> Vec<String> {
+    let node = cluster.get(&format!("nodes/{node}")).expect("there");
+    let list = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().expect("text").trim_start_matches("node.kubernetes.io/").to_owned();
+    list.iter().map(|taint| format!("{}:{}", text(&taint["key"]), text(&taint["effect"]))).collect()
+}
+
+fn ready(cluster: &Cluster, path: &str) -> String {
+    let object = cluster.get(path).expect("there");
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready").expect("a Ready condition");
+    ready["status"].as_str().expect("a status").to_owned()
+}
+
+fn pods_of(cluster: &Cluster, node: &str) -> Vec<String> {
+    cluster.cache.pods_on_node(node).filter_map(|pod| pod.metadata.name.clone()).collect()
+}
+
+#[test]
+fn a_dead_node_is_noticed_tainted_and_emptied_in_time() {
+    let mut cluster = cluster();
+    let doomed = pods_of(&cluster, "n1");
+    cluster.advance_with_heartbeats(9, &["n2"]);
+    assert_eq!(ready(&cluster, "nodes/n1"), "True");
+    cluster.advance_with_heartbeats(2, &["n2"]);
+    assert_eq!(ready(&cluster, "nodes/n1"), "Unknown");
+    assert_eq!(ready(&cluster, "nodes/n2"), "True");
+    assert_eq!(taints(&cluster, "n1"), ["unreachable:NoSchedule", "unreachable:NoExecute"]);
+    assert!(taints(&cluster, "n2").is_empty());
+    for pod in &doomed {
+        let path = format!("pods/default/{pod}");
+        assert_eq!(ready(&cluster, &path), "False");
+        assert!(cluster.get(&path).expect("there")["metadata"]["deletionTimestamp"].is_null());
+    }
+    assert_eq!(cluster.get(SET).expect("there")["status"]["readyReplicas"], 2);
+
+    cluster.advance_with_heartbeats(10, &["n2"]);
+    for pod in &doomed {
+        let metadata = cluster.get(&format!("pods/default/{pod}")).expect("not confirmed")["metadata"].clone();
+        assert!(metadata["deletionTimestamp"].is_string());
+    }
+    // Replaced at once: two that run, two that go, two that are new.
+    assert_eq!(cluster.names("pods").len(), 6);
+
+    // Nobody confirms: gone 10 s after the end of the grace period of 30 s.
+    cluster.advance_with_heartbeats(38, &["n2"]);
+    assert_eq!(pods_of(&cluster, "n1"), doomed);
+    cluster.advance_with_heartbeats(4, &["n2"]);
+    assert!(pods_of(&cluster, "n1").is_empty());
+    assert_eq!(cluster.names("pods").len(), 4);
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn the_steps_of_a_death() {
+    let mut cluster = cluster();
+    let key = WorkKey::cluster("n1");
+    let mut steps = String::new();
+    let mut step = |cluster: &mut Cluster, title: &str| {
+        let plan = render(&cluster.plan("node-lifecycle", &key));
+        steps.push_str(&format!("--- {title}\n{plan}"));
+        cluster.carry_out("node-lifecycle", &key);
+    };
+    step(&mut cluster, "alive");
+    cluster.now += Duration::from_secs(10);
+    step(&mut cluster, "silent for 10 s");
+    step(&mut cluster, "Unknown");
+    step(&mut cluster, "tainted");
+    step(&mut cluster, "given up");
+    cluster.now += Duration::from_secs(10);
+    step(&mut cluster, "given up for 10 s");
+    step(&mut cluster, "emptied");
+    cluster.now += Duration::from_secs(40);
+    step(&mut cluster, "emptied for 40 s");
+    step(&mut cluster, "nothing left");
+    assert_snapshot!("death", steps);
+}
+
+#[test]
+fn a_node_that_returns_keeps_what_it_still_has() {
+    let mut cluster = cluster();
+    let pods = pods_of(&cluster, "n1");
+    cluster.advance_with_heartbeats(15, &["n2"]);
+    assert_eq!(taints(&cluster, "n1").len(), 2);
+    // A lease renewed, its status not yet written: nothing more is taken from it.
+    cluster.heartbeat("n1");
+    cluster.advance_with_heartbeats(8, &["n1", "n2"]);
+    assert!(pods.iter().all(|pod| {
+        cluster.get(&format!("pods/default/{pod}")).expect("there")["metadata"]["deletionTimestamp"].is_null()
+    }));
+    cluster.report_ready("n1");
+    cluster.settle();
+    assert!(taints(&cluster, "n1").is_empty());
+    assert_eq!(pods_of(&cluster, "n1"), pods);
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn a_new_leader_gives_every_node_a_full_grace_period() {
+    let mut cluster = cluster();
+    // The masters themselves were silent for a minute; no heartbeat could be stored.
+    cluster.now += Duration::from_secs(60);
+    cluster.cache.begin_observation(cluster.now);
+    cluster.advance(Duration::from_secs(9));
+    assert_eq!((ready(&cluster, "nodes/n1"), ready(&cluster, "nodes/n2")), ("True".to_owned(), "True".to_owned()));
+    cluster.heartbeat("n2");
+    cluster.advance(Duration::from_secs(2));
+    assert_eq!((ready(&cluster, "nodes/n1"), ready(&cluster, "nodes/n2")), ("Unknown".to_owned(), "True".to_owned()));
+}
+
+#[test]
+fn when_all_nodes_are_silent_nobody_is_evicted() {
+    let mut cluster = cluster();
+    cluster.advance_with_heartbeats(60, &[]);
+    assert_eq!(taints(&cluster, "n1"), ["unreachable:NoSchedule"]);
+    assert_eq!(taints(&cluster, "n2"), ["unreachable:NoSchedule"]);
+    assert_eq!(cluster.names("pods").len(), 4);
+    cluster.assert_at_rest();
+    // One comes back: now the other one's fault is its own.
+    cluster.report_ready("n2");
+    cluster.advance_with_heartbeats(1, &["n2"]);
+    assert_eq!(taints(&cluster, "n1"), ["unreachable:NoSchedule", "unreachable:NoExecute"]);
+    assert!(taints(&cluster, "n2").is_empty());
+}
+
+#[test]
+fn tolerations_decide_when_a_pod_goes() {
+    let toleration = |seconds: Value| {
+        json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute",
+            "tolerationSeconds": seconds}])
+    };
+    // Seconds after the taint at which the pod is still there, and at which it is being deleted.
+    let table = [
+        (json!([]), 8, Some(12)),
+        (toleration(json!(3)), 1, Some(5)),
+        (toleration(json!(30)), 28, Some(32)),
+        (toleration(json!(0)), 0, Some(1)),
+        (toleration(Value::Null), 60, None),
+        (json!([{"operator": "Exists"}]), 60, None),
+        (json!([{"key": "other", "operator": "Exists"}]), 8, Some(12)),
+    ];
+    for (tolerations, stays, goes) in table {
+        let mut cluster = cluster();
+        cluster.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+            "spec": {"nodeName": "n1", "containers": [], "tolerations": tolerations}}));
+        // The node is given up after exactly 10 s.
+        cluster.advance_with_heartbeats(10, &["n2"]);
+        let is_going = |cluster: &Cluster| {
+            cluster.get("pods/default/p").is_none_or(|pod| pod["metadata"]["deletionTimestamp"].is_string())
+        };
+        cluster.advance_with_heartbeats(stays, &["n2"]);
+        assert!(stays == 0 || !is_going(&cluster), "{tolerations} after {stays} s");
+        if let Some(goes) = goes {
+            cluster.advance_with_heartbeats(goes - stays, &["n2"]);
+            assert!(is_going(&cluster), "{tolerations} after {goes} s");
+        }
+    }
+}
+
+#[test]
+fn conditions_and_cordons_become_taints() {
+    let mut cluster = cluster();
+    cluster.patch(
+        "nodes/n1",
+        &json!({"spec": {"unschedulable": true,
+        "taints": [{"key": "mine", "value": "x", "effect": "NoSchedule"}]}}),
+    );
+    cluster.patch_status(
+        "nodes/n1",
+        &json!({"status": {"conditions": [
+        {"type": "Ready", "status": "False"}, {"type": "DiskPressure", "status": "True"}]}}),
+    );
+    cluster.settle();
+    let expected = [
+        "mine:NoSchedule",
+        "not-ready:NoSchedule",
+        "not-ready:NoExecute",
+        "disk-pressure:NoSchedule",
+        "unschedulable:NoSchedule",
+    ];
+    assert_eq!(taints(&cluster, "n1"), expected);
+    cluster.patch("nodes/n1", &json!({"spec": {"unschedulable": null}}));
+    cluster.report_ready("n1");
+    cluster.settle();
+    assert_eq!(taints(&cluster, "n1"), ["mine:NoSchedule"]);
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn an_out_of_service_node_gives_its_terminating_pods_up_at_once() {
+    let mut cluster = cluster();
+    cluster.advance_with_heartbeats(11, &["n2"]);
+    cluster.patch(
+        "nodes/n1",
+        &json!({"spec": {"taints": [
+        {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]}}),
+    );
+    cluster.settle();
+    assert!(pods_of(&cluster, "n1").is_empty());
+    assert_eq!(cluster.names("pods").len(), 4);
+}
+
+#[test]
+fn pods_of_a_node_that_does_not_exist_are_removed() {
+    let mut cluster = cluster();
+    cluster.advance_with_heartbeats(30, &["n1", "n2"]);
+    cluster.delete("nodes/n1", None);
+    cluster.settle();
+    assert!(pods_of(&cluster, "n1").is_empty());
+    assert_eq!(cluster.names("pods").len(), 4);
+
+    // A pod bound ahead of its node gets time.
+    cluster.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "early", "namespace": "default"},
+        "spec": {"nodeName": "n3", "containers": []}}));
+    cluster.advance_with_heartbeats(19, &["n2"]);
+    assert_eq!(pods_of(&cluster, "n3"), ["early"]);
+    cluster.advance_with_heartbeats(2, &["n2"]);
+    assert!(pods_of(&cluster, "n3").is_empty());
+    cluster.assert_at_rest();
+}

@@ -1,0 +1,62 @@
+//! The one vocabulary in which every controller says what it wants done; `quorate-manager` executes it through the
+//! API pipeline and names no kind while doing so.
+
+use std::time::Duration;
+
+use quorate_api::GroupVersionResource;
+use serde_json::Value;
+
+/// What to do now, and when to look again if nothing else triggers it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// In order; a failed action ends the plan, and the key is tried again with backoff.
+    pub actions: Vec<Action>,
+    /// Look again after this long even if nothing changes.
+    pub requeue_after: Option<Duration>,
+}
+
+impl Plan {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+}
+
+/// An existing object that an action is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub resource: GroupVersionResource,
+    /// `None` for a cluster-scoped object.
+    pub namespace: Option<String>,
+    pub name: String,
+}
+
+/// One write through the API.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// `object` holds `apiVersion`, `kind` and `metadata`. `AlreadyExists` fails the plan.
+    Create { resource: GroupVersionResource, namespace: Option<String>, object: Value },
+    /// Replaces the object; its `metadata.resourceVersion` makes stale plans harmless. `subresource` is e.g. `status`.
+    Update { target: Target, subresource: Option<&'static str>, object: Value },
+    /// A JSON merge patch (RFC 7386).
+    Patch { target: Target, subresource: Option<&'static str>, patch: Value },
+    /// NotFound counts as done.
+    Delete {
+        target: Target,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        grace_period_seconds: Option<i64>,
+        /// `Background`, `Foreground` or `Orphan`.
+        propagation: Option<&'static str>,
+    },
+    /// Several actions that do not depend on each other, executed concurrently; all are tried, the first error counts.
+    Batch(Vec<Action>),
+    /// A Kubernetes Event about `regarding` (an ObjectReference); repeated ones are counted, failures never fail a plan.
+    Event { regarding: Value, event_type: EventType, reason: &'static str, message: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    Normal,
+    Warning,
+}

@@ -1,0 +1,74 @@
+//! Removes pods that nobody else can: those bound to a node that does not exist, and those deleted before they were
+//! bound to one.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::cache::{Cache, Change, Object};
+use crate::controller::{Controller, Settings, WorkKey};
+use crate::node::force_delete;
+use crate::plan::{Action, Plan};
+use crate::pod_state::{is_terminating, node_name};
+use crate::resource::{batch, name, namespace};
+
+/// Ages are no events; a lost requeue is made good here.
+const RESYNC: Duration = Duration::from_secs(60);
+
+/// A cluster-scoped key names a missing node, a namespaced one an unbound pod.
+pub(crate) const CONTROLLER: Controller =
+    Controller { name: "pod-garbage-collector", triggers, all_keys, reconcile, resync: Some(RESYNC) };
+
+fn all_keys(cache: &Cache) -> Vec<WorkKey> {
+    let missing = cache.nodes_with_pods().filter(|node| cache.nodes().get("", node).is_none());
+    let unbound = cache.pods().iter().filter(|pod| is_stranded(pod));
+    missing.map(WorkKey::cluster).chain(unbound.map(|pod| key_of(pod))).collect()
+}
+
+fn key_of(pod: &Pod) -> WorkKey {
+    WorkKey::namespaced(namespace(&pod.metadata), name(&pod.metadata))
+}
+
+fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
+    match (change.new.as_ref().map(|new| &new.object), change.old.as_ref().map(|old| &old.object)) {
+        (Some(Object::Pod(pod)), _) if is_stranded(pod) => vec![key_of(pod)],
+        (Some(Object::Pod(pod)), _) if !node_name(pod).is_empty() => {
+            let is_missing = cache.nodes().get("", node_name(pod)).is_none();
+            if is_missing { vec![WorkKey::cluster(node_name(pod))] } else { Vec::new() }
+        }
+        (None, Some(Object::Node(_))) => vec![WorkKey::cluster(&change.key.name)],
+        _ => Vec::new(),
+    }
+}
+
+/// Deleted, and no node will ever confirm it.
+fn is_stranded(pod: &Pod) -> bool {
+    is_terminating(pod) && node_name(pod).is_empty() && !is_forced(pod)
+}
+
+/// Deleted without grace already; what holds it are finalizers.
+fn is_forced(pod: &Pod) -> bool {
+    pod.metadata.deletion_grace_period_seconds == Some(0)
+}
+
+fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, settings: &Settings) -> Plan {
+    if let Some(namespace) = &key.namespace {
+        let pod = cache.pods().get(namespace, &key.name).filter(|pod| is_stranded(pod));
+        return Plan { actions: pod.map(|pod| force_delete(pod)).into_iter().collect(), requeue_after: None };
+    }
+    if cache.nodes().get("", &key.name).is_some() {
+        return Plan::default();
+    }
+    let mut requeue_after: Option<Duration> = None;
+    let mut deletions: Vec<Action> = Vec::new();
+    for pod in cache.pods_on_node(&key.name).filter(|pod| !is_forced(pod)) {
+        let age = pod.metadata.creation_timestamp.as_ref().map(|created| now.duration_since(created.0));
+        let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
+        match settings.orphan_grace.checked_sub(age).filter(|left| !left.is_zero()) {
+            Some(left) => requeue_after = Some(requeue_after.map_or(left, |next| next.min(left))),
+            None => deletions.push(force_delete(pod)),
+        }
+    }
+    Plan { actions: batch(deletions).into_iter().collect(), requeue_after }
+}

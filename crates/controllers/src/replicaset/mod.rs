@@ -1,0 +1,175 @@
+//! Keeps as many pods as a ReplicaSet asks for: adopts and releases them by selector, creates and deletes the
+//! difference, and reports what it observes.
+
+mod rank;
+mod status;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Map, Value, json};
+
+use crate::cache::{Cache, Change, Object};
+use crate::controller::{Controller, Settings, WorkKey};
+use crate::naming::suffixed_many;
+use crate::ownership::{claim, controller_of, controller_reference, usable_selector};
+use crate::plan::{Action, EventType, Plan};
+use crate::pod_state::{is_active, is_terminal, is_terminating};
+use crate::resource::{PODS, batch, delete, event, name, namespace, target, to_json, uid};
+
+/// The most pods that one pass creates or deletes.
+const BURST: usize = 500;
+
+pub(crate) const CONTROLLER: Controller =
+    Controller { name: "replicaset", triggers, all_keys, reconcile, resync: None };
+
+fn all_keys(cache: &Cache) -> Vec<WorkKey> {
+    cache.replica_sets().iter().map(|set| key_of(set)).collect()
+}
+
+fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
+    let mut keys = Vec::new();
+    for side in change.sides() {
+        match &side.object {
+            Object::ReplicaSet(set) => keys.push(key_of(set)),
+            Object::Pod(pod) => keys.extend(managers_of(cache, pod)),
+            _ => {}
+        }
+    }
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+/// The replica set that controls the pod, or those that may want to adopt it.
+fn managers_of(cache: &Cache, pod: &Pod) -> Vec<WorkKey> {
+    let namespace = namespace(&pod.metadata);
+    if let Some(owner) = controller_of(&pod.metadata) {
+        let set = cache.replica_sets().get(namespace, &owner.name);
+        return set.filter(|set| uid(&set.metadata) == owner.uid).map(|set| key_of(set)).into_iter().collect();
+    }
+    if !is_active(pod) {
+        return Vec::new();
+    }
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let matches = |set: &&Arc<ReplicaSet>| {
+        let selector = set.spec.as_ref().and_then(|spec| usable_selector(&spec.selector));
+        selector.is_some_and(|selector| selector.matches(&labels))
+    };
+    cache.replica_sets().in_namespace(namespace).filter(matches).map(|set| key_of(set)).collect()
+}
+
+fn key_of(set: &ReplicaSet) -> WorkKey {
+    WorkKey::namespaced(namespace(&set.metadata), name(&set.metadata))
+}
+
+fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, _settings: &Settings) -> Plan {
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    let Some(set) = cache.replica_sets().get(namespace, &key.name) else { return Plan::default() };
+    let Some(spec) = &set.spec else { return Plan::default() };
+    let Some(selector) = usable_selector(&spec.selector) else { return Plan::default() };
+
+    let owned = cache.controlled_pods(uid(&set.metadata));
+    let adoptable = cache.pods().uncontrolled(namespace).filter(|pod| is_active(pod));
+    let claims = claim(&**set, &selector, &PODS, owned, adoptable);
+    if !claims.is_empty() {
+        return Plan { actions: batch(claims).into_iter().collect(), requeue_after: None };
+    }
+
+    let owned: Vec<&Arc<Pod>> = cache.controlled_pods(uid(&set.metadata)).collect();
+    let active: Vec<&Arc<Pod>> = owned.iter().copied().filter(|pod| is_active(pod)).collect();
+    let terminating = owned.iter().filter(|pod| is_terminating(pod) && !is_terminal(pod)).count();
+    let observed = status::observe(set, &active, terminating, now);
+
+    let mut actions =
+        if set.metadata.deletion_timestamp.is_none() { scale(cache, set, &active, now) } else { Vec::new() };
+    if let Some(update) = observed.update {
+        // With the first wave: an unwritable status must not keep pods from starting, nor the other way round.
+        match actions.first_mut() {
+            Some(Action::Batch(first)) => first.push(update),
+            Some(first) => {
+                let alone = std::mem::replace(first, Action::Batch(Vec::new()));
+                *first = Action::Batch(vec![alone, update]);
+            }
+            None => actions.push(update),
+        }
+    }
+    Plan { actions, requeue_after: observed.next_change }
+}
+
+/// Creates or deletes the difference between the wanted and the active pods.
+fn scale(cache: &Cache, set: &ReplicaSet, active: &[&Arc<Pod>], now: Timestamp) -> Vec<Action> {
+    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = usize::try_from(replicas).unwrap_or(0);
+    if active.len() < wanted {
+        create_pods(cache, set, (wanted - active.len()).min(BURST))
+    } else if active.len() > wanted {
+        delete_pods(cache, set, active, (active.len() - wanted).min(BURST), now)
+    } else {
+        Vec::new()
+    }
+}
+
+/// In waves of 1, 2, 4, …: when pods cannot be created at all, one attempt shows it instead of hundreds.
+fn create_pods(cache: &Cache, set: &ReplicaSet, count: usize) -> Vec<Action> {
+    let namespace = namespace(&set.metadata);
+    let base = format!("{}-", name(&set.metadata));
+    let seed = [uid(&set.metadata).as_bytes(), set.metadata.resource_version.as_deref().unwrap_or_default().as_bytes()];
+    let names = suffixed_many(&base, &seed, count, |name| cache.pods().get(namespace, name).is_some());
+    let mut names = names.into_iter();
+    let mut waves = Vec::new();
+    let mut events = Vec::new();
+    let mut size = 1;
+    while names.len() > 0 {
+        let mut wave = Vec::new();
+        for name in names.by_ref().take(size) {
+            events.push(event(set, EventType::Normal, "SuccessfulCreate", format!("Created pod: {name}")));
+            wave.push(Action::Create {
+                resource: PODS,
+                namespace: Some(namespace.to_owned()),
+                object: pod(set, &base, &name),
+            });
+        }
+        waves.extend(batch(wave));
+        size *= 2;
+    }
+    waves.extend(batch(events));
+    waves
+}
+
+fn delete_pods(cache: &Cache, set: &ReplicaSet, active: &[&Arc<Pod>], count: usize, now: Timestamp) -> Vec<Action> {
+    let mut pods = Vec::new();
+    let mut events = Vec::new();
+    for pod in rank::to_delete(cache, set, active, count, now) {
+        let message = format!("Deleted pod: {}", name(&pod.metadata));
+        events.push(event(set, EventType::Normal, "SuccessfulDelete", message));
+        pods.push(delete(target(PODS, &pod.metadata), pod.metadata.uid.as_deref()));
+    }
+    batch(pods).into_iter().chain(batch(events)).collect()
+}
+
+/// A pod of the set's template.
+fn pod(set: &ReplicaSet, generate_name: &str, name: &str) -> Value {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+    let mut metadata = Map::new();
+    if let Some(from) = template.and_then(|template| template.metadata.as_ref()) {
+        for (field, value) in [
+            ("labels", from.labels.as_ref().map(to_json)),
+            ("annotations", from.annotations.as_ref().map(to_json)),
+            ("finalizers", from.finalizers.as_ref().map(to_json)),
+        ] {
+            metadata.extend(value.map(|value| (field.to_owned(), value)));
+        }
+    }
+    metadata.insert("name".to_owned(), json!(name));
+    metadata.insert("generateName".to_owned(), json!(generate_name));
+    metadata.insert("namespace".to_owned(), json!(set.metadata.namespace));
+    metadata.insert("ownerReferences".to_owned(), json!([to_json(&controller_reference(set))]));
+    let spec = template.and_then(|template| template.spec.as_ref()).map(to_json);
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+}
+
+#[cfg(test)]
+mod tests;

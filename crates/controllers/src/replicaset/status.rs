@@ -1,0 +1,76 @@
+//! What a ReplicaSet reports of its pods.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::plan::Action;
+use crate::pod_state::{Availability, availability, is_ready, labels};
+use crate::resource::{REPLICA_SETS, target, to_json};
+
+pub(super) struct Observed {
+    /// The status write, when the stored status says something else.
+    pub(super) update: Option<Action>,
+    /// When the next pod becomes available although nothing changes.
+    pub(super) next_change: Option<Duration>,
+}
+
+pub(super) fn observe(set: &ReplicaSet, active: &[&Arc<Pod>], terminating: usize, now: Timestamp) -> Observed {
+    let spec = set.spec.as_ref();
+    let template = spec.and_then(|spec| spec.template.as_ref()).and_then(|template| template.metadata.as_ref());
+    let template_labels = template.and_then(|metadata| metadata.labels.as_ref());
+    let fully_labeled = |pod: &Pod| {
+        let labels = labels(pod);
+        template_labels.into_iter().flatten().all(|(label, value)| labels.get(label) == Some(value))
+    };
+    let min_ready_seconds = spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+
+    let mut available = 0;
+    let mut next_change: Option<Duration> = None;
+    for pod in active {
+        match availability(pod, min_ready_seconds, now) {
+            Availability::Available => available += 1,
+            Availability::In(wait) => next_change = Some(next_change.map_or(wait, |next| next.min(wait))),
+            Availability::No => {}
+        }
+    }
+    let observed = ReplicaSetStatus {
+        replicas: count(active.len()),
+        fully_labeled_replicas: nonzero(active.iter().filter(|pod| fully_labeled(pod)).count()),
+        ready_replicas: nonzero(active.iter().filter(|pod| is_ready(pod)).count()),
+        available_replicas: nonzero(available),
+        terminating_replicas: Some(count(terminating)),
+        observed_generation: set.metadata.generation,
+        conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
+    };
+    let unchanged = set.status.as_ref().is_some_and(|stored| normalized(stored.clone()) == observed);
+    let update = (!unchanged).then(|| {
+        let mut object = set.clone();
+        object.status = Some(observed);
+        Action::Update {
+            target: target(REPLICA_SETS, &set.metadata),
+            subresource: Some("status"),
+            object: to_json(&object),
+        }
+    });
+    Observed { update, next_change }
+}
+
+/// An absent count and one of zero are the same.
+fn normalized(mut status: ReplicaSetStatus) -> ReplicaSetStatus {
+    for count in [&mut status.fully_labeled_replicas, &mut status.ready_replicas, &mut status.available_replicas] {
+        *count = count.filter(|count| *count != 0);
+    }
+    status
+}
+
+fn count(pods: usize) -> i32 {
+    i32::try_from(pods).unwrap_or(i32::MAX)
+}
+
+fn nonzero(pods: usize) -> Option<i32> {
+    Some(count(pods)).filter(|count| *count != 0)
+}

@@ -1,0 +1,161 @@
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::simulation::{Cluster, in_default, render};
+
+const SET: &str = "apps/replicasets/default/rs";
+
+fn replica_set(replicas: i32, min_ready_seconds: i32) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "rs", "namespace": "default"},
+        "spec": {"replicas": replicas, "minReadySeconds": min_ready_seconds,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}, "annotations": {"note": "x"}},
+                "spec": {"containers": [{"name": "c", "image": "web:1"}]}}}})
+}
+
+fn pod(name: &str, labels: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "labels": labels},
+        "spec": {"containers": []}})
+}
+
+fn running(cluster: &mut Cluster) {
+    cluster.settle();
+    cluster.run(&["n1", "n2"], 1, |_| {});
+}
+
+fn with_nodes() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.add_node("n1");
+    cluster.add_node("n2");
+    cluster
+}
+
+#[test]
+fn pods_are_created_in_growing_waves() {
+    let mut cluster = Cluster::new();
+    cluster.create(replica_set(5, 0));
+    assert_snapshot!("waves", render(&cluster.plan("replicaset", &in_default("rs"))));
+    cluster.settle();
+    assert_eq!(cluster.names("pods").len(), 5);
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn many_pods_are_created_in_bursts() {
+    let mut cluster = Cluster::new();
+    cluster.create(replica_set(700, 0));
+    cluster.settle();
+    assert_eq!(cluster.names("pods").len(), 700);
+    cluster.patch(SET, &json!({"spec": {"replicas": 3}}));
+    cluster.settle();
+    assert_eq!(cluster.names("pods").len(), 3);
+}
+
+#[test]
+fn ended_and_terminating_pods_are_replaced() {
+    let mut cluster = with_nodes();
+    cluster.create(replica_set(2, 0));
+    running(&mut cluster);
+    let names: Vec<String> = cluster.names("pods").into_iter().map(str::to_owned).collect();
+    cluster.patch_status(&format!("pods/default/{}", names[0]), &json!({"status": {"phase": "Failed"}}));
+    cluster.delete(&format!("pods/default/{}", names[1]), None);
+    cluster.settle();
+    assert_eq!(cluster.names("pods").len(), 4);
+    let status = &cluster.get(SET).expect("there")["status"];
+    assert_eq!((&status["replicas"], &status["terminatingReplicas"]), (&json!(2), &json!(1)));
+    assert!(status["readyReplicas"].is_null(), "{status}");
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn orphans_that_match_are_adopted_and_strangers_released() {
+    let mut cluster = with_nodes();
+    cluster.create(pod("lonely", &json!({"app": "web"})));
+    cluster.create(pod("other", &json!({"app": "db"})));
+    cluster.create(replica_set(2, 0));
+    assert_snapshot!("adoption", render(&cluster.plan("replicaset", &in_default("rs"))));
+    running(&mut cluster);
+    assert_eq!(cluster.names("pods").len(), 3);
+    assert_eq!(cluster.get("pods/default/lonely").expect("there")["metadata"]["ownerReferences"][0]["name"], "rs");
+    assert!(cluster.get("pods/default/other").expect("there")["metadata"]["ownerReferences"].is_null());
+
+    cluster.patch("pods/default/lonely", &json!({"metadata": {"labels": {"app": "debug"}}}));
+    running(&mut cluster);
+    assert!(cluster.get("pods/default/lonely").expect("there")["metadata"]["ownerReferences"].is_null());
+    assert_eq!(cluster.names("pods").len(), 4);
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn a_pod_is_available_once_it_has_been_ready_for_long_enough() {
+    let mut cluster = with_nodes();
+    cluster.create(replica_set(1, 10));
+    running(&mut cluster);
+    let available = |cluster: &Cluster| cluster.get(SET).expect("there")["status"]["availableReplicas"].clone();
+    assert_eq!(cluster.get(SET).expect("there")["status"]["readyReplicas"], 1);
+    assert!(available(&cluster).is_null());
+    cluster.advance(Duration::from_secs(5));
+    assert!(available(&cluster).is_null());
+    cluster.advance(Duration::from_secs(6));
+    assert_eq!(available(&cluster), 1);
+}
+
+#[test]
+fn the_pod_whose_loss_hurts_least_goes_first() {
+    // Each row: what sets the loser apart from a second pod that is running and ready on another node for long.
+    let old = "2025-12-01T00:00:00Z";
+    let ready = |since: &str| json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]);
+    let best = json!({"metadata": {"annotations": null}, "spec": {"nodeName": "n1"},
+        "status": {"phase": "Running", "conditions": ready(old)}});
+    let table = [
+        ("unassigned", json!({"spec": {"nodeName": null}})),
+        ("pending", json!({"status": {"phase": "Pending"}})),
+        ("not ready", json!({"status": {"conditions": []}})),
+        ("cheap", json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-5"}}})),
+        ("ready for less long", json!({"status": {"conditions": ready("2025-12-31T23:59:00Z")}})),
+        (
+            "restarted",
+            json!({"status": {"containerStatuses": [
+            {"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 3}]}}),
+        ),
+    ];
+    for (case, difference) in table {
+        for loser in ["a", "b"] {
+            let mut cluster = Cluster::new();
+            cluster.create(replica_set(1, 0));
+            for name in ["a", "b"] {
+                let path = format!("pods/default/{name}");
+                let mut object = pod(name, &json!({"app": "web"}));
+                quorate_api::patch::merge::apply(&mut object, &best);
+                if name == loser {
+                    quorate_api::patch::merge::apply(&mut object, &difference);
+                }
+                object["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
+                    "name": "rs", "uid": cluster.get(SET).expect("there")["metadata"]["uid"], "controller": true}]);
+                cluster.create(object);
+                assert!(cluster.get(&path).is_some());
+            }
+            let plan = render(&cluster.plan("replicaset", &in_default("rs")));
+            assert!(plan.contains(&format!("delete pods {loser} ")), "{case}, {loser}:\n{plan}");
+        }
+    }
+}
+
+#[test]
+fn doubled_up_pods_go_before_lone_ones() {
+    let mut cluster = Cluster::new();
+    cluster.create(replica_set(2, 0));
+    let uid = cluster.get(SET).expect("there")["metadata"]["uid"].clone();
+    for (name, node) in [("a", "n1"), ("b", "n2"), ("c", "n2")] {
+        let mut object = pod(name, &json!({"app": "web"}));
+        object["spec"]["nodeName"] = json!(node);
+        object["status"] = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        object["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs",
+            "uid": uid, "controller": true}]);
+        cluster.create(object);
+    }
+    let plan = render(&cluster.plan("replicaset", &in_default("rs")));
+    assert!(plan.contains("delete pods b ") || plan.contains("delete pods c "), "{plan}");
+}

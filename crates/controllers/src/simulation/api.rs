@@ -1,0 +1,227 @@
+//! What the API server would do with an action.
+
+use quorate_api::ObjectKey;
+use quorate_api::patch::merge;
+use serde_json::{Value, json};
+
+use super::Cluster;
+use crate::plan::{Action, Target};
+
+/// Why a write was refused: the reason of its Status.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refused(&'static str);
+
+impl Cluster {
+    /// Creates or replaces nothing but what a user would send.
+    pub(crate) fn create(&mut self, object: Value) {
+        let key = key_of(&object);
+        self.insert(key, object).expect("created");
+    }
+
+    /// A user's merge patch.
+    pub(crate) fn patch(&mut self, path: &str, patch: &Value) {
+        let key = key(path);
+        self.change(&key, None, |object| merge::apply(object, patch)).expect("patched");
+    }
+
+    /// Like [`Cluster::patch`] on the status.
+    pub(crate) fn patch_status(&mut self, path: &str, patch: &Value) {
+        let key = key(path);
+        self.change(&key, Some("status"), |object| merge::apply(object, patch)).expect("patched");
+    }
+
+    /// A user's deletion.
+    pub(crate) fn delete(&mut self, path: &str, propagation: Option<&str>) {
+        self.remove(&key(path), None, propagation).expect("deleted");
+    }
+
+    /// The agent's last word on a terminating pod.
+    pub(crate) fn confirm_deletion(&mut self, path: &str) {
+        self.remove(&key(path), Some(0), None).expect("removed");
+    }
+
+    /// The stored object, with its `resourceVersion`.
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        self.read(&key(path))
+    }
+
+    /// The names of all objects of one kind, ordered.
+    pub(crate) fn names(&self, resource: &str) -> Vec<&str> {
+        self.objects.keys().filter(|key| key.resource == resource).map(|key| key.name.as_str()).collect()
+    }
+
+    pub(super) fn act(&mut self, action: &Action) -> Result<(), Refused> {
+        match action {
+            Action::Create { namespace, object, .. } => {
+                let key = key_of(object);
+                assert_eq!(&key.namespace, namespace);
+                self.insert(key, object.clone())
+            }
+            Action::Update { target, subresource, object } => {
+                let key = key_at(target);
+                self.check(&key, None, object["metadata"]["resourceVersion"].as_str())?;
+                self.change(&key, *subresource, |stored| stored.clone_from(object))
+            }
+            Action::Patch { target, subresource, patch } => {
+                let key = key_at(target);
+                let metadata = &patch["metadata"];
+                self.check(&key, metadata["uid"].as_str(), metadata["resourceVersion"].as_str())?;
+                self.change(&key, *subresource, |stored| merge::apply(stored, patch))
+            }
+            Action::Delete { target, uid, resource_version, grace_period_seconds, propagation } => {
+                let key = key_at(target);
+                match self.check(&key, uid.as_deref(), resource_version.as_deref()) {
+                    Err(Refused("NotFound")) => Ok(()),
+                    Err(refused) => Err(refused),
+                    Ok(()) => self.remove(&key, *grace_period_seconds, *propagation),
+                }
+            }
+            Action::Batch(actions) => {
+                let results: Vec<_> = actions.iter().map(|action| self.act(action)).collect();
+                results.into_iter().collect()
+            }
+            Action::Event { reason, message, .. } => {
+                self.events.push(format!("{reason}: {message}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn read(&self, key: &ObjectKey) -> Option<Value> {
+        let mut object = self.objects.get(key)?.clone();
+        let revision = self.cache.get(key)?.meta.resource_version.to_string();
+        object["metadata"]["resourceVersion"] = json!(revision);
+        Some(object)
+    }
+
+    fn check(&self, key: &ObjectKey, uid: Option<&str>, revision: Option<&str>) -> Result<(), Refused> {
+        let object = self.read(key).ok_or(Refused("NotFound"))?;
+        let metadata = &object["metadata"];
+        let differs = |field: &str, wanted: Option<&str>| wanted.is_some_and(|w| metadata[field].as_str() != Some(w));
+        let conflict = differs("uid", uid) || differs("resourceVersion", revision);
+        if conflict { Err(Refused("Conflict")) } else { Ok(()) }
+    }
+
+    fn insert(&mut self, key: ObjectKey, mut object: Value) -> Result<(), Refused> {
+        if self.objects.contains_key(&key) {
+            return Err(Refused("AlreadyExists"));
+        }
+        self.uids += 1;
+        let metadata = &mut object["metadata"];
+        metadata["uid"] = json!(format!("uid-{}", self.uids));
+        metadata["creationTimestamp"] = json!(self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        metadata["generation"] = json!(1);
+        self.objects.insert(key.clone(), object);
+        self.committed(&key);
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        key: &ObjectKey,
+        subresource: Option<&str>,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<(), Refused> {
+        let stored = self.objects.get(key).ok_or(Refused("NotFound"))?.clone();
+        let mut edited = stored.clone();
+        edit(&mut edited);
+        let mut result = stored.clone();
+        match subresource {
+            Some("status") => result["status"] = edited["status"].take(),
+            Some("finalize") => result["spec"]["finalizers"] = edited["spec"]["finalizers"].take(),
+            Some(other) => panic!("no subresource {other}"),
+            None => {
+                result = edited;
+                result["status"] = stored["status"].clone();
+                for field in ["uid", "creationTimestamp", "generation", "deletionTimestamp"] {
+                    result["metadata"][field] = stored["metadata"][field].clone();
+                }
+                if result["spec"] != stored["spec"] {
+                    let generation = stored["metadata"]["generation"].as_i64().expect("a number");
+                    result["metadata"]["generation"] = json!(generation + 1);
+                }
+            }
+        }
+        tidy(&mut result);
+        let is_released = result["metadata"]["deletionTimestamp"].is_string() && !is_held(&result);
+        if is_released && key.resource != "pods" {
+            self.objects.remove(key);
+        } else {
+            assert_ne!(result, stored, "a write that changes nothing: {key}");
+            self.objects.insert(key.clone(), result);
+        }
+        self.committed(key);
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &ObjectKey, grace: Option<i64>, propagation: Option<&str>) -> Result<(), Refused> {
+        let Some(object) = self.objects.get_mut(key) else { return Err(Refused("NotFound")) };
+        let is_first = object["metadata"]["deletionTimestamp"].is_null();
+        let finalizer = match propagation {
+            Some("Foreground") => Some("foregroundDeletion"),
+            Some("Orphan") => Some("orphan"),
+            _ => None,
+        };
+        if let Some(finalizer) = finalizer.filter(|_| is_first) {
+            let list = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+            object["metadata"]["finalizers"] = list.into_iter().chain([json!(finalizer)]).collect();
+        }
+        let is_running = key.resource == "pods" && object["spec"]["nodeName"].is_string();
+        let seconds = if is_running { grace.unwrap_or(30) } else { 0 };
+        if !is_held(object) && seconds == 0 {
+            self.objects.remove(key);
+        } else if is_first || seconds == 0 {
+            let due = self.now + std::time::Duration::from_secs(u64::try_from(seconds).expect("positive"));
+            object["metadata"]["deletionTimestamp"] = json!(due.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+            object["metadata"]["deletionGracePeriodSeconds"] = json!(seconds);
+        } else {
+            return Ok(());
+        }
+        self.committed(key);
+        Ok(())
+    }
+}
+
+/// Drops what a stored object never holds.
+fn tidy(object: &mut Value) {
+    let fields = object.as_object_mut().expect("an object");
+    fields.retain(|_, value| !value.is_null());
+    let metadata = object["metadata"].as_object_mut().expect("metadata");
+    metadata.remove("resourceVersion");
+    metadata.retain(|_, value| !value.is_null());
+}
+
+fn is_held(object: &Value) -> bool {
+    let is_held = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    is_held(&object["metadata"]["finalizers"])
+        || (object["kind"] == "Namespace" && is_held(&object["spec"]["finalizers"]))
+}
+
+/// `pods/default/web`, `apps/deployments/default/web`.
+fn key(path: &str) -> ObjectKey {
+    let is_core = path.split('/').count() == 3 || path.split('/').count() == 2;
+    let prefix = if is_core { "/registry/core/" } else { "/registry/" };
+    ObjectKey::parse(&format!("{prefix}{path}")).expect("a path")
+}
+
+fn key_at(target: &Target) -> ObjectKey {
+    ObjectKey {
+        group: target.resource.group.to_string(),
+        resource: target.resource.resource.to_string(),
+        namespace: target.namespace.clone(),
+        name: target.name.clone(),
+    }
+}
+
+fn key_of(object: &Value) -> ObjectKey {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let group = object["apiVersion"].as_str().and_then(|v| v.split_once('/')).map_or("", |(group, _)| group);
+    let kind = object["kind"].as_str().expect("a kind").to_lowercase();
+    let resource = if kind == "endpoints" { kind } else { format!("{kind}s") };
+    ObjectKey {
+        group: group.to_owned(),
+        resource,
+        namespace: text(&object["metadata"]["namespace"]),
+        name: text(&object["metadata"]["name"]).expect("a name"),
+    }
+}

@@ -1,0 +1,204 @@
+//! A cluster in memory for tests: what an API server does with the actions of plans, what nodes do with pods, and a
+//! work queue that runs controllers until nothing is left to do. No time passes unless a test says so.
+
+mod api;
+mod nodes;
+mod render;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quorate_api::{ObjectKey, Revision};
+use serde_json::{Value, json};
+
+use crate::cache::{Cache, Change};
+use crate::controller::{Controller, Settings, WorkKey};
+use crate::controllers;
+use crate::plan::Plan;
+pub(crate) use render::render;
+
+/// More reconciles than this without an end is a busy loop.
+const MAX_RECONCILES: usize = 20_000;
+
+pub(crate) struct Cluster {
+    pub(crate) cache: Cache,
+    pub(crate) settings: Settings,
+    pub(crate) now: Timestamp,
+    /// Every event, as `reason: message`.
+    pub(crate) events: Vec<String>,
+    /// How often anything was written.
+    pub(crate) writes: usize,
+    objects: BTreeMap<ObjectKey, Value>,
+    revision: u64,
+    uids: u64,
+    queue: BTreeSet<(usize, WorkKey)>,
+    timers: BTreeSet<(Timestamp, usize, WorkKey)>,
+    /// Plans that were made and are still to be executed, while others go ahead of them.
+    held: Vec<(usize, WorkKey, Plan)>,
+    chance: Chance,
+}
+
+/// A source of choices that a seed reproduces.
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn new(seed: u64) -> Self {
+        Chance(seed ^ 0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).expect("31 bits") % bound.max(1)
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Self {
+        Self::with_seed(0)
+    }
+
+    pub(crate) fn with_seed(seed: u64) -> Self {
+        let mut cluster = Cluster {
+            cache: Cache::new(),
+            // Nodes stay well unless a test is about them.
+            settings: Settings { node_monitor_grace: Duration::from_secs(1 << 20), ..Settings::default() },
+            now: "2026-01-01T00:00:00Z".parse().expect("a time"),
+            events: Vec::new(),
+            writes: 0,
+            objects: BTreeMap::new(),
+            revision: 1,
+            uids: 0,
+            queue: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            held: Vec::new(),
+            chance: Chance::new(seed),
+        };
+        cluster.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"},
+            "spec": {"finalizers": ["kubernetes"]}}));
+        cluster
+    }
+
+    /// The plan that one controller makes of one key right now.
+    pub(crate) fn plan(&self, controller: &str, key: &WorkKey) -> Plan {
+        let controller = controller_named(controller);
+        (controller.reconcile)(&self.cache, key, self.now, &self.settings)
+    }
+
+    /// Executes that plan, and wakes nobody yet.
+    pub(crate) fn carry_out(&mut self, controller: &str, key: &WorkKey) {
+        for action in self.plan(controller, key).actions {
+            self.act(&action).expect("accepted");
+        }
+    }
+
+    /// Runs the controllers until nothing wakes them any more, checking `invariant` after every plan.
+    pub(crate) fn settle_with(&mut self, mut invariant: impl FnMut(&Cluster)) {
+        for _ in 0..MAX_RECONCILES {
+            if !self.step() {
+                return;
+            }
+            invariant(self);
+        }
+        panic!("still busy after {MAX_RECONCILES} reconciles; queued: {:?}", self.queue);
+    }
+
+    pub(crate) fn settle(&mut self) {
+        self.settle_with(|_| {});
+    }
+
+    /// Lets time pass, heartbeats of living nodes included, and runs what falls due on the way.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        self.settle();
+        while let Some((due, controller, key)) = self.timers.first().cloned() {
+            if due > end {
+                break;
+            }
+            self.timers.pop_first();
+            self.now = self.now.max(due);
+            self.queue.insert((controller, key));
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// Asserts that no controller wants anything of anything.
+    pub(crate) fn assert_at_rest(&self) {
+        for controller in controllers() {
+            for key in (controller.all_keys)(&self.cache) {
+                let plan = (controller.reconcile)(&self.cache, &key, self.now, &self.settings);
+                assert!(plan.is_empty(), "{} wants more of {key}:\n{}", controller.name, render(&plan));
+            }
+        }
+    }
+
+    /// One reconcile, or the execution of a plan held back; `false` when there is nothing to do.
+    fn step(&mut self) -> bool {
+        if !self.held.is_empty() && (self.queue.is_empty() || self.chance.below(3) == 0) {
+            let index = self.chance.below(self.held.len());
+            let (controller, key, plan) = self.held.swap_remove(index);
+            self.execute(controller, key, &plan);
+            return true;
+        }
+        let free: Vec<(usize, WorkKey)> = self
+            .queue
+            .iter()
+            .filter(|(controller, key)| !self.held.iter().any(|(c, k, _)| c == controller && k == key))
+            .cloned()
+            .collect();
+        if free.is_empty() {
+            return !self.held.is_empty();
+        }
+        let (controller, key) = free[self.chance.below(free.len())].clone();
+        self.queue.remove(&(controller, key.clone()));
+        let plan = (controllers()[controller].reconcile)(&self.cache, &key, self.now, &self.settings);
+        if self.chance.below(3) == 0 {
+            self.held.push((controller, key, plan));
+        } else {
+            self.execute(controller, key, &plan);
+        }
+        true
+    }
+
+    fn execute(&mut self, controller: usize, key: WorkKey, plan: &Plan) {
+        if let Some(after) = plan.requeue_after {
+            self.timers.insert((self.now + after, controller, key.clone()));
+        }
+        for action in &plan.actions {
+            if self.act(action).is_err() {
+                // The shell tries again with backoff.
+                self.queue.insert((controller, key));
+                return;
+            }
+        }
+    }
+
+    /// Takes what a write left behind into the cache and wakes whom it concerns.
+    fn committed(&mut self, key: &ObjectKey) {
+        self.revision += 1;
+        self.writes += 1;
+        let change: Option<Change> = match self.objects.get(key) {
+            Some(object) => {
+                let bytes = serde_json::to_vec(object).expect("JSON");
+                let change = self.cache.upsert(key, &bytes, Revision(self.revision), self.now);
+                Some(change.unwrap_or_else(|error| panic!("{error}: {}", object)))
+            }
+            None => self.cache.remove(key),
+        };
+        let Some(change) = change else { return };
+        for (index, controller) in controllers().iter().enumerate() {
+            self.queue.extend((controller.triggers)(&self.cache, &change).into_iter().map(|key| (index, key)));
+        }
+    }
+}
+
+fn controller_named(name: &str) -> &'static Controller {
+    controllers().iter().find(|controller| controller.name == name).expect("a known controller")
+}
+
+/// The key of a namespaced object in `default`.
+pub(crate) fn in_default(name: &str) -> WorkKey {
+    WorkKey::namespaced("default", name)
+}

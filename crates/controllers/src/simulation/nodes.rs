@@ -1,0 +1,100 @@
+//! What the scheduler and the agents would do: pods are bound, run, become ready, and go.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Cluster;
+
+impl Cluster {
+    pub(crate) fn add_node(&mut self, name: &str) {
+        self.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {}}));
+        self.report_ready(name);
+        self.create(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": {"renewTime": null}}));
+        self.heartbeat(name);
+    }
+
+    /// The node's own status, as its agent writes it when it is well.
+    pub(crate) fn report_ready(&mut self, name: &str) {
+        let at = self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "lastHeartbeatTime": at, "lastTransitionTime": at});
+        let conditions = json!([
+            condition("Ready", "True"),
+            condition("MemoryPressure", "False"),
+            condition("DiskPressure", "False"),
+            condition("PIDPressure", "False")
+        ]);
+        self.patch_status(&format!("nodes/{name}"), &json!({"status": {"conditions": conditions}}));
+    }
+
+    pub(crate) fn heartbeat(&mut self, name: &str) {
+        let renewed = self.now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+        let lease = format!("coordination.k8s.io/leases/kube-node-lease/{name}");
+        self.patch(&lease, &json!({"spec": {"renewTime": renewed}}));
+    }
+
+    /// Lets time pass in which the named nodes renew their leases and the others do not.
+    pub(crate) fn advance_with_heartbeats(&mut self, seconds: u64, alive: &[&str]) {
+        for _ in 0..seconds {
+            self.advance(Duration::from_secs(1));
+            for name in alive {
+                self.heartbeat(name);
+            }
+        }
+    }
+
+    /// Binds, starts and removes pods: each that has something before it with a chance of one in `odds`. Whether
+    /// there was any such pod.
+    pub(crate) fn run_pods(&mut self, nodes: &[&str], odds: usize) -> bool {
+        let pods: Vec<Value> =
+            self.objects.iter().filter(|(key, _)| key.resource == "pods").map(|(_, pod)| pod.clone()).collect();
+        let mut has_work = false;
+        for (index, pod) in pods.into_iter().enumerate() {
+            let node = pod["spec"]["nodeName"].as_str();
+            let is_terminating = pod["metadata"]["deletionTimestamp"].is_string();
+            let is_running = pod["status"]["phase"] == "Running";
+            if node.is_some_and(|node| !nodes.contains(&node)) || (is_running && !is_terminating) {
+                continue;
+            }
+            has_work = true;
+            if self.chance.below(odds) > 0 {
+                continue;
+            }
+            let path = format!("pods/default/{}", pod["metadata"]["name"].as_str().expect("a name"));
+            match node {
+                None => {
+                    let node = nodes[self.chance.below(nodes.len())];
+                    self.patch(&path, &json!({"spec": {"nodeName": node}}));
+                }
+                Some(_) if is_terminating => self.confirm_deletion(&path),
+                Some(_) => self.start(&path, &format!("10.0.{}.{}", self.revision % 250, index % 250)),
+            }
+        }
+        has_work
+    }
+
+    pub(crate) fn start(&mut self, path: &str, ip: &str) {
+        let at = self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        self.patch_status(
+            path,
+            &json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}]}}),
+        );
+    }
+
+    /// Runs controllers and nodes until both are at rest.
+    pub(crate) fn run(&mut self, nodes: &[&str], odds: usize, mut invariant: impl FnMut(&Cluster)) {
+        for _ in 0..2_000 {
+            self.settle_with(&mut invariant);
+            self.now += Duration::from_secs(1);
+            if !self.run_pods(nodes, odds) {
+                self.settle_with(&mut invariant);
+                if !self.run_pods(nodes, odds) {
+                    return;
+                }
+            }
+        }
+        panic!("pods never come to rest");
+    }
+}
