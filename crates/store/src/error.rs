@@ -1,0 +1,24 @@
+//! Why the store could not do what it was asked.
+
+use quorate_mvcc::CommandError;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The state machine refused the command; nothing changed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// No leader was found within the deadline; the command was not proposed, so it is safe to send again.
+    #[error("no leader: {0}")]
+    NoLeader(String),
+    /// The command may or may not have taken effect, or may yet: the leader was lost after it had been sent.
+    #[error("outcome unknown: {0}")]
+    OutcomeUnknown(String),
+    /// Queues are full; nothing was proposed.
+    #[error("the store is overloaded")]
+    Overloaded,
+    #[error("the store is shutting down")]
+    ShuttingDown,
+    /// This member can no longer serve (disk, corruption).
+    #[error("the store failed: {0}")]
+    Fatal(String),
+}

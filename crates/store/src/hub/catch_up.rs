@@ -1,0 +1,91 @@
+//! Reading on for a watcher that starts in the past or was too slow.
+
+use quorate_api::Revision;
+use quorate_mvcc::{CommandError, Event, EventPage, KeyRange, ReadError};
+
+use super::live::Watcher;
+use super::{Inner, progress_mark};
+use crate::watch::{WatchBatch, WatchError};
+
+/// Reads and hands on until the watcher has had everything that the live ones have, and joins it to them. Ends early
+/// when the watcher is gone, or with an error for it.
+pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
+    let mut published = hub.published.subscribe();
+    loop {
+        published.mark_unchanged();
+        watcher = match rejoin(hub, &range, watcher) {
+            Ok(()) => return,
+            Err(watcher) => watcher,
+        };
+        let (batch, error) = match next_page(hub, &range, watcher.after).await {
+            Ok(page) if page.revision <= watcher.after => {
+                // The source went back; it will get there again. The sender lives as long as the hub.
+                drop(published.changed().await);
+                continue;
+            }
+            Ok(page) => (WatchBatch { revision: page.revision, events: page.events.into() }, None),
+            Err(error) => (progress_mark(watcher.after), Some(error)),
+        };
+        watcher.after = batch.revision;
+        let message = match error {
+            Some(error) => {
+                // Whether it still listens makes no difference any more.
+                drop(watcher.sender.send(Err(error)).await);
+                return;
+            }
+            None if batch.events.is_empty() => continue,
+            None => Ok(batch),
+        };
+        if watcher.sender.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Joins the live watchers, if nothing is missing; the watcher is told so first.
+fn rejoin(hub: &Inner, range: &KeyRange, watcher: Watcher) -> Result<(), Watcher> {
+    let mut live = hub.live.lock();
+    if watcher.after >= live.delivered() {
+        // Without room it has enough to do anyway.
+        drop(watcher.sender.try_send(Ok(progress_mark(watcher.after))));
+    }
+    live.join(range, watcher)
+}
+
+async fn next_page(hub: &Inner, range: &KeyRange, after: Revision) -> Result<EventPage, WatchError> {
+    if let Some(page) = page_from_ring(hub, range, after) {
+        return Ok(page);
+    }
+    let (source, range, max_bytes) = (hub.source.clone(), range.clone(), hub.config.page_bytes);
+    let read = tokio::task::spawn_blocking(move || source.events_since(after, &range, max_bytes));
+    match read.await {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(ReadError::Refused(CommandError::Compacted { requested, compacted }))) => {
+            Err(WatchError::Compacted { requested, compacted })
+        }
+        Ok(Err(error)) => Err(WatchError::Fatal(error.to_string())),
+        Err(panicked) => Err(WatchError::Fatal(panicked.to_string())),
+    }
+}
+
+/// `None` when the ring does not reach back that far.
+fn page_from_ring(hub: &Inner, range: &KeyRange, after: Revision) -> Option<EventPage> {
+    let (batches, newest) = {
+        let ring = hub.ring.lock();
+        (ring.since(after)?, ring.end())
+    };
+    let mut page = EventPage { events: Vec::new(), revision: after.max(newest), newest };
+    let mut size_bytes = 0;
+    for batch in &batches {
+        if size_bytes >= hub.config.page_bytes {
+            page.revision = batch.after;
+            break;
+        }
+        let new = |event: &&Event| event.kv().mod_revision > after && range.contains(&event.kv().key);
+        for event in batch.events.iter().filter(new) {
+            size_bytes += event.size_bytes();
+            page.events.push(event.clone());
+        }
+    }
+    Some(page)
+}

@@ -1,0 +1,168 @@
+//! The watchers that have had everything so far, by what they watch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_api::Revision;
+use quorate_mvcc::{Event, KeyRange};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::progress_mark;
+use super::ring::Batch;
+use crate::watch::{WatchBatch, WatchError};
+
+/// One watcher.
+pub(super) struct Watcher {
+    /// It has had, or does not want, the events up to here; of a live one only if that is later than `delivered`.
+    pub(super) after: Revision,
+    pub(super) sender: mpsc::Sender<Result<WatchBatch, WatchError>>,
+}
+
+/// All live watchers.
+pub(super) struct Live {
+    delivered: Revision,
+    /// Those that watch one key, found by it.
+    keys: HashMap<Bytes, Vec<Watcher>>,
+    /// Those that watch anything else; each distinct range is matched once.
+    ranges: HashMap<KeyRange, Vec<Watcher>>,
+}
+
+type Lagging = Vec<(KeyRange, Watcher)>;
+
+impl Live {
+    pub(super) fn new(revision: Revision) -> Self {
+        Live { delivered: revision, keys: HashMap::new(), ranges: HashMap::new() }
+    }
+
+    /// Everything up to this revision was delivered to all in here.
+    pub(super) fn delivered(&self) -> Revision {
+        self.delivered
+    }
+
+    /// Takes a watcher that has had everything that was delivered here; gives one back that has not.
+    pub(super) fn join(&mut self, range: &KeyRange, watcher: Watcher) -> Result<(), Watcher> {
+        if watcher.after < self.delivered {
+            return Err(watcher);
+        }
+        match range.single() {
+            Some(key) => self.keys.entry(key.clone()).or_default().push(watcher),
+            None => self.ranges.entry(range.clone()).or_default().push(watcher),
+        }
+        Ok(())
+    }
+
+    /// Delivers what is new in the next batch. Returns those that had no room for it, who have had everything before it.
+    pub(super) fn deliver(&mut self, batch: &Batch) -> Lagging {
+        let mut lagging = Vec::new();
+        // After the source went back and did things again, the first batch may begin with what was delivered before.
+        let rest;
+        let batch = if batch.after < self.delivered {
+            rest = batch.rest(self.delivered);
+            &rest
+        } else {
+            batch
+        };
+        if !self.keys.is_empty() {
+            self.deliver_to_keys(batch, &mut lagging);
+        }
+        self.ranges.retain(|range, watchers| {
+            let matching = matching(range, &batch.events);
+            if !matching.is_empty() {
+                offer(watchers, batch, &matching, |watcher| lagging.push((range.clone(), watcher)));
+            }
+            !watchers.is_empty()
+        });
+        self.delivered = batch.revision;
+        lagging
+    }
+
+    fn deliver_to_keys(&mut self, batch: &Batch, lagging: &mut Lagging) {
+        let mut watched: HashMap<&Bytes, Vec<Event>> = HashMap::new();
+        for event in batch.events.iter() {
+            if self.keys.contains_key(&event.kv().key) {
+                watched.entry(&event.kv().key).or_default().push(event.clone());
+            }
+        }
+        for (key, events) in watched {
+            if let Some(watchers) = self.keys.get_mut(key) {
+                offer(watchers, batch, &events.into(), |watcher| lagging.push((KeyRange::key(key.clone()), watcher)));
+                if watchers.is_empty() {
+                    self.keys.remove(key);
+                }
+            }
+        }
+    }
+
+    /// Hands out all watchers, who have had everything up to [`Live::delivered`], and goes on at `revision`.
+    pub(super) fn give_up(&mut self, revision: Revision) -> Lagging {
+        let delivered = std::mem::replace(&mut self.delivered, revision);
+        let keys = self.keys.drain().map(|(key, watchers)| (KeyRange::key(key), watchers));
+        let all = keys.chain(self.ranges.drain());
+        all.flat_map(|(range, watchers)| watchers.into_iter().map(move |watcher| (range.clone(), watcher)))
+            .map(|(range, watcher)| (range, Watcher { after: watcher.after.max(delivered), ..watcher }))
+            .collect()
+    }
+
+    /// Tells everyone who has room how far they have come, and forgets those who have left.
+    pub(super) fn mark_progress(&mut self) {
+        let mark = progress_mark(self.delivered);
+        let mark_all = |watchers: &mut Vec<Watcher>| {
+            watchers.retain(|watcher| {
+                if watcher.after > mark.revision {
+                    return !watcher.sender.is_closed();
+                }
+                !matches!(watcher.sender.try_send(Ok(mark.clone())), Err(TrySendError::Closed(_)))
+            });
+            !watchers.is_empty()
+        };
+        self.keys.retain(|_, watchers| mark_all(watchers));
+        self.ranges.retain(|_, watchers| mark_all(watchers));
+    }
+
+    /// Tells everyone that this was it.
+    pub(super) fn end(&mut self) {
+        for watcher in self.keys.drain().flat_map(|(_, watchers)| watchers) {
+            drop(watcher.sender.try_send(Err(WatchError::ShuttingDown)));
+        }
+        for watcher in self.ranges.drain().flat_map(|(_, watchers)| watchers) {
+            drop(watcher.sender.try_send(Err(WatchError::ShuttingDown)));
+        }
+    }
+}
+
+/// The events of a range: all of them shared as they are, or a list of some.
+fn matching(range: &KeyRange, events: &Arc<[Event]>) -> Arc<[Event]> {
+    let is_match = |event: &&Event| range.contains(&event.kv().key);
+    let count = events.iter().filter(is_match).count();
+    if count == events.len() { events.clone() } else { events.iter().filter(is_match).cloned().collect() }
+}
+
+/// Sends events to those who want them; who has no room is handed to `lag` and forgotten, who is gone is forgotten.
+fn offer(watchers: &mut Vec<Watcher>, batch: &Batch, events: &Arc<[Event]>, mut lag: impl FnMut(Watcher)) {
+    let mut place = 0;
+    while let Some(watcher) = watchers.get(place) {
+        let wanted = after(watcher.after, batch, events);
+        if wanted.is_empty() {
+            place += 1;
+            continue;
+        }
+        match watcher.sender.try_send(Ok(WatchBatch { revision: batch.revision, events: wanted })) {
+            Ok(()) => place += 1,
+            Err(TrySendError::Closed(_)) => drop(watchers.swap_remove(place)),
+            Err(TrySendError::Full(_)) => {
+                let watcher = watchers.swap_remove(place);
+                lag(Watcher { after: watcher.after.max(batch.after), ..watcher });
+            }
+        }
+    }
+}
+
+/// Those of a batch's events that come after a revision.
+fn after(after: Revision, batch: &Batch, events: &Arc<[Event]>) -> Arc<[Event]> {
+    if after <= batch.after {
+        return events.clone();
+    }
+    events.iter().filter(|event| event.kv().mod_revision > after).cloned().collect()
+}

@@ -1,0 +1,220 @@
+//! The watch hub: carries applied events to watchers, and never lets one of them hold the writer or another back.
+//!
+//! The writer puts each batch into a [`ring::Ring`] of shared bytes and goes on. One task takes batches from there,
+//! matches them against each distinct range once, and hands the result to every watcher of it without waiting. A watcher
+//! whose channel is full leaves the live ones: a task of its own reads on for it, from the ring or from the events table,
+//! at the pace at which it takes them, and joins the live ones again by revision. A revision is never split.
+
+mod catch_up;
+mod live;
+mod ring;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_api::Revision;
+use quorate_mvcc::{Backend, Event, EventPage, KeyRange, ReadError, State};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::live::{Live, Watcher};
+use self::ring::Ring;
+use crate::watch::{Watch, WatchBatch, WatchError};
+
+/// Where events are read from that are not in the ring any more.
+pub trait WatchSource: Send + Sync + 'static {
+    /// The newest revision whose events can be read.
+    fn revision(&self) -> Revision;
+    fn compacted(&self) -> Revision;
+    /// See [`State::events_since`].
+    ///
+    /// # Errors
+    /// `Refused(Compacted)` when some of them are gone.
+    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError>;
+}
+
+impl<B: Backend> WatchSource for State<B> {
+    fn revision(&self) -> Revision {
+        State::revision(self)
+    }
+
+    fn compacted(&self) -> Revision {
+        State::compacted(self)
+    }
+
+    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
+        State::events_since(self, after, range, max_bytes)
+    }
+}
+
+/// The hub's limits.
+#[derive(Clone, Debug)]
+pub struct HubConfig {
+    /// Recent events kept in memory for all watchers together.
+    pub ring_bytes: usize,
+    /// Batches that may wait for one watcher before it counts as lagging.
+    pub channel_batches: usize,
+    /// Events handed at once to a watcher that catches up, give or take a revision.
+    pub page_bytes: usize,
+    /// How often a watcher without events is told how far it has come.
+    pub progress_interval: Duration,
+}
+
+impl Default for HubConfig {
+    fn default() -> Self {
+        HubConfig {
+            ring_bytes: 16 << 20,
+            channel_batches: 64,
+            page_bytes: 1 << 20,
+            progress_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The hub; clones are the same hub.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    source: Arc<dyn WatchSource>,
+    config: HubConfig,
+    ring: Mutex<Ring>,
+    /// Taken before `ring`, never the other way round.
+    live: Mutex<Live>,
+    /// The end of the ring.
+    published: watch::Sender<Revision>,
+    /// Those that catch up.
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Hub {
+    /// A hub that stands where its source does. It delivers once [`Hub::run`] runs.
+    #[must_use]
+    pub fn new(source: Arc<dyn WatchSource>, config: HubConfig) -> Self {
+        let revision = source.revision();
+        Hub {
+            inner: Arc::new(Inner {
+                ring: Mutex::new(Ring::new(revision, config.ring_bytes)),
+                live: Mutex::new(Live::new(revision)),
+                source,
+                config,
+                published: watch::Sender::new(revision),
+                tasks: TaskTracker::new(),
+                stopping: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Takes the events of a batch that the source has published and that brought it to `revision`. Called by the one
+    /// writer, in order; waits for nothing.
+    pub fn publish(&self, revision: Revision, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        self.inner.ring.lock().push(revision, events);
+        self.inner.published.send_replace(revision);
+    }
+
+    /// The source has jumped: forward, because a snapshot was installed, and everyone reads on from the source; or back,
+    /// because it was opened anew from an older state, and what it does again is not delivered again.
+    pub fn reset(&self) {
+        let revision = self.inner.source.revision();
+        self.inner.ring.lock().restart(revision);
+        self.inner.published.send_replace(revision);
+    }
+
+    /// Watches a range for everything after `after`; [`Revision::ZERO`] means after the newest published. `after` may
+    /// lie in the future. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// `Compacted` when `after` is older than what is kept, `ShuttingDown` after the end of [`Hub::run`].
+    pub fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
+        if self.inner.stopping.is_cancelled() {
+            return Err(WatchError::ShuttingDown);
+        }
+        let compacted = self.inner.source.compacted();
+        let mut live = self.inner.live.lock();
+        let after = if after.is_zero() { self.inner.source.revision().max(live.delivered()) } else { after };
+        if after < compacted && after.next() < compacted {
+            return Err(WatchError::Compacted { requested: after, compacted });
+        }
+        let (sender, receiver) = mpsc::channel(self.inner.config.channel_batches);
+        let joined = live.join(&range, Watcher { after, sender });
+        // It may have ended meanwhile; then there is nobody left to say so.
+        if self.inner.stopping.is_cancelled() {
+            return Err(WatchError::ShuttingDown);
+        }
+        drop(live);
+        if let Err(watcher) = joined {
+            self.inner.clone().spawn_catch_up(range, watcher);
+        }
+        Ok(Watch::new(receiver))
+    }
+
+    /// Delivers until the token fires; then every watcher is told so.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut progress = tokio::time::interval(self.inner.config.progress_interval);
+        let mut published = self.inner.published.subscribe();
+        published.mark_changed();
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                // The sender lives as long as `self`.
+                Ok(()) = published.changed() => self.inner.deliver(),
+                _ = progress.tick() => self.inner.live.lock().mark_progress(),
+            }
+        }
+        self.inner.stopping.cancel();
+        self.inner.live.lock().end();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    /// Hands what is new in the ring to the live watchers.
+    fn deliver(self: &Arc<Self>) {
+        let mut live = self.live.lock();
+        let (batches, end) = {
+            let ring = self.ring.lock();
+            (ring.since(live.delivered()), ring.end())
+        };
+        let lagging = match batches {
+            Some(batches) => batches.iter().flat_map(|batch| live.deliver(batch)).collect(),
+            // The ring has moved on past us: everyone reads the tables.
+            None => live.give_up(end),
+        };
+        drop(live);
+        for (range, watcher) in lagging {
+            self.clone().spawn_catch_up(range, watcher);
+        }
+    }
+
+    fn spawn_catch_up(self: Arc<Self>, range: KeyRange, watcher: Watcher) {
+        let tasks = self.tasks.clone();
+        tasks.spawn(async move {
+            let stopping = self.stopping.clone();
+            let sender = watcher.sender.clone();
+            tokio::select! {
+                () = stopping.cancelled() => {
+                    // It may be full, or gone; then its end says as much.
+                    drop(sender.try_send(Err(WatchError::ShuttingDown)));
+                }
+                () = catch_up::run(&self, range, watcher) => {}
+            }
+        });
+    }
+}
+
+/// The mark that everything up to a revision was delivered.
+fn progress_mark(revision: Revision) -> WatchBatch {
+    WatchBatch { revision, events: Arc::new([]) }
+}

@@ -1,0 +1,65 @@
+//! Who is in the quorum and how each member does.
+
+use quorate_api::Revision;
+use serde::{Deserialize, Serialize};
+
+/// A member's number: chosen at random when it first joins, never used again after it was removed or wiped.
+pub type MemberId = u64;
+
+/// One master, as all others know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    pub id: MemberId,
+    pub name: String,
+    /// `host:port` of the peer transport.
+    pub peer: String,
+    /// `https://host:port` of the REST API.
+    pub api: String,
+}
+
+/// What this member knows of the leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    pub term: u64,
+    pub leader: Option<Member>,
+    /// This member leads *and* has applied its own first entry: it may schedule and reconcile.
+    pub is_active_leader: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberRole {
+    Leader,
+    Follower,
+    Candidate,
+    Learner,
+    /// It did not answer.
+    Unreachable,
+}
+
+/// A member's own view of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    #[serde(flatten)]
+    pub member: Member,
+    pub role: MemberRole,
+    pub term: u64,
+    pub last_log_index: u64,
+    pub applied_index: u64,
+    /// Log entries behind the leader.
+    pub lag: u64,
+    pub revision: Revision,
+    pub database_size_bytes: u64,
+}
+
+/// The quorum as `qctl quorum` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuorumStatus {
+    /// The leader's name, when there is one.
+    pub leader: Option<String>,
+    pub term: u64,
+    pub members: Vec<MemberStatus>,
+}

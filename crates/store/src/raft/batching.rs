@@ -1,0 +1,229 @@
+//! Work that waits is taken together.
+//!
+//! A [`Batcher`] gathers commands while those before them are under way, so batches grow with the load and a lone
+//! command never waits. A [`Rounds`] answers everyone who asked before a round began with that round's result.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::network::messages::Proposed;
+
+/// Limits of a [`Batcher`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Commands that may wait.
+    pub queue: usize,
+    pub batch_commands: usize,
+    pub batch_bytes: usize,
+    /// Batches under way.
+    pub in_flight: usize,
+}
+
+struct Waiting {
+    command: Bytes,
+    outcome: oneshot::Sender<Proposed>,
+}
+
+/// Where commands are handed in.
+#[derive(Clone)]
+pub struct BatchQueue {
+    waiting: mpsc::Sender<Waiting>,
+}
+
+impl BatchQueue {
+    /// Hands a command in; `None` when the queue is full or closed, and then nothing will come of it.
+    #[must_use]
+    pub fn submit(&self, command: Bytes) -> Option<oneshot::Receiver<Proposed>> {
+        let (outcome, receiver) = oneshot::channel();
+        self.waiting.try_send(Waiting { command, outcome }).ok()?;
+        Some(receiver)
+    }
+}
+
+/// Sends batches on.
+pub struct Batcher {
+    limits: Limits,
+    waiting: mpsc::Receiver<Waiting>,
+    tasks: TaskTracker,
+}
+
+impl Batcher {
+    #[must_use]
+    pub fn new(limits: Limits, tasks: TaskTracker) -> (BatchQueue, Self) {
+        let (sender, waiting) = mpsc::channel(limits.queue);
+        (BatchQueue { waiting: sender }, Batcher { limits, waiting, tasks })
+    }
+
+    /// Runs until `shutdown`; `send` answers with one outcome for each command.
+    pub async fn run<F, Fut>(mut self, send: F, shutdown: CancellationToken)
+    where
+        F: Fn(Vec<Bytes>) -> Fut,
+        Fut: Future<Output = Vec<Proposed>> + Send + 'static,
+    {
+        let slots = Arc::new(Semaphore::new(self.limits.in_flight));
+        loop {
+            let first = tokio::select! {
+                () = shutdown.cancelled() => return,
+                first = self.waiting.recv() => first,
+            };
+            let Some(first) = first else { return };
+            let slot = tokio::select! {
+                () = shutdown.cancelled() => return,
+                slot = slots.clone().acquire_owned() => slot,
+            };
+            let Ok(slot) = slot else { return };
+            let (commands, outcomes) = self.gather(first);
+            if commands.is_empty() {
+                continue;
+            }
+            let sending = send(commands);
+            self.tasks.spawn(async move {
+                let results = sending.await;
+                drop(slot);
+                for (outcome, result) in outcomes.into_iter().zip(results) {
+                    // Who asked may have given up.
+                    drop(outcome.send(result));
+                }
+            });
+        }
+    }
+
+    fn gather(&mut self, first: Waiting) -> (Vec<Bytes>, Vec<oneshot::Sender<Proposed>>) {
+        let (mut commands, mut outcomes, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(Waiting { command, outcome }) = next {
+            if !outcome.is_closed() {
+                bytes += command.len();
+                commands.push(command);
+                outcomes.push(outcome);
+            }
+            let is_full = commands.len() >= self.limits.batch_commands || bytes >= self.limits.batch_bytes;
+            next = if is_full { None } else { self.waiting.try_recv().ok() };
+        }
+        (commands, outcomes)
+    }
+}
+
+/// Where to wait for a round.
+#[derive(Clone)]
+pub struct RoundQueue<T> {
+    waiting: mpsc::Sender<oneshot::Sender<T>>,
+}
+
+impl<T> RoundQueue<T> {
+    /// The result of a round that began after this call; `None` when there are no more rounds.
+    pub async fn next(&self) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.send(sender).await.ok()?;
+        receiver.await.ok()
+    }
+}
+
+/// Runs one round at a time.
+pub struct Rounds<T> {
+    waiting: mpsc::Receiver<oneshot::Sender<T>>,
+}
+
+impl<T: Clone> Rounds<T> {
+    #[must_use]
+    pub fn new(queue: usize) -> (RoundQueue<T>, Self) {
+        let (sender, waiting) = mpsc::channel(queue);
+        (RoundQueue { waiting: sender }, Rounds { waiting })
+    }
+
+    /// Runs until `shutdown`.
+    pub async fn run<F, Fut>(mut self, round: F, shutdown: CancellationToken)
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = T>,
+    {
+        const MAX_WAITERS: usize = 65_536;
+        let mut waiters = Vec::new();
+        loop {
+            let some = tokio::select! {
+                () = shutdown.cancelled() => return,
+                some = self.waiting.recv_many(&mut waiters, MAX_WAITERS) => some,
+            };
+            if some == 0 {
+                return;
+            }
+            let result = tokio::select! {
+                () = shutdown.cancelled() => return,
+                result = round() => result,
+            };
+            for waiter in waiters.drain(..) {
+                drop(waiter.send(result.clone()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_for_a_slot_goes_together() {
+        let tasks = TaskTracker::new();
+        let limits = Limits { queue: 100, batch_commands: 10, batch_bytes: 1 << 20, in_flight: 1 };
+        let (queue, batcher) = Batcher::new(limits, tasks.clone());
+        let (sizes, mut seen) = mpsc::unbounded_channel();
+        let gate = Arc::new(Semaphore::new(0));
+        let outcomes: Vec<_> =
+            (0..25).map(|_| queue.submit(Bytes::from_static(b"x")).expect("there is room")).collect();
+        let open = gate.clone();
+        let shutdown = CancellationToken::new();
+        tasks.spawn(batcher.run(
+            move |commands| {
+                sizes.send(commands.len()).expect("the test listens");
+                let gate = gate.clone();
+                async move {
+                    gate.acquire().await.expect("open").forget();
+                    vec![Proposed::Overloaded; commands.len()]
+                }
+            },
+            shutdown.clone(),
+        ));
+        let mut batches = Vec::new();
+        while batches.iter().sum::<usize>() < 25 {
+            batches.push(seen.recv().await.expect("a batch"));
+            open.add_permits(1);
+        }
+        assert_eq!(batches, [10, 10, 5]);
+        for outcome in outcomes {
+            assert!(matches!(outcome.await, Ok(Proposed::Overloaded)));
+        }
+        shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn waiters_share_a_round_that_began_after_them() {
+        let (queue, rounds) = Rounds::new(100);
+        let shutdown = CancellationToken::new();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = count.clone();
+        let tasks = TaskTracker::new();
+        let waiters = futures::future::join_all((0..50).map(|_| queue.next()));
+        tasks.spawn(rounds.run(
+            move || {
+                let counter = counter.clone();
+                async move {
+                    tokio::task::yield_now().await;
+                    counter.fetch_add(1, Ordering::Relaxed)
+                }
+            },
+            shutdown.clone(),
+        ));
+        let results = waiters.await;
+        assert!(results.iter().all(Option::is_some));
+        assert!(count.load(Ordering::Relaxed) <= 3, "{} rounds", count.load(Ordering::Relaxed));
+        shutdown.cancel();
+    }
+}

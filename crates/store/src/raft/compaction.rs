@@ -1,0 +1,134 @@
+//! Forgets old revisions, continuously.
+//!
+//! The leader remembers which revision stood when, and proposes to forget what is older than the retention. A new
+//! leader starts to remember anew, so a revision is kept longer after a failover, never shorter. Each member then
+//! deletes for itself, in small parts.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_api::Revision;
+use quorate_mvcc::Command;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::node::Node;
+use super::proposals;
+use super::state::RocksBackend;
+
+const SAMPLES: u32 = 20;
+const SAMPLE_EVERY_MIN: Duration = Duration::from_millis(200);
+const SAMPLE_EVERY_MAX: Duration = Duration::from_secs(30);
+
+/// Changes deleted in one part, and the pause between two.
+const CHANGES_PER_PART: usize = 1000;
+const PAUSE: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Revisions and when they stood.
+#[derive(Debug, Default)]
+struct Samples {
+    samples: VecDeque<(Instant, Revision)>,
+}
+
+impl Samples {
+    fn add(&mut self, now: Instant, revision: Revision) {
+        if self.samples.back().is_none_or(|(_, last)| *last < revision) {
+            self.samples.push_back((now, revision));
+        }
+    }
+
+    /// The newest revision that was superseded more than `retention` ago; samples up to it are dropped.
+    fn take_older_than(&mut self, now: Instant, retention: Duration) -> Option<Revision> {
+        let mut old = None;
+        // What stood at a sample was readable until the next one: only then does its age count.
+        while self.samples.len() > 1 && self.samples[1].0 + retention <= now {
+            old = self.samples.pop_front();
+        }
+        old.map(|(_, revision)| revision)
+    }
+}
+
+/// Proposes compactions while this member leads.
+pub async fn run_leader(node: Arc<Node>, shutdown: CancellationToken) {
+    let every = (node.settings.retention / SAMPLES).clamp(SAMPLE_EVERY_MIN, SAMPLE_EVERY_MAX);
+    let mut samples = Samples::default();
+    let mut tick = tokio::time::interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if !node.leadership.borrow().is_active_leader {
+            samples = Samples::default();
+            continue;
+        }
+        let now = Instant::now();
+        samples.add(now, node.revision());
+        let Some(revision) = samples.take_older_than(now, node.settings.retention) else { continue };
+        let compacting = shutdown.run_until_cancelled(async {
+            let command = Command::Compact { revision };
+            match proposals::propose(&node, &command).await.map(|reply| reply.outcome) {
+                Ok(Ok(_)) => tracing::debug!(%revision, "compacted"),
+                // Somebody else compacted further.
+                Ok(Err(refused)) => tracing::debug!(%revision, %refused, "not compacted"),
+                Err(error) => tracing::info!(%revision, %error, "not compacted; tried again later"),
+            }
+        });
+        if compacting.await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Deletes what was compacted, on every member.
+pub async fn run_deletion(node: Arc<Node>, shutdown: CancellationToken) {
+    loop {
+        let has_more = match node.instance() {
+            Ok(instance) => delete_part(instance.state.current()).await,
+            Err(_) => false,
+        };
+        let pause = if has_more { PAUSE } else { LOOK_EVERY };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn delete_part(state: Arc<quorate_mvcc::State<RocksBackend>>) -> bool {
+    match tokio::task::spawn_blocking(move || state.compact_some(CHANGES_PER_PART)).await {
+        Ok(Ok(has_more)) => has_more,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "compacted revisions cannot be deleted; tried again");
+            false
+        }
+        Err(error) => {
+            tracing::error!(%error, "the deletion of compacted revisions failed");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_younger_than_the_retention_goes() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let retention = Duration::from_secs(60);
+        let mut samples = Samples::default();
+        for second in 0..=100 {
+            samples.add(at(second), Revision(10 + second));
+            let old = samples.take_older_than(at(second), retention);
+            // At second s, revision 10 + t was the newest until t + 1.
+            let expected = second.checked_sub(61).map(|t| Revision(10 + t));
+            assert_eq!(old, expected, "at {second}");
+        }
+        assert_eq!(samples.take_older_than(at(100), retention), None, "and only once");
+    }
+}

@@ -1,0 +1,149 @@
+//! What a member is told at start.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::StoreError;
+use crate::membership::Member;
+
+/// The sizes of quorum that make sense: an even one tolerates no more failures than the odd one below it.
+const QUORUM_SIZES: [usize; 4] = [1, 3, 5, 7];
+
+/// A PEM document, or where to read it.
+#[derive(Clone, Debug)]
+pub enum Pem {
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
+
+/// Certificates of the peer transport. Both ends present one, and accept only what `ca` has signed.
+#[derive(Clone, Debug)]
+pub struct PeerTls {
+    pub ca: Pem,
+    pub cert: Pem,
+    pub key: Pem,
+}
+
+/// Where peers reach this member.
+#[derive(Debug)]
+pub enum PeerListen {
+    Address(SocketAddr),
+    /// Already bound, so that a port picked free cannot be taken in between.
+    Bound(TcpListener),
+}
+
+/// Times of the Raft protocol.
+///
+/// A follower that hears nothing elects after `election_max` (the lease that it grants its leader) and a random time
+/// between `election_min` and `election_max`. A leader whose process dies is noticed at once by its closed
+/// connections, so these may be generous: they decide how long a *silent* leader keeps the quorum waiting, and how
+/// much starvation of the processor a healthy one survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    pub heartbeat: Duration,
+    pub election_min: Duration,
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(350),
+            election_max: Duration::from_millis(600),
+        }
+    }
+}
+
+/// How much of the log is kept for followers that are behind; who is behind further gets a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRetention {
+    /// What a purge leaves.
+    pub keep_bytes: u64,
+    /// What may grow beyond it before the next purge.
+    pub slack_bytes: u64,
+}
+
+impl Default for LogRetention {
+    fn default() -> Self {
+        LogRetention { keep_bytes: 256 << 20, slack_bytes: 128 << 20 }
+    }
+}
+
+/// Everything that [`super::start`] needs.
+#[derive(Debug)]
+pub struct RaftConfig {
+    /// This member; one of `members`.
+    pub member: Member,
+    /// The voters that form the quorum, the same list on each of them: 1, 3, 5 or 7.
+    pub members: Vec<Member>,
+    /// Its own directory, made if missing.
+    pub data_dir: PathBuf,
+    pub peer_listen: PeerListen,
+    pub tls: PeerTls,
+    /// How long old revisions stay readable and watchable.
+    pub retention: Duration,
+    pub timing: Timing,
+    pub log_retention: LogRetention,
+    /// How long a proposal or a linearizable read looks for a leader before it gives up.
+    pub request_timeout: Duration,
+}
+
+impl RaftConfig {
+    /// The defaults for everything that has one.
+    #[must_use]
+    pub fn new(
+        member: Member,
+        members: Vec<Member>,
+        data_dir: impl Into<PathBuf>,
+        peer_listen: PeerListen,
+        tls: PeerTls,
+    ) -> Self {
+        RaftConfig {
+            member,
+            members,
+            data_dir: data_dir.into(),
+            peer_listen,
+            tls,
+            retention: Duration::from_secs(600),
+            timing: Timing::default(),
+            log_retention: LogRetention::default(),
+            request_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// Refuses what cannot work, with the reason.
+    pub(super) fn validate(&self) -> Result<(), StoreError> {
+        let refuse = |reason: String| Err(StoreError::Fatal(reason));
+        let size = self.members.len();
+        if !QUORUM_SIZES.contains(&size) {
+            let why = match size {
+                0 => "a quorum needs at least one".to_owned(),
+                _ if size.is_multiple_of(2) && size < 8 => format!(
+                    "an even quorum survives no more failures than one of {}, and a split into halves stops it",
+                    size - 1
+                ),
+                _ => "every further member makes each write slower; past seven that outweighs what it adds".to_owned(),
+            };
+            return refuse(format!("{size} masters are not supported, use 1, 3, 5 or 7: {why}"));
+        }
+        for (i, member) in self.members.iter().enumerate() {
+            if member.id == 0 || member.name.is_empty() {
+                return refuse(format!("master {} has no id or no name", i + 1));
+            }
+            for other in &self.members[i + 1..] {
+                if member.id == other.id || member.name == other.name || (member.peer == other.peer) {
+                    return refuse(format!(
+                        "masters {} and {} share their id, name or peer address",
+                        member.name, other.name
+                    ));
+                }
+            }
+        }
+        if !self.members.iter().any(|m| m.id == self.member.id && m.name == self.member.name) {
+            return refuse(format!("{} (id {}) is not in the list of masters", self.member.name, self.member.id));
+        }
+        Ok(())
+    }
+}

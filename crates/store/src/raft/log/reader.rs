@@ -1,0 +1,71 @@
+//! Reading the log, from memory where it is recent.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+
+use openraft::{OptionalSend, RaftLogReader};
+use parking_lot::RwLock;
+
+use super::disk::LogDisk;
+use super::view::LogView;
+use crate::raft::types::{Entry, TypeConfig, Vote};
+
+/// One message to a follower holds about this much at most.
+const MAX_READ_BYTES: usize = 2 << 20;
+
+/// Reads entries and the vote; any number of them may exist.
+#[derive(Clone)]
+pub struct LogReader {
+    pub(super) view: Arc<RwLock<LogView>>,
+    pub(super) disk: Arc<LogDisk>,
+}
+
+impl LogReader {
+    fn read(&self, range: Range<u64>, limit_bytes: usize) -> io::Result<Vec<Entry>> {
+        let lookup = self.view.read().lookup(range, limit_bytes);
+        if lookup.on_disk.is_empty() {
+            return Ok(lookup.in_memory);
+        }
+        let mut entries = self.disk.entries(lookup.on_disk.clone(), limit_bytes)?;
+        let complete = entries.last().is_some_and(|entry| entry.log_id.index + 1 == lookup.on_disk.end);
+        if complete && limit_bytes == usize::MAX {
+            entries.extend(lookup.in_memory);
+        } else if !complete && limit_bytes == usize::MAX && !entries.is_empty() {
+            let problem = format!("the log ends before {} on disk", lookup.on_disk.end);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        } else if entries.is_empty() {
+            // Purged between the look at the view and the read.
+            entries = lookup.in_memory;
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogReader {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let start = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => index.saturating_add(1),
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(start..end, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.view.read().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start..end, MAX_READ_BYTES)
+    }
+}

@@ -1,0 +1,154 @@
+//! [`LogStore`], which openraft writes its log through.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::OptionalSend;
+use openraft::entry::EntryPayload;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use parking_lot::RwLock;
+use rocksdb::Cache;
+use tokio::sync::{mpsc, oneshot};
+
+use super::disk::LogDisk;
+use super::reader::LogReader;
+use super::view::LogView;
+use super::writer::{self, Task};
+use crate::raft::closing::CloseSignal;
+use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
+
+/// Writes that may wait for the disk before openraft is made to wait.
+const QUEUE: usize = 4096;
+
+/// What an entry takes beside its commands.
+const ENTRY_OVERHEAD_BYTES: usize = 32;
+
+#[derive(Clone, Copy, Debug)]
+pub struct LogOptions {
+    /// Recent entries kept decoded for replication and apply.
+    pub cache_bytes: usize,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        LogOptions { cache_bytes: 8 << 20 }
+    }
+}
+
+/// The log. Clones are handles to the same one; when the last is gone its thread ends and the database closes.
+#[derive(Clone)]
+pub struct LogStore {
+    reader: LogReader,
+    tasks: mpsc::Sender<Task>,
+}
+
+impl LogStore {
+    /// Opens the log in `path`.
+    ///
+    /// # Errors
+    /// When the disk cannot be read, or holds a log that is damaged elsewhere than at its torn end.
+    pub fn open(path: &Path, cache: &Cache, options: LogOptions, closed: CloseSignal) -> io::Result<Self> {
+        let disk = Arc::new(LogDisk::open(path, cache, closed)?);
+        let view = Arc::new(RwLock::new(LogView::recovered(disk.recover()?, options.cache_bytes)));
+        let (tasks, queue) = mpsc::channel(QUEUE);
+        let reader = LogReader { view, disk };
+        let LogReader { view, disk } = reader.clone();
+        std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer::run(&disk, &view, queue))?;
+        Ok(LogStore { reader, tasks })
+    }
+
+    /// Bytes that the log holds.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.reader.view.read().size_bytes()
+    }
+
+    /// The last index that can be purged while at least `keep_bytes` of log stay.
+    #[must_use]
+    pub fn purge_point(&self, keep_bytes: u64) -> Option<u64> {
+        self.reader.view.read().purge_point(keep_bytes)
+    }
+
+    async fn submit(&self, task: Task) -> io::Result<()> {
+        self.tasks.send(task).await.map_err(|_| io::Error::other("the log's writer has ended"))
+    }
+
+    async fn submit_and_wait(&self, task: Task, done: oneshot::Receiver<()>) -> io::Result<()> {
+        self.submit(task).await?;
+        done.await.map_err(|_| io::Error::other("the log's writer has ended"))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogReader;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let view = self.reader.view.read();
+        Ok(LogState { last_purged_log_id: view.purged, last_log_id: view.last })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader {
+        self.reader.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (done, wait) = oneshot::channel();
+        self.submit_and_wait(Task::Vote { vote: *vote, done }, wait).await?;
+        self.reader.view.write().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.reader.view.write().committed = committed;
+        self.submit(Task::Committed).await
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.reader.view.read().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, done: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut appended = Vec::new();
+        let mut bytes = 0;
+        {
+            let mut view = self.reader.view.write();
+            for entry in entries {
+                let size = size_of_entry(&entry);
+                bytes += size;
+                view.append(entry.clone(), size);
+                appended.push(entry);
+            }
+        }
+        self.submit(Task::Append { entries: appended, bytes, done }).await
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        {
+            let mut view = self.reader.view.write();
+            if view.last <= last {
+                return Ok(());
+            }
+            view.truncate_after(last);
+        }
+        self.submit(Task::TruncateFrom(last.map_or(0, |id| id.index + 1))).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.reader.view.write().purge(upto);
+        let (done, wait) = oneshot::channel();
+        self.submit_and_wait(Task::Purge { upto, done }, wait).await
+    }
+}
+
+fn size_of_entry(entry: &Entry) -> usize {
+    ENTRY_OVERHEAD_BYTES
+        + match &entry.payload {
+            EntryPayload::Normal(batch) => batch.size_bytes(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        }
+}

@@ -1,0 +1,154 @@
+//! A member of the quorum: openraft over RocksDB, and the transport between members.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`], [`identity`] | what a member is told, and who its directory belongs to |
+//! | [`types`], [`codec`] | openraft's type parameters, and how things are encoded |
+//! | [`log`] | the Raft log |
+//! | [`state`], [`state_machine`], [`snapshot`] | the applied state and its copies |
+//! | [`network`] | the transport |
+//! | [`node`], [`supervisor`] | the running member, and the Raft instance in it that may be started again |
+//! | [`proposals`], [`reads`], [`batching`] | the ways in: commands and linearizable reads |
+//! | [`watching`] | the watch hub over a state that may be replaced |
+//! | [`leadership`], [`failover`] | who leads, and what to do when the leader dies |
+//! | [`leases`], [`compaction`], [`upkeep`] | what a member does by itself |
+//! | [`engine`] | all of it as an [`Engine`](crate::handle::Engine) |
+//!
+//! What a command means is not known here; that is `quorate-mvcc`.
+
+pub mod batching;
+mod closing;
+pub mod codec;
+mod compaction;
+pub mod config;
+mod engine;
+mod failover;
+mod identity;
+mod leadership;
+mod leases;
+mod log;
+mod network;
+mod node;
+mod proposals;
+mod reads;
+mod snapshot;
+mod state;
+mod state_machine;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod types;
+mod upkeep;
+mod watching;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use config::{LogRetention, PeerListen, PeerTls, Pem, RaftConfig, Timing};
+
+use self::batching::{Batcher, Rounds};
+use self::engine::RaftEngine;
+use self::network::client::Peers;
+use self::network::server::PeerServer;
+use self::network::tls::PeerTlsContext;
+use self::node::{Node, Queues, Settings};
+use self::supervisor::Supervisor;
+use self::watching::Watching;
+use crate::error::StoreError;
+use crate::handle::Store;
+use crate::hub::HubConfig;
+
+/// Starts this member. It returns when its databases are open and its peers can reach it; a leader may not be known
+/// yet. On the first start the members form the quorum by themselves.
+///
+/// # Errors
+/// When the configuration cannot work, the directory belongs to someone else, or what is in it is damaged.
+pub async fn start(config: RaftConfig) -> Result<Store, StoreError> {
+    let node = start_node(config).await?;
+    Ok(Store::new(Arc::new(RaftEngine::new(node))))
+}
+
+async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
+    config.validate()?;
+    identity::claim(&config.data_dir, &config.member, &config.members)?;
+    let tls = PeerTlsContext::load(&config.tls)?;
+    let listener = bind(config.peer_listen).await?;
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let cluster = identity::cluster_id(&config.members);
+
+    let others = config.members.iter().filter(|member| member.id != config.member.id).cloned();
+    // Connections and listener outlive the hand-over of leadership, so they have a token of their own.
+    let transport = CancellationToken::new();
+    let peers = Peers::connect(others, cluster, &tls, &tasks, &transport)?;
+    let (lead, lead_batcher) = Batcher::new(proposals::LEAD_LIMITS, tasks.clone());
+    let (forward, forward_batcher) = Batcher::new(proposals::FORWARD_LIMITS, tasks.clone());
+    let (read_index, read_index_rounds) = Rounds::new(reads::QUEUE);
+    let (barrier, barrier_rounds) = Rounds::new(reads::QUEUE);
+    let settings = Settings {
+        member: config.member,
+        members: config.members,
+        cluster,
+        data_dir: config.data_dir,
+        retention: config.retention,
+        timing: config.timing,
+        log_retention: config.log_retention,
+        request_timeout: config.request_timeout,
+    };
+    let node = Arc::new(Node::new(
+        settings,
+        peers,
+        Queues { lead, forward, read_index, barrier },
+        Arc::new(Watching::new(HubConfig::default())),
+        tasks.clone(),
+        shutdown.clone(),
+    ));
+
+    let (opened, open) = oneshot::channel();
+    let supervisor = Supervisor::new(node.clone());
+    let (supervised, ended) = (shutdown.clone(), transport.clone());
+    tasks.spawn(async move {
+        supervisor.run(opened, supervised).await;
+        ended.cancel();
+    });
+    match open.await {
+        Ok(Ok(())) => {}
+        failed => {
+            shutdown.cancel();
+            tasks.close();
+            tasks.wait().await;
+            let gone = || Err(StoreError::Fatal("the supervisor ended".to_owned()));
+            return Err(failed.unwrap_or_else(|_| gone()).err().unwrap_or(StoreError::ShuttingDown));
+        }
+    }
+
+    tasks.spawn(PeerServer::new(node.clone(), listener, tls.acceptor.clone()).run(transport.clone()));
+    let run = node.clone();
+    tasks.spawn(lead_batcher.run(move |commands| proposals::lead(run.clone(), commands), transport.clone()));
+    let run = node.clone();
+    tasks.spawn(forward_batcher.run(move |commands| proposals::forward(run.clone(), commands), transport.clone()));
+    let run = node.clone();
+    tasks.spawn(read_index_rounds.run(move || reads::read_index_round(run.clone()), transport.clone()));
+    let run = node.clone();
+    tasks.spawn(barrier_rounds.run(move || reads::barrier_round(run.clone()), transport.clone()));
+    tasks.spawn(node.watching.run(shutdown.clone()));
+    tasks.spawn(leases::run(node.clone(), shutdown.clone()));
+    tasks.spawn(compaction::run_leader(node.clone(), shutdown.clone()));
+    tasks.spawn(compaction::run_deletion(node.clone(), shutdown.clone()));
+    tasks.spawn(upkeep::run(node.clone(), shutdown.clone()));
+    for peer in node.peers.iter() {
+        tasks.spawn(failover::run(node.clone(), peer.clone(), shutdown.clone()));
+    }
+    Ok(node)
+}
+
+async fn bind(listen: PeerListen) -> Result<TcpListener, StoreError> {
+    let bound = match listen {
+        PeerListen::Address(address) => TcpListener::bind(address).await,
+        PeerListen::Bound(listener) => listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)),
+    };
+    bound.map_err(|error| StoreError::Fatal(format!("cannot listen for peers: {error}")))
+}

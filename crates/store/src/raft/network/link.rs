@@ -1,0 +1,181 @@
+//! A connection to a peer that is kept open.
+//!
+//! It is made before it is needed and made again when it breaks, so that a call finds it ready or learns at once that
+//! the peer is not there. And that the process at the other end has died shows here first.
+
+use std::time::Duration;
+
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::frames::PeerBody;
+use crate::membership::Member;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// A peer that does not answer a ping for that long has its connection closed.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const PING_DEADLINE: Duration = Duration::from_secs(3);
+/// What may be under way before it is acknowledged: a few of the largest messages.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+pub(super) const MAX_HTTP_FRAME_BYTES: u32 = 256 << 10;
+
+#[derive(Clone)]
+pub enum LinkState {
+    /// Not yet known, or just broken.
+    Connecting,
+    Up(SendRequest<PeerBody>),
+    Down {
+        /// Nobody listens at the peer's address: the process is gone.
+        refused: bool,
+        reason: String,
+    },
+}
+
+/// A handle to a kept connection.
+#[derive(Clone)]
+pub struct Link {
+    state: watch::Receiver<LinkState>,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("{0}")]
+    Down(String),
+    #[error("not connected in time")]
+    Timeout,
+}
+
+impl Link {
+    /// The open connection; waits until `deadline` while one is being made.
+    ///
+    /// # Errors
+    /// At once when the last attempt failed.
+    pub async fn sender(&self, deadline: tokio::time::Instant) -> Result<SendRequest<PeerBody>, LinkError> {
+        let mut state = self.state.clone();
+        let settled = state.wait_for(|state| match state {
+            LinkState::Connecting => false,
+            LinkState::Up(sender) => !sender.is_closed(),
+            LinkState::Down { .. } => true,
+        });
+        match tokio::time::timeout_at(deadline, settled).await {
+            Err(_) => Err(LinkError::Timeout),
+            Ok(Err(_)) => Err(LinkError::Down("this member is shutting down".to_owned())),
+            Ok(Ok(state)) => match &*state {
+                LinkState::Up(sender) => Ok(sender.clone()),
+                LinkState::Down { reason, .. } => Err(LinkError::Down(reason.clone())),
+                LinkState::Connecting => Err(LinkError::Timeout),
+            },
+        }
+    }
+
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), LinkState::Up(sender) if !sender.is_closed())
+    }
+
+    /// To watch the peer come and go.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.clone()
+    }
+}
+
+/// Keeps the connection.
+pub struct LinkKeeper {
+    peer: Member,
+    name: ServerName<'static>,
+    connector: TlsConnector,
+    tasks: TaskTracker,
+    state: watch::Sender<LinkState>,
+}
+
+impl LinkKeeper {
+    pub fn new(peer: Member, name: ServerName<'static>, connector: TlsConnector, tasks: TaskTracker) -> (Self, Link) {
+        let (state, receiver) = watch::channel(LinkState::Connecting);
+        (LinkKeeper { peer, name, connector, tasks, state }, Link { state: receiver })
+    }
+
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut pause = RETRY_MIN;
+        loop {
+            let attempt = tokio::select! {
+                () = shutdown.cancelled() => return,
+                attempt = tokio::time::timeout(CONNECT_DEADLINE, self.connect()) => attempt,
+            };
+            match attempt {
+                Ok(Ok((sender, connection))) => {
+                    pause = RETRY_MIN;
+                    tracing::debug!(peer = self.peer.name, "connected");
+                    self.state.send_replace(LinkState::Up(sender));
+                    tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        ended = connection => if let Err(error) = ended {
+                            tracing::debug!(peer = self.peer.name, %error, "connection lost");
+                        },
+                    }
+                    self.state.send_replace(LinkState::Connecting);
+                    // A peer that accepts and then hangs up must not be asked in a busy loop.
+                    tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        () = tokio::time::sleep(Duration::from_millis(2)) => {},
+                    }
+                }
+                failed => {
+                    let (refused, reason) = match failed {
+                        Ok(Err(error)) => (error.kind() == std::io::ErrorKind::ConnectionRefused, error.to_string()),
+                        _ => (false, "no answer".to_owned()),
+                    };
+                    self.state.send_replace(LinkState::Down { refused, reason });
+                    tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {},
+                    }
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+    ) -> std::io::Result<(SendRequest<PeerBody>, impl Future<Output = Result<(), hyper::Error>> + use<>)> {
+        let tcp = TcpStream::connect(&self.peer.peer).await?;
+        tcp.set_nodelay(true)?;
+        let tls = self.connector.connect(self.name.clone(), tcp).await?;
+        hyper::client::conn::http2::Builder::new(Tracked(self.tasks.clone()))
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_DEADLINE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(MAX_HTTP_FRAME_BYTES)
+            .handshake(TokioIo::new(tls))
+            .await
+            .map_err(std::io::Error::other)
+    }
+}
+
+/// hyper's own tasks, owned like all others.
+#[derive(Clone)]
+pub struct Tracked(pub TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}

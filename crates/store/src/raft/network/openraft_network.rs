@@ -1,0 +1,229 @@
+//! openraft's side of the transport.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use hyper::body::Incoming;
+use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::AppendEntriesResponse;
+use openraft::{OptionalSend, type_config::alias};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::client::{CallError, Lane, PeerClient, Peers};
+use super::frames::{self, FrameReader};
+use super::{messages, snapshot_stream};
+use crate::membership::{Member, MemberId};
+use crate::raft::snapshot::SnapshotData;
+use crate::raft::types::{
+    AppendRequest, AppendResult, RpcError, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig, Vote,
+    VoteRequest, VoteResponse,
+};
+
+/// Append requests under way to one follower. Two keep the wire busy; more would take from the batching.
+const APPENDS_IN_FLIGHT: usize = 2;
+/// A follower that owes an answer for so long, up to twice, has its stream given up.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+/// A snapshot takes no longer; within it the receiver notices when nothing comes.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Makes [`PeerNetwork`]s.
+pub struct NetworkFactory {
+    peers: Peers,
+}
+
+impl NetworkFactory {
+    #[must_use]
+    pub fn new(peers: Peers) -> Self {
+        NetworkFactory { peers }
+    }
+
+    fn network(&self, target: MemberId, lane: Lane) -> PeerNetwork {
+        PeerNetwork { peer: self.peers.get(target).cloned(), target, lane }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: MemberId, _member: &Member) -> PeerNetwork {
+        self.network(target, Lane::Bulk)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: MemberId, _member: &Member) -> PeerNetwork {
+        self.network(target, Lane::Control)
+    }
+}
+
+/// One peer, as openraft sees it.
+pub struct PeerNetwork {
+    /// `None` for a member that this one was not told of.
+    peer: Option<PeerClient>,
+    target: MemberId,
+    /// Where append requests go.
+    lane: Lane,
+}
+
+impl PeerNetwork {
+    fn peer(&self) -> Result<&PeerClient, RpcError> {
+        self.peer.as_ref().ok_or_else(|| {
+            RpcError::Unreachable(Unreachable::from_string(format!("member {} is not configured", self.target)))
+        })
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerNetwork {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendRequest,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let once = Box::pin(futures::stream::once(async move { request }));
+        let mut results = self.stream_append(once, option).await?;
+        match results.next().await {
+            Some(result) => result.map(Into::into),
+            None => Err(RpcError::Network(NetworkError::from_string("no answer"))),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<AppendResult, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let peer = self.peer()?;
+            let slots = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT));
+            // The connection's task owns the request body and with it `input`, which must go when the results do:
+            // openraft begins the next stream only when this one has let go of its state.
+            let stop = CancellationToken::new();
+            let requests = requests(input, slots.clone()).take_until(stop.clone().cancelled_owned());
+            let guard = stop.drop_guard();
+            let sending =
+                peer.send(self.lane, messages::APPEND, frames::stream(requests), Instant::now() + ANSWER_DEADLINE);
+            let response = sending.await.map_err(rpc_error)?;
+            let state = Results { reader: FrameReader::new(response.into_body()), slots, _guard: guard };
+            Ok(futures::stream::unfold(Some(state), Results::next).boxed())
+        })
+    }
+
+    async fn vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
+        let call = self.peer()?.call(Lane::Control, messages::VOTE, &request, option.hard_ttl());
+        call.await.map_err(rpc_error)
+    }
+
+    async fn pre_vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
+        let call = self.peer()?.call(Lane::Control, messages::PRE_VOTE, &request, option.hard_ttl());
+        call.await.map_err(rpc_error)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: alias::SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse, StreamingError<TypeConfig>> {
+        let peer = self.peer()?;
+        let SnapshotData::Directory(dir) = snapshot.snapshot else {
+            return Err(StreamingError::Closed(ReplicationClosed::new("a snapshot without a directory")));
+        };
+        let parts = snapshot_stream::send(vote, snapshot.meta, dir);
+        let deadline = Instant::now() + SNAPSHOT_DEADLINE;
+        let exchange = async {
+            let response = peer.send(Lane::Bulk, messages::SNAPSHOT, frames::stream(parts), deadline).await?;
+            peer.answer(response, deadline).await
+        };
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = exchange => answer.map_err(|error| rpc_error(error).into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferRequest,
+        option: RPCOption,
+    ) -> Result<TransferResponse, RpcError> {
+        let call = self.peer()?.call(Lane::Control, messages::TRANSFER_LEADER, &request, option.hard_ttl());
+        call.await.map_err(rpc_error)
+    }
+}
+
+/// Append requests as frames, never more than have a slot.
+fn requests<S>(
+    input: S,
+    slots: Arc<Semaphore>,
+) -> impl Stream<Item = Result<bytes::Bytes, frames::FrameError>> + Send + 'static
+where
+    S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
+{
+    futures::stream::unfold((input, slots), async |(mut input, slots)| {
+        // The slot is given back by the answer.
+        slots.acquire().await.ok()?.forget();
+        let request = input.next().await?;
+        Some((frames::frame(&request), (input, slots)))
+    })
+}
+
+/// The answers of a stream of append requests.
+struct Results {
+    reader: FrameReader<Incoming>,
+    slots: Arc<Semaphore>,
+    _guard: DropGuard,
+}
+
+impl Results {
+    async fn next(state: Option<Self>) -> Option<(Result<AppendResult, RpcError>, Option<Self>)> {
+        let mut state = state?;
+        match state.await_next().await {
+            Ok(None) => None,
+            Ok(Some(result)) => {
+                state.slots.add_permits(1);
+                let next = result.is_ok().then_some(state);
+                Some((Ok(result), next))
+            }
+            Err(error) => Some((Err(error), None)),
+        }
+    }
+
+    async fn await_next(&mut self) -> Result<Option<AppendResult>, RpcError> {
+        let lost = |reason: String| RpcError::Network(NetworkError::from_string(reason));
+        let mut next = std::pin::pin!(self.reader.next());
+        let mut owing = false;
+        loop {
+            match tokio::time::timeout(ANSWER_DEADLINE, next.as_mut()).await {
+                Ok(result) => return result.map_err(|error| lost(error.to_string())),
+                Err(_) => {
+                    // One slot is held while the next request is awaited; more are requests to be answered. Silence
+                    // is wrong when there was one all the time.
+                    let owes = self.slots.available_permits() < APPENDS_IN_FLIGHT - 1;
+                    if owing && owes {
+                        return Err(lost("no answer to an append request".to_owned()));
+                    }
+                    owing = owes;
+                }
+            }
+        }
+    }
+}
+
+fn rpc_error(error: CallError) -> RpcError {
+    match error {
+        CallError::NotSent { .. } | CallError::Refused { .. } => {
+            RpcError::Unreachable(Unreachable::new(&io::Error::other(error)))
+        }
+        CallError::Lost { .. } => RpcError::Network(NetworkError::new(&io::Error::other(error))),
+    }
+}

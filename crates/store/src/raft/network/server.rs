@@ -1,0 +1,216 @@
+//! Answers peers.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use openraft::storage::Snapshot;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::frames::{self, FrameError, FrameReader, MAX_FRAME_BYTES, PeerBody};
+use super::link::{MAX_HTTP_FRAME_BYTES, Tracked};
+use super::messages::{self, StatusResponse};
+use super::snapshot_stream;
+use crate::raft::codec;
+use crate::raft::node::{Instance, Node};
+use crate::raft::proposals;
+use crate::raft::snapshot::SnapshotData;
+use crate::raft::types::AppendRequest;
+
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+const PING_EVERY: Duration = Duration::from_secs(5);
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Why a request is not answered with 200.
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn bad(error: &dyn std::fmt::Display) -> Self {
+        Refusal(StatusCode::BAD_REQUEST, error.to_string())
+    }
+
+    fn unavailable(error: &dyn std::fmt::Display) -> Self {
+        Refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+/// Listens for peers.
+pub struct PeerServer {
+    node: Arc<Node>,
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl PeerServer {
+    #[must_use]
+    pub fn new(node: Arc<Node>, listener: TcpListener, acceptor: TlsAcceptor) -> Self {
+        PeerServer { node, listener, acceptor }
+    }
+
+    pub async fn run(self, shutdown: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, from)) => {
+                    let (node, acceptor) = (self.node.clone(), self.acceptor.clone());
+                    let serving = async move {
+                        if let Err(error) = serve(node, acceptor, tcp).await {
+                            tracing::debug!(%from, %error, "a peer connection ended");
+                        }
+                    };
+                    let shutdown = shutdown.clone();
+                    self.node.tasks.spawn(async move { shutdown.run_until_cancelled(serving).await });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a peer connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(
+    node: Arc<Node>,
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    tcp.set_nodelay(true)?;
+    let tls = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(tcp)).await??;
+    let tasks = Tracked(node.tasks.clone());
+    let service = service_fn(move |request| {
+        let node = node.clone();
+        async move { Ok::<_, Infallible>(respond(&node, request).await) }
+    });
+    hyper::server::conn::http2::Builder::new(tasks)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(MAX_HTTP_FRAME_BYTES)
+        .max_concurrent_streams(1024)
+        .serve_connection(TokioIo::new(tls), service)
+        .await?;
+    Ok(())
+}
+
+async fn respond(node: &Arc<Node>, request: Request<Incoming>) -> Response<PeerBody> {
+    let answer = match check_addressee(node, request.headers()) {
+        Ok(()) => answer(node, request).await,
+        Err(refusal) => Err(refusal),
+    };
+    match answer {
+        Ok(body) => Response::new(body),
+        Err(Refusal(status, reason)) => {
+            tracing::debug!(%status, reason, "a peer's request was refused");
+            let mut response = Response::new(frames::single(reason.into()));
+            *response.status_mut() = status;
+            response
+        }
+    }
+}
+
+fn check_addressee(node: &Node, headers: &HeaderMap) -> Result<(), Refusal> {
+    let is = |name: &str, expected: u64| {
+        headers.get(name).and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()) == Some(expected)
+    };
+    if is(messages::CLUSTER_HEADER, node.settings.cluster.into()) && is(messages::MEMBER_HEADER, node.id()) {
+        return Ok(());
+    }
+    let reason = format!("this is member {} of cluster {:08x}", node.id(), node.settings.cluster);
+    Err(Refusal(StatusCode::MISDIRECTED_REQUEST, reason))
+}
+
+async fn answer(node: &Arc<Node>, request: Request<Incoming>) -> Result<PeerBody, Refusal> {
+    let (head, body) = request.into_parts();
+    match head.uri.path() {
+        messages::APPEND => append(&*instance(node)?, body),
+        messages::VOTE => {
+            let vote = instance(node)?.raft.vote(message(body).await?).await;
+            single(&vote.map_err(|error| Refusal::unavailable(&error))?)
+        }
+        messages::PRE_VOTE => {
+            let vote = instance(node)?.raft.pre_vote(message(body).await?).await;
+            single(&vote.map_err(|error| Refusal::unavailable(&error))?)
+        }
+        messages::TRANSFER_LEADER => {
+            let transfer = instance(node)?.raft.handle_transfer_leader(message(body).await?).await;
+            single(&transfer.map_err(|error| Refusal::unavailable(&error))?)
+        }
+        messages::SNAPSHOT => snapshot(&*instance(node)?, body).await,
+        messages::PROPOSE => single(&proposals::take_forwarded(node, message(body).await?).await),
+        messages::READ_INDEX => {
+            let index = node.queues.read_index.next().await;
+            single(&index.ok_or_else(|| Refusal::unavailable(&"shutting down"))?)
+        }
+        messages::STATUS => {
+            let status = node.status().map_err(|error| Refusal::unavailable(&error))?;
+            single(&StatusResponse { status, leader: node.leader() })
+        }
+        other => Err(Refusal(StatusCode::NOT_FOUND, format!("{other} is unknown"))),
+    }
+}
+
+fn instance(node: &Node) -> Result<Arc<Instance>, Refusal> {
+    node.instance().map_err(|error| Refusal::unavailable(&error))
+}
+
+/// Results go out while requests still come in.
+fn append(instance: &Instance, body: Incoming) -> Result<PeerBody, Refusal> {
+    let requests = futures::stream::unfold(FrameReader::new(body), async |mut reader| {
+        match reader.next::<AppendRequest>().await {
+            Ok(Some(request)) => Some((request, reader)),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::debug!(%error, "a stream of append requests broke off");
+                None
+            }
+        }
+    });
+    let results = instance.raft.stream_append(requests).map(|result| match result {
+        Ok(result) => frames::frame(&result),
+        Err(fatal) => Err(FrameError::Connection(fatal.to_string())),
+    });
+    Ok(frames::stream(results))
+}
+
+async fn snapshot(instance: &Instance, body: Incoming) -> Result<PeerBody, Refusal> {
+    let parent = instance.state.snapshots_path();
+    let received = snapshot_stream::receive(&mut FrameReader::new(body), &parent).await;
+    let (vote, meta, dir) = received.map_err(|error| Refusal::bad(&error))?;
+    tracing::info!(last_log_id = ?meta.last_log_id, "received a snapshot");
+    let snapshot = Snapshot { meta, snapshot: SnapshotData::Directory(Arc::new(dir)) };
+    let installed = instance.raft.install_full_snapshot(vote, snapshot).await;
+    single(&installed.map_err(|error| Refusal::unavailable(&error))?)
+}
+
+async fn message<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
+    let body = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_FRAME_BYTES).collect()).await;
+    let body: Bytes = body
+        .map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned()))?
+        .map_err(|error| Refusal::bad(&error))?
+        .to_bytes();
+    codec::decode(&body).map_err(|error| Refusal::bad(&error))
+}
+
+fn single<T: Serialize>(message: &T) -> Result<PeerBody, Refusal> {
+    let message = codec::encode(message).map_err(|error| Refusal::unavailable(&error))?;
+    Ok(frames::single(message))
+}

@@ -1,0 +1,163 @@
+//! [`Node`]: what this member is while it runs, and the running Raft instance in it, if there is one.
+//!
+//! The instance may be torn down and opened again from disk (see [`super::supervisor`]) while everything else stays:
+//! the listener, the connections, the queues and who waits in them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use openraft::ServerState;
+use openraft::type_config::async_runtime::watch::WatchReceiver;
+use quorate_api::Revision;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::batching::{BatchQueue, RoundQueue};
+use super::config::{LogRetention, Timing};
+use super::log::LogStore;
+use super::network::client::Peers;
+use super::network::messages::{ReadIndexResponse, StatusFields};
+use super::reads::Barrier;
+use super::state::StateStore;
+use super::types::{Metrics, Raft};
+use super::watching::Watching;
+use crate::error::StoreError;
+use crate::membership::{Leadership, Member, MemberId, MemberRole};
+
+/// A running Raft, its log and its state.
+pub struct Instance {
+    pub raft: Raft,
+    pub log: LogStore,
+    pub state: Arc<StateStore>,
+}
+
+/// The parts of the configuration that stay.
+pub struct Settings {
+    pub member: Member,
+    pub members: Vec<Member>,
+    pub cluster: u32,
+    pub data_dir: PathBuf,
+    pub retention: Duration,
+    pub timing: Timing,
+    pub log_retention: LogRetention,
+    pub request_timeout: Duration,
+}
+
+/// Where work is handed in.
+pub struct Queues {
+    /// Commands for this member's own log, when it leads.
+    pub lead: BatchQueue,
+    /// Commands to be forwarded, whoever leads.
+    pub forward: BatchQueue,
+    /// Read indexes of this member, when it leads.
+    pub read_index: RoundQueue<ReadIndexResponse>,
+    pub barrier: RoundQueue<Barrier>,
+}
+
+/// This member.
+pub struct Node {
+    pub settings: Settings,
+    pub peers: Peers,
+    pub queues: Queues,
+    pub watching: Arc<Watching>,
+    pub leadership: watch::Sender<Leadership>,
+    instance: ArcSwapOption<Instance>,
+    pub tasks: TaskTracker,
+    pub shutdown: CancellationToken,
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        peers: Peers,
+        queues: Queues,
+        watching: Arc<Watching>,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Node {
+            settings,
+            peers,
+            queues,
+            watching,
+            leadership: watch::Sender::new(Leadership::default()),
+            instance: ArcSwapOption::empty(),
+            tasks,
+            shutdown,
+        }
+    }
+
+    /// The running instance.
+    ///
+    /// # Errors
+    /// While it is opened, or after the shutdown.
+    pub fn instance(&self) -> Result<Arc<Instance>, StoreError> {
+        self.instance.load_full().ok_or_else(|| {
+            if self.shutdown.is_cancelled() {
+                StoreError::ShuttingDown
+            } else {
+                StoreError::NoLeader("this member is starting".to_owned())
+            }
+        })
+    }
+
+    pub fn set_instance(&self, instance: Option<Arc<Instance>>) {
+        self.instance.store(instance);
+    }
+
+    #[must_use]
+    pub fn id(&self) -> MemberId {
+        self.settings.member.id
+    }
+
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
+        self.leadership.borrow().leader.as_ref().map(|leader| leader.id)
+    }
+
+    #[must_use]
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        self.settings.members.iter().find(|member| member.id == id)
+    }
+
+    /// This member as it sees itself.
+    ///
+    /// # Errors
+    /// As [`Node::instance`].
+    pub fn status(&self) -> Result<StatusFields, StoreError> {
+        let instance = self.instance()?;
+        let metrics = instance.metrics();
+        let state = instance.state.current();
+        Ok(StatusFields {
+            member: self.settings.member.clone(),
+            role: match metrics.state {
+                ServerState::Leader => MemberRole::Leader,
+                ServerState::Follower => MemberRole::Follower,
+                ServerState::Candidate => MemberRole::Candidate,
+                ServerState::Learner | ServerState::Shutdown => MemberRole::Learner,
+            },
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: instance.state.position().borrow().log_id.map_or(0, |id| id.index),
+            revision: state.revision(),
+            database_size_bytes: state.backend().size_bytes() + instance.log.size_bytes(),
+        })
+    }
+
+    /// The newest applied revision; zero while there is no state.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.instance.load().as_ref().map_or(Revision::ZERO, |instance| instance.state.current().revision())
+    }
+}
+
+impl Instance {
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.raft.metrics().borrow_watched().clone()
+    }
+}

@@ -1,0 +1,164 @@
+//! From a proposed command to its reply, on any member.
+//!
+//! The member that took the command looks for the leader and hands the command to it, together with whatever else
+//! waits; the leader writes what waits there as one entry. What has certainly not been proposed is tried again until
+//! the deadline; what may have been is never sent twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{ClientWriteError, ForwardReason};
+use openraft::impls::ProgressResponder;
+use quorate_mvcc::{Command, Reply};
+use tokio::time::Instant;
+
+use super::batching::Limits;
+use super::codec;
+use super::network::client::{CallError, Lane};
+use super::network::messages::{self, ProposeRequest, ProposeResponse, Proposed};
+use super::node::Node;
+use super::types::CommandBatch;
+use crate::error::StoreError;
+use crate::membership::MemberId;
+
+pub const LEAD_LIMITS: Limits = Limits { queue: 32_768, batch_commands: 2048, batch_bytes: 1 << 20, in_flight: 3 };
+pub const FORWARD_LIMITS: Limits = Limits { queue: 32_768, batch_commands: 2048, batch_bytes: 1 << 20, in_flight: 3 };
+
+/// A command longer than this would not fit into an entry that followers take.
+const MAX_COMMAND_BYTES: usize = 16 << 20;
+const RETRY_MIN: Duration = Duration::from_millis(5);
+const RETRY_MAX: Duration = Duration::from_millis(50);
+
+/// Commits a command and answers after this member has applied it.
+pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError> {
+    let command = codec::encode(command).map_err(|error| StoreError::Fatal(error.to_string()))?;
+    if command.len() > MAX_COMMAND_BYTES {
+        return Err(StoreError::Fatal(format!("a command of {} bytes is too long", command.len())));
+    }
+    let deadline = Instant::now() + node.settings.request_timeout;
+    let mut pause = RETRY_MIN;
+    let mut problem = "none is known".to_owned();
+    loop {
+        if node.shutdown.is_cancelled() {
+            return Err(StoreError::ShuttingDown);
+        }
+        if let Some(leader) = node.leader() {
+            match hand_over(node, leader, command.clone(), deadline).await? {
+                Proposed::Applied { index, reply } => {
+                    if leader != node.id() {
+                        wait_applied(node, index, deadline).await?;
+                    }
+                    return Ok(reply);
+                }
+                Proposed::NotLeader { leader: Some(other) } if other != leader => {
+                    problem = format!("member {leader} says that {other} leads");
+                }
+                Proposed::NotLeader { .. } => problem = format!("member {leader} does not lead or cannot be reached"),
+                Proposed::Overloaded => return Err(StoreError::Overloaded),
+                Proposed::Unknown { reason } => return Err(StoreError::OutcomeUnknown(reason)),
+            }
+        }
+        if Instant::now() + pause > deadline {
+            return Err(StoreError::NoLeader(problem));
+        }
+        // News of a leader end the pause.
+        let mut leadership = node.leadership.subscribe();
+        drop(tokio::time::timeout(pause, leadership.changed()).await);
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}
+
+async fn hand_over(node: &Node, leader: MemberId, command: Bytes, deadline: Instant) -> Result<Proposed, StoreError> {
+    let queue = if leader == node.id() { &node.queues.lead } else { &node.queues.forward };
+    let Some(outcome) = queue.submit(command) else {
+        return Err(if node.shutdown.is_cancelled() { StoreError::ShuttingDown } else { StoreError::Overloaded });
+    };
+    match tokio::time::timeout_at(deadline, outcome).await {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(_)) => Err(StoreError::OutcomeUnknown("this member is shutting down".to_owned())),
+        Err(_) => Err(StoreError::OutcomeUnknown("it was not committed in time".to_owned())),
+    }
+}
+
+/// Waits until this member has applied the entry at `index`.
+async fn wait_applied(node: &Node, index: u64, deadline: Instant) -> Result<(), StoreError> {
+    let unknown = |what: &str| StoreError::OutcomeUnknown(format!("committed, but {what}"));
+    let mut position = node.instance().map_err(|error| unknown(&error.to_string()))?.state.position();
+    let applied = position.wait_for(|position| position.next_index() > index);
+    match tokio::time::timeout_at(deadline, applied).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(unknown("this member restarts its state")),
+        Err(_) => Err(unknown("not applied here in time")),
+    }
+}
+
+/// Writes commands as one entry of this member's log, if it leads.
+pub async fn lead(node: Arc<Node>, commands: Vec<Bytes>) -> Vec<Proposed> {
+    let count = commands.len();
+    let all = |outcome: Proposed| vec![outcome; count];
+    let Ok(instance) = node.instance() else { return all(Proposed::NotLeader { leader: None }) };
+    let (responder, response) = ProgressResponder::complete_only();
+    let batch = CommandBatch::concat(commands.iter());
+    drop(commands);
+    if instance.raft.client_write_ff(batch, Some(responder)).await.is_err() {
+        return all(Proposed::NotLeader { leader: None });
+    }
+    let raft = instance.raft.clone();
+    drop(instance);
+    match response.await {
+        Ok(Ok(written)) if written.data.len() == count => {
+            let index = written.log_id.index;
+            written.data.into_iter().map(|reply| Proposed::Applied { index, reply }).collect()
+        }
+        Ok(Ok(written)) => {
+            all(Proposed::Unknown { reason: format!("{} replies to {count} commands", written.data.len()) })
+        }
+        Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
+            if forward.reason == ForwardReason::LeaseExpired {
+                tracing::debug!("a batch was refused without a leader lease");
+            }
+            all(Proposed::NotLeader { leader: forward.leader_id })
+        }
+        Ok(Err(error)) => all(Proposed::Unknown { reason: error.to_string() }),
+        Err(_) => {
+            drop(raft);
+            all(Proposed::Unknown { reason: "this member's raft has stopped".to_owned() })
+        }
+    }
+}
+
+/// Sends commands to the leader, whoever that is by now.
+pub async fn forward(node: Arc<Node>, commands: Vec<Bytes>) -> Vec<Proposed> {
+    let count = commands.len();
+    let all = |outcome: Proposed| vec![outcome; count];
+    let Some(peer) = node.leader().and_then(|leader| node.peers.get(leader).cloned()) else {
+        return all(Proposed::NotLeader { leader: None });
+    };
+    let timeout = node.settings.request_timeout;
+    let request = ProposeRequest { commands };
+    let answer: Result<ProposeResponse, CallError> = peer.call(Lane::Bulk, messages::PROPOSE, &request, timeout).await;
+    match answer {
+        Ok(answer) if answer.outcomes.len() == count => answer.outcomes,
+        Ok(answer) => {
+            all(Proposed::Unknown { reason: format!("{} outcomes of {count} commands", answer.outcomes.len()) })
+        }
+        Err(error) if error.is_certainly_without_effect() => all(Proposed::NotLeader { leader: None }),
+        Err(error) => all(Proposed::Unknown { reason: error.to_string() }),
+    }
+}
+
+/// Takes commands that another member forwards.
+pub async fn take_forwarded(node: &Node, request: ProposeRequest) -> ProposeResponse {
+    let submitted: Vec<_> = request.commands.into_iter().map(|command| node.queues.lead.submit(command)).collect();
+    let mut outcomes = Vec::with_capacity(submitted.len());
+    for outcome in submitted {
+        outcomes.push(match outcome {
+            None => Proposed::Overloaded,
+            Some(outcome) => outcome.await.unwrap_or_else(|_| Proposed::Unknown {
+                reason: format!("{} is shutting down", node.settings.member.name),
+            }),
+        });
+    }
+    ProposeResponse { outcomes }
+}

@@ -1,0 +1,247 @@
+//! The tables of `quorate-mvcc` as column families.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use quorate_mvcc::{Backend, BackendError, Cursor, Table, WriteBatch};
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions};
+use rocksdb::{Options, ReadOptions, WriteOptions};
+
+use crate::raft::closing::CloseSignal;
+
+/// All memory for writes that are not flushed yet.
+const WRITE_BUFFERS_BYTES: usize = 16 << 20;
+const LARGE_TABLE_BUFFER_BYTES: usize = 8 << 20;
+const SMALL_TABLE_BUFFER_BYTES: usize = 1 << 20;
+
+/// An open state database.
+pub struct RocksBackend {
+    db: DB,
+    /// Dropped after `db`.
+    directory: OwnedDirectory,
+    _closed: Arc<CloseSignal>,
+}
+
+/// Removes the directory when the database in it is closed, if nobody needs it any more.
+struct OwnedDirectory {
+    path: PathBuf,
+    obsolete: AtomicBool,
+}
+
+impl RocksBackend {
+    /// Opens or makes the database in `path`.
+    pub fn open(path: &Path, cache: &Cache, closed: Arc<CloseSignal>) -> io::Result<Self> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_atomic_flush(true);
+        options.set_paranoid_checks(true);
+        options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+        options.set_max_background_jobs(2);
+        options.set_keep_log_file_num(2);
+        options.set_max_open_files(256);
+        let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table, cache)));
+        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| failed("open the state", &error))?;
+        let directory = OwnedDirectory { path: path.to_owned(), obsolete: AtomicBool::new(false) };
+        Ok(RocksBackend { db, directory, _closed: closed })
+    }
+
+    /// Lets the directory go with the database.
+    pub fn make_obsolete(&self) {
+        self.directory.obsolete.store(true, Ordering::Relaxed);
+    }
+
+    /// Puts everything written so far on disk.
+    pub fn flush(&self) -> io::Result<()> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        let families = Table::ALL.map(|table| self.family(table));
+        self.db.flush_cfs_opt(&families, &options).map_err(|error| failed("flush the state", &error))
+    }
+
+    /// Makes `path` a copy of the database at this moment, by links.
+    pub fn checkpoint(&self, path: &Path) -> io::Result<()> {
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(path))
+            .map_err(|error| failed("make a checkpoint", &error))
+    }
+
+    /// Live bytes, roughly.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        let sizes = Table::ALL.map(|table| {
+            [rocksdb::properties::ESTIMATE_LIVE_DATA_SIZE, rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES]
+                .iter()
+                .map(|name| self.db.property_int_value_cf(self.family(table), *name).ok().flatten().unwrap_or(0))
+                .sum::<u64>()
+        });
+        sizes.iter().sum()
+    }
+
+    fn family(&self, table: Table) -> &ColumnFamily {
+        self.db.cf_handle(table.name()).expect("opened with a column family for each table")
+    }
+}
+
+impl Drop for OwnedDirectory {
+    fn drop(&mut self) {
+        if self.obsolete.load(Ordering::Relaxed)
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a replaced state");
+        }
+    }
+}
+
+impl Backend for RocksBackend {
+    type Batch = RocksBatch;
+    type Cursor<'a> = RocksCursor<'a>;
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        let row = self.db.get_cf(self.family(table), key).map_err(|error| read_failed(table, &error))?;
+        Ok(row.map(Bytes::from))
+    }
+
+    fn cursor(&self, table: Table, lower: &[u8], upper: Option<&[u8]>) -> RocksCursor<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(lower);
+        if let Some(upper) = upper {
+            options.set_iterate_upper_bound(upper);
+        }
+        RocksCursor { rows: self.db.raw_iterator_cf_opt(self.family(table), options), table }
+    }
+
+    fn batch(&self) -> RocksBatch {
+        RocksBatch::default()
+    }
+
+    fn write(&self, batch: RocksBatch) -> Result<(), BackendError> {
+        let mut rows = rocksdb::WriteBatch::default();
+        let mut rest = &batch.bytes[..];
+        let mut take = |length: usize| {
+            let (taken, after) = rest.split_at(length);
+            rest = after;
+            taken
+        };
+        for change in &batch.changes {
+            let family = self.family(change.table);
+            let (first, second) = (take(change.first), take(change.second));
+            match change.kind {
+                Kind::Put => rows.put_cf(family, first, second),
+                Kind::Delete => rows.delete_cf(family, first),
+                Kind::DeleteRange => rows.delete_range_cf(family, first, second),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(rows, &options).map_err(|error| BackendError::Write(error.to_string()))
+    }
+}
+
+/// Changes to be written together. RocksDB's own batch needs the open database to name a column family, and a batch
+/// may not borrow it; so they are kept as they came, their bytes one behind the other.
+#[derive(Default)]
+pub struct RocksBatch {
+    changes: Vec<Change>,
+    bytes: Vec<u8>,
+}
+
+struct Change {
+    kind: Kind,
+    table: Table,
+    /// Lengths of the key and the value, or of the two ends of a range.
+    first: usize,
+    second: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Put,
+    Delete,
+    DeleteRange,
+}
+
+impl RocksBatch {
+    fn push(&mut self, kind: Kind, table: Table, first: &[u8], second: &[u8]) {
+        self.changes.push(Change { kind, table, first: first.len(), second: second.len() });
+        self.bytes.extend_from_slice(first);
+        self.bytes.extend_from_slice(second);
+    }
+}
+
+impl WriteBatch for RocksBatch {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.push(Kind::Put, table, key, value);
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) {
+        self.push(Kind::Delete, table, key, &[]);
+    }
+
+    fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) {
+        self.push(Kind::DeleteRange, table, from, to);
+    }
+}
+
+/// A cursor on RocksDB's iterator.
+pub struct RocksCursor<'a> {
+    rows: DBRawIterator<'a>,
+    table: Table,
+}
+
+impl RocksCursor<'_> {
+    fn is_on_a_row(&self) -> Result<bool, BackendError> {
+        if self.rows.valid() {
+            return Ok(true);
+        }
+        self.rows.status().map(|()| false).map_err(|error| read_failed(self.table, &error))
+    }
+}
+
+impl Cursor for RocksCursor<'_> {
+    fn seek(&mut self, key: &[u8]) -> Result<bool, BackendError> {
+        self.rows.seek(key);
+        self.is_on_a_row()
+    }
+
+    fn next(&mut self) -> Result<bool, BackendError> {
+        self.rows.next();
+        self.is_on_a_row()
+    }
+
+    fn key(&self) -> &[u8] {
+        self.rows.key().expect("the cursor stands on a row")
+    }
+
+    fn value(&self) -> &[u8] {
+        self.rows.value().expect("the cursor stands on a row")
+    }
+}
+
+fn table_options(table: Table, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_bloom_filter(10.0, false);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+    options.set_max_write_buffer_number(2);
+    options.set_write_buffer_size(match table {
+        Table::Versions | Table::Events => LARGE_TABLE_BUFFER_BYTES,
+        Table::Leases | Table::Meta => SMALL_TABLE_BUFFER_BYTES,
+    });
+    options
+}
+
+fn read_failed(table: Table, error: &rocksdb::Error) -> BackendError {
+    BackendError::Failed { table, message: error.to_string() }
+}
+
+fn failed(what: &str, error: &rocksdb::Error) -> io::Error {
+    io::Error::other(format!("cannot {what}: {error}"))
+}

@@ -1,0 +1,220 @@
+//! [`StateStore`]: the state of this member, applied to by Raft and read by everyone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use openraft::entry::EntryPayload;
+use parking_lot::Mutex;
+use quorate_mvcc::{Backend, BackendError, Reply, State, Table, WriteBatch};
+use rocksdb::Cache;
+use tokio::sync::watch;
+
+use super::backend::RocksBackend;
+use super::directory::StateDirectory;
+use crate::raft::closing::CloseSignal;
+use crate::raft::codec::{self, CodecError};
+use crate::raft::snapshot::SnapshotDir;
+use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership};
+use crate::raft::watching::Watching;
+
+const APPLIED: &[u8] = b"raft.applied";
+const MEMBERSHIP: &[u8] = b"raft.membership";
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("a committed entry is unreadable: {0}")]
+    Entry(CodecError),
+    #[error("the raft position in the state is unreadable: {0}")]
+    Position(CodecError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("a snapshot of {promised:?} holds the state at {found:?}")]
+    WrongSnapshot { promised: Option<LogId>, found: Option<LogId> },
+}
+
+impl From<StateError> for io::Error {
+    fn from(error: StateError) -> Self {
+        io::Error::other(error)
+    }
+}
+
+/// Where the state stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AppliedAt {
+    pub log_id: Option<LogId>,
+    pub membership: StoredMembership,
+}
+
+impl AppliedAt {
+    /// The number of entries applied: the index after the last one.
+    #[must_use]
+    pub fn next_index(&self) -> u64 {
+        self.log_id.map_or(0, |id| id.index + 1)
+    }
+}
+
+/// The applied state and its place on disk.
+pub struct StateStore {
+    current: ArcSwap<State<RocksBackend>>,
+    directory: Mutex<StateDirectory>,
+    position: watch::Sender<AppliedAt>,
+    has_snapshot: AtomicBool,
+    cache: Cache,
+    watching: Arc<Watching>,
+    closed: Arc<CloseSignal>,
+}
+
+impl StateStore {
+    /// Opens the state in `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged.
+    pub fn open(path: &Path, cache: Cache, watching: Arc<Watching>, closed: CloseSignal) -> Result<Self, StateError> {
+        let closed = Arc::new(closed);
+        let directory = StateDirectory::open(path)?;
+        let state = Arc::new(State::open(RocksBackend::open(&directory.current(), &cache, closed.clone())?)?);
+        let position = read_position(state.backend())?;
+        watching.attach(state.clone());
+        Ok(StateStore {
+            current: ArcSwap::new(state),
+            directory: Mutex::new(directory),
+            position: watch::Sender::new(position),
+            has_snapshot: AtomicBool::new(false),
+            cache,
+            watching,
+            closed,
+        })
+    }
+
+    /// The state as it is now; after a snapshot is installed, another one.
+    #[must_use]
+    pub fn current(&self) -> Arc<State<RocksBackend>> {
+        self.current.load_full()
+    }
+
+    /// Where it stands, and when that changes.
+    #[must_use]
+    pub fn position(&self) -> watch::Receiver<AppliedAt> {
+        self.position.subscribe()
+    }
+
+    /// Applies entries in order: one write, then readers see it, then watchers hear of it.
+    ///
+    /// # Errors
+    /// The state is then of no more use.
+    pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Vec<Reply>>, StateError> {
+        let Some(last) = entries.last() else { return Ok(Vec::new()) };
+        let state = self.current();
+        let mut membership = None;
+        let mut replies = Vec::with_capacity(entries.len());
+        let mut events = Vec::new();
+        let mut applier = state.applier();
+        for entry in entries {
+            let mut of_entry = Vec::new();
+            match &entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Membership(changed) => {
+                    membership = Some(StoredMembership::new(Some(entry.log_id), changed.clone()));
+                }
+                EntryPayload::Normal(batch) => {
+                    of_entry.reserve(batch.count());
+                    for command in batch.decode().map_err(StateError::Entry)? {
+                        let applied = applier.apply(&command)?;
+                        of_entry.push(applied.reply);
+                        events.extend(applied.events);
+                    }
+                }
+            }
+            replies.push(of_entry);
+        }
+        let mut prepared = applier.finish();
+        let encode = |result: Result<Bytes, CodecError>| result.map_err(StateError::Position);
+        prepared.batch.put(Table::Meta, APPLIED, &encode(codec::encode(&last.log_id))?);
+        if let Some(membership) = &membership {
+            prepared.batch.put(Table::Meta, MEMBERSHIP, &encode(codec::encode(membership))?);
+        }
+        state.commit(prepared)?;
+        self.watching.publish(state.revision(), events);
+        self.position.send_modify(|position| {
+            position.log_id = Some(last.log_id);
+            if let Some(membership) = membership {
+                position.membership = membership;
+            }
+        });
+        Ok(replies)
+    }
+
+    /// Puts everything applied so far on disk; from then on the log before it is not needed to restart.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&self) -> Result<SnapshotMeta, StateError> {
+        // The position first: what is flushed is as new or newer.
+        let AppliedAt { log_id, membership } = self.position.borrow().clone();
+        self.current().backend().flush()?;
+        self.has_snapshot.store(true, Ordering::Release);
+        Ok(SnapshotMeta { last_log_id: log_id, last_membership: membership })
+    }
+
+    /// Whether the state was ever flushed as a snapshot, or installed from one, since it was opened.
+    #[must_use]
+    pub fn has_snapshot(&self) -> bool {
+        self.has_snapshot.load(Ordering::Acquire)
+    }
+
+    /// Copies the state. Nothing may be applied meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn checkpoint(&self) -> Result<(SnapshotMeta, SnapshotDir), StateError> {
+        let parent = self.snapshots_path();
+        std::fs::create_dir_all(&parent)?;
+        let dir = SnapshotDir::adopt(parent.join(format!("outgoing-{:016x}", rand::random::<u64>())));
+        let AppliedAt { log_id, membership } = self.position.borrow().clone();
+        self.current().backend().checkpoint(dir.path())?;
+        Ok((SnapshotMeta { last_log_id: log_id, last_membership: membership }, dir))
+    }
+
+    /// Where snapshots are received.
+    #[must_use]
+    pub fn snapshots_path(&self) -> PathBuf {
+        self.directory.lock().snapshots()
+    }
+
+    /// Replaces the state by a snapshot, durably.
+    ///
+    /// # Errors
+    /// The old state is then still in place.
+    pub fn install(&self, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> Result<(), StateError> {
+        let mut directory = self.directory.lock();
+        let staged = directory.stage(snapshot)?;
+        let state = State::open(RocksBackend::open(&staged, &self.cache, self.closed.clone())?)?;
+        let found = read_position(state.backend())?;
+        if found.log_id != meta.last_log_id {
+            return Err(StateError::WrongSnapshot { promised: meta.last_log_id, found: found.log_id });
+        }
+        directory.commit()?;
+        let state = Arc::new(state);
+        let replaced = self.current.swap(state.clone());
+        replaced.backend().make_obsolete();
+        self.has_snapshot.store(true, Ordering::Release);
+        self.watching.attach(state);
+        self.position.send_replace(found);
+        Ok(())
+    }
+}
+
+fn read_position(backend: &RocksBackend) -> Result<AppliedAt, StateError> {
+    let log_id = backend.get(Table::Meta, APPLIED)?.map(|row| codec::decode(&row)).transpose();
+    let membership = backend.get(Table::Meta, MEMBERSHIP)?.map(|row| codec::decode(&row)).transpose();
+    Ok(AppliedAt {
+        log_id: log_id.map_err(StateError::Position)?,
+        membership: membership.map_err(StateError::Position)?.unwrap_or_default(),
+    })
+}

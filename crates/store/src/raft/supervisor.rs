@@ -1,0 +1,240 @@
+//! Opens the Raft instance, and opens it again when it dies.
+//!
+//! openraft ends its core for good after a storage error, and a panic in it leaves a member that looks alive and does
+//! nothing. What is on disk is sound in either case, so the instance is torn down and started from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{InitializeError, RaftError};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
+use openraft::{Config, SnapshotPolicy};
+use rocksdb::Cache;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::closing::{Closed, close_signal};
+use super::leadership;
+use super::log::{LogOptions, LogStore};
+use super::network::client::Lane;
+use super::network::openraft_network::NetworkFactory;
+use super::node::{Instance, Node};
+use super::state::StateStore;
+use super::state_machine::StateMachine;
+use super::types::Raft;
+use crate::error::StoreError;
+use crate::membership::MemberId;
+
+/// For blocks of both databases.
+const BLOCK_CACHE_BYTES: usize = 16 << 20;
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+/// How long a leader that goes tries to hand over.
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
+/// Other members form the cluster only when the first of them has not done so by then.
+const FORMATION_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Owns the instance.
+pub struct Supervisor {
+    node: Arc<Node>,
+    cache: Cache,
+}
+
+struct Running {
+    instance: Arc<Instance>,
+    closed: [Closed; 2],
+    followers: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    #[must_use]
+    pub fn new(node: Arc<Node>) -> Self {
+        Supervisor { node, cache: Cache::new_lru_cache(BLOCK_CACHE_BYTES) }
+    }
+
+    /// Runs until the node's shutdown; `opened` learns how the first start went.
+    pub async fn run(self, opened: oneshot::Sender<Result<(), StoreError>>, shutdown: CancellationToken) {
+        let mut running = match self.open().await {
+            Ok(running) => {
+                drop(opened.send(Ok(())));
+                running
+            }
+            Err(error) => {
+                self.node.watching.detach();
+                drop(opened.send(Err(error)));
+                return;
+            }
+        };
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => {
+                    self.hand_over(&running.instance).await;
+                    self.close(running).await;
+                    return;
+                }
+                reason = died(&running.instance) => {
+                    tracing::error!(reason, "the raft instance died; it is started again from disk");
+                    self.close(running).await;
+                }
+            }
+            running = loop {
+                match self.open().await {
+                    Ok(running) => break running,
+                    Err(error) => tracing::error!(%error, "the raft instance cannot be started; it is tried again"),
+                }
+                self.node.watching.detach();
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(RESTART_PAUSE) => {}
+                }
+            };
+        }
+    }
+
+    async fn open(&self) -> Result<Running, StoreError> {
+        let fatal = |what: &str, error: &dyn std::fmt::Display| StoreError::Fatal(format!("{what}: {error}"));
+        let (log_signal, log_closed) = close_signal();
+        let (state_signal, state_closed) = close_signal();
+        let dir = self.node.settings.data_dir.clone();
+        let (cache, watching) = (self.cache.clone(), self.node.watching.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            let log = LogStore::open(&dir.join("log"), &cache, LogOptions::default(), log_signal)
+                .map_err(|error| fatal("the log", &error))?;
+            let state = StateStore::open(&dir.join("state"), cache, watching, state_signal)
+                .map_err(|error| fatal("the state", &error))?;
+            Ok::<_, StoreError>((log, Arc::new(state)))
+        });
+        let (log, state) = opening.await.map_err(|error| fatal("opening the databases", &error))??;
+        let config = raft_config(&self.node)?;
+        let network = NetworkFactory::new(self.node.peers.clone());
+        let machine = StateMachine::new(state.clone());
+        let raft = Raft::new(self.node.id(), Arc::new(config), network, log.clone(), machine)
+            .await
+            .map_err(|error| fatal("raft", &error))?;
+        let instance = Arc::new(Instance { raft, log, state });
+        self.node.set_instance(Some(instance.clone()));
+        let (followers, stop) = (TaskTracker::new(), self.node.shutdown.child_token());
+        followers.spawn(leadership::run(self.node.clone(), instance.clone(), stop.clone()));
+        followers.spawn(form_cluster(self.node.clone(), instance.clone(), stop.clone()));
+        Ok(Running { instance, closed: [log_closed, state_closed], followers, stop })
+    }
+
+    /// Gives leadership to the member that has most of the log.
+    async fn hand_over(&self, instance: &Instance) {
+        let metrics = instance.metrics();
+        if !metrics.state.is_leader() || self.node.settings.members.len() == 1 {
+            return;
+        }
+        let is_there = |id: MemberId| self.node.peers.get(id).is_some_and(|peer| peer.link(Lane::Control).is_up());
+        let progress = metrics.replication.unwrap_or_default();
+        let heir = progress.into_iter().filter(|(id, _)| is_there(*id)).max_by_key(|(_, matched)| *matched);
+        let Some((heir, Some(_))) = heir else { return };
+        if let Err(error) = instance.raft.trigger().transfer_leader(heir).await {
+            tracing::info!(%error, "leadership is not handed over");
+            return;
+        }
+        let mut changes = instance.raft.metrics();
+        let handed_over = async {
+            while changes.borrow_watched().current_leader.is_none_or(|leader| leader == self.node.id()) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        match tokio::time::timeout(HAND_OVER_DEADLINE, handed_over).await {
+            Ok(()) => tracing::info!(heir, "leadership handed over"),
+            Err(_) => tracing::warn!(heir, "leadership was not taken over in time"),
+        }
+    }
+
+    async fn close(&self, running: Running) {
+        let Running { instance, closed, followers, stop } = running;
+        stop.cancel();
+        self.node.set_instance(None);
+        if let Err(error) = instance.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop in order");
+        }
+        followers.close();
+        followers.wait().await;
+        let state = instance.state.clone();
+        drop(instance);
+        match tokio::task::spawn_blocking(move || state.flush().map(drop)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the state was not flushed; the log has it"),
+            Err(error) => tracing::warn!(%error, "the state was not flushed; the log has it"),
+        }
+        self.node.watching.detach();
+        for (closed, what) in closed.into_iter().zip(["log", "state"]) {
+            if !closed.wait(CLOSE_DEADLINE).await {
+                tracing::warn!(what, "a database is still in use");
+            }
+        }
+    }
+}
+
+/// Returns when the core has ended without being told to.
+async fn died(instance: &Instance) -> String {
+    let mut metrics = instance.raft.metrics();
+    loop {
+        if let Err(fatal) = &metrics.borrow_watched().running_state {
+            return fatal.to_string();
+        }
+        if metrics.changed().await.is_err() {
+            return "it ended".to_owned();
+        }
+    }
+}
+
+/// Forms the cluster, once in its life. All members are given the same list, so it is safe for each of them to do it;
+/// that only the first does, as long as it is there, spares the others a lost election.
+async fn form_cluster(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationToken) {
+    let Some(Ok(false)) = stop.run_until_cancelled(instance.raft.is_initialized()).await else { return };
+    let is_first = node.settings.members.iter().all(|member| node.id() <= member.id);
+    if !is_first {
+        let mut metrics = instance.raft.metrics();
+        let formed = async {
+            while metrics.borrow_watched().membership_config.voter_ids().next().is_none() {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let waited = stop.run_until_cancelled(tokio::time::timeout(FORMATION_PATIENCE, formed)).await;
+        let Some(Err(_)) = waited else { return };
+    }
+    let members: std::collections::BTreeMap<_, _> =
+        node.settings.members.iter().map(|member| (member.id, member.clone())).collect();
+    match stop.run_until_cancelled(instance.raft.initialize(members)).await {
+        Some(Ok(())) => tracing::info!("formed the cluster"),
+        // Another member was faster.
+        None | Some(Err(RaftError::APIError(InitializeError::NotAllowed(_)))) => {}
+        Some(Err(error)) => tracing::error!(%error, "cannot form the cluster"),
+    }
+}
+
+fn raft_config(node: &Node) -> Result<Config, StoreError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let timing = node.settings.timing;
+    let config = Config {
+        cluster_name: format!("quorate-{:08x}", node.settings.cluster),
+        heartbeat_interval: millis(timing.heartbeat),
+        election_timeout_min: millis(timing.election_min),
+        election_timeout_max: millis(timing.election_max),
+        enable_pre_vote: Some(true),
+        // What a restarted leader knows to be committed may be older than what it has acknowledged; an election tells.
+        enable_leader_restore: Some(false),
+        // The log is purged by bytes, see `upkeep`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: u64::MAX,
+        install_snapshot_timeout: 60_000,
+        max_payload_entries: 256,
+        api_channel_size: Some(8192),
+        notification_channel_size: Some(8192),
+        backoff: "50ms 100ms 200ms ..500ms".to_owned(),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| StoreError::Fatal(format!("the raft timing cannot work: {error}")))
+}

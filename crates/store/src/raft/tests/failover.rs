@@ -1,0 +1,243 @@
+//! Members as processes that are killed with -9.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use quorate_mvcc::{KeyRange, RangeRequest};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cluster::{Cluster, eventually, put};
+use crate::Consistency;
+use crate::membership::{Member, MemberId};
+use crate::raft::network::client::{Lane, Peers};
+use crate::raft::network::messages::{self, ProposeRequest, ProposeResponse, Proposed, StatusResponse};
+use crate::raft::network::tls::PeerTlsContext;
+use crate::raft::{PeerListen, PeerTls, Pem, RaftConfig, codec, identity, start};
+
+const MEMBER: &str = "QUORATE_TEST_MEMBER";
+const MEMBERS: &str = "QUORATE_TEST_MEMBERS";
+const DIRECTORY: &str = "QUORATE_TEST_DIRECTORY";
+
+/// A member in a process of its own: what the test below starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a part of another test"]
+async fn member_process() {
+    let variable = |name| std::env::var(name).expect("started by the test");
+    let id: MemberId = variable(MEMBER).parse().expect("a number");
+    let directory = PathBuf::from(variable(DIRECTORY));
+    let members: Vec<Member> = variable(MEMBERS)
+        .split(',')
+        .zip(1..)
+        .map(|(peer, id)| Member { id, name: format!("m{id}"), peer: peer.to_owned(), api: String::new() })
+        .collect();
+    let member = members.iter().find(|member| member.id == id).expect("one of them").clone();
+    let listen = PeerListen::Address(member.peer.parse().expect("an address"));
+    let tls = tls_in(&directory);
+    let config = RaftConfig::new(member, members, directory.join(format!("m{id}")), listen, tls);
+    let _store = start(config).await.expect("the member starts");
+    std::future::pending::<()>().await;
+}
+
+fn tls_in(directory: &Path) -> PeerTls {
+    let file = |name| Pem::File(directory.join(name));
+    PeerTls { ca: file("ca"), cert: file("cert"), key: file("key") }
+}
+
+struct Processes {
+    cluster: Cluster,
+    directory: PathBuf,
+    children: Vec<Child>,
+    peers: Peers,
+    shutdown: CancellationToken,
+}
+
+impl Processes {
+    fn start() -> Self {
+        let mut cluster = Cluster::prepare(3, |_| {});
+        let directory = cluster.data_dir(1).parent().expect("below the cluster's").to_owned();
+        let PeerTls { ca, cert, key } = cluster.tls().clone();
+        for (name, pem) in [("ca", ca), ("cert", cert), ("key", key)] {
+            let Pem::Bytes(bytes) = pem else { panic!("made in memory") };
+            std::fs::write(directory.join(name), bytes).expect("written");
+        }
+        cluster.release_ports();
+        let shutdown = CancellationToken::new();
+        let tls = PeerTlsContext::load(&tls_in(&directory)).expect("certificates");
+        let id = identity::cluster_id(cluster.members());
+        let peers = Peers::connect(cluster.members().to_vec(), id, &tls, &TaskTracker::new(), &shutdown);
+        let mut processes =
+            Processes { cluster, directory, children: Vec::new(), peers: peers.expect("addresses"), shutdown };
+        processes.children = (1..=3).map(|id| processes.spawn(id)).collect();
+        processes
+    }
+
+    fn spawn(&self, id: MemberId) -> Child {
+        let members: Vec<_> = self.cluster.members().iter().map(|member| member.peer.clone()).collect();
+        Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "raft::tests::failover::member_process", "--ignored", "--nocapture"])
+            .env(MEMBER, id.to_string())
+            .env(MEMBERS, members.join(","))
+            .env(DIRECTORY, &self.directory)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a process")
+    }
+
+    fn kill(&mut self, id: MemberId) {
+        let child = &mut self.children[usize::try_from(id - 1).expect("few members")];
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+    }
+
+    /// Stops a process, or lets it go on: `STOP` or `CONT`.
+    fn signal(&self, id: MemberId, signal: &str) {
+        let pid = self.children[usize::try_from(id - 1).expect("few members")].id();
+        let sent = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status();
+        assert!(sent.expect("a command").success());
+    }
+
+    fn revive(&mut self, id: MemberId) {
+        self.children[usize::try_from(id - 1).expect("few members")] = self.spawn(id);
+    }
+
+    async fn leader(&self) -> MemberId {
+        eventually("a leader", async || {
+            for peer in self.peers.iter() {
+                let asked = peer.call(Lane::Control, messages::STATUS, &(), Duration::from_secs(1)).await;
+                if let Ok(StatusResponse { leader: Some(leader), .. }) = asked
+                    && leader == peer.peer.id
+                {
+                    return Some(leader);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    /// Writes a key through whoever leads.
+    async fn write(&self, key: &str) {
+        let command = codec::encode(&put(key, key.as_bytes())).expect("encodable");
+        eventually("a write", async || {
+            for peer in self.peers.iter() {
+                let request = ProposeRequest { commands: vec![command.clone()] };
+                let timeout = Duration::from_secs(1);
+                let answer = peer.call(Lane::Bulk, messages::PROPOSE, &request, timeout).await;
+                if let Ok(ProposeResponse { outcomes }) = answer
+                    && matches!(outcomes.first(), Some(Proposed::Applied { .. }))
+                {
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        for child in &mut self.children {
+            // Already killed by the test, or killed here.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_leaders_are_succeeded_and_nothing_acknowledged_is_lost() {
+    super::cluster::show_logs();
+    let rounds = std::env::var("QUORATE_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(3);
+    let mut processes = Processes::start();
+    let mut written = 0;
+    let mut gaps = Vec::new();
+    for _ in 0..rounds {
+        for _ in 0..20 {
+            processes.write(&format!("k{written}")).await;
+            written += 1;
+        }
+        let leader = processes.leader().await;
+        processes.kill(leader);
+        let killed = Instant::now();
+        processes.write(&format!("k{written}")).await;
+        written += 1;
+        gaps.push(killed.elapsed());
+        processes.revive(leader);
+        // It has caught up with what it missed before the next one dies.
+        eventually("the return of the killed", async || {
+            let peer = processes.peers.get(leader)?;
+            let asked = peer.call(Lane::Control, messages::STATUS, &(), Duration::from_secs(1)).await;
+            let StatusResponse { status, leader } = asked.ok()?;
+            (leader.is_some() && status.applied_index >= status.last_log_index && status.last_log_index > 0)
+                .then_some(())
+        })
+        .await;
+    }
+    gaps.sort_unstable();
+    tracing::info!(median = ?gaps[gaps.len() / 2], worst = ?gaps[gaps.len() - 1], "without an acknowledged write");
+    assert!(gaps[gaps.len() - 1] < Duration::from_secs(10), "{gaps:?}");
+
+    for id in 1..=3 {
+        processes.kill(id);
+    }
+    let mut stores = Vec::new();
+    for id in 1..=3 {
+        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from what is there"));
+    }
+    let all = eventually("a read", async || {
+        let request = RangeRequest::new(KeyRange::prefix("k"));
+        stores[0].range(&request, Consistency::Linearizable).await.ok()
+    })
+    .await;
+    assert_eq!(all.count, written);
+    for store in stores {
+        store.shutdown().await.expect("it stops");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_leader_is_succeeded_and_does_not_fight_when_it_thaws() {
+    super::cluster::show_logs();
+    let mut processes = Processes::start();
+    for i in 0..10 {
+        processes.write(&format!("k{i}")).await;
+    }
+    let frozen = processes.leader().await;
+    processes.signal(frozen, "STOP");
+    let began = Instant::now();
+    processes.write("k10").await;
+    tracing::info!(gap = ?began.elapsed(), "without an acknowledged write");
+    let successor = processes.leader().await;
+    assert_ne!(successor, frozen);
+    processes.signal(frozen, "CONT");
+    eventually("the thawed member to follow", async || {
+        let peer = processes.peers.get(frozen)?;
+        let asked = peer.call(Lane::Control, messages::STATUS, &(), Duration::from_secs(1)).await;
+        let StatusResponse { status, leader } = asked.ok()?;
+        (leader == Some(successor) && status.applied_index >= status.last_log_index).then_some(())
+    })
+    .await;
+    processes.write("k11").await;
+
+    for id in 1..=3 {
+        processes.kill(id);
+    }
+    let mut stores = Vec::new();
+    for id in 1..=3 {
+        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from what is there"));
+    }
+    let all = eventually("a read", async || {
+        let request = RangeRequest::new(KeyRange::prefix("k"));
+        stores[0].range(&request, Consistency::Linearizable).await.ok()
+    })
+    .await;
+    assert_eq!(all.count, 12);
+    for store in stores {
+        store.shutdown().await.expect("it stops");
+    }
+}

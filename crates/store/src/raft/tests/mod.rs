@@ -1,0 +1,7 @@
+//! Whole members in one process, and openraft's own suite on our storage.
+
+mod cluster;
+mod cluster_tests;
+mod failover;
+mod performance;
+mod suite;

@@ -1,0 +1,96 @@
+//! The types that openraft is parameterised with: a log entry carries a batch of commands, its response their replies.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use openraft::type_config::alias;
+use quorate_mvcc::{Command, Reply};
+use serde::{Deserialize, Serialize};
+
+use super::codec::{self, CodecError};
+use super::state_machine::StateMachine;
+use crate::membership::{Member, MemberId};
+
+openraft::declare_raft_types!(
+    /// Quorate's Raft group.
+    pub TypeConfig:
+        D = CommandBatch,
+        R = Vec<Reply>,
+        NodeId = MemberId,
+        Node = Member,
+);
+
+pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub type LogId = alias::LogIdOf<TypeConfig>;
+pub type Vote = alias::VoteOf<TypeConfig>;
+pub type Entry = alias::EntryOf<TypeConfig>;
+pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
+pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
+pub type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
+pub type AppendResult = openraft::raft::StreamAppendResult<TypeConfig>;
+pub type VoteRequest = openraft::raft::VoteRequest<TypeConfig>;
+pub type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
+pub type TransferRequest = openraft::raft::TransferLeaderRequest<TypeConfig>;
+pub type TransferResponse = openraft::raft::TransferLeaderResponse<TypeConfig>;
+pub type SnapshotResponse = openraft::raft::SnapshotResponse<TypeConfig>;
+pub type RpcError = openraft::errors::RPCError<TypeConfig>;
+pub type Fatal = openraft::errors::Fatal<TypeConfig>;
+pub type Metrics = openraft::RaftMetrics<TypeConfig>;
+
+/// Encoded commands that commit together. They are encoded once, where they were proposed, and decoded only by
+/// `apply`: log, replication and forwarding move the same shared bytes.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandBatch {
+    count: u32,
+    encoded: Bytes,
+}
+
+impl CommandBatch {
+    /// A batch of commands that [`codec::encode`] has encoded one by one.
+    #[must_use]
+    pub fn concat<'a>(commands: impl ExactSizeIterator<Item = &'a Bytes> + Clone) -> Self {
+        let count = u32::try_from(commands.len()).expect("a batch is bounded far below four billion commands");
+        let mut encoded = BytesMut::with_capacity(commands.clone().map(Bytes::len).sum());
+        for command in commands {
+            encoded.extend_from_slice(command);
+        }
+        CommandBatch { count, encoded: encoded.freeze() }
+    }
+
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.encoded.len()
+    }
+
+    /// The commands, in order.
+    ///
+    /// # Errors
+    /// When the bytes are not `count` commands and nothing more.
+    pub fn decode(&self) -> Result<Vec<Command>, CodecError> {
+        let mut rest = &self.encoded[..];
+        let mut commands = Vec::with_capacity(self.count().min(rest.len()));
+        for _ in 0..self.count {
+            let (command, used) = codec::decode_prefix(rest)?;
+            commands.push(command);
+            rest = &rest[used..];
+        }
+        if rest.is_empty() { Ok(commands) } else { Err(CodecError::TrailingBytes(rest.len())) }
+    }
+}
+
+impl fmt::Debug for CommandBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for CommandBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} commands in {} bytes", self.count, self.encoded.len())
+    }
+}

@@ -1,0 +1,52 @@
+//! Keeps the log from growing without end, on every member: flushes the state, then purges what the log need not hold.
+//!
+//! By bytes, not by entries: an entry holds one command or a thousand. openraft's own policies are off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::type_config::async_runtime::watch::WatchReceiver;
+use tokio_util::sync::CancellationToken;
+
+use super::node::{Instance, Node};
+use super::types::Fatal;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const FLUSH_DEADLINE: Duration = Duration::from_secs(30);
+
+pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let Ok(instance) = node.instance() else { continue };
+        let retention = node.settings.log_retention;
+        if instance.log.size_bytes() <= retention.keep_bytes + retention.slack_bytes {
+            continue;
+        }
+        let Some(upto) = instance.log.purge_point(retention.keep_bytes) else { continue };
+        let purging = shutdown.run_until_cancelled(purge(&instance, upto)).await;
+        if let Some(Err(error)) = purging {
+            tracing::info!(%error, "the log was not purged");
+        }
+    }
+}
+
+async fn purge(instance: &Instance, upto: u64) -> Result<(), Fatal> {
+    instance.raft.trigger().snapshot().await?;
+    let mut metrics = instance.raft.metrics();
+    let flushed = async {
+        while metrics.borrow_watched().snapshot.is_none_or(|flushed| flushed.index < upto) {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(FLUSH_DEADLINE, flushed).await.is_err() {
+        tracing::warn!(upto, "the state was not flushed in time; the log stays");
+        return Ok(());
+    }
+    tracing::debug!(upto, "purging the log");
+    instance.raft.trigger().purge_log(upto).await
+}

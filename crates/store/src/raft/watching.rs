@@ -1,0 +1,90 @@
+//! The watch hub over a state that may be replaced.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use quorate_api::Revision;
+use quorate_mvcc::{BackendError, Event, EventPage, KeyRange, ReadError, State};
+use tokio_util::sync::CancellationToken;
+
+use super::state::RocksBackend;
+use crate::hub::{Hub, HubConfig, WatchSource};
+use crate::watch::{Watch, WatchError};
+
+/// The state that watchers read from: none while it is opened.
+#[derive(Default)]
+struct Source {
+    state: ArcSwapOption<State<RocksBackend>>,
+}
+
+impl WatchSource for Source {
+    fn revision(&self) -> Revision {
+        self.state.load().as_ref().map_or(Revision::ZERO, |state| state.revision())
+    }
+
+    fn compacted(&self) -> Revision {
+        self.state.load().as_ref().map_or(Revision::ZERO, |state| state.compacted())
+    }
+
+    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
+        match self.state.load_full() {
+            Some(state) => state.events_since(after, range, max_bytes),
+            None => Err(ReadError::Backend(BackendError::Write("the state is not open".to_owned()))),
+        }
+    }
+}
+
+/// Watches of this member.
+pub struct Watching {
+    source: Arc<Source>,
+    hub: Hub,
+    /// What the hub was given so far. A state that was opened anew replays what it had not flushed; nobody hears of
+    /// that twice.
+    published: Mutex<Revision>,
+}
+
+impl Watching {
+    #[must_use]
+    pub fn new(config: HubConfig) -> Self {
+        let source = Arc::new(Source::default());
+        Watching { hub: Hub::new(source.clone(), config), source, published: Mutex::new(Revision::ZERO) }
+    }
+
+    /// Goes on with `state`, which may have jumped, or be a little behind what it was.
+    pub fn attach(&self, state: Arc<State<RocksBackend>>) {
+        let revision = state.revision();
+        self.source.state.store(Some(state));
+        let mut published = self.published.lock();
+        if *published < revision {
+            *published = revision;
+            self.hub.reset();
+        }
+    }
+
+    /// Lets go of the state.
+    pub fn detach(&self) {
+        self.source.state.store(None);
+    }
+
+    /// Takes the events that brought the attached state to `revision`.
+    pub fn publish(&self, revision: Revision, mut events: Vec<Event>) {
+        let mut published = self.published.lock();
+        if *published < revision {
+            events.retain(|event| event.kv().mod_revision > *published);
+            *published = revision;
+            self.hub.publish(revision, events);
+        }
+    }
+
+    /// # Errors
+    /// See [`Hub::watch`].
+    pub fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
+        self.hub.watch(range, after)
+    }
+
+    /// Delivers until the token fires.
+    pub fn run(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        self.hub.clone().run(shutdown)
+    }
+}

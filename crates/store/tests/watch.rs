@@ -1,0 +1,288 @@
+//! Watches on the store in memory: every event once and in order, wherever a watcher starts and however slow it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use quorate_api::Revision;
+use quorate_mvcc::{
+    Command, DeleteRequest, Event, EventPage, KeyRange, LeaseId, MemoryBackend, Op, Outcome, PutRequest, RangeRequest,
+    ReadError, State, Txn,
+};
+use quorate_store::hub::{Hub, HubConfig, WatchSource};
+use quorate_store::{Consistency, Store, StoreError, Watch, WatchError};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn put(key: impl AsRef<str>, value: impl AsRef<str>) -> Op {
+    Op::Put(PutRequest {
+        key: key.as_ref().to_owned().into(),
+        value: value.as_ref().to_owned().into(),
+        ..PutRequest::default()
+    })
+}
+
+fn delete(range: KeyRange) -> Op {
+    Op::Delete(DeleteRequest { range, prev_kv: false })
+}
+
+async fn write(store: &Store, ops: Vec<Op>) -> Revision {
+    store.txn(Txn { success: ops, ..Txn::default() }).await.expect("a write succeeds").0
+}
+
+/// Small limits, so that every way of delivery is taken.
+fn tight() -> HubConfig {
+    HubConfig { ring_bytes: 20_000, channel_batches: 2, page_bytes: 2000, progress_interval: Duration::from_millis(50) }
+}
+
+/// Reads until `until` was reached; checks that batches come in order, whole, and after their marks.
+async fn collect(watch: &mut Watch, after: Revision, until: Revision, pace: Option<StdRng>) -> Vec<Event> {
+    let mut pace = pace;
+    let (mut events, mut reached) = (Vec::new(), after);
+    while reached < until {
+        let next = tokio::time::timeout(DEADLINE, watch.next()).await.expect("a watch goes on");
+        let batch = next.expect("a watch does not end").expect("a watch does not fail");
+        assert!(batch.revision >= reached, "{} after {reached}", batch.revision);
+        for event in batch.events.iter() {
+            let revision = event.kv().mod_revision;
+            assert!(revision > reached, "event of {revision} after a mark of {reached}");
+            assert!(revision <= batch.revision, "event of {revision} in a batch up to {}", batch.revision);
+        }
+        events.extend(batch.events.iter().cloned());
+        reached = batch.revision;
+        if let Some(rng) = &mut pace
+            && rng.random_bool(0.3)
+        {
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..4))).await;
+        }
+    }
+    events
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_event_comes_once_and_in_order() {
+    let store = Store::memory_with(tight());
+    let ranges = [
+        KeyRange::prefix("/a/"),
+        KeyRange::prefix("/b/"),
+        KeyRange::key("/a/3"),
+        KeyRange::key("/b/never"),
+        KeyRange::from(""),
+        KeyRange { start: "/a/2".into(), end: Some("/b/4".into()) },
+    ];
+    let until = Revision(3000);
+    let mut watchers = JoinSet::new();
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut revision = store.revision();
+    let mut wanted: Vec<Event> = Vec::new();
+    let mut all = store.watch(KeyRange::from(""), revision).expect("a watch starts");
+    let first = revision;
+    let everything = tokio::spawn(async move { collect(&mut all, first, until, None).await });
+    while revision < until {
+        if rng.random_bool(0.06) {
+            let range = ranges[rng.random_range(0..ranges.len())].clone();
+            // From the past, from now, and from the future.
+            let after = match rng.random_range(0..3) {
+                0 => Revision(rng.random_range(1..=revision.0)),
+                1 => revision,
+                _ => Revision(revision.0 + rng.random_range(0..20)),
+            };
+            let mut watch = store.watch(range.clone(), after).expect("a watch starts");
+            let pace = rng.random_bool(0.5).then(|| StdRng::seed_from_u64(rng.random()));
+            watchers.spawn(async move { (range, after, collect(&mut watch, after, until, pace).await) });
+        }
+        let mut key = |prefix: &str| format!("/{prefix}/{}", rng.random_range(0..6));
+        let mut ops = vec![put(key("a"), "one"), put(key("b"), "two")];
+        if rng.random_bool(0.1) {
+            ops = vec![delete(KeyRange::prefix("/a/")), delete(KeyRange::key("/b/1"))];
+        }
+        revision = write(&store, ops).await;
+    }
+    wanted.extend(everything.await.expect("the watcher of everything ends"));
+    assert_eq!(wanted.last().expect("there are events").kv().mod_revision, until);
+    assert!(watchers.len() > 50, "only {} watchers", watchers.len());
+    while let Some(done) = watchers.join_next().await {
+        let (range, after, events) = done.expect("a watcher ends well");
+        let is_mine = |event: &&Event| event.kv().mod_revision > after && range.contains(&event.kv().key);
+        let expected: Vec<_> = wanted.iter().filter(is_mine).cloned().collect();
+        assert_eq!(events, expected, "{range:?} after {after}");
+    }
+    store.shutdown().await.expect("it shuts down");
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_holds_nobody_back() {
+    let store = Store::memory_with(tight());
+    let mut sleeper = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
+    let mut awake = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
+    let mut expected = Vec::new();
+    for i in 0..500 {
+        let revision = write(&store, vec![put("/a/x", format!("{i}"))]).await;
+        let events = collect(&mut awake, Revision(revision.0 - 1), revision, None).await;
+        assert_eq!(events.len(), 1, "at {revision}");
+        expected.extend(events);
+    }
+    let events = collect(&mut sleeper, Revision(1), store.revision(), None).await;
+    assert_eq!(events, expected);
+}
+
+#[tokio::test]
+async fn a_watcher_that_sleeps_through_a_compaction_is_told() {
+    let store = Store::memory_with(tight());
+    let mut watch = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
+    for i in 0..500 {
+        write(&store, vec![put("/a/x", format!("{i}"))]).await;
+    }
+    let reply = store.propose(Command::Compact { revision: store.revision() }).await.expect("it is proposed");
+    assert_eq!(reply.outcome, Ok(Outcome::Compact));
+    let error = loop {
+        match tokio::time::timeout(DEADLINE, watch.next()).await.expect("a watch goes on") {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break error,
+            None => panic!("ended without a word"),
+        }
+    };
+    assert!(matches!(error, WatchError::Compacted { compacted, .. } if compacted == store.revision()), "{error}");
+    assert!(watch.next().await.is_none());
+    // Nor can one start there; but it can at the compacted revision itself.
+    let started = store.watch(KeyRange::prefix("/a/"), Revision(10)).map(|_| ());
+    assert!(matches!(started, Err(WatchError::Compacted { requested: Revision(10), .. })), "{started:?}");
+    let last = Revision(store.revision().0 - 1);
+    let mut watch = store.watch(KeyRange::prefix("/a/"), last).expect("a watch starts");
+    let events = collect(&mut watch, last, store.revision(), None).await;
+    assert_eq!(events.len(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_watcher_learns_how_far_it_has_come() {
+    let store = Store::memory_with(tight());
+    let mut watch = store.watch(KeyRange::key("/idle"), Revision::ZERO).expect("a watch starts");
+    let revision = write(&store, vec![put("/busy", "1")]).await;
+    assert_eq!(collect(&mut watch, Revision(1), revision, None).await, []);
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_store() {
+    let store = Store::memory();
+    let mut watch = store.watch(KeyRange::prefix("/"), Revision::ZERO).expect("a watch starts");
+    assert!(store.leadership().borrow().is_active_leader);
+    store.shutdown().await.expect("it shuts down");
+    assert!(!store.leadership().borrow().is_active_leader);
+    let last = loop {
+        match tokio::time::timeout(DEADLINE, watch.next()).await.expect("a watch ends") {
+            Some(Ok(batch)) => assert!(batch.events.is_empty()),
+            other => break other.map(|batch| batch.map(|_| ())),
+        }
+    };
+    assert_eq!(last, Some(Err(WatchError::ShuttingDown)));
+    assert_eq!(watch.next().await.map(|_| ()), None);
+    assert_eq!(store.watch(KeyRange::prefix("/"), Revision::ZERO).map(|_| ()), Err(WatchError::ShuttingDown));
+    let refused = store.txn(Txn::default()).await;
+    assert_eq!(refused, Err(StoreError::ShuttingDown));
+}
+
+#[tokio::test]
+async fn the_store_in_memory_is_a_store() {
+    let store = Store::memory();
+    let (_, empty) = store.state_hash().await.expect("it has a hash");
+    let grant = Command::LeaseGrant { id: LeaseId(7), ttl_seconds: 5 };
+    assert!(store.propose(grant).await.expect("it is proposed").outcome.is_ok());
+    let leased = PutRequest { key: "/k".into(), value: "v".into(), lease: LeaseId(7), ..PutRequest::default() };
+    let revision = write(&store, vec![Op::Put(leased)]).await;
+    assert_eq!(store.revision(), revision);
+    assert_ne!(store.state_hash().await.expect("it has a hash").1, empty);
+    let request = RangeRequest::new(KeyRange::key("/k"));
+    let found = store.range(&request, Consistency::Linearizable).await.expect("it reads");
+    assert_eq!((found.count, found.kvs[0].value.as_ref()), (1, b"v".as_slice()));
+    let revoke = Command::LeaseRevoke { id: LeaseId(7), generation: None };
+    store.propose(revoke).await.expect("it is proposed").outcome.expect("the lease is there");
+    let found = store.range(&request, Consistency::Local).await.expect("it reads");
+    assert_eq!(found.count, 0);
+    let old = store.range(&request.clone().at(revision), Consistency::Local).await.expect("it reads");
+    assert_eq!(old.kvs[0].lease, LeaseId(7));
+    let status = store.quorum_status().await.expect("it has a status");
+    assert_eq!(status.leader.as_deref(), Some("memory"));
+    assert_eq!((status.members[0].applied_index, status.members[0].revision), (3, store.revision()));
+}
+
+/// A state that can be exchanged, as a member does when it starts again from an older one, or installs a snapshot.
+struct Exchangeable(RwLock<Arc<State<MemoryBackend>>>);
+
+impl WatchSource for Exchangeable {
+    fn revision(&self) -> Revision {
+        self.0.read().revision()
+    }
+
+    fn compacted(&self) -> Revision {
+        self.0.read().compacted()
+    }
+
+    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
+        self.0.read().clone().events_since(after, range, max_bytes)
+    }
+}
+
+fn new_state() -> Arc<State<MemoryBackend>> {
+    Arc::new(State::open(MemoryBackend::default()).expect("an empty map can be read"))
+}
+
+/// Applies the writes that lead to the revisions, all in one batch.
+fn advance(state: &State<MemoryBackend>, revisions: std::ops::RangeInclusive<u64>) -> (Revision, Vec<Event>) {
+    let mut applier = state.applier();
+    let mut events = Vec::new();
+    for revision in revisions {
+        let txn = Txn { success: vec![put("/x", revision.to_string())], ..Txn::default() };
+        let applied = applier.apply(&Command::Txn(txn)).expect("memory does not fail");
+        assert_eq!(applied.reply.revision, Revision(revision));
+        events.extend(applied.events);
+    }
+    state.commit(applier.finish()).expect("memory does not fail");
+    (state.revision(), events)
+}
+
+#[tokio::test]
+async fn a_source_that_starts_again_or_jumps_is_followed() {
+    let first = new_state();
+    let source = Arc::new(Exchangeable(RwLock::new(first.clone())));
+    let hub = Hub::new(source.clone(), HubConfig { progress_interval: Duration::from_millis(20), ..tight() });
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(hub.clone().run(stop.clone()));
+    let mut watch = hub.watch(KeyRange::key("/x"), Revision(1)).expect("a watch starts");
+    let mut other = hub.watch(KeyRange::prefix("/"), Revision(1)).expect("a watch starts");
+    let (revision, events) = advance(&first, 2..=20);
+    hub.publish(revision, events);
+    let mut seen = collect(&mut watch, Revision(1), revision, None).await;
+
+    // It crashes and comes back at 10; the log leads it on in batches of other sizes.
+    let again = new_state();
+    advance(&again, 2..=10);
+    *source.0.write() = again.clone();
+    hub.reset();
+    let mut late = hub.watch(KeyRange::prefix("/"), Revision(15)).expect("a watch starts");
+    for revisions in [11..=13, 14..=23, 24..=25] {
+        let (revision, events) = advance(&again, revisions);
+        hub.publish(revision, events);
+    }
+    seen.extend(collect(&mut watch, revision, Revision(25), None).await);
+
+    // It installs a snapshot from someone who is further.
+    let further = new_state();
+    advance(&further, 2..=60);
+    *source.0.write() = further.clone();
+    hub.reset();
+    let (revision, events) = advance(&further, 61..=62);
+    hub.publish(revision, events);
+    seen.extend(collect(&mut watch, Revision(25), Revision(62), None).await);
+
+    let all: Vec<_> = (2..=62).map(Revision).collect();
+    let revisions = |events: &[Event]| events.iter().map(|event| event.kv().mod_revision).collect::<Vec<_>>();
+    assert_eq!(revisions(&seen), all);
+    assert_eq!(revisions(&collect(&mut other, Revision(1), Revision(62), None).await), all);
+    assert_eq!(revisions(&collect(&mut late, Revision(15), Revision(62), None).await), all[14..]);
+    stop.cancel();
+    running.await.expect("the hub ends");
+}
