@@ -1,0 +1,108 @@
+//! [`Api`]: the API server without a network.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use futures::FutureExt;
+use quorate_api::Status;
+use quorate_registry::Descriptor;
+use quorate_store::Store;
+use serde_json::json;
+
+use crate::catalog::Catalog;
+use crate::logs::NodeClient;
+use crate::pipeline::authorize::{authenticate, authorize};
+use crate::pipeline::dispatch;
+use crate::pipeline::watch::SharedEvents;
+use crate::query::Query;
+use crate::response::{Request, Response};
+use crate::route::{Route, route};
+use crate::{error, health, openapi, version};
+
+/// The pipeline over a store, for every kind of a table. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    catalog: ArcSwap<Catalog>,
+    events: SharedEvents,
+    nodes: ArcSwapOption<NodeClient>,
+}
+
+impl Api {
+    /// Serves the kinds that `descriptors` describe from `store`.
+    #[must_use]
+    pub fn new(store: Store, descriptors: Vec<Descriptor>) -> Self {
+        let catalog = ArcSwap::from_pointee(Catalog::new(descriptors));
+        let inner = Inner { store, catalog, events: SharedEvents::default(), nodes: ArcSwapOption::empty() };
+        Api { inner: Arc::new(inner) }
+    }
+
+    /// The store behind the API.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Replaces the table of kinds, as when a CustomResourceDefinition adds rows to it.
+    pub fn set_descriptors(&self, descriptors: Vec<Descriptor>) {
+        self.inner.catalog.store(Arc::new(Catalog::new(descriptors)));
+    }
+
+    pub(crate) fn catalog(&self) -> Guard<Arc<Catalog>> {
+        self.inner.catalog.load()
+    }
+
+    pub(crate) fn events(&self) -> &SharedEvents {
+        &self.inner.events
+    }
+
+    pub(crate) fn set_node_client(&self, client: NodeClient) {
+        self.inner.nodes.store(Some(Arc::new(client)));
+    }
+
+    pub(crate) fn node_client(&self) -> Option<Arc<NodeClient>> {
+        self.inner.nodes.load_full()
+    }
+
+    /// Runs a request through the pipeline. It never panics: a fault of ours is a `500`.
+    pub async fn handle(&self, request: Request) -> Response {
+        match AssertUnwindSafe(self.run(&request)).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => Response::failure(&status),
+            Err(_) => {
+                tracing::error!(method = %request.method, path = request.path, "a request handler panicked");
+                Response::failure(&Status::internal("this request caused the server to panic; see its log"))
+            }
+        }
+    }
+
+    async fn run(&self, request: &Request) -> Result<Response, Status> {
+        let query = Query::parse(&request.query)?;
+        let routed = route(&self.catalog(), &request.method, &request.path, &query);
+        // Who is unknown is not told which paths exist.
+        let user = authenticate(request.user.clone(), &request.path)?;
+        let routed = routed?;
+        authorize(&user, &routed)?;
+        match routed {
+            Route::Resource(target) => dispatch::dispatch(self, user, target, request, &query).await,
+            Route::Discovery(what) => self.catalog().documents.answer(&what, &request.headers),
+            Route::OpenApi(None) => Response::json(&openapi::index(&self.catalog())),
+            Route::OpenApi(Some(path)) => Response::json(&openapi::document(&self.catalog(), &path)?),
+            Route::Version => Response::json(&version::version()),
+            Route::Health { endpoint, check } => Ok(health::answer(&self.inner.store, endpoint, check, &query)),
+            Route::Quorum => {
+                let status = self.inner.store.quorum_status().await.map_err(|e| error::from_store(&e))?;
+                Response::json(&json!(status))
+            }
+            Route::QuorumHash => {
+                let (revision, hash) = self.inner.store.state_hash().await.map_err(|e| error::from_store(&e))?;
+                Response::json(&json!({ "revision": revision, "hash": format!("{hash:016x}") }))
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What every cluster has from the beginning.
+
+use quorate_api::{GroupVersionResource, Reason, Status};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::local::LocalClient;
+use crate::pipeline::admission::SYSTEM_NAMESPACES;
+use crate::user::UserInfo;
+
+const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
+const SERVICE_ACCOUNTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "serviceaccounts");
+
+/// Creates the system's namespaces and their default service accounts. What is there already stays as it is, so that
+/// each new leader can run it.
+///
+/// # Errors
+/// The first failure other than that something exists already.
+pub async fn bootstrap(api: &Api) -> Result<(), Status> {
+    let client = LocalClient::new(api.clone(), UserInfo::master("system:apiserver"));
+    for name in SYSTEM_NAMESPACES {
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        ensure(&client, &NAMESPACES, None, namespace).await?;
+    }
+    for namespace in SYSTEM_NAMESPACES {
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
+        ensure(&client, &SERVICE_ACCOUNTS, Some(namespace), account).await?;
+    }
+    Ok(())
+}
+
+async fn ensure(
+    client: &LocalClient,
+    resource: &GroupVersionResource,
+    namespace: Option<&str>,
+    object: Value,
+) -> Result<(), Status> {
+    if !client.serves(resource) {
+        return Ok(());
+    }
+    match client.create(resource, namespace, object).await {
+        Err(status) if status.reason != Reason::AlreadyExists => Err(status),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,76 @@
+//! The kinds that are served right now: the descriptors, and what is derived from them once.
+
+use std::sync::Arc;
+
+use quorate_api::{ObjectKey, ResourcePrefix, Status};
+use quorate_registry::{Descriptor, Scope};
+
+use crate::discovery::Documents;
+use crate::error;
+
+/// One descriptor with its stored form's beginning.
+pub(crate) struct Served {
+    pub descriptor: Descriptor,
+    pub api_version: String,
+    /// `{"apiVersion":"…","kind":"…","metadata":{`, with which each stored object begins.
+    pub stored_prefix: String,
+}
+
+impl Served {
+    fn new(descriptor: Descriptor) -> Self {
+        let api_version = descriptor.kind.api_version();
+        let stored_prefix =
+            format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{}\",\"metadata\":{{", descriptor.kind.kind);
+        Served { descriptor, api_version, stored_prefix }
+    }
+
+    pub fn is_namespaced(&self) -> bool {
+        self.descriptor.scope == Scope::Namespaced
+    }
+
+    /// The storage key of one object.
+    pub fn key(&self, namespace: Option<&str>, name: &str) -> String {
+        ObjectKey {
+            group: self.descriptor.resource.group.to_string(),
+            resource: self.descriptor.resource.resource.to_string(),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        }
+        .storage_key()
+    }
+
+    /// The storage prefix of the collection.
+    pub fn prefix(&self, namespace: Option<&str>) -> String {
+        ResourcePrefix {
+            group: self.descriptor.resource.group.to_string(),
+            resource: self.descriptor.resource.resource.to_string(),
+            namespace: namespace.map(str::to_owned),
+        }
+        .storage_prefix()
+    }
+}
+
+/// All kinds, in the order of the table that they came from.
+pub(crate) struct Catalog {
+    pub rows: Vec<Arc<Served>>,
+    pub documents: Documents,
+}
+
+impl Catalog {
+    pub fn new(descriptors: Vec<Descriptor>) -> Self {
+        let rows: Vec<_> = descriptors.into_iter().map(|d| Arc::new(Served::new(d))).collect();
+        let documents = Documents::render(&rows);
+        Catalog { rows, documents }
+    }
+
+    /// A linear search: there are some dozens of rows, and most names differ in the first bytes.
+    pub fn find(&self, group: &str, version: &str, resource: &str) -> Result<&Arc<Served>, Status> {
+        self.rows
+            .iter()
+            .find(|row| {
+                let name = &row.descriptor.resource;
+                name.resource == resource && name.group == group && name.version == version
+            })
+            .ok_or_else(error::no_such_path)
+    }
+}

@@ -1,0 +1,82 @@
+//! The one place where what the store says becomes what a client of the API is told.
+
+use quorate_api::{Cause, Reason, Status, StatusDetails};
+use quorate_mvcc::CommandError;
+use quorate_store::{StoreError, WatchError};
+
+/// How long a client should wait before it tries again, in seconds.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// What a failed read or proposal means to the client.
+pub(crate) fn from_store(error: &StoreError) -> Status {
+    match error {
+        StoreError::Command(CommandError::Compacted { requested, compacted }) => {
+            Status::expired(format!("The resourceVersion for the provided list is too old: {requested} ({compacted})"))
+        }
+        StoreError::Command(CommandError::FutureRevision { requested, current }) => {
+            too_large_resource_version(requested.0, current.0)
+        }
+        StoreError::Command(error) => Status::internal(error),
+        StoreError::NoLeader(_) => Status::unavailable(format!("etcdserver: {error}")),
+        StoreError::ShuttingDown => Status::unavailable("the server is shutting down"),
+        StoreError::Overloaded => too_many_requests(),
+        StoreError::OutcomeUnknown(_) => retry_later(
+            Reason::Timeout,
+            format!("Timeout: request did not complete within the allotted timeout: {error}"),
+        ),
+        StoreError::Fatal(_) => Status::internal(error),
+    }
+}
+
+/// What the end of a watch means to the watcher.
+pub(crate) fn from_watch(error: &WatchError) -> Status {
+    match error {
+        WatchError::Compacted { requested, compacted } => {
+            Status::expired(format!("too old resource version: {requested} ({compacted})"))
+        }
+        WatchError::ShuttingDown => Status::unavailable("the server is shutting down"),
+        WatchError::Fatal(_) => Status::internal(error),
+    }
+}
+
+/// The server is at its limit; nothing was done.
+pub(crate) fn too_many_requests() -> Status {
+    retry_later(Reason::TooManyRequests, "Too many requests, please try again later.")
+}
+
+/// A read asked for a revision that this cluster has not reached.
+pub(crate) fn too_large_resource_version(requested: u64, current: u64) -> Status {
+    let message = format!("Timeout: Too large resource version: {requested}, current: {current}");
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        field: String::new(),
+    };
+    Status::new(Reason::Timeout, message).with_details(StatusDetails {
+        causes: vec![cause],
+        retry_after_seconds: RETRY_AFTER_SECONDS,
+        ..StatusDetails::default()
+    })
+}
+
+/// A request or an object is larger than `limit_bytes`.
+pub(crate) fn too_large(limit_bytes: usize) -> Status {
+    Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {limit_bytes}"))
+}
+
+/// There is nothing at this path.
+pub(crate) fn no_such_path() -> Status {
+    Status::new(Reason::NotFound, "the server could not find the requested resource")
+        .with_details(StatusDetails::default())
+}
+
+/// There is something at this path, but not for this method.
+pub(crate) fn method_not_allowed() -> Status {
+    Status::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+        .with_details(StatusDetails::default())
+}
+
+fn retry_later(reason: Reason, message: impl Into<String>) -> Status {
+    Status::new(reason, message)
+        .with_details(StatusDetails { retry_after_seconds: RETRY_AFTER_SECONDS, ..StatusDetails::default() })
+}

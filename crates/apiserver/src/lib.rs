@@ -1,0 +1,34 @@
+//! The API server: one pipeline for every kind (`pipeline`), the documents that describe the kinds (`discovery`,
+//! `openapi`), the network side (`server`, `tls`), and the client for those in the same process (`local`).
+
+mod api;
+mod bootstrap;
+mod catalog;
+mod decode;
+mod discovery;
+mod duplicates;
+mod encode;
+mod error;
+mod health;
+mod local;
+mod logs;
+mod metadata;
+mod openapi;
+mod pipeline;
+mod query;
+mod representation;
+mod response;
+mod route;
+mod server;
+mod table;
+mod tls;
+mod user;
+mod version;
+
+pub use api::Api;
+pub use bootstrap::bootstrap;
+pub use local::LocalClient;
+pub use response::{Body, Request, Response};
+pub use server::{ServeError, ServerConfig, serve};
+pub use tls::{Identity, TlsError, client_config, server_config};
+pub use user::{MASTERS, NODES, UserInfo};

@@ -1,0 +1,189 @@
+//! [`LocalClient`]: the API for those who live in the same process. It passes the same pipeline as everybody.
+
+use std::sync::Arc;
+
+use quorate_api::{GroupVersionResource, Status};
+use quorate_mvcc::KeyValue;
+use quorate_registry::{Subresource, Verb};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::decode::FieldValidation;
+use crate::pipeline::authorize::authorize;
+use crate::pipeline::delete::{DeleteOptions, Told, delete, told};
+use crate::pipeline::patch::{Patch, patch};
+use crate::pipeline::subresource::{binding, scale};
+use crate::pipeline::update::update;
+use crate::pipeline::{Operation, Written, create, read};
+use crate::query::Query;
+use crate::route::{Route, Target};
+use crate::user::UserInfo;
+use crate::{encode, error};
+
+/// A client in the process of the API server, on behalf of one user. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalClient {
+    api: Api,
+    user: UserInfo,
+}
+
+impl LocalClient {
+    #[must_use]
+    pub fn new(api: Api, user: UserInfo) -> Self {
+        LocalClient { api, user }
+    }
+
+    /// Creates an object and returns it as it was stored.
+    ///
+    /// # Errors
+    /// The `Status` that a REST client would get.
+    pub async fn create(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<Value, Status> {
+        let mut operation = self.operation(Verb::Create, resource, namespace, None, None)?;
+        create::create(&mut operation, object).await.map(Written::into_object)
+    }
+
+    /// Reads an object, linearizably.
+    ///
+    /// # Errors
+    /// The `Status` that a REST client would get.
+    pub async fn get(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Value, Status> {
+        let operation = self.operation(Verb::Get, resource, namespace, Some(name), None)?;
+        let KeyValue { value, mod_revision, .. } = read::get(self.api.store(), &operation.target, None).await?;
+        encode::decoded(&value, mod_revision)
+    }
+
+    /// Replaces an object, or a part of it through a subresource, and returns the object as it is then.
+    ///
+    /// # Errors
+    /// The `Status` that a REST client would get.
+    pub async fn update(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+        subresource: Option<&str>,
+        object: Value,
+    ) -> Result<Value, Status> {
+        let mut operation = self.operation(Verb::Update, resource, namespace, Some(name), subresource)?;
+        let written = match operation.target.subresource {
+            Some(Subresource::Scale) => scale::update(&operation, object).await?,
+            _ => update(&mut operation, object).await?,
+        };
+        Ok(written.into_object())
+    }
+
+    /// Applies a merge patch (RFC 7386) and returns the object as it is then.
+    ///
+    /// # Errors
+    /// The `Status` that a REST client would get.
+    pub async fn patch_merge(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+        subresource: Option<&str>,
+        changes: Value,
+    ) -> Result<Value, Status> {
+        let mut operation = self.operation(Verb::Patch, resource, namespace, Some(name), subresource)?;
+        let changes = Patch::Merge(changes);
+        let written = match operation.target.subresource {
+            Some(Subresource::Scale) => scale::patch(&operation, &changes).await?,
+            _ => patch(&mut operation, &changes).await?,
+        };
+        Ok(written.into_object())
+    }
+
+    /// Deletes an object; `options` are `DeleteOptions`. Returns the object while it is still there, and a `Status` of
+    /// success when it is gone.
+    ///
+    /// # Errors
+    /// The `Status` that a REST client would get.
+    pub async fn delete(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+        options: Value,
+    ) -> Result<Value, Status> {
+        let mut operation = self.operation(Verb::Delete, resource, namespace, Some(name), None)?;
+        let options = DeleteOptions::parse(options, &Query::default())?;
+        operation.is_dry_run = options.is_dry_run;
+        let written = delete(&operation, &options).await?;
+        Ok(match told(&operation.target.resource, written) {
+            Told::Object(written) => written.into_object(),
+            Told::Success(status) => status,
+        })
+    }
+
+    /// Assigns a pod to a node through the binding subresource, and returns the pod as it is then.
+    ///
+    /// # Errors
+    /// `Conflict` when it has a node already, is being deleted, or has another uid.
+    pub async fn bind(&self, namespace: &str, pod: &str, uid: &str, node: &str) -> Result<Value, Status> {
+        const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
+        let binding_name = Subresource::Binding.as_str();
+        let operation = self.operation(Verb::Create, &PODS, Some(namespace), Some(pod), Some(binding_name))?;
+        let body = json!({
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": { "name": pod, "namespace": namespace, "uid": uid },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": node },
+        });
+        binding::bind(&operation, body).await.map(Written::into_object)
+    }
+
+    /// Whether this API serves a resource.
+    #[must_use]
+    pub fn serves(&self, resource: &GroupVersionResource) -> bool {
+        self.api.catalog().find(&resource.group, &resource.version, &resource.resource).is_ok()
+    }
+
+    /// route → authenticate → authorize.
+    fn operation(
+        &self,
+        verb: Verb,
+        resource: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        subresource: Option<&str>,
+    ) -> Result<Operation, Status> {
+        let served = self.api.catalog().find(&resource.group, &resource.version, &resource.resource).cloned()?;
+        if served.is_namespaced() != namespace.is_some() {
+            return Err(error::no_such_path());
+        }
+        let subresource = subresource
+            .map(|wanted| {
+                let known = served.descriptor.subresources.iter().find(|s| s.as_str() == wanted);
+                known.copied().ok_or_else(error::no_such_path)
+            })
+            .transpose()?;
+        let target = Target {
+            resource: Arc::clone(&served),
+            verb,
+            namespace: namespace.map(str::to_owned),
+            name: name.map(str::to_owned),
+            subresource,
+        };
+        let route = Route::Resource(target);
+        authorize(&self.user, &route)?;
+        let Route::Resource(target) = route else { return Err(error::no_such_path()) };
+        Ok(Operation {
+            api: self.api.clone(),
+            user: self.user.clone(),
+            target,
+            is_dry_run: false,
+            validation: FieldValidation::Ignore,
+            warnings: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! `pods/log`: a container's log, streamed from the agent of the node that the pod runs on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, stream};
+use http::{Request, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use quorate_api::{GroupVersionResource, Reason, Status};
+use quorate_store::Consistency;
+use rustls_pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::pipeline::read;
+use crate::query::Query;
+use crate::response::{Body, Response};
+use crate::route::Target;
+
+const NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
+/// The parameters that the node understands, under their own names.
+const PASSED_ON: &[&str] =
+    &["follow", "tailLines", "previous", "timestamps", "sinceSeconds", "sinceTime", "limitBytes"];
+/// How long a node may take to take a connection and to begin its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How much of a node's error is passed on.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+/// How this server talks to nodes: with a client certificate that they trust.
+pub(crate) struct NodeClient {
+    connector: TlsConnector,
+}
+
+impl NodeClient {
+    pub fn new(config: Arc<rustls::ClientConfig>) -> Self {
+        NodeClient { connector: TlsConnector::from(config) }
+    }
+}
+
+/// Where a pod's log is.
+struct Source {
+    node: String,
+    address: String,
+    port: u16,
+    path: String,
+}
+
+/// Streams the log that the request asks for.
+///
+/// # Errors
+/// `NotFound` for the pod, `BadRequest` for a container that it does not have or that has not been scheduled, what the
+/// node answers otherwise.
+pub(crate) async fn logs(
+    api: &Api,
+    target: &Target,
+    query: &Query,
+    shutdown: &CancellationToken,
+) -> Result<Response, Status> {
+    let kv = read::get(api.store(), target, None).await?;
+    let pod: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
+    let container = container(target, &pod, query.get("container"))?;
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        // Nothing runs yet, so there is nothing to show; Kubernetes answers the same.
+        return Ok(Response::text(200, ""));
+    }
+    let source = source(api, target, node, &container, query).await?;
+    let client = api.node_client().ok_or_else(|| Status::unavailable("this server has no access to nodes"))?;
+    fetch(&client, &source, shutdown.clone()).await
+}
+
+fn container(target: &Target, pod: &Value, wanted: Option<&str>) -> Result<String, Status> {
+    let names = |list: &str| -> Vec<&str> {
+        pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
+    };
+    let (containers, init_containers) = (names("containers"), names("initContainers"));
+    let name = target.name();
+    match wanted {
+        Some(wanted) if containers.contains(&wanted) || init_containers.contains(&wanted) => Ok(wanted.to_owned()),
+        Some(wanted) => Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}"))),
+        None if containers.len() == 1 => Ok(containers[0].to_owned()),
+        None => {
+            let mut message =
+                format!("a container name must be specified for pod {name}, choose one of: [{}]", containers.join(" "));
+            if !init_containers.is_empty() {
+                message.push_str(&format!(" or one of the init containers: [{}]", init_containers.join(" ")));
+            }
+            Err(Status::bad_request(message))
+        }
+    }
+}
+
+async fn source(api: &Api, target: &Target, node_name: &str, container: &str, query: &Query) -> Result<Source, Status> {
+    let served = api.catalog().find(&NODES.group, &NODES.version, &NODES.resource).cloned()?;
+    let kv = read::key(api.store(), &served.key(None, node_name), Consistency::Local)
+        .await?
+        .ok_or_else(|| Status::not_found(&NODES, node_name))?;
+    let node: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
+    let addresses = node["status"]["addresses"].as_array();
+    let address = addresses
+        .into_iter()
+        .flatten()
+        .find(|a| a["type"] == "InternalIP")
+        .and_then(|a| a["address"].as_str())
+        .ok_or_else(|| Status::unavailable(format!("node {node_name} has no InternalIP")))?;
+    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok())
+        .ok_or_else(|| Status::unavailable(format!("node {node_name} has no endpoint for logs")))?;
+    let escape = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let parameters: Vec<String> = query
+        .pairs()
+        .iter()
+        .filter(|(name, _)| PASSED_ON.contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}={}", escape(value)))
+        .collect();
+    let path = format!(
+        "/containerLogs/{}/{}/{}?{}",
+        escape(target.namespace.as_deref().unwrap_or_default()),
+        escape(target.name()),
+        escape(container),
+        parameters.join("&")
+    );
+    Ok(Source { node: node_name.to_owned(), address: address.to_owned(), port, path })
+}
+
+async fn fetch(client: &NodeClient, source: &Source, shutdown: CancellationToken) -> Result<Response, Status> {
+    let unreachable = |error: &dyn std::fmt::Display| {
+        tracing::warn!(node = source.node, %error, "the node's log endpoint failed");
+        Status::unavailable(format!("node {} cannot be reached for logs: {error}", source.node))
+    };
+    let connect = async {
+        let tcp = TcpStream::connect((source.address.as_str(), source.port)).await?;
+        let name = ServerName::try_from(source.address.clone()).map_err(std::io::Error::other)?;
+        client.connector.connect(name, tcp).await
+    };
+    let tls = match timeout(ANSWER_WITHIN, connect).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return Err(unreachable(&error)),
+        Err(late) => return Err(unreachable(&late)),
+    };
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| unreachable(&e))?;
+    // The connection is driven by whoever waits for the answer, and then by the stream of the body: no task of its own.
+    let mut connection = Box::pin(connection.map(|ended| {
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a log connection ended");
+        }
+    }))
+    .fuse();
+    let request = Request::get(&source.path)
+        .header(header::HOST, format!("{}:{}", source.address, source.port))
+        .body(Empty::<Bytes>::new())
+        .map_err(Status::internal)?;
+    let answer = async {
+        let mut sent = std::pin::pin!(sender.send_request(request).fuse());
+        loop {
+            futures::select_biased! {
+                answer = sent => return answer,
+                () = connection => {}
+            }
+        }
+    };
+    let answer = match timeout(ANSWER_WITHIN, answer).await {
+        Ok(answer) => answer.map_err(|e| unreachable(&e))?,
+        Err(late) => return Err(unreachable(&late)),
+    };
+    let code = answer.status();
+    let mut body = answer.into_body();
+    if !code.is_success() {
+        let collect = async {
+            let mut collected = std::pin::pin!(Limited::new(&mut body, MAX_ERROR_BYTES).collect().fuse());
+            loop {
+                futures::select_biased! {
+                    text = collected => return text.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
+                    () = connection => {}
+                }
+            }
+        };
+        let text = timeout(ANSWER_WITHIN, collect).await.unwrap_or_default();
+        return Err(refused(code.as_u16(), &text));
+    }
+    let parts = (body, connection, shutdown);
+    let chunks = stream::unfold(parts, |(mut body, mut connection, shutdown)| async move {
+        loop {
+            let frame = {
+                let mut next = std::pin::pin!(body.frame().fuse());
+                let mut ended = std::pin::pin!(shutdown.cancelled().fuse());
+                futures::select_biased! {
+                    () = ended => return None,
+                    frame = next => Some(frame),
+                    () = connection => None,
+                }
+            };
+            match frame {
+                // The connection has ended; what it had read is still to be had.
+                None => {}
+                Some(None) => return None,
+                Some(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some((Ok(data), (body, connection, shutdown)));
+                    }
+                }
+                Some(Some(Err(error))) => {
+                    return Some((Err(std::io::Error::other(error)), (body, connection, shutdown)));
+                }
+            }
+        }
+    });
+    Ok(Response::new(200, "text/plain", Body::Stream(chunks.boxed())))
+}
+
+/// What a node answers instead of a log: a `Status`, or plain text.
+fn refused(code: u16, body: &[u8]) -> Status {
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    let message = parsed
+        .as_ref()
+        .and_then(|status| status["message"].as_str())
+        .map_or_else(|| String::from_utf8_lossy(body).trim().to_owned(), str::to_owned);
+    let reason = match code {
+        400 => Reason::BadRequest,
+        404 => Reason::NotFound,
+        403 => Reason::Forbidden,
+        _ => Reason::InternalError,
+    };
+    Status::new(reason, message)
+}

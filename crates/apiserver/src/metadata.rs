@@ -1,0 +1,100 @@
+//! Generic metadata: what the server stamps, and what a client may not change. What must hold is the registry's to say.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+/// `generateName` is cut so that the suffix still fits into a label.
+const MAX_GENERATED_BASE: usize = 58;
+const SUFFIX_LENGTH: usize = 5;
+/// Without vowels and what looks alike, so that no words arise.
+const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// `metadata` of an object, empty if it has none.
+pub(crate) fn of(object: &Value) -> &Map<String, Value> {
+    static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
+    object.get("metadata").and_then(Value::as_object).unwrap_or(&EMPTY)
+}
+
+/// `metadata` of an object, made if it has none.
+pub(crate) fn of_mut(object: &mut Value) -> &mut Map<String, Value> {
+    let metadata = &mut object["metadata"];
+    if !metadata.is_object() {
+        *metadata = json!({});
+    }
+    metadata.as_object_mut().expect("it was just made an object")
+}
+
+/// A string of the metadata, empty if it is not there.
+pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    of(object).get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
+    strings(of(object).get("finalizers"))
+}
+
+/// A list of strings, empty if it is not there.
+pub(crate) fn strings(list: Option<&Value>) -> Vec<&str> {
+    list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+pub(crate) fn is_terminating(object: &Value) -> bool {
+    of(object).get("deletionTimestamp").is_some_and(Value::is_string)
+}
+
+/// The grace period under which the object is being deleted, in seconds.
+pub(crate) fn deletion_grace_seconds(object: &Value) -> Option<i64> {
+    of(object).get("deletionGracePeriodSeconds").and_then(Value::as_i64)
+}
+
+/// A time as Kubernetes writes it, to the second.
+pub(crate) fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// `base` with a random suffix, as `generateName` asks for.
+pub(crate) fn generated_name(base: &str) -> String {
+    let base = base.get(..MAX_GENERATED_BASE).unwrap_or(base);
+    let suffix = (0..SUFFIX_LENGTH).map(|_| {
+        let index = rand::random_range(0..SUFFIX_ALPHABET.len());
+        char::from(SUFFIX_ALPHABET[index])
+    });
+    base.chars().chain(suffix).collect()
+}
+
+/// Stamps a new object and drops what only the server sets.
+pub(crate) fn stamp_new(object: &mut Value, namespace: Option<&str>, now: Timestamp) {
+    let metadata = of_mut(object);
+    for field in ["resourceVersion", "selfLink", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        metadata.remove(field);
+    }
+    if let Some(namespace) = namespace {
+        metadata.insert("namespace".to_owned(), namespace.into());
+    } else {
+        metadata.remove("namespace");
+    }
+    metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
+    metadata.insert("creationTimestamp".to_owned(), time(now).into());
+}
+
+/// Carries over from the old object what an update may not change or may leave out.
+pub(crate) fn carry_over(new: &mut Value, old: &Value) {
+    let old = of(old);
+    let metadata = of_mut(new);
+    metadata.remove("selfLink");
+    metadata.remove("managedFields");
+    metadata.remove("resourceVersion");
+    for field in ["uid", "name", "namespace", "generateName", "generation"] {
+        if !metadata.contains_key(field)
+            && let Some(value) = old.get(field)
+        {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        match old.get(field) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+}

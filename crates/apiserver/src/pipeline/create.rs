@@ -1,0 +1,107 @@
+//! `create`.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use quorate_api::{Revision, Status};
+use serde_json::Value;
+
+use crate::catalog::Served;
+use crate::pipeline::admission;
+use crate::pipeline::commit::{Committed, Guard, Write, commit};
+use crate::pipeline::{Effect, Operation, Written};
+use crate::{decode, encode, metadata};
+
+/// How many random names are tried for a `generateName`, and how often a namespace may change under a creation.
+const MAX_ATTEMPTS: usize = 8;
+
+/// Creates an object.
+///
+/// # Errors
+/// A `Status` from any stage; `AlreadyExists`.
+pub(crate) async fn create(operation: &mut Operation, body: Value) -> Result<Written, Status> {
+    let mut object = prepare(operation, body)?;
+    let target = &operation.target;
+    let descriptor = &target.resource.descriptor;
+    let generate_from = generate_name(&object);
+    for attempt in 1..=MAX_ATTEMPTS {
+        if let Some(base) = &generate_from {
+            metadata::of_mut(&mut object).insert("name".to_owned(), metadata::generated_name(base).into());
+        }
+        validate(&target.resource, &object)?;
+        let name = metadata::text(&object, "name");
+        let mut guards = vec![Guard {
+            key: target.resource.key(target.namespace.as_deref(), name).into(),
+            revision: Revision::ZERO,
+        }];
+        guards.extend(admission::create(operation, &object).await?);
+        let encoded = encode::stored(&target.resource, &object)?;
+        if operation.is_dry_run {
+            refuse_existing(operation, &guards[0].key, name).await?;
+            return Ok(Written { object, encoded, revision: Revision::ZERO, effect: Effect::Written });
+        }
+        match commit(operation.api.store(), &guards, &Write::Put(encoded.clone())).await? {
+            Committed::Done(revision) => return Ok(Written { object, encoded, revision, effect: Effect::Written }),
+            // The name is taken: a random one is drawn again.
+            Committed::Stale(now)
+                if now.first().is_some_and(Option::is_some) && (generate_from.is_none() || attempt == MAX_ATTEMPTS) =>
+            {
+                return Err(Status::already_exists(&descriptor.resource, name));
+            }
+            // The namespace changed after it had been looked at.
+            Committed::Stale(_) => {}
+        }
+    }
+    Err(Status::conflict(&descriptor.resource, metadata::text(&object, "name"), "its namespace kept changing"))
+}
+
+/// decode → default → mutate.
+fn prepare(operation: &mut Operation, body: Value) -> Result<Value, Status> {
+    let target = &operation.target;
+    let served = &target.resource;
+    if !metadata::text(&body, "resourceVersion").is_empty() {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    check_namespace(target.namespace.as_deref(), &body)?;
+    let mut object = decode::object(served, body, operation.validation, &mut operation.warnings)?;
+    let strategy = &served.descriptor.strategy;
+    strategy.default(&mut object);
+    metadata::stamp_new(&mut object, target.namespace.as_deref(), Timestamp::now());
+    strategy.prepare_create(&mut object);
+    Ok(object)
+}
+
+/// A body may leave its namespace out but not name another one than the path.
+///
+/// # Errors
+/// `BadRequest`.
+pub(crate) fn check_namespace(namespace: Option<&str>, body: &Value) -> Result<(), Status> {
+    let given = metadata::text(body, "namespace");
+    if given.is_empty() || namespace.is_none_or(|namespace| namespace == given) {
+        return Ok(());
+    }
+    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+}
+
+fn generate_name(object: &Value) -> Option<String> {
+    let base = metadata::text(object, "generateName");
+    (metadata::text(object, "name").is_empty() && !base.is_empty()).then(|| base.to_owned())
+}
+
+fn validate(served: &Served, object: &Value) -> Result<(), Status> {
+    let mut errors = quorate_registry::metadata::validate(object, &served.descriptor);
+    errors.extend(served.descriptor.strategy.validate(object));
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let kind = &served.descriptor.kind;
+    Err(Status::invalid(&kind.group, &kind.kind, metadata::text(object, "name"), &errors))
+}
+
+async fn refuse_existing(operation: &Operation, key: &Bytes, name: &str) -> Result<(), Status> {
+    let key = String::from_utf8_lossy(key);
+    let found = super::read::key(operation.api.store(), &key, quorate_store::Consistency::Linearizable).await?;
+    match found {
+        Some(_) => Err(Status::already_exists(&operation.target.resource.descriptor.resource, name)),
+        None => Ok(()),
+    }
+}

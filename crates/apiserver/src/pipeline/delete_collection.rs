@@ -1,0 +1,50 @@
+//! `deletecollection`: the deletion of each object that is selected.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use quorate_api::{ObjectKey, Reason, Status};
+use quorate_mvcc::KeyValue;
+
+use crate::pipeline::Operation;
+use crate::pipeline::delete::{DeleteOptions, delete};
+use crate::pipeline::list::{ListOptions, Page, list};
+use crate::pipeline::selection::Selection;
+use crate::route::Target;
+
+/// How many deletions run at the same time.
+const CONCURRENCY: usize = 16;
+
+/// Deletes what is selected and returns it as it was. What others delete meanwhile counts as deleted.
+///
+/// # Errors
+/// The first deletion that fails ends it.
+pub(crate) async fn delete_collection(
+    operation: &Operation,
+    selection: &Selection,
+    listing: &ListOptions,
+    options: &DeleteOptions,
+) -> Result<Page, Status> {
+    let target = &operation.target;
+    let page = list(operation.api.store(), &target.resource, target.namespace.as_deref(), selection, listing).await?;
+    let deletions: Vec<_> = page.items.iter().map(|kv| delete_one(operation, kv, options)).collect();
+    stream::iter(deletions).buffer_unordered(CONCURRENCY).try_collect::<()>().await?;
+    Ok(page)
+}
+
+async fn delete_one(operation: &Operation, kv: &KeyValue, options: &DeleteOptions) -> Result<(), Status> {
+    let key = std::str::from_utf8(&kv.key)
+        .ok()
+        .and_then(ObjectKey::parse)
+        .ok_or_else(|| Status::internal("a stored key cannot be parsed"))?;
+    let one = Operation {
+        api: operation.api.clone(),
+        user: operation.user.clone(),
+        target: Target { namespace: key.namespace, name: Some(key.name), ..operation.target.clone() },
+        is_dry_run: operation.is_dry_run,
+        validation: operation.validation,
+        warnings: Vec::new(),
+    };
+    match delete(&one, options).await {
+        Err(status) if status.reason != Reason::NotFound => Err(status),
+        _ => Ok(()),
+    }
+}

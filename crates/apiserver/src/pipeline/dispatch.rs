@@ -1,0 +1,141 @@
+//! From an authorized request to its verb, and from what the verb did to a response.
+
+use std::sync::Arc;
+
+use quorate_api::{Status, StatusDetails};
+use quorate_registry::{Subresource, Verb};
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::decode::{self, FieldValidation};
+use crate::duplicates::duplicates;
+use crate::logs;
+use crate::pipeline::delete::{self, Told};
+use crate::pipeline::list::{ListOptions, list};
+use crate::pipeline::patch::{Patch, patch};
+use crate::pipeline::selection::Selection;
+use crate::pipeline::subresource::{binding, eviction, scale};
+use crate::pipeline::update::{success, update};
+use crate::pipeline::{Operation, create, delete_collection, read, watch};
+use crate::query::Query;
+use crate::representation::{IncludeObject, negotiate};
+use crate::response::{Request, Response, Style};
+use crate::route::Target;
+use crate::user::UserInfo;
+
+/// Runs the verb of a routed, authenticated and authorized request.
+///
+/// # Errors
+/// A `Status` from any stage.
+pub(crate) async fn dispatch(
+    api: &Api,
+    user: UserInfo,
+    target: Target,
+    request: &Request,
+    query: &Query,
+) -> Result<Response, Status> {
+    if target.subresource == Some(Subresource::Log) {
+        return logs::logs(api, &target, query, &request.shutdown).await;
+    }
+    let negotiated = negotiate(&request.headers, IncludeObject::parse(query.get("includeObject"))?)?;
+    let style = Style { negotiated, is_pretty: query.flag("pretty") };
+    let is_dry_run = delete::is_dry_run(&query.all("dryRun").collect::<Vec<_>>())?;
+    let validation = FieldValidation::parse(query)?;
+    let operation = Operation { api: api.clone(), user, target, is_dry_run, validation, warnings: Vec::new() };
+    match operation.target.verb {
+        Verb::Get | Verb::List | Verb::Watch => show(&operation, request, query, style).await,
+        Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,
+        Verb::Create | Verb::Update | Verb::Patch => write(operation, request, style).await,
+    }
+}
+
+async fn show(operation: &Operation, request: &Request, query: &Query, style: Style) -> Result<Response, Status> {
+    let (store, target) = (operation.api.store(), &operation.target);
+    let served = &target.resource;
+    match target.verb {
+        Verb::Watch => {
+            let representation = style.negotiated.representation;
+            watch::watch(&operation.api, target, query, representation, request.shutdown.clone()).await
+        }
+        Verb::List => {
+            let selection = Selection::parse(served, query)?;
+            let options = ListOptions::parse(store, served, query).await?;
+            let page = list(store, served, target.namespace.as_deref(), &selection, &options).await?;
+            Response::page(served, &page, style)
+        }
+        _ => {
+            let kv = read::get(store, target, query.get("resourceVersion")).await?;
+            if target.subresource != Some(Subresource::Scale) {
+                return Response::stored(200, served, &kv, style);
+            }
+            let object: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
+            shown(200, &scale::show(served, &object, kv.mod_revision)?, style)
+        }
+    }
+}
+
+async fn write(mut operation: Operation, request: &Request, style: Style) -> Result<Response, Status> {
+    let served = Arc::clone(&operation.target.resource);
+    let (verb, subresource) = (operation.target.verb, operation.target.subresource);
+    let expected = match subresource {
+        Some(Subresource::Scale) => "Scale",
+        Some(Subresource::Binding) => "Binding",
+        Some(Subresource::Eviction) => "Eviction",
+        _ => &served.descriptor.kind.kind,
+    };
+    if operation.validation != FieldValidation::Ignore && decode::media_type(&request.headers) == "application/json" {
+        let odd = duplicates(&request.body).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+        decode::judge(&served, operation.validation, odd, &mut operation.warnings)?;
+    }
+    let body = || decode::body(&request.headers, &request.body, expected);
+    let (code, written) = match (verb, subresource) {
+        (Verb::Create, Some(Subresource::Binding)) => {
+            binding::bind(&operation, body()?).await?;
+            return Ok(Response::json(&success(201, None))?.with_code(201));
+        }
+        (Verb::Create, Some(Subresource::Eviction)) => {
+            let written = eviction::evict(&mut operation, body()?).await?;
+            let details = StatusDetails {
+                name: operation.target.name().to_owned(),
+                kind: served.descriptor.resource.resource.to_string(),
+                uid: crate::metadata::text(&written.object, "uid").to_owned(),
+                ..StatusDetails::default()
+            };
+            return Ok(Response::json(&success(201, Some(details)))?.with_code(201));
+        }
+        (Verb::Create, _) => (201, create::create(&mut operation, body()?).await?),
+        (Verb::Update, Some(Subresource::Scale)) => {
+            let written = scale::update(&operation, body()?).await?;
+            return shown(200, &scale::show(&served, &written.object, written.revision)?, style);
+        }
+        (Verb::Update, _) => (200, update(&mut operation, body()?).await?),
+        (_, Some(Subresource::Scale)) => {
+            let written = scale::patch(&operation, &Patch::parse(&request.headers, &request.body)?).await?;
+            return shown(200, &scale::show(&served, &written.object, written.revision)?, style);
+        }
+        _ => (200, patch(&mut operation, &Patch::parse(&request.headers, &request.body)?).await?),
+    };
+    Ok(Response::written(code, &served, &written, style)?.with_warnings(&operation.warnings))
+}
+
+async fn remove(mut operation: Operation, request: &Request, query: &Query, style: Style) -> Result<Response, Status> {
+    let options = delete::options(&request.headers, &request.body, query)?;
+    operation.is_dry_run |= options.is_dry_run;
+    let served = &operation.target.resource;
+    if operation.target.verb == Verb::Delete {
+        let written = delete::delete(&operation, &options).await?;
+        return match delete::told(served, written) {
+            Told::Object(written) => Response::written(200, served, &written, style),
+            Told::Success(status) => shown(200, &status, style),
+        };
+    }
+    let selection = Selection::parse(served, query)?;
+    let listing = ListOptions::parse(operation.api.store(), served, query).await?;
+    let page = delete_collection::delete_collection(&operation, &selection, &listing, &options).await?;
+    Response::page(served, &page, style)
+}
+
+/// A document that is not a stored object.
+fn shown(code: u16, value: &Value, style: Style) -> Result<Response, Status> {
+    Response::styled(code, serde_json::to_vec(value).map_err(Status::internal)?, style)
+}

@@ -1,0 +1,203 @@
+//! `list`: pages of a collection at one revision.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use quorate_api::{FieldError, FieldPath, Revision, Status};
+use quorate_mvcc::{CommandError, KeyRange, KeyValue, RangeRequest};
+use quorate_store::{Consistency, Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Served;
+use crate::error;
+use crate::pipeline::read;
+use crate::pipeline::selection::Selection;
+use crate::query::Query;
+
+/// How many keys are read from the store at once.
+const CHUNK: u64 = 1000;
+
+/// Which state a list shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pin {
+    /// The newest, linearizable.
+    Newest,
+    /// This member's own.
+    Here,
+    Exactly(Revision),
+}
+
+/// What a list asks for besides selectors.
+#[derive(Clone, Debug)]
+pub(crate) struct ListOptions {
+    pub pin: Pin,
+    /// 0: everything.
+    pub limit: u64,
+    /// Where a continued list goes on.
+    pub start: Option<Bytes>,
+}
+
+/// A continue token: where to go on, and in which state.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    rv: u64,
+    /// Relative to the collection's prefix.
+    start: String,
+}
+
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+
+pub(crate) struct Page {
+    pub items: Vec<KeyValue>,
+    /// The state that the items are of.
+    pub revision: Revision,
+    /// The continue token for the rest.
+    pub next: Option<String>,
+    /// How many objects are left, where that is known.
+    pub remaining: Option<u64>,
+}
+
+impl ListOptions {
+    /// Reads `limit`, `continue`, `resourceVersion` and `resourceVersionMatch`, and waits until this member has
+    /// reached what they ask for.
+    ///
+    /// # Errors
+    /// `Invalid` or `BadRequest` for what contradicts itself, `Timeout` for a version that is not reached.
+    pub async fn parse(store: &Store, served: &Served, query: &Query) -> Result<Self, Status> {
+        let limit = query.number("limit")?.unwrap_or(0);
+        let version = query.get("resourceVersion");
+        let matching = query.get("resourceVersionMatch");
+        if let Some(token) = query.get("continue") {
+            if version.is_some_and(|v| v != "0") {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            let (revision, start) = decode_token(served, token)?;
+            read::reach(store, revision).await?;
+            return Ok(ListOptions { pin: Pin::Exactly(revision), limit, start: Some(start) });
+        }
+        let pin = pin(store, version, matching, limit).await?;
+        Ok(ListOptions { pin, limit, start: None })
+    }
+}
+
+async fn pin(store: &Store, version: Option<&str>, matching: Option<&str>, limit: u64) -> Result<Pin, Status> {
+    let path = FieldPath::new("resourceVersionMatch");
+    let invalid = |error| Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]));
+    let is_exact = match (matching, version) {
+        (None, Some(version)) => limit > 0 && version != "0",
+        (None, None) => return Ok(Pin::Newest),
+        (Some(_), None) => {
+            let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            return invalid(FieldError::forbidden(path, detail));
+        }
+        (Some("NotOlderThan"), _) => false,
+        (Some("Exact"), Some("0")) => {
+            let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            return invalid(FieldError::forbidden(path, detail));
+        }
+        (Some("Exact"), _) => true,
+        (Some(other), _) => {
+            return invalid(FieldError::not_supported(path, other, &["Exact", "NotOlderThan"]));
+        }
+    };
+    let version = read::parse(version.unwrap_or_default())?;
+    read::reach(store, version).await?;
+    Ok(if is_exact { Pin::Exactly(version) } else { Pin::Here })
+}
+
+/// Reads the part of a collection that `options` ask for.
+///
+/// # Errors
+/// `Expired` when its state is no longer kept; what the store says.
+pub(crate) async fn list(
+    store: &Store,
+    served: &Served,
+    namespace: Option<&str>,
+    selection: &Selection,
+    options: &ListOptions,
+) -> Result<Page, Status> {
+    let range = range(served, namespace, selection);
+    let mut page = Page { items: Vec::new(), revision: Revision::ZERO, next: None, remaining: None };
+    let mut consistency = if options.pin == Pin::Newest { Consistency::Linearizable } else { Consistency::Local };
+    if let Pin::Exactly(revision) = options.pin {
+        page.revision = revision;
+    }
+    // A token may be forged: it must not lead out of the collection.
+    let mut start = options.start.clone().unwrap_or_default().max(range.start.clone());
+    loop {
+        let room = options.limit.saturating_sub(page.items.len() as u64);
+        let chunk = if options.limit == 0 || !selection.is_everything() { CHUNK } else { room.min(CHUNK) };
+        let part = KeyRange { start: start.clone(), end: range.end.clone() };
+        let request = RangeRequest::new(part).at(page.revision).limit(chunk);
+        let response = store.range(&request, consistency).await.map_err(|e| too_old(&e, options))?;
+        if page.revision.is_zero() {
+            page.revision = response.revision;
+        }
+        consistency = Consistency::Local;
+        let mut left = response.count;
+        for kv in response.kvs {
+            left = left.saturating_sub(1);
+            start = successor(&kv.key);
+            if !selection.matches_stored(served, &kv)? {
+                continue;
+            }
+            page.items.push(kv);
+            if options.limit > 0 && page.items.len() as u64 == options.limit {
+                break;
+            }
+        }
+        let is_full = options.limit > 0 && page.items.len() as u64 >= options.limit;
+        if is_full && left > 0 {
+            page.next = Some(encode_token(served, page.revision, &start)?);
+            page.remaining = selection.is_everything().then_some(left);
+        }
+        if is_full || !response.more {
+            return Ok(page);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The keys among which the selected objects are.
+pub(crate) fn range(served: &Served, namespace: Option<&str>, selection: &Selection) -> KeyRange {
+    let namespace = namespace.or_else(|| if served.is_namespaced() { selection.exact_namespace() } else { None });
+    match selection.exact_name() {
+        Some(name) if namespace.is_some() || !served.is_namespaced() => KeyRange::key(served.key(namespace, name)),
+        _ => KeyRange::prefix(served.prefix(namespace)),
+    }
+}
+
+fn successor(key: &Bytes) -> Bytes {
+    let mut next = key.to_vec();
+    next.push(0);
+    next.into()
+}
+
+fn too_old(error: &StoreError, options: &ListOptions) -> Status {
+    match error {
+        StoreError::Command(CommandError::Compacted { .. }) if options.start.is_some() => Status::expired(
+            "The provided continue parameter is too old to display a consistent list result. You must start a new \
+             list without the continue parameter.",
+        ),
+        error => error::from_store(error),
+    }
+}
+
+fn encode_token(served: &Served, revision: Revision, start: &[u8]) -> Result<String, Status> {
+    let key = String::from_utf8_lossy(start);
+    let prefix = served.prefix(None);
+    let start = key.strip_prefix(&prefix).unwrap_or(&key).to_owned();
+    let token = Token { v: TOKEN_VERSION.to_owned(), rv: revision.0, start };
+    Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).map_err(Status::internal)?))
+}
+
+fn decode_token(served: &Served, token: &str) -> Result<(Revision, Bytes), Status> {
+    let invalid = || Status::bad_request("continue key is not valid");
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
+    let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+    if token.v != TOKEN_VERSION || token.rv == 0 {
+        return Err(invalid());
+    }
+    Ok((Revision(token.rv), format!("{}{}", served.prefix(None), token.start).into()))
+}

@@ -1,0 +1,72 @@
+//! The one pipeline for every kind:
+//! `route → authenticate → authorize → decode → default → mutate → validate → admit → precondition → commit`.
+//!
+//! Each verb is a file here that runs these stages in this order. Nothing here names a kind except the static
+//! policies in `authorize` and `admission`; what is special about a kind is in its strategy.
+
+pub(crate) mod admission;
+pub(crate) mod authorize;
+pub(crate) mod commit;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod delete_collection;
+pub(crate) mod dispatch;
+pub(crate) mod list;
+pub(crate) mod modify;
+pub(crate) mod patch;
+pub(crate) mod read;
+pub(crate) mod selection;
+pub(crate) mod subresource;
+pub(crate) mod update;
+pub(crate) mod watch;
+
+use bytes::Bytes;
+use quorate_api::Revision;
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::decode::FieldValidation;
+use crate::encode;
+use crate::route::Target;
+use crate::user::UserInfo;
+
+/// A request that has been routed, authenticated and authorized.
+pub(crate) struct Operation {
+    pub api: Api,
+    pub user: UserInfo,
+    pub target: Target,
+    /// Everything but the commit.
+    pub is_dry_run: bool,
+    pub validation: FieldValidation,
+    /// What the client is told beside the answer.
+    pub warnings: Vec<String>,
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Written,
+    /// Nothing had changed, so nothing was written.
+    Unchanged,
+    Removed,
+}
+
+/// An object as a write left it.
+pub(crate) struct Written {
+    /// Without its `resourceVersion`.
+    pub object: Value,
+    /// The stored form.
+    pub encoded: Bytes,
+    /// Zero for the creation of a dry run.
+    pub revision: Revision,
+    pub effect: Effect,
+}
+
+impl Written {
+    /// The object with its `resourceVersion`.
+    pub fn into_object(self) -> Value {
+        let mut object = self.object;
+        encode::set_resource_version(&mut object, self.revision);
+        object
+    }
+}

@@ -1,0 +1,111 @@
+//! `patch`: computed on the current object before validation, then an update like others.
+
+use http::HeaderMap;
+use quorate_api::{Reason, Status, patch};
+use serde_json::Value;
+
+use crate::catalog::Served;
+use crate::pipeline::modify::{Current, modify};
+use crate::pipeline::update::transition;
+use crate::pipeline::{Operation, Written};
+use crate::{decode, encode, metadata};
+
+const JSON: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const APPLY_YAML: &str = "application/apply-patch+yaml";
+const APPLY_CBOR: &str = "application/apply-patch+cbor";
+
+/// A patch of one of the three kinds.
+#[derive(Clone, Debug)]
+pub(crate) enum Patch {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    /// # Errors
+    /// `UnsupportedMediaType` for another kind, `BadRequest` for what does not parse.
+    pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, Status> {
+        let make = match decode::media_type(headers) {
+            JSON => Patch::Json,
+            MERGE => Patch::Merge,
+            STRATEGIC => Patch::Strategic,
+            APPLY_YAML | APPLY_CBOR => {
+                return Err(Status::new(
+                    Reason::UnsupportedMediaType,
+                    format!(
+                        "server-side apply is not supported yet - accepted media types include: {JSON}, {MERGE}, {STRATEGIC}"
+                    ),
+                ));
+            }
+            _ => return Err(decode::unsupported(&[JSON, MERGE, STRATEGIC])),
+        };
+        let patch: Value = serde_json::from_slice(body)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        if matches!(make(Value::Null), Patch::Json(_)) && !patch.is_array() {
+            return Err(Status::bad_request("error decoding patch: a JSON patch is an array of operations"));
+        }
+        if !matches!(make(Value::Null), Patch::Json(_)) && !patch.is_object() {
+            return Err(Status::bad_request("error decoding patch: a merge patch is an object"));
+        }
+        Ok(make(patch))
+    }
+
+    /// Applies the patch to an object of a kind, or to another document (a `Scale`).
+    ///
+    /// # Errors
+    /// `Invalid` or `BadRequest` when it does not fit.
+    pub fn apply(&self, served: &Served, object: &mut Value) -> Result<(), Status> {
+        match self {
+            Patch::Json(patch) => patch::json::apply(object, patch).map_err(Status::from),
+            Patch::Merge(patch) => {
+                patch::merge::apply(object, patch);
+                Ok(())
+            }
+            Patch::Strategic(patch) => {
+                patch::strategic::apply(&served.descriptor.kind, object, patch).map_err(Status::from)
+            }
+        }
+    }
+}
+
+/// Patches an object, or through a subresource a part of it.
+///
+/// # Errors
+/// A `Status` from any stage; `NotFound`, `Conflict`.
+pub(crate) async fn patch(operation: &mut Operation, patch: &Patch) -> Result<Written, Status> {
+    let mut warnings = Vec::new();
+    let written = modify(operation, |current| {
+        warnings.clear();
+        let new = patched(operation, current, patch, &mut warnings)?;
+        transition(operation, current, new)
+    })
+    .await?;
+    operation.warnings.append(&mut warnings);
+    Ok(written)
+}
+
+fn patched(
+    operation: &Operation,
+    current: &Current,
+    patch: &Patch,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    let target = &operation.target;
+    let served = &target.resource;
+    let mut object = current.object.clone();
+    encode::set_resource_version(&mut object, current.revision);
+    patch.apply(served, &mut object)?;
+    let mut new: Value = decode::object(served, object, operation.validation, warnings)?;
+    served.descriptor.strategy.default(&mut new);
+    if metadata::text(&new, "name") != target.name() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            metadata::text(&new, "name"),
+            target.name()
+        )));
+    }
+    Ok(new)
+}

@@ -1,0 +1,142 @@
+//! Which objects of a collection a request is about: label and field selectors.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use quorate_api::selector::{FieldSelector, LabelSelector};
+use quorate_api::{ObjectKey, Status};
+use quorate_mvcc::KeyValue;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::catalog::Served;
+use crate::metadata;
+use crate::query::Query;
+
+const NAME: &str = "metadata.name";
+const NAMESPACE: &str = "metadata.namespace";
+
+/// The selectors of a request. The default one selects everything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    labels: LabelSelector,
+    fields: FieldSelector,
+    /// A field other than name and namespace is named, whose value only the decoded object yields.
+    needs_object: bool,
+}
+
+/// Just what a label selector looks at.
+#[derive(Deserialize)]
+struct Labelled<'a> {
+    #[serde(borrow)]
+    metadata: Labels<'a>,
+}
+
+#[derive(Deserialize)]
+struct Labels<'a> {
+    #[serde(borrow, default)]
+    labels: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+}
+
+impl Selection {
+    /// # Errors
+    /// `BadRequest` for a selector that does not parse or names a field that the kind does not select by.
+    pub fn parse(served: &Served, query: &Query) -> Result<Self, Status> {
+        let (label_text, field_text) =
+            (query.get("labelSelector").unwrap_or_default(), query.get("fieldSelector").unwrap_or_default());
+        if label_text.is_empty() && field_text.is_empty() {
+            return Ok(Selection::default());
+        }
+        let labels = LabelSelector::parse(label_text)
+            .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
+        let fields = FieldSelector::parse(field_text).map_err(|error| Status::bad_request(error.to_string()))?;
+        let known = served.descriptor.strategy.selectable_field_names();
+        let mut needs_object = false;
+        for requirement in fields.requirements() {
+            let field = requirement.field.as_str();
+            if field == NAME || (field == NAMESPACE && served.is_namespaced()) {
+                continue;
+            }
+            needs_object = true;
+            if !known.contains(&field) {
+                return Err(Status::bad_request(format!(
+                    "Unable to find {:?} that match label selector {label_text:?}, field selector {field_text:?}: field label not supported: {field}",
+                    served.descriptor.resource.to_string(),
+                )));
+            }
+        }
+        Ok(Selection { labels, fields, needs_object })
+    }
+
+    /// The one object of this name, as when a single object is watched.
+    pub fn and_name(mut self, name: &str) -> Result<Self, Status> {
+        let text = format!("{}{}{NAME}={name}", self.fields, if self.fields.is_everything() { "" } else { "," });
+        self.fields = FieldSelector::parse(&text).map_err(|error| Status::bad_request(error.to_string()))?;
+        Ok(self)
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// The only name that can match, if there is one.
+    pub fn exact_name(&self) -> Option<&str> {
+        self.fields.exact(NAME)
+    }
+
+    /// The only namespace that can match, if there is one.
+    pub fn exact_namespace(&self) -> Option<&str> {
+        self.fields.exact(NAMESPACE)
+    }
+
+    /// Whether a stored object matches; decodes no more of it than the selectors need.
+    ///
+    /// # Errors
+    /// `InternalError` when it cannot be decoded.
+    pub fn matches_stored(&self, served: &Served, kv: &KeyValue) -> Result<bool, Status> {
+        let broken = |error| Status::internal(format!("a stored object cannot be decoded: {error}"));
+        if self.is_everything() {
+            return Ok(true);
+        }
+        if self.needs_object {
+            return Ok(self.matches(served, &serde_json::from_slice(&kv.value).map_err(broken)?));
+        }
+        if !self.fields.is_everything() {
+            let key = std::str::from_utf8(&kv.key).ok().and_then(ObjectKey::parse);
+            let Some(key) = key else { return Ok(false) };
+            let lookup = |field: &str| match field {
+                NAME => Some(key.name.as_str()),
+                NAMESPACE => key.namespace.as_deref(),
+                _ => None,
+            };
+            if !self.fields.matches(lookup) {
+                return Ok(false);
+            }
+        }
+        if self.labels.is_everything() {
+            return Ok(true);
+        }
+        let object: Labelled<'_> = serde_json::from_slice(&kv.value).map_err(broken)?;
+        let labels = object.metadata.labels.unwrap_or_default();
+        Ok(self.labels.matches_with(|key| labels.get(key).map(|value| &**value)))
+    }
+
+    /// Whether a decoded object matches.
+    pub fn matches(&self, served: &Served, object: &Value) -> bool {
+        if !self.labels.is_everything() {
+            let labels = metadata::of(object).get("labels");
+            if !self.labels.matches_with(|key| labels?.get(key)?.as_str()) {
+                return false;
+            }
+        }
+        if self.fields.is_everything() {
+            return true;
+        }
+        let own = if self.needs_object { served.descriptor.strategy.selectable_fields(object) } else { Vec::new() };
+        self.fields.matches(|field| match field {
+            NAME => Some(metadata::text(object, "name")),
+            NAMESPACE => Some(metadata::text(object, "namespace")),
+            _ => own.iter().find(|(name, _)| *name == field).map(|(_, value)| value.as_str()),
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! `create` of a `policy/v1 Eviction`: a deletion that disruption budgets may refuse once there are any.
+
+use quorate_api::Status;
+use serde_json::Value;
+
+use crate::pipeline::delete::{DeleteOptions, delete};
+use crate::pipeline::{Operation, Written};
+use crate::query::Query;
+use crate::{decode, metadata};
+
+/// Deletes the target's object gracefully.
+///
+/// # Errors
+/// As a deletion; `BadRequest` for another body.
+pub(crate) async fn evict(operation: &mut Operation, mut eviction: Value) -> Result<Written, Status> {
+    decode::check_kind(&mut eviction, "policy/v1", "Eviction")?;
+    let named = metadata::text(&eviction, "name");
+    if !named.is_empty() && named != operation.target.name() {
+        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let options = DeleteOptions::parse(eviction["deleteOptions"].take(), &Query::default())?;
+    operation.is_dry_run |= options.is_dry_run;
+    delete(operation, &options).await
+}

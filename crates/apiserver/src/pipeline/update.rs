@@ -1,0 +1,143 @@
+//! `update`, and the stages that every change of an existing object passes.
+
+use quorate_api::{Status, StatusDetails};
+use quorate_registry::Subresource;
+use serde_json::Value;
+
+use crate::catalog::Served;
+use crate::pipeline::modify::{Change, Current, modify};
+use crate::pipeline::{Operation, Written, admission, create};
+use crate::route::Target;
+use crate::{decode, metadata};
+
+/// What Kubernetes says when an object is not the one that the client has seen.
+const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+
+/// Replaces an object, or through a subresource a part of it.
+///
+/// # Errors
+/// A `Status` from any stage; `NotFound`, since an update never creates; `Conflict`.
+pub(crate) async fn update(operation: &mut Operation, body: Value) -> Result<Written, Status> {
+    check_name(&operation.target, &body)?;
+    let served = &operation.target.resource;
+    let mut new = decode::object(served, body, operation.validation, &mut operation.warnings)?;
+    served.descriptor.strategy.default(&mut new);
+    let operation = &*operation;
+    modify(operation, |current| transition(operation, current, new.clone())).await
+}
+
+/// A body must name the object that the path names.
+fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
+    let given = metadata::text(body, "name");
+    let wanted = target.name();
+    if given.is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if given != wanted {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({wanted})"
+        )));
+    }
+    create::check_namespace(target.namespace.as_deref(), body)
+}
+
+/// mutate → validate → admit → precondition, for `new` in the place of `current`; `new` is decoded and defaulted.
+///
+/// # Errors
+/// A `Status` from any stage.
+pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Value) -> Result<Change, Status> {
+    let target = &operation.target;
+    let served = &target.resource;
+    let strategy = &served.descriptor.strategy;
+    let old = &current.object;
+    precondition(target, current, &new)?;
+    metadata::carry_over(&mut new, old);
+    match target.subresource {
+        Some(Subresource::Status) => strategy.prepare_status_update(&mut new, old),
+        Some(Subresource::Finalize) => new = with_spec_finalizers(&new, old),
+        _ => strategy.prepare_update(&mut new, old),
+    }
+    validate(served, target.subresource, &new, old)?;
+    admission::update(operation, &new, old)?;
+    Ok(change(served, new, old))
+}
+
+/// What the new object means for the stored one: an object that is being deleted goes with its last finalizer.
+pub(crate) fn change(served: &Served, new: Value, old: &Value) -> Change {
+    let is_released = metadata::is_terminating(old)
+        && metadata::deletion_grace_seconds(old).unwrap_or_default() == 0
+        && !is_held(served, &new);
+    if is_released {
+        Change::Remove(new)
+    } else if new == *old {
+        Change::Keep
+    } else {
+        Change::Put(new)
+    }
+}
+
+/// Whether finalizers keep the object, or what else its kind knows.
+pub(crate) fn is_held(served: &Served, object: &Value) -> bool {
+    !metadata::finalizers(object).is_empty() || served.descriptor.strategy.is_held(object)
+}
+
+fn with_spec_finalizers(new: &Value, old: &Value) -> Value {
+    let mut result = old.clone();
+    match new["spec"].get("finalizers") {
+        Some(finalizers) => result["spec"]["finalizers"] = finalizers.clone(),
+        None => {
+            if let Some(spec) = result["spec"].as_object_mut() {
+                spec.remove("finalizers");
+            }
+        }
+    }
+    result
+}
+
+/// The `resourceVersion` and the uid that a client sends must be those of the object.
+pub(crate) fn precondition(target: &Target, current: &Current, new: &Value) -> Result<(), Status> {
+    let resource = &target.resource.descriptor.resource;
+    let uid = metadata::text(new, "uid");
+    let actual = metadata::text(&current.object, "uid");
+    if !uid.is_empty() && uid != actual {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}");
+        return Err(Status::conflict(resource, target.name(), &why));
+    }
+    let version = metadata::text(new, "resourceVersion");
+    if !version.is_empty() && version != "0" && version != current.revision.to_string() {
+        return Err(Status::conflict(resource, target.name(), MODIFIED));
+    }
+    Ok(())
+}
+
+fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old: &Value) -> Result<(), Status> {
+    let strategy = &served.descriptor.strategy;
+    let mut errors = quorate_registry::metadata::validate(new, &served.descriptor);
+    errors.extend(quorate_registry::metadata::validate_update(new, old));
+    match subresource {
+        Some(Subresource::Status) => errors.extend(strategy.validate_status_update(new, old)),
+        Some(Subresource::Finalize) => {}
+        _ => {
+            errors.extend(strategy.validate(new));
+            errors.extend(strategy.validate_update(new, old));
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let kind = &served.descriptor.kind;
+    Err(Status::invalid(&kind.group, &kind.kind, metadata::text(new, "name"), &errors))
+}
+
+/// `Success` with what it was about: the answer to a deletion and to creations of subresources.
+pub(crate) fn success(code: u16, details: Option<StatusDetails>) -> Value {
+    let mut status = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code,
+    });
+    if let Some(details) = details {
+        status["details"] = serde_json::json!(details);
+    }
+    status
+}

@@ -1,0 +1,176 @@
+//! One event, decoded and encoded at most once however many watch it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate_api::{Revision, Status};
+use quorate_mvcc::{Event, KeyValue};
+use serde_json::Value;
+
+use crate::catalog::Served;
+use crate::pipeline::selection::Selection;
+use crate::representation::Representation;
+use crate::response::encode_one;
+
+/// How many events of one resource are kept for the watchers that come a little later.
+const KEPT: usize = 128;
+
+/// What happened, from the point of view of one watcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventType {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl EventType {
+    fn as_str(self) -> &'static str {
+        match self {
+            EventType::Added => "ADDED",
+            EventType::Modified => "MODIFIED",
+            EventType::Deleted => "DELETED",
+        }
+    }
+}
+
+/// The newest events of each resource, shared by all watchers of this member.
+#[derive(Default)]
+pub(crate) struct SharedEvents {
+    rings: Mutex<HashMap<String, Ring>>,
+}
+
+#[derive(Default)]
+struct Ring {
+    events: HashMap<(Revision, Bytes), Arc<SharedEvent>>,
+    order: VecDeque<(Revision, Bytes)>,
+}
+
+impl SharedEvents {
+    /// The shared form of an event; `prefix` names the resource.
+    pub fn share(&self, prefix: &str, event: &Event) -> Arc<SharedEvent> {
+        let position = (event.kv().mod_revision, event.kv().key.clone());
+        let mut rings = self.rings.lock();
+        if !rings.contains_key(prefix) {
+            rings.insert(prefix.to_owned(), Ring::default());
+        }
+        let Some(ring) = rings.get_mut(prefix) else { return Arc::new(SharedEvent::new(event.clone())) };
+        if let Some(shared) = ring.events.get(&position) {
+            return Arc::clone(shared);
+        }
+        let shared = Arc::new(SharedEvent::new(event.clone()));
+        ring.events.insert(position.clone(), Arc::clone(&shared));
+        ring.order.push_back(position);
+        if ring.order.len() > KEPT
+            && let Some(oldest) = ring.order.pop_front()
+        {
+            ring.events.remove(&oldest);
+        }
+        shared
+    }
+}
+
+pub(crate) struct SharedEvent {
+    event: Event,
+    object: OnceLock<Option<Value>>,
+    previous: OnceLock<Option<Value>>,
+    lines: Mutex<Vec<((EventType, Representation), Bytes)>>,
+}
+
+impl SharedEvent {
+    pub fn new(event: Event) -> Self {
+        SharedEvent { event, object: OnceLock::new(), previous: OnceLock::new(), lines: Mutex::default() }
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.event.kv().mod_revision
+    }
+
+    /// What the event is to a watcher with this selection: an object that begins to match is added, one that ceases
+    /// to match is deleted. `None`: not its concern.
+    pub fn classify(&self, served: &Served, selection: &Selection) -> Option<EventType> {
+        let matches = |value: Option<&Value>| value.is_some_and(|object| selection.matches(served, object));
+        let (is_there, was_there) = match &self.event {
+            Event::Put { kv, prev } => {
+                let existed = kv.create_revision != kv.mod_revision;
+                if selection.is_everything() {
+                    (true, existed)
+                } else {
+                    // Where the version before is no longer kept, a watcher may or may not know the object: an object
+                    // that is added or deleted twice does no harm.
+                    let is_there = matches(self.object());
+                    let was_there = existed && prev.as_ref().map_or(!is_there, |_| matches(self.previous()));
+                    (is_there, was_there)
+                }
+            }
+            Event::Delete { .. } => (false, selection.is_everything() || matches(self.previous())),
+        };
+        match (is_there, was_there) {
+            (true, false) => Some(EventType::Added),
+            (true, true) => Some(EventType::Modified),
+            (false, true) => Some(EventType::Deleted),
+            (false, false) => None,
+        }
+    }
+
+    /// The event as a line of the stream. A deleted object is shown in its last state that the watcher knew, with the
+    /// revision of the deletion.
+    ///
+    /// # Errors
+    /// When that state is no longer kept, or cannot be decoded.
+    pub fn line(&self, served: &Served, what: EventType, representation: Representation) -> Result<Bytes, Status> {
+        let form = (what, representation);
+        let mut lines = self.lines.lock();
+        if let Some((_, line)) = lines.iter().find(|(known, _)| *known == form) {
+            return Ok(line.clone());
+        }
+        let value = match (&self.event, what) {
+            (Event::Put { kv, .. }, EventType::Added | EventType::Modified) => &kv.value,
+            (Event::Put { kv, prev }, EventType::Deleted) => prev.as_ref().map_or(&kv.value, |prev| &prev.value),
+            (Event::Delete { prev, .. }, _) => {
+                let lost = || Status::expired("too old resource version: the deleted object is no longer known");
+                &prev.as_ref().ok_or_else(lost)?.value
+            }
+        };
+        let line = line(served, what, value, self.revision(), representation)?;
+        lines.push((form, line.clone()));
+        Ok(line)
+    }
+
+    fn object(&self) -> Option<&Value> {
+        let decode = || decode(Some(self.event.kv()));
+        self.object.get_or_init(decode).as_ref()
+    }
+
+    fn previous(&self) -> Option<&Value> {
+        self.previous.get_or_init(|| decode(self.event.prev())).as_ref()
+    }
+}
+
+fn decode(kv: Option<&KeyValue>) -> Option<Value> {
+    let kv = kv?;
+    serde_json::from_slice(&kv.value)
+        .inspect_err(|error| tracing::error!(key = %String::from_utf8_lossy(&kv.key), %error, "a stored object cannot be decoded"))
+        .ok()
+}
+
+/// A line of a watch.
+///
+/// # Errors
+/// When the value cannot be decoded.
+pub(crate) fn line(
+    served: &Served,
+    what: EventType,
+    value: &[u8],
+    revision: Revision,
+    representation: Representation,
+) -> Result<Bytes, Status> {
+    let mut out = Vec::with_capacity(value.len() + 96);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(what.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    encode_one(served, value, revision, representation, &mut out)?;
+    out.extend_from_slice(b"}\n");
+    Ok(out.into())
+}

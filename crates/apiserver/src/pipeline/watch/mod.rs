@@ -1,0 +1,111 @@
+//! `watch`: the events of a collection as a stream of JSON lines.
+
+mod event;
+mod session;
+
+use futures::{StreamExt, stream};
+use quorate_api::{FieldError, FieldPath, Revision, Status};
+use quorate_registry::Verb;
+use quorate_store::Consistency;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use event::SharedEvents;
+
+use crate::api::Api;
+use crate::pipeline::read;
+use crate::pipeline::selection::Selection;
+use crate::pipeline::watch::session::{Session, Start};
+use crate::query::Query;
+use crate::representation::Representation;
+use crate::response::{Body, Response};
+use crate::route::Target;
+
+/// A watch without `timeoutSeconds` ends after this long, or up to twice this long, so that not all end at once.
+const MIN_TIMEOUT_SECONDS: u64 = 1800;
+
+/// Starts a watch. That its start is too old is an `ERROR` event, as clients expect, not a failed request.
+///
+/// # Errors
+/// `BadRequest` or `Invalid` for options that make no sense, `Timeout` for a version that is not reached.
+pub(crate) async fn watch(
+    api: &Api,
+    target: &Target,
+    query: &Query,
+    representation: Representation,
+    shutdown: CancellationToken,
+) -> Result<Response, Status> {
+    debug_assert_eq!(target.verb, Verb::Watch, "dispatch sends watches here only");
+    let served = Arc::clone(&target.resource);
+    let mut selection = Selection::parse(&served, query)?;
+    if let Some(name) = &target.name {
+        selection = selection.and_name(name)?;
+    }
+    let start = start(api, query).await?;
+    let timeout = match query.number::<u64>("timeoutSeconds")? {
+        Some(seconds) if seconds > 0 => seconds,
+        _ => rand::random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS),
+    };
+    let ends_at = Instant::now() + Duration::from_secs(timeout.min(24 * 3600));
+    let session = Session::new(
+        api.clone(),
+        served,
+        target.namespace.as_deref(),
+        selection,
+        representation,
+        start,
+        query.flag("allowWatchBookmarks"),
+        ends_at,
+        shutdown,
+    );
+    let chunks = stream::unfold(session, |mut session| async move {
+        let chunk = session.next_chunk().await?;
+        Some((Ok(chunk), session))
+    });
+    Ok(Response::new(200, "application/json", Body::Stream(chunks.boxed())))
+}
+
+async fn start(api: &Api, query: &Query) -> Result<Start, Status> {
+    let store = api.store();
+    let version = query.get("resourceVersion");
+    let matching = query.get("resourceVersionMatch");
+    let initial = query.get("sendInitialEvents").map(|v| v == "true");
+    check_initial_events(initial, matching)?;
+    let wants_state = initial.unwrap_or(matches!(version, None | Some("0")));
+    if wants_state {
+        let consistency = read::freshness(store, version).await?;
+        if consistency == Consistency::Linearizable {
+            store.read_barrier().await.map_err(|e| crate::error::from_store(&e))?;
+        }
+        return Ok(Start::State { at: store.revision(), marks_end: initial == Some(true) });
+    }
+    let after = match version {
+        Some(version) if version != "0" => read::parse(version)?,
+        _ => Revision::ZERO,
+    };
+    if after.is_zero() {
+        store.read_barrier().await.map_err(|e| crate::error::from_store(&e))?;
+        return Ok(Start::After(store.revision()));
+    }
+    read::reach(store, after).await?;
+    Ok(Start::After(after))
+}
+
+fn check_initial_events(initial: Option<bool>, matching: Option<&str>) -> Result<(), Status> {
+    let invalid = |field: &str, detail: &str| {
+        let error = FieldError::forbidden(FieldPath::new(field), detail);
+        Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]))
+    };
+    match (initial, matching) {
+        (None, Some(_)) => invalid(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+        (Some(_), matching) if matching != Some("NotOlderThan") => {
+            invalid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        }
+        _ => Ok(()),
+    }
+}

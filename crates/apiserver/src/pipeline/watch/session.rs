@@ -1,0 +1,214 @@
+//! One running watch: first the state, if it was asked for, then every event after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quorate_api::{Revision, Status};
+use quorate_mvcc::{KeyRange, RangeRequest};
+use quorate_store::{Consistency, Watch, WatchBatch, WatchError};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::catalog::Served;
+use crate::error;
+use crate::pipeline::list;
+use crate::pipeline::selection::Selection;
+use crate::pipeline::watch::event::{EventType, line};
+use crate::representation::Representation;
+use crate::response::encode_bookmark;
+
+/// How many objects of the initial state are read, and sent, at once.
+const CHUNK: u64 = 500;
+/// How often a watcher that wants bookmarks learns how far it is.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    /// With the state at this revision as `ADDED` events, and a bookmark after them if `marks_end`.
+    State {
+        at: Revision,
+        marks_end: bool,
+    },
+    After(Revision),
+}
+
+enum Phase {
+    Initial { from: Bytes, at: Revision, marks_end: bool },
+    Opening,
+    Live(Watch),
+    Ended,
+}
+
+pub(crate) struct Session {
+    api: Api,
+    served: Arc<Served>,
+    /// Names the resource among the shared events.
+    prefix: String,
+    range: KeyRange,
+    selection: Selection,
+    representation: Representation,
+    phase: Phase,
+    /// Everything up to here has been sent.
+    position: Revision,
+    wants_bookmarks: bool,
+    next_bookmark: Instant,
+    ends_at: Instant,
+    shutdown: CancellationToken,
+}
+
+enum Woken {
+    Batch(Option<Result<WatchBatch, WatchError>>),
+    Bookmark,
+    End,
+    ShuttingDown,
+}
+
+impl Session {
+    #[expect(clippy::too_many_arguments, reason = "each is one independent choice of the request")]
+    pub fn new(
+        api: Api,
+        served: Arc<Served>,
+        namespace: Option<&str>,
+        selection: Selection,
+        representation: Representation,
+        start: Start,
+        wants_bookmarks: bool,
+        ends_at: Instant,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let range = list::range(&served, namespace, &selection);
+        let (phase, position) = match start {
+            Start::State { at, marks_end } => (Phase::Initial { from: range.start.clone(), at, marks_end }, at),
+            Start::After(revision) => (Phase::Opening, revision),
+        };
+        let prefix = served.prefix(None);
+        let next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        Session {
+            api,
+            served,
+            prefix,
+            range,
+            selection,
+            representation,
+            phase,
+            position,
+            wants_bookmarks,
+            next_bookmark,
+            ends_at,
+            shutdown,
+        }
+    }
+
+    /// The next lines; `None` at the end.
+    pub async fn next_chunk(&mut self) -> Option<Bytes> {
+        loop {
+            let chunk = match self.step().await {
+                Ok(chunk) => chunk?,
+                Err(status) => {
+                    self.phase = Phase::Ended;
+                    error_line(&status)
+                }
+            };
+            if !chunk.is_empty() {
+                return Some(chunk);
+            }
+        }
+    }
+
+    /// One step; an empty chunk means that there is more to do.
+    async fn step(&mut self) -> Result<Option<Bytes>, Status> {
+        match &mut self.phase {
+            Phase::Ended => Ok(None),
+            Phase::Initial { from, at, marks_end } => {
+                let (from, at, marks_end) = (from.clone(), *at, *marks_end);
+                self.initial(from, at, marks_end).await.map(Some)
+            }
+            Phase::Opening => {
+                let opened = self.api.store().watch(self.range.clone(), self.position);
+                self.phase = Phase::Live(opened.map_err(|e| error::from_watch(&e))?);
+                Ok(Some(Bytes::new()))
+            }
+            Phase::Live(watch) => {
+                let woken = tokio::select! {
+                    biased;
+                    () = self.shutdown.cancelled() => Woken::ShuttingDown,
+                    () = sleep_until(self.ends_at) => Woken::End,
+                    () = sleep_until(self.next_bookmark), if self.wants_bookmarks => Woken::Bookmark,
+                    batch = watch.next() => Woken::Batch(batch),
+                };
+                self.woken(woken)
+            }
+        }
+    }
+
+    fn woken(&mut self, woken: Woken) -> Result<Option<Bytes>, Status> {
+        match woken {
+            Woken::Batch(Some(batch)) => self.events(&batch.map_err(|e| error::from_watch(&e))?).map(Some),
+            Woken::Batch(None) | Woken::ShuttingDown => {
+                self.phase = Phase::Ended;
+                Ok(None)
+            }
+            Woken::Bookmark => Ok(Some(self.bookmark(false))),
+            Woken::End => {
+                self.phase = Phase::Ended;
+                Ok(self.wants_bookmarks.then(|| self.bookmark(false)))
+            }
+        }
+    }
+
+    async fn initial(&mut self, from: Bytes, at: Revision, marks_end: bool) -> Result<Bytes, Status> {
+        let part = KeyRange { start: from, end: self.range.end.clone() };
+        let request = RangeRequest::new(part).at(at).limit(CHUNK);
+        let response = self.api.store().range(&request, Consistency::Local).await.map_err(|e| error::from_store(&e))?;
+        let mut chunk = BytesMut::new();
+        for kv in &response.kvs {
+            if self.selection.matches_stored(&self.served, kv)? {
+                let added = line(&self.served, EventType::Added, &kv.value, kv.mod_revision, self.representation)?;
+                chunk.extend_from_slice(&added);
+            }
+        }
+        match response.kvs.last() {
+            Some(last) if response.more => {
+                let mut next = last.key.to_vec();
+                next.push(0);
+                self.phase = Phase::Initial { from: next.into(), at, marks_end };
+            }
+            _ => {
+                self.phase = Phase::Opening;
+                if marks_end {
+                    chunk.extend_from_slice(&self.bookmark(true));
+                }
+            }
+        }
+        Ok(chunk.freeze())
+    }
+
+    fn events(&mut self, batch: &WatchBatch) -> Result<Bytes, Status> {
+        let mut lines = Vec::new();
+        for event in batch.events.iter().filter(|event| event.kv().mod_revision > self.position) {
+            let shared = self.api.events().share(&self.prefix, event);
+            if let Some(what) = shared.classify(&self.served, &self.selection) {
+                lines.push(shared.line(&self.served, what, self.representation)?);
+            }
+        }
+        self.position = self.position.max(batch.revision);
+        Ok(match lines.as_slice() {
+            [one] => one.clone(),
+            many => many.concat().into(),
+        })
+    }
+
+    fn bookmark(&mut self, ends_initial_events: bool) -> Bytes {
+        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        let object = encode_bookmark(&self.served, self.position, ends_initial_events, self.representation);
+        format!("{}\n", json!({ "type": "BOOKMARK", "object": object })).into()
+    }
+}
+
+fn error_line(status: &Status) -> Bytes {
+    format!("{}\n", json!({ "type": "ERROR", "object": status.to_json() })).into()
+}

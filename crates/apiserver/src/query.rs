@@ -1,0 +1,61 @@
+//! Query parameters.
+
+use percent_encoding::percent_decode_str;
+use quorate_api::Status;
+
+/// The parameters of a request's query string, in their order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// # Errors
+    /// `BadRequest` when an escape does not yield UTF-8.
+    pub fn parse(query: &str) -> Result<Self, Status> {
+        query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Ok((unescape(name)?, unescape(value)?))
+            })
+            .collect::<Result<_, _>>()
+            .map(Query)
+    }
+
+    /// The first value of a parameter; an empty one counts as absent, as in Kubernetes.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str())
+    }
+
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str())
+    }
+
+    /// Present without a value, `1` or `true` are true.
+    pub fn flag(&self, name: &str) -> bool {
+        self.0.iter().find(|(n, _)| n == name).is_some_and(|(_, v)| !matches!(v.as_str(), "0" | "false" | "False"))
+    }
+
+    /// # Errors
+    /// `BadRequest` when the value is not a number.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Status> {
+        self.get(name)
+            .map(|text| {
+                text.parse().map_err(|_| Status::bad_request(format!("{name}: invalid number {text:?} in the query")))
+            })
+            .transpose()
+    }
+
+    /// The parameters as they are passed on to a node.
+    pub fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+}
+
+fn unescape(text: &str) -> Result<String, Status> {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| Status::bad_request("the query is not valid UTF-8"))
+}

@@ -1,0 +1,179 @@
+//! In which form the client wants objects: content negotiation by `Accept`.
+
+use http::HeaderMap;
+use http::header::ACCEPT;
+use quorate_api::{Reason, Status};
+
+/// How much of each object a table's row carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum IncludeObject {
+    #[default]
+    Metadata,
+    Object,
+    None,
+}
+
+impl IncludeObject {
+    /// # Errors
+    /// `BadRequest` for another word.
+    pub fn parse(text: Option<&str>) -> Result<Self, Status> {
+        match text {
+            None | Some("Metadata") => Ok(IncludeObject::Metadata),
+            Some("Object") => Ok(IncludeObject::Object),
+            Some("None") => Ok(IncludeObject::None),
+            Some(other) => Err(Status::bad_request(format!(
+                "includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+            ))),
+        }
+    }
+}
+
+/// The form of objects in a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Representation {
+    Object,
+    Table(IncludeObject),
+    /// `PartialObjectMetadata`.
+    Partial,
+}
+
+/// The form of the response's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Yaml,
+}
+
+/// What was agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Negotiated {
+    pub representation: Representation,
+    pub encoding: Encoding,
+}
+
+/// One alternative of an `Accept` header.
+struct Alternative<'a> {
+    media_type: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+    quality: f32,
+}
+
+impl Alternative<'_> {
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
+    }
+
+    fn encoding(&self) -> Option<Encoding> {
+        match self.media_type {
+            "application/json" | "application/*" | "*/*" => Some(Encoding::Json),
+            "application/yaml" => Some(Encoding::Yaml),
+            _ => None,
+        }
+    }
+
+    fn representation(&self, include: IncludeObject) -> Option<Representation> {
+        let is_meta =
+            self.parameter("g") == Some("meta.k8s.io") && matches!(self.parameter("v"), None | Some("v1" | "v1beta1"));
+        match self.parameter("as") {
+            None => Some(Representation::Object),
+            Some("Table") if is_meta => Some(Representation::Table(include)),
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_meta => Some(Representation::Partial),
+            Some(_) => None,
+        }
+    }
+}
+
+/// The alternatives in the client's order of preference.
+fn alternatives(headers: &HeaderMap) -> Vec<Alternative<'_>> {
+    let mut list: Vec<_> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter(|item| !item.trim().is_empty())
+        .map(|item| {
+            let mut parts = item.split(';').map(str::trim);
+            let media_type = parts.next().unwrap_or_default();
+            let parameters: Vec<_> = parts.filter_map(|p| p.split_once('=')).collect();
+            let quality = parameters.iter().find(|(n, _)| *n == "q").and_then(|(_, v)| v.parse().ok()).unwrap_or(1.0);
+            Alternative { media_type, parameters, quality }
+        })
+        .collect();
+    list.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    list
+}
+
+/// Picks the first alternative that can be served; JSON objects when the client names none.
+///
+/// # Errors
+/// `NotAcceptable` when nothing of what it names can be served.
+pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject) -> Result<Negotiated, Status> {
+    let list = alternatives(headers);
+    if list.is_empty() {
+        return Ok(Negotiated { representation: Representation::Object, encoding: Encoding::Json });
+    }
+    list.iter()
+        .find_map(|alternative| {
+            let encoding = alternative.encoding()?;
+            let representation = alternative.representation(include)?;
+            Some(Negotiated { representation, encoding })
+        })
+        .ok_or_else(not_acceptable)
+}
+
+/// Whether the client prefers aggregated discovery, and in which version.
+pub(crate) fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
+    alternatives(headers)
+        .iter()
+        .find_map(|alternative| {
+            alternative.encoding()?;
+            match (alternative.parameter("as"), alternative.parameter("g"), alternative.parameter("v")) {
+                (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => Some(Some("v2")),
+                (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => Some(Some("v2beta1")),
+                (None, None, None) => Some(None),
+                _ => None,
+            }
+        })
+        .flatten()
+}
+
+fn not_acceptable() -> Status {
+    let accepted = "application/json, application/yaml";
+    Status::new(Reason::NotAcceptable, format!("only the following media types are accepted: {accepted}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(accept: &str, expected: Option<(Representation, Encoding)>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().expect("a header value"));
+        let negotiated = negotiate(&headers, IncludeObject::Metadata).ok();
+        assert_eq!(negotiated.map(|n| (n.representation, n.encoding)), expected, "{accept}");
+    }
+
+    #[test]
+    fn picks_what_can_be_served() {
+        let table = Representation::Table(IncludeObject::Metadata);
+        check("application/json", Some((Representation::Object, Encoding::Json)));
+        check("*/*", Some((Representation::Object, Encoding::Json)));
+        check(
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+            Some((table, Encoding::Json)),
+        );
+        check(
+            "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1;g=meta.k8s.io",
+            Some((table, Encoding::Json)),
+        );
+        check(
+            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+            Some((Representation::Partial, Encoding::Json)),
+        );
+        check("application/json;as=Other;v=v1;g=x,application/json", Some((Representation::Object, Encoding::Json)));
+        check("application/json;q=0.5,application/yaml", Some((Representation::Object, Encoding::Yaml)));
+        check("application/vnd.kubernetes.protobuf, application/json", Some((Representation::Object, Encoding::Json)));
+        check("application/vnd.kubernetes.protobuf", None);
+        check("text/html", None);
+    }
+}

@@ -1,0 +1,231 @@
+//! Requests and responses as the pipeline sees them: HTTP's vocabulary, but no connection.
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use quorate_api::{Revision, Status};
+use quorate_mvcc::KeyValue;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Served;
+use crate::encode;
+use crate::pipeline::Written;
+use crate::pipeline::list::Page;
+use crate::representation::{Encoding, Negotiated, Representation};
+use crate::table::{TableWriter, list_metadata};
+use crate::user::UserInfo;
+
+/// A request whose body has been read.
+pub struct Request {
+    pub method: Method,
+    pub path: String,
+    pub query: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// `None`: anonymous.
+    pub user: Option<UserInfo>,
+    /// Ends streams (watches, logs) when the server goes down.
+    pub shutdown: CancellationToken,
+}
+
+/// What a response carries.
+pub enum Body {
+    Full(Bytes),
+    /// A watch or a log: chunks until the stream ends.
+    Stream(BoxStream<'static, Result<Bytes, std::io::Error>>),
+}
+
+pub struct Response {
+    pub code: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Body,
+}
+
+const WARNING: HeaderName = HeaderName::from_static("warning");
+
+/// How the bytes of a response are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    pub negotiated: Negotiated,
+    pub is_pretty: bool,
+}
+
+impl Response {
+    pub(crate) fn new(code: u16, content_type: &'static str, body: Body) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Response { code, headers, body }
+    }
+
+    pub(crate) fn text(code: u16, text: impl Into<Bytes>) -> Self {
+        Response::new(code, "text/plain; charset=utf-8", Body::Full(text.into()))
+    }
+
+    pub(crate) fn json(value: &Value) -> Result<Self, Status> {
+        let bytes = serde_json::to_vec(value).map_err(Status::internal)?;
+        Ok(Response::new(200, "application/json", Body::Full(bytes.into())))
+    }
+
+    pub(crate) fn with_code(mut self, code: u16) -> Self {
+        self.code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        self
+    }
+
+    /// A failure as the client gets it.
+    #[must_use]
+    pub fn failure(status: &Status) -> Self {
+        let body = status.to_json().to_string();
+        let mut response = Response::new(status.code, "application/json", Body::Full(body.into()));
+        let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        if retry > 0 {
+            response.headers.insert(RETRY_AFTER, retry.into());
+        }
+        response
+    }
+
+    /// JSON bytes in the style that was asked for.
+    pub(crate) fn styled(code: u16, json: Vec<u8>, style: Style) -> Result<Self, Status> {
+        let (bytes, content_type) = match (style.negotiated.encoding, style.is_pretty) {
+            (Encoding::Json, false) => (json, "application/json"),
+            (Encoding::Json, true) => {
+                let value: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
+                (serde_json::to_vec_pretty(&value).map_err(Status::internal)?, "application/json")
+            }
+            (Encoding::Yaml, _) => {
+                let value: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
+                (serde_yaml_ng::to_string(&value).map_err(Status::internal)?.into_bytes(), "application/yaml")
+            }
+        };
+        Ok(Response::new(code, content_type, Body::Full(bytes.into())))
+    }
+
+    /// A stored object.
+    pub(crate) fn stored(code: u16, served: &Served, kv: &KeyValue, style: Style) -> Result<Self, Status> {
+        let mut out = Vec::new();
+        encode_one(served, &kv.value, kv.mod_revision, style.negotiated.representation, &mut out)?;
+        Response::styled(code, out, style)
+    }
+
+    /// What a write made.
+    pub(crate) fn written(code: u16, served: &Served, written: &Written, style: Style) -> Result<Self, Status> {
+        let mut out = Vec::new();
+        encode_one(served, &written.encoded, written.revision, style.negotiated.representation, &mut out)?;
+        Response::styled(code, out, style)
+    }
+
+    /// A page of a collection.
+    pub(crate) fn page(served: &Served, page: &Page, style: Style) -> Result<Self, Status> {
+        let mut metadata = list_metadata(page.revision);
+        if let Some(next) = &page.next {
+            metadata["continue"] = next.as_str().into();
+        }
+        if let Some(remaining) = page.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        let size: usize = page.items.iter().map(|kv| kv.value.len() + 48).sum();
+        let mut out = Vec::with_capacity(size + 256);
+        match style.negotiated.representation {
+            Representation::Table(include) => {
+                let mut table = TableWriter::new(served, include);
+                for kv in &page.items {
+                    table.stored(kv)?;
+                }
+                table.finish(&metadata, &mut out)?;
+            }
+            Representation::Object => {
+                let kind = &served.descriptor.list_kind;
+                list_head(&mut out, kind, &served.api_version, &metadata);
+                items(&mut out, page, |out, kv| encode::splice(served, &kv.value, kv.mod_revision, out))?;
+            }
+            Representation::Partial => {
+                list_head(&mut out, "PartialObjectMetadataList", "meta.k8s.io/v1", &metadata);
+                items(&mut out, page, |out, kv| encode::splice_partial(&kv.value, kv.mod_revision, out))?;
+            }
+        }
+        Response::styled(200, out, style)
+    }
+
+    /// Tells the client what was odd about its request (RFC 7234, section 5.5, code 299).
+    pub(crate) fn with_warnings(mut self, warnings: &[String]) -> Self {
+        for warning in warnings {
+            let text: String = warning.chars().filter(|c| !c.is_control()).collect();
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+                self.headers.append(WARNING, value);
+            }
+        }
+        self
+    }
+}
+
+/// Appends one object in a representation.
+///
+/// # Errors
+/// When the stored bytes cannot be decoded.
+pub(crate) fn encode_one(
+    served: &Served,
+    value: &[u8],
+    revision: Revision,
+    representation: Representation,
+    out: &mut Vec<u8>,
+) -> Result<(), Status> {
+    match representation {
+        Representation::Object => encode::splice(served, value, revision, out),
+        Representation::Partial => encode::splice_partial(value, revision, out),
+        Representation::Table(include) => {
+            let mut table = TableWriter::new(served, include);
+            table.object(&encode::decoded(value, revision)?)?;
+            table.finish(&list_metadata(revision), out)
+        }
+    }
+}
+
+/// A watch's bookmark: nothing but a revision.
+pub(crate) fn encode_bookmark(
+    served: &Served,
+    revision: Revision,
+    ends_initial_events: bool,
+    representation: Representation,
+) -> Value {
+    let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+    if ends_initial_events {
+        metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+    }
+    match representation {
+        Representation::Object => {
+            json!({ "kind": served.descriptor.kind.kind, "apiVersion": served.api_version, "metadata": metadata })
+        }
+        Representation::Partial => {
+            json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata })
+        }
+        Representation::Table(_) => {
+            json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [], "rows": [] })
+        }
+    }
+}
+
+fn list_head(out: &mut Vec<u8>, kind: &str, api_version: &str, metadata: &Value) {
+    out.extend_from_slice(
+        format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[")
+            .as_bytes(),
+    );
+}
+
+fn items(
+    out: &mut Vec<u8>,
+    page: &Page,
+    encode: impl Fn(&mut Vec<u8>, &KeyValue) -> Result<(), Status>,
+) -> Result<(), Status> {
+    for (index, kv) in page.items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        encode(out, kv)?;
+    }
+    out.extend_from_slice(b"]}");
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! The first stage: from method and path to what is asked of which kind. It knows the shapes of paths, not the kinds.
+
+use std::sync::Arc;
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+use quorate_api::Status;
+use quorate_registry::{Subresource, Verb};
+
+use crate::catalog::{Catalog, Served};
+use crate::error;
+use crate::query::Query;
+
+/// What a path leads to.
+#[derive(Clone)]
+pub(crate) enum Route {
+    Resource(Target),
+    /// `/api`, `/apis` and what lies between them and the resources.
+    Discovery(Discovery),
+    /// `/openapi/v3` or one of its documents (`apis/apps/v1`).
+    OpenApi(Option<String>),
+    Version,
+    /// `/healthz`, `/livez`, `/readyz`, with the name of a single check.
+    Health {
+        endpoint: &'static str,
+        check: Option<String>,
+    },
+    Quorum,
+    QuorumHash,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Discovery {
+    Core,
+    Groups,
+    Group(String),
+    Resources { group: String, version: String },
+}
+
+/// An operation on a kind's objects.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub resource: Arc<Served>,
+    pub verb: Verb,
+    pub namespace: Option<String>,
+    /// `None` for a collection.
+    pub name: Option<String>,
+    pub subresource: Option<Subresource>,
+}
+
+impl Target {
+    /// The object's name, empty for a collection.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    pub fn key(&self) -> String {
+        self.resource.key(self.namespace.as_deref(), self.name())
+    }
+}
+
+/// Finds what a path and method ask for.
+///
+/// # Errors
+/// `NotFound` for a path that leads nowhere, `MethodNotAllowed` for a verb that the kind does not have.
+pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
+    let segments = path
+        .split('/')
+        .filter(|s| !s.is_empty())
+        .map(|s| percent_decode_str(s).decode_utf8().map(std::borrow::Cow::into_owned))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| Status::bad_request("the path is not valid UTF-8"))?;
+    let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
+    // An escaped slash would lead to a key of another shape.
+    if parts.iter().any(|part| part.contains('/')) {
+        return Err(error::no_such_path());
+    }
+    let fixed = match parts.as_slice() {
+        ["api"] => Route::Discovery(Discovery::Core),
+        ["apis"] => Route::Discovery(Discovery::Groups),
+        ["api", version] => resources("", version),
+        ["apis", group] => Route::Discovery(Discovery::Group((*group).to_owned())),
+        ["apis", group, version] => resources(group, version),
+        ["api", version, rest @ ..] => return resource(catalog, method, ("", version), rest, query),
+        ["apis", group, version, rest @ ..] => return resource(catalog, method, (group, version), rest, query),
+        ["openapi", "v3"] => Route::OpenApi(None),
+        ["openapi", "v3", rest @ ..] => Route::OpenApi(Some(rest.join("/"))),
+        ["version"] => Route::Version,
+        ["healthz", rest @ ..] => health("healthz", rest),
+        ["livez", rest @ ..] => health("livez", rest),
+        ["readyz", rest @ ..] => health("readyz", rest),
+        ["quorum"] => Route::Quorum,
+        ["quorum", "hash"] => Route::QuorumHash,
+        _ => return Err(error::no_such_path()),
+    };
+    if *method == Method::GET || *method == Method::HEAD { Ok(fixed) } else { Err(error::method_not_allowed()) }
+}
+
+fn resources(group: &str, version: &str) -> Route {
+    Route::Discovery(Discovery::Resources { group: group.to_owned(), version: version.to_owned() })
+}
+
+fn health(endpoint: &'static str, rest: &[&str]) -> Route {
+    let check = if rest.is_empty() { None } else { Some(rest.join("/")) };
+    Route::Health { endpoint, check }
+}
+
+fn resource(
+    catalog: &Catalog,
+    method: &Method,
+    (group, version): (&str, &str),
+    parts: &[&str],
+    query: &Query,
+) -> Result<Route, Status> {
+    // The paths of watches before the `watch` parameter existed.
+    let (parts, is_watch) = match parts {
+        ["watch", rest @ ..] if !rest.is_empty() => (rest, true),
+        _ => (parts, query.flag("watch")),
+    };
+    let (namespace, resource, rest) = split_namespace(catalog, (group, version), parts)?;
+    let served = catalog.find(group, version, resource)?;
+    if namespace.is_some() != served.is_namespaced() && (namespace.is_some() || !rest.is_empty()) {
+        return Err(error::no_such_path());
+    }
+    let (name, subresource) = match rest {
+        [] => (None, None),
+        [name] => (Some((*name).to_owned()), None),
+        [name, sub] => {
+            let sub = served.descriptor.subresources.iter().find(|s| s.as_str() == *sub);
+            (Some((*name).to_owned()), Some(*sub.ok_or_else(error::no_such_path)?))
+        }
+        _ => return Err(error::no_such_path()),
+    };
+    let verb = verb(method, name.is_some(), subresource, is_watch).ok_or_else(error::method_not_allowed)?;
+    let known = subresource.is_some() || served.descriptor.verbs.contains(&verb);
+    let is_everywhere = served.is_namespaced() && namespace.is_none();
+    if !known || (is_everywhere && !matches!(verb, Verb::List | Verb::Watch)) {
+        return Err(error::method_not_allowed());
+    }
+    Ok(Route::Resource(Target {
+        resource: Arc::clone(served),
+        verb,
+        namespace: namespace.map(str::to_owned),
+        name,
+        subresource,
+    }))
+}
+
+/// Splits `namespaces/<ns>/<resource>/…`. `namespaces/<name>` itself and its subresources are objects like others.
+fn split_namespace<'a>(
+    catalog: &Catalog,
+    (group, version): (&str, &str),
+    parts: &'a [&'a str],
+) -> Result<(Option<&'a str>, &'a str, &'a [&'a str]), Status> {
+    match parts {
+        ["namespaces", namespace, resource, rest @ ..] => {
+            let own = catalog.find(group, version, "namespaces");
+            let is_own_subresource =
+                own.is_ok_and(|own| own.descriptor.subresources.iter().any(|s| s.as_str() == *resource));
+            if is_own_subresource && rest.is_empty() {
+                Ok((None, parts[0], &parts[1..]))
+            } else {
+                Ok((Some(namespace), resource, rest))
+            }
+        }
+        [resource, rest @ ..] => Ok((None, resource, rest)),
+        [] => Err(error::no_such_path()),
+    }
+}
+
+fn verb(method: &Method, is_named: bool, subresource: Option<Subresource>, is_watch: bool) -> Option<Verb> {
+    let is_get = *method == Method::GET || *method == Method::HEAD;
+    match subresource {
+        None if is_get && is_watch => Some(Verb::Watch),
+        None if is_get && is_named => Some(Verb::Get),
+        None if is_get => Some(Verb::List),
+        None if *method == Method::POST && !is_named => Some(Verb::Create),
+        None if *method == Method::DELETE && !is_named => Some(Verb::DeleteCollection),
+        None if *method == Method::DELETE => Some(Verb::Delete),
+        None | Some(Subresource::Status | Subresource::Scale) if is_named && is_get => Some(Verb::Get),
+        None | Some(Subresource::Status | Subresource::Scale) if is_named && *method == Method::PUT => {
+            Some(Verb::Update)
+        }
+        None | Some(Subresource::Status | Subresource::Scale) if is_named && *method == Method::PATCH => {
+            Some(Verb::Patch)
+        }
+        Some(Subresource::Binding | Subresource::Eviction) if *method == Method::POST => Some(Verb::Create),
+        Some(Subresource::Log) if is_get => Some(Verb::Get),
+        Some(Subresource::Finalize) if *method == Method::PUT => Some(Verb::Update),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(method: &str, url: &str, expected: &str) {
+        let catalog = Catalog::new(quorate_registry::builtin());
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        let query = Query::parse(query).expect("a query");
+        let method: Method = method.parse().expect("a method");
+        let routed = match route(&catalog, &method, path, &query) {
+            Ok(Route::Resource(target)) => format!(
+                "{} {} ns={} name={} sub={}",
+                target.verb.as_str(),
+                target.resource.descriptor.resource.group_resource(),
+                target.namespace.as_deref().unwrap_or("-"),
+                target.name.as_deref().unwrap_or("-"),
+                target.subresource.map_or("-", Subresource::as_str),
+            ),
+            Ok(_) => "document".to_owned(),
+            Err(status) => status.code.to_string(),
+        };
+        assert_eq!(routed, expected, "{method} {url}");
+    }
+
+    #[test]
+    fn paths_lead_to_verbs() {
+        let cases = [
+            ("GET", "/api/v1/pods", "list pods ns=- name=- sub=-"),
+            ("GET", "/api/v1/namespaces/a/pods?watch=true", "watch pods ns=a name=- sub=-"),
+            ("GET", "/api/v1/namespaces/a/pods?watch=false", "list pods ns=a name=- sub=-"),
+            ("GET", "/api/v1/watch/namespaces/a/pods/x", "watch pods ns=a name=x sub=-"),
+            ("GET", "/api/v1/namespaces/a/pods/x/log", "get pods ns=a name=x sub=log"),
+            ("PATCH", "/api/v1/namespaces/a/pods/x/status", "patch pods ns=a name=x sub=status"),
+            ("POST", "/api/v1/namespaces/a/pods/x/eviction", "create pods ns=a name=x sub=eviction"),
+            ("DELETE", "/api/v1/namespaces/a/pods", "deletecollection pods ns=a name=- sub=-"),
+            ("GET", "/api/v1/namespaces", "list namespaces ns=- name=- sub=-"),
+            ("GET", "/api/v1/namespaces/a", "get namespaces ns=- name=a sub=-"),
+            ("PUT", "/api/v1/namespaces/a/finalize", "update namespaces ns=- name=a sub=finalize"),
+            ("PUT", "/apis/apps/v1/namespaces/a/deployments/x/scale", "update deployments.apps ns=a name=x sub=scale"),
+            ("GET", "/apis/apps/v1", "document"),
+            ("GET", "/openapi/v3/apis/apps/v1", "document"),
+            ("POST", "/apis", "405"),
+            ("POST", "/api/v1/pods", "405"),
+            ("POST", "/api/v1/namespaces/a/pods/x", "405"),
+            ("GET", "/api/v1/pods/x", "404"),
+            ("GET", "/api/v1/namespaces/a/nodes", "404"),
+            ("GET", "/api/v1/namespaces/a/pods/x/scale", "404"),
+            ("GET", "/api/v1/namespaces/a%2Fb/pods/x", "404"),
+            ("GET", "/apis/apps/v2/deployments", "404"),
+            ("GET", "/elsewhere", "404"),
+        ];
+        for (method, url, expected) in cases {
+            check(method, url, expected);
+        }
+    }
+}

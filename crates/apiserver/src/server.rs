@@ -1,0 +1,266 @@
+//! The network side: TLS connections, HTTP/1.1 and HTTP/2, limits, orderly shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body as HttpBody;
+use axum::extract::State;
+use axum::{Extension, Router};
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, StatusCode};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use quorate_api::{Reason, Status};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::compression::CompressionLayer;
+
+use crate::api::Api;
+use crate::error;
+use crate::logs::NodeClient;
+use crate::response::{Body, Request, Response};
+use crate::tls::{self, Identity, TlsError};
+use crate::user::UserInfo;
+
+/// The largest body that is read, as in Kubernetes.
+const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// How much of a body that is too large is read and thrown away.
+const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
+/// Responses from this size on are compressed, as in Kubernetes.
+const COMPRESS_FROM_BYTES: usize = 128 * 1024;
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+const HEADERS_WITHIN: Duration = Duration::from_secs(30);
+const BODY_WITHIN: Duration = Duration::from_secs(60);
+/// How long running requests may take after the shutdown began.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long the listener rests when it cannot accept (out of file descriptors).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// HTTP/2: streams on one connection, each of which may be a watch.
+const MAX_STREAMS: u32 = 1000;
+/// A dead client behind a live connection is noticed after this long.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// What a server needs besides the API.
+pub struct ServerConfig {
+    pub listener: TcpListener,
+    pub identity: Identity,
+    /// The authority that signs client certificates, and those of nodes.
+    pub client_authority_pem: Vec<u8>,
+    /// With what this server authenticates to nodes, to fetch logs.
+    pub node_client: Option<Identity>,
+    /// Requests at work at the same time; watches and logs do not count.
+    pub max_in_flight: usize,
+}
+
+impl ServerConfig {
+    /// The default of `max_in_flight`: Kubernetes' 400 reading and 200 writing requests.
+    pub const DEFAULT_MAX_IN_FLIGHT: usize = 600;
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the server's TLS cannot be set up")]
+    Tls(#[source] TlsError),
+    #[error("TLS towards the nodes cannot be set up")]
+    NodeTls(#[source] TlsError),
+}
+
+#[derive(Clone)]
+struct Server {
+    api: Api,
+    in_flight: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+/// The user of a connection, from its client certificate.
+#[derive(Clone)]
+struct Peer(Option<UserInfo>);
+
+/// Serves the API until the shutdown, then ends watches, lets running requests finish, and returns.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let tls_config = tls::server_config(&config.identity, &config.client_authority_pem).map_err(ServeError::Tls)?;
+    if let Some(identity) = &config.node_client {
+        let client = tls::client_config(identity, &config.client_authority_pem).map_err(ServeError::NodeTls)?;
+        api.set_node_client(NodeClient::new(Arc::new(client)));
+    }
+    let acceptor = TlsAcceptor::from(Arc::new(tls_config));
+    let in_flight = Arc::new(Semaphore::new(config.max_in_flight));
+    let router = router(Server { api, in_flight, shutdown: shutdown.clone() });
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = config.listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, acceptor.clone(), router.clone(), shutdown.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    drop(config.listener);
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+fn router(server: Server) -> Router {
+    let is_large = |_: StatusCode, _: http::Version, headers: &http::HeaderMap, _: &http::Extensions| {
+        let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+        // A stream has no length and is sent as it comes.
+        length.is_some_and(|length| length >= COMPRESS_FROM_BYTES)
+    };
+    Router::new().fallback(answer).with_state(server).layer(CompressionLayer::new().compress_when(is_large))
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps Nagle's delay");
+    }
+    let stream = match timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    };
+    let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(tls::user);
+    let service = TowerToHyperService::new(router.layer(Extension(Peer(user))));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(KEEP_ALIVE)
+        .adaptive_window(true);
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            match timeout(DRAIN_WITHIN, serving).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!("a connection was cut off at shutdown"),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "a connection ended");
+    }
+}
+
+async fn answer(
+    State(server): State<Server>,
+    Extension(Peer(user)): Extension<Peer>,
+    request: axum::extract::Request,
+) -> http::Response<HttpBody> {
+    let (parts, body) = request.into_parts();
+    let query = parts.uri.query().unwrap_or_default();
+    let Some(permit) = admit(&server, &parts.method, parts.uri.path(), query) else {
+        return respond(Response::failure(&error::too_many_requests()));
+    };
+    // Nobody unknown may send anything, so nothing is read from them.
+    let body = match user {
+        Some(_) => read_body(body).await,
+        None => Ok(Bytes::new()),
+    };
+    let response = match body {
+        Ok(body) => {
+            let request = Request {
+                query: query.to_owned(),
+                path: parts.uri.path().to_owned(),
+                method: parts.method,
+                headers: parts.headers,
+                body,
+                user,
+                shutdown: server.shutdown.clone(),
+            };
+            server.api.handle(request).await
+        }
+        Err(status) => Response::failure(&status),
+    };
+    drop(permit);
+    respond(response)
+}
+
+/// A place among the requests in flight: `Some(None)` for what needs none, `None` when all are taken.
+#[expect(clippy::option_option, reason = "the outer says whether to go on, the inner what to hold meanwhile")]
+fn admit(server: &Server, method: &Method, path: &str, query: &str) -> Option<Option<OwnedSemaphorePermit>> {
+    let is_long = *method == Method::GET
+        && (query.split('&').any(|p| p.starts_with("watch")) || path.ends_with("/log") || path.contains("/watch/"));
+    let is_probe = crate::pipeline::authorize::is_public(path);
+    if is_long || is_probe {
+        return Some(None);
+    }
+    Arc::clone(&server.in_flight).try_acquire_owned().ok().map(Some)
+}
+
+async fn read_body(body: HttpBody) -> Result<Bytes, Status> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let late = || Status::new(Reason::Timeout, "the body of the request took too long");
+    timeout(BODY_WITHIN, collect(body)).await.map_err(|_| late())?
+}
+
+/// Reads a body up to the limit. What lies beyond it is thrown away, within reason: a client that is cut off while it
+/// still sends would not see the answer.
+async fn collect(mut body: HttpBody) -> Result<Bytes, Status> {
+    let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| Status::bad_request(format!("the body of the request could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size > MAX_DRAINED_BYTES {
+            break;
+        }
+        if size > MAX_BODY_BYTES {
+            continue;
+        }
+        // Nearly every body is a single frame, which need not be copied.
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+            continue;
+        }
+        rest.extend_from_slice(&std::mem::take(&mut first));
+        rest.extend_from_slice(&data);
+    }
+    match size {
+        _ if size > MAX_BODY_BYTES => Err(error::too_large(MAX_BODY_BYTES)),
+        _ if rest.is_empty() => Ok(first),
+        _ => Ok(rest.freeze()),
+    }
+}
+
+fn respond(response: Response) -> http::Response<HttpBody> {
+    let (body, length) = match response.body {
+        Body::Full(bytes) => {
+            let length = bytes.len();
+            (HttpBody::new(Full::new(bytes)), Some(length))
+        }
+        Body::Stream(stream) => (HttpBody::from_stream(stream), None),
+    };
+    let mut answer = http::Response::new(body);
+    *answer.status_mut() = response.code;
+    *answer.headers_mut() = response.headers;
+    if let Some(length) = length {
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    answer
+}

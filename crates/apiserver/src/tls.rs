@@ -1,0 +1,109 @@
+//! TLS: the server's side, where a client may show a certificate, and the client's side towards nodes.
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::user::UserInfo;
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("no {what} can be read from PEM")]
+    Pem { what: &'static str, source: rustls_pki_types::pem::Error },
+    #[error("the certificate authority's certificate is not usable")]
+    Authority(#[source] rustls::Error),
+    #[error("client certificates cannot be verified")]
+    Verifier(#[source] rustls::client::VerifierBuilderError),
+    #[error("certificate and key are not usable")]
+    Identity(#[source] rustls::Error),
+}
+
+/// A certificate (chain) and its key, both as PEM.
+#[derive(Clone)]
+pub struct Identity {
+    pub certificate_pem: Vec<u8>,
+    pub key_pem: Vec<u8>,
+}
+
+impl std::fmt::Debug for Identity {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn chain(identity: &Identity) -> Result<Chain, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(&identity.certificate_pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| TlsError::Pem { what: "certificate", source })?;
+    let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
+        .map_err(|source| TlsError::Pem { what: "private key", source })?;
+    Ok((certificates, key))
+}
+
+fn roots(authority_pem: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority_pem) {
+        let certificate =
+            certificate.map_err(|source| TlsError::Pem { what: "certificate authority's certificate", source })?;
+        roots.add(certificate).map_err(TlsError::Authority)?;
+    }
+    Ok(Arc::new(roots))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// Serves with `identity`; a client may show a certificate of the authority, and what it shows must be valid.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn server_config(identity: &Identity, client_authority_pem: &[u8]) -> Result<rustls::ServerConfig, TlsError> {
+    let (certificates, key) = chain(identity)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(client_authority_pem)?, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(TlsError::Verifier)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Identity)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates, key)
+        .map_err(TlsError::Identity)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Speaks to nodes whose certificates the authority has signed, as `identity`.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn client_config(identity: &Identity, authority_pem: &[u8]) -> Result<ClientConfig, TlsError> {
+    let (certificates, key) = chain(identity)?;
+    ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Identity)?
+        .with_root_certificates(roots(authority_pem)?)
+        .with_client_auth_cert(certificates, key)
+        .map_err(TlsError::Identity)
+}
+
+/// Who a verified client certificate names: CN is the user, each O a group.
+pub(crate) fn user(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let mut groups: Vec<String> =
+        subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+    groups.push("system:authenticated".to_owned());
+    (!name.is_empty()).then_some(UserInfo { name, groups })
+}

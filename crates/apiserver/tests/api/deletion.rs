@@ -1,0 +1,149 @@
+//! Deletion: at once, gracefully, held by finalizers, and of collections.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Server, config_map, pod};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nothing_holds_goes_at_once() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(MAPS, &config_map("a")).await.expect(201);
+    let path = format!("{MAPS}/a");
+    let wrong = json!({ "preconditions": { "uid": "other" } });
+    let (code, reason, message) = admin.delete(&path, &wrong).await.failure();
+    assert_eq!((code, reason.as_str()), (409, "Conflict"));
+    assert!(message.contains("Precondition failed: UID in precondition: other"), "{message}");
+    let stale = json!({ "preconditions": { "resourceVersion": "1" } });
+    assert_eq!(admin.delete(&path, &stale).await.failure().0, 409);
+    let status = admin.delete(&path, &json!({ "kind": "DeleteOptions", "apiVersion": "v1" })).await.expect(200);
+    assert_eq!((&status["status"], &status["details"]["uid"]), (&json!("Success"), &created["metadata"]["uid"]));
+    assert_eq!(admin.delete(&path, &json!({})).await.failure().0, 404);
+    assert_eq!(admin.delete(&path, &json!({ "kind": "Pod" })).await.failure().0, 400);
+    assert_eq!(admin.delete(&path, &json!({ "propagationPolicy": "Some" })).await.failure().0, 422);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finalizers_hold_until_the_last_is_dropped() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut object = config_map("held");
+    object["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    admin.post(MAPS, &object).await.expect(201);
+    let path = format!("{MAPS}/held");
+    let marked = admin.delete(&path, &json!({})).await.expect(200);
+    assert!(marked["metadata"]["deletionTimestamp"].is_string(), "{marked}");
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 0);
+    let again = admin.delete(&path, &json!({})).await.expect(200);
+    assert_eq!(again, marked, "a second deletion changes nothing");
+    let more = json!({ "metadata": { "finalizers": ["example.com/hold", "example.com/more"] } });
+    assert_eq!(admin.patch(&path, "merge", &more).await.failure().0, 422);
+    let revive = json!({ "metadata": { "deletionTimestamp": null } });
+    let kept = admin.patch(&path, "merge", &revive).await.expect(200);
+    assert!(kept["metadata"]["deletionTimestamp"].is_string(), "a deletion cannot be taken back");
+    let drop = json!({ "metadata": { "finalizers": null } });
+    admin.patch(&path, "merge", &drop).await.expect(200);
+    assert_eq!(admin.get(&path).await.code, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn propagation_is_told_to_the_garbage_collector_by_finalizers() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
+        let name = policy.to_lowercase();
+        admin.post(MAPS, &config_map(&name)).await.expect(201);
+        let options = json!({ "propagationPolicy": policy });
+        let marked = admin.delete(&format!("{MAPS}/{name}"), &options).await.expect(200);
+        assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
+        let background = json!({ "propagationPolicy": "Background" });
+        admin.delete(&format!("{MAPS}/{name}"), &background).await.expect(200);
+        assert_eq!(admin.get(&format!("{MAPS}/{name}")).await.code, 404, "background drops the finalizer");
+    }
+}
+
+async fn running_pod(server: &Server, name: &str) -> Value {
+    let admin = server.admin();
+    let mut object = pod(name);
+    object["spec"]["nodeName"] = "worker".into();
+    admin.post(PODS, &object).await.expect(201)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_pod_goes_when_its_node_says_so() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    running_pod(&server, "graceful").await;
+    let path = format!("{PODS}/graceful");
+    let marked = admin.delete(&path, &json!({})).await.expect(200);
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
+    let longer = admin.delete(&path, &json!({ "gracePeriodSeconds": 60 })).await.expect(200);
+    assert_eq!(longer["metadata"]["deletionGracePeriodSeconds"], 30, "it can only become shorter");
+    let shorter = admin.delete(&format!("{path}?gracePeriodSeconds=5"), &json!({})).await.expect(200);
+    assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 5);
+    assert!(shorter["metadata"]["deletionTimestamp"].as_str() < marked["metadata"]["deletionTimestamp"].as_str());
+    let node = server.node("worker");
+    assert_eq!(server.node("other").delete(&path, &json!({ "gracePeriodSeconds": 0 })).await.failure().0, 403);
+    assert_eq!(node.delete(&path, &json!({ "gracePeriodSeconds": 0 })).await.code, 200);
+    assert_eq!(admin.get(&path).await.code, 404);
+
+    admin.post(PODS, &pod("unscheduled")).await.expect(201);
+    assert_eq!(admin.delete(&format!("{PODS}/unscheduled"), &json!({})).await.code, 200);
+    assert_eq!(admin.get(&format!("{PODS}/unscheduled")).await.code, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_is_a_graceful_deletion() {
+    let server = Server::start().await;
+    running_pod(&server, "evicted").await;
+    let admin = server.admin();
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "evicted" },
+        "deleteOptions": { "gracePeriodSeconds": 7 },
+    });
+    let path = format!("{PODS}/evicted");
+    assert_eq!(admin.post(&format!("{path}/eviction"), &eviction).await.expect(201)["status"], "Success");
+    assert_eq!(admin.get(&path).await.expect(200)["metadata"]["deletionGracePeriodSeconds"], 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_terminates_before_it_goes() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "gone" } });
+    admin.post("/api/v1/namespaces", &namespace).await.expect(201);
+    let mut marked = admin.delete("/api/v1/namespaces/gone", &json!({})).await.expect(200);
+    assert_eq!(marked["status"]["phase"], "Terminating");
+    let (code, reason, message) = admin.post("/api/v1/namespaces/gone/configmaps", &config_map("late")).await.failure();
+    assert_eq!((code, reason.as_str()), (403, "Forbidden"));
+    assert_eq!(
+        message,
+        "configmaps \"late\" is forbidden: unable to create new content in namespace gone because it is being terminated"
+    );
+    marked["spec"]["finalizers"] = json!([]);
+    admin.put("/api/v1/namespaces/gone/finalize", &marked).await.expect(200);
+    assert_eq!(admin.get("/api/v1/namespaces/gone").await.code, 404);
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        let (code, _, message) = admin.delete(&format!("/api/v1/namespaces/{name}"), &json!({})).await.failure();
+        assert_eq!(code, 403);
+        assert_eq!(message, format!("namespaces \"{name}\" is forbidden: this namespace may not be deleted"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_is_deleted_by_selector() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    for index in 0..40 {
+        let mut object = config_map(&format!("map-{index:02}"));
+        object["metadata"]["labels"] = json!({ "half": (index % 2).to_string() });
+        admin.post(MAPS, &object).await.expect(201);
+    }
+    let deleted = admin.delete(&format!("{MAPS}?labelSelector=half%3D1"), &json!({})).await.expect(200);
+    assert_eq!(deleted["items"].as_array().map(Vec::len), Some(20));
+    let left = admin.get(MAPS).await.expect(200);
+    assert_eq!(left["items"].as_array().map(Vec::len), Some(20));
+}

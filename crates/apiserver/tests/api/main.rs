@@ -1,0 +1,11 @@
+//! The API server over the store in memory, with real TLS and real clients.
+
+mod access;
+mod deletion;
+mod documents;
+mod harness;
+mod kubectl;
+mod local;
+mod reading;
+mod watching;
+mod writing;

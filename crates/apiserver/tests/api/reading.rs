@@ -1,0 +1,167 @@
+//! Get and list: paging, versions, selectors, representations.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Server, config_map, pod};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+fn names(list: &Value) -> Vec<&str> {
+    let items = list["items"].as_array().expect("items");
+    items.iter().map(|item| item["metadata"]["name"].as_str().expect("a name")).collect()
+}
+
+fn version(object: &Value) -> u64 {
+    let version = object["metadata"]["resourceVersion"].as_str().expect("a version");
+    version.parse().expect("a number")
+}
+
+async fn create_maps(admin: &Client, count: usize) {
+    for index in 0..count {
+        let mut object = config_map(&format!("map-{index:02}"));
+        object["metadata"]["labels"] = json!({ "parity": if index % 2 == 0 { "even" } else { "odd" } });
+        admin.post(MAPS, &object).await.expect(201);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_show_one_state() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    create_maps(&admin, 10).await;
+    let first = admin.get(&format!("{MAPS}?limit=4")).await.expect(200);
+    assert_eq!(names(&first), ["map-00", "map-01", "map-02", "map-03"]);
+    assert_eq!(first["metadata"]["remainingItemCount"], 6);
+    admin.delete(&format!("{MAPS}/map-05"), &json!({})).await.expect(200);
+    admin.post(MAPS, &config_map("map-04b")).await.expect(201);
+    let mut seen: Vec<String> = names(&first).into_iter().map(str::to_owned).collect();
+    let mut page = first.clone();
+    while let Some(token) = page["metadata"]["continue"].as_str() {
+        page = admin.get(&format!("{MAPS}?limit=4&continue={token}")).await.expect(200);
+        assert_eq!(version(&page), version(&first), "all pages are of one state");
+        seen.extend(names(&page).into_iter().map(str::to_owned));
+    }
+    let expected: Vec<String> = (0..10).map(|i| format!("map-{i:02}")).collect();
+    assert_eq!(seen, expected);
+    assert!(page["metadata"].get("remainingItemCount").is_none());
+    assert_eq!(admin.get(&format!("{MAPS}?limit=4&continue=nonsense")).await.failure().0, 400);
+    let selected = admin.get(&format!("{MAPS}?limit=2&labelSelector=parity=odd")).await.expect(200);
+    assert_eq!(names(&selected), ["map-01", "map-03"]);
+    assert!(selected["metadata"].get("remainingItemCount").is_none(), "unknown with a selector");
+    assert!(selected["metadata"]["continue"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_pin_or_bound_the_state() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(MAPS, &config_map("a")).await.expect(201);
+    let at = version(&created);
+    admin.post(MAPS, &config_map("b")).await.expect(201);
+    let list = async |query: String| admin.get(&format!("{MAPS}?{query}")).await;
+    assert_eq!(names(&list(format!("resourceVersion={at}&resourceVersionMatch=Exact")).await.expect(200)), ["a"]);
+    let newer = list(format!("resourceVersion={at}&resourceVersionMatch=NotOlderThan")).await.expect(200);
+    assert_eq!(names(&newer), ["a", "b"]);
+    assert_eq!(names(&list("resourceVersion=0".to_owned()).await.expect(200)), ["a", "b"]);
+    let far = at + 1_000_000;
+    let late = list(format!("resourceVersion={far}")).await;
+    assert_eq!(
+        (late.code, late.json()["details"]["causes"][0]["reason"].clone()),
+        (504, json!("ResourceVersionTooLarge"))
+    );
+    assert_eq!(list("resourceVersionMatch=Exact".to_owned()).await.failure().0, 422);
+    assert_eq!(list("resourceVersion=0&resourceVersionMatch=Exact".to_owned()).await.failure().0, 422);
+    assert_eq!(list("resourceVersion=x".to_owned()).await.failure().1, "Invalid");
+    assert_eq!(admin.get(&format!("{MAPS}/a?resourceVersion=0")).await.expect(200), created);
+    assert_eq!(admin.get(&format!("{MAPS}/absent")).await.failure().2, "configmaps \"absent\" not found");
+    let compact = quorate_mvcc::Command::Compact { revision: server.api.store().revision() };
+    server.api.store().propose(compact).await.expect("the store compacts");
+    let old = list(format!("resourceVersion={at}&resourceVersionMatch=Exact")).await.failure();
+    assert_eq!((old.0, old.1.as_str()), (410, "Expired"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn selectors_select() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    create_maps(&admin, 4).await;
+    for (name, node) in [("p1", "a"), ("p2", "b")] {
+        let mut object = pod(name);
+        object["spec"]["nodeName"] = node.into();
+        admin.post(PODS, &object).await.expect(201);
+    }
+    let cases = [
+        (MAPS, "labelSelector=parity%3Deven", vec!["map-00", "map-02"]),
+        (MAPS, "labelSelector=parity+notin+(even)", vec!["map-01", "map-03"]),
+        (MAPS, "labelSelector=!parity", vec![]),
+        (MAPS, "fieldSelector=metadata.name%3Dmap-03", vec!["map-03"]),
+        (MAPS, "fieldSelector=metadata.name!%3Dmap-03,metadata.namespace%3Ddefault&limit=2", vec!["map-00", "map-01"]),
+        (PODS, "fieldSelector=spec.nodeName%3Db", vec!["p2"]),
+        ("/api/v1/pods", "fieldSelector=spec.nodeName%3Da,status.phase%3DPending", vec!["p1"]),
+        ("/api/v1/pods", "fieldSelector=metadata.namespace%3Dkube-system", vec![]),
+    ];
+    for (path, query, expected) in cases {
+        let list = admin.get(&format!("{path}?{query}")).await.expect(200);
+        assert_eq!(names(&list), expected, "{query}");
+    }
+    let (code, _, message) = admin.get(&format!("{MAPS}?fieldSelector=data.key%3Dx")).await.failure();
+    assert_eq!(code, 400);
+    assert!(message.ends_with("field label not supported: data.key"), "{message}");
+    assert_eq!(admin.get(&format!("{MAPS}?labelSelector=a+in")).await.failure().0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_metadata_are_served() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(PODS, &pod("web")).await.expect(201);
+    let table = admin.get_as(PODS, TABLE).await.expect(200);
+    assert_eq!((&table["kind"], &table["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
+    let columns = table["columnDefinitions"].as_array().expect("columns");
+    assert_eq!((&columns[0]["name"], &columns[0]["format"]), (&json!("Name"), &json!("name")));
+    let row = &table["rows"][0];
+    assert_eq!(row["cells"].as_array().map(Vec::len), Some(columns.len()));
+    assert_eq!((&row["cells"][0], &row["object"]["kind"]), (&json!("web"), &json!("PartialObjectMetadata")));
+    assert_eq!(row["object"]["metadata"], created["metadata"]);
+    let one = admin.get_as(&format!("{PODS}/web?includeObject=Object"), TABLE).await.expect(200);
+    assert_eq!(one["rows"][0]["object"], created);
+    let none = admin.get_as(&format!("{PODS}?includeObject=None"), TABLE).await.expect(200);
+    assert!(none["rows"][0].get("object").is_none());
+    assert_eq!(admin.get_as(&format!("{PODS}?includeObject=Some"), TABLE).await.code, 400);
+    let partial = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let list = admin.get_as(PODS, partial).await.expect(200);
+    assert_eq!(
+        (&list["kind"], &list["items"][0]["metadata"]),
+        (&json!("PartialObjectMetadataList"), &created["metadata"])
+    );
+    let partial = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    let object = admin.get_as(&format!("{PODS}/web"), partial).await.expect(200);
+    assert_eq!(
+        object,
+        json!({
+            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": created["metadata"],
+        })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_accept_header_decides() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post(MAPS, &config_map("a")).await.expect(201);
+    assert_eq!(admin.get_as(MAPS, "application/vnd.kubernetes.protobuf").await.failure().1, "NotAcceptable");
+    assert_eq!(admin.get_as(MAPS, "application/vnd.kubernetes.protobuf,application/json").await.code, 200);
+    let yaml = admin.get_as(&format!("{MAPS}/a"), "application/yaml").await;
+    assert!(yaml.text().contains("kind: ConfigMap"), "{}", yaml.text());
+    let pretty = admin.get(&format!("{MAPS}/a?pretty=1")).await;
+    assert!(pretty.text().starts_with("{\n  \"apiVersion\""), "{}", pretty.text());
+    let mut large = config_map("large");
+    large["data"]["key"] = "x".repeat(200_000).into();
+    admin.post(MAPS, &large).await.expect(201);
+    let zipped = admin.request(Method::GET, MAPS, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(zipped.headers.get("content-encoding").map(|v| v.as_bytes()), Some(b"gzip".as_slice()));
+    assert!(zipped.bytes.len() < 20_000);
+}

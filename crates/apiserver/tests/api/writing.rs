@@ -1,0 +1,341 @@
+//! Create, update, patch and their refusals.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Server, config_map, deployment, pod};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creates_stamp_what_the_server_sets() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(PODS, &pod("web")).await.expect(201);
+    let metadata = &created["metadata"];
+    assert_eq!(metadata["namespace"], "default");
+    assert_eq!(metadata["uid"].as_str().map(str::len), Some(36));
+    assert!(metadata["creationTimestamp"].as_str().is_some_and(|t| t.ends_with('Z')), "{metadata}");
+    assert!(metadata["resourceVersion"].as_str().is_some_and(|v| v.parse::<u64>().is_ok()), "{metadata}");
+    assert_eq!(created["status"]["phase"], "Pending");
+    let read = admin.get(&format!("{PODS}/web")).await.expect(200);
+    assert_eq!(read, created, "what was created is what is read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_have_kubernetes_codes_and_reasons() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post(MAPS, &config_map("taken")).await.expect(201);
+    let mut elsewhere = config_map("a");
+    elsewhere["metadata"]["namespace"] = "other".into();
+    let mut versioned = config_map("a");
+    versioned["metadata"]["resourceVersion"] = "5".into();
+    let mut wrong_type = pod("a");
+    wrong_type["spec"]["containers"] = "none".into();
+    let mut no_containers = pod("a");
+    no_containers["spec"]["containers"] = json!([]);
+    let nowhere = "/api/v1/namespaces/nowhere/configmaps";
+    let modified = "Operation cannot be fulfilled on configmaps \"taken\": the object has been modified; please apply your changes to the latest version and try again";
+    let mut stale = config_map("taken");
+    stale["metadata"]["resourceVersion"] = "1".into();
+    let cases: Vec<(Method, &str, Value, u16, &str, &str)> = vec![
+        (Method::POST, MAPS, config_map("taken"), 409, "AlreadyExists", "configmaps \"taken\" already exists"),
+        (
+            Method::POST,
+            MAPS,
+            config_map("Upper"),
+            422,
+            "Invalid",
+            "ConfigMap \"Upper\" is invalid: metadata.name: Invalid value: \"Upper\": a lowercase RFC 1123 subdomain must",
+        ),
+        (
+            Method::POST,
+            MAPS,
+            config_map(""),
+            422,
+            "Invalid",
+            "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required",
+        ),
+        (
+            Method::POST,
+            MAPS,
+            elsewhere,
+            400,
+            "BadRequest",
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        (
+            Method::POST,
+            MAPS,
+            versioned,
+            400,
+            "BadRequest",
+            "resourceVersion should not be set on objects to be created",
+        ),
+        (Method::POST, MAPS, pod("a"), 400, "BadRequest", "Pod in version \"v1\" cannot be handled as a ConfigMap"),
+        (
+            Method::POST,
+            MAPS,
+            deployment("a"),
+            400,
+            "BadRequest",
+            "the API version in the data (apps/v1) does not match the expected API version (v1)",
+        ),
+        (Method::POST, PODS, wrong_type, 400, "BadRequest", "Pod in version \"v1\" cannot be handled as a Pod"),
+        (Method::POST, PODS, no_containers, 422, "Invalid", "Pod \"a\" is invalid: spec.containers: Required value"),
+        (Method::POST, nowhere, config_map("a"), 404, "NotFound", "namespaces \"nowhere\" not found"),
+        (
+            Method::POST,
+            "/api/v1/configmaps",
+            config_map("a"),
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ),
+        (
+            Method::POST,
+            "/api/v1/namespaces/default/widgets",
+            config_map("a"),
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        ),
+        (
+            Method::PUT,
+            "/api/v1/namespaces/default/configmaps/absent",
+            config_map("absent"),
+            404,
+            "NotFound",
+            "configmaps \"absent\" not found",
+        ),
+        (
+            Method::PUT,
+            "/api/v1/namespaces/default/configmaps/taken",
+            config_map("other"),
+            400,
+            "BadRequest",
+            "the name of the object (other) does not match the name on the URL (taken)",
+        ),
+        (Method::PUT, "/api/v1/namespaces/default/configmaps/taken", stale, 409, "Conflict", modified),
+        (
+            Method::PATCH,
+            "/api/v1/namespaces/default/configmaps/taken",
+            json!({}),
+            415,
+            "UnsupportedMediaType",
+            "the body of the request was in an unknown format",
+        ),
+    ];
+    for (method, path, body, code, reason, message) in cases {
+        let headers = [("content-type", "application/json")];
+        let answer = admin.request(method.clone(), path, &headers, body.to_string()).await;
+        let (got_code, got_reason, got_message) = answer.failure();
+        assert_eq!((got_code, got_reason.as_str()), (code, reason), "{method} {path}: {got_message}");
+        assert!(got_message.starts_with(message), "{method} {path}: {got_message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_are_judged_by_their_media_type() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let post = |kind: &'static str, body: String| {
+        let admin = admin.clone();
+        async move { admin.request(Method::POST, MAPS, &[("content-type", kind)], body).await }
+    };
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: from-yaml\ndata:\n  a: b\n";
+    assert_eq!(post("application/yaml", yaml.to_owned()).await.expect(201)["data"]["a"], "b");
+    assert_eq!(post("application/vnd.kubernetes.protobuf", "k8s".to_owned()).await.failure().0, 415);
+    let (code, _, message) = post("application/json", "{".to_owned()).await.failure();
+    assert_eq!(code, 400);
+    assert!(message.starts_with("the object provided is unrecognized (must be of type ConfigMap)"), "{message}");
+    assert_eq!(post("application/json", "x".repeat(4 << 20)).await.failure().1, "RequestEntityTooLarge");
+    let mut large = config_map("large");
+    large["data"]["key"] = "x".repeat(1_600_000).into();
+    let (code, reason, _) = post("application/json", large.to_string()).await.failure();
+    assert!(code == 413 || code == 422, "{code} {reason}");
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let answer = admin.request(Method::PATCH, "/api/v1/namespaces/default/configmaps/a", &apply, yaml).await;
+    assert_eq!(answer.failure().0, 415);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_generated() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut object = config_map("");
+    object["metadata"] = json!({ "generateName": "web-" });
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..5 {
+        let created = admin.post(MAPS, &object).await.expect(201);
+        names.insert(created["metadata"]["name"].as_str().expect("a name").to_owned());
+    }
+    assert_eq!(names.len(), 5);
+    assert!(names.iter().all(|name| name.starts_with("web-") && name.len() == 9), "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_fields_are_refused_warned_of_or_ignored() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut object = deployment("fields");
+    object["spec"]["surprise"] = true.into();
+    let (code, _, message) = admin.post(&format!("{DEPLOYMENTS}?fieldValidation=Strict"), &object).await.failure();
+    assert_eq!(code, 400);
+    assert!(message.contains("strict decoding error: unknown field \"spec.surprise\""), "{message}");
+    let twice = deployment("twice").to_string().replace("\"replicas\":2", "\"replicas\":2,\"replicas\":3");
+    let json = [("content-type", "application/json")];
+    let path = format!("{DEPLOYMENTS}?fieldValidation=Strict");
+    let (code, _, message) = admin.request(Method::POST, &path, &json, twice).await.failure();
+    assert_eq!(code, 400);
+    assert!(message.contains("strict decoding error: duplicate field \"spec.replicas\""), "{message}");
+    let warned = admin.post(&format!("{DEPLOYMENTS}?dryRun=All"), &object).await;
+    let warning = warned.headers.get("warning").map(|v| v.to_str().expect("text").to_owned());
+    assert_eq!(warning.as_deref(), Some("299 - \"unknown field \\\"spec.surprise\\\"\""));
+    let ignored = admin.post(&format!("{DEPLOYMENTS}?fieldValidation=Ignore"), &object).await;
+    assert!(ignored.headers.get("warning").is_none());
+    assert_eq!(ignored.expect(201)["spec"].get("surprise"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_skips_only_the_commit() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(&format!("{MAPS}?dryRun=All"), &config_map("dry")).await.expect(201);
+    assert!(created["metadata"]["uid"].is_string());
+    assert!(created["metadata"].get("resourceVersion").is_none());
+    assert_eq!(admin.get(&format!("{MAPS}/dry")).await.code, 404);
+    let stored = admin.post(MAPS, &config_map("dry")).await.expect(201);
+    assert_eq!(admin.post(&format!("{MAPS}?dryRun=All"), &config_map("dry")).await.code, 409);
+    let path = format!("{MAPS}/dry?dryRun=All");
+    let patched = admin.patch(&path, "merge", &json!({ "data": { "key": "new" } })).await.expect(200);
+    assert_eq!(patched["data"]["key"], "new");
+    assert_eq!(admin.delete(&path, &json!({})).await.code, 200);
+    assert_eq!(admin.get(&format!("{MAPS}/dry")).await.expect(200), stored);
+    assert_eq!(admin.post(&format!("{MAPS}?dryRun=Some"), &config_map("x")).await.failure().0, 422);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_changes_nothing_writes_nothing() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(DEPLOYMENTS, &deployment("same")).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/same");
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    assert_eq!(version(&admin.put(&path, &created).await.expect(200)), version(&created));
+    let patched = admin.patch(&path, "merge", &json!({ "spec": { "replicas": 2 } })).await.expect(200);
+    assert_eq!(version(&patched), version(&created));
+    let scaled = admin.patch(&path, "merge", &json!({ "spec": { "replicas": 3 } })).await.expect(200);
+    assert_ne!(version(&scaled), version(&created));
+    assert_eq!(scaled["metadata"]["generation"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_three_patches_work() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post(DEPLOYMENTS, &deployment("patched")).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/patched");
+    let json_patch = json!([{ "op": "replace", "path": "/spec/replicas", "value": 4 }]);
+    assert_eq!(admin.patch(&path, "json", &json_patch).await.expect(200)["spec"]["replicas"], 4);
+    let merge = json!({ "metadata": { "labels": { "a": "b" } } });
+    assert_eq!(admin.patch(&path, "merge", &merge).await.expect(200)["metadata"]["labels"]["a"], "b");
+    let strategic =
+        json!({ "spec": { "template": { "spec": { "containers": [{ "name": "main", "image": "other" }] } } } });
+    let patched = admin.patch(&path, "strategic-merge", &strategic).await.expect(200);
+    let containers = patched["spec"]["template"]["spec"]["containers"].as_array().expect("a list");
+    assert_eq!((containers.len(), &containers[0]["image"]), (1, &json!("other")));
+    let failing = json!([{ "op": "test", "path": "/spec/replicas", "value": 9 }]);
+    assert_eq!(admin.patch(&path, "json", &failing).await.failure().0, 422);
+    let stale = json!({ "metadata": { "resourceVersion": "1" } });
+    assert_eq!(admin.patch(&path, "merge", &stale).await.failure().1, "Conflict");
+    let renamed = json!({ "metadata": { "name": "other" } });
+    assert_eq!(admin.patch(&path, "merge", &renamed).await.failure().0, 400);
+    assert_eq!(admin.patch(&format!("{DEPLOYMENTS}/absent"), "merge", &merge).await.failure().0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_and_spec_are_written_apart() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut created = admin.post(DEPLOYMENTS, &deployment("split")).await.expect(201);
+    created["status"] = json!({ "replicas": 7 });
+    created["spec"]["replicas"] = 9.into();
+    let path = format!("{DEPLOYMENTS}/split");
+    let mut updated = admin.put(&format!("{path}/status"), &created).await.expect(200);
+    assert_eq!((&updated["status"]["replicas"], &updated["spec"]["replicas"]), (&json!(7), &json!(2)));
+    updated["status"] = json!({});
+    updated["spec"]["replicas"] = 3.into();
+    let updated = admin.put(&path, &updated).await.expect(200);
+    assert_eq!((&updated["status"]["replicas"], &updated["spec"]["replicas"]), (&json!(7), &json!(3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scale_reads_and_sets_replicas() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post(DEPLOYMENTS, &deployment("scaled")).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/scaled/scale");
+    let mut scale = admin.get(&path).await.expect(200);
+    assert_eq!((&scale["kind"], &scale["apiVersion"]), (&json!("Scale"), &json!("autoscaling/v1")));
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(2), &json!("app=scaled")));
+    scale["spec"]["replicas"] = 5.into();
+    assert_eq!(admin.put(&path, &scale).await.expect(200)["spec"]["replicas"], 5);
+    assert_eq!(admin.put(&path, &scale).await.failure().1, "Conflict", "its resourceVersion is old by now");
+    let patch = json!({ "spec": { "replicas": 6 } });
+    assert_eq!(admin.patch(&path, "merge", &patch).await.expect(200)["spec"]["replicas"], 6);
+    let negative = json!({ "spec": { "replicas": -1 } });
+    assert_eq!(admin.patch(&path, "merge", &negative).await.failure().0, 422);
+    let object = admin.get(&format!("{DEPLOYMENTS}/scaled")).await.expect(200);
+    assert_eq!((&object["spec"]["replicas"], &object["metadata"]["generation"]), (&json!(6), &json!(3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_bound_once() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(PODS, &pod("bound")).await.expect(201);
+    let binding = |node: &str, uid: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "bound", "uid": uid },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": node },
+        })
+    };
+    let path = format!("{PODS}/bound/binding");
+    assert_eq!(admin.post(&path, &binding("a", "other")).await.failure().1, "Conflict");
+    assert_eq!(admin.post(&path, &binding("", "")).await.failure().0, 422);
+    let uid = created["metadata"]["uid"].as_str().expect("a uid");
+    assert_eq!(admin.post(&path, &binding("a", uid)).await.expect(201)["status"], "Success");
+    let (code, _, message) = admin.post(&path, &binding("b", uid)).await.failure();
+    assert_eq!(code, 409);
+    assert_eq!(
+        message,
+        "Operation cannot be fulfilled on pods/binding \"bound\": pod bound is already assigned to node \"a\""
+    );
+    let read = admin.get(&format!("{PODS}/bound")).await.expect(200);
+    assert_eq!(read["spec"]["nodeName"], "a");
+    assert_eq!(read["status"]["conditions"][0]["type"], "PodScheduled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_patches_all_take_effect() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post(MAPS, &config_map("raced")).await.expect(201);
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..16 {
+        let admin = admin.clone();
+        tasks.spawn(async move {
+            let patch = json!({ "data": { format!("key-{index}"): "set" } });
+            admin.patch(&format!("{MAPS}/raced"), "merge", &patch).await.expect(200);
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("each patch succeeds");
+    }
+    let data = admin.get(&format!("{MAPS}/raced")).await.expect(200)["data"].clone();
+    assert_eq!(data.as_object().map(serde_json::Map::len), Some(17));
+}
