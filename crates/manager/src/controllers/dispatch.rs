@@ -1,0 +1,131 @@
+//! From a change to the keys that it wakes: the work queues of all controllers, shared between the informer, which
+//! fills them, and the workers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use quorate_api::Revision;
+use quorate_controllers::{Cache, Change, Controller, WorkKey};
+use tokio::sync::Notify;
+
+use crate::controllers::work_queue::{Finish, WorkQueue};
+use crate::guard;
+
+/// A [`WorkQueue`] that can be waited on.
+pub(crate) struct SharedQueue {
+    queue: Mutex<WorkQueue>,
+    changed: Notify,
+    started: Instant,
+}
+
+impl SharedQueue {
+    fn new() -> SharedQueue {
+        SharedQueue { queue: Mutex::new(WorkQueue::default()), changed: Notify::new(), started: Instant::now() }
+    }
+
+    /// The queue's clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(crate) fn add_all(&self, keys: Vec<WorkKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        for key in keys {
+            queue.add(key);
+        }
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    fn advance(&self, revision: Revision) {
+        let mut queue = self.queue.lock();
+        queue.advance(revision);
+        let ready = queue.has_ready();
+        drop(queue);
+        if ready {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for a key to work on. Cancel-safe.
+    pub(crate) async fn next(&self) -> (WorkKey, u32) {
+        loop {
+            let deadline = {
+                let mut queue = self.queue.lock();
+                if let Some(taken) = queue.take(self.now()) {
+                    let more = queue.has_ready();
+                    drop(queue);
+                    if more {
+                        // One permit wakes one worker; each passes it on while there is work.
+                        self.changed.notify_one();
+                    }
+                    return taken;
+                }
+                queue.next_deadline()
+            };
+            match deadline {
+                Some(due) => {
+                    tokio::select! {
+                        () = self.changed.notified() => {}
+                        () = tokio::time::sleep(due.saturating_sub(self.now())) => {}
+                    }
+                }
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    pub(crate) fn finish(&self, key: &WorkKey, finish: Finish) {
+        self.queue.lock().finish(key, finish);
+        self.changed.notify_one();
+    }
+}
+
+/// All controllers with their queues.
+pub(crate) struct Dispatch {
+    queues: Vec<(&'static Controller, Arc<SharedQueue>)>,
+}
+
+impl Dispatch {
+    pub(crate) fn new(controllers: &'static [Controller]) -> Dispatch {
+        let queues = controllers.iter().map(|controller| (controller, Arc::new(SharedQueue::new())));
+        Dispatch { queues: queues.collect() }
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = (&'static Controller, Arc<SharedQueue>)> {
+        self.queues.iter().map(|(controller, queue)| (*controller, queue.clone()))
+    }
+
+    /// A change has been taken into the cache.
+    pub(crate) fn wake(&self, cache: &Cache, change: &Change) {
+        for (controller, queue) in &self.queues {
+            let keys = guard::catch(controller.name, || (controller.triggers)(cache, change)).unwrap_or_default();
+            if !keys.is_empty() {
+                tracing::trace!(controller = controller.name, cause = %change.key, keys = keys.len(), "woken");
+            }
+            queue.add_all(keys);
+        }
+    }
+
+    /// Queues everything there may be work for.
+    pub(crate) fn wake_all(&self, cache: &Cache) {
+        for (controller, queue) in &self.queues {
+            queue.add_all(all_keys(controller, cache));
+        }
+    }
+
+    /// The cache has reached this revision.
+    pub(crate) fn advance(&self, revision: Revision) {
+        for (_, queue) in &self.queues {
+            queue.advance(revision);
+        }
+    }
+}
+
+pub(crate) fn all_keys(controller: &Controller, cache: &Cache) -> Vec<WorkKey> {
+    guard::catch(controller.name, || (controller.all_keys)(cache)).unwrap_or_default()
+}

@@ -1,0 +1,110 @@
+//! Runs one controller: workers that reconcile, and the periodic look at everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quorate_controllers::{Controller, Settings, WorkKey};
+use quorate_store::Store;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
+use crate::controllers::dispatch::{SharedQueue, all_keys};
+use crate::controllers::executor::Executor;
+use crate::controllers::work_queue::Finish;
+use crate::guard;
+
+const MIN_BACKOFF: Duration = Duration::from_millis(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A plan that was merely out of date is tried again no later than this: what it waits for is only the cache.
+const MAX_STALE_BACKOFF: Duration = Duration::from_millis(500);
+
+#[derive(Clone)]
+pub(crate) struct ControllerRunner {
+    pub(crate) controller: &'static Controller,
+    pub(crate) queue: Arc<SharedQueue>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) store: Store,
+    pub(crate) executor: Executor,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) workers: usize,
+}
+
+impl ControllerRunner {
+    /// Runs until cancelled. A write that is under way then is abandoned: whatever becomes of it, the next leader
+    /// plans from what is stored.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for _ in 0..self.workers {
+            let (worker, shutdown) = (self.clone(), shutdown.clone());
+            tasks.spawn(async move { shutdown.run_until_cancelled(worker.work()).await.unwrap_or_default() });
+        }
+        tasks.spawn(async move { shutdown.run_until_cancelled(self.resync()).await.unwrap_or_default() });
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a controller's worker died");
+            }
+        }
+    }
+
+    async fn work(self) {
+        loop {
+            let (key, failures) = self.queue.next().await;
+            let finish = self.reconcile(&key, failures).await;
+            self.queue.finish(&key, finish);
+        }
+    }
+
+    async fn resync(self) {
+        let Some(period) = self.controller.resync else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(period).await;
+            let keys = all_keys(self.controller, &self.cluster.cache());
+            self.queue.add_all(keys);
+        }
+    }
+
+    async fn reconcile(&self, key: &WorkKey, failures: u32) -> Finish {
+        let name = self.controller.name;
+        let plan = {
+            let cache = self.cluster.cache();
+            guard::catch(name, || (self.controller.reconcile)(&cache, key, Timestamp::now(), &self.settings))
+        };
+        let Some(plan) = plan else {
+            return Finish {
+                again_at: Some(self.queue.now() + backoff(failures, MAX_BACKOFF)),
+                failed: true,
+                ..Finish::default()
+            };
+        };
+        let requeue_at = |after: Duration| self.queue.now() + after;
+        if plan.is_empty() {
+            return Finish { again_at: plan.requeue_after.map(requeue_at), ..Finish::default() };
+        }
+        tracing::debug!(controller = name, %key, actions = plan.actions.len(), "carrying a plan out");
+        let result = self.executor.run(plan.actions).await;
+        // This member has applied every write that was answered, so its revision covers them all.
+        let hold_until = self.store.revision();
+        match result {
+            Ok(()) => Finish { hold_until, again_at: plan.requeue_after.map(requeue_at), failed: false },
+            Err(error) if error.is_stale() => {
+                tracing::debug!(controller = name, %key, %error, "the plan was out of date; looking again");
+                let again_at = Some(requeue_at(backoff(failures, MAX_STALE_BACKOFF)));
+                Finish { hold_until, again_at, failed: true }
+            }
+            Err(error) => {
+                let after = backoff(failures, MAX_BACKOFF);
+                tracing::warn!(controller = name, %key, %error, retry_in = ?after, "a plan failed");
+                Finish { hold_until, again_at: Some(requeue_at(after)), failed: true }
+            }
+        }
+    }
+}
+
+/// Doubles with each failure, from [`MIN_BACKOFF`] to `max`, and up to a fifth longer at random, so that keys that
+/// failed together do not come back together.
+fn backoff(failures: u32, max: Duration) -> Duration {
+    let doubled = MIN_BACKOFF.saturating_mul(1 << failures.min(20)).min(max);
+    doubled.mul_f64(1.0 + rand::random::<f64>() / 5.0)
+}

@@ -1,0 +1,214 @@
+//! The keys that a controller has to look at. A key is worked on by one worker at a time and queued at most once; it
+//! is held back until the cache has seen what its last plan wrote; a failed one waits longer each time.
+//!
+//! Pure: times are durations since any fixed moment, and jitter is added by the caller.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use quorate_api::Revision;
+use quorate_controllers::WorkKey;
+
+/// How a key's turn ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Finish {
+    /// Not to be looked at again before the cache has reached this revision.
+    pub(crate) hold_until: Revision,
+    /// To be looked at again at this time even if nothing wakes it.
+    pub(crate) again_at: Option<Duration>,
+    pub(crate) failed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// Something woke the key since its last turn began.
+    wanted: bool,
+    queued: bool,
+    running: bool,
+    held_until: Revision,
+    again_at: Option<Duration>,
+    failures: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct WorkQueue {
+    entries: HashMap<WorkKey, Entry>,
+    ready: VecDeque<WorkKey>,
+    held: BTreeSet<(Revision, WorkKey)>,
+    delayed: BTreeSet<(Duration, WorkKey)>,
+    reached: Revision,
+}
+
+impl WorkQueue {
+    pub(crate) fn add(&mut self, key: WorkKey) {
+        let entry = self.entries.entry(key.clone()).or_default();
+        entry.wanted = true;
+        if entry.queued || entry.running || entry.held_until > self.reached {
+            return;
+        }
+        entry.queued = true;
+        self.ready.push_back(key);
+    }
+
+    /// The next key and how often it has failed in a row. The caller must call [`WorkQueue::finish`].
+    pub(crate) fn take(&mut self, now: Duration) -> Option<(WorkKey, u32)> {
+        while self.delayed.first().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, key)) = self.delayed.pop_first() {
+                if let Some(entry) = self.entries.get_mut(&key) {
+                    entry.again_at = None;
+                }
+                self.add(key);
+            }
+        }
+        let key = self.ready.pop_front()?;
+        let entry = self.entries.get_mut(&key)?;
+        entry.queued = false;
+        entry.wanted = false;
+        entry.running = true;
+        let failures = entry.failures;
+        Some((key, failures))
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When a key becomes due although nothing wakes it.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.delayed.first().map(|(due, _)| *due)
+    }
+
+    pub(crate) fn finish(&mut self, key: &WorkKey, finish: Finish) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.running = false;
+        entry.failures = if finish.failed { entry.failures.saturating_add(1) } else { 0 };
+        if let Some(due) = entry.again_at.take() {
+            self.delayed.remove(&(due, key.clone()));
+        }
+        if let Some(due) = finish.again_at {
+            entry.again_at = Some(due);
+            self.delayed.insert((due, key.clone()));
+        }
+        if finish.hold_until > self.reached {
+            entry.held_until = finish.hold_until;
+            self.held.insert((finish.hold_until, key.clone()));
+        } else {
+            self.settle(key);
+        }
+    }
+
+    /// The cache has reached this revision: lets the keys go that waited for it.
+    pub(crate) fn advance(&mut self, reached: Revision) {
+        self.reached = self.reached.max(reached);
+        while self.held.first().is_some_and(|(until, _)| *until <= self.reached) {
+            if let Some((_, key)) = self.held.pop_first() {
+                self.settle(&key);
+            }
+        }
+    }
+
+    /// Queues a key that was woken in the meantime; forgets one that nothing is left of.
+    fn settle(&mut self, key: &WorkKey) {
+        let Some(entry) = self.entries.get(key) else { return };
+        if entry.wanted {
+            self.add(key.clone());
+        } else if entry.again_at.is_none() && entry.failures == 0 {
+            self.entries.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> WorkKey {
+        WorkKey::namespaced("default", name)
+    }
+
+    fn done() -> Finish {
+        Finish::default()
+    }
+
+    fn taken(queue: &mut WorkQueue, now: u64) -> Option<String> {
+        queue.take(Duration::from_secs(now)).map(|(key, _)| key.name)
+    }
+
+    #[test]
+    fn a_key_is_queued_once_and_never_worked_on_twice_at_a_time() {
+        let mut queue = WorkQueue::default();
+        for name in ["a", "b", "a"] {
+            queue.add(key(name));
+        }
+        assert_eq!(taken(&mut queue, 0).as_deref(), Some("a"));
+        queue.add(key("a"));
+        assert_eq!(taken(&mut queue, 0).as_deref(), Some("b"));
+        assert_eq!(taken(&mut queue, 0), None, "a is still being worked on");
+        queue.finish(&key("a"), done());
+        assert_eq!(taken(&mut queue, 0).as_deref(), Some("a"), "it was woken meanwhile");
+        queue.finish(&key("a"), done());
+        queue.finish(&key("b"), done());
+        assert!(queue.entries.is_empty(), "nothing is kept of keys that are done");
+    }
+
+    #[test]
+    fn a_key_waits_until_the_cache_has_seen_its_writes() {
+        let mut queue = WorkQueue::default();
+        queue.advance(Revision(5));
+        queue.add(key("a"));
+        assert!(taken(&mut queue, 0).is_some());
+        queue.finish(&key("a"), Finish { hold_until: Revision(8), ..done() });
+        queue.add(key("a"));
+        queue.advance(Revision(7));
+        assert_eq!(taken(&mut queue, 0), None);
+        queue.advance(Revision(8));
+        assert_eq!(taken(&mut queue, 0).as_deref(), Some("a"));
+        queue.finish(&key("a"), Finish { hold_until: Revision(8), ..done() });
+        assert!(queue.entries.is_empty());
+    }
+
+    #[test]
+    fn a_held_key_that_nobody_woke_is_forgotten() {
+        let mut queue = WorkQueue::default();
+        queue.add(key("a"));
+        assert!(taken(&mut queue, 0).is_some());
+        queue.finish(&key("a"), Finish { hold_until: Revision(3), ..done() });
+        queue.advance(Revision(3));
+        assert_eq!(taken(&mut queue, 0), None);
+        assert!(queue.entries.is_empty() && queue.held.is_empty());
+    }
+
+    #[test]
+    fn the_latest_plan_decides_when_to_look_again() {
+        let mut queue = WorkQueue::default();
+        queue.add(key("a"));
+        assert!(taken(&mut queue, 0).is_some());
+        queue.finish(&key("a"), Finish { again_at: Some(Duration::from_secs(10)), ..done() });
+        assert_eq!(queue.next_deadline(), Some(Duration::from_secs(10)));
+        queue.add(key("a"));
+        assert!(taken(&mut queue, 1).is_some(), "a wake-up does not wait for the deadline");
+        queue.finish(&key("a"), Finish { again_at: Some(Duration::from_secs(20)), ..done() });
+        assert_eq!(taken(&mut queue, 19), None);
+        assert_eq!(taken(&mut queue, 20).as_deref(), Some("a"));
+        queue.finish(&key("a"), done());
+        assert_eq!(queue.next_deadline(), None);
+        assert!(queue.entries.is_empty());
+    }
+
+    #[test]
+    fn failures_are_counted_until_the_first_success() {
+        let mut queue = WorkQueue::default();
+        let mut now = Duration::ZERO;
+        queue.add(key("a"));
+        for expected in 0..3 {
+            let (taken, failures) = queue.take(now).expect("it is due");
+            assert_eq!(failures, expected);
+            now += Duration::from_secs(1);
+            queue.finish(&taken, Finish { again_at: Some(now), failed: true, ..done() });
+        }
+        let (taken, failures) = queue.take(now).expect("it is due");
+        assert_eq!(failures, 3);
+        queue.finish(&taken, done());
+        assert!(queue.entries.is_empty());
+    }
+}

@@ -1,0 +1,147 @@
+//! One listing of the whole store at one revision, then one watch: the only way in which this crate learns of
+//! anything. It runs on every master, so that a new leader has nothing to load.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_api::{ObjectKey, Revision};
+use quorate_mvcc::{CommandError, Event, KeyRange, RangeRequest};
+use quorate_store::{Consistency, Store, StoreError, WatchBatch, WatchError};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, Update};
+
+/// Between attempts when the store fails.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+pub(crate) struct Informer {
+    pub(crate) store: Store,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) page_size: u64,
+}
+
+impl Informer {
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.follow()).await;
+    }
+
+    async fn follow(&self) {
+        let mut listed: Option<Revision> = None;
+        loop {
+            let from = match listed {
+                Some(revision) => revision,
+                None => match self.list().await {
+                    Ok(revision) => {
+                        tracing::info!(%revision, "the informer has read the store");
+                        revision
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the informer cannot read the store; trying again");
+                        tokio::time::sleep(RETRY_AFTER).await;
+                        continue;
+                    }
+                },
+            };
+            let (reached, error) = self.watch(from).await;
+            match error {
+                WatchError::Compacted { .. } => {
+                    tracing::info!(%error, "the informer fell behind and reads the store anew");
+                    listed = None;
+                }
+                WatchError::ShuttingDown | WatchError::Fatal(_) => {
+                    tracing::warn!(%error, %reached, "the informer's watch ended; resuming it");
+                    listed = Some(reached);
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    /// Brings the cluster to one revision of the store, page by page; what is known already is not decoded again, and
+    /// what is gone is removed.
+    async fn list(&self) -> Result<Revision, StoreError> {
+        let revision = self.store.revision();
+        let mut known: HashMap<ObjectKey, Revision> = {
+            let cache = self.cluster.cache();
+            cache.all().map(|(key, entry)| (key.clone(), entry.meta.resource_version)).collect()
+        };
+        let mut rest = everything();
+        loop {
+            let request = RangeRequest::new(rest.clone()).at(revision).limit(self.page_size);
+            let page = match self.store.range(&request, Consistency::Local).await {
+                Ok(page) => page,
+                Err(StoreError::Command(CommandError::Compacted { .. })) => return Box::pin(self.list()).await,
+                Err(error) => return Err(error),
+            };
+            let Some(last) = page.kvs.last().map(|kv| kv.key.clone()) else { break };
+            let mut updates = Vec::with_capacity(page.kvs.len());
+            for kv in page.kvs {
+                let Some(key) = object_key(&kv.key) else { continue };
+                if known.remove(&key) != Some(kv.mod_revision) {
+                    updates.push(Update::Put(key, kv));
+                }
+            }
+            self.cluster.apply(updates, None);
+            if !page.more {
+                break;
+            }
+            rest.start = successor(&last);
+            tokio::task::yield_now().await;
+        }
+        let gone = known.into_keys().map(Update::Delete).collect();
+        self.cluster.apply(gone, Some(revision));
+        Ok(revision)
+    }
+
+    /// Follows the store until the watch ends; says how far it came.
+    async fn watch(&self, from: Revision) -> (Revision, WatchError) {
+        let mut reached = from;
+        let mut watch = match self.store.watch(everything(), from) {
+            Ok(watch) => watch,
+            Err(error) => return (reached, error),
+        };
+        loop {
+            match watch.next().await {
+                Some(Ok(batch)) => {
+                    reached = batch.revision;
+                    self.cluster.apply(updates(&batch), Some(reached));
+                }
+                Some(Err(error)) => return (reached, error),
+                None => return (reached, WatchError::Fatal("the watch was closed".to_owned())),
+            }
+        }
+    }
+}
+
+/// All keys, not only those of objects: so every revision is reported, and waiting for one cannot hang on a revision
+/// that changed no object.
+fn everything() -> KeyRange {
+    KeyRange::from(Bytes::from_static(b"\0"))
+}
+
+fn successor(key: &Bytes) -> Bytes {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next.into()
+}
+
+fn updates(batch: &WatchBatch) -> Vec<Update> {
+    batch
+        .events
+        .iter()
+        .filter_map(|event| {
+            let key = object_key(&event.kv().key)?;
+            Some(match event {
+                Event::Put { kv, .. } => Update::Put(key, kv.clone()),
+                Event::Delete { .. } => Update::Delete(key),
+            })
+        })
+        .collect()
+}
+
+fn object_key(key: &[u8]) -> Option<ObjectKey> {
+    ObjectKey::parse(std::str::from_utf8(key).ok()?)
+}

@@ -1,0 +1,296 @@
+//! A cluster in one process: store, API, managers, and nodes that do what an agent would report.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use quorate_api::{GroupVersionResource, ResourcePrefix, Revision, Status};
+use quorate_apiserver::{Api, LocalClient, UserInfo};
+use quorate_manager::{Manager, ManagerConfig, ManagerError};
+use quorate_mvcc::{Command, KeyRange, RangeRequest, RangeResponse, Reply};
+use quorate_store::handle::Engine;
+use quorate_store::{Consistency, Leadership, QuorumStatus, Store, StoreError, Watch, WatchError};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+pub static PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
+pub static NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
+pub static NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
+pub static EVENTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "events");
+pub static LEASES: GroupVersionResource = GroupVersionResource::from_static("coordination.k8s.io", "v1", "leases");
+pub static DEPLOYMENTS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "deployments");
+pub static REPLICA_SETS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "replicasets");
+
+/// Far more than anything here takes, on a machine that is busy with other things too.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// One store that several masters share, each with a leadership of its own that the test decides.
+struct Member {
+    store: Store,
+    leadership: watch::Sender<Leadership>,
+}
+
+#[async_trait]
+impl Engine for Member {
+    async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
+        self.store.propose(command).await
+    }
+
+    async fn read_barrier(&self) -> Result<(), StoreError> {
+        self.store.read_barrier().await
+    }
+
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.store.range(request, Consistency::Local).now_or_never().expect("a local read does not wait")
+    }
+
+    fn revision(&self) -> Revision {
+        self.store.revision()
+    }
+
+    fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
+        self.store.watch(range, after)
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    async fn quorum_status(&self) -> Result<QuorumStatus, StoreError> {
+        self.store.quorum_status().await
+    }
+
+    async fn state_hash(&self) -> Result<(Revision, u64), StoreError> {
+        self.store.state_hash().await
+    }
+
+    async fn shutdown(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// A master: its manager runs, and leads when told to.
+pub struct Master {
+    member: Arc<Member>,
+    running: JoinHandle<Result<(), ManagerError>>,
+    shutdown: CancellationToken,
+    active: watch::Receiver<bool>,
+}
+
+impl Master {
+    pub fn elect(&self, term: u64) {
+        self.member.leadership.send_replace(Leadership { term, leader: None, is_active_leader: true });
+    }
+
+    /// Returns when the master has acted on it.
+    pub async fn depose(&mut self) {
+        self.member.leadership.send_modify(|leadership| leadership.is_active_leader = false);
+        let stopped = tokio::time::timeout(DEADLINE, self.active.wait_for(|active| !active)).await;
+        assert!(stopped.is_ok_and(|active| active.is_ok()), "scheduler and controllers stop in time");
+    }
+
+    /// Stops the manager, which must end in order.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(DEADLINE, self.running).await.expect("the manager stops in time");
+        ended.expect("the manager does not panic").expect("the manager ends in order");
+    }
+}
+
+pub struct Cluster {
+    pub store: Store,
+    pub client: LocalClient,
+    nodes: JoinSet<()>,
+}
+
+impl Cluster {
+    pub fn new() -> Cluster {
+        let store = Store::memory();
+        let api = Api::new(store.clone(), quorate_registry::builtin());
+        let client = LocalClient::new(api, UserInfo::master("test"));
+        Cluster { store, client, nodes: JoinSet::new() }
+    }
+
+    /// A master that does not lead yet.
+    pub fn master(&self, config: ManagerConfig) -> Master {
+        let member = Arc::new(Member { store: self.store.clone(), leadership: watch::Sender::default() });
+        let store = Store::new(member.clone());
+        let api = Api::new(store.clone(), quorate_registry::builtin());
+        let shutdown = CancellationToken::new();
+        let manager = Manager::new(store, api, config);
+        let active = manager.active();
+        let running = tokio::spawn(manager.run(shutdown.clone()));
+        Master { member, running, shutdown, active }
+    }
+
+    /// A master that leads, and the namespaces that every cluster has.
+    pub async fn led(config: ManagerConfig) -> (Cluster, Master) {
+        let cluster = Cluster::new();
+        let master = cluster.master(config);
+        master.elect(1);
+        cluster.wait("the default namespace", || cluster.object(&NAMESPACES, None, "default").is_some()).await;
+        cluster.wait("the leases' namespace", || cluster.object(&NAMESPACES, None, "kube-node-lease").is_some()).await;
+        (cluster, master)
+    }
+
+    /// Starts a node that keeps its lease, runs what it is given and reports it ready. Cancelling the token is
+    /// pulling its plug.
+    pub async fn node(&mut self, name: &str) -> CancellationToken {
+        self.node_with(name, json!({"cpu": "4", "memory": "8Gi", "pods": "110"})).await
+    }
+
+    pub async fn node_with(&mut self, name: &str, allocatable: Value) -> CancellationToken {
+        let now = jiff::Timestamp::now().to_string();
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels":
+            {"kubernetes.io/hostname": name}}});
+        self.client.create(&NODES, None, node).await.expect("the node registers");
+        let status = json!({"status": {"capacity": allocatable, "allocatable": allocatable, "conditions": [
+            {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready",
+                "lastHeartbeatTime": now, "lastTransitionTime": now}]}});
+        self.client.patch_merge(&NODES, None, name, Some("status"), status).await.expect("the node reports");
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
+            "spec": {"holderIdentity": name, "leaseDurationSeconds": 10}});
+        self.client.create(&LEASES, Some("kube-node-lease"), lease).await.expect("the lease is made");
+        let plug = CancellationToken::new();
+        let node = FakeNode { name: name.to_owned(), store: self.store.clone(), client: self.client.clone() };
+        let pulled = plug.clone();
+        self.nodes.spawn(async move { pulled.run_until_cancelled(node.live()).await.unwrap_or_default() });
+        plug
+    }
+
+    pub async fn deploy(&self, namespace: &str, name: &str, replicas: u32) {
+        let deployment = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": name}},
+                "template": {
+                    "metadata": {"labels": {"app": name}},
+                    "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "web", "image": "web:1",
+                        "resources": {"requests": {"cpu": "100m"}}}]},
+                },
+            },
+        });
+        self.client.create(&DEPLOYMENTS, Some(namespace), deployment).await.expect("the deployment is created");
+    }
+
+    pub async fn patch(&self, resource: &GroupVersionResource, name: &str, patch: Value) {
+        self.client.patch_merge(resource, Some("default"), name, None, patch).await.expect("the patch applies");
+    }
+
+    /// A bare pod.
+    pub async fn pod(&self, name: &str, spec: Value) -> Result<Value, Status> {
+        let mut spec = spec;
+        if spec["containers"].is_null() {
+            spec["containers"] = json!([{"name": "web", "image": "web:1"}]);
+        }
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+        self.client.create(&PODS, Some("default"), pod).await
+    }
+
+    pub fn object(&self, resource: &GroupVersionResource, namespace: Option<&str>, name: &str) -> Option<Value> {
+        self.list(resource, namespace).into_iter().find(|object| object["metadata"]["name"] == name)
+    }
+
+    pub fn list(&self, resource: &GroupVersionResource, namespace: Option<&str>) -> Vec<Value> {
+        list(&self.store, resource, namespace)
+    }
+
+    /// Pods in `default` that have a node, are ready and are not being deleted.
+    pub fn ready_pods(&self) -> Vec<Value> {
+        let pods = self.list(&PODS, Some("default"));
+        pods.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null() && is_ready(pod)).collect()
+    }
+
+    /// Waits for a condition; panics with `what` when it does not come true.
+    pub async fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !condition() {
+            if started.elapsed() > DEADLINE {
+                let pods: Vec<String> = self.list(&PODS, None).iter().map(ToString::to_string).collect();
+                panic!("waited in vain for {what}; pods: {}", pods.join("\n"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+pub fn node_of(pod: &Value) -> Option<&str> {
+    pod["spec"]["nodeName"].as_str()
+}
+
+fn list(store: &Store, resource: &GroupVersionResource, namespace: Option<&str>) -> Vec<Value> {
+    let prefix = ResourcePrefix {
+        group: resource.group.to_string(),
+        resource: resource.resource.to_string(),
+        namespace: namespace.map(str::to_owned),
+    };
+    let request = RangeRequest::new(KeyRange::prefix(prefix.storage_prefix()));
+    let page = store.range(&request, Consistency::Local).now_or_never().expect("a local read does not wait");
+    let page = page.expect("the store answers");
+    page.kvs.iter().map(|kv| serde_json::from_slice(&kv.value).expect("stored objects are JSON")).collect()
+}
+
+struct FakeNode {
+    name: String,
+    store: Store,
+    client: LocalClient,
+}
+
+impl FakeNode {
+    async fn live(self) {
+        let mut renewed: Option<Instant> = None;
+        loop {
+            if renewed.is_none_or(|at| at.elapsed() > Duration::from_millis(200)) {
+                self.renew().await;
+                renewed = Some(Instant::now());
+            }
+            for pod in list(&self.store, &PODS, None) {
+                if node_of(&pod) == Some(&self.name) {
+                    self.run(&pod).await;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn renew(&self) {
+        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        let patch = json!({"spec": {"renewTime": time}});
+        let renewal = self.client.patch_merge(&LEASES, Some("kube-node-lease"), &self.name, None, patch);
+        renewal.await.expect("the lease can be renewed");
+    }
+
+    async fn run(&self, pod: &Value) {
+        let namespace = pod["metadata"]["namespace"].as_str();
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let uid = &pod["metadata"]["uid"];
+        let result = if !pod["metadata"]["deletionTimestamp"].is_null() {
+            let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
+            self.client.delete(&PODS, namespace, name, options).await
+        } else if !is_ready(pod) {
+            let now = jiff::Timestamp::now().to_string();
+            let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
+            let patch = json!({"metadata": {"uid": uid}, "status": {"phase": "Running", "podIP": "10.0.0.1",
+                "conditions": [condition("PodScheduled"), condition("Initialized"), condition("ContainersReady"),
+                    condition("Ready")]}});
+            self.client.patch_merge(&PODS, namespace, name, Some("status"), patch).await
+        } else {
+            return;
+        };
+        if let Err(status) = result {
+            // The pod may be gone or another one by now; the next round sees.
+            tracing::debug!(%status, name, "the fake node was late");
+        }
+    }
+}

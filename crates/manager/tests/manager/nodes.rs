@@ -1,0 +1,46 @@
+use std::time::Duration;
+
+use quorate_controllers::Settings;
+use quorate_manager::ManagerConfig;
+
+use crate::harness::{Cluster, NODES, PODS, node_of};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_of_a_dead_node_are_replaced_on_another() {
+    let settings = Settings {
+        node_monitor_grace: Duration::from_secs(2),
+        eviction_after: Duration::from_secs(1),
+        force_delete_after: Some(Duration::from_secs(1)),
+        ..Settings::default()
+    };
+    let (mut cluster, master) = Cluster::led(ManagerConfig { settings, ..ManagerConfig::default() }).await;
+    cluster.node("worker-1").await;
+    let plug = cluster.node("worker-2").await;
+    cluster.deploy("default", "web", 4).await;
+    cluster.wait("four ready pods", || cluster.ready_pods().len() == 4).await;
+    let on_dead = |cluster: &Cluster| {
+        let pods = cluster.list(&PODS, Some("default"));
+        pods.iter().filter(|pod| node_of(pod) == Some("worker-2")).count()
+    };
+    assert_eq!(on_dead(&cluster), 2, "the pods are spread over both");
+
+    plug.cancel();
+    cluster
+        .wait("the node to count as dead", || {
+            let node = cluster.object(&NODES, None, "worker-2").expect("the Node object stays");
+            node["status"]["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "Unknown")
+        })
+        .await;
+    cluster
+        .wait("four ready pods on the other node", || {
+            let ready = cluster.ready_pods();
+            ready.iter().filter(|pod| node_of(pod) == Some("worker-1")).count() == 4
+        })
+        .await;
+    cluster.wait("the dead node's pods to be gone", || on_dead(&cluster) == 0).await;
+    master.stop().await;
+}
