@@ -1,0 +1,245 @@
+//! The masters' REST API behind [`Cluster`].
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::future::ready;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, ClusterError, ObjectRef, PodChange};
+use crate::plan::PodRef;
+
+/// How long one request may take, failover included.
+const DEADLINE: Duration = Duration::from_secs(12);
+const LEASES: &str = "kube-node-lease";
+
+/// [`Cluster`] over a kube client.
+pub struct ApiCluster {
+    client: Client,
+    node_name: String,
+}
+
+impl ApiCluster {
+    #[must_use]
+    pub fn new(client: Client, node_name: &str) -> Self {
+        ApiCluster { client, node_name: node_name.to_owned() }
+    }
+
+    fn pod_api(&self, pod: &PodRef) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.namespace)
+    }
+
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), LEASES)
+    }
+}
+
+async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(kube::Error::Api(status))) => Err(ClusterError::Refused {
+            code: status.code,
+            reason: status.reason.clone(),
+            message: status.message.clone(),
+        }),
+        Ok(Err(error)) => Err(ClusterError::Unreachable(error.into())),
+        Err(elapsed) => Err(ClusterError::Unreachable(elapsed.into())),
+    }
+}
+
+/// Between two attempts to resume a watch: short at first, since failover takes well under a second.
+#[derive(Clone, Default)]
+struct WatchBackoff {
+    attempts: u32,
+}
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let delay = Duration::from_millis(50) * 2_u32.pow(self.attempts.min(5));
+        self.attempts += 1;
+        Some(delay + Duration::from_millis(u64::from(rand::random::<u8>() / 4)))
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}
+
+fn changes<K>(api: Api<K>, name: &str) -> BoxStream<'static, ()>
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
+{
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    watcher(api, config)
+        .backoff(WatchBackoff::default())
+        .filter_map(|event| {
+            ready(match event {
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) | Err(_) => None,
+                Ok(_) => Some(()),
+            })
+        })
+        .boxed()
+}
+
+#[async_trait]
+impl Cluster for ApiCluster {
+    fn pods(&self) -> BoxStream<'static, PodChange> {
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node_name));
+        let mut listed = Vec::new();
+        watcher(Api::<Pod>::all(self.client.clone()), config)
+            .backoff(WatchBackoff::default())
+            .filter_map(move |event| {
+                ready(match event {
+                    Ok(watcher::Event::Init) => {
+                        listed.clear();
+                        None
+                    }
+                    Ok(watcher::Event::InitApply(pod)) => {
+                        listed.push(pod);
+                        None
+                    }
+                    Ok(watcher::Event::InitDone) => Some(PodChange::Synced(std::mem::take(&mut listed))),
+                    Ok(watcher::Event::Apply(pod)) => Some(PodChange::Applied(Box::new(pod))),
+                    Ok(watcher::Event::Delete(pod)) => Some(PodChange::Deleted(Box::new(pod))),
+                    Err(error) => {
+                        tracing::debug!(error = %error, "the watch of this node's pods broke off");
+                        None
+                    }
+                })
+            })
+            .boxed()
+    }
+
+    fn changes_of(&self, object: &ObjectRef) -> BoxStream<'static, ()> {
+        match object {
+            ObjectRef::ConfigMap { namespace, name } => {
+                changes(Api::<ConfigMap>::namespaced(self.client.clone(), namespace), name)
+            }
+            ObjectRef::Secret { namespace, name } => {
+                changes(Api::<Secret>::namespaced(self.client.clone(), namespace), name)
+            }
+        }
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ClusterError> {
+        within(Api::namespaced(self.client.clone(), namespace).get_opt(name)).await
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ClusterError> {
+        within(Api::namespaced(self.client.clone(), namespace).get_opt(name)).await
+    }
+
+    async fn report_pod(&self, pod: &PodRef, status: &PodStatus) -> Result<(), ClusterError> {
+        let patch = json!({ "metadata": { "uid": pod.uid }, "status": explicit(status) });
+        let api = self.pod_api(pod);
+        within(api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await?;
+        Ok(())
+    }
+
+    async fn release_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: Some(pod.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let api = self.pod_api(pod);
+        within(api.delete(&pod.name, &params)).await?;
+        Ok(())
+    }
+
+    async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError> {
+        within(Api::<Node>::all(self.client.clone()).get_opt(name)).await
+    }
+
+    async fn create_node(&self, node: &Node) -> Result<(), ClusterError> {
+        within(Api::<Node>::all(self.client.clone()).create(&PostParams::default(), node)).await?;
+        Ok(())
+    }
+
+    async fn report_node(&self, node: &Node) -> Result<(), ClusterError> {
+        let api = Api::<Node>::all(self.client.clone());
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let params = PatchParams::default();
+        if let Some(labels) = node.metadata.labels.as_ref().filter(|labels| !labels.is_empty()) {
+            let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+            within(api.patch(name, &params, &patch)).await?;
+        }
+        let patch = Patch::Strategic(json!({ "status": node.status }));
+        within(api.patch_status(name, &params, &patch)).await?;
+        Ok(())
+    }
+
+    async fn renew_lease(&self, node: &Node, now: Timestamp, duration_seconds: i32) -> Result<(), ClusterError> {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let spec = LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: Some(duration_seconds),
+            renew_time: Some(MicroTime(now)),
+            ..LeaseSpec::default()
+        };
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        match within(self.leases().patch(&name, &PatchParams::default(), &patch)).await {
+            Err(error) if error.is_not_found() => {}
+            result => return result.map(drop),
+        }
+        let owner = node.metadata.uid.clone().map(|uid| OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: name.clone(),
+            uid,
+            ..OwnerReference::default()
+        });
+        let metadata = ObjectMeta {
+            name: Some(name),
+            namespace: Some(LEASES.to_owned()),
+            owner_references: owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        };
+        let lease = Lease { metadata, spec: Some(spec) };
+        within(self.leases().create(&PostParams::default(), &lease)).await?;
+        Ok(())
+    }
+
+    async fn create_event(&self, event: &Event) -> Result<(), ClusterError> {
+        let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        within(api.create(&PostParams::default(), event)).await?;
+        Ok(())
+    }
+
+    async fn repeat_event(&self, event: &Event) -> Result<(), ClusterError> {
+        let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
+        let name = event.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let patch = json!({ "count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message });
+        within(api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        Ok(())
+    }
+}
+
+/// The status with `null` for what it no longer says, so that a patch takes it away.
+fn explicit(status: &PodStatus) -> Value {
+    let mut value = json!(status);
+    for field in ["message", "reason", "podIP", "podIPs", "nominatedNodeName"] {
+        if value.get(field).is_none() {
+            value[field] = Value::Null;
+        }
+    }
+    value
+}

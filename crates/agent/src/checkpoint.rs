@@ -1,0 +1,59 @@
+//! The pods this node was last told to run, on disk: what an agent may keep alive when it starts and no master answers.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+
+/// Everything of one pod on this machine: its checkpoint, volumes and termination messages.
+pub(crate) fn pod_dir(data_dir: &Path, uid: &str) -> PathBuf {
+    data_dir.join("pods").join(uid)
+}
+
+fn file(data_dir: &Path, uid: &str) -> PathBuf {
+    pod_dir(data_dir, uid).join("pod.json")
+}
+
+/// Makes the data directory, closed to others: it holds secrets.
+pub(crate) fn prepare(data_dir: &Path) -> io::Result<()> {
+    let pods = data_dir.join("pods");
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&pods)?;
+    std::fs::set_permissions(pods, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Writes one pod down, replacing what was written before in one step.
+pub(crate) async fn save(data_dir: &Path, uid: &str, pod: &Pod) -> io::Result<()> {
+    let path = file(data_dir, uid);
+    let parent = pod_dir(data_dir, uid);
+    tokio::fs::create_dir_all(&parent).await?;
+    let new = parent.join("pod.json.new");
+    tokio::fs::write(&new, serde_json::to_vec(pod).map_err(io::Error::other)?).await?;
+    tokio::fs::rename(new, path).await
+}
+
+/// The uids of all pods that have left anything in the data directory.
+pub(crate) async fn uids(data_dir: &Path) -> io::Result<Vec<String>> {
+    let mut entries = tokio::fs::read_dir(data_dir.join("pods")).await?;
+    let mut uids = Vec::new();
+    while let Some(entry) = entries.next_entry().await? {
+        uids.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    Ok(uids)
+}
+
+/// The pods that were written down. One that cannot be read is left out.
+pub(crate) async fn load(data_dir: &Path) -> io::Result<Vec<Pod>> {
+    let mut pods = Vec::new();
+    for uid in uids(data_dir).await? {
+        let path = file(data_dir, &uid);
+        let read =
+            tokio::fs::read(&path).await.and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other));
+        match read {
+            Ok(pod) => pods.push(pod),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %path.display(), error = %error, "a pod's checkpoint is unreadable"),
+        }
+    }
+    Ok(pods)
+}

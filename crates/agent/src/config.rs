@@ -1,0 +1,108 @@
+//! What an agent must be told.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A certificate chain and its key, both PEM.
+#[derive(Clone)]
+pub struct TlsIdentity {
+    pub cert_pem: String,
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsIdentity")
+    }
+}
+
+/// What pods run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuntimeChoice {
+    /// A Docker engine, reached through its socket (`unix:///var/run/docker.sock` when `None`).
+    Docker { endpoint: Option<String> },
+    /// Nothing: every container is reported healthy.
+    Hollow,
+}
+
+/// Where the node API listens.
+#[derive(Debug)]
+pub enum Listen {
+    Address(SocketAddr),
+    /// Already bound, so that nobody else can take the port.
+    Bound(TcpListener),
+}
+
+impl Listen {
+    pub(crate) fn bind(&self) -> Result<TcpListener, (String, std::io::Error)> {
+        let (address, bound) = match self {
+            Listen::Address(address) => (address.to_string(), TcpListener::bind(address)),
+            Listen::Bound(listener) => ("the given socket".to_owned(), listener.try_clone()),
+        };
+        let listener = bound.map_err(|error| (address.clone(), error))?;
+        listener.set_nonblocking(true).map_err(|error| (address, error))?;
+        Ok(listener)
+    }
+}
+
+/// Everything an agent needs. [`AgentConfig::new`] fills in the defaults.
+#[derive(Debug)]
+pub struct AgentConfig {
+    pub node_name: String,
+    /// The `https://host:port` URLs of masters; others are learned from them.
+    pub masters: Vec<String>,
+    /// The authority that the masters' certificates chain to.
+    pub ca_pem: String,
+    /// Who the agent is: CN `system:node:<name>`, O `system:nodes`.
+    pub client: TlsIdentity,
+    /// What the node API shows.
+    pub serving: TlsIdentity,
+    /// The authority of the node API's clients.
+    pub client_ca_pem: String,
+    pub listen: Listen,
+    /// The address at which masters and pods reach this node.
+    pub node_ip: String,
+    pub data_dir: PathBuf,
+    pub runtime: RuntimeChoice,
+    /// Docker network of the pods.
+    pub pod_network: String,
+    /// Labels for the Node object.
+    pub labels: BTreeMap<String, String>,
+    /// Replaces what was measured: `cpu`, `memory`, `ephemeral-storage`, as quantities.
+    pub capacity: BTreeMap<String, String>,
+    pub heartbeat_interval: Duration,
+    pub max_pods: u32,
+    /// Keeps clusters apart that share one Docker engine.
+    pub cluster_id: String,
+    /// How long a new agent waits for the masters before it takes over what runs without them.
+    pub offline_after: Duration,
+}
+
+impl AgentConfig {
+    /// A configuration with the defaults of a node on Docker that listens on port 10250.
+    #[must_use]
+    pub fn new(node_name: impl Into<String>, client: TlsIdentity, serving: TlsIdentity, ca_pem: String) -> Self {
+        let node_name = node_name.into();
+        AgentConfig {
+            data_dir: PathBuf::from("/var/lib/quorate/agent"),
+            node_name,
+            masters: Vec::new(),
+            client_ca_pem: ca_pem.clone(),
+            ca_pem,
+            client,
+            serving,
+            listen: Listen::Address(SocketAddr::from(([0, 0, 0, 0], 10250))),
+            node_ip: "127.0.0.1".to_owned(),
+            runtime: RuntimeChoice::Docker { endpoint: None },
+            pod_network: "bridge".to_owned(),
+            labels: BTreeMap::new(),
+            capacity: BTreeMap::new(),
+            heartbeat_interval: Duration::from_secs(3),
+            max_pods: 110,
+            cluster_id: "quorate".to_owned(),
+            offline_after: Duration::from_secs(15),
+        }
+    }
+}

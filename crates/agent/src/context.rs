@@ -1,0 +1,61 @@
+//! What all pod workers share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::cluster::Cluster;
+use crate::config::AgentConfig;
+use crate::events::Recorder;
+use crate::machine::Machine;
+use crate::plan::NodeFacts;
+use crate::probes::Prober;
+use crate::runtime::Runtime;
+use crate::status::Reporter;
+use crate::volumes::objects::Objects;
+
+/// Sandboxes and containers made at the same time. More only make the engine's locks and the disk wait.
+const CONCURRENT_STARTS: usize = 8;
+
+pub(crate) struct Context {
+    pub node_name: String,
+    pub data_dir: PathBuf,
+    pub facts: NodeFacts,
+    pub machine: Machine,
+    pub offline_after: Duration,
+    pub cluster: Arc<dyn Cluster>,
+    pub runtime: Arc<dyn Runtime>,
+    pub objects: Objects,
+    pub prober: Prober,
+    pub recorder: Recorder,
+    pub reporter: Reporter,
+    pub starts: Semaphore,
+}
+
+impl Context {
+    pub(crate) fn new(
+        config: &AgentConfig,
+        cluster: Arc<dyn Cluster>,
+        runtime: Arc<dyn Runtime>,
+        recorder: Recorder,
+        reporter: Reporter,
+    ) -> Arc<Self> {
+        let facts = NodeFacts { host_ip: config.node_ip.clone(), runtime_scheme: runtime.scheme().to_owned() };
+        Arc::new(Context {
+            node_name: config.node_name.clone(),
+            data_dir: config.data_dir.clone(),
+            facts,
+            machine: Machine::measure(&config.data_dir),
+            offline_after: config.offline_after,
+            objects: Objects::new(Arc::clone(&cluster)),
+            prober: Prober::new(Arc::clone(&runtime)),
+            cluster,
+            runtime,
+            recorder,
+            reporter,
+            starts: Semaphore::new(CONCURRENT_STARTS),
+        })
+    }
+}

@@ -1,0 +1,345 @@
+//! Carries out one action of a pod's plan, and tells what came of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+
+use crate::checkpoint::pod_dir;
+use crate::cluster::ClusterError;
+use crate::context::Context;
+use crate::env::{self, Facts};
+use crate::events::Note;
+use crate::plan::{self, Action, Completion, FailureReason, Observed, Outcome, PodRef, ProbeKind};
+use crate::probes::Target;
+use crate::runtime::{ImagePresence, RuntimeError};
+use crate::{specs, volumes};
+
+/// A container gets at least so long between its preStop hook and SIGKILL.
+const MIN_GRACE: Duration = Duration::from_secs(2);
+/// The longest that a postStart hook may take.
+const POST_START_LIMIT: Duration = Duration::from_secs(600);
+
+/// What an action needs, taken when it was planned.
+pub(crate) struct Task {
+    pub context: Arc<Context>,
+    pub pod: Arc<Pod>,
+    pub observed: Arc<Observed>,
+    /// The status computed together with the action.
+    pub status: PodStatus,
+}
+
+struct Failed {
+    reason: FailureReason,
+    message: String,
+}
+
+impl Failed {
+    fn new(reason: FailureReason, message: impl Into<String>) -> Self {
+        Failed { reason, message: message.into() }
+    }
+
+    fn runtime(error: &RuntimeError) -> Self {
+        Failed::new(FailureReason::Other, error.to_string())
+    }
+}
+
+impl Task {
+    pub(crate) async fn run(self, action: Action) -> Completion {
+        let reference = plan::pod_ref(&self.pod);
+        let outcome = match self.carry_out(&reference, &action).await {
+            Ok(outcome) => outcome,
+            Err(Failed { reason, message }) => {
+                tracing::debug!(pod = %reference, ?action, %message, "an action failed");
+                Outcome::Failed { reason, message }
+            }
+        };
+        if let Some(note) = note_of(&self.pod, &action, &outcome) {
+            self.context.recorder.record(&reference, note);
+        }
+        Completion { action, outcome }
+    }
+
+    async fn carry_out(&self, pod: &PodRef, action: &Action) -> Result<Outcome, Failed> {
+        let runtime = &self.context.runtime;
+        let plain = |result: Result<(), RuntimeError>| match result {
+            Ok(()) => Ok(Outcome::Done),
+            Err(error) => Err(Failed::runtime(&error)),
+        };
+        match action {
+            Action::PrepareVolumes => self.prepare_volumes().await,
+            Action::EnsureImage { container } => self.ensure_image(pod, container).await,
+            Action::CreateSandbox { attempt } => {
+                let _permit = self.context.starts.acquire().await.map_err(stopping)?;
+                let made = runtime.create_sandbox(&specs::sandbox(&self.pod, *attempt)).await;
+                made.map_err(|error| Failed::new(FailureReason::FailedSandbox, error.to_string()))?;
+                Ok(Outcome::Done)
+            }
+            Action::StartContainer { container, attempt, sandbox_id } => {
+                self.start_container(pod, container, *attempt, sandbox_id).await
+            }
+            Action::RunPostStart { container, id } => self.post_start(container, id).await,
+            Action::RunProbe { container, id, kind } => self.probe(container, id, *kind).await,
+            Action::StopContainer { container, id, grace_seconds, why } => {
+                self.stop_container(pod, container, id, *grace_seconds, why).await
+            }
+            Action::RemoveHistory { ids } => plain(runtime.remove(pod, ids).await),
+            Action::StopSandbox { id } => plain(runtime.stop_sandbox(pod, id).await),
+            Action::RemovePod => {
+                plain(runtime.remove_pod(pod).await)?;
+                let cleaned = volumes::clean_up(&self.context.data_dir, &pod.uid).await;
+                cleaned
+                    .map_err(|error| Failed::new(FailureReason::Other, format!("cannot remove volumes: {error}")))?;
+                Ok(Outcome::Done)
+            }
+            Action::DeleteFromApi => self.delete_from_api(pod).await,
+        }
+    }
+
+    fn container(&self, name: &str) -> Result<(&Container, bool), Failed> {
+        plan::find_container(&self.pod, name)
+            .ok_or_else(|| Failed::new(FailureReason::Other, format!("the pod has no container {name}")))
+    }
+
+    fn facts<'a>(&'a self, ips: &'a [String]) -> Facts<'a> {
+        let context = &self.context;
+        Facts { pod: &self.pod, pod_ips: ips, host_ip: &context.facts.host_ip, machine: &context.machine }
+    }
+
+    fn ips(&self) -> Vec<String> {
+        let host_network = self.pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+        match self.observed.sandbox() {
+            _ if host_network => vec![self.context.facts.host_ip.clone()],
+            Some(sandbox) => sandbox.ips.clone(),
+            None => Vec::new(),
+        }
+    }
+
+    async fn prepare_volumes(&self) -> Result<Outcome, Failed> {
+        if self.context.runtime.is_hollow() {
+            return Ok(Outcome::Done);
+        }
+        let mount = |message: String| Failed::new(FailureReason::FailedMount, message);
+        let wanted = volumes::references(&self.pod);
+        let objects = self.context.objects.fetch(&wanted).await.map_err(|error| mount(error.to_string()))?;
+        let ips = self.ips();
+        let prepared = volumes::prepare(&self.context.data_dir, &objects, self.facts(&ips)).await;
+        prepared.map_err(|error| mount(error.to_string()))?;
+        Ok(Outcome::Done)
+    }
+
+    async fn ensure_image(&self, pod: &PodRef, name: &str) -> Result<Outcome, Failed> {
+        let (container, init) = self.container(name)?;
+        let image = container.image.as_deref().unwrap_or_default();
+        let found = self.context.runtime.ensure_image(image, specs::pull_policy(container)).await;
+        let presence = found.map_err(|error| Failed::new(error.reason, error.message))?;
+        let message = match presence {
+            ImagePresence::AlreadyPresent => format!("Container image \"{image}\" already present on machine"),
+            ImagePresence::Pulled { took } => format!("Successfully pulled image \"{image}\" in {took:.3?}"),
+        };
+        self.context.recorder.record(pod, Note::normal("Pulled", message).about(name, init));
+        Ok(Outcome::Done)
+    }
+
+    async fn start_container(&self, pod: &PodRef, name: &str, attempt: u32, sandbox: &str) -> Result<Outcome, Failed> {
+        let (container, init) = self.container(name)?;
+        let config = |message: String| Failed::new(FailureReason::CreateContainerConfigError, message);
+        let wanted = env::references(&pod.namespace, container);
+        let objects = if self.context.runtime.is_hollow() {
+            Ok(env::Referenced::default())
+        } else {
+            self.context.objects.fetch(&wanted).await.map_err(|error| config(error.to_string()))
+        }?;
+        let ips = self.ips();
+        let variables = if self.context.runtime.is_hollow() {
+            Vec::new()
+        } else {
+            env::resolve(&pod.namespace, container, &objects, self.facts(&ips)).map_err(|e| config(e.to_string()))?
+        };
+        let by_name = variables.iter().cloned().collect();
+        let mounts = volumes::bind_mounts(&self.context.data_dir, &self.pod, container, &by_name);
+        let prepared = specs::Prepared {
+            attempt,
+            sandbox_id: sandbox.to_owned(),
+            mounts: if self.context.runtime.is_hollow() {
+                Vec::new()
+            } else {
+                mounts.map_err(|error| config(error.to_string()))?
+            },
+            variables,
+            message_file: self.message_file(pod, name, attempt).await?,
+        };
+        let spec = specs::container(&self.pod, container, init, prepared, &self.context.machine);
+        let _permit = self.context.starts.acquire().await.map_err(stopping)?;
+        let started = self.context.runtime.start_container(&spec).await;
+        started.map_err(|error| Failed::new(error.start_reason(), error.to_string()))?;
+        self.context
+            .recorder
+            .record(pod, Note::normal("Created", format!("Created container: {name}")).about(name, init));
+        Ok(Outcome::Done)
+    }
+
+    /// An empty file for the container's termination message.
+    async fn message_file(&self, pod: &PodRef, name: &str, attempt: u32) -> Result<Option<PathBuf>, Failed> {
+        if self.context.runtime.is_hollow() {
+            return Ok(None);
+        }
+        let dir = pod_dir(&self.context.data_dir, &pod.uid).join("messages");
+        let path = dir.join(format!("{name}-{attempt}"));
+        let make = async {
+            tokio::fs::create_dir_all(&dir).await?;
+            tokio::fs::write(&path, b"").await?;
+            let writable = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+            tokio::fs::set_permissions(&path, writable).await
+        };
+        match make.await {
+            Ok(()) => Ok(Some(path)),
+            Err(error) => {
+                let message = format!("cannot make {}: {error}", path.display());
+                Err(Failed::new(FailureReason::CreateContainerError, message))
+            }
+        }
+    }
+
+    async fn post_start(&self, name: &str, id: &str) -> Result<Outcome, Failed> {
+        let (container, _) = self.container(name)?;
+        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        let Some(hook) = hook else { return Ok(Outcome::Done) };
+        let ip = self.ips().into_iter().next().unwrap_or_default();
+        let target = Target { container, container_id: id, pod_ip: &ip };
+        let report = self.context.prober.hook(target, hook, POST_START_LIMIT).await;
+        if report.healthy { Ok(Outcome::Done) } else { Err(Failed::new(FailureReason::FailedPostStart, report.output)) }
+    }
+
+    async fn probe(&self, name: &str, id: &str, kind: ProbeKind) -> Result<Outcome, Failed> {
+        let (container, _) = self.container(name)?;
+        let Some(probe) = plan::probe_of(container, kind) else { return Ok(Outcome::Done) };
+        let ip = self.ips().into_iter().next().unwrap_or_default();
+        let report = self.context.prober.probe(Target { container, container_id: id, pod_ip: &ip }, probe).await;
+        Ok(Outcome::Probed { healthy: report.healthy, output: report.output })
+    }
+
+    async fn stop_container(
+        &self,
+        pod: &PodRef,
+        name: &str,
+        id: &str,
+        grace_seconds: i64,
+        why: &str,
+    ) -> Result<Outcome, Failed> {
+        let known = plan::find_container(&self.pod, name);
+        let init = known.is_some_and(|(_, init)| init);
+        self.context.recorder.record(pod, Note::normal("Killing", why).about(name, init));
+        let grace = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
+        let hook = known.and_then(|(container, _)| Some((container, container.lifecycle.as_ref()?.pre_stop.as_ref()?)));
+        let begun = Instant::now();
+        if let Some((container, hook)) = hook
+            && !grace.is_zero()
+        {
+            let ip = self.ips().into_iter().next().unwrap_or_default();
+            let target = Target { container, container_id: id, pod_ip: &ip };
+            let report = self.context.prober.hook(target, hook, grace).await;
+            if !report.healthy {
+                let note = Note::warning("FailedPreStopHook", format!("PreStopHook failed: {}", report.output));
+                self.context.recorder.record(pod, note.about(name, init));
+            }
+        }
+        let left = grace.saturating_sub(begun.elapsed());
+        let left = if grace.is_zero() { left } else { left.max(MIN_GRACE.min(grace)) };
+        match self.context.runtime.stop_container(pod, id, left).await {
+            Ok(()) => Ok(Outcome::Done),
+            Err(error) => Err(Failed::runtime(&error)),
+        }
+    }
+
+    /// The last status first, so that watchers see how the pod ended.
+    async fn delete_from_api(&self, pod: &PodRef) -> Result<Outcome, Failed> {
+        self.context.reporter.forget(pod);
+        let gone = |error: &ClusterError| error.is_not_found() || error.is_conflict();
+        let cluster = &self.context.cluster;
+        match cluster.report_pod(pod, &self.status).await {
+            Err(error) if gone(&error) => return Ok(Outcome::Done),
+            Err(error @ ClusterError::Unreachable(_)) => {
+                return Err(Failed::new(FailureReason::Other, error.to_string()));
+            }
+            Err(error) => tracing::warn!(pod = %pod, error = %error, "the last status of a pod was refused"),
+            Ok(()) => {}
+        }
+        match cluster.release_pod(pod).await {
+            Err(error) if !gone(&error) => Err(Failed::new(FailureReason::Other, error.to_string())),
+            Ok(()) | Err(_) => Ok(Outcome::Done),
+        }
+    }
+}
+
+fn stopping(_: tokio::sync::AcquireError) -> Failed {
+    Failed::new(FailureReason::Other, "the agent is stopping")
+}
+
+/// The event that tells of an action's outcome, for those that are worth telling.
+fn note_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Option<Note> {
+    let about = |note: Note, name: &str| {
+        let init = plan::find_container(pod, name).is_some_and(|(_, init)| init);
+        Some(note.about(name, init))
+    };
+    match (action, outcome) {
+        (Action::StartContainer { container, .. }, Outcome::Done) => {
+            about(Note::normal("Started", format!("Started container {container}")), container)
+        }
+        (Action::StartContainer { container, .. }, Outcome::Failed { message, .. }) => {
+            about(Note::warning("Failed", format!("Error: {message}")), container)
+        }
+        (Action::EnsureImage { container }, Outcome::Failed { reason, message }) => {
+            let image = plan::find_container(pod, container).and_then(|(c, _)| c.image.clone()).unwrap_or_default();
+            let text = match reason {
+                FailureReason::ErrImageNeverPull => message.clone(),
+                _ => format!("Failed to pull image \"{image}\": {message}"),
+            };
+            about(Note::warning("Failed", text), container)
+        }
+        (Action::PrepareVolumes, Outcome::Failed { message, .. }) => {
+            Some(Note::warning("FailedMount", message.clone()))
+        }
+        (Action::CreateSandbox { .. }, Outcome::Failed { message, .. }) => {
+            Some(Note::warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}")))
+        }
+        (Action::RunPostStart { container, .. }, Outcome::Failed { message, .. }) => {
+            about(Note::warning("FailedPostStartHook", format!("PostStartHook failed: {message}")), container)
+        }
+        (Action::RunProbe { container, kind, .. }, Outcome::Probed { healthy: false, output }) => {
+            let text = format!("{} probe failed: {output}", kind.title());
+            about(Note::warning("Unhealthy", text), container)
+        }
+        _ => None,
+    }
+}
+
+/// When a container enters its crash backoff, that is an event too.
+pub(crate) fn back_off_notes(pod: &Pod, before: &PodStatus, after: &PodStatus) -> Vec<Note> {
+    let reference = plan::pod_ref(pod);
+    let reason = |status: &PodStatus, name: &str| {
+        let lists = [status.init_container_statuses.as_ref(), status.container_statuses.as_ref()];
+        let found = lists.into_iter().flatten().flatten().find(|container| container.name == name)?;
+        found.state.as_ref()?.waiting.as_ref()?.reason.clone()
+    };
+    let all = [after.init_container_statuses.as_ref(), after.container_statuses.as_ref()];
+    let containers = all.into_iter().flatten().flatten();
+    let notes = containers.filter_map(|container| {
+        let now = reason(after, &container.name)?;
+        if reason(before, &container.name).as_ref() == Some(&now) {
+            return None;
+        }
+        let note = match now.as_str() {
+            "CrashLoopBackOff" => Note::warning(
+                "BackOff",
+                format!("Back-off restarting failed container {} in pod {reference}", container.name),
+            ),
+            "ImagePullBackOff" => Note::normal("BackOff", format!("Back-off pulling image \"{}\"", container.image)),
+            _ => return None,
+        };
+        let init = plan::find_container(pod, &container.name).is_some_and(|(_, init)| init);
+        Some(note.about(&container.name, init))
+    });
+    notes.collect()
+}

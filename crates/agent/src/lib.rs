@@ -1,0 +1,129 @@
+//! The node agent: it watches the masters for the pods bound to its node and runs them.
+//!
+//! [`plan`] decides and is pure; everything else carries out: [`runtime`] drives Docker (or pretends to), `volumes`
+//! makes what pods mount, `client` finds the leader, `worker` is the one shell that executes a pod's plan.
+
+mod api_cluster;
+mod checkpoint;
+pub mod client;
+pub mod cluster;
+mod config;
+mod context;
+mod env;
+mod events;
+mod execute;
+mod heartbeat;
+mod machine;
+mod node;
+pub mod plan;
+mod pods;
+mod probes;
+pub mod runtime;
+mod server;
+mod specs;
+mod status;
+mod tls;
+mod volumes;
+mod worker;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use crate::runtime::remove_containers;
+pub use api_cluster::ApiCluster;
+pub use config::{AgentConfig, Listen, RuntimeChoice, TlsIdentity};
+
+use crate::cluster::Cluster;
+use crate::runtime::Runtime;
+
+/// Why an agent cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("the TLS material of the agent is unusable")]
+    Tls(#[source] tls::TlsError),
+    #[error("{url} is not the https URL of a master")]
+    MasterUrl { url: String },
+    #[error("the data directory {path} cannot be used")]
+    DataDirectory { path: String, source: std::io::Error },
+    #[error("the node API cannot listen on {address}")]
+    Listen { address: String, source: std::io::Error },
+    #[error("the container runtime cannot be used")]
+    Runtime(#[source] runtime::RuntimeError),
+}
+
+/// One worker node. [`Agent::new`] checks everything that can be checked before anything runs.
+pub struct Agent {
+    config: AgentConfig,
+    listener: std::net::TcpListener,
+    masters: Option<client::Masters>,
+    cluster: Arc<dyn Cluster>,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl Agent {
+    /// An agent that talks to the masters of its configuration.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
+        let tls = tls::client(&config.ca_pem, &config.client).map_err(AgentError::Tls)?;
+        let masters = client::Masters::new(&config.masters, tls)?;
+        let cluster = Arc::new(ApiCluster::new(masters.kube_client(), &config.node_name));
+        let mut agent = Agent::with_cluster(config, cluster)?;
+        agent.masters = Some(masters);
+        Ok(agent)
+    }
+
+    /// An agent that gets its pods from elsewhere, for tests.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub fn with_cluster(config: AgentConfig, cluster: Arc<dyn Cluster>) -> Result<Self, AgentError> {
+        let data_dir = config.data_dir.display().to_string();
+        checkpoint::prepare(&config.data_dir).map_err(|source| AgentError::DataDirectory { path: data_dir, source })?;
+        let listener = config.listen.bind().map_err(|(address, source)| AgentError::Listen { address, source })?;
+        let runtime = runtime::choose(&config).map_err(AgentError::Runtime)?;
+        Ok(Agent { config, listener, masters: None, cluster, runtime })
+    }
+
+    /// The port that the node API listens on.
+    ///
+    /// # Errors
+    /// When the operating system does not tell.
+    pub fn port(&self) -> std::io::Result<u16> {
+        self.listener.local_addr().map(|address| address.port())
+    }
+
+    /// Runs until `shutdown`. The pods' containers keep running afterwards; the next agent adopts them.
+    ///
+    /// # Errors
+    /// When the node API cannot be served. Whatever else fails is tried again.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), AgentError> {
+        let port = self.port().unwrap_or(10250);
+        let server = server::NodeApi::new(&self.config, self.listener, Arc::clone(&self.runtime))?;
+        let (recorder, event_sender) = events::channel(Arc::clone(&self.cluster), &self.config.node_name);
+        let (reporter, status_sender) = status::channel(Arc::clone(&self.cluster));
+        let node = node::NodeReporter::new(&self.config, port, Arc::clone(&self.cluster), Arc::clone(&self.runtime));
+        let heartbeat = heartbeat::Heartbeat::new(&self.config, Arc::clone(&self.cluster));
+        let context = context::Context::new(&self.config, self.cluster, self.runtime, recorder, reporter);
+        let pods = pods::Pods::new(&self.config, Arc::clone(&context), server.pods());
+
+        let tracker = TaskTracker::new();
+        if let Some(masters) = self.masters {
+            tracker.spawn(masters.follow_leader(shutdown.clone()));
+        }
+        tracker.spawn(Arc::clone(&context.runtime).observe(shutdown.clone()));
+        tracker.spawn(event_sender.run(shutdown.clone()));
+        tracker.spawn(status_sender.run(shutdown.clone()));
+        tracker.spawn(node.run(shutdown.clone()));
+        tracker.spawn(heartbeat.run(shutdown.clone()));
+        tracker.spawn(pods.run(shutdown.clone()));
+        let served = server.run(shutdown.clone()).await;
+        shutdown.cancel();
+        tracker.close();
+        tracker.wait().await;
+        served
+    }
+}

@@ -1,0 +1,252 @@
+//! The Node object: registration, capacity and conditions.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, ClusterError};
+use crate::config::AgentConfig;
+use crate::machine::{Headroom, Machine};
+use crate::runtime::Runtime;
+
+/// The Kubernetes level that this agent reports, with our own version behind it.
+pub(crate) const KUBELET_VERSION: &str = concat!("v1.36.0-quorate.", env!("CARGO_PKG_VERSION"));
+/// How often the Node object is compared with the node.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// An unchanged status is sent again after so many seconds.
+const REPORT_SECONDS: i64 = 300;
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Less available memory than this is pressure, in bytes (the kubelet's default).
+const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
+/// Less free disk than this is pressure, in percent.
+const DISK_PRESSURE_PERCENT: u64 = 5;
+const PID_PRESSURE: u64 = 1000;
+
+/// What the Node object is made from.
+#[derive(Clone, Debug)]
+struct Identity {
+    name: String,
+    ip: String,
+    port: u16,
+    labels: BTreeMap<String, String>,
+    capacity: BTreeMap<String, String>,
+    max_pods: u32,
+}
+
+pub(crate) struct NodeReporter {
+    identity: Identity,
+    data_dir: PathBuf,
+    cluster: Arc<dyn Cluster>,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl NodeReporter {
+    pub(crate) fn new(config: &AgentConfig, port: u16, cluster: Arc<dyn Cluster>, runtime: Arc<dyn Runtime>) -> Self {
+        let identity = Identity {
+            name: config.node_name.clone(),
+            ip: config.node_ip.clone(),
+            port,
+            labels: config.labels.clone(),
+            capacity: config.capacity.clone(),
+            max_pods: config.max_pods,
+        };
+        NodeReporter { identity, data_dir: config.data_dir.clone(), cluster, runtime }
+    }
+
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.keep_reporting() => {}
+        }
+    }
+
+    async fn keep_reporting(self) {
+        let machine = Machine::measure(&self.data_dir);
+        let mut reported_at = Timestamp::UNIX_EPOCH;
+        loop {
+            match self.check(&machine, &mut reported_at).await {
+                Ok(()) => tokio::time::sleep(CHECK_INTERVAL).await,
+                Err(error) => {
+                    tracing::warn!(error = %error, "the masters do not take this node's status");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+            }
+        }
+    }
+
+    /// Compares the Node object with this node. Masters change it too: they mark a node that fell silent.
+    async fn check(&self, machine: &Machine, reported_at: &mut Timestamp) -> Result<(), ClusterError> {
+        let runtime = self.runtime.info().await;
+        let health = Health {
+            headroom: Headroom::measure(&self.data_dir),
+            runtime_version: runtime.as_ref().map_or_else(|_| String::new(), |info| info.version.clone()),
+            runtime_error: runtime.err().map(|error| error.to_string()),
+        };
+        let now = Timestamp::now();
+        let existing = self.cluster.node(&self.identity.name).await?;
+        let previous = existing.as_ref().and_then(|node| node.status.as_ref());
+        let node = node(&self.identity, machine, &health, previous, now);
+        let Some(existing) = existing else {
+            match self.cluster.create_node(&node).await {
+                Err(error) if error.is_conflict() => {}
+                created => created?,
+            }
+            tracing::info!(node = %self.identity.name, "registered this node");
+            *reported_at = now;
+            return self.cluster.report_node(&node).await;
+        };
+        if differs(&existing, &node) || now.duration_since(*reported_at).as_secs() >= REPORT_SECONDS {
+            self.cluster.report_node(&node).await?;
+            *reported_at = now;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Health {
+    headroom: Headroom,
+    runtime_version: String,
+    runtime_error: Option<String>,
+}
+
+/// Whether the object says something else than the node, of what is the node's to say.
+fn differs(object: &Node, node: &Node) -> bool {
+    let labels = node.metadata.labels.iter().flatten();
+    let has = object.metadata.labels.as_ref();
+    if labels.into_iter().any(|(key, value)| has.and_then(|labels| labels.get(key)) != Some(value)) {
+        return true;
+    }
+    let (Some(before), Some(after)) = (&object.status, &node.status) else { return true };
+    let essence = |condition: &NodeCondition| {
+        (condition.type_.clone(), condition.status.clone(), condition.reason.clone(), condition.message.clone())
+    };
+    let conditions: Vec<_> = before.conditions.iter().flatten().map(essence).collect();
+    after.conditions.iter().flatten().any(|condition| !conditions.contains(&essence(condition)))
+        || before.addresses != after.addresses
+        || before.capacity != after.capacity
+        || before.daemon_endpoints != after.daemon_endpoints
+        || before.node_info != after.node_info
+}
+
+fn node(
+    identity: &Identity,
+    machine: &Machine,
+    health: &Health,
+    previous: Option<&NodeStatus>,
+    now: Timestamp,
+) -> Node {
+    let arch = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+    let mut labels: BTreeMap<String, String> = [
+        ("kubernetes.io/hostname", identity.name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", arch),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect();
+    labels.extend(identity.labels.clone());
+    let resources = capacity(identity, machine);
+    let address = |type_: &str, address: &str| NodeAddress { type_: type_.to_owned(), address: address.to_owned() };
+    let status = NodeStatus {
+        addresses: Some(vec![address("InternalIP", &identity.ip), address("Hostname", &identity.name)]),
+        allocatable: Some(resources.clone()),
+        capacity: Some(resources),
+        conditions: Some(conditions(health, previous, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(identity.port) }),
+        }),
+        node_info: Some(NodeSystemInfo {
+            architecture: arch.to_owned(),
+            boot_id: machine.boot_id.clone(),
+            container_runtime_version: health.runtime_version.clone(),
+            kernel_version: machine.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: KUBELET_VERSION.to_owned(),
+            machine_id: machine.machine_id.clone(),
+            operating_system: "linux".to_owned(),
+            os_image: machine.os_image.clone(),
+            system_uuid: machine.machine_id.clone(),
+            swap: None,
+        }),
+        ..NodeStatus::default()
+    };
+    Node {
+        metadata: ObjectMeta { name: Some(identity.name.clone()), labels: Some(labels), ..ObjectMeta::default() },
+        status: Some(status),
+        ..Node::default()
+    }
+}
+
+fn capacity(identity: &Identity, machine: &Machine) -> BTreeMap<String, Quantity> {
+    let mut capacity: BTreeMap<String, Quantity> = [
+        ("cpu", machine.cpus.to_string()),
+        ("memory", format!("{}Ki", machine.memory_bytes / 1024)),
+        ("ephemeral-storage", format!("{}Ki", machine.disk_bytes / 1024)),
+        ("pods", identity.max_pods.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), Quantity(value)))
+    .collect();
+    capacity.extend(identity.capacity.iter().map(|(name, value)| (name.clone(), Quantity(value.clone()))));
+    capacity
+}
+
+fn conditions(health: &Health, previous: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let headroom = health.headroom;
+    let pressure = |type_, low, (bad, bad_message), (good, good_message)| {
+        let (reason, message) = if low { (bad, bad_message) } else { (good, good_message) };
+        (type_, low, reason, String::from(message))
+    };
+    let ready = match &health.runtime_error {
+        None => ("Ready", true, "KubeletReady", "the agent is posting ready status".to_owned()),
+        Some(error) => ("Ready", false, "KubeletNotReady", format!("container runtime is down: {error}")),
+    };
+    let verdicts = [
+        pressure(
+            "MemoryPressure",
+            headroom.memory_available_bytes < MEMORY_PRESSURE_BYTES,
+            ("KubeletHasInsufficientMemory", "the node has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "the node has sufficient memory available"),
+        ),
+        pressure(
+            "DiskPressure",
+            headroom.disk_available_percent < DISK_PRESSURE_PERCENT,
+            ("KubeletHasDiskPressure", "the node has disk pressure"),
+            ("KubeletHasNoDiskPressure", "the node has no disk pressure"),
+        ),
+        pressure(
+            "PIDPressure",
+            headroom.pids_available < PID_PRESSURE,
+            ("KubeletHasInsufficientPID", "the node has insufficient PID available"),
+            ("KubeletHasSufficientPID", "the node has sufficient PID available"),
+        ),
+        ready,
+    ];
+    let conditions = verdicts.into_iter().map(|(type_, holds, reason, message)| {
+        let status = if holds { "True" } else { "False" };
+        let same = previous
+            .and_then(|status| status.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_))
+            .filter(|condition| condition.status == status);
+        NodeCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            last_heartbeat_time: Some(Time(now)),
+            last_transition_time: same.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
+        }
+    });
+    conditions.collect()
+}

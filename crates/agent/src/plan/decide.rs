@@ -1,0 +1,251 @@
+//! The state machine of a pod that should run: sandbox, volumes, images, init containers, containers, hooks, probes.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+
+use super::action::{Action, Work};
+use super::memory::Memory;
+use super::observed::{ContainerRecord, Observed, RunState, Sandbox};
+use super::probe::{ProbeKind, ProbeState};
+use super::status::{self, NodeFacts};
+use super::{backoff, initialise, phase, spec, terminate};
+
+/// Everything that a decision about a pod rests on.
+#[derive(Clone, Copy)]
+pub struct PodView<'a> {
+    pub pod: &'a Pod,
+    pub observed: &'a Observed,
+    pub memory: &'a Memory,
+    /// The status computed last, or the one in the API for a pod just taken over.
+    pub reported: &'a PodStatus,
+    pub facts: &'a NodeFacts,
+    pub now: Timestamp,
+}
+
+/// What to do now, what to report, and when to decide again if nothing happens before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodPlan {
+    pub actions: Vec<Action>,
+    pub status: PodStatus,
+    pub wake: Option<Timestamp>,
+    /// Nothing of the pod is left to look after.
+    pub finished: bool,
+}
+
+/// Collects actions, leaving out what is under way or must wait.
+pub(super) struct Steps<'a> {
+    view: PodView<'a>,
+    actions: Vec<Action>,
+    wake: Option<Timestamp>,
+}
+
+impl<'a> Steps<'a> {
+    pub(super) fn add(&mut self, action: Action) {
+        let work = action.work();
+        if self.view.memory.in_flight.contains(&work) {
+            return;
+        }
+        match self.view.memory.failures.get(&work) {
+            Some(failure) if failure.retry_at > self.view.now => self.wake_at(failure.retry_at),
+            _ => self.actions.push(action),
+        }
+    }
+
+    pub(super) fn wake_at(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    fn busy_with(&self, work: &Work) -> bool {
+        self.view.memory.in_flight.contains(work)
+    }
+}
+
+/// Decides for one pod.
+#[must_use]
+pub fn plan(view: PodView<'_>) -> PodPlan {
+    let mut steps = Steps { view, actions: Vec::new(), wake: None };
+    let mut finished = false;
+    let phase = phase::phase(view);
+    if view.memory.termination.is_some() {
+        finished = terminate::terminate(view, &mut steps);
+    } else if phase == "Succeeded" || phase == "Failed" {
+        terminate::retire(view, &mut steps);
+    } else {
+        wake_for_deadline(view, &mut steps);
+        advance(view, &mut steps);
+    }
+    wake_for_image_reason(view, &mut steps);
+    PodPlan { status: status::pod_status(view), actions: steps.actions, wake: steps.wake, finished }
+}
+
+/// When the pod has run for its `activeDeadlineSeconds`, if it has a deadline.
+#[must_use]
+pub fn deadline(pod: &Pod, start_time: Option<Timestamp>) -> Option<Timestamp> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    Some(backoff::after(start_time?, seconds))
+}
+
+fn wake_for_deadline(view: PodView<'_>, steps: &mut Steps<'_>) {
+    if let Some(deadline) = deadline(view.pod, view.memory.start_time) {
+        steps.wake_at(deadline);
+    }
+}
+
+/// `ErrImagePull` turns into `ImagePullBackOff` a moment after the failure, so that both can be seen.
+fn wake_for_image_reason(view: PodView<'_>, steps: &mut Steps<'_>) {
+    for (work, failure) in &view.memory.failures {
+        let turns = backoff::after(failure.at, status::ERR_IMAGE_PULL_SECONDS);
+        if matches!(work, Work::Image(_)) && turns > view.now {
+            steps.wake_at(turns);
+        }
+    }
+}
+
+fn advance(view: PodView<'_>, steps: &mut Steps<'_>) {
+    if !view.memory.volumes_ready || view.memory.volumes_stale {
+        steps.add(Action::PrepareVolumes);
+    }
+    remove_history(view, steps);
+    let Some(sandbox) = view.observed.sandbox() else {
+        replace_sandbox(view, steps);
+        return;
+    };
+    if !initialise::advance(view, sandbox, steps) {
+        return;
+    }
+    let mut held = false;
+    for container in spec::main_containers(view.pod) {
+        match view.observed.latest_in(&container.name, &sandbox.id) {
+            Some(record) if record.is_running() => {
+                supervise(view, container, record, steps);
+                held |= !view.memory.passed_post_start(container, &record.id);
+            }
+            Some(record) if record.state == RunState::Created => discard_unstarted(record, container, steps),
+            _ if held => {}
+            record => {
+                start(view, sandbox, container, false, steps);
+                held |= record.is_none() && spec::has_post_start(container);
+            }
+        }
+    }
+}
+
+/// Before a new sandbox is made, what ran in the dead one is stopped: it has lost its network.
+fn replace_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
+    let mut any_running = false;
+    for record in view.observed.running() {
+        any_running = true;
+        let why = format!("Stopping container {}", record.name);
+        steps.add(stop(record, spec::grace_seconds(view.pod), why));
+    }
+    if any_running || !initialise::has_something_to_start(view) {
+        return;
+    }
+    steps.add(Action::CreateSandbox { attempt: view.observed.next_sandbox_attempt() });
+    for container in initialise::first_starts(view.pod) {
+        if !view.memory.containers.get(&container.name).is_some_and(|entry| entry.image_ready) {
+            steps.add(Action::EnsureImage { container: container.name.clone() });
+        }
+    }
+}
+
+/// A container that was made but not started, by an agent that died in between.
+pub(super) fn discard_unstarted(record: &ContainerRecord, container: &Container, steps: &mut Steps<'_>) {
+    if !steps.busy_with(&Work::Start(container.name.clone())) {
+        steps.add(Action::RemoveHistory { ids: vec![record.id.clone()] });
+    }
+}
+
+/// Starts a container that does not run, if its restart policy and its backoff allow it.
+pub(super) fn start(view: PodView<'_>, sandbox: &Sandbox, container: &Container, init: bool, steps: &mut Steps<'_>) {
+    let last = view.observed.latest(&container.name);
+    let memory = view.memory.containers.get(&container.name);
+    if let Some(exit) = last.and_then(ContainerRecord::exit) {
+        let again = init || spec::restarts(spec::restart_policy(view.pod, container, init), exit.code);
+        if !again {
+            return;
+        }
+        let until = memory.map_or(exit.finished_at, |entry| entry.crash.until(exit.finished_at));
+        if until > view.now {
+            steps.wake_at(until);
+            return;
+        }
+    }
+    if !memory.is_some_and(|entry| entry.image_ready) {
+        if !steps.busy_with(&Work::Start(container.name.clone())) {
+            steps.add(Action::EnsureImage { container: container.name.clone() });
+        }
+    } else if view.memory.volumes_ready {
+        steps.add(Action::StartContainer {
+            container: container.name.clone(),
+            attempt: view.observed.next_attempt(&container.name),
+            sandbox_id: sandbox.id.clone(),
+        });
+    }
+}
+
+/// Hooks and probes of a container that runs.
+pub(super) fn supervise(view: PodView<'_>, container: &Container, record: &ContainerRecord, steps: &mut Steps<'_>) {
+    let RunState::Running { started_at } = record.state else { return };
+    let condemned = view.memory.containers.get(&container.name).and_then(|entry| entry.condemned.as_ref());
+    if let Some((id, why)) = condemned
+        && *id == record.id
+    {
+        steps.add(stop(record, condemned_grace(view, container, record), why.clone()));
+        return;
+    }
+    if !view.memory.passed_post_start(container, &record.id) {
+        // The hook runs once: its failure condemns the container.
+        if !view.memory.failures.contains_key(&Work::PostStart(record.id.clone())) {
+            steps.add(Action::RunPostStart { container: container.name.clone(), id: record.id.clone() });
+        }
+        return;
+    }
+    let started = view.memory.has_started(container, &record.id);
+    for kind in ProbeKind::ALL {
+        let applies = if kind == ProbeKind::Startup { !started } else { started };
+        let Some(probe) = spec::probe_of(container, kind).filter(|_| applies) else { continue };
+        let fresh = ProbeState::new(&record.id);
+        let state = view.memory.probe(&container.name, &record.id, kind).unwrap_or(&fresh);
+        let due = state.due(probe, started_at);
+        let action = Action::RunProbe { container: container.name.clone(), id: record.id.clone(), kind };
+        if due > view.now {
+            steps.wake_at(due);
+        } else {
+            steps.add(action);
+        }
+    }
+}
+
+fn condemned_grace(view: PodView<'_>, container: &Container, record: &ContainerRecord) -> i64 {
+    [ProbeKind::Startup, ProbeKind::Liveness]
+        .into_iter()
+        .find(|kind| view.memory.probe(&container.name, &record.id, *kind).is_some_and(|s| s.verdict == Some(false)))
+        .and_then(|kind| spec::probe_of(container, kind)?.termination_grace_period_seconds)
+        .unwrap_or_else(|| spec::grace_seconds(view.pod))
+}
+
+pub(super) fn stop(record: &ContainerRecord, grace_seconds: i64, why: String) -> Action {
+    Action::StopContainer { container: record.name.clone(), id: record.id.clone(), grace_seconds, why }
+}
+
+/// Of each entry the newest container stays, and one before it for `--previous`; of sandboxes the newest.
+fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
+    let observed = view.observed;
+    let mut ids: Vec<String> = observed
+        .containers
+        .iter()
+        .filter(|record| record.exit().is_some())
+        .filter(|record| {
+            let newer = observed.containers.iter().filter(|r| r.name == record.name && r.attempt > record.attempt);
+            newer.count() >= 2
+        })
+        .map(|record| record.id.clone())
+        .collect();
+    let newest = observed.sandboxes.iter().map(|sandbox| sandbox.attempt).max();
+    let old = observed.sandboxes.iter().filter(|sandbox| !sandbox.running && Some(sandbox.attempt) != newest);
+    ids.extend(old.map(|sandbox| sandbox.id.clone()));
+    if !ids.is_empty() {
+        steps.add(Action::RemoveHistory { ids });
+    }
+}

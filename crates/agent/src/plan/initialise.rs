@@ -1,0 +1,99 @@
+//! Init containers: one after the other, restartable ones stay beside the main containers.
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::decide::{PodView, Steps, discard_unstarted, start, supervise};
+use super::observed::{ContainerRecord, RunState, Sandbox};
+use super::spec;
+
+/// Brings initialisation forward. True when the main containers may run.
+pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_>) -> bool {
+    let initialised = mains_exist(view, &sandbox.id);
+    for container in spec::init_containers(view.pod) {
+        let sidecar = spec::is_sidecar(container);
+        let record = view.observed.latest_in(&container.name, &sandbox.id);
+        match record.map(|record| (record, &record.state)) {
+            Some((record, RunState::Running { .. })) => {
+                supervise(view, container, record, steps);
+                if !(initialised || sidecar && view.memory.has_started(container, &record.id)) {
+                    return false;
+                }
+            }
+            Some((_, RunState::Exited(exit))) if !sidecar && (initialised || exit.code == 0) => {}
+            Some((record, RunState::Exited(exit))) => {
+                let policy = spec::restart_policy(view.pod, container, true);
+                if sidecar || spec::restarts(policy, exit.code) {
+                    start(view, sandbox, container, true, steps);
+                }
+                if !initialised {
+                    return false;
+                }
+                debug_assert!(record.exit().is_some());
+            }
+            Some((record, RunState::Created)) => {
+                discard_unstarted(record, container, steps);
+                if !initialised {
+                    return false;
+                }
+            }
+            None if initialised && !sidecar => {}
+            None => {
+                start(view, sandbox, container, true, steps);
+                if !initialised {
+                    return false;
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Main containers run only after initialisation, so one of them in this sandbox proves it.
+fn mains_exist(view: PodView<'_>, sandbox_id: &str) -> bool {
+    spec::main_containers(view.pod).iter().any(|container| {
+        view.observed.latest_in(&container.name, sandbox_id).is_some_and(|record| record.started_at().is_some())
+    })
+}
+
+/// Whether all init containers have done their part, as the `Initialized` condition has it.
+pub(super) fn is_initialised(view: PodView<'_>) -> bool {
+    incomplete(view).is_empty()
+}
+
+/// Names of the init containers that have not done their part.
+pub(super) fn incomplete(view: PodView<'_>) -> Vec<&str> {
+    let sandbox = view.observed.sandboxes.iter().max_by_key(|sandbox| sandbox.attempt);
+    if sandbox.is_some_and(|sandbox| mains_exist(view, &sandbox.id)) {
+        return Vec::new();
+    }
+    spec::init_containers(view.pod)
+        .iter()
+        .filter(|container| {
+            let record = sandbox.and_then(|sandbox| view.observed.latest_in(&container.name, &sandbox.id));
+            !record.is_some_and(|record| match &record.state {
+                RunState::Running { .. } => {
+                    spec::is_sidecar(container) && view.memory.has_started(container, &record.id)
+                }
+                RunState::Exited(exit) => exit.code == 0 && !spec::is_sidecar(container),
+                RunState::Created => false,
+            })
+        })
+        .map(|container| container.name.as_str())
+        .collect()
+}
+
+/// The containers that come first in a new sandbox.
+pub(super) fn first_starts(pod: &Pod) -> &[Container] {
+    match spec::init_containers(pod) {
+        [] => spec::main_containers(pod),
+        [first, ..] => std::slice::from_ref(first),
+    }
+}
+
+/// Whether a new sandbox would have anything to run: some main container may still be started.
+pub(super) fn has_something_to_start(view: PodView<'_>) -> bool {
+    spec::main_containers(view.pod).iter().any(|container| {
+        let exit = view.observed.latest(&container.name).and_then(ContainerRecord::exit);
+        exit.is_none_or(|exit| spec::restarts(spec::restart_policy(view.pod, container, false), exit.code))
+    })
+}

@@ -1,0 +1,249 @@
+//! What the agent knows of a pod beyond what the runtime shows: work under way, failures, verdicts, backoffs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+use super::action::{Action, Completion, Outcome, Work};
+use super::backoff::{self, CrashBackoff};
+use super::observed::Observed;
+use super::probe::{ProbeKind, ProbeState};
+use super::spec;
+
+/// Why an action failed, in the words of a container's waiting reason where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureReason {
+    ErrImagePull,
+    ErrImageNeverPull,
+    InvalidImageName,
+    CreateContainerConfigError,
+    CreateContainerError,
+    RunContainerError,
+    FailedMount,
+    FailedSandbox,
+    FailedPostStart,
+    Other,
+}
+
+impl FailureReason {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureReason::ErrImagePull => "ErrImagePull",
+            FailureReason::ErrImageNeverPull => "ErrImageNeverPull",
+            FailureReason::InvalidImageName => "InvalidImageName",
+            FailureReason::CreateContainerConfigError => "CreateContainerConfigError",
+            FailureReason::CreateContainerError => "CreateContainerError",
+            FailureReason::RunContainerError => "RunContainerError",
+            FailureReason::FailedMount => "FailedMount",
+            FailureReason::FailedSandbox => "FailedCreatePodSandBox",
+            FailureReason::FailedPostStart => "FailedPostStartHook",
+            FailureReason::Other => "Failed",
+        }
+    }
+
+    /// First and longest delay before the next try, in seconds.
+    fn delays(self) -> (i64, i64) {
+        match self {
+            FailureReason::ErrImagePull => (10, 300),
+            FailureReason::ErrImageNeverPull | FailureReason::InvalidImageName => (10, 10),
+            FailureReason::CreateContainerConfigError => (2, 20),
+            FailureReason::FailedMount => (1, 30),
+            FailureReason::CreateContainerError | FailureReason::RunContainerError => (10, 300),
+            FailureReason::FailedSandbox | FailureReason::FailedPostStart | FailureReason::Other => (1, 30),
+        }
+    }
+}
+
+/// The last failure of a piece of work that has not succeeded since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: FailureReason,
+    pub message: String,
+    pub at: Timestamp,
+    pub retry_at: Timestamp,
+    /// Failures in a row.
+    pub count: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TerminationCause {
+    /// The object is being deleted and waits for us.
+    Deleted,
+    /// The object is gone, or bound to another node.
+    Gone,
+    /// It ran longer than `activeDeadlineSeconds`.
+    DeadlineExceeded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Termination {
+    pub cause: TerminationCause,
+    pub grace_seconds: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerMemory {
+    /// The image was found on this machine for the next start.
+    pub image_ready: bool,
+    pub crash: CrashBackoff,
+    /// The container whose postStart hook has succeeded.
+    pub post_start_done: Option<String>,
+    /// The container that is to be stopped, and why.
+    pub condemned: Option<(String, String)>,
+    pub probes: BTreeMap<ProbeKind, ProbeState>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub in_flight: BTreeSet<Work>,
+    pub failures: BTreeMap<Work, Failure>,
+    pub containers: BTreeMap<String, ContainerMemory>,
+    pub volumes_ready: bool,
+    /// An object that a volume shows has changed.
+    pub volumes_stale: bool,
+    pub start_time: Option<Timestamp>,
+    pub termination: Option<Termination>,
+    pub removed: bool,
+    pub deleted_from_api: bool,
+}
+
+impl Memory {
+    /// What an agent that has just started may conclude about a pod from the runtime and the status last reported.
+    #[must_use]
+    pub fn adopt(pod: &Pod, observed: &Observed, reported: &PodStatus, now: Timestamp) -> Self {
+        let start_time = reported.start_time.as_ref().map_or(now, |time| time.0);
+        let mut memory = Memory { start_time: Some(start_time), ..Memory::default() };
+        let lists = [reported.init_container_statuses.as_deref(), reported.container_statuses.as_deref()];
+        for status in lists.into_iter().flatten().flatten() {
+            let Some(record) = observed.latest(&status.name) else { continue };
+            let Some((container, _)) = spec::find_container(pod, &status.name) else { continue };
+            let entry = memory.containers.entry(status.name.clone()).or_default();
+            if let Some(started_at) = record.started_at() {
+                entry.crash = CrashBackoff::adopted(record.attempt, started_at);
+            }
+            let same = status.container_id.as_deref().is_some_and(|id| id.ends_with(&record.id));
+            if !same || !record.is_running() || status.started != Some(true) {
+                continue;
+            }
+            entry.post_start_done = Some(record.id.clone());
+            if container.startup_probe.is_some() {
+                entry.probes.insert(ProbeKind::Startup, ProbeState::adopted(&record.id, true));
+            }
+            if container.readiness_probe.is_some() && status.ready {
+                entry.probes.insert(ProbeKind::Readiness, ProbeState::adopted(&record.id, true));
+            }
+        }
+        memory
+    }
+
+    pub fn begin(&mut self, action: &Action) {
+        self.in_flight.insert(action.work());
+        if *action == Action::PrepareVolumes {
+            self.volumes_stale = false;
+        }
+    }
+
+    /// The task that did this work was taken back.
+    pub fn abandon(&mut self, work: &Work) {
+        self.in_flight.remove(work);
+    }
+
+    pub fn record(&mut self, pod: &Pod, completion: &Completion, now: Timestamp) {
+        let Completion { action, outcome } = completion;
+        let work = action.work();
+        self.in_flight.remove(&work);
+        match outcome {
+            Outcome::Failed { reason, message } => self.fail(pod, action, *reason, message, now),
+            Outcome::Done => {
+                self.failures.remove(&work);
+                self.succeed(action, now);
+            }
+            Outcome::Probed { healthy, .. } => self.probed(pod, action, *healthy, now),
+        }
+    }
+
+    fn fail(&mut self, pod: &Pod, action: &Action, reason: FailureReason, message: &str, now: Timestamp) {
+        let count = self.failures.get(&action.work()).map_or(0, |failure| failure.count) + 1;
+        let (base, max) = reason.delays();
+        let retry_at = backoff::after(now, backoff::doubled(base, max, count - 1));
+        let failure = Failure { reason, message: message.to_owned(), at: now, retry_at, count };
+        self.failures.insert(action.work(), failure);
+        match action {
+            Action::StartContainer { container, attempt, .. } => {
+                let entry = self.containers.entry(container.clone()).or_default();
+                entry.image_ready = false;
+                if reason == FailureReason::RunContainerError && *attempt > 0 {
+                    entry.crash.restarted(now);
+                }
+            }
+            Action::RunPostStart { container, id } => {
+                let why = format!("Container {container} failed its postStart hook: {message}");
+                if spec::find_container(pod, container).is_some() {
+                    self.containers.entry(container.clone()).or_default().condemned = Some((id.clone(), why));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn succeed(&mut self, action: &Action, now: Timestamp) {
+        match action {
+            Action::PrepareVolumes => self.volumes_ready = true,
+            Action::EnsureImage { container } => {
+                self.containers.entry(container.clone()).or_default().image_ready = true;
+            }
+            Action::StartContainer { container, attempt, .. } => {
+                let entry = self.containers.entry(container.clone()).or_default();
+                entry.image_ready = false;
+                entry.condemned = None;
+                if *attempt > 0 {
+                    entry.crash.restarted(now);
+                }
+            }
+            Action::RunPostStart { container, id } => {
+                self.containers.entry(container.clone()).or_default().post_start_done = Some(id.clone());
+            }
+            Action::RemovePod => self.removed = true,
+            Action::DeleteFromApi => self.deleted_from_api = true,
+            _ => {}
+        }
+    }
+
+    fn probed(&mut self, pod: &Pod, action: &Action, healthy: bool, now: Timestamp) {
+        let Action::RunProbe { container: name, id, kind } = action else { return };
+        let Some((container, _)) = spec::find_container(pod, name) else { return };
+        let Some(probe) = spec::probe_of(container, *kind) else { return };
+        let entry = self.containers.entry(name.clone()).or_default();
+        let state = entry.probes.entry(*kind).or_insert_with(|| ProbeState::new(id));
+        if state.container_id != *id {
+            *state = ProbeState::new(id);
+        }
+        state.record(probe, healthy, now);
+        if *kind != ProbeKind::Readiness && state.verdict == Some(false) && entry.condemned.is_none() {
+            let why = format!("Container {name} failed {} probe, will be restarted", kind.title().to_lowercase());
+            entry.condemned = Some((id.clone(), why));
+        }
+    }
+
+    /// The results of one probe of this very container.
+    #[must_use]
+    pub fn probe(&self, container: &str, id: &str, kind: ProbeKind) -> Option<&ProbeState> {
+        self.containers.get(container)?.probes.get(&kind).filter(|state| state.container_id == id)
+    }
+
+    /// Whether the container has passed its postStart hook and startup probe.
+    #[must_use]
+    pub fn has_started(&self, container: &k8s_openapi::api::core::v1::Container, id: &str) -> bool {
+        self.passed_post_start(container, id)
+            && (container.startup_probe.is_none()
+                || self.probe(&container.name, id, ProbeKind::Startup).is_some_and(|s| s.verdict == Some(true)))
+    }
+
+    #[must_use]
+    pub fn passed_post_start(&self, container: &k8s_openapi::api::core::v1::Container, id: &str) -> bool {
+        !spec::has_post_start(container)
+            || self.containers.get(&container.name).is_some_and(|entry| entry.post_start_done.as_deref() == Some(id))
+    }
+}

@@ -1,0 +1,30 @@
+//! What a pod needs next: `(pod, observed containers, memory, now) -> (actions, status, wake)`.
+//!
+//! Everything here is pure: no clock, no I/O, no randomness. The worker (`crate::worker`) executes the actions and
+//! records their outcomes in [`Memory`].
+
+mod action;
+pub mod backoff;
+mod conditions;
+mod decide;
+mod initialise;
+mod memory;
+mod observed;
+mod phase;
+mod probe;
+mod spec;
+mod status;
+mod terminate;
+
+pub use action::{Action, Completion, Outcome, Work};
+pub use decide::{PodPlan, PodView, deadline, plan};
+pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Termination, TerminationCause};
+pub use observed::{ContainerRecord, Exit, Observed, RunState, Sandbox};
+pub use probe::{ProbeKind, ProbeState};
+pub use spec::{
+    PodRef, find_container, grace_seconds, is_sidecar, pod_ref, probe_of, qos_class, restart_policy, restarts,
+};
+pub use status::NodeFacts;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! What the runtime has of one pod.
+
+use jiff::Timestamp;
+
+/// A pod's network holder. A pod has at most one that runs; stopped ones are history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    pub id: String,
+    pub attempt: u32,
+    pub running: bool,
+    /// Empty for a pod on the host's network.
+    pub ips: Vec<String>,
+    pub created_at: Timestamp,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Timestamp,
+    pub code: i32,
+    /// `Completed`, `Error`, `OOMKilled` or `StartError`, as the kubelet names them.
+    pub reason: String,
+    /// The termination message.
+    pub message: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Made but never started.
+    Created,
+    Running {
+        started_at: Timestamp,
+    },
+    Exited(Exit),
+}
+
+/// One container of a pod: one attempt of one entry of the pod's spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerRecord {
+    pub id: String,
+    pub name: String,
+    /// How often the entry had been started before.
+    pub attempt: u32,
+    pub sandbox_id: String,
+    pub image: String,
+    pub image_id: String,
+    pub state: RunState,
+}
+
+impl ContainerRecord {
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, RunState::Running { .. })
+    }
+
+    #[must_use]
+    pub fn exit(&self) -> Option<&Exit> {
+        match &self.state {
+            RunState::Exited(exit) => Some(exit),
+            RunState::Created | RunState::Running { .. } => None,
+        }
+    }
+
+    #[must_use]
+    pub fn started_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            RunState::Created => None,
+            RunState::Running { started_at } => Some(*started_at),
+            RunState::Exited(exit) => exit.started_at,
+        }
+    }
+}
+
+/// Everything the runtime has of one pod, dead containers included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    pub sandboxes: Vec<Sandbox>,
+    pub containers: Vec<ContainerRecord>,
+}
+
+impl Observed {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sandboxes.is_empty() && self.containers.is_empty()
+    }
+
+    /// The newest sandbox that runs.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandboxes.iter().filter(|sandbox| sandbox.running).max_by_key(|sandbox| sandbox.attempt)
+    }
+
+    #[must_use]
+    pub fn next_sandbox_attempt(&self) -> u32 {
+        self.sandboxes.iter().map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0)
+    }
+
+    /// The newest container of that name in any sandbox.
+    #[must_use]
+    pub fn latest(&self, name: &str) -> Option<&ContainerRecord> {
+        self.containers.iter().filter(|record| record.name == name).max_by_key(|record| record.attempt)
+    }
+
+    /// The newest container of that name in one sandbox.
+    #[must_use]
+    pub fn latest_in(&self, name: &str, sandbox_id: &str) -> Option<&ContainerRecord> {
+        self.containers
+            .iter()
+            .filter(|record| record.name == name && record.sandbox_id == sandbox_id)
+            .max_by_key(|record| record.attempt)
+    }
+
+    /// The newest ended container of that name before `attempt`.
+    #[must_use]
+    pub fn ended_before(&self, name: &str, attempt: u32) -> Option<&ContainerRecord> {
+        self.containers
+            .iter()
+            .filter(|record| record.name == name && record.attempt < attempt && record.exit().is_some())
+            .max_by_key(|record| record.attempt)
+    }
+
+    #[must_use]
+    pub fn next_attempt(&self, name: &str) -> u32 {
+        self.latest(name).map_or(0, |record| record.attempt + 1)
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = &ContainerRecord> {
+        self.containers.iter().filter(|record| record.is_running())
+    }
+}

@@ -1,0 +1,122 @@
+//! Reading a pod's spec with the API's defaults applied.
+
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+
+use super::probe::ProbeKind;
+
+/// Which pod: the uid tells apart two pods that bore the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl std::fmt::Display for PodRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}_{}({})", self.name, self.namespace, self.uid)
+    }
+}
+
+#[must_use]
+pub fn pod_ref(pod: &Pod) -> PodRef {
+    PodRef {
+        namespace: pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn init_containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
+}
+
+pub(super) fn main_containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default()
+}
+
+/// The entry of the spec with that name, and whether it is an init container.
+#[must_use]
+pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<(&'a Container, bool)> {
+    init_containers(pod)
+        .iter()
+        .map(|container| (container, true))
+        .chain(main_containers(pod).iter().map(|container| (container, false)))
+        .find(|(container, _)| container.name == name)
+}
+
+/// An init container that keeps running beside the main ones.
+#[must_use]
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// `Always`, `OnFailure` or `Never` for this container of this pod.
+#[must_use]
+pub fn restart_policy<'a>(pod: &'a Pod, container: &'a Container, init: bool) -> &'a str {
+    let of_pod = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
+    match container.restart_policy.as_deref() {
+        Some(own) => own,
+        // An init container that succeeded is done, whatever the pod's policy.
+        None if init && of_pod == "Always" => "OnFailure",
+        None => of_pod,
+    }
+}
+
+/// Whether a container that ended with `exit_code` is started again under `policy`.
+#[must_use]
+pub fn restarts(policy: &str, exit_code: i32) -> bool {
+    match policy {
+        "Never" => false,
+        "OnFailure" => exit_code != 0,
+        _ => true,
+    }
+}
+
+/// The grace that a termination of this pod gets by its spec.
+#[must_use]
+pub fn grace_seconds(pod: &Pod) -> i64 {
+    pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30).max(0)
+}
+
+#[must_use]
+pub fn probe_of(container: &Container, kind: ProbeKind) -> Option<&Probe> {
+    match kind {
+        ProbeKind::Startup => container.startup_probe.as_ref(),
+        ProbeKind::Liveness => container.liveness_probe.as_ref(),
+        ProbeKind::Readiness => container.readiness_probe.as_ref(),
+    }
+}
+
+pub(super) fn has_post_start(container: &Container) -> bool {
+    container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some())
+}
+
+pub(super) fn host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+}
+
+/// The quality of service class, by the rules of the Kubernetes documentation ("Pod Quality of Service Classes").
+#[must_use]
+pub fn qos_class(pod: &Pod) -> &'static str {
+    let containers = main_containers(pod).iter().chain(init_containers(pod));
+    let (mut any, mut guaranteed) = (false, true);
+    for container in containers {
+        for resource in ["cpu", "memory"] {
+            let of = |list: Option<&std::collections::BTreeMap<String, _>>| {
+                list.and_then(|list| list.get(resource))
+                    .map(|quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| quantity.0.clone())
+            };
+            let resources = container.resources.as_ref();
+            let request = of(resources.and_then(|resources| resources.requests.as_ref()));
+            let limit = of(resources.and_then(|resources| resources.limits.as_ref()));
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request.is_none_or(|request| Some(request) == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}

@@ -1,0 +1,227 @@
+//! The pod's status as the API shows it.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::action::Work;
+use super::decide::PodView;
+use super::memory::{ContainerMemory, FailureReason, TerminationCause};
+use super::observed::{ContainerRecord, Exit, RunState};
+use super::probe::ProbeKind;
+use super::{backoff, conditions, initialise, phase, spec};
+
+/// How long `ErrImagePull` is shown before it becomes `ImagePullBackOff`, in seconds.
+pub(super) const ERR_IMAGE_PULL_SECONDS: i64 = 2;
+
+/// What a status says about the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    pub host_ip: String,
+    /// The scheme of container ids: `docker` or `hollow`.
+    pub runtime_scheme: String,
+}
+
+pub(super) fn pod_status(view: PodView<'_>) -> PodStatus {
+    let phase = phase::phase(view);
+    let mains: Vec<ContainerStatus> =
+        spec::main_containers(view.pod).iter().map(|c| container_status(view, c, false)).collect();
+    let inits: Vec<ContainerStatus> =
+        spec::init_containers(view.pod).iter().map(|c| container_status(view, c, true)).collect();
+    let ips = pod_ips(view);
+    let overdue = view.memory.termination.is_some_and(|t| t.cause == TerminationCause::DeadlineExceeded);
+    PodStatus {
+        phase: Some(phase.to_owned()),
+        conditions: Some(conditions::conditions(view, phase, &mains)),
+        host_ip: Some(view.facts.host_ip.clone()),
+        host_ips: Some(vec![HostIP { ip: view.facts.host_ip.clone() }]),
+        pod_ip: ips.first().cloned(),
+        pod_ips: (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect()),
+        start_time: view.memory.start_time.map(Time),
+        init_container_statuses: (!inits.is_empty()).then_some(inits),
+        container_statuses: Some(mains),
+        qos_class: Some(spec::qos_class(view.pod).to_owned()),
+        reason: if overdue { Some("DeadlineExceeded".to_owned()) } else { view.reported.reason.clone() },
+        message: if overdue {
+            Some("Pod was active on the node longer than the specified deadline".to_owned())
+        } else {
+            view.reported.message.clone()
+        },
+        observed_generation: view.pod.metadata.generation,
+        nominated_node_name: None,
+        ..PodStatus::default()
+    }
+}
+
+fn pod_ips(view: PodView<'_>) -> Vec<String> {
+    match view.observed.sandbox() {
+        Some(_) if spec::host_network(view.pod) => vec![view.facts.host_ip.clone()],
+        Some(sandbox) => sandbox.ips.clone(),
+        // An ended pod still tells which address it had.
+        None => view.reported.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect(),
+    }
+}
+
+fn container_status(view: PodView<'_>, container: &Container, init: bool) -> ContainerStatus {
+    let latest = view.observed.latest(&container.name);
+    let reported = reported_status(view, &container.name, init);
+    let mut status = ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        ..ContainerStatus::default()
+    };
+    let Some(record) = latest else {
+        // Containers removed from a pod that has ended do not take their story with them.
+        let ended = view.memory.removed || matches!(view.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if let Some(reported) = reported.filter(|_| ended) {
+            return reported.clone();
+        }
+        status.state = Some(waiting(view, container, None, init));
+        status.started = Some(false);
+        return status;
+    };
+    status.restart_count = i32::try_from(record.attempt).unwrap_or(i32::MAX);
+    status.container_id = Some(container_id(view, record));
+    status.image_id.clone_from(&record.image_id);
+    let running = record.is_running();
+    status.started = Some(running && view.memory.has_started(container, &record.id));
+    status.ready = is_ready(view, container, record, init);
+    let previous = view.observed.ended_before(&container.name, record.attempt);
+    match &record.state {
+        RunState::Running { started_at } => {
+            status.state = Some(running_state(*started_at));
+            status.last_state = previous.map(|record| terminated_state(view, record));
+        }
+        RunState::Exited(_) if will_start_again(view, container, record, init) => {
+            status.state = Some(waiting(view, container, Some(record), init));
+            status.last_state = Some(terminated_state(view, record));
+        }
+        RunState::Exited(_) => {
+            status.state = Some(terminated_state(view, record));
+            status.last_state = previous.map(|record| terminated_state(view, record));
+        }
+        RunState::Created => {
+            status.state = Some(waiting(view, container, None, init));
+            status.last_state = previous.map(|record| terminated_state(view, record));
+            status.container_id = None;
+        }
+    }
+    if status.last_state.is_none() {
+        // The container that ended before may have been removed; the API still remembers it.
+        status.last_state = reported
+            .filter(|reported| reported.restart_count == status.restart_count)
+            .and_then(|reported| reported.last_state.clone());
+    }
+    status
+}
+
+fn reported_status<'a>(view: PodView<'a>, name: &str, init: bool) -> Option<&'a ContainerStatus> {
+    let list = if init { &view.reported.init_container_statuses } else { &view.reported.container_statuses };
+    list.iter().flatten().find(|status| status.name == name)
+}
+
+fn container_id(view: PodView<'_>, record: &ContainerRecord) -> String {
+    format!("{}://{}", view.facts.runtime_scheme, record.id)
+}
+
+fn is_ready(view: PodView<'_>, container: &Container, record: &ContainerRecord, init: bool) -> bool {
+    match &record.state {
+        RunState::Exited(exit) => init && !spec::is_sidecar(container) && exit.code == 0,
+        RunState::Created => false,
+        RunState::Running { .. } if init && !spec::is_sidecar(container) => false,
+        RunState::Running { .. } => {
+            view.memory.has_started(container, &record.id)
+                && (container.readiness_probe.is_none()
+                    || view
+                        .memory
+                        .probe(&container.name, &record.id, ProbeKind::Readiness)
+                        .is_some_and(|state| state.verdict == Some(true)))
+        }
+    }
+}
+
+fn will_start_again(view: PodView<'_>, container: &Container, record: &ContainerRecord, init: bool) -> bool {
+    let Some(exit) = record.exit() else { return false };
+    let over = view.memory.termination.is_some() || matches!(phase::phase(view), "Succeeded" | "Failed");
+    if over {
+        return false;
+    }
+    let in_current_sandbox = view.observed.sandbox().is_some_and(|sandbox| sandbox.id == record.sandbox_id);
+    if init && !in_current_sandbox && !initialise::is_initialised(view) {
+        return true;
+    }
+    spec::restarts(spec::restart_policy(view.pod, container, init), exit.code)
+}
+
+fn running_state(started_at: Timestamp) -> ContainerState {
+    let running = ContainerStateRunning { started_at: Some(Time(started_at)) };
+    ContainerState { running: Some(running), ..ContainerState::default() }
+}
+
+fn terminated_state(view: PodView<'_>, record: &ContainerRecord) -> ContainerState {
+    let Some(Exit { started_at, finished_at, code, reason, message }) = record.exit() else {
+        return ContainerState::default();
+    };
+    let terminated = ContainerStateTerminated {
+        container_id: Some(container_id(view, record)),
+        exit_code: *code,
+        finished_at: Some(Time(*finished_at)),
+        message: (!message.is_empty()).then(|| message.clone()),
+        reason: Some(reason.clone()),
+        signal: None,
+        started_at: started_at.map(Time),
+    };
+    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+}
+
+fn waiting(view: PodView<'_>, container: &Container, ended: Option<&ContainerRecord>, init: bool) -> ContainerState {
+    let (reason, message) = waiting_reason(view, container, ended, init);
+    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
+    ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+}
+
+fn waiting_reason(
+    view: PodView<'_>,
+    container: &Container,
+    ended: Option<&ContainerRecord>,
+    init: bool,
+) -> (&'static str, Option<String>) {
+    if let Some(failure) = view.memory.failures.get(&Work::Image(container.name.clone())) {
+        let settled = backoff::after(failure.at, ERR_IMAGE_PULL_SECONDS) <= view.now;
+        if failure.reason == FailureReason::ErrImagePull && settled {
+            let image = container.image.as_deref().unwrap_or_default();
+            let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", failure.message);
+            return ("ImagePullBackOff", Some(message));
+        }
+        return (failure.reason.as_str(), Some(failure.message.clone()));
+    }
+    if let Some(exit) = ended.and_then(ContainerRecord::exit) {
+        let crash = view.memory.containers.get(&container.name).map(|entry: &ContainerMemory| entry.crash);
+        let delay = crash.map_or(0, |crash| crash.delay_after(exit.finished_at));
+        if delay > 0 && crash.is_some_and(|crash| crash.until(exit.finished_at) > view.now) {
+            let message = format!(
+                "back-off {} restarting failed container={} pod={}",
+                go_duration(delay),
+                container.name,
+                spec::pod_ref(view.pod)
+            );
+            return ("CrashLoopBackOff", Some(message));
+        }
+    }
+    if let Some(failure) = view.memory.failures.get(&Work::Start(container.name.clone())) {
+        return (failure.reason.as_str(), Some(failure.message.clone()));
+    }
+    if !init && !initialise::is_initialised(view) {
+        return ("PodInitializing", None);
+    }
+    let before_others = init && spec::init_containers(view.pod).first().is_some_and(|c| c.name != container.name);
+    if before_others { ("PodInitializing", None) } else { ("ContainerCreating", None) }
+}
+
+/// Seconds the way Go prints a duration: `10s`, `2m40s`, `5m0s`.
+fn go_duration(seconds: i64) -> String {
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+}

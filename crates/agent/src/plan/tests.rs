@@ -1,0 +1,512 @@
+//! Decisions of the planner: tables, a simulated node, and properties that hold for any history.
+
+mod simulation;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use simulation::{Fate, Simulation};
+
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).expect("a moment in range")
+}
+
+pub(super) fn pod(spec: Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": { "name": "web", "namespace": "shop", "uid": "u1", "generation": 1 },
+        "spec": spec,
+    }))
+    .expect("a well-formed pod")
+}
+
+fn one(container: Value) -> Pod {
+    let mut container = container;
+    container["name"] = json!("main");
+    container["image"] = json!("app:1");
+    pod(json!({ "containers": [container] }))
+}
+
+fn waiting(status: &PodStatus, name: &str) -> (String, String) {
+    let all = [status.init_container_statuses.as_ref(), status.container_statuses.as_ref()];
+    let found = all.into_iter().flatten().flatten().find(|c| c.name == name).expect("the container has a status");
+    let waiting = found.state.as_ref().and_then(|state| state.waiting.clone()).unwrap_or_default();
+    (waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default())
+}
+
+fn condition(status: &PodStatus, type_: &str) -> String {
+    let all = status.conditions.as_deref().unwrap_or_default();
+    all.iter().find(|c| c.type_ == type_).map(|c| c.status.clone()).unwrap_or_default()
+}
+
+fn main_status(status: &PodStatus) -> k8s_openapi::api::core::v1::ContainerStatus {
+    status.container_statuses.as_ref().and_then(|list| list.first()).cloned().expect("a status")
+}
+
+#[test]
+fn sandbox_volumes_and_image_are_begun_together() {
+    let sim = Simulation::new(one(json!({})));
+    let plan = sim.plan();
+    let begun: Vec<Work> = plan.actions.iter().map(Action::work).collect();
+    assert_eq!(begun, [Work::Volumes, Work::Sandbox, Work::Image("main".into())]);
+    assert_eq!(plan.status.phase.as_deref(), Some("Pending"));
+    assert_eq!(waiting(&plan.status, "main").0, "ContainerCreating");
+    assert_eq!(condition(&plan.status, "PodScheduled"), "True");
+    assert_eq!(condition(&plan.status, "PodReadyToStartContainers"), "False");
+    assert_eq!(condition(&plan.status, "Ready"), "False");
+}
+
+#[test]
+fn a_plain_pod_becomes_ready_and_then_nothing_is_left_to_do() {
+    let mut sim = Simulation::new(one(json!({})));
+    let status = sim.settle();
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    for type_ in ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"] {
+        assert_eq!(condition(&status, type_), "True", "{type_}");
+    }
+    assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.1"));
+    assert_eq!(status.host_ip.as_deref(), Some("192.0.2.1"));
+    assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
+    let main = main_status(&status);
+    assert_eq!((main.ready, main.started, main.restart_count), (true, Some(true), 0));
+    assert_eq!(main.container_id.as_deref(), Some("docker://main-0"));
+    assert!(sim.plan().actions.is_empty());
+}
+
+#[test]
+fn init_containers_run_in_order_and_block_the_main_ones() {
+    let mut sim = Simulation::new(pod(json!({
+        "initContainers": [{ "name": "first", "image": "i" }, { "name": "second", "image": "i" }],
+        "containers": [{ "name": "main", "image": "app:1" }],
+    })));
+    sim.fate("first", Fate::Runs);
+    let status = sim.settle();
+    assert_eq!(sim.started(), ["first"]);
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    assert_eq!(waiting(&status, "main").0, "PodInitializing");
+    assert_eq!(waiting(&status, "second").0, "PodInitializing");
+    assert_eq!(condition(&status, "Initialized"), "False");
+    sim.exit("first", 0);
+    sim.fate("second", Fate::Exits(0));
+    let status = sim.settle();
+    assert_eq!(sim.started(), ["first", "second", "main"]);
+    assert_eq!(condition(&status, "Initialized"), "True");
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert!(status.init_container_statuses.iter().flatten().all(|status| status.ready));
+}
+
+#[test]
+fn a_failing_init_container_is_retried_or_fails_the_pod() {
+    let spec = |policy: &str| {
+        pod(json!({
+            "restartPolicy": policy,
+            "initContainers": [{ "name": "init", "image": "i" }],
+            "containers": [{ "name": "main", "image": "app:1" }],
+        }))
+    };
+    let mut sim = Simulation::new(spec("Always"));
+    sim.fate("init", Fate::Exits(1));
+    let status = sim.settle();
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    assert_eq!(waiting(&status, "init").0, "CrashLoopBackOff");
+    assert_eq!(sim.started(), ["init", "init"], "the first restart is immediate, the second waits");
+    let mut sim = Simulation::new(spec("Never"));
+    sim.fate("init", Fate::Exits(1));
+    let status = sim.settle();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(sim.started(), ["init"]);
+    assert!(sim.observed.sandbox().is_none(), "a pod that is over gives its network back");
+}
+
+#[test]
+fn a_sidecar_starts_before_and_ends_after_the_main_container() {
+    let mut sim = Simulation::new(pod(json!({
+        "initContainers": [
+            { "name": "proxy", "image": "p", "restartPolicy": "Always" },
+            { "name": "migrate", "image": "m" },
+        ],
+        "containers": [{ "name": "main", "image": "app:1" }],
+    })));
+    sim.fate("migrate", Fate::Exits(0));
+    let status = sim.settle();
+    assert_eq!(sim.started(), ["proxy", "migrate", "main"]);
+    assert_eq!(condition(&status, "Ready"), "True");
+    sim.terminate(TerminationCause::Deleted, 30);
+    sim.settle();
+    assert_eq!(sim.stopped, ["main-0", "proxy-0"]);
+    assert!(sim.plan().finished);
+}
+
+#[test]
+fn crashes_back_off_twice_as_long_each_time_up_to_five_minutes() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.fate("main", Fate::Exits(1));
+    let mut delays = Vec::new();
+    for _ in 0..8 {
+        let status = sim.settle();
+        let (reason, message) = waiting(&status, "main");
+        assert_eq!(reason, "CrashLoopBackOff");
+        assert!(message.ends_with("restarting failed container=main pod=web_shop(u1)"), "{message}");
+        assert_eq!(status.phase.as_deref(), Some("Running"));
+        let wake = sim.plan().wake.expect("a time to start again");
+        delays.push(wake.duration_since(sim.now).as_secs());
+        sim.now = wake;
+    }
+    assert_eq!(delays, [10, 20, 40, 80, 160, 300, 300, 300]);
+    // Ten good minutes, and all is forgotten.
+    sim.fate("main", Fate::Runs);
+    sim.settle();
+    sim.pass(700);
+    sim.exit("main", 1);
+    let before = sim.started().len();
+    sim.settle();
+    assert_eq!(sim.started().len(), before + 1, "the restart is immediate again");
+}
+
+#[test]
+fn restart_policies_decide_what_an_exit_means() {
+    let cases = [
+        ("Always", 0, 2, "Running"),
+        ("Always", 1, 2, "Running"),
+        ("OnFailure", 0, 1, "Succeeded"),
+        ("OnFailure", 1, 2, "Running"),
+        ("Never", 0, 1, "Succeeded"),
+        ("Never", 1, 1, "Failed"),
+    ];
+    for (policy, code, starts, phase) in cases {
+        let mut spec = one(json!({}));
+        spec.spec.as_mut().expect("a spec").restart_policy = Some(policy.to_owned());
+        let mut sim = Simulation::new(spec);
+        sim.fate("main", Fate::Exits(code));
+        let status = sim.settle();
+        assert_eq!(sim.started().len(), starts, "{policy} {code}");
+        assert_eq!(status.phase.as_deref(), Some(phase), "{policy} {code}");
+        let over = phase != "Running";
+        assert_eq!(main_status(&status).state.and_then(|s| s.terminated).is_some(), over, "{policy} {code}");
+    }
+}
+
+#[test]
+fn one_container_done_and_one_running_is_a_running_pod_that_is_not_ready() {
+    let mut sim = Simulation::new(pod(json!({
+        "restartPolicy": "OnFailure",
+        "containers": [{ "name": "a", "image": "x" }, { "name": "b", "image": "x" }],
+    })));
+    sim.fate("a", Fate::Exits(0));
+    let status = sim.settle();
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(condition(&status, "Ready"), "False");
+    sim.exit("b", 0);
+    let status = sim.settle();
+    assert_eq!(status.phase.as_deref(), Some("Succeeded"));
+    let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready").expect("the condition");
+    assert_eq!(ready.reason.as_deref(), Some("PodCompleted"));
+}
+
+#[test]
+fn a_missing_image_is_reported_and_tried_again_ever_later() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.missing_image = Some(FailureReason::ErrImagePull);
+    let status = sim.settle();
+    assert_eq!(waiting(&status, "main").0, "ErrImagePull");
+    sim.pass(3);
+    let (reason, message) = waiting(&sim.settle(), "main");
+    assert_eq!(reason, "ImagePullBackOff");
+    assert!(message.starts_with("Back-off pulling image \"app:1\""), "{message}");
+    sim.pass(7);
+    assert_eq!(waiting(&sim.settle(), "main").0, "ErrImagePull", "tried again after ten seconds");
+    let wakes = sim.plan().wake.expect("a wake");
+    assert_eq!(wakes.duration_since(sim.now).as_secs(), 2, "to turn the reason into a back-off");
+    sim.missing_image = None;
+    sim.pass(20);
+    assert_eq!(sim.settle().phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn never_pulled_and_misconfigured_containers_wait_with_their_reason() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.missing_image = Some(FailureReason::ErrImageNeverPull);
+    let status = sim.settle();
+    assert_eq!(waiting(&status, "main").0, "ErrImageNeverPull");
+    sim.pass(5);
+    assert_eq!(waiting(&sim.settle(), "main").0, "ErrImageNeverPull");
+    let mut sim = Simulation::new(one(json!({})));
+    sim.broken_start = Some(FailureReason::CreateContainerConfigError);
+    let status = sim.settle();
+    assert_eq!(waiting(&status, "main").0, "CreateContainerConfigError");
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+}
+
+#[test]
+fn a_readiness_probe_moves_ready_and_nothing_else() {
+    let probe = json!({ "tcpSocket": { "port": 80 }, "periodSeconds": 5, "successThreshold": 2, "failureThreshold": 2,
+        "initialDelaySeconds": 3 });
+    let mut sim = Simulation::new(one(json!({ "readinessProbe": probe })));
+    let status = sim.settle();
+    let main = main_status(&status);
+    assert_eq!((main.ready, main.started), (false, Some(true)));
+    assert_eq!(sim.probes, 0, "not before the initial delay");
+    sim.pass(3);
+    assert!(!main_status(&sim.settle()).ready, "one success is not enough");
+    sim.pass(5);
+    assert!(main_status(&sim.settle()).ready);
+    sim.healthy = false;
+    sim.pass(5);
+    assert!(main_status(&sim.settle()).ready, "one failure is not enough");
+    sim.pass(5);
+    let status = sim.settle();
+    assert!(!main_status(&status).ready);
+    assert_eq!(condition(&status, "Ready"), "False");
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(sim.started(), ["main"], "readiness restarts nothing");
+}
+
+#[test]
+fn a_startup_probe_holds_back_the_others_and_its_failure_restarts() {
+    let probe =
+        |threshold: i32| json!({ "exec": { "command": ["x"] }, "periodSeconds": 1, "failureThreshold": threshold });
+    let mut sim = Simulation::new(one(json!({ "startupProbe": probe(3), "livenessProbe": probe(1) })));
+    sim.healthy = false;
+    let status = sim.settle();
+    assert_eq!(main_status(&status).started, Some(false));
+    sim.pass(1);
+    sim.settle();
+    assert_eq!(sim.stopped, Vec::<String>::new(), "liveness would have failed at the first probe");
+    sim.healthy = true;
+    sim.pass(1);
+    let status = sim.settle();
+    assert_eq!(main_status(&status).started, Some(true));
+    sim.healthy = false;
+    sim.pass(1);
+    sim.settle();
+    assert_eq!(sim.stopped, ["main-0"]);
+    assert_eq!(sim.started(), ["main", "main"]);
+}
+
+#[test]
+fn a_failed_post_start_hook_restarts_the_container() {
+    let hook = json!({ "lifecycle": { "postStart": { "exec": { "command": ["x"] } } } });
+    let mut sim = Simulation::new(one(hook));
+    sim.broken_hook = true;
+    sim.step();
+    let status = sim.settle();
+    assert!(sim.stopped.contains(&"main-0".to_owned()));
+    assert!(!main_status(&status).ready);
+    sim.broken_hook = false;
+    sim.pass(300);
+    assert!(main_status(&sim.settle()).ready);
+}
+
+#[test]
+fn later_containers_wait_for_an_earlier_post_start_hook() {
+    let mut sim = Simulation::new(pod(json!({ "containers": [
+        { "name": "a", "image": "x", "lifecycle": { "postStart": { "exec": { "command": ["x"] } } } },
+        { "name": "b", "image": "x" },
+    ] })));
+    sim.held_hook = true;
+    sim.settle();
+    assert_eq!(sim.started(), ["a"], "b is not started while the hook of a runs");
+}
+
+#[test]
+fn deletion_stops_removes_and_lets_the_object_go_in_that_order() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    sim.terminate(TerminationCause::Deleted, 30);
+    let plan = sim.plan();
+    assert!(matches!(plan.actions.as_slice(), [Action::StopContainer { grace_seconds: 30, .. }]), "{plan:?}");
+    sim.step();
+    let plan = sim.plan();
+    assert_eq!(plan.actions, [Action::RemovePod]);
+    assert_eq!(plan.status.phase.as_deref(), Some("Failed"), "SIGTERM ended it with a code of its own");
+    assert!(main_status(&plan.status).state.and_then(|state| state.terminated).is_some());
+    sim.step();
+    let plan = sim.plan();
+    assert_eq!(plan.actions, [Action::DeleteFromApi]);
+    assert!(main_status(&plan.status).state.and_then(|state| state.terminated).is_some(), "its end is not forgotten");
+    sim.step();
+    assert!(sim.plan().finished);
+}
+
+#[test]
+fn a_shorter_grace_hurries_a_stop_that_is_under_way() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    sim.terminate(TerminationCause::Deleted, 30);
+    sim.memory.begin(&sim.plan().actions[0].clone());
+    assert!(sim.plan().actions.is_empty());
+    sim.terminate(TerminationCause::Deleted, 0);
+    let plan = sim.plan();
+    assert!(matches!(plan.actions.as_slice(), [Action::StopContainer { grace_seconds: 0, .. }]), "{plan:?}");
+}
+
+#[test]
+fn nothing_is_removed_while_a_container_is_being_started() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.step();
+    let start = sim.plan().actions.into_iter().find(|action| matches!(action.work(), Work::Start(_)));
+    sim.memory.begin(&start.expect("a start"));
+    sim.terminate(TerminationCause::Gone, 2);
+    assert!(sim.plan().actions.is_empty(), "{:?}", sim.plan());
+}
+
+#[test]
+fn a_gone_pod_never_touches_the_api() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    sim.terminate(TerminationCause::Gone, 2);
+    sim.settle();
+    assert!(sim.plan().finished);
+    assert!(!sim.deleted);
+}
+
+#[test]
+fn a_pod_past_its_deadline_fails_and_stays_for_its_logs() {
+    let mut sim = Simulation::new(pod(json!({
+        "activeDeadlineSeconds": 60,
+        "containers": [{ "name": "main", "image": "x" }],
+    })));
+    sim.settle();
+    assert_eq!(sim.plan().wake, Some(at(60)));
+    sim.terminate(TerminationCause::DeadlineExceeded, 30);
+    let status = sim.settle();
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+    assert!(sim.observed.sandbox().is_none());
+    assert_eq!(sim.observed.containers.len(), 1);
+    assert!(!sim.plan().finished);
+}
+
+#[test]
+fn a_dead_sandbox_takes_its_containers_down_and_all_begins_anew() {
+    let mut sim = Simulation::new(pod(json!({
+        "initContainers": [{ "name": "init", "image": "i" }],
+        "containers": [{ "name": "main", "image": "app:1" }],
+    })));
+    sim.fate("init", Fate::Exits(0));
+    sim.settle();
+    for sandbox in &mut sim.observed.sandboxes {
+        sandbox.running = false;
+    }
+    sim.pass(30);
+    let status = sim.settle();
+    assert_eq!(sim.stopped, ["main-0"]);
+    assert_eq!(sim.started(), ["init", "main", "init", "main"]);
+    assert_eq!(main_status(&status).restart_count, 1);
+    assert_eq!(sim.observed.sandbox().map(|sandbox| sandbox.attempt), Some(1));
+}
+
+#[test]
+fn an_adopted_container_stays_ready_and_is_not_started_again() {
+    let probe = json!({ "tcpSocket": { "port": 80 } });
+    let mut before = Simulation::new(one(json!({ "readinessProbe": probe, "startupProbe": probe })));
+    let status = before.settle();
+    assert!(main_status(&status).ready);
+    let memory = Memory::adopt(&before.pod, &before.observed, &status, before.now);
+    let mut after = before;
+    after.memory = memory;
+    let plan = after.plan();
+    assert!(main_status(&plan.status).ready, "{:?}", plan.status);
+    assert_eq!(condition(&plan.status, "Ready"), "True");
+    after.settle();
+    assert_eq!(after.started(), ["main"]);
+}
+
+#[test]
+fn only_the_newest_containers_are_kept() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.fate("main", Fate::Exits(1));
+    for _ in 0..6 {
+        sim.settle();
+        sim.pass(400);
+    }
+    sim.settle();
+    assert!(sim.observed.containers.len() <= 3, "{:?}", sim.observed.containers);
+    let main = main_status(&sim.settle());
+    assert!(main.restart_count >= 6, "{main:?}");
+}
+
+#[test]
+fn conditions_keep_their_transition_times_and_those_of_others() {
+    let mut subject = one(json!({}));
+    subject.status = Some(
+        serde_json::from_value(json!({ "conditions": [{ "type": "example.com/gate", "status": "True" }] }))
+            .expect("a status"),
+    );
+    subject.spec.as_mut().expect("a spec").readiness_gates =
+        Some(vec![k8s_openapi::api::core::v1::PodReadinessGate { condition_type: "example.com/gate".into() }]);
+    let mut sim = Simulation::new(subject);
+    let first = sim.settle();
+    sim.pass(100);
+    let second = sim.settle();
+    assert_eq!(first.conditions, second.conditions);
+    assert_eq!(condition(&second, "Ready"), "True");
+    assert_eq!(condition(&second, "example.com/gate"), "True");
+    sim.pod.status = None;
+    let third = sim.settle();
+    assert_eq!(condition(&third, "Ready"), "False", "the gate is closed");
+    assert_eq!(condition(&third, "ContainersReady"), "True");
+}
+
+#[test]
+fn qos_classes_follow_requests_and_limits() {
+    let class = |resources: Value| qos_class(&one(json!({ "resources": resources }))).to_owned();
+    assert_eq!(class(json!({})), "BestEffort");
+    assert_eq!(class(json!({ "requests": { "cpu": "1" } })), "Burstable");
+    assert_eq!(class(json!({ "limits": { "cpu": "1", "memory": "1Gi" } })), "Guaranteed");
+    let both = json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "1", "memory": "1Gi" } });
+    assert_eq!(class(both), "Guaranteed");
+    let less = json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m", "memory": "1Gi" } });
+    assert_eq!(class(less), "Burstable");
+}
+
+proptest! {
+    /// Whatever containers do and whatever the runtime refuses, a deleted pod goes, and nothing of it stays.
+    #[test]
+    fn a_deleted_pod_always_goes(history in proptest::collection::vec(0_u8..8, 0..40)) {
+        let mut sim = Simulation::new(pod(json!({
+            "initContainers": [{ "name": "init", "image": "i" }],
+            "containers": [{ "name": "main", "image": "x" }, { "name": "side", "image": "x" }],
+        })));
+        sim.fate("init", Fate::Exits(0));
+        for event in history {
+            sim.disturb(event);
+            sim.step();
+        }
+        sim.calm();
+        sim.terminate(TerminationCause::Deleted, 5);
+        for _ in 0..40 {
+            sim.step();
+            sim.pass(31);
+        }
+        prop_assert!(sim.plan().finished, "{:?}", sim.plan());
+        prop_assert!(sim.observed.is_empty());
+    }
+
+    /// Whatever happened before, a pod left in peace comes to rest as ready, and never runs a container twice.
+    #[test]
+    fn a_pod_left_in_peace_becomes_ready(history in proptest::collection::vec(0_u8..8, 0..40)) {
+        let mut sim = Simulation::new(pod(json!({
+            "initContainers": [{ "name": "init", "image": "i" }],
+            "containers": [{ "name": "main", "image": "x" }, { "name": "side", "image": "x" }],
+        })));
+        sim.fate("init", Fate::Exits(0));
+        for event in history {
+            sim.disturb(event);
+            sim.step();
+            for name in ["main", "side"] {
+                let running = sim.observed.running().filter(|record| record.name == name).count();
+                prop_assert!(running <= 1, "{name} runs {running} times");
+            }
+        }
+        sim.calm();
+        for _ in 0..40 {
+            sim.step();
+            sim.pass(301);
+        }
+        let status = sim.settle();
+        prop_assert_eq!(condition(&status, "Ready"), "True", "{:?}", status);
+        prop_assert!(sim.plan().actions.is_empty(), "{:?}", sim.plan().actions);
+    }
+}

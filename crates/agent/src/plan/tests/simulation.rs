@@ -1,0 +1,223 @@
+//! A node without Docker: it does what plans say, and lets containers run or fail as the test wants.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+use super::{
+    Action, Completion, ContainerRecord, Exit, FailureReason, Memory, NodeFacts, Observed, Outcome, PodPlan, PodView,
+    RunState, Sandbox, Termination, TerminationCause, at, plan,
+};
+use crate::plan::backoff;
+
+/// What becomes of a container once started.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    Runs,
+    Exits(i32),
+}
+
+pub(super) struct Simulation {
+    pub pod: Pod,
+    pub observed: Observed,
+    pub memory: Memory,
+    pub reported: PodStatus,
+    pub now: Timestamp,
+    pub healthy: bool,
+    pub missing_image: Option<FailureReason>,
+    pub broken_start: Option<FailureReason>,
+    pub broken_hook: bool,
+    /// Hooks begin and do not end.
+    pub held_hook: bool,
+    pub stopped: Vec<String>,
+    pub probes: usize,
+    pub deleted: bool,
+    fates: BTreeMap<String, Fate>,
+    starts: Vec<String>,
+}
+
+impl Simulation {
+    pub(super) fn new(pod: Pod) -> Self {
+        Simulation {
+            pod,
+            observed: Observed::default(),
+            memory: Memory { start_time: Some(at(0)), ..Memory::default() },
+            reported: PodStatus::default(),
+            now: at(0),
+            healthy: true,
+            missing_image: None,
+            broken_start: None,
+            broken_hook: false,
+            held_hook: false,
+            stopped: Vec::new(),
+            probes: 0,
+            deleted: false,
+            fates: BTreeMap::new(),
+            starts: Vec::new(),
+        }
+    }
+
+    pub(super) fn fate(&mut self, name: &str, fate: Fate) {
+        self.fates.insert(name.to_owned(), fate);
+    }
+
+    pub(super) fn started(&self) -> &[String] {
+        &self.starts
+    }
+
+    pub(super) fn pass(&mut self, seconds: i64) {
+        self.now = backoff::after(self.now, seconds);
+    }
+
+    pub(super) fn terminate(&mut self, cause: TerminationCause, grace_seconds: i64) {
+        self.memory.termination = Some(Termination { cause, grace_seconds });
+    }
+
+    pub(super) fn plan(&self) -> PodPlan {
+        let facts = NodeFacts { host_ip: "192.0.2.1".to_owned(), runtime_scheme: "docker".to_owned() };
+        plan(PodView {
+            pod: &self.pod,
+            observed: &self.observed,
+            memory: &self.memory,
+            reported: &self.reported,
+            facts: &facts,
+            now: self.now,
+        })
+    }
+
+    /// One plan, carried out.
+    pub(super) fn step(&mut self) -> bool {
+        let planned = self.plan();
+        self.reported = planned.status;
+        let mut any = false;
+        for action in planned.actions {
+            any = true;
+            self.memory.begin(&action);
+            if self.held_hook && matches!(action, Action::RunPostStart { .. }) {
+                continue;
+            }
+            let outcome = self.carry_out(&action);
+            self.memory.record(&self.pod, &Completion { action, outcome }, self.now);
+        }
+        any
+    }
+
+    /// Plans and carries out until there is nothing to do at this moment.
+    pub(super) fn settle(&mut self) -> PodStatus {
+        for _ in 0..100 {
+            if !self.step() {
+                return self.reported.clone();
+            }
+        }
+        panic!("the pod does not come to rest: {:?}", self.plan());
+    }
+
+    pub(super) fn exit(&mut self, name: &str, code: i32) {
+        let now = self.now;
+        for record in self.observed.containers.iter_mut().filter(|record| record.name == name && record.is_running()) {
+            record.state = RunState::Exited(ended(record, code, now));
+        }
+    }
+
+    /// Something goes wrong, or right again.
+    pub(super) fn disturb(&mut self, event: u8) {
+        match event {
+            0 => self.exit("main", 1),
+            1 => self.exit("side", 0),
+            2 => self.missing_image = Some(FailureReason::ErrImagePull),
+            3 => self.broken_start = Some(FailureReason::RunContainerError),
+            4 => {
+                for sandbox in &mut self.observed.sandboxes {
+                    sandbox.running = false;
+                }
+            }
+            5 => self.calm(),
+            6 => self.pass(15),
+            _ => self.pass(400),
+        }
+    }
+
+    pub(super) fn calm(&mut self) {
+        self.missing_image = None;
+        self.broken_start = None;
+        self.healthy = true;
+    }
+
+    fn carry_out(&mut self, action: &Action) -> Outcome {
+        let failed = |reason| Outcome::Failed { reason, message: "the test wants it so".to_owned() };
+        match action {
+            Action::PrepareVolumes => {}
+            Action::EnsureImage { .. } => {
+                if let Some(reason) = self.missing_image {
+                    return failed(reason);
+                }
+            }
+            Action::CreateSandbox { attempt } => self.observed.sandboxes.push(Sandbox {
+                id: format!("sandbox-{attempt}"),
+                attempt: *attempt,
+                running: true,
+                ips: vec![format!("10.0.0.{}", attempt + 1)],
+                created_at: self.now,
+            }),
+            Action::StartContainer { container, attempt, sandbox_id } => {
+                if let Some(reason) = self.broken_start {
+                    return failed(reason);
+                }
+                self.start(container, *attempt, sandbox_id);
+            }
+            Action::RunPostStart { .. } => {
+                if self.broken_hook {
+                    return failed(FailureReason::FailedPostStart);
+                }
+            }
+            Action::RunProbe { .. } => {
+                self.probes += 1;
+                return Outcome::Probed { healthy: self.healthy, output: String::new() };
+            }
+            Action::StopContainer { container, id, .. } => {
+                self.stopped.push(id.clone());
+                self.exit(&container.clone(), 143);
+            }
+            Action::RemoveHistory { ids } => {
+                self.observed.containers.retain(|record| !ids.contains(&record.id));
+                self.observed.sandboxes.retain(|sandbox| !ids.contains(&sandbox.id));
+            }
+            Action::StopSandbox { id } => {
+                for sandbox in self.observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == *id) {
+                    sandbox.running = false;
+                }
+            }
+            Action::RemovePod => self.observed = Observed::default(),
+            Action::DeleteFromApi => self.deleted = true,
+        }
+        Outcome::Done
+    }
+
+    fn start(&mut self, name: &str, attempt: u32, sandbox_id: &str) {
+        self.starts.push(name.to_owned());
+        let mut record = ContainerRecord {
+            id: format!("{name}-{attempt}"),
+            name: name.to_owned(),
+            attempt,
+            sandbox_id: sandbox_id.to_owned(),
+            image: "app:1".to_owned(),
+            image_id: "docker://sha256:1".to_owned(),
+            state: RunState::Running { started_at: self.now },
+        };
+        if let Some(Fate::Exits(code)) = self.fates.get(name) {
+            record.state = RunState::Exited(ended(&record, *code, self.now));
+        }
+        self.observed.containers.push(record);
+    }
+}
+
+fn ended(record: &ContainerRecord, code: i32, now: Timestamp) -> Exit {
+    Exit {
+        started_at: record.started_at(),
+        finished_at: now,
+        code,
+        reason: if code == 0 { "Completed" } else { "Error" }.to_owned(),
+        message: String::new(),
+    }
+}

@@ -1,0 +1,240 @@
+//! Which pods there are: starts a worker for each pod bound to this node, and clears away what belongs to none.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::PodChange;
+use crate::config::AgentConfig;
+use crate::context::Context;
+use crate::plan::{self, PodRef};
+use crate::worker::{Desired, Worker};
+use crate::{checkpoint, volumes};
+
+/// Everything that belongs to no pod is looked for this often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Grace for containers whose pod is not known any more.
+const ORPHAN_GRACE: Duration = Duration::from_secs(2);
+
+/// The pods of this node by uid, as the node API shows them.
+pub(crate) type PodTable = Arc<ArcSwap<BTreeMap<String, Arc<Pod>>>>;
+
+pub(crate) struct Pods {
+    context: Arc<Context>,
+    data_dir: PathBuf,
+    table: PodTable,
+    workers: HashMap<String, watch::Sender<Desired>>,
+    running: JoinSet<PodRef>,
+    /// Pods that are not this node's, while what is left of them is removed.
+    orphans: BTreeSet<String>,
+    clearing: JoinSet<String>,
+    /// All pods of the API were seen at least once: what is not among them is not ours.
+    synced: bool,
+}
+
+impl Pods {
+    pub(crate) fn new(config: &AgentConfig, context: Arc<Context>, table: PodTable) -> Self {
+        Pods {
+            context,
+            data_dir: config.data_dir.clone(),
+            table,
+            workers: HashMap::new(),
+            running: JoinSet::new(),
+            orphans: BTreeSet::new(),
+            clearing: JoinSet::new(),
+            synced: false,
+        }
+    }
+
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = self.look_around() => {}
+        }
+        let mut changes = self.context.cluster.pods();
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let offline = tokio::time::sleep(self.context.offline_after);
+        tokio::pin!(offline);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                change = changes.next() => match change {
+                    Some(change) => self.take_in(change, &shutdown).await,
+                    None => break,
+                },
+                Some(ended) = self.running.join_next() => self.reap(ended),
+                Some(cleared) = self.clearing.join_next() => self.note_cleared(cleared),
+                () = &mut offline, if !self.synced && self.workers.is_empty() => {
+                    self.carry_on_alone(&shutdown).await;
+                    offline.as_mut().reset(tokio::time::Instant::now() + SWEEP_INTERVAL);
+                }
+                _ = sweep.tick(), if self.synced => self.sweep().await,
+            }
+        }
+        while let Some(ended) = self.running.join_next().await {
+            self.reap(ended);
+        }
+    }
+
+    /// Nothing is decided before it is known what runs.
+    async fn look_around(&self) {
+        while let Err(error) = self.context.runtime.relist().await {
+            tracing::warn!(error = %error, "cannot see what runs on this node");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn take_in(&mut self, change: PodChange, shutdown: &CancellationToken) {
+        match change {
+            PodChange::Synced(pods) => {
+                let present: BTreeSet<String> = pods.iter().map(|pod| plan::pod_ref(pod).uid).collect();
+                for pod in pods {
+                    self.apply(pod, shutdown);
+                }
+                for (uid, worker) in &self.workers {
+                    if !present.contains(uid) {
+                        worker.send_modify(|desired| desired.gone = true);
+                    }
+                }
+                self.synced = true;
+                self.sweep().await;
+            }
+            PodChange::Applied(pod) => self.apply(*pod, shutdown),
+            PodChange::Deleted(pod) => {
+                if let Some(worker) = self.workers.get(&plan::pod_ref(&pod).uid) {
+                    worker.send_modify(|desired| desired.gone = true);
+                }
+            }
+        }
+        self.publish();
+    }
+
+    fn apply(&mut self, pod: Pod, shutdown: &CancellationToken) {
+        let reference = plan::pod_ref(&pod);
+        let ours = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(&self.context.node_name);
+        if let Some(worker) = self.workers.get(&reference.uid) {
+            worker.send_modify(|desired| {
+                desired.pod = Arc::new(pod);
+                desired.gone |= !ours;
+            });
+        } else if ours {
+            tracing::debug!(pod = %reference, "a pod for this node");
+            self.employ(reference, pod, shutdown);
+        }
+    }
+
+    fn employ(&mut self, reference: PodRef, pod: Pod, shutdown: &CancellationToken) {
+        let (sender, desired) = watch::channel(Desired { pod: Arc::new(pod), gone: false });
+        self.workers.insert(reference.uid, sender);
+        self.running.spawn(Worker::new(Arc::clone(&self.context), desired).run(shutdown.clone()));
+    }
+
+    fn reap(&mut self, ended: Result<PodRef, tokio::task::JoinError>) {
+        match ended {
+            Ok(reference) => {
+                self.workers.remove(&reference.uid);
+                self.context.runtime.forget(&reference.uid);
+                let pods = self.workers.values().map(|worker| Arc::clone(&worker.borrow().pod));
+                let needed = pods.flat_map(|pod| volumes::references(&pod)).collect();
+                self.context.objects.forget_unwatched(&needed);
+                self.publish();
+            }
+            Err(error) => tracing::error!(error = %error, "a pod's worker broke down"),
+        }
+    }
+
+    /// No master answers: the pods that run are kept alive, and nothing is started that does not run.
+    async fn carry_on_alone(&mut self, shutdown: &CancellationToken) {
+        let running: BTreeSet<String> = self
+            .context
+            .runtime
+            .known_pods()
+            .into_iter()
+            .filter(|known| known.sandbox_running)
+            .map(|known| known.pod.uid)
+            .collect();
+        match checkpoint::load(&self.data_dir).await {
+            Ok(pods) => {
+                for pod in pods {
+                    let reference = plan::pod_ref(&pod);
+                    if running.contains(&reference.uid) {
+                        tracing::info!(pod = %reference, "no master answers: the pod is kept running");
+                        self.employ(reference, pod, shutdown);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(error = %error, "no master answers, and the checkpoints cannot be read"),
+        }
+        self.publish();
+    }
+
+    /// Removes containers and directories of pods that nobody looks after.
+    async fn sweep(&mut self) {
+        for known in self.context.runtime.known_pods() {
+            if self.workers.contains_key(&known.pod.uid) || !self.orphans.insert(known.pod.uid.clone()) {
+                continue;
+            }
+            tracing::info!(pod = %known.pod, "removing what is left of a pod that is not this node's");
+            // Each takes its grace: neither the others nor the pods that are this node's wait for it.
+            self.clearing.spawn(clear(Arc::clone(&self.context), known.pod));
+        }
+        match checkpoint::uids(&self.data_dir).await {
+            Ok(uids) => {
+                for uid in uids {
+                    if self.workers.contains_key(&uid) || self.orphans.contains(&uid) {
+                        continue;
+                    }
+                    if let Err(error) = volumes::clean_up(&self.data_dir, &uid).await {
+                        tracing::warn!(%uid, error = %error, "cannot remove a pod's volumes");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(error = %error, "cannot list the pods' directories"),
+        }
+    }
+
+    fn note_cleared(&mut self, cleared: Result<String, tokio::task::JoinError>) {
+        match cleared {
+            Ok(uid) => {
+                self.orphans.remove(&uid);
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "the removal of a pod's remains broke down");
+                // Which one it was is not known: the next sweep tries all again, and removing twice is harmless.
+                self.orphans.clear();
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let pods = self.workers.iter().map(|(uid, worker)| (uid.clone(), Arc::clone(&worker.borrow().pod)));
+        self.table.store(Arc::new(pods.collect()));
+    }
+}
+
+/// Removes what is left of a pod, and returns its uid. What cannot be removed is left for the next sweep.
+async fn clear(context: Arc<Context>, pod: PodRef) -> String {
+    if let Err(error) = remove_orphan(&context, &pod).await {
+        tracing::warn!(pod = %pod, error = %error, "cannot remove what is left of a pod");
+    } else if let Err(error) = volumes::clean_up(&context.data_dir, &pod.uid).await {
+        tracing::warn!(pod = %pod, error = %error, "cannot remove a pod's volumes");
+    }
+    pod.uid
+}
+
+async fn remove_orphan(context: &Context, pod: &PodRef) -> Result<(), crate::runtime::RuntimeError> {
+    let observed = Arc::clone(&context.runtime.subscribe(&pod.uid).borrow());
+    let stops = observed.running().map(|record| context.runtime.stop_container(pod, &record.id, ORPHAN_GRACE));
+    futures::future::try_join_all(stops).await?;
+    context.runtime.remove_pod(pod).await?;
+    context.runtime.forget(&pod.uid);
+    Ok(())
+}

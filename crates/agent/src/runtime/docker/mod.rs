@@ -1,0 +1,525 @@
+//! Pods on a Docker engine: a sandbox container holds each pod's network, the pod's containers join it.
+
+mod create;
+mod labels;
+mod look;
+mod pause;
+mod purge;
+mod table;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bollard::errors::Error as DockerError;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::{ContainerCreateBody, EventMessage};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions, StopContainerOptionsBuilder,
+};
+use bollard::{ClientVersion, Docker, body_full};
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::{OnceCell, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use self::purge::remove_containers;
+
+use self::labels::Owner;
+use self::table::{Seen, Table};
+use super::{
+    ContainerSpec, ExecResult, ImageError, ImagePresence, KnownPod, LogOptions, LogStream, PullPolicy, Runtime,
+    RuntimeError, RuntimeInfo, SandboxSpec,
+};
+use crate::config::AgentConfig;
+use crate::plan::{ContainerRecord, FailureReason, Observed, PodRef, RunState};
+
+/// Docker Engine 20.10.
+const API_VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
+const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
+/// How long Docker may take for anything but stopping and pulling.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a pull may take.
+const PULL_DEADLINE: Duration = Duration::from_secs(600);
+/// bollard's own deadline; ours are shorter, each for its call.
+const CLIENT_TIMEOUT_SECONDS: u64 = 3600;
+/// Everything is looked at anew this often, in case an event was missed.
+const RELIST_INTERVAL: Duration = Duration::from_secs(30);
+const CONCURRENT_LOOKS: usize = 8;
+/// Limits of the kubelet: a termination message, and one made from the log.
+const MESSAGE_BYTES: usize = 4096;
+const MESSAGE_LOG_LINES: u64 = 80;
+const MESSAGE_LOG_BYTES: usize = 2048;
+const EXEC_OUTPUT_BYTES: usize = 10 * 1024;
+
+/// [`Runtime`] over the Docker Engine API.
+pub struct DockerRuntime {
+    docker: Docker,
+    owner: Owner,
+    network: String,
+    min_oom_score: i64,
+    table: Table,
+    pause_image: OnceCell<()>,
+}
+
+impl DockerRuntime {
+    /// # Errors
+    /// When the endpoint is unusable. Whether an engine answers is seen later.
+    pub fn new(config: &AgentConfig, endpoint: Option<&str>) -> Result<Self, RuntimeError> {
+        let endpoint = endpoint.unwrap_or(DEFAULT_ENDPOINT);
+        let docker = if endpoint.starts_with("unix://") || endpoint.starts_with('/') {
+            Docker::connect_with_unix(endpoint, CLIENT_TIMEOUT_SECONDS, &API_VERSION)
+        } else {
+            Docker::connect_with_http(endpoint, CLIENT_TIMEOUT_SECONDS, &API_VERSION)
+        };
+        let docker = docker.map_err(|source| RuntimeError::Unreachable { endpoint: endpoint.to_owned(), source })?;
+        let owner = Owner { cluster: config.cluster_id.clone(), node: config.node_name.clone() };
+        Ok(DockerRuntime {
+            docker,
+            owner,
+            network: config.pod_network.clone(),
+            min_oom_score: min_oom_score(),
+            table: Table::default(),
+            pause_image: OnceCell::new(),
+        })
+    }
+
+    /// Makes the sandbox's image, unless it is there.
+    async fn ensure_pause_image(&self) -> Result<(), RuntimeError> {
+        let make = async {
+            let reference = format!("{}:{}", pause::IMAGE, pause::TAG);
+            if within("look for the sandbox image", self.docker.inspect_image(&reference)).await.is_ok() {
+                return Ok(());
+            }
+            if std::env::consts::ARCH != "x86_64" {
+                return Err(RuntimeError::Architecture { arch: std::env::consts::ARCH });
+            }
+            let options = CreateImageOptionsBuilder::default()
+                .from_src("-")
+                .repo(pause::IMAGE)
+                .tag(pause::TAG)
+                .changes(vec![format!("ENTRYPOINT [\"{}\"]", pause::PROGRAM)])
+                .build();
+            let archive = pause::archive(pause::PROGRAM.trim_start_matches('/'), &pause::program());
+            let import = self.docker.create_image(Some(options), Some(body_full(archive.into())), None);
+            within("make the sandbox image", import.try_for_each(|_| std::future::ready(Ok(())))).await
+        };
+        self.pause_image.get_or_try_init(|| make).await.copied()
+    }
+
+    /// Makes a container. One of the same name that a dying agent left behind unstarted gives way.
+    async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, RuntimeError> {
+        let options = || Some(CreateContainerOptionsBuilder::default().name(name).build());
+        let doing = "create the container";
+        let created = within(doing, self.docker.create_container(options(), body.clone())).await;
+        match created {
+            Err(RuntimeError::Docker { code: Some(409), .. }) => {
+                self.remove_container(name).await?;
+                Ok(within(doing, self.docker.create_container(options(), body)).await?.id)
+            }
+            created => Ok(created?.id),
+        }
+    }
+
+    async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        within("start the container", self.docker.start_container(id, None::<StartContainerOptions>)).await
+    }
+
+    /// Removes a container, running or not. One that is gone is fine.
+    async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        gone_is_fine(within("remove the container", self.docker.remove_container(id, Some(options))).await)
+    }
+
+    /// Looks at one container and lets its pod's worker know.
+    async fn look(&self, uid: &str, id: &str) -> Result<(), RuntimeError> {
+        let answer =
+            within("inspect the container", self.docker.inspect_container(id, None::<InspectContainerOptions>));
+        let answer = match answer.await {
+            Err(error) if is_gone(&error) => {
+                self.table.lose(uid, id);
+                return Ok(());
+            }
+            answer => answer?,
+        };
+        let Some((identity, mut seen)) = look::interpret(&answer) else { return Ok(()) };
+        if let (Seen::Container(record), Some(container)) = (&mut seen, &identity.container) {
+            match self.table.ended(&identity.pod.uid, id) {
+                Some(known) => *record = known,
+                None => self.add_message(record, container).await,
+            }
+        }
+        tracing::trace!(pod = %identity.pod, id = seen.id(), "looked at a container");
+        self.table.see(&identity.pod, seen);
+        Ok(())
+    }
+
+    /// Reads the termination message of a container that has ended.
+    async fn add_message(&self, record: &mut ContainerRecord, container: &labels::ContainerIdentity) {
+        let id = record.id.clone();
+        let RunState::Exited(exit) = &mut record.state else { return };
+        if let Some(file) = &container.message_file {
+            match tokio::fs::read(file).await {
+                Ok(content) => {
+                    let content = &content[..content.len().min(MESSAGE_BYTES)];
+                    if !content.is_empty() {
+                        exit.message = String::from_utf8_lossy(content).into_owned();
+                    }
+                }
+                Err(error) => tracing::debug!(%file, error = %error, "no termination message"),
+            }
+        }
+        if exit.message.is_empty() && exit.code != 0 && container.message_from_logs {
+            match self.log_tail(&id).await {
+                Ok(tail) => exit.message = tail,
+                Err(error) => tracing::debug!(%id, error = %error, "no log to take a termination message from"),
+            }
+        }
+    }
+
+    async fn log_tail(&self, id: &str) -> Result<String, RuntimeError> {
+        let options = LogOptions { tail_lines: Some(MESSAGE_LOG_LINES), ..LogOptions::default() };
+        let chunks: Vec<_> = self.logs(id, options).await?.try_collect().await?;
+        let text = chunks.concat();
+        let tail = &text[text.len().saturating_sub(MESSAGE_LOG_BYTES)..];
+        Ok(String::from_utf8_lossy(tail).into_owned())
+    }
+
+    /// Follows Docker's events until they break off.
+    async fn follow_events(&self) -> Result<(), RuntimeError> {
+        let mut filters = self.owner.filters();
+        filters.insert("type".to_owned(), vec!["container".to_owned()]);
+        filters.insert("event".to_owned(), ["start", "die", "destroy"].map(str::to_owned).to_vec());
+        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        let mut events = std::pin::pin!(self.docker.events(Some(options)));
+        // The stream is asked for before the list is taken: nothing falls between the two.
+        let mut relist = tokio::time::interval(RELIST_INTERVAL);
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.take_in(event).await?,
+                    Some(Err(error)) => return Err(failed("follow events", error)),
+                    None => return Ok(()),
+                },
+                _ = relist.tick() => self.relist().await?,
+            }
+        }
+    }
+
+    async fn take_in(&self, event: EventMessage) -> Result<(), RuntimeError> {
+        let Some(actor) = event.actor else { return Ok(()) };
+        let (Some(id), Some(attributes)) = (actor.id, actor.attributes) else { return Ok(()) };
+        let Some(identity) = labels::identify(&attributes) else { return Ok(()) };
+        match event.action.as_deref() {
+            Some("destroy") => self.table.lose(&identity.pod.uid, &id),
+            _ => self.look(&identity.pod.uid, &id).await?,
+        }
+        Ok(())
+    }
+
+    /// What the image says about its user must not contradict `runAsNonRoot`.
+    async fn check_user(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
+        if !spec.security.must_not_be_root {
+            return Ok(());
+        }
+        let image = within("inspect the image", self.docker.inspect_image(&spec.image)).await?;
+        let user = image.config.and_then(|config| config.user).unwrap_or_default();
+        let user = user.split(':').next().unwrap_or_default().to_owned();
+        let refused = |message: String| Err(RuntimeError::Config { message });
+        if spec.security.user.is_some() || matches!(user.as_str(), "" | "0" | "root") {
+            return refused(format!(
+                "container has runAsNonRoot and image will run as root (container: {})",
+                spec.name
+            ));
+        }
+        if user.parse::<u32>().is_err() {
+            return refused(format!(
+                "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"
+            ));
+        }
+        Ok(())
+    }
+
+    async fn pull(&self, image: &str) -> Result<ImagePresence, ImageError> {
+        let begun = Instant::now();
+        let tagged = image.contains('@') || image.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let reference = if tagged { image.to_owned() } else { format!("{image}:latest") };
+        let options = CreateImageOptionsBuilder::default().from_image(&reference).build();
+        let pull = self.docker.create_image(Some(options), None, None).try_for_each(|_| std::future::ready(Ok(())));
+        let refused = |message: String| ImageError { reason: FailureReason::ErrImagePull, message };
+        match tokio::time::timeout(PULL_DEADLINE, pull).await {
+            Ok(Ok(())) => Ok(ImagePresence::Pulled { took: begun.elapsed() }),
+            Ok(Err(error)) => Err(refused(failed("pull the image", error).to_string())),
+            Err(_) => Err(refused(format!("the pull took longer than {} s", PULL_DEADLINE.as_secs()))),
+        }
+    }
+}
+
+/// The lowest score that a container may be given. Going below zero takes CAP_SYS_RESOURCE, which Docker has when we
+/// have it: inside many virtual machines and containers neither does, and runc fails rather than doing without.
+fn min_oom_score() -> i64 {
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    let status = std::fs::read_to_string("/proc/self/status");
+    let effective = status.ok().and_then(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    });
+    if effective.is_some_and(|capabilities| capabilities & CAP_SYS_RESOURCE != 0) { -1000 } else { 0 }
+}
+
+fn failed(doing: &'static str, error: DockerError) -> RuntimeError {
+    match error {
+        DockerError::DockerResponseServerError { status_code, message } => {
+            RuntimeError::Docker { doing, message, code: Some(status_code) }
+        }
+        error => RuntimeError::Docker { doing, message: format!("cannot {doing}: {error}"), code: None },
+    }
+}
+
+async fn within<T>(doing: &'static str, call: impl Future<Output = Result<T, DockerError>>) -> Result<T, RuntimeError> {
+    within_limit(doing, DEADLINE, call).await
+}
+
+async fn within_limit<T>(
+    doing: &'static str,
+    limit: Duration,
+    call: impl Future<Output = Result<T, DockerError>>,
+) -> Result<T, RuntimeError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(result) => result.map_err(|error| failed(doing, error)),
+        Err(_) => Err(RuntimeError::TimedOut { doing, seconds: limit.as_secs() }),
+    }
+}
+
+/// Docker counts grace in whole seconds. Nobody gets less than was promised, so a begun second is a full one.
+fn whole_seconds(grace: Duration) -> i32 {
+    i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX)
+}
+
+fn is_gone(error: &RuntimeError) -> bool {
+    matches!(error, RuntimeError::Docker { code: Some(404), .. })
+}
+
+/// Not there, not running, or being removed already: then it is as it was to be.
+fn gone_is_fine(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
+    match result {
+        Err(RuntimeError::Docker { code: Some(304 | 404 | 409), .. }) => Ok(()),
+        result => result,
+    }
+}
+
+#[async_trait]
+impl Runtime for DockerRuntime {
+    fn scheme(&self) -> &'static str {
+        "docker"
+    }
+
+    async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
+        let version = within_limit("ask for the version", Duration::from_secs(10), self.docker.version()).await?;
+        Ok(RuntimeInfo { version: format!("docker://{}", version.version.unwrap_or_default()) })
+    }
+
+    async fn relist(&self) -> Result<(), RuntimeError> {
+        let before = self.table.ids();
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&self.owner.filters()).build();
+        let list = within("list containers", self.docker.list_containers(Some(options))).await?;
+        let mut ids = HashSet::with_capacity(list.len());
+        let mut looks = Vec::with_capacity(list.len());
+        for summary in list {
+            let Some(id) = summary.id else { continue };
+            if let Some(identity) = labels::identify(&summary.labels.unwrap_or_default()) {
+                looks.push((identity.pod.uid, id.clone()));
+                ids.insert(id);
+            }
+        }
+        let looks = looks.into_iter().map(|(uid, id)| async move { self.look(&uid, &id).await });
+        futures::stream::iter(looks).buffer_unordered(CONCURRENT_LOOKS).try_collect::<()>().await?;
+        self.table.keep_only(&ids, &before);
+        Ok(())
+    }
+
+    async fn observe(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            let broken = tokio::select! {
+                () = shutdown.cancelled() => return,
+                broken = self.follow_events() => broken,
+            };
+            match broken {
+                Ok(()) => tracing::warn!("Docker closed the stream of events"),
+                Err(error) => tracing::warn!(error = %error, "Docker's events cannot be followed"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            }
+        }
+    }
+
+    fn known_pods(&self) -> Vec<KnownPod> {
+        self.table.known()
+    }
+
+    fn subscribe(&self, uid: &str) -> watch::Receiver<Arc<Observed>> {
+        self.table.subscribe(uid)
+    }
+
+    fn forget(&self, uid: &str) {
+        self.table.forget(uid);
+    }
+
+    async fn ensure_image(&self, image: &str, policy: PullPolicy) -> Result<ImagePresence, ImageError> {
+        if image.is_empty()
+            || image.contains(char::is_whitespace)
+            || image.contains(char::is_uppercase) && !image.contains(':')
+        {
+            let message = format!("Failed to apply default image tag \"{image}\": couldn't parse image name");
+            return Err(ImageError { reason: FailureReason::InvalidImageName, message });
+        }
+        if policy == PullPolicy::Always {
+            return self.pull(image).await;
+        }
+        match within("inspect the image", self.docker.inspect_image(image)).await {
+            Ok(_) => Ok(ImagePresence::AlreadyPresent),
+            Err(error) if !is_gone(&error) => {
+                Err(ImageError { reason: FailureReason::ErrImagePull, message: error.to_string() })
+            }
+            Err(_) if policy == PullPolicy::Never => {
+                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+                Err(ImageError { reason: FailureReason::ErrImageNeverPull, message })
+            }
+            Err(_) => self.pull(image).await,
+        }
+    }
+
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {
+        self.ensure_pause_image().await?;
+        let body = create::sandbox(spec, &self.network, self.min_oom_score, self.owner.of_sandbox(spec));
+        let id = self.create(&labels::sandbox_name(spec), body).await?;
+        let started = self.start(&id).await;
+        if started.is_err() {
+            // It would be found as a stopped sandbox of the pod, and there is nothing in it to keep.
+            self.remove_container(&id).await?;
+        }
+        started?;
+        self.look(&spec.pod.uid, &id).await
+    }
+
+    async fn start_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
+        self.check_user(spec).await?;
+        let body = create::container(spec, self.min_oom_score, self.owner.of_container(spec));
+        let name = labels::container_name(&spec.pod, &spec.name, spec.attempt);
+        let id = self.create(&name, body).await?;
+        let started = self.start(&id).await;
+        // A container that could not be started is shown, too: it is an attempt that failed.
+        self.look(&spec.pod.uid, &id).await?;
+        started
+    }
+
+    async fn stop_container(&self, pod: &PodRef, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        let stopped = if grace.is_zero() {
+            let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+            within("kill the container", self.docker.kill_container(id, Some(options))).await
+        } else {
+            let options = StopContainerOptionsBuilder::default().t(whole_seconds(grace)).build();
+            let stop = self.docker.stop_container(id, Some(options));
+            within_limit("stop the container", grace + DEADLINE, stop).await
+        };
+        gone_is_fine(stopped)?;
+        self.look(&pod.uid, id).await
+    }
+
+    async fn remove(&self, pod: &PodRef, ids: &[String]) -> Result<(), RuntimeError> {
+        for id in ids {
+            self.remove_container(id).await?;
+            self.table.lose(&pod.uid, id);
+        }
+        Ok(())
+    }
+
+    async fn stop_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
+        let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+        gone_is_fine(within("stop the sandbox", self.docker.kill_container(id, Some(options))).await)?;
+        self.look(&pod.uid, id).await
+    }
+
+    async fn remove_pod(&self, pod: &PodRef) -> Result<(), RuntimeError> {
+        // What the table does not know yet is found by its label.
+        let mut filters: HashMap<String, Vec<String>> = self.owner.filters();
+        filters.entry("label".to_owned()).or_default().push(format!("io.kubernetes.pod.uid={}", pod.uid));
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let list = within("list the pod's containers", self.docker.list_containers(Some(options))).await?;
+        let removals = list.into_iter().filter_map(|summary| summary.id).map(|id| async move {
+            self.remove_container(&id).await?;
+            self.table.lose(&pod.uid, &id);
+            Ok(())
+        });
+        futures::future::try_join_all(removals).await?;
+        let observed = self.table.observed(&pod.uid);
+        for sandbox in &observed.sandboxes {
+            self.table.lose(&pod.uid, &sandbox.id);
+        }
+        for record in &observed.containers {
+            self.table.lose(&pod.uid, &record.id);
+        }
+        Ok(())
+    }
+
+    async fn exec(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecResult, RuntimeError> {
+        let options = CreateExecOptions {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.to_vec()),
+            ..CreateExecOptions::default()
+        };
+        let run = async {
+            let exec = self.docker.create_exec(id, options).await?;
+            let mut text = Vec::new();
+            if let StartExecResults::Attached { mut output, .. } =
+                self.docker.start_exec(&exec.id, None::<StartExecOptions>).await?
+            {
+                while let Some(chunk) = output.try_next().await? {
+                    let bytes = chunk.into_bytes();
+                    text.extend_from_slice(&bytes[..bytes.len().min(EXEC_OUTPUT_BYTES - text.len())]);
+                }
+            }
+            let ended = self.docker.inspect_exec(&exec.id).await?;
+            Ok((ended.exit_code.unwrap_or(-1), String::from_utf8_lossy(&text).into_owned()))
+        };
+        let (code, output) = within_limit("run a command in the container", timeout, run).await?;
+        Ok(ExecResult { code, output })
+    }
+
+    async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream, RuntimeError> {
+        let tail = options.tail_lines.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
+        let since = options.since.and_then(|since| i32::try_from(since.as_second()).ok()).unwrap_or(0);
+        let options = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .follow(options.follow)
+            .timestamps(options.timestamps)
+            .since(since)
+            .tail(&tail)
+            .build();
+        let lines = self.docker.logs(id, Some(options));
+        let lines = lines.map(|line| {
+            line.map(bollard::container::LogOutput::into_bytes).map_err(|error| failed("read the log", error))
+        });
+        Ok(lines.boxed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_begun_second_of_grace_is_a_full_one() {
+        let cases = [(1, 1), (1000, 1), (2999, 3), (3000, 3), (29_950, 30)];
+        for (millis, seconds) in cases {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis} ms");
+        }
+        assert_eq!(whole_seconds(Duration::MAX), i32::MAX);
+    }
+}

@@ -1,0 +1,167 @@
+//! The program that holds a pod's namespaces, and the image around it. Both are made here: no registry, no compiler.
+
+/// Name of the image on this machine.
+pub(super) const IMAGE: &str = "quorate/pause";
+pub(super) const TAG: &str = "1";
+/// Path of the program in the image.
+pub(super) const PROGRAM: &str = "/pause";
+
+/// Where the one segment of the program is loaded.
+const BASE: u64 = 0x40_0000;
+const ELF_HEADER: u64 = 64;
+const PROGRAM_HEADER: u64 = 56;
+const CODE_AT: u64 = ELF_HEADER + PROGRAM_HEADER;
+
+/// A static x86-64 ELF executable of less than 300 bytes: it waits for SIGTERM or SIGINT, then exits with 0.
+///
+/// It runs as process 1 of its namespace, which has three consequences. The kernel drops signals of process 1 that
+/// have no handler, but not blocked ones, so it blocks both and waits for them with `rt_sigtimedwait`. Orphans of the
+/// pod become its children when the pod shares its process namespace; it ignores SIGCHLD, so that the kernel reaps
+/// them. And it must not end before it is told to, so a wait that was interrupted begins anew.
+pub(super) fn program() -> Vec<u8> {
+    // The data follows the code, whose length is fixed: see the assertion at the end.
+    let signals = (BASE + CODE_AT + CODE_LEN) as u32;
+    let action = signals + 8;
+    let mut code: Vec<u8> = Vec::new();
+    // rt_sigaction(SIGCHLD = 17, &action, NULL, 8)
+    code.extend([0xb8, 13, 0, 0, 0]); // mov eax, 13
+    code.extend([0xbf, 17, 0, 0, 0]); // mov edi, 17
+    code.push(0xbe); // mov esi, action
+    code.extend(action.to_le_bytes());
+    code.extend([0x31, 0xd2]); // xor edx, edx
+    code.extend([0x41, 0xba, 8, 0, 0, 0]); // mov r10d, 8
+    code.extend([0x0f, 0x05]); // syscall
+    // rt_sigprocmask(SIG_BLOCK = 0, &signals, NULL, 8)
+    code.extend([0xb8, 14, 0, 0, 0]); // mov eax, 14
+    code.extend([0x31, 0xff]); // xor edi, edi
+    code.push(0xbe); // mov esi, signals
+    code.extend(signals.to_le_bytes());
+    code.extend([0x31, 0xd2]); // xor edx, edx
+    code.extend([0x41, 0xba, 8, 0, 0, 0]); // mov r10d, 8
+    code.extend([0x0f, 0x05]); // syscall
+    // again: rt_sigtimedwait(&signals, NULL, NULL, 8)
+    let again = code.len();
+    code.extend([0xb8, 128, 0, 0, 0]); // mov eax, 128
+    code.push(0xbf); // mov edi, signals
+    code.extend(signals.to_le_bytes());
+    code.extend([0x31, 0xf6]); // xor esi, esi
+    code.extend([0x31, 0xd2]); // xor edx, edx
+    code.extend([0x41, 0xba, 8, 0, 0, 0]); // mov r10d, 8
+    code.extend([0x0f, 0x05]); // syscall
+    code.extend([0x85, 0xc0]); // test eax, eax
+    let back = again as i64 - (code.len() as i64 + 2);
+    code.extend([0x78, back as i8 as u8]); // js again
+    // exit(0)
+    code.extend([0xb8, 60, 0, 0, 0]); // mov eax, 60
+    code.extend([0x31, 0xff]); // xor edi, edi
+    code.extend([0x0f, 0x05]); // syscall
+    assert_eq!(code.len() as u64, CODE_LEN, "the data's address depends on the code's length");
+
+    // The set of SIGINT (2) and SIGTERM (15): bit n - 1 for signal n.
+    code.extend((1_u64 << 1 | 1 << 14).to_le_bytes());
+    // struct sigaction of the kernel: handler SIG_IGN (1), flags, restorer, mask.
+    code.extend(1_u64.to_le_bytes());
+    code.extend([0; 24]);
+
+    let size = CODE_AT + code.len() as u64;
+    let mut elf = elf_header();
+    elf.extend(program_header(size));
+    elf.extend(code);
+    elf
+}
+
+const CODE_LEN: u64 = 82;
+
+fn elf_header() -> Vec<u8> {
+    let mut header: Vec<u8> = Vec::with_capacity(ELF_HEADER as usize);
+    header.extend(b"\x7fELF");
+    header.extend([2, 1, 1, 0]); // 64 bit, little endian, version 1, System V
+    header.extend([0; 8]);
+    header.extend(2_u16.to_le_bytes()); // an executable
+    header.extend(62_u16.to_le_bytes()); // for x86-64
+    header.extend(1_u32.to_le_bytes());
+    header.extend((BASE + CODE_AT).to_le_bytes()); // entry point
+    header.extend(ELF_HEADER.to_le_bytes()); // program headers follow
+    header.extend(0_u64.to_le_bytes()); // no sections
+    header.extend(0_u32.to_le_bytes()); // flags
+    header.extend((ELF_HEADER as u16).to_le_bytes());
+    header.extend((PROGRAM_HEADER as u16).to_le_bytes());
+    header.extend(1_u16.to_le_bytes()); // one program header
+    header.extend([0; 6]); // no section headers
+    header
+}
+
+fn program_header(size: u64) -> Vec<u8> {
+    let mut header: Vec<u8> = Vec::with_capacity(PROGRAM_HEADER as usize);
+    header.extend(1_u32.to_le_bytes()); // to be loaded
+    header.extend(5_u32.to_le_bytes()); // readable and executable
+    header.extend(0_u64.to_le_bytes()); // the whole file
+    header.extend(BASE.to_le_bytes());
+    header.extend(BASE.to_le_bytes());
+    header.extend(size.to_le_bytes());
+    header.extend(size.to_le_bytes());
+    header.extend(0x1000_u64.to_le_bytes());
+    header
+}
+
+/// A tar archive (ustar) with one executable in its root.
+pub(super) fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = [0_u8; 512];
+    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, name.as_bytes());
+    put(100, b"0000755\0"); // mode
+    put(108, b"0000000\0"); // uid
+    put(116, b"0000000\0"); // gid
+    put(124, format!("{:011o}\0", content.len()).as_bytes());
+    put(136, b"00000000000\0"); // modified in 1970, so that the archive is always the same
+    put(148, b"        "); // the checksum counts as blanks
+    put(156, b"0"); // a regular file
+    put(257, b"ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut archive = header.to_vec();
+    archive.extend(content);
+    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+    archive
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn the_program_waits_until_it_is_told_to_end() {
+        if std::env::consts::ARCH != "x86_64" {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("pause");
+        std::fs::write(&path, program()).expect("the program is written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("and made executable");
+        let mut child = Command::new(&path).spawn().expect("the program starts");
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+        // Continuing a stopped process interrupts its wait: it must begin anew.
+        for signal in [nix::sys::signal::SIGSTOP, nix::sys::signal::SIGCONT] {
+            nix::sys::signal::kill(pid, signal).expect("the signal is sent");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(child.try_wait().expect("it can be asked").is_none(), "it ended by itself");
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).expect("the signal is sent");
+        let status = child.wait().expect("it ends");
+        assert_eq!((status.code(), status.signal()), (Some(0), None));
+    }
+
+    #[test]
+    fn the_archive_is_read_by_tar() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("image.tar");
+        std::fs::write(&path, archive("pause", b"content")).expect("the archive is written");
+        let output = Command::new("tar").arg("xf").arg(&path).arg("-C").arg(dir.path()).output().expect("tar runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(std::fs::read(dir.path().join("pause")).expect("the file is there"), b"content");
+    }
+}

@@ -1,0 +1,41 @@
+//! Taking down a whole cluster's containers, for `quorate down`.
+
+use std::collections::HashMap;
+
+use bollard::Docker;
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use futures::{StreamExt, TryStreamExt};
+
+use super::labels::of_cluster;
+use super::{API_VERSION, CLIENT_TIMEOUT_SECONDS, DEFAULT_ENDPOINT, within};
+use crate::runtime::RuntimeError;
+
+/// How many containers are removed at a time.
+const CONCURRENT: usize = 8;
+
+/// Removes every container of `cluster` on the local Docker engine, running or not, and returns how many there were.
+///
+/// # Errors
+/// When the engine does not answer, or refuses to remove one.
+pub async fn remove_containers(cluster: &str) -> Result<usize, RuntimeError> {
+    let docker = Docker::connect_with_unix(DEFAULT_ENDPOINT, CLIENT_TIMEOUT_SECONDS, &API_VERSION)
+        .map_err(|source| RuntimeError::Unreachable { endpoint: DEFAULT_ENDPOINT.to_owned(), source })?;
+    let filters = HashMap::from([("label".to_owned(), vec![of_cluster(cluster)])]);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let found = within("list the containers", docker.list_containers(Some(options))).await?;
+    let ids = found.into_iter().filter_map(|container| container.id).collect::<Vec<_>>();
+    let remove = |id: String| {
+        let docker = docker.clone();
+        async move {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            match within("remove a container", docker.remove_container(&id, Some(options))).await {
+                // Somebody else was faster.
+                Err(RuntimeError::Docker { code: Some(404 | 409), .. }) => Ok(()),
+                other => other,
+            }
+        }
+    };
+    let count = ids.len();
+    futures::stream::iter(ids).map(remove).buffer_unordered(CONCURRENT).try_collect::<()>().await?;
+    Ok(count)
+}

@@ -1,0 +1,166 @@
+//! What is known of this node's containers, by pod. Every change reaches the pod's worker.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::plan::{ContainerRecord, Observed, PodRef, RunState, Sandbox};
+use crate::runtime::KnownPod;
+
+/// One container as last seen.
+#[derive(Clone, Debug)]
+pub(super) enum Seen {
+    Sandbox(Sandbox),
+    Container(ContainerRecord),
+}
+
+impl Seen {
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Seen::Sandbox(sandbox) => &sandbox.id,
+            Seen::Container(record) => &record.id,
+        }
+    }
+}
+
+struct Entry {
+    pod: Option<PodRef>,
+    state: watch::Sender<Arc<Observed>>,
+}
+
+impl Entry {
+    fn new() -> Self {
+        Entry { pod: None, state: watch::Sender::new(Arc::default()) }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    pods: Mutex<HashMap<String, Entry>>,
+}
+
+impl Table {
+    pub(super) fn subscribe(&self, uid: &str) -> watch::Receiver<Arc<Observed>> {
+        self.pods.lock().entry(uid.to_owned()).or_insert_with(Entry::new).state.subscribe()
+    }
+
+    pub(super) fn observed(&self, uid: &str) -> Arc<Observed> {
+        self.pods.lock().get(uid).map(|entry| Arc::clone(&entry.state.borrow())).unwrap_or_default()
+    }
+
+    /// Drops an entry that shows nothing and that nobody looks at.
+    pub(super) fn forget(&self, uid: &str) {
+        let mut pods = self.pods.lock();
+        let idle = pods.get(uid).is_some_and(|e| e.state.receiver_count() == 0 && e.state.borrow().is_empty());
+        if idle {
+            pods.remove(uid);
+        }
+    }
+
+    pub(super) fn known(&self) -> Vec<KnownPod> {
+        let pods = self.pods.lock();
+        let known = pods.values().filter_map(|entry| {
+            let observed = entry.state.borrow();
+            let pod = entry.pod.clone().filter(|_| !observed.is_empty())?;
+            Some(KnownPod { pod, sandbox_running: observed.sandbox().is_some() })
+        });
+        known.collect()
+    }
+
+    pub(super) fn see(&self, pod: &PodRef, seen: Seen) {
+        let mut pods = self.pods.lock();
+        let entry = pods.entry(pod.uid.clone()).or_insert_with(Entry::new);
+        entry.pod = Some(pod.clone());
+        entry.state.send_if_modified(|observed| merge(Arc::make_mut(observed), seen));
+    }
+
+    pub(super) fn lose(&self, uid: &str, id: &str) {
+        let pods = self.pods.lock();
+        let Some(entry) = pods.get(uid) else { return };
+        entry.state.send_if_modified(|observed| {
+            let observed = Arc::make_mut(observed);
+            let before = observed.containers.len() + observed.sandboxes.len();
+            observed.containers.retain(|record| record.id != id);
+            observed.sandboxes.retain(|sandbox| sandbox.id != id);
+            before != observed.containers.len() + observed.sandboxes.len()
+        });
+    }
+
+    /// Everything that a full list did not show is gone, unless it came up after the list was begun.
+    pub(super) fn keep_only(&self, ids: &HashSet<String>, known_before: &HashSet<String>) {
+        let gone = |id: &str| known_before.contains(id) && !ids.contains(id);
+        for entry in self.pods.lock().values() {
+            entry.state.send_if_modified(|observed| {
+                let any = observed.containers.iter().any(|record| gone(&record.id))
+                    || observed.sandboxes.iter().any(|sandbox| gone(&sandbox.id));
+                if any {
+                    let observed = Arc::make_mut(observed);
+                    observed.containers.retain(|record| !gone(&record.id));
+                    observed.sandboxes.retain(|sandbox| !gone(&sandbox.id));
+                }
+                any
+            });
+        }
+    }
+
+    pub(super) fn ids(&self) -> HashSet<String> {
+        let pods = self.pods.lock();
+        let ids = pods.values().flat_map(|entry| {
+            let observed = entry.state.borrow();
+            let containers = observed.containers.iter().map(|record| record.id.clone());
+            let sandboxes = observed.sandboxes.iter().map(|sandbox| sandbox.id.clone());
+            containers.chain(sandboxes).collect::<Vec<_>>()
+        });
+        ids.collect()
+    }
+
+    /// A record of a container that has ended, if that is known already.
+    pub(super) fn ended(&self, uid: &str, id: &str) -> Option<ContainerRecord> {
+        let observed = self.observed(uid);
+        observed.containers.iter().find(|record| record.id == id && record.exit().is_some()).cloned()
+    }
+}
+
+/// Takes in what was seen. Looks may arrive out of order, but a container only ever goes from created to running to
+/// ended, so what is earlier in that order than what is known is old news.
+fn merge(observed: &mut Observed, seen: Seen) -> bool {
+    match seen {
+        Seen::Sandbox(sandbox) => match observed.sandboxes.iter_mut().find(|known| known.id == sandbox.id) {
+            Some(known) if *known == sandbox || !known.running && sandbox.running => false,
+            Some(known) => {
+                // A stopped sandbox has lost its address; the one that it had is still worth knowing.
+                let ips = std::mem::take(&mut known.ips);
+                *known = sandbox;
+                if known.ips.is_empty() {
+                    known.ips = ips;
+                }
+                true
+            }
+            None => {
+                observed.sandboxes.push(sandbox);
+                true
+            }
+        },
+        Seen::Container(record) => match observed.containers.iter_mut().find(|known| known.id == record.id) {
+            Some(known) if *known == record || rank(&record.state) < rank(&known.state) => false,
+            Some(known) => {
+                *known = record;
+                true
+            }
+            None => {
+                observed.containers.push(record);
+                true
+            }
+        },
+    }
+}
+
+fn rank(state: &RunState) -> u8 {
+    match state {
+        RunState::Created => 0,
+        RunState::Running { .. } => 1,
+        RunState::Exited(_) => 2,
+    }
+}

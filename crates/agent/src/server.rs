@@ -1,0 +1,300 @@
+//! The node API: logs, health and the pods of this node, for clients in `system:masters` only.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::config::AgentConfig;
+use crate::plan::{self, ContainerRecord, Observed};
+use crate::pods::PodTable;
+use crate::runtime::{LogOptions, Runtime};
+use crate::{AgentError, tls};
+
+const ALLOWED_GROUP: &str = "system:masters";
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+struct Shared {
+    pods: PodTable,
+    runtime: Arc<dyn Runtime>,
+}
+
+pub(crate) struct NodeApi {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    shared: Shared,
+}
+
+impl NodeApi {
+    pub(crate) fn new(
+        config: &AgentConfig,
+        listener: TcpListener,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Self, AgentError> {
+        let tls = tls::server(&config.client_ca_pem, &config.serving).map_err(AgentError::Tls)?;
+        let shared = Shared { pods: PodTable::default(), runtime };
+        Ok(NodeApi { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), shared })
+    }
+
+    /// The table that the API shows; the pod loop fills it.
+    pub(crate) fn pods(&self) -> PodTable {
+        Arc::clone(&self.shared.pods)
+    }
+
+    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), AgentError> {
+        let listen = |source| AgentError::Listen { address: "the given socket".to_owned(), source };
+        let listener = tokio::net::TcpListener::from_std(self.listener).map_err(listen)?;
+        let router = Router::new()
+            .route("/healthz", get(|| async { "ok" }))
+            .route("/pods", get(list_pods))
+            .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+            .with_state(self.shared);
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, most likely: a moment later some are free again.
+                    tracing::warn!(error = %error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let (acceptor, router, shutdown) = (self.acceptor.clone(), router.clone(), shutdown.clone());
+            connections.spawn(async move {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = serve(acceptor, router, stream) => {}
+                }
+            });
+        }
+        connections.close();
+        connections.wait().await;
+        Ok(())
+    }
+}
+
+async fn serve(acceptor: TlsAcceptor, router: Router, stream: tokio::net::TcpStream) {
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(error = %error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    };
+    let allowed = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).is_some_and(|der| is_allowed(der));
+    let router = if allowed { router } else { Router::new().fallback(forbidden) };
+    let service = TowerToHyperService::new(router);
+    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(error = %error, "a connection to the node API broke off");
+    }
+}
+
+/// Whether a verified certificate names the group that may use the node API.
+fn is_allowed(der: &[u8]) -> bool {
+    X509Certificate::from_der(der).is_ok_and(|(_, certificate)| {
+        certificate.subject().iter_organization().any(|group| group.as_str() == Ok(ALLOWED_GROUP))
+    })
+}
+
+async fn forbidden() -> (StatusCode, &'static str) {
+    (StatusCode::FORBIDDEN, "Forbidden: the node API is for the masters\n")
+}
+
+async fn list_pods(State(shared): State<Shared>) -> Json<serde_json::Value> {
+    let pods = shared.pods.load();
+    let items: Vec<_> = pods.values().map(|pod| pod.as_ref()).collect();
+    Json(serde_json::json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct LogQuery {
+    follow: bool,
+    previous: bool,
+    timestamps: bool,
+    tail_lines: Option<u64>,
+    since_seconds: Option<i64>,
+    since_time: Option<Timestamp>,
+    limit_bytes: Option<u64>,
+}
+
+/// A refusal as the kubelet words it: the API server passes the text on.
+fn refusal(code: StatusCode, message: String) -> Response {
+    (code, message).into_response()
+}
+
+async fn container_logs(
+    State(shared): State<Shared>,
+    Path((namespace, name, container)): Path<(String, String, String)>,
+    Query(query): Query<LogQuery>,
+) -> Response {
+    let pods = shared.pods.load_full();
+    let pod = pods.values().find(|pod| {
+        pod.metadata.name.as_deref() == Some(&name) && pod.metadata.namespace.as_deref() == Some(&namespace)
+    });
+    let Some(pod) = pod else {
+        return refusal(StatusCode::NOT_FOUND, format!("pod \"{name}\" not found"));
+    };
+    if plan::find_container(pod, &container).is_none() {
+        let message = format!("container \"{container}\" not found in pod \"{name}\"");
+        return refusal(StatusCode::NOT_FOUND, message);
+    }
+    let observed = Arc::clone(&shared.runtime.subscribe(&plan::pod_ref(pod).uid).borrow());
+    let record = choose(pod, &observed, &container, query.previous);
+    let record = match record {
+        Ok(record) => record,
+        Err("") => {
+            let message = format!(
+                "container \"{container}\" in pod \"{name}\" is waiting to start: {}",
+                waiting(pod, &container)
+            );
+            return refusal(StatusCode::BAD_REQUEST, message);
+        }
+        Err(which) => {
+            let message = format!("{which}container \"{container}\" in pod \"{name}\" not found");
+            return refusal(StatusCode::BAD_REQUEST, message);
+        }
+    };
+    let ago =
+        query.since_seconds.and_then(|seconds| Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).ok());
+    let options = LogOptions {
+        follow: query.follow && record.is_running(),
+        tail_lines: query.tail_lines,
+        since: query.since_time.or(ago),
+        timestamps: query.timestamps,
+    };
+    match shared.runtime.logs(&record.id, options).await {
+        Ok(lines) => {
+            let limited = limit(lines.map_err(std::io::Error::other).boxed(), query.limit_bytes);
+            let body = Body::from_stream(limited);
+            ([(axum::http::header::CONTENT_TYPE, "text/plain")], body).into_response()
+        }
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// The container whose log is asked for, or the words of the refusal that name it; none when nothing has run yet.
+///
+/// While a container waits to be started again, its last run is both the latest one and, as `lastState` shows it, the
+/// previous one.
+fn choose<'a>(
+    pod: &k8s_openapi::api::core::v1::Pod,
+    observed: &'a Observed,
+    name: &str,
+    previous: bool,
+) -> Result<&'a ContainerRecord, &'static str> {
+    let latest = observed.latest(name).filter(|record| record.started_at().is_some() || record.exit().is_some());
+    let latest = latest.ok_or("")?;
+    if !previous {
+        return Ok(latest);
+    }
+    let ending = pod.metadata.deletion_timestamp.is_some();
+    let again = plan::find_container(pod, name).zip(latest.exit()).is_some_and(|((container, init), exit)| {
+        !ending && plan::restarts(plan::restart_policy(pod, container, init), exit.code)
+    });
+    if again { Ok(latest) } else { observed.ended_before(name, latest.attempt).ok_or("previous terminated ") }
+}
+
+fn waiting(pod: &k8s_openapi::api::core::v1::Pod, container: &str) -> String {
+    let status = pod.status.as_ref();
+    let lists = [
+        status.and_then(|status| status.init_container_statuses.as_ref()),
+        status.and_then(|status| status.container_statuses.as_ref()),
+    ];
+    let found = lists.into_iter().flatten().flatten().find(|status| status.name == container);
+    let reason = found.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    reason.unwrap_or_else(|| "ContainerCreating".to_owned())
+}
+
+type Chunks = futures::stream::BoxStream<'static, std::io::Result<Bytes>>;
+
+fn limit(chunks: Chunks, bytes: Option<u64>) -> Chunks {
+    let Some(bytes) = bytes else { return chunks };
+    let left = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let cut = chunks.scan(left, |left, chunk| {
+        let chunk = match chunk {
+            Ok(_) if *left == 0 => None,
+            Ok(chunk) => {
+                let chunk = chunk.slice(..chunk.len().min(*left));
+                *left -= chunk.len();
+                Some(Ok(chunk))
+            }
+            Err(error) => Some(Err(error)),
+        };
+        std::future::ready(chunk)
+    });
+    cut.boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Pod, PodSpec};
+
+    use super::*;
+    use crate::plan::{Exit, RunState};
+
+    fn pod(policy: &str) -> Pod {
+        let container = k8s_openapi::api::core::v1::Container { name: "c".to_owned(), ..Default::default() };
+        let spec =
+            PodSpec { containers: vec![container], restart_policy: Some(policy.to_owned()), ..PodSpec::default() };
+        Pod { spec: Some(spec), ..Pod::default() }
+    }
+
+    fn record(attempt: u32, running: bool) -> ContainerRecord {
+        let at = Timestamp::UNIX_EPOCH;
+        let exit =
+            Exit { started_at: Some(at), finished_at: at, code: 1, reason: "Error".to_owned(), message: String::new() };
+        ContainerRecord {
+            id: attempt.to_string(),
+            name: "c".to_owned(),
+            attempt,
+            sandbox_id: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+            state: if running { RunState::Running { started_at: at } } else { RunState::Exited(exit) },
+        }
+    }
+
+    #[test]
+    fn the_previous_run_is_the_one_that_the_last_state_shows() {
+        // Policy, runs (true for one that runs), and the attempts chosen without and with `previous`.
+        type Attempt = Result<u32, &'static str>;
+        let cases: [(&str, &[bool], Attempt, Attempt); 6] = [
+            ("Always", &[], Err(""), Err("")),
+            ("Always", &[true], Ok(0), Err("previous terminated ")),
+            ("Always", &[false], Ok(0), Ok(0)),
+            ("Always", &[false, false], Ok(1), Ok(1)),
+            ("Always", &[false, true], Ok(1), Ok(0)),
+            ("Never", &[false], Ok(0), Err("previous terminated ")),
+        ];
+        for (policy, runs, latest, previous) in cases {
+            let containers = (0..).zip(runs).map(|(attempt, running)| record(attempt, *running)).collect();
+            let observed = Observed { containers, ..Observed::default() };
+            for (asked, expected) in [(false, latest), (true, previous)] {
+                let chosen = choose(&pod(policy), &observed, "c", asked).map(|record| record.attempt);
+                assert_eq!(chosen, expected, "{policy} {runs:?}, previous: {asked}");
+            }
+        }
+    }
+}

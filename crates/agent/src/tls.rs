@@ -1,0 +1,75 @@
+//! rustls configurations: towards the masters, and for the node API.
+
+use std::sync::Arc;
+
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::TlsIdentity;
+
+/// Which part of the TLS material is broken.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("a PEM block of the {what} cannot be read")]
+    Pem { what: &'static str, source: rustls_pki_types::pem::Error },
+    #[error("the {what} holds no certificate")]
+    Empty { what: &'static str },
+    #[error("the {what} is refused")]
+    Rejected { what: &'static str, source: rustls::Error },
+    #[error("the verifier of client certificates cannot be made")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+}
+
+fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|source| TlsError::Pem { what, source })?;
+    if certificates.is_empty() { Err(TlsError::Empty { what }) } else { Ok(certificates) }
+}
+
+fn roots(pem: &str, what: &'static str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem, what)? {
+        roots.add(certificate).map_err(|source| TlsError::Rejected { what, source })?;
+    }
+    Ok(roots)
+}
+
+fn key(identity: &TlsIdentity, what: &'static str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|source| TlsError::Pem { what, source })
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Towards the masters: our certificate, their authority, HTTP/2 if they speak it.
+pub(crate) fn client(ca_pem: &str, identity: &TlsIdentity) -> Result<ClientConfig, TlsError> {
+    let what = "client certificate";
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Rejected { what, source })?
+        .with_root_certificates(roots(ca_pem, "masters' authority")?)
+        .with_client_auth_cert(certificates(&identity.cert_pem, what)?, key(identity, "client key")?)
+        .map_err(|source| TlsError::Rejected { what, source })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// For the node API: only holders of a certificate of the clients' authority get in.
+pub(crate) fn server(client_ca_pem: &str, identity: &TlsIdentity) -> Result<ServerConfig, TlsError> {
+    let what = "serving certificate";
+    let authority = Arc::new(roots(client_ca_pem, "clients' authority")?);
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(authority, provider()).build().map_err(TlsError::Verifier)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Rejected { what, source })?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates(&identity.cert_pem, what)?, key(identity, "serving key")?)
+        .map_err(|source| TlsError::Rejected { what, source })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}

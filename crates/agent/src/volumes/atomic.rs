@@ -1,0 +1,105 @@
+//! Directories whose files change all at once: `..data` is a link to a directory that is never changed, only replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::payload::File;
+
+const DATA: &str = "..data";
+
+/// Makes `dir` show exactly these files. Readers see either all old or all new ones.
+pub(crate) async fn write(dir: &Path, files: &BTreeMap<String, File>, group: Option<i64>) -> io::Result<()> {
+    let (dir, files) = (dir.to_owned(), files.clone());
+    let group = group.and_then(|group| u32::try_from(group).ok());
+    tokio::task::spawn_blocking(move || write_now(&dir, &files, group)).await.map_err(io::Error::other)?
+}
+
+fn write_now(dir: &Path, files: &BTreeMap<String, File>, group: Option<u32>) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    if shows(dir, files)? {
+        return Ok(());
+    }
+    let generation = format!("..{:016x}", rand::random::<u64>());
+    let new = dir.join(&generation);
+    std::fs::create_dir(&new)?;
+    for (path, file) in files {
+        let target = new.join(path);
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&target, &file.content)?;
+        let mode = if group.is_some() { file.mode | 0o040 } else { file.mode };
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))?;
+        if group.is_some() {
+            std::os::unix::fs::chown(&target, None, group)?;
+        }
+    }
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+    let old = match std::fs::read_link(dir.join(DATA)) {
+        Ok(old) => Some(old),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let swap = dir.join("..data_tmp");
+    remove_if_there(&swap)?;
+    std::os::unix::fs::symlink(&generation, &swap)?;
+    std::fs::rename(&swap, dir.join(DATA))?;
+    link_top_level(dir, files)?;
+    match old {
+        Some(old) => std::fs::remove_dir_all(dir.join(old)),
+        None => Ok(()),
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// The names that users see lead through `..data`; those no longer wanted go.
+fn link_top_level(dir: &Path, files: &BTreeMap<String, File>) -> io::Result<()> {
+    let wanted: BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with("..") && !wanted.contains(name.as_str()) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    for name in wanted {
+        let link = dir.join(name);
+        if std::fs::symlink_metadata(&link).is_err() {
+            std::os::unix::fs::symlink(Path::new(DATA).join(name), link)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the directory shows exactly these contents already.
+fn shows(dir: &Path, files: &BTreeMap<String, File>) -> io::Result<bool> {
+    let data = dir.join(DATA);
+    if std::fs::symlink_metadata(&data).is_err() {
+        return Ok(false);
+    }
+    let mut found = 0;
+    let mut open = vec![data.clone()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(&next)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(&data).map_err(io::Error::other)?.to_string_lossy().into_owned();
+            match files.get(&name) {
+                Some(file) if std::fs::read(&path)? == file.content => found += 1,
+                _ => return Ok(false),
+            }
+        }
+    }
+    Ok(found == files.len())
+}

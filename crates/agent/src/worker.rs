@@ -1,0 +1,238 @@
+//! One pod's worker: plans, executes, waits for something to happen, and plans again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::SelectAll;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint;
+use crate::cluster::ObjectRef;
+use crate::context::Context;
+use crate::execute::{self, Task};
+use crate::plan::{
+    self, Action, Completion, FailureReason, Memory, Observed, Outcome, PodRef, PodView, Termination, TerminationCause,
+    Work,
+};
+use crate::volumes;
+use crate::volumes::objects::Watched;
+
+/// The longest a worker sleeps: what no event told is noticed then.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
+/// A pod whose object is gone gets no more than this many seconds: it may run elsewhere by now.
+const GONE_GRACE_SECONDS: i64 = 2;
+
+/// What the API says about a pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Desired {
+    pub pod: Arc<Pod>,
+    /// The object is gone, or bound to another node.
+    pub gone: bool,
+}
+
+pub(crate) struct Worker {
+    context: Arc<Context>,
+    reference: PodRef,
+    desired: watch::Receiver<Desired>,
+    observed: watch::Receiver<Arc<Observed>>,
+    memory: Memory,
+    reported: PodStatus,
+    saved: Option<Arc<Pod>>,
+    tasks: JoinSet<Completion>,
+    running: HashMap<Id, (Action, AbortHandle)>,
+    watched: Vec<Arc<Watched>>,
+    changes: SelectAll<WatchStream<u64>>,
+}
+
+impl Worker {
+    pub(crate) fn new(context: Arc<Context>, desired: watch::Receiver<Desired>) -> Self {
+        let pod = Arc::clone(&desired.borrow().pod);
+        let reference = plan::pod_ref(&pod);
+        let observed = context.runtime.subscribe(&reference.uid);
+        let reported = pod.status.clone().unwrap_or_default();
+        let memory = Memory::adopt(&pod, &observed.borrow(), &reported, Timestamp::now());
+        Worker {
+            context,
+            reference,
+            desired,
+            observed,
+            memory,
+            reported,
+            saved: None,
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            watched: Vec::new(),
+            changes: SelectAll::new(),
+        }
+    }
+
+    /// Runs until nothing is left of the pod, or until `shutdown`, which leaves its containers alone.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> PodRef {
+        self.watch_objects();
+        while let Some(sleep) = self.step().await {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = self.desired.changed() => if changed.is_err() { break },
+                changed = self.observed.changed() => if changed.is_err() { break },
+                Some(done) = self.tasks.join_next_with_id() => self.finish(done),
+                Some(_) = self.changes.next() => self.memory.volumes_stale = true,
+                () = tokio::time::sleep(sleep) => {}
+            }
+            // What has finished meanwhile is taken in before the next plan.
+            while let Some(done) = self.tasks.try_join_next_with_id() {
+                self.finish(done);
+            }
+        }
+        // Starting and stopping are not broken off in the middle.
+        let settle = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(5), settle).await.is_err() {
+            tracing::debug!(pod = %self.reference, "left work under way behind");
+        }
+        self.reference
+    }
+
+    /// Plans once. `None` when the pod is done with; else how long to sleep at most.
+    async fn step(&mut self) -> Option<Duration> {
+        let desired = self.desired.borrow_and_update().clone();
+        let observed = Arc::clone(&self.observed.borrow_and_update());
+        let now = Timestamp::now();
+        self.save(&desired).await;
+        self.memory.start_time.get_or_insert(now);
+        self.note_termination(&desired, now);
+        let view = PodView {
+            pod: &desired.pod,
+            observed: &observed,
+            memory: &self.memory,
+            reported: &self.reported,
+            facts: &self.context.facts,
+            now,
+        };
+        let planned = plan::plan(view);
+        if planned.finished {
+            self.context.reporter.forget(&self.reference);
+            return None;
+        }
+        self.report(&desired, planned.status);
+        for action in planned.actions {
+            self.start(&desired.pod, &observed, action);
+        }
+        let until = planned.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        Some(until.map_or(MAX_SLEEP, |until| until.min(MAX_SLEEP)))
+    }
+
+    async fn save(&mut self, desired: &Desired) {
+        let known = self.saved.as_ref().is_some_and(|saved| Arc::ptr_eq(saved, &desired.pod));
+        if known || desired.gone || self.memory.removed || self.context.runtime.is_hollow() {
+            return;
+        }
+        if let Err(error) = checkpoint::save(&self.context.data_dir, &self.reference.uid, &desired.pod).await {
+            tracing::warn!(pod = %self.reference, error = %error, "cannot write a pod down");
+        }
+        self.saved = Some(Arc::clone(&desired.pod));
+    }
+
+    fn note_termination(&mut self, desired: &Desired, now: Timestamp) {
+        let pod = &desired.pod;
+        let spec_grace = plan::grace_seconds(pod);
+        let wanted = if desired.gone {
+            Some(Termination { cause: TerminationCause::Gone, grace_seconds: spec_grace.min(GONE_GRACE_SECONDS) })
+        } else if pod.metadata.deletion_timestamp.is_some() {
+            let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(spec_grace);
+            Some(Termination { cause: TerminationCause::Deleted, grace_seconds: grace })
+        } else {
+            let overdue = plan::deadline(pod, self.memory.start_time).is_some_and(|deadline| deadline <= now);
+            let over = matches!(self.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
+            let late = Termination { cause: TerminationCause::DeadlineExceeded, grace_seconds: spec_grace };
+            (overdue && !over).then_some(late)
+        };
+        let Some(wanted) = wanted else { return };
+        if self.memory.termination.is_none() {
+            tracing::debug!(pod = %self.reference, cause = ?wanted.cause, "the pod is to end");
+        }
+        // A termination can be hurried, never slowed down.
+        let grace = self
+            .memory
+            .termination
+            .map_or(wanted.grace_seconds, |before| before.grace_seconds.min(wanted.grace_seconds));
+        self.memory.termination = Some(Termination { cause: wanted.cause, grace_seconds: grace });
+        self.abandon_waiting();
+    }
+
+    /// Takes back work that a pod that ends has no use for and that may take long.
+    fn abandon_waiting(&mut self) {
+        self.running.retain(|_, (action, handle)| {
+            let work = action.work();
+            if matches!(work, Work::Image(_) | Work::Probe(..) | Work::PostStart(_)) {
+                handle.abort();
+                self.memory.abandon(&work);
+                return false;
+            }
+            true
+        });
+    }
+
+    fn report(&mut self, desired: &Desired, status: PodStatus) {
+        if status == self.reported {
+            return;
+        }
+        for note in execute::back_off_notes(&desired.pod, &self.reported, &status) {
+            self.context.recorder.record(&self.reference, note);
+        }
+        self.reported.clone_from(&status);
+        if !desired.gone && !self.memory.deleted_from_api {
+            self.context.reporter.publish(&self.reference, status);
+        }
+    }
+
+    fn start(&mut self, pod: &Arc<Pod>, observed: &Arc<Observed>, action: Action) {
+        self.memory.begin(&action);
+        let task = Task {
+            context: Arc::clone(&self.context),
+            pod: Arc::clone(pod),
+            observed: Arc::clone(observed),
+            status: self.reported.clone(),
+        };
+        let handle = self.tasks.spawn(task.run(action.clone()));
+        self.running.insert(handle.id(), (action, handle));
+    }
+
+    fn finish(&mut self, done: Result<(Id, Completion), tokio::task::JoinError>) {
+        match done {
+            Ok((id, completion)) => {
+                if self.running.remove(&id).is_some() {
+                    let pod = Arc::clone(&self.desired.borrow().pod);
+                    self.memory.record(&pod, &completion, Timestamp::now());
+                }
+            }
+            Err(error) => {
+                if let Some((action, _)) = self.running.remove(&error.id()) {
+                    tracing::error!(pod = %self.reference, ?action, error = %error, "an action broke down");
+                    let message = "an internal error; the node's log has it".to_owned();
+                    let outcome = Outcome::Failed { reason: FailureReason::Other, message };
+                    let pod = Arc::clone(&self.desired.borrow().pod);
+                    self.memory.record(&pod, &Completion { action, outcome }, Timestamp::now());
+                }
+            }
+        }
+    }
+
+    /// The objects that the pod's volumes show are watched for as long as the pod lives.
+    fn watch_objects(&mut self) {
+        if self.context.runtime.is_hollow() {
+            return;
+        }
+        let objects: BTreeSet<ObjectRef> = volumes::references(&self.desired.borrow().pod);
+        for object in &objects {
+            let watched = self.context.objects.watch(object);
+            self.changes.push(WatchStream::from_changes(watched.changes()));
+            self.watched.push(watched);
+        }
+    }
+}

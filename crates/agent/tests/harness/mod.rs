@@ -1,0 +1,481 @@
+//! An agent on real Docker whose pods come from the test instead of masters.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bollard::Docker;
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, Node, Pod, PodStatus, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use parking_lot::Mutex;
+use quorate_agent::cluster::{Cluster, ClusterError, ObjectRef, PodChange};
+use quorate_agent::plan::PodRef;
+use quorate_agent::{Agent, AgentConfig, Listen, RuntimeChoice, TlsIdentity};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::{BroadcastStream, UnboundedReceiverStream};
+use tokio_util::sync::CancellationToken;
+
+pub const IMAGE: &str = "quorate/agent-test:1";
+pub const NODE: &str = "node-a";
+/// Docker on a busy machine is slow; a condition that holds ends the wait at once.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The masters of a test.
+pub struct FakeCluster {
+    pods: Mutex<BTreeMap<String, Pod>>,
+    watchers: Mutex<Vec<mpsc::UnboundedSender<PodChange>>>,
+    config_maps: Mutex<BTreeMap<String, ConfigMap>>,
+    secrets: Mutex<BTreeMap<String, Secret>>,
+    object_changes: broadcast::Sender<()>,
+    pub events: Mutex<Vec<Event>>,
+    pub node: Mutex<Option<Node>>,
+    pub reachable: std::sync::atomic::AtomicBool,
+}
+
+impl FakeCluster {
+    pub fn new() -> Arc<Self> {
+        Arc::new(FakeCluster {
+            pods: Mutex::default(),
+            watchers: Mutex::default(),
+            config_maps: Mutex::default(),
+            secrets: Mutex::default(),
+            object_changes: broadcast::channel(64).0,
+            events: Mutex::default(),
+            node: Mutex::default(),
+            reachable: true.into(),
+        })
+    }
+
+    fn tell(&self, change: &PodChange) {
+        self.watchers.lock().retain(|watcher| watcher.send(change.clone()).is_ok());
+    }
+
+    fn check(&self) -> Result<(), ClusterError> {
+        if self.reachable.load(std::sync::atomic::Ordering::SeqCst) {
+            Ok(())
+        } else {
+            Err(ClusterError::Unreachable("the test has taken the masters away".into()))
+        }
+    }
+
+    /// Creates a pod on the test's node from its spec.
+    pub fn create(&self, name: &str, spec: Value) -> PodRef {
+        let uid = format!("{name}-{:016x}", rand::random::<u64>());
+        let mut spec = spec;
+        spec["nodeName"] = json!(NODE);
+        let pod: Pod = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": name, "namespace": "default", "uid": uid, "labels": { "app": name } },
+            "spec": spec,
+        }))
+        .expect("the test's pod is well-formed");
+        self.pods.lock().insert(uid.clone(), pod.clone());
+        self.tell(&PodChange::Applied(Box::new(pod)));
+        PodRef { namespace: "default".to_owned(), name: name.to_owned(), uid }
+    }
+
+    /// Asks for a graceful deletion.
+    pub fn delete(&self, pod: &PodRef, grace_seconds: i64) {
+        let mut pods = self.pods.lock();
+        let stored = pods.get_mut(&pod.uid).expect("the pod exists");
+        stored.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+        stored.metadata.deletion_grace_period_seconds = Some(grace_seconds);
+        let changed = stored.clone();
+        drop(pods);
+        self.tell(&PodChange::Applied(Box::new(changed)));
+    }
+
+    /// Takes the object away, as a force deletion does.
+    pub fn vanish(&self, pod: &PodRef, told: bool) {
+        let gone = self.pods.lock().remove(&pod.uid).expect("the pod exists");
+        if told {
+            self.tell(&PodChange::Deleted(Box::new(gone)));
+        }
+    }
+
+    pub fn set_config_map(&self, name: &str, data: &[(&str, &str)]) {
+        let data: BTreeMap<_, _> = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let mut map = ConfigMap { data: Some(data), ..ConfigMap::default() };
+        map.metadata.name = Some(name.to_owned());
+        self.config_maps.lock().insert(name.to_owned(), map);
+        self.object_changes.send(()).ok();
+    }
+
+    pub fn set_secret(&self, name: &str, data: &[(&str, &str)]) {
+        let bytes = |value: &str| k8s_openapi::ByteString(value.as_bytes().to_vec());
+        let data: BTreeMap<_, _> = data.iter().map(|(key, value)| ((*key).to_owned(), bytes(value))).collect();
+        let mut secret = Secret { data: Some(data), ..Secret::default() };
+        secret.metadata.name = Some(name.to_owned());
+        self.secrets.lock().insert(name.to_owned(), secret);
+        self.object_changes.send(()).ok();
+    }
+
+    pub fn exists(&self, pod: &PodRef) -> bool {
+        self.pods.lock().contains_key(&pod.uid)
+    }
+
+    pub fn status(&self, pod: &PodRef) -> PodStatus {
+        self.pods.lock().get(&pod.uid).and_then(|pod| pod.status.clone()).unwrap_or_default()
+    }
+
+    /// Waits until the pod's status is as wanted.
+    pub async fn wait(&self, pod: &PodRef, what: &str, holds: impl Fn(&PodStatus) -> bool) -> PodStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status(pod);
+            if holds(&status) {
+                return status;
+            }
+            let told = self.events.lock().iter().filter_map(|event| event.message.clone()).collect::<Vec<_>>();
+            assert!(Instant::now() < deadline, "{what}: still {:#}\nevents: {told:#?}", json!(status));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn wait_gone(&self, pod: &PodRef) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.exists(pod) {
+            assert!(Instant::now() < deadline, "the pod is still there: {:#}", json!(self.status(pod)));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn has_event(&self, reason: &str) -> bool {
+        self.events.lock().iter().any(|event| event.reason.as_deref() == Some(reason))
+    }
+}
+
+#[async_trait]
+impl Cluster for FakeCluster {
+    fn pods(&self) -> BoxStream<'static, PodChange> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        if self.check().is_ok() {
+            let all = self.pods.lock().values().cloned().collect();
+            sender.send(PodChange::Synced(all)).expect("the receiver is here");
+        }
+        self.watchers.lock().push(sender);
+        UnboundedReceiverStream::new(receiver).boxed()
+    }
+
+    fn changes_of(&self, _: &ObjectRef) -> BoxStream<'static, ()> {
+        BroadcastStream::new(self.object_changes.subscribe()).map(|_| ()).boxed()
+    }
+
+    async fn config_map(&self, _: &str, name: &str) -> Result<Option<ConfigMap>, ClusterError> {
+        self.check()?;
+        Ok(self.config_maps.lock().get(name).cloned())
+    }
+
+    async fn secret(&self, _: &str, name: &str) -> Result<Option<Secret>, ClusterError> {
+        self.check()?;
+        Ok(self.secrets.lock().get(name).cloned())
+    }
+
+    async fn report_pod(&self, pod: &PodRef, status: &PodStatus) -> Result<(), ClusterError> {
+        self.check()?;
+        let mut pods = self.pods.lock();
+        let Some(stored) = pods.get_mut(&pod.uid) else {
+            return Err(ClusterError::Refused { code: 404, reason: "NotFound".into(), message: "no such pod".into() });
+        };
+        stored.status = Some(status.clone());
+        Ok(())
+    }
+
+    async fn release_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
+        self.check()?;
+        let gone = self.pods.lock().remove(&pod.uid);
+        if let Some(gone) = gone {
+            self.tell(&PodChange::Deleted(Box::new(gone)));
+        }
+        Ok(())
+    }
+
+    async fn node(&self, _: &str) -> Result<Option<Node>, ClusterError> {
+        self.check()?;
+        Ok(self.node.lock().clone())
+    }
+
+    async fn create_node(&self, node: &Node) -> Result<(), ClusterError> {
+        self.check()?;
+        *self.node.lock() = Some(node.clone());
+        Ok(())
+    }
+
+    async fn report_node(&self, node: &Node) -> Result<(), ClusterError> {
+        self.create_node(node).await
+    }
+
+    async fn renew_lease(&self, _: &Node, _: Timestamp, _: i32) -> Result<(), ClusterError> {
+        self.check()
+    }
+
+    async fn create_event(&self, event: &Event) -> Result<(), ClusterError> {
+        self.check()?;
+        self.events.lock().push(event.clone());
+        Ok(())
+    }
+
+    async fn repeat_event(&self, _: &Event) -> Result<(), ClusterError> {
+        self.check()
+    }
+}
+
+/// A certificate authority with what an agent and its clients need.
+pub struct Pki {
+    pub ca_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Pki {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("an authority");
+        Pki { ca_pem: certificate.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    pub fn identity(&self, name: &str, group: &str) -> TlsIdentity {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        TlsIdentity { cert_pem: certificate.pem(), key_pem: key.serialize_pem() }
+    }
+}
+
+/// An agent that runs, and everything around it. Dropped, it takes its containers down.
+pub struct Node1 {
+    pub cluster: Arc<FakeCluster>,
+    pub docker: Docker,
+    pub pki: Pki,
+    pub data: tempfile::TempDir,
+    pub cluster_id: String,
+    pub port: u16,
+    running: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
+}
+
+/// The engine, or `None` with a message where there is none and none is demanded.
+pub async fn docker() -> Option<Docker> {
+    let engine = Docker::connect_with_unix(
+        "/var/run/docker.sock",
+        120,
+        &bollard::ClientVersion { major_version: 1, minor_version: 41 },
+    );
+    let answers = match &engine {
+        Ok(docker) => docker.ping().await.is_ok(),
+        Err(_) => false,
+    };
+    if !answers {
+        assert!(std::env::var_os("CI").is_none(), "no Docker engine answers");
+        tracing::warn!("skipped: no Docker engine answers");
+        return None;
+    }
+    let docker = engine.expect("it answered");
+    ensure_image(&docker).await;
+    Some(docker)
+}
+
+/// An image of nothing but busybox, imported from a tar archive.
+async fn ensure_image(docker: &Docker) {
+    static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    let make = async {
+        if docker.inspect_image(IMAGE).await.is_ok() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let bin = dir.path().join("bin");
+        std::fs::create_dir_all(&bin).expect("bin");
+        std::fs::create_dir_all(dir.path().join("tmp")).expect("tmp");
+        std::fs::copy("/bin/busybox", bin.join("busybox")).expect("the package busybox-static is installed");
+        let names = Command::new("/bin/busybox").arg("--list").output().expect("busybox runs").stdout;
+        for name in String::from_utf8(names).expect("names").lines().filter(|name| *name != "busybox") {
+            std::os::unix::fs::symlink("busybox", bin.join(name)).expect("a link");
+        }
+        let tar = Command::new("tar").arg("c").arg("-C").arg(dir.path()).arg(".").output().expect("tar runs").stdout;
+        let (repo, tag) = IMAGE.split_once(':').expect("a tag");
+        let options = CreateImageOptionsBuilder::default().from_src("-").repo(repo).tag(tag).build();
+        let import = docker.create_image(Some(options), Some(bollard::body_full(tar.into())), None);
+        import.try_for_each(|_| std::future::ready(Ok(()))).await.expect("the image is imported");
+    };
+    MADE.get_or_init(|| make).await;
+}
+
+impl Node1 {
+    /// An agent on Docker, or `None` where there is no Docker.
+    pub async fn start() -> Option<Self> {
+        let docker = docker().await?;
+        let mut node = Node1 {
+            cluster: FakeCluster::new(),
+            docker,
+            pki: Pki::new(),
+            data: tempfile::tempdir().expect("a temporary directory"),
+            cluster_id: format!("test-{:016x}", rand::random::<u64>()),
+            port: 0,
+            running: None,
+        };
+        node.start_agent(RuntimeChoice::Docker { endpoint: None });
+        Some(node)
+    }
+
+    pub fn start_hollow() -> Self {
+        let mut node = Node1 {
+            cluster: FakeCluster::new(),
+            docker: Docker::connect_with_http(
+                "tcp://127.0.0.1:1",
+                1,
+                &bollard::ClientVersion { major_version: 1, minor_version: 41 },
+            )
+            .expect("never used"),
+            pki: Pki::new(),
+            data: tempfile::tempdir().expect("a temporary directory"),
+            cluster_id: "hollow".to_owned(),
+            port: 0,
+            running: None,
+        };
+        node.start_agent(RuntimeChoice::Hollow);
+        node
+    }
+
+    pub fn start_agent(&mut self, runtime: RuntimeChoice) {
+        let mut config = AgentConfig::new(
+            NODE,
+            self.pki.identity("system:node:node-a", "system:nodes"),
+            self.pki.identity("node-a", "quorate"),
+            self.pki.ca_pem.clone(),
+        );
+        config.listen = Listen::Address(([127, 0, 0, 1], 0).into());
+        config.data_dir = self.data.path().to_owned();
+        config.runtime = runtime;
+        config.cluster_id.clone_from(&self.cluster_id);
+        config.offline_after = Duration::from_millis(500);
+        let agent = Agent::with_cluster(config, Arc::clone(&self.cluster) as Arc<dyn Cluster>).expect("an agent");
+        self.port = agent.port().expect("a port");
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let task = tokio::spawn(async move { agent.run(token).await.expect("the agent runs") });
+        self.running = Some((shutdown, task));
+    }
+
+    /// Ends the agent; the pods keep running.
+    pub async fn stop_agent(&mut self) {
+        let (shutdown, task) = self.running.take().expect("the agent runs");
+        shutdown.cancel();
+        task.await.expect("the agent ends in order");
+    }
+
+    /// Ids, names and states of this test's containers.
+    pub async fn containers(&self) -> Vec<(String, String, bool)> {
+        let filters = BTreeMap::from([("label", vec![format!("io.quorate.cluster={}", self.cluster_id)])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters.into_iter().collect()).build();
+        let list = self.docker.list_containers(Some(options)).await.expect("a list");
+        list.into_iter()
+            .map(|summary| {
+                let running = summary.state == Some(bollard::models::ContainerSummaryStateEnum::RUNNING);
+                let name = summary.names.unwrap_or_default().join(",");
+                (summary.id.unwrap_or_default(), name, running)
+            })
+            .collect()
+    }
+
+    /// Kills everything as a power cut does: the agent is gone already.
+    pub async fn power_cut(&self) {
+        for (id, _, running) in self.containers().await {
+            if running {
+                self.docker
+                    .kill_container(&id, None::<bollard::query_parameters::KillContainerOptions>)
+                    .await
+                    .expect("killed");
+            }
+        }
+    }
+
+    pub async fn wait_no_containers(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = self.containers().await;
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "containers are left behind: {left:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// `GET` on the node API with the certificate of `group`.
+    pub async fn get(&self, group: &str, path: &str) -> (u16, String) {
+        let identity = self.pki.identity("quorate:apiserver", group);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = |name: &str, content: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            path
+        };
+        let (ca, cert, key) =
+            (file("ca", &self.pki.ca_pem), file("cert", &identity.cert_pem), file("key", &identity.key_pem));
+        let output = tokio::process::Command::new("curl")
+            .args(["-s", "--max-time", "20", "-w", "\n%{http_code}"])
+            .arg("--cacert")
+            .arg(ca)
+            .arg("--cert")
+            .arg(cert)
+            .arg("--key")
+            .arg(key)
+            .arg(format!("https://127.0.0.1:{}{path}", self.port))
+            .output()
+            .await
+            .expect("curl runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, code) = text.rsplit_once('\n').expect("a status");
+        (code.parse().expect("a number"), body.to_owned())
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Ends the agent of a node that has no containers.
+    pub async fn stop(mut self) {
+        self.stop_agent().await;
+    }
+
+    /// Ends the agent and removes every container of the test.
+    pub async fn tear_down(mut self) {
+        if self.running.is_some() {
+            self.stop_agent().await;
+        }
+        for (id, ..) in self.containers().await {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            self.docker.remove_container(&id, Some(options)).await.expect("removed");
+        }
+    }
+}
+
+pub fn is_ready(status: &PodStatus) -> bool {
+    condition(status, "Ready") == Some("True")
+}
+
+pub fn condition<'a>(status: &'a PodStatus, type_: &str) -> Option<&'a str> {
+    status.conditions.iter().flatten().find(|condition| condition.type_ == type_).map(|c| c.status.as_str())
+}
+
+pub fn container<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
+    let lists = [status.init_container_statuses.as_ref(), status.container_statuses.as_ref()];
+    lists.into_iter().flatten().flatten().find(|container| container.name == name)
+}
+
+pub fn waiting_reason(status: &PodStatus, name: &str) -> Option<String> {
+    container(status, name)?.state.as_ref()?.waiting.as_ref()?.reason.clone()
+}
