@@ -1,0 +1,332 @@
+//! The command tree, and what happens before and after a command: flags, connection, errors, exit code.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::commands;
+use crate::error::{CliError, Result};
+use crate::kubeconfig::{self, Environment, Overrides};
+use crate::session::Session;
+use crate::streams::Streams;
+use crate::transport::Transport;
+
+/// qctl controls a Quorate cluster, and any other that serves the Kubernetes API.
+#[derive(Debug, Parser)]
+#[command(name = "qctl", disable_help_subcommand = false, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The kubeconfig file, instead of $KUBECONFIG or ~/.kube/config
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context to use
+    #[arg(long, global = true)]
+    context: Option<String>,
+    /// The kubeconfig's cluster to use
+    #[arg(long, global = true)]
+    cluster: Option<String>,
+    /// The kubeconfig's user to use
+    #[arg(long, global = true)]
+    user: Option<String>,
+    /// The API server's URL
+    #[arg(short = 's', long, global = true, value_name = "URL")]
+    server: Option<String>,
+    /// A bearer token
+    #[arg(long, global = true)]
+    token: Option<String>,
+    /// Do not check the server's certificate
+    #[arg(long, global = true)]
+    insecure_skip_tls_verify: bool,
+    /// A file with the certificate authority of the server
+    #[arg(long, global = true, value_name = "FILE")]
+    certificate_authority: Option<String>,
+    /// A file with the client's certificate
+    #[arg(long, global = true, value_name = "FILE")]
+    client_certificate: Option<String>,
+    /// A file with the client's key
+    #[arg(long, global = true, value_name = "FILE")]
+    client_key: Option<String>,
+    /// The namespace
+    #[arg(short = 'n', long, global = true)]
+    namespace: Option<String>,
+    /// How long to wait for one answer, such as 5s or 1m; 0 waits for ever
+    #[arg(long, global = true, value_name = "DURATION", value_parser = crate::duration::parse)]
+    request_timeout: Option<Duration>,
+    /// Where discovery is cached [default: ~/.kube/cache]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    cache_dir: Option<PathBuf>,
+    /// Log to standard error: 6 shows requests, 8 their bodies, 9 everything
+    #[arg(short = 'v', long = "v", global = true, value_name = "LEVEL", default_value_t = 0)]
+    verbosity: u8,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Get(commands::get::Get),
+    Describe(commands::describe::Describe),
+    Apply(commands::apply::Apply),
+    Create(commands::create::Create),
+    Delete(commands::delete::Delete),
+    Edit(commands::edit::Edit),
+    Logs(commands::logs::Logs),
+    Scale(commands::scale::Scale),
+    Rollout(commands::rollout::Rollout),
+    Run(commands::run::Run),
+    Cordon(commands::cordon::Cordon),
+    Uncordon(commands::cordon::Uncordon),
+    Drain(commands::drain::Drain),
+    Taint(commands::taint::Taint),
+    Label(commands::label::Label),
+    Annotate(commands::label::Annotate),
+    Set(commands::set::Set),
+    Patch(commands::patch::Patch),
+    Diff(commands::diff::Diff),
+    Events(commands::events::Events),
+    Wait(commands::wait::Wait),
+    Quorum(commands::quorum::Quorum),
+    ApiResources(commands::api::ApiResources),
+    ApiVersions(commands::api::ApiVersions),
+    Version(commands::version::Version),
+    Config(commands::config::Config),
+    Completion(commands::completion::Completion),
+}
+
+impl Command {
+    async fn run(self, session: &mut Session) -> Result<()> {
+        match self {
+            Command::Get(command) => command.run(session).await,
+            Command::Describe(command) => command.run(session).await,
+            Command::Apply(command) => command.run(session).await,
+            Command::Create(command) => command.run(session).await,
+            Command::Delete(command) => command.run(session).await,
+            Command::Edit(command) => command.run(session).await,
+            Command::Logs(command) => command.run(session).await,
+            Command::Scale(command) => command.run(session).await,
+            Command::Rollout(command) => command.run(session).await,
+            Command::Run(command) => command.run(session).await,
+            Command::Cordon(command) => command.run(session).await,
+            Command::Uncordon(command) => command.run(session).await,
+            Command::Drain(command) => command.run(session).await,
+            Command::Taint(command) => command.run(session).await,
+            Command::Label(command) => command.run(session).await,
+            Command::Annotate(command) => command.run(session).await,
+            Command::Set(command) => command.run(session).await,
+            Command::Patch(command) => command.run(session).await,
+            Command::Diff(command) => command.run(session).await,
+            Command::Events(command) => command.run(session).await,
+            Command::Wait(command) => command.run(session).await,
+            Command::Quorum(command) => command.run(session).await,
+            Command::ApiResources(command) => command.run(session).await,
+            Command::ApiVersions(command) => command.run(session).await,
+            Command::Version(command) => command.run(session).await,
+            Command::Config(_) | Command::Completion(_) => Ok(()),
+        }
+    }
+}
+
+/// Parses, connects, runs, reports; returns the exit code.
+pub async fn execute(arguments: Vec<OsString>, mut streams: Streams, environment: Environment) -> u8 {
+    let cli = match Cli::try_parse_from(spread_booleans(arguments)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let failed = error.use_stderr();
+            let text = error.render().to_string();
+            let told =
+                if failed { streams.note(text.trim_end()) } else { streams.text(text).and_then(|()| streams.flush()) };
+            return u8::from(failed || told.is_err());
+        }
+    };
+    log(cli.global.verbosity);
+    let (outcome, streams) = start(cli, streams, &environment).await;
+    finish(outcome, streams)
+}
+
+async fn start(cli: Cli, mut streams: Streams, environment: &Environment) -> (Result<()>, Streams) {
+    let overrides = cli.global.overrides();
+    match &cli.command {
+        Command::Completion(command) => return (command.run(&mut streams), streams),
+        Command::Config(command) => return (command.run(&mut streams, &overrides, environment), streams),
+        Command::Version(command) if command.client => return (command.run_client(&mut streams), streams),
+        _ => {}
+    }
+    let connection = match kubeconfig::load(&overrides, environment) {
+        Ok(kubeconfig) => kubeconfig::connect(kubeconfig, &overrides).await,
+        Err(error) => Err(error),
+    };
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(error) => return (Err(error), streams),
+    };
+    let timeout = cli.global.request_timeout.filter(|timeout| !timeout.is_zero());
+    let cache = cli.global.cache_dir.clone().or_else(|| environment.home.as_ref().map(|home| home.join(".kube/cache")));
+    let given = cli.global.namespace.is_some();
+    let namespace = cli.global.namespace.unwrap_or(connection.namespace);
+    let transport = Transport::new(connection.configs, timeout);
+    let mut session = Session::new(streams, transport, namespace, given, cache);
+    let outcome = cli.command.run(&mut session).await;
+    (outcome, session.streams)
+}
+
+fn finish(outcome: Result<()>, mut streams: Streams) -> u8 {
+    let outcome = outcome.and_then(|()| streams.flush());
+    let Err(error) = outcome else { return 0 };
+    if error.is_broken_pipe() {
+        return 0;
+    }
+    let code = error.exit_code();
+    if matches!(error, CliError::Exit(_)) {
+        return if streams.flush().is_ok() { code } else { 1 };
+    }
+    if streams.note(error.report()).is_ok() { code } else { 1 }
+}
+
+impl Global {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            cluster: self.cluster.clone(),
+            user: self.user.clone(),
+            server: self.server.clone(),
+            token: self.token.clone(),
+            insecure_skip_tls_verify: self.insecure_skip_tls_verify,
+            certificate_authority: self.certificate_authority.clone(),
+            client_certificate: self.client_certificate.clone(),
+            client_key: self.client_key.clone(),
+        }
+    }
+}
+
+fn log(verbosity: u8) {
+    let filter = match verbosity {
+        0 => return,
+        1..=5 => "warn",
+        6..=7 => "quorate_qctl=debug,warn",
+        8 => "quorate_qctl=trace,warn",
+        _ => "trace",
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .finish();
+    // Whoever embeds us may have set a subscriber: theirs stays.
+    if tracing::subscriber::set_global_default(subscriber).is_err() {
+        tracing::debug!("logging was set up already");
+    }
+}
+
+/// kubectl lets switches be written as `--flag=true` and `--flag=false`; rewrites those to the flag, or to nothing.
+fn spread_booleans(arguments: Vec<OsString>) -> Vec<OsString> {
+    let tree = Cli::command();
+    let mut command = &tree;
+    let mut switches = switches_of(command);
+    let mut rewritten = Vec::with_capacity(arguments.len());
+    let mut arguments = arguments.into_iter();
+    for argument in arguments.by_ref() {
+        if argument == "--" {
+            rewritten.push(argument);
+            break;
+        }
+        if let Some(subcommand) = argument.to_str().and_then(|word| command.find_subcommand(word)) {
+            command = subcommand;
+            switches.extend(switches_of(command));
+        }
+        let flag = argument.to_str().and_then(|text| text.strip_prefix("--")?.split_once('='));
+        match flag {
+            Some((name, "true")) if switches.contains(name) => rewritten.push(format!("--{name}").into()),
+            Some((name, "false")) if switches.contains(name) => {}
+            _ => rewritten.push(argument),
+        }
+    }
+    rewritten.extend(arguments);
+    rewritten
+}
+
+/// The flags of one command that take no value.
+fn switches_of(command: &clap::Command) -> HashSet<String> {
+    command
+        .get_arguments()
+        .filter(|argument| matches!(argument.get_action(), ArgAction::SetTrue))
+        .filter_map(|argument| argument.get_long().map(str::to_owned))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        let words = line.split_whitespace().map(OsString::from).collect();
+        Cli::try_parse_from(spread_booleans(words))
+    }
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kubectls_spellings_are_understood() {
+        for line in [
+            "qctl get po,svc -o wide -l app=web -n blue",
+            "qctl -n blue get pods -A --no-headers=true",
+            "qctl get pods -o=jsonpath={.items[*].metadata.name}",
+            "qctl get deploy/web -ojson",
+            "qctl get pods -w --watch-only --show-labels -L app,tier --sort-by=.metadata.name",
+            "qctl apply -f a.yaml -f - --dry-run=server",
+            "qctl delete pod a b --grace-period=0 --force --wait=false",
+            "qctl delete -f x.yaml --ignore-not-found",
+            "qctl delete pods --all --cascade=orphan --now",
+            "qctl logs -f deploy/web -c main --tail=10 --since=5m --timestamps --prefix",
+            "qctl logs web -p --all-containers=true",
+            "qctl scale deploy web --replicas=3 --current-replicas=2",
+            "qctl rollout undo deployment/web --to-revision=2",
+            "qctl rollout status deploy web --timeout=60s --watch=false",
+            "qctl drain n1 --ignore-daemonsets --delete-emptydir-data --force --timeout=1m --grace-period=5",
+            "qctl taint nodes n1 key=value:NoSchedule key2-",
+            "qctl label pods a x=y z- --overwrite",
+            "qctl annotate pod a x=y",
+            "qctl set image deploy/web web=nginx:2",
+            "qctl patch pod a -p {} --type=merge",
+            "qctl wait pod/a --for=condition=Ready --timeout=30s",
+            "qctl create deployment web --image=x --replicas=2 -- sleep 1",
+            "qctl create secret generic s --from-literal=a=b --from-file=f",
+            "qctl run x --image=busybox --restart=Never -- echo hi",
+            "qctl get pods -v 6 --request-timeout=5s",
+            "qctl version --client",
+            "qctl quorum -o json",
+            "qctl completion bash",
+            "qctl config use-context x",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+        assert!(parse("qctl frobnicate").is_err());
+        assert!(parse("qctl patch pod a --type=strange -p {}").is_err());
+    }
+
+    #[test]
+    fn false_switches_are_off_and_what_follows_two_dashes_is_left_alone() {
+        let words = ["qctl", "get", "--watch=false", "--no-headers=true", "--", "--watch=false"].map(OsString::from);
+        assert_eq!(
+            spread_booleans(words.to_vec()),
+            ["qctl", "get", "--no-headers", "--", "--watch=false"].map(OsString::from)
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! `apply`: brings objects to what manifests say, by a three-way merge with what was applied before.
+
+use quorate_api::GroupVersionKind;
+use serde_json::Value;
+
+use crate::changes::ChangeFlags;
+use crate::error::{CliError, Result};
+use crate::manifest::{FileFlags, Manifest};
+use crate::resources::{SelectFlags, Target, select};
+use crate::session::Session;
+use crate::three_way;
+use crate::verbs::{DryRun, PatchType};
+
+/// Bring objects to what manifests say
+#[derive(Debug, clap::Args)]
+pub struct Apply {
+    #[command(flatten)]
+    files: FileFlags,
+    #[command(flatten)]
+    change: ChangeFlags,
+    /// Delete and create objects that refuse the change
+    #[arg(long)]
+    force: bool,
+}
+
+/// Another writer may come between reading and patching: read again this often.
+const CONFLICT_ATTEMPTS: u32 = 5;
+
+impl Apply {
+    pub async fn run(self, session: &mut Session) -> Result<()> {
+        if self.files.is_empty() {
+            return Err(CliError::usage(
+                "must specify one of -f and -k (-f takes files, directories and -; -k is not supported)",
+            ));
+        }
+        let targets = match select(session, &[], &self.files, &SelectFlags::default()).await {
+            Ok(targets) => targets,
+            // A manifest of a kind unknown to the server must not keep the others from being applied.
+            Err(error) => return Err(error),
+        };
+        let mut errors = Vec::new();
+        for target in &targets {
+            let Some(manifest) = &target.manifest else { continue };
+            match self.apply(session, target, manifest).await {
+                Ok((object, done)) => self.change.report(session, &target.resource, &object, done)?,
+                Err(error @ CliError::Connect { .. }) => return Err(error),
+                Err(error) => errors.push(error.when("applying", &manifest.source)),
+            }
+            session.streams.flush()?;
+        }
+        CliError::collect(errors)
+    }
+
+    async fn apply(&self, session: &Session, target: &Target, manifest: &Manifest) -> Result<(Value, &'static str)> {
+        let Some(name) = &target.name else {
+            return Err(CliError::usage(format!(
+                "error from {}: cannot use generate name with apply; give metadata.name or use `qctl create`",
+                manifest.source
+            )));
+        };
+        let mut attempt = 1;
+        loop {
+            match self.once(session, target, name, manifest).await {
+                Err(error) if error.is_conflict() && attempt < CONFLICT_ATTEMPTS => attempt += 1,
+                Err(error) if error.is_already_exists() && attempt < CONFLICT_ATTEMPTS => attempt += 1,
+                Err(CliError::Server(status)) if self.force && status.reason == "Invalid" && attempt == 1 => {
+                    self.replace_by_force(session, target, name).await?;
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        session: &Session,
+        target: &Target,
+        name: &str,
+        manifest: &Manifest,
+    ) -> Result<(Value, &'static str)> {
+        let (resource, namespace) = (&target.resource, target.namespace.as_deref());
+        let Some(mut live) = session.find(resource, namespace, name).await? else {
+            let object = three_way::annotated(&manifest.object);
+            let created = match self.change.dry_run {
+                DryRun::Client => object,
+                dry_run => session.create(resource, namespace, &object, dry_run).await?,
+            };
+            return Ok((created, "created"));
+        };
+        let kind = GroupVersionKind {
+            group: resource.group.clone().into(),
+            version: resource.version.clone().into(),
+            kind: resource.kind.clone().into(),
+        };
+        live["apiVersion"] = resource.api_version().into();
+        live["kind"] = resource.kind.clone().into();
+        let patch =
+            three_way::patch(&kind, &manifest.object, &live).map_err(|error| CliError::usage(error.to_string()))?;
+        let Some((patch, patch_type)) = patch else { return Ok((live, "unchanged")) };
+        let patched = match self.change.dry_run {
+            DryRun::Client => locally(&kind, live, &patch, patch_type)?,
+            dry_run => session.patch(resource, namespace, name, &patch, patch_type, dry_run).await?,
+        };
+        Ok((patched, "configured"))
+    }
+
+    async fn replace_by_force(&self, session: &Session, target: &Target, name: &str) -> Result<()> {
+        let options = serde_json::json!({"apiVersion": "v1", "kind": "DeleteOptions"});
+        let (resource, namespace) = (&target.resource, target.namespace.as_deref());
+        session.delete(resource, namespace, name, &options, self.change.dry_run).await?;
+        if self.change.dry_run == DryRun::None {
+            super::delete::until_gone(session, resource, namespace, name, None, None).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What the object would be, as far as that can be told without the server.
+fn locally(kind: &GroupVersionKind, mut live: Value, patch: &Value, patch_type: PatchType) -> Result<Value> {
+    use quorate_api::patch::{merge, strategic};
+    match patch_type {
+        PatchType::Strategic => {
+            strategic::apply(kind, &mut live, patch).map_err(|error| CliError::usage(error.to_string()))?;
+        }
+        PatchType::Merge | PatchType::Json => merge::apply(&mut live, patch),
+    }
+    Ok(live)
+}

@@ -1,0 +1,324 @@
+//! `logs`: of a container, of all containers of a pod, of the pods of a selector or workload.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::error::{CliError, Result};
+use crate::path::RequestPath;
+use crate::resources::{Arguments, Resource, SelectFlags, parse_arguments};
+use crate::session::Session;
+use crate::transport::{ByteStream, Call};
+
+/// Print the logs of containers
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    /// POD, or TYPE/NAME such as deployment/web, which picks one of its pods
+    #[arg(value_name = "POD|TYPE/NAME")]
+    target: Option<String>,
+    /// The container, also as -c
+    #[arg(value_name = "CONTAINER")]
+    positional_container: Option<String>,
+    /// The pods of this label selector
+    #[arg(short = 'l', long)]
+    selector: Option<String>,
+    /// The container
+    #[arg(short = 'c', long)]
+    container: Option<String>,
+    /// All containers of the pods
+    #[arg(long)]
+    all_containers: bool,
+    /// All pods of the workload
+    #[arg(long)]
+    all_pods: bool,
+    /// Go on printing
+    #[arg(short = 'f', long)]
+    follow: bool,
+    /// Of the container that ran before the present one
+    #[arg(short = 'p', long)]
+    previous: bool,
+    /// Only this many last lines; -1 for all
+    #[arg(long, allow_negative_numbers = true)]
+    tail: Option<i64>,
+    /// Begin each line with its time
+    #[arg(long)]
+    timestamps: bool,
+    /// Only what is newer than this, such as 5m
+    #[arg(long, value_parser = crate::duration::parse, conflicts_with = "since_time")]
+    since: Option<Duration>,
+    /// Only what came after this time (RFC 3339)
+    #[arg(long)]
+    since_time: Option<String>,
+    /// At most this many bytes
+    #[arg(long)]
+    limit_bytes: Option<u64>,
+    /// Begin each line with pod and container
+    #[arg(long)]
+    prefix: bool,
+    /// Go on when one log fails
+    #[arg(long)]
+    ignore_errors: bool,
+    /// How many logs may be followed at once
+    #[arg(long, default_value_t = 5)]
+    max_log_requests: usize,
+}
+
+struct Source {
+    pod: String,
+    namespace: String,
+    container: String,
+}
+
+/// With a selector the end of each log is usually enough, as for kubectl.
+const TAIL_OF_SELECTED: i64 = 10;
+const BUFFERED_LINES: usize = 256;
+
+impl Logs {
+    pub async fn run(self, session: &mut Session) -> Result<()> {
+        if self.target.is_some() == self.selector.is_some() {
+            return Err(CliError::usage(
+                "expected 'logs (POD | TYPE/NAME) [CONTAINER_NAME]' or -l SELECTOR; POD or TYPE/NAME is a required argument for the logs command",
+            ));
+        }
+        let pods_resource = session.one_type("pods").await?;
+        let pods = self.pods(session, &pods_resource).await?;
+        if pods.is_empty() {
+            return session.streams.note(format!("No resources found in {} namespace.", session.namespace));
+        }
+        let mut sources = Vec::new();
+        for pod in &pods {
+            self.containers(session, pod, &mut sources)?;
+        }
+        if self.follow && sources.len() > self.max_log_requests {
+            return Err(CliError::usage(format!(
+                "you are attempting to follow {} log streams, but maximum allowed concurrency is {}, use --max-log-requests to increase the limit",
+                sources.len(),
+                self.max_log_requests
+            )));
+        }
+        if self.follow && sources.len() > 1 {
+            return self.together(session, &pods_resource, sources).await;
+        }
+        let mut errors = Vec::new();
+        for source in &sources {
+            if let Err(error) = self.one(session, &pods_resource, source).await {
+                if self.ignore_errors {
+                    session.streams.note(error.report())?;
+                } else if sources.len() == 1 {
+                    return Err(error);
+                } else {
+                    errors.push(error);
+                }
+            }
+        }
+        CliError::collect(errors)
+    }
+
+    /// The pods whose logs are wanted.
+    async fn pods(&self, session: &mut Session, pods: &Resource) -> Result<Vec<Value>> {
+        let namespace = Some(session.namespace.clone());
+        if let Some(selector) = &self.selector {
+            let flags = SelectFlags { selector: Some(selector.clone()), ..SelectFlags::default() };
+            return session.list(pods, namespace.as_deref(), &flags).await;
+        }
+        let target = self.target.clone().unwrap_or_default();
+        let (resource, name) = match parse_arguments(std::slice::from_ref(&target))? {
+            Arguments::Pairs(mut pairs) if pairs.len() == 1 => {
+                let (kind, name) = pairs.remove(0);
+                (session.one_type(&kind).await?, name)
+            }
+            _ => return Ok(vec![session.get(pods, namespace.as_deref(), &target).await?]),
+        };
+        let object = session.get(&resource, namespace.as_deref(), &name).await?;
+        if resource.is("", "Pod") {
+            return Ok(vec![object]);
+        }
+        let selector = selector_of(&object).ok_or_else(|| {
+            CliError::usage(format!("cannot get the logs from {}: it selects no pods", resource.kind_name()))
+        })?;
+        let flags = SelectFlags { selector: Some(selector), ..SelectFlags::default() };
+        let mut found = session.list(pods, namespace.as_deref(), &flags).await?;
+        if found.is_empty() {
+            return Err(CliError::usage(format!("no pods of {}/{name} exist yet", resource.kind_name())));
+        }
+        // Running pods first, the oldest of them: its log tells most.
+        found.sort_by_key(|pod| {
+            let started = pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
+            (pod["status"]["phase"] != "Running", started)
+        });
+        if !self.all_pods && found.len() > 1 {
+            let first = found[0]["metadata"]["name"].as_str().unwrap_or_default();
+            session.streams.note(format!("Found {} pods, using pod/{first}", found.len()))?;
+            found.truncate(1);
+        }
+        Ok(found)
+    }
+
+    fn containers(&self, session: &mut Session, pod: &Value, out: &mut Vec<Source>) -> Result<()> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let name = text(&pod["metadata"]["name"]);
+        let names = |list: &str| -> Vec<String> {
+            pod["spec"][list].as_array().into_iter().flatten().map(|container| text(&container["name"])).collect()
+        };
+        let (init, main) = (names("initContainers"), names("containers"));
+        let known: Vec<String> = init.iter().chain(&main).cloned().collect();
+        let wanted = self.container.clone().or_else(|| self.positional_container.clone());
+        let chosen = match wanted {
+            _ if self.all_containers => known,
+            Some(container) if known.contains(&container) => vec![container],
+            Some(container) => {
+                return Err(CliError::usage(format!(
+                    "container {container} is not valid for pod {name}; it has {}",
+                    known.join(", ")
+                )));
+            }
+            None => {
+                let annotated = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
+                let default = annotated
+                    .filter(|name| known.iter().any(|known| known == name))
+                    .map(str::to_owned)
+                    .or_else(|| main.first().cloned())
+                    .unwrap_or_default();
+                if known.len() > 1 && annotated.is_none() {
+                    session.streams.note(format!(
+                        "Defaulted container \"{default}\" out of: {}",
+                        main.iter()
+                            .cloned()
+                            .chain(init.iter().map(|name| format!("{name} (init)")))
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ))?;
+                }
+                vec![default]
+            }
+        };
+        let namespace = text(&pod["metadata"]["namespace"]);
+        out.extend(chosen.into_iter().map(|container| Source {
+            pod: name.clone(),
+            namespace: namespace.clone(),
+            container,
+        }));
+        Ok(())
+    }
+
+    fn call(&self, pods: &Resource, source: &Source) -> Call {
+        let tail = self.tail.or(self.selector.as_ref().filter(|_| self.since.is_none()).map(|_| TAIL_OF_SELECTED));
+        let path = RequestPath::object(pods, Some(&source.namespace), &source.pod)
+            .subresource("log")
+            .query("container", &source.container)
+            .maybe_query("follow", self.follow.then_some(true))
+            .maybe_query("previous", self.previous.then_some(true))
+            .maybe_query("timestamps", self.timestamps.then_some(true))
+            .maybe_query("tailLines", tail.filter(|lines| *lines >= 0))
+            .maybe_query("sinceSeconds", self.since.map(|since| since.as_secs().max(1)))
+            .maybe_query("sinceTime", self.since_time.as_ref())
+            .maybe_query("limitBytes", self.limit_bytes);
+        Call::get(path).accept("text/plain, application/json, */*")
+    }
+
+    fn prefix_of(&self, source: &Source) -> String {
+        if self.prefix { format!("[pod/{}/{}] ", source.pod, source.container) } else { String::new() }
+    }
+
+    async fn one(&self, session: &mut Session, pods: &Resource, source: &Source) -> Result<()> {
+        let mut stream = session.transport.stream(&self.call(pods, source)).await?;
+        let prefix = self.prefix_of(source);
+        while let Some(line) = stream.line().await? {
+            session.streams.text(&prefix)?;
+            session.streams.text(&line)?;
+            if self.follow {
+                session.streams.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows several logs at once, line by line.
+    async fn together(&self, session: &mut Session, pods: &Resource, sources: Vec<Source>) -> Result<()> {
+        let (sender, mut lines) = mpsc::channel::<Result<Vec<u8>>>(BUFFERED_LINES);
+        let mut readers = tokio::task::JoinSet::new();
+        for source in sources {
+            let (call, prefix) = (self.call(pods, &source), self.prefix_of(&source));
+            let (transport, sender) = (session.transport.clone(), sender.clone());
+            readers.spawn(async move {
+                let outcome = match transport.stream(&call).await {
+                    Ok(stream) => forward(stream, &prefix, &sender).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = outcome
+                    && sender.send(Err(error)).await.is_err()
+                {
+                    tracing::debug!("the output closed before a failure could be told");
+                }
+            });
+        }
+        drop(sender);
+        while let Some(line) = lines.recv().await {
+            match line {
+                Ok(line) => {
+                    session.streams.text(line)?;
+                    session.streams.flush()?;
+                }
+                Err(error) if self.ignore_errors => session.streams.note(error.report())?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn forward(mut stream: ByteStream, prefix: &str, sender: &mpsc::Sender<Result<Vec<u8>>>) -> Result<()> {
+    while let Some(line) = stream.line().await? {
+        let mut prefixed = prefix.as_bytes().to_vec();
+        prefixed.extend_from_slice(&line);
+        if sender.send(Ok(prefixed)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The label selector of a workload or service, in the form of a query.
+pub fn selector_of(object: &Value) -> Option<String> {
+    let selector = &object["spec"]["selector"];
+    let labels = selector.get("matchLabels").or_else(|| {
+        // A Service's or ReplicationController's selector is the labels themselves.
+        selector.as_object().filter(|fields| fields.values().all(Value::is_string)).map(|_| selector)
+    });
+    let mut terms: Vec<String> = labels
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = expression["key"].as_str()?;
+        let values: Vec<&str> =
+            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        terms.push(match expression["operator"].as_str()? {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            _ => return None,
+        });
+    }
+    (!terms.is_empty()).then(|| terms.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn selectors_of_workloads_become_queries() {
+        let deployment = json!({"spec": {"selector": {"matchLabels": {"app": "web"}, "matchExpressions": [
+            {"key": "tier", "operator": "In", "values": ["a", "b"]}, {"key": "x", "operator": "DoesNotExist"}]}}});
+        assert_eq!(selector_of(&deployment).as_deref(), Some("app=web,tier in (a,b),!x"));
+        assert_eq!(selector_of(&json!({"spec": {"selector": {"a": "b"}}})).as_deref(), Some("a=b"));
+        assert_eq!(selector_of(&json!({"spec": {}})), None);
+    }
+}

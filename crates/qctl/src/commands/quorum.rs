@@ -1,0 +1,173 @@
+//! `quorum`: the masters, who leads them, and how far each has come.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{CliError, Result};
+use crate::output::{self, Format, TablePrinter};
+use crate::path::RequestPath;
+use crate::session::Session;
+use crate::transport::Call;
+
+/// Show the masters of the quorum, their leader, and how each does
+#[derive(Debug, clap::Args)]
+pub struct Quorum {
+    /// wide, yaml, json, name or jsonpath=…; `leader` is a member's name there
+    #[arg(short = 'o', long)]
+    output: Option<String>,
+    #[arg(long)]
+    no_headers: bool,
+}
+
+/// The read side of the server's answer.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct QuorumStatus {
+    leader: Option<String>,
+    #[serde(default)]
+    term: u64,
+    members: Vec<MemberStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MemberStatus {
+    name: String,
+    #[serde(default)]
+    peer: String,
+    #[serde(default)]
+    api: String,
+    role: String,
+    #[serde(default)]
+    term: u64,
+    #[serde(default)]
+    applied_index: u64,
+    #[serde(default)]
+    lag: u64,
+    #[serde(default)]
+    revision: u64,
+    #[serde(default)]
+    database_size_bytes: u64,
+}
+
+impl Quorum {
+    pub async fn run(self, session: &mut Session) -> Result<()> {
+        let format = Format::parse(self.output.as_deref())?;
+        let mut document = session.transport.json(&Call::get(RequestPath::raw("/quorum"))).await?;
+        sort_members(&mut document);
+        match format {
+            Format::Json => session.streams.text(output::json(&document)?),
+            Format::Yaml => session.streams.text(output::yaml(&document)),
+            Format::JsonPath(path) => session.streams.text(path.render(&document)),
+            Format::Columns(_) => Err(CliError::usage("quorum has no custom columns")),
+            Format::Name => {
+                for member in status(document)?.members {
+                    session.streams.line(member.name)?;
+                }
+                Ok(())
+            }
+            Format::Table { wide } => {
+                let text = table(&status(document)?, wide, self.no_headers);
+                session.streams.text(text)
+            }
+        }
+    }
+}
+
+fn status(document: Value) -> Result<QuorumStatus> {
+    serde_json::from_value(document).map_err(|error| CliError::Answer(format!("/quorum: {error}")))
+}
+
+fn sort_members(document: &mut Value) {
+    if let Some(members) = document["members"].as_array_mut() {
+        members.sort_by(|left, right| {
+            output::natural_order(left["name"].as_str().unwrap_or_default(), right["name"].as_str().unwrap_or_default())
+        });
+    }
+}
+
+fn table(status: &QuorumStatus, wide: bool, no_headers: bool) -> String {
+    let mut headers: Vec<String> =
+        ["NAME", "ROLE", "TERM", "APPLIED", "LAG", "REVISION", "DB-SIZE", "API"].map(str::to_owned).to_vec();
+    if wide {
+        headers.push("PEER".to_owned());
+    }
+    let rows: Vec<Vec<String>> = status
+        .members
+        .iter()
+        .map(|member| {
+            let known = |text: String| if member.role == "unreachable" { "-".to_owned() } else { text };
+            let mut row = vec![
+                member.name.clone(),
+                member.role.clone(),
+                known(member.term.to_string()),
+                known(member.applied_index.to_string()),
+                known(member.lag.to_string()),
+                known(member.revision.to_string()),
+                known(human_size(member.database_size_bytes)),
+                member.api.clone(),
+            ];
+            if wide {
+                row.push(member.peer.clone());
+            }
+            row
+        })
+        .collect();
+    let mut text = TablePrinter::default().rows(&headers, &rows, no_headers);
+    if !no_headers {
+        let reachable = status.members.iter().filter(|member| member.role != "unreachable").count();
+        let needed = status.members.len() / 2 + 1;
+        let leader = status.leader.as_deref().map_or("no leader".to_owned(), |leader| format!("leader {leader}"));
+        text.push_str(&format!(
+            "\n{leader}, term {}, {reachable} of {} members answer, {needed} needed\n",
+            status.term,
+            status.members.len()
+        ));
+    }
+    text
+}
+
+fn human_size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let (mut whole, mut unit) = (bytes, 0);
+    // Dividing in integers keeps one exact decimal without a detour through floating point.
+    while whole >= 1024 * 1024 && unit + 1 < UNITS.len() {
+        whole /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", whole / 1024, whole % 1024 * 10 / 1024, UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_shows_each_member_and_the_leader() {
+        let mut document = serde_json::json!({"leader": "m2", "term": 7, "members": [
+            {"id": 2, "name": "m10", "peer": "h:10", "api": "https://h:1", "role": "unreachable", "term": 0,
+             "lastLogIndex": 0, "appliedIndex": 0, "lag": 0, "revision": 0, "databaseSizeBytes": 0},
+            {"id": 1, "name": "m2", "peer": "h:2", "api": "https://h:2", "role": "leader", "term": 7,
+             "lastLogIndex": 90, "appliedIndex": 90, "lag": 0, "revision": 41, "databaseSizeBytes": 2_621_440},
+        ]});
+        sort_members(&mut document);
+        let text = table(&status(document).expect("a status"), false, false);
+        assert_eq!(
+            text,
+            "NAME   ROLE          TERM   APPLIED   LAG   REVISION   DB-SIZE   API\n\
+             m2     leader        7      90        0     41         2.5 MiB   https://h:2\n\
+             m10    unreachable   -      -         -     -          -         https://h:1\n\
+             \nleader m2, term 7, 1 of 2 members answer, 2 needed\n"
+        );
+    }
+
+    #[test]
+    fn sizes_are_rounded_to_one_decimal() {
+        for (bytes, text) in [(0, "0 B"), (1536, "1.5 KiB"), (1 << 20, "1.0 MiB"), (5 << 30, "5.0 GiB")] {
+            assert_eq!(human_size(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! `run`: one pod from an image.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::changes::ChangeFlags;
+use crate::error::{CliError, Result};
+use crate::path::RequestPath;
+use crate::session::Session;
+use crate::transport::Call;
+use crate::verbs::DryRun;
+use crate::watch::{Followed, follow};
+
+/// Run an image in a pod
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// The pod's name
+    name: String,
+    #[arg(long)]
+    image: String,
+    #[arg(long, default_value = "Always", value_parser = ["Always", "OnFailure", "Never"])]
+    restart: String,
+    #[arg(long, value_parser = ["Always", "IfNotPresent", "Never"])]
+    image_pull_policy: Option<String>,
+    /// NAME=VALUE
+    #[arg(long)]
+    env: Vec<String>,
+    /// KEY=VALUE,…
+    #[arg(short = 'l', long, value_delimiter = ',')]
+    labels: Vec<String>,
+    /// KEY=VALUE
+    #[arg(long)]
+    annotations: Vec<String>,
+    /// A port that the container serves
+    #[arg(long)]
+    port: Option<u16>,
+    /// What follows -- is the command, not its arguments
+    #[arg(long)]
+    command: bool,
+    /// Show the output and wait for the end
+    #[arg(long)]
+    attach: bool,
+    /// Delete the pod when it ended (with --attach)
+    #[arg(long)]
+    rm: bool,
+    /// How long to wait for the pod to start (with --attach)
+    #[arg(long, default_value = "1m", value_parser = crate::duration::parse)]
+    pod_running_timeout: Duration,
+    /// A JSON document merged over the pod
+    #[arg(long)]
+    overrides: Option<String>,
+    #[command(flatten)]
+    change: ChangeFlags,
+    /// The arguments (or command), after --
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+impl Run {
+    pub async fn run(self, session: &mut Session) -> Result<()> {
+        if self.rm && !self.attach {
+            return Err(CliError::usage("--rm should only be used for attached containers"));
+        }
+        let object = self.object()?;
+        let pods = session.one_type("pods").await?;
+        let namespace = Some(session.namespace.clone());
+        let created = match self.change.dry_run {
+            DryRun::Client => object,
+            dry_run => session.create(&pods, namespace.as_deref(), &object, dry_run).await?,
+        };
+        if !self.attach || self.change.dry_run != DryRun::None {
+            return self.change.report(session, &pods, &created, "created");
+        }
+        let followed = Followed { resource: &pods, namespace: namespace.as_deref(), name: &self.name };
+        let deadline = Some(Instant::now() + self.pod_running_timeout);
+        let started = follow(&session.transport, followed, deadline, |pod| {
+            let phase = pod.and_then(|pod| pod["status"]["phase"].as_str()).unwrap_or_default();
+            Ok(if ["Running", "Succeeded", "Failed"].contains(&phase) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })
+        .await?;
+        if !started {
+            return Err(CliError::usage(
+                "timed out waiting for the pod to run; `qctl describe pod` says what keeps it",
+            ));
+        }
+        let path =
+            RequestPath::object(&pods, namespace.as_deref(), &self.name).subresource("log").query("follow", true);
+        let mut log = session.transport.stream(&Call::get(path)).await?;
+        while let Some(line) = log.line().await? {
+            session.streams.text(line)?;
+            session.streams.flush()?;
+        }
+        let mut code = 0;
+        if self.restart != "Always" {
+            follow(&session.transport, followed, None, |pod| {
+                let terminated = pod.map(|pod| &pod["status"]["containerStatuses"][0]["state"]["terminated"]);
+                code = terminated.and_then(|state| state["exitCode"].as_u64()).unwrap_or(0);
+                Ok(match terminated {
+                    Some(state) if state.is_null() => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
+                })
+            })
+            .await?;
+        }
+        if self.rm {
+            let options = json!({"apiVersion": "v1", "kind": "DeleteOptions"});
+            session.delete(&pods, namespace.as_deref(), &self.name, &options, DryRun::None).await?;
+            session.streams.line(format!("pod \"{}\" deleted", self.name))?;
+        }
+        if code == 0 { Ok(()) } else { Err(CliError::Exit(u8::try_from(code).unwrap_or(1))) }
+    }
+
+    fn object(&self) -> Result<Value> {
+        let pairs = |list: &[String], what: &str| -> Result<Vec<(String, String)>> {
+            list.iter()
+                .map(|pair| {
+                    pair.split_once('=')
+                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                        .ok_or_else(|| CliError::usage(format!("invalid {what} {pair}: write NAME=VALUE")))
+                })
+                .collect()
+        };
+        let mut container = json!({"name": self.name, "image": self.image});
+        if let Some(policy) = &self.image_pull_policy {
+            container["imagePullPolicy"] = policy.clone().into();
+        }
+        if !self.arguments.is_empty() {
+            container[if self.command { "command" } else { "args" }] = json!(self.arguments);
+        }
+        if !self.env.is_empty() {
+            let env: Vec<Value> = pairs(&self.env, "env")?
+                .into_iter()
+                .map(|(name, value)| json!({"name": name, "value": value}))
+                .collect();
+            container["env"] = env.into();
+        }
+        if let Some(port) = self.port {
+            container["ports"] = json!([{"containerPort": port}]);
+        }
+        let labels = if self.labels.is_empty() {
+            json!({"run": self.name})
+        } else {
+            pairs(&self.labels, "label")?.into_iter().map(|(key, value)| (key, Value::String(value))).collect()
+        };
+        let mut pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.name, "labels": labels},
+            "spec": {"containers": [container], "restartPolicy": self.restart},
+        });
+        if !self.annotations.is_empty() {
+            pod["metadata"]["annotations"] = pairs(&self.annotations, "annotation")?
+                .into_iter()
+                .map(|(key, value)| (key, Value::String(value)))
+                .collect();
+        }
+        if let Some(overrides) = &self.overrides {
+            let overrides: Value = serde_json::from_str(overrides)
+                .map_err(|error| CliError::usage(format!("Invalid JSON Patch in --overrides: {error}")))?;
+            quorate_api::patch::merge::apply(&mut pod, &overrides);
+        }
+        Ok(pod)
+    }
+}

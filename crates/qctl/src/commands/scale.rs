@@ -1,0 +1,90 @@
+//! `scale`: sets the number of replicas.
+
+use serde_json::json;
+
+use crate::changes::ChangeFlags;
+use crate::error::{CliError, Result};
+use crate::manifest::FileFlags;
+use crate::path::RequestPath;
+use crate::resources::{SelectFlags, Selected, objects, select};
+use crate::session::Session;
+use crate::transport::Call;
+use crate::verbs::{DryRun, PatchType};
+
+/// Set the number of replicas
+#[derive(Debug, clap::Args)]
+pub struct Scale {
+    /// TYPE NAME… or TYPE/NAME…
+    #[arg(value_name = "TYPE[/NAME]")]
+    arguments: Vec<String>,
+    #[command(flatten)]
+    files: FileFlags,
+    #[command(flatten)]
+    select: SelectFlags,
+    #[command(flatten)]
+    change: ChangeFlags,
+    /// The number to have
+    #[arg(long)]
+    replicas: u32,
+    /// Fail unless there are this many now
+    #[arg(long)]
+    current_replicas: Option<u32>,
+    /// Fail unless the object has this version
+    #[arg(long)]
+    resource_version: Option<String>,
+    /// All objects of the type in the namespace
+    #[arg(long)]
+    all: bool,
+}
+
+impl Scale {
+    pub async fn run(self, session: &mut Session) -> Result<()> {
+        let targets = select(session, &self.arguments, &self.files, &self.select).await?;
+        if targets.is_empty() {
+            return Err(CliError::usage("You must provide one or more resources by argument or filename."));
+        }
+        if targets.iter().any(|target| target.name.is_none()) && !self.all && !self.select.selects() {
+            return Err(CliError::usage("resource(s) were provided, but no name was specified"));
+        }
+        let (found, mut errors) = objects(session, &targets, &self.select).await?;
+        for selected in &found {
+            if let Err(error) = self.scale(session, selected).await {
+                errors.push(error);
+            }
+        }
+        CliError::collect(errors)
+    }
+
+    async fn scale(&self, session: &mut Session, selected: &Selected) -> Result<()> {
+        let resource = &selected.resource;
+        if !resource.subresources.iter().any(|subresource| subresource == "scale") {
+            return Err(CliError::usage(format!(
+                "cannot scale {}: {} has no scale subresource",
+                selected.title(),
+                resource.group_resource()
+            )));
+        }
+        let path = RequestPath::object(resource, selected.namespace(), selected.name()).subresource("scale");
+        let mut patch = json!({"spec": {"replicas": self.replicas}});
+        if let Some(expected) = self.current_replicas {
+            let scale = session.transport.json(&Call::get(path.clone())).await?;
+            let present = scale["spec"]["replicas"].as_u64().unwrap_or(0);
+            if present != u64::from(expected) {
+                return Err(CliError::usage(format!("Expected replicas to be {expected}, was {present}")));
+            }
+            // Another writer between the two requests makes this one fail, as the user asked.
+            patch["metadata"] = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
+        }
+        if let Some(version) = &self.resource_version {
+            patch["metadata"] = json!({"resourceVersion": version});
+        }
+        if self.change.dry_run != DryRun::Client {
+            let path = path
+                .query("fieldManager", "qctl")
+                .maybe_query("dryRun", (self.change.dry_run == DryRun::Server).then_some("All"));
+            let call = Call::new(http::Method::PATCH, path).content_type(PatchType::Merge.media_type()).body(&patch);
+            session.transport.json(&call).await?;
+        }
+        self.change.report(session, resource, &selected.object, "scaled")
+    }
+}

@@ -1,0 +1,195 @@
+//! `wait`: until objects meet a condition, have a value, or are gone.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::error::{CliError, Result};
+use crate::jsonpath::{JsonPath, text_of};
+use crate::manifest::FileFlags;
+use crate::resources::{SelectFlags, Target, objects, select};
+use crate::session::Session;
+use crate::watch::{Followed, follow};
+
+use super::delete::until_gone;
+
+/// Wait until objects are as they should be
+#[derive(Debug, clap::Args)]
+pub struct Wait {
+    /// TYPE NAME… or TYPE/NAME…
+    #[arg(value_name = "TYPE[/NAME]")]
+    arguments: Vec<String>,
+    #[command(flatten)]
+    files: FileFlags,
+    #[command(flatten)]
+    select: SelectFlags,
+    /// All objects of the type in the namespace
+    #[arg(long)]
+    all: bool,
+    /// condition=NAME[=VALUE], jsonpath={PATH}[=VALUE], delete or create
+    #[arg(long = "for")]
+    goal: String,
+    /// How long to wait
+    #[arg(long, default_value = "30s", value_parser = crate::duration::parse)]
+    timeout: Duration,
+}
+
+#[derive(Debug, PartialEq)]
+enum Goal {
+    Delete,
+    Create,
+    Condition { name: String, status: String },
+    Path { path: JsonPath, value: Option<String> },
+}
+
+impl Goal {
+    fn parse(text: &str) -> Result<Self> {
+        let (kind, argument) = text.split_once('=').unwrap_or((text, ""));
+        match kind.to_ascii_lowercase().as_str() {
+            "delete" => Ok(Goal::Delete),
+            "create" => Ok(Goal::Create),
+            "condition" if !argument.is_empty() => {
+                let (name, status) = argument.split_once('=').unwrap_or((argument, "true"));
+                Ok(Goal::Condition { name: name.to_owned(), status: status.to_owned() })
+            }
+            "jsonpath" if !argument.is_empty() => {
+                let end = argument.rfind('}').map_or_else(|| argument.find('=').unwrap_or(argument.len()), |at| at + 1);
+                let (path, rest) = argument.split_at(end);
+                let path = JsonPath::relaxed(path.trim_matches(['\'', '"']))
+                    .map_err(|error| CliError::usage(error.to_string()))?;
+                Ok(Goal::Path {
+                    path,
+                    value: rest.strip_prefix('=').map(|value| value.trim_matches(['\'', '"']).to_owned()),
+                })
+            }
+            _ => Err(CliError::usage(format!(
+                "unrecognized condition: \"{text}\"; use condition=NAME, jsonpath={{PATH}}=VALUE, delete or create"
+            ))),
+        }
+    }
+
+    fn met(&self, object: &Value) -> bool {
+        match self {
+            Goal::Delete => false,
+            Goal::Create => true,
+            Goal::Condition { name, status } => {
+                // A condition that speaks of an older generation says nothing about this one.
+                let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
+                object["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
+                    condition["type"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(name))
+                        && condition["status"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(status))
+                        && condition["observedGeneration"].as_i64().is_none_or(|observed| observed >= generation)
+                })
+            }
+            Goal::Path { path, value } => {
+                let selected = path.select(object);
+                match value {
+                    Some(value) => !selected.is_empty() && selected.iter().all(|found| text_of(found) == *value),
+                    None => !selected.is_empty(),
+                }
+            }
+        }
+    }
+}
+
+impl Wait {
+    pub async fn run(self, session: &mut Session) -> Result<()> {
+        let goal = Goal::parse(&self.goal)?;
+        let targets = select(session, &self.arguments, &self.files, &self.select).await?;
+        if targets.is_empty() {
+            return Err(CliError::usage("You must provide one or more resources by argument or filename."));
+        }
+        if targets.iter().any(|target| target.name.is_none()) && !self.all && !self.select.selects() {
+            return Err(CliError::usage("resource(s) were provided, but no name was specified"));
+        }
+        let deadline = Instant::now() + self.timeout;
+        let named = self.named(session, targets, &goal).await?;
+        if named.is_empty() && goal != Goal::Delete {
+            return Err(CliError::usage("no matching resources found"));
+        }
+        let mut errors = Vec::new();
+        for target in &named {
+            let name = target.name.as_deref().unwrap_or_default();
+            match wait_for(session, target, name, &goal, deadline).await {
+                Ok(true) => {
+                    let done = if goal == Goal::Delete { "deleted" } else { "condition met" };
+                    session.streams.line(format!("{}/{name} {done}", target.resource.kind_name()))?;
+                    session.streams.flush()?;
+                }
+                Ok(false) => errors.push(CliError::usage(format!(
+                    "timed out waiting for the condition on {}/{name}",
+                    target.resource.plural
+                ))),
+                Err(error) => errors.push(error),
+            }
+        }
+        CliError::collect(errors)
+    }
+
+    async fn named(&self, session: &Session, targets: Vec<Target>, goal: &Goal) -> Result<Vec<Target>> {
+        let mut named = Vec::new();
+        for target in targets {
+            if let Some(name) = &target.name {
+                if *goal != Goal::Delete && *goal != Goal::Create {
+                    // What does not exist is an error at once, not a wait.
+                    session.get(&target.resource, target.namespace.as_deref(), name).await?;
+                }
+                named.push(target);
+                continue;
+            }
+            let (found, errors) = objects(session, std::slice::from_ref(&target), &self.select).await?;
+            CliError::collect(errors)?;
+            named.extend(found.iter().map(|found| Target {
+                resource: target.resource.clone(),
+                namespace: found.namespace().map(str::to_owned),
+                name: Some(found.name().to_owned()),
+                manifest: None,
+            }));
+        }
+        Ok(named)
+    }
+}
+
+async fn wait_for(session: &Session, target: &Target, name: &str, goal: &Goal, deadline: Instant) -> Result<bool> {
+    let (resource, namespace) = (&*target.resource, target.namespace.as_deref());
+    if *goal == Goal::Delete {
+        return until_gone(session, resource, namespace, name, None, Some(deadline)).await;
+    }
+    follow(&session.transport, Followed { resource, namespace, name }, Some(deadline), |object| {
+        Ok(if object.is_some_and(|object| goal.met(object)) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn met(goal: &str, object: &Value) -> bool {
+        Goal::parse(goal).expect("a goal").met(object)
+    }
+
+    #[test]
+    fn goals_are_tested_on_objects() {
+        let pod = json!({"metadata": {"generation": 2}, "status": {"phase": "Running", "n": 3, "conditions": [
+            {"type": "Ready", "status": "True"}, {"type": "Old", "status": "True", "observedGeneration": 1}, {"type": "Bad", "status": "False"}]}});
+        assert!(met("condition=ready", &pod));
+        assert!(met("condition=Bad=false", &pod));
+        assert!(!met("condition=Bad", &pod));
+        assert!(!met("condition=Old", &pod), "of an older generation");
+        assert!(met("jsonpath={.status.phase}=Running", &pod));
+        assert!(met("jsonpath='{.status.n}'=3", &pod));
+        assert!(met("jsonpath={.status.phase}", &pod));
+        assert!(!met("jsonpath={.status.none}", &pod));
+        assert!(met(r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}=True"#, &pod));
+        assert!(Goal::parse("happiness").is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! The head of every description: name, labels, annotations, owner.
+
+use serde_json::Value;
+
+use super::{field, items, line, scalar, text};
+use crate::three_way::LAST_APPLIED;
+
+pub fn name(object: &Value, out: &mut String) {
+    field(out, 0, "Name", text(&object["metadata"]["name"]));
+    if let Some(namespace) = object["metadata"]["namespace"].as_str() {
+        field(out, 0, "Namespace", namespace);
+    }
+}
+
+pub fn labels_and_annotations(object: &Value, out: &mut String) {
+    labels(out, 0, "Labels", &object["metadata"]["labels"]);
+    annotations(out, 0, &object["metadata"]["annotations"]);
+}
+
+/// A map as `key=value` lines under one title.
+pub fn labels(out: &mut String, level: usize, title: &str, map: &Value) {
+    pairs(out, level, title, map, "=", |_| true);
+}
+
+/// Annotations, without the manifest that `apply` keeps there.
+pub fn annotations(out: &mut String, level: usize, map: &Value) {
+    pairs(out, level, "Annotations", map, ": ", |key| key != LAST_APPLIED);
+}
+
+fn pairs(out: &mut String, level: usize, title: &str, map: &Value, separator: &str, shown: impl Fn(&str) -> bool) {
+    /// A longer value, or one of several lines, stands below its key.
+    const LONGEST: usize = 140;
+    let mut first = true;
+    for (key, value) in map.as_object().into_iter().flatten().filter(|(key, _)| shown(key)) {
+        let value = scalar(value);
+        let value = value.strip_suffix('\n').unwrap_or(&value);
+        let start = if first { format!("{title}:") } else { String::new() };
+        if value.contains('\n') || (separator == ": " && key.len() + value.len() + 2 > LONGEST) {
+            line(out, level, &format!("{start}\t{key}:"));
+            for part in value.split('\n') {
+                let shown: String = part.chars().take(LONGEST - 2).collect();
+                let more = if shown.len() < part.len() { "..." } else { "" };
+                line(out, level, &format!("\t  {shown}{more}"));
+            }
+        } else {
+            line(out, level, &format!("{start}\t{key}{separator}{value}"));
+        }
+        first = false;
+    }
+    if first {
+        field(out, level, title, "<none>");
+    }
+}
+
+/// `ReplicaSet/web-5d8`: who controls the object.
+pub fn controller(object: &Value) -> Option<String> {
+    items(&object["metadata"]["ownerReferences"])
+        .find(|owner| owner["controller"] == true)
+        .map(|owner| format!("{}/{}", text(&owner["kind"]), text(&owner["name"])))
+}
+
+/// A label selector on one line.
+pub fn selector(value: &Value) -> String {
+    let labels = value.get("matchLabels").unwrap_or(value).as_object();
+    let mut terms: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| value.is_string())
+        .map(|(key, value)| format!("{key}={}", text(value)))
+        .collect();
+    for expression in items(&value["matchExpressions"]) {
+        let values: Vec<&str> = items(&expression["values"]).map(text).collect();
+        let key = text(&expression["key"]);
+        terms.push(match text(&expression["operator"]) {
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            operator => format!("{key} {} ({})", operator.to_lowercase(), values.join(",")),
+        });
+    }
+    if terms.is_empty() { "<none>".to_owned() } else { terms.join(",") }
+}

@@ -1,0 +1,91 @@
+//! Showing and changing kubeconfig files: `config view`, `config use-context`.
+
+use std::path::PathBuf;
+
+use kube::config::Kubeconfig;
+use serde_json::Value;
+
+use crate::error::{CliError, Result};
+
+/// The merged configuration as a document, with secrets left out unless `raw`.
+///
+/// # Errors
+/// When the configuration cannot be written as a document.
+pub fn view(kubeconfig: &Kubeconfig, raw: bool) -> Result<Value> {
+    let mut document = serde_json::to_value(kubeconfig)
+        .map_err(|error| CliError::usage(format!("the kubeconfig cannot be shown: {error}")))?;
+    document["apiVersion"] = "v1".into();
+    document["kind"] = "Config".into();
+    if !raw {
+        for cluster in entries(&mut document, "clusters", "cluster") {
+            redact(cluster, &[("certificate-authority-data", "DATA+OMITTED")]);
+        }
+        for user in entries(&mut document, "users", "user") {
+            redact(
+                user,
+                &[
+                    ("client-certificate-data", "DATA+OMITTED"),
+                    ("client-key-data", "DATA+OMITTED"),
+                    ("token", "REDACTED"),
+                    ("password", "REDACTED"),
+                ],
+            );
+        }
+    }
+    Ok(document)
+}
+
+fn entries<'a>(document: &'a mut Value, list: &str, entry: &'static str) -> impl Iterator<Item = &'a mut Value> {
+    document
+        .get_mut(list)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(move |named| named.get_mut(entry))
+}
+
+fn redact(entry: &mut Value, fields: &[(&str, &str)]) {
+    for (field, replacement) in fields {
+        if let Some(value) = entry.get_mut(*field).filter(|value| !value.is_null()) {
+            *value = (*replacement).into();
+        }
+    }
+}
+
+/// Sets `current-context` in the file that already sets one, otherwise in the first, and leaves the rest of it as it is.
+///
+/// # Errors
+/// When no file knows the context, or the file cannot be written.
+pub fn use_context(files: &[PathBuf], merged: &Kubeconfig, context: &str) -> Result<()> {
+    if !merged.contexts.iter().any(|known| known.name == context) {
+        return Err(CliError::usage(format!("no context exists with the name: \"{context}\"")));
+    }
+    let existing: Vec<&PathBuf> = files.iter().filter(|file| file.exists()).collect();
+    let mut chosen = existing.first().copied();
+    for file in &existing {
+        let config = super::read(file)?;
+        if config.current_context.is_some_and(|current| !current.is_empty()) {
+            chosen = Some(file);
+            break;
+        }
+    }
+    let file = chosen.ok_or_else(|| CliError::usage("no kubeconfig file to change"))?;
+    let describe = |verb: &str| format!("{verb} {}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|source| CliError::io(describe("reading"), source))?;
+    let mut document: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text)
+        .map_err(|error| CliError::usage(format!("error loading config file \"{}\": {error}", file.display())))?;
+    document["current-context"] = context.into();
+    let text = serde_yaml_ng::to_string(&document)
+        .map_err(|error| CliError::usage(format!("the kubeconfig cannot be written: {error}")))?;
+    replace(file, &text).map_err(|source| CliError::io(describe("writing"), source))
+}
+
+/// Writes beside the file and renames, so that an interrupted write never leaves half a kubeconfig.
+fn replace(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+    temporary.write_all(text.as_bytes())?;
+    temporary.persist(file)?;
+    Ok(())
+}

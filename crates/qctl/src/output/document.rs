@@ -1,0 +1,31 @@
+//! Objects as JSON documents.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{CliError, Result};
+
+/// Indented by four spaces and ended by a newline, as kubectl writes it.
+///
+/// # Errors
+/// Never for values that came from JSON.
+pub fn json(value: &Value) -> Result<String> {
+    let mut bytes = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
+    value.serialize(&mut serializer).map_err(|error| CliError::Answer(format!("not a JSON document: {error}")))?;
+    bytes.push(b'\n');
+    String::from_utf8(bytes).map_err(|error| CliError::Answer(format!("not UTF-8: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_have_sorted_keys() {
+        let value: Value = serde_json::from_str(r#"{"b": "true", "a": [{"y": 1, "x": "1"}]}"#).expect("JSON");
+        let text = "{\n    \"a\": [\n        {\n            \"x\": \"1\",\n            \"y\": 1\n        }\n    ],\n    \"b\": \"true\"\n}\n";
+        assert_eq!(json(&value).expect("JSON"), text);
+    }
+}

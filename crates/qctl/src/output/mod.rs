@@ -1,0 +1,18 @@
+//! How results look: formats, tables, documents. Nothing here talks to a server.
+
+mod age;
+pub mod columns;
+mod document;
+mod format;
+mod natural;
+mod table;
+mod tabs;
+mod yaml;
+
+pub use age::{age_since, parse_time};
+pub use document::json;
+pub use format::Format;
+pub use natural::natural_order;
+pub use table::{Column, Row, ServerTable, TablePrinter, TableStyle};
+pub use tabs::align;
+pub use yaml::yaml;

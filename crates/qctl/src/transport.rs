@@ -1,0 +1,364 @@
+//! Sends requests: to the master that answered last, and to the next one when that does not take the connection.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::error::{CliError, Result, ServerStatus};
+use crate::path::RequestPath;
+
+const JSON: &str = "application/json";
+/// How often a request that the server asks to send again later (429, 503) is sent in all.
+const ATTEMPTS: u32 = 10;
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(10);
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub method: Method,
+    pub path: RequestPath,
+    pub accept: &'static str,
+    pub content_type: &'static str,
+    pub body: Bytes,
+    /// `429` is the caller's to handle (evictions) and not waited out here.
+    pub own_backoff: bool,
+}
+
+impl Call {
+    #[must_use]
+    pub fn get(path: RequestPath) -> Self {
+        Call::new(Method::GET, path)
+    }
+
+    #[must_use]
+    pub fn new(method: Method, path: RequestPath) -> Self {
+        Call { method, path, accept: JSON, content_type: JSON, body: Bytes::new(), own_backoff: false }
+    }
+
+    #[must_use]
+    pub fn accept(mut self, media_type: &'static str) -> Self {
+        self.accept = media_type;
+        self
+    }
+
+    /// With a JSON body.
+    #[must_use]
+    pub fn body(mut self, object: &Value) -> Self {
+        self.body = Bytes::from(object.to_string());
+        self
+    }
+
+    #[must_use]
+    pub fn content_type(mut self, media_type: &'static str) -> Self {
+        self.content_type = media_type;
+        self
+    }
+}
+
+struct Master {
+    config: kube::Config,
+    client: OnceCell<kube::Client>,
+}
+
+impl Master {
+    fn url(&self) -> String {
+        self.config.cluster_url.to_string().trim_end_matches('/').to_owned()
+    }
+
+    fn host(&self) -> String {
+        self.config.cluster_url.authority().map_or_else(|| self.url(), ToString::to_string)
+    }
+}
+
+/// The masters of one cluster.
+pub struct Transport {
+    masters: Vec<Master>,
+    current: AtomicUsize,
+    timeout: Option<Duration>,
+}
+
+enum Failure {
+    /// The connection was not made: the request was not sent.
+    Connect { reason: String, refused: bool },
+    /// It was sent, or perhaps sent.
+    Sent(String),
+}
+
+impl Transport {
+    /// `timeout` bounds each request that is not a watch or a followed log; none means no bound.
+    #[must_use]
+    pub fn new(configs: Vec<kube::Config>, timeout: Option<Duration>) -> Self {
+        let masters = configs.into_iter().map(|config| Master { config, client: OnceCell::new() }).collect();
+        Transport { masters, current: AtomicUsize::new(0), timeout }
+    }
+
+    /// The URL of the master that is asked next.
+    #[must_use]
+    pub fn server(&self) -> String {
+        self.masters.get(self.current.load(Ordering::Relaxed)).map(Master::url).unwrap_or_default()
+    }
+
+    /// The URL of the first master, by which cached discovery is kept: it is the same for all.
+    #[must_use]
+    pub fn cluster(&self) -> String {
+        self.masters.first().map(Master::url).unwrap_or_default()
+    }
+
+    /// The answer's body.
+    ///
+    /// # Errors
+    /// When no master can be reached, the server refuses, or the answer does not come in time.
+    pub async fn bytes(&self, call: &Call) -> Result<Bytes> {
+        let answer = async {
+            let response = self.respond(call).await?;
+            let body = response.into_body().collect().await.map_err(|error| self.broken(&error))?;
+            Ok(body.to_bytes())
+        };
+        match self.timeout {
+            Some(timeout) => tokio::time::timeout(timeout, answer)
+                .await
+                .map_err(|_| CliError::RequestTimeout { server: self.server() })?,
+            None => answer.await,
+        }
+    }
+
+    /// The answer as JSON.
+    ///
+    /// # Errors
+    /// As [`Transport::bytes`], or when the answer is not JSON.
+    pub async fn json(&self, call: &Call) -> Result<Value> {
+        let bytes = self.bytes(call).await?;
+        tracing::trace!(body = %String::from_utf8_lossy(&bytes), "response body");
+        serde_json::from_slice(&bytes)
+            .map_err(|error| CliError::Answer(format!("{} {}: {error}", call.method, call.path)))
+    }
+
+    /// The answer's body as it comes: logs and watches. Only its beginning has a deadline.
+    ///
+    /// # Errors
+    /// As [`Transport::bytes`].
+    pub async fn stream(&self, call: &Call) -> Result<ByteStream> {
+        let response = match self.timeout {
+            Some(timeout) => tokio::time::timeout(timeout, self.respond(call))
+                .await
+                .map_err(|_| CliError::RequestTimeout { server: self.server() })??,
+            None => self.respond(call).await?,
+        };
+        let server = self.server();
+        let chunks = response.into_body().into_data_stream().map(move |chunk| {
+            chunk.map_err(|error| CliError::Broken { server: server.clone(), reason: root_cause(&error) })
+        });
+        Ok(ByteStream { chunks: chunks.boxed(), pending: BytesMut::new() })
+    }
+
+    fn broken(&self, error: &(dyn std::error::Error + 'static)) -> CliError {
+        CliError::Broken { server: self.server(), reason: root_cause(error) }
+    }
+
+    async fn respond(&self, call: &Call) -> Result<Response<Body>> {
+        let mut attempt = 1;
+        loop {
+            let response = self.reach(call).await?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            let code = response.status();
+            let after = retry_after(&response);
+            let body = response.into_body().collect().await.map_err(|error| self.broken(&error))?.to_bytes();
+            let status = refusal(code, &body);
+            let after = after.or_else(|| {
+                status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0)
+            });
+            let transient =
+                code == StatusCode::SERVICE_UNAVAILABLE || (code == StatusCode::TOO_MANY_REQUESTS && !call.own_backoff);
+            match after.filter(|_| transient && attempt < ATTEMPTS) {
+                Some(seconds) => {
+                    tracing::debug!(%code, seconds, message = %status.message, "the server asks to come back later");
+                    if code == StatusCode::SERVICE_UNAVAILABLE {
+                        self.turn_from(self.current.load(Ordering::Relaxed));
+                    }
+                    tokio::time::sleep(Duration::from_secs(seconds).min(LONGEST_RETRY_PAUSE)).await;
+                    attempt += 1;
+                }
+                None => return Err(CliError::Server(Box::new(status))),
+            }
+        }
+    }
+
+    fn turn_from(&self, index: usize) {
+        self.current.store((index + 1) % self.masters.len().max(1), Ordering::Relaxed);
+    }
+
+    /// Tries each master once, beginning with the one that answered last.
+    async fn reach(&self, call: &Call) -> Result<Response<Body>> {
+        let start = self.current.load(Ordering::Relaxed);
+        let count = self.masters.len();
+        let mut last = None;
+        for step in 0..count {
+            let index = (start + step) % count;
+            let master = &self.masters[index];
+            match send(master, call).await {
+                Ok(response) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok(response);
+                }
+                Err(Failure::Sent(reason)) if call.method != Method::GET => {
+                    return Err(CliError::Broken { server: master.host(), reason });
+                }
+                Err(Failure::Sent(reason)) => last = Some((master, reason, false)),
+                Err(Failure::Connect { reason, refused }) => last = Some((master, reason, refused)),
+            }
+            self.turn_from(index);
+        }
+        let Some((master, reason, refused)) = last else {
+            return Err(CliError::usage("the kubeconfig names no server"));
+        };
+        Err(CliError::Connect { server: master.host(), reason, refused, tried: count })
+    }
+}
+
+async fn send(master: &Master, call: &Call) -> Result<Response<Body>, Failure> {
+    let client = master
+        .client
+        .get_or_try_init(|| async { kube::Client::try_from(master.config.clone()) })
+        .await
+        .map_err(|error| Failure::Connect { reason: root_cause(&error), refused: false })?;
+    let mut request = Request::builder()
+        .method(call.method.clone())
+        .uri(call.path.to_string())
+        .header(header::ACCEPT, call.accept)
+        .header(header::USER_AGENT, concat!("qctl/", env!("CARGO_PKG_VERSION")));
+    if !call.body.is_empty() {
+        request = request.header(header::CONTENT_TYPE, call.content_type);
+        tracing::trace!(body = %String::from_utf8_lossy(&call.body), "request body");
+    }
+    let request = request
+        .body(Body::from(call.body.to_vec()))
+        .map_err(|error| Failure::Connect { reason: root_cause(&error), refused: false })?;
+    let began = Instant::now();
+    match client.send(request).await {
+        Ok(response) => {
+            tracing::debug!(
+                "{} {}{} {} in {:?}",
+                call.method,
+                master.url(),
+                call.path,
+                response.status(),
+                began.elapsed()
+            );
+            Ok(response)
+        }
+        Err(error) => {
+            tracing::debug!("{} {}{} failed: {error}", call.method, master.url(), call.path);
+            Err(classify(&error))
+        }
+    }
+}
+
+fn classify(error: &kube::Error) -> Failure {
+    let connect = match error {
+        kube::Error::Service(inner) => {
+            inner.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect())
+        }
+        _ => false,
+    };
+    let reason = root_cause(error);
+    if !connect {
+        return Failure::Sent(reason);
+    }
+    let refused = chain(error).any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
+    });
+    Failure::Connect { reason, refused }
+}
+
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// What lies at the bottom of an error, which is what tells the user something.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+fn retry_after(response: &Response<Body>) -> Option<u64> {
+    response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()
+}
+
+fn refusal(code: StatusCode, body: &[u8]) -> ServerStatus {
+    match serde_json::from_slice::<ServerStatus>(body) {
+        Ok(mut status) if !status.message.is_empty() || !status.reason.is_empty() => {
+            if status.code == 0 {
+                status.code = code.as_u16();
+            }
+            status
+        }
+        _ => ServerStatus {
+            code: code.as_u16(),
+            message: match String::from_utf8_lossy(body).trim() {
+                "" => format!("the server answered {code}"),
+                text => text.to_owned(),
+            },
+            ..ServerStatus::default()
+        },
+    }
+}
+
+/// A body that arrives in pieces.
+pub struct ByteStream {
+    chunks: BoxStream<'static, Result<Bytes>>,
+    pending: BytesMut,
+}
+
+impl ByteStream {
+    /// The next line with its newline; the last one may lack it. `None` at the end.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn line(&mut self) -> Result<Option<Bytes>> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.pending[searched..].iter().position(|byte| *byte == b'\n') {
+                return Ok(Some(self.pending.split_to(searched + at + 1).freeze()));
+            }
+            searched = self.pending.len();
+            match self.chunks.next().await.transpose()? {
+                Some(chunk) => self.pending.extend_from_slice(&chunk),
+                None if self.pending.is_empty() => return Ok(None),
+                None => return Ok(Some(self.pending.split().freeze())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_put_together_from_pieces() {
+        let pieces = ["one\ntw", "o\n", "thr", "ee"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+        let mut stream = ByteStream { chunks: futures::stream::iter(pieces).boxed(), pending: BytesMut::new() };
+        let mut lines = Vec::new();
+        while let Some(line) = stream.line().await.expect("no error") {
+            lines.push(String::from_utf8_lossy(&line).into_owned());
+        }
+        assert_eq!(lines, ["one\n", "two\n", "three"]);
+    }
+
+    #[test]
+    fn a_refusal_without_status_is_told_by_its_text() {
+        assert_eq!(refusal(StatusCode::BAD_GATEWAY, b"no upstream\n").message, "no upstream");
+        assert_eq!(refusal(StatusCode::NOT_FOUND, b"").message, "the server answered 404 Not Found");
+    }
+}

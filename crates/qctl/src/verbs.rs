@@ -1,0 +1,224 @@
+//! The REST verbs on objects, as JSON.
+
+use http::Method;
+use serde_json::Value;
+
+use crate::error::{CliError, Result};
+use crate::path::RequestPath;
+use crate::resources::{Resource, SelectFlags};
+use crate::session::Session;
+use crate::transport::Call;
+use crate::watch::Watch;
+
+/// Objects asked for at a time by a list.
+pub const CHUNK: u32 = 500;
+
+/// How a patch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+}
+
+impl PatchType {
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            PatchType::Json => "application/json-patch+json",
+            PatchType::Merge => "application/merge-patch+json",
+            PatchType::Strategic => "application/strategic-merge-patch+json",
+        }
+    }
+}
+
+/// `--dry-run`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DryRun {
+    #[default]
+    None,
+    /// Nothing is sent.
+    Client,
+    /// The server does everything but keep the result.
+    Server,
+}
+
+impl DryRun {
+    /// What is appended to the line that says what happened.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            DryRun::None => "",
+            DryRun::Client => " (dry run)",
+            DryRun::Server => " (server dry run)",
+        }
+    }
+
+    fn parameter(self) -> Option<&'static str> {
+        (self == DryRun::Server).then_some("All")
+    }
+}
+
+/// Who set a field, as the server records it.
+const FIELD_MANAGER: &str = "qctl";
+/// A misspelt field is refused, not dropped.
+const FIELD_VALIDATION: &str = "Strict";
+
+impl Session {
+    /// One object.
+    ///
+    /// # Errors
+    /// When it does not exist or the server refuses.
+    pub async fn get(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<Value> {
+        self.transport.json(&Call::get(RequestPath::object(resource, namespace, name))).await
+    }
+
+    /// One object, or none where it does not exist.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn find(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<Option<Value>> {
+        match self.get(resource, namespace, name).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All selected objects, fetched in chunks, each with its `apiVersion` and `kind`.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn list(&self, resource: &Resource, namespace: Option<&str>, flags: &SelectFlags) -> Result<Vec<Value>> {
+        Ok(self.list_versioned(resource, namespace, flags, CHUNK).await?.0)
+    }
+
+    /// As [`Session::list`], with the version of the list, from which a watch can go on. `chunk` 0 asks for all at once.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn list_versioned(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        flags: &SelectFlags,
+        chunk: u32,
+    ) -> Result<(Vec<Value>, String)> {
+        let mut objects = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let path = flags
+                .query(RequestPath::collection(resource, namespace))
+                .maybe_query("limit", Some(chunk).filter(|chunk| *chunk > 0))
+                .maybe_query("continue", token.as_ref());
+            let mut page = self.transport.json(&Call::get(path)).await?;
+            if let Value::Array(items) = page["items"].take() {
+                objects.extend(items.into_iter().map(|mut item| {
+                    if item.get("kind").is_none() {
+                        item["apiVersion"] = resource.api_version().into();
+                        item["kind"] = resource.kind.clone().into();
+                    }
+                    item
+                }));
+            }
+            let text =
+                |field: &str| page["metadata"][field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+            token = text("continue");
+            if token.is_none() {
+                return Ok((objects, text("resourceVersion").unwrap_or_default()));
+            }
+        }
+    }
+
+    /// # Errors
+    /// When the server refuses.
+    pub async fn create(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        object: &Value,
+        dry_run: DryRun,
+    ) -> Result<Value> {
+        let path = RequestPath::collection(resource, namespace)
+            .query("fieldManager", FIELD_MANAGER)
+            .query("fieldValidation", FIELD_VALIDATION)
+            .maybe_query("dryRun", dry_run.parameter());
+        self.transport.json(&Call::new(Method::POST, path).body(object)).await
+    }
+
+    /// # Errors
+    /// When the server refuses.
+    pub async fn patch(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        patch: &Value,
+        patch_type: PatchType,
+        dry_run: DryRun,
+    ) -> Result<Value> {
+        let path = RequestPath::object(resource, namespace, name)
+            .query("fieldManager", FIELD_MANAGER)
+            .query("fieldValidation", FIELD_VALIDATION)
+            .maybe_query("dryRun", dry_run.parameter());
+        let call = Call::new(Method::PATCH, path).content_type(patch_type.media_type()).body(patch);
+        self.transport.json(&call).await
+    }
+
+    /// The answer is the object while it terminates, or a `Status`.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn delete(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        options: &Value,
+        dry_run: DryRun,
+    ) -> Result<Value> {
+        let path = RequestPath::object(resource, namespace, name).maybe_query("dryRun", dry_run.parameter());
+        self.transport.json(&Call::new(Method::DELETE, path).body(options)).await
+    }
+
+    /// Asks for the object's Events, oldest first.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn events_of(&mut self, object: &Value) -> Result<Vec<Value>> {
+        let events = self.one_type("events").await?;
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        let namespace = Some(text("namespace")).filter(|namespace| !namespace.is_empty());
+        let selector = format!(
+            "involvedObject.name={},involvedObject.kind={}",
+            text("name"),
+            object["kind"].as_str().unwrap_or_default()
+        );
+        let flags = SelectFlags { field_selector: Some(selector), ..SelectFlags::default() };
+        let mut found = match self.list(&events, namespace, &flags).await {
+            Err(CliError::Server(status)) if status.code == 400 => {
+                tracing::debug!("the server does not select events by their object: selecting here");
+                self.list(&events, namespace, &SelectFlags::default()).await?
+            }
+            other => other?,
+        };
+        found.retain(|event| {
+            let about = &event["involvedObject"];
+            about["name"] == object["metadata"]["name"]
+                && about["kind"] == object["kind"]
+                && (about["uid"] == object["metadata"]["uid"]
+                    || about["uid"].as_str().is_none_or(str::is_empty)
+                    || object["kind"] == "Node")
+        });
+        found.sort_by_key(|event| crate::events::last_seen(event).map(str::to_owned));
+        Ok(found)
+    }
+
+    /// Follows changes after a version.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn watch(&self, path: RequestPath, version: &str, accept: Option<&'static str>) -> Result<Watch> {
+        Watch::start(&self.transport, path, version, accept).await
+    }
+}
