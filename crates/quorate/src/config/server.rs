@@ -1,0 +1,188 @@
+//! Options of `quorate server`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{HumanDuration, MemberSpec, TlsFiles, overlay, read_file, required};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct ServerArgs {
+    /// A TOML file with any of the options below, as `config/server.toml` shows.
+    #[arg(long, env = "QUORATE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: ServerOptions,
+}
+
+#[derive(clap::Args, Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ServerOptions {
+    /// This member's name in the member list.
+    #[arg(long, env = "QUORATE_NAME")]
+    pub name: Option<String>,
+    /// Where the log and the state are kept.
+    #[arg(long, env = "QUORATE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// All founding members, this one included: 1, 3, 5 or 7. Separated by `;` in one flag or variable.
+    #[arg(long, env = "QUORATE_MEMBERS", value_delimiter = ';')]
+    pub members: Option<Vec<MemberSpec>>,
+    /// Address of the REST API. [default: 0.0.0.0:6443]
+    #[arg(long, env = "QUORATE_API_LISTEN")]
+    pub api_listen: Option<SocketAddr>,
+    /// Address of the peer transport. [default: 0.0.0.0:2380]
+    #[arg(long, env = "QUORATE_PEER_LISTEN")]
+    pub peer_listen: Option<SocketAddr>,
+    /// Address of metrics and health, plain HTTP. [default: 127.0.0.1:9090]
+    #[arg(long, env = "QUORATE_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// The authority that signs the certificates of clients and nodes, PEM.
+    #[arg(long, env = "QUORATE_CLIENT_CA_FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Serving certificate of the REST API, PEM.
+    #[arg(long, env = "QUORATE_TLS_CERT_FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Key of the serving certificate, PEM.
+    #[arg(long, env = "QUORATE_TLS_KEY_FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// The authority that signs the members' peer certificates, PEM. It must sign nothing else.
+    #[arg(long, env = "QUORATE_PEER_CA_FILE")]
+    pub peer_ca_file: Option<PathBuf>,
+    /// This member's peer certificate, PEM.
+    #[arg(long, env = "QUORATE_PEER_CERT_FILE")]
+    pub peer_cert_file: Option<PathBuf>,
+    /// Key of the peer certificate, PEM.
+    #[arg(long, env = "QUORATE_PEER_KEY_FILE")]
+    pub peer_key_file: Option<PathBuf>,
+    /// Client certificate towards the node agents, PEM.
+    #[arg(long, env = "QUORATE_NODE_CLIENT_CERT_FILE")]
+    pub node_client_cert_file: Option<PathBuf>,
+    /// Key of the client certificate towards the node agents, PEM.
+    #[arg(long, env = "QUORATE_NODE_CLIENT_KEY_FILE")]
+    pub node_client_key_file: Option<PathBuf>,
+    /// How long old versions are kept for watches and paged lists. [default: 10m]
+    #[arg(long, env = "QUORATE_RETENTION")]
+    pub retention: Option<HumanDuration>,
+    /// A node without a heartbeat for this long is not ready. [default: 10s]
+    #[arg(long, env = "QUORATE_NODE_MONITOR_GRACE")]
+    pub node_monitor_grace: Option<HumanDuration>,
+    /// Pods leave a node that is not ready after this long, unless they tolerate it longer. [default: 10s]
+    #[arg(long, env = "QUORATE_EVICTION_AFTER")]
+    pub eviction_after: Option<HumanDuration>,
+    /// Filter of the log, as `info` or `debug,openraft=warn`. [default: info,openraft=warn]
+    #[arg(long, env = "QUORATE_LOG_LEVEL")]
+    pub log_level: Option<String>,
+}
+
+overlay!(
+    ServerOptions,
+    name,
+    data_dir,
+    members,
+    api_listen,
+    peer_listen,
+    metrics_listen,
+    client_ca_file,
+    tls_cert_file,
+    tls_key_file,
+    peer_ca_file,
+    peer_cert_file,
+    peer_key_file,
+    node_client_cert_file,
+    node_client_key_file,
+    retention,
+    node_monitor_grace,
+    eviction_after,
+    log_level,
+);
+
+/// Everything a master needs to know, complete and checked before any port is bound.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub member: MemberSpec,
+    pub members: Vec<MemberSpec>,
+    pub data_dir: PathBuf,
+    pub api_listen: SocketAddr,
+    pub peer_listen: SocketAddr,
+    pub metrics_listen: SocketAddr,
+    /// Serving certificate, and the authority of clients and nodes.
+    pub tls: TlsFiles,
+    pub peer_tls: TlsFiles,
+    /// Client certificate towards agents, and its key.
+    pub node_client_cert: PathBuf,
+    pub node_client_key: PathBuf,
+    pub retention: Duration,
+    pub node_monitor_grace: Duration,
+    pub eviction_after: Duration,
+    pub log_level: String,
+}
+
+impl ServerArgs {
+    pub fn resolve(self) -> anyhow::Result<ServerConfig> {
+        let file = self.config.as_deref().map(read_file::<ServerOptions>).transpose()?.unwrap_or_default();
+        self.options.over(file).resolve()
+    }
+}
+
+impl ServerOptions {
+    pub fn resolve(self) -> anyhow::Result<ServerConfig> {
+        let name = required(self.name, "name")?;
+        let members = required(self.members, "members")?;
+        check_quorum(&members)?;
+        let member = members.iter().find(|member| member.name == name).cloned().ok_or_else(|| {
+            let names = members.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+            anyhow::anyhow!("`name` is {name:?}, but the members are {names}")
+        })?;
+        let peer_port = |default| SocketAddr::from(([0, 0, 0, 0], default));
+        Ok(ServerConfig {
+            member,
+            members,
+            data_dir: required(self.data_dir, "data-dir")?,
+            api_listen: self.api_listen.unwrap_or_else(|| peer_port(6443)),
+            peer_listen: self.peer_listen.unwrap_or_else(|| peer_port(2380)),
+            metrics_listen: self.metrics_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9090))),
+            tls: TlsFiles {
+                ca: required(self.client_ca_file, "client-ca-file")?,
+                cert: required(self.tls_cert_file, "tls-cert-file")?,
+                key: required(self.tls_key_file, "tls-key-file")?,
+            },
+            peer_tls: TlsFiles {
+                ca: required(self.peer_ca_file, "peer-ca-file")?,
+                cert: required(self.peer_cert_file, "peer-cert-file")?,
+                key: required(self.peer_key_file, "peer-key-file")?,
+            },
+            node_client_cert: required(self.node_client_cert_file, "node-client-cert-file")?,
+            node_client_key: required(self.node_client_key_file, "node-client-key-file")?,
+            retention: self.retention.map_or(Duration::from_secs(600), |d| d.0),
+            node_monitor_grace: self.node_monitor_grace.map_or(Duration::from_secs(10), |d| d.0),
+            eviction_after: self.eviction_after.map_or(Duration::from_secs(10), |d| d.0),
+            log_level: self.log_level.unwrap_or_else(|| "info,openraft=warn".to_owned()),
+        })
+    }
+}
+
+/// Refuses a quorum that would be no better than a smaller one, and lists in which members cannot be told apart.
+pub fn check_quorum(members: &[MemberSpec]) -> anyhow::Result<()> {
+    check_quorum_size(members.len())?;
+    for (i, a) in members.iter().enumerate() {
+        if let Some(b) = members[..i].iter().find(|b| a.id == b.id || a.name == b.name || a.peer == b.peer) {
+            anyhow::bail!("members `{a}` and `{b}` share an id, a name or a peer address");
+        }
+    }
+    Ok(())
+}
+
+pub fn check_quorum_size(size: usize) -> anyhow::Result<()> {
+    match size {
+        1 | 3 | 5 | 7 => Ok(()),
+        0 => anyhow::bail!("a quorum has at least one master"),
+        n if n % 2 == 0 => anyhow::bail!(
+            "{n} masters survive the loss of {}, no more than {} do, and are likelier to lose one; use 1, 3, 5 or 7",
+            (n - 1) / 2,
+            n - 1
+        ),
+        n => anyhow::bail!("{n} masters: every write waits for {} of them; use 1, 3, 5 or 7", n / 2 + 1),
+    }
+}

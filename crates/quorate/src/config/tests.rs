@@ -1,0 +1,93 @@
+use clap::{Args, Command};
+
+use super::server::check_quorum_size;
+use super::*;
+
+const SERVER_EXAMPLE: &str = include_str!("../../../../config/server.toml");
+const AGENT_EXAMPLE: &str = include_str!("../../../../config/agent.toml");
+
+#[test]
+fn the_examples_parse_and_are_complete() {
+    let server = toml::from_str::<ServerOptions>(SERVER_EXAMPLE).expect("config/server.toml");
+    let server = server.resolve().expect("a complete configuration");
+    assert_eq!(server.member.name, "master-1");
+    assert_eq!(server.members.len(), 3);
+    let agent = toml::from_str::<AgentOptions>(AGENT_EXAMPLE).expect("config/agent.toml");
+    let agent = agent.resolve().expect("a complete configuration");
+    assert_eq!(agent.node_labels, [("topology.kubernetes.io/zone".to_owned(), "a".to_owned())]);
+}
+
+#[test]
+fn every_flag_has_a_key_in_the_example_and_a_variable() {
+    let commands = [
+        (ServerArgs::augment_args(Command::new("server")), SERVER_EXAMPLE),
+        (AgentArgs::augment_args(Command::new("agent")), AGENT_EXAMPLE),
+    ];
+    for (command, example) in commands {
+        let keys: toml::Table = toml::from_str(example).expect("an example");
+        for arg in command.get_arguments() {
+            let flag = arg.get_long().expect("a long flag");
+            let variable = format!("QUORATE_{}", flag.to_uppercase().replace('-', "_"));
+            assert_eq!(arg.get_env().and_then(|v| v.to_str()), Some(variable.as_str()), "--{flag}");
+            assert!(flag == "config" || keys.contains_key(flag), "the example of {} lacks {flag}", command.get_name());
+        }
+    }
+}
+
+#[test]
+fn a_flag_beats_the_file() {
+    let file: ServerOptions = toml::from_str(SERVER_EXAMPLE).expect("config/server.toml");
+    let flags = ServerOptions { name: Some("master-2".to_owned()), ..ServerOptions::default() };
+    let config = flags.over(file).resolve().expect("a complete configuration");
+    assert_eq!(config.member.id, 2);
+}
+
+#[test]
+fn quorums_that_gain_nothing_are_refused_with_the_reason() {
+    for size in [1, 3, 5, 7] {
+        check_quorum_size(size).expect("a good size");
+    }
+    for (size, reason) in
+        [(0, "at least one"), (2, "survive the loss of 0"), (4, "survive the loss of 1"), (9, "waits")]
+    {
+        let error = check_quorum_size(size).expect_err("a refusal").to_string();
+        assert!(error.contains(reason), "{size}: {error}");
+    }
+}
+
+#[test]
+fn members_are_told_apart() {
+    let options = |second: &str| ServerOptions {
+        name: Some("a".to_owned()),
+        members: Some(
+            ["id=1,name=a,peer=h:1,api=https://h:2", second, "id=3,name=c,peer=h:5,api=https://h:6"]
+                .map(|text| text.parse().expect("a member"))
+                .to_vec(),
+        ),
+        ..ServerOptions::default()
+    };
+    for twin in ["id=1,name=b,peer=h:3,api=https://h:4", "id=2,name=a,peer=h:3,api=https://h:4"] {
+        let error = options(twin).resolve().expect_err("a refusal").to_string();
+        assert!(error.contains("share an id"), "{error}");
+    }
+}
+
+#[test]
+fn a_malformed_member_says_what_is_wrong() {
+    for (text, expected) in [
+        ("m1", "not key=value"),
+        ("id=0,name=a,peer=h:1,api=u", "not a positive number"),
+        ("id=1,name=a,api=u", "`peer` is missing"),
+        ("id=1,id=2,name=a,peer=h:1,api=u", "given twice"),
+        ("id=1,color=red", "unknown key `color`"),
+    ] {
+        let error = text.parse::<MemberSpec>().expect_err("a refusal");
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name() {
+    let error = toml::from_str::<ServerOptions>("data-dri = \"/x\"").expect_err("a refusal").to_string();
+    assert!(error.contains("data-dri"), "{error}");
+}

@@ -1,0 +1,58 @@
+//! `quorate`: one binary for masters, workers and whole clusters. Composition and configuration only; what the parts
+//! do lives in the crates that are composed here.
+
+mod agent;
+mod config;
+mod logging;
+mod metrics;
+mod pki;
+mod process;
+mod server;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A container orchestrator that stays up.
+#[derive(Parser)]
+#[command(name = "quorate", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one master: replicated store, API server, and (on the leader) scheduler and controllers.
+    Server(Box<config::ServerArgs>),
+    /// Run one worker: the node agent that runs pods.
+    Agent(Box<config::AgentArgs>),
+    /// Run a whole cluster on this machine, each member a process of its own.
+    Up(up::UpArgs),
+    /// Stop a cluster that `quorate up` started, and remove its containers.
+    Down(up::DownArgs),
+    /// The kubectl-style client; the same as `qctl`.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Ctl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Server(args) => server::main(*args),
+        Command::Agent(args) => agent::main(*args),
+        Command::Up(args) => up::main(args),
+        Command::Down(args) => up::down(args),
+        Command::Ctl { args } => return quorate_qctl::run(std::iter::once("qctl".into()).chain(args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::fatal(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Where the members of a cluster on one machine live: directories, ports, certificates, configuration files.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use rand::Rng;
+
+use super::UpArgs;
+use super::cluster::{ClusterFile, ClusterMember, Role};
+use super::kubeconfig;
+use crate::config::{AgentOptions, MemberSpec, ServerOptions, check_quorum_size};
+use crate::pki::{Authority, Usage};
+
+/// Ports are picked from here: below the range from which Linux takes those of outgoing connections, so that a member
+/// that is down for a while finds its port free when it returns.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// The data directory of a cluster.
+pub struct Layout {
+    pub data_dir: PathBuf,
+}
+
+impl Layout {
+    pub fn open(args: &UpArgs) -> anyhow::Result<Layout> {
+        check_quorum_size(args.masters)?;
+        fs::create_dir_all(&args.data_dir).with_context(|| format!("cannot create {}", args.data_dir.display()))?;
+        let data_dir = args.data_dir.canonicalize()?;
+        fs::create_dir_all(data_dir.join("logs"))?;
+        Ok(Layout { data_dir })
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.data_dir.join("logs")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("kubeconfig")
+    }
+
+    /// The cluster that lives here, or a new one, with certificates and configuration files in place. A cluster keeps
+    /// its members and addresses: they are part of its Raft state.
+    pub fn prepare(&self, args: &UpArgs) -> anyhow::Result<ClusterFile> {
+        let cluster = match ClusterFile::load(&self.data_dir)? {
+            Some(cluster) => {
+                let (masters, workers) = (cluster.count(Role::Master), cluster.count(Role::Worker));
+                ensure!(
+                    (masters, workers) == (args.masters, args.workers),
+                    "{} holds a cluster of {masters} masters and {workers} workers; ask for these, or use another \
+                     --data-dir",
+                    self.data_dir.display()
+                );
+                cluster
+            }
+            None => self.new_cluster(args)?,
+        };
+        self.write_files(args, &cluster)?;
+        Ok(cluster)
+    }
+
+    fn new_cluster(&self, args: &UpArgs) -> anyhow::Result<ClusterFile> {
+        let mut ports = Ports::new(args.base_port);
+        let mut members = Vec::new();
+        for (role, prefix, count) in [(Role::Master, "master", args.masters), (Role::Worker, "worker", args.workers)] {
+            for i in 1..=count {
+                let name = format!("{prefix}-{i}");
+                let mut url = |scheme: &str| -> anyhow::Result<Option<String>> {
+                    Ok(Some(format!("{scheme}://127.0.0.1:{}", ports.next()?)))
+                };
+                let master = role == Role::Master;
+                members.push(ClusterMember {
+                    role,
+                    pid: 0,
+                    log: self.logs().join(format!("{name}.log")),
+                    data: self.data_dir.join(&name),
+                    api: if master { url("https")? } else { None },
+                    peer: if master { url("https")? } else { None },
+                    metrics: if master { url("http")? } else { None },
+                    node: if master { None } else { url("https")? },
+                    name,
+                });
+            }
+        }
+        let name = format!("up-{:08x}", rand::rng().random::<u32>());
+        Ok(ClusterFile { name, runtime: args.runtime, members })
+    }
+
+    fn write_files(&self, args: &UpArgs, cluster: &ClusterFile) -> anyhow::Result<()> {
+        let pki = self.data_dir.join("pki");
+        let ca = Authority::open(&pki, "ca")?;
+        let peer_ca = Authority::open(&pki, "peer-ca")?;
+        let hosts = ["localhost", "127.0.0.1"];
+        let specs = member_specs(cluster)?;
+        let servers = specs.iter().map(|spec| spec.api.clone()).collect::<Vec<_>>();
+        for member in cluster.with_role(Role::Master) {
+            let name = &member.name;
+            let serving = ca.issue(name, name, None, &hosts, Usage::Server)?;
+            let peer = peer_ca.issue(&format!("{name}-peer"), name, None, &hosts, Usage::Peer)?;
+            let node_client = ca.issue(
+                &format!("{name}-node-client"),
+                "quorate:apiserver",
+                Some("system:masters"),
+                &[],
+                Usage::Client,
+            )?;
+            write_config(
+                member,
+                &ServerOptions {
+                    name: Some(name.clone()),
+                    data_dir: Some(member.data.clone()),
+                    members: Some(specs.clone()),
+                    api_listen: Some(address(member.api.as_deref())?),
+                    peer_listen: Some(address(member.peer.as_deref())?),
+                    metrics_listen: Some(address(member.metrics.as_deref())?),
+                    client_ca_file: Some(ca.cert.clone()),
+                    tls_cert_file: Some(serving.cert),
+                    tls_key_file: Some(serving.key),
+                    peer_ca_file: Some(peer_ca.cert.clone()),
+                    peer_cert_file: Some(peer.cert),
+                    peer_key_file: Some(peer.key),
+                    node_client_cert_file: Some(node_client.cert),
+                    node_client_key_file: Some(node_client.key),
+                    retention: None,
+                    node_monitor_grace: args.node_monitor_grace,
+                    eviction_after: args.eviction_after,
+                    log_level: args.log_level.clone(),
+                },
+            )?;
+        }
+        for member in cluster.with_role(Role::Worker) {
+            let name = &member.name;
+            let user = format!("system:node:{name}");
+            let client = ca.issue(&format!("{name}-client"), &user, Some("system:nodes"), &[], Usage::Client)?;
+            let serving = ca.issue(name, &user, None, &hosts, Usage::Server)?;
+            write_config(
+                member,
+                &AgentOptions {
+                    node_name: Some(name.clone()),
+                    cluster: Some(cluster.name.clone()),
+                    masters: Some(servers.clone()),
+                    data_dir: Some(member.data.clone()),
+                    listen: Some(address(member.node.as_deref())?),
+                    runtime: Some(cluster.runtime),
+                    ca_file: Some(ca.cert.clone()),
+                    client_cert_file: Some(client.cert),
+                    client_key_file: Some(client.key),
+                    tls_cert_file: Some(serving.cert),
+                    tls_key_file: Some(serving.key),
+                    heartbeat_interval: args.heartbeat_interval,
+                    log_level: args.log_level.clone(),
+                    ..AgentOptions::default()
+                },
+            )?;
+        }
+        let admin = ca.issue("admin", "kubernetes-admin", Some("system:masters"), &[], Usage::Client)?;
+        kubeconfig::write(&self.kubeconfig(), "quorate", &servers, &ca.cert, &admin)
+    }
+}
+
+/// The Raft member list; ids are the positions, from 1, as members never change in a cluster of `up`.
+fn member_specs(cluster: &ClusterFile) -> anyhow::Result<Vec<MemberSpec>> {
+    let spec = |(id, member): (u64, &ClusterMember)| -> anyhow::Result<MemberSpec> {
+        let (api, peer) = member.api.clone().zip(member.peer.as_deref()).context("a master without addresses")?;
+        let peer = peer.trim_start_matches("https://").to_owned();
+        Ok(MemberSpec { id, name: member.name.clone(), peer, api })
+    };
+    (1..).zip(cluster.with_role(Role::Master)).map(spec).collect()
+}
+
+fn address(url: Option<&str>) -> anyhow::Result<SocketAddr> {
+    let (_, address) = url.and_then(|url| url.split_once("://")).context("cluster.json lacks an address")?;
+    address.parse().with_context(|| format!("cluster.json: {address:?} is not an address"))
+}
+
+fn write_config(member: &ClusterMember, options: &impl serde::Serialize) -> anyhow::Result<()> {
+    fs::create_dir_all(&member.data).with_context(|| format!("cannot create {}", member.data.display()))?;
+    let path: &Path = &member.config();
+    fs::write(path, toml::to_string(options)?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Hands out ports that are free now.
+struct Ports {
+    base: Option<u16>,
+    taken: HashSet<u16>,
+}
+
+impl Ports {
+    fn new(base: Option<u16>) -> Self {
+        Ports { base, taken: HashSet::new() }
+    }
+
+    fn next(&mut self) -> anyhow::Result<u16> {
+        if let Some(base) = &mut self.base {
+            let port = *base;
+            *base = port.checked_add(1).context("--base-port is too high for so many members")?;
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port} is not free"))?;
+            return Ok(port);
+        }
+        for _ in 0..1000 {
+            let port = rand::rng().random_range(PORTS);
+            if self.taken.insert(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return Ok(port);
+            }
+        }
+        anyhow::bail!("no free port between {} and {}", PORTS.start, PORTS.end)
+    }
+}

@@ -1,0 +1,154 @@
+//! The members' processes: start, watch, stop.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::stream::{FuturesUnordered, StreamExt};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::cluster::{ClusterFile, ClusterMember, Role};
+use crate::logging::progress;
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// A process that this command started, with its end.
+pub struct Spawned {
+    name: String,
+    exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+/// Starts every member that does not run and notes its pid. `own`: they end with this command, so it waits on them.
+pub fn start_missing(cluster: &mut ClusterFile, own: bool) -> anyhow::Result<Vec<Spawned>> {
+    let program = std::env::current_exe().context("cannot find the quorate binary")?;
+    let mut spawned = Vec::new();
+    for member in &mut cluster.members {
+        if is_running(member) {
+            anyhow::ensure!(!own, "{} runs already (pid {}); stop the cluster first", member.name, member.pid);
+            continue;
+        }
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&member.log)
+            .with_context(|| format!("cannot open {}", member.log.display()))?;
+        let command = match member.role {
+            Role::Master => "server",
+            Role::Worker => "agent",
+        };
+        // A group of its own: a Ctrl-C at the terminal reaches `up` alone, which then stops members in order.
+        let mut child = Command::new(&program)
+            .arg(command)
+            .arg("--config")
+            .arg(member.config())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        member.pid = i32::try_from(child.id())?;
+        let (ended, exit) = watch::channel(None);
+        // A thread for each child: waiting blocks, and there are no more than a few dozen.
+        std::thread::Builder::new().name(member.name.clone()).spawn(move || {
+            if let Ok(status) = child.wait() {
+                ended.send_replace(Some(status));
+            }
+        })?;
+        spawned.push(Spawned { name: member.name.clone(), exit });
+    }
+    Ok(spawned)
+}
+
+/// Fails as soon as one of the started processes ends.
+pub async fn first_exit(spawned: &[Spawned], cluster: &ClusterFile) -> anyhow::Result<()> {
+    let mut exits = exits(spawned);
+    match exits.next().await {
+        None => std::future::pending().await,
+        Some((name, status)) => {
+            let log = cluster.members.iter().find(|m| m.name == name).map(|m| m.log.as_path());
+            let last = log.map(last_lines).unwrap_or_default();
+            anyhow::bail!("{name} ended ({status}) before the cluster was ready; its log ends with:\n{last}")
+        }
+    }
+}
+
+/// Tells of every process that ends, for ever: members may be started again by another `up --detach`, and what then
+/// runs is still taken down by this command.
+pub async fn report_exits(spawned: &[Spawned], cluster: &ClusterFile) {
+    let mut exits = exits(spawned);
+    while let Some((name, status)) = exits.next().await {
+        let log = cluster.members.iter().find(|m| m.name == name).map(|m| m.log.display().to_string());
+        progress(format!("{name} ended: {status}; see {}", log.unwrap_or_default()));
+    }
+    progress("no member that was started here is left; `quorate up --detach` starts them again, Ctrl-C ends this");
+    std::future::pending().await
+}
+
+fn exits(spawned: &[Spawned]) -> FuturesUnordered<impl Future<Output = (String, ExitStatus)>> {
+    spawned
+        .iter()
+        .map(|process| {
+            let mut exit = process.exit.clone();
+            let name = process.name.clone();
+            async move {
+                let status = exit.wait_for(Option::is_some).await.map(|status| *status);
+                match status {
+                    Ok(Some(status)) => (name, status),
+                    _ => std::future::pending().await,
+                }
+            }
+        })
+        .collect()
+}
+
+/// Stops all members of a role together: SIGTERM, and after `grace` SIGKILL.
+pub async fn stop(cluster: &ClusterFile, role: Role, grace: Duration) {
+    let running = || cluster.with_role(role).filter(|member| is_running(member));
+    for member in running() {
+        send(member, Signal::SIGTERM);
+    }
+    let deadline = Instant::now() + grace;
+    while running().next().is_some() && Instant::now() < deadline {
+        sleep(POLL).await;
+    }
+    for member in running() {
+        progress(format!("{} did not stop within {grace:?}; killed. See {}", member.name, member.log.display()));
+        send(member, Signal::SIGKILL);
+    }
+    while running().next().is_some() {
+        sleep(POLL).await;
+    }
+}
+
+fn send(member: &ClusterMember, signal: Signal) {
+    match kill(Pid::from_raw(member.pid), signal) {
+        // It ended by itself meanwhile.
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+        Err(error) => progress(format!("cannot stop {} (pid {}): {error}", member.name, member.pid)),
+    }
+}
+
+/// Whether the member's pid is alive and is still that member.
+pub fn is_running(member: &ClusterMember) -> bool {
+    if member.pid <= 0 {
+        return false;
+    }
+    let proc = std::path::PathBuf::from(format!("/proc/{}", member.pid));
+    let config = member.config();
+    let ours = fs::read(proc.join("cmdline"))
+        .is_ok_and(|cmdline| cmdline.split(|&b| b == 0).any(|arg| arg == config.as_os_str().as_encoded_bytes()));
+    // A zombie has no command line any more, so it counts as ended.
+    ours
+}
+
+fn last_lines(log: &std::path::Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_else(|error| format!("({} cannot be read: {error})", log.display()));
+    let lines = text.lines().rev().take(8).collect::<Vec<_>>();
+    lines.into_iter().rev().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
