@@ -1,0 +1,58 @@
+//! Load generators. Each measures one thing on a quorum that it starts itself, prints a table, and writes JSON when
+//! it is told where.
+
+mod api;
+mod cluster;
+mod failover;
+mod kv;
+mod pods;
+mod report;
+mod rest;
+mod start;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "bench", version, about = "Benchmarks of Quorate")]
+struct Cli {
+    /// Writes the report as JSON to this file, too.
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Puts and linearizable reads on the store alone, its members in this process.
+    Kv(kv::Args),
+    /// Create, get, list and watch of pods over REST.
+    Api(api::Args),
+    /// Kills the leader again and again; time without an acknowledged write, and until the next pod is bound.
+    Failover(failover::Args),
+    /// A Deployment on real Docker, from apply to all Ready, against plain `docker run`.
+    Pods(pods::Args),
+    /// `quorate up` on an empty data directory, until the API answers.
+    Start(start::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = runtime.block_on(async {
+        match cli.command {
+            Command::Kv(args) => kv::run(args).await,
+            Command::Api(args) => api::run(args).await,
+            Command::Failover(args) => failover::run(args).await,
+            Command::Pods(args) => pods::run(args).await,
+            Command::Start(args) => start::run(args).await,
+        }
+    })?;
+    report.print();
+    if let Some(path) = cli.json {
+        std::fs::write(path, report.to_json()?)?;
+    }
+    Ok(())
+}
