@@ -1,0 +1,11 @@
+//! The cluster as its users see it: real processes, unmodified clients, containers on a real engine, plugs pulled.
+
+mod agent_restart;
+mod demo_path;
+mod follower_catches_up;
+mod kubectl;
+mod leader_death;
+mod power_loss;
+mod up;
+mod worker_death;
+mod writers;

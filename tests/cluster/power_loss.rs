@@ -1,0 +1,30 @@
+//! All masters are killed at once.
+
+use harness::{Cluster, Runtime, Spec};
+
+use crate::writers::{Writers, check_all_there};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_missing_after_all_masters_died() {
+    let cluster = Cluster::start(Spec { masters: 3, workers: 0, runtime: Runtime::Hollow, flags: vec![] });
+    let writers = Writers::start(&cluster, 4, 1_000).await;
+    writers.reached(500).await;
+    for master in cluster.masters() {
+        cluster.kill(&master.name);
+    }
+    cluster.revive();
+    // The writers, which retried all the while, go on.
+    let acknowledged = writers.finish().await;
+    assert_eq!(acknowledged.len(), 1_000);
+    for master in cluster.masters() {
+        check_all_there(&cluster, &master.name, &acknowledged).await;
+    }
+
+    // Members that were started again are taken down with the rest.
+    let members = cluster.masters();
+    drop(cluster);
+    for member in members {
+        let cmdline = std::fs::read(format!("/proc/{}/cmdline", member.pid)).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&cmdline).contains("quorate-test-"), "{} still runs", member.name);
+    }
+}

@@ -1,0 +1,34 @@
+//! `quorate up` itself.
+
+use std::process::Command;
+
+use harness::{Cluster, Runtime, Spec, binary, run};
+
+#[test]
+fn an_even_quorum_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut up = Command::new(binary("quorate"));
+    let output = run(up.args(["up", "--masters", "4", "--data-dir"]).arg(dir.path()), "");
+    assert!(!output.success);
+    assert!(output.stderr.contains("survive the loss of 1"), "{}", output.stderr);
+    assert!(!dir.path().join("cluster.json").exists());
+}
+
+#[test]
+fn a_cluster_says_who_is_in_it_and_leaves_nothing_behind() {
+    let cluster = Cluster::start(Spec { masters: 1, workers: 1, runtime: Runtime::Hollow, flags: vec![] });
+    let members = cluster.members();
+    assert_eq!(members.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["master-1", "worker-1"]);
+    let (master, worker) = (&members[0], &members[1]);
+    assert!(master.api.as_deref().is_some_and(|url| url.starts_with("https://")));
+    assert!(master.peer.is_some() && master.metrics.is_some() && master.node.is_none());
+    assert!(worker.node.is_some() && worker.api.is_none());
+    assert_eq!(cluster.leader_seen_by("master-1"), "master-1");
+
+    let pids = members.iter().map(|m| m.pid).collect::<Vec<_>>();
+    drop(cluster);
+    for pid in pids {
+        let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&cmdline).contains("quorate-test-"), "{pid} still runs");
+    }
+}

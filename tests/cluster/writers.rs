@@ -1,0 +1,108 @@
+//! Clients that create objects, retry as real ones do, and remember what was acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use harness::{Cluster, Deadline};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, ListParams, PostParams};
+use kube::{Client, ResourceExt};
+use tokio::task::JoinSet;
+
+/// Acknowledged objects: name to uid.
+pub type Acknowledged = BTreeMap<String, String>;
+
+/// Several clients that share the creation of `total` ConfigMaps.
+pub struct Writers {
+    done: Arc<AtomicUsize>,
+    tasks: JoinSet<Acknowledged>,
+}
+
+impl Writers {
+    /// Starts `clients` of them; each begins at another master and moves on to the next when one fails.
+    pub async fn start(cluster: &Cluster, clients: usize, total: usize) -> Writers {
+        let mut apis = Vec::new();
+        for master in cluster.masters() {
+            apis.push(cluster.client(&master.name).await);
+        }
+        let done = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        for client in 0..clients {
+            let (apis, done) = (apis.clone(), done.clone());
+            tasks.spawn(async move {
+                let mut acknowledged = Acknowledged::new();
+                for i in (client..total).step_by(clients) {
+                    let name = format!("write-{i:05}");
+                    let uid = create(&apis, client, &name).await;
+                    acknowledged.insert(name, uid);
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                acknowledged
+            });
+        }
+        Writers { done, tasks }
+    }
+
+    /// Waits until so many creations have been acknowledged.
+    pub async fn reached(&self, count: usize) {
+        harness::eventually_async("enough writes", || async {
+            let done = self.done.load(Ordering::Relaxed);
+            if done >= count { Ok(()) } else { Err(done) }
+        })
+        .await;
+    }
+
+    /// Everything that was acknowledged, when all are done.
+    pub async fn finish(self) -> Acknowledged {
+        self.tasks.join_all().await.into_iter().flatten().collect()
+    }
+}
+
+/// Creates one ConfigMap, at whichever master answers, and returns the uid under which it was acknowledged.
+async fn create(masters: &[Client], first: usize, name: &str) -> String {
+    let object = ConfigMap {
+        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+        data: Some([("name".to_owned(), name.to_owned())].into()),
+        ..Default::default()
+    };
+    let started = std::time::Instant::now();
+    for master in masters.iter().cycle().skip(first) {
+        let api: Api<ConfigMap> = Api::default_namespaced(master.clone());
+        match tokio::time::timeout(Duration::from_secs(10), api.create(&PostParams::default(), &object)).await {
+            Ok(Ok(created)) => return created.uid().expect("a uid"),
+            // An earlier try whose answer was lost: what is there is what it made.
+            Ok(Err(kube::Error::Api(status))) if status.reason == "AlreadyExists" => {
+                if let Ok(found) = api.get(name).await {
+                    return found.uid().expect("a uid");
+                }
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code < 500 && status.code != 429 => {
+                panic!("{name} was refused: {status:?}");
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+        assert!(started.elapsed() < Deadline::default().0, "{name} could not be created");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    unreachable!("the masters are tried over and over")
+}
+
+/// Every acknowledged object is there under its uid, none is there twice, and nothing else is.
+pub async fn check_all_there(cluster: &Cluster, master: &str, acknowledged: &Acknowledged) {
+    let api: Api<ConfigMap> = Api::default_namespaced(cluster.client(master).await);
+    let list = harness::eventually_async("a list", || async {
+        let list = api.list(&ListParams::default()).await;
+        list.map_err(|error| error.to_string())
+    })
+    .await;
+    let found = list
+        .iter()
+        .filter(|object| object.name_any().starts_with("write-"))
+        .map(|object| (object.name_any(), object.uid().expect("a uid")))
+        .collect::<Vec<_>>();
+    let unique = found.iter().cloned().collect::<Acknowledged>();
+    assert_eq!(found.len(), unique.len(), "{master} lists an object twice");
+    assert_eq!(&unique, acknowledged, "what {master} has differs from what was acknowledged");
+}

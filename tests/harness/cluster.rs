@@ -1,0 +1,248 @@
+//! A cluster of real processes under `quorate up`.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::commands::{Output, run};
+use crate::retry::eventually;
+
+/// What workers run pods on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    Docker,
+    Hollow,
+}
+
+/// The cluster to start.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub masters: usize,
+    pub workers: usize,
+    pub runtime: Runtime,
+    /// Further flags of `quorate up`.
+    pub flags: Vec<&'static str>,
+}
+
+/// A line of `cluster.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Member {
+    pub name: String,
+    pub role: String,
+    pub pid: i32,
+    pub log: PathBuf,
+    pub data: PathBuf,
+    pub api: Option<String>,
+    pub peer: Option<String>,
+    pub metrics: Option<String>,
+    pub node: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ClusterFile {
+    name: String,
+    members: Vec<Member>,
+}
+
+/// A running cluster; dropping it takes it down.
+pub struct Cluster {
+    dir: Option<TempDir>,
+    spec: Spec,
+    up: Child,
+}
+
+/// The path of one of the workspace's binaries, built beside this test.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let path = test.ancestors().nth(2).expect("a profile directory").join(name);
+    assert!(path.exists(), "{} is not built; run `cargo build --workspace --bins` first", path.display());
+    path
+}
+
+impl Cluster {
+    /// Starts a cluster in a directory of its own and waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// With the end of the members' logs, when it does not get ready.
+    #[must_use]
+    pub fn start(spec: Spec) -> Cluster {
+        let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary directory");
+        let mut up = up_command(dir.path(), &spec).stdout(Stdio::piped()).spawn().expect("quorate up");
+        let output = BufReader::new(up.stdout.take().expect("a piped standard output"));
+        let mut said = Vec::new();
+        let mut lines = output.lines();
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| {
+            let ready = line.starts_with("ready");
+            said.push(line);
+            ready
+        });
+        // What it says later must not fill the pipe.
+        std::thread::spawn(move || lines.map_while(Result::ok).count());
+        let cluster = Cluster { dir: Some(dir), spec, up };
+        assert!(ready, "quorate up ended without getting ready: {said:?}");
+        cluster
+    }
+
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.as_ref().expect("a directory until the drop").path()
+    }
+
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir().join("kubeconfig")
+    }
+
+    fn file(&self) -> ClusterFile {
+        let bytes = fs::read(self.dir().join("cluster.json")).expect("cluster.json");
+        serde_json::from_slice(&bytes).expect("cluster.json as the architecture describes it")
+    }
+
+    /// The name that marks the cluster's containers.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.file().name
+    }
+
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.file().members
+    }
+
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Member {
+        self.members().into_iter().find(|m| m.name == name).unwrap_or_else(|| panic!("no member {name}"))
+    }
+
+    #[must_use]
+    pub fn masters(&self) -> Vec<Member> {
+        self.members().into_iter().filter(|m| m.role == "master").collect()
+    }
+
+    /// A client that talks to this master alone.
+    ///
+    /// # Panics
+    /// When the kubeconfig cannot be used.
+    pub async fn client(&self, master: &str) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).expect("the kubeconfig of quorate up");
+        let options = KubeConfigOptions::default();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("a usable kubeconfig");
+        let url = self.member(master).api.expect("a master has an API");
+        config.cluster_url = url.parse().expect("a URL");
+        Client::try_from(config).expect("a client")
+    }
+
+    /// Runs `kubectl` as the administrator, against this master.
+    pub fn kubectl_at(&self, master: &str, args: &[&str], stdin: &str) -> Output {
+        let url = self.member(master).api.expect("a master has an API");
+        let mut command = Command::new("kubectl");
+        command.env("KUBECONFIG", self.kubeconfig()).arg("--server").arg(url);
+        command.arg("--cache-dir").arg(self.dir().join("kubectl-cache"));
+        run(command.args(args), stdin)
+    }
+
+    /// Runs `kubectl` as the administrator, against the first master.
+    pub fn kubectl(&self, args: &[&str], stdin: &str) -> Output {
+        self.kubectl_at("master-1", args, stdin)
+    }
+
+    /// Runs `qctl` as the administrator, against this master.
+    pub fn qctl_at(&self, master: &str, args: &[&str], stdin: &str) -> Output {
+        let url = self.member(master).api.expect("a master has an API");
+        let mut command = Command::new(binary("qctl"));
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir()).arg("--server").arg(url);
+        run(command.args(args), stdin)
+    }
+
+    /// Runs `qctl` as the administrator, with the kubeconfig as it is.
+    pub fn qctl(&self, args: &[&str], stdin: &str) -> Output {
+        let mut command = Command::new(binary("qctl"));
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir());
+        run(command.args(args), stdin)
+    }
+
+    /// The leader's name, as this master knows it; waits until there is one.
+    #[must_use]
+    pub fn leader_seen_by(&self, master: &str) -> String {
+        eventually("a leader", || {
+            let text = self.qctl_at(master, &["quorum", "-o", "json"], "").result().map_err(|o| o.stderr)?;
+            let quorum: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+            quorum["leader"].as_str().map(str::to_owned).ok_or_else(|| text.clone())
+        })
+    }
+
+    /// Ends a member's process with SIGKILL, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&self, name: &str) {
+        let pid = self.member(name).pid;
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_else(|error| panic!("cannot kill {name}: {error}"));
+        eventually("the process to be gone", || match fs::read(format!("/proc/{pid}/cmdline")) {
+            Ok(cmdline) if !cmdline.is_empty() => Err("alive"),
+            _ => Ok(()),
+        });
+    }
+
+    /// Starts the members that do not run, and waits until all are ready.
+    ///
+    /// # Panics
+    /// When they do not get ready.
+    pub fn revive(&self) {
+        let output = run(up_command(self.dir(), &self.spec).arg("--detach"), "");
+        assert!(output.success, "quorate up --detach failed: {output:?}");
+    }
+}
+
+fn up_command(dir: &Path, spec: &Spec) -> Command {
+    let mut command = Command::new(binary("quorate"));
+    command.arg("up").arg("--data-dir").arg(dir);
+    command.args(["--masters", &spec.masters.to_string(), "--workers", &spec.workers.to_string()]);
+    command.args(["--runtime", if spec.runtime == Runtime::Docker { "docker" } else { "hollow" }]);
+    command.args(&spec.flags);
+    command
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            for member in self.members() {
+                let log = fs::read_to_string(&member.log).unwrap_or_default();
+                let lines = log.lines().collect::<Vec<_>>();
+                let last = lines[lines.len().saturating_sub(20)..].join("\n  ");
+                report(&format!("--- the log of {} ends with\n  {last}", member.name));
+            }
+        }
+        let pid = Pid::from_raw(i32::try_from(self.up.id()).expect("a pid"));
+        // ESRCH: it ended before it got ready.
+        kill(pid, Signal::SIGTERM).ok();
+        let status = self.up.wait();
+        if let Some(dir) = self.dir.take()
+            && failed
+        {
+            report(&format!("--- kept {}", dir.keep().display()));
+        } else {
+            assert!(status.is_ok_and(|s| s.success()), "quorate up did not end well");
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the test runner shows it beside the failure")]
+fn report(text: &str) {
+    eprintln!("{text}");
+}

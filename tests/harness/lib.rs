@@ -1,0 +1,11 @@
+//! What the black-box tests share: a cluster of real processes, clients for it, and waiting for conditions.
+
+mod cluster;
+mod commands;
+mod containers;
+mod retry;
+
+pub use cluster::{Cluster, Member, Runtime, Spec, binary};
+pub use commands::{Output, run};
+pub use containers::{Container, containers, kill_containers, remove_image, tag_image};
+pub use retry::{Deadline, eventually, eventually_async};
