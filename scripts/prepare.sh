@@ -1,7 +1,7 @@
 # Sourced by the scripts beside it: what they need on a plain Debian 12, installed or started when it is missing.
 # shellcheck shell=bash
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/quorate/target}
 # Where rustup puts cargo, for shells that were opened before it was installed.
 export PATH=$HOME/.cargo/bin:$PATH
@@ -38,18 +38,56 @@ need_docker() {
     need dockerd docker.io
     need docker docker.io
     need iptables iptables
-    [ -x /bin/busybox ] && busybox_is_static || install_busybox
+    if ! { [ -x /bin/busybox ] && busybox_is_static; }; then install_busybox; fi
+    start_docker
+    known_images=$(docker images --format '{{.Repository}}:{{.Tag}}')
+}
+
+start_docker() {
     docker info >/dev/null 2>&1 && return
+    if [ "$(process_in "$docker_pidfile")" = dockerd ]; then
+        # It has just been started by somebody else, or is busy with its containers.
+        await_docker && return
+        die "dockerd runs but does not answer after 60 s; see its own log"
+    fi
+    forget_dead_docker
     say "starting dockerd"
     docker_log=$(mktemp -t quorate-dockerd.XXXXXX.log)
     setsid dockerd >"$docker_log" 2>&1 &
     docker_pid=$!
+    await_docker && return
+    tail -n 5 "$docker_log" >&2
+    die "dockerd does not run; its log is $docker_log"
+}
+
+docker_pidfile=/var/run/docker.pid
+containerd_pidfile=/var/run/docker/containerd/containerd.pid
+containerd_socket=/run/containerd/containerd.sock
+
+# Waits up to a minute until an engine answers, or until the one that was started here has ended.
+await_docker() {
     for _ in $(seq 300); do
         docker info >/dev/null 2>&1 && return
-        kill -0 "$docker_pid" 2>/dev/null || die "dockerd ended; its log is $docker_log"
-        sleep 0.1
+        if [ -n "${docker_pid:-}" ] && ! kill -0 "$docker_pid" 2>/dev/null; then return 1; fi
+        sleep 0.2
     done
-    die "dockerd does not answer after 30 s; its log is $docker_log"
+    return 1
+}
+
+# process_in PIDFILE: the name of the process whose number the file holds; nothing when there is none.
+process_in() {
+    local pid
+    { read -r pid <"$1" || [ -n "$pid" ]; } 2>/dev/null || return 0
+    cat "/proc/$pid/comm" 2>/dev/null || true
+}
+
+# An engine that was killed, or whose machine was copied, leaves numbers of processes and a socket behind. dockerd trusts
+# a number when any process has it by now, and a socket when the file is there: then it refuses to start, or waits for a
+# containerd that is not.
+forget_dead_docker() {
+    [ "$(process_in "$docker_pidfile")" = dockerd ] || rm -f "$docker_pidfile"
+    [ "$(process_in "$containerd_pidfile")" = containerd ] || rm -f "$containerd_pidfile"
+    grep -q " $containerd_socket\$" /proc/net/unix || rm -f "$containerd_socket"
 }
 
 busybox_is_static() { ! ldd /bin/busybox >/dev/null 2>&1; }
@@ -64,9 +102,19 @@ install_busybox() {
 
 stop_docker() {
     [ -n "${docker_pid:-}" ] || return 0
+    # One that ended by itself has said why in its log, which stays.
     kill "$docker_pid" 2>/dev/null || return 0
     wait "$docker_pid" 2>/dev/null || true
     rm -f "$docker_log"
+}
+
+# drop_images NAME...: removes those of the images that were not there at the time of need_docker.
+drop_images() {
+    [ -n "${known_images+set}" ] || return 0
+    local name
+    for name in "$@"; do
+        grep -qxF "$name" <<<"$known_images" || docker rmi "$name" >/dev/null 2>&1 || true
+    done
 }
 
 # busybox_image NAME: an image with busybox under all its names, and nothing else.
