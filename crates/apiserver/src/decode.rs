@@ -6,6 +6,7 @@ use quorate_api::{GroupVersion, Reason, Status};
 use serde_json::Value;
 
 use crate::catalog::Served;
+use crate::protobuf::{self, ProtobufError};
 use crate::query::Query;
 
 /// What happens with fields that a kind does not have.
@@ -48,7 +49,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
 /// Parses a body into a JSON value.
 ///
 /// # Errors
-/// `UnsupportedMediaType` for what is neither JSON nor YAML, `BadRequest` for what does not parse.
+/// `UnsupportedMediaType` for what is neither JSON nor YAML nor Protocol Buffers, `BadRequest` for what does not parse.
 pub(crate) fn body(headers: &HeaderMap, body: &[u8], expected: &str) -> Result<Value, Status> {
     let unrecognized = |error: String| {
         Status::bad_request(format!("the object provided is unrecognized (must be of type {expected}): {error}"))
@@ -58,7 +59,13 @@ pub(crate) fn body(headers: &HeaderMap, body: &[u8], expected: &str) -> Result<V
             .map_err(|error| unrecognized(format!("couldn't get version/kind; json parse error: {error}")))?,
         "application/yaml" | "application/x-yaml" | "text/yaml" => serde_yaml_ng::from_slice(body)
             .map_err(|error| unrecognized(format!("couldn't get version/kind; yaml parse error: {error}")))?,
-        _ => return Err(unsupported(&["application/json", "application/yaml"])),
+        protobuf::MEDIA_TYPE => match protobuf::decode(body) {
+            Ok(object) => object,
+            // As Kubernetes answers for custom resources.
+            Err(ProtobufError::Kind { .. }) => return Err(unsupported(&["application/json", "application/yaml"])),
+            Err(error) => return Err(unrecognized(error.to_string())),
+        },
+        _ => return Err(unsupported(&["application/json", "application/yaml", protobuf::MEDIA_TYPE])),
     };
     if value.is_object() { Ok(value) } else { Err(unrecognized("it is not an object".to_owned())) }
 }

@@ -15,6 +15,7 @@ mod logs;
 mod metadata;
 mod openapi;
 mod pipeline;
+mod protobuf;
 mod query;
 mod representation;
 mod response;

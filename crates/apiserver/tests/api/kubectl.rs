@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::harness::{Server, config_map, deployment};
+use crate::harness::{Server, config_map, deployment, pod};
 
 struct Kubectl {
     directory: tempfile::TempDir,
@@ -77,7 +77,6 @@ async fn kubectl_works_unmodified() {
     let replicas = kubectl.expect(&["get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"], "").await;
     assert_eq!(replicas, "3");
     assert!(kubectl.expect(&["describe", "deployment", "web"], "").await.contains("3 desired"));
-    // `create configmap` and its like send protobuf, which is not understood; manifests are sent as JSON.
     kubectl.expect(&["create", "-f", "-"], &config_map("settings").to_string()).await;
     kubectl.expect(&["label", "configmap", "settings", "tier=front"], "").await;
     kubectl.expect(&["annotate", "configmap", "settings", "note=x"], "").await;
@@ -96,4 +95,60 @@ async fn kubectl_works_unmodified() {
     kubectl.expect(&["run", "one", "--image=busybox", "-n", "staging", "--restart=Never"], "").await;
     assert!(kubectl.expect(&["get", "pods", "-A"], "").await.contains("one"));
     kubectl.expect(&["delete", "pod", "one", "-n", "staging"], "").await;
+}
+
+/// The commands for which kubectl sends typed objects: in Protocol Buffers since 1.32, as JSON before.
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_creates_typed_objects() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else { return };
+    let home = kubectl.directory.path();
+    let pair = server.pki.sign("site", &[]);
+    std::fs::write(home.join("tls.crt"), &pair.certificate_pem).expect("a certificate");
+    std::fs::write(home.join("tls.key"), &pair.key_pem).expect("a key");
+    let (certificate, key) = (home.join("tls.crt"), home.join("tls.key"));
+    let certificate = format!("--cert={}", certificate.display());
+    let key = format!("--key={}", key.display());
+    let registry = ["--docker-server=r.example", "--docker-username=u", "--docker-password=p"];
+    let sets_replicas = ["--image=nginx", "--port=80", "--replicas=0"];
+    let cases: [(&[&str], &[&str], &str, &str); 10] = [
+        (&["namespace", "staging"], &[], "{.status.phase}", "Active"),
+        (&["configmap", "settings"], &["--from-literal=a=1", "--from-literal=b="], "{.data}", r#"{"a":"1","b":""}"#),
+        (&["secret", "generic", "keys"], &["--from-literal=user=admin"], "{.data.user}", "YWRtaW4="),
+        (&["secret", "tls", "pair"], &[&certificate, &key], "{.type}", "kubernetes.io/tls"),
+        (&["secret", "docker-registry", "pull"], &registry, "{.type}", "kubernetes.io/dockerconfigjson"),
+        (&["serviceaccount", "robot"], &[], "{.metadata.name}", "robot"),
+        (&["deployment", "none"], &sets_replicas, "{.spec.replicas}", "0"),
+        (&["deployment", "web"], &["--image=nginx", "--", "sleep", "1"], "{.spec.replicas}", "1"),
+        (&["service", "clusterip", "web"], &["--tcp=80:8080"], "{.spec.ports[0].targetPort}", "8080"),
+        (&["service", "externalname", "alias"], &["--external-name=db.example"], "{.spec.type}", "ExternalName"),
+    ];
+    for (what, arguments, path, expected) in cases {
+        let created = kubectl.expect(&[&["create"], what, arguments].concat(), "").await;
+        assert!(created.ends_with("created\n"), "{what:?}: {created}");
+        let name = what.last().expect("a name");
+        let shown = kubectl.expect(&["get", what[0], name, "-o", &format!("jsonpath={path}")], "").await;
+        assert_eq!(shown, expected, "{what:?}");
+    }
+    let (is_well, text) = kubectl.run(&["create", "configmap", "settings"], "").await;
+    assert!(!is_well && text.contains("configmaps \"settings\" already exists"), "{text}");
+    kubectl.expect(&["delete", "deployment", "web", "--cascade=orphan", "--wait=false"], "").await;
+    let finalizers = kubectl.expect(&["get", "deployment", "web", "-o", "jsonpath={.metadata.finalizers}"], "").await;
+    assert_eq!(finalizers, r#"["orphan"]"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_drains_a_node() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else { return };
+    let node = "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"one\"}}";
+    kubectl.expect(&["create", "-f", "-"], node).await;
+    let mut bound = pod("bound");
+    bound["spec"]["nodeName"] = "one".into();
+    kubectl.expect(&["create", "-f", "-"], &bound.to_string()).await;
+    kubectl.expect(&["create", "-f", "-"], &pod("free").to_string()).await;
+    // No agent ends the pod here, so that it gets no time to end.
+    let drained = kubectl.expect(&["drain", "one", "--force", "--grace-period=0"], "").await;
+    assert!(drained.contains("pod/bound evicted") && drained.contains("node/one drained"), "{drained}");
+    assert_eq!(kubectl.expect(&["get", "pods", "-o", "name"], "").await, "pod/free\n");
 }

@@ -148,7 +148,10 @@ async fn bodies_are_judged_by_their_media_type() {
     };
     let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: from-yaml\ndata:\n  a: b\n";
     assert_eq!(post("application/yaml", yaml.to_owned()).await.expect(201)["data"]["a"], "b");
-    assert_eq!(post("application/vnd.kubernetes.protobuf", "k8s".to_owned()).await.failure().0, 415);
+    let (code, _, message) = post("text/plain", yaml.to_owned()).await.failure();
+    assert_eq!(code, 415);
+    let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    assert!(message.ends_with(accepted), "{message}");
     let (code, _, message) = post("application/json", "{".to_owned()).await.failure();
     assert_eq!(code, 400);
     assert!(message.starts_with("the object provided is unrecognized (must be of type ConfigMap)"), "{message}");
@@ -160,6 +163,35 @@ async fn bodies_are_judged_by_their_media_type() {
     let apply = [("content-type", "application/apply-patch+yaml")];
     let answer = admin.request(Method::PATCH, "/api/v1/namespaces/default/configmaps/a", &apply, yaml).await;
     assert_eq!(answer.failure().0, 415);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_may_be_protobuf() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let send = |method: Method, path: &'static str, body: String| {
+        let admin = admin.clone();
+        let headers = [("content-type", "application/vnd.kubernetes.protobuf")];
+        async move { admin.request(method, path, &headers, body).await }
+    };
+    let body = |kind: &str, raw: &str| {
+        let type_meta = format!("\n\x02v1\x12{}{kind}", char::from(kind.len() as u8));
+        let (type_meta_length, length) = (char::from(type_meta.len() as u8), char::from(raw.len() as u8));
+        format!("k8s\0\n{type_meta_length}{type_meta}\x12{length}{raw}\x1a\0\x22\0")
+    };
+    let map = "\n\x03\n\x01p\x12\x06\n\x01a\x12\x01b";
+    let created = send(Method::POST, MAPS, body("ConfigMap", map)).await.expect(201);
+    assert_eq!((&created["metadata"]["name"], &created["data"]), (&json!("p"), &json!({ "a": "b" })));
+    let (code, _, message) = send(Method::POST, MAPS, body("ConfigMap", "\x08\x01")).await.failure();
+    assert_eq!(code, 400, "{message}");
+    let (code, _, message) = send(Method::POST, MAPS, body("Secret", map)).await.failure();
+    assert_eq!(code, 400, "{message}");
+    assert_eq!(send(Method::POST, MAPS, body("Widget", map)).await.failure().0, 415);
+    assert_eq!(send(Method::POST, MAPS, "{}".to_owned()).await.failure().0, 400);
+    let path = "/api/v1/namespaces/default/configmaps/p";
+    let other_uid = body("DeleteOptions", "\x12\x03\n\x01x");
+    assert_eq!(send(Method::DELETE, path, other_uid).await.failure().1, "Conflict");
+    send(Method::DELETE, path, body("DeleteOptions", "")).await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
