@@ -31,6 +31,8 @@ need_rust() {
     command -v cargo >/dev/null || die "cargo is not on PATH; install Rust from https://rustup.rs first"
     need clang clang libclang-dev
     need g++ g++
+    # The etcd client of tests and benchmarks compiles its protocol with it.
+    need protoc protobuf-compiler
 }
 
 # Starts a Docker engine unless one answers; what was started here is stopped by stop_docker.

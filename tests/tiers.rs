@@ -22,12 +22,14 @@ const TIERS: &[(&str, Tier)] = &[
     ("quorate-scheduler", Tier::Pure),
     ("quorate-controllers", Tier::Pure),
     ("quorate-store", Tier::Io),
+    ("quorate-etcd", Tier::Io),
     ("quorate-apiserver", Tier::Io),
     ("quorate-manager", Tier::Io),
     ("quorate-agent", Tier::Io),
     ("quorate-qctl", Tier::Root),
     ("quorate", Tier::Root),
     ("quorate-bench", Tier::Test),
+    ("quorate-chaos", Tier::Test),
     ("quorate-tests", Tier::Test),
 ];
 

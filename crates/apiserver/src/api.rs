@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use futures::FutureExt;
-use quorate_api::Status;
+use quorate_api::{Revision, Status};
 use quorate_registry::Descriptor;
-use quorate_store::Store;
+use quorate_store::{StateHash, Store};
 use serde_json::json;
 
 use crate::catalog::Catalog;
@@ -100,7 +100,8 @@ impl Api {
                 Response::json(&json!(status))
             }
             Route::QuorumHash => {
-                let (revision, hash) = self.inner.store.state_hash().await.map_err(|e| error::from_store(&e))?;
+                let StateHash { revision, hash, .. } =
+                    self.inner.store.hash_at(Revision::ZERO).await.map_err(|e| error::from_store(&e))?;
                 Response::json(&json!({ "revision": revision, "hash": format!("{hash:016x}") }))
             }
         }

@@ -31,5 +31,5 @@ pub use bootstrap::bootstrap;
 pub use local::LocalClient;
 pub use response::{Body, Request, Response};
 pub use server::{ServeError, ServerConfig, serve};
-pub use tls::{Identity, TlsError, client_config, server_config};
+pub use tls::{Identity, TlsError, certificate_user, client_config, server_config};
 pub use user::{MASTERS, NODES, UserInfo};

@@ -138,7 +138,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, sh
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(tls::user);
+    let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(tls::certificate_user);
     let service = TowerToHyperService::new(router.layer(Extension(Peer(user))));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);

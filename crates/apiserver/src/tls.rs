@@ -98,7 +98,8 @@ pub fn client_config(identity: &Identity, authority_pem: &[u8]) -> Result<Client
 }
 
 /// Who a verified client certificate names: CN is the user, each O a group.
-pub(crate) fn user(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
+#[must_use]
+pub fn certificate_user(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();

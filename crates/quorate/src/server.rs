@@ -2,12 +2,17 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
-use quorate_apiserver::{Api, Identity};
+use quorate_api::key::REGISTRY_ROOT;
+use quorate_apiserver::{Api, Identity, MASTERS};
+use quorate_etcd::{Access, Guard};
 use quorate_manager::{Manager, ManagerConfig};
 use quorate_store::raft::{self, PeerListen, PeerTls, Pem, RaftConfig};
 use quorate_store::{Member, Store};
+use rustls::pki_types::CertificateDer;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +29,7 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
 
 struct Listeners {
     api: TcpListener,
+    etcd: Option<TcpListener>,
     peer: TcpListener,
     metrics: TcpListener,
 }
@@ -32,10 +38,18 @@ impl Listeners {
     fn bind(config: &ServerConfig) -> anyhow::Result<Listeners> {
         Ok(Listeners {
             api: bind(config.api_listen, "api-listen")?,
+            etcd: config.etcd.map(|etcd| bind(etcd.listen, "etcd-listen")).transpose()?,
             peer: bind(config.peer_listen, "peer-listen")?,
             metrics: bind(config.metrics_listen, "metrics-listen")?,
         })
     }
+}
+
+/// What is handed to the services above the store.
+struct ServiceListeners {
+    api: TcpListener,
+    etcd: Option<TcpListener>,
+    metrics: TcpListener,
 }
 
 fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
@@ -50,7 +64,8 @@ async fn serve(config: ServerConfig, listeners: Listeners, shutdown: Cancellatio
     tracing::info!(name, members = config.members.len(), data_dir = %config.data_dir.display(), "starting");
     let store = raft::start(raft_config(&config, listeners.peer)).await.context("the store cannot start")?;
     let api = Api::new(store.clone(), quorate_registry::builtin());
-    let result = run_services(&config, listeners.api, listeners.metrics, &store, api, shutdown).await;
+    let services = ServiceListeners { api: listeners.api, etcd: listeners.etcd, metrics: listeners.metrics };
+    let result = run_services(&config, services, &store, api, shutdown).await;
     store.shutdown().await.context("the store did not stop in order")?;
     tracing::info!(name, "stopped");
     result
@@ -59,8 +74,7 @@ async fn serve(config: ServerConfig, listeners: Listeners, shutdown: Cancellatio
 /// Runs everything above the store, until `shutdown` or until one part fails, which ends the others.
 async fn run_services(
     config: &ServerConfig,
-    api_listener: TcpListener,
-    metrics_listener: TcpListener,
+    listeners: ServiceListeners,
     store: &Store,
     api: Api,
     shutdown: CancellationToken,
@@ -68,14 +82,18 @@ async fn run_services(
     let tracker = TaskTracker::new();
     let stop = shutdown.child_token();
     let server_config = quorate_apiserver::ServerConfig {
-        listener: tokio::net::TcpListener::from_std(api_listener)?,
+        listener: tokio::net::TcpListener::from_std(listeners.api)?,
         identity: identity(&config.tls.cert, &config.tls.key)?,
         client_authority_pem: read_pem(&config.tls.ca)?,
         node_client: Some(identity(&config.node_client_cert, &config.node_client_key)?),
         max_in_flight: quorate_apiserver::ServerConfig::DEFAULT_MAX_IN_FLIGHT,
     };
     let server = tracker.spawn(quorate_apiserver::serve(api.clone(), server_config, stop.clone()));
-    let metrics_listener = tokio::net::TcpListener::from_std(metrics_listener)?;
+    if let Some(listener) = listeners.etcd {
+        let etcd_config = etcd_config(config, listener)?;
+        tracker.spawn(quorate_etcd::serve(store.clone(), etcd_config, stop.clone()));
+    }
+    let metrics_listener = tokio::net::TcpListener::from_std(listeners.metrics)?;
     let metrics = tracker.spawn(metrics::serve(metrics_listener, store.clone(), stop.clone()));
     let mut manager_config = ManagerConfig::default();
     manager_config.settings.node_monitor_grace = config.node_monitor_grace;
@@ -92,6 +110,24 @@ async fn run_services(
     stop.cancel();
     tracker.wait().await;
     result
+}
+
+fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<quorate_etcd::ServerConfig> {
+    let etcd = config.etcd.context("the etcd API has an address")?;
+    let access = if etcd.plain {
+        Access::Plain
+    } else {
+        let identity = identity(&config.tls.cert, &config.tls.key)?;
+        let tls = quorate_apiserver::server_config(&identity, &read_pem(&config.tls.ca)?).context("TLS of the etcd API")?;
+        // What is behind it knows no roles, and it shows all Secrets.
+        let is_admin = |certificate: &CertificateDer<'_>| {
+            quorate_apiserver::certificate_user(certificate)
+                .is_some_and(|user| user.groups.iter().any(|group| group == MASTERS))
+        };
+        Access::Tls { acceptor: TlsAcceptor::from(Arc::new(tls)), admits: Arc::new(is_admin) }
+    };
+    let guard = if etcd.write_registry { Guard::default() } else { Guard::new([REGISTRY_ROOT]) };
+    Ok(quorate_etcd::ServerConfig { listener: tokio::net::TcpListener::from_std(listener)?, access, guard })
 }
 
 fn identity(cert: &Path, key: &Path) -> anyhow::Result<Identity> {
@@ -112,5 +148,5 @@ fn raft_config(config: &ServerConfig, listener: TcpListener) -> RaftConfig {
 }
 
 fn member(spec: &MemberSpec) -> Member {
-    Member { id: spec.id, name: spec.name.clone(), peer: spec.peer.clone(), api: spec.api.clone() }
+    Member { id: spec.id, name: spec.name.clone(), peer: spec.peer.clone(), api: spec.api.clone(), etcd: spec.etcd.clone() }
 }

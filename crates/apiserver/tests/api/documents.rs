@@ -32,37 +32,20 @@ async fn plain_discovery_names_kinds_and_verbs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn discovery_agrees_with_kubernetes() {
-    let Some(reference) = reference() else { return };
+    let text = include_str!("../../../registry/testdata/discovery.json");
+    let kubernetes: Value = serde_json::from_str(text).expect("JSON");
     let server = Server::start().await;
     let admin = server.admin();
-    for (path, file) in [("/api/v1", "api__v1.json"), ("/apis/apps/v1", "apis__apps__v1.json")] {
-        let text = std::fs::read_to_string(reference.join("discovery").join(file)).expect("the reference is read");
-        let theirs: Value = serde_json::from_str(&text).expect("JSON");
+    for (path, group_version) in [("/api/v1", "v1"), ("/apis/apps/v1", "apps/v1")] {
         let ours = admin.get(path).await.expect(200);
         for mine in ours["resources"].as_array().expect("a list") {
             let name = mine["name"].as_str().expect("a name");
-            let other = find(&theirs["resources"], "name", name);
+            let other = find(&kubernetes[group_version], "name", name);
             for field in ["kind", "namespaced", "shortNames", "categories", "group", "version"] {
                 assert_eq!(mine.get(field), other.get(field), "{field} of {name}");
             }
         }
     }
-}
-
-fn reference() -> Option<std::path::PathBuf> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let path =
-        std::env::var_os("QUORATE_K8S_REFERENCE").map_or_else(|| root.join("../shared/k8s"), std::path::PathBuf::from);
-    if path.is_dir() {
-        return Some(path);
-    }
-    skip("the Kubernetes reference data is not there");
-    None
-}
-
-#[expect(clippy::print_stderr, reason = "whoever runs the tests should see what was left out")]
-fn skip(why: &str) {
-    eprintln!("skipped: {why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

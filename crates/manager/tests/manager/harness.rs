@@ -8,9 +8,12 @@ use futures::FutureExt;
 use quorate_api::{GroupVersionResource, ResourcePrefix, Revision, Status};
 use quorate_apiserver::{Api, LocalClient, UserInfo};
 use quorate_manager::{Manager, ManagerConfig, ManagerError};
-use quorate_mvcc::{Command, KeyRange, RangeRequest, RangeResponse, Reply};
+use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeResponse, Reply};
 use quorate_store::handle::Engine;
-use quorate_store::{Consistency, Leadership, QuorumStatus, Store, StoreError, Watch, WatchError};
+use quorate_store::{
+    Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError, Watch,
+    WatchError,
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -63,8 +66,32 @@ impl Engine for Member {
         self.store.quorum_status().await
     }
 
-    async fn state_hash(&self) -> Result<(Revision, u64), StoreError> {
-        self.store.state_hash().await
+    async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {
+        self.store.hash_at(revision).await
+    }
+
+    fn identity(&self) -> Identity {
+        self.store.identity()
+    }
+
+    fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError> {
+        self.store.leases()
+    }
+
+    async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
+        self.store.lease_status(id).await
+    }
+
+    fn mark_watch_progress(&self) {
+        self.store.mark_watch_progress();
+    }
+
+    async fn compaction_settled(&self) -> Result<(), StoreError> {
+        self.store.compaction_settled().await
+    }
+
+    async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError> {
+        self.store.transfer_leadership(to).await
     }
 
     async fn shutdown(&self) -> Result<(), StoreError> {

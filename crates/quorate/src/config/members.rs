@@ -12,13 +12,15 @@ pub struct MemberSpec {
     pub peer: String,
     /// `https://host:port` of the REST API.
     pub api: String,
+    /// `https://host:port` of the etcd API; empty when it is not served.
+    pub etcd: String,
 }
 
 impl FromStr for MemberSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut id, mut name, mut peer, mut api) = (None, None, None, None);
+        let (mut id, mut name, mut peer, mut api, mut etcd) = (None, None, None, None, None);
         for part in text.split(',') {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not key=value"))?;
             let slot = match key.trim() {
@@ -26,7 +28,8 @@ impl FromStr for MemberSpec {
                 "name" => &mut name,
                 "peer" => &mut peer,
                 "api" => &mut api,
-                other => return Err(format!("unknown key `{other}`; a member has id, name, peer and api")),
+                "etcd" => &mut etcd,
+                other => return Err(format!("unknown key `{other}`; a member has id, name, peer, api and etcd")),
             };
             if slot.replace(value.trim().to_owned()).is_some() {
                 return Err(format!("`{key}` is given twice"));
@@ -37,13 +40,20 @@ impl FromStr for MemberSpec {
         };
         let id = need(id, "id")?;
         let id = id.parse().ok().filter(|id| *id > 0).ok_or_else(|| format!("id `{id}` is not a positive number"))?;
-        Ok(MemberSpec { id, name: need(name, "name")?, peer: need(peer, "peer")?, api: need(api, "api")? })
+        Ok(MemberSpec {
+            id,
+            name: need(name, "name")?,
+            peer: need(peer, "peer")?,
+            api: need(api, "api")?,
+            etcd: etcd.unwrap_or_default(),
+        })
     }
 }
 
 impl fmt::Display for MemberSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "id={},name={},peer={},api={}", self.id, self.name, self.peer, self.api)
+        write!(f, "id={},name={},peer={},api={}", self.id, self.name, self.peer, self.api)?;
+        if self.etcd.is_empty() { Ok(()) } else { write!(f, ",etcd={}", self.etcd) }
     }
 }
 

@@ -32,6 +32,15 @@ pub struct ServerOptions {
     /// Address of the REST API. [default: 0.0.0.0:6443]
     #[arg(long, env = "QUORATE_API_LISTEN")]
     pub api_listen: Option<SocketAddr>,
+    /// Address of the etcd v3 API; not served without. Clients need an administrator's certificate.
+    #[arg(long, env = "QUORATE_ETCD_LISTEN")]
+    pub etcd_listen: Option<SocketAddr>,
+    /// Serve the etcd API without TLS and to anyone, on a loopback address. [default: false]
+    #[arg(long, env = "QUORATE_ETCD_PLAIN", num_args = 0..=1, default_missing_value = "true")]
+    pub etcd_plain: Option<bool>,
+    /// Let the etcd API write the keys of the Kubernetes objects, past all admission. [default: false]
+    #[arg(long, env = "QUORATE_ETCD_WRITE_REGISTRY", num_args = 0..=1, default_missing_value = "true")]
+    pub etcd_write_registry: Option<bool>,
     /// Address of the peer transport. [default: 0.0.0.0:2380]
     #[arg(long, env = "QUORATE_PEER_LISTEN")]
     pub peer_listen: Option<SocketAddr>,
@@ -82,6 +91,9 @@ overlay!(
     data_dir,
     members,
     api_listen,
+    etcd_listen,
+    etcd_plain,
+    etcd_write_registry,
     peer_listen,
     metrics_listen,
     client_ca_file,
@@ -105,6 +117,7 @@ pub struct ServerConfig {
     pub members: Vec<MemberSpec>,
     pub data_dir: PathBuf,
     pub api_listen: SocketAddr,
+    pub etcd: Option<EtcdConfig>,
     pub peer_listen: SocketAddr,
     pub metrics_listen: SocketAddr,
     /// Serving certificate, and the authority of clients and nodes.
@@ -117,6 +130,14 @@ pub struct ServerConfig {
     pub node_monitor_grace: Duration,
     pub eviction_after: Duration,
     pub log_level: String,
+}
+
+/// How the etcd API is served.
+#[derive(Clone, Copy, Debug)]
+pub struct EtcdConfig {
+    pub listen: SocketAddr,
+    pub plain: bool,
+    pub write_registry: bool,
 }
 
 impl ServerArgs {
@@ -135,12 +156,24 @@ impl ServerOptions {
             let names = members.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
             anyhow::anyhow!("`name` is {name:?}, but the members are {names}")
         })?;
+        let etcd = self.etcd_listen.map(|listen| EtcdConfig {
+            listen,
+            plain: self.etcd_plain.unwrap_or(false),
+            write_registry: self.etcd_write_registry.unwrap_or(false),
+        });
+        if let Some(EtcdConfig { listen, plain: true, .. }) = etcd {
+            anyhow::ensure!(
+                listen.ip().is_loopback(),
+                "`etcd-plain` lets in anyone who reaches {listen}; leave it out, or listen on a loopback address"
+            );
+        }
         let peer_port = |default| SocketAddr::from(([0, 0, 0, 0], default));
         Ok(ServerConfig {
             member,
             members,
             data_dir: required(self.data_dir, "data-dir")?,
             api_listen: self.api_listen.unwrap_or_else(|| peer_port(6443)),
+            etcd,
             peer_listen: self.peer_listen.unwrap_or_else(|| peer_port(2380)),
             metrics_listen: self.metrics_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9090))),
             tls: TlsFiles {

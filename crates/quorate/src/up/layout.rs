@@ -76,6 +76,7 @@ impl Layout {
                     log: self.logs().join(format!("{name}.log")),
                     data: self.data_dir.join(&name),
                     api: if master { url("https")? } else { None },
+                    etcd: if master { url(if args.etcd_plain { "http" } else { "https" })? } else { None },
                     peer: if master { url("https")? } else { None },
                     metrics: if master { url("http")? } else { None },
                     node: if master { None } else { url("https")? },
@@ -112,6 +113,9 @@ impl Layout {
                     data_dir: Some(member.data.clone()),
                     members: Some(specs.clone()),
                     api_listen: Some(address(member.api.as_deref())?),
+                    etcd_listen: member.etcd.as_deref().map(|url| address(Some(url))).transpose()?,
+                    etcd_plain: member.etcd.as_ref().map(|url| url.starts_with("http://")),
+                    etcd_write_registry: None,
                     peer_listen: Some(address(member.peer.as_deref())?),
                     metrics_listen: Some(address(member.metrics.as_deref())?),
                     client_ca_file: Some(ca.cert.clone()),
@@ -164,7 +168,7 @@ fn member_specs(cluster: &ClusterFile) -> anyhow::Result<Vec<MemberSpec>> {
     let spec = |(id, member): (u64, &ClusterMember)| -> anyhow::Result<MemberSpec> {
         let (api, peer) = member.api.clone().zip(member.peer.as_deref()).context("a master without addresses")?;
         let peer = peer.trim_start_matches("https://").to_owned();
-        Ok(MemberSpec { id, name: member.name.clone(), peer, api })
+        Ok(MemberSpec { id, name: member.name.clone(), peer, api, etcd: member.etcd.clone().unwrap_or_default() })
     };
     (1..).zip(cluster.with_role(Role::Master)).map(spec).collect()
 }

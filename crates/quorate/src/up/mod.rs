@@ -40,6 +40,12 @@ pub struct UpArgs {
     /// Leave the cluster running and return; `quorate down` stops it.
     #[arg(long)]
     pub detach: bool,
+    /// Write certificates, configuration files and cluster.json, and return; nothing is started.
+    #[arg(long, conflicts_with = "detach")]
+    pub prepare: bool,
+    /// Serve the etcd API without TLS, to anyone on this machine. Decided when the cluster is made.
+    #[arg(long, env = "QUORATE_UP_ETCD_PLAIN")]
+    pub etcd_plain: bool,
     /// How long to wait until all members are ready.
     #[arg(long, default_value = "2m", env = "QUORATE_UP_TIMEOUT")]
     pub timeout: HumanDuration,
@@ -90,6 +96,9 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
 
     let layout = Layout::open(&args)?;
     let mut cluster = layout.prepare(&args)?;
+    if args.prepare {
+        return cluster.save(&layout.data_dir);
+    }
     let spawned = process::start_missing(&mut cluster, !args.detach)?;
     cluster.save(&layout.data_dir)?;
     progress(format!(

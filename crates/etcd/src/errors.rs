@@ -1,0 +1,88 @@
+//! Refusals in etcd's words: clients compare code and message (etcd's `rpctypes`).
+
+use quorate_mvcc::CommandError;
+use quorate_store::StoreError;
+use tonic::{Code, Status};
+
+/// A refusal of etcd's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal(Code, &'static str);
+
+impl Refusal {
+    pub(crate) fn message(self) -> &'static str {
+        self.1
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(Refusal(code, message): Refusal) -> Self {
+        Status::new(code, message)
+    }
+}
+
+pub(crate) const EMPTY_KEY: Refusal = Refusal(Code::InvalidArgument, "etcdserver: key is not provided");
+pub(crate) const KEY_NOT_FOUND: Refusal = Refusal(Code::InvalidArgument, "etcdserver: key not found");
+pub(crate) const VALUE_PROVIDED: Refusal = Refusal(Code::InvalidArgument, "etcdserver: value is provided");
+pub(crate) const LEASE_PROVIDED: Refusal = Refusal(Code::InvalidArgument, "etcdserver: lease is provided");
+pub(crate) const TOO_MANY_OPS: Refusal =
+    Refusal(Code::InvalidArgument, "etcdserver: too many operations in txn request");
+pub(crate) const DUPLICATE_KEY: Refusal =
+    Refusal(Code::InvalidArgument, "etcdserver: duplicate key given in txn request");
+pub(crate) const INVALID_SORT: Refusal = Refusal(Code::InvalidArgument, "etcdserver: invalid sort option");
+pub(crate) const REQUEST_TOO_LARGE: Refusal = Refusal(Code::InvalidArgument, "etcdserver: request is too large");
+pub(crate) const COMPACTED: Refusal =
+    Refusal(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
+pub(crate) const FUTURE_REVISION: Refusal =
+    Refusal(Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision");
+pub(crate) const LEASE_NOT_FOUND: Refusal = Refusal(Code::NotFound, "etcdserver: requested lease not found");
+pub(crate) const LEASE_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: lease already exists");
+pub(crate) const LEASE_TTL_TOO_LARGE: Refusal = Refusal(Code::OutOfRange, "etcdserver: too large lease TTL");
+pub(crate) const MEMBER_NOT_FOUND: Refusal = Refusal(Code::NotFound, "etcdserver: member not found");
+pub(crate) const BAD_LEADER_TRANSFEREE: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: bad leader transferee");
+pub(crate) const NOT_LEADER: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: not leader");
+pub(crate) const NO_LEADER: Refusal = Refusal(Code::Unavailable, "etcdserver: no leader");
+pub(crate) const TIMEOUT: Refusal = Refusal(Code::Unavailable, "etcdserver: request timed out");
+pub(crate) const STOPPED: Refusal = Refusal(Code::Unavailable, "etcdserver: server stopped");
+pub(crate) const TOO_MANY_REQUESTS: Refusal = Refusal(Code::ResourceExhausted, "etcdserver: too many requests");
+pub(crate) const NO_SPACE: Refusal =
+    Refusal(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+pub(crate) const AUTH_NOT_ENABLED: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
+
+/// What the store says, as etcd would say it.
+pub(crate) fn status(error: StoreError) -> Status {
+    match error {
+        StoreError::Command(refused) => refusal(&refused).into(),
+        StoreError::NoLeader(reason) => {
+            tracing::debug!(reason, "no leader");
+            NO_LEADER.into()
+        }
+        // Clients must not take this for "did not happen".
+        StoreError::OutcomeUnknown(reason) => {
+            tracing::debug!(reason, "the outcome is unknown");
+            TIMEOUT.into()
+        }
+        StoreError::Overloaded => TOO_MANY_REQUESTS.into(),
+        StoreError::NoSpace(member) => {
+            tracing::debug!(member, "no space");
+            NO_SPACE.into()
+        }
+        StoreError::TooLarge { .. } => REQUEST_TOO_LARGE.into(),
+        StoreError::ShuttingDown => STOPPED.into(),
+        StoreError::Fatal(reason) => Status::internal(reason),
+    }
+}
+
+pub(crate) fn refusal(error: &CommandError) -> Refusal {
+    match error {
+        CommandError::Compacted { .. } => COMPACTED,
+        CommandError::FutureRevision { .. } => FUTURE_REVISION,
+        CommandError::LeaseNotFound(_) => LEASE_NOT_FOUND,
+        CommandError::LeaseExists(_) => LEASE_EXISTS,
+        CommandError::KeyNotFound => KEY_NOT_FOUND,
+        CommandError::DuplicateKey => DUPLICATE_KEY,
+        CommandError::EmptyKey => EMPTY_KEY,
+        CommandError::ValueProvided => VALUE_PROVIDED,
+    }
+}

@@ -1,0 +1,115 @@
+//! What operators ask.
+
+use std::time::Duration;
+
+use quorate_api::Revision;
+use quorate_store::{MemberRole, MemberStatus};
+use tonic::{Request, Response, Status};
+
+use crate::convert;
+use crate::errors;
+use crate::pb::etcdserverpb::{self as pb, maintenance_server::Maintenance};
+use crate::shared::Shared;
+
+/// The version of etcd whose API this is.
+const VERSION: &str = "3.5.0";
+/// How long a transfer of leadership may take.
+const TRANSFER_WITHIN: Duration = Duration::from_secs(5);
+
+pub(crate) struct MaintenanceService(pub(crate) Shared);
+
+impl MaintenanceService {
+    async fn own_status(&self) -> Result<MemberStatus, Status> {
+        let own = self.0.member_id();
+        let quorum = self.0.store.quorum_status().await.map_err(errors::status)?;
+        let status = quorum.members.into_iter().find(|status| status.member.id == own);
+        status.ok_or_else(|| errors::MEMBER_NOT_FOUND.into())
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    type SnapshotStream = crate::Outgoing<pb::SnapshotResponse>;
+
+    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        let request = request.into_inner();
+        if request.action() == pb::alarm_request::AlarmAction::Activate {
+            return Err(Status::invalid_argument("alarms are raised by what they tell of, not by hand"));
+        }
+        // Alarms that are over are gone; there is nothing to disarm.
+        Ok(Response::new(pb::AlarmResponse { header: Some(self.0.current_header()), alarms: Vec::new() }))
+    }
+
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        let own = self.own_status().await?;
+        let leader = self.0.leadership().borrow().leader.as_ref().map_or(0, |leader| leader.id);
+        let size = convert::wire(own.database_size_bytes);
+        Ok(Response::new(pb::StatusResponse {
+            header: Some(self.0.current_header()),
+            version: VERSION.to_owned(),
+            db_size: size,
+            db_size_in_use: size,
+            leader,
+            raft_index: own.last_log_index,
+            raft_term: own.term,
+            raft_applied_index: own.applied_index,
+            errors: if leader == 0 { vec!["etcdserver: no leader".to_owned()] } else { Vec::new() },
+            is_learner: own.role == MemberRole::Learner,
+        }))
+    }
+
+    /// The tables are compacted all the time; there is nothing to do.
+    async fn defragment(&self, _: Request<pb::DefragmentRequest>) -> Result<Response<pb::DefragmentResponse>, Status> {
+        Ok(Response::new(pb::DefragmentResponse { header: Some(self.0.current_header()) }))
+    }
+
+    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        let state = self.0.store.hash_at(Revision::ZERO).await.map_err(errors::status)?;
+        Ok(Response::new(pb::HashResponse { header: Some(self.0.header(state.revision)), hash: fold(state.hash) }))
+    }
+
+    async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
+        let at = convert::revision(request.into_inner().revision);
+        let state = self.0.store.hash_at(at).await.map_err(errors::status)?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(self.0.current_header()),
+            hash: fold(state.hash),
+            compact_revision: convert::wire(state.compacted.0),
+            hash_revision: convert::wire(state.revision.0),
+        }))
+    }
+
+    async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(Status::unimplemented("backups are not here yet"))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let target = request.into_inner().target_id;
+        let mut leadership = self.0.leadership();
+        if leadership.borrow().leader.as_ref().map(|leader| leader.id) != Some(self.0.member_id()) {
+            return Err(errors::NOT_LEADER.into());
+        }
+        let quorum = self.0.store.quorum_status().await.map_err(errors::status)?;
+        let is_heir = |member: &MemberStatus| member.member.id == target && member.role == MemberRole::Follower;
+        if target != self.0.member_id() && !quorum.members.iter().any(is_heir) {
+            return Err(errors::BAD_LEADER_TRANSFEREE.into());
+        }
+        self.0.store.transfer_leadership(target).await.map_err(errors::status)?;
+        let moved = leadership.wait_for(|known| known.leader.as_ref().is_some_and(|leader| leader.id == target));
+        match tokio::time::timeout(TRANSFER_WITHIN, moved).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(errors::STOPPED.into()),
+            Err(_) => return Err(errors::TIMEOUT.into()),
+        }
+        Ok(Response::new(pb::MoveLeaderResponse { header: Some(self.0.current_header()) }))
+    }
+}
+
+/// etcd's hashes have 32 bits.
+fn fold(hash: u64) -> u32 {
+    let [low, high] = [hash & u64::from(u32::MAX), hash >> 32];
+    u32::try_from(low ^ high).unwrap_or(u32::MAX)
+}

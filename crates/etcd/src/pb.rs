@@ -1,0 +1,19 @@
+//! The messages and services, generated from `proto/`.
+
+#![expect(clippy::pedantic, clippy::all, reason = "generated")]
+
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}

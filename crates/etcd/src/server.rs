@@ -1,0 +1,150 @@
+//! The network side: gRPC over HTTP/2, with or without TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use quorate_store::Store;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::auth::AuthService;
+use crate::cluster::ClusterService;
+use crate::election::ElectionService;
+use crate::guard::Guard;
+use crate::kv::KvService;
+use crate::lease::LeaseService;
+use crate::lock::LockService;
+use crate::maintenance::MaintenanceService;
+use crate::pb::etcdserverpb::auth_server::AuthServer;
+use crate::pb::etcdserverpb::cluster_server::ClusterServer;
+use crate::pb::etcdserverpb::kv_server::KvServer;
+use crate::pb::etcdserverpb::lease_server::LeaseServer;
+use crate::pb::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::pb::etcdserverpb::watch_server::WatchServer;
+use crate::pb::v3electionpb::election_server::ElectionServer;
+use crate::pb::v3lockpb::lock_server::LockServer;
+use crate::shared::Shared;
+use crate::watch::WatchService;
+
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long running requests may take after the shutdown began.
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Calls at the same time on one connection, watches among them.
+const MAX_STREAMS: u32 = 20_000;
+/// A dead client behind a live connection is noticed after this long.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// The largest request: etcd's 1.5 MiB and room for what is around it, as etcd allows.
+const MAX_REQUEST_BYTES: usize = (3 << 19) + (512 << 10);
+
+/// Who may connect.
+#[derive(Clone)]
+pub enum Access {
+    /// Anyone who reaches the address: for loopback.
+    Plain,
+    /// Holders of a client certificate that the acceptor has verified and `admits` lets in.
+    Tls { acceptor: TlsAcceptor, admits: Arc<dyn Fn(&CertificateDer<'_>) -> bool + Send + Sync> },
+}
+
+/// What a server needs besides the store.
+pub struct ServerConfig {
+    pub listener: TcpListener,
+    pub access: Access,
+    pub guard: Guard,
+}
+
+/// Serves until the shutdown, then lets running requests finish, ends streams, and returns.
+pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationToken) {
+    let router = router(Shared::new(store, config.guard, shutdown.clone()));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = config.listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, config.access.clone(), router.clone(), shutdown.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    drop(config.listener);
+    connections.close();
+    connections.wait().await;
+}
+
+fn router(shared: Shared) -> Router {
+    Routes::new(KvServer::new(KvService(shared.clone())).max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(WatchServer::new(WatchService(shared.clone())))
+        .add_service(LeaseServer::new(LeaseService(shared.clone())))
+        .add_service(ClusterServer::new(ClusterService(shared.clone())))
+        .add_service(MaintenanceServer::new(MaintenanceService(shared.clone())))
+        .add_service(AuthServer::new(AuthService(shared.clone())))
+        .add_service(LockServer::new(LockService(shared.clone())))
+        .add_service(ElectionServer::new(ElectionService(shared)))
+        .into_axum_router()
+}
+
+async fn connection(stream: TcpStream, access: Access, router: Router, shutdown: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps Nagle's delay");
+    }
+    let Access::Tls { acceptor, admits } = access else {
+        return talk(stream, router, shutdown).await;
+    };
+    let stream = match timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    if !certificates.and_then(|chain| chain.first()).is_some_and(|certificate| admits(certificate)) {
+        return tracing::info!("a client without an administrator's certificate was turned away");
+    }
+    talk(stream, router, shutdown).await;
+}
+
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let mut builder = Builder::new(TokioExecutor::new()).http2_only();
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(KEEP_ALIVE);
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            match timeout(DRAIN_WITHIN, serving).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!("a connection was cut off at shutdown"),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "a connection ended");
+    }
+}
