@@ -2,6 +2,7 @@
 
 mod agent_restart;
 mod demo_path;
+mod etcd;
 mod follower_catches_up;
 mod kubectl;
 mod leader_death;

@@ -41,6 +41,7 @@ pub struct Member {
     pub log: PathBuf,
     pub data: PathBuf,
     pub api: Option<String>,
+    pub etcd: Option<String>,
     pub peer: Option<String>,
     pub metrics: Option<String>,
     pub node: Option<String>,
@@ -173,6 +174,28 @@ impl Cluster {
         let mut command = Command::new(binary("qctl"));
         command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir());
         run(command.args(args), stdin)
+    }
+
+    /// `etcdctl` as the administrator, against these masters.
+    ///
+    /// # Panics
+    /// When one of them does not serve the etcd API.
+    #[must_use]
+    pub fn etcdctl_command(&self, masters: &[&str]) -> Command {
+        let url = |name: &&str| self.member(name).etcd.expect("a master has an etcd API");
+        let endpoints = masters.iter().map(url).collect::<Vec<_>>().join(",");
+        let pki = self.dir().join("pki");
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoints]);
+        for (flag, file) in [("--cacert", "ca.crt"), ("--cert", "admin.crt"), ("--key", "admin.key")] {
+            command.arg(flag).arg(pki.join(file));
+        }
+        command
+    }
+
+    /// Runs `etcdctl` as the administrator, against this master.
+    pub fn etcdctl_at(&self, master: &str, args: &[&str], stdin: &str) -> Output {
+        run(self.etcdctl_command(&[master]).args(args), stdin)
     }
 
     /// The leader's name, as this master knows it; waits until there is one.

@@ -1,7 +1,10 @@
 //! Running command-line clients.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::retry::eventually;
 
 /// What a command printed, and whether it succeeded.
 #[derive(Clone, Debug)]
@@ -51,5 +54,82 @@ pub fn run(command: &mut Command, stdin: &str) -> Output {
         success: output.status.success(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A command that goes on running, and what it has printed so far. It is ended when dropped.
+pub struct Running {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Running {
+    /// Starts a command.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(command: &mut Command) -> Running {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let output = BufReader::new(child.stdout.take().expect("a piped standard output"));
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let sink = lines.clone();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                sink.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        Running { child, lines }
+    }
+
+    /// Writes to its standard input.
+    ///
+    /// # Panics
+    /// When it does not read.
+    pub fn say(&mut self, text: &str) {
+        let input = self.child.stdin.as_mut().expect("a piped standard input");
+        input.write_all(text.as_bytes()).and_then(|()| input.flush()).expect("it reads what it is told");
+    }
+
+    /// What it has printed.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it has printed these lines, in this order and perhaps with others between them.
+    ///
+    /// # Panics
+    /// With what it printed instead, when the deadline passes.
+    pub fn wait_for(&self, wanted: &[&str]) {
+        eventually("lines of a running command", || {
+            let lines = self.lines();
+            let mut printed = lines.iter();
+            if wanted.iter().all(|want| printed.any(|line| line == want)) { Ok(()) } else { Err(lines) }
+        });
+    }
+
+    /// Waits until it has printed a line that holds `part`, and gives the line.
+    ///
+    /// # Panics
+    /// With what it printed instead, when the deadline passes.
+    pub fn wait_for_part(&self, part: &str) -> String {
+        eventually("a line of a running command", || {
+            let lines = self.lines();
+            lines.iter().find(|line| line.contains(part)).cloned().ok_or(lines)
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }

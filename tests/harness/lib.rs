@@ -6,6 +6,6 @@ mod containers;
 mod retry;
 
 pub use cluster::{Cluster, Member, Runtime, Spec, binary};
-pub use commands::{Output, run};
+pub use commands::{Output, Running, run};
 pub use containers::{Container, containers, kill_containers, remove_image, tag_image};
 pub use retry::{Deadline, eventually, eventually_async};
