@@ -96,11 +96,16 @@ impl Drop for Cluster {
 }
 
 fn up(dir: &Path, flags: &[String]) -> anyhow::Result<Command> {
-    let program = std::env::current_exe()?.with_file_name("quorate");
-    ensure!(program.exists(), "{} is not built; run `cargo build --release --bin quorate`", program.display());
-    let mut command = Command::new(program);
+    let mut command = Command::new(quorate_program()?);
     command.arg("up").arg("--data-dir").arg(dir).args(flags);
     Ok(command)
+}
+
+/// The binary that is measured.
+pub fn quorate_program() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("quorate");
+    ensure!(program.exists(), "{} is not built; run `cargo build --release --bin quorate`", program.display());
+    Ok(program)
 }
 
 /// A process's resident memory, in mebibytes.

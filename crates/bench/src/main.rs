@@ -3,6 +3,7 @@
 
 mod api;
 mod cluster;
+mod etcd;
 mod failover;
 mod kv;
 mod pods;
@@ -30,6 +31,8 @@ enum Command {
     Kv(kv::Args),
     /// Create, get, list and watch of pods over REST.
     Api(api::Args),
+    /// Quorate and etcd under the same load through the same client, in turn, as ratios.
+    Etcd(etcd::Args),
     /// Kills the leader again and again; time without an acknowledged write, and until the next pod is bound.
     Failover(failover::Args),
     /// A Deployment on real Docker, from apply to all Ready, against plain `docker run`.
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         match cli.command {
             Command::Kv(args) => kv::run(args).await,
             Command::Api(args) => api::run(args).await,
+            Command::Etcd(args) => etcd::run(args).await,
             Command::Failover(args) => failover::run(args).await,
             Command::Pods(args) => pods::run(args).await,
             Command::Start(args) => start::run(args).await,

@@ -1,0 +1,272 @@
+//! `bench etcd`: etcd and Quorate under the same load, through the same client, on the same disk, one after the other
+//! and in turn. What is decided from figures lives in `stats`, `table` and `chart`, which are pure; `quorum` and
+//! `process` hold the members; the rest are workloads.
+
+mod chart;
+mod clients;
+mod compaction;
+mod content;
+mod failover;
+mod load;
+mod preload;
+mod process;
+mod quorum;
+mod stats;
+mod table;
+mod watch;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::report::Report;
+use load::{At, Load, Operation, READ_VALUE_BYTES, Timing};
+use quorum::{Quorum, Setup};
+use stats::{Finding, Results, Summary, System, Unit};
+
+const PUT_VALUE_BYTES: [usize; 2] = [256, 4096];
+/// Clients of gets, mixes and ranges; those of puts are a flag.
+const GET_CLIENTS: [usize; 3] = [1, 64, 256];
+const MIX_CLIENTS: usize = 64;
+const RANGE_CLIENTS: usize = 16;
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Watches, buffers and pools take a while until what they have is warm.
+const WATCH_WARM_UP: Duration = Duration::from_secs(2);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// How often everything is measured, etcd first in one round and Quorate in the next.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds for each measurement.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Only these workloads.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Workload>,
+    /// Clients that put at once, a measurement for each number.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256, 1000])]
+    clients: Vec<usize>,
+    /// Keys of the preload.
+    #[arg(long, default_value_t = 100_000)]
+    preload_keys: u64,
+    /// How often the leader is killed, in all rounds together.
+    #[arg(long, default_value_t = 20)]
+    kills: usize,
+    /// Writes etcd.json and etcd.svg to this folder.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Where all members keep their data, in fresh directories. What it lies on decides what a sync costs.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+    /// etcd's program.
+    #[arg(long, default_value = "etcd")]
+    etcd: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Workload {
+    Put,
+    Get,
+    Mix,
+    Range,
+    Watch,
+    Compaction,
+    Preload,
+    Failover,
+}
+
+/// What is run on one fresh quorum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Scenario {
+    /// On an empty keyspace.
+    Puts(Load),
+    /// On a filled one, one after the other.
+    Reads(Vec<Load>),
+    Watch,
+    Compaction,
+    Preload,
+    Failover,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    setting: &'a [(String, String)],
+    summaries: Vec<Summary>,
+    #[serde(flatten)]
+    results: &'a Results,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<Report> {
+    ensure!(args.rounds > 0 && args.seconds > 0, "at least one round and one second");
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // What is dropped with the measurement takes the members and their data along.
+    let (results, failed) = tokio::select! {
+        measured = measure(&args) => measured?,
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+    };
+    let mut report = table::report(&results);
+    report.set("rounds", args.rounds);
+    report.set("seconds", args.seconds);
+    report.set("connections", format!("min(clients,{})", clients::MAX_CONNECTIONS));
+    report.set("cpus", std::thread::available_parallelism()?);
+    if failed > 0 {
+        report.set("failed", failed);
+    }
+    if let Some(out) = &args.out {
+        write(out, &results, &report)?;
+    }
+    Ok(report)
+}
+
+fn write(out: &Path, results: &Results, report: &Report) -> anyhow::Result<()> {
+    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    let setting: Vec<_> = report.setting.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let summaries = results.rows.iter().map(Summary::of).collect();
+    let record = Record { setting: &report.setting, summaries, results };
+    fs::write(out.join("etcd.json"), serde_json::to_vec_pretty(&record)?)?;
+    fs::write(out.join("etcd.svg"), chart::svg(results, &setting.join(" ")))?;
+    Ok(())
+}
+
+/// All rounds; and how many scenarios failed as a whole.
+async fn measure(args: &Args) -> anyhow::Result<(Results, usize)> {
+    let setup = Setup { etcd: args.etcd.clone(), dir: args.dir.clone() };
+    let (mut results, mut failed) = (Results::default(), 0);
+    for round in 0..args.rounds {
+        let mut systems = System::BOTH;
+        systems.rotate_left(round % 2);
+        for scenario in scenarios(&args.only, &args.clients) {
+            for system in systems {
+                progress(format!("round {}/{}: {} {scenario:?}", round + 1, args.rounds, system.name()));
+                // What the one before left unwritten is not written at the expense of this one.
+                tokio::task::spawn_blocking(nix::unistd::sync).await?;
+                match play(&scenario, system, &setup, args, round).await {
+                    Ok(findings) => {
+                        for finding in findings {
+                            tell(&finding);
+                            results.add(system, round, finding);
+                        }
+                    }
+                    Err(error) => {
+                        failed += 1;
+                        progress(format!("  failed: {error:#}"));
+                    }
+                }
+            }
+        }
+    }
+    Ok((results, failed))
+}
+
+fn scenarios(only: &[Workload], put_clients: &[usize]) -> Vec<Scenario> {
+    let wanted = |workload| only.is_empty() || only.contains(&workload);
+    let load = |operation, clients| Load { operation, clients, value_bytes: READ_VALUE_BYTES, at: At::All };
+    let mut scenarios = Vec::new();
+    if wanted(Workload::Put) {
+        for value_bytes in PUT_VALUE_BYTES {
+            for &clients in put_clients {
+                let put = Load { value_bytes, ..load(Operation::Put, clients) };
+                scenarios.push(Scenario::Puts(put));
+                if clients == 1 {
+                    scenarios.push(Scenario::Puts(Load { at: At::Follower, ..put }));
+                }
+            }
+        }
+    }
+    let mut reads = Vec::new();
+    if wanted(Workload::Get) {
+        reads.extend(GET_CLIENTS.map(|clients| load(Operation::Get, clients)));
+        reads.extend(GET_CLIENTS.map(|clients| load(Operation::SerializableGet, clients)));
+    }
+    if wanted(Workload::Range) {
+        reads.push(load(Operation::Range, RANGE_CLIENTS));
+    }
+    if wanted(Workload::Mix) {
+        reads.push(load(Operation::Mix, MIX_CLIENTS));
+    }
+    if !reads.is_empty() {
+        scenarios.push(Scenario::Reads(reads));
+    }
+    let others = [
+        (Workload::Watch, Scenario::Watch),
+        (Workload::Compaction, Scenario::Compaction),
+        (Workload::Preload, Scenario::Preload),
+        (Workload::Failover, Scenario::Failover),
+    ];
+    scenarios.extend(others.into_iter().filter(|(workload, _)| wanted(*workload)).map(|(_, scenario)| scenario));
+    scenarios
+}
+
+/// Runs a scenario on a fresh quorum.
+async fn play(
+    scenario: &Scenario,
+    system: System,
+    setup: &Setup,
+    args: &Args,
+    round: usize,
+) -> anyhow::Result<Vec<Finding>> {
+    let timing = Timing { warm_up: WARM_UP, length: Duration::from_secs(args.seconds) };
+    let mut quorum = Quorum::start(system, setup).await?;
+    match scenario {
+        Scenario::Puts(load) => loads(&quorum, std::slice::from_ref(load), timing).await,
+        Scenario::Reads(reads) => {
+            load::fill(&quorum, content::KEYS).await?;
+            loads(&quorum, reads, timing).await
+        }
+        Scenario::Watch => Ok(vec![watch::run(&quorum, Timing { warm_up: WATCH_WARM_UP, ..timing }).await?]),
+        Scenario::Compaction => compaction::run(&quorum, timing).await,
+        Scenario::Preload => preload::run(&mut quorum, args.preload_keys).await,
+        Scenario::Failover => Ok(vec![failover::run(&mut quorum, share(args.kills, args.rounds, round)).await?]),
+    }
+}
+
+async fn loads(quorum: &Quorum, loads: &[Load], timing: Timing) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for load in loads {
+        let sample = load::run(quorum, *load, timing).await?;
+        findings.push(Finding { row: load.to_string(), unit: Unit::PerSecond, sample });
+    }
+    Ok(findings)
+}
+
+/// This round's part of a number that all rounds share.
+fn share(of: usize, rounds: usize, round: usize) -> usize {
+    of / rounds + usize::from(round < of % rounds)
+}
+
+fn tell(finding: &Finding) {
+    let values: Vec<_> = finding.sample.values.iter().map(|value| table::value(*value, finding.unit)).collect();
+    progress(format!("  {} {} {}", finding.row.trim(), values.join(" "), finding.unit.name()));
+}
+
+#[expect(clippy::print_stderr, reason = "a run takes long; the report alone goes to standard output")]
+fn progress(line: impl AsRef<str>) {
+    eprintln!("{}", line.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_runs_nothing_else() {
+        assert_eq!(scenarios(&[Workload::Watch], &[1]), [Scenario::Watch]);
+        let puts = scenarios(&[Workload::Put], &[1, 64]);
+        assert_eq!(puts.len(), 6, "two sizes of two numbers of clients, and a lone one at a follower");
+        let reads = scenarios(&[Workload::Mix], &[]);
+        assert!(matches!(&reads[..], [Scenario::Reads(loads)] if loads.len() == 1));
+        assert_eq!(scenarios(&[], &[]).len(), 5);
+    }
+
+    #[test]
+    fn rounds_share_all_of_a_number() {
+        assert_eq!((0..3).map(|round| share(20, 3, round)).collect::<Vec<_>>(), [7, 7, 6]);
+    }
+}

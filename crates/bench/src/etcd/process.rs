@@ -1,0 +1,148 @@
+//! One member's process: started, killed, and what the kernel knows of it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
+
+/// In which `/proc` counts CPU time: `USER_HZ`, 100 on every Linux that this runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+const POLL: Duration = Duration::from_millis(5);
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// A program that runs, or can be started again. It ends with this value.
+pub struct Process {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    /// Standard output and error go here.
+    log: PathBuf,
+    child: Option<Child>,
+    /// CPU seconds of those runs that have ended.
+    spent: f64,
+}
+
+impl Process {
+    /// One that does not run yet.
+    pub fn new(program: PathBuf, arguments: Vec<OsString>, log: PathBuf) -> Self {
+        Process { program, arguments, log, child: None, spent: 0.0 }
+    }
+
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        // A group of its own: a Ctrl-C at the terminal reaches the benchmark alone, which then takes this down.
+        let child = Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Fails, with the end of the log, when the process has ended by itself.
+    pub fn expect_running(&mut self) -> anyhow::Result<()> {
+        let Some(child) = &mut self.child else { anyhow::bail!("{} was not started", self.program.display()) };
+        let Some(status) = child.try_wait()? else { return Ok(()) };
+        let log = fs::read_to_string(&self.log)?;
+        let last: Vec<_> = log.lines().rev().take(5).collect();
+        let last: Vec<_> = last.into_iter().rev().collect();
+        anyhow::bail!("{} ended ({status}); its log ends with:\n{}", self.program.display(), last.join("\n"))
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.spent = self.cpu_s();
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.spent = self.cpu_s();
+        let Some(child) = &mut self.child else { return Ok(()) };
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        let deadline = Instant::now() + STOP_WITHIN;
+        while child.try_wait()?.is_none() {
+            anyhow::ensure!(Instant::now() < deadline, "{} did not stop", self.program.display());
+            sleep(POLL).await;
+        }
+        self.child = None;
+        Ok(())
+    }
+
+    /// CPU seconds since the first start, to a hundredth.
+    pub fn cpu_s(&self) -> f64 {
+        self.spent + self.proc("stat").and_then(|stat| cpu_ticks(&stat)).unwrap_or(0) as f64 / TICKS_PER_SECOND
+    }
+
+    /// Resident memory now and at most since [`reset_peak`](Process::reset_peak); `None` unless it runs.
+    pub fn memory_mib(&self) -> Option<Memory> {
+        let status = self.proc("status")?;
+        Some(Memory { resident_mib: mebibytes(&status, "VmRSS:")?, peak_mib: mebibytes(&status, "VmHWM:")? })
+    }
+
+    /// Has the kernel forget the peak of the resident memory (proc(5), `clear_refs`).
+    pub fn reset_peak(&self) -> anyhow::Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        fs::write(format!("/proc/{}/clear_refs", child.id()), "5").context("cannot reset the peak of memory")
+    }
+
+    fn proc(&self, file: &str) -> Option<String> {
+        fs::read_to_string(format!("/proc/{}/{file}", self.child.as_ref()?.id())).ok()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nothing is left to do about one that cannot be killed.
+        self.kill().ok();
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Memory {
+    pub resident_mib: f64,
+    pub peak_mib: f64,
+}
+
+/// User and system time in `/proc/PID/stat`: fields 14 and 15, counted behind the name, which may contain anything.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
+    Some(times.next()?.ok()? + times.next()?.ok()?)
+}
+
+/// A line of `/proc/PID/status`, such as `VmHWM:     1024 kB`.
+fn mebibytes(status: &str, name: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib as f64 / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_proc_says_is_read() {
+        let stat = "42 (a) b) S 1 42 42 0 -1 4194560 2000 0 5 0 250 50 0 0 20 0 12 0 7000 1000 500\n";
+        assert_eq!(cpu_ticks(stat), Some(300));
+        assert_eq!(cpu_ticks("42 (a"), None);
+        let status = "VmPeak:\t  4096 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";
+        assert_eq!((mebibytes(status, "VmHWM:"), mebibytes(status, "VmRSS:")), (Some(2.0), Some(1.0)));
+        assert_eq!(mebibytes(status, "VmSwap:"), None);
+    }
+}

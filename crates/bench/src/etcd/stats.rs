@@ -1,0 +1,273 @@
+//! What the rounds found, summed up. Pure.
+
+use serde::Serialize;
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum System {
+    Etcd,
+    Quorate,
+}
+
+impl System {
+    pub const BOTH: [System; 2] = [System::Etcd, System::Quorate];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            System::Etcd => "etcd",
+            System::Quorate => "quorate",
+        }
+    }
+}
+
+/// What a row's values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    #[serde(rename = "1/s")]
+    PerSecond,
+    #[serde(rename = "ms")]
+    Milliseconds,
+    #[serde(rename = "MiB")]
+    Mebibytes,
+    /// Of the same without what the row adds.
+    #[serde(rename = "share")]
+    Share,
+}
+
+impl Unit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::PerSecond => "1/s",
+            Unit::Milliseconds => "ms",
+            Unit::Mebibytes => "MiB",
+            Unit::Share => "share",
+        }
+    }
+
+    pub fn more_is_better(self) -> bool {
+        matches!(self, Unit::PerSecond | Unit::Share)
+    }
+}
+
+/// What one round of one workload found on one system. What does not apply is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Sample {
+    /// In the row's unit; more than one when a round repeats what it measures.
+    pub values: Vec<f64>,
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+    /// Of all members, for each million of operations.
+    pub cpu_s_per_million: Option<f64>,
+    /// Of the member with the most.
+    pub peak_mib: Option<f64>,
+    /// Operations of clients that failed.
+    pub errors: u64,
+}
+
+/// A sample and where it belongs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    pub row: String,
+    pub unit: Unit,
+    pub sample: Sample,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Round {
+    pub round: usize,
+    #[serde(flatten)]
+    pub sample: Sample,
+}
+
+/// One workload, with every round on both systems.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    pub name: String,
+    pub unit: Unit,
+    pub etcd: Vec<Round>,
+    pub quorate: Vec<Round>,
+}
+
+/// All workloads, in the order in which they were first measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Results {
+    pub rows: Vec<Row>,
+}
+
+impl Results {
+    pub fn add(&mut self, system: System, round: usize, finding: Finding) {
+        let Finding { row: name, unit, sample } = finding;
+        let place = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
+            self.rows.push(Row { name, unit, etcd: Vec::new(), quorate: Vec::new() });
+            self.rows.len() - 1
+        });
+        let row = &mut self.rows[place];
+        let rounds = match system {
+            System::Etcd => &mut row.etcd,
+            System::Quorate => &mut row.quorate,
+        };
+        rounds.push(Round { round, sample });
+    }
+}
+
+/// The middle and the ends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// `None` of nothing.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (*sorted.first()?, *sorted.last()?);
+        let [low, high] = [(sorted.len() - 1) / 2, sorted.len() / 2];
+        Some(Spread { median: f64::midpoint(sorted[low], sorted[high]), min, max })
+    }
+}
+
+/// One system in one row: medians of its rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Side {
+    pub value: Spread,
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+    pub cpu_s_per_million: Option<f64>,
+    pub peak_mib: Option<f64>,
+    /// Of all rounds.
+    pub errors: u64,
+}
+
+impl Side {
+    fn of(rounds: &[Round]) -> Option<Side> {
+        let median = |of: fn(&Sample) -> Option<f64>| {
+            Spread::of(rounds.iter().filter_map(|round| of(&round.sample))).map(|spread| spread.median)
+        };
+        Some(Side {
+            value: Spread::of(rounds.iter().flat_map(|round| round.sample.values.iter().copied()))?,
+            p50_ms: median(|sample| sample.p50_ms),
+            p99_ms: median(|sample| sample.p99_ms),
+            cpu_s_per_million: median(|sample| sample.cpu_s_per_million),
+            peak_mib: median(|sample| sample.peak_mib),
+            errors: rounds.iter().map(|round| round.sample.errors).sum(),
+        })
+    }
+}
+
+/// Quorate's figures over etcd's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Ratios {
+    /// Of the medians; the ends are those of the ratios within one round.
+    pub value: Spread,
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
+    pub cpu: Option<f64>,
+    pub peak: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    pub name: String,
+    pub unit: Unit,
+    pub etcd: Option<Side>,
+    pub quorate: Option<Side>,
+    pub ratio: Option<Ratios>,
+}
+
+impl Summary {
+    pub fn of(row: &Row) -> Summary {
+        let (etcd, quorate) = (Side::of(&row.etcd), Side::of(&row.quorate));
+        let ratio = etcd.zip(quorate).and_then(|(etcd, quorate)| ratios(row, &etcd, &quorate));
+        Summary { name: row.name.clone(), unit: row.unit, etcd, quorate, ratio }
+    }
+
+    /// Errors of etcd's clients and of Quorate's.
+    pub fn errors(&self) -> (u64, u64) {
+        let of = |side: &Option<Side>| side.map_or(0, |side| side.errors);
+        (of(&self.etcd), of(&self.quorate))
+    }
+}
+
+fn ratios(row: &Row, etcd: &Side, quorate: &Side) -> Option<Ratios> {
+    let middle = |round: &Round| Spread::of(round.sample.values.iter().copied()).map(|spread| spread.median);
+    let within_rounds = row.quorate.iter().filter_map(|quorate| {
+        let etcd = row.etcd.iter().find(|etcd| etcd.round == quorate.round)?;
+        divide(middle(quorate), middle(etcd))
+    });
+    let ends = Spread::of(within_rounds)?;
+    Some(Ratios {
+        value: Spread { median: divide(Some(quorate.value.median), Some(etcd.value.median))?, ..ends },
+        p50: divide(quorate.p50_ms, etcd.p50_ms),
+        p99: divide(quorate.p99_ms, etcd.p99_ms),
+        cpu: divide(quorate.cpu_s_per_million, etcd.cpu_s_per_million),
+        peak: divide(quorate.peak_mib, etcd.peak_mib),
+    })
+}
+
+fn divide(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    let ratio = a? / b?;
+    ratio.is_finite().then_some(ratio)
+}
+
+/// The value at a quantile of 0 to 1, by nearest rank; `None` of nothing.
+pub fn quantile(sorted: &[u32], quantile: f64) -> Option<u32> {
+    let rank = (quantile * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1).min(sorted.len().checked_sub(1)?)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(results: &mut Results, system: System, round: usize, value: f64, errors: u64) {
+        let sample = Sample { values: vec![value], p99_ms: Some(value / 10.0), errors, ..Sample::default() };
+        results.add(system, round, Finding { row: "put".to_owned(), unit: Unit::PerSecond, sample });
+    }
+
+    #[test]
+    fn quantiles_are_values_that_occurred() {
+        let sorted: Vec<u32> = (1..=100).collect();
+        assert_eq!(quantile(&sorted, 0.5), Some(50));
+        assert_eq!(quantile(&sorted, 0.99), Some(99));
+        assert_eq!(quantile(&sorted, 1.0), Some(100));
+        assert_eq!(quantile(&sorted, 0.0), Some(1));
+        assert_eq!(quantile(&[7], 0.99), Some(7));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn medians_take_the_middle_or_its_mean() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(Spread::of([4.0, 1.0]).map(|s| s.median), Some(2.5));
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn ratios_are_of_medians_and_spread_over_paired_rounds() {
+        let mut results = Results::default();
+        for (round, (etcd, quorate)) in [(100.0, 250.0), (200.0, 400.0), (100.0, 300.0)].into_iter().enumerate() {
+            add(&mut results, System::Etcd, round, etcd, 0);
+            add(&mut results, System::Quorate, round, quorate, 1);
+        }
+        // A round that one of them did not finish.
+        add(&mut results, System::Etcd, 3, 100.0, 0);
+        let summary = Summary::of(&results.rows[0]);
+        let ratio = summary.ratio.unwrap();
+        assert_eq!(ratio.value, Spread { median: 3.0, min: 2.0, max: 3.0 });
+        assert_eq!(ratio.p99, Some(3.0));
+        assert_eq!(ratio.cpu, None);
+        assert_eq!(summary.errors(), (0, 3));
+    }
+
+    #[test]
+    fn one_system_alone_has_no_ratio() {
+        let mut results = Results::default();
+        add(&mut results, System::Quorate, 0, 1.0, 0);
+        let summary = Summary::of(&results.rows[0]);
+        assert!(summary.ratio.is_none() && summary.etcd.is_none() && summary.quorate.is_some());
+    }
+}
