@@ -1,0 +1,213 @@
+//! Registers, alone or several at once, as the model of a linearizability search; and what can be settled before it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::linearizability::{self, Entry, Model, Verdict};
+use crate::history::{Api, Micros, Operation, Outcome, Value};
+
+/// Histories of one object are kept short by their clients; a search that needs more than this is not worth its memory.
+const MAX_STATES: usize = 1_000_000;
+
+/// Several registers that change together.
+struct Registers {
+    count: usize,
+}
+
+/// A transaction on numbered registers with numbered values; value 0 stands for a key that does not exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Call {
+    expect: Vec<(usize, u32)>,
+    writes: Vec<(usize, u32)>,
+    observed: Vec<(usize, u32)>,
+    /// Whether what was expected held.
+    succeeded: bool,
+}
+
+impl Model for Registers {
+    type State = Vec<u32>;
+    type Call = Call;
+
+    fn initial(&self) -> Vec<u32> {
+        vec![0; self.count]
+    }
+
+    fn step(&self, state: &Vec<u32>, call: &Call) -> Option<Vec<u32>> {
+        let holds = |pairs: &[(usize, u32)]| pairs.iter().all(|(key, value)| state[*key] == *value);
+        if holds(&call.expect) != call.succeeded || !holds(&call.observed) {
+            return None;
+        }
+        let mut next = state.clone();
+        if call.succeeded {
+            for (key, value) in &call.writes {
+                next[*key] = *value;
+            }
+        }
+        Some(next)
+    }
+}
+
+/// What was found for one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub object: String,
+    pub verdict: Verdict,
+    /// The operations that the verdict's places stand for.
+    pub operations: Vec<Operation>,
+}
+
+impl Finding {
+    /// The violation in words: what came last in the longest explanation, and what fits nowhere.
+    #[must_use]
+    pub fn describe(&self) -> Option<String> {
+        let Verdict::Violated { explained, stuck } = &self.verdict else { return None };
+        let line = |place: &usize| serde_json::to_string(&self.operations[*place]).unwrap_or_default();
+        let tail = explained.iter().rev().take(6).rev().map(line).collect::<Vec<_>>().join("\n  ");
+        Some(format!(
+            "{}: no order explains its {} operations. The longest has {}, and ends with\n  {tail}\nafter which this \
+             cannot be:\n  {}",
+            self.object,
+            self.operations.len(),
+            explained.len(),
+            line(stuck)
+        ))
+    }
+}
+
+/// Checks every object of a history by itself, as linearizability is local (Herlihy and Wing, 1990). Reads that may be
+/// old are left out.
+#[must_use]
+pub fn check(operations: &[Operation]) -> Vec<Finding> {
+    let mut objects: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+    for operation in operations.iter().filter(|operation| operation.api != Api::EtcdStale) {
+        objects.entry(&operation.object).or_default().push(operation);
+    }
+    objects.into_iter().map(|(object, operations)| check_object(object, &operations)).collect()
+}
+
+fn check_object(object: &str, operations: &[&Operation]) -> Finding {
+    let mut numbers = Numbers::default();
+    let (entries, operations): (Vec<_>, Vec<_>) = relevant(operations)
+        .into_iter()
+        .map(|(operation, returned)| {
+            let call = numbers.call(operation);
+            (Entry { call, called: operation.called, returned }, operation.clone())
+        })
+        .unzip();
+    let model = Registers { count: numbers.keys.len() };
+    let verdict = linearizability::check(&model, &entries, MAX_STATES);
+    Finding { object: object.to_owned(), verdict, operations }
+}
+
+/// Names of keys and values become numbers.
+#[derive(Default)]
+struct Numbers {
+    keys: HashMap<String, usize>,
+    values: HashMap<String, u32>,
+}
+
+impl Numbers {
+    fn pairs(&mut self, pairs: &[(String, Value)]) -> Vec<(usize, u32)> {
+        pairs.iter().map(|(key, value)| (self.key(key), self.value(value))).collect()
+    }
+
+    fn key(&mut self, key: &str) -> usize {
+        let next = self.keys.len();
+        *self.keys.entry(key.to_owned()).or_insert(next)
+    }
+
+    fn value(&mut self, value: &Value) -> u32 {
+        let Some(value) = value else { return 0 };
+        let next = u32::try_from(self.values.len()).unwrap_or(u32::MAX - 1) + 1;
+        *self.values.entry(value.clone()).or_insert(next)
+    }
+
+    fn call(&mut self, operation: &Operation) -> Call {
+        let expect = self.pairs(&operation.request.expect);
+        let writes = self.pairs(&operation.request.writes);
+        match &operation.outcome {
+            Outcome::Done { succeeded, observed, .. } => {
+                Call { expect, writes, observed: self.pairs(observed), succeeded: *succeeded }
+            }
+            // If it takes effect at all, then because what it expected holds.
+            Outcome::Refused { .. } | Outcome::Unknown { .. } => {
+                Call { expect, writes, observed: Vec::new(), succeeded: true }
+            }
+        }
+    }
+}
+
+/// The operations that the search must explain, each with the moment at which it has happened at the latest.
+///
+/// What was refused has not happened, and an unanswered read says nothing. An unanswered write whose value somebody has
+/// seen took effect before that; written values are unique. One whose value nobody has seen may be left out, as everyone
+/// who could tell the difference says what was there instead. Only deletions, and values next to refusals that do not
+/// say what was there, stay as they are: possible at any later time.
+fn relevant<'a>(operations: &[&'a Operation]) -> Vec<(&'a Operation, Option<Micros>)> {
+    let seen = first_seen(operations);
+    let blind = operations.iter().filter(|operation| is_blind_refusal(operation)).map(|o| o.returned).max();
+    let keep = |operation: &&'a Operation| match &operation.outcome {
+        Outcome::Done { .. } => Some((*operation, Some(operation.returned))),
+        Outcome::Refused { .. } => None,
+        Outcome::Unknown { .. } if !operation.request.is_write() => None,
+        Outcome::Unknown { .. } => {
+            let at = operation.request.writes.iter().filter_map(|written| seen.get(written)).min();
+            let may_matter = operation.request.writes.iter().any(|(_, value)| value.is_none())
+                || blind.is_some_and(|last| operation.called <= last);
+            match at {
+                Some(at) => Some((*operation, Some(*at))),
+                None => may_matter.then_some((*operation, None)),
+            }
+        }
+    };
+    operations.iter().filter_map(keep).collect()
+}
+
+/// An answer that something expected did not hold, without what was there instead.
+fn is_blind_refusal(operation: &Operation) -> bool {
+    let Outcome::Done { succeeded: false, observed, .. } = &operation.outcome else { return false };
+    let told: BTreeSet<&str> = observed.iter().map(|(key, _)| key.as_str()).collect();
+    operation.request.expect.iter().any(|(key, _)| !told.contains(key.as_str()))
+}
+
+type Pair = (String, Value);
+
+/// For each pair of a key and a value: the first moment by which it had certainly been there.
+fn first_seen(operations: &[&Operation]) -> HashMap<Pair, Micros> {
+    let mut seen: HashMap<Pair, Micros> = HashMap::new();
+    let note = |seen: &mut HashMap<Pair, Micros>, pair: &Pair, at: Micros| -> bool {
+        if pair.1.is_none() {
+            return false;
+        }
+        let known = seen.entry(pair.clone()).or_insert(Micros::MAX);
+        let is_news = at < *known;
+        *known = at.min(*known);
+        is_news
+    };
+    for operation in operations {
+        if let Outcome::Done { succeeded, observed, .. } = &operation.outcome {
+            let held = if *succeeded { &operation.request.expect[..] } else { &[] };
+            for pair in observed.iter().chain(held) {
+                note(&mut seen, pair, operation.returned);
+            }
+        }
+    }
+    // An unanswered write that was seen has itself seen what it expected.
+    let unknown = || operations.iter().filter(|operation| matches!(operation.outcome, Outcome::Unknown { .. }));
+    loop {
+        let mut is_news = false;
+        for operation in unknown() {
+            let at = operation.request.writes.iter().filter_map(|pair| seen.get(pair)).min().copied();
+            if let Some(at) = at {
+                for pair in &operation.request.expect {
+                    is_news |= note(&mut seen, pair, at);
+                }
+            }
+        }
+        if !is_news {
+            return seen;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! What clients and watchers saw, as they saw it. No I/O and no judgement here; the judges are in [`crate::checker`].
+
+mod lease;
+mod operation;
+mod watch;
+
+pub use lease::{LeaseEvent, LeaseLog};
+pub use operation::{Api, Operation, Outcome, Transaction, Value};
+pub use watch::{InformerLog, InformerRecord, Seen, WatchLog, WatchRecord};
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since the run began, on the one monotonic clock of this process. Rounded down, so that of two moments
+/// with different numbers the smaller one certainly came first.
+pub type Micros = u64;
+
+/// Everything that a run recorded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    pub operations: Vec<Operation>,
+    pub watches: Vec<WatchLog>,
+    pub informers: Vec<InformerLog>,
+    pub leases: Vec<LeaseLog>,
+}
+
+/// One line of a history that is kept.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Line {
+    Operation(Operation),
+    Watch(WatchLog),
+    Informer(InformerLog),
+    Lease(LeaseLog),
+}
+
+impl History {
+    /// As JSON lines: operations in the order of their calls, then what watchers, informers and leases recorded.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_lines(&self, to: &mut impl std::io::Write) -> std::io::Result<()> {
+        let mut operations: Vec<&Operation> = self.operations.iter().collect();
+        operations.sort_by_key(|operation| operation.called);
+        let lines = (operations.into_iter().cloned().map(Line::Operation))
+            .chain(self.watches.iter().cloned().map(Line::Watch))
+            .chain(self.informers.iter().cloned().map(Line::Informer))
+            .chain(self.leases.iter().cloned().map(Line::Lease));
+        for line in lines {
+            serde_json::to_writer(&mut *to, &line)?;
+            to.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`History::write_lines`] wrote.
+    ///
+    /// # Errors
+    /// When a line is not one of a history.
+    pub fn read_lines(from: impl std::io::BufRead) -> std::io::Result<History> {
+        let mut history = History::default();
+        for line in from.lines() {
+            match serde_json::from_str(&line?)? {
+                Line::Operation(operation) => history.operations.push(operation),
+                Line::Watch(watch) => history.watches.push(watch),
+                Line::Informer(informer) => history.informers.push(informer),
+                Line::Lease(lease) => history.leases.push(lease),
+            }
+        }
+        Ok(history)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_history_is_read_back() {
+        let operation = Operation {
+            client: "register-1".to_owned(),
+            api: Api::Etcd,
+            object: "reg/0/1".to_owned(),
+            member: 2,
+            called: 10,
+            returned: 20,
+            request: Transaction::put("reg/0/1", "c1.1"),
+            outcome: Outcome::Done { succeeded: true, observed: Vec::new(), revision: 7 },
+        };
+        let unknown =
+            Operation { called: 5, outcome: Outcome::Unknown { reason: "timeout".to_owned() }, ..operation.clone() };
+        let history = History { operations: vec![unknown, operation], ..History::default() };
+        let mut lines = Vec::new();
+        history.write_lines(&mut lines).expect("a vector takes everything");
+        assert_eq!(History::read_lines(&lines[..]).expect("its own lines"), history);
+    }
+}
