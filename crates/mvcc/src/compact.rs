@@ -17,8 +17,11 @@ use crate::state::State;
 pub(crate) struct Progress {
     /// Everything compacted up to this revision is gone.
     done: Revision,
-    /// Where to go on below the revision that is being worked on.
-    next: Option<[u8; 12]>,
+    /// Where to go on.
+    next: [u8; 12],
+    /// The changes before this one are gone. It is behind `next` when the deletion was interrupted among the changes of
+    /// the compacted revision, which stay until a later compaction.
+    trimmed: [u8; 12],
 }
 
 impl<B: Backend> State<B> {
@@ -33,7 +36,7 @@ impl<B: Backend> State<B> {
         if progress.done >= compacted {
             return Ok(false);
         }
-        let (lower, keep_from) = (progress.next.unwrap_or_default(), layout::event_key(compacted, 0));
+        let (lower, keep_from) = (progress.next, layout::event_key(compacted, 0));
         let upper = layout::event_key(compacted.next(), 0);
         let mut batch = self.backend.batch();
         let mut tombstones: Vec<(Bytes, Revision)> = Vec::new();
@@ -61,8 +64,8 @@ impl<B: Backend> State<B> {
         }
         drop(cursor);
         let trim_to = next.min(keep_from);
-        if lower < trim_to {
-            batch.delete_range(Table::Events, &lower, &trim_to);
+        if progress.trimmed < trim_to {
+            batch.delete_range(Table::Events, &progress.trimmed, &trim_to);
         }
         self.backend.write(batch)?;
         // After the backend: whoever misses the tombstone in the index finds nothing older in the backend.
@@ -72,11 +75,12 @@ impl<B: Backend> State<B> {
                 shared.index.drop_tombstone(&key, revision);
             }
         }
+        progress.trimmed = progress.trimmed.max(trim_to);
         if found {
-            progress.next = Some(next);
+            progress.next = next;
         } else {
             progress.done = compacted;
-            progress.next = Some(keep_from);
+            progress.next = keep_from;
         }
         Ok(found)
     }

@@ -19,6 +19,19 @@ impl<B: Backend> State<B> {
     /// # Errors
     /// As [`State::range`]; zero stands for the newest revision, which is returned.
     pub fn hash_at(&self, revision: Revision) -> Result<(Revision, u64), ReadError> {
+        let hashed = self.hash_in_parts(revision, || true)?;
+        hashed.ok_or_else(|| self.missing().into())
+    }
+
+    /// [`State::hash_at`] in small parts: `go_on` is asked after each, and may take its time; `None` when it declines.
+    ///
+    /// # Errors
+    /// As [`State::hash_at`]; `Compacted` too when a compaction overtakes it.
+    pub fn hash_in_parts(
+        &self,
+        revision: Revision,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<Option<(Revision, u64)>, ReadError> {
         let at = if revision.is_zero() { self.revision() } else { revision };
         let mut hasher = Hasher::default();
         hasher.number(at.0);
@@ -34,7 +47,10 @@ impl<B: Backend> State<B> {
                     next.push(0);
                     start = next.into();
                 }
-                _ => return Ok((at, hasher.finish())),
+                _ => return Ok(Some((at, hasher.finish()))),
+            }
+            if !go_on() {
+                return Ok(None);
             }
         }
     }
