@@ -5,6 +5,7 @@ use std::fmt;
 use crate::event::ClusterEvents;
 use crate::node::{NodeInfo, NodeSpec};
 use crate::pod::PodInfo;
+use crate::resources::Resources;
 use crate::taint::{Effect, Taint, is_tolerated};
 
 /// Why a node was rejected. Borrowed, because thousands of nodes may be rejected for each pod.
@@ -58,6 +59,8 @@ pub struct Filter {
     pub check: for<'a> fn(Candidate<'a>, &mut dyn FnMut(Reason<'a>)),
     /// The events that may help a pod that was rejected here.
     pub helped_by: ClusterEvents,
+    /// Whether a node that was rejected here might do if other pods left it.
+    pub may_be_vacated: fn(Candidate<'_>) -> bool,
 }
 
 /// In kube-scheduler's order.
@@ -66,27 +69,35 @@ pub const FILTERS: &[Filter] = &[
         name: "NodeUnschedulable",
         check: node_unschedulable,
         helped_by: ClusterEvents::NODE_ADDED.union(ClusterEvents::NODE_UNCORDONED),
+        may_be_vacated: never,
     },
-    Filter { name: "NodeName", check: node_name, helped_by: ClusterEvents::NODE_ADDED },
+    Filter { name: "NodeName", check: node_name, helped_by: ClusterEvents::NODE_ADDED, may_be_vacated: never },
     Filter {
         name: "TaintToleration",
         check: taint_toleration,
         helped_by: ClusterEvents::NODE_ADDED.union(ClusterEvents::NODE_TAINTS),
+        may_be_vacated: never,
     },
-    Filter { name: "NodeAffinity", check: node_affinity, helped_by: AFFINITY_HELPED_BY },
+    Filter { name: "NodeAffinity", check: node_affinity, helped_by: AFFINITY_HELPED_BY, may_be_vacated: never },
     Filter {
         name: "NodePorts",
         check: node_ports,
         helped_by: ClusterEvents::NODE_ADDED.union(ClusterEvents::POD_REMOVED),
+        may_be_vacated: |_| true,
     },
     Filter {
         name: "NodeResourcesFit",
         check: node_resources_fit,
         helped_by: ClusterEvents::NODE_ADDED.union(ClusterEvents::NODE_ALLOCATABLE).union(ClusterEvents::POD_REMOVED),
+        may_be_vacated: fits_when_empty,
     },
 ];
 
 pub(crate) const AFFINITY_HELPED_BY: ClusterEvents = ClusterEvents::NODE_ADDED.union(ClusterEvents::NODE_LABELS);
+
+fn never(_: Candidate<'_>) -> bool {
+    false
+}
 
 fn node_unschedulable<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reason<'a>)) {
     if candidate.spec.unschedulable {
@@ -128,22 +139,39 @@ fn node_resources_fit<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reaso
     if i64::try_from(node.pods.len()).is_ok_and(|pods| pods + 1 > spec.allowed_pods) {
         reject(Reason::TooManyPods);
     }
-    let wanted = &pod.footprint.requests.requested;
+    insufficient(&pod.footprint.requests.requested, &spec.allocatable, &node.requested, |resource| {
+        reject(Reason::Insufficient { resource });
+    });
+}
+
+fn fits_when_empty(candidate: Candidate<'_>) -> bool {
+    let Candidate { pod, spec, .. } = candidate;
+    let mut fits = true;
+    insufficient(&pod.footprint.requests.requested, &spec.allocatable, &Resources::default(), |_| fits = false);
+    fits
+}
+
+/// Calls back with each resource of which less is left than wanted.
+fn insufficient<'a>(
+    wanted: &'a Resources,
+    allocatable: &Resources,
+    requested: &Resources,
+    mut lacking: impl FnMut(&'a str),
+) {
     let lacks =
         |wanted: i64, allocatable: i64, requested: i64| wanted > 0 && wanted > allocatable.saturating_sub(requested);
-    let (allocatable, requested) = (&spec.allocatable, &node.requested);
     if lacks(wanted.milli_cpu, allocatable.milli_cpu, requested.milli_cpu) {
-        reject(Reason::Insufficient { resource: "cpu" });
+        lacking("cpu");
     }
     if lacks(wanted.memory_bytes, allocatable.memory_bytes, requested.memory_bytes) {
-        reject(Reason::Insufficient { resource: "memory" });
+        lacking("memory");
     }
     if lacks(wanted.ephemeral_storage_bytes, allocatable.ephemeral_storage_bytes, requested.ephemeral_storage_bytes) {
-        reject(Reason::Insufficient { resource: "ephemeral-storage" });
+        lacking("ephemeral-storage");
     }
     for (name, amount) in wanted.extended_amounts() {
         if lacks(amount, allocatable.extended(name), requested.extended(name)) {
-            reject(Reason::Insufficient { resource: name });
+            lacking(name);
         }
     }
 }

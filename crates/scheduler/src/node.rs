@@ -77,14 +77,23 @@ pub struct NodeInfo {
     pub non_zero_memory_bytes: i64,
     /// Taken host ports, sorted; the same one twice when two pods were forced onto the node.
     pub ports: Vec<HostPort>,
+    /// How many of its pods have which priority.
+    priorities: BTreeMap<i32, usize>,
 }
 
 impl NodeInfo {
+    /// The lowest priority of a pod on it; `None` without pods.
+    #[must_use]
+    pub fn lowest_priority(&self) -> Option<i32> {
+        self.priorities.keys().next().copied()
+    }
+
     pub(crate) fn add(&mut self, key: &PodKey, footprint: &Footprint) {
         self.pods.insert(key.clone());
         self.requested.add(&footprint.requests.requested);
         self.non_zero_milli_cpu += footprint.requests.non_zero_milli_cpu;
         self.non_zero_memory_bytes += footprint.requests.non_zero_memory_bytes;
+        *self.priorities.entry(footprint.priority).or_default() += 1;
         for port in &footprint.ports {
             let index = self.ports.partition_point(|taken| taken <= port);
             self.ports.insert(index, port.clone());
@@ -96,6 +105,12 @@ impl NodeInfo {
         self.requested.subtract(&footprint.requests.requested);
         self.non_zero_milli_cpu -= footprint.requests.non_zero_milli_cpu;
         self.non_zero_memory_bytes -= footprint.requests.non_zero_memory_bytes;
+        if let Some(count) = self.priorities.get_mut(&footprint.priority) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&footprint.priority);
+            }
+        }
         for port in &footprint.ports {
             if let Ok(index) = self.ports.binary_search(port) {
                 self.ports.remove(index);

@@ -38,7 +38,7 @@ impl fmt::Display for PodKey {
     }
 }
 
-/// What a pod takes of the node that it is on.
+/// What a pod takes of the node that it is on, and how firmly it holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     pub requests: PodRequests,
@@ -46,6 +46,7 @@ pub struct Footprint {
     pub ports: Vec<HostPort>,
     /// The uid of the controller that owns the pod: its pods are spread.
     pub owner: Option<Arc<str>>,
+    pub priority: i32,
 }
 
 impl Footprint {
@@ -60,7 +61,12 @@ impl Footprint {
             .find(|reference| reference.controller == Some(true))
             .map(|reference| Arc::from(reference.uid.as_str()));
         match &pod.spec {
-            Some(spec) => Ok(Footprint { requests: PodRequests::parse(spec)?, ports: HostPort::of_pod(spec), owner }),
+            Some(spec) => Ok(Footprint {
+                requests: PodRequests::parse(spec)?,
+                ports: HostPort::of_pod(spec),
+                owner,
+                priority: spec.priority.unwrap_or(0),
+            }),
             None => Ok(Footprint { owner, ..Footprint::default() }),
         }
     }
@@ -71,7 +77,6 @@ impl Footprint {
 pub struct PodInfo {
     pub key: PodKey,
     pub uid: Arc<str>,
-    pub priority: i32,
     pub footprint: Footprint,
     /// `spec.nodeName`: the only node that it may go to.
     pub node_name: Option<String>,
@@ -94,7 +99,6 @@ impl PodInfo {
         Ok(PodInfo {
             key: PodKey::of(pod),
             uid: Arc::from(pod.metadata.uid.as_deref().unwrap_or_default()),
-            priority: spec.priority.unwrap_or(0),
             footprint: Footprint::parse(pod)?,
             named_nodes: required.named_nodes(),
             required,

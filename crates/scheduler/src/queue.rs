@@ -234,7 +234,7 @@ impl Queue {
         self.leave_place(key);
         self.sequence += 1;
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let position = (Reverse(entry.pod.priority), self.sequence);
+        let position = (Reverse(entry.pod.footprint.priority), self.sequence);
         entry.place = Place::Active(position);
         self.active.insert(position, key.clone());
     }

@@ -10,6 +10,10 @@ use crate::resources::{ParseError, Resources};
 
 /// What a container that requests no cpu counts for in scores (not in fitting).
 pub const DEFAULT_MILLI_CPU: i64 = 100;
+/// No pod counts for more than this of anything: more than any node has, and so little that the sums of a node's pods
+/// do not overflow, whatever the pods claim.
+const MAX_AMOUNT: i64 = 1 << 50;
+
 /// What a container that requests no memory counts for in scores (not in fitting).
 pub const DEFAULT_MEMORY_BYTES: i64 = 200 * 1024 * 1024;
 
@@ -76,6 +80,7 @@ fn aggregate(spec: &PodSpec, pod_level: &Resources, fill: impl Fn(&mut Resources
     running.raise_to(&starting);
     override_with(&mut running, pod_level);
     running.add(&Resources::parse(spec.overhead.as_ref())?);
+    running.cap(MAX_AMOUNT);
     Ok(running)
 }
 
@@ -150,6 +155,19 @@ mod tests {
         ] {
             assert_eq!(requests(spec).requested.milli_cpu, milli_cpu, "{name}");
         }
+    }
+
+    #[test]
+    fn absurd_requests_do_not_overflow() {
+        let greedy = container("9223372036854775807");
+        let parsed = requests(json!({"containers": [greedy, greedy], "overhead": {"cpu": "9223372036854775807"}}));
+        assert_eq!((parsed.requested.milli_cpu, parsed.non_zero_milli_cpu), (MAX_AMOUNT, MAX_AMOUNT));
+        assert_eq!(parsed.requested.memory_bytes, 128 << 20);
+        // Hundreds of them on one node can be added and taken away again.
+        let mut total = Resources::default();
+        (0..1000).for_each(|_| total.add(&parsed.requested));
+        (0..1000).for_each(|_| total.subtract(&parsed.requested));
+        assert!(total.is_zero());
     }
 
     #[test]

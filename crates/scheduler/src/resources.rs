@@ -74,6 +74,16 @@ impl Resources {
         self.combine(other, i64::max);
     }
 
+    /// Lowers each amount to `most` where it is greater.
+    pub fn cap(&mut self, most: i64) {
+        for amount in [&mut self.milli_cpu, &mut self.memory_bytes, &mut self.ephemeral_storage_bytes] {
+            *amount = most.min(*amount);
+        }
+        for (_, amount) in &mut self.extended {
+            *amount = most.min(*amount);
+        }
+    }
+
     pub(crate) fn set_extended(&mut self, name: &str, amount: i64) {
         match (self.position(name), amount) {
             (Ok(index), 0) => {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::filter::{AFFINITY_HELPED_BY, Candidate, FILTERS, Reason};
+use crate::filter::{AFFINITY_HELPED_BY, Candidate, FILTERS, Filter, Reason};
 use crate::node::{NodeInfo, NodeSpec};
 use crate::pod::PodInfo;
 use crate::score::{self, Round};
 use crate::snapshot::Snapshot;
-use crate::unschedulable::{Tally, Unschedulable};
+use crate::unschedulable::{Prospect, Tally, Unschedulable};
 
 /// Up to this many nodes, every feasible one is scored.
 const MIN_FEASIBLE_NODES: usize = 100;
@@ -68,6 +68,7 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, cursor: Cursor) -> Decision 
             let others = snapshot.len() - found.len();
             if others > 0 {
                 tally.count(Reason::NotNamed, others);
+                tally.count_prospect(Prospect::None, others);
                 tally.wake_on = AFFINITY_HELPED_BY;
             }
             find_feasible(found.into_iter(), pod, usize::MAX, &mut tally)
@@ -119,10 +120,23 @@ fn passes<'a>(candidate: Candidate<'a>, tally: &mut Tally<'a>) -> bool {
         });
         if rejected {
             tally.wake_on = tally.wake_on | filter.helped_by;
+            tally.count_prospect(prospect(filter, candidate), 1);
             return false;
         }
     }
     true
+}
+
+/// Whether the pod could take a place on a node that rejected it from another.
+fn prospect(filter: &Filter, candidate: Candidate<'_>) -> Prospect {
+    let priority = candidate.pod.footprint.priority;
+    if !(filter.may_be_vacated)(candidate) {
+        Prospect::None
+    } else if candidate.node.lowest_priority().is_none_or(|lowest| lowest >= priority) {
+        Prospect::NoVictims
+    } else {
+        Prospect::Victims
+    }
 }
 
 /// The highest score; among equals the seed decides.

@@ -110,8 +110,9 @@ fn balanced_allocation(round: &Round<'_>, scores: &mut [i64]) {
         return;
     }
     for (score, (spec, node)) in scores.iter_mut().zip(&round.feasible) {
-        let cpu = used_share(spec.allocatable.milli_cpu, node.requested.milli_cpu + pod.milli_cpu);
-        let memory = used_share(spec.allocatable.memory_bytes, node.requested.memory_bytes + pod.memory_bytes);
+        let cpu = used_share(spec.allocatable.milli_cpu, node.requested.milli_cpu.saturating_add(pod.milli_cpu));
+        let memory =
+            used_share(spec.allocatable.memory_bytes, node.requested.memory_bytes.saturating_add(pod.memory_bytes));
         let deviation = match (cpu, memory) {
             (Some(cpu), Some(memory)) => (cpu - memory).abs() / 2.0,
             _ => 0.0,

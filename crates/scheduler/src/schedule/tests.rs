@@ -90,23 +90,27 @@ fn messages_are_those_of_kube_scheduler() {
             vec![small(), dead()],
             big.clone(),
             "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint \
-             {node.kubernetes.io/unreachable: }.",
+             {node.kubernetes.io/unreachable: }. preemption: 0/2 nodes are available: 2 Preemption is not helpful for \
+             scheduling.",
         ),
         (
             vec![small()],
             requests(json!({"cpu": "8", "memory": "1Ti", "ephemeral-storage": "1Ti", "example.com/gpu": "1"})),
             "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient ephemeral-storage, 1 Insufficient \
-             example.com/gpu, 1 Insufficient memory.",
+             example.com/gpu, 1 Insufficient memory. preemption: 0/1 nodes are available: 1 Preemption is not helpful \
+             for scheduling.",
         ),
         (
             vec![gpu_node("a"), gpu_node("b"), small()],
             requests(json!({"example.com/gpu": "2"})),
-            "0/3 nodes are available: 3 Insufficient example.com/gpu.",
+            "0/3 nodes are available: 3 Insufficient example.com/gpu. preemption: 0/3 nodes are available: 3 \
+             Preemption is not helpful for scheduling.",
         ),
         (
             vec![node("full", json!({"status": {"allocatable": {"pods": "0"}}}))],
             json!({}),
-            "0/1 nodes are available: 1 Too many pods.",
+            "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: 1 No preemption victims \
+             found for incoming pod.",
         ),
         (
             vec![
@@ -118,17 +122,20 @@ fn messages_are_those_of_kube_scheduler() {
                 node("db", taint("dedicated", "db", "NoExecute")),
             ],
             json!({}),
-            "0/2 nodes are available: 1 node(s) had untolerated taint {dedicated: db}, 1 node(s) were unschedulable.",
+            "0/2 nodes are available: 1 node(s) had untolerated taint {dedicated: db}, 1 node(s) were unschedulable. \
+             preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
         ),
         (
             vec![small()],
             json!({"nodeSelector": {"disk": "ssd"}}),
-            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. preemption: 0/1 nodes are \
+             available: 1 Preemption is not helpful for scheduling.",
         ),
         (
             vec![small()],
             json!({"nodeName": "other"}),
-            "0/1 nodes are available: 1 node(s) didn't match the requested node name.",
+            "0/1 nodes are available: 1 node(s) didn't match the requested node name. preemption: 0/1 nodes are \
+             available: 1 Preemption is not helpful for scheduling.",
         ),
         (
             vec![small()],
@@ -141,7 +148,8 @@ fn messages_are_those_of_kube_scheduler() {
                 {"nodeSelectorTerms": [{"matchFields": [
                     {"key": "metadata.name", "operator": "In", "values": ["dead"]}]}]}}}}),
             "0/2 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity], 1 node(s) had untolerated \
-             taint {node.kubernetes.io/unreachable: }.",
+             taint {node.kubernetes.io/unreachable: }. preemption: 0/2 nodes are available: 2 Preemption is not \
+             helpful for scheduling.",
         ),
         (
             vec![small()],
@@ -149,11 +157,36 @@ fn messages_are_those_of_kube_scheduler() {
                 {"nodeSelectorTerms": [{"matchFields": [
                     {"key": "metadata.name", "operator": "In", "values": ["a"]},
                     {"key": "metadata.name", "operator": "In", "values": ["b"]}]}]}}}}),
-            "0/1 nodes are available: pod affinity terms conflict.",
+            "0/1 nodes are available: pod affinity terms conflict. preemption: 0/1 nodes are available: 1 Preemption \
+             is not helpful for scheduling.",
         ),
     ] {
         assert_eq!(decide(&snapshot(nodes), &pod("web", spec)), Err(message.to_owned()));
     }
+}
+
+#[test]
+fn what_preemption_could_do_is_said_only_where_it_is_true() {
+    let cpu = |cpu: &str, priority: i32| {
+        let mut spec = requests(json!({"cpu": cpu}));
+        spec["priority"] = json!(priority);
+        spec
+    };
+    let mut cluster = snapshot(vec![node("full", json!({})), node("tainted", taint("a", "", "NoSchedule"))]);
+    cluster.assume(&pod("low", cpu("3", 5)), "full");
+    let message = |cluster: &Snapshot, spec: Value| decide(cluster, &pod("web", spec)).expect_err("no node");
+    assert_eq!(
+        message(&cluster, cpu("2", 5)),
+        "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {a: }. preemption: 0/2 nodes are \
+         available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
+    );
+    assert_eq!(
+        message(&cluster, cpu("2", 6)),
+        "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {a: }."
+    );
+    assert!(message(&cluster, cpu("5", 6)).ends_with(": 2 Preemption is not helpful for scheduling."));
+    cluster.remove_pod(&pod("low", json!({})).key);
+    assert!(decide(&cluster, &pod("web", cpu("2", 6))).is_ok());
 }
 
 #[test]
@@ -162,7 +195,9 @@ fn reasons_are_sorted_as_text_with_their_counts() {
     nodes.extend((0..2).map(|i| node(&format!("m{i}"), json!({"spec": {"unschedulable": true}}))));
     assert_eq!(
         decide(&snapshot(nodes), &pod("web", json!({}))),
-        Err("0/12 nodes are available: 10 node(s) had untolerated taint {a: }, 2 node(s) were unschedulable.".into())
+        Err("0/12 nodes are available: 10 node(s) had untolerated taint {a: }, 2 node(s) were unschedulable. \
+             preemption: 0/12 nodes are available: 12 Preemption is not helpful for scheduling."
+            .into())
     );
 }
 
@@ -175,7 +210,9 @@ fn host_ports_keep_pods_apart() {
     assert_ne!(first, second);
     assert_eq!(
         decide(&snapshot, &pod("three", ports.clone())),
-        Err("0/2 nodes are available: 2 node(s) didn't have free ports for the requested pod ports.".into())
+        Err("0/2 nodes are available: 2 node(s) didn't have free ports for the requested pod ports. preemption: 0/2 \
+             nodes are available: 2 No preemption victims found for incoming pod."
+            .into())
     );
     let events = snapshot.remove_pod(&pod("one", json!({})).key);
     assert!(events.intersects(ClusterEvents::POD_REMOVED));

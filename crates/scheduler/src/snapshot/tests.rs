@@ -91,11 +91,11 @@ fn pod_info(pod: u8, cpu: i64, port: Option<u8>, owner: Option<u8>) -> PodInfo {
             .into_iter()
             .collect(),
         owner: owner.map(|owner| Arc::from(format!("owner-{owner}"))),
+        priority: i32::from(pod % 3),
     };
     PodInfo {
         key: PodKey::new("default", &format!("pod-{pod}")),
         uid: Arc::from(format!("uid-{pod}")),
-        priority: 0,
         footprint,
         node_name: None,
         required: Default::default(),
