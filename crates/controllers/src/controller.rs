@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::cache::{Cache, Change};
-use crate::plan::Plan;
+use crate::plan::{Failure, Plan};
 use crate::{deployment, garbage, namespace, node, pod_gc, replicaset, service};
 
 /// What a controller's queue holds: the name of the object to reconcile.
@@ -63,6 +63,17 @@ impl Default for Settings {
     }
 }
 
+/// All that a plan is made from, besides the key.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    pub cache: &'a Cache,
+    /// The executing process's wall clock.
+    pub now: Timestamp,
+    pub settings: &'a Settings,
+    /// Why the last plan for this key failed, if it did.
+    pub failure: Option<&'a Failure>,
+}
+
 /// One controller, as plain functions over the [`Cache`].
 #[derive(Clone, Copy, Debug)]
 pub struct Controller {
@@ -71,8 +82,8 @@ pub struct Controller {
     pub triggers: fn(&Cache, &Change) -> Vec<WorkKey>,
     /// Every key there is work for: on gaining leadership, and for the periodic resync.
     pub all_keys: fn(&Cache) -> Vec<WorkKey>,
-    /// What to do about one key. `now` is the executing process's wall clock.
-    pub reconcile: fn(&Cache, &WorkKey, Timestamp, &Settings) -> Plan,
+    /// What to do about one key.
+    pub reconcile: for<'a> fn(Input<'a>, &WorkKey) -> Plan,
     /// How often all keys are looked at again although nothing changed.
     pub resync: Option<Duration>,
 }

@@ -6,13 +6,12 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use quorate_api::{GroupVersion, ObjectKey};
 use serde_json::{Value, json};
 
 use crate::cache::{Cache, Change, Entry, Meta};
-use crate::controller::{Controller, Settings, WorkKey};
+use crate::controller::{Controller, Input, WorkKey};
 use crate::plan::{Action, Plan};
 use crate::resource::{batch, target_of, to_json};
 
@@ -76,7 +75,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     keys
 }
 
-fn reconcile(cache: &Cache, key: &WorkKey, _now: Timestamp, _settings: &Settings) -> Plan {
+fn reconcile(Input { cache, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let Some(key) = ObjectKey::parse(&key.name) else { return Plan::default() };
     let Some(entry) = cache.get(&key) else { return Plan::default() };
     let meta = &entry.meta;

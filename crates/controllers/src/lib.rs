@@ -19,5 +19,5 @@ mod service;
 mod simulation;
 
 pub use cache::{Cache, CacheError, Change};
-pub use controller::{Controller, Settings, WorkKey, controllers};
-pub use plan::{Action, EventType, Plan, Target};
+pub use controller::{Controller, Input, Settings, WorkKey, controllers};
+pub use plan::{Action, EventType, Failure, Plan, Target, Verb};

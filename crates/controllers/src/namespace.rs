@@ -1,14 +1,16 @@
 //! Empties a namespace that is being deleted: the pods first, because what they use should outlive them, then
-//! everything else of every kind; then lets the namespace go.
+//! everything else of every kind; then lets the namespace go. Until then its conditions say what it waits for.
 
-use jiff::Timestamp;
+mod remaining;
+
 use k8s_openapi::api::core::v1::Namespace;
 use quorate_api::ObjectKey;
 
 use crate::cache::{Cache, Change, Entry};
-use crate::controller::{Controller, Settings, WorkKey};
+use crate::controller::{Controller, Input, WorkKey};
 use crate::plan::{Action, Plan};
 use crate::resource::{NAMESPACES, batch, delete, name, target, target_of, to_json};
+use remaining::Remaining;
 
 /// What keeps the namespace until it is empty.
 const FINALIZER: &str = "kubernetes";
@@ -35,21 +37,29 @@ fn is_terminating(namespace: &Namespace) -> bool {
     namespace.metadata.deletion_timestamp.is_some()
 }
 
-fn reconcile(cache: &Cache, key: &WorkKey, _now: Timestamp, _settings: &Settings) -> Plan {
+fn reconcile(Input { cache, now, failure, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let namespace = cache.namespaces().get("", &key.name).filter(|namespace| is_terminating(namespace));
     let Some(namespace) = namespace else { return Plan::default() };
     let is_pod = |key: &ObjectKey| key.group.is_empty() && key.resource == "pods";
     let has_pods = cache.pods().in_namespace(&key.name).next().is_some();
-    let mut is_empty = true;
+    let mut remaining = Remaining::default();
     let mut deletions = Vec::new();
     for (key, entry) in cache.in_namespace(&key.name) {
-        is_empty = false;
+        remaining.count(key, &entry.meta);
         if (!has_pods || is_pod(key)) && !entry.meta.is_terminating() && deletions.len() < BURST {
             deletions.push(delete_content(key, entry));
         }
     }
-    let action = if is_empty { release(namespace) } else { batch(deletions) };
-    Plan { actions: action.into_iter().collect(), requeue_after: None }
+    if remaining.is_empty() {
+        return Plan { actions: release(namespace).into_iter().collect(), requeue_after: None };
+    }
+    let mut actions = Vec::new();
+    if deletions.is_empty() || failure.is_some() {
+        // Nothing more can be done for now; before that, there is no use in saying what is about to go.
+        actions.extend(remaining.report(namespace, failure, now));
+    }
+    actions.extend(batch(deletions));
+    Plan { actions, requeue_after: None }
 }
 
 fn delete_content(key: &ObjectKey, entry: &Entry) -> Action {

@@ -51,6 +51,9 @@ pub enum Action {
     },
     /// Several actions that do not depend on each other, executed concurrently; all are tried, the first error counts.
     Batch(Vec<Action>),
+    /// One action after the other; the first that fails ends the sequence. What is reported of a write stands behind it
+    /// in a sequence, so that it is reported exactly if it happened.
+    Sequence(Vec<Action>),
     /// A Kubernetes Event about `regarding` (an ObjectReference); repeated ones are counted, failures never fail a plan.
     Event { regarding: Value, event_type: EventType, reason: &'static str, message: String },
 }
@@ -59,4 +62,31 @@ pub enum Action {
 pub enum EventType {
     Normal,
     Warning,
+}
+
+/// What an action does to its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Create,
+    Update,
+    Patch,
+    Delete,
+}
+
+/// The first action of a plan that the API refused, or that could not be carried out for another reason than that the
+/// plan was out of date. The next plan for the same key is told, once, so that it can tell the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub verb: Verb,
+    pub target: Target,
+    /// The message of the API's Status.
+    pub message: String,
+}
+
+impl Failure {
+    /// Whether this is what became of such an action.
+    #[must_use]
+    pub fn is_of(&self, verb: Verb, resource: &GroupVersionResource) -> bool {
+        self.verb == verb && self.target.resource == *resource
+    }
 }

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Settings, WorkKey};
+use crate::controller::{Controller, Input, WorkKey};
 use crate::node::force_delete;
 use crate::plan::{Action, Plan};
 use crate::pod_state::{is_terminating, node_name};
@@ -52,7 +51,7 @@ fn is_forced(pod: &Pod) -> bool {
     pod.metadata.deletion_grace_period_seconds == Some(0)
 }
 
-fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, settings: &Settings) -> Plan {
+fn reconcile(Input { cache, now, settings, .. }: Input<'_>, key: &WorkKey) -> Plan {
     if let Some(namespace) = &key.namespace {
         let pod = cache.pods().get(namespace, &key.name).filter(|pod| is_stranded(pod));
         return Plan { actions: pod.map(|pod| force_delete(pod)).into_iter().collect(), requeue_after: None };

@@ -68,6 +68,14 @@ where
     Action::Event { regarding, event_type, reason, message }
 }
 
+/// A write, and what is reported of it once it is done.
+pub(crate) fn reported(write: Action, report: Option<Action>) -> Action {
+    match report {
+        Some(report) => Action::Sequence(vec![write, report]),
+        None => write,
+    }
+}
+
 /// Several independent actions as one; `None` for none at all.
 pub(crate) fn batch(mut actions: Vec<Action>) -> Option<Action> {
     match actions.len() {

@@ -61,8 +61,9 @@ fn is_sign_of_life(change: &Change) -> bool {
     }
 }
 
-/// When the node last reported a condition, by its own clock. Only the agent moves it.
+/// When the node last reported a condition, by its own clock. Only the agent moves it: a condition that became Unknown
+/// was written by a master, in the place of a silent node.
 fn reported(node: &Node) -> Option<Timestamp> {
-    let conditions = node.status.as_ref()?.conditions.iter().flatten();
+    let conditions = node.status.as_ref()?.conditions.iter().flatten().filter(|c| c.status != "Unknown");
     conditions.filter_map(|condition| Some(condition.last_heartbeat_time.as_ref()?.0)).max()
 }

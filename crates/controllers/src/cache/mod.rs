@@ -211,6 +211,12 @@ impl Cache {
         &self.namespaces
     }
 
+    /// Whether the namespace is being deleted; the API lets nobody create anything in it any more.
+    #[must_use]
+    pub fn is_namespace_terminating(&self, namespace: &str) -> bool {
+        self.namespaces.get("", namespace).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+    }
+
     #[must_use]
     pub fn leases(&self) -> &Table<Lease> {
         &self.leases

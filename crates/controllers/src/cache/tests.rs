@@ -136,6 +136,27 @@ fn heartbeats_count_from_when_they_were_seen() {
     assert_eq!(cache.last_heartbeat("n1"), Some(at(10)));
     renew(&mut cache, 4, "2026-01-01T01:00:03.000000Z", 30);
     assert_eq!(cache.last_heartbeat("n1"), Some(at(30)));
+    // What a master writes about a silent node is no sign of life.
+    let node = |conditions: Value| {
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "n"},
+            "status": {"conditions": conditions}})
+    };
+    let report =
+        |status: &str, second: i64| json!([{"type": "Ready", "status": status, "lastHeartbeatTime": at(second)}]);
+    let write = |cache: &mut Cache, revision: u64, conditions: Value, second: i64| {
+        let bytes = serde_json::to_vec(&node(conditions)).expect("JSON");
+        cache.upsert(&key("core/nodes/n1"), &bytes, Revision(revision), at(second)).expect("decodes");
+    };
+    write(&mut cache, 5, Value::Null, 31);
+    write(&mut cache, 6, report("Unknown", 0), 41);
+    assert_eq!(cache.last_heartbeat("n1"), Some(at(31)));
+    write(&mut cache, 7, report("True", 42), 42);
+    assert_eq!(cache.last_heartbeat("n1"), Some(at(42)));
+    write(&mut cache, 8, report("Unknown", 42), 45);
+    assert_eq!(cache.last_heartbeat("n1"), Some(at(42)));
+    write(&mut cache, 9, report("True", 43), 46);
+    assert_eq!(cache.last_heartbeat("n1"), Some(at(46)));
+
     cache.begin_observation(at(50));
     assert_eq!(cache.last_heartbeat("n1"), Some(at(50)));
     assert_eq!(cache.last_heartbeat("n2"), Some(at(50)));

@@ -10,6 +10,7 @@ pub(super) const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 pub(super) const NEW_REPLICA_SET_AVAILABLE: &str = "NewReplicaSetAvailable";
 pub(super) const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+pub(super) const REPLICA_SET_CREATE_ERROR: &str = "ReplicaSetCreateError";
 pub(super) const DEPLOYMENT_PAUSED: &str = "DeploymentPaused";
 
 pub(super) fn get<'a>(conditions: &'a [DeploymentCondition], type_: &str) -> Option<&'a DeploymentCondition> {

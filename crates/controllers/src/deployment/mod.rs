@@ -19,9 +19,9 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, json};
 
 use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Settings, WorkKey};
+use crate::controller::{Controller, Input, WorkKey};
 use crate::ownership::{claim, controller_of, usable_selector};
-use crate::plan::{Action, EventType, Plan};
+use crate::plan::{Action, EventType, Failure, Plan, Verb};
 use crate::pod_state::is_terminal;
 use crate::resource::{DEPLOYMENTS, REPLICA_SETS, batch, event, name, namespace, target, to_json, uid};
 use limits::Limits;
@@ -88,7 +88,8 @@ fn deployment_of<'a>(cache: &'a Cache, pod: &Pod) -> Option<&'a Deployment> {
     (uid(&set.metadata) == owner.uid).then(|| controlling(cache, set)).flatten()
 }
 
-fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, _settings: &Settings) -> Plan {
+fn reconcile(input: Input<'_>, key: &WorkKey) -> Plan {
+    let cache = input.cache;
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let Some(deployment) = cache.deployments().get(namespace, &key.name) else { return Plan::default() };
     let Some(spec) = &deployment.spec else { return Plan::default() };
@@ -99,7 +100,7 @@ fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, _settings: &Settings)
     if !claims.is_empty() {
         return Plan { actions: batch(claims).into_iter().collect(), requeue_after: None };
     }
-    let mut pass = Pass::new(cache, deployment, now);
+    let mut pass = Pass::new(input, deployment);
     pass.run();
     pass.into_plan()
 }
@@ -140,16 +141,18 @@ struct Pass<'a> {
     revision: Option<String>,
     /// Old sets beyond the history limit.
     expired: Vec<Action>,
+    /// What became of the last plan, when that could not create the set of the current template.
+    failure: Option<&'a Failure>,
 }
 
 impl<'a> Pass<'a> {
-    fn new(cache: &'a Cache, deployment: &'a Deployment, now: Timestamp) -> Self {
+    fn new(input: Input<'a>, deployment: &'a Deployment) -> Self {
         let status = deployment.status.as_ref();
-        let (new, old) = revision::split(cache, deployment);
+        let (new, old) = revision::split(input.cache, deployment);
         Pass {
-            cache,
+            cache: input.cache,
             deployment,
-            now,
+            now: input.now,
             limits: Limits::of(deployment),
             new,
             old,
@@ -157,6 +160,7 @@ impl<'a> Pass<'a> {
             collision_count: status.and_then(|status| status.collision_count),
             revision: None,
             expired: Vec::new(),
+            failure: input.failure.filter(|failure| failure.is_of(Verb::Create, &REPLICA_SETS)),
         }
     }
 
@@ -195,11 +199,18 @@ impl<'a> Pass<'a> {
     fn into_plan(self) -> Plan {
         let mut status = self.status();
         let requeue_after = self.progress_deadline_in(&status);
-        let mut actions: Vec<Action> = batch(self.sets().filter_map(Managed::action).collect()).into_iter().collect();
-        actions.extend(batch(self.expired));
-        if let Some(update) = status::update(self.deployment, &mut status) {
-            actions.push(update);
+        let mut writes: Vec<Action> = self.sets().filter_map(|set| set.action(self.deployment)).collect();
+        let mut update = status::update(self.deployment, &mut status);
+        let mut actions = Vec::new();
+        if let Some(failure) = self.failure {
+            let message = revision::creation_failed(failure);
+            actions.push(event(self.deployment, EventType::Warning, condition::REPLICA_SET_CREATE_ERROR, message));
+            // Beside the writes: should they be refused again, the user is told all the same.
+            writes.extend(update.take());
         }
+        actions.extend(batch(writes));
+        actions.extend(batch(self.expired));
+        actions.extend(update);
         if let Some(revision) = self.revision {
             let mut annotations = Map::new();
             annotations.insert(revision::REVISION.to_owned(), json!(revision));
@@ -209,8 +220,6 @@ impl<'a> Pass<'a> {
                 patch: json!({"metadata": {"annotations": annotations}}),
             });
         }
-        let events = self.new.iter().chain(&self.old).filter_map(|set| set.event(self.deployment));
-        actions.extend(batch(events.collect()));
         Plan { actions, requeue_after }
     }
 }

@@ -9,14 +9,14 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
-use super::condition::{self, PROGRESSING};
+use super::condition::{self, PROGRESSING, REPLICA_SET_CREATE_ERROR};
 use super::limits::Limits;
 use super::template::{POD_TEMPLATE_HASH, same_template, template_hash};
 use super::{Pass, status};
 use crate::cache::Cache;
 use crate::ownership::controller_reference;
-use crate::plan::{Action, EventType};
-use crate::resource::{REPLICA_SETS, delete, event, name, namespace, target, to_json, uid};
+use crate::plan::{Action, EventType, Failure};
+use crate::resource::{REPLICA_SETS, delete, event, name, namespace, reported, target, to_json, uid};
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
@@ -120,8 +120,12 @@ impl Managed {
         std::mem::replace(&mut self.replicas, replicas) != replicas
     }
 
-    /// The write that brings the stored set to what is wanted, if it differs.
-    pub(super) fn action(&self) -> Option<Action> {
+    /// The write that brings the stored set to what is wanted, if it differs, and the event that tells of it.
+    pub(super) fn action(&self, deployment: &Deployment) -> Option<Action> {
+        Some(reported(self.write()?, self.event(deployment)))
+    }
+
+    fn write(&self) -> Option<Action> {
         if self.is_created {
             let mut object = ReplicaSet::clone(&self.object);
             object.metadata.annotations.get_or_insert_default().extend(self.annotations.clone());
@@ -154,7 +158,7 @@ impl Managed {
     }
 
     /// The event on the deployment when the number of pods changes.
-    pub(super) fn event(&self, deployment: &Deployment) -> Option<Action> {
+    fn event(&self, deployment: &Deployment) -> Option<Action> {
         let before = if self.is_created { 0 } else { spec_replicas(&self.object) };
         let direction = match self.replicas.cmp(&before) {
             std::cmp::Ordering::Greater => "up",
@@ -221,13 +225,15 @@ impl Pass<'_> {
                 Some(condition::NEW_REPLICA_SET_AVAILABLE | condition::PROGRESS_DEADLINE_EXCEEDED)
             );
         let is_unset = condition::get(&self.conditions, PROGRESSING).is_none();
-        if status::progress_deadline(deployment).is_some() && (is_unset || is_stale) {
+        // It could not be created before, and is there now.
+        let is_overcome = condition::reason(&self.conditions, PROGRESSING) == Some(REPLICA_SET_CREATE_ERROR);
+        if status::progress_deadline(deployment).is_some() && (is_unset || is_stale || is_overcome) {
             condition::set(&mut self.conditions, PROGRESSING, "True", "FoundNewReplicaSet", message, self.now);
         }
     }
 
-    /// Makes sure that the current template has its set. `false` when its name is taken by another; the collision is
-    /// then counted, and the next pass takes another name.
+    /// Makes sure that the current template has its set. `false` when there can be none any more, and when its name is
+    /// taken by another; the collision is then counted, and the next pass takes another name.
     pub(super) fn ensure_new(&mut self) -> bool {
         if self.new.is_some() {
             self.sync_revision();
@@ -238,6 +244,9 @@ impl Pass<'_> {
         let base = name(&deployment.metadata);
         let room = MAX_NAME_LEN - hash.len() - 1;
         let set_name = format!("{}-{hash}", base.get(..room).unwrap_or(base));
+        if self.cache.is_namespace_terminating(namespace(&deployment.metadata)) {
+            return false;
+        }
         if self.cache.replica_sets().get(namespace(&deployment.metadata), &set_name).is_some() {
             self.collision_count = Some(self.collision_count.unwrap_or(0) + 1);
             return false;
@@ -248,8 +257,11 @@ impl Pass<'_> {
         let replicas = self.room_for_new(0);
         new.scale(replicas, &self.limits);
         if status::progress_deadline(deployment).is_some() {
-            let message = format!("Created new replica set \"{}\"", new.name());
-            condition::set(&mut self.conditions, PROGRESSING, "True", "NewReplicaSetCreated", message, self.now);
+            let (status, reason, message) = match self.failure {
+                Some(failure) => ("False", REPLICA_SET_CREATE_ERROR, creation_failed(failure)),
+                None => ("True", "NewReplicaSetCreated", format!("Created new replica set \"{}\"", new.name())),
+            };
+            condition::set(&mut self.conditions, PROGRESSING, status, reason, message, self.now);
         }
         self.revision = lagging_revision(deployment, &new);
         self.new = Some(new);
@@ -282,6 +294,10 @@ impl Pass<'_> {
     fn next_revision(&self) -> i64 {
         self.old.iter().filter_map(|set| set.number(REVISION)).max().unwrap_or(0) + 1
     }
+}
+
+pub(super) fn creation_failed(failure: &Failure) -> String {
+    format!("Failed to create new replica set \"{}\": {}", failure.target.name, failure.message)
 }
 
 /// The annotation that the deployment lacks, if it lags behind its newest set.

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use super::Pass;
 use super::condition::{
     self, AVAILABLE, DEPLOYMENT_PAUSED, NEW_REPLICA_SET_AVAILABLE, PROGRESS_DEADLINE_EXCEEDED, PROGRESSING,
-    REPLICA_FAILURE,
+    REPLICA_FAILURE, REPLICA_SET_CREATE_ERROR,
 };
 use super::revision::Managed;
 use crate::plan::Action;
@@ -108,7 +108,9 @@ impl Pass<'_> {
         let reason = condition::reason(&self.conditions, PROGRESSING);
         // Once done, pods that come and go are no rollout.
         let is_settled = status.replicas == status.updated_replicas && reason == Some(NEW_REPLICA_SET_AVAILABLE);
-        if progress_deadline(self.deployment).is_some() && !is_settled {
+        // Without its set a rollout cannot get on; the reason stands until there is one.
+        let is_stuck = reason == Some(REPLICA_SET_CREATE_ERROR);
+        if progress_deadline(self.deployment).is_some() && !is_settled && !is_stuck {
             let subject = match &self.new {
                 Some(new) => format!("ReplicaSet \"{}\"", new.name()),
                 None => format!("Deployment \"{}\"", name(&self.deployment.metadata)),

@@ -206,6 +206,43 @@ fn a_rollout_without_progress_is_reported_and_recovers() {
 }
 
 #[test]
+fn a_set_that_is_refused_is_reported() {
+    let mut cluster = with_nodes(7);
+    cluster.refuses = Box::new(|_, target| (target.resource.resource == "replicasets").then_some("no"));
+    cluster.create(deployment(2, &rolling(json!(1), json!(0))));
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(condition(&cluster, "Progressing"), ("False".to_owned(), "ReplicaSetCreateError".to_owned()));
+    let event = cluster.events.iter().find(|event| event.starts_with("ReplicaSetCreateError: ")).expect("an event");
+    assert!(event.starts_with("ReplicaSetCreateError: Failed to create new replica set \"web-"), "{event}");
+    assert!(event.ends_with("is forbidden: no"), "{event}");
+    let writes = cluster.writes;
+    cluster.advance(Duration::from_secs(200));
+    assert_eq!(cluster.writes, writes, "said once");
+
+    cluster.refuses = Box::new(|_, _| None);
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(condition(&cluster, "Progressing").0, "True");
+    cluster.run(&NODES, 1, |_| {});
+    assert_eq!(condition(&cluster, "Progressing"), ("True".to_owned(), "NewReplicaSetAvailable".to_owned()));
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn failures_of_pods_reach_the_deployment() {
+    let mut cluster = with_nodes(7);
+    cluster.refuses = Box::new(|_, target| (target.resource.resource == "pods").then_some("exceeded quota"));
+    cluster.create(deployment(2, &rolling(json!(1), json!(0))));
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(condition(&cluster, "ReplicaFailure"), ("True".to_owned(), "FailedCreate".to_owned()));
+    cluster.refuses = Box::new(|_, _| None);
+    cluster.advance(Duration::from_secs(1));
+    cluster.run(&NODES, 1, |_| {});
+    let conditions = cluster.get(WEB).expect("there")["status"]["conditions"].to_string();
+    assert!(!conditions.contains("ReplicaFailure"), "{conditions}");
+    cluster.assert_at_rest();
+}
+
+#[test]
 fn a_taken_name_counts_as_a_collision() {
     let mut cluster = Cluster::new();
     cluster.create(deployment(1, &rolling(json!(1), json!(0))));

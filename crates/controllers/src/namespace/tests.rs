@@ -32,13 +32,48 @@ fn everything_in_it_goes_before_the_namespace_does() {
     cluster.settle();
     assert!(cluster.names("configmaps").is_empty());
     assert_eq!(cluster.names("widgets"), ["w"]);
-    assert!(cluster.get("namespaces/default").is_some());
+    let stored = cluster.get("namespaces/default").expect("held");
+    let said: Vec<(&str, &str)> = stored["status"]["conditions"]
+        .as_array()
+        .expect("conditions")
+        .iter()
+        .map(|c| (c["status"].as_str().expect("a status"), c["message"].as_str().expect("a message")))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("False", "All content successfully deleted, may be waiting on finalization"),
+            ("True", "Some resources are remaining: widgets.example.com has 1 resource instances"),
+            (
+                "True",
+                "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
+            ),
+        ]
+    );
     cluster.assert_at_rest();
 
     cluster.patch("example.com/widgets/default/w", &json!({"metadata": {"finalizers": null}}));
     cluster.settle();
     assert!(cluster.get("namespaces/default").is_none());
     assert_eq!(cluster.names("leases"), ["n1"]);
+}
+
+#[test]
+fn nobody_fills_it_again() {
+    let mut cluster = Cluster::new();
+    cluster.add_node("n1");
+    cluster.create(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}}}}));
+    cluster.create(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"clusterIP": "10.96.0.1", "selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP"}]}}));
+    cluster.run(&["n1"], 1, |_| {});
+    cluster.delete("namespaces/default", None);
+    cluster.run(&["n1"], 2, |_| {});
+    assert!(cluster.get("namespaces/default").is_none());
+    // What the API refuses in a namespace on its way out is not even tried.
+    assert_eq!(cluster.refusals, 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What happens to the pods of a node in trouble: not ready, evicted when their toleration ends, removed when nobody
 //! is left to confirm.
 
-use std::sync::Arc;
+use std::iter;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,25 +30,26 @@ pub(super) fn plan(cache: &Cache, node: &Node, is_silent: bool, now: Timestamp, 
             steps.confirm(pod, is_unknown, is_out_of_service, now, settings);
             continue;
         }
+        let is_lost = is_unknown && is_ready(pod) && !is_terminal(pod);
         match verdict(pod, &taints, now, settings) {
-            Verdict::Now => steps.evict(pod, now),
+            Verdict::Now => {
+                steps.evict(pod, is_lost, now);
+                continue;
+            }
             Verdict::In(wait) => steps.look_again(wait),
             Verdict::Never => {}
         }
-        if is_unknown && is_ready(pod) && !is_terminal(pod) {
+        if is_lost {
             steps.mark_not_ready(pod, now);
         }
     }
     steps.into_plan()
 }
 
-/// The writes, each kind of them a wave of its own.
+/// What is done to the pods, each for itself: one that cannot be written must not keep the others.
 #[derive(Default)]
 struct Steps {
-    /// Pods to update, with the conditions to set.
-    conditions: Vec<(Arc<Pod>, Vec<PodCondition>)>,
-    deletions: Vec<Action>,
-    events: Vec<Action>,
+    actions: Vec<Action>,
     requeue_after: Option<Duration>,
 }
 
@@ -57,24 +58,22 @@ impl Steps {
         self.requeue_after = earliest(self.requeue_after, Some(wait));
     }
 
-    fn set_condition(&mut self, pod: &Arc<Pod>, condition: PodCondition) {
-        match self.conditions.last_mut() {
-            Some((last, conditions)) if Arc::ptr_eq(last, pod) => conditions.push(condition),
-            _ => self.conditions.push((Arc::clone(pod), vec![condition])),
-        }
+    fn mark_not_ready(&mut self, pod: &Pod, now: Timestamp) {
+        let event = event(pod, EventType::Warning, "NodeNotReady", "Node is not ready".to_owned());
+        self.actions.push(Action::Sequence(vec![with_conditions(pod, vec![not_ready(now)]), event]));
     }
 
-    fn mark_not_ready(&mut self, pod: &Arc<Pod>, now: Timestamp) {
-        self.set_condition(pod, condition("Ready", "False", None, now));
-        self.events.push(event(&**pod, EventType::Warning, "NodeNotReady", "Node is not ready".to_owned()));
-    }
-
-    fn evict(&mut self, pod: &Arc<Pod>, now: Timestamp) {
+    /// Says why, on the pod itself, before it goes.
+    fn evict(&mut self, pod: &Pod, is_lost: bool, now: Timestamp) {
         let why = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
-        self.set_condition(pod, condition("DisruptionTarget", "True", Some(why), now));
-        self.deletions.push(delete(target(PODS, &pod.metadata), pod.metadata.uid.as_deref()));
+        let target_of_disruption = condition("DisruptionTarget", "True", Some(why), now);
+        let conditions = iter::once(target_of_disruption).chain(is_lost.then(|| not_ready(now)));
         let message = format!("Marking for deletion Pod {}/{}", namespace(&pod.metadata), name(&pod.metadata));
-        self.events.push(event(&**pod, EventType::Normal, "TaintManagerEviction", message));
+        self.actions.push(Action::Sequence(vec![
+            with_conditions(pod, conditions.collect()),
+            delete(target(PODS, &pod.metadata), pod.metadata.uid.as_deref()),
+            event(pod, EventType::Normal, "TaintManagerEviction", message),
+        ]));
     }
 
     /// Removes a terminating pod in the place of its node, once that has had its time.
@@ -90,14 +89,12 @@ impl Steps {
         };
         match wait {
             Some(wait) => self.look_again(wait),
-            None => self.deletions.push(force_delete(pod)),
+            None => self.actions.push(force_delete(pod)),
         }
     }
 
     fn into_plan(self) -> Plan {
-        let updates = self.conditions.into_iter().map(|(pod, conditions)| with_conditions(&pod, conditions)).collect();
-        let waves = [batch(updates), batch(self.deletions), batch(self.events)];
-        Plan { actions: waves.into_iter().flatten().collect(), requeue_after: self.requeue_after }
+        Plan { actions: batch(self.actions).into_iter().collect(), requeue_after: self.requeue_after }
     }
 }
 
@@ -180,6 +177,10 @@ fn condition(type_: &str, status: &str, why: Option<(&str, &str)>, now: Timestam
         last_transition_time: Some(Time(now)),
         ..PodCondition::default()
     }
+}
+
+fn not_ready(now: Timestamp) -> PodCondition {
+    condition("Ready", "False", None, now)
 }
 
 /// The status write that sets these conditions.

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Settings, WorkKey};
+use crate::controller::{Controller, Input, Settings, WorkKey};
 use crate::plan::Plan;
 use crate::resource::name;
 
@@ -55,7 +55,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     }
 }
 
-fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, settings: &Settings) -> Plan {
+fn reconcile(Input { cache, now, settings, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let Some(node) = cache.nodes().get("", &key.name) else { return Plan::default() };
     let watch = Watch::of(cache, node, now, settings);
     if watch.is_silent

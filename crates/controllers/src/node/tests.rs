@@ -4,6 +4,7 @@ use insta::assert_snapshot;
 use serde_json::{Value, json};
 
 use crate::controller::{Settings, WorkKey};
+use crate::plan::Verb;
 use crate::simulation::{Cluster, render};
 
 const SET: &str = "apps/replicasets/default/rs";
@@ -186,6 +187,20 @@ fn tolerations_decide_when_a_pod_goes() {
             assert!(is_going(&cluster), "{tolerations} after {goes} s");
         }
     }
+}
+
+#[test]
+fn a_pod_that_cannot_be_written_does_not_keep_the_others() {
+    let mut cluster = cluster();
+    let doomed = pods_of(&cluster, "n1");
+    let unwritable = doomed[0].clone();
+    cluster.refuses = Box::new(move |verb, target| (verb == Verb::Update && target.name == unwritable).then_some("no"));
+    cluster.advance_with_heartbeats(22, &["n2"]);
+    let is_going = |cluster: &Cluster, pod: &str| {
+        let pod = cluster.get(&format!("pods/default/{pod}")).expect("not confirmed");
+        pod["metadata"]["deletionTimestamp"].is_string()
+    };
+    assert!(!is_going(&cluster, &doomed[0]) && is_going(&cluster, &doomed[1]));
 }
 
 #[test]

@@ -12,12 +12,13 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
 use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Settings, WorkKey};
+use crate::controller::{Controller, Input, WorkKey};
 use crate::naming::suffixed_many;
 use crate::ownership::{claim, controller_of, controller_reference, usable_selector};
-use crate::plan::{Action, EventType, Plan};
+use crate::plan::{Action, EventType, Failure, Plan, Verb};
 use crate::pod_state::{is_active, is_terminal, is_terminating};
-use crate::resource::{PODS, batch, delete, event, name, namespace, target, to_json, uid};
+use crate::resource::{PODS, batch, delete, event, name, namespace, reported, target, to_json, uid};
+use status::Refusal;
 
 /// The most pods that one pass creates or deletes.
 const BURST: usize = 500;
@@ -65,7 +66,7 @@ fn key_of(set: &ReplicaSet) -> WorkKey {
     WorkKey::namespaced(namespace(&set.metadata), name(&set.metadata))
 }
 
-fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, _settings: &Settings) -> Plan {
+fn reconcile(Input { cache, now, failure, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let Some(set) = cache.replica_sets().get(namespace, &key.name) else { return Plan::default() };
     let Some(spec) = &set.spec else { return Plan::default() };
@@ -81,10 +82,19 @@ fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, _settings: &Settings)
     let owned: Vec<&Arc<Pod>> = cache.controlled_pods(uid(&set.metadata)).collect();
     let active: Vec<&Arc<Pod>> = owned.iter().copied().filter(|pod| is_active(pod)).collect();
     let terminating = owned.iter().filter(|pod| is_terminating(pod) && !is_terminal(pod)).count();
-    let observed = status::observe(set, &active, terminating, now);
+    let difference = Difference::between(spec.replicas.unwrap_or(1), active.len());
+    let refusal = failure.and_then(refusal);
+    let conditions = status::conditions(set, difference == Difference::None, refusal.as_ref(), now);
+    let observed = status::observe(set, &active, terminating, conditions, now);
 
-    let mut actions =
-        if set.metadata.deletion_timestamp.is_none() { scale(cache, set, &active, now) } else { Vec::new() };
+    let mut actions = match difference {
+        _ if set.metadata.deletion_timestamp.is_some() => Vec::new(),
+        // Refused anyway.
+        Difference::Missing(_) if cache.is_namespace_terminating(namespace) => Vec::new(),
+        Difference::Missing(count) => create_pods(cache, set, count.min(BURST)),
+        Difference::Surplus(count) => delete_pods(cache, set, &active, count.min(BURST), now),
+        Difference::None => Vec::new(),
+    };
     if let Some(update) = observed.update {
         // With the first wave: an unwritable status must not keep pods from starting, nor the other way round.
         match actions.first_mut() {
@@ -96,20 +106,41 @@ fn reconcile(cache: &Cache, key: &WorkKey, now: Timestamp, _settings: &Settings)
             None => actions.push(update),
         }
     }
+    if let Some(Refusal { reason, what, message }) = refusal {
+        actions.insert(0, event(&**set, EventType::Warning, reason, format!("{what}: {message}")));
+    }
     Plan { actions, requeue_after: observed.next_change }
 }
 
-/// Creates or deletes the difference between the wanted and the active pods.
-fn scale(cache: &Cache, set: &ReplicaSet, active: &[&Arc<Pod>], now: Timestamp) -> Vec<Action> {
-    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let wanted = usize::try_from(replicas).unwrap_or(0);
-    if active.len() < wanted {
-        create_pods(cache, set, (wanted - active.len()).min(BURST))
-    } else if active.len() > wanted {
-        delete_pods(cache, set, active, (active.len() - wanted).min(BURST), now)
-    } else {
-        Vec::new()
+/// Between the wanted and the active pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Difference {
+    None,
+    Missing(usize),
+    Surplus(usize),
+}
+
+impl Difference {
+    fn between(replicas: i32, active: usize) -> Self {
+        let wanted = usize::try_from(replicas).unwrap_or(0);
+        match wanted.abs_diff(active) {
+            0 => Difference::None,
+            missing if active < wanted => Difference::Missing(missing),
+            surplus => Difference::Surplus(surplus),
+        }
     }
+}
+
+/// What the last plan was refused, if that was to create or to delete a pod.
+fn refusal(failure: &Failure) -> Option<Refusal> {
+    let (reason, what) = if failure.is_of(Verb::Create, &PODS) {
+        ("FailedCreate", "Error creating")
+    } else if failure.is_of(Verb::Delete, &PODS) {
+        ("FailedDelete", "Error deleting")
+    } else {
+        return None;
+    };
+    Some(Refusal { reason, what, message: failure.message.clone() })
 }
 
 /// In waves of 1, 2, 4, …: when pods cannot be created at all, one attempt shows it instead of hundreds.
@@ -120,34 +151,31 @@ fn create_pods(cache: &Cache, set: &ReplicaSet, count: usize) -> Vec<Action> {
     let names = suffixed_many(&base, &seed, count, |name| cache.pods().get(namespace, name).is_some());
     let mut names = names.into_iter();
     let mut waves = Vec::new();
-    let mut events = Vec::new();
     let mut size = 1;
     while names.len() > 0 {
         let mut wave = Vec::new();
         for name in names.by_ref().take(size) {
-            events.push(event(set, EventType::Normal, "SuccessfulCreate", format!("Created pod: {name}")));
-            wave.push(Action::Create {
+            let create = Action::Create {
                 resource: PODS,
                 namespace: Some(namespace.to_owned()),
                 object: pod(set, &base, &name),
-            });
+            };
+            let created = event(set, EventType::Normal, "SuccessfulCreate", format!("Created pod: {name}"));
+            wave.push(reported(create, Some(created)));
         }
         waves.extend(batch(wave));
         size *= 2;
     }
-    waves.extend(batch(events));
     waves
 }
 
 fn delete_pods(cache: &Cache, set: &ReplicaSet, active: &[&Arc<Pod>], count: usize, now: Timestamp) -> Vec<Action> {
-    let mut pods = Vec::new();
-    let mut events = Vec::new();
-    for pod in rank::to_delete(cache, set, active, count, now) {
+    let deletions = rank::to_delete(cache, set, active, count, now).into_iter().map(|pod| {
         let message = format!("Deleted pod: {}", name(&pod.metadata));
-        events.push(event(set, EventType::Normal, "SuccessfulDelete", message));
-        pods.push(delete(target(PODS, &pod.metadata), pod.metadata.uid.as_deref()));
-    }
-    batch(pods).into_iter().chain(batch(events)).collect()
+        let deleted = event(set, EventType::Normal, "SuccessfulDelete", message);
+        reported(delete(target(PODS, &pod.metadata), pod.metadata.uid.as_deref()), Some(deleted))
+    });
+    batch(deletions.collect()).into_iter().collect()
 }
 
 /// A pod of the set's template.

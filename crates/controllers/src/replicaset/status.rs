@@ -4,12 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::plan::Action;
 use crate::pod_state::{Availability, availability, is_ready, labels};
 use crate::resource::{REPLICA_SETS, target, to_json};
+
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+
+/// Why pods could not be created or deleted, in the words of the event and of the condition.
+pub(super) struct Refusal {
+    pub(super) reason: &'static str,
+    pub(super) what: &'static str,
+    pub(super) message: String,
+}
 
 pub(super) struct Observed {
     /// The status write, when the stored status says something else.
@@ -18,7 +28,44 @@ pub(super) struct Observed {
     pub(super) next_change: Option<Duration>,
 }
 
-pub(super) fn observe(set: &ReplicaSet, active: &[&Arc<Pod>], terminating: usize, now: Timestamp) -> Observed {
+/// The conditions after this pass: `ReplicaFailure` comes with the first refusal, and goes when no pod is left to be
+/// created or deleted.
+pub(super) fn conditions(
+    set: &ReplicaSet,
+    is_balanced: bool,
+    refusal: Option<&Refusal>,
+    now: Timestamp,
+) -> Vec<ReplicaSetCondition> {
+    let mut conditions = set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    if is_balanced {
+        conditions.retain(|condition| condition.type_ != REPLICA_FAILURE);
+        return conditions;
+    }
+    let Some(refusal) = refusal else { return conditions };
+    // A refusal names the pod, which has another name the next time: only another reason is news.
+    let is_known = |old: &ReplicaSetCondition| {
+        old.type_ == REPLICA_FAILURE && old.status == "True" && old.reason.as_deref() == Some(refusal.reason)
+    };
+    if !conditions.iter().any(is_known) {
+        conditions.retain(|condition| condition.type_ != REPLICA_FAILURE);
+        conditions.push(ReplicaSetCondition {
+            type_: REPLICA_FAILURE.to_owned(),
+            status: "True".to_owned(),
+            reason: Some(refusal.reason.to_owned()),
+            message: Some(refusal.message.clone()),
+            last_transition_time: Some(Time(now)),
+        });
+    }
+    conditions
+}
+
+pub(super) fn observe(
+    set: &ReplicaSet,
+    active: &[&Arc<Pod>],
+    terminating: usize,
+    conditions: Vec<ReplicaSetCondition>,
+    now: Timestamp,
+) -> Observed {
     let spec = set.spec.as_ref();
     let template = spec.and_then(|spec| spec.template.as_ref()).and_then(|template| template.metadata.as_ref());
     let template_labels = template.and_then(|metadata| metadata.labels.as_ref());
@@ -44,7 +91,7 @@ pub(super) fn observe(set: &ReplicaSet, active: &[&Arc<Pod>], terminating: usize
         available_replicas: nonzero(available),
         terminating_replicas: Some(count(terminating)),
         observed_generation: set.metadata.generation,
-        conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
+        conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
     };
     let unchanged = set.status.as_ref().is_some_and(|stored| normalized(stored.clone()) == observed);
     let update = (!unchanged).then(|| {
@@ -59,11 +106,12 @@ pub(super) fn observe(set: &ReplicaSet, active: &[&Arc<Pod>], terminating: usize
     Observed { update, next_change }
 }
 
-/// An absent count and one of zero are the same.
+/// An absent count and one of zero are the same, and so are no conditions and an empty list of them.
 fn normalized(mut status: ReplicaSetStatus) -> ReplicaSetStatus {
     for count in [&mut status.fully_labeled_replicas, &mut status.ready_replicas, &mut status.available_replicas] {
         *count = count.filter(|count| *count != 0);
     }
+    status.conditions = status.conditions.filter(|conditions| !conditions.is_empty());
     status
 }
 

@@ -144,6 +144,48 @@ fn the_pod_whose_loss_hurts_least_goes_first() {
 }
 
 #[test]
+fn a_refused_pod_is_reported_until_there_is_nothing_left_to_create() {
+    let mut cluster = with_nodes();
+    cluster.refuses = Box::new(|_, target| (target.resource.resource == "pods").then_some("exceeded quota"));
+    cluster.create(replica_set(3, 0));
+    cluster.advance(Duration::from_secs(1));
+    let condition = |cluster: &Cluster| cluster.get(SET).expect("there")["status"]["conditions"][0].clone();
+    let told = condition(&cluster);
+    assert_eq!(
+        (&told["type"], &told["status"], &told["reason"]),
+        (&json!("ReplicaFailure"), &json!("True"), &json!("FailedCreate"))
+    );
+    let message = told["message"].as_str().expect("a message");
+    assert!(message.starts_with("pods \"rs-") && message.ends_with("\" is forbidden: exceeded quota"), "{message}");
+    assert!(cluster.events.contains(&format!("FailedCreate: Error creating: {message}")), "{:?}", cluster.events);
+    assert!(!cluster.events.iter().any(|event| event.starts_with("SuccessfulCreate")), "{:?}", cluster.events);
+
+    // It stays refused: attempts go on, and nothing is written anew.
+    let (writes, events) = (cluster.writes, cluster.events.len());
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(cluster.writes, writes);
+    assert!(cluster.events.len() > events);
+
+    cluster.refuses = Box::new(|_, _| None);
+    cluster.advance(Duration::from_secs(1));
+    running(&mut cluster);
+    assert!(condition(&cluster).is_null());
+    assert_eq!(cluster.names("pods").len(), 3);
+    assert_eq!(cluster.events.iter().filter(|event| event.starts_with("SuccessfulCreate")).count(), 3);
+    cluster.assert_at_rest();
+
+    cluster.refuses = Box::new(|_, target| (target.resource.resource == "pods").then_some("not yours"));
+    cluster.patch(SET, &json!({"spec": {"replicas": 2}}));
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(condition(&cluster)["reason"], "FailedDelete");
+    // Nothing is left to be done, so nothing fails any more.
+    cluster.patch(SET, &json!({"spec": {"replicas": 3}}));
+    cluster.advance(Duration::from_secs(1));
+    assert!(condition(&cluster).is_null());
+    cluster.assert_at_rest();
+}
+
+#[test]
 fn doubled_up_pods_go_before_lone_ones() {
     let mut cluster = Cluster::new();
     cluster.create(replica_set(2, 0));

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::backend::{self, Family, Port};
 use super::{HEADLESS, key_of, labels_for, managed_selector};
 use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Settings, WorkKey};
+use crate::controller::{Controller, Input, WorkKey};
 use crate::plan::{Action, Plan};
 use crate::pod_state::{is_terminating, node_name};
-use crate::resource::{ENDPOINTS, delete, target, to_json};
+use crate::resource::{ENDPOINTS, delete, name, namespace, target, to_json};
 
 const MANAGED_BY: (&str, &str) = ("endpoints.kubernetes.io/managed-by", "endpoint-controller");
 /// Says that there are more addresses than the object holds.
@@ -26,9 +25,7 @@ pub(crate) const CONTROLLER: Controller = Controller { name: "endpoints", trigge
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     let left = cache.endpoints().iter().filter(|endpoints| is_ours(&endpoints.metadata));
-    let left = left.map(|endpoints| {
-        WorkKey::namespaced(crate::resource::namespace(&endpoints.metadata), crate::resource::name(&endpoints.metadata))
-    });
+    let left = left.map(|endpoints| WorkKey::namespaced(namespace(&endpoints.metadata), name(&endpoints.metadata)));
     let mut keys: Vec<WorkKey> = cache.services().iter().map(|service| key_of(service)).chain(left).collect();
     keys.sort();
     keys.dedup();
@@ -49,7 +46,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     }
 }
 
-fn reconcile(cache: &Cache, key: &WorkKey, _now: Timestamp, _settings: &Settings) -> Plan {
+fn reconcile(Input { cache, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let present = cache.endpoints().get(namespace, &key.name);
     let Some(service) = cache.services().get(namespace, &key.name) else {
@@ -60,7 +57,7 @@ fn reconcile(cache: &Cache, key: &WorkKey, _now: Timestamp, _settings: &Settings
     };
     let Some(selector) = managed_selector(service) else { return Plan::default() };
     let pods = cache.pods_matching(namespace, selector);
-    let action = write(service, present.map(|endpoints| &**endpoints), &pods);
+    let action = write(cache, service, present.map(|endpoints| &**endpoints), &pods);
     Plan { actions: action.into_iter().collect(), requeue_after: None }
 }
 
@@ -68,7 +65,7 @@ fn is_deleted(endpoints: &Endpoints) -> bool {
     endpoints.metadata.deletion_timestamp.is_some()
 }
 
-fn write(service: &Service, present: Option<&Endpoints>, pods: &[&Arc<Pod>]) -> Option<Action> {
+fn write(cache: &Cache, service: &Service, present: Option<&Endpoints>, pods: &[&Arc<Pod>]) -> Option<Action> {
     let (subsets, is_truncated) = subsets(service, pods);
     let mut wanted = present.cloned().unwrap_or_else(|| Endpoints {
         metadata: ObjectMeta {
@@ -88,6 +85,7 @@ fn write(service: &Service, present: Option<&Endpoints>, pods: &[&Arc<Pod>]) -> 
     }
     wanted.metadata.annotations = wanted.metadata.annotations.filter(|annotations| !annotations.is_empty());
     match present {
+        None if cache.is_namespace_terminating(namespace(&service.metadata)) => None,
         None => Some(Action::Create {
             resource: ENDPOINTS,
             namespace: service.metadata.namespace.clone(),

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,12 +13,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::backend::{self, Family, Port};
 use super::{labels_for, managed_selector};
 use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Settings, WorkKey};
+use crate::controller::{Controller, Input, WorkKey};
 use crate::naming::suffixed;
 use crate::ownership::controller_reference;
 use crate::plan::{Action, Plan};
 use crate::pod_state::{is_ready, is_terminating, node_name};
-use crate::resource::{ENDPOINT_SLICES, batch, delete, name, target, to_json, uid};
+use crate::resource::{ENDPOINT_SLICES, batch, delete, name, namespace, target, to_json, uid};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "endpointslice-controller.k8s.io");
@@ -45,7 +44,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     keys
 }
 
-fn reconcile(cache: &Cache, key: &WorkKey, _now: Timestamp, _settings: &Settings) -> Plan {
+fn reconcile(Input { cache, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let namespace = key.namespace.as_deref().unwrap_or_default();
     // The slices of a service that is gone go by garbage collection.
     let Some(service) = cache.services().get(namespace, &key.name) else { return Plan::default() };
@@ -184,11 +183,15 @@ impl Layout {
         for slice in self.planned.iter_mut().filter(|slice| slice.present.is_none()) {
             slice.present = self.unclaimed.pop();
         }
-        let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = namespace(&service.metadata);
         let labels = labels_for(service, &[MANAGED_BY, (SERVICE_NAME, name(&service.metadata))]);
         let mut names: Vec<String> = Vec::new();
         let mut actions = Vec::new();
+        let is_closed = cache.is_namespace_terminating(namespace);
         for planned in self.planned {
+            if is_closed && planned.present.is_none() {
+                continue;
+            }
             let mut slice = match &planned.present {
                 Some(present) => EndpointSlice::clone(present),
                 None => {

@@ -5,11 +5,16 @@ use quorate_api::patch::merge;
 use serde_json::{Value, json};
 
 use super::Cluster;
-use crate::plan::{Action, Target};
+use crate::plan::{Action, Failure, Target, Verb};
 
-/// Why a write was refused: the reason of its Status.
+/// Why a write was refused.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Refused(&'static str);
+pub(crate) enum Refused {
+    /// The plan was out of date; the reason of the Status.
+    Stale(&'static str),
+    /// The write as such is not admitted.
+    For(Failure),
+}
 
 impl Cluster {
     /// Creates or replaces nothing but what a user would send.
@@ -52,26 +57,32 @@ impl Cluster {
 
     pub(super) fn act(&mut self, action: &Action) -> Result<(), Refused> {
         match action {
-            Action::Create { namespace, object, .. } => {
+            Action::Create { resource, namespace, object } => {
                 let key = key_of(object);
                 assert_eq!(&key.namespace, namespace);
+                let target =
+                    Target { resource: resource.clone(), namespace: namespace.clone(), name: key.name.clone() };
+                self.admit(Verb::Create, &target)?;
                 self.insert(key, object.clone())
             }
             Action::Update { target, subresource, object } => {
                 let key = key_at(target);
+                self.admit(Verb::Update, target)?;
                 self.check(&key, None, object["metadata"]["resourceVersion"].as_str())?;
                 self.change(&key, *subresource, |stored| stored.clone_from(object))
             }
             Action::Patch { target, subresource, patch } => {
                 let key = key_at(target);
+                self.admit(Verb::Patch, target)?;
                 let metadata = &patch["metadata"];
                 self.check(&key, metadata["uid"].as_str(), metadata["resourceVersion"].as_str())?;
                 self.change(&key, *subresource, |stored| merge::apply(stored, patch))
             }
             Action::Delete { target, uid, resource_version, grace_period_seconds, propagation } => {
                 let key = key_at(target);
+                self.admit(Verb::Delete, target)?;
                 match self.check(&key, uid.as_deref(), resource_version.as_deref()) {
-                    Err(Refused("NotFound")) => Ok(()),
+                    Err(Refused::Stale("NotFound")) => Ok(()),
                     Err(refused) => Err(refused),
                     Ok(()) => self.remove(&key, *grace_period_seconds, *propagation),
                 }
@@ -80,10 +91,24 @@ impl Cluster {
                 let results: Vec<_> = actions.iter().map(|action| self.act(action)).collect();
                 results.into_iter().collect()
             }
+            Action::Sequence(actions) => actions.iter().try_for_each(|action| self.act(action)),
             Action::Event { reason, message, .. } => {
                 self.events.push(format!("{reason}: {message}"));
                 Ok(())
             }
+        }
+    }
+
+    /// What the API lets controllers do.
+    fn admit(&self, verb: Verb, target: &Target) -> Result<(), Refused> {
+        let refuse = |message: String| Err(Refused::For(Failure { verb, target: target.clone(), message }));
+        if verb == Verb::Create && target.namespace.as_deref().is_some_and(|ns| self.cache.is_namespace_terminating(ns))
+        {
+            return refuse("the namespace is being terminated".to_owned());
+        }
+        match (self.refuses)(verb, target) {
+            Some(why) => refuse(format!("{} \"{}\" is forbidden: {why}", target.resource.resource, target.name)),
+            None => Ok(()),
         }
     }
 
@@ -95,16 +120,16 @@ impl Cluster {
     }
 
     fn check(&self, key: &ObjectKey, uid: Option<&str>, revision: Option<&str>) -> Result<(), Refused> {
-        let object = self.read(key).ok_or(Refused("NotFound"))?;
+        let object = self.read(key).ok_or(Refused::Stale("NotFound"))?;
         let metadata = &object["metadata"];
         let differs = |field: &str, wanted: Option<&str>| wanted.is_some_and(|w| metadata[field].as_str() != Some(w));
         let conflict = differs("uid", uid) || differs("resourceVersion", revision);
-        if conflict { Err(Refused("Conflict")) } else { Ok(()) }
+        if conflict { Err(Refused::Stale("Conflict")) } else { Ok(()) }
     }
 
     fn insert(&mut self, key: ObjectKey, mut object: Value) -> Result<(), Refused> {
         if self.objects.contains_key(&key) {
-            return Err(Refused("AlreadyExists"));
+            return Err(Refused::Stale("AlreadyExists"));
         }
         self.uids += 1;
         let metadata = &mut object["metadata"];
@@ -122,7 +147,7 @@ impl Cluster {
         subresource: Option<&str>,
         edit: impl FnOnce(&mut Value),
     ) -> Result<(), Refused> {
-        let stored = self.objects.get(key).ok_or(Refused("NotFound"))?.clone();
+        let stored = self.objects.get(key).ok_or(Refused::Stale("NotFound"))?.clone();
         let mut edited = stored.clone();
         edit(&mut edited);
         let mut result = stored.clone();
@@ -155,7 +180,7 @@ impl Cluster {
     }
 
     fn remove(&mut self, key: &ObjectKey, grace: Option<i64>, propagation: Option<&str>) -> Result<(), Refused> {
-        let Some(object) = self.objects.get_mut(key) else { return Err(Refused("NotFound")) };
+        let Some(object) = self.objects.get_mut(key) else { return Err(Refused::Stale("NotFound")) };
         let is_first = object["metadata"]["deletionTimestamp"].is_null();
         let finalizer = match propagation {
             Some("Foreground") => Some("foregroundDeletion"),

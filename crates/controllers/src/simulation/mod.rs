@@ -5,7 +5,7 @@ mod api;
 mod nodes;
 mod render;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,9 +13,10 @@ use quorate_api::{ObjectKey, Revision};
 use serde_json::{Value, json};
 
 use crate::cache::{Cache, Change};
-use crate::controller::{Controller, Settings, WorkKey};
+use crate::controller::{Controller, Input, Settings, WorkKey};
 use crate::controllers;
-use crate::plan::Plan;
+use crate::plan::{Failure, Plan, Target, Verb};
+use api::Refused;
 pub(crate) use render::render;
 
 /// More reconciles than this without an end is a busy loop.
@@ -29,6 +30,10 @@ pub(crate) struct Cluster {
     pub(crate) events: Vec<String>,
     /// How often anything was written.
     pub(crate) writes: usize,
+    /// Why the API refuses a controller's write; `None` admits it.
+    pub(crate) refuses: Refusals,
+    /// How often a controller was refused something.
+    pub(crate) refusals: usize,
     objects: BTreeMap<ObjectKey, Value>,
     revision: u64,
     uids: u64,
@@ -36,8 +41,16 @@ pub(crate) struct Cluster {
     timers: BTreeSet<(Timestamp, usize, WorkKey)>,
     /// Plans that were made and are still to be executed, while others go ahead of them.
     held: Vec<(usize, WorkKey, Plan)>,
+    /// What the last plans of some keys were refused, for their next ones.
+    failures: HashMap<(usize, WorkKey), Failure>,
     chance: Chance,
 }
+
+/// What is refused, and why.
+pub(crate) type Refusals = Box<dyn Fn(Verb, &Target) -> Option<&'static str>>;
+
+/// Between a refusal and the next attempt.
+const BACKOFF: Duration = Duration::from_millis(100);
 
 /// A source of choices that a seed reproduces.
 pub(crate) struct Chance(u64);
@@ -67,12 +80,15 @@ impl Cluster {
             now: "2026-01-01T00:00:00Z".parse().expect("a time"),
             events: Vec::new(),
             writes: 0,
+            refuses: Box::new(|_, _| None),
+            refusals: 0,
             objects: BTreeMap::new(),
             revision: 1,
             uids: 0,
             queue: BTreeSet::new(),
             timers: BTreeSet::new(),
             held: Vec::new(),
+            failures: HashMap::new(),
             chance: Chance::new(seed),
         };
         cluster.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"},
@@ -83,7 +99,12 @@ impl Cluster {
     /// The plan that one controller makes of one key right now.
     pub(crate) fn plan(&self, controller: &str, key: &WorkKey) -> Plan {
         let controller = controller_named(controller);
-        (controller.reconcile)(&self.cache, key, self.now, &self.settings)
+        self.reconcile(controller, key, None)
+    }
+
+    fn reconcile(&self, controller: &Controller, key: &WorkKey, failure: Option<&Failure>) -> Plan {
+        let input = Input { cache: &self.cache, now: self.now, settings: &self.settings, failure };
+        (controller.reconcile)(input, key)
     }
 
     /// Executes that plan, and wakes nobody yet.
@@ -128,7 +149,7 @@ impl Cluster {
     pub(crate) fn assert_at_rest(&self) {
         for controller in controllers() {
             for key in (controller.all_keys)(&self.cache) {
-                let plan = (controller.reconcile)(&self.cache, &key, self.now, &self.settings);
+                let plan = self.reconcile(controller, &key, None);
                 assert!(plan.is_empty(), "{} wants more of {key}:\n{}", controller.name, render(&plan));
             }
         }
@@ -153,7 +174,8 @@ impl Cluster {
         }
         let (controller, key) = free[self.chance.below(free.len())].clone();
         self.queue.remove(&(controller, key.clone()));
-        let plan = (controllers()[controller].reconcile)(&self.cache, &key, self.now, &self.settings);
+        let failure = self.failures.remove(&(controller, key.clone()));
+        let plan = self.reconcile(&controllers()[controller], &key, failure.as_ref());
         if self.chance.below(3) == 0 {
             self.held.push((controller, key, plan));
         } else {
@@ -167,10 +189,18 @@ impl Cluster {
             self.timers.insert((self.now + after, controller, key.clone()));
         }
         for action in &plan.actions {
-            if self.act(action).is_err() {
-                // The shell tries again with backoff.
-                self.queue.insert((controller, key));
-                return;
+            match self.act(action) {
+                Ok(()) => {}
+                Err(Refused::Stale(_)) => {
+                    self.queue.insert((controller, key));
+                    return;
+                }
+                Err(Refused::For(failure)) => {
+                    self.refusals += 1;
+                    self.failures.insert((controller, key.clone()), failure);
+                    self.timers.insert((self.now + BACKOFF, controller, key));
+                    return;
+                }
             }
         }
     }

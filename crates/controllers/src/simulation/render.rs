@@ -47,6 +47,13 @@ fn write_action(text: &mut String, action: &Action, depth: usize) {
             }
             return;
         }
+        Action::Sequence(actions) => {
+            writeln!(text, "{}in order:", "  ".repeat(depth)).expect("a string");
+            for action in actions {
+                write_action(text, action, depth + 1);
+            }
+            return;
+        }
         Action::Event { regarding, event_type, reason, message } => {
             let kind = regarding["kind"].as_str().unwrap_or_default();
             (format!("event {event_type:?} on {kind}: {reason}: {message}"), None)

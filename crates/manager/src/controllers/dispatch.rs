@@ -9,7 +9,7 @@ use quorate_api::Revision;
 use quorate_controllers::{Cache, Change, Controller, WorkKey};
 use tokio::sync::Notify;
 
-use crate::controllers::work_queue::{Finish, WorkQueue};
+use crate::controllers::work_queue::{Finish, Turn, WorkQueue};
 use crate::guard;
 
 /// A [`WorkQueue`] that can be waited on.
@@ -52,7 +52,7 @@ impl SharedQueue {
     }
 
     /// Waits for a key to work on. Cancel-safe.
-    pub(crate) async fn next(&self) -> (WorkKey, u32) {
+    pub(crate) async fn next(&self) -> Turn {
         loop {
             let deadline = {
                 let mut queue = self.queue.lock();

@@ -1,22 +1,29 @@
 //! Carries plans out: one write after another through the API, batches concurrently.
 
+use std::fmt;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use quorate_api::{Reason, Status};
+use quorate_api::{GroupVersionResource, Reason, Status};
 use quorate_apiserver::LocalClient;
-use quorate_controllers::{Action, Target};
+use quorate_controllers::{Action, Failure, Target, Verb};
 use serde_json::{Value, json};
 
 use crate::events::{Record, Recorder};
 
 /// Why an action failed: which one, and how.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{action}: {status}")]
+#[error("{what}: {status}")]
 pub(crate) struct ActionError {
-    pub(crate) action: String,
+    pub(crate) what: What,
     pub(crate) status: Status,
+}
+
+impl From<ActionError> for Failure {
+    fn from(error: ActionError) -> Failure {
+        Failure { verb: error.what.verb, target: error.what.target, message: error.status.message }
+    }
 }
 
 impl ActionError {
@@ -49,13 +56,40 @@ impl Executor {
         async move {
             match action {
                 Action::Batch(actions) => self.batch(actions).await,
+                Action::Sequence(actions) => self.run(actions).await,
                 Action::Event { regarding, event_type, reason, message } => {
                     let component = self.component.clone();
                     let reason = reason.to_owned();
                     self.recorder.record(Record { component, regarding, event_type, reason, message });
                     Ok(())
                 }
-                write => self.write(write).await,
+                Action::Create { resource, namespace, object } => {
+                    let what = What::create(&resource, namespace.as_deref(), &object);
+                    let create = async { self.client.create(&resource, namespace.as_deref(), object).await.map(drop) };
+                    self.write(what, create).await
+                }
+                Action::Update { target, subresource, object } => {
+                    let what = What { verb: Verb::Update, target: target.clone(), subresource };
+                    let Target { resource, namespace, name } = target;
+                    let update = async {
+                        self.client.update(&resource, namespace.as_deref(), &name, subresource, object).await.map(drop)
+                    };
+                    self.write(what, update).await
+                }
+                Action::Patch { target, subresource, patch } => {
+                    let what = What { verb: Verb::Patch, target: target.clone(), subresource };
+                    let Target { resource, namespace, name } = target;
+                    let patch = async {
+                        let namespace = namespace.as_deref();
+                        self.client.patch_merge(&resource, namespace, &name, subresource, patch).await.map(drop)
+                    };
+                    self.write(what, patch).await
+                }
+                Action::Delete { target, uid, resource_version, grace_period_seconds, propagation } => {
+                    let what = What { verb: Verb::Delete, target: target.clone(), subresource: None };
+                    let options = delete_options(uid, resource_version, grace_period_seconds, propagation);
+                    self.write(what, self.delete(target, options)).await
+                }
             }
         }
         .boxed()
@@ -68,43 +102,27 @@ impl Executor {
         results.into_iter().collect()
     }
 
-    async fn write(&self, action: Action) -> Result<(), ActionError> {
-        let what = describe(&action);
-        let result = match tokio::time::timeout(self.request_timeout, self.send(action)).await {
+    async fn write(&self, what: What, write: impl Future<Output = Result<(), Status>>) -> Result<(), ActionError> {
+        let result = match tokio::time::timeout(self.request_timeout, write).await {
             Ok(result) => result,
             Err(_) => Err(Status::new(Reason::Timeout, "the request took too long")),
         };
         match result {
             Ok(()) => {
-                tracing::debug!(component = self.component, action = what, "done");
+                tracing::debug!(component = self.component, action = %what, "done");
                 Ok(())
             }
-            Err(status) => Err(ActionError { action: what, status }),
+            Err(status) => Err(ActionError { what, status }),
         }
     }
 
-    async fn send(&self, action: Action) -> Result<(), Status> {
-        let client = &self.client;
-        match action {
-            Action::Create { resource, namespace, object } => {
-                client.create(&resource, namespace.as_deref(), object).await.map(drop)
-            }
-            Action::Update { target: Target { resource, namespace, name }, subresource, object } => {
-                client.update(&resource, namespace.as_deref(), &name, subresource, object).await.map(drop)
-            }
-            Action::Patch { target: Target { resource, namespace, name }, subresource, patch } => {
-                client.patch_merge(&resource, namespace.as_deref(), &name, subresource, patch).await.map(drop)
-            }
-            Action::Delete { target, uid, resource_version, grace_period_seconds, propagation } => {
-                let Target { resource, namespace, name } = target;
-                let options = delete_options(uid, resource_version, grace_period_seconds, propagation);
-                match client.delete(&resource, namespace.as_deref(), &name, options).await {
-                    Ok(_) => Ok(()),
-                    Err(status) if status.reason == Reason::NotFound => Ok(()),
-                    Err(status) => Err(status),
-                }
-            }
-            Action::Batch(_) | Action::Event { .. } => Ok(()),
+    /// What is not there need not be deleted.
+    async fn delete(&self, target: Target, options: Value) -> Result<(), Status> {
+        let Target { resource, namespace, name } = target;
+        match self.client.delete(&resource, namespace.as_deref(), &name, options).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.reason == Reason::NotFound => Ok(()),
+            Err(status) => Err(status),
         }
     }
 }
@@ -131,26 +149,39 @@ fn delete_options(
     options
 }
 
-/// An action in a few words, for logs.
-fn describe(action: &Action) -> String {
-    let place = |namespace: &Option<String>, name: &str| match namespace {
-        Some(namespace) => format!("{namespace}/{name}"),
-        None => name.to_owned(),
-    };
-    let target = |verb: &str, target: &Target, subresource: Option<&str>| {
-        let suffix = subresource.map(|part| format!("/{part}")).unwrap_or_default();
-        format!("{verb} {}{suffix} {}", target.resource.group_resource(), place(&target.namespace, &target.name))
-    };
-    match action {
-        Action::Create { resource, namespace, object } => {
-            let metadata = &object["metadata"];
-            let name = metadata["name"].as_str().or(metadata["generateName"].as_str()).unwrap_or_default();
-            format!("create {} {}", resource.group_resource(), place(namespace, name))
+/// An action, as errors and logs name it.
+#[derive(Clone, Debug)]
+pub(crate) struct What {
+    verb: Verb,
+    target: Target,
+    subresource: Option<&'static str>,
+}
+
+impl What {
+    fn create(resource: &GroupVersionResource, namespace: Option<&str>, object: &Value) -> What {
+        let metadata = &object["metadata"];
+        let name = metadata["name"].as_str().or(metadata["generateName"].as_str()).unwrap_or_default();
+        let target =
+            Target { resource: resource.clone(), namespace: namespace.map(str::to_owned), name: name.to_owned() };
+        What { verb: Verb::Create, target, subresource: None }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.verb {
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Patch => "patch",
+            Verb::Delete => "delete",
+        };
+        write!(f, "{verb} {}", self.target.resource.group_resource())?;
+        if let Some(subresource) = self.subresource {
+            write!(f, "/{subresource}")?;
         }
-        Action::Update { target: t, subresource, .. } => target("update", t, *subresource),
-        Action::Patch { target: t, subresource, .. } => target("patch", t, *subresource),
-        Action::Delete { target: t, .. } => target("delete", t, None),
-        Action::Batch(actions) => format!("{} actions", actions.len()),
-        Action::Event { reason, .. } => format!("event {reason}"),
+        match &self.target.namespace {
+            Some(namespace) => write!(f, " {namespace}/{}", self.target.name),
+            None => write!(f, " {}", self.target.name),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quorate_controllers::{Controller, Settings, WorkKey};
+use quorate_controllers::{Controller, Failure, Input, Plan, Settings, WorkKey};
 use quorate_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 use crate::controllers::dispatch::{SharedQueue, all_keys};
 use crate::controllers::executor::Executor;
-use crate::controllers::work_queue::Finish;
+use crate::controllers::work_queue::{Finish, Turn};
 use crate::guard;
 
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
@@ -50,9 +50,9 @@ impl ControllerRunner {
 
     async fn work(self) {
         loop {
-            let (key, failures) = self.queue.next().await;
-            let finish = self.reconcile(&key, failures).await;
-            self.queue.finish(&key, finish);
+            let turn = self.queue.next().await;
+            let finish = self.reconcile(&turn).await;
+            self.queue.finish(&turn.key, finish);
         }
     }
 
@@ -65,12 +65,17 @@ impl ControllerRunner {
         }
     }
 
-    async fn reconcile(&self, key: &WorkKey, failures: u32) -> Finish {
+    fn plan(&self, key: &WorkKey, failure: Option<&Failure>) -> Option<Plan> {
+        let cache = self.cluster.cache();
+        let input = Input { cache: &cache, now: Timestamp::now(), settings: &self.settings, failure };
+        guard::catch(self.controller.name, || (self.controller.reconcile)(input, key))
+    }
+
+    async fn reconcile(&self, turn: &Turn) -> Finish {
         let name = self.controller.name;
-        let plan = {
-            let cache = self.cluster.cache();
-            guard::catch(name, || (self.controller.reconcile)(&cache, key, Timestamp::now(), &self.settings))
-        };
+        let Turn { key, failures, failure } = turn;
+        let failures = *failures;
+        let plan = self.plan(key, failure.as_ref());
         let Some(plan) = plan else {
             return Finish {
                 again_at: Some(self.queue.now() + backoff(failures, MAX_BACKOFF)),
@@ -87,16 +92,17 @@ impl ControllerRunner {
         // This member has applied every write that was answered, so its revision covers them all.
         let hold_until = self.store.revision();
         match result {
-            Ok(()) => Finish { hold_until, again_at: plan.requeue_after.map(requeue_at), failed: false },
+            Ok(()) => Finish { hold_until, again_at: plan.requeue_after.map(requeue_at), ..Finish::default() },
             Err(error) if error.is_stale() => {
                 tracing::debug!(controller = name, %key, %error, "the plan was out of date; looking again");
                 let again_at = Some(requeue_at(backoff(failures, MAX_STALE_BACKOFF)));
-                Finish { hold_until, again_at, failed: true }
+                Finish { hold_until, again_at, failed: true, failure: None }
             }
             Err(error) => {
                 let after = backoff(failures, MAX_BACKOFF);
                 tracing::warn!(controller = name, %key, %error, retry_in = ?after, "a plan failed");
-                Finish { hold_until, again_at: Some(requeue_at(after)), failed: true }
+                let again_at = Some(requeue_at(after));
+                Finish { hold_until, again_at, failed: true, failure: Some(error.into()) }
             }
         }
     }

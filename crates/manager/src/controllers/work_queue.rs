@@ -7,16 +7,28 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use quorate_api::Revision;
-use quorate_controllers::WorkKey;
+use quorate_controllers::{Failure, WorkKey};
 
 /// How a key's turn ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Finish {
     /// Not to be looked at again before the cache has reached this revision.
     pub(crate) hold_until: Revision,
     /// To be looked at again at this time even if nothing wakes it.
     pub(crate) again_at: Option<Duration>,
     pub(crate) failed: bool,
+    /// What the key's next turn is to be told of.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// A key's turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) key: WorkKey,
+    /// How often it has failed in a row.
+    pub(crate) failures: u32,
+    /// How the last turn failed.
+    pub(crate) failure: Option<Failure>,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +40,7 @@ struct Entry {
     held_until: Revision,
     again_at: Option<Duration>,
     failures: u32,
+    failure: Option<Failure>,
 }
 
 #[derive(Debug, Default)]
@@ -50,8 +63,8 @@ impl WorkQueue {
         self.ready.push_back(key);
     }
 
-    /// The next key and how often it has failed in a row. The caller must call [`WorkQueue::finish`].
-    pub(crate) fn take(&mut self, now: Duration) -> Option<(WorkKey, u32)> {
+    /// The next key. The caller must call [`WorkQueue::finish`].
+    pub(crate) fn take(&mut self, now: Duration) -> Option<Turn> {
         while self.delayed.first().is_some_and(|(due, _)| *due <= now) {
             if let Some((_, key)) = self.delayed.pop_first() {
                 if let Some(entry) = self.entries.get_mut(&key) {
@@ -65,8 +78,7 @@ impl WorkQueue {
         entry.queued = false;
         entry.wanted = false;
         entry.running = true;
-        let failures = entry.failures;
-        Some((key, failures))
+        Some(Turn { failures: entry.failures, failure: entry.failure.take(), key })
     }
 
     pub(crate) fn has_ready(&self) -> bool {
@@ -82,6 +94,7 @@ impl WorkQueue {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.running = false;
         entry.failures = if finish.failed { entry.failures.saturating_add(1) } else { 0 };
+        entry.failure = finish.failure;
         if let Some(due) = entry.again_at.take() {
             self.delayed.remove(&(due, key.clone()));
         }
@@ -120,6 +133,9 @@ impl WorkQueue {
 
 #[cfg(test)]
 mod tests {
+    use quorate_api::GroupVersionResource;
+    use quorate_controllers::{Target, Verb};
+
     use super::*;
 
     fn key(name: &str) -> WorkKey {
@@ -131,7 +147,7 @@ mod tests {
     }
 
     fn taken(queue: &mut WorkQueue, now: u64) -> Option<String> {
-        queue.take(Duration::from_secs(now)).map(|(key, _)| key.name)
+        queue.take(Duration::from_secs(now)).map(|turn| turn.key.name)
     }
 
     #[test]
@@ -201,14 +217,32 @@ mod tests {
         let mut now = Duration::ZERO;
         queue.add(key("a"));
         for expected in 0..3 {
-            let (taken, failures) = queue.take(now).expect("it is due");
-            assert_eq!(failures, expected);
+            let turn = queue.take(now).expect("it is due");
+            assert_eq!(turn.failures, expected);
             now += Duration::from_secs(1);
-            queue.finish(&taken, Finish { again_at: Some(now), failed: true, ..done() });
+            queue.finish(&turn.key, Finish { again_at: Some(now), failed: true, ..done() });
         }
-        let (taken, failures) = queue.take(now).expect("it is due");
-        assert_eq!(failures, 3);
-        queue.finish(&taken, done());
+        let turn = queue.take(now).expect("it is due");
+        assert_eq!(turn.failures, 3);
+        queue.finish(&turn.key, done());
         assert!(queue.entries.is_empty());
+    }
+
+    #[test]
+    fn each_failure_is_told_to_the_next_turn_only() {
+        let target = Target {
+            resource: GroupVersionResource::from_static("", "v1", "pods"),
+            namespace: None,
+            name: "p".to_owned(),
+        };
+        let refused = Some(Failure { verb: Verb::Create, target, message: "no".to_owned() });
+        let mut queue = WorkQueue::default();
+        queue.add(key("a"));
+        assert_eq!(queue.take(Duration::ZERO).expect("it is due").failure, None);
+        let again_at = Some(Duration::from_secs(1));
+        queue.finish(&key("a"), Finish { again_at, failed: true, failure: refused.clone(), ..done() });
+        assert_eq!(queue.take(Duration::from_secs(1)).expect("it is due").failure, refused);
+        queue.finish(&key("a"), Finish { again_at, failed: true, ..done() });
+        assert_eq!(queue.take(Duration::from_secs(1)).expect("it is due").failure, None);
     }
 }

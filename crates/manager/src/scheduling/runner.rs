@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::events::{Record, Recorder};
+use crate::guard;
 use crate::scheduling::status::unschedulable_patch;
 
 static PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
@@ -35,8 +36,18 @@ pub(crate) struct SchedulerRunner {
 
 /// What has to be written about one pod.
 enum Outcome {
-    Bind { pod: Arc<PodInfo>, node: Arc<str> },
-    Unschedulable { pod: Arc<PodInfo>, message: String },
+    Bind {
+        pod: Arc<PodInfo>,
+        node: Arc<str>,
+    },
+    Unschedulable {
+        pod: Arc<PodInfo>,
+        message: String,
+    },
+    /// The attempt was cut short by a bug.
+    Failed {
+        pod: Arc<PodInfo>,
+    },
 }
 
 impl SchedulerRunner {
@@ -73,7 +84,11 @@ impl SchedulerRunner {
         let now = self.cluster.now();
         let mut scheduling = self.cluster.scheduling.lock();
         let pod = scheduling.queue.pop(now)?;
-        let decision = schedule(&scheduling.snapshot, &pod, scheduling.cursor);
+        let decision = guard::catch(COMPONENT, || schedule(&scheduling.snapshot, &pod, scheduling.cursor));
+        let Some(decision) = decision else {
+            scheduling.queue.retry(&pod.key, now);
+            return Some(Outcome::Failed { pod });
+        };
         scheduling.cursor.start = scheduling.cursor.start.wrapping_add(decision.evaluated());
         scheduling.cursor.seed = scheduling.cursor.seed.wrapping_add(1);
         Some(match decision {
@@ -110,6 +125,9 @@ impl SchedulerRunner {
                     tracing::warn!(pod = %pod.key, %status, "the pod's status could not be written");
                 }
             }
+            Outcome::Failed { pod } => {
+                self.report(&pod, EventType::Warning, "FailedScheduling", "internal error; see the log".to_owned());
+            }
         }
     }
 
@@ -144,17 +162,18 @@ impl SchedulerRunner {
         self.cluster.scheduling_changed.notify_one();
     }
 
-    /// Writes the condition and the event, unless the pod says so already.
+    /// Writes the condition, unless the pod says so already; and an event for each attempt, which is merely counted
+    /// when it says what the last one said.
     async fn tell_unschedulable(&self, info: &PodInfo, message: &str) -> Result<(), Status> {
         let (namespace, name) = (info.key.namespace.as_ref(), info.key.name.as_ref());
         let Some(mut pod) = self.cached(info) else { return Ok(()) };
+        self.report(info, EventType::Warning, "FailedScheduling", message.to_owned());
         for attempt in 1..=STATUS_ATTEMPTS {
             let Some(patch) = unschedulable_patch(&pod, message, Timestamp::now()) else { return Ok(()) };
             let write = self.client.patch_merge(&PODS, Some(namespace), name, Some("status"), patch);
             match self.in_time(write).await {
                 Ok(_) => {
                     tracing::info!(pod = %info.key, why = message, "unschedulable");
-                    self.report(info, EventType::Warning, "FailedScheduling", message.to_owned());
                     return Ok(());
                 }
                 Err(status) if status.reason == Reason::NotFound => return Ok(()),

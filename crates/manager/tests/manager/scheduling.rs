@@ -15,7 +15,8 @@ async fn an_unschedulable_pod_says_why_and_is_bound_as_soon_as_there_is_room() {
     cluster.node_with("small", json!({"cpu": "500m", "memory": "1Gi", "pods": "10"})).await;
     let spec = json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]});
     cluster.pod("web", spec).await.expect("the pod is created");
-    let message = "0/1 nodes are available: 1 Insufficient cpu.";
+    let message = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not \
+                   helpful for scheduling.";
     cluster
         .wait("the condition", || {
             let pod = pod(&cluster, "web");
