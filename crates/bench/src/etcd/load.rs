@@ -96,7 +96,7 @@ impl Window {
         tokio::time::sleep_until(self.start.into()).await;
         let meter = quorum.meter()?;
         tokio::time::sleep_until(self.end.into()).await;
-        Ok(meter.read(quorum))
+        meter.read(quorum)
     }
 }
 
@@ -131,11 +131,13 @@ impl Tally {
         }
         self.latencies_us.sort_unstable();
         let milliseconds = |q| quantile(&self.latencies_us, q).map(|us| f64::from(us) / 1000.0);
+        let per_million = |seconds: f64| (operations > 0).then(|| seconds / operations as f64 * 1e6);
         Sample {
             values: vec![operations as f64 / length.as_secs_f64()],
             p50_ms: milliseconds(0.5),
             p99_ms: milliseconds(0.99),
-            cpu_s_per_million: (operations > 0).then(|| usage.cpu_s / operations as f64 * 1e6),
+            cpu_s_per_million: per_million(usage.cpu_s),
+            client_cpu_s_per_million: per_million(usage.client_cpu_s),
             peak_mib: Some(usage.peak_mib),
             errors: self.errors,
         }

@@ -15,6 +15,7 @@ mod stats;
 mod table;
 mod watch;
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -93,6 +94,19 @@ enum Scenario {
     Failover,
 }
 
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scenario::Puts(load) => load.fmt(f),
+            Scenario::Reads(loads) => write!(f, "{} loads of reads", loads.len()),
+            Scenario::Watch => f.write_str("watch"),
+            Scenario::Compaction => f.write_str("compaction"),
+            Scenario::Preload => f.write_str("preload"),
+            Scenario::Failover => f.write_str("failover"),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Record<'a> {
     setting: &'a [(String, String)],
@@ -144,7 +158,7 @@ async fn measure(args: &Args) -> anyhow::Result<(Results, usize)> {
         systems.rotate_left(round % 2);
         for scenario in scenarios(&args.only, &args.clients) {
             for system in systems {
-                progress(format!("round {}/{}: {} {scenario:?}", round + 1, args.rounds, system.name()));
+                progress(format!("round {}/{}: {}, {scenario}", round + 1, args.rounds, system.name()));
                 // What the one before left unwritten is not written at the expense of this one.
                 tokio::task::spawn_blocking(nix::unistd::sync).await?;
                 match play(&scenario, system, &setup, args, round).await {

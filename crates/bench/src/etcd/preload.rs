@@ -16,9 +16,9 @@ pub async fn run(quorum: &mut Quorum, keys: u64) -> anyhow::Result<Vec<Finding>>
     let started = Instant::now();
     load::fill(quorum, keys).await?;
     let took = started.elapsed();
-    let filling = meter.read(quorum);
+    let filling = meter.read(quorum)?;
     sleep(SETTLE).await;
-    let settled = meter.read(quorum);
+    let settled = meter.read(quorum)?;
 
     // A follower, so that no election is measured.
     let follower = (quorum.leader().await? + 1) % MEMBERS;

@@ -85,7 +85,7 @@ impl Process {
 
     /// CPU seconds since the first start, to a hundredth.
     pub fn cpu_s(&self) -> f64 {
-        self.spent + self.proc("stat").and_then(|stat| cpu_ticks(&stat)).unwrap_or(0) as f64 / TICKS_PER_SECOND
+        self.spent + self.proc("stat").and_then(|stat| cpu_s(&stat)).unwrap_or(0.0)
     }
 
     /// Resident memory now and at most since [`reset_peak`](Process::reset_peak); `None` unless it runs.
@@ -118,11 +118,16 @@ pub struct Memory {
     pub peak_mib: f64,
 }
 
+/// CPU seconds of this process, the load generator.
+pub fn own_cpu_s() -> anyhow::Result<f64> {
+    cpu_s(&fs::read_to_string("/proc/self/stat")?).context("/proc/self/stat is not understood")
+}
+
 /// User and system time in `/proc/PID/stat`: fields 14 and 15, counted behind the name, which may contain anything.
-fn cpu_ticks(stat: &str) -> Option<u64> {
+fn cpu_s(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
-    Some(times.next()?.ok()? + times.next()?.ok()?)
+    Some((times.next()?.ok()? + times.next()?.ok()?) as f64 / TICKS_PER_SECOND)
 }
 
 /// A line of `/proc/PID/status`, such as `VmHWM:     1024 kB`.
@@ -139,8 +144,8 @@ mod tests {
     #[test]
     fn what_proc_says_is_read() {
         let stat = "42 (a) b) S 1 42 42 0 -1 4194560 2000 0 5 0 250 50 0 0 20 0 12 0 7000 1000 500\n";
-        assert_eq!(cpu_ticks(stat), Some(300));
-        assert_eq!(cpu_ticks("42 (a"), None);
+        assert_eq!(cpu_s(stat), Some(3.0));
+        assert_eq!(cpu_s("42 (a"), None);
         let status = "VmPeak:\t  4096 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";
         assert_eq!((mebibytes(status, "VmHWM:"), mebibytes(status, "VmRSS:")), (Some(2.0), Some(1.0)));
         assert_eq!(mebibytes(status, "VmSwap:"), None);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::clients;
-use super::process::Process;
+use super::process::{Process, own_cpu_s};
 use super::stats::System;
 use crate::cluster::quorate_program;
 
@@ -108,7 +108,7 @@ impl Quorum {
         for member in &self.members {
             member.process.reset_peak()?;
         }
-        Ok(Meter { cpu_s: self.cpu_s() })
+        Ok(Meter { cpu_s: self.cpu_s(), client_cpu_s: own_cpu_s()? })
     }
 
     fn cpu_s(&self) -> f64 {
@@ -119,6 +119,7 @@ impl Quorum {
 /// What the members use from some point on.
 pub struct Meter {
     cpu_s: f64,
+    client_cpu_s: f64,
 }
 
 /// Used since the meter was taken.
@@ -126,19 +127,22 @@ pub struct Meter {
 pub struct Usage {
     /// Of all members.
     pub cpu_s: f64,
+    /// Of the load generator.
+    pub client_cpu_s: f64,
     /// The resident memory of the member that has the most: now, and at most.
     pub resident_mib: f64,
     pub peak_mib: f64,
 }
 
 impl Meter {
-    pub fn read(&self, quorum: &Quorum) -> Usage {
+    pub fn read(&self, quorum: &Quorum) -> anyhow::Result<Usage> {
         let memory: Vec<_> = quorum.members.iter().filter_map(|member| member.process.memory_mib()).collect();
-        Usage {
+        Ok(Usage {
             cpu_s: quorum.cpu_s() - self.cpu_s,
+            client_cpu_s: own_cpu_s()? - self.client_cpu_s,
             resident_mib: memory.iter().map(|memory| memory.resident_mib).fold(0.0, f64::max),
             peak_mib: memory.iter().map(|memory| memory.peak_mib).fold(0.0, f64::max),
-        }
+        })
     }
 }
 

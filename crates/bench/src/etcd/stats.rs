@@ -59,6 +59,8 @@ pub struct Sample {
     pub p99_ms: Option<f64>,
     /// Of all members, for each million of operations.
     pub cpu_s_per_million: Option<f64>,
+    /// Of the load generator: where it nears what the members use, it is part of what is measured.
+    pub client_cpu_s_per_million: Option<f64>,
     /// Of the member with the most.
     pub peak_mib: Option<f64>,
     /// Operations of clients that failed.
@@ -137,6 +139,7 @@ pub struct Side {
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
     pub cpu_s_per_million: Option<f64>,
+    pub client_cpu_s_per_million: Option<f64>,
     pub peak_mib: Option<f64>,
     /// Of all rounds.
     pub errors: u64,
@@ -152,6 +155,7 @@ impl Side {
             p50_ms: median(|sample| sample.p50_ms),
             p99_ms: median(|sample| sample.p99_ms),
             cpu_s_per_million: median(|sample| sample.cpu_s_per_million),
+            client_cpu_s_per_million: median(|sample| sample.client_cpu_s_per_million),
             peak_mib: median(|sample| sample.peak_mib),
             errors: rounds.iter().map(|round| round.sample.errors).sum(),
         })

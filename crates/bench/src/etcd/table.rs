@@ -91,6 +91,7 @@ mod tests {
                 p50_ms: Some(6.6),
                 p99_ms: Some(19.04),
                 cpu_s_per_million: Some(142.4),
+                client_cpu_s_per_million: None,
                 peak_mib: Some(95.26),
                 errors,
             };
