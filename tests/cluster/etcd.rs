@@ -31,7 +31,10 @@ fn etcdctl_reads_and_writes() {
     assert_eq!(write(&["put", "--prev-kv", "a/1", "uno"]), "OK\na/1\none\n");
     assert_eq!(read(&["get", "a/1"]), "a/1\nuno\n");
     assert_eq!(read(&["get", "a/", "--prefix", "--keys-only"]), "a/1\n\na/2\n\n");
-    assert_eq!(read(&["get", "a/", "--prefix", "--print-value-only", "--order=DESCEND", "--sort-by=KEY"]), "two\nuno\n");
+    assert_eq!(
+        read(&["get", "a/", "--prefix", "--print-value-only", "--order=DESCEND", "--sort-by=KEY"]),
+        "two\nuno\n"
+    );
     assert_eq!(read(&["get", "a/", "--prefix", "--print-value-only", "--sort-by=MODIFY"]), "two\nuno\n");
     assert_eq!(read(&["get", "a/1", "c", "--limit=2", "--print-value-only"]), "uno\ntwo\n");
     assert_eq!(read(&["get", "a/2", "--from-key", "--consistency=s", "--limit=1"]), "a/2\ntwo\n");
@@ -46,7 +49,8 @@ fn etcdctl_reads_and_writes() {
     let done = cluster.etcdctl_at("master-1", &["txn"], "ver(\"c\") = \"7\"\n\nput c x\n\ndel c\n\n").ok();
     assert_eq!(done, "FAILURE\n\n1\n");
 
-    let revision = json(&write(&["put", "b", "four", "-w", "json"]))["header"]["revision"].as_u64().expect("a revision");
+    let revision =
+        json(&write(&["put", "b", "four", "-w", "json"]))["header"]["revision"].as_u64().expect("a revision");
     assert_eq!(write(&["compact", &revision.to_string(), "--physical"]), format!("compacted revision {revision}\n"));
     let old = cluster.etcdctl_at("master-3", &["get", "b", &format!("--rev={created}")], "");
     assert!(old.stderr.contains("etcdserver: mvcc: required revision has been compacted"), "{old:?}");
@@ -60,7 +64,12 @@ fn etcdctl_reads_and_writes() {
 #[test]
 fn the_objects_of_kubernetes_are_read_only_here() {
     let cluster = start(1);
-    cluster.kubectl(&["create", "-f", "-"], "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"seen\"}}").ok();
+    cluster
+        .kubectl(
+            &["create", "-f", "-"],
+            "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"seen\"}}",
+        )
+        .ok();
     let keys = cluster.etcdctl_at("master-1", &["get", "/registry/", "--prefix", "--keys-only"], "").ok();
     let key = keys.lines().find(|line| line.ends_with("/configmaps/default/seen")).expect("the ConfigMap's key");
     for args in [&["put", key, "x"][..], &["del", key], &["del", "", "--from-key"], &["put", "/registry/x", "y"]] {
@@ -97,7 +106,8 @@ fn etcdctl_watches() {
     put("w/2", "other");
     cluster.etcdctl_at("master-3", &["del", "w/1"], "").ok();
     prefix.wait_for(&["PUT", "w/1", "first", "PUT", "w/1", "second", "PUT", "w/2", "other", "DELETE", "w/1"]);
-    with_prev.wait_for(&["PUT", "w/1", "first", "PUT", "w/1", "first", "w/1", "second", "DELETE", "w/1", "second", "w/1"]);
+    with_prev
+        .wait_for(&["PUT", "w/1", "first", "PUT", "w/1", "first", "w/1", "second", "DELETE", "w/1", "second", "w/1"]);
 
     // What was forgotten cannot be watched.
     let newest = json(&cluster.etcdctl_at("master-1", &["put", "w/3", "x", "-w", "json"], "").ok());
@@ -286,8 +296,14 @@ async fn the_client_library_works() {
 
     let elected = client.campaign("job", "first", lease).await.expect("a campaign");
     let key = elected.leader().expect("a leader's key").clone();
-    assert_eq!(client.leader("job").await.expect("a leader").kv().map(|kv| kv.value().to_vec()), Some(b"first".to_vec()));
-    client.proclaim("second", Some(etcd_client::ProclaimOptions::new().with_leader(key.clone()))).await.expect("a word");
+    assert_eq!(
+        client.leader("job").await.expect("a leader").kv().map(|kv| kv.value().to_vec()),
+        Some(b"first".to_vec())
+    );
+    client
+        .proclaim("second", Some(etcd_client::ProclaimOptions::new().with_leader(key.clone())))
+        .await
+        .expect("a word");
     let mut observed = client.observe("job").await.expect("a stream");
     let seen = observed.message().await.expect("an answer").expect("a leader");
     assert_eq!(seen.kv().map(|kv| kv.value().to_vec()), Some(b"second".to_vec()));

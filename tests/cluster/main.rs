@@ -1,6 +1,7 @@
 //! The cluster as its users see it: real processes, unmodified clients, containers on a real engine, plugs pulled.
 
 mod agent_restart;
+mod backup;
 mod demo_path;
 mod etcd;
 mod follower_catches_up;

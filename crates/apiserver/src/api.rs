@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use quorate_api::{Revision, Status};
 use quorate_registry::Descriptor;
 use quorate_store::{StateHash, Store};
@@ -16,9 +16,9 @@ use crate::pipeline::authorize::{authenticate, authorize};
 use crate::pipeline::dispatch;
 use crate::pipeline::watch::SharedEvents;
 use crate::query::Query;
-use crate::response::{Request, Response};
+use crate::response::{Body, Request, Response};
 use crate::route::{Route, route};
-use crate::{error, health, openapi, version};
+use crate::{error, health, openapi, openapi_v2, version};
 
 /// The pipeline over a store, for every kind of a table. Cheap to clone.
 #[derive(Clone)]
@@ -91,6 +91,7 @@ impl Api {
         match routed {
             Route::Resource(target) => dispatch::dispatch(self, user, target, request, &query).await,
             Route::Discovery(what) => self.catalog().documents.answer(&what, &request.headers),
+            Route::OpenApiV2 => openapi_v2::answer(&self.catalog(), &request.headers),
             Route::OpenApi(None) => Response::json(&openapi::index(&self.catalog())),
             Route::OpenApi(Some(path)) => Response::json(&openapi::document(&self.catalog(), &path)?),
             Route::Version => Response::json(&version::version()),
@@ -103,6 +104,13 @@ impl Api {
                 let StateHash { revision, hash, .. } =
                     self.inner.store.hash_at(Revision::ZERO).await.map_err(|e| error::from_store(&e))?;
                 Response::json(&json!({ "revision": revision, "hash": format!("{hash:016x}") }))
+            }
+            Route::QuorumBackup => {
+                let backup = self.inner.store.backup().await.map_err(|e| error::from_store(&e))?;
+                let chunks = backup.into_chunks();
+                let chunks = futures::stream::unfold(chunks, async |mut chunks| Some((chunks.recv().await?, chunks)));
+                let chunks = chunks.take_until(request.shutdown.clone().cancelled_owned()).boxed();
+                Ok(Response::new(200, "application/octet-stream", Body::Stream(chunks)))
             }
         }
     }

@@ -19,6 +19,8 @@ pub(crate) enum Route {
     Discovery(Discovery),
     /// `/openapi/v3` or one of its documents (`apis/apps/v1`).
     OpenApi(Option<String>),
+    /// `/openapi/v2`, which only old clients ask for.
+    OpenApiV2,
     Version,
     /// `/healthz`, `/livez`, `/readyz`, with the name of a single check.
     Health {
@@ -27,6 +29,8 @@ pub(crate) enum Route {
     },
     Quorum,
     QuorumHash,
+    /// The whole state of this member, as a stream.
+    QuorumBackup,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +87,7 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
         ["apis", group, version] => resources(group, version),
         ["api", version, rest @ ..] => return resource(catalog, method, ("", version), rest, query),
         ["apis", group, version, rest @ ..] => return resource(catalog, method, (group, version), rest, query),
+        ["openapi", "v2"] => Route::OpenApiV2,
         ["openapi", "v3"] => Route::OpenApi(None),
         ["openapi", "v3", rest @ ..] => Route::OpenApi(Some(rest.join("/"))),
         ["version"] => Route::Version,
@@ -91,6 +96,7 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
         ["readyz", rest @ ..] => health("readyz", rest),
         ["quorum"] => Route::Quorum,
         ["quorum", "hash"] => Route::QuorumHash,
+        ["quorum", "backup"] => Route::QuorumBackup,
         _ => return Err(error::no_such_path()),
     };
     if *method == Method::GET || *method == Method::HEAD { Ok(fixed) } else { Err(error::method_not_allowed()) }
@@ -232,6 +238,7 @@ mod tests {
             ("PUT", "/apis/apps/v1/namespaces/a/deployments/x/scale", "update deployments.apps ns=a name=x sub=scale"),
             ("GET", "/apis/apps/v1", "document"),
             ("GET", "/openapi/v3/apis/apps/v1", "document"),
+            ("GET", "/openapi/v2", "document"),
             ("POST", "/apis", "405"),
             ("POST", "/api/v1/pods", "405"),
             ("POST", "/api/v1/namespaces/a/pods/x", "405"),

@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn keys_become_ranges() {
-        let range = |key: &'static [u8], end: &'static [u8]| key_range(Bytes::from_static(key), Bytes::from_static(end));
+        let range =
+            |key: &'static [u8], end: &'static [u8]| key_range(Bytes::from_static(key), Bytes::from_static(end));
         assert_eq!(range(b"a", b""), Ok(KeyRange::key("a")));
         assert_eq!(range(b"a", b"\0"), Ok(KeyRange::from("a")));
         assert_eq!(range(b"a", b"c").map(|r| r.end), Ok(Some(Bytes::from_static(b"c"))));

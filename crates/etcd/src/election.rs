@@ -82,7 +82,10 @@ impl Election for ElectionService {
 }
 
 /// The leader, and again whenever it or what it proclaims changes. Ends with the first failure.
-fn observe(shared: &Shared, name: Bytes) -> Result<impl Stream<Item = Result<pb::LeaderResponse, Status>> + use<>, Status> {
+fn observe(
+    shared: &Shared,
+    name: Bytes,
+) -> Result<impl Stream<Item = Result<pb::LeaderResponse, Status>> + use<>, Status> {
     // Watching begins before the first look, so nothing falls in between.
     let watch = shared.store.watch(KeyRange::prefix(queue::prefix(&name)), Revision::ZERO);
     let watch = watch.map_err(|error| Status::unavailable(error.to_string()))?;

@@ -45,8 +45,7 @@ pub(crate) const NO_LEADER: Refusal = Refusal(Code::Unavailable, "etcdserver: no
 pub(crate) const TIMEOUT: Refusal = Refusal(Code::Unavailable, "etcdserver: request timed out");
 pub(crate) const STOPPED: Refusal = Refusal(Code::Unavailable, "etcdserver: server stopped");
 pub(crate) const TOO_MANY_REQUESTS: Refusal = Refusal(Code::ResourceExhausted, "etcdserver: too many requests");
-pub(crate) const NO_SPACE: Refusal =
-    Refusal(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+pub(crate) const NO_SPACE: Refusal = Refusal(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
 pub(crate) const AUTH_NOT_ENABLED: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use quorate_api::Revision;
 use quorate_store::{MemberRole, MemberStatus};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::convert;
@@ -79,8 +81,18 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
+    /// A backup, as `quorate restore` takes it.
     async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(Status::unimplemented("backups are not here yet"))
+        let backup = self.0.store.backup().await.map_err(errors::status)?;
+        let header = self.0.header(backup.revision());
+        let mut remaining = backup.size_bytes();
+        let chunks = ReceiverStream::new(backup.into_chunks()).map(move |chunk| {
+            let blob = chunk.map_err(|error| Status::internal(error.to_string()))?;
+            remaining = remaining.saturating_sub(blob.len() as u64);
+            let version = VERSION.to_owned();
+            Ok(pb::SnapshotResponse { header: Some(header), remaining_bytes: remaining, blob, version })
+        });
+        Ok(Response::new(self.0.outgoing(chunks)))
     }
 
     async fn move_leader(

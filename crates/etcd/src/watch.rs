@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use futures::stream::{AbortHandle, Abortable, BoxStream, SelectAll};
 use futures::StreamExt;
+use futures::stream::{AbortHandle, Abortable, BoxStream, SelectAll};
 use prost::Message;
 use quorate_api::Revision;
 use quorate_mvcc::{Event, KeyRange};

@@ -321,6 +321,17 @@ pub struct ByteStream {
 }
 
 impl ByteStream {
+    /// The next piece, of any length; `None` at the end.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        if !self.pending.is_empty() {
+            return Ok(Some(self.pending.split().freeze()));
+        }
+        self.chunks.next().await.transpose()
+    }
+
     /// The next line with its newline; the last one may lack it. `None` at the end.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod logging;
 mod metrics;
 mod pki;
 mod process;
+mod restore;
 mod server;
 mod up;
 
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Run one master: replicated store, API server, and (on the leader) scheduler and controllers.
     Server(Box<config::ServerArgs>),
+    /// Make this master's data directory out of a backup: the beginning of a new quorum.
+    Restore(Box<restore::RestoreArgs>),
     /// Run one worker: the node agent that runs pods.
     Agent(Box<config::AgentArgs>),
     /// Run a whole cluster on this machine, each member a process of its own.
@@ -43,6 +46,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::main(*args),
+        Command::Restore(args) => restore::main(*args),
         Command::Agent(args) => agent::main(*args),
         Command::Up(args) => up::main(args),
         Command::Down(args) => up::down(args),

@@ -19,6 +19,9 @@ use tokio_util::task::TaskTracker;
 use crate::config::{MemberSpec, ServerArgs, ServerConfig, read_pem};
 use crate::{logging, metrics, process};
 
+/// Where the store lies in the data directory.
+pub const STORE_DIRECTORY: &str = "store";
+
 pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
     logging::start(&config.log_level)?;
@@ -142,11 +145,11 @@ fn raft_config(config: &ServerConfig, listener: TcpListener) -> RaftConfig {
     };
     let members = config.members.iter().map(member).collect();
     let listen = PeerListen::Bound(listener);
-    let mut raft = RaftConfig::new(member(&config.member), members, config.data_dir.join("store"), listen, tls);
+    let mut raft = RaftConfig::new(member(&config.member), members, config.data_dir.join(STORE_DIRECTORY), listen, tls);
     raft.retention = config.retention;
     raft
 }
 
-fn member(spec: &MemberSpec) -> Member {
+pub fn member(spec: &MemberSpec) -> Member {
     Member { id: spec.id, name: spec.name.clone(), peer: spec.peer.clone(), api: spec.api.clone(), etcd: spec.etcd.clone() }
 }

@@ -16,6 +16,13 @@ pub enum StoreError {
     /// Queues are full; nothing was proposed.
     #[error("the store is overloaded")]
     Overloaded,
+    /// The leader's disk is full; nothing was proposed. Deletions and compactions are still taken, and everything again
+    /// when there is space.
+    #[error("no space left on the disk of {0}")]
+    NoSpace(String),
+    /// Nothing was proposed.
+    #[error("a command of {size_bytes} bytes, of at most {max_bytes}")]
+    TooLarge { size_bytes: usize, max_bytes: usize },
     #[error("the store is shutting down")]
     ShuttingDown,
     /// This member can no longer serve (disk, corruption).

@@ -1,13 +1,18 @@
 //! [`Store`], the handle that everything else holds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use quorate_api::Revision;
-use quorate_mvcc::{Command, KeyRange, Outcome, RangeRequest, RangeResponse, Reply, Txn, TxnResponse};
+use quorate_mvcc::{
+    Command, KeyRange, LeaseId, LeaseInfo, Outcome, RangeRequest, RangeResponse, Reply, Txn, TxnResponse,
+};
 
+use crate::backup::Backup;
 use crate::error::StoreError;
-use crate::membership::{Leadership, QuorumStatus};
+use crate::membership::{Identity, Leadership, MemberId, QuorumStatus};
 use crate::watch::{Watch, WatchError};
 
 /// How fresh a read must be.
@@ -17,6 +22,26 @@ pub enum Consistency {
     Linearizable,
     /// This member's own applied state, at once.
     Local,
+}
+
+/// A lease, what ends with it, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseStatus {
+    pub ttl_seconds: u64,
+    /// By the leader's clock; zero when its end is due.
+    pub remaining: Duration,
+    /// In order.
+    pub keys: Vec<Bytes>,
+}
+
+/// A hash of a member's state: equal states have equal hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateHash {
+    /// What was hashed.
+    pub revision: Revision,
+    pub hash: u64,
+    /// How far that member has compacted, which the hash does not depend on.
+    pub compacted: Revision,
 }
 
 /// What stands behind a [`Store`]: a Raft member, or the same state machine in memory for tests.
@@ -42,8 +67,28 @@ pub trait Engine: Send + Sync + 'static {
     /// Asks every member; one that does not answer within a second is reported unreachable.
     async fn quorum_status(&self) -> Result<QuorumStatus, StoreError>;
 
-    /// A hash of this member's state at the revision that it stands at: equal states have equal hashes.
-    async fn state_hash(&self) -> Result<(Revision, u64), StoreError>;
+    /// Hashes this member's state at a revision; [`Revision::ZERO`] stands for the newest applied. Reads everything.
+    async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError>;
+
+    fn identity(&self) -> Identity;
+
+    /// All leases in this member's applied state, by id.
+    fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError>;
+
+    /// A lease as this member has it; the leader says how long it has left.
+    async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError>;
+
+    /// Tells every watcher that has no events how far it has come, soon rather than at the next interval.
+    fn mark_watch_progress(&self);
+
+    /// Waits until this member has deleted what was compacted before the call.
+    async fn compaction_settled(&self) -> Result<(), StoreError>;
+
+    /// Copies this member's state as it is, while it goes on.
+    async fn backup(&self) -> Result<Backup, StoreError>;
+
+    /// Begins to hand leadership to another voter, if this member leads.
+    async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError>;
 
     /// Hands leadership over if this member leads, then stops everything it runs.
     async fn shutdown(&self) -> Result<(), StoreError>;
@@ -93,6 +138,14 @@ impl Store {
         self.engine.range(request)
     }
 
+    /// Reads this member's own applied state; may touch the disk.
+    ///
+    /// # Errors
+    /// As [`Store::range`] without `NoLeader`.
+    pub fn read_local(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.engine.range(request)
+    }
+
     /// Waits until this member has applied everything acknowledged before the call.
     ///
     /// # Errors
@@ -125,10 +178,63 @@ impl Store {
         self.engine.quorum_status().await
     }
 
+    /// Hashes this member's state at a revision; [`Revision::ZERO`] stands for the newest applied. Reads everything.
+    ///
     /// # Errors
-    /// When the state cannot be read.
-    pub async fn state_hash(&self) -> Result<(Revision, u64), StoreError> {
-        self.engine.state_hash().await
+    /// `Command(Compacted | FutureRevision)`; `Fatal` when the state cannot be read.
+    pub async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {
+        self.engine.hash_at(revision).await
+    }
+
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.engine.identity()
+    }
+
+    /// All leases in this member's applied state, by id.
+    ///
+    /// # Errors
+    /// While this member starts or stops.
+    pub fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError> {
+        self.engine.leases()
+    }
+
+    /// A lease as this member has it; the leader says how long it has left.
+    ///
+    /// # Errors
+    /// `NoLeader` when the leader cannot be asked.
+    pub async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
+        self.engine.lease_status(id).await
+    }
+
+    /// Tells every watcher that has no events how far it has come, soon rather than at the next interval.
+    pub fn mark_watch_progress(&self) {
+        self.engine.mark_watch_progress();
+    }
+
+    /// Waits until this member has deleted what was compacted before the call.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub async fn compaction_settled(&self) -> Result<(), StoreError> {
+        self.engine.compaction_settled().await
+    }
+
+    /// Copies this member's state as it is, while it goes on; everything acknowledged before the call is in it.
+    ///
+    /// # Errors
+    /// `NoLeader` when there is none within the deadline; `Fatal` when the copy cannot be written.
+    pub async fn backup(&self) -> Result<Backup, StoreError> {
+        self.engine.read_barrier().await?;
+        self.engine.backup().await
+    }
+
+    /// Begins to hand leadership to another voter, if this member leads. [`Store::leadership`] tells when it is done.
+    ///
+    /// # Errors
+    /// When it cannot begin.
+    pub async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError> {
+        self.engine.transfer_leadership(to).await
     }
 
     /// # Errors

@@ -1,5 +1,6 @@
 //! The replicated store: openraft over RocksDB behind one handle, [`Store`].
 
+pub mod backup;
 pub mod error;
 pub mod handle;
 pub mod hub;
@@ -8,7 +9,8 @@ mod memory;
 pub mod raft;
 pub mod watch;
 
+pub use backup::{Backup, BackupError, Manifest};
 pub use error::StoreError;
-pub use handle::{Consistency, Store};
-pub use membership::{Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
+pub use handle::{Consistency, LeaseStatus, StateHash, Store};
+pub use membership::{Alarm, Identity, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
 pub use watch::{Watch, WatchBatch, WatchError};

@@ -16,6 +16,17 @@ pub struct Member {
     pub peer: String,
     /// `https://host:port` of the REST API.
     pub api: String,
+    /// `https://host:port` of the etcd API; empty when it is not served.
+    #[serde(default)]
+    pub etcd: String,
+}
+
+/// This member and its quorum, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The same on every member, and different in another quorum.
+    pub cluster: u64,
+    pub member: MemberId,
 }
 
 /// What this member knows of the leader.
@@ -38,6 +49,16 @@ pub enum MemberRole {
     Unreachable,
 }
 
+/// What a member cannot mend by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Alarm {
+    /// Its disk is full.
+    NoSpace,
+    /// Its state differs from that of the majority; it is out of service.
+    Corrupt,
+}
+
 /// A member's own view of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +73,8 @@ pub struct MemberStatus {
     pub lag: u64,
     pub revision: Revision,
     pub database_size_bytes: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Alarm>,
 }
 
 /// The quorum as `qctl quorum` shows it.

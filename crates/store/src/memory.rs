@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use quorate_api::Revision;
-use quorate_mvcc::{Command, KeyRange, MemoryBackend, RangeRequest, RangeResponse, ReadError, Reply, State};
+use quorate_mvcc::{
+    Command, KeyRange, LeaseId, LeaseInfo, MemoryBackend, RangeRequest, RangeResponse, ReadError, Reply, State,
+};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::backup::Backup;
 use crate::error::StoreError;
-use crate::handle::{Engine, Store};
+use crate::handle::{Engine, LeaseStatus, StateHash, Store};
 use crate::hub::{Hub, HubConfig};
-use crate::membership::{Leadership, Member, MemberRole, MemberStatus, QuorumStatus};
+use crate::membership::{Identity, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
 use crate::watch::{Watch, WatchError};
 
 /// Changes to delete at a time after a compaction.
@@ -49,7 +53,7 @@ struct MemoryEngine {
 }
 
 fn member() -> Member {
-    Member { id: 1, name: "memory".into(), peer: String::new(), api: String::new() }
+    Member { id: 1, name: "memory".into(), ..Member::default() }
 }
 
 impl MemoryEngine {
@@ -127,12 +131,48 @@ impl Engine for MemoryEngine {
             lag: 0,
             revision: self.state.revision(),
             database_size_bytes: 0,
+            alarms: Vec::new(),
         };
         Ok(QuorumStatus { leader: Some(member().name), term: TERM, members: vec![status] })
     }
 
-    async fn state_hash(&self) -> Result<(Revision, u64), StoreError> {
-        self.state.hash_at(Revision::ZERO).map_err(read_failed)
+    async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {
+        let (revision, hash) = self.state.hash_at(revision).map_err(read_failed)?;
+        Ok(StateHash { revision, hash, compacted: self.state.compacted() })
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { cluster: 1, member: member().id }
+    }
+
+    fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError> {
+        self.check_running()?;
+        Ok(self.state.leases())
+    }
+
+    async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
+        self.check_running()?;
+        Ok(self.state.lease(id).map(|lease| LeaseStatus {
+            ttl_seconds: lease.ttl_seconds,
+            remaining: Duration::from_secs(lease.ttl_seconds),
+            keys: self.state.lease_keys(id),
+        }))
+    }
+
+    fn mark_watch_progress(&self) {
+        self.hub.mark_progress();
+    }
+
+    async fn compaction_settled(&self) -> Result<(), StoreError> {
+        self.check_running()
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        Err(StoreError::Fatal("a store in memory has nothing to back up".to_owned()))
+    }
+
+    async fn transfer_leadership(&self, _: MemberId) -> Result<(), StoreError> {
+        self.check_running()
     }
 
     async fn shutdown(&self) -> Result<(), StoreError> {

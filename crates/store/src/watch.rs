@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use quorate_api::Revision;
 use quorate_mvcc::Event;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Events up to and including `revision`, never part of a revision. An empty batch is a progress mark: everything up
 /// to `revision` has been delivered.
@@ -26,17 +27,93 @@ pub enum WatchError {
 
 /// A running watch; dropping it ends it.
 pub struct Watch {
-    receiver: tokio::sync::mpsc::Receiver<Result<WatchBatch, WatchError>>,
+    messages: mpsc::Receiver<Message>,
+    room: Arc<Semaphore>,
 }
 
 impl Watch {
-    #[must_use]
-    pub fn new(receiver: tokio::sync::mpsc::Receiver<Result<WatchBatch, WatchError>>) -> Self {
-        Watch { receiver }
-    }
-
     /// The next batch; after an error or `None` there is no more. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<WatchBatch, WatchError>> {
-        self.receiver.recv().await
+        let Message { content, charge } = self.messages.recv().await?;
+        self.room.add_permits(charge as usize);
+        Some(content)
+    }
+}
+
+struct Message {
+    content: Result<WatchBatch, WatchError>,
+    /// Bytes that it takes of the channel's room.
+    charge: u32,
+}
+
+/// The other end of a [`Watch`]: a channel that is bounded in messages and in bytes.
+#[derive(Clone)]
+pub(crate) struct WatchSender {
+    messages: mpsc::Sender<Message>,
+    room: Arc<Semaphore>,
+    max_bytes: u32,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NotSent {
+    /// There is no room now.
+    Full,
+    /// The watch is gone.
+    Closed,
+}
+
+/// A channel for `max_messages`, and for `max_bytes` unless a single message is longer.
+pub(crate) fn watch_channel(max_messages: usize, max_bytes: usize) -> (WatchSender, Watch) {
+    let (sender, messages) = mpsc::channel(max_messages);
+    let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX >> 3);
+    let room = Arc::new(Semaphore::new(max_bytes as usize));
+    (WatchSender { messages: sender, room: room.clone(), max_bytes }, Watch { messages, room })
+}
+
+impl WatchSender {
+    fn charge(&self, size_bytes: usize) -> u32 {
+        u32::try_from(size_bytes).unwrap_or(u32::MAX).min(self.max_bytes)
+    }
+
+    /// Sends without waiting; `size_bytes` is what the content takes in memory.
+    pub(crate) fn try_send(&self, content: Result<WatchBatch, WatchError>, size_bytes: usize) -> Result<(), NotSent> {
+        let charge = self.charge(size_bytes);
+        let Ok(room) = self.room.try_acquire_many(charge) else {
+            return Err(if self.messages.is_closed() { NotSent::Closed } else { NotSent::Full });
+        };
+        self.messages.try_send(Message { content, charge }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotSent::Full,
+            mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
+        })?;
+        room.forget();
+        Ok(())
+    }
+
+    /// Sends when there is room; false when the watch is gone.
+    pub(crate) async fn send(&self, content: Result<WatchBatch, WatchError>, size_bytes: usize) -> bool {
+        let charge = self.charge(size_bytes);
+        let room = tokio::select! {
+            room = self.room.acquire_many(charge) => room,
+            () = self.messages.closed() => return false,
+        };
+        let Ok(room) = room else { return false };
+        if self.messages.send(Message { content, charge }).await.is_err() {
+            return false;
+        }
+        room.forget();
+        true
+    }
+
+    /// Waits until all bytes that were sent have been received; false when the watch is gone.
+    pub(crate) async fn drained(&self) -> bool {
+        tokio::select! {
+            all = self.room.acquire_many(self.max_bytes) => all.is_ok() && !self.messages.is_closed(),
+            () = self.messages.closed() => false,
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.messages.is_closed()
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::RwLock;
 use quorate_api::Revision;
 use quorate_mvcc::{
@@ -36,7 +37,14 @@ async fn write(store: &Store, ops: Vec<Op>) -> Revision {
 
 /// Small limits, so that every way of delivery is taken.
 fn tight() -> HubConfig {
-    HubConfig { ring_bytes: 20_000, channel_batches: 2, page_bytes: 2000, progress_interval: Duration::from_millis(50) }
+    HubConfig {
+        ring_bytes: 20_000,
+        channel_batches: 2,
+        channel_bytes: 4000,
+        page_bytes: 2000,
+        catch_up_bytes: 20_000,
+        progress_interval: Duration::from_millis(50),
+    }
 }
 
 /// Reads until `until` was reached; checks that batches come in order, whole, and after their marks.
@@ -131,6 +139,34 @@ async fn a_watcher_that_does_not_read_holds_nobody_back() {
 }
 
 #[tokio::test]
+async fn a_watcher_that_does_not_read_holds_no_more_than_its_share() {
+    const VALUE_BYTES: usize = 10_000;
+    let (channel_bytes, page_bytes) = (50_000, 30_000);
+    let config = HubConfig { channel_batches: 1000, channel_bytes, page_bytes, ..tight() };
+    let store = Store::memory_with(config);
+    let mut live = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
+    let mut late = store.watch(KeyRange::prefix("/a/"), Revision::INITIAL).expect("a watch starts");
+    let mut awake = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
+    let first = store.revision();
+    for _ in 0..100 {
+        let revision = write(&store, vec![put("/a/x", "v".repeat(VALUE_BYTES))]).await;
+        collect(&mut awake, Revision(revision.0 - 1), revision, None).await;
+    }
+    for watch in [&mut live, &mut late] {
+        // What is there without any other task's doing is what the channel holds.
+        let (mut held, mut reached) = (0, first);
+        while let Some(batch) = watch.next().now_or_never() {
+            let batch = batch.expect("a watch does not end").expect("a watch does not fail");
+            held += batch.events.iter().map(Event::size_bytes).sum::<usize>();
+            reached = batch.revision;
+        }
+        assert!(held <= channel_bytes + page_bytes + 3 * VALUE_BYTES, "{held} bytes wait for a watcher");
+        let rest = collect(watch, reached, store.revision(), None).await;
+        assert_eq!(rest.len() as u64, store.revision().0 - reached.0, "and it misses nothing");
+    }
+}
+
+#[tokio::test]
 async fn a_watcher_that_sleeps_through_a_compaction_is_told() {
     let store = Store::memory_with(tight());
     let mut watch = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
@@ -188,13 +224,13 @@ async fn a_watch_ends_with_the_store() {
 #[tokio::test]
 async fn the_store_in_memory_is_a_store() {
     let store = Store::memory();
-    let (_, empty) = store.state_hash().await.expect("it has a hash");
+    let empty = store.hash_at(Revision::ZERO).await.expect("it has a hash").hash;
     let grant = Command::LeaseGrant { id: LeaseId(7), ttl_seconds: 5 };
     assert!(store.propose(grant).await.expect("it is proposed").outcome.is_ok());
     let leased = PutRequest { key: "/k".into(), value: "v".into(), lease: LeaseId(7), ..PutRequest::default() };
     let revision = write(&store, vec![Op::Put(leased)]).await;
     assert_eq!(store.revision(), revision);
-    assert_ne!(store.state_hash().await.expect("it has a hash").1, empty);
+    assert_ne!(store.hash_at(Revision::ZERO).await.expect("it has a hash").hash, empty);
     let request = RangeRequest::new(KeyRange::key("/k"));
     let found = store.range(&request, Consistency::Linearizable).await.expect("it reads");
     assert_eq!((found.count, found.kvs[0].value.as_ref()), (1, b"v".as_slice()));

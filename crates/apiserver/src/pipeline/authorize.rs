@@ -1,6 +1,6 @@
 //! The authenticate and authorize stages, with the small static policy that holds until roles come.
 
-use quorate_api::{GroupVersionResource, Status};
+use quorate_api::{GroupVersionResource, Reason, Status};
 use quorate_registry::{Subresource, Verb};
 
 use crate::route::{Route, Target};
@@ -59,6 +59,12 @@ pub(crate) fn authorize(user: &UserInfo, route: &Route) -> Result<(), Status> {
             Ok(())
         }
         Route::Resource(target) => Err(refusal(user, target)),
+        // It holds every Secret, and reading all of it is work.
+        Route::QuorumBackup | Route::QuorumHash if !user.is_in(MASTERS) => {
+            let path = if matches!(route, Route::QuorumBackup) { "/quorum/backup" } else { "/quorum/hash" };
+            let message = format!("forbidden: User {:?} cannot get path {path:?}", user.name);
+            Err(Status::new(Reason::Forbidden, message))
+        }
         // Whoever is known may find out what there is.
         _ => Ok(()),
     }

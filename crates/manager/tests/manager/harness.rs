@@ -11,7 +11,7 @@ use quorate_manager::{Manager, ManagerConfig, ManagerError};
 use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeResponse, Reply};
 use quorate_store::handle::Engine;
 use quorate_store::{
-    Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError, Watch,
+    Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError, Watch,
     WatchError,
 };
 use serde_json::{Value, json};
@@ -88,6 +88,10 @@ impl Engine for Member {
 
     async fn compaction_settled(&self) -> Result<(), StoreError> {
         self.store.compaction_settled().await
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        self.store.backup().await
     }
 
     async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError> {

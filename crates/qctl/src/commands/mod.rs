@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod backup;
 pub mod completion;
 pub mod config;
 pub mod cordon;

@@ -12,31 +12,35 @@ use crate::watch::{WatchBatch, WatchError};
 pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
     let mut published = hub.published.subscribe();
     loop {
+        // Nothing is read for a watcher that has not taken what it was given: it costs memory, and others may need it.
+        if !watcher.sender.drained().await {
+            return;
+        }
         published.mark_unchanged();
         watcher = match rejoin(hub, &range, watcher) {
             Ok(()) => return,
             Err(watcher) => watcher,
         };
-        let (batch, error) = match next_page(hub, &range, watcher.after).await {
-            Ok(page) if page.revision <= watcher.after => {
-                // The source went back; it will get there again. The sender lives as long as the hub.
-                drop(published.changed().await);
-                continue;
-            }
-            Ok(page) => (WatchBatch { revision: page.revision, events: page.events.into() }, None),
-            Err(error) => (progress_mark(watcher.after), Some(error)),
-        };
-        watcher.after = batch.revision;
-        let message = match error {
-            Some(error) => {
+        let page = match next_page(hub, &range, watcher.after).await {
+            Ok(page) => page,
+            Err(error) => {
                 // Whether it still listens makes no difference any more.
-                drop(watcher.sender.send(Err(error)).await);
+                watcher.sender.send(Err(error), 0).await;
                 return;
             }
-            None if batch.events.is_empty() => continue,
-            None => Ok(batch),
         };
-        if watcher.sender.send(message).await.is_err() {
+        if page.revision <= watcher.after {
+            // The source went back; it will get there again. The sender lives as long as the hub.
+            drop(published.changed().await);
+            continue;
+        }
+        watcher.after = page.revision;
+        if page.events.is_empty() {
+            continue;
+        }
+        let size_bytes = page.events.iter().map(Event::size_bytes).sum();
+        let batch = WatchBatch { revision: page.revision, events: page.events.into() };
+        if !watcher.sender.send(Ok(batch), size_bytes).await {
             return;
         }
     }
@@ -47,7 +51,7 @@ fn rejoin(hub: &Inner, range: &KeyRange, watcher: Watcher) -> Result<(), Watcher
     let mut live = hub.live.lock();
     if watcher.after >= live.delivered() {
         // Without room it has enough to do anyway.
-        drop(watcher.sender.try_send(Ok(progress_mark(watcher.after))));
+        drop(watcher.sender.try_send(Ok(progress_mark(watcher.after)), 0));
     }
     live.join(range, watcher)
 }
@@ -56,7 +60,7 @@ async fn next_page(hub: &Inner, range: &KeyRange, after: Revision) -> Result<Eve
     if let Some(page) = page_from_ring(hub, range, after) {
         return Ok(page);
     }
-    let (source, range, max_bytes) = (hub.source.clone(), range.clone(), hub.config.page_bytes);
+    let (source, range, max_bytes) = (hub.source.clone(), range.clone(), hub.page_bytes());
     let read = tokio::task::spawn_blocking(move || source.events_since(after, &range, max_bytes));
     match read.await {
         Ok(Ok(page)) => Ok(page),
@@ -75,9 +79,9 @@ fn page_from_ring(hub: &Inner, range: &KeyRange, after: Revision) -> Option<Even
         (ring.since(after)?, ring.end())
     };
     let mut page = EventPage { events: Vec::new(), revision: after.max(newest), newest };
-    let mut size_bytes = 0;
+    let (mut size_bytes, max_bytes) = (0, hub.page_bytes());
     for batch in &batches {
-        if size_bytes >= hub.config.page_bytes {
+        if size_bytes >= max_bytes {
             page.revision = batch.after;
             break;
         }

@@ -6,18 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_api::Revision;
 use quorate_mvcc::{Event, KeyRange};
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::progress_mark;
 use super::ring::Batch;
-use crate::watch::{WatchBatch, WatchError};
+use crate::watch::{NotSent, WatchBatch, WatchError, WatchSender};
 
 /// One watcher.
 pub(super) struct Watcher {
     /// It has had, or does not want, the events up to here; of a live one only if that is later than `delivered`.
     pub(super) after: Revision,
-    pub(super) sender: mpsc::Sender<Result<WatchBatch, WatchError>>,
+    pub(super) sender: WatchSender,
 }
 
 /// All live watchers.
@@ -113,7 +111,7 @@ impl Live {
                 if watcher.after > mark.revision {
                     return !watcher.sender.is_closed();
                 }
-                !matches!(watcher.sender.try_send(Ok(mark.clone())), Err(TrySendError::Closed(_)))
+                watcher.sender.try_send(Ok(mark.clone()), 0) != Err(NotSent::Closed)
             });
             !watchers.is_empty()
         };
@@ -124,10 +122,10 @@ impl Live {
     /// Tells everyone that this was it.
     pub(super) fn end(&mut self) {
         for watcher in self.keys.drain().flat_map(|(_, watchers)| watchers) {
-            drop(watcher.sender.try_send(Err(WatchError::ShuttingDown)));
+            drop(watcher.sender.try_send(Err(WatchError::ShuttingDown), 0));
         }
         for watcher in self.ranges.drain().flat_map(|(_, watchers)| watchers) {
-            drop(watcher.sender.try_send(Err(WatchError::ShuttingDown)));
+            drop(watcher.sender.try_send(Err(WatchError::ShuttingDown), 0));
         }
     }
 }
@@ -142,16 +140,23 @@ fn matching(range: &KeyRange, events: &Arc<[Event]>) -> Arc<[Event]> {
 /// Sends events to those who want them; who has no room is handed to `lag` and forgotten, who is gone is forgotten.
 fn offer(watchers: &mut Vec<Watcher>, batch: &Batch, events: &Arc<[Event]>, mut lag: impl FnMut(Watcher)) {
     let mut place = 0;
+    let size_of_all: usize = events.iter().map(Event::size_bytes).sum();
     while let Some(watcher) = watchers.get(place) {
-        let wanted = after(watcher.after, batch, events);
+        let (wanted, size_bytes) = match after(watcher.after, batch, events) {
+            Some(some) => {
+                let size_bytes = some.iter().map(Event::size_bytes).sum();
+                (some, size_bytes)
+            }
+            None => (events.clone(), size_of_all),
+        };
         if wanted.is_empty() {
             place += 1;
             continue;
         }
-        match watcher.sender.try_send(Ok(WatchBatch { revision: batch.revision, events: wanted })) {
+        match watcher.sender.try_send(Ok(WatchBatch { revision: batch.revision, events: wanted }), size_bytes) {
             Ok(()) => place += 1,
-            Err(TrySendError::Closed(_)) => drop(watchers.swap_remove(place)),
-            Err(TrySendError::Full(_)) => {
+            Err(NotSent::Closed) => drop(watchers.swap_remove(place)),
+            Err(NotSent::Full) => {
                 let watcher = watchers.swap_remove(place);
                 lag(Watcher { after: watcher.after.max(batch.after), ..watcher });
             }
@@ -159,10 +164,7 @@ fn offer(watchers: &mut Vec<Watcher>, batch: &Batch, events: &Arc<[Event]>, mut 
     }
 }
 
-/// Those of a batch's events that come after a revision.
-fn after(after: Revision, batch: &Batch, events: &Arc<[Event]>) -> Arc<[Event]> {
-    if after <= batch.after {
-        return events.clone();
-    }
-    events.iter().filter(|event| event.kv().mod_revision > after).cloned().collect()
+/// Those of a batch's events that come after a revision; `None`: all of them.
+fn after(after: Revision, batch: &Batch, events: &Arc<[Event]>) -> Option<Arc<[Event]>> {
+    (after > batch.after).then(|| events.iter().filter(|event| event.kv().mod_revision > after).cloned().collect())
 }

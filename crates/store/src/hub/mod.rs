@@ -10,19 +10,20 @@ mod live;
 mod ring;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_api::Revision;
 use quorate_mvcc::{Backend, Event, EventPage, KeyRange, ReadError, State};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::live::{Live, Watcher};
 use self::ring::Ring;
-use crate::watch::{Watch, WatchBatch, WatchError};
+use crate::watch::{Watch, WatchBatch, WatchError, watch_channel};
 
 /// Where events are read from that are not in the ring any more.
 pub trait WatchSource: Send + Sync + 'static {
@@ -50,6 +51,9 @@ impl<B: Backend> WatchSource for State<B> {
     }
 }
 
+/// Below this, reading pages costs more than they hold.
+const MIN_PAGE_BYTES: usize = 16 << 10;
+
 /// The hub's limits.
 #[derive(Clone, Debug)]
 pub struct HubConfig {
@@ -57,8 +61,13 @@ pub struct HubConfig {
     pub ring_bytes: usize,
     /// Batches that may wait for one watcher before it counts as lagging.
     pub channel_batches: usize,
-    /// Events handed at once to a watcher that catches up, give or take a revision.
+    /// Bytes that may wait for one watcher before it counts as lagging; a batch that is longer may wait alone.
+    pub channel_bytes: usize,
+    /// Events handed at once to a watcher that catches up, give or take a revision; the next follow when it has taken
+    /// them.
     pub page_bytes: usize,
+    /// What all watchers that catch up may hold together: when they are many, each gets smaller pages.
+    pub catch_up_bytes: usize,
     /// How often a watcher without events is told how far it has come.
     pub progress_interval: Duration,
 }
@@ -68,7 +77,9 @@ impl Default for HubConfig {
         HubConfig {
             ring_bytes: 16 << 20,
             channel_batches: 64,
-            page_bytes: 1 << 20,
+            channel_bytes: 1 << 20,
+            page_bytes: 512 << 10,
+            catch_up_bytes: 64 << 20,
             progress_interval: Duration::from_secs(5),
         }
     }
@@ -88,8 +99,12 @@ struct Inner {
     live: Mutex<Live>,
     /// The end of the ring.
     published: watch::Sender<Revision>,
+    /// Somebody wants to know how far the watchers are.
+    progress_wanted: Notify,
     /// Those that catch up.
     tasks: TaskTracker,
+    /// How many they are.
+    lagging: AtomicUsize,
     stopping: CancellationToken,
 }
 
@@ -105,7 +120,9 @@ impl Hub {
                 source,
                 config,
                 published: watch::Sender::new(revision),
+                progress_wanted: Notify::new(),
                 tasks: TaskTracker::new(),
+                lagging: AtomicUsize::new(0),
                 stopping: CancellationToken::new(),
             }),
         }
@@ -144,7 +161,8 @@ impl Hub {
         if after < compacted && after.next() < compacted {
             return Err(WatchError::Compacted { requested: after, compacted });
         }
-        let (sender, receiver) = mpsc::channel(self.inner.config.channel_batches);
+        let config = &self.inner.config;
+        let (sender, watch) = watch_channel(config.channel_batches, config.channel_bytes);
         let joined = live.join(&range, Watcher { after, sender });
         // It may have ended meanwhile; then there is nobody left to say so.
         if self.inner.stopping.is_cancelled() {
@@ -154,7 +172,12 @@ impl Hub {
         if let Err(watcher) = joined {
             self.inner.clone().spawn_catch_up(range, watcher);
         }
-        Ok(Watch::new(receiver))
+        Ok(watch)
+    }
+
+    /// Has every watcher told how far it has come, without waiting for the interval.
+    pub fn mark_progress(&self) {
+        self.inner.progress_wanted.notify_one();
     }
 
     /// Delivers until the token fires; then every watcher is told so.
@@ -170,6 +193,7 @@ impl Hub {
                 // The sender lives as long as `self`.
                 Ok(()) = published.changed() => self.inner.deliver(),
                 _ = progress.tick() => self.inner.live.lock().mark_progress(),
+                () = self.inner.progress_wanted.notified() => self.inner.live.lock().mark_progress(),
             }
         }
         self.inner.stopping.cancel();
@@ -198,18 +222,26 @@ impl Inner {
         }
     }
 
+    /// What a watcher that catches up may hold.
+    fn page_bytes(&self) -> usize {
+        let share = self.config.catch_up_bytes / self.lagging.load(Ordering::Relaxed).max(1);
+        share.max(MIN_PAGE_BYTES).min(self.config.page_bytes)
+    }
+
     fn spawn_catch_up(self: Arc<Self>, range: KeyRange, watcher: Watcher) {
         let tasks = self.tasks.clone();
+        self.lagging.fetch_add(1, Ordering::Relaxed);
         tasks.spawn(async move {
             let stopping = self.stopping.clone();
             let sender = watcher.sender.clone();
             tokio::select! {
                 () = stopping.cancelled() => {
                     // It may be full, or gone; then its end says as much.
-                    drop(sender.try_send(Err(WatchError::ShuttingDown)));
+                    drop(sender.try_send(Err(WatchError::ShuttingDown), 0));
                 }
                 () = catch_up::run(&self, range, watcher) => {}
             }
+            self.lagging.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }

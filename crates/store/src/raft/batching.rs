@@ -5,9 +5,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +20,8 @@ use super::network::messages::Proposed;
 pub struct Limits {
     /// Commands that may wait.
     pub queue: usize,
+    /// Bytes that may wait; a command that is longer may wait alone.
+    pub queue_bytes: usize,
     pub batch_commands: usize,
     pub batch_bytes: usize,
     /// Batches under way.
@@ -33,22 +37,35 @@ struct Waiting {
 #[derive(Clone)]
 pub struct BatchQueue {
     waiting: mpsc::Sender<Waiting>,
+    waiting_bytes: Arc<AtomicUsize>,
+    max_bytes: usize,
 }
 
 impl BatchQueue {
     /// Hands a command in; `None` when the queue is full or closed, and then nothing will come of it.
     #[must_use]
     pub fn submit(&self, command: Bytes) -> Option<oneshot::Receiver<Proposed>> {
+        let length = command.len();
+        let before = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);
         let (outcome, receiver) = oneshot::channel();
-        self.waiting.try_send(Waiting { command, outcome }).ok()?;
-        Some(receiver)
+        let fits = before == 0 || before + length <= self.max_bytes;
+        if fits && self.waiting.try_send(Waiting { command, outcome }).is_ok() {
+            return Some(receiver);
+        }
+        self.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
+        None
     }
 }
+
+/// One of the places for a batch under way. Who sends the batch lets go of it when the next may follow.
+#[derive(Debug)]
+pub struct Slot(#[expect(dead_code, reason = "it is held for its drop")] OwnedSemaphorePermit);
 
 /// Sends batches on.
 pub struct Batcher {
     limits: Limits,
     waiting: mpsc::Receiver<Waiting>,
+    waiting_bytes: Arc<AtomicUsize>,
     tasks: TaskTracker,
 }
 
@@ -56,13 +73,15 @@ impl Batcher {
     #[must_use]
     pub fn new(limits: Limits, tasks: TaskTracker) -> (BatchQueue, Self) {
         let (sender, waiting) = mpsc::channel(limits.queue);
-        (BatchQueue { waiting: sender }, Batcher { limits, waiting, tasks })
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let queue = BatchQueue { waiting: sender, waiting_bytes: waiting_bytes.clone(), max_bytes: limits.queue_bytes };
+        (queue, Batcher { limits, waiting, waiting_bytes, tasks })
     }
 
     /// Runs until `shutdown`; `send` answers with one outcome for each command.
     pub async fn run<F, Fut>(mut self, send: F, shutdown: CancellationToken)
     where
-        F: Fn(Vec<Bytes>) -> Fut,
+        F: Fn(Vec<Bytes>, Slot) -> Fut,
         Fut: Future<Output = Vec<Proposed>> + Send + 'static,
     {
         let slots = Arc::new(Semaphore::new(self.limits.in_flight));
@@ -81,10 +100,9 @@ impl Batcher {
             if commands.is_empty() {
                 continue;
             }
-            let sending = send(commands);
+            let sending = send(commands, Slot(slot));
             self.tasks.spawn(async move {
                 let results = sending.await;
-                drop(slot);
                 for (outcome, result) in outcomes.into_iter().zip(results) {
                     // Who asked may have given up.
                     drop(outcome.send(result));
@@ -97,6 +115,7 @@ impl Batcher {
         let (mut commands, mut outcomes, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
         while let Some(Waiting { command, outcome }) = next {
+            self.waiting_bytes.fetch_sub(command.len(), Ordering::Relaxed);
             if !outcome.is_closed() {
                 bytes += command.len();
                 commands.push(command);
@@ -109,6 +128,13 @@ impl Batcher {
     }
 }
 
+/// Why there is no result of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRound {
+    TooMany,
+    Ended,
+}
+
 /// Where to wait for a round.
 #[derive(Clone)]
 pub struct RoundQueue<T> {
@@ -116,11 +142,17 @@ pub struct RoundQueue<T> {
 }
 
 impl<T> RoundQueue<T> {
-    /// The result of a round that began after this call; `None` when there are no more rounds.
-    pub async fn next(&self) -> Option<T> {
+    /// The result of a round that began after this call.
+    ///
+    /// # Errors
+    /// When too many wait already, or there are no more rounds.
+    pub async fn next(&self) -> Result<T, NoRound> {
         let (sender, receiver) = oneshot::channel();
-        self.waiting.send(sender).await.ok()?;
-        receiver.await.ok()
+        self.waiting.try_send(sender).map_err(|error| match error {
+            TrySendError::Full(_) => NoRound::TooMany,
+            TrySendError::Closed(_) => NoRound::Ended,
+        })?;
+        receiver.await.map_err(|_| NoRound::Ended)
     }
 }
 
@@ -172,7 +204,8 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_a_slot_goes_together() {
         let tasks = TaskTracker::new();
-        let limits = Limits { queue: 100, batch_commands: 10, batch_bytes: 1 << 20, in_flight: 1 };
+        let limits =
+            Limits { queue: 100, queue_bytes: 1 << 20, batch_commands: 10, batch_bytes: 1 << 20, in_flight: 1 };
         let (queue, batcher) = Batcher::new(limits, tasks.clone());
         let (sizes, mut seen) = mpsc::unbounded_channel();
         let gate = Arc::new(Semaphore::new(0));
@@ -181,11 +214,12 @@ mod tests {
         let open = gate.clone();
         let shutdown = CancellationToken::new();
         tasks.spawn(batcher.run(
-            move |commands| {
+            move |commands, slot| {
                 sizes.send(commands.len()).expect("the test listens");
                 let gate = gate.clone();
                 async move {
                     gate.acquire().await.expect("open").forget();
+                    drop(slot);
                     vec![Proposed::Overloaded; commands.len()]
                 }
             },
@@ -201,6 +235,28 @@ mod tests {
             assert!(matches!(outcome.await, Ok(Proposed::Overloaded)));
         }
         shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_bounded_in_commands_and_in_bytes() {
+        let limits = Limits { queue: 10, queue_bytes: 1000, batch_commands: 10, batch_bytes: 1 << 20, in_flight: 1 };
+        let of_bytes = |bytes: usize| Bytes::from(vec![0; bytes]);
+        let (queue, mut batcher) = Batcher::new(limits, TaskTracker::new());
+        let long = queue.submit(of_bytes(5000)).expect("an empty queue takes any length");
+        assert!(queue.submit(of_bytes(1)).is_none());
+        let first = batcher.waiting.try_recv().expect("it waits");
+        assert_eq!(batcher.gather(first).0.len(), 1);
+        drop(long);
+        let waiting: Vec<_> = (0..5).filter_map(|_| queue.submit(of_bytes(300))).collect();
+        assert_eq!(waiting.len(), 3);
+        drop((queue, waiting));
+
+        let (queue, _batcher) = Batcher::new(limits, TaskTracker::new());
+        let waiting: Vec<_> = (0..20).filter_map(|_| queue.submit(of_bytes(1))).collect();
+        assert_eq!(waiting.len(), 10);
+        let (other, batcher) = Batcher::new(limits, TaskTracker::new());
+        drop(batcher);
+        assert!(other.submit(of_bytes(1)).is_none(), "nobody would send it on");
     }
 
     #[tokio::test]
@@ -222,7 +278,7 @@ mod tests {
             shutdown.clone(),
         ));
         let results = waiters.await;
-        assert!(results.iter().all(Option::is_some));
+        assert!(results.iter().all(Result::is_ok));
         assert!(count.load(Ordering::Relaxed) <= 3, "{} rounds", count.load(Ordering::Relaxed));
         shutdown.cancel();
     }

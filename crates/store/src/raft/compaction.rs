@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_api::Revision;
-use quorate_mvcc::Command;
+use quorate_mvcc::{BackendError, Command};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::node::Node;
 use super::proposals;
 use super::state::RocksBackend;
+use crate::error::StoreError;
 
 const SAMPLES: u32 = 20;
 const SAMPLE_EVERY_MIN: Duration = Duration::from_millis(200);
@@ -96,6 +97,16 @@ pub async fn run_deletion(node: Arc<Node>, shutdown: CancellationToken) {
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Deletes everything that was compacted by now.
+pub async fn settle(state: Arc<quorate_mvcc::State<RocksBackend>>) -> Result<(), StoreError> {
+    let deleting = tokio::task::spawn_blocking(move || {
+        while state.compact_some(CHANGES_PER_PART)? {}
+        Ok(())
+    });
+    let deleted: Result<(), BackendError> = deleting.await.map_err(|error| StoreError::Fatal(error.to_string()))?;
+    deleted.map_err(|error| StoreError::Fatal(error.to_string()))
 }
 
 async fn delete_part(state: Arc<quorate_mvcc::State<RocksBackend>>) -> bool {

@@ -88,6 +88,10 @@ pub struct RaftConfig {
     pub log_retention: LogRetention,
     /// How long a proposal or a linearizable read looks for a leader before it gives up.
     pub request_timeout: Duration,
+    /// Disk space that is kept for what must go on when the disk is full.
+    pub reserve_bytes: u64,
+    /// How often the leader has the members compare what they hold.
+    pub integrity_interval: Duration,
 }
 
 impl RaftConfig {
@@ -110,40 +114,47 @@ impl RaftConfig {
             timing: Timing::default(),
             log_retention: LogRetention::default(),
             request_timeout: Duration::from_secs(5),
+            reserve_bytes: 64 << 20,
+            integrity_interval: Duration::from_secs(600),
         }
     }
 
     /// Refuses what cannot work, with the reason.
     pub(super) fn validate(&self) -> Result<(), StoreError> {
-        let refuse = |reason: String| Err(StoreError::Fatal(reason));
-        let size = self.members.len();
-        if !QUORUM_SIZES.contains(&size) {
-            let why = match size {
-                0 => "a quorum needs at least one".to_owned(),
-                _ if size.is_multiple_of(2) && size < 8 => format!(
-                    "an even quorum survives no more failures than one of {}, and a split into halves stops it",
-                    size - 1
-                ),
-                _ => "every further member makes each write slower; past seven that outweighs what it adds".to_owned(),
-            };
-            return refuse(format!("{size} masters are not supported, use 1, 3, 5 or 7: {why}"));
-        }
-        for (i, member) in self.members.iter().enumerate() {
-            if member.id == 0 || member.name.is_empty() {
-                return refuse(format!("master {} has no id or no name", i + 1));
-            }
-            for other in &self.members[i + 1..] {
-                if member.id == other.id || member.name == other.name || (member.peer == other.peer) {
-                    return refuse(format!(
-                        "masters {} and {} share their id, name or peer address",
-                        member.name, other.name
-                    ));
-                }
-            }
-        }
-        if !self.members.iter().any(|m| m.id == self.member.id && m.name == self.member.name) {
-            return refuse(format!("{} (id {}) is not in the list of masters", self.member.name, self.member.id));
-        }
-        Ok(())
+        check_members(&self.member, &self.members)
     }
+}
+
+/// Refuses a list of voters that is no sensible quorum, or that `member` is not in.
+pub(super) fn check_members(member: &Member, members: &[Member]) -> Result<(), StoreError> {
+    let refuse = |reason: String| Err(StoreError::Fatal(reason));
+    let size = members.len();
+    if !QUORUM_SIZES.contains(&size) {
+        let why = match size {
+            0 => "a quorum needs at least one".to_owned(),
+            _ if size.is_multiple_of(2) && size < 8 => format!(
+                "an even quorum survives no more failures than one of {}, and a split into halves stops it",
+                size - 1
+            ),
+            _ => "every further member makes each write slower; past seven that outweighs what it adds".to_owned(),
+        };
+        return refuse(format!("{size} masters are not supported, use 1, 3, 5 or 7: {why}"));
+    }
+    for (i, member) in members.iter().enumerate() {
+        if member.id == 0 || member.name.is_empty() {
+            return refuse(format!("master {} has no id or no name", i + 1));
+        }
+        for other in &members[i + 1..] {
+            if member.id == other.id || member.name == other.name || (member.peer == other.peer) {
+                return refuse(format!(
+                    "masters {} and {} share their id, name or peer address",
+                    member.name, other.name
+                ));
+            }
+        }
+    }
+    if !members.iter().any(|m| m.id == member.id && m.name == member.name) {
+        return refuse(format!("{} (id {}) is not in the list of masters", member.name, member.id));
+    }
+    Ok(())
 }

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_api::Revision;
-use quorate_mvcc::{Command, KeyRange, RangeRequest, RangeResponse, ReadError, Reply};
+use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeResponse, ReadError, Reply};
 use tokio::sync::watch;
 
 use super::network::client::{Lane, PeerClient};
 use super::network::messages::{self, StatusFields, StatusResponse};
 use super::node::Node;
-use super::{proposals, reads};
+use super::{compaction, leases, proposals, reads};
+use super::state::store::StateError;
+use crate::backup::Backup;
 use crate::error::StoreError;
-use crate::handle::Engine;
-use crate::membership::{Leadership, MemberRole, QuorumStatus};
+use crate::handle::{Engine, LeaseStatus, StateHash};
+use crate::membership::{Identity, Leadership, MemberId, MemberRole, QuorumStatus};
 use crate::watch::{Watch, WatchError};
 
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -80,10 +82,52 @@ impl Engine for RaftEngine {
         Ok(QuorumStatus { leader, term, members })
     }
 
-    async fn state_hash(&self) -> Result<(Revision, u64), StoreError> {
+    async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {
         let state = self.node.instance()?.state.current();
-        let hashing = tokio::task::spawn_blocking(move || state.hash_at(Revision::ZERO));
+        let hashing = tokio::task::spawn_blocking(move || {
+            let (revision, hash) = state.hash_at(revision)?;
+            Ok(StateHash { revision, hash, compacted: state.compacted() })
+        });
         hashing.await.map_err(|error| StoreError::Fatal(error.to_string()))?.map_err(read_failed)
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { cluster: self.node.settings.cluster.into(), member: self.node.id() }
+    }
+
+    fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError> {
+        Ok(self.node.instance()?.state.current().leases())
+    }
+
+    async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
+        let state = self.node.instance()?.state.current();
+        let Some(lease) = state.lease(id) else { return Ok(None) };
+        let remaining = leases::remaining(&self.node, id).await?;
+        let remaining = remaining.unwrap_or(Duration::from_secs(lease.ttl_seconds));
+        Ok(Some(LeaseStatus { ttl_seconds: lease.ttl_seconds, remaining, keys: state.lease_keys(id) }))
+    }
+
+    fn mark_watch_progress(&self) {
+        self.node.watching.mark_progress();
+    }
+
+    async fn compaction_settled(&self) -> Result<(), StoreError> {
+        compaction::settle(self.node.instance()?.state.current()).await
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        let (store, cluster) = (self.node.instance()?.state.clone(), self.node.settings.cluster);
+        let copying = tokio::task::spawn_blocking(move || {
+            let (revision, dir) = store.backup()?;
+            Ok(Backup::new(cluster.into(), revision, dir)?)
+        });
+        let copied: Result<Backup, StateError> = copying.await.map_err(|error| StoreError::Fatal(error.to_string()))?;
+        copied.map_err(|error| StoreError::Fatal(error.to_string()))
+    }
+
+    async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError> {
+        let transfer = self.node.instance()?.raft.trigger().transfer_leader(to).await;
+        transfer.map_err(|error| StoreError::NoLeader(error.to_string()))
     }
 
     async fn shutdown(&self) -> Result<(), StoreError> {
@@ -108,6 +152,7 @@ async fn ask_status(peer: &PeerClient) -> StatusFields {
                 applied_index: 0,
                 revision: Revision::ZERO,
                 database_size_bytes: 0,
+                alarms: Vec::new(),
             }
         }
     }

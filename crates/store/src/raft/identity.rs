@@ -12,16 +12,22 @@ use crate::membership::{Member, MemberId};
 
 const FILE: &str = "identity";
 
+/// Says of a directory that its cluster is not the one that its members once formed, but one restored from a backup.
+const RESTORED: &str = "restored";
+
 /// Takes `data_dir` for `member` of the cluster that `members` formed, or checks that it was taken for it before.
-pub fn claim(data_dir: &Path, member: &Member, members: &[Member]) -> Result<(), StoreError> {
+/// Returns the number of the cluster.
+pub fn claim(data_dir: &Path, member: &Member, members: &[Member]) -> Result<u32, StoreError> {
     let failed = |what: &str, error: std::io::Error| {
         StoreError::Fatal(format!("cannot {what} {}: {error}", data_dir.join(FILE).display()))
     };
     fs::create_dir_all(data_dir).map_err(|error| failed("create the directory of", error))?;
-    let ours = render(member.id, cluster_id(members));
+    let cluster = cluster_id(members);
+    let ours = render(member.id, cluster);
     let path = data_dir.join(FILE);
     match fs::read_to_string(&path) {
-        Ok(found) if found == ours => Ok(()),
+        Ok(found) if found == ours => Ok(cluster),
+        Ok(found) if let Some(restored) = restored_cluster(&found, member.id) => Ok(restored),
         Ok(found) => Err(StoreError::Fatal(format!(
             "{} belongs to another member ({}), not to {} ({})",
             data_dir.display(),
@@ -33,15 +39,35 @@ pub fn claim(data_dir: &Path, member: &Member, members: &[Member]) -> Result<(),
             if has_data(data_dir) {
                 return Err(StoreError::Fatal(format!("{} has data but no {FILE} file", data_dir.display())));
             }
-            let temporary = data_dir.join(".identity.tmp");
-            fs::File::create(&temporary)
-                .and_then(|mut file| file.write_all(ours.as_bytes()).and_then(|()| file.sync_all()))
-                .and_then(|()| fs::rename(&temporary, &path))
-                .and_then(|()| fs::File::open(data_dir)?.sync_all())
-                .map_err(|error| failed("write", error))
+            write(data_dir, &ours).map_err(|error| failed("write", error))?;
+            Ok(cluster)
         }
         Err(error) => Err(failed("read", error)),
     }
+}
+
+/// Takes `data_dir` for a member of a restored cluster.
+pub fn restored(data_dir: &Path, member: MemberId, cluster: u32) -> Result<(), StoreError> {
+    let text = format!("{}{RESTORED}\n", render(member, cluster));
+    let path = data_dir.join(FILE);
+    write(data_dir, &text).map_err(|error| StoreError::Fatal(format!("cannot write {}: {error}", path.display())))
+}
+
+fn write(data_dir: &Path, text: &str) -> std::io::Result<()> {
+    let temporary = data_dir.join(".identity.tmp");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, data_dir.join(FILE))?;
+    fs::File::open(data_dir)?.sync_all()
+}
+
+/// The cluster of a restored directory of this member.
+fn restored_cluster(found: &str, member: MemberId) -> Option<u32> {
+    let mut lines = found.lines();
+    let (owner, cluster, mark) = (lines.next()?, lines.next()?, lines.next()?);
+    let is_ours = owner == format!("member {member}") && mark == RESTORED && lines.next().is_none();
+    u32::from_str_radix(cluster.strip_prefix("cluster ")?, 16).ok().filter(|_| is_ours)
 }
 
 /// A number that all members compute alike from the list that formed the cluster.

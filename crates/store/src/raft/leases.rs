@@ -7,32 +7,116 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_mvcc::{Command, LeaseId, LeaseInfo};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::network::client::Lane;
+use super::network::messages::{self, LeaseTimeResponse};
 use super::node::Node;
 use super::proposals;
+use crate::error::StoreError;
 
 const TICK: Duration = Duration::from_millis(500);
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between two looks counts only up to this.
+const MAX_STEP: Duration = Duration::from_secs(1);
 /// Ends proposed in one tick; the rest have waited, and can wait a tick more.
 const MAX_ENDS_PER_TICK: usize = 500;
 
-/// When leases end, by this leader's clock.
+/// Time during which this process ran. A process that was stopped, or starved, could not take keep-alives either, so
+/// that time is nobody's.
+#[derive(Debug, Default)]
+struct WakeClock {
+    now: Duration,
+    looked: Option<Instant>,
+}
+
+impl WakeClock {
+    fn look(&mut self, at: Instant) -> Duration {
+        self.now = self.read(at);
+        self.looked = Some(at);
+        self.now
+    }
+
+    fn read(&self, at: Instant) -> Duration {
+        let step = self.looked.map_or(Duration::ZERO, |before| at.saturating_duration_since(before));
+        self.now + step.min(MAX_STEP)
+    }
+}
+
+/// When leases end, by this member's clock, as long as it leads.
+#[derive(Debug, Default)]
+pub struct LeaseClock {
+    current: Mutex<Option<(u64, Deadlines)>>,
+}
+
+impl LeaseClock {
+    /// How long a lease has left.
+    pub fn remaining(&self, id: LeaseId) -> LeaseTimeResponse {
+        match &*self.current.lock() {
+            None => LeaseTimeResponse::NotLeader,
+            Some((_, deadlines)) => match deadlines.leases.get(&id) {
+                Some((_, deadline)) => {
+                    LeaseTimeResponse::Remaining(deadline.saturating_sub(deadlines.clock.read(Instant::now())))
+                }
+                None => LeaseTimeResponse::Unknown,
+            },
+        }
+    }
+
+    /// Notes which leases the leader of `term` has; says which are over.
+    fn observe(&self, term: u64, leases: &[LeaseInfo], now: Instant) -> Vec<(LeaseId, u64)> {
+        let mut current = self.current.lock();
+        match &mut *current {
+            Some((known, deadlines)) if *known == term => deadlines.observe(leases, now),
+            _ => current.insert((term, Deadlines::default())).1.observe(leases, now),
+        }
+    }
+
+    fn stop(&self) {
+        *self.current.lock() = None;
+    }
+}
+
+/// How long a lease has left by the leader's clock; `None` when that has not seen it yet.
+pub async fn remaining(node: &Node, id: LeaseId) -> Result<Option<Duration>, StoreError> {
+    let no_leader = |reason: &str| Err(StoreError::NoLeader(reason.to_owned()));
+    let Some(leader) = node.leader() else { return no_leader("none is known") };
+    let answer = if leader == node.id() {
+        node.lease_clock.remaining(id)
+    } else {
+        let Some(peer) = node.peers.get(leader) else { return no_leader("it is not a peer") };
+        match peer.call(Lane::Control, messages::LEASE_TIME, &id, ASK_TIMEOUT).await {
+            Ok(answer) => answer,
+            Err(error) => return no_leader(&error.to_string()),
+        }
+    };
+    match answer {
+        LeaseTimeResponse::Remaining(remaining) => Ok(Some(remaining)),
+        LeaseTimeResponse::Unknown => Ok(None),
+        LeaseTimeResponse::NotLeader => no_leader("it does not lead any more"),
+    }
+}
+
+/// When leases end.
 #[derive(Debug, Default)]
 struct Deadlines {
-    leases: BTreeMap<LeaseId, (u64, Instant)>,
+    clock: WakeClock,
+    leases: BTreeMap<LeaseId, (u64, Duration)>,
 }
 
 impl Deadlines {
     /// Takes note of the leases that there are; says which are over.
-    fn observe(&mut self, leases: &[LeaseInfo], now: Instant) -> Vec<(LeaseId, u64)> {
+    fn observe(&mut self, leases: &[LeaseInfo], at: Instant) -> Vec<(LeaseId, u64)> {
+        let now = self.clock.look(at);
         let mut over = Vec::new();
         let mut current = BTreeMap::new();
         for lease in leases {
             let deadline = match self.leases.get(&lease.id) {
                 Some((generation, deadline)) if *generation == lease.generation => *deadline,
-                _ => now + Duration::from_secs(lease.ttl_seconds),
+                _ => now.saturating_add(Duration::from_secs(lease.ttl_seconds)),
             };
             if deadline <= now && over.len() < MAX_ENDS_PER_TICK {
                 over.push((lease.id, lease.generation));
@@ -45,13 +129,10 @@ impl Deadlines {
 }
 
 pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
-    let mut deadlines = None;
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = tick.tick() => {}
+            () = tokio::time::sleep(TICK) => {}
         }
         let (term, leads) = {
             let leadership = node.leadership.borrow();
@@ -59,18 +140,15 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
         };
         let Ok(instance) = node.instance() else { continue };
         if !leads {
-            deadlines = None;
+            node.lease_clock.stop();
             continue;
         }
-        let (known_term, known) = deadlines.get_or_insert_with(|| (term, Deadlines::default()));
-        if *known_term != term {
-            (*known_term, *known) = (term, Deadlines::default());
-        }
-        let over = known.observe(&instance.state.current().leases(), Instant::now());
+        let over = node.lease_clock.observe(term, &instance.state.current().leases(), Instant::now());
         drop(instance);
         let ends = over.into_iter().map(async |(id, generation)| {
             let command = Command::LeaseRevoke { id, generation: Some(generation) };
-            match proposals::propose(&node, &command).await {
+            // Here or nowhere: what this member saw expire is no business of a leader that comes after it.
+            match proposals::propose_as_leader(&node, term, &command).await {
                 Ok(_) => tracing::debug!(lease = id.0, "lease ended"),
                 Err(error) => tracing::info!(lease = id.0, %error, "a lease could not be ended; it is tried again"),
             }
@@ -86,17 +164,47 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_lease_ends_when_its_generation_has_aged() {
-        let lease = |generation| LeaseInfo { id: LeaseId(7), ttl_seconds: 10, generation };
+    const LEASE: LeaseId = LeaseId(7);
+
+    fn lease(ttl_seconds: u64, generation: u64) -> LeaseInfo {
+        LeaseInfo { id: LEASE, ttl_seconds, generation }
+    }
+
+    #[test]
+    fn a_lease_ends_when_its_generation_has_aged() {
         let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
         let mut deadlines = Deadlines::default();
-        assert_eq!(deadlines.observe(&[lease(1)], at(0)), []);
-        assert_eq!(deadlines.observe(&[lease(1)], at(9)), []);
-        assert_eq!(deadlines.observe(&[lease(2)], at(10)), [], "kept alive");
-        assert_eq!(deadlines.observe(&[lease(2)], at(19)), []);
-        assert_eq!(deadlines.observe(&[lease(2)], at(20)), [(LeaseId(7), 2)]);
-        assert_eq!(deadlines.observe(&[], at(21)), [], "it is gone");
+        let kept_alive_at = 10;
+        for second in 0..=21 {
+            let generation = if second < kept_alive_at { 1 } else { 2 };
+            let over = deadlines.observe(&[lease(10, generation)], start + Duration::from_secs(second));
+            let expected = if second < kept_alive_at + 10 { vec![] } else { vec![(LEASE, 2)] };
+            assert_eq!(over, expected, "at {second}");
+        }
+        assert_eq!(deadlines.observe(&[], start + Duration::from_secs(22)), [], "it is gone");
+    }
+
+    #[test]
+    fn the_time_of_a_stopped_process_does_not_count() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        assert_eq!(deadlines.observe(&[lease(5, 1)], start), []);
+        let thawed = start + Duration::from_secs(3600);
+        assert_eq!(deadlines.observe(&[lease(5, 1)], thawed), [], "nobody could keep it alive");
+        let mut over = None;
+        for second in 1..10 {
+            let now = deadlines.observe(&[lease(5, 1)], thawed + Duration::from_secs(second));
+            over = over.or((!now.is_empty()).then_some(second));
+        }
+        assert_eq!(over, Some(4), "one second had counted");
+    }
+
+    #[test]
+    fn an_endless_lease_is_no_overflow() {
+        let mut deadlines = Deadlines::default();
+        let start = Instant::now();
+        for second in 0..3 {
+            assert_eq!(deadlines.observe(&[lease(u64::MAX, 1)], start + Duration::from_secs(second)), []);
+        }
     }
 }

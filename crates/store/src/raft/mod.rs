@@ -11,7 +11,7 @@
 //! | [`proposals`], [`reads`], [`batching`] | the ways in: commands and linearizable reads |
 //! | [`watching`] | the watch hub over a state that may be replaced |
 //! | [`leadership`], [`failover`] | who leads, and what to do when the leader dies |
-//! | [`leases`], [`compaction`], [`upkeep`] | what a member does by itself |
+//! | [`leases`], [`compaction`], [`upkeep`], [`space`], [`integrity`] | what a member does by itself |
 //! | [`engine`] | all of it as an [`Engine`](crate::handle::Engine) |
 //!
 //! What a command means is not known here; that is `quorate-mvcc`.
@@ -24,6 +24,7 @@ pub mod config;
 mod engine;
 mod failover;
 mod identity;
+mod integrity;
 mod leadership;
 mod leases;
 mod log;
@@ -31,7 +32,9 @@ mod network;
 mod node;
 mod proposals;
 mod reads;
-mod snapshot;
+mod restore;
+pub(crate) mod snapshot;
+mod space;
 mod state;
 mod state_machine;
 mod supervisor;
@@ -47,6 +50,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use restore::restore;
 
 pub use config::{LogRetention, PeerListen, PeerTls, Pem, RaftConfig, Timing};
 
@@ -74,11 +79,11 @@ pub async fn start(config: RaftConfig) -> Result<Store, StoreError> {
 
 async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
     config.validate()?;
-    identity::claim(&config.data_dir, &config.member, &config.members)?;
+    let cluster = identity::claim(&config.data_dir, &config.member, &config.members)?;
+    integrity::check_mark(&config.data_dir)?;
     let tls = PeerTlsContext::load(&config.tls)?;
     let listener = bind(config.peer_listen).await?;
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let cluster = identity::cluster_id(&config.members);
 
     let others = config.members.iter().filter(|member| member.id != config.member.id).cloned();
     // Connections and listener outlive the hand-over of leadership, so they have a token of their own.
@@ -97,6 +102,8 @@ async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
         timing: config.timing,
         log_retention: config.log_retention,
         request_timeout: config.request_timeout,
+        reserve_bytes: config.reserve_bytes,
+        integrity_interval: config.integrity_interval,
     };
     let node = Arc::new(Node::new(
         settings,
@@ -127,18 +134,23 @@ async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
 
     tasks.spawn(PeerServer::new(node.clone(), listener, tls.acceptor.clone()).run(transport.clone()));
     let run = node.clone();
-    tasks.spawn(lead_batcher.run(move |commands| proposals::lead(run.clone(), commands), transport.clone()));
+    tasks
+        .spawn(lead_batcher.run(move |commands, slot| proposals::lead(run.clone(), commands, slot), transport.clone()));
     let run = node.clone();
-    tasks.spawn(forward_batcher.run(move |commands| proposals::forward(run.clone(), commands), transport.clone()));
+    tasks.spawn(
+        forward_batcher.run(move |commands, slot| proposals::forward(run.clone(), commands, slot), transport.clone()),
+    );
     let run = node.clone();
     tasks.spawn(read_index_rounds.run(move || reads::read_index_round(run.clone()), transport.clone()));
     let run = node.clone();
     tasks.spawn(barrier_rounds.run(move || reads::barrier_round(run.clone()), transport.clone()));
-    tasks.spawn(node.watching.run(shutdown.clone()));
+    tasks.spawn(node.watching.run(node.serving.clone()));
     tasks.spawn(leases::run(node.clone(), shutdown.clone()));
     tasks.spawn(compaction::run_leader(node.clone(), shutdown.clone()));
     tasks.spawn(compaction::run_deletion(node.clone(), shutdown.clone()));
     tasks.spawn(upkeep::run(node.clone(), shutdown.clone()));
+    tasks.spawn(integrity::run(node.clone(), shutdown.clone()));
+    tasks.spawn(space::run(node.clone(), shutdown.clone()));
     for peer in node.peers.iter() {
         tasks.spawn(failover::run(node.clone(), peer.clone(), shutdown.clone()));
     }

@@ -17,15 +17,17 @@ use tokio_util::task::TaskTracker;
 
 use super::batching::{BatchQueue, RoundQueue};
 use super::config::{LogRetention, Timing};
+use super::leases::LeaseClock;
 use super::log::LogStore;
 use super::network::client::Peers;
 use super::network::messages::{ReadIndexResponse, StatusFields};
 use super::reads::Barrier;
+use super::space::Space;
 use super::state::StateStore;
 use super::types::{Metrics, Raft};
 use super::watching::Watching;
 use crate::error::StoreError;
-use crate::membership::{Leadership, Member, MemberId, MemberRole};
+use crate::membership::{Alarm, Leadership, Member, MemberId, MemberRole};
 
 /// A running Raft, its log and its state.
 pub struct Instance {
@@ -44,6 +46,8 @@ pub struct Settings {
     pub timing: Timing,
     pub log_retention: LogRetention,
     pub request_timeout: Duration,
+    pub reserve_bytes: u64,
+    pub integrity_interval: Duration,
 }
 
 /// Where work is handed in.
@@ -64,9 +68,16 @@ pub struct Node {
     pub queues: Queues,
     pub watching: Arc<Watching>,
     pub leadership: watch::Sender<Leadership>,
+    /// When leases end, while this member leads.
+    pub lease_clock: LeaseClock,
+    pub space: Arc<Space>,
+    /// Why this member is out of service.
+    condemned: watch::Sender<Option<String>>,
     instance: ArcSwapOption<Instance>,
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
+    /// Ends before `shutdown` does when this member is taken out of service.
+    pub serving: CancellationToken,
 }
 
 impl Node {
@@ -79,14 +90,19 @@ impl Node {
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
+        let space = Arc::new(Space::new(&settings.data_dir, settings.reserve_bytes));
         Node {
             settings,
             peers,
             queues,
             watching,
             leadership: watch::Sender::new(Leadership::default()),
+            lease_clock: LeaseClock::default(),
+            space,
+            condemned: watch::Sender::new(None),
             instance: ArcSwapOption::empty(),
             tasks,
+            serving: shutdown.child_token(),
             shutdown,
         }
     }
@@ -94,15 +110,41 @@ impl Node {
     /// The running instance.
     ///
     /// # Errors
-    /// While it is opened, or after the shutdown.
+    /// While it is opened, after the shutdown, or when this member is out of service.
     pub fn instance(&self) -> Result<Arc<Instance>, StoreError> {
         self.instance.load_full().ok_or_else(|| {
             if self.shutdown.is_cancelled() {
                 StoreError::ShuttingDown
+            } else if let Some(reason) = &*self.condemned.borrow() {
+                StoreError::Fatal(reason.clone())
             } else {
                 StoreError::NoLeader("this member is starting".to_owned())
             }
         })
+    }
+
+    /// Takes this member out of service for good.
+    pub fn condemn(&self, reason: String) {
+        self.condemned.send_if_modified(|condemned| {
+            let is_news = condemned.is_none();
+            condemned.get_or_insert(reason);
+            is_news
+        });
+    }
+
+    /// Returns when this member is out of service.
+    pub async fn condemned(&self) {
+        // The sender lives in here.
+        drop(self.condemned.subscribe().wait_for(Option::is_some).await);
+    }
+
+    /// # Errors
+    /// `Fatal` when this member is out of service.
+    pub fn check_in_service(&self) -> Result<(), StoreError> {
+        match &*self.condemned.borrow() {
+            Some(reason) => Err(StoreError::Fatal(reason.clone())),
+            None => Ok(()),
+        }
     }
 
     pub fn set_instance(&self, instance: Option<Arc<Instance>>) {
@@ -129,6 +171,18 @@ impl Node {
     /// # Errors
     /// As [`Node::instance`].
     pub fn status(&self) -> Result<StatusFields, StoreError> {
+        if self.check_in_service().is_err() {
+            return Ok(StatusFields {
+                member: self.settings.member.clone(),
+                role: MemberRole::Unreachable,
+                term: 0,
+                last_log_index: 0,
+                applied_index: 0,
+                revision: Revision::ZERO,
+                database_size_bytes: 0,
+                alarms: vec![Alarm::Corrupt],
+            });
+        }
         let instance = self.instance()?;
         let metrics = instance.metrics();
         let state = instance.state.current();
@@ -145,6 +199,7 @@ impl Node {
             applied_index: instance.state.position().borrow().log_id.map_or(0, |id| id.index),
             revision: state.revision(),
             database_size_bytes: state.backend().size_bytes() + instance.log.size_bytes(),
+            alarms: if self.space.is_full() { vec![Alarm::NoSpace] } else { Vec::new() },
         })
     }
 

@@ -13,17 +13,18 @@ use openraft::impls::ProgressResponder;
 use quorate_mvcc::{Command, Reply};
 use tokio::time::Instant;
 
-use super::batching::Limits;
-use super::codec;
+use super::batching::{Limits, Slot};
 use super::network::client::{CallError, Lane};
 use super::network::messages::{self, ProposeRequest, ProposeResponse, Proposed};
 use super::node::Node;
 use super::types::CommandBatch;
+use super::{codec, space};
 use crate::error::StoreError;
 use crate::membership::MemberId;
 
-pub const LEAD_LIMITS: Limits = Limits { queue: 32_768, batch_commands: 2048, batch_bytes: 1 << 20, in_flight: 3 };
-pub const FORWARD_LIMITS: Limits = Limits { queue: 32_768, batch_commands: 2048, batch_bytes: 1 << 20, in_flight: 3 };
+pub const LEAD_LIMITS: Limits =
+    Limits { queue: 32_768, queue_bytes: 64 << 20, batch_commands: 2048, batch_bytes: 1 << 20, in_flight: 3 };
+pub const FORWARD_LIMITS: Limits = LEAD_LIMITS;
 
 /// A command longer than this would not fit into an entry that followers take.
 const MAX_COMMAND_BYTES: usize = 16 << 20;
@@ -32,10 +33,7 @@ const RETRY_MAX: Duration = Duration::from_millis(50);
 
 /// Commits a command and answers after this member has applied it.
 pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError> {
-    let command = codec::encode(command).map_err(|error| StoreError::Fatal(error.to_string()))?;
-    if command.len() > MAX_COMMAND_BYTES {
-        return Err(StoreError::Fatal(format!("a command of {} bytes is too long", command.len())));
-    }
+    let command = encode(command)?;
     let deadline = Instant::now() + node.settings.request_timeout;
     let mut pause = RETRY_MIN;
     let mut problem = "none is known".to_owned();
@@ -43,19 +41,16 @@ pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError
         if node.shutdown.is_cancelled() {
             return Err(StoreError::ShuttingDown);
         }
+        node.check_in_service()?;
         if let Some(leader) = node.leader() {
             match hand_over(node, leader, command.clone(), deadline).await? {
-                Proposed::Applied { index, reply } => {
-                    if leader != node.id() {
-                        wait_applied(node, index, deadline).await?;
-                    }
-                    return Ok(reply);
-                }
+                Proposed::Applied { reply, .. } => return Ok(reply),
                 Proposed::NotLeader { leader: Some(other) } if other != leader => {
                     problem = format!("member {leader} says that {other} leads");
                 }
                 Proposed::NotLeader { .. } => problem = format!("member {leader} does not lead or cannot be reached"),
                 Proposed::Overloaded => return Err(StoreError::Overloaded),
+                Proposed::NoSpace => return Err(no_space(node, leader)),
                 Proposed::Unknown { reason } => return Err(StoreError::OutcomeUnknown(reason)),
             }
         }
@@ -67,6 +62,34 @@ pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError
         drop(tokio::time::timeout(pause, leadership.changed()).await);
         pause = (pause * 2).min(RETRY_MAX);
     }
+}
+
+/// Commits a command if this member leads in `term`; otherwise nobody does.
+pub async fn propose_as_leader(node: &Node, term: u64, command: &Command) -> Result<Reply, StoreError> {
+    let command = encode(command)?;
+    let deadline = Instant::now() + node.settings.request_timeout;
+    if node.leadership.borrow().term != term {
+        return Err(StoreError::NoLeader(format!("term {term} is over")));
+    }
+    match hand_over(node, node.id(), command, deadline).await? {
+        Proposed::Applied { reply, .. } => Ok(reply),
+        Proposed::NotLeader { .. } => Err(StoreError::NoLeader("this member does not lead any more".to_owned())),
+        Proposed::Overloaded => Err(StoreError::Overloaded),
+        Proposed::NoSpace => Err(no_space(node, node.id())),
+        Proposed::Unknown { reason } => Err(StoreError::OutcomeUnknown(reason)),
+    }
+}
+
+fn encode(command: &Command) -> Result<Bytes, StoreError> {
+    let command = codec::encode(command).map_err(|error| StoreError::Fatal(error.to_string()))?;
+    if command.len() > MAX_COMMAND_BYTES {
+        return Err(StoreError::TooLarge { size_bytes: command.len(), max_bytes: MAX_COMMAND_BYTES });
+    }
+    Ok(command)
+}
+
+fn no_space(node: &Node, leader: MemberId) -> StoreError {
+    StoreError::NoSpace(node.member(leader).map_or_else(|| leader.to_string(), |member| member.name.clone()))
 }
 
 async fn hand_over(node: &Node, leader: MemberId, command: Bytes, deadline: Instant) -> Result<Proposed, StoreError> {
@@ -82,21 +105,23 @@ async fn hand_over(node: &Node, leader: MemberId, command: Bytes, deadline: Inst
 }
 
 /// Waits until this member has applied the entry at `index`.
-async fn wait_applied(node: &Node, index: u64, deadline: Instant) -> Result<(), StoreError> {
-    let unknown = |what: &str| StoreError::OutcomeUnknown(format!("committed, but {what}"));
-    let mut position = node.instance().map_err(|error| unknown(&error.to_string()))?.state.position();
+async fn wait_applied(node: &Node, index: u64, deadline: Instant) -> Result<(), &'static str> {
+    let mut position = node.instance().map_err(|_| "this member restarts")?.state.position();
     let applied = position.wait_for(|position| position.next_index() > index);
     match tokio::time::timeout_at(deadline, applied).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(_)) => Err(unknown("this member restarts its state")),
-        Err(_) => Err(unknown("not applied here in time")),
+        Ok(Err(_)) => Err("this member restarts"),
+        Err(_) => Err("this member has not applied it in time"),
     }
 }
 
 /// Writes commands as one entry of this member's log, if it leads.
-pub async fn lead(node: Arc<Node>, commands: Vec<Bytes>) -> Vec<Proposed> {
+pub async fn lead(node: Arc<Node>, commands: Vec<Bytes>, slot: Slot) -> Vec<Proposed> {
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
+    if node.space.is_full() && commands.iter().any(|command| !frees_space(command)) {
+        return lead_what_frees_space(node, commands, slot).await;
+    }
     let Ok(instance) = node.instance() else { return all(Proposed::NotLeader { leader: None }) };
     let (responder, response) = ProgressResponder::complete_only();
     let batch = CommandBatch::concat(commands.iter());
@@ -106,7 +131,9 @@ pub async fn lead(node: Arc<Node>, commands: Vec<Bytes>) -> Vec<Proposed> {
     }
     let raft = instance.raft.clone();
     drop(instance);
-    match response.await {
+    let response = response.await;
+    drop(slot);
+    match response {
         Ok(Ok(written)) if written.data.len() == count => {
             let index = written.log_id.index;
             written.data.into_iter().map(|reply| Proposed::Applied { index, reply }).collect()
@@ -128,24 +155,60 @@ pub async fn lead(node: Arc<Node>, commands: Vec<Bytes>) -> Vec<Proposed> {
     }
 }
 
-/// Sends commands to the leader, whoever that is by now.
-pub async fn forward(node: Arc<Node>, commands: Vec<Bytes>) -> Vec<Proposed> {
+/// Refuses the commands of a batch that need space.
+async fn lead_what_frees_space(node: Arc<Node>, commands: Vec<Bytes>, slot: Slot) -> Vec<Proposed> {
+    let is_taken: Vec<bool> = commands.iter().map(frees_space).collect();
+    let taken = commands.into_iter().zip(&is_taken).filter_map(|(command, &is_taken)| is_taken.then_some(command));
+    let taken: Vec<Bytes> = taken.collect();
+    let mut outcomes = Vec::new();
+    if !taken.is_empty() {
+        outcomes = Box::pin(lead(node, taken, slot)).await;
+    }
+    let mut outcomes = outcomes.into_iter();
+    let outcome = |is_taken| if is_taken { outcomes.next().unwrap_or(Proposed::NoSpace) } else { Proposed::NoSpace };
+    is_taken.into_iter().map(outcome).collect()
+}
+
+fn frees_space(command: &Bytes) -> bool {
+    codec::decode::<Command>(command).is_ok_and(|command| space::frees_space(&command))
+}
+
+/// Sends commands to the leader, whoever that is by now, and waits until this member has applied them.
+pub async fn forward(node: Arc<Node>, commands: Vec<Bytes>, slot: Slot) -> Vec<Proposed> {
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
     let Some(peer) = node.leader().and_then(|leader| node.peers.get(leader).cloned()) else {
         return all(Proposed::NotLeader { leader: None });
     };
-    let timeout = node.settings.request_timeout;
+    let deadline = Instant::now() + node.settings.request_timeout;
     let request = ProposeRequest { commands };
+    let timeout = node.settings.request_timeout;
     let answer: Result<ProposeResponse, CallError> = peer.call(Lane::Bulk, messages::PROPOSE, &request, timeout).await;
+    drop(slot);
     match answer {
-        Ok(answer) if answer.outcomes.len() == count => answer.outcomes,
+        Ok(answer) if answer.outcomes.len() == count => applied_here(&node, answer.outcomes, deadline).await,
         Ok(answer) => {
             all(Proposed::Unknown { reason: format!("{} outcomes of {count} commands", answer.outcomes.len()) })
         }
         Err(error) if error.is_certainly_without_effect() => all(Proposed::NotLeader { leader: None }),
         Err(error) => all(Proposed::Unknown { reason: error.to_string() }),
     }
+}
+
+/// What the leader has applied, as this member may tell it: when it has applied it too. All of a batch wait for the
+/// last of them, since they come in the same entry or the one after it.
+async fn applied_here(node: &Node, mut outcomes: Vec<Proposed>, deadline: Instant) -> Vec<Proposed> {
+    let index = |outcome: &Proposed| match outcome {
+        Proposed::Applied { index, .. } => Some(*index),
+        _ => None,
+    };
+    let Some(last) = outcomes.iter().filter_map(index).max() else { return outcomes };
+    if let Err(reason) = wait_applied(node, last, deadline).await {
+        for outcome in outcomes.iter_mut().filter(|outcome| index(outcome).is_some()) {
+            *outcome = Proposed::Unknown { reason: format!("committed, but {reason}") };
+        }
+    }
+    outcomes
 }
 
 /// Takes commands that another member forwards.

@@ -10,6 +10,7 @@ use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::time::Instant;
 
+use super::batching::NoRound;
 use super::network::client::Lane;
 use super::network::messages::{self, ReadIndexResponse};
 use super::node::Node;
@@ -27,8 +28,9 @@ pub type Barrier = Result<u64, StoreError>;
 pub async fn barrier(node: &Node) -> Result<(), StoreError> {
     let deadline = Instant::now() + node.settings.request_timeout;
     let index = match tokio::time::timeout_at(deadline, node.queues.barrier.next()).await {
-        Ok(Some(index)) => index?,
-        Ok(None) => return Err(StoreError::ShuttingDown),
+        Ok(Ok(index)) => index?,
+        Ok(Err(NoRound::TooMany)) => return Err(StoreError::Overloaded),
+        Ok(Err(NoRound::Ended)) => return Err(StoreError::ShuttingDown),
         Err(_) => return Err(StoreError::NoLeader("no leader confirmed a read in time".to_owned())),
     };
     let mut position = node.instance()?.state.position();
@@ -55,6 +57,7 @@ pub async fn barrier_round(node: Arc<Node>) -> Barrier {
         if node.shutdown.is_cancelled() {
             return Err(StoreError::ShuttingDown);
         }
+        node.check_in_service()?;
         if Instant::now() + RETRY > deadline {
             return Err(StoreError::NoLeader(problem));
         }
@@ -66,7 +69,7 @@ pub async fn barrier_round(node: Arc<Node>) -> Barrier {
 async fn ask(node: &Node) -> Option<Result<ReadIndexResponse, String>> {
     let leader = node.leader()?;
     if leader == node.id() {
-        return Some(node.queues.read_index.next().await.ok_or_else(|| "this member is shutting down".to_owned()));
+        return Some(node.queues.read_index.next().await.map_err(|_| "this member is shutting down".to_owned()));
     }
     let call = node.peers.get(leader)?.call(Lane::Control, messages::READ_INDEX, &(), ASK_TIMEOUT);
     Some(call.await.map_err(|error| error.to_string()))

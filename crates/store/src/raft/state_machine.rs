@@ -1,6 +1,7 @@
 //! openraft's side of the applied state.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
@@ -50,7 +51,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 entries.push(entry);
                 responders.push(responder);
             }
-            let replies = self.store.apply(&entries)?;
+            // openraft would notice only at the next entry that its worker is dead.
+            let applied = catch_unwind(AssertUnwindSafe(|| self.store.apply(&entries)));
+            let replies = applied.map_err(|_| io::Error::other("applying an entry panicked"))??;
             for (responder, replies) in responders.into_iter().zip(replies) {
                 if let Some(responder) = responder {
                     responder.send(replies);

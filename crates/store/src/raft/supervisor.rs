@@ -11,6 +11,7 @@ use openraft::type_config::async_runtime::watch::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use rocksdb::Cache;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,14 +27,19 @@ use super::types::Raft;
 use crate::error::StoreError;
 use crate::membership::MemberId;
 
-/// For blocks of both databases.
+/// For blocks of the state.
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
+/// An instance that dies younger than this is not started again at once.
+const INFANT: Duration = Duration::from_secs(10);
 /// How long a leader that goes tries to hand over.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
 /// Other members form the cluster only when the first of them has not done so by then.
 const FORMATION_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is left to do with a directory that has lost something.
+const REJOIN: &str = "remove this member from the quorum and let it join anew with an empty directory";
 
 /// Owns the instance.
 pub struct Supervisor {
@@ -68,15 +74,26 @@ impl Supervisor {
             }
         };
         loop {
+            let began = Instant::now();
             tokio::select! {
                 () = shutdown.cancelled() => {
                     self.hand_over(&running.instance).await;
                     self.close(running).await;
                     return;
                 }
+                () = self.node.condemned() => {
+                    self.node.serving.cancel();
+                    self.hand_over(&running.instance).await;
+                    self.close(running).await;
+                    return shutdown.cancelled().await;
+                }
                 reason = died(&running.instance) => {
                     tracing::error!(reason, "the raft instance died; it is started again from disk");
                     self.close(running).await;
+                    let died_young = began.elapsed() < INFANT;
+                    if died_young && shutdown.run_until_cancelled(tokio::time::sleep(RESTART_PAUSE)).await.is_none() {
+                        return;
+                    }
                 }
             }
             running = loop {
@@ -99,14 +116,24 @@ impl Supervisor {
         let (state_signal, state_closed) = close_signal();
         let dir = self.node.settings.data_dir.clone();
         let (cache, watching) = (self.cache.clone(), self.node.watching.clone());
-        let opening = tokio::task::spawn_blocking(move || {
-            let log = LogStore::open(&dir.join("log"), &cache, LogOptions::default(), log_signal)
-                .map_err(|error| fatal("the log", &error))?;
-            let state = StateStore::open(&dir.join("state"), cache, watching, state_signal)
-                .map_err(|error| fatal("the state", &error))?;
-            Ok::<_, StoreError>((log, Arc::new(state)))
+        let (log_path, state_path, space) = (dir.join("log"), dir.join("state"), self.node.space.clone());
+        if state_path.exists() && !log_path.exists() {
+            // Its votes are gone with it, and what it has acknowledged beyond the state.
+            return Err(fatal(&format!("{} is missing", log_path.display()), &REJOIN));
+        }
+        let state_space = space.clone();
+        let opening_log =
+            tokio::task::spawn_blocking(move || LogStore::open(&log_path, LogOptions::default(), space, log_signal));
+        let opening_state = tokio::task::spawn_blocking(move || {
+            StateStore::open(&state_path, cache, watching, state_space, state_signal)
         });
-        let (log, state) = opening.await.map_err(|error| fatal("opening the databases", &error))??;
+        let (log, state) = tokio::join!(opening_log, opening_state);
+        let log = log.map_err(|error| fatal("the log", &error))?.map_err(|error| fatal("the log", &error))?;
+        let state = state.map_err(|error| fatal("the state", &error))?.map_err(|error| fatal("the state", &error))?;
+        let state = Arc::new(state);
+        if let Some(applied) = state.position().borrow().log_id {
+            log.reconcile(applied).map_err(|error| fatal("the log", &error))?;
+        }
         let config = raft_config(&self.node)?;
         let network = NetworkFactory::new(self.node.peers.clone());
         let machine = StateMachine::new(state.clone());

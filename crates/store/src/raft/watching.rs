@@ -83,6 +83,11 @@ impl Watching {
         self.hub.watch(range, after)
     }
 
+    /// See [`Hub::mark_progress`].
+    pub fn mark_progress(&self) {
+        self.hub.mark_progress();
+    }
+
     /// Delivers until the token fires.
     pub fn run(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         self.hub.clone().run(shutdown)

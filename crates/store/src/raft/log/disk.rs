@@ -1,32 +1,37 @@
-//! Where the log lies in RocksDB: entries by index in one column family, the few other facts in another.
+//! The log on disk: segments, one behind the other, and where in them each entry lies.
+//!
+//! What is written never changes; truncations, votes and purges are records as entries are. A segment begins with where
+//! the log stood then, so those before it can go when their entries have been purged.
 
+use std::collections::VecDeque;
+use std::fs;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options};
-use rocksdb::{ReadOptions, WriteBatch, WriteOptions};
-use serde::Serialize;
+use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use super::record::{self, Header, Kind};
+use super::segment::{self, CreateError, Segment};
 use crate::raft::closing::CloseSignal;
 use crate::raft::codec;
+use crate::raft::snapshot::sync_directory;
 use crate::raft::types::{Entry, LogId, Vote};
 
-const ENTRIES: &str = "entries";
-const META: &str = "meta";
+/// A segment that has grown past this is followed by another one.
+const SEGMENT_BYTES: u64 = 32 << 20;
+/// A batch's buffer that grew past this is given back.
+const KEPT_BUFFER_BYTES: usize = 4 << 20;
 
-const VOTE: &[u8] = b"vote";
-const COMMITTED: &[u8] = b"committed";
-const PURGED: &[u8] = b"purged";
-
-const WRITE_BUFFER_BYTES: usize = 8 << 20;
-const WRITE_BUFFERS: i32 = 2;
-
-/// The open database. Its last owner closes it, and tells `closed`.
+/// The open log. Its last owner closes it, and tells `closed`.
 pub struct LogDisk {
-    db: DB,
-    /// Dropped after `db`.
+    directory: PathBuf,
+    index: RwLock<Index>,
+    writer: Mutex<Writer>,
+    /// Dropped last.
     _closed: CloseSignal,
 }
 
@@ -37,190 +42,450 @@ pub struct Recovered {
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
+    /// What the entries take.
     pub size_bytes: u64,
 }
 
-impl LogDisk {
-    /// Opens or makes the database.
-    ///
-    /// A torn record at the end of the WAL is what a crash leaves of a write that nobody was told of. Damage anywhere
-    /// else would silently drop acknowledged entries with RocksDB's default; here it is an error.
-    pub fn open(path: &Path, cache: &Cache, closed: CloseSignal) -> io::Result<Self> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        options.set_paranoid_checks(true);
-        options.set_max_background_jobs(2);
-        options.set_max_total_wal_size(4 * WRITE_BUFFER_BYTES as u64);
-        options.set_keep_log_file_num(2);
-        options.set_max_open_files(64);
-        options.set_wal_bytes_per_sync(0);
-        let families = [ENTRIES, META].map(|name| ColumnFamilyDescriptor::new(name, family_options(cache)));
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| failed("open the log", &error))?;
-        Ok(LogDisk { db, _closed: closed })
+/// Why something was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// There is no space. Nothing has changed; it can be tried again.
+    #[error("no space for the log: {0}")]
+    NoSpace(io::Error),
+    /// Nobody knows what is on disk now.
+    #[error(transparent)]
+    Failed(#[from] io::Error),
+}
+
+/// Where the log stands, but for its entries.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Head {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+}
+
+/// What only the writer needs.
+struct Writer {
+    segment: Segment,
+    /// Where the next record goes.
+    end: u64,
+    /// Before this place everything in the segment is on disk.
+    durable: u64,
+    head: Head,
+}
+
+/// Where entries lie.
+#[derive(Default)]
+struct Index {
+    /// One for each segment, in order.
+    spans: VecDeque<Span>,
+}
+
+/// The entries of a segment that still count: a range without gaps.
+struct Span {
+    segment: Segment,
+    first: u64,
+    places: Vec<u32>,
+    /// After the last one.
+    end: u32,
+}
+
+impl Span {
+    fn new(segment: Segment) -> Self {
+        Span { segment, first: 0, places: Vec::new(), end: 0 }
     }
 
-    pub fn recover(&self) -> io::Result<Recovered> {
-        let purged: Option<LogId> = self.meta(PURGED)?;
-        let mut entries = self.db.raw_iterator_cf(self.family(ENTRIES));
-        entries.seek_to_first();
-        let first = entries.key().map(decode_index).transpose()?;
-        entries.seek_to_last();
-        let last: Option<Entry> = entries.value().map(decode).transpose()?;
-        entries.status().map_err(|error| failed("read the log", &error))?;
-        let expected = purged.map_or(0, |id| id.index + 1);
-        if let Some(first) = first
-            && first != expected
-        {
-            let problem = format!("the log begins at {first} instead of {expected}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    /// After the last index; zero when there is none.
+    fn next(&self) -> u64 {
+        if self.places.is_empty() { 0 } else { self.first + self.places.len() as u64 }
+    }
+}
+
+impl Index {
+    fn push(&mut self, index: u64, place: Range<u32>) {
+        let Some(span) = self.spans.back_mut() else { return };
+        if span.places.is_empty() {
+            span.first = index;
         }
-        Ok(Recovered {
-            vote: self.meta(VOTE)?,
-            committed: self.meta(COMMITTED)?,
-            last: last.map(|entry| entry.log_id).or(purged),
-            purged,
-            size_bytes: self.size_bytes()?,
-        })
+        span.places.push(place.start);
+        span.end = place.end;
     }
 
-    /// Live bytes, roughly.
-    pub fn size_bytes(&self) -> io::Result<u64> {
-        let property = |name| {
-            let value = self.db.property_int_value_cf(self.family(ENTRIES), name);
-            value.map(Option::unwrap_or_default).map_err(|error| failed("measure the log", &error))
+    fn truncate_from(&mut self, first_removed: u64) {
+        for span in self.spans.iter_mut().rev().filter(|span| !span.places.is_empty()) {
+            if span.next() <= first_removed {
+                return;
+            }
+            let kept = usize::try_from(first_removed.saturating_sub(span.first)).unwrap_or(usize::MAX);
+            span.end = span.places[kept];
+            span.places.truncate(kept);
+        }
+    }
+
+    /// Forgets the segments with nothing but entries before `first_kept`, but for the newest; returns their numbers.
+    fn purge_before(&mut self, first_kept: u64) -> Vec<u64> {
+        let mut gone = Vec::new();
+        while self.spans.len() > 1 && self.spans.front().is_some_and(|span| span.next() <= first_kept) {
+            gone.extend(self.spans.pop_front().map(|span| span.segment.number));
+        }
+        for span in self.spans.iter_mut().filter(|span| span.next() <= first_kept) {
+            span.places.clear();
+        }
+        gone
+    }
+}
+
+impl LogDisk {
+    /// Opens or makes the log in `directory`, checks all of it, and takes note of where things lie.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds a log that is damaged elsewhere than at its torn end.
+    pub fn open(directory: &Path, closed: CloseSignal) -> io::Result<(Self, Recovered)> {
+        fs::create_dir_all(directory)?;
+        let mut recovery = Recovery { directory, index: Index::default(), head: Head::default() };
+        let (segment, end) = match recovery.run()? {
+            Some(newest) => newest,
+            None => {
+                let (segment, end) = begin_segment(directory, 1, &recovery.head).map_err(|error| match error {
+                    WriteError::NoSpace(error) | WriteError::Failed(error) => error,
+                })?;
+                recovery.index.spans.push_back(Span::new(segment.clone()));
+                (segment, end)
+            }
         };
-        Ok(property(rocksdb::properties::ESTIMATE_LIVE_DATA_SIZE)?
-            + property(rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES)?)
+        let Recovery { index, head, .. } = recovery;
+        let recovered = Recovered {
+            vote: head.vote,
+            committed: head.committed,
+            purged: head.purged,
+            last: head.last,
+            size_bytes: index.size_bytes(),
+        };
+        let disk = LogDisk {
+            directory: directory.to_owned(),
+            index: RwLock::new(index),
+            writer: Mutex::new(Writer { segment, end, durable: end, head }),
+            _closed: closed,
+        };
+        Ok((disk, recovered))
     }
 
     /// Entries in `range`, as far as they are there, ending early when `limit_bytes` of encoded entries are reached.
+    ///
+    /// # Errors
+    /// When they cannot be read or are damaged.
     pub fn entries(&self, range: Range<u64>, limit_bytes: usize) -> io::Result<Vec<Entry>> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(range.start.to_be_bytes());
-        options.set_iterate_upper_bound(range.end.to_be_bytes());
-        let mut cursor = self.db.raw_iterator_cf_opt(self.family(ENTRIES), options);
-        cursor.seek_to_first();
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        while let (Some(key), Some(value)) = (cursor.key(), cursor.value()) {
-            let index = decode_index(key)?;
-            let expected = found.last().map(|entry: &Entry| entry.log_id.index + 1);
-            if expected.is_some_and(|expected| expected != index) {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a hole in the log before {index}")));
-            }
-            found.push(decode(value)?);
-            bytes += value.len();
-            if bytes >= limit_bytes {
-                break;
-            }
-            cursor.next();
+        let mut found: Vec<Entry> = Vec::new();
+        let mut left = u64::try_from(limit_bytes).unwrap_or(u64::MAX);
+        while left > 0 {
+            let from = found.last().map_or(range.start, |entry| entry.log_id.index + 1);
+            let Some(part) = self.index.read().part(from..range.end, left) else { break };
+            left = left.saturating_sub(part.read(&self.directory, &mut found)?);
         }
-        cursor.status().map_err(|error| failed("read the log", &error))?;
-        Ok(found)
+        let is_whole = found.windows(2).all(|pair| pair[0].log_id.index + 1 == pair[1].log_id.index);
+        if is_whole { Ok(found) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a hole in the log")) }
     }
 
     /// Writes a batch; with `sync`, returns when it and all before it are durable.
-    pub fn write(&self, batch: LogBatch<'_>, sync: bool) -> io::Result<()> {
-        let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        self.db.write_opt(batch.batch, &options).map_err(|error| failed("write the log", &error))
-    }
-
-    /// Drops files that hold nothing but purged entries.
-    pub fn drop_files_before(&self, index: u64) -> io::Result<()> {
-        let dropped = self.db.delete_file_in_range_cf(self.family(ENTRIES), 0u64.to_be_bytes(), index.to_be_bytes());
-        dropped.map_err(|error| failed("drop purged log files", &error))
-    }
-
-    fn meta<T: DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
-        let value = self.db.get_pinned_cf(self.family(META), key).map_err(|error| failed("read the log", &error))?;
-        value.map(|value| decode(&value)).transpose()
-    }
-
-    fn family(&self, name: &str) -> &ColumnFamily {
-        self.db.cf_handle(name).expect("opened with this column family")
-    }
-}
-
-/// Changes that become durable together.
-pub struct LogBatch<'a> {
-    disk: &'a LogDisk,
-    batch: WriteBatch,
-    scratch: Vec<u8>,
-}
-
-impl<'a> LogBatch<'a> {
-    pub fn new(disk: &'a LogDisk) -> Self {
-        LogBatch { disk, batch: WriteBatch::default(), scratch: Vec::new() }
-    }
-
-    pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        self.scratch.clear();
-        codec::encode_into(entry, &mut self.scratch).map_err(io::Error::other)?;
-        self.batch.put_cf(self.disk.family(ENTRIES), entry.log_id.index.to_be_bytes(), &self.scratch);
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn write(&self, batch: &mut LogBatch, sync: bool) -> Result<(), WriteError> {
+        let mut writer = self.writer.lock();
+        if writer.end >= SEGMENT_BYTES {
+            self.begin_next(&mut writer)?;
+        }
+        let durable = place(writer.durable)?;
+        for change in &batch.changes {
+            record::seal(&mut batch.buffer, change.start, durable, writer.segment.salt);
+        }
+        let end = writer.end + batch.buffer.len() as u64;
+        place(end)?;
+        writer.segment.file.write_all_at(&batch.buffer, writer.end).map_err(write_failed)?;
+        if sync {
+            writer.segment.file.sync_data()?;
+            writer.durable = end;
+        }
+        let begin = writer.end;
+        writer.end = end;
+        let mut index = self.index.write();
+        for (i, change) in batch.changes.iter().enumerate() {
+            let next = batch.changes.get(i + 1).map_or(batch.buffer.len(), |next| next.start);
+            let lies = place(begin + change.start as u64)?..place(begin + next as u64)?;
+            change.what.note(&mut writer.head, &mut index, lies);
+        }
         Ok(())
     }
 
-    /// Removes everything from `first` on.
-    pub fn truncate_from(&mut self, first: u64) {
-        let end = [0xff; 9];
-        self.batch.delete_range_cf(self.disk.family(ENTRIES), &first.to_be_bytes()[..], &end[..]);
-    }
-
-    /// Removes everything up to and including `upto`, and remembers that it did.
-    pub fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.put_meta(PURGED, &upto)?;
-        let end = upto.index + 1;
-        self.batch.delete_range_cf(self.disk.family(ENTRIES), 0u64.to_be_bytes(), end.to_be_bytes());
+    /// Begins another segment; the one before it is then durable.
+    fn begin_next(&self, writer: &mut Writer) -> Result<(), WriteError> {
+        if writer.durable < writer.end {
+            writer.segment.file.sync_data()?;
+            writer.durable = writer.end;
+        }
+        let (segment, end) = begin_segment(&self.directory, writer.segment.number + 1, &writer.head)?;
+        self.index.write().spans.push_back(Span::new(segment.clone()));
+        (writer.segment, writer.end, writer.durable) = (segment, end, end);
         Ok(())
     }
 
-    pub fn vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.put_meta(VOTE, vote)
+    /// Drops files that hold nothing but purged entries. The purge must be durable.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn drop_files_before(&self, first_kept: u64) -> io::Result<()> {
+        let gone = self.index.write().purge_before(first_kept);
+        gone.into_iter().try_for_each(|number| Segment::remove(&self.directory, number))
+    }
+}
+
+/// Makes a segment that begins with where the log stands, durably; says where it goes on.
+fn begin_segment(directory: &Path, number: u64, head: &Head) -> Result<(Segment, u64), WriteError> {
+    let mut record = Vec::new();
+    record::append(&mut record, Kind::Head, |buffer| codec::encode_into(head, buffer).map_err(io::Error::other))?;
+    let end = Segment::first_record() + record.len() as u64;
+    let seal = |salt| {
+        record::seal(&mut record, 0, 0, salt);
+        record
+    };
+    match Segment::create(directory, number, seal) {
+        Ok(segment) => Ok((segment, end)),
+        Err(CreateError::Write(error)) => Err(write_failed(error)),
+        Err(CreateError::Sync(error)) => Err(WriteError::Failed(error)),
+    }
+}
+
+fn write_failed(error: io::Error) -> WriteError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => WriteError::NoSpace(error),
+        _ => WriteError::Failed(error),
+    }
+}
+
+fn place(at: u64) -> io::Result<u32> {
+    u32::try_from(at).map_err(io::Error::other)
+}
+
+/// Reads all segments, one after the other.
+struct Recovery<'a> {
+    directory: &'a Path,
+    index: Index,
+    head: Head,
+}
+
+impl Recovery<'_> {
+    /// The newest segment and where it ends, if there is one.
+    fn run(&mut self) -> io::Result<Option<(Segment, u64)>> {
+        let numbers = segment::list(self.directory)?;
+        let mut newest = None;
+        for (i, &number) in numbers.iter().enumerate() {
+            let is_last = i + 1 == numbers.len();
+            let segment = Segment::open(self.directory, number)?;
+            if i > 0 && number != numbers[i - 1] + 1 {
+                return Err(self.invalid(number, "the segment before it is missing"));
+            }
+            let end = self.scan(&segment, is_last)?;
+            newest = Some((segment, end));
+        }
+        Ok(newest)
     }
 
-    pub fn committed(&mut self, committed: &Option<LogId>) -> io::Result<()> {
-        match committed {
-            Some(id) => self.put_meta(COMMITTED, id),
-            None => {
-                self.batch.delete_cf(self.disk.family(META), COMMITTED);
-                Ok(())
+    /// Where the segment ends.
+    fn scan(&mut self, segment: &Segment, is_last: bool) -> io::Result<u64> {
+        let is_first = self.index.spans.is_empty();
+        self.index.spans.push_back(Span::new(segment.clone()));
+        let mut records = 0;
+        let (directory, number) = (self.directory, segment.number);
+        let end = segment.scan(directory, is_last, |kind, at, payload| {
+            records += 1;
+            if (records == 1) != (kind == Kind::Head) {
+                return Err(self.invalid(number, "its head is not where it should be"));
+            }
+            if kind == Kind::Head {
+                let head: Head = decode(payload)?;
+                if !is_first && head != self.head {
+                    return Err(self.invalid(number, "it does not follow from the one before it"));
+                }
+                self.head = head;
+                return Ok(());
+            }
+            let end = at + (record::HEADER_BYTES + payload.len()).next_multiple_of(record::ALIGNMENT) as u64;
+            let what = What::read(kind, payload)?;
+            if let What::Entry(id) = &what
+                && id.index != self.head.last.map_or(0, |last| last.index + 1)
+            {
+                return Err(self.invalid(number, &format!("a hole before entry {}", id.index)));
+            }
+            what.note(&mut self.head, &mut self.index, place(at)?..place(end)?);
+            Ok(())
+        })?;
+        if records == 0 {
+            return Err(segment::damaged(&segment::path(directory, number), Segment::first_record()));
+        }
+        if end.is_torn {
+            tracing::warn!(segment = number, at = end.at, "the log ends in a torn write, which is cut off");
+            segment.file.set_len(end.at)?;
+        }
+        if is_last {
+            // What a killed process has written may not be on disk yet; from here on it counts as if it were.
+            segment.file.sync_all()?;
+            sync_directory(directory)?;
+        }
+        Ok(end.at)
+    }
+
+    fn invalid(&self, number: u64, problem: &str) -> io::Error {
+        let path = segment::path(self.directory, number);
+        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {problem}", path.display()))
+    }
+}
+
+/// Changes that become durable together, in order. It can be cleared and used again.
+#[derive(Default)]
+pub struct LogBatch {
+    buffer: Vec<u8>,
+    changes: Vec<Change>,
+}
+
+struct Change {
+    /// Where its record begins in the buffer.
+    start: usize,
+    what: What,
+}
+
+/// What a record changes.
+enum What {
+    Entry(LogId),
+    /// The new last id.
+    TruncateAfter(Option<LogId>),
+    Vote(Vote),
+    Committed(Option<LogId>),
+    Purge(LogId),
+}
+
+impl What {
+    fn read(kind: Kind, payload: &[u8]) -> io::Result<Self> {
+        Ok(match kind {
+            Kind::Head => return Err(io::Error::new(io::ErrorKind::InvalidData, "a head in the middle of a segment")),
+            // An entry begins with its id.
+            Kind::Entry => What::Entry(codec::decode_prefix(payload).map_err(invalid_data)?.0),
+            Kind::Truncate => What::TruncateAfter(decode(payload)?),
+            Kind::Vote => What::Vote(decode(payload)?),
+            Kind::Committed => What::Committed(decode(payload)?),
+            Kind::Purge => What::Purge(decode(payload)?),
+        })
+    }
+
+    fn note(&self, head: &mut Head, index: &mut Index, lies: Range<u32>) {
+        match self {
+            What::Entry(id) => {
+                head.last = Some(*id);
+                index.push(id.index, lies);
+            }
+            What::TruncateAfter(last) => {
+                head.last = *last;
+                index.truncate_from(last.map_or(0, |last| last.index + 1));
+            }
+            What::Vote(vote) => head.vote = Some(*vote),
+            What::Committed(committed) => head.committed = *committed,
+            What::Purge(upto) => {
+                head.purged = Some(*upto);
+                if head.last < Some(*upto) {
+                    head.last = Some(*upto);
+                    index.truncate_from(0);
+                }
             }
         }
     }
+}
 
-    fn put_meta<T: Serialize>(&mut self, key: &[u8], value: &T) -> io::Result<()> {
-        let value = codec::encode(value).map_err(io::Error::other)?;
-        self.batch.put_cf(self.disk.family(META), key, value);
+impl LogBatch {
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_BUFFER_BYTES);
+        self.changes.clear();
+    }
+
+    pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
+        self.add(Kind::Entry, entry, What::Entry(entry.log_id))
+    }
+
+    /// Removes everything after `last`.
+    pub fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.add(Kind::Truncate, &last, What::TruncateAfter(last))
+    }
+
+    /// Removes everything up to and including `upto`.
+    pub fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.add(Kind::Purge, &upto, What::Purge(upto))
+    }
+
+    pub fn vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.add(Kind::Vote, vote, What::Vote(*vote))
+    }
+
+    pub fn committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.add(Kind::Committed, &committed, What::Committed(committed))
+    }
+
+    fn add<T: Serialize>(&mut self, kind: Kind, value: &T, what: What) -> io::Result<()> {
+        let encode = |buffer: &mut Vec<u8>| codec::encode_into(value, buffer).map_err(io::Error::other);
+        let start = record::append(&mut self.buffer, kind, encode)?;
+        self.changes.push(Change { start, what });
         Ok(())
     }
 }
 
-fn family_options(cache: &Cache) -> Options {
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(cache);
-    table.set_cache_index_and_filter_blocks(true);
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&table);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    options.set_max_write_buffer_number(WRITE_BUFFERS);
-    options.set_compression_type(rocksdb::DBCompressionType::Lz4);
-    options
+/// Entries that lie in one segment.
+struct Part {
+    segment: Segment,
+    places: Vec<u32>,
+    end: u32,
 }
 
-fn decode_index(key: &[u8]) -> io::Result<u64> {
-    let key = <[u8; 8]>::try_from(key).map_err(|_| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("a log key of {} bytes instead of 8", key.len()))
-    })?;
-    Ok(u64::from_be_bytes(key))
+impl Index {
+    /// The first entries of `range` that there are, some `limit_bytes` of them but at least one, as far as they lie
+    /// together.
+    fn part(&self, range: Range<u64>, limit_bytes: u64) -> Option<Part> {
+        let span = self.spans.iter().find(|span| span.next() > range.start)?;
+        let from = usize::try_from(range.start.max(span.first) - span.first).ok()?;
+        let to = usize::try_from(range.end.min(span.next()).saturating_sub(span.first)).ok()?;
+        let places = span.places.get(from..to).filter(|places| !places.is_empty())?;
+        let begin = places[0];
+        let fitting = places.iter().take_while(|&&place| u64::from(place - begin) < limit_bytes).count();
+        let end = span.places.get(from + fitting).copied().unwrap_or(span.end);
+        Some(Part { segment: span.segment.clone(), places: places[..fitting].to_vec(), end })
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let size = |span: &Span| span.places.first().map_or(0, |first| u64::from(span.end - first));
+        self.spans.iter().map(size).sum()
+    }
+}
+
+impl Part {
+    /// Appends the entries; says how many bytes they take.
+    fn read(&self, directory: &Path, entries: &mut Vec<Entry>) -> io::Result<u64> {
+        let Some(&begin) = self.places.first() else { return Ok(0) };
+        let length = self.end - begin;
+        let mut bytes = vec![0; length as usize];
+        self.segment.file.read_exact_at(&mut bytes, begin.into())?;
+        for &place in &self.places {
+            let record = &bytes[(place - begin) as usize..];
+            let payload = Header::read(record).and_then(|header| header.payload(record, self.segment.salt));
+            let damaged = || segment::damaged(&segment::path(directory, self.segment.number), place.into());
+            entries.push(decode(payload.ok_or_else(damaged)?)?);
+        }
+        Ok(length.into())
+    }
 }
 
 fn decode<T: DeserializeOwned>(value: &[u8]) -> io::Result<T> {
-    codec::decode(value).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    codec::decode(value).map_err(invalid_data)
 }
 
-fn failed(what: &str, error: &rocksdb::Error) -> io::Error {
-    io::Error::other(format!("cannot {what}: {error}"))
+fn invalid_data(error: codec::CodecError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }

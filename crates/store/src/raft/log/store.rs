@@ -8,14 +8,14 @@ use openraft::OptionalSend;
 use openraft::entry::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use parking_lot::RwLock;
-use rocksdb::Cache;
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::LogDisk;
+use super::disk::{LogBatch, LogDisk};
 use super::reader::LogReader;
 use super::view::LogView;
-use super::writer::{self, Task};
+use super::writer::{Task, Writer};
 use crate::raft::closing::CloseSignal;
+use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Writes that may wait for the disk before openraft is made to wait.
@@ -48,14 +48,36 @@ impl LogStore {
     ///
     /// # Errors
     /// When the disk cannot be read, or holds a log that is damaged elsewhere than at its torn end.
-    pub fn open(path: &Path, cache: &Cache, options: LogOptions, closed: CloseSignal) -> io::Result<Self> {
-        let disk = Arc::new(LogDisk::open(path, cache, closed)?);
-        let view = Arc::new(RwLock::new(LogView::recovered(disk.recover()?, options.cache_bytes)));
+    pub fn open(path: &Path, options: LogOptions, space: Arc<Space>, closed: CloseSignal) -> io::Result<Self> {
+        let (disk, recovered) = LogDisk::open(path, closed)?;
+        let view = Arc::new(RwLock::new(LogView::recovered(recovered, options.cache_bytes)));
         let (tasks, queue) = mpsc::channel(QUEUE);
-        let reader = LogReader { view, disk };
+        let reader = LogReader { view, disk: Arc::new(disk) };
         let LogReader { view, disk } = reader.clone();
-        std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer::run(&disk, &view, queue))?;
+        let writer = Writer { disk, view, space, tasks: queue };
+        std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer.run())?;
         Ok(LogStore { reader, tasks })
+    }
+
+    /// Makes the log agree with what the state has applied, before it is used. Entries are applied when they are
+    /// committed, which can be before they are on this disk; so the state can be ahead of the log, and the log can end
+    /// in entries that the applied ones have replaced. Those were never committed and go.
+    ///
+    /// # Errors
+    /// When the log cannot be read or written.
+    pub fn reconcile(&self, applied: LogId) -> io::Result<()> {
+        let LogReader { view, disk } = &self.reader;
+        let found = disk.entries(applied.index..applied.index + 1, usize::MAX)?;
+        if found.first().is_none_or(|entry| entry.log_id == applied) {
+            return Ok(());
+        }
+        tracing::warn!(%applied, "the log ends in entries that were replaced; they are dropped");
+        let mut batch = LogBatch::default();
+        batch.truncate_after(None)?;
+        batch.purge(applied)?;
+        disk.write(&mut batch, true).map_err(io::Error::other)?;
+        view.write().restart_at(applied);
+        Ok(())
     }
 
     /// Bytes that the log holds.
@@ -101,7 +123,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.reader.view.write().committed = committed;
-        self.submit(Task::Committed).await
+        self.submit(Task::Committed(committed)).await
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -135,7 +157,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             view.truncate_after(last);
         }
-        self.submit(Task::TruncateFrom(last.map_or(0, |id| id.index + 1))).await
+        self.submit(Task::TruncateAfter(last)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {

@@ -1,11 +1,15 @@
 //! The log through its own eyes; openraft's suite is in `raft/tests`.
 
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
-use rocksdb::Cache;
 
 use super::*;
 use crate::raft::closing::{Closed, close_signal};
+use crate::raft::space::Space;
 use crate::raft::types::{CommandBatch, Entry, LogId, TypeConfig, Vote};
 
 type LeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
@@ -15,7 +19,7 @@ fn id(term: u64, index: u64) -> LogId {
 }
 
 fn entry(term: u64, index: u64, bytes: usize) -> Entry {
-    let command = bytes::Bytes::from(vec![0; bytes]);
+    let command = bytes::Bytes::from(vec![7; bytes]);
     let payload = openraft::EntryPayload::Normal(CommandBatch::concat([command].iter()));
     Entry::new(id(term, index), payload)
 }
@@ -50,10 +54,14 @@ impl Drop for TestLog {
     }
 }
 
-fn open(path: &std::path::Path, cache_bytes: usize) -> TestLog {
+fn try_open(path: &Path, cache_bytes: usize) -> io::Result<TestLog> {
     let (signal, closed) = close_signal();
-    let log = LogStore::open(path, &Cache::new_lru_cache(1 << 20), LogOptions { cache_bytes }, signal);
-    TestLog { log: Some(log.expect("the log opens")), closed }
+    let log = LogStore::open(path, LogOptions { cache_bytes }, Arc::new(Space::new(path, 0)), signal)?;
+    Ok(TestLog { log: Some(log), closed })
+}
+
+fn open(path: &Path, cache_bytes: usize) -> TestLog {
+    try_open(path, cache_bytes).expect("the log opens")
 }
 
 async fn indexes(log: &mut LogStore, range: std::ops::Range<u64>) -> Vec<(u64, u64)> {
@@ -107,17 +115,150 @@ async fn a_damaged_log_is_refused() {
         log.blocking_append([entry(1, index, 1000)]).await.expect("appended");
     }
     drop(log);
-    let wal = std::fs::read_dir(dir.path())
-        .expect("readable")
-        .map(|file| file.expect("readable").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .max_by_key(|path| path.metadata().expect("readable").len())
-        .expect("a WAL");
-    let mut bytes = std::fs::read(&wal).expect("readable");
+    let segment = only_segment(dir.path());
+    let mut bytes = std::fs::read(&segment).expect("readable");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
-    std::fs::write(&wal, bytes).expect("writable");
-    let (signal, _closed) = close_signal();
-    let reopened = LogStore::open(dir.path(), &Cache::new_lru_cache(1 << 20), LogOptions::default(), signal);
-    assert!(reopened.is_err(), "acknowledged entries may not vanish silently");
+    std::fs::write(&segment, bytes).expect("writable");
+    let refused = try_open(dir.path(), 0).err().expect("acknowledged entries may not vanish silently");
+    assert!(refused.to_string().contains("join anew"), "{refused}");
+}
+
+fn only_segment(path: &Path) -> PathBuf {
+    let numbers = segment::list(path).expect("readable");
+    assert_eq!(numbers.len(), 1);
+    segment::path(path, numbers[0])
+}
+
+/// Appends entry after entry, each synced; says where the file ended after each.
+async fn append_one_by_one(path: &Path, count: u64) -> Vec<usize> {
+    let mut log = open(path, 0);
+    let mut ends = Vec::new();
+    for index in 0..count {
+        log.blocking_append([entry(1, index, 30)]).await.expect("appended");
+        ends.push(std::fs::metadata(only_segment(path)).expect("readable").len() as usize);
+    }
+    ends
+}
+
+#[tokio::test]
+async fn wherever_a_write_was_torn_what_came_before_it_is_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ends = append_one_by_one(dir.path(), 5).await;
+    let segment = only_segment(dir.path());
+    let whole = std::fs::read(&segment).expect("readable");
+    let before = |cut: usize| ends.iter().filter(|end| **end <= cut).count();
+    let garbage = |cut: usize| [whole[..cut].to_vec(), vec![0; 100], vec![0xa5; 33]].concat();
+    for cut in ends[2]..whole.len() {
+        for torn in [whole[..cut].to_vec(), garbage(cut)] {
+            std::fs::write(&segment, torn).expect("writable");
+            let mut log = open(dir.path(), 0);
+            let found = indexes(&mut log, 0..100).await.len();
+            // A record ends in up to seven bytes that mean nothing.
+            let (surely, perhaps) = (before(cut), before(cut + record::ALIGNMENT - 1));
+            assert!((surely..=perhaps).contains(&found), "{found} of {surely}..={perhaps}, cut at {cut}");
+            log.blocking_append([entry(2, found as u64, 30)]).await.expect("it goes on");
+            drop(log);
+            assert_eq!(indexes(&mut open(dir.path(), 0), 0..100).await.len(), found + 1, "cut at {cut}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn damage_before_the_last_write_is_never_taken_for_a_torn_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ends = append_one_by_one(dir.path(), 6).await;
+    let segment = only_segment(dir.path());
+    let whole = std::fs::read(&segment).expect("readable");
+    for place in 0..ends[4] {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 0x10;
+        std::fs::write(&segment, &damaged).expect("writable");
+        let Ok(mut log) = try_open(dir.path(), 0) else { continue };
+        // The filling between two records, or of the header, means nothing.
+        assert_eq!(indexes(&mut log, 0..100).await.len(), 6, "byte {place}");
+    }
+}
+
+#[tokio::test]
+async fn many_segments_are_one_log() {
+    const ENTRY_BYTES: usize = 4 << 20;
+    let dir = tempfile::tempdir().expect("a directory");
+    let count = || segment::list(dir.path()).expect("readable").len();
+    let mut log = open(dir.path(), 1 << 20);
+    for index in 0..20 {
+        log.blocking_append([entry(1, index, ENTRY_BYTES)]).await.expect("appended");
+    }
+    log.save_vote(&Vote::new_committed(3, 1)).await.expect("saved");
+    assert!(count() >= 3, "{} segments", count());
+    // Back into an earlier segment.
+    log.truncate_after(Some(id(1, 4))).await.expect("truncated");
+    for index in 5..15 {
+        log.blocking_append([entry(2, index, ENTRY_BYTES)]).await.expect("appended");
+    }
+    let expected = |from: u64| (from..15).map(|index| (if index < 5 { 1 } else { 2 }, index)).collect::<Vec<_>>();
+    assert_eq!(indexes(&mut log, 0..100).await, expected(0));
+    drop(log);
+    let mut log = open(dir.path(), 0);
+    assert_eq!(indexes(&mut log, 0..100).await, expected(0));
+    let before = count();
+    log.purge(id(2, 12)).await.expect("purged");
+    assert_eq!(indexes(&mut log, 0..100).await, expected(13));
+    drop(log);
+    assert!(count() < before && count() >= 1, "{} segments of {before}", count());
+    let mut log = open(dir.path(), 0);
+    assert_eq!(indexes(&mut log, 0..100).await, expected(13));
+    assert_eq!(log.get_log_reader().await.read_vote().await.expect("readable"), Some(Vote::new_committed(3, 1)));
+    // Purged beyond its end, as by a snapshot.
+    log.purge(id(5, 99)).await.expect("purged");
+    log.blocking_append([entry(5, 100, 10)]).await.expect("appended");
+    drop(log);
+    let mut log = open(dir.path(), 0);
+    assert_eq!(indexes(&mut log, 0..1000).await, [(5, 100)]);
+    let state = log.get_log_state().await.expect("readable");
+    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(5, 99)), Some(id(5, 100))));
+}
+
+#[tokio::test]
+async fn a_missing_segment_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut log = open(dir.path(), 0);
+    for index in 0..30 {
+        log.blocking_append([entry(1, index, 4 << 20)]).await.expect("appended");
+    }
+    drop(log);
+    let numbers = segment::list(dir.path()).expect("readable");
+    std::fs::remove_file(segment::path(dir.path(), numbers[1])).expect("removed");
+    assert!(try_open(dir.path(), 0).is_err());
+}
+
+#[tokio::test]
+async fn a_segment_whose_making_was_cut_short_is_made_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ends = append_one_by_one(dir.path(), 3).await;
+    std::fs::write(dir.path().join("segment.new"), b"qrtl").expect("writable");
+    let mut log = open(dir.path(), 0);
+    assert_eq!(indexes(&mut log, 0..100).await.len(), ends.len());
+    for index in 3..20 {
+        log.blocking_append([entry(1, index, 4 << 20)]).await.expect("appended");
+    }
+    drop(log);
+    assert!(segment::list(dir.path()).expect("readable").len() > 1);
+    assert_eq!(indexes(&mut open(dir.path(), 0), 0..100).await.len(), 20);
+}
+
+#[tokio::test]
+async fn a_log_that_contradicts_the_state_gives_way() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut log = open(dir.path(), 0);
+    log.blocking_append((0..10).map(|index| entry(1, index, 10))).await.expect("appended");
+    log.reconcile(id(1, 5)).expect("they agree");
+    log.reconcile(id(2, 20)).expect("the state is ahead, which openraft sees to");
+    assert_eq!(indexes(&mut log, 0..100).await.len(), 10);
+    log.reconcile(id(2, 7)).expect("the state is right");
+    let state = log.get_log_state().await.expect("readable");
+    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(2, 7)), Some(id(2, 7))));
+    log.blocking_append([entry(2, 8, 10)]).await.expect("appended");
+    drop(log);
+    assert_eq!(indexes(&mut open(dir.path(), 0), 0..100).await, [(2, 8)]);
 }

@@ -44,6 +44,18 @@ impl LogView {
         }
     }
 
+    /// Forgets all entries; the log then ends, and is purged, at `at`.
+    pub fn restart_at(&mut self, at: LogId) {
+        let recovered = super::disk::Recovered {
+            vote: self.vote,
+            committed: self.committed,
+            purged: Some(at),
+            last: Some(at),
+            size_bytes: 0,
+        };
+        *self = LogView::recovered(recovered, self.recent.limit_bytes);
+    }
+
     pub fn append(&mut self, entry: Entry, bytes: usize) {
         self.last = Some(entry.log_id);
         self.marks.append(entry.log_id.index, bytes as u64);

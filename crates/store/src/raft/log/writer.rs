@@ -2,17 +2,21 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::storage::IOFlushed;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::{LogBatch, LogDisk};
+use super::disk::{LogBatch, LogDisk, WriteError};
 use super::view::LogView;
+use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Writes that wait for one fsync are taken together up to this size.
 const MAX_WRITE_BYTES: usize = 16 << 20;
+/// Between two attempts to write to a full disk.
+const SPACE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is to be done, in the order in which it was asked for.
 pub enum Task {
@@ -25,83 +29,114 @@ pub enum Task {
         vote: Vote,
         done: oneshot::Sender<()>,
     },
-    TruncateFrom(u64),
+    TruncateAfter(Option<LogId>),
     Purge {
         upto: LogId,
         done: oneshot::Sender<()>,
     },
-    /// The newest committed id is in the view. Losing it costs a restarted member only the time to hear it again, so
-    /// it waits for no fsync.
-    Committed,
+    /// Losing it costs a restarted member only the time to hear it again, so it waits for no fsync.
+    Committed(Option<LogId>),
 }
 
-/// Runs until all senders are gone.
-pub fn run(disk: &LogDisk, view: &Arc<RwLock<LogView>>, mut tasks: mpsc::Receiver<Task>) {
-    let mut truncations = 0;
-    while let Some(first) = tasks.blocking_recv() {
-        let mut waiting = vec![first];
-        let mut bytes = 0;
-        while bytes < MAX_WRITE_BYTES
-            && let Ok(task) = tasks.try_recv()
-        {
-            if let Task::Append { bytes: more, .. } = &task {
-                bytes += more;
-            }
-            waiting.push(task);
-        }
-        if let Err(error) = write(disk, view, waiting, &mut truncations) {
-            // After a failed fsync nobody knows what is on disk, and the kernel may have dropped the pages: only a
-            // fresh start from what is really there can be trusted.
-            tracing::error!(%error, "the log cannot be written; this process ends");
-            std::process::exit(74);
-        }
-    }
+/// Writes tasks.
+pub struct Writer {
+    pub disk: Arc<LogDisk>,
+    pub view: Arc<RwLock<LogView>>,
+    pub space: Arc<Space>,
+    pub tasks: mpsc::Receiver<Task>,
 }
 
-fn write(disk: &LogDisk, view: &Arc<RwLock<LogView>>, tasks: Vec<Task>, truncations: &mut u64) -> io::Result<()> {
-    let mut batch = LogBatch::new(disk);
-    let mut sync = false;
-    let mut written = None;
-    let mut purged = None;
-    for task in &tasks {
-        match task {
-            Task::Append { entries, .. } => {
-                for entry in entries {
-                    batch.append(entry)?;
+impl Writer {
+    /// Runs until all senders are gone.
+    pub fn run(mut self) {
+        let mut batch = LogBatch::default();
+        let mut truncations = 0;
+        while let Some(first) = self.tasks.blocking_recv() {
+            let mut waiting = vec![first];
+            let mut bytes = 0;
+            while bytes < MAX_WRITE_BYTES
+                && let Ok(task) = self.tasks.try_recv()
+            {
+                if let Task::Append { bytes: more, .. } = &task {
+                    bytes += more;
                 }
-                written = entries.last().map(|entry| entry.log_id.index + 1).or(written);
-                sync = true;
+                waiting.push(task);
             }
-            Task::Vote { vote, .. } => {
-                batch.vote(vote)?;
-                sync = true;
+            if let Err(error) = self.write(waiting, &mut batch, &mut truncations) {
+                // After a failed fsync nobody knows what is on disk, and the kernel may have dropped the pages: only a
+                // fresh start from what is really there can be trusted.
+                tracing::error!(%error, "the log cannot be written; this process ends");
+                std::process::exit(74);
             }
-            Task::TruncateFrom(first) => {
-                batch.truncate_from(*first);
-                *truncations += 1;
-                written = written.map(|end| end.min(*first));
-            }
-            Task::Purge { upto, .. } => {
-                batch.purge(*upto)?;
-                purged = Some(upto.index);
-            }
-            Task::Committed => batch.committed(&view.read().committed)?,
         }
     }
-    disk.write(batch, sync)?;
-    if let Some(end) = written {
-        view.write().written_before(end, *truncations);
+
+    fn write(&self, tasks: Vec<Task>, batch: &mut LogBatch, truncations: &mut u64) -> io::Result<()> {
+        let mut sync = false;
+        let mut written = None;
+        let mut purged = None;
+        batch.clear();
+        for task in &tasks {
+            match task {
+                Task::Append { entries, .. } => {
+                    for entry in entries {
+                        batch.append(entry)?;
+                    }
+                    written = entries.last().map(|entry| entry.log_id.index + 1).or(written);
+                    sync = true;
+                }
+                Task::Vote { vote, .. } => {
+                    batch.vote(vote)?;
+                    sync = true;
+                }
+                Task::TruncateAfter(last) => {
+                    batch.truncate_after(*last)?;
+                    *truncations += 1;
+                    written = written.map(|end| end.min(last.map_or(0, |last| last.index + 1)));
+                }
+                Task::Purge { upto, .. } => {
+                    batch.purge(*upto)?;
+                    purged = Some(upto.index);
+                    // The files go at once and for good; a record of it that a power cut takes back would leave a log
+                    // that begins in the middle.
+                    sync = true;
+                }
+                Task::Committed(committed) => batch.committed(*committed)?,
+            }
+        }
+        if !self.write_when_there_is_space(batch, sync)? {
+            return Ok(());
+        }
+        if let Some(end) = written {
+            self.view.write().written_before(end, *truncations);
+        }
+        for task in tasks {
+            match task {
+                Task::Append { done, .. } => done.io_completed(Ok(())),
+                // Who asked may be gone by now; what he asked for is done all the same.
+                Task::Vote { done, .. } | Task::Purge { done, .. } => drop(done.send(())),
+                Task::TruncateAfter(_) | Task::Committed(_) => {}
+            }
+        }
+        if let Some(upto) = purged {
+            self.disk.drop_files_before(upto + 1)?;
+        }
+        Ok(())
     }
-    if let Some(upto) = purged {
-        disk.drop_files_before(upto)?;
-    }
-    for task in tasks {
-        match task {
-            Task::Append { done, .. } => done.io_completed(Ok(())),
-            // Who asked may be gone by now; what he asked for is done all the same.
-            Task::Vote { done, .. } | Task::Purge { done, .. } => drop(done.send(())),
-            Task::TruncateFrom(_) | Task::Committed => {}
+
+    /// False when there was no space until nobody wanted it any more.
+    fn write_when_there_is_space(&self, batch: &mut LogBatch, sync: bool) -> io::Result<bool> {
+        loop {
+            let written = self.space.check().map_err(WriteError::NoSpace).and_then(|()| self.disk.write(batch, sync));
+            match written {
+                Ok(()) => return Ok(true),
+                Err(WriteError::Failed(error)) => return Err(error),
+                Err(WriteError::NoSpace(error)) => self.space.exhausted(&error),
+            }
+            if self.tasks.is_closed() {
+                return Ok(false);
+            }
+            std::thread::sleep(SPACE_PAUSE);
         }
     }
-    Ok(())
 }

@@ -1,11 +1,14 @@
 //! What members say to each other.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use bytes::Bytes;
 use quorate_api::Revision;
 use quorate_mvcc::Reply;
 use serde::{Deserialize, Serialize};
 
-use crate::membership::{MemberId, MemberStatus};
+use crate::membership::{Alarm, MemberId, MemberStatus};
 use crate::raft::types::{LogId, SnapshotMeta, Vote};
 
 pub const VOTE: &str = "/raft/vote";
@@ -18,6 +21,13 @@ pub const SNAPSHOT: &str = "/raft/snapshot";
 pub const PROPOSE: &str = "/store/propose";
 pub const READ_INDEX: &str = "/store/read-index";
 pub const STATUS: &str = "/store/status";
+/// Asks for the time that a [`quorate_mvcc::LeaseId`] has left.
+pub const LEASE_TIME: &str = "/store/lease-time";
+
+/// Asks for a hash of the state.
+pub const HASH: &str = "/store/hash";
+/// Tells what all members answered.
+pub const COMPARISON: &str = "/store/comparison";
 
 /// The cluster and the member that a request is for: who has moved in at an old address must not take it.
 pub const CLUSTER_HEADER: &str = "quorate-cluster";
@@ -38,6 +48,8 @@ pub enum Proposed {
     NotLeader { leader: Option<MemberId> },
     /// Certainly not proposed.
     Overloaded,
+    /// Certainly not proposed: the leader's disk is full.
+    NoSpace,
     /// It may take effect, or have done so.
     Unknown { reason: String },
 }
@@ -59,6 +71,34 @@ pub enum ReadIndexResponse {
     NoQuorum,
 }
 
+/// How long a lease has left.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum LeaseTimeResponse {
+    Remaining(Duration),
+    /// It is newer than the last look at the clock, or there is none.
+    Unknown,
+    NotLeader,
+}
+
+/// At which revision to hash.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct HashRequest {
+    pub revision: Revision,
+}
+
+/// `None`: the state cannot be read as it was at that revision.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct HashResponse {
+    pub hash: Option<u64>,
+}
+
+/// The hashes of those members that answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Comparison {
+    pub revision: Revision,
+    pub hashes: BTreeMap<MemberId, u64>,
+}
+
 /// A member's own view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusResponse {
@@ -76,6 +116,7 @@ pub struct StatusFields {
     pub applied_index: u64,
     pub revision: Revision,
     pub database_size_bytes: u64,
+    pub alarms: Vec<Alarm>,
 }
 
 impl StatusFields {
@@ -90,6 +131,7 @@ impl StatusFields {
             lag,
             revision: self.revision,
             database_size_bytes: self.database_size_bytes,
+            alarms: self.alarms,
         }
     }
 }

@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, MAX_FRAME_BYTES, PeerBody};
 use super::link::{MAX_HTTP_FRAME_BYTES, Tracked};
-use super::messages::{self, StatusResponse};
+use super::messages::{self, HashRequest, HashResponse, StatusResponse};
 use super::snapshot_stream;
-use crate::raft::codec;
 use crate::raft::node::{Instance, Node};
 use crate::raft::proposals;
 use crate::raft::snapshot::SnapshotData;
 use crate::raft::types::AppendRequest;
+use crate::raft::{codec, integrity};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -158,7 +158,16 @@ async fn answer(node: &Arc<Node>, request: Request<Incoming>) -> Result<PeerBody
         messages::PROPOSE => single(&proposals::take_forwarded(node, message(body).await?).await),
         messages::READ_INDEX => {
             let index = node.queues.read_index.next().await;
-            single(&index.ok_or_else(|| Refusal::unavailable(&"shutting down"))?)
+            single(&index.map_err(|_| Refusal::unavailable(&"shutting down, or overloaded"))?)
+        }
+        messages::LEASE_TIME => single(&node.lease_clock.remaining(message(body).await?)),
+        messages::HASH => {
+            let HashRequest { revision } = message(body).await?;
+            single(&HashResponse { hash: integrity::own_hash(node, revision).await })
+        }
+        messages::COMPARISON => {
+            integrity::judge(node, &message(body).await?);
+            single(&())
         }
         messages::STATUS => {
             let status = node.status().map_err(|error| Refusal::unavailable(&error))?;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_mvcc::{Backend, BackendError, Cursor, Table, WriteBatch};
@@ -12,15 +13,31 @@ use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB
 use rocksdb::{Options, ReadOptions, WriteOptions};
 
 use crate::raft::closing::CloseSignal;
+use crate::raft::space::Space;
 
 /// All memory for writes that are not flushed yet.
 const WRITE_BUFFERS_BYTES: usize = 16 << 20;
 const LARGE_TABLE_BUFFER_BYTES: usize = 8 << 20;
 const SMALL_TABLE_BUFFER_BYTES: usize = 1 << 20;
 
+/// Between two attempts to write to a full disk.
+const SPACE_PAUSE: Duration = Duration::from_millis(200);
+/// A disk that is full for longer ends this instance of the state; another is opened when there is space. RocksDB
+/// itself looks every five seconds.
+const SPACE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a state database shares with others.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub cache: Cache,
+    pub space: Arc<Space>,
+    pub closed: Arc<CloseSignal>,
+}
+
 /// An open state database.
 pub struct RocksBackend {
     db: DB,
+    space: Arc<Space>,
     /// Dropped after `db`.
     directory: OwnedDirectory,
     _closed: Arc<CloseSignal>,
@@ -34,7 +51,8 @@ struct OwnedDirectory {
 
 impl RocksBackend {
     /// Opens or makes the database in `path`.
-    pub fn open(path: &Path, cache: &Cache, closed: Arc<CloseSignal>) -> io::Result<Self> {
+    pub fn open(path: &Path, surroundings: &Surroundings) -> io::Result<Self> {
+        let Surroundings { cache, space, closed } = surroundings;
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -45,9 +63,14 @@ impl RocksBackend {
         options.set_keep_log_file_num(2);
         options.set_max_open_files(256);
         let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table, cache)));
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| failed("open the state", &error))?;
+        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| {
+            if is_no_space(&error) {
+                space.exhausted(&error);
+            }
+            failed("open the state", &error)
+        })?;
         let directory = OwnedDirectory { path: path.to_owned(), obsolete: AtomicBool::new(false) };
-        Ok(RocksBackend { db, directory, _closed: closed })
+        Ok(RocksBackend { db, space: space.clone(), directory, _closed: closed.clone() })
     }
 
     /// Lets the directory go with the database.
@@ -60,13 +83,13 @@ impl RocksBackend {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families = Table::ALL.map(|table| self.family(table));
-        self.db.flush_cfs_opt(&families, &options).map_err(|error| failed("flush the state", &error))
+        self.when_there_is_space(|db| db.flush_cfs_opt(&families, &options))
+            .map_err(|error| failed("flush the state", &error))
     }
 
     /// Makes `path` a copy of the database at this moment, by links.
     pub fn checkpoint(&self, path: &Path) -> io::Result<()> {
-        Checkpoint::new(&self.db)
-            .and_then(|checkpoint| checkpoint.create_checkpoint(path))
+        self.when_there_is_space(|db| Checkpoint::new(db)?.create_checkpoint(path))
             .map_err(|error| failed("make a checkpoint", &error))
     }
 
@@ -80,6 +103,18 @@ impl RocksBackend {
                 .sum::<u64>()
         });
         sizes.iter().sum()
+    }
+
+    /// Does something that writes; while the disk is full, tries again for a while.
+    fn when_there_is_space<T>(&self, write: impl Fn(&DB) -> Result<T, rocksdb::Error>) -> Result<T, rocksdb::Error> {
+        let began = Instant::now();
+        loop {
+            match write(&self.db) {
+                Err(error) if is_no_space(&error) && began.elapsed() < SPACE_PATIENCE => self.space.exhausted(&error),
+                done => return done,
+            }
+            std::thread::sleep(SPACE_PAUSE);
+        }
     }
 
     fn family(&self, table: Table) -> &ColumnFamily {
@@ -120,6 +155,18 @@ impl Backend for RocksBackend {
     }
 
     fn write(&self, batch: RocksBatch) -> Result<(), BackendError> {
+        let write = |db: &DB| {
+            let mut options = WriteOptions::default();
+            options.disable_wal(true);
+            db.write_opt(self.rows(&batch), &options)
+        };
+        self.when_there_is_space(write).map_err(|error| BackendError::Write(error.to_string()))
+    }
+}
+
+impl RocksBackend {
+    /// A batch as RocksDB takes it.
+    fn rows(&self, batch: &RocksBatch) -> rocksdb::WriteBatch {
         let mut rows = rocksdb::WriteBatch::default();
         let mut rest = &batch.bytes[..];
         let mut take = |length: usize| {
@@ -136,9 +183,7 @@ impl Backend for RocksBackend {
                 Kind::DeleteRange => rows.delete_range_cf(family, first, second),
             }
         }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db.write_opt(rows, &options).map_err(|error| BackendError::Write(error.to_string()))
+        rows
     }
 }
 
@@ -236,6 +281,12 @@ fn table_options(table: Table, cache: &Cache) -> Options {
         Table::Leases | Table::Meta => SMALL_TABLE_BUFFER_BYTES,
     });
     options
+}
+
+/// RocksDB passes on what the system said.
+fn is_no_space(error: &rocksdb::Error) -> bool {
+    let message = error.to_string();
+    message.contains("No space left on device") || message.contains("Disk quota exceeded")
 }
 
 fn read_failed(table: Table, error: &rocksdb::Error) -> BackendError {

@@ -9,20 +9,22 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use openraft::entry::EntryPayload;
 use parking_lot::Mutex;
+use quorate_api::Revision;
 use quorate_mvcc::{Backend, BackendError, Reply, State, Table, WriteBatch};
 use rocksdb::Cache;
 use tokio::sync::watch;
 
-use super::backend::RocksBackend;
+use super::backend::{RocksBackend, Surroundings};
 use super::directory::StateDirectory;
 use crate::raft::closing::CloseSignal;
 use crate::raft::codec::{self, CodecError};
 use crate::raft::snapshot::SnapshotDir;
+use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership};
 use crate::raft::watching::Watching;
 
 const APPLIED: &[u8] = b"raft.applied";
-const MEMBERSHIP: &[u8] = b"raft.membership";
+pub const MEMBERSHIP: &[u8] = b"raft.membership";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -65,9 +67,8 @@ pub struct StateStore {
     directory: Mutex<StateDirectory>,
     position: watch::Sender<AppliedAt>,
     has_snapshot: AtomicBool,
-    cache: Cache,
+    surroundings: Surroundings,
     watching: Arc<Watching>,
-    closed: Arc<CloseSignal>,
 }
 
 impl StateStore {
@@ -75,10 +76,16 @@ impl StateStore {
     ///
     /// # Errors
     /// When it cannot be read, or is damaged.
-    pub fn open(path: &Path, cache: Cache, watching: Arc<Watching>, closed: CloseSignal) -> Result<Self, StateError> {
-        let closed = Arc::new(closed);
+    pub fn open(
+        path: &Path,
+        cache: Cache,
+        watching: Arc<Watching>,
+        space: Arc<Space>,
+        closed: CloseSignal,
+    ) -> Result<Self, StateError> {
+        let surroundings = Surroundings { cache, space, closed: Arc::new(closed) };
         let directory = StateDirectory::open(path)?;
-        let state = Arc::new(State::open(RocksBackend::open(&directory.current(), &cache, closed.clone())?)?);
+        let state = Arc::new(State::open(RocksBackend::open(&directory.current(), &surroundings)?)?);
         let position = read_position(state.backend())?;
         watching.attach(state.clone());
         Ok(StateStore {
@@ -86,9 +93,8 @@ impl StateStore {
             directory: Mutex::new(directory),
             position: watch::Sender::new(position),
             has_snapshot: AtomicBool::new(false),
-            cache,
+            surroundings,
             watching,
-            closed,
         })
     }
 
@@ -181,6 +187,21 @@ impl StateStore {
         Ok((SnapshotMeta { last_log_id: log_id, last_membership: membership }, dir))
     }
 
+    /// A copy of the state for a backup, beside whatever is being applied; all writes up to the returned revision are in
+    /// it. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn backup(&self) -> Result<(Revision, SnapshotDir), StateError> {
+        let parent = self.snapshots_path();
+        std::fs::create_dir_all(&parent)?;
+        let dir = SnapshotDir::adopt(parent.join(format!("backup-{:016x}", rand::random::<u64>())));
+        let state = self.current();
+        let revision = state.revision();
+        state.backend().checkpoint(dir.path())?;
+        Ok((revision, dir))
+    }
+
     /// Where snapshots are received.
     #[must_use]
     pub fn snapshots_path(&self) -> PathBuf {
@@ -194,7 +215,7 @@ impl StateStore {
     pub fn install(&self, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> Result<(), StateError> {
         let mut directory = self.directory.lock();
         let staged = directory.stage(snapshot)?;
-        let state = State::open(RocksBackend::open(&staged, &self.cache, self.closed.clone())?)?;
+        let state = State::open(RocksBackend::open(&staged, &self.surroundings)?)?;
         let found = read_position(state.backend())?;
         if found.log_id != meta.last_log_id {
             return Err(StateError::WrongSnapshot { promised: meta.last_log_id, found: found.log_id });
@@ -210,7 +231,7 @@ impl StateStore {
     }
 }
 
-fn read_position(backend: &RocksBackend) -> Result<AppliedAt, StateError> {
+pub fn read_position(backend: &RocksBackend) -> Result<AppliedAt, StateError> {
     let log_id = backend.get(Table::Meta, APPLIED)?.map(|row| codec::decode(&row)).transpose();
     let membership = backend.get(Table::Meta, MEMBERSHIP)?.map(|row| codec::decode(&row)).transpose();
     Ok(AppliedAt {

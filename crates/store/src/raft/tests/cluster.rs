@@ -46,7 +46,7 @@ impl Cluster {
             id,
             name: format!("m{id}"),
             peer: listener.local_addr().expect("bound").to_string(),
-            api: String::new(),
+            ..Member::default()
         });
         Cluster {
             dir: tempfile::tempdir().expect("a directory"),
@@ -77,6 +77,7 @@ impl Cluster {
         let dir = self.data_dir(id);
         let mut config =
             RaftConfig::new(member, self.members.clone(), dir, PeerListen::Address(address), self.tls.clone());
+        config.reserve_bytes = 1 << 20;
         (self.adjust)(&mut config);
         config
     }
@@ -121,7 +122,8 @@ impl Cluster {
         let hashes = eventually("equal revisions", async || {
             let mut hashes = Vec::new();
             for (_, store) in self.running() {
-                hashes.push(store.state_hash().await.ok()?);
+                let state = store.hash_at(Revision::ZERO).await.ok()?;
+                hashes.push((state.revision, state.hash));
             }
             hashes.windows(2).all(|pair| pair[0].0 == pair[1].0).then_some(hashes)
         })

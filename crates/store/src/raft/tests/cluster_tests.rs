@@ -26,11 +26,11 @@ async fn a_single_member_keeps_what_it_acknowledged() {
     for i in 0..20 {
         put_surely(cluster.store(1), &format!("k{i}"), format!("v{i}").as_bytes()).await;
     }
-    let before = cluster.store(1).state_hash().await.expect("a hash");
+    let before = cluster.store(1).hash_at(Revision::ZERO).await.expect("a hash");
     cluster.stop(1).await;
     cluster.restart(1).await;
     cluster.store(1).read_barrier().await.expect("it leads again");
-    assert_eq!(cluster.store(1).state_hash().await.expect("a hash"), before);
+    assert_eq!(cluster.store(1).hash_at(Revision::ZERO).await.expect("a hash"), before);
     assert_eq!(get(cluster.store(1), "k7", Consistency::Linearizable).await, Ok(Some(b"v7".to_vec())));
     cluster.shutdown().await;
 }

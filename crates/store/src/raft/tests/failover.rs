@@ -30,7 +30,7 @@ async fn member_process() {
     let members: Vec<Member> = variable(MEMBERS)
         .split(',')
         .zip(1..)
-        .map(|(peer, id)| Member { id, name: format!("m{id}"), peer: peer.to_owned(), api: String::new() })
+        .map(|(peer, id)| Member { id, name: format!("m{id}"), peer: peer.to_owned(), ..Member::default() })
         .collect();
     let member = members.iter().find(|member| member.id == id).expect("one of them").clone();
     let listen = PeerListen::Address(member.peer.parse().expect("an address"));

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod cluster_tests;
+mod damage;
 mod failover;
 mod performance;
 mod suite;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::hub::HubConfig;
 use crate::raft::closing::{Closed, close_signal};
 use crate::raft::log::{LogOptions, LogStore};
+use crate::raft::space::Space;
 use crate::raft::state::StateStore;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::TypeConfig;
@@ -29,11 +30,12 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let (signal, closed) = close_signal();
         self.opened.lock().push(closed);
         // A cache that holds nothing: the suite then reads the disk.
-        let log = LogStore::open(&dir.path().join("log"), &cache, LogOptions { cache_bytes: 0 }, signal);
+        let space = Arc::new(Space::new(dir.path(), 0));
+        let log = LogStore::open(&dir.path().join("log"), LogOptions { cache_bytes: 0 }, space.clone(), signal);
         let (signal, closed) = close_signal();
         self.opened.lock().push(closed);
         let watching = Arc::new(Watching::new(HubConfig::default()));
-        let state = StateStore::open(&dir.path().join("state"), cache, watching, signal);
+        let state = StateStore::open(&dir.path().join("state"), cache, watching, space, signal);
         let machine = StateMachine::new(Arc::new(state.expect("the state opens")));
         Ok((dir, log.expect("the log opens"), machine))
     }

@@ -1,0 +1,38 @@
+//! `quorate restore`: a master's data directory out of a backup.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::config::ServerArgs;
+use crate::server::{STORE_DIRECTORY, member};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct RestoreArgs {
+    /// The backup, as `qctl backup` or `etcdctl snapshot save` wrote it. The same for every master.
+    backup: PathBuf,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub fn main(args: RestoreArgs) -> anyhow::Result<()> {
+    let config = args.server.resolve()?;
+    let name = args.backup.display();
+    let backup = File::open(&args.backup).with_context(|| format!("cannot open {name}"))?;
+    let data_dir = config.data_dir.join(STORE_DIRECTORY);
+    let members: Vec<_> = config.members.iter().map(member).collect();
+    let own = member(&config.member);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let restoring = quorate_store::raft::restore(BufReader::new(backup), &data_dir, &own, &members);
+    let manifest = runtime.block_on(restoring).with_context(|| format!("cannot restore {name}"))?;
+    let text = format!(
+        "{} restored at revision {} for {}; restore the other {} masters from the same file, then start them all\n",
+        data_dir.display(),
+        manifest.revision,
+        own.name,
+        members.len() - 1
+    );
+    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}

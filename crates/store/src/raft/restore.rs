@@ -1,0 +1,121 @@
+//! Makes the data directory of a member out of a backup.
+//!
+//! Every member of the new quorum is restored from the same backup, with the same list of members. So all begin with the
+//! same state, applied up to the same entry of a log that none of them has, and elect a leader among themselves.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::Membership;
+use openraft::storage::RaftLogStorage;
+use quorate_mvcc::{Backend, Table, WriteBatch};
+use rocksdb::Cache;
+
+use super::closing::close_signal;
+use super::codec;
+use super::config;
+use super::identity;
+use super::log::{LogOptions, LogStore};
+use super::snapshot::SnapshotDir;
+use super::space::Space;
+use super::state::backend::Surroundings;
+use super::state::directory::StateDirectory;
+use super::state::{RocksBackend, store};
+use super::types::{LogId, StoredMembership, Vote};
+use crate::backup::{self, Manifest};
+use crate::error::StoreError;
+use crate::membership::Member;
+
+const CACHE_BYTES: usize = 8 << 20;
+
+/// Restores `member` into `data_dir`, which must not exist or be empty.
+///
+/// # Errors
+/// When the directory is in use, the members are no quorum, or the backup is not whole. What was begun is then removed.
+pub async fn restore(
+    backup: impl Read + Send + 'static,
+    data_dir: &Path,
+    member: &Member,
+    members: &[Member],
+) -> Result<Manifest, StoreError> {
+    config::check_members(member, members)?;
+    let is_in_use = fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_some());
+    if is_in_use {
+        return Err(StoreError::Fatal(format!(
+            "{} is not empty; a backup is restored into a directory of its own",
+            data_dir.display()
+        )));
+    }
+    let restored = restore_into(backup, data_dir, member, members).await;
+    if restored.is_err()
+        && let Err(error) = fs::remove_dir_all(data_dir)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %data_dir.display(), %error, "cannot remove what was restored");
+    }
+    restored
+}
+
+async fn restore_into(
+    backup: impl Read + Send + 'static,
+    data_dir: &Path,
+    member: &Member,
+    members: &[Member],
+) -> Result<Manifest, StoreError> {
+    let failed = |error: &dyn std::fmt::Display| StoreError::Fatal(format!("the backup cannot be restored: {error}"));
+    let (dir, all) = (data_dir.to_owned(), members.to_vec());
+    let unpacking = tokio::task::spawn_blocking(move || unpack_state(backup, &dir, &all));
+    let (manifest, applied) = unpacking.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    if let Some(applied) = applied {
+        // Elections go on from the term of the state: entries of an earlier one could not follow it.
+        let vote = Vote::new(applied.leader_id.term, member.id);
+        let (signal, closed) = close_signal();
+        let space = Arc::new(Space::new(data_dir, 0));
+        let mut log = LogStore::open(&data_dir.join("log"), LogOptions::default(), space, signal)
+            .map_err(|error| failed(&error))?;
+        log.save_vote(&vote).await.map_err(|error| failed(&error))?;
+        drop(log);
+        closed.wait(std::time::Duration::from_secs(10)).await;
+    }
+    // Last: without it, what is there counts as left over from a restore that was cut off.
+    identity::restored(data_dir, member.id, identity::cluster_id(members) ^ nonce(&manifest))?;
+    Ok(manifest)
+}
+
+/// Sets clusters apart that are restored with the same members from different backups, or never were restored.
+fn nonce(manifest: &Manifest) -> u32 {
+    let encoded = codec::encode(manifest).unwrap_or_default();
+    crc32fast::hash(&encoded) | 1
+}
+
+fn unpack_state(
+    backup: impl Read,
+    data_dir: &Path,
+    members: &[Member],
+) -> Result<(Manifest, Option<LogId>), Box<dyn std::error::Error + Send + Sync>> {
+    fs::create_dir_all(data_dir)?;
+    let staging = data_dir.join("restoring");
+    let manifest = backup::unpack(backup, &staging)?;
+    let (signal, _closed) = close_signal();
+    let surroundings = Surroundings {
+        cache: Cache::new_lru_cache(CACHE_BYTES),
+        space: Arc::new(Space::new(data_dir, 0)),
+        closed: Arc::new(signal),
+    };
+    let backend = RocksBackend::open(&staging, &surroundings)?;
+    let applied = store::read_position(&backend)?.log_id;
+    let voters = members.iter().map(|member| member.id).collect();
+    let nodes: std::collections::BTreeMap<_, _> = members.iter().map(|member| (member.id, member.clone())).collect();
+    let membership = StoredMembership::new(applied, Membership::new(vec![voters], nodes)?);
+    let mut batch = backend.batch();
+    batch.put(Table::Meta, store::MEMBERSHIP, &codec::encode(&membership)?);
+    backend.write(batch)?;
+    backend.flush()?;
+    drop(backend);
+    let mut directory = StateDirectory::open(&data_dir.join("state"))?;
+    directory.stage(&SnapshotDir::adopt(staging))?;
+    directory.commit()?;
+    Ok((manifest, applied))
+}
