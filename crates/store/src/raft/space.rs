@@ -1,0 +1,241 @@
+//! What this member does when its disk is full.
+//!
+//! It keeps a reserve: a file of zeros that it gives up when a write finds no space. From then on the leader refuses
+//! what would need more space, so the reserve is left to what must go on: votes, the log's own marks, deletions and
+//! compactions, and the flush of what was applied. When the reserve can be filled again, all is as before.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_mvcc::{Command, Op, Txn};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::network::client::Lane;
+use super::network::messages::{self, StatusResponse};
+use super::node::Node;
+use crate::membership::MemberRole;
+
+const RESERVE: &str = "reserve";
+const CHUNK_BYTES: u64 = 1 << 20;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether there is space, and the reserve.
+#[derive(Debug)]
+pub struct Space {
+    reserve: PathBuf,
+    reserve_bytes: u64,
+    is_full: watch::Sender<bool>,
+    /// Held while the reserve changes.
+    changing: Mutex<()>,
+    /// There is space, but not for us.
+    #[cfg(test)]
+    pub pretend_full: std::sync::atomic::AtomicBool,
+}
+
+impl Space {
+    /// Nothing is reserved before [`run`] runs.
+    #[must_use]
+    pub fn new(data_dir: &Path, reserve_bytes: u64) -> Self {
+        Space {
+            reserve: data_dir.join(RESERVE),
+            reserve_bytes,
+            is_full: watch::Sender::new(false),
+            changing: Mutex::new(()),
+            #[cfg(test)]
+            pretend_full: std::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        *self.is_full.borrow()
+    }
+
+    /// Fails when a test pretends that there is no space.
+    ///
+    /// # Errors
+    /// `StorageFull`.
+    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests pretend"))]
+    pub fn check(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.pretend_full.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    /// Tells that a write found no space; gives up the reserve.
+    pub fn exhausted(&self, error: &dyn std::fmt::Display) {
+        let _changing = self.changing.lock();
+        let is_news = !self.is_full.send_replace(true);
+        if is_news {
+            tracing::error!(%error, "the disk is full; writes are refused until there is space");
+        }
+        if let Err(error) = self.release() {
+            tracing::warn!(%error, "cannot give up the reserve");
+        }
+    }
+
+    fn release(&self) -> io::Result<()> {
+        match OpenOptions::new().write(true).open(&self.reserve) {
+            Ok(file) if file.metadata()?.len() > 0 => {
+                file.set_len(0)?;
+                file.sync_all()
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fills the reserve if it is not; false when there is no space for it.
+    fn fill(&self) -> io::Result<bool> {
+        let _changing = self.changing.lock();
+        let mut file = OpenOptions::new().append(true).create(true).open(&self.reserve)?;
+        let filled = self.check().and_then(|()| self.fill_file(&mut file));
+        match filled {
+            Ok(()) => {
+                if self.is_full.send_replace(false) {
+                    tracing::info!("there is space on the disk again");
+                }
+                Ok(true)
+            }
+            Err(error) if is_no_space(&error) => {
+                file.set_len(0)?;
+                file.sync_all()?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn fill_file(&self, file: &mut File) -> io::Result<()> {
+        let mut length = file.metadata()?.len();
+        if length == self.reserve_bytes {
+            return Ok(());
+        }
+        let zeros = vec![0; usize::try_from(CHUNK_BYTES).map_err(io::Error::other)?];
+        while length < self.reserve_bytes {
+            let chunk = CHUNK_BYTES.min(self.reserve_bytes - length);
+            file.write_all(&zeros[..usize::try_from(chunk).map_err(io::Error::other)?])?;
+            length += chunk;
+        }
+        file.set_len(self.reserve_bytes)?;
+        file.sync_all()
+    }
+}
+
+/// Whether an error says that there is no space.
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Keeps the reserve, and ends the alarm when it can be filled again. A leader without space looks for another one.
+pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
+    loop {
+        if shutdown.run_until_cancelled(look(&node)).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn look(node: &Node) {
+    let space = &node.space;
+    let filling = space.clone();
+    match tokio::task::spawn_blocking(move || filling.fill()).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => {
+            if !space.is_full.send_replace(true) {
+                tracing::error!("the disk has no space for a reserve; writes are refused until it has");
+            }
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "cannot keep a reserve of disk space"),
+        Err(error) => tracing::warn!(%error, "cannot keep a reserve of disk space"),
+    }
+    if space.is_full() {
+        find_another_leader(node).await;
+    } else {
+        // The sender lives in `space`.
+        drop(space.is_full.subscribe().wait_for(|is_full| *is_full).await);
+    }
+    tokio::time::sleep(LOOK_EVERY).await;
+}
+
+/// Begins to hand leadership to a follower that has space, if this member leads and there is one.
+async fn find_another_leader(node: &Node) {
+    if !node.leadership.borrow().is_active_leader {
+        return;
+    }
+    let asked = node
+        .peers
+        .iter()
+        .map(|peer| peer.call::<_, StatusResponse>(Lane::Control, messages::STATUS, &(), STATUS_TIMEOUT));
+    let answers = futures::future::join_all(asked).await.into_iter().filter_map(Result::ok);
+    let fit = answers
+        .map(|answer| answer.status)
+        .filter(|status| status.alarms.is_empty() && status.role == MemberRole::Follower);
+    let Some(heir) = fit.max_by_key(|status| status.last_log_index) else { return };
+    let Ok(instance) = node.instance() else { return };
+    tracing::warn!(heir = heir.member.name, "no space to lead with; leadership is handed over");
+    if let Err(error) = instance.raft.trigger().transfer_leader(heir.member.id).await {
+        tracing::info!(%error, "leadership is not handed over");
+    }
+}
+
+/// Whether a command is taken when the disk is full: it leaves less than it found.
+#[must_use]
+pub fn frees_space(command: &Command) -> bool {
+    match command {
+        Command::Compact { .. } | Command::LeaseRevoke { .. } => true,
+        Command::LeaseGrant { .. } | Command::LeaseKeepAlive { .. } => false,
+        Command::Txn(txn) => only_deletes(txn),
+    }
+}
+
+fn only_deletes(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| match op {
+        Op::Range(_) | Op::Delete(_) => true,
+        Op::Put(_) => false,
+        Op::Txn(txn) => only_deletes(txn),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_mvcc::{DeleteRequest, KeyRange, LeaseId, PutRequest};
+
+    use super::*;
+
+    #[test]
+    fn the_reserve_is_given_up_and_filled_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let space = Space::new(dir.path(), 3 * CHUNK_BYTES / 2);
+        let length = || std::fs::metadata(dir.path().join(RESERVE)).map_or(0, |metadata| metadata.len());
+        assert!(space.fill().expect("writable") && length() == 3 * CHUNK_BYTES / 2);
+        space.exhausted(&"a test");
+        assert!(space.is_full() && length() == 0);
+        assert!(space.fill().expect("writable") && length() == 3 * CHUNK_BYTES / 2);
+        assert!(!space.is_full());
+    }
+
+    #[test]
+    fn only_what_frees_space_is_taken_on_a_full_disk() {
+        let put = || Op::Put(PutRequest::default());
+        let delete = || Op::Delete(DeleteRequest { range: KeyRange::key("k"), prev_kv: false });
+        let txn = |success, failure| Command::Txn(Txn { success, failure, ..Txn::default() });
+        let nested = |op| Op::Txn(Box::new(Txn { failure: vec![op], ..Txn::default() }));
+        assert!(frees_space(&txn(vec![delete()], vec![])));
+        assert!(frees_space(&txn(vec![nested(delete())], vec![delete()])));
+        assert!(!frees_space(&txn(vec![delete()], vec![put()])));
+        assert!(!frees_space(&txn(vec![nested(put())], vec![])));
+        assert!(frees_space(&Command::LeaseRevoke { id: LeaseId(1), generation: None }));
+        assert!(!frees_space(&Command::LeaseGrant { id: LeaseId(1), ttl_seconds: 1 }));
+    }
+}

@@ -1,0 +1,157 @@
+//! What a quorum does about a member whose state or disk is not as it should be.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quorate_mvcc::{Backend, Cursor, DeleteRequest, KeyRange, Op, Table, Txn, WriteBatch};
+
+use super::cluster::{Cluster, eventually, get, put, put_surely};
+use crate::membership::{Alarm, MemberId};
+use crate::raft::config::RaftConfig;
+use crate::raft::engine::RaftEngine;
+use crate::raft::node::Node;
+use crate::raft::{start, start_node};
+use crate::{Consistency, Store, StoreError};
+
+/// Members whose inside can be reached.
+struct Nodes {
+    cluster: Cluster,
+    nodes: Vec<Arc<Node>>,
+    stores: Vec<Store>,
+}
+
+impl Nodes {
+    async fn start(size: u64, adjust: fn(&mut RaftConfig)) -> Self {
+        let mut cluster = Cluster::prepare(size, adjust);
+        cluster.release_ports();
+        let (mut nodes, mut stores) = (Vec::new(), Vec::new());
+        for id in 1..=size {
+            let node = start_node(cluster.config(id)).await.expect("the member starts");
+            stores.push(Store::new(Arc::new(RaftEngine::new(node.clone()))));
+            nodes.push(node);
+        }
+        Nodes { cluster, nodes, stores }
+    }
+
+    async fn leader(&self) -> usize {
+        eventually("a leader", async || {
+            self.stores.iter().position(|store| store.leadership().borrow().is_active_leader)
+        })
+        .await
+    }
+
+    async fn shutdown(self) {
+        for store in self.stores {
+            store.shutdown().await.expect("it stops");
+        }
+    }
+}
+
+/// Changes a value behind everybody's back.
+fn corrupt(node: &Node) {
+    let state = node.instance().expect("it runs").state.current();
+    let backend = state.backend();
+    let (key, mut row) = {
+        let mut cursor = backend.cursor(Table::Versions, &[], None);
+        assert!(cursor.seek(&[]).expect("readable"));
+        (cursor.key().to_vec(), cursor.value().to_vec())
+    };
+    *row.last_mut().expect("a value") ^= 1;
+    let mut batch = backend.batch();
+    batch.put(Table::Versions, &key, &row);
+    backend.write(batch).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_differs_takes_itself_out_of_service() {
+    super::cluster::show_logs();
+    for leads in [false, true] {
+        let nodes = Nodes::start(3, |config| config.integrity_interval = Duration::from_millis(200)).await;
+        let leader = nodes.leader().await;
+        let differing = if leads { leader } else { (leader + 1) % 3 };
+        for i in 0..20 {
+            put_surely(&nodes.stores[differing], &format!("k{i}"), b"value").await;
+        }
+        corrupt(&nodes.nodes[differing]);
+        let refused = eventually("the end of its service", async || {
+            match get(&nodes.stores[differing], "k3", Consistency::Local).await {
+                Err(StoreError::Fatal(reason)) => Some(reason),
+                _ => None,
+            }
+        })
+        .await;
+        assert!(refused.contains("join anew"), "{refused}");
+        let write = nodes.stores[differing].propose(put("k", b"v")).await;
+        assert!(matches!(write, Err(StoreError::Fatal(_))), "{write:?}");
+
+        let other = &nodes.stores[(differing + 1) % 3];
+        put_surely(other, "after", b"1").await;
+        assert_eq!(get(other, "k3", Consistency::Linearizable).await, Ok(Some(b"value".to_vec())));
+        let status = other.quorum_status().await.expect("a status");
+        let alarmed: Vec<_> = status.members.iter().filter(|member| !member.alarms.is_empty()).collect();
+        assert_eq!(alarmed.len(), 1, "{status:?}");
+        assert_eq!((alarmed[0].member.id, &alarmed[0].alarms[..]), (id_of(differing), &[Alarm::Corrupt][..]));
+
+        nodes.stores[differing].shutdown().await.expect("it stops");
+        let refused = start(nodes.cluster.config(id_of(differing))).await.err().expect("it stays out");
+        assert!(refused.to_string().contains("out of service"), "{refused}");
+        nodes.shutdown().await;
+    }
+}
+
+fn id_of(place: usize) -> MemberId {
+    place as u64 + 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_and_recovers() {
+    super::cluster::show_logs();
+    let nodes = Nodes::start(1, |config| config.request_timeout = Duration::from_secs(1)).await;
+    let (node, store) = (&nodes.nodes[0], &nodes.stores[0]);
+    put_surely(store, "before", b"1").await;
+    node.space.pretend_full.store(true, Ordering::Relaxed);
+    eventually("a refusal", async || match store.propose(put("full", b"1")).await {
+        Err(StoreError::NoSpace(member)) => Some(member),
+        // What was in the log's queue already waits for space.
+        _ => None,
+    })
+    .await;
+    assert_eq!(get(store, "before", Consistency::Linearizable).await, Ok(Some(b"1".to_vec())), "reads go on");
+    let status = store.quorum_status().await.expect("a status");
+    assert_eq!(status.members[0].alarms, [Alarm::NoSpace]);
+    // A deletion is taken; that it waits is because not even the reserve is there in this test.
+    let delete = Op::Delete(DeleteRequest { range: KeyRange::key("before"), prev_kv: false });
+    let deleted = store.txn(Txn { success: vec![delete], ..Txn::default() }).await;
+    assert!(matches!(deleted, Err(StoreError::OutcomeUnknown(_))), "{deleted:?}");
+
+    node.space.pretend_full.store(false, Ordering::Relaxed);
+    put_surely_with_space(store, "after").await;
+    assert_eq!(get(store, "before", Consistency::Linearizable).await, Ok(None), "the deletion has happened");
+    nodes.shutdown().await;
+}
+
+async fn put_surely_with_space(store: &Store, key: &str) {
+    eventually("a write", async || store.propose(put(key, b"1")).await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_space_gives_way_to_one_with() {
+    super::cluster::show_logs();
+    let nodes = Nodes::start(3, |config| config.request_timeout = Duration::from_secs(2)).await;
+    let full = nodes.leader().await;
+    put_surely(&nodes.stores[full], "before", b"1").await;
+    nodes.nodes[full].space.pretend_full.store(true, Ordering::Relaxed);
+    put_surely_with_space(&nodes.stores[(full + 1) % 3], "one that finds it full").await;
+    // Without even a reserve it cannot write down that it has been succeeded, so it is not asked.
+    let other = eventually("another leader", async || {
+        (0..3).find(|&place| place != full && nodes.stores[place].leadership().borrow().is_active_leader)
+    })
+    .await;
+    put_surely(&nodes.stores[other], "after", b"1").await;
+    nodes.nodes[full].space.pretend_full.store(false, Ordering::Relaxed);
+    let read =
+        eventually("its return", async || get(&nodes.stores[full], "after", Consistency::Linearizable).await.ok());
+    assert_eq!(read.await, Some(b"1".to_vec()));
+    nodes.shutdown().await;
+}
