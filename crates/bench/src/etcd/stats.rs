@@ -260,7 +260,7 @@ mod tests {
         // A round that one of them did not finish.
         add(&mut results, System::Etcd, 3, 100.0, 0);
         let summary = Summary::of(&results.rows[0]);
-        let ratio = summary.ratio.unwrap();
+        let ratio = summary.ratio.expect("both systems have rounds");
         assert_eq!(ratio.value, Spread { median: 3.0, min: 2.0, max: 3.0 });
         assert_eq!(ratio.p99, Some(3.0));
         assert_eq!(ratio.cpu, None);
