@@ -23,6 +23,11 @@ impl ClusterEvents {
     }
 
     #[must_use]
+    pub const fn without(self, other: ClusterEvents) -> ClusterEvents {
+        ClusterEvents(self.0 & !other.0)
+    }
+
+    #[must_use]
     pub const fn intersects(self, other: ClusterEvents) -> bool {
         self.0 & other.0 != 0
     }

@@ -6,7 +6,7 @@ use crate::event::ClusterEvents;
 use crate::node::{NodeInfo, NodeSpec};
 use crate::pod::PodInfo;
 use crate::resources::Resources;
-use crate::taint::{Effect, Taint, is_tolerated};
+use crate::taint::{Taint, is_tolerated};
 
 /// Why a node was rejected. Borrowed, because thousands of nodes may be rejected for each pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +101,7 @@ fn never(_: Candidate<'_>) -> bool {
 
 fn node_unschedulable<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reason<'a>)) {
     if candidate.spec.unschedulable {
-        let cordon = Taint::new("node.kubernetes.io/unschedulable", "", Effect::NoSchedule);
-        if !is_tolerated(&cordon, &candidate.pod.tolerations) {
+        if !is_tolerated(&Taint::of_cordon(), &candidate.pod.tolerations) {
             reject(Reason::Unschedulable);
         }
     }

@@ -31,11 +31,15 @@ impl NodeSpec {
     pub fn parse(node: &Node) -> Result<NodeSpec, ParseError> {
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
         let spec = node.spec.as_ref();
+        let taints = spec.and_then(|s| s.taints.as_ref()).into_iter().flatten();
+        let unschedulable = spec.and_then(|s| s.unschedulable).unwrap_or(false);
         Ok(NodeSpec {
             name: Arc::from(node.metadata.name.as_deref().unwrap_or_default()),
             labels: node.metadata.labels.clone().unwrap_or_default(),
-            taints: spec.and_then(|s| s.taints.as_ref()).into_iter().flatten().filter_map(Taint::parse).collect(),
-            unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or(false),
+            // The taint of a cordon says nothing of its own: it goes a moment after the cordon, and pods that wait for
+            // that need not fail once more in between.
+            taints: taints.filter_map(Taint::parse).filter(|taint| unschedulable || !taint.is_of_cordon()).collect(),
+            unschedulable,
             allocatable: Resources::parse(allocatable)?,
             allowed_pods: pod_capacity(allocatable)?,
         })

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::event::ClusterEvents;
 use crate::filter::{AFFINITY_HELPED_BY, Candidate, FILTERS, Filter, Reason};
 use crate::node::{NodeInfo, NodeSpec};
 use crate::pod::PodInfo;
@@ -119,8 +120,14 @@ fn passes<'a>(candidate: Candidate<'a>, tally: &mut Tally<'a>) -> bool {
             tally.count(reason, 1);
         });
         if rejected {
-            tally.wake_on = tally.wake_on | filter.helped_by;
-            tally.count_prospect(prospect(filter, candidate), 1);
+            let prospect = prospect(filter, candidate);
+            tally.count_prospect(prospect, 1);
+            tally.wake_on = tally.wake_on
+                | match prospect {
+                    // Pods that leave change nothing.
+                    Prospect::None => filter.helped_by.without(ClusterEvents::POD_REMOVED),
+                    Prospect::NoVictims | Prospect::Victims => filter.helped_by,
+                };
             return false;
         }
     }

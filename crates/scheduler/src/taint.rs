@@ -43,6 +43,16 @@ impl Taint {
         Some(Taint::new(&taint.key, taint.value.as_deref().unwrap_or_default(), effect))
     }
 
+    /// What a cordoned node has besides its `spec.unschedulable`.
+    #[must_use]
+    pub fn of_cordon() -> Taint {
+        Taint::new("node.kubernetes.io/unschedulable", "", Effect::NoSchedule)
+    }
+
+    pub(crate) fn is_of_cordon(&self) -> bool {
+        *self == Taint::of_cordon()
+    }
+
     /// Keeps new pods away altogether, rather than only making the node less attractive.
     #[must_use]
     pub fn repels(&self) -> bool {

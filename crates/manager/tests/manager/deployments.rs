@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use quorate_manager::ManagerConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Cluster, DEPLOYMENTS, EVENTS, NAMESPACES, PODS, REPLICA_SETS, node_of};
 
@@ -22,7 +22,7 @@ async fn a_deployment_becomes_ready_pods_on_all_nodes_and_is_updated_scaled_and_
     assert_eq!(pods.len(), 3);
     let nodes: BTreeSet<&str> = pods.iter().filter_map(node_of).collect();
     assert_eq!(nodes, BTreeSet::from(["worker-1", "worker-2"]), "the pods are spread");
-    let assigned = |pod: &serde_json::Value| {
+    let assigned = |pod: &Value| {
         let (name, node) = (pod["metadata"]["name"].as_str().unwrap_or_default(), node_of(pod).unwrap_or_default());
         format!("Successfully assigned default/{name} to {node}")
     };
@@ -64,6 +64,54 @@ async fn a_deployment_becomes_ready_pods_on_all_nodes_and_is_updated_scaled_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_the_api_refuses_are_reported() {
+    let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
+    cluster.node("worker-1").await;
+    cluster.deploy("default", "web", 2).await;
+    cluster.wait("two ready replicas", || ready_replicas(&cluster, "web") == 2).await;
+
+    // Nobody looks at a template's finalizers before they are those of a pod.
+    let finalizers = |list: Value| json!({"spec": {"template": {"metadata": {"finalizers": list}}}});
+    cluster.patch(&DEPLOYMENTS, "web", finalizers(json!(["unqualified"]))).await;
+    let has_failed = |object: &Value| {
+        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().any(|condition| {
+            condition["type"] == "ReplicaFailure"
+                && condition["reason"] == "FailedCreate"
+                && condition["message"].as_str().is_some_and(|message| message.contains("metadata.finalizers[0]"))
+        })
+    };
+    cluster
+        .wait("the conditions", || {
+            cluster.list(&REPLICA_SETS, Some("default")).iter().any(has_failed)
+                && cluster.object(&DEPLOYMENTS, Some("default"), "web").as_ref().is_some_and(has_failed)
+        })
+        .await;
+    cluster
+        .wait("the event", || {
+            cluster.list(&EVENTS, Some("default")).iter().any(|event| {
+                event["reason"] == "FailedCreate"
+                    && event["type"] == "Warning"
+                    && event["involvedObject"]["kind"] == "ReplicaSet"
+                    && event["message"]
+                        .as_str()
+                        .is_some_and(|message| message.starts_with("Error creating: Pod \"web-"))
+            })
+        })
+        .await;
+    assert_eq!(ready_replicas(&cluster, "web"), 2, "what runs is not touched");
+
+    cluster.patch(&DEPLOYMENTS, "web", finalizers(Value::Null)).await;
+    cluster
+        .wait("the failure to be over", || {
+            let deployment = cluster.object(&DEPLOYMENTS, Some("default"), "web").expect("it is there");
+            !has_failed(&deployment) && !cluster.list(&REPLICA_SETS, Some("default")).iter().any(has_failed)
+        })
+        .await;
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleting_a_namespace_deletes_what_is_in_it() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node("worker-1").await;
@@ -74,7 +122,7 @@ async fn deleting_a_namespace_deletes_what_is_in_it() {
     cluster.client.delete(&NAMESPACES, None, "team", json!({})).await.expect("the deletion begins");
     cluster.wait("the namespace to be gone", || cluster.object(&NAMESPACES, None, "team").is_none()).await;
     for resource in [&DEPLOYMENTS, &REPLICA_SETS, &PODS, &EVENTS] {
-        assert_eq!(cluster.list(resource, Some("team")), Vec::<serde_json::Value>::new(), "{resource}");
+        assert_eq!(cluster.list(resource, Some("team")), Vec::<Value>::new(), "{resource}");
     }
     master.stop().await;
 }

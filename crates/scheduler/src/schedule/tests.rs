@@ -224,6 +224,8 @@ fn tolerations_open_tainted_and_cordoned_nodes() {
     let cordoned = snapshot(vec![node("a", json!({"spec": {"unschedulable": true}}))]);
     let tolerant = json!({"tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]});
     assert_eq!(decide(&cordoned, &pod("web", tolerant)), Ok("a".into()));
+    let uncordoned = snapshot(vec![node("a", taint("node.kubernetes.io/unschedulable", "", "NoSchedule"))]);
+    assert_eq!(decide(&uncordoned, &pod("web", json!({}))), Ok("a".into()), "its taint goes in a moment");
     let tainted = snapshot(vec![node("a", taint("dedicated", "db", "NoSchedule"))]);
     let tolerant = json!({"tolerations": [{"key": "dedicated", "value": "db", "effect": "NoSchedule"}]});
     assert_eq!(decide(&tainted, &pod("web", tolerant)), Ok("a".into()));
@@ -312,7 +314,9 @@ fn a_pod_that_failed_is_woken_by_what_may_help_it() {
         assert!(why.wake_on.intersects(ClusterEvents::NODE_ADDED), "{why:?}");
     };
     let nodes = || vec![node("a", json!({}))];
-    check(nodes(), requests(json!({"cpu": "9"})), ClusterEvents::POD_REMOVED, ClusterEvents::NODE_LABELS);
+    let full = || vec![node("a", json!({"status": {"allocatable": {"pods": "0"}}}))];
+    check(full(), json!({}), ClusterEvents::POD_REMOVED, ClusterEvents::NODE_LABELS);
+    check(nodes(), requests(json!({"cpu": "9"})), ClusterEvents::NODE_ALLOCATABLE, ClusterEvents::POD_REMOVED);
     check(nodes(), requests(json!({"cpu": "9"})), ClusterEvents::NODE_ALLOCATABLE, ClusterEvents::NODE_TAINTS);
     check(nodes(), json!({"nodeSelector": {"a": "b"}}), ClusterEvents::NODE_LABELS, ClusterEvents::POD_REMOVED);
     let tainted = vec![node("a", taint("k", "", "NoSchedule"))];
