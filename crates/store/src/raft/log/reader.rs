@@ -5,6 +5,7 @@ use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
+use futures::Stream;
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::RwLock;
 
@@ -12,7 +13,7 @@ use super::disk::LogDisk;
 use super::view::LogView;
 use crate::raft::types::{Entry, TypeConfig, Vote};
 
-/// One message to a follower holds about this much at most.
+/// One message to a follower holds about this much at most, and so much is read at once to be applied.
 const MAX_READ_BYTES: usize = 2 << 20;
 
 /// Reads entries and the vote; any number of them may exist.
@@ -48,17 +49,16 @@ impl RaftLogReader<TypeConfig> for LogReader {
         &mut self,
         range: RB,
     ) -> io::Result<Vec<Entry>> {
-        let start = match range.start_bound() {
-            Bound::Included(index) => *index,
-            Bound::Excluded(index) => index.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(index) => index.saturating_add(1),
-            Bound::Excluded(index) => *index,
-            Bound::Unbounded => u64::MAX,
-        };
-        self.read(start..end, usize::MAX)
+        self.read(bounds(&range), usize::MAX)
+    }
+
+    /// Committed entries, to be applied: part after part, and every single one of them.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let parts = Parts { reader: self.clone(), left: bounds(&range), part: Vec::new().into_iter() };
+        futures::stream::iter(parts)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -66,6 +66,61 @@ impl RaftLogReader<TypeConfig> for LogReader {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start..end, MAX_READ_BYTES)
+        let entries = self.read(start..end, MAX_READ_BYTES)?;
+        // openraft sends them behind the entry before `start`, whatever they are; without any it asks again.
+        let follow = entries.first().is_some_and(|entry| entry.log_id.index == start);
+        Ok(if follow { entries } else { Vec::new() })
+    }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(index) => index.saturating_add(1),
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
+/// Entries without a gap, read as they are asked for.
+struct Parts {
+    reader: LogReader,
+    left: Range<u64>,
+    part: std::vec::IntoIter<Entry>,
+}
+
+impl Iterator for Parts {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left.is_empty() {
+            return None;
+        }
+        if self.part.len() == 0 {
+            match self.reader.read(self.left.clone(), MAX_READ_BYTES) {
+                Ok(part) => self.part = part.into_iter(),
+                Err(error) => {
+                    self.left = 0..0;
+                    return Some(Err(error));
+                }
+            }
+        }
+        match self.part.next() {
+            Some(entry) if entry.log_id.index == self.left.start => {
+                self.left.start += 1;
+                Some(Ok(entry))
+            }
+            found => {
+                let found = found.map_or_else(|| "nothing".to_owned(), |entry| format!("entry {}", entry.log_id.index));
+                let problem = format!("the log has {found} in the place of entry {}", self.left.start);
+                self.left = 0..0;
+                Some(Err(io::Error::new(io::ErrorKind::InvalidData, problem)))
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::StreamExt;
 use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 
@@ -261,4 +262,28 @@ async fn a_log_that_contradicts_the_state_gives_way() {
     log.blocking_append([entry(2, 8, 10)]).await.expect("appended");
     drop(log);
     assert_eq!(indexes(&mut open(dir.path(), 0), 0..100).await, [(2, 8)]);
+}
+
+#[tokio::test]
+async fn what_is_applied_has_no_gap() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut log = open(dir.path(), 100_000);
+    for index in 0..50 {
+        log.blocking_append([entry(1, index, 100_000)]).await.expect("appended");
+    }
+    let reader = log.get_log_reader().await;
+    let read = async |range: std::ops::Range<u64>| {
+        let mut reader = reader.clone();
+        let entries = reader.entries_stream(range).await;
+        entries.map(|entry| entry.map(|entry| entry.log_id.index).ok()).collect::<Vec<_>>().await
+    };
+    assert_eq!(read(3..48).await, (3..48).map(Some).collect::<Vec<_>>());
+    assert_eq!(read(5..5).await, []);
+    assert_eq!(read(48..60).await, [Some(48), Some(49), None], "entries that are not there are an error");
+    log.purge(id(1, 9)).await.expect("purged");
+    let mut reader = log.get_log_reader().await;
+    let mut purged = Box::pin(reader.entries_stream(5..20).await);
+    assert!(purged.next().await.expect("an answer").is_err(), "and so are entries that are not there any more");
+    drop(purged);
+    assert_eq!(reader.limited_get_log_entries(5, 20).await.expect("readable"), [], "nothing is sent out of place");
 }
