@@ -1,5 +1,23 @@
 //! Chaos: a quorum of real processes, clients that record what they see, faults on a seeded schedule, and checks of the
 //! recorded history.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`schedule`], [`world`] | pure: which fault comes when, and what the active ones add up to |
+//! | [`history`], [`checker`] | pure: what was seen, and what it must fulfil |
+//! | [`cluster`] | the members' processes, the network between them, their disks and clocks |
+//! | [`nemesis`] | carries out the schedule |
+//! | [`clients`], [`leader`] | ask and record |
+//! | [`run`], [`ending`] | all of it, from the empty directory to the history |
 
 pub mod checker;
+pub mod clients;
+pub mod cluster;
+pub mod ending;
 pub mod history;
+pub mod leader;
+pub mod nemesis;
+pub mod run;
+pub mod schedule;
+pub mod verdict;
+pub mod world;

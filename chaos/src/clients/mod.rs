@@ -1,0 +1,99 @@
+//! Clients: they ask, and record what they are told. None of them judges.
+
+pub mod compactor;
+mod connection;
+pub mod hasher;
+pub mod informer;
+pub mod leases;
+pub mod objects;
+pub mod pairs;
+pub mod prober;
+pub mod registers;
+pub mod rest;
+pub mod watcher;
+
+pub use connection::{CALL_DEADLINE, Connection};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Layout;
+use crate::history::{Micros, Operation};
+
+/// What all clients write under over the etcd API.
+pub const PREFIX: &str = "chaos/";
+
+/// When the run began; all moments of a history count from here.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    #[must_use]
+    pub fn start() -> Self {
+        Clock(Instant::now())
+    }
+
+    #[must_use]
+    pub fn now(self) -> Micros {
+        u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    #[must_use]
+    pub fn at_ms(self, millis: u64) -> Instant {
+        self.0 + Duration::from_millis(millis)
+    }
+}
+
+/// What a client is given.
+#[derive(Clone)]
+pub struct Context {
+    pub layout: Arc<Layout>,
+    pub clock: Clock,
+    /// Fires when clients shall end.
+    pub stop: CancellationToken,
+    pub keys: Arc<Objects>,
+    pub pairs: Arc<Objects>,
+    pub configmaps: Arc<Objects>,
+    /// The mean pause of a client between two operations.
+    pub pause: Duration,
+}
+
+impl Context {
+    /// A pause between two operations; `false` when the clients shall end.
+    pub async fn pause(&self, rng: &mut StdRng) -> bool {
+        let pause = self.pause.mul_f64(rng.random_range(0.0..2.0));
+        self.stop.run_until_cancelled(sleep(pause)).await.is_some()
+    }
+}
+
+/// How many operations one object gets before its clients go on to the next: a search through a short history is quick.
+const OPERATIONS_PER_OBJECT: u64 = 200;
+
+/// Which objects clients share at the moment.
+#[derive(Debug)]
+pub struct Objects {
+    slots: Vec<AtomicU64>,
+}
+
+impl Objects {
+    #[must_use]
+    pub fn new(slots: usize) -> Self {
+        Objects { slots: (0..slots).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// An object for one operation: its slot, and how many there were before it.
+    fn pick(&self, rng: &mut StdRng) -> (usize, u64) {
+        let slot = rng.random_range(0..self.slots.len());
+        let operation = self.slots[slot].fetch_add(1, Ordering::Relaxed);
+        (slot, operation / OPERATIONS_PER_OBJECT)
+    }
+}
+
+/// What a client has recorded.
+pub type Recorded = Vec<Operation>;

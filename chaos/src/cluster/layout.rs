@@ -1,0 +1,139 @@
+//! Directories, addresses, certificates and configuration files of a quorum.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::pki::{Authority, Pair};
+use super::ports::Ports;
+use crate::world::MemberIndex;
+
+/// One member, as the harness knows it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// `m1` and so on.
+    pub name: String,
+    pub id: u64,
+    pub api: SocketAddr,
+    pub etcd: SocketAddr,
+    pub peer: SocketAddr,
+    pub metrics: SocketAddr,
+    /// Where this member finds each of the others: a proxy of its own. At its own place, its own address.
+    pub peers: Vec<SocketAddr>,
+    pub data: PathBuf,
+    pub config: PathBuf,
+    pub log: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub directory: PathBuf,
+    pub places: Vec<Place>,
+    pub ca: PathBuf,
+    pub admin: Pair,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Config<'a> {
+    name: &'a str,
+    data_dir: &'a Path,
+    members: Vec<String>,
+    api_listen: SocketAddr,
+    etcd_listen: SocketAddr,
+    etcd_plain: bool,
+    peer_listen: SocketAddr,
+    metrics_listen: SocketAddr,
+    client_ca_file: &'a Path,
+    tls_cert_file: &'a Path,
+    tls_key_file: &'a Path,
+    peer_ca_file: &'a Path,
+    peer_cert_file: &'a Path,
+    peer_key_file: &'a Path,
+    node_client_cert_file: &'a Path,
+    node_client_key_file: &'a Path,
+    retention: &'a str,
+    log_level: &'a str,
+}
+
+impl Layout {
+    /// Lays out `members` members under `directory`, logs under `logs`.
+    ///
+    /// # Errors
+    /// When there are no free ports, or a file cannot be written.
+    pub fn create(directory: &Path, logs: &Path, members: usize, log_level: &str) -> anyhow::Result<Layout> {
+        let pki = directory.join("pki");
+        fs::create_dir_all(&pki).with_context(|| format!("cannot create {}", pki.display()))?;
+        let ca = Authority::create(&pki, "ca")?;
+        let peer_ca = Authority::create(&pki, "peer-ca")?;
+        let admin = ca.issue("admin", "chaos", Some("system:masters"))?;
+        let places = places(directory, logs, members)?;
+        for (index, place) in places.iter().enumerate() {
+            let name = &place.name;
+            let serving = ca.issue(name, name, None)?;
+            let peer = peer_ca.issue(&format!("{name}-peer"), name, None)?;
+            let node = ca.issue(&format!("{name}-node"), "quorate:apiserver", Some("system:masters"))?;
+            let config = Config {
+                name,
+                data_dir: &place.data,
+                members: member_list(&places, index),
+                api_listen: place.api,
+                etcd_listen: place.etcd,
+                etcd_plain: true,
+                peer_listen: place.peer,
+                metrics_listen: place.metrics,
+                client_ca_file: &ca.cert,
+                tls_cert_file: &serving.cert,
+                tls_key_file: &serving.key,
+                peer_ca_file: &peer_ca.cert,
+                peer_cert_file: &peer.cert,
+                peer_key_file: &peer.key,
+                node_client_cert_file: &node.cert,
+                node_client_key_file: &node.key,
+                // The harness compacts; nothing else shall.
+                retention: "24h",
+                log_level,
+            };
+            fs::create_dir_all(&place.data)?;
+            fs::write(&place.config, toml::to_string(&config)?)?;
+        }
+        Ok(Layout { directory: directory.to_owned(), places, ca: ca.cert, admin })
+    }
+}
+
+fn places(directory: &Path, logs: &Path, members: usize) -> anyhow::Result<Vec<Place>> {
+    let mut ports = Ports::default();
+    (0..members)
+        .map(|index| {
+            let name = format!("m{}", index + 1);
+            let peer = ports.next()?;
+            let mut peers = (0..members).map(|_| ports.next()).collect::<anyhow::Result<Vec<_>>>()?;
+            peers[index] = peer;
+            Ok(Place {
+                id: index as u64 + 1,
+                api: ports.next()?,
+                etcd: ports.next()?,
+                peer,
+                metrics: ports.next()?,
+                peers,
+                data: directory.join(&name),
+                config: directory.join(format!("{name}.toml")),
+                log: logs.join(format!("{name}.log")),
+                name,
+            })
+        })
+        .collect()
+}
+
+/// The member list as `own` gets it.
+fn member_list(places: &[Place], own: MemberIndex) -> Vec<String> {
+    let entry = |(index, place): (usize, &Place)| {
+        let Place { id, name, api, etcd, .. } = place;
+        let peer = places[own].peers[index];
+        format!("id={id},name={name},peer={peer},api=https://{api},etcd=http://{etcd}")
+    };
+    places.iter().enumerate().map(entry).collect()
+}

@@ -1,0 +1,142 @@
+//! The members' processes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+use super::layout::Layout;
+use super::shim::{Control, Shim};
+use crate::world::MemberIndex;
+
+/// A process that ended without being killed here.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub member: MemberIndex,
+    pub status: ExitStatus,
+    /// Its log's last lines.
+    pub said: String,
+}
+
+/// All members. They die with this, whatever happens.
+pub struct Processes {
+    binary: PathBuf,
+    layout: Arc<Layout>,
+    shim: Option<(Shim, Vec<Control>)>,
+    children: Vec<Option<Child>>,
+}
+
+impl Processes {
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn new(binary: PathBuf, layout: Arc<Layout>, shim: Option<Shim>) -> anyhow::Result<Self> {
+        let control = |name: &str| Control::create(layout.directory.join(format!("{name}.control")));
+        let controls = layout.places.iter().map(|place| control(&place.name)).collect::<anyhow::Result<Vec<_>>>()?;
+        let children = layout.places.iter().map(|_| None).collect();
+        Ok(Processes { binary, shim: shim.map(|shim| (shim, controls)), layout, children })
+    }
+
+    #[must_use]
+    pub fn has_shim(&self) -> bool {
+        self.shim.is_some()
+    }
+
+    #[must_use]
+    pub fn runs(&self, member: MemberIndex) -> bool {
+        self.children[member].is_some()
+    }
+
+    /// Starts a member unless it runs.
+    ///
+    /// # Errors
+    /// When the binary cannot be started.
+    pub fn start(&mut self, member: MemberIndex) -> anyhow::Result<()> {
+        if self.runs(member) {
+            return Ok(());
+        }
+        let place = &self.layout.places[member];
+        let log = fs::OpenOptions::new().create(true).append(true).open(&place.log)?;
+        let mut command = Command::new(&self.binary);
+        command.arg("server").arg("--config").arg(&place.config);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("QUORATE_")) {
+            command.env_remove(name);
+        }
+        if let Some((shim, controls)) = &self.shim {
+            command.env("LD_PRELOAD", shim.library()).env("CHAOS_CONTROL", controls[member].path());
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        let child = command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?;
+        self.children[member] = Some(child);
+        Ok(())
+    }
+
+    /// Ends a member with SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(&mut self, member: MemberIndex) -> anyhow::Result<()> {
+        match self.children[member].take() {
+            Some(mut child) => child.kill().await.with_context(|| format!("cannot kill m{}", member + 1)),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends all members at once.
+    ///
+    /// # Errors
+    /// When one cannot be killed.
+    pub async fn kill_all(&mut self) -> anyhow::Result<()> {
+        for child in self.children.iter_mut().flatten() {
+            child.start_kill()?;
+        }
+        for member in 0..self.children.len() {
+            self.kill(member).await?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn signal(&self, member: MemberIndex, signal: Signal) -> anyhow::Result<()> {
+        let Some(pid) = self.children[member].as_ref().and_then(Child::id) else { return Ok(()) };
+        kill(Pid::from_raw(i32::try_from(pid)?), signal).with_context(|| format!("{signal} to m{}", member + 1))
+    }
+
+    /// Moves a member's clock, and troubles its fsync.
+    ///
+    /// # Errors
+    /// When the control file cannot be written.
+    pub fn control(&self, member: MemberIndex, offset_s: i64, sync_ms: u64, sync_fails: bool) -> anyhow::Result<()> {
+        match &self.shim {
+            Some((_, controls)) => controls[member].set(offset_s, sync_ms, sync_fails),
+            None => Ok(()),
+        }
+    }
+
+    /// The processes that have ended by themselves since the last call.
+    ///
+    /// # Errors
+    /// When they cannot be waited for.
+    pub fn reap(&mut self) -> anyhow::Result<Vec<Ended>> {
+        let mut ended = Vec::new();
+        for (member, slot) in self.children.iter_mut().enumerate() {
+            let Some(child) = slot else { continue };
+            if let Some(status) = child.try_wait()? {
+                *slot = None;
+                ended.push(Ended { member, status, said: last_lines(&self.layout.places[member].log) });
+            }
+        }
+        Ok(ended)
+    }
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(6).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}

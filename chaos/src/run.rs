@@ -1,0 +1,298 @@
+//! A run: a quorum from nothing, clients and faults for a while, then rest, and what all of them recorded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::checker::hashes::Round;
+use crate::clients::rest::Credentials;
+use crate::clients::watcher::{Progress, Style};
+use crate::clients::{self, Clock, Connection, Context, Objects};
+use crate::cluster::{Layout, Processes, Shim, SmallDisk, proxy};
+use crate::ending::{Closing, Ending};
+use crate::history::{Api, History, InformerLog, LeaseLog, Micros, Operation, Outcome, Transaction, WatchLog};
+use crate::leader::{self, Led};
+use crate::nemesis::{Account, Nemesis};
+use crate::schedule::{Kind, Plan, Planned};
+use crate::world::World;
+
+/// How long the members may take until all of them serve, at the start and after everything is healed.
+const SERVE_WITHIN: Duration = Duration::from_secs(60);
+const WATCHERS: usize = 3;
+const INFORMERS: usize = 2;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub seed: u64,
+    pub members: usize,
+    pub duration: Duration,
+    pub kinds: Vec<Kind>,
+    /// Clients of each sort.
+    pub clients: usize,
+    /// The mean pause of a client between two operations.
+    pub pause: Duration,
+    /// The `quorate` binary.
+    pub binary: PathBuf,
+    /// Data, certificates and configuration go here.
+    pub directory: PathBuf,
+    pub logs: PathBuf,
+    pub log_level: String,
+}
+
+/// What a run recorded.
+#[derive(Debug)]
+pub struct Recorded {
+    pub history: History,
+    pub account: Account,
+    pub leaders: Vec<Led>,
+    pub schedule: Vec<Planned>,
+    /// What could not be done here, and why.
+    pub left_out: Vec<String>,
+    /// When the schedule was over and everything healed.
+    pub healed: Micros,
+    /// Comparisons of hashes while faults came.
+    pub hashes: Vec<Round>,
+    /// Revisions up to this one may have been compacted.
+    pub compacted: u64,
+    pub ending: Ending,
+}
+
+/// Runs until the end, or until `abort`; either way no process is left.
+///
+/// # Errors
+/// When the quorum cannot be set up, or a fault cannot be brought about.
+pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<Recorded> {
+    let layout = Layout::create(&options.directory, &options.logs, options.members, &options.log_level)?;
+    let mut left_out = Vec::new();
+    let tools = Tools::prepare(options, &layout, &mut left_out);
+    let layout = Arc::new(layout);
+    let plan = Plan {
+        seed: options.seed,
+        members: options.members,
+        duration_ms: u64::try_from(options.duration.as_millis())?,
+        kinds: tools.kinds,
+        small_disk: tools.small_disk.as_ref().map(|(member, _)| *member),
+    };
+    let schedule = plan.draw();
+    let (world, world_seen) = watch::channel(World::healthy(options.members));
+    let (leader, leader_seen) = watch::channel(None);
+    let processes = Processes::new(options.binary.clone(), layout.clone(), tools.shim)?;
+    let context = Context {
+        layout: layout.clone(),
+        clock: Clock::start(),
+        stop: CancellationToken::new(),
+        keys: Arc::new(Objects::new(3)),
+        pairs: Arc::new(Objects::new(1)),
+        configmaps: Arc::new(Objects::new(2)),
+        pause: options.pause,
+    };
+
+    let mut network = JoinSet::new();
+    network.spawn(proxy::run(layout, world_seen, options.seed));
+    let mut nemesis = Nemesis::new(context.clock, processes, tools.small_disk, world, leader_seen);
+    let driven = abort.run_until_cancelled(drive(options, &schedule, context, &mut nemesis, leader)).await;
+    let account = nemesis.finish().await?;
+    let mut recorded = driven.context("aborted")??;
+    recorded.account = account;
+    recorded.schedule = schedule;
+    recorded.left_out = left_out;
+    Ok(recorded)
+}
+
+/// What not every machine has.
+struct Tools {
+    shim: Option<Shim>,
+    small_disk: Option<(usize, SmallDisk)>,
+    kinds: Vec<Kind>,
+}
+
+impl Tools {
+    fn prepare(options: &Options, layout: &Layout, left_out: &mut Vec<String>) -> Tools {
+        let mut tools = Tools { shim: None, small_disk: None, kinds: options.kinds.clone() };
+        let needs_shim = [Kind::Clock, Kind::SlowDisk, Kind::FailedSync];
+        if tools.kinds.iter().any(|kind| needs_shim.contains(kind)) {
+            match Shim::build(&options.directory) {
+                Ok(shim) => tools.shim = Some(shim),
+                Err(error) => {
+                    left_out.push(format!("clock jumps, slow disks and failing fsync: {error:#}"));
+                    tools.kinds.retain(|kind| !needs_shim.contains(kind));
+                }
+            }
+        }
+        if tools.kinds.contains(&Kind::FullDisk) {
+            match small_disk(options, layout) {
+                Ok(disk) => tools.small_disk = Some(disk),
+                Err(error) => {
+                    left_out.push(format!("full disks: {error:#}"));
+                    tools.kinds.retain(|kind| *kind != Kind::FullDisk);
+                }
+            }
+        }
+        tools
+    }
+}
+
+fn small_disk(options: &Options, layout: &Layout) -> anyhow::Result<(usize, SmallDisk)> {
+    let member = usize::try_from(options.seed % options.members as u64)?;
+    Ok((member, SmallDisk::mount(&layout.places[member].data)?))
+}
+
+async fn drive(
+    options: &Options,
+    schedule: &[Planned],
+    mut context: Context,
+    nemesis: &mut Nemesis,
+    leader: watch::Sender<Option<usize>>,
+) -> anyhow::Result<Recorded> {
+    nemesis.start_all()?;
+    let began = nemesis.alongside(until_all_serve(&context)).await?.context("the quorum does not begin to serve")?;
+    // The time of clients and schedule begins now.
+    context.clock = nemesis.restart_clock();
+    let credentials = Credentials::of(&context.layout)?;
+    let mut traffic = Traffic::start(options, &context, &credentials, began, leader);
+    nemesis.run(schedule).await?;
+    nemesis.supervise(context.clock.at_ms(u64::try_from(options.duration.as_millis())?)).await?;
+    let healed = context.clock.now();
+    let served = nemesis.alongside(until_all_serve(&context)).await?;
+    let problem = served.err().map(|error| format!("{error:#}"));
+    context.stop.cancel();
+    let mut history = History::default();
+    history.operations = traffic.writers.join_all().await.into_iter().flatten().collect();
+    history.leases = traffic.leases.join_all().await.into_iter().flatten().collect();
+    let hashes = traffic.hasher.join_all().await.into_iter().flatten().collect();
+    let compacted = traffic.compacted.load(Ordering::Relaxed);
+    let mut ending = Ending { problem, ..Ending::default() };
+    if ending.problem.is_none() {
+        let closing = Closing {
+            context: Context { stop: CancellationToken::new(), ..context.clone() },
+            credentials,
+            compacted,
+            last: traffic.last.clone(),
+            last_object: traffic.last_object.clone(),
+        };
+        ending = nemesis.alongside(closing.run(&mut traffic.watches, &mut traffic.informers, &mut history)).await??;
+    }
+    traffic.stop_watching.cancel();
+    history.watches.extend(traffic.watches.join_all().await);
+    history.informers.extend(traffic.informers.join_all().await);
+    let leaders = traffic.observer.join_all().await.into_iter().flatten().collect();
+    let (account, schedule, left_out) = Default::default();
+    Ok(Recorded { history, account, leaders, schedule, left_out, healed, hashes, compacted, ending })
+}
+
+/// All clients, while faults come.
+struct Traffic {
+    writers: JoinSet<Vec<Operation>>,
+    leases: JoinSet<Vec<LeaseLog>>,
+    watches: JoinSet<WatchLog>,
+    informers: JoinSet<InformerLog>,
+    hasher: JoinSet<Vec<Round>>,
+    observer: JoinSet<Vec<Led>>,
+    compactor: JoinSet<()>,
+    compacted: Arc<AtomicU64>,
+    /// Where watchers and informers may stop, when it is known.
+    last: watch::Sender<Option<u64>>,
+    last_object: watch::Sender<Option<u64>>,
+    stop_watching: CancellationToken,
+}
+
+impl Traffic {
+    fn start(
+        options: &Options,
+        context: &Context,
+        credentials: &Credentials,
+        began: u64,
+        leader: watch::Sender<Option<usize>>,
+    ) -> Traffic {
+        let stop_watching = CancellationToken::new();
+        let mut traffic = Traffic {
+            writers: JoinSet::new(),
+            leases: JoinSet::new(),
+            watches: JoinSet::new(),
+            informers: JoinSet::new(),
+            hasher: JoinSet::new(),
+            observer: JoinSet::new(),
+            compactor: JoinSet::new(),
+            compacted: Arc::default(),
+            last: watch::Sender::new(None),
+            last_object: watch::Sender::new(None),
+            stop_watching: stop_watching.clone(),
+        };
+        let watching = Context { stop: stop_watching, ..context.clone() };
+        let seed = |kind: u64, index: usize| options.seed.wrapping_mul(31).wrapping_add(kind << 32 | index as u64);
+        let mut progress = Progress::default();
+        for index in 0..WATCHERS {
+            let (name, with_previous) = (format!("w{index}"), index == 0);
+            let style = Style { name, seed: seed(1, index), with_previous, member: None };
+            let last = traffic.last.subscribe();
+            traffic.watches.spawn(clients::watcher::run(watching.clone(), style, began + 1, progress.join(), last));
+        }
+        for index in 0..INFORMERS {
+            let (credentials, last) = (credentials.clone(), traffic.last_object.subscribe());
+            let name = format!("i{index}");
+            traffic.informers.spawn(clients::informer::run(watching.clone(), credentials, name, seed(2, index), last));
+        }
+        for index in 0..options.clients {
+            let registers = clients::registers::run(context.clone(), format!("r{index}"), seed(3, index));
+            traffic.writers.spawn(registers);
+            traffic.writers.spawn(clients::pairs::run(context.clone(), format!("t{index}"), seed(4, index)));
+            let (credentials, name) = (credentials.clone(), format!("o{index}"));
+            traffic.writers.spawn(clients::objects::run(context.clone(), credentials, name, seed(5, index)));
+            traffic.leases.spawn(clients::leases::run(context.clone(), format!("l{index}"), seed(6, index)));
+        }
+        for member in 0..options.members {
+            traffic.writers.spawn(clients::prober::run(context.clone(), format!("p{member}"), member));
+        }
+        traffic.hasher.spawn(clients::hasher::run(context.clone()));
+        traffic.observer.spawn(leader::observe(watching, leader));
+        let (progress, compacted) = (Arc::new(progress), traffic.compacted.clone());
+        traffic.compactor.spawn(clients::compactor::run(context.clone(), progress, compacted, seed(7, 0)));
+        traffic
+    }
+}
+
+/// Waits until each member has committed a write, and answers over REST; the revision of the last one.
+///
+/// # Errors
+/// When one does not in time.
+pub async fn until_all_serve(context: &Context) -> anyhow::Result<u64> {
+    let deadline = Instant::now() + SERVE_WITHIN;
+    let mut last = 0;
+    for member in 0..context.layout.places.len() {
+        let mut connection = Connection::new(context.clone(), "ready", member);
+        loop {
+            let write = Transaction::put("ready", format!("m{}", member + 1));
+            let operation = connection.call(Api::Etcd, "ready", write).await;
+            match operation.outcome {
+                Outcome::Done { revision, .. } => {
+                    last = revision;
+                    break;
+                }
+                Outcome::Refused { reason } | Outcome::Unknown { reason } => {
+                    ensure!(Instant::now() < deadline, "m{} does not take a write: {reason}", member + 1);
+                }
+            }
+            connection.disconnect();
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(last)
+}
+
+/// The `quorate` binary beside the running one.
+///
+/// # Errors
+/// When it has not been built.
+pub fn binary_beside(program: &Path) -> anyhow::Result<PathBuf> {
+    let binary = program.with_file_name("quorate");
+    ensure!(binary.exists(), "{} is not built; run `cargo build --workspace --bins`", binary.display());
+    Ok(binary)
+}

@@ -1,0 +1,419 @@
+//! Which fault comes when: drawn from a seed, the same for the same seed.
+
+use std::fmt;
+
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use crate::world::{Effect, MemberIndex, Quality, split};
+
+/// What can be broken, as the command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Kill,
+    Pause,
+    Partition,
+    Network,
+    SlowDisk,
+    FullDisk,
+    FailedSync,
+    Clock,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 8] = [
+        Kind::Kill,
+        Kind::Pause,
+        Kind::Partition,
+        Kind::Network,
+        Kind::SlowDisk,
+        Kind::FullDisk,
+        Kind::FailedSync,
+        Kind::Clock,
+    ];
+}
+
+/// Whom a fault meets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Target {
+    Members(Vec<MemberIndex>),
+    /// Whoever leads when the fault begins; this member when nobody does.
+    Leader {
+        or: MemberIndex,
+    },
+}
+
+impl Target {
+    fn members(&self, leader: Option<MemberIndex>) -> Vec<MemberIndex> {
+        match self {
+            Target::Members(members) => members.clone(),
+            Target::Leader { or } => vec![leader.unwrap_or(*or)],
+        }
+    }
+
+    fn one(&self, leader: Option<MemberIndex>) -> MemberIndex {
+        self.members(leader).first().copied().unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fault {
+    Kill(Target),
+    Pause(Target),
+    /// The target's side and the others do not hear each other.
+    Split(Target),
+    /// What the target sends is lost.
+    Mute(Target),
+    /// What is sent to the target is lost.
+    Deaf(Target),
+    /// What the first sends to the second is lost, nothing else.
+    OneWay(MemberIndex, MemberIndex),
+    /// Two sides that hear only the one in the middle.
+    Bridge {
+        middle: MemberIndex,
+        side: Vec<MemberIndex>,
+    },
+    Network(Quality),
+    SlowDisk {
+        target: Target,
+        sync_delay_ms: u64,
+    },
+    FullDisk(MemberIndex),
+    FailedSync(Target),
+    Clock {
+        target: Target,
+        offset_s: i64,
+    },
+}
+
+impl Fault {
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Fault::Kill(_) => Kind::Kill,
+            Fault::Pause(_) => Kind::Pause,
+            Fault::Split(_) | Fault::Mute(_) | Fault::Deaf(_) | Fault::OneWay(..) | Fault::Bridge { .. } => {
+                Kind::Partition
+            }
+            Fault::Network(_) => Kind::Network,
+            Fault::SlowDisk { .. } => Kind::SlowDisk,
+            Fault::FullDisk(_) => Kind::FullDisk,
+            Fault::FailedSync(_) => Kind::FailedSync,
+            Fault::Clock { .. } => Kind::Clock,
+        }
+    }
+
+    /// What it does to a quorum of so many members, led by `leader`.
+    #[must_use]
+    pub fn effect(&self, members: usize, leader: Option<MemberIndex>) -> Effect {
+        let others = |one: MemberIndex| (0..members).filter(move |i| *i != one);
+        match self {
+            Fault::Kill(target) => Effect::Down(target.members(leader)),
+            Fault::Pause(target) => Effect::Paused(target.members(leader)),
+            Fault::Split(target) => Effect::Cut(split(members, &target.members(leader))),
+            Fault::Mute(target) => {
+                let mute = target.one(leader);
+                Effect::Cut(others(mute).map(|other| (mute, other)).collect())
+            }
+            Fault::Deaf(target) => {
+                let deaf = target.one(leader);
+                Effect::Cut(others(deaf).map(|other| (other, deaf)).collect())
+            }
+            Fault::OneWay(from, to) => Effect::Cut(vec![(*from, *to)]),
+            Fault::Bridge { middle, side } => {
+                let crosses = |pair: &(usize, usize)| pair.0 != *middle && pair.1 != *middle;
+                Effect::Cut(split(members, side).into_iter().filter(crosses).collect())
+            }
+            Fault::Network(quality) => Effect::Poor(*quality),
+            Fault::SlowDisk { target, sync_delay_ms } => {
+                Effect::SlowDisk { member: target.one(leader), sync_delay_ms: *sync_delay_ms }
+            }
+            Fault::FullDisk(member) => Effect::FullDisk(*member),
+            Fault::FailedSync(target) => Effect::FailingSync(target.one(leader)),
+            Fault::Clock { target, offset_s } => Effect::Clock { member: target.one(leader), offset_s: *offset_s },
+        }
+    }
+}
+
+/// In words, members numbered from 1 as their names are.
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |members: &[usize]| members.iter().map(|i| format!("m{}", i + 1)).collect::<Vec<_>>().join(", ");
+        match self {
+            Effect::Down(members) => write!(f, "kill -9 {}", names(members)),
+            Effect::Paused(members) => write!(f, "stop {}", names(members)),
+            Effect::Cut(pairs) => {
+                let is_both = |(a, b): &&(usize, usize)| a < b && pairs.contains(&(*b, *a));
+                let is_one = |(a, b): &&(usize, usize)| !pairs.contains(&(*b, *a));
+                let both = pairs.iter().filter(is_both).map(|(a, b)| format!("m{}–m{}", a + 1, b + 1));
+                let one = pairs.iter().filter(is_one).map(|(a, b)| format!("m{}→m{}", a + 1, b + 1));
+                write!(f, "cut {}", both.chain(one).collect::<Vec<_>>().join(", "))
+            }
+            Effect::Poor(q) => write!(
+                f,
+                "network: delay {}±{} ms, loss {} %, resets {}/10,000",
+                q.delay_ms, q.jitter_ms, q.loss_percent, q.reset_per_10_000
+            ),
+            Effect::SlowDisk { member, sync_delay_ms } => {
+                write!(f, "slow disk of m{}: +{sync_delay_ms} ms", member + 1)
+            }
+            Effect::FullDisk(member) => write!(f, "full disk of m{}", member + 1),
+            Effect::FailingSync(member) => write!(f, "fsync of m{} fails", member + 1),
+            Effect::Clock { member, offset_s } => write!(f, "clock of m{} off by {offset_s} s", member + 1),
+        }
+    }
+}
+
+/// A fault with its time, in milliseconds from the start of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Planned {
+    pub start_ms: u64,
+    pub end_ms: u64,
+    pub fault: Fault,
+}
+
+/// What a schedule is drawn for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub seed: u64,
+    pub members: usize,
+    pub duration_ms: u64,
+    /// What may be drawn.
+    pub kinds: Vec<Kind>,
+    /// The only member whose disk can be filled, if there is one.
+    pub small_disk: Option<MemberIndex>,
+}
+
+/// Before the first fault.
+const WARM_UP_MS: u64 = 1500;
+/// After the last one.
+const COOL_DOWN_MS: u64 = 1500;
+
+impl Plan {
+    /// Draws the schedule. Every variant comes once before any comes again. Faults mostly follow each other with a pause
+    /// between; now and then one begins while another lasts.
+    #[must_use]
+    pub fn draw(&self) -> Vec<Planned> {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let mut bag: Vec<Variant> = Vec::new();
+        let mut planned = Vec::new();
+        let is_short = self.duration_ms < 90_000;
+        let mut at = WARM_UP_MS;
+        let end = self.duration_ms.saturating_sub(COOL_DOWN_MS);
+        while let Some(fault) = self.next_fault(&mut bag, &mut rng) {
+            let lasts = match rng.random_range(0..100) {
+                0..20 => rng.random_range(50..800),
+                _ if is_short => rng.random_range(800..3000),
+                20..75 => rng.random_range(800..5000),
+                _ => rng.random_range(5000..14_000),
+            };
+            if at + lasts > end {
+                break;
+            }
+            planned.push(Planned { start_ms: at, end_ms: at + lasts, fault });
+            at += match rng.random_range(0..100) {
+                // The next one overlaps.
+                0..25 => rng.random_range(0..=lasts),
+                _ if is_short => lasts + rng.random_range(300..1800),
+                25..75 => lasts + rng.random_range(500..4000),
+                // Long enough to see that it stays well.
+                _ => lasts + rng.random_range(11_000..14_000),
+            };
+        }
+        planned
+    }
+
+    fn next_fault(&self, bag: &mut Vec<Variant>, rng: &mut StdRng) -> Option<Fault> {
+        if bag.is_empty() {
+            bag.extend(Variant::ALL.iter().filter(|variant| self.allows(**variant)));
+            bag.shuffle(rng);
+        }
+        Some(bag.pop()?.draw(self, rng))
+    }
+
+    fn allows(&self, variant: Variant) -> bool {
+        let enough = match variant {
+            Variant::KillMinority => self.members >= 5,
+            Variant::Bridge | Variant::Halves | Variant::OneWay | Variant::Mute | Variant::Deaf => self.members >= 3,
+            Variant::FullDisk => self.small_disk.is_some(),
+            _ => true,
+        };
+        enough && self.kinds.contains(&variant.kind())
+    }
+}
+
+/// What the bag holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    KillOne,
+    KillLeader,
+    KillMinority,
+    KillMajority,
+    KillAll,
+    PauseOne,
+    PauseLeader,
+    Halves,
+    IsolateLeader,
+    OneWay,
+    Mute,
+    Deaf,
+    Bridge,
+    Delay,
+    Loss,
+    SlowDisk,
+    FullDisk,
+    FailedSync,
+    ClockForward,
+    ClockBack,
+}
+
+impl Variant {
+    const ALL: [Variant; 20] = [
+        Variant::KillOne,
+        Variant::KillLeader,
+        Variant::KillMinority,
+        Variant::KillMajority,
+        Variant::KillAll,
+        Variant::PauseOne,
+        Variant::PauseLeader,
+        Variant::Halves,
+        Variant::IsolateLeader,
+        Variant::OneWay,
+        Variant::Mute,
+        Variant::Deaf,
+        Variant::Bridge,
+        Variant::Delay,
+        Variant::Loss,
+        Variant::SlowDisk,
+        Variant::FullDisk,
+        Variant::FailedSync,
+        Variant::ClockForward,
+        Variant::ClockBack,
+    ];
+
+    fn kind(self) -> Kind {
+        match self {
+            Variant::KillOne
+            | Variant::KillLeader
+            | Variant::KillMinority
+            | Variant::KillMajority
+            | Variant::KillAll => Kind::Kill,
+            Variant::PauseOne | Variant::PauseLeader => Kind::Pause,
+            Variant::Halves
+            | Variant::IsolateLeader
+            | Variant::OneWay
+            | Variant::Mute
+            | Variant::Deaf
+            | Variant::Bridge => Kind::Partition,
+            Variant::Delay | Variant::Loss => Kind::Network,
+            Variant::SlowDisk => Kind::SlowDisk,
+            Variant::FullDisk => Kind::FullDisk,
+            Variant::FailedSync => Kind::FailedSync,
+            Variant::ClockForward | Variant::ClockBack => Kind::Clock,
+        }
+    }
+
+    fn draw(self, plan: &Plan, rng: &mut StdRng) -> Fault {
+        let mut order: Vec<MemberIndex> = (0..plan.members).collect();
+        order.shuffle(rng);
+        let one = order[0];
+        let leader = Target::Leader { or: one };
+        let either = if rng.random_bool(0.5) { leader.clone() } else { Target::Members(vec![one]) };
+        let first = |count: usize| Target::Members(order.iter().copied().take(count).collect());
+        let minority = (plan.members - 1) / 2;
+        match self {
+            Variant::KillOne => Fault::Kill(first(1)),
+            Variant::KillLeader => Fault::Kill(leader),
+            Variant::KillMinority => Fault::Kill(first(minority)),
+            Variant::KillMajority => Fault::Kill(first(minority + 1)),
+            Variant::KillAll => Fault::Kill(first(plan.members)),
+            Variant::PauseOne => Fault::Pause(first(1)),
+            Variant::PauseLeader => Fault::Pause(leader),
+            Variant::Halves => Fault::Split(first(minority)),
+            Variant::IsolateLeader => Fault::Split(leader),
+            Variant::OneWay => Fault::OneWay(one, order[1]),
+            Variant::Mute => Fault::Mute(either),
+            Variant::Deaf => Fault::Deaf(either),
+            Variant::Bridge => Fault::Bridge { middle: one, side: order[1..=minority].to_vec() },
+            Variant::Delay => Fault::Network(Quality { delay_ms: 75, jitter_ms: 50, ..Quality::default() }),
+            Variant::Loss => Fault::Network(Quality {
+                delay_ms: rng.random_range(0..10),
+                loss_percent: [5, 20, 50].choose(rng).copied().unwrap_or(5),
+                reset_per_10_000: [0, 20, 100].choose(rng).copied().unwrap_or(0),
+                ..Quality::default()
+            }),
+            Variant::SlowDisk => Fault::SlowDisk { target: either, sync_delay_ms: rng.random_range(20..400) },
+            Variant::FullDisk => Fault::FullDisk(plan.small_disk.unwrap_or(one)),
+            Variant::FailedSync => Fault::FailedSync(either),
+            Variant::ClockForward => Fault::Clock { target: either, offset_s: 3600 },
+            Variant::ClockBack => Fault::Clock { target: either, offset_s: -3600 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::world::World;
+
+    fn plan(seed: u64, members: usize, minutes: u64) -> Plan {
+        Plan { seed, members, duration_ms: minutes * 60_000, kinds: Kind::ALL.to_vec(), small_disk: Some(0) }
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_schedule() {
+        assert_eq!(plan(7, 3, 5).draw(), plan(7, 3, 5).draw());
+        assert_ne!(plan(7, 3, 5).draw(), plan(8, 3, 5).draw());
+    }
+
+    #[test]
+    fn every_kind_comes_and_all_end_in_time() {
+        for members in [3, 5] {
+            for seed in 0..20 {
+                let schedule = plan(seed, members, 10).draw();
+                let kinds: BTreeSet<Kind> = schedule.iter().map(|planned| planned.fault.kind()).collect();
+                assert_eq!(kinds.len(), Kind::ALL.len(), "seed {seed}");
+                assert!(schedule.iter().all(|p| p.start_ms < p.end_ms && p.end_ms <= 600_000 - COOL_DOWN_MS));
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_allowed_comes() {
+        let only = Plan { kinds: vec![Kind::Kill, Kind::FullDisk], small_disk: None, ..plan(1, 3, 5) };
+        assert!(only.draw().iter().all(|planned| planned.fault.kind() == Kind::Kill));
+        assert!(Plan { kinds: Vec::new(), ..only }.draw().is_empty());
+    }
+
+    #[test]
+    fn a_majority_serves_most_of_the_time_but_not_always() {
+        for seed in 0..10 {
+            let schedule = plan(seed, 3, 30).draw();
+            let served = (0..1800).filter(|second| {
+                let now = second * 1000;
+                let active = schedule.iter().filter(|p| p.start_ms <= now && now < p.end_ms);
+                let effects: Vec<Effect> = active.map(|p| p.fault.effect(3, Some(0))).collect();
+                World::under(3, &effects).service() != crate::world::Service::Impossible
+            });
+            let served = served.count();
+            assert!((1300..1799).contains(&served), "seed {seed}: {served} of 1800 seconds");
+        }
+    }
+
+    #[test]
+    fn faults_say_what_they_do() {
+        let text = |fault: Fault| fault.effect(3, Some(2)).to_string();
+        assert_eq!(text(Fault::Kill(Target::Leader { or: 0 })), "kill -9 m3");
+        assert_eq!(text(Fault::Split(Target::Members(vec![0]))), "cut m1–m2, m1–m3");
+        assert_eq!(text(Fault::Mute(Target::Leader { or: 0 })), "cut m3→m1, m3→m2");
+        assert_eq!(text(Fault::Bridge { middle: 1, side: vec![0] }), "cut m1–m3");
+    }
+}

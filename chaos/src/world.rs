@@ -1,0 +1,175 @@
+//! The state of the quorum's surroundings: which processes run, which paths between them carry, how disks and clocks
+//! behave. Faults are effects on it, several at a time; what the shell has to do follows from the whole.
+
+use serde::{Deserialize, Serialize};
+
+/// A member's place in the list, from 0.
+pub type MemberIndex = usize;
+
+/// What one fault does while it lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Effect {
+    /// Killed with SIGKILL; started again at the end.
+    Down(Vec<MemberIndex>),
+    /// Stopped with SIGSTOP.
+    Paused(Vec<MemberIndex>),
+    /// Whatever the first of a pair sends to the second is lost.
+    Cut(Vec<(MemberIndex, MemberIndex)>),
+    /// What members send to each other is late, or lost and sent again.
+    Poor(Quality),
+    /// Each fsync takes this much longer.
+    SlowDisk { member: MemberIndex, sync_delay_ms: u64 },
+    /// No byte is free on the file system with the member's data.
+    FullDisk(MemberIndex),
+    /// The next fsync fails with EIO, and all after it.
+    FailingSync(MemberIndex),
+    /// The wall clock is off by this much.
+    Clock { member: MemberIndex, offset_s: i64 },
+}
+
+/// How well a path carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quality {
+    pub delay_ms: u64,
+    /// Added or taken away at random.
+    pub jitter_ms: u64,
+    /// Of a hundred pieces, how many are lost; what TCP does then is to send them again, later.
+    pub loss_percent: u32,
+    /// Of ten thousand pieces, how many break the connection.
+    pub reset_per_10_000: u32,
+}
+
+/// One direction between two members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    pub cut: bool,
+    pub quality: Quality,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    pub down: bool,
+    pub paused: bool,
+    pub disk_full: bool,
+    pub sync_fails: bool,
+    pub sync_delay_ms: u64,
+    pub clock_offset_s: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    pub members: Vec<Surroundings>,
+    /// By sender, then receiver.
+    pub paths: Vec<Vec<Path>>,
+}
+
+/// Whether the quorum must accept writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// A majority runs, and all of it hear each other.
+    Required,
+    /// A majority could, but under conditions that make no promise of when.
+    Degraded,
+    Impossible,
+}
+
+impl World {
+    #[must_use]
+    pub fn healthy(members: usize) -> Self {
+        World { members: vec![Surroundings::default(); members], paths: vec![vec![Path::default(); members]; members] }
+    }
+
+    /// The healthy world under all of these.
+    #[must_use]
+    pub fn under<'a>(members: usize, effects: impl IntoIterator<Item = &'a Effect>) -> Self {
+        let mut world = World::healthy(members);
+        effects.into_iter().for_each(|effect| world.add(effect));
+        world
+    }
+
+    fn add(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Down(members) => members.iter().for_each(|i| self.members[*i].down = true),
+            Effect::Paused(members) => members.iter().for_each(|i| self.members[*i].paused = true),
+            Effect::Cut(pairs) => pairs.iter().for_each(|(from, to)| self.paths[*from][*to].cut = true),
+            Effect::Poor(quality) => self.paths.iter_mut().flatten().for_each(|path| path.quality = *quality),
+            Effect::SlowDisk { member, sync_delay_ms } => self.members[*member].sync_delay_ms = *sync_delay_ms,
+            Effect::FullDisk(member) => self.members[*member].disk_full = true,
+            Effect::FailingSync(member) => self.members[*member].sync_fails = true,
+            Effect::Clock { member, offset_s } => self.members[*member].clock_offset_s = *offset_s,
+        }
+    }
+
+    #[must_use]
+    pub fn quorum(&self) -> usize {
+        self.members.len() / 2 + 1
+    }
+
+    /// What clients may ask of the quorum in this world.
+    #[must_use]
+    pub fn service(&self) -> Service {
+        let is_poor = self.paths.iter().flatten().any(|path| path.quality != Quality::default());
+        let hampered = |s: &Surroundings| s.disk_full || s.sync_fails || s.sync_delay_ms > 0;
+        if !self.has_connected_majority() {
+            Service::Impossible
+        } else if is_poor || self.members.iter().any(hampered) {
+            Service::Degraded
+        } else {
+            Service::Required
+        }
+    }
+
+    /// Whether some majority runs, all of which hear each other.
+    fn has_connected_majority(&self) -> bool {
+        let runs = |i: &usize| !self.members[*i].down && !self.members[*i].paused;
+        let running: Vec<usize> = (0..self.members.len()).filter(runs).collect();
+        let hear = |a: usize, b: usize| !self.paths[a][b].cut && !self.paths[b][a].cut;
+        // At most seven members: all subsets are few.
+        (0u32..1 << running.len()).any(|subset| {
+            let chosen: Vec<usize> =
+                running.iter().enumerate().filter(|(bit, _)| subset & (1 << bit) != 0).map(|(_, i)| *i).collect();
+            let all_hear = chosen.iter().all(|a| chosen.iter().all(|b| a == b || hear(*a, *b)));
+            chosen.len() >= self.quorum() && all_hear
+        })
+    }
+}
+
+/// Both directions between every member of `side` and every other one.
+#[must_use]
+pub fn split(members: usize, side: &[MemberIndex]) -> Vec<(MemberIndex, MemberIndex)> {
+    let other = |i: &usize| !side.contains(i);
+    side.iter().flat_map(|a| (0..members).filter(other).flat_map(move |b| [(*a, b), (b, *a)])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(members: usize, effects: &[Effect]) -> Service {
+        World::under(members, effects).service()
+    }
+
+    #[test]
+    fn a_connected_majority_serves() {
+        use Service::{Degraded, Impossible, Required};
+        assert_eq!(service(3, &[]), Required);
+        assert_eq!(service(3, &[Effect::Down(vec![1])]), Required);
+        assert_eq!(service(3, &[Effect::Down(vec![1]), Effect::Paused(vec![1])]), Required);
+        assert_eq!(service(3, &[Effect::Down(vec![1]), Effect::Paused(vec![2])]), Impossible);
+        assert_eq!(service(3, &[Effect::Cut(split(3, &[0]))]), Required);
+        assert_eq!(service(3, &[Effect::Cut(split(3, &[0])), Effect::Down(vec![1])]), Impossible);
+        // One way is as bad as both, but there is a majority round it.
+        assert_eq!(service(3, &[Effect::Cut(vec![(0, 1)])]), Required);
+        assert_eq!(service(3, &[Effect::Cut(vec![(0, 1), (1, 2), (2, 0)])]), Impossible);
+        // A bridge: each side hears the middle alone.
+        let bridge: Vec<_> = [0, 1].iter().flat_map(|a| [3, 4].map(|b| [(*a, b), (b, *a)])).flatten().collect();
+        assert_eq!(service(5, &[Effect::Cut(bridge)]), Required);
+        assert_eq!(service(5, &[Effect::Cut(split(5, &[0, 1])), Effect::Down(vec![4])]), Impossible);
+        let poor = Quality { delay_ms: 75, jitter_ms: 50, ..Quality::default() };
+        assert_eq!(service(3, &[Effect::Poor(poor)]), Degraded);
+        assert_eq!(service(3, &[Effect::FullDisk(0)]), Degraded);
+        assert_eq!(service(3, &[Effect::Clock { member: 0, offset_s: 3600 }]), Required);
+    }
+}
