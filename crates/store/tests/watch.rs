@@ -167,6 +167,25 @@ async fn a_watcher_that_does_not_read_holds_no_more_than_its_share() {
 }
 
 #[tokio::test]
+async fn ten_thousand_watches_hold_nobody_back() {
+    let store = Store::memory();
+    let range = |i: usize| if i.is_multiple_of(2) { KeyRange::prefix("/a/") } else { KeyRange::key(format!("/a/{i}")) };
+    let mut watches: Vec<_> =
+        (0..10_000).map(|i| store.watch(range(i), Revision::ZERO).expect("a watch starts")).collect();
+    for i in 0..200 {
+        write(&store, vec![put(format!("/a/{i}"), "x")]).await;
+    }
+    let all = collect(&mut watches[0], Revision::INITIAL, store.revision(), None).await;
+    assert_eq!(all.len(), 200);
+    let one = collect(&mut watches[7], Revision::INITIAL, Revision(Revision::INITIAL.0 + 8), None).await;
+    assert_eq!(one.len(), 1);
+    // Those that have not read are no worse off for it.
+    for i in [1000, 9998] {
+        assert_eq!(collect(&mut watches[i], Revision::INITIAL, store.revision(), None).await, all);
+    }
+}
+
+#[tokio::test]
 async fn a_watcher_that_sleeps_through_a_compaction_is_told() {
     let store = Store::memory_with(tight());
     let mut watch = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");

@@ -205,6 +205,8 @@ impl LogDisk {
         place(end)?;
         writer.segment.file.write_all_at(&batch.buffer, writer.end).map_err(write_failed)?;
         if sync {
+            #[cfg(test)]
+            super::tests::fail_if_asked(&self.directory)?;
             writer.segment.file.sync_data()?;
             writer.durable = end;
         }

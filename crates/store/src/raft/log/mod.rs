@@ -13,7 +13,7 @@ mod record;
 mod segment;
 mod store;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod view;
 mod writer;
 

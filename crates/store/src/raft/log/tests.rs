@@ -25,6 +25,14 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
     Entry::new(id(term, index), payload)
 }
 
+/// A file of this name beside the log has the next sync fail: a test of whole processes needs that.
+pub const FAIL_SYNC: &str = "fail-sync";
+
+pub fn fail_if_asked(log: &Path) -> io::Result<()> {
+    let is_asked = log.parent().is_some_and(|member| member.join(FAIL_SYNC).exists());
+    if is_asked { Err(io::Error::other("the sync failed, as a test wants it")) } else { Ok(()) }
+}
+
 /// A log whose drop waits until its thread has closed the database: a process that exits in the middle of that aborts.
 struct TestLog {
     log: Option<LogStore>,

@@ -69,6 +69,9 @@ pub struct StateStore {
     has_snapshot: AtomicBool,
     surroundings: Surroundings,
     watching: Arc<Watching>,
+    /// The next time something is applied, a test wants a panic.
+    #[cfg(test)]
+    pub panics: AtomicBool,
 }
 
 impl StateStore {
@@ -95,6 +98,8 @@ impl StateStore {
             has_snapshot: AtomicBool::new(false),
             surroundings,
             watching,
+            #[cfg(test)]
+            panics: AtomicBool::new(false),
         })
     }
 
@@ -116,6 +121,8 @@ impl StateStore {
     /// The state is then of no more use.
     pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Vec<Reply>>, StateError> {
         let Some(last) = entries.last() else { return Ok(Vec::new()) };
+        #[cfg(test)]
+        assert!(!self.panics.swap(false, Ordering::Relaxed), "as a test wants it");
         let state = self.current();
         let mut membership = None;
         let mut replies = Vec::with_capacity(entries.len());

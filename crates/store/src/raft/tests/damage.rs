@@ -155,3 +155,32 @@ async fn a_leader_without_space_gives_way_to_one_with() {
     assert_eq!(read.await, Some(b"1".to_vec()));
     nodes.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_while_applying_costs_nothing_but_time() {
+    let nodes = Nodes::start(3, |_| {}).await;
+    for round in 0..2 {
+        let leader = nodes.leader().await;
+        put_surely(&nodes.stores[leader], "before", b"1").await;
+        for node in &nodes.nodes {
+            node.instance().expect("it runs").state.panics.store(true, Ordering::Relaxed);
+        }
+        let key = format!("the one that panics {round}");
+        put_surely(&nodes.stores[leader], &key, b"1").await;
+        for store in &nodes.stores {
+            let read = eventually("a read", async || get(store, &key, Consistency::Linearizable).await.ok()).await;
+            assert_eq!(read, Some(b"1".to_vec()));
+        }
+    }
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_without_its_log_is_refused() {
+    let mut cluster = Cluster::start(1).await;
+    put_surely(cluster.store(1), "k", b"1").await;
+    cluster.stop(1).await;
+    std::fs::remove_dir_all(cluster.data_dir(1).join("log")).expect("removed");
+    let refused = start(cluster.config(1)).await.err().expect("its votes are lost");
+    assert!(refused.to_string().contains("join anew"), "{refused}");
+}

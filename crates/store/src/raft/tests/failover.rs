@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::cluster::{Cluster, eventually, put};
 use crate::Consistency;
 use crate::membership::{Member, MemberId};
+use crate::raft::log::tests::FAIL_SYNC;
 use crate::raft::network::client::{Lane, Peers};
 use crate::raft::network::messages::{self, ProposeRequest, ProposeResponse, Proposed, StatusResponse};
 use crate::raft::network::tls::PeerTlsContext;
@@ -240,4 +241,30 @@ async fn a_frozen_leader_is_succeeded_and_does_not_fight_when_it_thaws() {
     for store in stores {
         store.shutdown().await.expect("it stops");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_disk_fails_to_sync_ends_at_once() {
+    let mut processes = Processes::start();
+    for i in 0..10 {
+        processes.write(&format!("k{i}")).await;
+    }
+    let failing = processes.leader().await;
+    let order = processes.cluster.data_dir(failing).join(FAIL_SYNC);
+    std::fs::write(&order, b"").expect("written");
+    // Whoever leads by the end of it, the write is acknowledged by members that have it on disk.
+    processes.write("k10").await;
+    let child = &mut processes.children[usize::try_from(failing - 1).expect("few members")];
+    let status = eventually("the end of the process", async || child.try_wait().expect("a child")).await;
+    assert_eq!(status.code(), Some(74));
+    std::fs::remove_file(order).expect("removed");
+    processes.revive(failing);
+    eventually("its return", async || {
+        let peer = processes.peers.get(failing)?;
+        let asked = peer.call(Lane::Control, messages::STATUS, &(), Duration::from_secs(1)).await;
+        let StatusResponse { status, leader } = asked.ok()?;
+        (leader.is_some() && status.applied_index >= status.last_log_index && status.last_log_index > 10).then_some(())
+    })
+    .await;
+    processes.write("k11").await;
 }
