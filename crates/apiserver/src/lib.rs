@@ -14,6 +14,7 @@ mod local;
 mod logs;
 mod metadata;
 mod openapi;
+mod openapi_v2;
 mod pipeline;
 mod protobuf;
 mod query;

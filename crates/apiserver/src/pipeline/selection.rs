@@ -47,8 +47,7 @@ impl Selection {
         if label_text.is_empty() && field_text.is_empty() {
             return Ok(Selection::default());
         }
-        let labels = LabelSelector::parse(label_text)
-            .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
+        let labels = LabelSelector::parse(label_text).map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = FieldSelector::parse(field_text).map_err(|error| Status::bad_request(error.to_string()))?;
         let known = served.descriptor.strategy.selectable_field_names();
         let mut needs_object = false;
@@ -59,10 +58,11 @@ impl Selection {
             }
             needs_object = true;
             if !known.contains(&field) {
-                return Err(Status::bad_request(format!(
-                    "Unable to find {:?} that match label selector {label_text:?}, field selector {field_text:?}: field label not supported: {field}",
-                    served.descriptor.resource.to_string(),
-                )));
+                return Err(Status::bad_request(if known.is_empty() {
+                    format!("{field:?} is not a known field selector: only {NAME:?}, {NAMESPACE:?}")
+                } else {
+                    format!("field label not supported: {field}")
+                }));
             }
         }
         Ok(Selection { labels, fields, needs_object })

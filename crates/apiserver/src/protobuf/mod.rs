@@ -11,6 +11,7 @@ mod wire;
 use serde_json::{Map, Value};
 
 use message::{Fault, Field, Kind, Message, Shape};
+pub(crate) use wire::Writer;
 
 /// The media type of bodies that [`decode`] understands.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";

@@ -96,6 +96,47 @@ impl<'a> Iterator for Reader<'a> {
     }
 }
 
+/// A message that is being written, field by field.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub fn varint(mut self, number: u32, value: u64) -> Self {
+        self.push(u64::from(number) << 3);
+        self.push(value);
+        self
+    }
+
+    /// A string, bytes, or a message.
+    pub fn bytes(mut self, number: u32, bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref();
+        self.push(u64::from(number) << 3 | 2);
+        self.push(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn push(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+}
+
+impl AsRef<[u8]> for Writer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Writer> for Vec<u8> {
+    fn from(writer: Writer) -> Self {
+        writer.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -90,3 +90,18 @@ async fn openapi_tells_of_field_validation() {
     let schema = &document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
     assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openapi_v2_tells_old_clients_what_a_patch_takes() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let document = admin.get("/openapi/v2").await.expect(200);
+    let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    assert_eq!(find(&patch["parameters"], "name", "fieldValidation")["in"], "query");
+    assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let answer = admin.get_as("/openapi/v2", protobuf).await;
+    let media_type = answer.headers.get("content-type").and_then(|value| value.to_str().ok());
+    assert_eq!((answer.code, media_type), (200, Some(protobuf)));
+    assert!(answer.bytes.starts_with(b"\n\x032.0"), "the version comes first");
+}

@@ -109,8 +109,11 @@ async fn selectors_select() {
     }
     let (code, _, message) = admin.get(&format!("{MAPS}?fieldSelector=data.key%3Dx")).await.failure();
     assert_eq!(code, 400);
-    assert!(message.ends_with("field label not supported: data.key"), "{message}");
-    assert_eq!(admin.get(&format!("{MAPS}?labelSelector=a+in")).await.failure().0, 400);
+    assert_eq!(message, r#""data.key" is not a known field selector: only "metadata.name", "metadata.namespace""#);
+    let (code, _, message) = admin.get("/api/v1/pods?fieldSelector=spec.image%3Dx").await.failure();
+    assert_eq!((code, message.as_str()), (400, "field label not supported: spec.image"));
+    let (code, _, message) = admin.get(&format!("{MAPS}?labelSelector=a+in")).await.failure();
+    assert_eq!((code, message.matches("unable to parse requirement").count()), (400, 1), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
