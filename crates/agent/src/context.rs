@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use crate::cluster::Cluster;
 use crate::config::AgentConfig;
 use crate::events::Recorder;
+use crate::gate::Gate;
 use crate::machine::Machine;
 use crate::plan::NodeFacts;
 use crate::probes::Prober;
@@ -16,8 +15,9 @@ use crate::runtime::Runtime;
 use crate::status::Reporter;
 use crate::volumes::objects::Objects;
 
-/// Sandboxes and containers made at the same time. More only make the engine's locks and the disk wait.
-const CONCURRENT_STARTS: usize = 8;
+/// Steps that the container engine does at the same time, beyond one for each processor: it waits for the disk, too. More
+/// only make all of them slow.
+const STARTS_BEYOND_CPUS: usize = 2;
 
 pub(crate) struct Context {
     pub node_name: String,
@@ -31,7 +31,7 @@ pub(crate) struct Context {
     pub prober: Prober,
     pub recorder: Recorder,
     pub reporter: Reporter,
-    pub starts: Semaphore,
+    pub gate: Gate,
 }
 
 impl Context {
@@ -43,11 +43,14 @@ impl Context {
         reporter: Reporter,
     ) -> Arc<Self> {
         let facts = NodeFacts { host_ip: config.node_ip.clone(), runtime_scheme: runtime.scheme().to_owned() };
+        let machine = Machine::measure(&config.data_dir);
+        let cpus = usize::try_from(machine.cpus).unwrap_or(1);
         Arc::new(Context {
             node_name: config.node_name.clone(),
             data_dir: config.data_dir.clone(),
             facts,
-            machine: Machine::measure(&config.data_dir),
+            gate: Gate::new(cpus + STARTS_BEYOND_CPUS),
+            machine,
             offline_after: config.offline_after,
             objects: Objects::new(Arc::clone(&cluster)),
             prober: Prober::new(Arc::clone(&runtime)),
@@ -55,7 +58,6 @@ impl Context {
             runtime,
             recorder,
             reporter,
-            starts: Semaphore::new(CONCURRENT_STARTS),
         })
     }
 }

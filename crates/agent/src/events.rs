@@ -122,7 +122,8 @@ impl Sender {
     fn event(&self, pod: &PodRef, note: &Note, at: Timestamp) -> Event {
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{}.{:016x}", pod.name, rand::random::<u64>())),
+                // As the kubelet names them: in order of time, which breaks ties between equal seconds.
+                name: Some(format!("{}.{:x}", pod.name, at.as_nanosecond())),
                 namespace: Some(pod.namespace.clone()),
                 ..ObjectMeta::default()
             },

@@ -11,6 +11,7 @@ use crate::cluster::ClusterError;
 use crate::context::Context;
 use crate::env::{self, Facts};
 use crate::events::Note;
+use crate::gate::Stage;
 use crate::plan::{self, Action, Completion, FailureReason, Observed, Outcome, PodRef, ProbeKind};
 use crate::probes::Target;
 use crate::runtime::{ImagePresence, RuntimeError};
@@ -71,13 +72,25 @@ impl Task {
             Action::PrepareVolumes => self.prepare_volumes().await,
             Action::EnsureImage { container } => self.ensure_image(pod, container).await,
             Action::CreateSandbox { attempt } => {
-                let _permit = self.context.starts.acquire().await.map_err(stopping)?;
+                let _permit = self.context.gate.pass(Stage::CreateSandbox).await;
                 let made = runtime.create_sandbox(&specs::sandbox(&self.pod, *attempt)).await;
                 made.map_err(|error| Failed::new(FailureReason::FailedSandbox, error.to_string()))?;
                 Ok(Outcome::Done)
             }
-            Action::StartContainer { container, attempt, sandbox_id } => {
-                self.start_container(pod, container, *attempt, sandbox_id).await
+            Action::StartSandbox { id } => {
+                let _permit = self.context.gate.pass(Stage::StartSandbox).await;
+                let started = runtime.start_sandbox(pod, id).await;
+                started.map_err(|error| Failed::new(FailureReason::FailedSandbox, error.to_string()))?;
+                Ok(Outcome::Done)
+            }
+            Action::CreateContainer { container, attempt, sandbox_id } => {
+                self.create_container(pod, container, *attempt, sandbox_id).await
+            }
+            Action::StartContainer { id, .. } => {
+                let _permit = self.context.gate.pass(Stage::StartContainer).await;
+                let started = runtime.start_container(pod, id).await;
+                started.map_err(|error| Failed::new(error.start_reason(), error.to_string()))?;
+                Ok(Outcome::Done)
             }
             Action::RunPostStart { container, id } => self.post_start(container, id).await,
             Action::RunProbe { container, id, kind } => self.probe(container, id, *kind).await,
@@ -142,7 +155,7 @@ impl Task {
         Ok(Outcome::Done)
     }
 
-    async fn start_container(&self, pod: &PodRef, name: &str, attempt: u32, sandbox: &str) -> Result<Outcome, Failed> {
+    async fn create_container(&self, pod: &PodRef, name: &str, attempt: u32, sandbox: &str) -> Result<Outcome, Failed> {
         let (container, init) = self.container(name)?;
         let config = |message: String| Failed::new(FailureReason::CreateContainerConfigError, message);
         let wanted = env::references(&pod.namespace, container);
@@ -171,9 +184,9 @@ impl Task {
             message_file: self.message_file(pod, name, attempt).await?,
         };
         let spec = specs::container(&self.pod, container, init, prepared, &self.context.machine);
-        let _permit = self.context.starts.acquire().await.map_err(stopping)?;
-        let started = self.context.runtime.start_container(&spec).await;
-        started.map_err(|error| Failed::new(error.start_reason(), error.to_string()))?;
+        let _permit = self.context.gate.pass(Stage::CreateContainer).await;
+        let created = self.context.runtime.create_container(&spec).await;
+        created.map_err(|error| Failed::new(error.start_reason(), error.to_string()))?;
         self.context
             .recorder
             .record(pod, Note::normal("Created", format!("Created container: {name}")).about(name, init));
@@ -273,10 +286,6 @@ impl Task {
     }
 }
 
-fn stopping(_: tokio::sync::AcquireError) -> Failed {
-    Failed::new(FailureReason::Other, "the agent is stopping")
-}
-
 /// The event that tells of an action's outcome, for those that are worth telling.
 fn note_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Option<Note> {
     let about = |note: Note, name: &str| {
@@ -287,9 +296,10 @@ fn note_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Option<Note> {
         (Action::StartContainer { container, .. }, Outcome::Done) => {
             about(Note::normal("Started", format!("Started container {container}")), container)
         }
-        (Action::StartContainer { container, .. }, Outcome::Failed { message, .. }) => {
-            about(Note::warning("Failed", format!("Error: {message}")), container)
-        }
+        (
+            Action::CreateContainer { container, .. } | Action::StartContainer { container, .. },
+            Outcome::Failed { message, .. },
+        ) => about(Note::warning("Failed", format!("Error: {message}")), container),
         (Action::EnsureImage { container }, Outcome::Failed { reason, message }) => {
             let image = plan::find_container(pod, container).and_then(|(c, _)| c.image.clone()).unwrap_or_default();
             let text = match reason {
@@ -301,7 +311,7 @@ fn note_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Option<Note> {
         (Action::PrepareVolumes, Outcome::Failed { message, .. }) => {
             Some(Note::warning("FailedMount", message.clone()))
         }
-        (Action::CreateSandbox { .. }, Outcome::Failed { message, .. }) => {
+        (Action::CreateSandbox { .. } | Action::StartSandbox { .. }, Outcome::Failed { message, .. }) => {
             Some(Note::warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}")))
         }
         (Action::RunPostStart { container, .. }, Outcome::Failed { message, .. }) => {

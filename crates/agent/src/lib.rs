@@ -12,6 +12,7 @@ mod context;
 mod env;
 mod events;
 mod execute;
+mod gate;
 mod heartbeat;
 mod machine;
 mod node;

@@ -42,6 +42,7 @@ pub(crate) fn sandbox(pod: &Pod, attempt: u32) -> SandboxSpec {
         host_network,
         host_pid: spec.host_pid.unwrap_or(false),
         host_ipc: spec.host_ipc.unwrap_or(false),
+        shares_processes: spec.share_process_namespace.unwrap_or(false),
         grace_seconds: spec.termination_grace_period_seconds.unwrap_or(30),
         ports: if host_network { Vec::new() } else { ports.collect() },
         extra_hosts: extra_hosts.collect(),

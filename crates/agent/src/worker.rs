@@ -103,7 +103,6 @@ impl Worker {
         let desired = self.desired.borrow_and_update().clone();
         let observed = Arc::clone(&self.observed.borrow_and_update());
         let now = Timestamp::now();
-        self.save(&desired).await;
         self.memory.start_time.get_or_insert(now);
         self.note_termination(&desired, now);
         let view = PodView {
@@ -123,13 +122,16 @@ impl Worker {
         for action in planned.actions {
             self.start(&desired.pod, &observed, action);
         }
+        self.save(&desired).await;
         let until = planned.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         Some(until.map_or(MAX_SLEEP, |until| until.min(MAX_SLEEP)))
     }
 
     async fn save(&mut self, desired: &Desired) {
         let known = self.saved.as_ref().is_some_and(|saved| Arc::ptr_eq(saved, &desired.pod));
-        if known || desired.gone || self.memory.removed || self.context.runtime.is_hollow() {
+        // Written while the pod is being removed, it would be left behind.
+        let removed = self.memory.removed || self.memory.in_flight.contains(&Work::Remove);
+        if known || desired.gone || removed || self.context.runtime.is_hollow() {
             return;
         }
         if let Err(error) = checkpoint::save(&self.context.data_dir, &self.reference.uid, &desired.pod).await {

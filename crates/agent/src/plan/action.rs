@@ -15,11 +15,19 @@ pub enum Action {
     CreateSandbox {
         attempt: u32,
     },
-    /// Make and start one container in the sandbox.
-    StartContainer {
+    StartSandbox {
+        id: String,
+    },
+    /// Make one container in the sandbox, which need not run yet.
+    CreateContainer {
         container: String,
         attempt: u32,
         sandbox_id: String,
+    },
+    StartContainer {
+        container: String,
+        attempt: u32,
+        id: String,
     },
     RunPostStart {
         container: String,
@@ -58,7 +66,8 @@ impl Action {
         match self {
             Action::PrepareVolumes => Work::Volumes,
             Action::EnsureImage { container } => Work::Image(container.clone()),
-            Action::CreateSandbox { .. } => Work::Sandbox,
+            Action::CreateSandbox { .. } | Action::StartSandbox { .. } => Work::Sandbox,
+            Action::CreateContainer { container, .. } => Work::Create(container.clone()),
             Action::StartContainer { container, .. } => Work::Start(container.clone()),
             Action::RunPostStart { id, .. } => Work::PostStart(id.clone()),
             Action::RunProbe { id, kind, .. } => Work::Probe(id.clone(), *kind),
@@ -76,7 +85,9 @@ impl Action {
 pub enum Work {
     Volumes,
     Image(String),
+    /// Making it or starting it: after a failure of either, making one is tried again.
     Sandbox,
+    Create(String),
     Start(String),
     PostStart(String),
     Probe(String, ProbeKind),

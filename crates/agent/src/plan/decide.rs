@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
 use super::action::{Action, Work};
 use super::memory::Memory;
-use super::observed::{ContainerRecord, Observed, RunState, Sandbox};
+use super::observed::{ContainerRecord, Observed, RunState, Sandbox, SandboxState};
 use super::probe::{ProbeKind, ProbeState};
 use super::status::{self, NodeFacts};
 use super::{backoff, initialise, phase, spec, terminate};
@@ -107,7 +107,7 @@ fn advance(view: PodView<'_>, steps: &mut Steps<'_>) {
     }
     remove_history(view, steps);
     let Some(sandbox) = view.observed.sandbox() else {
-        replace_sandbox(view, steps);
+        bring_up_sandbox(view, steps);
         return;
     };
     if !initialise::advance(view, sandbox, steps) {
@@ -120,18 +120,23 @@ fn advance(view: PodView<'_>, steps: &mut Steps<'_>) {
                 supervise(view, container, record, steps);
                 held |= !view.memory.passed_post_start(container, &record.id);
             }
-            Some(record) if record.state == RunState::Created => discard_unstarted(record, container, steps),
-            _ if held => {}
+            Some(record) if record.state == RunState::Created => {
+                if !held {
+                    start(record, steps);
+                }
+                held |= spec::has_post_start(container);
+            }
             record => {
-                start(view, sandbox, container, false, steps);
+                create(view, sandbox, container, false, steps);
                 held |= record.is_none() && spec::has_post_start(container);
             }
         }
     }
 }
 
-/// Before a new sandbox is made, what ran in the dead one is stopped: it has lost its network.
-fn replace_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
+/// Makes and starts a sandbox, and makes the first containers while it starts. Before that, what ran in a dead one is
+/// stopped: it has lost its network.
+fn bring_up_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
     let mut any_running = false;
     for record in view.observed.running() {
         any_running = true;
@@ -139,6 +144,16 @@ fn replace_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
         steps.add(stop(record, spec::grace_seconds(view.pod), why));
     }
     if any_running || !initialise::has_something_to_start(view) {
+        return;
+    }
+    if let Some(sandbox) = view.observed.unstarted_sandbox() {
+        steps.add(Action::StartSandbox { id: sandbox.id.clone() });
+        let init = !spec::init_containers(view.pod).is_empty();
+        for container in initialise::first_starts(view.pod) {
+            if view.observed.latest_in(&container.name, &sandbox.id).is_none() {
+                create(view, sandbox, container, init, steps);
+            }
+        }
         return;
     }
     steps.add(Action::CreateSandbox { attempt: view.observed.next_sandbox_attempt() });
@@ -149,15 +164,17 @@ fn replace_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
     }
 }
 
-/// A container that was made but not started, by an agent that died in between.
-pub(super) fn discard_unstarted(record: &ContainerRecord, container: &Container, steps: &mut Steps<'_>) {
-    if !steps.busy_with(&Work::Start(container.name.clone())) {
-        steps.add(Action::RemoveHistory { ids: vec![record.id.clone()] });
-    }
+/// Starts a container that has been made.
+pub(super) fn start(record: &ContainerRecord, steps: &mut Steps<'_>) {
+    steps.add(Action::StartContainer {
+        container: record.name.clone(),
+        attempt: record.attempt,
+        id: record.id.clone(),
+    });
 }
 
-/// Starts a container that does not run, if its restart policy and its backoff allow it.
-pub(super) fn start(view: PodView<'_>, sandbox: &Sandbox, container: &Container, init: bool, steps: &mut Steps<'_>) {
+/// Makes a container that does not run, if its restart policy and its backoff allow it.
+pub(super) fn create(view: PodView<'_>, sandbox: &Sandbox, container: &Container, init: bool, steps: &mut Steps<'_>) {
     let last = view.observed.latest(&container.name);
     let memory = view.memory.containers.get(&container.name);
     if let Some(exit) = last.and_then(ContainerRecord::exit) {
@@ -171,12 +188,14 @@ pub(super) fn start(view: PodView<'_>, sandbox: &Sandbox, container: &Container,
             return;
         }
     }
+    // The address is known when the sandbox runs.
+    let addressed = sandbox.state == SandboxState::Running || !spec::asks_for_address(view.pod, container);
     if !memory.is_some_and(|entry| entry.image_ready) {
-        if !steps.busy_with(&Work::Start(container.name.clone())) {
+        if !steps.busy_with(&Work::Create(container.name.clone())) {
             steps.add(Action::EnsureImage { container: container.name.clone() });
         }
-    } else if view.memory.volumes_ready {
-        steps.add(Action::StartContainer {
+    } else if view.memory.volumes_ready && addressed {
+        steps.add(Action::CreateContainer {
             container: container.name.clone(),
             attempt: view.observed.next_attempt(&container.name),
             sandbox_id: sandbox.id.clone(),
@@ -229,21 +248,26 @@ pub(super) fn stop(record: &ContainerRecord, grace_seconds: i64, why: String) ->
     Action::StopContainer { container: record.name.clone(), id: record.id.clone(), grace_seconds, why }
 }
 
-/// Of each entry the newest container stays, and one before it for `--previous`; of sandboxes the newest.
+/// Of each entry the newest container stays, and one before it for `--previous`; of sandboxes the newest. What was made
+/// in a sandbox that has died meanwhile will never be started.
 fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
     let observed = view.observed;
+    let usable = |id: &str| observed.sandboxes.iter().any(|s| s.id == id && s.state != SandboxState::Stopped);
     let mut ids: Vec<String> = observed
         .containers
         .iter()
-        .filter(|record| record.exit().is_some())
-        .filter(|record| {
-            let newer = observed.containers.iter().filter(|r| r.name == record.name && r.attempt > record.attempt);
-            newer.count() >= 2
+        .filter(|record| match record.state {
+            RunState::Running { .. } => false,
+            RunState::Created => !usable(&record.sandbox_id),
+            RunState::Exited(_) => {
+                let newer = observed.containers.iter().filter(|r| r.name == record.name && r.attempt > record.attempt);
+                newer.count() >= 2
+            }
         })
         .map(|record| record.id.clone())
         .collect();
     let newest = observed.sandboxes.iter().map(|sandbox| sandbox.attempt).max();
-    let old = observed.sandboxes.iter().filter(|sandbox| !sandbox.running && Some(sandbox.attempt) != newest);
+    let old = observed.sandboxes.iter().filter(|s| s.state != SandboxState::Running && Some(s.attempt) != newest);
     ids.extend(old.map(|sandbox| sandbox.id.clone()));
     if !ids.is_empty() {
         steps.add(Action::RemoveHistory { ids });

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::decide::{PodView, Steps, discard_unstarted, start, supervise};
+use super::decide::{PodView, Steps, create, start, supervise};
 use super::observed::{ContainerRecord, RunState, Sandbox};
 use super::spec;
 
@@ -23,7 +23,7 @@ pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_
             Some((record, RunState::Exited(exit))) => {
                 let policy = spec::restart_policy(view.pod, container, true);
                 if sidecar || spec::restarts(policy, exit.code) {
-                    start(view, sandbox, container, true, steps);
+                    create(view, sandbox, container, true, steps);
                 }
                 if !initialised {
                     return false;
@@ -31,14 +31,14 @@ pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_
                 debug_assert!(record.exit().is_some());
             }
             Some((record, RunState::Created)) => {
-                discard_unstarted(record, container, steps);
+                start(record, steps);
                 if !initialised {
                     return false;
                 }
             }
             None if initialised && !sidecar => {}
             None => {
-                start(view, sandbox, container, true, steps);
+                create(view, sandbox, container, true, steps);
                 if !initialised {
                     return false;
                 }

@@ -171,9 +171,11 @@ impl Memory {
         let failure = Failure { reason, message: message.to_owned(), at: now, retry_at, count };
         self.failures.insert(action.work(), failure);
         match action {
+            Action::CreateContainer { container, .. } => {
+                self.containers.entry(container.clone()).or_default().image_ready = false;
+            }
             Action::StartContainer { container, attempt, .. } => {
                 let entry = self.containers.entry(container.clone()).or_default();
-                entry.image_ready = false;
                 if reason == FailureReason::RunContainerError && *attempt > 0 {
                     entry.crash.restarted(now);
                 }
@@ -194,9 +196,11 @@ impl Memory {
             Action::EnsureImage { container } => {
                 self.containers.entry(container.clone()).or_default().image_ready = true;
             }
+            Action::CreateContainer { container, .. } => {
+                self.containers.entry(container.clone()).or_default().image_ready = false;
+            }
             Action::StartContainer { container, attempt, .. } => {
                 let entry = self.containers.entry(container.clone()).or_default();
-                entry.image_ready = false;
                 entry.condemned = None;
                 if *attempt > 0 {
                     entry.crash.restarted(now);

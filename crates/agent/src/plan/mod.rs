@@ -19,7 +19,7 @@ mod terminate;
 pub use action::{Action, Completion, Outcome, Work};
 pub use decide::{PodPlan, PodView, deadline, plan};
 pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Termination, TerminationCause};
-pub use observed::{ContainerRecord, Exit, Observed, RunState, Sandbox};
+pub use observed::{ContainerRecord, Exit, Observed, RunState, Sandbox, SandboxState};
 pub use probe::{ProbeKind, ProbeState};
 pub use spec::{
     PodRef, find_container, grace_seconds, is_sidecar, pod_ref, probe_of, qos_class, restart_policy, restarts,

@@ -2,12 +2,21 @@
 
 use jiff::Timestamp;
 
+/// How far a sandbox has come; it only ever goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SandboxState {
+    /// Made but not started yet: containers can be made in it, but not run.
+    Created,
+    Running,
+    Stopped,
+}
+
 /// A pod's network holder. A pod has at most one that runs; stopped ones are history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
     pub id: String,
     pub attempt: u32,
-    pub running: bool,
+    pub state: SandboxState,
     /// Empty for a pod on the host's network.
     pub ips: Vec<String>,
     pub created_at: Timestamp,
@@ -27,7 +36,7 @@ pub struct Exit {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// Made but never started.
+    /// Made but not started yet.
     Created,
     Running {
         started_at: Timestamp,
@@ -88,7 +97,17 @@ impl Observed {
     /// The newest sandbox that runs.
     #[must_use]
     pub fn sandbox(&self) -> Option<&Sandbox> {
-        self.sandboxes.iter().filter(|sandbox| sandbox.running).max_by_key(|sandbox| sandbox.attempt)
+        self.newest_sandbox(SandboxState::Running)
+    }
+
+    /// The newest sandbox that waits to be started.
+    #[must_use]
+    pub fn unstarted_sandbox(&self) -> Option<&Sandbox> {
+        self.newest_sandbox(SandboxState::Created)
+    }
+
+    fn newest_sandbox(&self, state: SandboxState) -> Option<&Sandbox> {
+        self.sandboxes.iter().filter(|sandbox| sandbox.state == state).max_by_key(|sandbox| sandbox.attempt)
     }
 
     #[must_use]
@@ -96,13 +115,16 @@ impl Observed {
         self.sandboxes.iter().map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0)
     }
 
-    /// The newest container of that name in any sandbox.
+    /// The newest container of that name in any sandbox. One that waits to be started has no story yet: it is left out.
     #[must_use]
     pub fn latest(&self, name: &str) -> Option<&ContainerRecord> {
-        self.containers.iter().filter(|record| record.name == name).max_by_key(|record| record.attempt)
+        self.containers
+            .iter()
+            .filter(|record| record.name == name && record.state != RunState::Created)
+            .max_by_key(|record| record.attempt)
     }
 
-    /// The newest container of that name in one sandbox.
+    /// The newest container of that name in one sandbox, started or not.
     #[must_use]
     pub fn latest_in(&self, name: &str, sandbox_id: &str) -> Option<&ContainerRecord> {
         self.containers

@@ -92,6 +92,13 @@ pub(super) fn has_post_start(container: &Container) -> bool {
     container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some())
 }
 
+/// Whether the container must be told the pod's address, which takes a network.
+pub(super) fn asks_for_address(pod: &Pod, container: &Container) -> bool {
+    let sources =
+        container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()?.field_ref.as_ref());
+    !host_network(pod) && sources.into_iter().any(|field| field.field_path.starts_with("status.podIP"))
+}
+
 pub(super) fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
 }

@@ -103,11 +103,8 @@ fn container_status(view: PodView<'_>, container: &Container, init: bool) -> Con
             status.state = Some(terminated_state(view, record));
             status.last_state = previous.map(|record| terminated_state(view, record));
         }
-        RunState::Created => {
-            status.state = Some(waiting(view, container, None, init));
-            status.last_state = previous.map(|record| terminated_state(view, record));
-            status.container_id = None;
-        }
+        // Not among the latest.
+        RunState::Created => status.state = Some(waiting(view, container, None, init)),
     }
     if status.last_state.is_none() {
         // The container that ended before may have been removed; the API still remembers it.
@@ -211,7 +208,8 @@ fn waiting_reason(
             return ("CrashLoopBackOff", Some(message));
         }
     }
-    if let Some(failure) = view.memory.failures.get(&Work::Start(container.name.clone())) {
+    let works = [Work::Create(container.name.clone()), Work::Start(container.name.clone())];
+    if let Some(failure) = works.iter().find_map(|work| view.memory.failures.get(work)) {
         return (failure.reason.as_str(), Some(failure.message.clone()));
     }
     if !init && !initialise::is_initialised(view) {

@@ -45,7 +45,7 @@ fn making_something(view: PodView<'_>) -> bool {
     view.memory
         .in_flight
         .iter()
-        .any(|work| matches!(work, Work::Start(_) | Work::Sandbox | Work::Volumes | Work::History))
+        .any(|work| matches!(work, Work::Create(_) | Work::Start(_) | Work::Sandbox | Work::Volumes | Work::History))
 }
 
 /// Stops main containers together, then sidecars one by one, last first. True while something runs.

@@ -76,6 +76,45 @@ fn a_plain_pod_becomes_ready_and_then_nothing_is_left_to_do() {
 }
 
 #[test]
+fn the_first_containers_are_made_while_the_sandbox_starts() {
+    let begun = |container: Value| {
+        let mut sim = Simulation::new(one(container));
+        sim.step();
+        sim.plan().actions.iter().map(Action::work).collect::<Vec<_>>()
+    };
+    let create = Work::Create("main".to_owned());
+    assert_eq!(begun(json!({})), [Work::Sandbox, create.clone()]);
+    let variable = |path: &str| json!({ "env": [{ "name": "X", "valueFrom": { "fieldRef": { "fieldPath": path } } }] });
+    assert_eq!(begun(variable("metadata.name")), [Work::Sandbox, create]);
+    assert_eq!(begun(variable("status.podIP")), [Work::Sandbox], "the address is not known yet");
+}
+
+#[test]
+fn what_a_dead_agent_had_only_made_is_started_by_the_next() {
+    let mut before = Simulation::new(one(json!({})));
+    before.step();
+    before.step();
+    assert!(before.observed.containers.iter().all(|record| record.state == RunState::Created));
+    before.memory = Memory::adopt(&before.pod, &before.observed, &before.reported, before.now);
+    let status = before.settle();
+    assert_eq!(before.started(), ["main"]);
+    let main = main_status(&status);
+    assert_eq!((main.ready, main.restart_count, before.observed.containers.len()), (true, 0, 1));
+}
+
+#[test]
+fn a_container_made_in_a_sandbox_that_died_is_removed_and_does_not_count() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.step();
+    sim.step();
+    for sandbox in &mut sim.observed.sandboxes {
+        sandbox.state = SandboxState::Stopped;
+    }
+    let main = main_status(&sim.settle());
+    assert_eq!((main.ready, main.restart_count, sim.observed.containers.len()), (true, 0, 1));
+}
+
+#[test]
 fn init_containers_run_in_order_and_block_the_main_ones() {
     let mut sim = Simulation::new(pod(json!({
         "initContainers": [{ "name": "first", "image": "i" }, { "name": "second", "image": "i" }],
@@ -344,12 +383,18 @@ fn a_shorter_grace_hurries_a_stop_that_is_under_way() {
 
 #[test]
 fn nothing_is_removed_while_a_container_is_being_started() {
-    let mut sim = Simulation::new(one(json!({})));
-    sim.step();
-    let start = sim.plan().actions.into_iter().find(|action| matches!(action.work(), Work::Start(_)));
-    sim.memory.begin(&start.expect("a start"));
-    sim.terminate(TerminationCause::Gone, 2);
-    assert!(sim.plan().actions.is_empty(), "{:?}", sim.plan());
+    for making in [Work::Sandbox, Work::Create("main".to_owned()), Work::Start("main".to_owned())] {
+        let mut sim = Simulation::new(one(json!({})));
+        let action = loop {
+            if let Some(action) = sim.plan().actions.into_iter().find(|action| action.work() == making) {
+                break action;
+            }
+            assert!(sim.step(), "{making:?} never came up");
+        };
+        sim.memory.begin(&action);
+        sim.terminate(TerminationCause::Gone, 2);
+        assert!(sim.plan().actions.is_empty(), "{:?}", sim.plan());
+    }
 }
 
 #[test]
@@ -387,7 +432,7 @@ fn a_dead_sandbox_takes_its_containers_down_and_all_begins_anew() {
     sim.fate("init", Fate::Exits(0));
     sim.settle();
     for sandbox in &mut sim.observed.sandboxes {
-        sandbox.running = false;
+        sandbox.state = SandboxState::Stopped;
     }
     sim.pass(30);
     let status = sim.settle();

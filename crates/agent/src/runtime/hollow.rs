@@ -1,6 +1,6 @@
 //! The runtime that starts nothing and reports what healthy containers would.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,11 +18,13 @@ use super::{
     ContainerSpec, ExecResult, ImageError, ImagePresence, KnownPod, LogOptions, LogStream, PullPolicy, Runtime,
     RuntimeError, RuntimeInfo, SandboxSpec,
 };
-use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox};
+use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
 struct HollowPod {
     pod: Option<PodRef>,
     state: watch::Sender<Arc<Observed>>,
+    /// Containers that end, successfully, as soon as they are started.
+    short_lived: HashSet<String>,
 }
 
 /// Pods that exist only in this process.
@@ -48,9 +50,11 @@ impl HollowRuntime {
 
     fn change(&self, uid: &str, pod: Option<&PodRef>, change: impl FnOnce(&mut Observed)) {
         let mut pods = self.pods.lock();
-        let entry = pods
-            .entry(uid.to_owned())
-            .or_insert_with(|| HollowPod { pod: None, state: watch::Sender::new(Arc::default()) });
+        let entry = pods.entry(uid.to_owned()).or_insert_with(|| HollowPod {
+            pod: None,
+            state: watch::Sender::default(),
+            short_lived: HashSet::new(),
+        });
         if let Some(pod) = pod {
             entry.pod = Some(pod.clone());
         }
@@ -132,7 +136,7 @@ impl Runtime for HollowRuntime {
         let sandbox = Sandbox {
             id: identifier(&[&spec.pod.uid, "sandbox", &spec.attempt.to_string()]),
             attempt: spec.attempt,
-            running: true,
+            state: SandboxState::Created,
             ips: if spec.host_network { Vec::new() } else { vec![self.address()] },
             created_at: Timestamp::now(),
         };
@@ -140,20 +144,46 @@ impl Runtime for HollowRuntime {
         Ok(())
     }
 
-    async fn start_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
-        let mut record = ContainerRecord {
+    async fn start_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
+        self.change(&pod.uid, None, |observed| {
+            for sandbox in observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == id) {
+                sandbox.state = SandboxState::Running;
+            }
+        });
+        Ok(())
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
+        let record = ContainerRecord {
             id: identifier(&[&spec.pod.uid, &spec.name, &spec.attempt.to_string()]),
             name: spec.name.clone(),
             attempt: spec.attempt,
             sandbox_id: spec.sandbox_id.clone(),
             image: spec.image.clone(),
             image_id: format!("hollow://{}", spec.image),
-            state: RunState::Running { started_at: Timestamp::now() },
+            state: RunState::Created,
         };
-        if spec.runs_to_completion {
-            record.state = ended(&record);
+        let mut pods = self.pods.lock();
+        if spec.runs_to_completion
+            && let Some(entry) = pods.get_mut(&spec.pod.uid)
+        {
+            entry.short_lived.insert(record.id.clone());
         }
+        drop(pods);
         self.change(&spec.pod.uid, Some(&spec.pod), |observed| observed.containers.push(record));
+        Ok(())
+    }
+
+    async fn start_container(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
+        let ends = self.pods.lock().get_mut(&pod.uid).is_some_and(|entry| entry.short_lived.remove(id));
+        self.change(&pod.uid, None, |observed| {
+            for record in observed.containers.iter_mut().filter(|record| record.id == id) {
+                record.state = RunState::Running { started_at: Timestamp::now() };
+                if ends {
+                    record.state = ended(record);
+                }
+            }
+        });
         Ok(())
     }
 
@@ -177,7 +207,7 @@ impl Runtime for HollowRuntime {
     async fn stop_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
         self.change(&pod.uid, None, |observed| {
             for sandbox in observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == id) {
-                sandbox.running = false;
+                sandbox.state = SandboxState::Stopped;
             }
         });
         Ok(())

@@ -84,6 +84,8 @@ pub struct SandboxSpec {
     pub host_network: bool,
     pub host_pid: bool,
     pub host_ipc: bool,
+    /// The containers of the pod see the sandbox's process.
+    pub shares_processes: bool,
     pub grace_seconds: i64,
     pub ports: Vec<HostPort>,
     /// `name:address` lines for `/etc/hosts`.
@@ -230,9 +232,17 @@ pub trait Runtime: Send + Sync + 'static {
 
     async fn ensure_image(&self, image: &str, policy: PullPolicy) -> Result<ImagePresence, ImageError>;
 
+    /// Makes a sandbox in which containers can be made.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;
 
-    async fn start_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError>;
+    /// Starts a sandbox that has been made. One that does not start is removed.
+    async fn start_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError>;
+
+    /// Makes a container in a sandbox that has been made.
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError>;
+
+    /// Starts a container that has been made, in a sandbox that runs.
+    async fn start_container(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError>;
 
     /// SIGTERM, then SIGKILL after `grace`. Zero kills at once. Returns when it has ended.
     async fn stop_container(&self, pod: &PodRef, id: &str, grace: Duration) -> Result<(), RuntimeError>;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::{
     Action, Completion, ContainerRecord, Exit, FailureReason, Memory, NodeFacts, Observed, Outcome, PodPlan, PodView,
-    RunState, Sandbox, Termination, TerminationCause, at, plan,
+    RunState, Sandbox, SandboxState, Termination, TerminationCause, at, plan,
 };
 use crate::plan::backoff;
 
@@ -129,7 +129,7 @@ impl Simulation {
             3 => self.broken_start = Some(FailureReason::RunContainerError),
             4 => {
                 for sandbox in &mut self.observed.sandboxes {
-                    sandbox.running = false;
+                    sandbox.state = SandboxState::Stopped;
                 }
             }
             5 => self.calm(),
@@ -156,15 +156,25 @@ impl Simulation {
             Action::CreateSandbox { attempt } => self.observed.sandboxes.push(Sandbox {
                 id: format!("sandbox-{attempt}"),
                 attempt: *attempt,
-                running: true,
-                ips: vec![format!("10.0.0.{}", attempt + 1)],
+                state: SandboxState::Created,
+                ips: Vec::new(),
                 created_at: self.now,
             }),
-            Action::StartContainer { container, attempt, sandbox_id } => {
+            Action::StartSandbox { id } => {
+                for sandbox in self.observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == *id) {
+                    sandbox.state = SandboxState::Running;
+                    sandbox.ips = vec![format!("10.0.0.{}", sandbox.attempt + 1)];
+                }
+            }
+            Action::CreateContainer { container, attempt, sandbox_id } => match self.broken_start {
+                Some(reason) if reason != FailureReason::RunContainerError => return failed(reason),
+                _ => self.create(container, *attempt, sandbox_id),
+            },
+            Action::StartContainer { container, id, .. } => {
                 if let Some(reason) = self.broken_start {
                     return failed(reason);
                 }
-                self.start(container, *attempt, sandbox_id);
+                self.start(container, id);
             }
             Action::RunPostStart { .. } => {
                 if self.broken_hook {
@@ -185,7 +195,7 @@ impl Simulation {
             }
             Action::StopSandbox { id } => {
                 for sandbox in self.observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == *id) {
-                    sandbox.running = false;
+                    sandbox.state = SandboxState::Stopped;
                 }
             }
             Action::RemovePod => self.observed = Observed::default(),
@@ -194,21 +204,29 @@ impl Simulation {
         Outcome::Done
     }
 
-    fn start(&mut self, name: &str, attempt: u32, sandbox_id: &str) {
-        self.starts.push(name.to_owned());
-        let mut record = ContainerRecord {
+    fn create(&mut self, name: &str, attempt: u32, sandbox_id: &str) {
+        self.observed.containers.push(ContainerRecord {
             id: format!("{name}-{attempt}"),
             name: name.to_owned(),
             attempt,
             sandbox_id: sandbox_id.to_owned(),
             image: "app:1".to_owned(),
             image_id: "docker://sha256:1".to_owned(),
-            state: RunState::Running { started_at: self.now },
-        };
-        if let Some(Fate::Exits(code)) = self.fates.get(name) {
-            record.state = RunState::Exited(ended(&record, *code, self.now));
+            state: RunState::Created,
+        });
+    }
+
+    fn start(&mut self, name: &str, id: &str) {
+        self.starts.push(name.to_owned());
+        for record in self.observed.containers.iter_mut().filter(|record| record.id == id) {
+            let running =
+                self.observed.sandboxes.iter().any(|s| s.id == record.sandbox_id && s.state == SandboxState::Running);
+            assert!(running, "{id} is started in a sandbox that does not run");
+            record.state = RunState::Running { started_at: self.now };
+            if let Some(Fate::Exits(code)) = self.fates.get(name) {
+                record.state = RunState::Exited(ended(record, *code, self.now));
+            }
         }
-        self.observed.containers.push(record);
     }
 }
 

@@ -30,6 +30,12 @@ pub(super) fn sandbox(
         bindings.entry(key(port)).or_default().get_or_insert_default().push(binding);
     }
     let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+    let mut options = vec!["no-new-privileges".to_owned()];
+    if !(spec.shares_processes || spec.host_pid) {
+        // A filter of system calls costs a sixth of the start. The program in there makes four of them, and nobody can
+        // make it do anything else unless they share its processes.
+        options.push("seccomp=unconfined".to_owned());
+    }
     let host = HostConfig {
         network_mode: Some(if spec.host_network { "host".to_owned() } else { network.to_owned() }),
         ipc_mode: Some(if spec.host_ipc { "host" } else { "shareable" }.to_owned()),
@@ -43,6 +49,8 @@ pub(super) fn sandbox(
         oom_score_adj: Some(SANDBOX_OOM_SCORE.max(min_oom_score)),
         cpu_shares: Some(2),
         readonly_rootfs: Some(true),
+        security_opt: Some(options),
+        cap_drop: Some(vec!["ALL".to_owned()]),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         ..HostConfig::default()
     };

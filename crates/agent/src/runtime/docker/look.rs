@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::labels::{Identity, identify};
 use super::table::Seen;
-use crate::plan::{ContainerRecord, Exit, RunState, Sandbox};
+use crate::plan::{ContainerRecord, Exit, RunState, Sandbox, SandboxState};
 
 /// Whose container it is, and how it does. `None` for one that is not ours.
 pub(super) fn interpret(answer: &ContainerInspectResponse) -> Option<(Identity, Seen)> {
@@ -18,7 +18,7 @@ pub(super) fn interpret(answer: &ContainerInspectResponse) -> Option<(Identity, 
         None => Seen::Sandbox(Sandbox {
             id,
             attempt: identity.attempt,
-            running: state.running == Some(true),
+            state: sandbox_state(state),
             ips: ips(answer),
             created_at,
         }),
@@ -33,6 +33,16 @@ pub(super) fn interpret(answer: &ContainerInspectResponse) -> Option<(Identity, 
         }),
     };
     Some((identity, seen))
+}
+
+fn sandbox_state(state: &ContainerState) -> SandboxState {
+    let failed = state.error.as_ref().is_some_and(|error| !error.is_empty());
+    match state.status {
+        _ if state.running == Some(true) => SandboxState::Running,
+        // Docker leaves one that it could not start as created, with an error.
+        Some(ContainerStateStatusEnum::CREATED) if !failed => SandboxState::Created,
+        _ => SandboxState::Stopped,
+    }
 }
 
 fn ips(answer: &ContainerInspectResponse) -> Vec<String> {

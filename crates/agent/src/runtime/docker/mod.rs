@@ -22,7 +22,7 @@ use bollard::query_parameters::{
 };
 use bollard::{ClientVersion, Docker, body_full};
 use futures::{StreamExt, TryStreamExt};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::purge::remove_containers;
@@ -61,7 +61,7 @@ pub struct DockerRuntime {
     network: String,
     min_oom_score: i64,
     table: Table,
-    pause_image: OnceCell<()>,
+    making_pause_image: Mutex<()>,
 }
 
 impl DockerRuntime {
@@ -82,31 +82,29 @@ impl DockerRuntime {
             network: config.pod_network.clone(),
             min_oom_score: min_oom_score(),
             table: Table::default(),
-            pause_image: OnceCell::new(),
+            making_pause_image: Mutex::default(),
         })
     }
 
     /// Makes the sandbox's image, unless it is there.
     async fn ensure_pause_image(&self) -> Result<(), RuntimeError> {
-        let make = async {
-            let reference = format!("{}:{}", pause::IMAGE, pause::TAG);
-            if within("look for the sandbox image", self.docker.inspect_image(&reference)).await.is_ok() {
-                return Ok(());
-            }
-            if std::env::consts::ARCH != "x86_64" {
-                return Err(RuntimeError::Architecture { arch: std::env::consts::ARCH });
-            }
-            let options = CreateImageOptionsBuilder::default()
-                .from_src("-")
-                .repo(pause::IMAGE)
-                .tag(pause::TAG)
-                .changes(vec![format!("ENTRYPOINT [\"{}\"]", pause::PROGRAM)])
-                .build();
-            let archive = pause::archive(pause::PROGRAM.trim_start_matches('/'), &pause::program());
-            let import = self.docker.create_image(Some(options), Some(body_full(archive.into())), None);
-            within("make the sandbox image", import.try_for_each(|_| std::future::ready(Ok(())))).await
-        };
-        self.pause_image.get_or_try_init(|| make).await.copied()
+        let _one_at_a_time = self.making_pause_image.lock().await;
+        let reference = format!("{}:{}", pause::IMAGE, pause::TAG);
+        if within("look for the sandbox image", self.docker.inspect_image(&reference)).await.is_ok() {
+            return Ok(());
+        }
+        if std::env::consts::ARCH != "x86_64" {
+            return Err(RuntimeError::Architecture { arch: std::env::consts::ARCH });
+        }
+        let options = CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(pause::IMAGE)
+            .tag(pause::TAG)
+            .changes(vec![format!("ENTRYPOINT [\"{}\"]", pause::PROGRAM)])
+            .build();
+        let archive = pause::archive(pause::PROGRAM.trim_start_matches('/'), &pause::program());
+        let import = self.docker.create_image(Some(options), Some(body_full(archive.into())), None);
+        within("make the sandbox image", import.try_for_each(|_| std::future::ready(Ok(())))).await
     }
 
     /// Makes a container. One of the same name that a dying agent left behind unstarted gives way.
@@ -394,26 +392,41 @@ impl Runtime for DockerRuntime {
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {
-        self.ensure_pause_image().await?;
         let body = create::sandbox(spec, &self.network, self.min_oom_score, self.owner.of_sandbox(spec));
-        let id = self.create(&labels::sandbox_name(spec), body).await?;
-        let started = self.start(&id).await;
-        if started.is_err() {
-            // It would be found as a stopped sandbox of the pod, and there is nothing in it to keep.
-            self.remove_container(&id).await?;
-        }
-        started?;
+        let name = labels::sandbox_name(spec);
+        let id = match self.create(&name, body.clone()).await {
+            // The image is not there yet, or somebody has tidied up.
+            Err(error) if is_gone(&error) => {
+                self.ensure_pause_image().await?;
+                self.create(&name, body).await?
+            }
+            created => created?,
+        };
         self.look(&spec.pod.uid, &id).await
     }
 
-    async fn start_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
+    async fn start_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
+        let started = self.start(id).await;
+        if started.is_err() {
+            // It would be found as a stopped sandbox of the pod, and there is nothing in it to keep.
+            self.remove_container(id).await?;
+        }
+        self.look(&pod.uid, id).await?;
+        started
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
         self.check_user(spec).await?;
         let body = create::container(spec, self.min_oom_score, self.owner.of_container(spec));
         let name = labels::container_name(&spec.pod, &spec.name, spec.attempt);
         let id = self.create(&name, body).await?;
-        let started = self.start(&id).await;
+        self.look(&spec.pod.uid, &id).await
+    }
+
+    async fn start_container(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
+        let started = self.start(id).await;
         // A container that could not be started is shown, too: it is an attempt that failed.
-        self.look(&spec.pod.uid, &id).await?;
+        self.look(&pod.uid, id).await?;
         started
     }
 

@@ -128,7 +128,7 @@ impl Table {
 fn merge(observed: &mut Observed, seen: Seen) -> bool {
     match seen {
         Seen::Sandbox(sandbox) => match observed.sandboxes.iter_mut().find(|known| known.id == sandbox.id) {
-            Some(known) if *known == sandbox || !known.running && sandbox.running => false,
+            Some(known) if *known == sandbox || sandbox.state < known.state => false,
             Some(known) => {
                 // A stopped sandbox has lost its address; the one that it had is still worth knowing.
                 let ips = std::mem::take(&mut known.ips);
