@@ -100,10 +100,8 @@ fn never(_: Candidate<'_>) -> bool {
 }
 
 fn node_unschedulable<'a>(candidate: Candidate<'a>, reject: &mut dyn FnMut(Reason<'a>)) {
-    if candidate.spec.unschedulable {
-        if !is_tolerated(&Taint::of_cordon(), &candidate.pod.tolerations) {
-            reject(Reason::Unschedulable);
-        }
+    if candidate.spec.unschedulable && !is_tolerated(&Taint::of_cordon(), &candidate.pod.tolerations) {
+        reject(Reason::Unschedulable);
     }
 }
 

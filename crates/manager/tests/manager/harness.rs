@@ -11,8 +11,8 @@ use quorate_manager::{Manager, ManagerConfig, ManagerError};
 use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeResponse, Reply};
 use quorate_store::handle::Engine;
 use quorate_store::{
-    Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError, Watch,
-    WatchError,
+    Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError,
+    Watch, WatchError,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -182,6 +182,11 @@ impl Cluster {
             {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready",
                 "lastHeartbeatTime": now, "lastTransitionTime": now}]}});
         self.client.patch_merge(&NODES, None, name, Some("status"), status).await.expect("the node reports");
+        // A leader may have seen the node before it reported. It taints no node that has.
+        self.wait("the node to be without taints", || {
+            self.object(&NODES, None, name).is_some_and(|node| node["spec"]["taints"].is_null())
+        })
+        .await;
         let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
             "spec": {"holderIdentity": name, "leaseDurationSeconds": 10}});
         self.client.create(&LEASES, Some("kube-node-lease"), lease).await.expect("the lease is made");
