@@ -20,6 +20,8 @@ pub(crate) fn from_store(error: &StoreError) -> Status {
         StoreError::NoLeader(_) => Status::unavailable(format!("etcdserver: {error}")),
         StoreError::ShuttingDown => Status::unavailable("the server is shutting down"),
         StoreError::Overloaded => too_many_requests(),
+        StoreError::NoSpace(_) => Status::unavailable(format!("etcdserver: mvcc: database space exceeded: {error}")),
+        StoreError::TooLarge { max_bytes, .. } => too_large(*max_bytes),
         StoreError::OutcomeUnknown(_) => retry_later(
             Reason::Timeout,
             format!("Timeout: request did not complete within the allotted timeout: {error}"),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+use quorate_api::Revision;
 use quorate_mvcc::{Command, KeyRange, Op, PutRequest, RangeRequest, Txn};
 use quorate_store::raft::{self, PeerListen, PeerTls, Pem, RaftConfig};
 use quorate_store::{Consistency, Member, Store};
@@ -141,7 +142,7 @@ impl Quorum {
         for id in 1..=u64::try_from(size)? {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             let peer = listener.local_addr()?.to_string();
-            members.push(Member { id, name: format!("m{id}"), peer, api: String::new() });
+            members.push(Member { id, name: format!("m{id}"), peer, ..Member::default() });
             listeners.push(listener);
         }
         let mut stores = Vec::new();
@@ -184,7 +185,8 @@ impl Quorum {
         let mut hashes = Vec::new();
         for store in &self.stores {
             store.read_barrier().await?;
-            hashes.push(store.state_hash().await?);
+            let state = store.hash_at(Revision::ZERO).await?;
+            hashes.push((state.revision, state.hash));
         }
         ensure!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "the members differ: {hashes:?}");
         for store in &self.stores {
