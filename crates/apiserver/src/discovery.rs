@@ -203,7 +203,7 @@ fn plain_resources(row: &Served) -> Vec<Value> {
             "kind": kind,
             "verbs": verbs,
         });
-        if kind != descriptor.kind.kind {
+        if (group, version) != (descriptor.kind.group.as_ref(), descriptor.kind.version.as_ref()) {
             listed["group"] = group.into();
             listed["version"] = version.into();
         }

@@ -12,8 +12,9 @@ use crate::protobuf::Writer;
 use crate::response::{Body, Response};
 use crate::version;
 
-/// The only form in which client-go asks for it.
-const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The only form for which client-go asks, and its name as a media type that can be parsed.
+const ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 const PARAMETERS: [&str; 3] = ["dryRun", "fieldManager", "fieldValidation"];
 const EXTENSION: &str = "x-kubernetes-group-version-kind";
@@ -24,7 +25,8 @@ const EXTENSION: &str = "x-kubernetes-group-version-kind";
 /// When the document cannot be encoded.
 pub(crate) fn answer(catalog: &Catalog, headers: &HeaderMap) -> Result<Response, Status> {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    if accepted.flat_map(|value| value.split(',')).any(|item| item.trim().starts_with(PROTOBUF)) {
+    let mut alternatives = accepted.flat_map(|value| value.split(',')).map(str::trim);
+    if alternatives.any(|item| item.starts_with(ASKED) || item.starts_with(PROTOBUF)) {
         return Ok(Response::new(200, PROTOBUF, Body::Full(protobuf(catalog).into())));
     }
     let paths: Map<String, Value> =
