@@ -103,6 +103,12 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            // The first request before anything can fail: openraft waits after failures where it makes requests, and
+            // nowhere else. A stream that fails without having asked is begun again at once, as fast as the processor
+            // can, for as long as the peer is away.
+            let mut input = input;
+            let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
+            let input = futures::stream::iter([first]).chain(input);
             let peer = self.peer()?;
             let slots = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT));
             // The connection's task owns the request body and with it `input`, which must go when the results do:
@@ -225,5 +231,29 @@ fn rpc_error(error: CallError) -> RpcError {
             RpcError::Unreachable(Unreachable::new(&io::Error::other(error)))
         }
         CallError::Lost { .. } => RpcError::Network(NetworkError::new(&io::Error::other(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_cannot_begin_asks_for_a_request_first() {
+        let mut network = PeerNetwork { peer: None, target: 7, lane: Lane::Bulk };
+        let (asked, mut was_asked) = tokio::sync::mpsc::unbounded_channel();
+        let request = AppendRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let input = Box::pin(futures::stream::once(async move {
+            asked.send(()).expect("the test listens");
+            request
+        }));
+        let result = network.stream_append(input, RPCOption::new(Duration::from_secs(1))).await;
+        assert!(matches!(result, Err(RpcError::Unreachable(_))));
+        assert!(was_asked.try_recv().is_ok(), "this is where openraft waits before it tries again");
     }
 }
