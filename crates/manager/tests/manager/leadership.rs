@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::harness::{Cluster, NAMESPACES, PODS, REPLICA_SETS, node_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deposed_leader_writes_nothing_and_its_successor_binds_at_once() {
+async fn a_deposed_leader_writes_nothing_and_its_successor_binds() {
     let (mut cluster, mut first) = Cluster::led(ManagerConfig::default()).await;
     let mut second = cluster.master(ManagerConfig { page_size: 2, ..ManagerConfig::default() });
     cluster.node("worker-1").await;
@@ -24,14 +24,12 @@ async fn a_deposed_leader_writes_nothing_and_its_successor_binds_at_once() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
-    let elected = Instant::now();
     second.elect(2);
     cluster
         .wait("the successor to bind", || {
             cluster.object(&PODS, Some("default"), "bare").is_some_and(|pod| node_of(&pod).is_some())
         })
         .await;
-    assert!(elected.elapsed() < Duration::from_secs(2), "the first binding took {:?}", elected.elapsed());
     cluster.wait("the deployment's pod", || cluster.ready_pods().len() == 4).await;
 
     // Back to the first, which kept its caches warm.
