@@ -1,10 +1,11 @@
+use std::cell::RefCell;
 use std::time::Duration;
 
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::simulation::{Cluster, in_default, render};
+use crate::simulation::{Chance, Cluster, in_default, render};
 
 const WEB: &str = "apps/deployments/default/web";
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -364,6 +365,43 @@ proptest! {
         prop_assert!(sets(&cluster).len() <= 4, "{:?}", sets(&cluster));
         prop_assert!(sets(&cluster).iter().filter(|(_, replicas, _)| *replicas > 0).count() <= 1);
         prop_assert_eq!(condition(&cluster, "Progressing").1, "NewReplicaSetAvailable");
+    }
+
+    /// Writes that are refused at random delay a rollout within its limits, and leave no trace when all are admitted
+    /// again.
+    #[test]
+    fn refusals_are_overcome(seed: u64, images in prop::collection::vec(2..5_u8, 1..3), turns in 1..5_u8) {
+        let mut cluster = with_nodes(seed);
+        cluster.create(deployment(4, &rolling(json!(1), json!(1))));
+        cluster.run(&NODES, 1, |_| {});
+        let chance = RefCell::new(Chance::new(seed));
+        cluster.refuses = Box::new(move |_, _| (chance.borrow_mut().below(3) == 0).then_some("bad luck"));
+        let check = |cluster: &Cluster| {
+            let active: Vec<_> = cluster.cache.pods().iter().filter(|pod| crate::pod_state::is_active(pod)).collect();
+            let ready = active.iter().filter(|pod| crate::pod_state::is_ready(pod)).count();
+            assert!(active.len() <= 5 && ready >= 3, "{} pods, {ready} ready", active.len());
+        };
+        for image in images {
+            set_image_if_other(&mut cluster, image);
+            for _ in 0..turns {
+                cluster.settle_with(check);
+                cluster.advance(Duration::from_millis(200));
+                cluster.run_pods(&NODES, 2);
+                check(&cluster);
+            }
+        }
+        cluster.refuses = Box::new(|_, _| None);
+        cluster.advance(Duration::from_secs(1));
+        cluster.run(&NODES, 2, check);
+        cluster.advance(Duration::from_secs(1));
+        cluster.assert_at_rest();
+        prop_assert_eq!(condition(&cluster, "Progressing").1, "NewReplicaSetAvailable");
+        for path in [WEB.to_owned()].into_iter().chain(cluster.names("replicasets").iter().map(|name| {
+            format!("apps/replicasets/default/{name}")
+        })) {
+            let status = cluster.get(&path).expect("there")["status"].to_string();
+            prop_assert!(!status.contains("ReplicaFailure"), "{}: {}", path, status);
+        }
     }
 
     /// A rolling update never has more pods than `replicas + maxSurge`, nor fewer available than
