@@ -35,7 +35,7 @@ pub type Shown = (String, String, u64);
 /// What all members show at the end.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
-    /// Why there is no end: the quorum did not serve again.
+    /// Why this is not whole: the quorum did not serve again as it should.
     pub problem: Option<String>,
     /// The last revision that watchers must have seen, and informers.
     pub last: u64,
@@ -57,18 +57,31 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Brings watchers and informers to the end, reads from every member, and waits for leases to end.
-    ///
-    /// # Errors
-    /// When a member does not answer.
+    /// Brings watchers and informers to the end, reads from every member, and waits for leases to end. What goes wrong
+    /// stands in the result.
     pub async fn run(
         self,
         watches: &mut JoinSet<WatchLog>,
         informers: &mut JoinSet<InformerLog>,
         history: &mut History,
-    ) -> anyhow::Result<Ending> {
+    ) -> Ending {
+        let mut ending = Ending::default();
+        if let Err(error) = self.fill(&mut ending, watches, informers, history).await {
+            ending.problem = Some(format!("{error:#}"));
+        }
+        self.context.stop.cancel();
+        ending
+    }
+
+    async fn fill(
+        &self,
+        ending: &mut Ending,
+        watches: &mut JoinSet<WatchLog>,
+        informers: &mut JoinSet<InformerLog>,
+        history: &mut History,
+    ) -> anyhow::Result<()> {
         let write = self.last_write().await?;
-        let mut ending = Ending { last: write.revision().unwrap_or(0), ..Ending::default() };
+        ending.last = write.revision().unwrap_or(0);
         history.operations.push(write);
         ending.last_object = self.last_object().await?;
         self.last.send_replace(Some(ending.last));
@@ -87,11 +100,11 @@ impl Closing {
         while let Ok(Some(log)) = tokio::time::timeout_at(deadline, informers.join_next()).await {
             history.informers.push(log?);
         }
-        self.context.stop.cancel();
-        self.members(&mut ending).await?;
+        // Those that have not come to the end by then say so when they are stopped.
+        self.members(ending).await?;
         self.leases(history).await?;
         ending.hashes = self.hashes().await?;
-        Ok(ending)
+        Ok(())
     }
 
     /// A write behind all others.

@@ -9,6 +9,7 @@
 //! | [`nemesis`] | carries out the schedule |
 //! | [`clients`], [`leader`] | ask and record |
 //! | [`run`], [`ending`] | all of it, from the empty directory to the history |
+//! | [`verdict`], [`report`] | pure: all checks, and how they are told |
 
 pub mod checker;
 pub mod clients;
@@ -17,6 +18,7 @@ pub mod ending;
 pub mod history;
 pub mod leader;
 pub mod nemesis;
+pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod verdict;

@@ -1,17 +1,21 @@
 //! `chaos`: breaks a quorum of real processes for a while, and checks what its clients saw.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Parser;
-use quorate_chaos::checker::Status;
-use quorate_chaos::run::{self, Options};
+use quorate_chaos::report::{self, Report};
+use quorate_chaos::run::{self, Options, Recorded};
 use quorate_chaos::schedule::Kind;
 use quorate_chaos::verdict;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Breaks a quorum of real processes for a while, and checks what its clients saw.
+/// Breaks a quorum of real processes for a while, and checks what its clients saw. Ends with 1 on a violation.
 #[derive(Parser)]
 #[command(name = "chaos", version)]
 struct Args {
@@ -21,29 +25,34 @@ struct Args {
     /// Which faults come when; drawn at random when it is not given.
     #[arg(long, env = "CHAOS_SEED")]
     seed: Option<u64>,
-    /// Members of the quorum.
+    /// Members of the quorum: 1, 3, 5 or 7.
     #[arg(long, default_value_t = 3)]
     members: usize,
-    /// The only faults that come.
+    /// The only faults that come; without it all of them.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
     /// Clients of each sort.
     #[arg(long, default_value_t = 3)]
     clients: usize,
     /// A client's mean pause between two operations, in milliseconds.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 25)]
     pause_ms: u64,
-    /// Where the report goes.
+    /// How long a connected majority may take no write, in seconds.
+    #[arg(long, default_value_t = 10)]
+    recover_within: u64,
+    /// Where the report goes, and after a violation history, logs and data. [default: a directory for temporary files]
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Keep them in any case.
+    #[arg(long)]
+    keep: bool,
     /// The members' log level.
     #[arg(long, default_value = "info,openraft=warn")]
     log_level: String,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match start(args) {
+    match start(&Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -53,46 +62,111 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(args: Args) -> anyhow::Result<bool> {
+fn start(args: &Args) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(chaos(args))
 }
 
-async fn chaos(args: Args) -> anyhow::Result<bool> {
+/// Runs, judges and reports; whether all was well.
+async fn chaos(args: &Args) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| rand::random::<u32>().into());
-    let directory = tempfile::Builder::new().prefix("quorate-chaos-").tempdir()?;
-    let out = args.out.unwrap_or_else(|| std::env::temp_dir().join(format!("quorate-chaos-report-{seed}")));
-    std::fs::create_dir_all(out.join("logs"))?;
+    let out = args.out.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("quorate-chaos-{seed}")));
+    let (directory, logs) = (out.join("cluster"), out.join("logs"));
+    for dir in [&directory, &logs] {
+        if dir.exists() {
+            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        }
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
     let options = Options {
         seed,
         members: args.members,
         duration: Duration::from_secs_f64(args.minutes * 60.0),
-        kinds: if args.faults.is_empty() { Kind::ALL.to_vec() } else { args.faults },
+        kinds: if args.faults.is_empty() { Kind::ALL.to_vec() } else { args.faults.clone() },
         clients: args.clients,
         pause: Duration::from_millis(args.pause_ms),
         binary: run::binary_beside(&std::env::current_exe()?)?,
-        directory: directory.path().to_owned(),
-        logs: out.join("logs"),
-        log_level: args.log_level,
+        directory: directory.canonicalize()?,
+        logs: logs.canonicalize()?,
+        log_level: args.log_level.clone(),
     };
-    let recorded = run::run(&options, CancellationToken::new()).await?;
-    say(&format!("seed {seed}: {} operations", recorded.history.operations.len()));
-    for fault in &recorded.account.injected {
-        say(&format!("{:>9} {:>9} {}", fault.from / 1000, fault.to / 1000, fault.text));
+    say(&format!("seed {seed}, {} members, {} s of faults", args.members, options.duration.as_secs()));
+    let recorded = run::run(&options, abort_on_signal()?).await;
+    let recorded = recorded.with_context(|| format!("the run failed; logs are in {}", logs.display()))?;
+    let is_violated = judge(args, &recorded, seed, &out)?;
+    if !is_violated && !args.keep {
+        fs::remove_dir_all(&directory)?;
+        fs::remove_dir_all(&logs)?;
     }
-    let checks = verdict::judge(&recorded, options.members, 10_000_000, Vec::new());
-    for check in &checks {
-        say(&format!("{:?} {} ({})", check.status, check.name, check.extent));
-        for violation in &check.violations {
-            say(&format!("    {violation}"));
-        }
-    }
-    let is_violated = checks.iter().any(|check| check.status == Status::Violated);
-    if is_violated {
-        let mut file = std::io::BufWriter::new(std::fs::File::create(out.join("history.jsonl"))?);
-        recorded.history.write_lines(&mut file)?;
-    }
+    say(&format!("report: {}", out.join("report.html").display()));
     Ok(!is_violated)
+}
+
+/// Writes the report, and of a failure what it needs to be looked into.
+fn judge(args: &Args, recorded: &Recorded, seed: u64, out: &Path) -> anyhow::Result<bool> {
+    let panics = panics(&out.join("logs"))?;
+    let checks = verdict::judge(recorded, args.members, args.recover_within * 1_000_000, panics);
+    let setting = [
+        ("members", args.members.to_string()),
+        ("minutes", args.minutes.to_string()),
+        ("clients", args.clients.to_string()),
+        ("pause-ms", args.pause_ms.to_string()),
+    ];
+    let mut report = Report {
+        seed,
+        members: args.members,
+        setting: setting.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        checks: &checks,
+        operations: &recorded.history.operations,
+        account: &recorded.account,
+        leaders: &recorded.leaders,
+        end: recorded.healed,
+        left_out: &recorded.left_out,
+        kept: None,
+    };
+    let is_violated = report.is_violated();
+    if is_violated || args.keep {
+        let mut file = BufWriter::new(fs::File::create(out.join("history.jsonl"))?);
+        recorded.history.write_lines(&mut file)?;
+        fs::write(out.join("faults.json"), serde_json::to_vec_pretty(&recorded.account)?)?;
+        report.kept = Some(format!("{}: history.jsonl, faults.json, logs, cluster", out.display()));
+    }
+    fs::write(out.join("report.html"), report::page(&report))?;
+    say(&report::summary(&report));
+    if let Some(kept) = &report.kept {
+        say(&format!("kept in {kept}"));
+    }
+    Ok(is_violated)
+}
+
+/// What the members' logs tell of panics.
+fn panics(logs: &Path) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(logs)? {
+        let path = entry?.path();
+        let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?;
+        let lines: Vec<&str> = text.lines().collect();
+        let places = lines.iter().enumerate().filter(|(_, line)| line.contains("panicked at"));
+        found.extend(
+            places.map(|(i, _)| format!("{}: {}", path.display(), lines[i..lines.len().min(i + 3)].join("\n"))),
+        );
+    }
+    Ok(found)
+}
+
+/// Fires at SIGINT and SIGTERM, so that the run ends in order.
+fn abort_on_signal() -> anyhow::Result<CancellationToken> {
+    let abort = CancellationToken::new();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let fired = abort.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        fired.cancel();
+    });
+    Ok(abort)
 }
 
 #[expect(clippy::print_stdout, reason = "the summary is what the command is for")]

@@ -248,6 +248,9 @@ impl Nemesis {
             }
             if is.down {
                 self.processes.kill(member).await?;
+                if is.disk_lost {
+                    self.processes.lose_disk(member)?;
+                }
                 continue;
             }
             let should_run = was.down || (was.sync_fails && !is.sync_fails);
@@ -275,6 +278,7 @@ impl Nemesis {
     /// When one cannot be killed.
     pub async fn finish(mut self) -> anyhow::Result<Account> {
         self.processes.kill_all().await?;
+        self.account.injected.sort_by_key(|injected| injected.from);
         Ok(self.account)
     }
 }

@@ -178,7 +178,7 @@ async fn drive(
             last: traffic.last.clone(),
             last_object: traffic.last_object.clone(),
         };
-        ending = nemesis.alongside(closing.run(&mut traffic.watches, &mut traffic.informers, &mut history)).await??;
+        ending = nemesis.alongside(closing.run(&mut traffic.watches, &mut traffic.informers, &mut history)).await?;
     }
     traffic.stop_watching.cancel();
     history.watches.extend(traffic.watches.join_all().await);

@@ -21,9 +21,12 @@ pub enum Kind {
     FullDisk,
     FailedSync,
     Clock,
+    /// All disks at once, which no quorum survives: to see that the checks find it. Comes only when it is asked for.
+    LostDisks,
 }
 
 impl Kind {
+    /// What a quorum must survive.
     pub const ALL: [Kind; 8] = [
         Kind::Kill,
         Kind::Pause,
@@ -64,6 +67,7 @@ impl Target {
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
     Kill(Target),
+    LoseDisks(Target),
     Pause(Target),
     /// The target's side and the others do not hear each other.
     Split(Target),
@@ -96,6 +100,7 @@ impl Fault {
     pub fn kind(&self) -> Kind {
         match self {
             Fault::Kill(_) => Kind::Kill,
+            Fault::LoseDisks(_) => Kind::LostDisks,
             Fault::Pause(_) => Kind::Pause,
             Fault::Split(_) | Fault::Mute(_) | Fault::Deaf(_) | Fault::OneWay(..) | Fault::Bridge { .. } => {
                 Kind::Partition
@@ -114,6 +119,7 @@ impl Fault {
         let others = |one: MemberIndex| (0..members).filter(move |i| *i != one);
         match self {
             Fault::Kill(target) => Effect::Down(target.members(leader)),
+            Fault::LoseDisks(target) => Effect::Lost(target.members(leader)),
             Fault::Pause(target) => Effect::Paused(target.members(leader)),
             Fault::Split(target) => Effect::Cut(split(members, &target.members(leader))),
             Fault::Mute(target) => {
@@ -146,6 +152,7 @@ impl fmt::Display for Effect {
         let names = |members: &[usize]| members.iter().map(|i| format!("m{}", i + 1)).collect::<Vec<_>>().join(", ");
         match self {
             Effect::Down(members) => write!(f, "kill -9 {}", names(members)),
+            Effect::Lost(members) => write!(f, "kill -9 {}, and their disks are lost", names(members)),
             Effect::Paused(members) => write!(f, "stop {}", names(members)),
             Effect::Cut(pairs) => {
                 let is_both = |(a, b): &&(usize, usize)| a < b && pairs.contains(&(*b, *a));
@@ -271,10 +278,11 @@ enum Variant {
     FailedSync,
     ClockForward,
     ClockBack,
+    LostDisks,
 }
 
 impl Variant {
-    const ALL: [Variant; 20] = [
+    const ALL: [Variant; 21] = [
         Variant::KillOne,
         Variant::KillLeader,
         Variant::KillMinority,
@@ -295,6 +303,7 @@ impl Variant {
         Variant::FailedSync,
         Variant::ClockForward,
         Variant::ClockBack,
+        Variant::LostDisks,
     ];
 
     fn kind(self) -> Kind {
@@ -316,6 +325,7 @@ impl Variant {
             Variant::FullDisk => Kind::FullDisk,
             Variant::FailedSync => Kind::FailedSync,
             Variant::ClockForward | Variant::ClockBack => Kind::Clock,
+            Variant::LostDisks => Kind::LostDisks,
         }
     }
 
@@ -353,6 +363,7 @@ impl Variant {
             Variant::FailedSync => Fault::FailedSync(either),
             Variant::ClockForward => Fault::Clock { target: either, offset_s: 3600 },
             Variant::ClockBack => Fault::Clock { target: either, offset_s: -3600 },
+            Variant::LostDisks => Fault::LoseDisks(first(plan.members)),
         }
     }
 }

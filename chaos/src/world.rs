@@ -12,6 +12,9 @@ pub type MemberIndex = usize;
 pub enum Effect {
     /// Killed with SIGKILL; started again at the end.
     Down(Vec<MemberIndex>),
+    /// Killed, and their disks are empty when they are started again. No quorum survives this on a majority; it is for
+    /// seeing that the checks find it.
+    Lost(Vec<MemberIndex>),
     /// Stopped with SIGSTOP.
     Paused(Vec<MemberIndex>),
     /// Whatever the first of a pair sends to the second is lost.
@@ -53,6 +56,7 @@ pub struct Surroundings {
     pub down: bool,
     pub paused: bool,
     pub disk_full: bool,
+    pub disk_lost: bool,
     pub sync_fails: bool,
     pub sync_delay_ms: u64,
     pub clock_offset_s: i64,
@@ -92,6 +96,10 @@ impl World {
     fn add(&mut self, effect: &Effect) {
         match effect {
             Effect::Down(members) => members.iter().for_each(|i| self.members[*i].down = true),
+            Effect::Lost(members) => members.iter().for_each(|i| {
+                self.members[*i].down = true;
+                self.members[*i].disk_lost = true;
+            }),
             Effect::Paused(members) => members.iter().for_each(|i| self.members[*i].paused = true),
             Effect::Cut(pairs) => pairs.iter().for_each(|(from, to)| self.paths[*from][*to].cut = true),
             Effect::Poor(quality) => self.paths.iter_mut().flatten().for_each(|path| path.quality = *quality),

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::history::{Seen, Value, WatchLog};
+use crate::history::{Micros, Seen, Value, WatchLog, WatchRecord};
 
 /// All changes of the watched keys, from the first revision to the last one of the run.
 #[derive(Debug, Default)]
 pub struct EventLog {
     by_revision: BTreeMap<u64, BTreeMap<String, Seen>>,
     by_key: HashMap<String, Vec<(u64, Value)>>,
+    /// When the first watcher was told of a revision.
+    told: HashMap<u64, Micros>,
 }
 
 impl EventLog {
@@ -18,7 +20,9 @@ impl EventLog {
         let mut log = EventLog::default();
         let mut violations = Vec::new();
         for watch in watches {
-            for seen in watch.events() {
+            for (at, seen) in timed(watch) {
+                let told = log.told.entry(seen.revision).or_insert(at);
+                *told = at.min(*told);
                 // Who did not ask for the value before has not got it.
                 let plain = Seen { previous: None, ..seen.clone() };
                 let at = log.by_revision.entry(seen.revision).or_default();
@@ -40,6 +44,12 @@ impl EventLog {
         }
         violations.extend(log.broken_versions());
         (log, violations)
+    }
+
+    /// When the first watcher was told of it.
+    #[must_use]
+    pub fn told(&self, revision: u64) -> Option<Micros> {
+        self.told.get(&revision).copied()
     }
 
     #[must_use]
@@ -100,10 +110,19 @@ impl EventLog {
     }
 }
 
+fn timed(watch: &WatchLog) -> impl Iterator<Item = (Micros, &Seen)> {
+    watch.records.iter().flat_map(|record| {
+        let (at, events) = match record {
+            WatchRecord::Batch { at, events } => (*at, &events[..]),
+            _ => (0, &[][..]),
+        };
+        events.iter().map(move |event| (at, event))
+    })
+}
+
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::history::WatchRecord;
 
     pub fn put(revision: u64, key: &str, value: &str, version: u64, create_revision: u64) -> Seen {
         Seen { key: key.to_owned(), value: Some(value.to_owned()), revision, create_revision, version, previous: None }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::events::EventLog;
 use super::linearizability::{self, Entry, Model, Verdict};
 use crate::history::{Api, Micros, Operation, Outcome, Value};
 
@@ -75,18 +76,30 @@ impl Finding {
 
 /// Checks every object of a history by itself, as linearizability is local (Herlihy and Wing, 1990). Reads that may be
 /// old are left out.
+///
+/// Where the operations alone leave too many possibilities, what watchers saw says which unanswered writes took effect:
+/// `events` may be given when it is whole.
 #[must_use]
-pub fn check(operations: &[Operation]) -> Vec<Finding> {
+pub fn check(operations: &[Operation], events: Option<&EventLog>) -> Vec<Finding> {
     let mut objects: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in operations.iter().filter(|operation| operation.api != Api::EtcdStale) {
         objects.entry(&operation.object).or_default().push(operation);
     }
-    objects.into_iter().map(|(object, operations)| check_object(object, &operations)).collect()
+    let check = |(object, operations): (&str, Vec<&Operation>)| {
+        let finding = check_object(object, relevant(&operations));
+        match (&finding.verdict, events) {
+            (Verdict::Undecided { .. }, Some(events)) if operations[0].api == Api::Etcd => {
+                check_object(object, with_witness(relevant(&operations), events))
+            }
+            _ => finding,
+        }
+    };
+    objects.into_iter().map(check).collect()
 }
 
-fn check_object(object: &str, operations: &[&Operation]) -> Finding {
+fn check_object(object: &str, operations: Vec<(&Operation, Option<Micros>)>) -> Finding {
     let mut numbers = Numbers::default();
-    let (entries, operations): (Vec<_>, Vec<_>) = relevant(operations)
+    let (entries, operations): (Vec<_>, Vec<_>) = operations
         .into_iter()
         .map(|(operation, returned)| {
             let call = numbers.call(operation);
@@ -160,6 +173,32 @@ fn relevant<'a>(operations: &[&'a Operation]) -> Vec<(&'a Operation, Option<Micr
         }
     };
     operations.iter().filter_map(keep).collect()
+}
+
+/// Unanswered operations that may take effect at any time, settled by what watchers saw: those that wrote a value did so
+/// before somebody was told of it, or never. Deletions are alike, so they stay open while one of their keys was deleted.
+fn with_witness<'a>(
+    operations: Vec<(&'a Operation, Option<Micros>)>,
+    events: &EventLog,
+) -> Vec<(&'a Operation, Option<Micros>)> {
+    let mut told: HashMap<(&str, &Value), Option<Micros>> = HashMap::new();
+    for seen in events.iter() {
+        told.insert((&seen.key, &seen.value), events.told(seen.revision));
+    }
+    let settle = |(operation, until): (&'a Operation, Option<Micros>)| {
+        if until.is_some() {
+            return Some((operation, until));
+        }
+        let writes = &operation.request.writes;
+        let written = writes.iter().find(|(_, value)| value.is_some());
+        match written {
+            Some((key, value)) => told.get(&(key.as_str(), value)).map(|at| (operation, *at)),
+            None => {
+                writes.iter().any(|(key, _)| told.contains_key(&(key.as_str(), &None))).then_some((operation, None))
+            }
+        }
+    };
+    operations.into_iter().filter_map(settle).collect()
 }
 
 /// An answer that something expected did not hold, without what was there instead.

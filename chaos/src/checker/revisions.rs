@@ -61,6 +61,16 @@ fn from_nowhere(operations: &[Operation], log: &EventLog, leased: &str) -> Vec<S
         .collect()
 }
 
+/// Whether the operation made its revision. A deletion that found nothing did not: it tells somebody else's.
+fn has_changed(operation: &Operation, observed: &[(String, Value)], revision: u64, log: &EventLog) -> bool {
+    let was_there = |key: &String| observed.iter().any(|(observed, value)| observed == key && value.is_some());
+    operation.has_written()
+        && operation.request.writes.iter().any(|(key, value)| match value {
+            Some(_) => log.at(revision, key).is_some_and(|seen| seen.value == *value),
+            None => was_there(key) && log.at(revision, key).is_some_and(|seen| seen.value.is_none()),
+        })
+}
+
 /// Reads, those in transactions too, tell what was there at their revision.
 #[must_use]
 pub fn check_reads(operations: &[Operation], log: &EventLog) -> Check {
@@ -71,9 +81,7 @@ pub fn check_reads(operations: &[Operation], log: &EventLog) -> Check {
             continue;
         };
         // A transaction reads the state before its own revision.
-        let has_changed =
-            operation.has_written() && operation.request.writes.iter().any(|(key, _)| log.at(revision, key).is_some());
-        let at = if has_changed { revision - 1 } else { revision };
+        let at = if has_changed(operation, observed, revision, log) { revision - 1 } else { revision };
         for (key, value) in observed {
             reads += 1;
             let held = log.value_at(key, at).map(|(_, value)| value);
@@ -106,9 +114,9 @@ pub fn check_real_time(operations: &[Operation], log: &EventLog) -> Check {
             }
         }
         let Some((earlier, before)) = newest else { continue };
-        let has_changed =
-            operation.has_written() && operation.request.writes.iter().any(|(key, _)| log.at(*revision, key).is_some());
-        if *revision < before || (has_changed && *revision == before) {
+        let Outcome::Done { observed, .. } = &operation.outcome else { continue };
+        let is_new = has_changed(operation, observed, *revision, log);
+        if *revision < before || (is_new && *revision == before) {
             violations.push(format!("{operation:?} happened at a revision before that of the earlier {earlier:?}"));
         }
     }

@@ -28,8 +28,9 @@ const REFUSALS: [i32; 6] = [
     9,  // FAILED_PRECONDITION
     11, // OUT_OF_RANGE
 ];
-/// `Unavailable`, but the store says it only when nothing was proposed.
-const NO_LEADER: &str = "etcdserver: no leader";
+/// `Unavailable`, but the store says the first only when nothing was proposed, and the client library the second when
+/// nothing was sent.
+const NOT_PROPOSED: [&str; 2] = ["etcdserver: no leader", "tcp connect error"];
 
 pub struct Connection {
     context: Context,
@@ -103,7 +104,7 @@ pub fn outcome(error: &Error) -> Outcome {
     let reason = error.to_string();
     match error {
         Error::GRpcStatus(status) if REFUSALS.contains(&i32::from(status.code())) => Outcome::Refused { reason },
-        Error::GRpcStatus(status) if status.message() == NO_LEADER => Outcome::Refused { reason },
+        Error::GRpcStatus(status) if NOT_PROPOSED.contains(&status.message()) => Outcome::Refused { reason },
         _ => Outcome::Unknown { reason },
     }
 }

@@ -86,6 +86,20 @@ impl Processes {
         }
     }
 
+    /// Empties the disk of a member that does not run.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn lose_disk(&self, member: MemberIndex) -> anyhow::Result<()> {
+        let data = &self.layout.places[member].data;
+        for entry in fs::read_dir(data)? {
+            let path = entry?.path();
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Ends all members at once.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ fn swap(called: Micros, returned: Micros, from: &str, to: &str, outcome: Outcome
 }
 
 fn is_linearizable(operations: &[Operation]) -> bool {
-    check(operations).iter().all(|finding| match finding.verdict {
+    check(operations, None).iter().all(|finding| match finding.verdict {
         Verdict::Linearizable => true,
         Verdict::Violated { .. } => {
             assert!(finding.describe().is_some());
@@ -271,4 +271,23 @@ fn the_search_agrees_with_trying_everything() {
         if expected { good += 1 } else { bad += 1 }
     }
     assert!(good > 300 && bad > 100, "{good} good and {bad} bad histories");
+}
+
+#[test]
+fn watchers_settle_what_operations_leave_open() {
+    use super::super::events::tests::{delete, put, watch};
+    let deletes = |called| {
+        let request = Transaction {
+            writes: vec![("x".to_owned(), None), ("y".to_owned(), Some(format!("v{called}")))],
+            ..Transaction::default()
+        };
+        operation(called, called + 1, request, unknown())
+    };
+    // A watcher was told of the second one at 40; the others never took effect.
+    let lost = [deletes(10), deletes(20), deletes(30)];
+    let (events, _) = EventLog::of(&[watch("w", &[put(3, "x", "a", 1, 3), delete(4, "x"), put(4, "y", "v20", 1, 4)])]);
+    let operations: Vec<&Operation> = lost.iter().collect();
+    let open = relevant(&operations);
+    assert_eq!(open.iter().map(|(_, until)| *until).collect::<Vec<_>>(), vec![None; 3]);
+    assert_eq!(with_witness(open, &events), vec![(&lost[1], Some(40))]);
 }

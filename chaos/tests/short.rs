@@ -1,0 +1,53 @@
+//! The command as a whole, for a short time. `CHAOS_SEED` runs another schedule.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The faults that a short run of this seed has are different ones; together the seeds have all of them.
+const SEEDS: [&str; 2] = ["1", "2"];
+
+fn chaos(out: &Path, args: &[&str]) -> Output {
+    let chaos = Path::new(env!("CARGO_BIN_EXE_chaos"));
+    let quorate = chaos.with_file_name("quorate");
+    assert!(quorate.exists(), "{} is not built; run `cargo build --workspace --bins` first", quorate.display());
+    let mut command = Command::new(chaos);
+    command.arg("--out").arg(out).args(["--clients", "2", "--recover-within", "30"]);
+    command.args(args).output().expect("the chaos command")
+}
+
+fn run(seed: &str) {
+    let seed = std::env::var("CHAOS_SEED").unwrap_or_else(|_| seed.to_owned());
+    let out = tempfile::Builder::new().prefix("quorate-chaos-test-").tempdir().expect("a temporary directory");
+    let output = chaos(out.path(), &["--seed", &seed, "--minutes", "0.35"]);
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        let kept = out.keep();
+        panic!("seed {seed}, everything is in {}:\n{said}\n{complained}", kept.display());
+    }
+    assert!(said.contains("registers are linearizable") && said.contains("no violation"), "{said}");
+    let page = std::fs::read_to_string(out.path().join("report.html")).expect("a report");
+    assert!(page.contains("<svg") && page.contains("no violation"));
+    let left: Vec<_> = std::fs::read_dir(out.path()).expect("a directory").filter_map(Result::ok).collect();
+    assert_eq!(left.len(), 1, "a run without a violation leaves its report alone: {left:?}");
+}
+
+#[test]
+fn a_short_run_finds_no_violation() {
+    run(SEEDS[0]);
+}
+
+#[test]
+fn another_short_run_finds_no_violation() {
+    run(SEEDS[1]);
+}
+
+/// The whole way from a planted violation to the exit code: no quorum survives the loss of all its disks.
+#[test]
+fn lost_disks_are_found() {
+    let out = tempfile::Builder::new().prefix("quorate-chaos-test-").tempdir().expect("a temporary directory");
+    let output = chaos(out.path(), &["--seed", "1", "--faults", "lost-disks", "--minutes", "0.15"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("VIOLATED   no acknowledged write is missing"), "{said}");
+    assert!(out.path().join("history.jsonl").exists() && out.path().join("report.html").exists());
+}
