@@ -13,7 +13,7 @@ pub(crate) enum Refused {
     /// The plan was out of date; the reason of the Status.
     Stale(&'static str),
     /// The write as such is not admitted.
-    For(Failure),
+    For(Box<Failure>),
 }
 
 impl Cluster {
@@ -101,7 +101,7 @@ impl Cluster {
 
     /// What the API lets controllers do.
     fn admit(&self, verb: Verb, target: &Target) -> Result<(), Refused> {
-        let refuse = |message: String| Err(Refused::For(Failure { verb, target: target.clone(), message }));
+        let refuse = |message: String| Err(Refused::For(Box::new(Failure { verb, target: target.clone(), message })));
         if verb == Verb::Create && target.namespace.as_deref().is_some_and(|ns| self.cache.is_namespace_terminating(ns))
         {
             return refuse("the namespace is being terminated".to_owned());

@@ -197,7 +197,7 @@ impl Cluster {
                 }
                 Err(Refused::For(failure)) => {
                     self.refusals += 1;
-                    self.failures.insert((controller, key.clone()), failure);
+                    self.failures.insert((controller, key.clone()), *failure);
                     self.timers.insert((self.now + BACKOFF, controller, key));
                     return;
                 }

@@ -16,13 +16,14 @@ use crate::events::{Record, Recorder};
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{what}: {status}")]
 pub(crate) struct ActionError {
-    pub(crate) what: What,
+    pub(crate) what: Box<What>,
     pub(crate) status: Status,
 }
 
 impl From<ActionError> for Failure {
     fn from(error: ActionError) -> Failure {
-        Failure { verb: error.what.verb, target: error.what.target, message: error.status.message }
+        let What { verb, target, .. } = *error.what;
+        Failure { verb, target, message: error.status.message }
     }
 }
 
@@ -112,7 +113,7 @@ impl Executor {
                 tracing::debug!(component = self.component, action = %what, "done");
                 Ok(())
             }
-            Err(status) => Err(ActionError { what, status }),
+            Err(status) => Err(ActionError { what: Box::new(what), status }),
         }
     }
 
