@@ -121,7 +121,8 @@ fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<q
         Access::Plain
     } else {
         let identity = identity(&config.tls.cert, &config.tls.key)?;
-        let tls = quorate_apiserver::server_config(&identity, &read_pem(&config.tls.ca)?).context("TLS of the etcd API")?;
+        let tls =
+            quorate_apiserver::server_config(&identity, &read_pem(&config.tls.ca)?).context("TLS of the etcd API")?;
         // What is behind it knows no roles, and it shows all Secrets.
         let is_admin = |certificate: &CertificateDer<'_>| {
             quorate_apiserver::certificate_user(certificate)
@@ -151,5 +152,11 @@ fn raft_config(config: &ServerConfig, listener: TcpListener) -> RaftConfig {
 }
 
 pub fn member(spec: &MemberSpec) -> Member {
-    Member { id: spec.id, name: spec.name.clone(), peer: spec.peer.clone(), api: spec.api.clone(), etcd: spec.etcd.clone() }
+    Member {
+        id: spec.id,
+        name: spec.name.clone(),
+        peer: spec.peer.clone(),
+        api: spec.api.clone(),
+        etcd: spec.etcd.clone(),
+    }
 }
