@@ -110,17 +110,14 @@ impl Iterator for Parts {
                 }
             }
         }
-        match self.part.next() {
-            Some(entry) if entry.log_id.index == self.left.start => {
-                self.left.start += 1;
-                Some(Ok(entry))
-            }
-            found => {
-                let found = found.map_or_else(|| "nothing".to_owned(), |entry| format!("entry {}", entry.log_id.index));
-                let problem = format!("the log has {found} in the place of entry {}", self.left.start);
-                self.left = 0..0;
-                Some(Err(io::Error::new(io::ErrorKind::InvalidData, problem)))
-            }
+        // The range may end behind the log.
+        let entry = self.part.next()?;
+        if entry.log_id.index != self.left.start {
+            let problem = format!("the log has entry {} in the place of {}", entry.log_id.index, self.left.start);
+            self.left = 0..0;
+            return Some(Err(io::Error::new(io::ErrorKind::InvalidData, problem)));
         }
+        self.left.start += 1;
+        Some(Ok(entry))
     }
 }
