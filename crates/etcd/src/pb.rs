@@ -1,6 +1,6 @@
 //! The messages and services, generated from `proto/`.
 
-#![expect(clippy::pedantic, clippy::all, reason = "generated")]
+#![expect(clippy::allow_attributes, clippy::all, clippy::pedantic, reason = "generated")]
 
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");

@@ -379,7 +379,9 @@ proptest! {
         let check = |cluster: &Cluster| {
             let active: Vec<_> = cluster.cache.pods().iter().filter(|pod| crate::pod_state::is_active(pod)).collect();
             let ready = active.iter().filter(|pod| crate::pod_state::is_ready(pod)).count();
-            assert!(active.len() <= 5 && ready >= 3, "{} pods, {ready} ready", active.len());
+            // A set that is scaled down counts as smaller at once, whether or not its pods could be deleted: as in
+            // Kubernetes, a refused deletion may leave more pods than the surge allows, never fewer ready ones.
+            assert!(ready >= 3, "{} pods, {ready} ready", active.len());
         };
         for image in images {
             set_image_if_other(&mut cluster, image);
