@@ -12,7 +12,7 @@ use quorate_mvcc::{Command, LeaseId, LeaseInfo};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::network::client::Lane;
+use super::network::client::{CallError, Lane};
 use super::network::messages::{self, LeaseTimeResponse};
 use super::node::Node;
 use super::proposals;
@@ -20,6 +20,7 @@ use crate::error::StoreError;
 
 const TICK: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(20);
 /// Time between two looks counts only up to this.
 const MAX_STEP: Duration = Duration::from_secs(1);
 /// Ends proposed in one tick; the rest have waited, and can wait a tick more.
@@ -53,17 +54,12 @@ pub struct LeaseClock {
 }
 
 impl LeaseClock {
-    /// How long a lease has left.
-    pub fn remaining(&self, id: LeaseId) -> LeaseTimeResponse {
-        match &*self.current.lock() {
-            None => LeaseTimeResponse::NotLeader,
-            Some((_, deadlines)) => match deadlines.leases.get(&id) {
-                Some((_, deadline)) => {
-                    LeaseTimeResponse::Remaining(deadline.saturating_sub(deadlines.clock.read(Instant::now())))
-                }
-                None => LeaseTimeResponse::Unknown,
-            },
-        }
+    /// How long a lease has left; `None` when it was not seen yet.
+    fn remaining(&self, id: LeaseId) -> Option<Duration> {
+        let current = self.current.lock();
+        let (_, deadlines) = current.as_ref()?;
+        let (_, deadline) = deadlines.leases.get(&id)?;
+        Some(deadline.saturating_sub(deadlines.clock.read(Instant::now())))
     }
 
     /// Notes which leases the leader of `term` has; says which are over.
@@ -80,27 +76,45 @@ impl LeaseClock {
     }
 }
 
+/// What this member knows of a lease's time.
+pub fn lease_time(node: &Node, id: LeaseId) -> LeaseTimeResponse {
+    if !node.leadership.borrow().is_active_leader {
+        return LeaseTimeResponse::NotLeader;
+    }
+    node.lease_clock.remaining(id).map_or(LeaseTimeResponse::Unknown, LeaseTimeResponse::Remaining)
+}
+
 /// How long a lease has left by the leader's clock; `None` when that has not seen it yet.
 pub async fn remaining(node: &Node, id: LeaseId) -> Result<Option<Duration>, StoreError> {
-    let no_leader = |reason: &str| Err(StoreError::NoLeader(reason.to_owned()));
-    let Some(leader) = node.leader() else { return no_leader("none is known") };
-    let answer = if leader == node.id() {
-        node.lease_clock.remaining(id)
-    } else {
-        let Some(peer) = node.peers.get(leader) else { return no_leader("it is not a peer") };
-        match peer.call(Lane::Control, messages::LEASE_TIME, &id, ASK_TIMEOUT).await {
-            Ok(answer) => answer,
-            Err(error) => return no_leader(&error.to_string()),
+    let deadline = Instant::now() + node.settings.request_timeout;
+    let mut problem = "none is known".to_owned();
+    loop {
+        match ask(node, id).await {
+            Some(Ok(LeaseTimeResponse::Remaining(remaining))) => return Ok(Some(remaining)),
+            Some(Ok(LeaseTimeResponse::Unknown)) => return Ok(None),
+            Some(Ok(LeaseTimeResponse::NotLeader)) => problem = "it does not lead, or not yet".to_owned(),
+            Some(Err(error)) => problem = error.to_string(),
+            None => {}
         }
-    };
-    match answer {
-        LeaseTimeResponse::Remaining(remaining) => Ok(Some(remaining)),
-        LeaseTimeResponse::Unknown => Ok(None),
-        LeaseTimeResponse::NotLeader => no_leader("it does not lead any more"),
+        if node.shutdown.is_cancelled() {
+            return Err(StoreError::ShuttingDown);
+        }
+        if Instant::now() + RETRY > deadline {
+            return Err(StoreError::NoLeader(problem));
+        }
+        let mut leadership = node.leadership.subscribe();
+        drop(tokio::time::timeout(RETRY, leadership.changed()).await);
     }
 }
 
-/// When leases end.
+async fn ask(node: &Node, id: LeaseId) -> Option<Result<LeaseTimeResponse, CallError>> {
+    let leader = node.leader()?;
+    if leader == node.id() {
+        return Some(Ok(lease_time(node, id)));
+    }
+    Some(node.peers.get(leader)?.call(Lane::Control, messages::LEASE_TIME, &id, ASK_TIMEOUT).await)
+}
+
 #[derive(Debug, Default)]
 struct Deadlines {
     clock: WakeClock,

@@ -26,7 +26,7 @@ use crate::raft::node::{Instance, Node};
 use crate::raft::proposals;
 use crate::raft::snapshot::SnapshotData;
 use crate::raft::types::AppendRequest;
-use crate::raft::{codec, integrity};
+use crate::raft::{codec, integrity, leases};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -160,7 +160,7 @@ async fn answer(node: &Arc<Node>, request: Request<Incoming>) -> Result<PeerBody
             let index = node.queues.read_index.next().await;
             single(&index.map_err(|_| Refusal::unavailable(&"shutting down, or overloaded"))?)
         }
-        messages::LEASE_TIME => single(&node.lease_clock.remaining(message(body).await?)),
+        messages::LEASE_TIME => single(&leases::lease_time(node, message(body).await?)),
         messages::HASH => {
             let HashRequest { revision } = message(body).await?;
             single(&HashResponse { hash: integrity::own_hash(node, revision).await })
