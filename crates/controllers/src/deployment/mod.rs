@@ -18,11 +18,11 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, json};
 
-use crate::cache::{Cache, Change, Object};
+use crate::cache::{Cache, Change, Entry, Object};
 use crate::controller::{Controller, Input, WorkKey};
 use crate::ownership::{claim, controller_of, usable_selector};
 use crate::plan::{Action, EventType, Failure, Plan, Verb};
-use crate::pod_state::is_terminal;
+use crate::pod_state::{is_active, is_ready, is_terminal};
 use crate::resource::{DEPLOYMENTS, REPLICA_SETS, batch, event, name, namespace, target, to_json, uid};
 use limits::Limits;
 use revision::Managed;
@@ -43,19 +43,29 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
             _ => {}
         }
     }
-    // Recreate waits for the old pods to be gone, which no status of theirs shows.
-    if let Some(Object::Pod(old)) = change.old.as_ref().map(|old| &old.object) {
-        let ended = match change.new.as_ref().map(|new| &new.object) {
-            Some(Object::Pod(new)) => is_terminal(new) && !is_terminal(old),
-            _ => true,
-        };
-        if ended {
-            keys.extend(deployment_of(cache, old).filter(|deployment| limits::is_recreate(deployment)).map(key_of));
-        }
+    if let Some(Object::Pod(pod)) = change.latest().map(|latest| &latest.object)
+        && makes_way(change)
+    {
+        keys.extend(deployment_of(cache, pod).map(key_of));
     }
     keys.sort();
     keys.dedup();
     keys
+}
+
+/// Whether a pod left or became ready: a rollout may go on, although no set need report anything new.
+fn makes_way(change: &Change) -> bool {
+    let pod = |side: Option<&Entry>| match side.map(|entry| &entry.object) {
+        Some(Object::Pod(pod)) => Some(Arc::clone(pod)),
+        _ => None,
+    };
+    let (old, new) = (pod(change.old.as_ref()), pod(change.new.as_ref()));
+    let left =
+        |is: fn(&Pod) -> bool| old.as_ref().is_some_and(|pod| is(pod)) && !new.as_ref().is_some_and(|pod| is(pod));
+    let came =
+        |is: fn(&Pod) -> bool| new.as_ref().is_some_and(|pod| is(pod)) && !old.as_ref().is_some_and(|pod| is(pod));
+    // Recreate waits until the last old pod has ended, a rolling update only until it is on its way out.
+    left(is_active) || left(|pod| !is_terminal(pod)) || came(is_ready)
 }
 
 fn key_of(deployment: &Deployment) -> WorkKey {

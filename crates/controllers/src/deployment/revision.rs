@@ -16,6 +16,7 @@ use super::{Pass, status};
 use crate::cache::Cache;
 use crate::ownership::controller_reference;
 use crate::plan::{Action, EventType, Failure};
+use crate::pod_state::{is_active, is_ready};
 use crate::resource::{REPLICA_SETS, delete, event, name, namespace, reported, target, to_json, uid};
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -45,15 +46,27 @@ pub(super) struct Managed {
     is_created: bool,
     /// `spec.replicas` as this pass wants it.
     pub(super) replicas: i32,
+    /// Its pods that have not ended and are not on their way out, counted now: its status tells of them a moment
+    /// later, and may then tell of fewer or of more than there are by now.
+    active_pods: i32,
+    /// Those of them that are ready.
+    ready_pods: i32,
     min_ready_seconds: Option<i32>,
     /// Annotations to set.
     annotations: BTreeMap<String, String>,
 }
 
 impl Managed {
-    fn existing(object: &Arc<ReplicaSet>) -> Self {
+    fn existing(cache: &Cache, object: &Arc<ReplicaSet>) -> Self {
+        let (mut active_pods, mut ready_pods) = (0, 0);
+        for pod in cache.controlled_pods(uid(&object.metadata)).filter(|pod| is_active(pod)) {
+            active_pods += 1;
+            ready_pods += i32::from(is_ready(pod));
+        }
         Managed {
             replicas: spec_replicas(object),
+            active_pods,
+            ready_pods,
             min_ready_seconds: None,
             annotations: BTreeMap::new(),
             is_created: false,
@@ -64,6 +77,8 @@ impl Managed {
     fn created(object: ReplicaSet) -> Self {
         Managed {
             replicas: 0,
+            active_pods: 0,
+            ready_pods: 0,
             min_ready_seconds: None,
             annotations: BTreeMap::new(),
             is_created: true,
@@ -92,9 +107,14 @@ impl Managed {
         self.object.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
     }
 
-    /// Those available pods that are wanted: what remains available once its pods follow its spec.
+    /// Those available pods that are wanted and still there: what remains available once its pods follow its spec.
     pub(super) fn lasting_available(&self) -> i32 {
-        self.available().min(self.replicas)
+        self.available().min(self.ready_pods).min(self.replicas)
+    }
+
+    /// The pods that it has, will have or still has to delete.
+    pub(super) fn extant(&self) -> i32 {
+        self.replicas.max(self.observed_replicas()).max(self.active_pods)
     }
 
     pub(super) fn annotation(&self, annotation: &str) -> Option<&str> {
@@ -178,7 +198,7 @@ fn spec_replicas(set: &ReplicaSet) -> i32 {
 pub(super) fn split(cache: &Cache, deployment: &Deployment) -> (Option<Managed>, Vec<Managed>) {
     let mut sets: Vec<_> = cache.controlled_replica_sets(uid(&deployment.metadata)).collect();
     sets.sort_by_key(|set| (set.metadata.creation_timestamp.clone(), name(&set.metadata)));
-    let mut all: Vec<Managed> = sets.iter().map(|set| Managed::existing(set)).collect();
+    let mut all: Vec<Managed> = sets.iter().map(|set| Managed::existing(cache, set)).collect();
     // Should two sets have the template, the older counts and the other drains.
     let is_new = |managed: &Managed| {
         let template = managed.object.spec.as_ref().and_then(|spec| spec.template.as_ref());

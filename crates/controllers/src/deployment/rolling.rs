@@ -39,10 +39,8 @@ impl Pass<'_> {
         if limits::is_recreate(self.deployment) {
             return limits.replicas;
         }
-        // Pods that a set is still to delete are there, whatever its spec says by now.
-        let extant = |set: &Managed| set.replicas.max(set.observed_replicas());
-        let new = self.new.as_ref().map_or(0, extant).max(present);
-        let room = limits.max_total() - new - old.iter().map(extant).sum::<i32>();
+        let new = self.new.as_ref().map_or(0, Managed::extant).max(present);
+        let room = limits.max_total() - new - old.iter().map(Managed::extant).sum::<i32>();
         if room <= 0 { present } else { present + room.min(limits.replicas - present) }
     }
 

@@ -244,6 +244,25 @@ fn failures_of_pods_reach_the_deployment() {
 }
 
 #[test]
+fn pods_count_before_their_set_reports_them() {
+    let mut cluster = rolled_out(1, &rolling(json!(1), json!(0)));
+    let set = cluster.names("replicasets")[0].to_owned();
+    // One pod too many, of which the set's status says nothing: it is to be deleted, and is there until then.
+    let pod = format!("pods/default/{}", cluster.names("pods")[0]);
+    let mut extra = cluster.get(&pod).expect("there");
+    extra["metadata"]["name"] = json!("extra");
+    cluster.create(extra);
+    set_image(&mut cluster, "web:2");
+    let plan = render(&cluster.plan("deployment", &in_default("web")));
+    assert!(plan.contains("create replicasets.apps web-") && plan.contains("\"replicas\": 0"), "{plan}");
+    assert_eq!(cluster.get(&format!("apps/replicasets/default/{set}")).expect("there")["status"]["replicas"], 1);
+    // Its deletion changes nothing in the set's status, and lets the rollout go on.
+    cluster.run(&NODES, 1, |_| {});
+    assert_eq!(sets(&cluster), [("1".to_owned(), 0, 0), ("2".to_owned(), 1, 1)]);
+    cluster.assert_at_rest();
+}
+
+#[test]
 fn a_taken_name_counts_as_a_collision() {
     let mut cluster = Cluster::new();
     cluster.create(deployment(1, &rolling(json!(1), json!(0))));
