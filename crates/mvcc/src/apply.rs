@@ -47,7 +47,7 @@ impl<'a, B: Backend> Applier<'a, B> {
             batch: state.backend.batch(),
             standing,
             began_at: standing,
-            pending: Pending::new(),
+            pending: Pending::default(),
             events: Vec::new(),
             row_key: Vec::new(),
             row: Vec::new(),
@@ -195,7 +195,7 @@ impl<'a, B: Backend> Applier<'a, B> {
         self.batch.put(Table::Events, &layout::event_key(kv.mod_revision, sub), &self.row);
 
         // Before the index: whoever finds the new head there must find its version here.
-        self.pending.entry(kv.key.clone()).or_default().push(kv.clone());
+        self.pending.push(kv.clone());
         let old_lease = prev.map_or(LeaseId::NONE, |prev| prev.lease);
         {
             let mut shared = self.state.shared.write();
@@ -204,6 +204,10 @@ impl<'a, B: Backend> Applier<'a, B> {
                 shared.leases.detach(&kv.key, old_lease);
                 shared.leases.attach(kv.key.clone(), head.lease);
             }
+        }
+        if self.events.is_empty() {
+            // Most commands change one key.
+            self.events.reserve_exact(1);
         }
         self.events.push(event);
     }

@@ -1,6 +1,7 @@
 //! [`View`]: how versions are found, by readers among what is published, by the writer with what is still in its batch.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
 use quorate_api::Revision;
@@ -11,8 +12,36 @@ use crate::kv::KeyValue;
 use crate::layout::{self, VersionHeader};
 use crate::state::State;
 
-/// The versions that a batch has written so far, by key, the oldest first. Looked up only, never walked.
-pub(crate) type Pending = HashMap<Bytes, Vec<KeyValue>>;
+/// The versions that a batch has written so far, by key. Looked up only, never walked.
+#[derive(Default)]
+pub(crate) struct Pending {
+    newest: HashMap<Bytes, KeyValue>,
+    /// Of keys that were written more than once, the oldest first.
+    older: HashMap<Bytes, Vec<KeyValue>>,
+}
+
+impl Pending {
+    pub(crate) fn push(&mut self, kv: KeyValue) {
+        match self.newest.entry(kv.key.clone()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(kv);
+            }
+            Entry::Occupied(mut newest) => {
+                let older = newest.insert(kv);
+                self.older.entry(older.key.clone()).or_default().push(older);
+            }
+        }
+    }
+
+    /// The newest version that `is_wanted`.
+    fn find(&self, key: &[u8], is_wanted: impl Fn(&KeyValue) -> bool) -> Option<&KeyValue> {
+        let newest = self.newest.get(key)?;
+        if is_wanted(newest) {
+            return Some(newest);
+        }
+        self.older.get(key)?.iter().rfind(|kv| is_wanted(kv))
+    }
+}
 
 /// From this many values on, walking the table beats looking each one up.
 const WALK_FROM: usize = 16;
@@ -25,13 +54,13 @@ pub(crate) struct View<'a, B> {
 }
 
 impl<B: Backend> View<'_, B> {
-    fn pending(&self, key: &[u8]) -> &[KeyValue] {
-        self.pending.and_then(|pending| pending.get(key)).map_or(&[], Vec::as_slice)
+    fn pending(&self, key: &[u8], is_wanted: impl Fn(&KeyValue) -> bool) -> Option<&KeyValue> {
+        self.pending.and_then(|pending| pending.find(key, is_wanted))
     }
 
     /// The version that `mod_revision` wrote; `None` when it is not there any more.
     pub(crate) fn version(&self, key: &Bytes, mod_revision: Revision) -> Result<Option<KeyValue>, BackendError> {
-        if let Some(kv) = self.pending(key).iter().rfind(|kv| kv.mod_revision == mod_revision) {
+        if let Some(kv) = self.pending(key, |kv| kv.mod_revision == mod_revision) {
             return Ok(Some(kv.clone()));
         }
         let mut row_key = Vec::with_capacity(key.len() + 16);
@@ -50,7 +79,7 @@ impl<B: Backend> View<'_, B> {
 
     /// The version of a key at a revision; `None` when it did not exist then.
     pub(crate) fn version_at(&self, key: &Bytes, at: Revision) -> Result<Option<KeyValue>, BackendError> {
-        let kv = match self.pending(key).iter().rfind(|kv| kv.mod_revision <= at) {
+        let kv = match self.pending(key, |kv| kv.mod_revision <= at) {
             Some(kv) => Some(kv.clone()),
             None => self.stored_at(key, at)?,
         };
@@ -91,7 +120,7 @@ impl<B: Backend> View<'_, B> {
         let mut cursor = self.state.backend.cursor(Table::Versions, &row_key, Some(&upper));
         let mut valid = false;
         for kv in kvs {
-            if let Some(found) = self.pending(&kv.key).iter().rfind(|found| found.mod_revision == kv.mod_revision) {
+            if let Some(found) = self.pending(&kv.key, |found| found.mod_revision == kv.mod_revision) {
                 kv.value = found.value.clone();
                 continue;
             }

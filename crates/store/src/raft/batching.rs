@@ -28,9 +28,39 @@ pub struct Limits {
     pub in_flight: usize,
 }
 
-struct Waiting {
-    command: Bytes,
-    outcome: oneshot::Sender<Proposed>,
+/// Commands that wait, and who waits for what becomes of them.
+enum Waiting {
+    One { command: Bytes, outcome: oneshot::Sender<Proposed> },
+    Many { commands: Vec<Bytes>, outcomes: oneshot::Sender<Vec<Proposed>> },
+}
+
+impl Waiting {
+    fn size_bytes(&self) -> usize {
+        match self {
+            Waiting::One { command, .. } => command.len(),
+            Waiting::Many { commands, .. } => commands.iter().map(Bytes::len).sum(),
+        }
+    }
+}
+
+/// Who is told what became of some commands of a batch.
+enum Recipient {
+    One(oneshot::Sender<Proposed>),
+    Many(usize, oneshot::Sender<Vec<Proposed>>),
+}
+
+impl Recipient {
+    /// Takes its outcomes. Who asked may have given up.
+    fn tell(self, outcomes: &mut std::vec::IntoIter<Proposed>) {
+        match self {
+            Recipient::One(recipient) => {
+                if let Some(outcome) = outcomes.next() {
+                    drop(recipient.send(outcome));
+                }
+            }
+            Recipient::Many(count, recipient) => drop(recipient.send(outcomes.by_ref().take(count).collect())),
+        }
+    }
 }
 
 /// Where commands are handed in.
@@ -45,15 +75,26 @@ impl BatchQueue {
     /// Hands a command in; `None` when the queue is full or closed, and then nothing will come of it.
     #[must_use]
     pub fn submit(&self, command: Bytes) -> Option<oneshot::Receiver<Proposed>> {
-        let length = command.len();
-        let before = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);
         let (outcome, receiver) = oneshot::channel();
+        self.enqueue(Waiting::One { command, outcome }).then_some(receiver)
+    }
+
+    /// Hands commands in that go together, and are answered together.
+    #[must_use]
+    pub fn submit_many(&self, commands: Vec<Bytes>) -> Option<oneshot::Receiver<Vec<Proposed>>> {
+        let (outcomes, receiver) = oneshot::channel();
+        self.enqueue(Waiting::Many { commands, outcomes }).then_some(receiver)
+    }
+
+    fn enqueue(&self, waiting: Waiting) -> bool {
+        let length = waiting.size_bytes();
+        let before = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);
         let fits = before == 0 || before + length <= self.max_bytes;
-        if fits && self.waiting.try_send(Waiting { command, outcome }).is_ok() {
-            return Some(receiver);
+        if fits && self.waiting.try_send(waiting).is_ok() {
+            return true;
         }
         self.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
-        None
+        false
     }
 }
 
@@ -96,35 +137,44 @@ impl Batcher {
                 slot = slots.clone().acquire_owned() => slot,
             };
             let Ok(slot) = slot else { return };
-            let (commands, outcomes) = self.gather(first);
+            let (commands, recipients) = self.gather(first);
             if commands.is_empty() {
                 continue;
             }
             let sending = send(commands, Slot(slot));
             self.tasks.spawn(async move {
-                let results = sending.await;
-                for (outcome, result) in outcomes.into_iter().zip(results) {
-                    // Who asked may have given up.
-                    drop(outcome.send(result));
+                let mut outcomes = sending.await.into_iter();
+                for recipient in recipients {
+                    recipient.tell(&mut outcomes);
                 }
             });
         }
     }
 
-    fn gather(&mut self, first: Waiting) -> (Vec<Bytes>, Vec<oneshot::Sender<Proposed>>) {
-        let (mut commands, mut outcomes, mut bytes) = (Vec::new(), Vec::new(), 0);
+    fn gather(&mut self, first: Waiting) -> (Vec<Bytes>, Vec<Recipient>) {
+        let (mut batch, mut recipients, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
-        while let Some(Waiting { command, outcome }) = next {
-            self.waiting_bytes.fetch_sub(command.len(), Ordering::Relaxed);
-            if !outcome.is_closed() {
-                bytes += command.len();
-                commands.push(command);
-                outcomes.push(outcome);
+        while let Some(waiting) = next {
+            let length = waiting.size_bytes();
+            self.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
+            match waiting {
+                Waiting::One { command, outcome } if !outcome.is_closed() => {
+                    batch.push(command);
+                    recipients.push(Recipient::One(outcome));
+                    bytes += length;
+                }
+                Waiting::Many { commands, outcomes } if !outcomes.is_closed() => {
+                    recipients.push(Recipient::Many(commands.len(), outcomes));
+                    batch.extend(commands);
+                    bytes += length;
+                }
+                // Who asked has given up, and nothing has been begun.
+                Waiting::One { .. } | Waiting::Many { .. } => {}
             }
-            let is_full = commands.len() >= self.limits.batch_commands || bytes >= self.limits.batch_bytes;
+            let is_full = batch.len() >= self.limits.batch_commands || bytes >= self.limits.batch_bytes;
             next = if is_full { None } else { self.waiting.try_recv().ok() };
         }
-        (commands, outcomes)
+        (batch, recipients)
     }
 }
 
@@ -257,6 +307,35 @@ mod tests {
         let (other, batcher) = Batcher::new(limits, TaskTracker::new());
         drop(batcher);
         assert!(other.submit(of_bytes(1)).is_none(), "nobody would send it on");
+    }
+
+    #[tokio::test]
+    async fn everyone_gets_the_outcomes_of_his_own_commands() {
+        let limits = Limits { queue: 10, queue_bytes: 1000, batch_commands: 100, batch_bytes: 1 << 20, in_flight: 1 };
+        let tasks = TaskTracker::new();
+        let (queue, batcher) = Batcher::new(limits, tasks.clone());
+        let command = |name: &'static str| Bytes::from_static(name.as_bytes());
+        let one = queue.submit(command("a")).expect("there is room");
+        let many = queue.submit_many(vec![command("b"), command("c")]).expect("there is room");
+        drop(queue.submit(command("given up")));
+        let last = queue.submit(command("d")).expect("there is room");
+        let shutdown = CancellationToken::new();
+        let name_of = |command: &Bytes| String::from_utf8_lossy(command).into_owned();
+        tasks.spawn(batcher.run(
+            move |commands, _slot| async move {
+                commands.iter().map(|command| Proposed::Unknown { reason: name_of(command) }).collect()
+            },
+            shutdown.clone(),
+        ));
+        let reason = |proposed| match proposed {
+            Proposed::Unknown { reason } => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(one.await.map(reason).as_deref(), Ok("a"));
+        let many: Vec<_> = many.await.expect("an answer").into_iter().map(reason).collect();
+        assert_eq!(many, ["b", "c"]);
+        assert_eq!(last.await.map(reason).as_deref(), Ok("d"));
+        shutdown.cancel();
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! bincode, as it stands on disk and on the wire.
 
+use std::cell::RefCell;
+
 use bincode::config::{Configuration, standard};
 use bytes::Bytes;
 use serde::Serialize;
@@ -17,10 +19,31 @@ pub enum CodecError {
     TrailingBytes(usize),
 }
 
+thread_local! {
+    /// Where things are encoded before their length is known.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A scratch buffer that grew past this is given back.
+const KEPT_SCRATCH_BYTES: usize = 1 << 20;
+
 /// # Errors
 /// When a type's `Serialize` fails; ours do not.
 pub fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
-    Ok(bincode::serde::encode_to_vec(value, FORMAT)?.into())
+    encode_with(|buffer| encode_into(value, buffer))
+}
+
+/// What `write` writes, in memory of its own size.
+///
+/// # Errors
+/// Those of `write`.
+pub fn encode_with<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Bytes, E> {
+    SCRATCH.with_borrow_mut(|buffer| {
+        buffer.clear();
+        let written = write(buffer).map(|()| Bytes::copy_from_slice(buffer));
+        buffer.shrink_to(KEPT_SCRATCH_BYTES);
+        written
+    })
 }
 
 /// Encodes behind what `buffer` holds already.

@@ -6,16 +6,19 @@ use openraft::type_config::async_runtime::watch::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
 use super::node::{Instance, Node};
-use super::types::Metrics;
+use super::types::ServerMetrics;
 use crate::membership::Leadership;
 
 /// Follows an instance until it stops or `stop` fires.
 pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationToken) {
-    let mut metrics = instance.raft.metrics();
+    // Not all metrics: those change with every entry.
+    let mut metrics = instance.raft.server_metrics();
     let mut position = instance.state.position();
     loop {
-        let current =
-            leadership(&node, &metrics.borrow_watched(), position.borrow().log_id.map(|id| id.leader_id.term));
+        let applied_term = position.borrow_and_update().log_id.map(|id| id.leader_id.term);
+        let current = leadership(&node, &metrics.borrow_watched(), applied_term);
+        let awaits_own_entry =
+            current.leader.as_ref().is_some_and(|leader| leader.id == node.id()) && !current.is_active_leader;
         node.leadership.send_if_modified(|known| {
             let is_news = *known != current;
             if is_news {
@@ -32,7 +35,7 @@ pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationTok
         let ended = tokio::select! {
             () = stop.cancelled() => true,
             changed = metrics.changed() => changed.is_err(),
-            changed = position.changed() => changed.is_err(),
+            changed = position.changed(), if awaits_own_entry => changed.is_err(),
         };
         if ended {
             break;
@@ -44,13 +47,14 @@ pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationTok
     });
 }
 
-fn leadership(node: &Node, metrics: &Metrics, applied_term: Option<u64>) -> Leadership {
+fn leadership(node: &Node, metrics: &ServerMetrics, applied_term: Option<u64>) -> Leadership {
+    let term = metrics.vote.leader_id.term;
     let leader = metrics.current_leader.and_then(|id| node.member(id).cloned());
     let leads = metrics.state.is_leader() && metrics.current_leader == Some(node.id());
     Leadership {
-        term: metrics.current_term,
+        term,
         leader,
         // An entry of the own term is applied only after everything that an earlier leader has committed.
-        is_active_leader: leads && applied_term == Some(metrics.current_term),
+        is_active_leader: leads && applied_term == Some(term),
     }
 }

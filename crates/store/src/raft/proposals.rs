@@ -213,15 +213,13 @@ async fn applied_here(node: &Node, mut outcomes: Vec<Proposed>, deadline: Instan
 
 /// Takes commands that another member forwards.
 pub async fn take_forwarded(node: &Node, request: ProposeRequest) -> ProposeResponse {
-    let submitted: Vec<_> = request.commands.into_iter().map(|command| node.queues.lead.submit(command)).collect();
-    let mut outcomes = Vec::with_capacity(submitted.len());
-    for outcome in submitted {
-        outcomes.push(match outcome {
-            None => Proposed::Overloaded,
-            Some(outcome) => outcome.await.unwrap_or_else(|_| Proposed::Unknown {
-                reason: format!("{} is shutting down", node.settings.member.name),
-            }),
-        });
-    }
+    let count = request.commands.len();
+    let Some(outcomes) = node.queues.lead.submit_many(request.commands) else {
+        return ProposeResponse { outcomes: vec![Proposed::Overloaded; count] };
+    };
+    let outcomes = outcomes.await.unwrap_or_else(|_| {
+        let reason = format!("{} is shutting down", node.settings.member.name);
+        vec![Proposed::Unknown { reason }; count]
+    });
     ProposeResponse { outcomes }
 }

@@ -203,14 +203,12 @@ impl Supervisor {
 
 /// Returns when the core has ended without being told to.
 async fn died(instance: &Instance) -> String {
-    let mut metrics = instance.raft.metrics();
-    loop {
-        if let Err(fatal) = &metrics.borrow_watched().running_state {
-            return fatal.to_string();
-        }
-        if metrics.changed().await.is_err() {
-            return "it ended".to_owned();
-        }
+    // These change rarely, and end with the core.
+    let mut metrics = instance.raft.server_metrics();
+    while metrics.changed().await.is_ok() {}
+    match &instance.metrics().running_state {
+        Ok(()) => "it ended".to_owned(),
+        Err(fatal) => fatal.to_string(),
     }
 }
 

@@ -36,6 +36,7 @@ pub type SnapshotResponse = openraft::raft::SnapshotResponse<TypeConfig>;
 pub type RpcError = openraft::errors::RPCError<TypeConfig>;
 pub type Fatal = openraft::errors::Fatal<TypeConfig>;
 pub type Metrics = openraft::RaftMetrics<TypeConfig>;
+pub type ServerMetrics = openraft::metrics::RaftServerMetrics<TypeConfig>;
 
 /// Encoded commands that commit together. They are encoded once, where they were proposed, and decoded only by
 /// `apply`: log, replication and forwarding move the same shared bytes.

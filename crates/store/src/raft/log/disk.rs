@@ -9,20 +9,23 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::record::{self, Header, Kind};
-use super::segment::{self, CreateError, Segment};
+use super::segment::{self, CreateError, Segment, SpareFile, Tail};
 use crate::raft::closing::CloseSignal;
 use crate::raft::codec;
 use crate::raft::snapshot::sync_directory;
 use crate::raft::types::{Entry, LogId, Vote};
 
 /// A segment that has grown past this is followed by another one.
-const SEGMENT_BYTES: u64 = 32 << 20;
+const SEGMENT_BYTES: u64 = 16 << 20;
+/// From here on a file is prepared for the next one.
+const PREPARE_FROM_BYTES: u64 = SEGMENT_BYTES / 4;
 /// A batch's buffer that grew past this is given back.
 const KEPT_BUFFER_BYTES: usize = 4 << 20;
 
@@ -31,6 +34,7 @@ pub struct LogDisk {
     directory: PathBuf,
     index: RwLock<Index>,
     writer: Mutex<Writer>,
+    spare: Arc<Mutex<Spare>>,
     /// Dropped last.
     _closed: CloseSignal,
 }
@@ -64,6 +68,16 @@ struct Head {
     committed: Option<LogId>,
     purged: Option<LogId>,
     last: Option<LogId>,
+}
+
+/// The file for the next segment.
+#[derive(Debug, Default)]
+enum Spare {
+    #[default]
+    None,
+    /// It is on its way, or it could not be made; a segment can do without.
+    Expected,
+    Ready(SpareFile),
 }
 
 /// What only the writer needs.
@@ -144,13 +158,15 @@ impl LogDisk {
     /// When it cannot be read, or holds a log that is damaged elsewhere than at its torn end.
     pub fn open(directory: &Path, closed: CloseSignal) -> io::Result<(Self, Recovered)> {
         fs::create_dir_all(directory)?;
+        segment::clear_spares(directory)?;
         let mut recovery = Recovery { directory, index: Index::default(), head: Head::default() };
         let (segment, end) = match recovery.run()? {
             Some(newest) => newest,
             None => {
-                let (segment, end) = begin_segment(directory, 1, &recovery.head).map_err(|error| match error {
-                    WriteError::NoSpace(error) | WriteError::Failed(error) => error,
-                })?;
+                let (segment, end) =
+                    begin_segment(directory, 1, None, &recovery.head).map_err(|error| match error {
+                        WriteError::NoSpace(error) | WriteError::Failed(error) => error,
+                    })?;
                 recovery.index.spans.push_back(Span::new(segment.clone()));
                 (segment, end)
             }
@@ -167,6 +183,7 @@ impl LogDisk {
             directory: directory.to_owned(),
             index: RwLock::new(index),
             writer: Mutex::new(Writer { segment, end, durable: end, head }),
+            spare: Arc::default(),
             _closed: closed,
         };
         Ok((disk, recovered))
@@ -196,6 +213,8 @@ impl LogDisk {
         let mut writer = self.writer.lock();
         if writer.end >= SEGMENT_BYTES {
             self.begin_next(&mut writer)?;
+        } else if writer.end >= PREPARE_FROM_BYTES {
+            self.prepare_spare();
         }
         let durable = place(writer.durable)?;
         for change in &batch.changes {
@@ -227,10 +246,40 @@ impl LogDisk {
             writer.segment.file.sync_data()?;
             writer.durable = writer.end;
         }
-        let (segment, end) = begin_segment(&self.directory, writer.segment.number + 1, &writer.head)?;
+        let spare = {
+            let mut spare = self.spare.lock();
+            match std::mem::take(&mut *spare) {
+                Spare::Ready(file) => Some(file),
+                other => {
+                    *spare = other;
+                    None
+                }
+            }
+        };
+        let (segment, end) = begin_segment(&self.directory, writer.segment.number + 1, spare, &writer.head)?;
         self.index.write().spans.push_back(Span::new(segment.clone()));
         (writer.segment, writer.end, writer.durable) = (segment, end, end);
         Ok(())
+    }
+
+    /// Has a file made for the next segment, if that has not been done.
+    fn prepare_spare(&self) {
+        {
+            let mut spare = self.spare.lock();
+            if !matches!(*spare, Spare::None) {
+                return;
+            }
+            *spare = Spare::Expected;
+        }
+        let (spare, directory) = (self.spare.clone(), self.directory.clone());
+        let prepare = move || match SpareFile::of_zeros(&directory, SEGMENT_BYTES) {
+            Ok(file) => *spare.lock() = Spare::Ready(file),
+            Err(error) => tracing::debug!(%error, "no file is prepared for the next segment"),
+        };
+        let prepared = std::thread::Builder::new().name("raft-log-spare".to_owned()).spawn(prepare);
+        if let Err(error) = prepared {
+            tracing::debug!(%error, "no file is prepared for the next segment");
+        }
     }
 
     /// Drops files that hold nothing but purged entries. The purge must be durable.
@@ -244,7 +293,12 @@ impl LogDisk {
 }
 
 /// Makes a segment that begins with where the log stands, durably; says where it goes on.
-fn begin_segment(directory: &Path, number: u64, head: &Head) -> Result<(Segment, u64), WriteError> {
+fn begin_segment(
+    directory: &Path,
+    number: u64,
+    spare: Option<SpareFile>,
+    head: &Head,
+) -> Result<(Segment, u64), WriteError> {
     let mut record = Vec::new();
     record::append(&mut record, Kind::Head, |buffer| codec::encode_into(head, buffer).map_err(io::Error::other))?;
     let end = Segment::first_record() + record.len() as u64;
@@ -252,7 +306,7 @@ fn begin_segment(directory: &Path, number: u64, head: &Head) -> Result<(Segment,
         record::seal(&mut record, 0, 0, salt);
         record
     };
-    match Segment::create(directory, number, seal) {
+    match Segment::create(directory, number, spare, seal) {
         Ok(segment) => Ok((segment, end)),
         Err(CreateError::Write(error)) => Err(write_failed(error)),
         Err(CreateError::Sync(error)) => Err(WriteError::Failed(error)),
@@ -326,11 +380,11 @@ impl Recovery<'_> {
         if records == 0 {
             return Err(segment::damaged(&segment::path(directory, number), Segment::first_record()));
         }
-        if end.is_torn {
+        if end.tail == Tail::Torn {
             tracing::warn!(segment = number, at = end.at, "the log ends in a torn write, which is cut off");
-            segment.file.set_len(end.at)?;
         }
         if is_last {
+            segment.file.set_len(end.at)?;
             // What a killed process has written may not be on disk yet; from here on it counts as if it were.
             segment.file.sync_all()?;
             sync_directory(directory)?;

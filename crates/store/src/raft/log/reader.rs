@@ -110,14 +110,20 @@ impl Iterator for Parts {
                 }
             }
         }
-        // The range may end behind the log.
-        let entry = self.part.next()?;
-        if entry.log_id.index != self.left.start {
-            let problem = format!("the log has entry {} in the place of {}", entry.log_id.index, self.left.start);
-            self.left = 0..0;
-            return Some(Err(io::Error::new(io::ErrorKind::InvalidData, problem)));
-        }
-        self.left.start += 1;
-        Some(Ok(entry))
+        let found = match self.part.next() {
+            Some(entry) if entry.log_id.index == self.left.start => {
+                self.left.start += 1;
+                return Some(Ok(entry));
+            }
+            Some(entry) => format!("entry {}", entry.log_id.index),
+            None if self.reader.view.read().last.is_some_and(|last| last.index >= self.left.start) => {
+                "nothing".to_owned()
+            }
+            // The range may end behind the log.
+            None => return None,
+        };
+        let problem = format!("the log has {found} in the place of entry {}", self.left.start);
+        self.left = 0..0;
+        Some(Err(io::Error::new(io::ErrorKind::InvalidData, problem)))
     }
 }

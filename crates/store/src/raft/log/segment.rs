@@ -11,8 +11,10 @@ use crate::raft::snapshot::sync_directory;
 
 const FILE_HEADER_BYTES: usize = 32;
 const FORMAT: [u8; 8] = *b"qrtlog01";
-/// A segment has this name until it is complete.
-const UNBORN: &str = "segment.new";
+/// A file has such a name until it is a complete segment.
+const SPARE: &str = "spare-";
+/// Zeros are stepped over in blocks of this size.
+const BLOCK_BYTES: usize = 4096;
 const READ_BYTES: usize = 1 << 20;
 
 /// An open segment. Clones are the same file.
@@ -22,6 +24,46 @@ pub struct Segment {
     /// Begins every checksum in here: no bytes that a client sends look like a record of this segment.
     pub salt: u32,
     pub file: Arc<File>,
+}
+
+/// A file that no segment is in yet.
+#[derive(Debug)]
+pub struct SpareFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl SpareFile {
+    /// Makes an empty file under a name that nobody else has: whoever had the log open before may not be done yet.
+    fn create(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(format!("{SPARE}{:016x}", rand::random::<u64>()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        Ok(SpareFile { file, path })
+    }
+
+    /// Makes one of `size_bytes` zeros, on disk. Writing over them is synced sooner than what makes a file grow.
+    ///
+    /// # Errors
+    /// When there is no space for it; then nothing is left of it.
+    pub fn of_zeros(directory: &Path, size_bytes: u64) -> io::Result<Self> {
+        let spare = SpareFile::create(directory)?;
+        let filled = spare.fill(size_bytes);
+        if filled.is_err() {
+            std::fs::remove_file(&spare.path)?;
+        }
+        filled.map(|()| spare)
+    }
+
+    fn fill(&self, size_bytes: u64) -> io::Result<()> {
+        let zeros = vec![0; READ_BYTES];
+        for at in (0..size_bytes).step_by(READ_BYTES) {
+            let length = usize::try_from(size_bytes - at).map_or(READ_BYTES, |left| left.min(READ_BYTES));
+            self.file.write_all_at(&zeros[..length], at)?;
+            // In small parts, for others sync here too.
+            self.file.sync_data()?;
+        }
+        self.file.sync_all()
+    }
 }
 
 /// Why a segment was not made.
@@ -38,8 +80,18 @@ pub enum CreateError {
 pub struct End {
     /// After the last whole record.
     pub at: u64,
-    /// Something follows that is no record.
-    pub is_torn: bool,
+    pub tail: Tail,
+}
+
+/// What follows the last record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing, or zeros.
+    Blank,
+    /// What a crash leaves of a write.
+    Torn,
+    /// Records that say that what is no record had been synced.
+    Damaged,
 }
 
 impl Segment {
@@ -48,7 +100,12 @@ impl Segment {
     ///
     /// # Errors
     /// When it cannot be made. Errors of a sync are told from those of a write.
-    pub fn create(directory: &Path, number: u64, head: impl FnOnce(u32) -> Vec<u8>) -> Result<Self, CreateError> {
+    pub fn create(
+        directory: &Path,
+        number: u64,
+        spare: Option<SpareFile>,
+        head: impl FnOnce(u32) -> Vec<u8>,
+    ) -> Result<Self, CreateError> {
         let salt = rand::random();
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(&FORMAT);
@@ -57,12 +114,13 @@ impl Segment {
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         bytes.resize(FILE_HEADER_BYTES, 0);
         bytes.extend_from_slice(&head(salt));
-        let unborn = directory.join(UNBORN);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unborn);
-        let file = file.map_err(CreateError::Write)?;
+        let SpareFile { file, path: made } = match spare {
+            Some(spare) => spare,
+            None => SpareFile::create(directory).map_err(CreateError::Write)?,
+        };
         file.write_all_at(&bytes, 0).map_err(CreateError::Write)?;
         file.sync_all().map_err(CreateError::Sync)?;
-        std::fs::rename(&unborn, path(directory, number)).map_err(CreateError::Write)?;
+        std::fs::rename(&made, path(directory, number)).map_err(CreateError::Write)?;
         sync_directory(directory).map_err(CreateError::Sync)?;
         Ok(Segment { number, salt, file: Arc::new(file) })
     }
@@ -113,11 +171,9 @@ impl Segment {
             see(header.kind, at, payload)?;
             at += header.record_bytes() as u64;
         }
-        let is_torn = at < window.length;
-        if is_torn && (!is_last || self.was_synced(&mut window, at)?) {
-            return Err(damaged(&path(directory, self.number), at));
-        }
-        Ok(End { at, is_torn })
+        let tail = self.tail(&mut window, at)?;
+        let is_whole = if is_last { tail != Tail::Damaged } else { tail == Tail::Blank };
+        if is_whole { Ok(End { at, tail }) } else { Err(damaged(&path(directory, self.number), at)) }
     }
 
     fn header(&self, window: &mut Window<'_>, at: u64) -> io::Result<Option<Header>> {
@@ -125,19 +181,27 @@ impl Segment {
         Ok(header.filter(|header| at + header.record_bytes() as u64 <= window.length))
     }
 
-    /// Whether a record behind `place` tells that more had been synced than is there before it.
-    fn was_synced(&self, window: &mut Window<'_>, place: u64) -> io::Result<bool> {
-        let mut at = place + ALIGNMENT as u64;
-        while at + HEADER_BYTES as u64 <= window.length {
+    /// What follows the last whole record, which ends at `place`.
+    fn tail(&self, window: &mut Window<'_>, place: u64) -> io::Result<Tail> {
+        let mut tail = Tail::Blank;
+        let mut at = place;
+        while at < window.length {
+            let block = window.get(at, BLOCK_BYTES)?;
+            if block.iter().all(|byte| *byte == 0) {
+                // A header may begin in its last bytes.
+                at += (block.len().max(2 * HEADER_BYTES) - HEADER_BYTES) as u64;
+                continue;
+            }
+            tail = Tail::Torn;
             if let Some(header) = self.header(window, at)?
                 && u64::from(header.durable) > place
                 && header.payload(window.get(at, header.record_bytes())?, self.salt).is_some()
             {
-                return Ok(true);
+                return Ok(Tail::Damaged);
             }
             at += ALIGNMENT as u64;
         }
-        Ok(false)
+        Ok(tail)
     }
 
     /// Removes the file. Who has it open may read on.
@@ -147,6 +211,20 @@ impl Segment {
     pub fn remove(directory: &Path, number: u64) -> io::Result<()> {
         std::fs::remove_file(path(directory, number))
     }
+}
+
+/// Removes what was to become a segment and did not.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn clear_spares(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(SPARE)) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The numbers of the segments in a directory, in order.

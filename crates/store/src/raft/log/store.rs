@@ -54,7 +54,8 @@ impl LogStore {
         let (tasks, queue) = mpsc::channel(QUEUE);
         let reader = LogReader { view, disk: Arc::new(disk) };
         let LogReader { view, disk } = reader.clone();
-        let writer = Writer { disk, view, space, tasks: queue };
+        let committed = view.read().committed;
+        let writer = Writer { disk, view, space, tasks: queue, committed };
         std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer.run())?;
         Ok(LogStore { reader, tasks })
     }
@@ -123,7 +124,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.reader.view.write().committed = committed;
-        self.submit(Task::Committed(committed)).await
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -137,8 +138,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let mut appended = Vec::new();
         let mut bytes = 0;
+        let committed;
         {
             let mut view = self.reader.view.write();
+            committed = view.committed;
             for entry in entries {
                 let size = size_of_entry(&entry);
                 bytes += size;
@@ -146,7 +149,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 appended.push(entry);
             }
         }
-        self.submit(Task::Append { entries: appended, bytes, done }).await
+        self.submit(Task::Append { entries: appended, bytes, committed, done }).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

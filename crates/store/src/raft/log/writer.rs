@@ -23,6 +23,9 @@ pub enum Task {
     Append {
         entries: Vec<Entry>,
         bytes: usize,
+        /// What was known to be committed then; all of it comes before these entries. It is written along with them, so
+        /// what is committed last is not known to a member that was killed: it will hear it again.
+        committed: Option<LogId>,
         done: IOFlushed<TypeConfig>,
     },
     Vote {
@@ -34,8 +37,6 @@ pub enum Task {
         upto: LogId,
         done: oneshot::Sender<()>,
     },
-    /// Losing it costs a restarted member only the time to hear it again, so it waits for no fsync.
-    Committed(Option<LogId>),
 }
 
 /// Writes tasks.
@@ -44,6 +45,8 @@ pub struct Writer {
     pub view: Arc<RwLock<LogView>>,
     pub space: Arc<Space>,
     pub tasks: mpsc::Receiver<Task>,
+    /// The committed id on disk.
+    pub committed: Option<LogId>,
 }
 
 impl Writer {
@@ -62,23 +65,38 @@ impl Writer {
                 }
                 waiting.push(task);
             }
-            if let Err(error) = self.write(waiting, &mut batch, &mut truncations) {
-                // After a failed fsync nobody knows what is on disk, and the kernel may have dropped the pages: only a
-                // fresh start from what is really there can be trusted.
-                tracing::error!(%error, "the log cannot be written; this process ends");
-                std::process::exit(74);
+            match self.write(waiting, &mut batch, &mut truncations) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    // After a failed fsync nobody knows what is on disk, and the kernel may have dropped the pages: only a
+                    // fresh start from what is really there can be trusted.
+                    tracing::error!(%error, "the log cannot be written; this process ends");
+                    std::process::exit(74);
+                }
             }
+        }
+        // All tasks are done, so what is committed is on disk.
+        let committed = self.view.read().committed;
+        batch.clear();
+        let written =
+            batch.committed(committed).and_then(|()| self.disk.write(&mut batch, false).map_err(io::Error::other));
+        if let Err(error) = written {
+            tracing::debug!(%error, "what is committed was not written down; this member will hear it again");
         }
     }
 
-    fn write(&self, tasks: Vec<Task>, batch: &mut LogBatch, truncations: &mut u64) -> io::Result<()> {
+    /// False when nobody wants it any more.
+    fn write(&mut self, tasks: Vec<Task>, batch: &mut LogBatch, truncations: &mut u64) -> io::Result<bool> {
         let mut sync = false;
         let mut written = None;
         let mut purged = None;
+        let mut known = self.committed;
         batch.clear();
         for task in &tasks {
             match task {
-                Task::Append { entries, .. } => {
+                Task::Append { entries, committed, .. } => {
+                    known = *committed;
                     for entry in entries {
                         batch.append(entry)?;
                     }
@@ -101,12 +119,15 @@ impl Writer {
                     // that begins in the middle.
                     sync = true;
                 }
-                Task::Committed(committed) => batch.committed(*committed)?,
             }
         }
-        if !self.write_when_there_is_space(batch, sync)? {
-            return Ok(());
+        if known != self.committed {
+            batch.committed(known)?;
         }
+        if !self.write_when_there_is_space(batch, sync)? {
+            return Ok(false);
+        }
+        self.committed = known;
         if let Some(end) = written {
             self.view.write().written_before(end, *truncations);
         }
@@ -115,13 +136,13 @@ impl Writer {
                 Task::Append { done, .. } => done.io_completed(Ok(())),
                 // Who asked may be gone by now; what he asked for is done all the same.
                 Task::Vote { done, .. } | Task::Purge { done, .. } => drop(done.send(())),
-                Task::TruncateAfter(_) | Task::Committed(_) => {}
+                Task::TruncateAfter(_) => {}
             }
         }
         if let Some(upto) = purged {
             self.disk.drop_files_before(upto + 1)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// False when there was no space until nobody wanted it any more.

@@ -49,12 +49,14 @@ where
 /// # Errors
 /// When it is too long.
 pub fn frame<T: Serialize>(message: &T) -> Result<Bytes, FrameError> {
-    let mut buffer = vec![0; LENGTH_BYTES];
-    codec::encode_into(message, &mut buffer)?;
-    let length = buffer.len() - LENGTH_BYTES;
-    let prefix = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME_BYTES).ok_or(FrameError::TooLong(length))?;
-    buffer[..LENGTH_BYTES].copy_from_slice(&prefix.to_be_bytes());
-    Ok(buffer.into())
+    codec::encode_with(|buffer| {
+        buffer.extend_from_slice(&[0; LENGTH_BYTES]);
+        codec::encode_into(message, buffer)?;
+        let length = buffer.len() - LENGTH_BYTES;
+        let prefix = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME_BYTES);
+        buffer[..LENGTH_BYTES].copy_from_slice(&prefix.ok_or(FrameError::TooLong(length))?.to_be_bytes());
+        Ok(())
+    })
 }
 
 /// Takes messages out of a body.

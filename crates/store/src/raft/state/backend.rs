@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +26,10 @@ const SPACE_PAUSE: Duration = Duration::from_millis(200);
 /// itself looks every five seconds.
 const SPACE_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Room that is made beforehand for a batch.
+const MAX_EXPECTED_CHANGES: usize = 4096;
+const MAX_EXPECTED_BYTES: usize = 1 << 20;
+
 /// What a state database shares with others.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -38,6 +42,9 @@ pub struct Surroundings {
 pub struct RocksBackend {
     db: DB,
     space: Arc<Space>,
+    /// Of the last batch.
+    last_changes: AtomicUsize,
+    last_bytes: AtomicUsize,
     /// Dropped after `db`.
     directory: OwnedDirectory,
     _closed: Arc<CloseSignal>,
@@ -70,7 +77,8 @@ impl RocksBackend {
             failed("open the state", &error)
         })?;
         let directory = OwnedDirectory { path: path.to_owned(), obsolete: AtomicBool::new(false) };
-        Ok(RocksBackend { db, space: space.clone(), directory, _closed: closed.clone() })
+        let (last_changes, last_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(RocksBackend { db, space: space.clone(), last_changes, last_bytes, directory, _closed: closed.clone() })
     }
 
     /// Lets the directory go with the database.
@@ -151,10 +159,14 @@ impl Backend for RocksBackend {
     }
 
     fn batch(&self) -> RocksBatch {
-        RocksBatch::default()
+        // The next will be about as long as the last one.
+        let (changes, bytes) = (self.last_changes.load(Ordering::Relaxed), self.last_bytes.load(Ordering::Relaxed));
+        RocksBatch { changes: Vec::with_capacity(changes), bytes: Vec::with_capacity(bytes) }
     }
 
     fn write(&self, batch: RocksBatch) -> Result<(), BackendError> {
+        self.last_changes.store(batch.changes.len().min(MAX_EXPECTED_CHANGES), Ordering::Relaxed);
+        self.last_bytes.store(batch.bytes.len().min(MAX_EXPECTED_BYTES), Ordering::Relaxed);
         let write = |db: &DB| {
             let mut options = WriteOptions::default();
             options.disable_wal(true);
@@ -167,7 +179,8 @@ impl Backend for RocksBackend {
 impl RocksBackend {
     /// A batch as RocksDB takes it.
     fn rows(&self, batch: &RocksBatch) -> rocksdb::WriteBatch {
-        let mut rows = rocksdb::WriteBatch::default();
+        // A row's lengths, table and kind take some bytes more.
+        let mut rows = rocksdb::WriteBatch::with_capacity_bytes(batch.bytes.len() + 16 * batch.changes.len() + 64);
         let mut rest = &batch.bytes[..];
         let mut take = |length: usize| {
             let (taken, after) = rest.split_at(length);

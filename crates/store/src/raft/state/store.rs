@@ -126,7 +126,11 @@ impl StateStore {
         let state = self.current();
         let mut membership = None;
         let mut replies = Vec::with_capacity(entries.len());
-        let mut events = Vec::new();
+        let commands = entries.iter().map(|entry| match &entry.payload {
+            EntryPayload::Normal(batch) => batch.count(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        });
+        let mut events = Vec::with_capacity(commands.sum());
         let mut applier = state.applier();
         for entry in entries {
             let mut of_entry = Vec::new();
