@@ -14,8 +14,9 @@ use crate::events::Note;
 use crate::gate::Stage;
 use crate::plan::{self, Action, Completion, FailureReason, Observed, Outcome, PodRef, ProbeKind};
 use crate::probes::Target;
-use crate::runtime::{ImagePresence, RuntimeError};
-use crate::{specs, volumes};
+use crate::runtime::{ImageError, RuntimeError};
+use crate::specs::{self, PullPolicy};
+use crate::volumes;
 
 /// A container gets at least so long between its preStop hook and SIGKILL.
 const MIN_GRACE: Duration = Duration::from_secs(2);
@@ -56,7 +57,7 @@ impl Task {
                 Outcome::Failed { reason, message }
             }
         };
-        if let Some(note) = note_of(&self.pod, &action, &outcome) {
+        for note in notes_of(&self.pod, &action, &outcome) {
             self.context.recorder.record(&reference, note);
         }
         Completion { action, outcome }
@@ -145,13 +146,25 @@ impl Task {
     async fn ensure_image(&self, pod: &PodRef, name: &str) -> Result<Outcome, Failed> {
         let (container, init) = self.container(name)?;
         let image = container.image.as_deref().unwrap_or_default();
-        let found = self.context.runtime.ensure_image(image, specs::pull_policy(container)).await;
-        let presence = found.map_err(|error| Failed::new(error.reason, error.message))?;
-        let message = match presence {
-            ImagePresence::AlreadyPresent => format!("Container image \"{image}\" already present on machine"),
-            ImagePresence::Pulled { took } => format!("Successfully pulled image \"{image}\" in {took:.3?}"),
-        };
-        self.context.recorder.record(pod, Note::normal("Pulled", message).about(name, init));
+        let refused = |error: ImageError| Failed::new(error.reason, error.message);
+        let tell = |reason, message| self.context.recorder.record(pod, Note::normal(reason, message).about(name, init));
+        let policy = specs::pull_policy(container);
+        let present = self.context.runtime.has_image(image).await.map_err(refused)?;
+        match policy {
+            PullPolicy::Never | PullPolicy::IfNotPresent if present => {
+                tell("Pulled", format!("Container image \"{image}\" already present on machine"));
+            }
+            PullPolicy::Never => {
+                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+                return Err(Failed::new(FailureReason::ErrImageNeverPull, message));
+            }
+            PullPolicy::Always | PullPolicy::IfNotPresent => {
+                tell("Pulling", format!("Pulling image \"{image}\""));
+                let begun = Instant::now();
+                self.context.runtime.pull_image(image).await.map_err(refused)?;
+                tell("Pulled", format!("Successfully pulled image \"{image}\" in {:.3?}", begun.elapsed()));
+            }
+        }
         Ok(Outcome::Done)
     }
 
@@ -286,42 +299,43 @@ impl Task {
     }
 }
 
-/// The event that tells of an action's outcome, for those that are worth telling.
-fn note_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Option<Note> {
+/// The events that tell of an action's outcome, where it is worth telling.
+fn notes_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Vec<Note> {
     let about = |note: Note, name: &str| {
         let init = plan::find_container(pod, name).is_some_and(|(_, init)| init);
-        Some(note.about(name, init))
+        note.about(name, init)
     };
     match (action, outcome) {
         (Action::StartContainer { container, .. }, Outcome::Done) => {
-            about(Note::normal("Started", format!("Started container {container}")), container)
+            vec![about(Note::normal("Started", format!("Started container {container}")), container)]
         }
         (
             Action::CreateContainer { container, .. } | Action::StartContainer { container, .. },
             Outcome::Failed { message, .. },
-        ) => about(Note::warning("Failed", format!("Error: {message}")), container),
+        ) => vec![about(Note::warning("Failed", format!("Error: {message}")), container)],
         (Action::EnsureImage { container }, Outcome::Failed { reason, message }) => {
             let image = plan::find_container(pod, container).and_then(|(c, _)| c.image.clone()).unwrap_or_default();
-            let text = match reason {
-                FailureReason::ErrImageNeverPull => message.clone(),
-                _ => format!("Failed to pull image \"{image}\": {message}"),
+            let why = match reason {
+                FailureReason::ErrImageNeverPull => Note::warning("ErrImageNeverPull", message.clone()),
+                FailureReason::InvalidImageName => Note::warning("InspectFailed", message.clone()),
+                _ => Note::warning("Failed", format!("Failed to pull image \"{image}\": {message}")),
             };
-            about(Note::warning("Failed", text), container)
+            let failed = Note::warning("Failed", format!("Error: {}", reason.as_str()));
+            vec![about(why, container), about(failed, container)]
         }
         (Action::PrepareVolumes, Outcome::Failed { message, .. }) => {
-            Some(Note::warning("FailedMount", message.clone()))
+            vec![Note::warning("FailedMount", message.clone())]
         }
         (Action::CreateSandbox { .. } | Action::StartSandbox { .. }, Outcome::Failed { message, .. }) => {
-            Some(Note::warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}")))
+            vec![Note::warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"))]
         }
         (Action::RunPostStart { container, .. }, Outcome::Failed { message, .. }) => {
-            about(Note::warning("FailedPostStartHook", format!("PostStartHook failed: {message}")), container)
+            vec![about(Note::warning("FailedPostStartHook", format!("PostStartHook failed: {message}")), container)]
         }
         (Action::RunProbe { container, kind, .. }, Outcome::Probed { healthy: false, output }) => {
-            let text = format!("{} probe failed: {output}", kind.title());
-            about(Note::warning("Unhealthy", text), container)
+            vec![about(Note::warning("Unhealthy", format!("{} probe failed: {output}", kind.title())), container)]
         }
-        _ => None,
+        _ => Vec::new(),
     }
 }
 
@@ -335,21 +349,21 @@ pub(crate) fn back_off_notes(pod: &Pod, before: &PodStatus, after: &PodStatus) -
     };
     let all = [after.init_container_statuses.as_ref(), after.container_statuses.as_ref()];
     let containers = all.into_iter().flatten().flatten();
-    let notes = containers.filter_map(|container| {
-        let now = reason(after, &container.name)?;
-        if reason(before, &container.name).as_ref() == Some(&now) {
-            return None;
-        }
-        let note = match now.as_str() {
-            "CrashLoopBackOff" => Note::warning(
+    let notes = containers.flat_map(|container| {
+        let now = reason(after, &container.name).filter(|now| reason(before, &container.name).as_ref() != Some(now));
+        let notes = match now.as_deref() {
+            Some("CrashLoopBackOff") => vec![Note::warning(
                 "BackOff",
                 format!("Back-off restarting failed container {} in pod {reference}", container.name),
-            ),
-            "ImagePullBackOff" => Note::normal("BackOff", format!("Back-off pulling image \"{}\"", container.image)),
-            _ => return None,
+            )],
+            Some("ImagePullBackOff") => vec![
+                Note::normal("BackOff", format!("Back-off pulling image \"{}\"", container.image)),
+                Note::warning("Failed", "Error: ImagePullBackOff"),
+            ],
+            _ => Vec::new(),
         };
         let init = plan::find_container(pod, &container.name).is_some_and(|(_, init)| init);
-        Some(note.about(&container.name, init))
+        notes.into_iter().map(move |note| note.about(&container.name, init))
     });
     notes.collect()
 }

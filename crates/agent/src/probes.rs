@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeError};
 
 /// As much of an answer's body is kept, in bytes.
 const BODY_LIMIT: usize = 10 * 1024;
@@ -72,7 +72,7 @@ impl Prober {
         };
         match tokio::time::timeout(timeout, run).await {
             Ok(report) => report,
-            Err(_) => Report::unhealthy(format!("command or request timed out after {}s", timeout.as_secs())),
+            Err(_) => Report::unhealthy(timed_out(&target, probe)),
         }
     }
 
@@ -106,6 +106,7 @@ impl Prober {
         match self.runtime.exec(target.container_id, command, timeout).await {
             Ok(result) if result.code == 0 => Report::healthy(result.output),
             Ok(result) => Report::unhealthy(result.output),
+            Err(RuntimeError::TimedOut { .. }) => Report::unhealthy(command_timed_out(command)),
             Err(error) => Report::unhealthy(error.to_string()),
         }
     }
@@ -192,6 +193,23 @@ async fn connect(target: &Target<'_>, host: Option<&str>, to: &IntOrString) -> R
 async fn dial(host: &str, port: u16) -> Result<TcpStream, ProbeError> {
     let connected = TcpStream::connect((host, port)).await;
     connected.map_err(|source| ProbeError::Connect { address: format!("{host}:{port}"), source })
+}
+
+/// The kubelet's words for a probe without an answer.
+fn timed_out(target: &Target<'_>, probe: &Probe) -> String {
+    if let Some(get) = &probe.http_get {
+        let why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
+        return format!("Get \"{}\": {why}", url(target, get));
+    }
+    if let Some(tcp) = &probe.tcp_socket {
+        let host = tcp.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(target.pod_ip);
+        return format!("dial tcp {host}:{}: i/o timeout", port(target.container, &tcp.port).unwrap_or_default());
+    }
+    command_timed_out(probe.exec.as_ref().and_then(|exec| exec.command.as_deref()).unwrap_or_default())
+}
+
+fn command_timed_out(command: &[String]) -> String {
+    format!("command \"{}\" timed out", command.join(" "))
 }
 
 /// The kubelet's words for what events of failed probes mostly say.

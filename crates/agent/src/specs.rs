@@ -9,7 +9,7 @@ use quorate_api::quantity::Quantity;
 use crate::env;
 use crate::machine::Machine;
 use crate::plan;
-use crate::runtime::{BindMount, ContainerSpec, HostPort, Limits, PullPolicy, SandboxSpec, Security};
+use crate::runtime::{BindMount, ContainerSpec, HostPort, Limits, SandboxSpec, Security};
 
 /// Processor time is shared out in periods of 100 ms.
 const CPU_PERIOD_US: i128 = 100_000;
@@ -174,6 +174,13 @@ fn security(pod: Option<&PodSecurityContext>, own: Option<&SecurityContext>) -> 
         cap_add: names(capabilities.and_then(|capabilities| capabilities.add.as_ref())),
         cap_drop: names(capabilities.and_then(|capabilities| capabilities.drop.as_ref())),
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
 }
 
 /// The pull policy, by the API's rule when it is not given: a moving tag is pulled always.

@@ -6,11 +6,14 @@ use quorate_agent::{Agent, Listen, RuntimeChoice, TlsIdentity};
 use crate::config::{AgentArgs, AgentConfig, Runtime, TlsFiles, read_pem};
 use crate::{logging, process};
 
+/// It reads and writes small files, and is to stay small itself.
+const BLOCKING_THREADS: usize = 4;
+
 pub fn main(args: AgentArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
     logging::start(&config.log_level)?;
     let composed = compose(&config)?;
-    process::run(async move |shutdown| {
+    process::run(BLOCKING_THREADS, async move |shutdown| {
         tracing::info!(node = config.node_name, listen = %config.listen, "starting");
         let agent = Agent::new(composed).context("the agent cannot start")?;
         agent.run(shutdown).await.context("the agent failed")

@@ -22,12 +22,15 @@ use crate::{logging, metrics, process};
 /// Where the store lies in the data directory.
 pub const STORE_DIRECTORY: &str = "store";
 
+/// The runtime's own default.
+const BLOCKING_THREADS: usize = 512;
+
 pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
     logging::start(&config.log_level)?;
     // Everything that can be wrong is found before the store is opened.
     let listeners = Listeners::bind(&config)?;
-    process::run(async move |shutdown| serve(config, listeners, shutdown).await)
+    process::run(BLOCKING_THREADS, async move |shutdown| serve(config, listeners, shutdown).await)
 }
 
 struct Listeners {

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ContainerSpec, ExecResult, ImageError, ImagePresence, KnownPod, LogOptions, LogStream, PullPolicy, Runtime,
-    RuntimeError, RuntimeInfo, SandboxSpec,
+    ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError, RuntimeInfo,
+    SandboxSpec,
 };
 use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
@@ -128,8 +128,12 @@ impl Runtime for HollowRuntime {
         self.pods.lock().remove(uid);
     }
 
-    async fn ensure_image(&self, _: &str, _: PullPolicy) -> Result<ImagePresence, ImageError> {
-        Ok(ImagePresence::AlreadyPresent)
+    async fn has_image(&self, _: &str) -> Result<bool, ImageError> {
+        Ok(true)
+    }
+
+    async fn pull_image(&self, _: &str) -> Result<(), ImageError> {
+        Ok(())
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {

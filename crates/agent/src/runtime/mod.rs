@@ -61,20 +61,6 @@ pub struct ImageError {
     pub message: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PullPolicy {
-    Always,
-    IfNotPresent,
-    Never,
-}
-
-/// What `ensure_image` found or did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImagePresence {
-    AlreadyPresent,
-    Pulled { took: Duration },
-}
-
 /// A pod's network and host name.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {
@@ -230,7 +216,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Nobody subscribes to this pod any more.
     fn forget(&self, uid: &str);
 
-    async fn ensure_image(&self, image: &str, policy: PullPolicy) -> Result<ImagePresence, ImageError>;
+    /// Whether the image is on this machine. One whose name is malformed is an error.
+    async fn has_image(&self, image: &str) -> Result<bool, ImageError>;
+
+    async fn pull_image(&self, image: &str) -> Result<(), ImageError>;
 
     /// Makes a sandbox in which containers can be made.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;

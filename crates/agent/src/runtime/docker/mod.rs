@@ -9,7 +9,7 @@ mod table;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as DockerError;
@@ -30,8 +30,8 @@ pub use self::purge::remove_containers;
 use self::labels::Owner;
 use self::table::{Seen, Table};
 use super::{
-    ContainerSpec, ExecResult, ImageError, ImagePresence, KnownPod, LogOptions, LogStream, PullPolicy, Runtime,
-    RuntimeError, RuntimeInfo, SandboxSpec,
+    ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError, RuntimeInfo,
+    SandboxSpec,
 };
 use crate::config::AgentConfig;
 use crate::plan::{ContainerRecord, FailureReason, Observed, PodRef, RunState};
@@ -239,20 +239,6 @@ impl DockerRuntime {
         }
         Ok(())
     }
-
-    async fn pull(&self, image: &str) -> Result<ImagePresence, ImageError> {
-        let begun = Instant::now();
-        let tagged = image.contains('@') || image.rsplit('/').next().is_some_and(|last| last.contains(':'));
-        let reference = if tagged { image.to_owned() } else { format!("{image}:latest") };
-        let options = CreateImageOptionsBuilder::default().from_image(&reference).build();
-        let pull = self.docker.create_image(Some(options), None, None).try_for_each(|_| std::future::ready(Ok(())));
-        let refused = |message: String| ImageError { reason: FailureReason::ErrImagePull, message };
-        match tokio::time::timeout(PULL_DEADLINE, pull).await {
-            Ok(Ok(())) => Ok(ImagePresence::Pulled { took: begun.elapsed() }),
-            Ok(Err(error)) => Err(refused(failed("pull the image", error).to_string())),
-            Err(_) => Err(refused(format!("the pull took longer than {} s", PULL_DEADLINE.as_secs()))),
-        }
-    }
 }
 
 /// The lowest score that a container may be given. Going below zero takes CAP_SYS_RESOURCE, which Docker has when we
@@ -367,7 +353,7 @@ impl Runtime for DockerRuntime {
         self.table.forget(uid);
     }
 
-    async fn ensure_image(&self, image: &str, policy: PullPolicy) -> Result<ImagePresence, ImageError> {
+    async fn has_image(&self, image: &str) -> Result<bool, ImageError> {
         if image.is_empty()
             || image.contains(char::is_whitespace)
             || image.contains(char::is_uppercase) && !image.contains(':')
@@ -375,19 +361,22 @@ impl Runtime for DockerRuntime {
             let message = format!("Failed to apply default image tag \"{image}\": couldn't parse image name");
             return Err(ImageError { reason: FailureReason::InvalidImageName, message });
         }
-        if policy == PullPolicy::Always {
-            return self.pull(image).await;
-        }
         match within("inspect the image", self.docker.inspect_image(image)).await {
-            Ok(_) => Ok(ImagePresence::AlreadyPresent),
-            Err(error) if !is_gone(&error) => {
-                Err(ImageError { reason: FailureReason::ErrImagePull, message: error.to_string() })
-            }
-            Err(_) if policy == PullPolicy::Never => {
-                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-                Err(ImageError { reason: FailureReason::ErrImageNeverPull, message })
-            }
-            Err(_) => self.pull(image).await,
+            Ok(_) => Ok(true),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(ImageError { reason: FailureReason::ErrImagePull, message: error.to_string() }),
+        }
+    }
+
+    async fn pull_image(&self, image: &str) -> Result<(), ImageError> {
+        let tagged = image.contains('@') || image.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let reference = if tagged { image.to_owned() } else { format!("{image}:latest") };
+        let options = CreateImageOptionsBuilder::default().from_image(&reference).build();
+        let pull = self.docker.create_image(Some(options), None, None).try_for_each(|_| std::future::ready(Ok(())));
+        let refused = |message: String| ImageError { reason: FailureReason::ErrImagePull, message };
+        match tokio::time::timeout(PULL_DEADLINE, pull).await {
+            Ok(pulled) => pulled.map_err(|error| refused(failed("pull the image", error).to_string())),
+            Err(_) => Err(refused(format!("the pull took longer than {} s", PULL_DEADLINE.as_secs()))),
         }
     }
 
