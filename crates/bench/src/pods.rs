@@ -1,5 +1,7 @@
-//! `bench pods`: a Deployment on real Docker, against the same number of plain `docker run`s.
+//! `bench pods`: pods on real Docker, one by one and as a Deployment, against plain `docker run`s: of one container for
+//! each pod, and of two as a pod has them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -23,7 +25,7 @@ pub struct Args {
     masters: usize,
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Replicas of the Deployment, and plain containers.
+    /// Replicas of the Deployment, and plain containers at once.
     #[arg(long, default_value_t = 20)]
     pods: usize,
     /// Pods and containers that are started one after the other.
@@ -35,58 +37,55 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> anyhow::Result<Report> {
-    let mut report = Report::new("pods", &["what", "Quorate s", "docker run s", "beyond s"]);
+    let columns =
+        ["what", "Quorate s", "docker run s", "beyond s", "docker run of sandbox and container s", "beyond both s"];
+    let mut report = Report::new("pods", &columns);
     report.set("masters", args.masters);
     report.set("workers", args.workers);
     report.set("pods", args.pods);
-
-    let mut plain = Vec::new();
-    for _ in 0..args.single {
-        let started = Instant::now();
-        let id = docker_run(&args.image).await?;
-        plain.push(started.elapsed());
-        docker_remove(&[id]).await?;
-    }
-    let started = Instant::now();
-    let ids = futures::future::try_join_all((0..args.pods).map(|_| docker_run(&args.image))).await?;
-    let plain_all = started.elapsed();
-    docker_remove(&ids).await?;
 
     let cluster = Cluster::start(args.masters, args.workers, "docker").await?;
     let credentials = Credentials::of(&cluster)?;
     let url = cluster.with_role("master")?.first().and_then(|m| m.api.clone()).context("no master")?;
     let mut connection = Connection::open(&url, &credentials).await?;
 
-    let mut single = Vec::new();
+    // In turns, so that all meet the same machine.
+    let (mut plain, mut both, mut single) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..args.single {
+        plain.push(plain_runs(&args.image, 1, false).await?.remove(0));
+        both.push(plain_runs(&args.image, 1, true).await?.remove(0));
         let mut watch = watch(&url, &credentials).await?;
         let started = Instant::now();
         let name = format!("single-{i}");
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}});
         pod["spec"] = pod_spec(&args.image);
         connection.expect(Method::POST, PODS, pod.to_string().into()).await?;
-        wait_ready(&mut watch, 1).await?;
-        single.push(started.elapsed());
+        single.extend(wait_ready(&mut watch, 1, started).await?);
         connection.expect(Method::DELETE, &format!("{PODS}/{name}"), Bytes::new()).await?;
         wait_gone(&mut connection).await?;
     }
-    let (pod, container) = (median(&single), median(&plain));
-    let beyond = pod.saturating_sub(container);
-    report.row(["one, median".to_owned(), seconds(pod), seconds(container), seconds(beyond)]);
+    row(&mut report, "one, median".to_owned(), median(&single), median(&plain), median(&both));
 
+    let plain = plain_runs(&args.image, args.pods, false).await?;
+    let both = plain_runs(&args.image, args.pods, true).await?;
     let mut watch = watch(&url, &credentials).await?;
     let started = Instant::now();
     connection.expect(Method::POST, DEPLOYMENTS, deployment(&args).to_string().into()).await?;
-    wait_ready(&mut watch, args.pods).await?;
-    let all = started.elapsed();
-    let beyond = all.saturating_sub(plain_all);
-    report.row([format!("{} at once, all", args.pods), seconds(all), seconds(plain_all), seconds(beyond)]);
+    let ready = wait_ready(&mut watch, args.pods, started).await?;
+    let last = |times: &[Duration]| times.iter().max().copied().unwrap_or_default();
+    row(&mut report, format!("{} at once, median", args.pods), median(&ready), median(&plain), median(&both));
+    row(&mut report, format!("{} at once, all", args.pods), last(&ready), last(&plain), last(&both));
 
     for member in cluster.members()? {
         report.set(&format!("{}-rss-mib", member.name), resident_mib(member.pid)?);
     }
     cluster.stop().await?;
     Ok(report)
+}
+
+fn row(report: &mut Report, what: String, pod: Duration, plain: Duration, both: Duration) {
+    let beyond = |container: Duration| seconds(pod.saturating_sub(container));
+    report.row([what, seconds(pod), seconds(plain), beyond(plain), seconds(both), beyond(both)]);
 }
 
 fn pod_spec(image: &str) -> Value {
@@ -113,19 +112,20 @@ async fn watch(url: &str, credentials: &Credentials) -> anyhow::Result<Lines> {
     Connection::open(url, credentials).await?.watch(&format!("{PODS}?watch=1")).await
 }
 
-/// Reads a watch of pods until so many are Ready.
-async fn wait_ready(watch: &mut Lines, count: usize) -> anyhow::Result<()> {
-    let mut ready = std::collections::BTreeSet::new();
+/// Reads a watch of pods until so many are Ready, and tells how long after `started` each was.
+async fn wait_ready(watch: &mut Lines, count: usize, started: Instant) -> anyhow::Result<Vec<Duration>> {
+    let mut ready = BTreeMap::new();
     let all = async {
         while ready.len() < count {
             let event: Value = serde_json::from_slice(&watch.next_line().await?)?;
             let pod = &event["object"];
             let conditions = pod["status"]["conditions"].as_array();
             if conditions.is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")) {
-                ready.insert(pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
+                let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+                ready.entry(uid).or_insert_with(|| started.elapsed());
             }
         }
-        anyhow::Ok(())
+        anyhow::Ok(ready.into_values().collect())
     };
     timeout(LIMIT, all).await.context("the pods did not get ready")?
 }
@@ -143,8 +143,31 @@ async fn wait_gone(connection: &mut Connection) -> anyhow::Result<()> {
     timeout(LIMIT, gone).await.context("a deleted pod stays")?
 }
 
-async fn docker_run(image: &str) -> anyhow::Result<String> {
-    let output = Command::new("docker").args(["run", "-d", image, "sleep", "3600"]).output().await?;
+/// Starts so many containers at once, each with a sandbox whose network it joins when `sandboxed`; removes them again.
+/// Tells how long after the beginning each ran.
+async fn plain_runs(image: &str, count: usize, sandboxed: bool) -> anyhow::Result<Vec<Duration>> {
+    let started = Instant::now();
+    let one = || async {
+        let mut ids = Vec::new();
+        let mut network = "bridge".to_owned();
+        if sandboxed {
+            ids.push(docker_run(image, &network).await?);
+            network = format!("container:{}", ids[0]);
+        }
+        ids.push(docker_run(image, &network).await?);
+        anyhow::Ok((started.elapsed(), ids))
+    };
+    let runs = futures::future::try_join_all((0..count).map(|_| one())).await?;
+    let (times, mut ids): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
+    // Containers before the sandboxes that they joined.
+    ids.iter_mut().for_each(|ids| ids.reverse());
+    docker_remove(&ids.concat()).await?;
+    Ok(times)
+}
+
+async fn docker_run(image: &str, network: &str) -> anyhow::Result<String> {
+    let run = ["run", "-d", "--network", network, image, "sleep", "3600"];
+    let output = Command::new("docker").args(run).output().await?;
     ensure!(output.status.success(), "docker run: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -138,6 +138,7 @@ impl Tally {
             p99_ms: milliseconds(0.99),
             cpu_s_per_million: per_million(usage.cpu_s),
             client_cpu_s_per_million: per_million(usage.client_cpu_s),
+            other_cpus: Some(usage.other_cpu_s / length.as_secs_f64()),
             peak_mib: Some(usage.peak_mib),
             errors: self.errors,
         }

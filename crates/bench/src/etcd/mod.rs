@@ -130,6 +130,10 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     report.set("seconds", args.seconds);
     report.set("connections", format!("min(clients,{})", clients::MAX_CONNECTIONS));
     report.set("cpus", std::thread::available_parallelism()?);
+    if let Some(other) = results.other_cpus() {
+        // Figures from a machine that was busy with something else say little.
+        report.set("other-cpus", format!("{:.2}({:.2}-{:.2})", other.median, other.min, other.max));
+    }
     if failed > 0 {
         report.set("failed", failed);
     }

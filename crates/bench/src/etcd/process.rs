@@ -123,6 +123,20 @@ pub fn own_cpu_s() -> anyhow::Result<f64> {
     cpu_s(&fs::read_to_string("/proc/self/stat")?).context("/proc/self/stat is not understood")
 }
 
+/// CPU seconds of everything on this machine, the host's other guests included.
+pub fn machine_cpu_s() -> anyhow::Result<f64> {
+    busy_s(&fs::read_to_string("/proc/stat")?).context("/proc/stat is not understood")
+}
+
+/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal, and guests that are part of
+/// user and nice.
+fn busy_s(stat: &str) -> Option<f64> {
+    let times = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map(str::parse::<u64>);
+    let times = times.take(8).collect::<Result<Vec<_>, _>>().ok()?;
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal] = times.try_into().ok()?;
+    Some((user + nice + system + irq + softirq + steal) as f64 / TICKS_PER_SECOND)
+}
+
 /// User and system time in `/proc/PID/stat`: fields 14 and 15, counted behind the name, which may contain anything.
 fn cpu_s(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(") ")?;
@@ -146,6 +160,8 @@ mod tests {
         let stat = "42 (a) b) S 1 42 42 0 -1 4194560 2000 0 5 0 250 50 0 0 20 0 12 0 7000 1000 500\n";
         assert_eq!(cpu_s(stat), Some(3.0));
         assert_eq!(cpu_s("42 (a"), None);
+        let machine = "cpu  100 200 300 4000 5000 10 20 70 9 9\ncpu0 1 2 3\n";
+        assert_eq!((busy_s(machine), busy_s("cpu  1 2"), busy_s("")), (Some(7.0), None, None));
         let status = "VmPeak:\t  4096 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";
         assert_eq!((mebibytes(status, "VmHWM:"), mebibytes(status, "VmRSS:")), (Some(2.0), Some(1.0)));
         assert_eq!(mebibytes(status, "VmSwap:"), None);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::clients;
-use super::process::{Process, own_cpu_s};
+use super::process::{Process, machine_cpu_s, own_cpu_s};
 use super::stats::System;
 use crate::cluster::quorate_program;
 
@@ -108,7 +108,7 @@ impl Quorum {
         for member in &self.members {
             member.process.reset_peak()?;
         }
-        Ok(Meter { cpu_s: self.cpu_s(), client_cpu_s: own_cpu_s()? })
+        Ok(Meter { cpu_s: self.cpu_s(), client_cpu_s: own_cpu_s()?, machine_cpu_s: machine_cpu_s()? })
     }
 
     fn cpu_s(&self) -> f64 {
@@ -120,6 +120,7 @@ impl Quorum {
 pub struct Meter {
     cpu_s: f64,
     client_cpu_s: f64,
+    machine_cpu_s: f64,
 }
 
 /// Used since the meter was taken.
@@ -129,6 +130,8 @@ pub struct Usage {
     pub cpu_s: f64,
     /// Of the load generator.
     pub client_cpu_s: f64,
+    /// Of everything else on this machine.
+    pub other_cpu_s: f64,
     /// The resident memory of the member that has the most: now, and at most.
     pub resident_mib: f64,
     pub peak_mib: f64,
@@ -137,9 +140,11 @@ pub struct Usage {
 impl Meter {
     pub fn read(&self, quorum: &Quorum) -> anyhow::Result<Usage> {
         let memory: Vec<_> = quorum.members.iter().filter_map(|member| member.process.memory_mib()).collect();
+        let (cpu_s, client_cpu_s) = (quorum.cpu_s() - self.cpu_s, own_cpu_s()? - self.client_cpu_s);
         Ok(Usage {
-            cpu_s: quorum.cpu_s() - self.cpu_s,
-            client_cpu_s: own_cpu_s()? - self.client_cpu_s,
+            cpu_s,
+            client_cpu_s,
+            other_cpu_s: (machine_cpu_s()? - self.machine_cpu_s - cpu_s - client_cpu_s).max(0.0),
             resident_mib: memory.iter().map(|memory| memory.resident_mib).fold(0.0, f64::max),
             peak_mib: memory.iter().map(|memory| memory.peak_mib).fold(0.0, f64::max),
         })

@@ -61,6 +61,8 @@ pub struct Sample {
     pub cpu_s_per_million: Option<f64>,
     /// Of the load generator: where it nears what the members use, it is part of what is measured.
     pub client_cpu_s_per_million: Option<f64>,
+    /// CPUs that something else on the machine took meanwhile, as 0.5 for half of one.
+    pub other_cpus: Option<f64>,
     /// Of the member with the most.
     pub peak_mib: Option<f64>,
     /// Operations of clients that failed.
@@ -110,6 +112,12 @@ impl Results {
             System::Quorate => &mut row.quorate,
         };
         rounds.push(Round { round, sample });
+    }
+
+    /// CPUs that something else took, over all measurements that tell.
+    pub fn other_cpus(&self) -> Option<Spread> {
+        let rounds = self.rows.iter().flat_map(|row| row.etcd.iter().chain(&row.quorate));
+        Spread::of(rounds.filter_map(|round| round.sample.other_cpus))
     }
 }
 

@@ -92,6 +92,7 @@ mod tests {
                 p99_ms: Some(19.04),
                 cpu_s_per_million: Some(142.4),
                 client_cpu_s_per_million: None,
+                other_cpus: None,
                 peak_mib: Some(95.26),
                 errors,
             };
