@@ -76,6 +76,8 @@ pub struct Account {
     pub injected: Vec<Injected>,
     pub changes: Vec<Change>,
     pub deaths: Vec<Death>,
+    /// The longest time by which a step of the schedule was late.
+    pub late_ms: u64,
 }
 
 pub struct Nemesis {
@@ -138,6 +140,7 @@ impl Nemesis {
         steps.sort_unstable();
         for (at_ms, begins, index) in steps {
             self.supervise(self.clock.at_ms(at_ms)).await?;
+            self.account.late_ms = self.account.late_ms.max((self.clock.now() / 1000).saturating_sub(at_ms));
             if begins {
                 self.begin(index, &schedule[index]).await?;
             } else {

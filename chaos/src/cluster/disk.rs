@@ -3,8 +3,11 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use nix::errno::Errno;
+use nix::fcntl::posix_fallocate;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
@@ -12,7 +15,9 @@ use nix::unistd::geteuid;
 /// More than a run needs; the rest is filled by [`SmallDisk::fill`].
 const SIZE: &str = "size=1g";
 const BALLAST: &str = "ballast";
-const PIECE_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 4096;
+/// How long one attempt may take.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Mounted until it is dropped.
 #[derive(Debug)]
@@ -32,25 +37,28 @@ impl SmallDisk {
         Ok(SmallDisk { at: at.to_owned() })
     }
 
-    /// Takes every byte that is free.
+    /// Takes every byte that is free. Whoever frees some meanwhile may get it back: this is to be called again.
     ///
     /// # Errors
     /// When the file that takes them cannot be written for another reason than that the disk is full.
     pub fn fill(&self) -> anyhow::Result<()> {
         let mut ballast = fs::OpenOptions::new().create(true).append(true).open(self.at.join(BALLAST))?;
-        let zeros = vec![0; PIECE_BYTES];
-        loop {
+        let started = Instant::now();
+        while Instant::now() < started + PATIENCE {
             let status = statvfs(&self.at)?;
-            let free = usize::try_from(status.blocks_available() * status.fragment_size())?;
+            let free = status.blocks_available() * status.fragment_size();
+            let length = ballast.metadata()?.len();
             if free == 0 {
                 return Ok(());
             }
-            match ballast.write(&zeros[..free.min(PIECE_BYTES)]) {
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
+            match posix_fallocate(&ballast, i64::try_from(length)?, i64::try_from(free)?) {
+                Ok(()) | Err(Errno::ENOSPC) => {}
                 Err(error) => return Err(error.into()),
             }
+            // Somebody else was faster; page by page, until there is none.
+            while ballast.write(&[0; PAGE_BYTES]).is_ok() && Instant::now() < started + PATIENCE {}
         }
+        Ok(())
     }
 
     /// Gives them back.
@@ -69,5 +77,27 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         // The members are dead by now; a failure leaves a mount that the next reboot removes.
         umount2(&self.at, MntFlags::MNT_DETACH).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_filled_and_freed() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // Not every root may mount.
+        let Ok(disk) = SmallDisk::mount(dir.path()) else { return };
+        disk.fill().expect("it is filled");
+        let error = fs::write(dir.path().join("more"), [1; 8192]).expect_err("it is full");
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        disk.free().expect("it is freed");
+        fs::write(dir.path().join("more"), [1; 8192]).expect("there is space again");
+        drop(disk);
+        assert_eq!(fs::read_dir(dir.path()).expect("the directory below").count(), 0);
     }
 }

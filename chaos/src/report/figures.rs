@@ -3,7 +3,7 @@
 use crate::checker::availability;
 use crate::history::{Micros, Operation, Outcome};
 use crate::leader::Led;
-use crate::nemesis::Change;
+use crate::nemesis::Account;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
@@ -19,18 +19,20 @@ pub struct Figures {
     pub recoveries: usize,
     pub recovery_us: [Micros; 2],
     pub terms: usize,
+    /// By how much a step of the schedule was late at most.
+    pub late_ms: u64,
 }
 
 impl Figures {
     #[must_use]
-    pub fn of(operations: &[Operation], changes: &[Change], leaders: &[Led], end: Micros) -> Self {
+    pub fn of(operations: &[Operation], account: &Account, leaders: &[Led], end: Micros) -> Self {
         let count = |wanted: fn(&Outcome) -> bool| operations.iter().filter(|o| wanted(&o.outcome)).count();
         let latencies = |writes: bool| {
             let done = |o: &&Operation| matches!(o.outcome, Outcome::Done { .. }) && o.request.is_write() == writes;
             sorted(operations.iter().filter(done).map(|o| o.returned - o.called))
         };
         let (reads, writes) = (latencies(false), latencies(true));
-        let recoveries = sorted(availability::recoveries(changes, operations, end));
+        let recoveries = sorted(availability::recoveries(&account.changes, operations, end));
         let mut terms: Vec<u64> = leaders.iter().map(|led| led.term).collect();
         terms.sort_unstable();
         terms.dedup();
@@ -44,6 +46,7 @@ impl Figures {
             recoveries: recoveries.len(),
             recovery_us: [50, 100].map(|percent| quantile(&recoveries, percent)),
             terms: terms.len(),
+            late_ms: account.late_ms,
         }
     }
 
@@ -65,6 +68,7 @@ impl Figures {
                 format!("{recovery_50} / {recovery_100} of {}", self.recoveries),
             ),
             ("terms with a leader", self.terms.to_string()),
+            ("faults late by, at most ms", self.late_ms.to_string()),
         ]
     }
 }

@@ -40,7 +40,7 @@ impl Report<'_> {
 
     #[must_use]
     pub fn figures(&self) -> Figures {
-        Figures::of(self.operations, &self.account.changes, self.leaders, self.end)
+        Figures::of(self.operations, self.account, self.leaders, self.end)
     }
 }
 

@@ -146,6 +146,7 @@ mod tests {
                 is_wanted: false,
                 said: "<tag>".to_owned(),
             }],
+            late_ms: 3,
         };
         let checks = [
             Check::of("registers are linearizable", "3 operations".to_owned(), Vec::new()),
