@@ -150,10 +150,7 @@ impl Cluster {
     /// Runs `kubectl` as the administrator, against this master.
     pub fn kubectl_at(&self, master: &str, args: &[&str], stdin: &str) -> Output {
         let url = self.member(master).api.expect("a master has an API");
-        let mut command = Command::new("kubectl");
-        command.env("KUBECONFIG", self.kubeconfig()).arg("--server").arg(url);
-        command.arg("--cache-dir").arg(self.dir().join("kubectl-cache"));
-        run(command.args(args), stdin)
+        run(self.kubectl_command().arg("--server").arg(url).args(args), stdin)
     }
 
     /// Runs `kubectl` as the administrator, against the first master.
@@ -164,16 +161,28 @@ impl Cluster {
     /// Runs `qctl` as the administrator, against this master.
     pub fn qctl_at(&self, master: &str, args: &[&str], stdin: &str) -> Output {
         let url = self.member(master).api.expect("a master has an API");
-        let mut command = Command::new(binary("qctl"));
-        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir()).arg("--server").arg(url);
-        run(command.args(args), stdin)
+        run(self.qctl_command().arg("--server").arg(url).args(args), stdin)
     }
 
     /// Runs `qctl` as the administrator, with the kubeconfig as it is.
     pub fn qctl(&self, args: &[&str], stdin: &str) -> Output {
+        run(self.qctl_command().args(args), stdin)
+    }
+
+    /// `qctl` as the administrator, with its arguments to come.
+    #[must_use]
+    pub fn qctl_command(&self) -> Command {
         let mut command = Command::new(binary("qctl"));
         command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir());
-        run(command.args(args), stdin)
+        command
+    }
+
+    /// `kubectl` as the administrator, with its arguments to come.
+    #[must_use]
+    pub fn kubectl_command(&self) -> Command {
+        let mut command = Command::new("kubectl");
+        command.env("KUBECONFIG", self.kubeconfig()).arg("--cache-dir").arg(self.dir().join("kubectl-cache"));
+        command
     }
 
     /// `etcdctl` as the administrator, against these masters.

@@ -3,9 +3,11 @@
 mod cluster;
 mod commands;
 mod containers;
+mod lines;
 mod retry;
 
 pub use cluster::{Cluster, Member, Runtime, Spec, binary};
 pub use commands::{Output, Running, run};
 pub use containers::{Container, containers, kill_containers, remove_image, tag_image};
+pub use lines::Lines;
 pub use retry::{Deadline, eventually, eventually_async};

@@ -73,9 +73,6 @@ pub fn read(flags: &FileFlags, streams: &mut Streams) -> Result<Vec<Manifest>> {
             manifests.extend(parse(&text, &file.display().to_string())?);
         }
     }
-    if manifests.is_empty() && !flags.is_empty() {
-        return Err(CliError::usage(format!("no objects passed: {} holds none", flags.filenames.join(", "))));
-    }
     Ok(manifests)
 }
 
@@ -125,7 +122,8 @@ pub fn parse(text: &str, source: &str) -> Result<Vec<Manifest>> {
         documents = values;
     } else {
         for document in serde_yaml_ng::Deserializer::from_str(text) {
-            let mut document = serde_yaml_ng::Value::deserialize(document).map_err(|error| failed(&error))?;
+            let mut document = serde_yaml_ng::Value::deserialize(document)
+                .map_err(|error| failed(&format_args!("error converting YAML to JSON: yaml: {error}")))?;
             document.apply_merge().map_err(|error| failed(&error))?;
             documents.push(json_of(document).map_err(|error| failed(&error))?);
         }
@@ -150,12 +148,12 @@ fn flatten(mut object: Value, source: &str, out: &mut Vec<Manifest>) -> Result<(
         }
         return Ok(());
     }
-    for field in ["apiVersion", "kind"] {
-        if object[field].as_str().is_none_or(str::is_empty) {
-            return Err(CliError::usage(format!(
-                "error validating \"{source}\": error validating data: {field} not set"
-            )));
-        }
+    let unset = |field: &&str| object[*field].as_str().is_none_or(str::is_empty);
+    let missing: Vec<String> =
+        ["apiVersion", "kind"].iter().filter(|field| unset(field)).map(|field| format!("{field} not set")).collect();
+    if !missing.is_empty() {
+        let missing = if missing.len() == 1 { missing.concat() } else { format!("[{}]", missing.join(", ")) };
+        return Err(CliError::usage(format!("error validating \"{source}\": error validating data: {missing}")));
     }
     read_octal_modes(&mut object, false);
     out.push(Manifest { object, source: source.to_owned() });
@@ -256,8 +254,12 @@ mod tests {
 
     #[test]
     fn objects_without_a_type_are_refused_with_their_file() {
-        let error = parse("kind: Pod\n", "x.yaml").expect_err("no apiVersion").to_string();
-        assert_eq!(error, "error validating \"x.yaml\": error validating data: apiVersion not set");
+        for (text, missing) in
+            [("kind: Pod\n", "apiVersion not set"), ("metadata: {}\n", "[apiVersion not set, kind not set]")]
+        {
+            let error = parse(text, "x.yaml").expect_err("not an object of a kind").to_string();
+            assert_eq!(error, format!("error validating \"x.yaml\": error validating data: {missing}"));
+        }
         assert!(parse("a: [", "x.yaml").expect_err("not YAML").to_string().starts_with("error parsing x.yaml: "));
     }
 

@@ -29,29 +29,31 @@ const CONFLICT_ATTEMPTS: u32 = 5;
 impl Apply {
     pub async fn run(self, session: &mut Session) -> Result<()> {
         if self.files.is_empty() {
-            return Err(CliError::usage(
-                "must specify one of -f and -k (-f takes files, directories and -; -k is not supported)",
-            ));
+            return Err(CliError::usage("must specify one of -f and -k"));
         }
-        let targets = match select(session, &[], &self.files, &SelectFlags::default()).await {
-            Ok(targets) => targets,
-            // A manifest of a kind unknown to the server must not keep the others from being applied.
-            Err(error) => return Err(error),
-        };
+        let targets = select(session, &[], &self.files, &SelectFlags::default()).await?;
+        if targets.is_empty() {
+            return Err(CliError::usage("no objects passed to apply"));
+        }
         let mut errors = Vec::new();
         for target in &targets {
             let Some(manifest) = &target.manifest else { continue };
             match self.apply(session, target, manifest).await {
                 Ok((object, done)) => self.change.report(session, &target.resource, &object, done)?,
                 Err(error @ CliError::Connect { .. }) => return Err(error),
-                Err(error) => errors.push(error.when("applying", &manifest.source)),
+                Err(error) => errors.push(error),
             }
             session.streams.flush()?;
         }
         CliError::collect(errors)
     }
 
-    async fn apply(&self, session: &Session, target: &Target, manifest: &Manifest) -> Result<(Value, &'static str)> {
+    async fn apply(
+        &self,
+        session: &mut Session,
+        target: &Target,
+        manifest: &Manifest,
+    ) -> Result<(Value, &'static str)> {
         let Some(name) = &target.name else {
             return Err(CliError::usage(format!(
                 "error from {}: cannot use generate name with apply; give metadata.name or use `qctl create`",
@@ -74,17 +76,25 @@ impl Apply {
 
     async fn once(
         &self,
-        session: &Session,
+        session: &mut Session,
         target: &Target,
         name: &str,
         manifest: &Manifest,
     ) -> Result<(Value, &'static str)> {
         let (resource, namespace) = (&target.resource, target.namespace.as_deref());
+        let mut wanted = manifest.object.clone();
+        if let Some(namespace) = namespace {
+            // As kubectl records it, so that both can be used on one object.
+            wanted["metadata"]["namespace"] = namespace.into();
+        }
         let Some(mut live) = session.find(resource, namespace, name).await? else {
-            let object = three_way::annotated(&manifest.object);
+            let object = three_way::annotated(&wanted);
             let created = match self.change.dry_run {
                 DryRun::Client => object,
-                dry_run => session.create(resource, namespace, &object, dry_run).await?,
+                dry_run => {
+                    let created = session.create(resource, namespace, &object, dry_run).await;
+                    created.map_err(|error| error.when("creating", &manifest.source))?
+                }
             };
             return Ok((created, "created"));
         };
@@ -93,14 +103,23 @@ impl Apply {
             version: resource.version.clone().into(),
             kind: resource.kind.clone().into(),
         };
+        if live["metadata"]["annotations"].get(three_way::LAST_APPLIED).is_none() {
+            session.streams.note(format!(
+                "Warning: resource {}/{name} is missing the {} annotation which is required by qctl apply. qctl apply should only be used on resources created declaratively by either qctl create --save-config or qctl apply. The missing annotation will be patched automatically.",
+                resource.plural,
+                three_way::LAST_APPLIED
+            ))?;
+        }
         live["apiVersion"] = resource.api_version().into();
         live["kind"] = resource.kind.clone().into();
-        let patch =
-            three_way::patch(&kind, &manifest.object, &live).map_err(|error| CliError::usage(error.to_string()))?;
+        let patch = three_way::patch(&kind, &wanted, &live).map_err(|error| CliError::usage(error.to_string()))?;
         let Some((patch, patch_type)) = patch else { return Ok((live, "unchanged")) };
         let patched = match self.change.dry_run {
             DryRun::Client => locally(&kind, live, &patch, patch_type)?,
-            dry_run => session.patch(resource, namespace, name, &patch, patch_type, dry_run).await?,
+            dry_run => {
+                let patched = session.patch(resource, namespace, name, &patch, patch_type, dry_run).await;
+                patched.map_err(|error| error.when("patching", &manifest.source))?
+            }
         };
         Ok((patched, "configured"))
     }

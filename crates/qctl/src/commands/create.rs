@@ -42,21 +42,25 @@ enum Generator {
 impl Create {
     pub async fn run(self, session: &mut Session) -> Result<()> {
         if let Some(generator) = self.generator {
-            let (object, change) = match generator {
-                Generator::Namespace(flags) => (flags.object(), flags.change),
-                Generator::Configmap(flags) => (flags.object()?, flags.change),
-                Generator::Secret(flags) => flags.object()?,
-                Generator::Deployment(flags) => (flags.object(), flags.change),
-                Generator::Serviceaccount(flags) => (flags.object(), flags.change),
+            // What kubectl says before the server's reason.
+            let (failure, (object, change)) = match generator {
+                Generator::Namespace(flags) => (None, (flags.object(), flags.change)),
+                Generator::Configmap(flags) => (Some("failed to create configmap: "), (flags.object()?, flags.change)),
+                Generator::Secret(flags) => (Some("failed to create secret "), flags.object()?),
+                Generator::Deployment(flags) => (Some("failed to create deployment: "), (flags.object(), flags.change)),
+                Generator::Serviceaccount(flags) => {
+                    (Some("failed to create serviceaccount: "), (flags.object(), flags.change))
+                }
             };
-            return generated(session, object, &change).await;
+            return generated(session, object, &change, failure).await;
         }
         if self.files.is_empty() {
-            return Err(CliError::usage(
-                "must specify one of -f FILE and a kind: namespace, configmap, secret, deployment, serviceaccount",
-            ));
+            return Err(CliError::usage("must specify one of -f and -k"));
         }
         let targets = select(session, &[], &self.files, &SelectFlags::default()).await?;
+        if targets.is_empty() {
+            return Err(CliError::usage("no objects passed to create"));
+        }
         let mut errors = Vec::new();
         for target in &targets {
             let Some(manifest) = &target.manifest else { continue };
@@ -77,7 +81,12 @@ impl Create {
 }
 
 /// Creates what flags describe and says so; on a client-side dry run only says so.
-pub async fn generated(session: &mut Session, object: Value, change: &ChangeFlags) -> Result<()> {
+async fn generated(
+    session: &mut Session,
+    object: Value,
+    change: &ChangeFlags,
+    failure: Option<&'static str>,
+) -> Result<()> {
     let manifest = Manifest { object, source: "flags".to_owned() };
     let resource = session.kind(&manifest).await?;
     let namespace = session.manifest_namespace(&resource, &manifest)?;
@@ -87,16 +96,12 @@ pub async fn generated(session: &mut Session, object: Value, change: &ChangeFlag
     }
     let created = match change.dry_run {
         DryRun::Client => object,
-        dry_run => session.create(&resource, namespace.as_deref(), &object, dry_run).await.map_err(failed_to_create)?,
+        dry_run => match (session.create(&resource, namespace.as_deref(), &object, dry_run).await, failure) {
+            (Err(CliError::Server(status)), Some(failure)) => {
+                return Err(CliError::usage(format!("{failure}{}", status.message)));
+            }
+            (created, _) => created?,
+        },
     };
     change.report(session, &resource, &created, "created")
-}
-
-fn failed_to_create(error: CliError) -> CliError {
-    match error {
-        CliError::Server(status) if status.is_already_exists() => {
-            CliError::usage(format!("failed to create: {}", status.message))
-        }
-        other => other,
-    }
 }

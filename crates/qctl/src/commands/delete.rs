@@ -73,10 +73,13 @@ impl Delete {
     pub async fn run(mut self, session: &mut Session) -> Result<()> {
         self.check()?;
         let targets = select(session, &self.arguments, &self.files, &self.select).await?;
-        if targets.is_empty() {
+        if targets.is_empty() && self.files.is_empty() {
             return Err(CliError::usage("You must provide one or more resources by argument or filename."));
         }
         let lists = targets.iter().any(|target| target.name.is_none());
+        if self.all && self.files.is_empty() && targets.iter().any(|target| target.name.is_some()) {
+            return Err(CliError::usage("name cannot be provided when a selector is specified"));
+        }
         if lists && !self.all && !self.select.selects() {
             return Err(CliError::usage(
                 "resource(s) were provided, but no name was specified; give names, -l SELECTOR or --all",
@@ -87,17 +90,24 @@ impl Delete {
         }
         let mut errors = Vec::new();
         let named = self.named(session, targets, &mut errors).await?;
-        if named.is_empty() && errors.is_empty() && lists {
-            session.streams.note("No resources found")?;
+        if named.is_empty() && errors.is_empty() {
+            session.streams.line("No resources found")?;
+        }
+        if session.namespace_given && named.iter().any(|target| !target.resource.namespaced) {
+            session.streams.note("Warning: deleting cluster-scoped resources, not scoped to the provided namespace")?;
         }
         let mut deleted = Vec::new();
         for target in named {
+            let source = target.manifest.as_ref().map(|manifest| manifest.source.clone());
             match self.delete(session, target).await {
                 Ok(Some(done)) => deleted.push(done),
                 Ok(None) => {}
                 Err(error) if self.ignore_not_found && error.is_not_found() => {}
                 Err(error @ CliError::Connect { .. }) => return Err(error),
-                Err(error) => errors.push(error),
+                Err(error) => errors.push(match source {
+                    Some(source) => error.when("deleting", &source),
+                    None => error,
+                }),
             }
         }
         if self.wait && self.dry_run == DryRun::None {

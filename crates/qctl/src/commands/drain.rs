@@ -66,7 +66,7 @@ impl Drain {
         for node in &nodes {
             cordon::set(session, node, true, self.nodes.dry_run).await?;
         }
-        let mut errors = Vec::new();
+        let (mut errors, mut pending) = (Vec::new(), Vec::new());
         for node in &nodes {
             if let Err(error) = self.node(session, node, &pods, deadline).await {
                 session.streams.note(format!(
@@ -75,9 +75,13 @@ impl Drain {
                     error.report().trim_start_matches("error: ")
                 ))?;
                 errors.push(error);
+                pending.push(format!(" {}", node.name()));
             }
         }
-        if errors.is_empty() { Ok(()) } else { Err(CliError::Exit(1)) }
+        if !pending.is_empty() {
+            session.streams.note(format!("There are pending nodes to be drained:\n{}", pending.join("\n")))?;
+        }
+        CliError::collect(errors)
     }
 
     async fn node(
@@ -135,10 +139,10 @@ impl Drain {
         }
         let line = |(reason, titles): &(&'static str, Vec<String>)| format!("{reason}: {}", titles.join(", "));
         if !refusals.is_empty() {
-            return Err(CliError::usage(format!(
-                "[{}]",
-                refusals.iter().map(line).collect::<Vec<_>>().join(", cannot delete ")
-            )));
+            let lines = refusals.iter().map(line).collect::<Vec<_>>();
+            let several = lines.len() > 1;
+            let lines = lines.join(", ");
+            return Err(CliError::usage(if several { format!("[{lines}]") } else { lines }));
         }
         if !notes.is_empty() {
             session.streams.note(format!("Warning: {}", notes.iter().map(line).collect::<Vec<_>>().join("; ")))?;

@@ -66,10 +66,9 @@ async fn edit(session: &mut Session, selected: &Selected) -> Result<()> {
             && before == body
         {
             let kept = keep(&edited)?;
-            session
-                .streams
-                .note(format!("Edit cancelled, no valid changes were saved; a copy of your changes is in {kept}"))?;
-            return Err(failure);
+            session.streams.note(failure.report())?;
+            session.streams.note(format!("A copy of your changes has been stored to \"{kept}\""))?;
+            return Err(CliError::usage("Edit cancelled, no valid changes were saved."));
         }
         let object = match read(&body, &original) {
             Edited::Empty => return session.streams.note("Edit cancelled, saved file was empty."),
@@ -90,7 +89,7 @@ async fn edit(session: &mut Session, selected: &Selected) -> Result<()> {
             }
             Err(error) => {
                 let kept = keep(&edited)?;
-                session.streams.note(format!("A copy of your changes has been stored to {kept}"))?;
+                session.streams.note(format!("A copy of your changes has been stored to \"{kept}\""))?;
                 return Err(error);
             }
         }

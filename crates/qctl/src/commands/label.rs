@@ -84,6 +84,20 @@ impl Entries {
         if changes.is_empty() && !self.list {
             return Err(CliError::usage(format!("at least one {noun} update is required")));
         }
+        let twice: Vec<&str> = changes
+            .iter()
+            .filter(|(key, value)| value.is_some() && changes.contains(&(key.clone(), None)))
+            .map(|(key, _)| key.as_str())
+            .collect();
+        if !twice.is_empty() {
+            return Err(CliError::usage(match field {
+                "labels" => "can not both modify and remove a label in the same command".to_owned(),
+                _ => format!(
+                    "can not both modify and remove the following annotation(s) in the same command: {}",
+                    twice.join(", ")
+                ),
+            }));
+        }
         let targets = select(session, &names, &self.files, &self.select).await?;
         if targets.is_empty() {
             return Err(CliError::usage(
@@ -115,20 +129,29 @@ impl Entries {
     ) -> Result<()> {
         let present = &selected.object["metadata"][field];
         let mut patch = Map::new();
+        let mut declared = Vec::new();
         for (key, value) in changes {
             let old = present.get(key).and_then(Value::as_str);
             match (old, value) {
                 (Some(old), Some(new)) if old != new && !self.overwrite => {
-                    return Err(CliError::usage(format!(
-                        "'{key}' already has a value ({old}), and --overwrite is false"
-                    )));
+                    declared.push(format!("'{key}' already has a value ({old})"));
                 }
-                (None, None) => session.streams.line(format!("{noun} \"{key}\" not found."))?,
+                (None, None) if field == "labels" => session.streams.line(format!("{noun} \"{key}\" not found."))?,
                 (old, new) if old != new.as_deref() => {
                     patch.insert(key.clone(), new.clone().map_or(Value::Null, Value::String));
                 }
                 _ => {}
             }
+        }
+        if !declared.is_empty() {
+            let taken = |text: String| CliError::usage(format!("{text}, and --overwrite is false"));
+            return CliError::collect(match field {
+                "labels" => declared.into_iter().map(taken).collect(),
+                _ => vec![CliError::usage(format!(
+                    "--overwrite is false but found the following declared annotation(s): {}",
+                    declared.join("; ")
+                ))],
+            });
         }
         let (object, told) = if patch.is_empty() {
             (selected.object.clone(), if noun == "label" { "not labeled" } else { done[0] })

@@ -128,9 +128,17 @@ impl Logs {
                 let (kind, name) = pairs.remove(0);
                 (session.one_type(&kind).await?, name)
             }
-            _ => return Ok(vec![session.get(pods, namespace.as_deref(), &target).await?]),
+            _ => (session.one_type("pods").await?, target),
         };
-        let object = session.get(&resource, namespace.as_deref(), &name).await?;
+        let object = match session.get(&resource, namespace.as_deref(), &name).await {
+            Err(CliError::Server(status)) if status.is_not_found() => {
+                return Err(CliError::usage(format!(
+                    "error from server (NotFound): {} in namespace \"{}\"",
+                    status.message, session.namespace
+                )));
+            }
+            object => object?,
+        };
         if resource.is("", "Pod") {
             return Ok(vec![object]);
         }

@@ -24,8 +24,8 @@ pub struct Scale {
     #[command(flatten)]
     change: ChangeFlags,
     /// The number to have
-    #[arg(long)]
-    replicas: u32,
+    #[arg(long, allow_negative_numbers = true)]
+    replicas: Option<i32>,
     /// Fail unless there are this many now
     #[arg(long)]
     current_replicas: Option<u32>,
@@ -39,23 +39,30 @@ pub struct Scale {
 
 impl Scale {
     pub async fn run(self, session: &mut Session) -> Result<()> {
+        let replicas = self.replicas.filter(|replicas| *replicas >= 0).ok_or_else(|| {
+            CliError::usage("The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0")
+        })?;
         let targets = select(session, &self.arguments, &self.files, &self.select).await?;
-        if targets.is_empty() {
+        if targets.is_empty() && self.files.is_empty() {
             return Err(CliError::usage("You must provide one or more resources by argument or filename."));
         }
         if targets.iter().any(|target| target.name.is_none()) && !self.all && !self.select.selects() {
             return Err(CliError::usage("resource(s) were provided, but no name was specified"));
         }
         let (found, mut errors) = objects(session, &targets, &self.select).await?;
+        if found.is_empty() {
+            let reasons: Vec<String> = errors.iter().map(|error| format!(" {error}")).collect();
+            return Err(CliError::usage(format!("no objects passed to scale{}", reasons.join(","))));
+        }
         for selected in &found {
-            if let Err(error) = self.scale(session, selected).await {
+            if let Err(error) = self.scale(session, selected, replicas).await {
                 errors.push(error);
             }
         }
         CliError::collect(errors)
     }
 
-    async fn scale(&self, session: &mut Session, selected: &Selected) -> Result<()> {
+    async fn scale(&self, session: &mut Session, selected: &Selected, replicas: i32) -> Result<()> {
         let resource = &selected.resource;
         if !resource.subresources.iter().any(|subresource| subresource == "scale") {
             return Err(CliError::usage(format!(
@@ -65,7 +72,7 @@ impl Scale {
             )));
         }
         let path = RequestPath::object(resource, selected.namespace(), selected.name()).subresource("scale");
-        let mut patch = json!({"spec": {"replicas": self.replicas}});
+        let mut patch = json!({"spec": {"replicas": replicas}});
         if let Some(expected) = self.current_replicas {
             let scale = session.transport.json(&Call::get(path.clone())).await?;
             let present = scale["spec"]["replicas"].as_u64().unwrap_or(0);

@@ -114,8 +114,7 @@ impl Wait {
             let name = target.name.as_deref().unwrap_or_default();
             match wait_for(session, target, name, &goal, deadline).await {
                 Ok(true) => {
-                    let done = if goal == Goal::Delete { "deleted" } else { "condition met" };
-                    session.streams.line(format!("{}/{name} {done}", target.resource.kind_name()))?;
+                    session.streams.line(format!("{}/{name} condition met", target.resource.kind_name()))?;
                     session.streams.flush()?;
                 }
                 Ok(false) => errors.push(CliError::usage(format!(
@@ -132,9 +131,14 @@ impl Wait {
         let mut named = Vec::new();
         for target in targets {
             if let Some(name) = &target.name {
-                if *goal != Goal::Delete && *goal != Goal::Create {
-                    // What does not exist is an error at once, not a wait.
-                    session.get(&target.resource, target.namespace.as_deref(), name).await?;
+                if *goal != Goal::Create {
+                    let found = session.get(&target.resource, target.namespace.as_deref(), name).await;
+                    match found {
+                        // Gone already: there is nothing to wait for, and nothing to tell.
+                        Err(error) if *goal == Goal::Delete && error.is_not_found() => continue,
+                        // What does not exist is an error at once, not a wait.
+                        found => drop(found?),
+                    }
                 }
                 named.push(target);
                 continue;

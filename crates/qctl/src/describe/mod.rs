@@ -37,6 +37,7 @@ pub fn describe(object: &Value, related: &Related, now: Timestamp) -> String {
         ("", "Service") => plain::service(object, related, &mut out),
         ("", "ConfigMap") => plain::config_map(object, &mut out),
         ("", "Secret") => plain::secret(object, &mut out),
+        ("", "ServiceAccount") => plain::service_account(object, &mut out),
         ("", "Namespace") => plain::namespace(object, &mut out),
         ("apps", "Deployment") => workload::deployment(object, related, &mut out),
         ("apps", "ReplicaSet") => workload::replica_set(object, related, &mut out),

@@ -87,6 +87,18 @@ fn decoded_length(value: &Value) -> usize {
     STANDARD.decode(text(value)).map_or(0, |bytes| bytes.len())
 }
 
+pub fn service_account(object: &Value, out: &mut String) {
+    metadata::name(object, out);
+    metadata::labels_and_annotations(object, out);
+    for (title, list) in [("Image pull secrets", "imagePullSecrets"), ("Mountable secrets", "secrets")] {
+        let names = items(&object[list]).map(|secret| text(&secret["name"])).collect::<Vec<_>>();
+        // One below the other.
+        field(out, 0, title, or_none(&names.join("\n\t")));
+    }
+    // Tokens are asked for when they are needed; no Secret holds one.
+    field(out, 0, "Tokens", "<none>");
+}
+
 pub fn namespace(object: &Value, out: &mut String) {
     field(out, 0, "Name", text(&object["metadata"]["name"]));
     metadata::labels_and_annotations(object, out);

@@ -189,6 +189,9 @@ impl Reader<'_> {
             self.expect("]", "unclosed array expect ]")?;
             return Ok(Step::Filter(Box::new(filter)));
         }
+        if !self.rest.contains(']') {
+            return Err("unterminated array".into());
+        }
         let mut steps = vec![self.element()?];
         loop {
             self.skip_spaces();

@@ -52,7 +52,7 @@ pub async fn run(get: &Get, session: &mut Session, format: &Format, targets: &[T
     }
     let several = targets.iter().any(|target| target.resource != targets[0].resource);
     for (index, section) in sections.iter().enumerate() {
-        if index > 0 {
+        if index > 0 && !get.no_headers {
             session.streams.line("")?;
         }
         let style = style(get, format, &section.resource, several);

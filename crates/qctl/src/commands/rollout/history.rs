@@ -81,7 +81,7 @@ pub async fn undo(session: &mut Session, selected: &Selected, to_revision: i64, 
         previous.map(|(_, set)| set).ok_or_else(|| {
             CliError::usage(format!(
                 "no rollout history found for {} \"{}\"",
-                selected.resource.kind_name(),
+                selected.resource.singular,
                 selected.name()
             ))
         })?

@@ -1,0 +1,73 @@
+//! Commands that go on printing.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Instant;
+
+use crate::retry::Deadline;
+
+/// The standard output of a running command, line by line; dropping it ends the command.
+pub struct Lines {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Lines {
+    /// # Panics
+    /// When the command cannot be started.
+    #[must_use]
+    pub fn start(command: &mut Command) -> Lines {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let output = BufReader::new(child.stdout.take().expect("a piped standard output"));
+        let (sender, lines) = mpsc::channel();
+        // It ends with the command, or with whoever reads.
+        std::thread::spawn(move || output.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
+        Lines { child, lines, seen: Vec::new() }
+    }
+
+    /// The next line that is as wanted; those before it are passed over.
+    ///
+    /// # Panics
+    /// With all that was printed, when the command ends or the default [`Deadline`] passes before.
+    pub fn until(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Deadline::default().0;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let found = wanted(&line);
+                    self.seen.push(line.clone());
+                    if found {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("{what}: {error} after {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// Whether the command prints no more and ends; waits for it up to the default [`Deadline`].
+    pub fn ended(&mut self) -> bool {
+        let deadline = Instant::now() + Deadline::default().0;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().is_ok_and(|status| status.success()),
+                Err(RecvTimeoutError::Timeout) => return false,
+            }
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // Either may fail when it has ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
