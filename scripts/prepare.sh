@@ -15,10 +15,18 @@ die() {
 
 # need COMMAND PACKAGE...: installs the packages when the command is missing.
 need() {
-    local command=$1
+    command -v "$1" >/dev/null || install_packages "$@"
+}
+
+# need_file PATH PACKAGE...: the same for a file.
+need_file() {
+    [ -e "$1" ] || install_packages "$@"
+}
+
+# install_packages WHAT PACKAGE...: installs the packages that bring it.
+install_packages() {
+    say "installing ${*:2} (for $1)"
     shift
-    command -v "$command" >/dev/null && return
-    say "installing $* (for $command)"
     if [ -z "${apt_updated:-}" ]; then
         apt-get update -qq >/dev/null || die "apt-get update failed; is there a network, and are you root?"
         apt_updated=1
@@ -33,6 +41,7 @@ need_rust() {
     need g++ g++
     # The etcd client of tests and benchmarks compiles its protocol with it.
     need protoc protobuf-compiler
+    need_file /usr/include/google/protobuf/descriptor.proto libprotobuf-dev
 }
 
 # Starts a Docker engine unless one answers; what was started here is stopped by stop_docker.
