@@ -1,12 +1,16 @@
 //! The network side: gRPC over HTTP/2, with or without TLS.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use quorate_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +19,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use crate::auth::AuthService;
@@ -67,7 +73,7 @@ pub struct ServerConfig {
 
 /// Serves until the shutdown, then lets running requests finish, ends streams, and returns.
 pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationToken) {
-    let router = router(Shared::new(store, config.guard, shutdown.clone()));
+    let services = Services::new(Shared::new(store, config.guard, shutdown.clone()));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -76,7 +82,7 @@ pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationTok
         };
         match accepted {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, config.access.clone(), router.clone(), shutdown.clone()));
+                connections.spawn(connection(stream, config.access.clone(), services.clone(), shutdown.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -89,24 +95,52 @@ pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationTok
     connections.wait().await;
 }
 
-fn router(shared: Shared) -> Router {
-    Routes::new(KvServer::new(KvService(shared.clone())).max_decoding_message_size(MAX_REQUEST_BYTES))
-        .add_service(WatchServer::new(WatchService(shared.clone())))
-        .add_service(LeaseServer::new(LeaseService(shared.clone())))
-        .add_service(ClusterServer::new(ClusterService(shared.clone())))
-        .add_service(MaintenanceServer::new(MaintenanceService(shared.clone())))
-        .add_service(AuthServer::new(AuthService(shared.clone())))
-        .add_service(LockServer::new(LockService(shared.clone())))
-        .add_service(ElectionServer::new(ElectionService(shared)))
-        .into_axum_router()
+/// All services of one connection. Reads and writes of keys are most of what is asked: they go their own way, past the
+/// router that finds the others.
+#[derive(Clone)]
+struct Services {
+    kv: KvServer<KvService>,
+    others: Router,
 }
 
-async fn connection(stream: TcpStream, access: Access, router: Router, shutdown: CancellationToken) {
+type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+impl Services {
+    fn new(shared: Shared) -> Self {
+        let others = Routes::new(WatchServer::new(WatchService(shared.clone())))
+            .add_service(LeaseServer::new(LeaseService(shared.clone())))
+            .add_service(ClusterServer::new(ClusterService(shared.clone())))
+            .add_service(MaintenanceServer::new(MaintenanceService(shared.clone())))
+            .add_service(AuthServer::new(AuthService(shared.clone())))
+            .add_service(LockServer::new(LockService(shared.clone())))
+            .add_service(ElectionServer::new(ElectionService(shared.clone())))
+            .into_axum_router();
+        let kv = KvServer::new(KvService(shared)).max_decoding_message_size(MAX_REQUEST_BYTES);
+        Services { kv, others }
+    }
+}
+
+impl Service<Request<Incoming>> for Services {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split('/').next());
+        if service == Some(<KvServer<KvService> as NamedService>::NAME) {
+            return tower::Service::call(&mut self.kv.clone(), request);
+        }
+        let answering = tower::Service::call(&mut self.others.clone(), request);
+        Box::pin(async move { answering.await.map(|response| response.map(Body::new)) })
+    }
+}
+
+async fn connection(stream: TcpStream, access: Access, services: Services, shutdown: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps Nagle's delay");
     }
     let Access::Tls { acceptor, admits } = access else {
-        return talk(stream, router, shutdown).await;
+        return talk(stream, services, shutdown).await;
     };
     let stream = match timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -117,12 +151,12 @@ async fn connection(stream: TcpStream, access: Access, router: Router, shutdown:
     if !certificates.and_then(|chain| chain.first()).is_some_and(|certificate| admits(certificate)) {
         return tracing::info!("a client without an administrator's certificate was turned away");
     }
-    talk(stream, router, shutdown).await;
+    talk(stream, services, shutdown).await;
 }
 
 async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
+    services: Services,
     shutdown: CancellationToken,
 ) {
     let mut builder = Builder::new(TokioExecutor::new()).http2_only();
@@ -133,7 +167,7 @@ async fn talk(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(KEEP_ALIVE);
-    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), services));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = shutdown.cancelled() => {

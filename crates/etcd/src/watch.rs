@@ -171,7 +171,9 @@ impl Session {
             start if start > 0 => convert::revision(start - 1).max(Revision::INITIAL),
             _ => Revision::ZERO,
         };
-        match self.shared.store.watch(range, after) {
+        let store = &self.shared.store;
+        let watch = if request.prev_kv { store.watch_with_previous(range, after) } else { store.watch(range, after) };
+        match watch {
             Ok(watch) => {
                 let stream = futures::stream::unfold(watch, move |mut watch| async move {
                     watch.next().await.map(|batch| ((id, batch), watch))

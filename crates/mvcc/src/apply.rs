@@ -8,7 +8,7 @@ use crate::backend::{Backend, BackendError, Table, WriteBatch};
 use crate::command::{
     Command, CommandError, DeleteRequest, Op, OpResponse, Outcome, PutRequest, RangeRequest, Reply, Txn, TxnResponse,
 };
-use crate::event::Event;
+use crate::event::{Event, Previous};
 use crate::index::Head;
 use crate::kv::{KeyValue, LeaseId};
 use crate::layout;
@@ -137,54 +137,46 @@ impl<'a, B: Backend> Applier<'a, B> {
             // A copy, for the request's may be a small part of a large buffer that it would keep.
             None => (Bytes::copy_from_slice(&request.key), None),
         };
-        let prev = head.map(|head| self.view().newest(&key, &head)).transpose()?;
-        let mut kv = KeyValue {
+        // Most puts need to know nothing of the version before but when it was written.
+        let is_read = request.prev_kv || request.ignore_value;
+        let prev = match head.filter(|_| is_read) {
+            Some(head) => Some(self.view().newest(&key, &head)?),
+            None => None,
+        };
+        let kept_value = prev.as_ref().filter(|_| request.ignore_value).map(|prev| prev.value.clone());
+        let kept_lease = head.filter(|_| request.ignore_lease).map(|head| head.lease);
+        let kv = KeyValue {
             key,
-            value: request.value.clone(),
+            value: kept_value.unwrap_or_else(|| request.value.clone()),
             create_revision: head.map_or(revision, |head| head.create_revision),
             mod_revision: revision,
             version: head.map_or(0, |head| head.version) + 1,
-            lease: request.lease,
+            lease: kept_lease.unwrap_or(request.lease),
         };
-        if let Some(prev) = &prev {
-            if request.ignore_value {
-                kv.value = prev.value.clone();
-            }
-            if request.ignore_lease {
-                kv.lease = prev.lease;
-            }
-        }
-        let response = OpResponse::Put { prev: prev.clone().filter(|_| request.prev_kv) };
-        self.write(Event::Put { kv, prev });
-        Ok(response)
+        self.write(Event::Put { kv, prev: unread(head) }, head);
+        Ok(OpResponse::Put { prev: prev.filter(|_| request.prev_kv) })
     }
 
     fn delete(&mut self, request: &DeleteRequest) -> Result<OpResponse, BackendError> {
         let at = self.writing();
-        let doomed = self.view().range(&RangeRequest::new(request.range.clone()), at, at)?;
-        let doomed = doomed.ok_or_else(|| self.state.missing())?.kvs;
-        let deleted = doomed.len() as u64;
-        let prev = if request.prev_kv { doomed.clone() } else { Vec::new() };
-        for prev in doomed {
-            self.write_delete(prev);
+        let doomed = RangeRequest { keys_only: !request.prev_kv, ..RangeRequest::new(request.range.clone()) };
+        let doomed = self.view().range(&doomed, at, at)?.ok_or_else(|| self.state.missing())?.kvs;
+        for prev in &doomed {
+            self.write_delete(prev.key.clone(), Head::of(prev));
         }
-        Ok(OpResponse::Delete { deleted, prev })
+        let deleted = doomed.len() as u64;
+        Ok(OpResponse::Delete { deleted, prev: if request.prev_kv { doomed } else { Vec::new() } })
     }
 
-    fn write_delete(&mut self, prev: KeyValue) {
-        let kv = KeyValue { key: prev.key.clone(), mod_revision: self.writing(), ..KeyValue::default() };
-        self.write(Event::Delete { kv, prev: Some(prev) });
+    fn write_delete(&mut self, key: Bytes, prev: Head) {
+        let kv = KeyValue { key, mod_revision: self.writing(), ..KeyValue::default() };
+        self.write(Event::Delete { kv, prev: unread(Some(prev)) }, Some(prev));
     }
 
     /// Records one change in the batch, in the index, and as an event.
-    fn write(&mut self, event: Event) {
-        let (kv, prev) = (event.kv(), event.prev());
-        let head = Head {
-            mod_revision: kv.mod_revision,
-            create_revision: kv.create_revision,
-            version: kv.version,
-            lease: kv.lease,
-        };
+    fn write(&mut self, event: Event, prev: Option<Head>) {
+        let kv = event.kv();
+        let head = Head::of(kv);
         layout::version_key(&kv.key, kv.mod_revision, &mut self.row_key);
         layout::version_value(kv, &mut self.row);
         self.batch.put(Table::Versions, &self.row_key, &self.row);
@@ -255,12 +247,15 @@ impl<'a, B: Backend> Applier<'a, B> {
         for key in self.state.lease_keys(id) {
             let head = self.state.shared.read().index.get(&key).map(|(_, head)| *head);
             if let Some(head) = head.filter(Head::is_live) {
-                let prev = self.view().newest(&key, &head)?;
-                self.write_delete(prev);
+                self.write_delete(key, head);
             }
         }
         self.batch.delete(Table::Leases, &layout::lease_key(id));
         self.state.shared.write().leases.remove(id);
         Ok(Ok(Outcome::LeaseRevoke { revoked: true }))
     }
+}
+
+fn unread(head: Option<Head>) -> Previous {
+    head.map_or(Previous::None, |head| Previous::Unread(head.mod_revision))
 }

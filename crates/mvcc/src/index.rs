@@ -21,6 +21,16 @@ pub struct Head {
 }
 
 impl Head {
+    /// What is kept of a version.
+    pub(crate) fn of(kv: &KeyValue) -> Self {
+        Head {
+            mod_revision: kv.mod_revision,
+            create_revision: kv.create_revision,
+            version: kv.version,
+            lease: kv.lease,
+        }
+    }
+
     /// The version without its value.
     pub(crate) fn to_kv(self, key: &Bytes) -> KeyValue {
         KeyValue {

@@ -22,7 +22,7 @@ mod view;
 pub use apply::{Applied, Applier};
 pub use backend::{Backend, BackendError, Cursor, Table, WriteBatch};
 pub use command::*;
-pub use event::Event;
+pub use event::{Event, Previous};
 pub use kv::{KeyRange, KeyValue, LeaseId};
 pub use lease::LeaseInfo;
 pub use memory::MemoryBackend;

@@ -5,7 +5,7 @@ use quorate_api::Revision;
 
 use crate::backend::{Backend, BackendError, Cursor, Table};
 use crate::command::CommandError;
-use crate::event::Event;
+use crate::event::{Event, Previous};
 use crate::kv::{KeyRange, KeyValue};
 use crate::layout::{self, EventRow};
 use crate::state::{ReadError, State};
@@ -34,18 +34,24 @@ struct Found {
 }
 
 impl<B: Backend> State<B> {
-    /// The published events of a range after `after`: some `max_bytes` of them, and never part of a revision. The
-    /// version before an event is given when it can be read, so not for those of the compacted revision itself.
+    /// The published events of a range after `after`: some `max_bytes` of them, and never part of a revision;
+    /// `with_previous` has the version before each read. There is none before those of the compacted revision itself.
     ///
     /// # Errors
     /// `Refused` with `Compacted` when `after` comes before the last event that was compacted away.
-    pub fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
+    pub fn events_since(
+        &self,
+        after: Revision,
+        range: &KeyRange,
+        max_bytes: usize,
+        with_previous: bool,
+    ) -> Result<EventPage, ReadError> {
         let attempt = || {
             let (newest, compacted) = self.position();
             if is_lost(after, compacted) {
                 return Err(ReadError::Refused(CommandError::Compacted { requested: after, compacted }));
             }
-            Ok(self.page(after, range, max_bytes, newest, compacted)?)
+            Ok(self.page(after, range, max_bytes, with_previous, (newest, compacted))?)
         };
         if let Some(page) = attempt()?
             && !is_lost(after, self.compacted())
@@ -56,13 +62,29 @@ impl<B: Backend> State<B> {
         attempt()?.ok_or_else(|| self.missing().into())
     }
 
+    /// Published events with the version before each, where it is still kept.
+    ///
+    /// # Errors
+    /// When the backend cannot be read or is damaged.
+    pub fn with_previous(&self, events: &[Event]) -> Result<Vec<Event>, BackendError> {
+        let view = View { state: self, pending: None };
+        let read = |event: &Event| match event.previous() {
+            Previous::Unread(revision) => {
+                let prev = view.version(&event.kv().key, *revision)?;
+                Ok(event.clone().after(prev.into()))
+            }
+            Previous::None | Previous::Read(_) => Ok(event.clone()),
+        };
+        events.iter().map(read).collect()
+    }
+
     fn page(
         &self,
         after: Revision,
         range: &KeyRange,
         max_bytes: usize,
-        newest: Revision,
-        compacted: Revision,
+        with_previous: bool,
+        (newest, compacted): (Revision, Revision),
     ) -> Result<Option<EventPage>, BackendError> {
         let mut page = EventPage { events: Vec::new(), revision: newest.max(after), newest };
         if after >= newest {
@@ -88,7 +110,7 @@ impl<B: Backend> State<B> {
                     previous: if row.revision > compacted { row.previous } else { Revision::ZERO },
                     is_delete: row.is_delete,
                 };
-                let Some(event) = change.read(&view)? else { return Ok(None) };
+                let Some(event) = change.read(&view, with_previous)? else { return Ok(None) };
                 bytes += event.size_bytes();
                 page.events.push(event);
             }
@@ -105,15 +127,15 @@ fn is_lost(after: Revision, compacted: Revision) -> bool {
 
 impl Found {
     /// `None` when a version that should be there is not.
-    fn read<B: Backend>(self, view: &View<'_, B>) -> Result<Option<Event>, BackendError> {
+    fn read<B: Backend>(self, view: &View<'_, B>, with_previous: bool) -> Result<Option<Event>, BackendError> {
         let Found { key, revision, previous, is_delete } = self;
-        let prev = if previous.is_zero() {
-            None
-        } else {
-            match view.version(&key, previous)? {
-                Some(prev) => Some(prev),
+        let prev = match (previous.is_zero(), with_previous) {
+            (true, _) => Previous::None,
+            (false, false) => Previous::Unread(previous),
+            (false, true) => match view.version(&key, previous)? {
+                Some(prev) => Previous::Read(prev),
                 None => return Ok(None),
-            }
+            },
         };
         if is_delete {
             let kv = KeyValue { key, mod_revision: revision, ..KeyValue::default() };

@@ -158,9 +158,12 @@ fn new_state() -> State<MemoryBackend> {
 
 fn apply(state: &State<MemoryBackend>, commands: &[Command]) -> Vec<Applied> {
     let mut applier = state.applier();
-    let applied = commands.iter().map(|command| applier.apply(command).expect("memory does not fail")).collect();
+    let applied: Vec<Applied> =
+        commands.iter().map(|command| applier.apply(command).expect("memory does not fail")).collect();
     state.commit(applier.finish()).expect("memory does not fail");
-    applied
+    // What was before a change can be read until it is compacted away.
+    let read = |events: &[Event]| state.with_previous(events).expect("memory does not fail");
+    applied.into_iter().map(|applied| Applied { events: read(&applied.events), ..applied }).collect()
 }
 
 fn replay(
@@ -171,7 +174,7 @@ fn replay(
 ) -> Result<Vec<Event>, ReadError> {
     let (mut after, mut events) = (from, Vec::new());
     loop {
-        let page = state.events_since(after, range, max_bytes)?;
+        let page = state.events_since(after, range, max_bytes, true)?;
         assert!(page.events.iter().all(|event| event.kv().mod_revision > after));
         assert!(page.events.iter().all(|event| event.kv().mod_revision <= page.revision), "a part of a revision");
         events.extend(page.events);

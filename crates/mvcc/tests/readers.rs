@@ -48,7 +48,7 @@ fn check(state: &State<MemoryBackend>, at: Revision) {
         assert_eq!(kv.value, revision.to_string());
     }
     // What was written in one revision is replayed as one.
-    match state.events_since(Revision(revision.0 - 1), &KeyRange::prefix("/k/"), 1) {
+    match state.events_since(Revision(revision.0 - 1), &KeyRange::prefix("/k/"), 1, true) {
         Ok(page) => assert_eq!((page.revision, page.events.len() as u64), (revision, KEYS)),
         Err(ReadError::Refused(CommandError::Compacted { .. })) => {}
         Err(error) => panic!("{error}"),

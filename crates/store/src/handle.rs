@@ -59,8 +59,9 @@ pub trait Engine: Send + Sync + 'static {
     /// The newest applied revision.
     fn revision(&self) -> Revision;
 
-    /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied.
-    fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError>;
+    /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied. `with_previous`
+    /// has the version before each change read.
+    fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError>;
 
     fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership>;
 
@@ -159,12 +160,21 @@ impl Store {
         self.engine.revision()
     }
 
-    /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied.
+    /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied. Of the version
+    /// before a change it tells only when it was written.
     ///
     /// # Errors
     /// `Compacted` when `after` is older than what is kept.
     pub fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
-        self.engine.watch(range, after)
+        self.engine.watch(range, after, false)
+    }
+
+    /// As [`Store::watch`], with the version before each change where it is still kept.
+    ///
+    /// # Errors
+    /// As [`Store::watch`].
+    pub fn watch_with_previous(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
+        self.engine.watch(range, after, true)
     }
 
     #[must_use]

@@ -111,8 +111,8 @@ impl Engine for MemoryEngine {
         self.state.revision()
     }
 
-    fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
-        self.hub.watch(range, after)
+    fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
+        self.hub.watch(range, after, with_previous)
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use parking_lot::RwLock;
 use quorate_api::Revision;
 use quorate_mvcc::{
-    Command, DeleteRequest, Event, EventPage, KeyRange, LeaseId, MemoryBackend, Op, Outcome, PutRequest, RangeRequest,
+    BackendError, Command, DeleteRequest, Event, EventPage, KeyRange, LeaseId, MemoryBackend, Op, Outcome, PutRequest, RangeRequest,
     ReadError, State, Txn,
 };
 use quorate_store::hub::{Hub, HubConfig, WatchSource};
@@ -136,6 +136,36 @@ async fn a_watcher_that_does_not_read_holds_nobody_back() {
     }
     let events = collect(&mut sleeper, Revision(1), store.revision(), None).await;
     assert_eq!(events, expected);
+}
+
+#[tokio::test]
+async fn what_was_there_before_is_told_to_those_who_want_it() {
+    let store = Store::memory_with(tight());
+    let mut live = store.watch_with_previous(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
+    let mut single = store.watch_with_previous(KeyRange::key("/a/x"), Revision::ZERO).expect("a watch starts");
+    let mut plain = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
+    let mut revisions = Vec::new();
+    for i in 0..40 {
+        revisions.push(write(&store, vec![put("/a/x", format!("{i}{}", "v".repeat(700)))]).await);
+    }
+    let last = write(&store, vec![delete(KeyRange::key("/a/x"))]).await;
+    // From the tables, and from what is kept in memory.
+    let late = |after| store.watch_with_previous(KeyRange::prefix("/"), after).expect("a watch starts");
+    let mut early = late(Revision::INITIAL);
+    let mut recent = late(revisions[38]);
+    let before = |events: &[Event]| -> Vec<_> {
+        events.iter().map(|event| event.prev().map(|prev| (prev.mod_revision, prev.value.len() > 700))).collect()
+    };
+    let first = std::iter::once(None);
+    let expected: Vec<_> = first.chain(revisions.iter().map(|revision| Some((*revision, true)))).collect();
+    for watch in [&mut live, &mut single, &mut early] {
+        assert_eq!(before(&collect(watch, Revision::INITIAL, last, None).await), expected);
+    }
+    assert_eq!(before(&collect(&mut recent, revisions[38], last, None).await), expected[39..]);
+    let events = collect(&mut plain, Revision::INITIAL, last, None).await;
+    assert!(events.iter().all(|event| event.prev().is_none()));
+    let written: Vec<_> = events.iter().map(|event| event.previous().revision()).collect();
+    assert_eq!(written, [vec![Revision::ZERO], revisions].concat());
 }
 
 #[tokio::test]
@@ -276,8 +306,18 @@ impl WatchSource for Exchangeable {
         self.0.read().compacted()
     }
 
-    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
-        self.0.read().clone().events_since(after, range, max_bytes)
+    fn events_since(
+        &self,
+        after: Revision,
+        range: &KeyRange,
+        max_bytes: usize,
+        with_previous: bool,
+    ) -> Result<EventPage, ReadError> {
+        self.0.read().clone().events_since(after, range, max_bytes, with_previous)
+    }
+
+    fn with_previous(&self, events: &[Event]) -> Result<Vec<Event>, BackendError> {
+        self.0.read().clone().with_previous(events)
     }
 }
 
@@ -306,8 +346,8 @@ async fn a_source_that_starts_again_or_jumps_is_followed() {
     let hub = Hub::new(source.clone(), HubConfig { progress_interval: Duration::from_millis(20), ..tight() });
     let stop = CancellationToken::new();
     let running = tokio::spawn(hub.clone().run(stop.clone()));
-    let mut watch = hub.watch(KeyRange::key("/x"), Revision(1)).expect("a watch starts");
-    let mut other = hub.watch(KeyRange::prefix("/"), Revision(1)).expect("a watch starts");
+    let mut watch = hub.watch(KeyRange::key("/x"), Revision(1), false).expect("a watch starts");
+    let mut other = hub.watch(KeyRange::prefix("/"), Revision(1), false).expect("a watch starts");
     let (revision, events) = advance(&first, 2..=20);
     hub.publish(revision, events);
     let mut seen = collect(&mut watch, Revision(1), revision, None).await;
@@ -317,7 +357,7 @@ async fn a_source_that_starts_again_or_jumps_is_followed() {
     advance(&again, 2..=10);
     *source.0.write() = again.clone();
     hub.reset();
-    let mut late = hub.watch(KeyRange::prefix("/"), Revision(15)).expect("a watch starts");
+    let mut late = hub.watch(KeyRange::prefix("/"), Revision(15), false).expect("a watch starts");
     for revisions in [11..=13, 14..=23, 24..=25] {
         let (revision, events) = advance(&again, revisions);
         hub.publish(revision, events);

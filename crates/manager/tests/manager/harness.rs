@@ -54,8 +54,8 @@ impl Engine for Member {
         self.store.revision()
     }
 
-    fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
-        self.store.watch(range, after)
+    fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
+        if with_previous { self.store.watch_with_previous(range, after) } else { self.store.watch(range, after) }
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_api::Revision;
 use quorate_mvcc::{
     Applied, Command, CommandError, Compare, CompareOperator, CompareTarget, Event, KeyRange, KeyValue, LeaseId, Op,
-    OpResponse, Outcome, RangeRequest, RangeResponse, Reply, SortTarget, Txn, TxnResponse,
+    OpResponse, Outcome, Previous, RangeRequest, RangeResponse, Reply, SortTarget, Txn, TxnResponse,
 };
 
 type Map = BTreeMap<Bytes, KeyValue>;
@@ -59,7 +59,7 @@ impl Model {
     fn without_compacted(&self, event: &Event) -> Event {
         let mut event = event.clone();
         match &mut event {
-            Event::Put { kv, prev } | Event::Delete { kv, prev } if kv.mod_revision <= self.compacted => *prev = None,
+            Event::Put { kv, prev } | Event::Delete { kv, prev } if kv.mod_revision <= self.compacted => *prev = Previous::None,
             _ => {}
         }
         event
@@ -174,7 +174,7 @@ impl Model {
                     lease: if put.ignore_lease { old.clone().expect("checked").lease } else { put.lease },
                 };
                 work.map.insert(kv.key.clone(), kv.clone());
-                work.events.push(Event::Put { kv, prev: old.clone() });
+                work.events.push(Event::Put { kv, prev: old.clone().into() });
                 OpResponse::Put { prev: if put.prev_kv { old } else { None } }
             }
             Op::Delete(delete) => {
@@ -198,7 +198,7 @@ impl Work {
     fn delete(&mut self, key: &Bytes) -> KeyValue {
         let prev = self.map.remove(key).expect("it was found");
         let kv = KeyValue { key: key.clone(), mod_revision: self.revision, ..KeyValue::default() };
-        self.events.push(Event::Delete { kv, prev: Some(prev.clone()) });
+        self.events.push(Event::Delete { kv, prev: Previous::Read(prev.clone()) });
         prev
     }
 }

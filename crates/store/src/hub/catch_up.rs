@@ -21,7 +21,7 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
             Ok(()) => return,
             Err(watcher) => watcher,
         };
-        let page = match next_page(hub, &range, watcher.after).await {
+        let page = match next_page(hub, &range, watcher.after, watcher.with_previous).await {
             Ok(page) => page,
             Err(error) => {
                 // Whether it still listens makes no difference any more.
@@ -56,12 +56,17 @@ fn rejoin(hub: &Inner, range: &KeyRange, watcher: Watcher) -> Result<(), Watcher
     live.join(range, watcher)
 }
 
-async fn next_page(hub: &Inner, range: &KeyRange, after: Revision) -> Result<EventPage, WatchError> {
-    if let Some(page) = page_from_ring(hub, range, after) {
+async fn next_page(
+    hub: &Inner,
+    range: &KeyRange,
+    after: Revision,
+    with_previous: bool,
+) -> Result<EventPage, WatchError> {
+    if let Some(page) = page_from_ring(hub, range, after, with_previous) {
         return Ok(page);
     }
     let (source, range, max_bytes) = (hub.source.clone(), range.clone(), hub.page_bytes());
-    let read = tokio::task::spawn_blocking(move || source.events_since(after, &range, max_bytes));
+    let read = tokio::task::spawn_blocking(move || source.events_since(after, &range, max_bytes, with_previous));
     match read.await {
         Ok(Ok(page)) => Ok(page),
         Ok(Err(ReadError::Refused(CommandError::Compacted { requested, compacted }))) => {
@@ -72,8 +77,8 @@ async fn next_page(hub: &Inner, range: &KeyRange, after: Revision) -> Result<Eve
     }
 }
 
-/// `None` when the ring does not reach back that far.
-fn page_from_ring(hub: &Inner, range: &KeyRange, after: Revision) -> Option<EventPage> {
+/// `None` when the ring does not reach back that far, or does not have all that is wanted.
+fn page_from_ring(hub: &Inner, range: &KeyRange, after: Revision, with_previous: bool) -> Option<EventPage> {
     let (batches, newest) = {
         let ring = hub.ring.lock();
         (ring.since(after)?, ring.end())
@@ -86,10 +91,12 @@ fn page_from_ring(hub: &Inner, range: &KeyRange, after: Revision) -> Option<Even
             break;
         }
         let new = |event: &&Event| event.kv().mod_revision > after && range.contains(&event.kv().key);
-        for event in batch.events.iter().filter(new) {
-            size_bytes += event.size_bytes();
-            page.events.push(event.clone());
+        let mut events: Vec<Event> = batch.events.iter().filter(new).cloned().collect();
+        if with_previous {
+            events = hub.complete(&events)?;
         }
+        size_bytes += events.iter().map(Event::size_bytes).sum::<usize>();
+        page.events.append(&mut events);
     }
     Some(page)
 }

@@ -1,5 +1,6 @@
 //! The watchers that have had everything so far, by what they watch.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use crate::watch::{NotSent, WatchBatch, WatchError, WatchSender};
 pub(super) struct Watcher {
     /// It has had, or does not want, the events up to here; of a live one only if that is later than `delivered`.
     pub(super) after: Revision,
+    /// It wants the version before each change.
+    pub(super) with_previous: bool,
     pub(super) sender: WatchSender,
 }
 
@@ -28,6 +31,9 @@ pub(super) struct Live {
 }
 
 type Lagging = Vec<(KeyRange, Watcher)>;
+
+/// Reads the versions before some changes; `None` when they are not to be had now.
+type Complete<'a> = &'a dyn Fn(&[Event]) -> Option<Vec<Event>>;
 
 impl Live {
     pub(super) fn new(revision: Revision) -> Self {
@@ -51,8 +57,9 @@ impl Live {
         Ok(())
     }
 
-    /// Delivers what is new in the next batch. Returns those that had no room for it, who have had everything before it.
-    pub(super) fn deliver(&mut self, batch: &Batch) -> Lagging {
+    /// Delivers what is new in the next batch. Returns those that had no room for it, or for whom it was not complete, who
+    /// have had everything before it.
+    pub(super) fn deliver(&mut self, batch: &Batch, complete: Complete<'_>) -> Lagging {
         let mut lagging = Vec::new();
         // After the source went back and did things again, the first batch may begin with what was delivered before.
         let rest;
@@ -63,12 +70,12 @@ impl Live {
             batch
         };
         if !self.keys.is_empty() {
-            self.deliver_to_keys(batch, &mut lagging);
+            self.deliver_to_keys(batch, complete, &mut lagging);
         }
         self.ranges.retain(|range, watchers| {
             let matching = matching(range, &batch.events);
             if !matching.is_empty() {
-                offer(watchers, batch, &matching, |watcher| lagging.push((range.clone(), watcher)));
+                offer(watchers, batch, &matching, complete, |watcher| lagging.push((range.clone(), watcher)));
             }
             !watchers.is_empty()
         });
@@ -76,7 +83,7 @@ impl Live {
         lagging
     }
 
-    fn deliver_to_keys(&mut self, batch: &Batch, lagging: &mut Lagging) {
+    fn deliver_to_keys(&mut self, batch: &Batch, complete: Complete<'_>, lagging: &mut Lagging) {
         let mut watched: HashMap<&Bytes, Vec<Event>> = HashMap::new();
         for event in batch.events.iter() {
             if self.keys.contains_key(&event.kv().key) {
@@ -85,7 +92,8 @@ impl Live {
         }
         for (key, events) in watched {
             if let Some(watchers) = self.keys.get_mut(key) {
-                offer(watchers, batch, &events.into(), |watcher| lagging.push((KeyRange::key(key.clone()), watcher)));
+                let lag = |watcher| lagging.push((KeyRange::key(key.clone()), watcher));
+                offer(watchers, batch, &events.into(), complete, lag);
                 if watchers.is_empty() {
                     self.keys.remove(key);
                 }
@@ -138,17 +146,26 @@ fn matching(range: &KeyRange, events: &Arc<[Event]>) -> Arc<[Event]> {
 }
 
 /// Sends events to those who want them; who has no room is handed to `lag` and forgotten, who is gone is forgotten.
-fn offer(watchers: &mut Vec<Watcher>, batch: &Batch, events: &Arc<[Event]>, mut lag: impl FnMut(Watcher)) {
+fn offer(
+    watchers: &mut Vec<Watcher>,
+    batch: &Batch,
+    events: &Arc<[Event]>,
+    complete: Complete<'_>,
+    mut lag: impl FnMut(Watcher),
+) {
     let mut place = 0;
-    let size_of_all: usize = events.iter().map(Event::size_bytes).sum();
+    let plain = Measured::of(events.clone());
+    // Read once for all, if anyone wants it.
+    let completed = LazyCell::new(|| complete(events).map(|events| Measured::of(events.into())));
     while let Some(watcher) = watchers.get(place) {
-        let (wanted, size_bytes) = match after(watcher.after, batch, events) {
-            Some(some) => {
-                let size_bytes = some.iter().map(Event::size_bytes).sum();
-                (some, size_bytes)
-            }
-            None => (events.clone(), size_of_all),
+        let all = if watcher.with_previous { completed.as_ref() } else { Some(&plain) };
+        let Some(all) = all else {
+            let watcher = watchers.swap_remove(place);
+            lag(Watcher { after: watcher.after.max(batch.after), ..watcher });
+            continue;
         };
+        let some = after(watcher.after, batch, &all.events).map(Measured::of);
+        let Measured { events: wanted, size_bytes } = some.unwrap_or_else(|| all.clone());
         if wanted.is_empty() {
             place += 1;
             continue;
@@ -161,6 +178,19 @@ fn offer(watchers: &mut Vec<Watcher>, batch: &Batch, events: &Arc<[Event]>, mut 
                 lag(Watcher { after: watcher.after.max(batch.after), ..watcher });
             }
         }
+    }
+}
+
+/// Events, and what they take.
+#[derive(Clone)]
+struct Measured {
+    events: Arc<[Event]>,
+    size_bytes: usize,
+}
+
+impl Measured {
+    fn of(events: Arc<[Event]>) -> Self {
+        Measured { size_bytes: events.iter().map(Event::size_bytes).sum(), events }
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_api::Revision;
-use quorate_mvcc::{Backend, Event, EventPage, KeyRange, ReadError, State};
+use quorate_mvcc::{Backend, BackendError, Event, EventPage, KeyRange, Previous, ReadError, State};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,18 @@ pub trait WatchSource: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Refused(Compacted)` when some of them are gone.
-    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError>;
+    fn events_since(
+        &self,
+        after: Revision,
+        range: &KeyRange,
+        max_bytes: usize,
+        with_previous: bool,
+    ) -> Result<EventPage, ReadError>;
+    /// See [`State::with_previous`].
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn with_previous(&self, events: &[Event]) -> Result<Vec<Event>, BackendError>;
 }
 
 impl<B: Backend> WatchSource for State<B> {
@@ -46,8 +57,18 @@ impl<B: Backend> WatchSource for State<B> {
         State::compacted(self)
     }
 
-    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
-        State::events_since(self, after, range, max_bytes)
+    fn events_since(
+        &self,
+        after: Revision,
+        range: &KeyRange,
+        max_bytes: usize,
+        with_previous: bool,
+    ) -> Result<EventPage, ReadError> {
+        State::events_since(self, after, range, max_bytes, with_previous)
+    }
+
+    fn with_previous(&self, events: &[Event]) -> Result<Vec<Event>, BackendError> {
+        State::with_previous(self, events)
     }
 }
 
@@ -147,11 +168,12 @@ impl Hub {
     }
 
     /// Watches a range for everything after `after`; [`Revision::ZERO`] means after the newest published. `after` may
-    /// lie in the future. Must be called within a Tokio runtime.
+    /// lie in the future. `with_previous` has the version before each change read. Must be called within a Tokio
+    /// runtime.
     ///
     /// # Errors
     /// `Compacted` when `after` is older than what is kept, `ShuttingDown` after the end of [`Hub::run`].
-    pub fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
+    pub fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
         if self.inner.stopping.is_cancelled() {
             return Err(WatchError::ShuttingDown);
         }
@@ -163,7 +185,7 @@ impl Hub {
         }
         let config = &self.inner.config;
         let (sender, watch) = watch_channel(config.channel_batches, config.channel_bytes);
-        let joined = live.join(&range, Watcher { after, sender });
+        let joined = live.join(&range, Watcher { after, with_previous, sender });
         // It may have ended meanwhile; then there is nobody left to say so.
         if self.inner.stopping.is_cancelled() {
             return Err(WatchError::ShuttingDown);
@@ -212,7 +234,10 @@ impl Inner {
             (ring.since(live.delivered()), ring.end())
         };
         let lagging = match batches {
-            Some(batches) => batches.iter().flat_map(|batch| live.deliver(batch)).collect(),
+            Some(batches) => {
+                let complete = |events: &[Event]| self.complete(events);
+                batches.iter().flat_map(|batch| live.deliver(batch, &complete)).collect()
+            }
             // The ring has moved on past us: everyone reads the tables.
             None => live.give_up(end),
         };
@@ -220,6 +245,20 @@ impl Inner {
         for (range, watcher) in lagging {
             self.clone().spawn_catch_up(range, watcher);
         }
+    }
+
+    /// Published events with the version before each; `None` when that is not to be had now: the source may have gone
+    /// back to a state from before them.
+    fn complete(&self, events: &[Event]) -> Option<Vec<Event>> {
+        let is_unread = |event: &Event| matches!(event.previous(), Previous::Unread(_));
+        if !events.iter().any(is_unread) {
+            return Some(events.to_vec());
+        }
+        if events.last().is_some_and(|event| event.kv().mod_revision > self.source.revision()) {
+            return None;
+        }
+        let complete = self.source.with_previous(events);
+        complete.inspect_err(|error| tracing::error!(%error, "the versions before some events cannot be read")).ok()
     }
 
     /// What a watcher that catches up may hold.

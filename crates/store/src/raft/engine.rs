@@ -51,8 +51,8 @@ impl Engine for RaftEngine {
         self.node.revision()
     }
 
-    fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
-        self.node.watching.watch(range, after)
+    fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
+        self.node.watching.watch(range, after, with_previous)
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

@@ -9,6 +9,7 @@
 //! | [`network`] | the transport |
 //! | [`node`], [`supervisor`] | the running member, and the Raft instance in it that may be started again |
 //! | [`proposals`], [`reads`], [`batching`] | the ways in: commands and linearizable reads |
+//! | [`confirmation`] | how a leader knows that it still leads |
 //! | [`watching`] | the watch hub over a state that may be replaced |
 //! | [`leadership`], [`failover`] | who leads, and what to do when the leader dies |
 //! | [`leases`], [`compaction`], [`upkeep`], [`space`], [`integrity`] | what a member does by itself |
@@ -20,6 +21,7 @@ pub mod batching;
 mod closing;
 pub mod codec;
 mod compaction;
+mod confirmation;
 pub mod config;
 mod engine;
 mod failover;

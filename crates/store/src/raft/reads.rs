@@ -1,20 +1,24 @@
 //! Linearizable reads on any member: ask the leader how far one must have applied, then wait until one has.
 //!
-//! The leader answers only after a quorum has confirmed that it still leads (Raft dissertation, section 6.4). Rounds
-//! are shared, on the member that reads and again on the leader.
+//! The leader answers only when a quorum has shown that it still leads (Raft dissertation, section 6.4); what counts as
+//! showing it is told in [`confirmation`](super::confirmation). Whoever asks shows it for himself along with the
+//! question, which among three members is enough: a read costs one message there and one back. Rounds are shared, on
+//! the member that reads and, where the leader has to ask others, on the leader.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ReadPolicy;
-use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
 use super::batching::NoRound;
+use super::confirmation::{self, Confirmed};
 use super::network::client::Lane;
-use super::network::messages::{self, ReadIndexResponse};
+use super::network::messages::{self, ReadIndexRequest, ReadIndexResponse};
 use super::node::Node;
+use super::types::Vote;
 use crate::error::StoreError;
+use crate::membership::MemberId;
 
 pub const QUEUE: usize = 65_536;
 const RETRY: Duration = Duration::from_millis(20);
@@ -48,7 +52,7 @@ pub async fn barrier_round(node: Arc<Node>) -> Barrier {
     let mut problem = "none is known".to_owned();
     loop {
         match ask(&node).await {
-            Some(Ok(ReadIndexResponse::At(log_id))) => return Ok(log_id.index),
+            Some(Ok(ReadIndexResponse::At(index))) => return Ok(index),
             Some(Ok(ReadIndexResponse::NotLeader { .. })) => problem = "it does not lead any more".to_owned(),
             Some(Ok(ReadIndexResponse::NoQuorum)) => problem = "a quorum does not confirm it".to_owned(),
             Some(Err(reason)) => problem = reason,
@@ -71,19 +75,64 @@ async fn ask(node: &Node) -> Option<Result<ReadIndexResponse, String>> {
     if leader == node.id() {
         return Some(node.queues.read_index.next().await.map_err(|_| "this member is shutting down".to_owned()));
     }
-    let call = node.peers.get(leader)?.call(Lane::Control, messages::READ_INDEX, &(), ASK_TIMEOUT);
+    let request = ReadIndexRequest { member: node.id(), vote: node.instance().ok()?.log.vote() };
+    let call = node.peers.get(leader)?.call(Lane::Control, messages::READ_INDEX, &request, ASK_TIMEOUT);
     Some(call.await.map_err(|error| error.to_string()))
+}
+
+/// The read index of this member, if it leads, for a member whose vote was this when it asked.
+///
+/// # Errors
+/// When nothing will come of it.
+pub async fn read_index_for(node: &Node, asking: MemberId, vote: Option<Vote>) -> Result<ReadIndexResponse, NoRound> {
+    match read_index(node, |confirmed| confirmed.add(asking, vote)) {
+        Ok(index) => Ok(index),
+        Err(Some(_)) => node.queues.read_index.next().await,
+        Err(None) => Ok(not_leader(node)),
+    }
 }
 
 /// The read index of this member, if it leads.
 pub async fn read_index_round(node: Arc<Node>) -> ReadIndexResponse {
-    let Ok(instance) = node.instance() else { return ReadIndexResponse::NotLeader { leader: None } };
-    match instance.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-        Ok(linearizer) => ReadIndexResponse::At(*linearizer.read_log_id().log_id()),
-        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-            ReadIndexResponse::NotLeader { leader: forward.leader_id }
-        }
-        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => ReadIndexResponse::NoQuorum,
-        Err(RaftError::Fatal(_)) => ReadIndexResponse::NotLeader { leader: None },
+    let needed = match read_index(&node, |_| {}) {
+        Ok(index) => return index,
+        Err(needed) => needed,
+    };
+    let Some(Unconfirmed { index, mut confirmed }) = needed else { return not_leader(&node) };
+    match tokio::time::timeout(ASK_TIMEOUT, confirmation::ask(&node, &mut confirmed)).await {
+        Ok(true) => ReadIndexResponse::At(index),
+        Ok(false) | Err(_) => ReadIndexResponse::NoQuorum,
     }
+}
+
+/// An index that is the read index once enough others have confirmed it.
+struct Unconfirmed {
+    index: u64,
+    confirmed: Confirmed,
+}
+
+/// The read index with the confirmations that are there; `Err(None)` when this member does not lead.
+fn read_index(node: &Node, confirm: impl FnOnce(&mut Confirmed)) -> Result<ReadIndexResponse, Option<Unconfirmed>> {
+    let instance = node.instance().map_err(|_| None)?;
+    let (leads, term) = {
+        let leadership = node.leadership.borrow();
+        (leadership.is_active_leader, leadership.term)
+    };
+    // Whoever leads and has applied an entry of its own has applied all that earlier leaders acknowledged; and what it
+    // acknowledges itself, it has applied before.
+    let applied = instance.state.position().borrow().log_id.map(|id| id.index);
+    let (true, Some(index)) = (leads, applied) else { return Err(None) };
+    let membership = instance.raft.server_metrics().borrow_watched().membership_config.clone();
+    let mut confirmed = Confirmed::new(term, node.id(), membership);
+    // After the position, for it is what must have been true of this leader.
+    confirmed.add(node.id(), instance.log.vote());
+    if !confirmed.has(node.id()) {
+        return Err(None);
+    }
+    confirm(&mut confirmed);
+    if confirmed.is_enough() { Ok(ReadIndexResponse::At(index)) } else { Err(Some(Unconfirmed { index, confirmed })) }
+}
+
+fn not_leader(node: &Node) -> ReadIndexResponse {
+    ReadIndexResponse::NotLeader { leader: node.leader().filter(|leader| *leader != node.id()) }
 }

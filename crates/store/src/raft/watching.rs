@@ -27,12 +27,26 @@ impl WatchSource for Source {
         self.state.load().as_ref().map_or(Revision::ZERO, |state| state.compacted())
     }
 
-    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
+    fn events_since(
+        &self,
+        after: Revision,
+        range: &KeyRange,
+        max_bytes: usize,
+        with_previous: bool,
+    ) -> Result<EventPage, ReadError> {
         match self.state.load_full() {
-            Some(state) => state.events_since(after, range, max_bytes),
-            None => Err(ReadError::Backend(BackendError::Write("the state is not open".to_owned()))),
+            Some(state) => state.events_since(after, range, max_bytes, with_previous),
+            None => Err(ReadError::Backend(not_open())),
         }
     }
+
+    fn with_previous(&self, events: &[Event]) -> Result<Vec<Event>, BackendError> {
+        self.state.load_full().ok_or_else(not_open)?.with_previous(events)
+    }
+}
+
+fn not_open() -> BackendError {
+    BackendError::Write("the state is not open".to_owned())
 }
 
 /// Watches of this member.
@@ -79,8 +93,8 @@ impl Watching {
 
     /// # Errors
     /// See [`Hub::watch`].
-    pub fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
-        self.hub.watch(range, after)
+    pub fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
+        self.hub.watch(range, after, with_previous)
     }
 
     /// See [`Hub::mark_progress`].

@@ -92,7 +92,7 @@ impl SharedEvent {
     pub fn classify(&self, served: &Served, selection: &Selection) -> Option<EventType> {
         let matches = |value: Option<&Value>| value.is_some_and(|object| selection.matches(served, object));
         let (is_there, was_there) = match &self.event {
-            Event::Put { kv, prev } => {
+            Event::Put { kv, .. } => {
                 let existed = kv.create_revision != kv.mod_revision;
                 if selection.is_everything() {
                     (true, existed)
@@ -100,7 +100,7 @@ impl SharedEvent {
                     // Where the version before is no longer kept, a watcher may or may not know the object: an object
                     // that is added or deleted twice does no harm.
                     let is_there = matches(self.object());
-                    let was_there = existed && prev.as_ref().map_or(!is_there, |_| matches(self.previous()));
+                    let was_there = existed && self.event.prev().map_or(!is_there, |_| matches(self.previous()));
                     (is_there, was_there)
                 }
             }
@@ -127,10 +127,10 @@ impl SharedEvent {
         }
         let value = match (&self.event, what) {
             (Event::Put { kv, .. }, EventType::Added | EventType::Modified) => &kv.value,
-            (Event::Put { kv, prev }, EventType::Deleted) => prev.as_ref().map_or(&kv.value, |prev| &prev.value),
-            (Event::Delete { prev, .. }, _) => {
+            (Event::Put { kv, .. }, EventType::Deleted) => self.event.prev().map_or(&kv.value, |prev| &prev.value),
+            (Event::Delete { .. }, _) => {
                 let lost = || Status::expired("too old resource version: the deleted object is no longer known");
-                &prev.as_ref().ok_or_else(lost)?.value
+                &self.event.prev().ok_or_else(lost)?.value
             }
         };
         let line = line(served, what, value, self.revision(), representation)?;

@@ -128,7 +128,7 @@ impl Session {
                 self.initial(from, at, marks_end).await.map(Some)
             }
             Phase::Opening => {
-                let opened = self.api.store().watch(self.range.clone(), self.position);
+                let opened = self.api.store().watch_with_previous(self.range.clone(), self.position);
                 self.phase = Phase::Live(opened.map_err(|e| error::from_watch(&e))?);
                 Ok(Some(Bytes::new()))
             }

@@ -81,6 +81,13 @@ impl LogStore {
         Ok(())
     }
 
+    /// This member's vote, as it is on disk: no answer in a later term, and nothing that follows from one, has left
+    /// this member.
+    #[must_use]
+    pub fn vote(&self) -> Option<Vote> {
+        self.reader.view.read().vote
+    }
+
     /// Bytes that the log holds.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {

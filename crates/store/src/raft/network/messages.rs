@@ -9,7 +9,7 @@ use quorate_mvcc::Reply;
 use serde::{Deserialize, Serialize};
 
 use crate::membership::{Alarm, MemberId, MemberStatus};
-use crate::raft::types::{LogId, SnapshotMeta, Vote};
+use crate::raft::types::{SnapshotMeta, Vote};
 
 pub const VOTE: &str = "/raft/vote";
 pub const PRE_VOTE: &str = "/raft/pre-vote";
@@ -20,6 +20,8 @@ pub const APPEND: &str = "/raft/append";
 pub const SNAPSHOT: &str = "/raft/snapshot";
 pub const PROPOSE: &str = "/store/propose";
 pub const READ_INDEX: &str = "/store/read-index";
+/// Asks for a member's vote as it stands on its disk.
+pub const CONFIRM: &str = "/store/confirm";
 pub const STATUS: &str = "/store/status";
 /// Asks for the time that a [`quorate_mvcc::LeaseId`] has left.
 pub const LEASE_TIME: &str = "/store/lease-time";
@@ -60,10 +62,18 @@ pub struct ProposeResponse {
     pub outcomes: Vec<Proposed>,
 }
 
+/// A member asks for the read index, and shows its vote.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ReadIndexRequest {
+    pub member: MemberId,
+    pub vote: Option<Vote>,
+}
+
 /// What a linearizable read has to wait for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum ReadIndexResponse {
-    At(LogId),
+    /// The entry that must have been applied.
+    At(u64),
     NotLeader {
         leader: Option<MemberId>,
     },

@@ -20,13 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, MAX_FRAME_BYTES, PeerBody};
 use super::link::{MAX_HTTP_FRAME_BYTES, Tracked};
-use super::messages::{self, HashRequest, HashResponse, StatusResponse};
+use super::messages::{self, HashRequest, HashResponse, ReadIndexRequest, StatusResponse};
 use super::snapshot_stream;
 use crate::raft::node::{Instance, Node};
-use crate::raft::proposals;
 use crate::raft::snapshot::SnapshotData;
 use crate::raft::types::AppendRequest;
-use crate::raft::{codec, integrity, leases};
+use crate::raft::{codec, integrity, leases, proposals, reads};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -157,8 +156,13 @@ async fn answer(node: &Arc<Node>, request: Request<Incoming>) -> Result<PeerBody
         messages::SNAPSHOT => snapshot(&*instance(node)?, body).await,
         messages::PROPOSE => single(&proposals::take_forwarded(node, message(body).await?).await),
         messages::READ_INDEX => {
-            let index = node.queues.read_index.next().await;
+            let ReadIndexRequest { member, vote } = message(body).await?;
+            let index = reads::read_index_for(node, member, vote).await;
             single(&index.map_err(|_| Refusal::unavailable(&"shutting down, or overloaded"))?)
+        }
+        messages::CONFIRM => {
+            node.check_in_service().map_err(|error| Refusal::unavailable(&error))?;
+            single(&instance(node)?.log.vote())
         }
         messages::LEASE_TIME => single(&leases::lease_time(node, message(body).await?)),
         messages::HASH => {
