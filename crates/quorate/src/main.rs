@@ -14,6 +14,11 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+/// Requests are made of many small pieces that are often freed by another thread than the one that made them.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// A container orchestrator that stays up.
 #[derive(Parser)]

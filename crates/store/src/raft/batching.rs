@@ -1,7 +1,7 @@
 //! Work that waits is taken together.
 //!
 //! A [`Batcher`] gathers commands while those before them are under way, so batches grow with the load and a lone
-//! command never waits. A [`Rounds`] answers everyone who asked before a round began with that round's result.
+//! command never waits; a batch follows another that is under way only when it is worth a round of its own. A [`Rounds`] answers everyone who asked before a round began with that round's result.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +26,8 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Batches under way.
     pub in_flight: usize,
+    /// So many commands are sent while others are under way; fewer wait until those are done.
+    pub worth_commands: usize,
 }
 
 /// Commands that wait, and who waits for what becomes of them.
@@ -35,6 +37,13 @@ enum Waiting {
 }
 
 impl Waiting {
+    fn count(&self) -> usize {
+        match self {
+            Waiting::One { .. } => 1,
+            Waiting::Many { commands, .. } => commands.len(),
+        }
+    }
+
     fn size_bytes(&self) -> usize {
         match self {
             Waiting::One { command, .. } => command.len(),
@@ -67,8 +76,46 @@ impl Recipient {
 #[derive(Clone)]
 pub struct BatchQueue {
     waiting: mpsc::Sender<Waiting>,
-    waiting_bytes: Arc<AtomicUsize>,
-    max_bytes: usize,
+    backlog: Arc<Backlog>,
+    limits: Limits,
+}
+
+/// What waits and what is under way.
+#[derive(Debug, Default)]
+struct Backlog {
+    waiting_bytes: AtomicUsize,
+    waiting_commands: AtomicUsize,
+    batches_under_way: AtomicUsize,
+    /// A batch is done, or what waits has become worth sending.
+    changed: Notify,
+}
+
+impl Backlog {
+    /// Counts commands in, unless that would be too many bytes.
+    fn add(&self, waiting: &Waiting, limits: &Limits) -> bool {
+        let (length, count) = (waiting.size_bytes(), waiting.count());
+        let before = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);
+        if before > 0 && before + length > limits.queue_bytes {
+            self.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
+            return false;
+        }
+        let before = self.waiting_commands.fetch_add(count, Ordering::AcqRel);
+        if before < limits.worth_commands && before + count >= limits.worth_commands {
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    fn remove(&self, waiting: &Waiting) {
+        self.waiting_bytes.fetch_sub(waiting.size_bytes(), Ordering::Relaxed);
+        self.waiting_commands.fetch_sub(waiting.count(), Ordering::AcqRel);
+    }
+
+    fn may_send(&self, limits: &Limits) -> bool {
+        let under_way = self.batches_under_way.load(Ordering::Acquire);
+        let is_worth_it = || self.waiting_commands.load(Ordering::Acquire) >= limits.worth_commands;
+        under_way == 0 || (under_way < limits.in_flight && is_worth_it())
+    }
 }
 
 impl BatchQueue {
@@ -87,26 +134,40 @@ impl BatchQueue {
     }
 
     fn enqueue(&self, waiting: Waiting) -> bool {
-        let length = waiting.size_bytes();
-        let before = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);
-        let fits = before == 0 || before + length <= self.max_bytes;
-        if fits && self.waiting.try_send(waiting).is_ok() {
-            return true;
+        if !self.backlog.add(&waiting, &self.limits) {
+            return false;
         }
-        self.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
-        false
+        let sent = self.waiting.try_send(waiting).map_err(TrySendError::into_inner);
+        if let Err(waiting) = &sent {
+            self.backlog.remove(waiting);
+        }
+        sent.is_ok()
     }
 }
 
 /// One of the places for a batch under way. Who sends the batch lets go of it when the next may follow.
 #[derive(Debug)]
-pub struct Slot(#[expect(dead_code, reason = "it is held for its drop")] OwnedSemaphorePermit);
+pub struct Slot(Arc<Backlog>);
+
+impl Slot {
+    fn take(backlog: &Arc<Backlog>) -> Slot {
+        backlog.batches_under_way.fetch_add(1, Ordering::AcqRel);
+        Slot(backlog.clone())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.batches_under_way.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_one();
+    }
+}
 
 /// Sends batches on.
 pub struct Batcher {
     limits: Limits,
     waiting: mpsc::Receiver<Waiting>,
-    waiting_bytes: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
     tasks: TaskTracker,
 }
 
@@ -114,9 +175,9 @@ impl Batcher {
     #[must_use]
     pub fn new(limits: Limits, tasks: TaskTracker) -> (BatchQueue, Self) {
         let (sender, waiting) = mpsc::channel(limits.queue);
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let queue = BatchQueue { waiting: sender, waiting_bytes: waiting_bytes.clone(), max_bytes: limits.queue_bytes };
-        (queue, Batcher { limits, waiting, waiting_bytes, tasks })
+        let backlog = Arc::new(Backlog::default());
+        let queue = BatchQueue { waiting: sender, backlog: backlog.clone(), limits };
+        (queue, Batcher { limits, waiting, backlog, tasks })
     }
 
     /// Runs until `shutdown`; `send` answers with one outcome for each command.
@@ -125,23 +186,23 @@ impl Batcher {
         F: Fn(Vec<Bytes>, Slot) -> Fut,
         Fut: Future<Output = Vec<Proposed>> + Send + 'static,
     {
-        let slots = Arc::new(Semaphore::new(self.limits.in_flight));
         loop {
             let first = tokio::select! {
                 () = shutdown.cancelled() => return,
                 first = self.waiting.recv() => first,
             };
             let Some(first) = first else { return };
-            let slot = tokio::select! {
-                () = shutdown.cancelled() => return,
-                slot = slots.clone().acquire_owned() => slot,
-            };
-            let Ok(slot) = slot else { return };
+            while !self.backlog.may_send(&self.limits) {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = self.backlog.changed.notified() => {}
+                }
+            }
             let (commands, recipients) = self.gather(first);
             if commands.is_empty() {
                 continue;
             }
-            let sending = send(commands, Slot(slot));
+            let sending = send(commands, Slot::take(&self.backlog));
             self.tasks.spawn(async move {
                 let mut outcomes = sending.await.into_iter();
                 for recipient in recipients {
@@ -156,7 +217,7 @@ impl Batcher {
         let mut next = Some(first);
         while let Some(waiting) = next {
             let length = waiting.size_bytes();
-            self.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
+            self.backlog.remove(&waiting);
             match waiting {
                 Waiting::One { command, outcome } if !outcome.is_closed() => {
                     batch.push(command);
@@ -249,13 +310,64 @@ impl<T: Clone> Rounds<T> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use tokio::sync::Semaphore;
+
     use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            queue: 10,
+            queue_bytes: 1 << 20,
+            batch_commands: 10,
+            batch_bytes: 1 << 20,
+            in_flight: 1,
+            worth_commands: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_follows_another_when_it_is_worth_it() {
+        let tasks = TaskTracker::new();
+        let limits = Limits { in_flight: 2, worth_commands: 4, ..limits() };
+        let (queue, batcher) = Batcher::new(limits, tasks.clone());
+        let (slots, mut begun) = mpsc::unbounded_channel();
+        let shutdown = CancellationToken::new();
+        tasks.spawn(batcher.run(
+            move |commands, slot| {
+                slots.send((commands.len(), slot)).expect("the test listens");
+                std::future::ready(vec![Proposed::Overloaded; commands.len()])
+            },
+            shutdown.clone(),
+        ));
+        let submit = || queue.submit(Bytes::from_static(b"x")).expect("there is room");
+        let _one = submit();
+        let (count, first) = begun.recv().await.expect("a lone command does not wait");
+        assert_eq!(count, 1);
+        let _few: Vec<_> = (0..3).map(|_| submit()).collect();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(begun.try_recv().is_err(), "three wait while one is under way");
+        let _fourth = submit();
+        let (count, second) = begun.recv().await.expect("four are worth a round");
+        assert_eq!(count, 4);
+        let _many: Vec<_> = (0..5).map(|_| submit()).collect();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(begun.try_recv().is_err(), "two are under way");
+        drop(second);
+        assert_eq!(begun.recv().await.map(|(count, _)| count), Some(5));
+        drop(first);
+        let _last = submit();
+        assert_eq!(begun.recv().await.map(|(count, _)| count), Some(1), "the one before was dropped as it was seen");
+        shutdown.cancel();
+    }
 
     #[tokio::test]
     async fn what_waits_for_a_slot_goes_together() {
         let tasks = TaskTracker::new();
-        let limits =
-            Limits { queue: 100, queue_bytes: 1 << 20, batch_commands: 10, batch_bytes: 1 << 20, in_flight: 1 };
+        let limits = Limits { queue: 100, ..limits() };
         let (queue, batcher) = Batcher::new(limits, tasks.clone());
         let (sizes, mut seen) = mpsc::unbounded_channel();
         let gate = Arc::new(Semaphore::new(0));
@@ -289,7 +401,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_queue_is_bounded_in_commands_and_in_bytes() {
-        let limits = Limits { queue: 10, queue_bytes: 1000, batch_commands: 10, batch_bytes: 1 << 20, in_flight: 1 };
+        let limits = Limits { queue_bytes: 1000, ..limits() };
         let of_bytes = |bytes: usize| Bytes::from(vec![0; bytes]);
         let (queue, mut batcher) = Batcher::new(limits, TaskTracker::new());
         let long = queue.submit(of_bytes(5000)).expect("an empty queue takes any length");
@@ -311,7 +423,7 @@ mod tests {
 
     #[tokio::test]
     async fn everyone_gets_the_outcomes_of_his_own_commands() {
-        let limits = Limits { queue: 10, queue_bytes: 1000, batch_commands: 100, batch_bytes: 1 << 20, in_flight: 1 };
+        let limits = Limits { batch_commands: 100, ..limits() };
         let tasks = TaskTracker::new();
         let (queue, batcher) = Batcher::new(limits, tasks.clone());
         let command = |name: &'static str| Bytes::from_static(name.as_bytes());

@@ -22,8 +22,14 @@ use super::{codec, space};
 use crate::error::StoreError;
 use crate::membership::MemberId;
 
-pub const LEAD_LIMITS: Limits =
-    Limits { queue: 32_768, queue_bytes: 64 << 20, batch_commands: 2048, batch_bytes: 1 << 20, in_flight: 3 };
+pub const LEAD_LIMITS: Limits = Limits {
+    queue: 32_768,
+    queue_bytes: 64 << 20,
+    batch_commands: 2048,
+    batch_bytes: 1 << 20,
+    in_flight: 3,
+    worth_commands: 64,
+};
 pub const FORWARD_LIMITS: Limits = LEAD_LIMITS;
 
 /// A command longer than this would not fit into an entry that followers take.
