@@ -7,8 +7,8 @@ use futures::FutureExt;
 use parking_lot::RwLock;
 use quorate_api::Revision;
 use quorate_mvcc::{
-    BackendError, Command, DeleteRequest, Event, EventPage, KeyRange, LeaseId, MemoryBackend, Op, Outcome, PutRequest, RangeRequest,
-    ReadError, State, Txn,
+    BackendError, Command, DeleteRequest, Event, EventPage, KeyRange, LeaseId, MemoryBackend, Op, Outcome, PutRequest,
+    RangeRequest, ReadError, State, Txn,
 };
 use quorate_store::hub::{Hub, HubConfig, WatchSource};
 use quorate_store::{Consistency, Store, StoreError, Watch, WatchError};

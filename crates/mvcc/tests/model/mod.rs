@@ -59,7 +59,9 @@ impl Model {
     fn without_compacted(&self, event: &Event) -> Event {
         let mut event = event.clone();
         match &mut event {
-            Event::Put { kv, prev } | Event::Delete { kv, prev } if kv.mod_revision <= self.compacted => *prev = Previous::None,
+            Event::Put { kv, prev } | Event::Delete { kv, prev } if kv.mod_revision <= self.compacted => {
+                *prev = Previous::None
+            }
             _ => {}
         }
         event

@@ -61,9 +61,8 @@ impl Confirmed {
     /// How many more voters must confirm at least.
     fn missing(&self) -> usize {
         let configs = self.membership.membership().get_joint_config();
-        let missing = |voters: &BTreeSet<MemberId>| {
-            (voters.len() / 2 + 1).saturating_sub(voters.intersection(&self.by).count())
-        };
+        let missing =
+            |voters: &BTreeSet<MemberId>| (voters.len() / 2 + 1).saturating_sub(voters.intersection(&self.by).count());
         configs.iter().map(missing).max().unwrap_or(usize::MAX)
     }
 }
