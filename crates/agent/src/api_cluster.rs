@@ -233,13 +233,69 @@ impl Cluster for ApiCluster {
     }
 }
 
-/// The status with `null` for what it no longer says, so that a patch takes it away.
+/// The status in the form of a strategic patch that leaves nothing of the one before: `null` for what it no longer says,
+/// and addresses in the place of others.
 fn explicit(status: &PodStatus) -> Value {
     let mut value = json!(status);
-    for field in ["message", "reason", "podIP", "podIPs", "nominatedNodeName"] {
-        if value.get(field).is_none() {
-            value[field] = Value::Null;
+    nullify(&mut value, &["message", "reason", "podIP", "podIPs", "nominatedNodeName"]);
+    for condition in value["conditions"].as_array_mut().into_iter().flatten() {
+        nullify(condition, &["message", "reason"]);
+    }
+    for list in ["podIPs", "hostIPs"] {
+        if let Some(addresses) = value[list].as_array_mut() {
+            addresses.insert(0, json!({ "$patch": "replace" }));
         }
     }
     value
+}
+
+fn nullify(object: &mut Value, fields: &[&str]) {
+    for field in fields {
+        if object.get(field).is_none() {
+            object[*field] = Value::Null;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{PodCondition, PodIP};
+    use quorate_api::GroupVersionKind;
+    use quorate_api::patch::strategic;
+
+    use super::*;
+
+    fn status(ready: bool, ip: &str) -> PodStatus {
+        let condition = PodCondition {
+            type_: "Ready".to_owned(),
+            status: if ready { "True" } else { "False" }.to_owned(),
+            reason: (!ready).then(|| "ContainersNotReady".to_owned()),
+            message: (!ready).then(|| "containers with unready status: [c]".to_owned()),
+            ..PodCondition::default()
+        };
+        PodStatus {
+            conditions: Some(vec![condition]),
+            pod_ip: Some(ip.to_owned()),
+            pod_ips: Some(vec![PodIP { ip: ip.to_owned() }]),
+            ..PodStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_report_leaves_nothing_of_the_one_before() {
+        let kind = GroupVersionKind { group: "".into(), version: "v1".into(), kind: "Pod".into() };
+        let foreign = json!({ "type": "example.com/gate", "status": "True", "reason": "Open" });
+        let mut stored = json!({ "status": { "conditions": [foreign] } });
+        for (ready, ip) in [(false, "10.0.0.1"), (true, "10.0.0.2")] {
+            let patch = json!({ "status": explicit(&status(ready, ip)) });
+            strategic::apply(&kind, &mut stored, &patch).expect("a patch");
+        }
+        let conditions = stored["status"]["conditions"].as_array().expect("conditions");
+        assert!(conditions.contains(&foreign), "{conditions:?}");
+        assert!(conditions.contains(&json!({ "type": "Ready", "status": "True" })), "{conditions:?}");
+        assert_eq!(
+            (&stored["status"]["podIP"], &stored["status"]["podIPs"]),
+            (&json!("10.0.0.2"), &json!([{ "ip": "10.0.0.2" }]))
+        );
+    }
 }
