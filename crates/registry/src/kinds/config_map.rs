@@ -43,7 +43,8 @@ impl Kind for ConfigMap {
             size += value.0.len();
         }
         if size > MAX_DATA_BYTES {
-            errors.push(FieldError::too_long(FieldPath::default(), MAX_DATA_BYTES));
+            // Kubernetes' way to name no field in particular.
+            errors.push(FieldError::too_long(FieldPath::new("[]"), MAX_DATA_BYTES));
         }
         errors
     }

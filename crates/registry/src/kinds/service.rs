@@ -1,6 +1,7 @@
 //! Service: a stable address for pods. Addresses and node ports are allocated elsewhere; what was allocated is kept.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -17,6 +18,10 @@ use crate::value::{carry_over, child, int, items, items_mut, set_default, set_de
 const HEADLESS: &str = "None";
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const POLICIES: &[&str] = &["Cluster", "Local"];
+/// The ports of nodes that services may take: Kubernetes' default.
+const NODE_PORTS: RangeInclusive<i32> = 30_000..=32_767;
+/// How long a client's affinity may last, in seconds.
+const MAX_AFFINITY_SECONDS: i32 = 86_400;
 
 pub struct Service;
 
@@ -125,6 +130,7 @@ impl Kind for Service {
             path.child("sessionAffinity"),
             &mut errors,
         );
+        affinity(spec, &path, &mut errors);
         if let Some(selector) = &spec.selector {
             metadata::labels(selector.iter(), &path.child("selector"), &mut errors);
         }
@@ -154,6 +160,7 @@ impl Kind for Service {
             }
             _ => {}
         }
+        traffic(spec, &path, &mut errors);
         let (external, internal) = (&spec.external_traffic_policy, &spec.internal_traffic_policy);
         check::one_of_if_set(external.as_deref(), POLICIES, path.child("externalTrafficPolicy"), &mut errors);
         check::one_of_if_set(internal.as_deref(), POLICIES, path.child("internalTrafficPolicy"), &mut errors);
@@ -191,7 +198,7 @@ fn validate_ports(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<F
     if ports.is_empty() && !may_have_none {
         errors.push(FieldError::required(path.clone(), ""));
     }
-    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    let (mut names, mut numbers, mut node_ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (index, port) in ports.iter().enumerate() {
         let path = path.index(index);
         match port.name.as_deref().unwrap_or_default() {
@@ -213,10 +220,57 @@ fn validate_ports(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<F
         if node_port != 0 && !matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer")) {
             let detail = "may not be used when `type` is 'ClusterIP'";
             errors.push(FieldError::forbidden(path.child("nodePort"), detail));
+        } else if node_port != 0 && !NODE_PORTS.contains(&node_port) {
+            let (first, last) = (NODE_PORTS.start(), NODE_PORTS.end());
+            let detail = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+            errors.push(FieldError::invalid(path.child("nodePort"), node_port, detail));
+        } else if node_port != 0 && !node_ports.insert((node_port, port.protocol.as_deref())) {
+            errors.push(FieldError::duplicate(path.child("nodePort"), node_port));
         }
         if !numbers.insert((port.port, port.protocol.as_deref())) {
             errors.push(FieldError::duplicate(path, json!({"port": port.port, "protocol": port.protocol})));
         }
+    }
+}
+
+/// What only services have that are reached from outside.
+fn traffic(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let kind = spec.type_.as_deref().unwrap_or_default();
+    let is_external = matches!(kind, "LoadBalancer" | "NodePort")
+        || kind == "ClusterIP" && spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+    if let Some(policy) = spec.external_traffic_policy.as_deref().filter(|policy| !policy.is_empty() && !is_external) {
+        let detail = "may only be set for externally-accessible services";
+        errors.push(FieldError::invalid(path.child("externalTrafficPolicy"), policy, detail));
+    }
+    if spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty()) && kind != "LoadBalancer" {
+        let detail = "may only be used when `type` is 'LoadBalancer'";
+        errors.push(FieldError::forbidden(path.child("loadBalancerSourceRanges"), detail));
+    }
+    let checks_health = kind == "LoadBalancer" && spec.external_traffic_policy.as_deref() == Some("Local");
+    if let Some(port) = spec.health_check_node_port.filter(|port| *port != 0) {
+        let path = path.child("healthCheckNodePort");
+        if !checks_health {
+            let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            errors.push(FieldError::invalid(path, port, detail));
+        } else {
+            check::port_number(port, path, errors);
+        }
+    }
+}
+
+/// How long a client stays with one pod is said only where it does.
+fn affinity(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let path = path.child("sessionAffinityConfig");
+    let Some(config) = &spec.session_affinity_config else { return };
+    if spec.session_affinity.as_deref() == Some("None") {
+        let detail = "must not be set when session affinity is None";
+        errors.push(FieldError::forbidden(path, detail));
+        return;
+    }
+    let seconds = config.client_ip.as_ref().and_then(|client_ip| client_ip.timeout_seconds);
+    if let Some(seconds) = seconds.filter(|seconds| !(1..=MAX_AFFINITY_SECONDS).contains(seconds)) {
+        let detail = format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}");
+        errors.push(FieldError::invalid(path.child("clientIP").child("timeoutSeconds"), seconds, detail));
     }
 }
 

@@ -236,6 +236,35 @@ fn services_are_checked_and_shown() {
             ],
         ),
         (json!({"type": "ExternalName"}), vec!["spec.externalName: Required value"]),
+        (
+            json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 99_999}]}),
+            vec![
+                "spec.ports[0].nodePort: Invalid value: 99999: provided port is not in the valid range. The range of valid ports is 30000-32767",
+            ],
+        ),
+        (
+            json!({"type": "NodePort", "ports": [{"name": "a", "port": 80, "nodePort": 30_080}, {"name": "b", "port": 81, "nodePort": 30_080}]}),
+            vec!["spec.ports[1].nodePort: Duplicate value: 30080"],
+        ),
+        (
+            json!({"ports": [{"port": 80, "nodePort": 30_080}]}),
+            vec!["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"],
+        ),
+        (
+            json!({"externalTrafficPolicy": "Local", "loadBalancerSourceRanges": ["10.0.0.0/8"], "healthCheckNodePort": 31_000}),
+            vec![
+                "spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible services",
+                "spec.loadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+                "spec.healthCheckNodePort: Invalid value: 31000: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+            ],
+        ),
+        (json!({"externalTrafficPolicy": "Local", "externalIPs": ["1.2.3.4"]}), vec![]),
+        (
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 90_000}}}),
+            vec![
+                "spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 90000: must be greater than 0 and less than 86400",
+            ],
+        ),
     ] {
         assert_eq!(errors_of("Service", &with(service.clone(), &json!({ "spec": spec }))), expected, "{spec}");
     }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath, name};
 
 use super::volumes::Volumes;
-use super::{probes, resources};
+use super::{probes, resources, security};
 use crate::check;
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
@@ -98,6 +98,9 @@ fn validate_container(
         resources::validate(requirements, &path.child("resources"), errors);
     }
     probes::validate(container, path, errors);
+    if let Some(context) = &container.security_context {
+        security::container(context, &path.child("securityContext"), errors);
+    }
 }
 
 fn ports(ports: &[core::ContainerPort], host_network: bool, path: &FieldPath, errors: &mut Vec<FieldError>) {

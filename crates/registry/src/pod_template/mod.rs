@@ -7,6 +7,7 @@ mod pod_spec;
 mod probes;
 mod resources;
 mod scheduling;
+mod security;
 mod volumes;
 
 pub use defaults::{default_pod_spec, default_requests, default_template};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath, name};
 
-use super::{containers, scheduling, volumes};
+use super::{containers, scheduling, security, volumes};
 use crate::check;
 use crate::metadata;
 
@@ -63,13 +63,10 @@ pub fn validate_spec(spec: &core::PodSpec, path: &FieldPath, errors: &mut Vec<Fi
     if let Some(policy) = spec.preemption_policy.as_deref() {
         check::one_of(Some(policy), &["Never", "PreemptLowerPriority"], path.child("preemptionPolicy"), errors);
     }
-    if let Some(context) = &spec.security_context {
-        if spec.host_pid == Some(true) && spec.share_process_namespace == Some(true) {
-            let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-            errors.push(FieldError::invalid(path.child("shareProcessNamespace"), true, detail));
-        }
-        security_ids(context, &path.child("securityContext"), errors);
+    if let Some(os) = &spec.os {
+        check::one_of(Some(&os.name), &["linux", "windows"], path.child("os").child("name"), errors);
     }
+    security::pod(spec, path, errors);
 }
 
 fn dns_config(spec: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
@@ -100,17 +97,6 @@ fn pull_secrets(spec: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldEr
         let path = path.child("imagePullSecrets").index(index).child("name");
         if !secret.name.is_empty() && !seen.insert(secret.name.as_str()) {
             errors.push(FieldError::duplicate(path, &secret.name));
-        }
-    }
-}
-
-fn security_ids(context: &core::PodSecurityContext, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    for (field, id) in
-        [("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group), ("fsGroup", context.fs_group)]
-    {
-        if let Some(id) = id.filter(|id| !(0..=i64::from(i32::MAX)).contains(id)) {
-            let detail = "must be between 0 and 2147483647, inclusive";
-            errors.push(FieldError::invalid(path.child(field), id, detail));
         }
     }
 }

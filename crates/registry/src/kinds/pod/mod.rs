@@ -55,6 +55,10 @@ impl Kind for Pod {
         let Some(spec) = &object.spec else { return vec![FieldError::required(path, "")] };
         let mut errors = Vec::new();
         pod_template::validate_spec(spec, &path, &mut errors);
+        // They come through a subresource of their own, which is not served.
+        if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
+            errors.push(FieldError::forbidden(path.child("ephemeralContainers"), "cannot be set on create"));
+        }
         errors
     }
 

@@ -77,6 +77,16 @@ fn containers_are_checked() {
         (json!({"image": ""}), vec!["spec.containers[0].image: Required value"]),
         (json!({"name": ""}), vec!["spec.containers[0].name: Required value"]),
         (
+            json!({"securityContext": {"runAsUser": -1, "procMount": "Half", "privileged": true, "allowPrivilegeEscalation": false,
+                "capabilities": {"add": ["CAP_SYS_ADMIN"]}}}),
+            vec![
+                "spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+                "spec.containers[0].securityContext.procMount: Unsupported value: \"Half\": supported values: \"Default\", \"Unmasked\"",
+                "spec.containers[0].securityContext.allowPrivilegeEscalation: Invalid value: false: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+                "spec.containers[0].securityContext.allowPrivilegeEscalation: Invalid value: false: cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            ],
+        ),
+        (
             json!({"imagePullPolicy": "Sometimes"}),
             vec![
                 "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
@@ -157,6 +167,16 @@ fn pods_are_checked() {
             vec![
                 "spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
                 "spec.tolerations[1].effect: Invalid value: \"NoSchedule\": effect must be 'NoExecute' when `tolerationSeconds` is set",
+            ],
+        ),
+        (
+            json!({"os": {"name": "plan9"}, "securityContext": {"fsGroup": -1, "supplementalGroups": [1, -2]},
+                "ephemeralContainers": [{"name": "e", "image": "x"}]}),
+            vec![
+                "spec.os.name: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\"",
+                "spec.securityContext.fsGroup: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+                "spec.securityContext.supplementalGroups[1]: Invalid value: -2: must be between 0 and 2147483647, inclusive",
+                "spec.ephemeralContainers: Forbidden: cannot be set on create",
             ],
         ),
         (
