@@ -26,12 +26,16 @@ use tower_http::compression::CompressionLayer;
 use crate::api::Api;
 use crate::error;
 use crate::logs::NodeClient;
+use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::tls::{self, Identity, TlsError};
 use crate::user::UserInfo;
 
 /// The largest body that is read, as in Kubernetes.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// What the bodies of requests may hold together, and up to what size they do not count.
+const INTAKE_BYTES: usize = 128 << 20;
+const FREE_BODY_BYTES: usize = 64 << 10;
 /// How much of a body that is too large is read and thrown away.
 const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Responses from this size on are compressed, as in Kubernetes.
@@ -78,6 +82,8 @@ pub enum ServeError {
 struct Server {
     api: Api,
     in_flight: Arc<Semaphore>,
+    /// Room for the bodies of all requests at work, in bytes.
+    intake: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -97,7 +103,8 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
     }
     let acceptor = TlsAcceptor::from(Arc::new(tls_config));
     let in_flight = Arc::new(Semaphore::new(config.max_in_flight));
-    let router = router(Server { api, in_flight, shutdown: shutdown.clone() });
+    let intake = Arc::new(Semaphore::new(INTAKE_BYTES));
+    let router = router(Server { api, in_flight, intake, shutdown: shutdown.clone() });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -176,11 +183,11 @@ async fn answer(
     };
     // Nobody unknown may send anything, so nothing is read from them.
     let body = match user {
-        Some(_) => read_body(body).await,
-        None => Ok(Bytes::new()),
+        Some(_) => read_body(body, &server.intake).await,
+        None => Ok((Bytes::new(), None)),
     };
     let response = match body {
-        Ok(body) => {
+        Ok((body, _room)) => {
             let request = Request {
                 query: query.to_owned(),
                 path: parts.uri.path().to_owned(),
@@ -201,8 +208,9 @@ async fn answer(
 /// A place among the requests in flight: `Some(None)` for what needs none, `None` when all are taken.
 #[expect(clippy::option_option, reason = "the outer says whether to go on, the inner what to hold meanwhile")]
 fn admit(server: &Server, method: &Method, path: &str, query: &str) -> Option<Option<OwnedSemaphorePermit>> {
-    let is_long = *method == Method::GET
-        && (query.split('&').any(|p| p.starts_with("watch")) || path.ends_with("/log") || path.contains("/watch/"));
+    // As the route will read it: a list that says `watch=false` is one.
+    let is_watch = || query.contains("watch") && Query::parse(query).is_ok_and(|query| query.flag("watch"));
+    let is_long = *method == Method::GET && (path.ends_with("/log") || path.contains("/watch/") || is_watch());
     let is_probe = crate::pipeline::authorize::is_public(path);
     if is_long || is_probe {
         return Some(None);
@@ -210,18 +218,22 @@ fn admit(server: &Server, method: &Method, path: &str, query: &str) -> Option<Op
     Arc::clone(&server.in_flight).try_acquire_owned().ok().map(Some)
 }
 
-async fn read_body(body: HttpBody) -> Result<Bytes, Status> {
+/// A body, and the room that it takes.
+type Taken = (Bytes, Option<OwnedSemaphorePermit>);
+
+async fn read_body(body: HttpBody, intake: &Arc<Semaphore>) -> Result<Taken, Status> {
     if body.is_end_stream() {
-        return Ok(Bytes::new());
+        return Ok((Bytes::new(), None));
     }
     let late = || Status::new(Reason::Timeout, "the body of the request took too long");
-    timeout(BODY_WITHIN, collect(body)).await.map_err(|_| late())?
+    timeout(BODY_WITHIN, collect(body, intake)).await.map_err(|_| late())?
 }
 
-/// Reads a body up to the limit. What lies beyond it is thrown away, within reason: a client that is cut off while it
-/// still sends would not see the answer.
-async fn collect(mut body: HttpBody) -> Result<Bytes, Status> {
+/// Reads a body up to the limit, and as far as there is room for it. What lies beyond is thrown away, within reason: a
+/// client that is cut off while it still sends would not see the answer.
+async fn collect(mut body: HttpBody, intake: &Arc<Semaphore>) -> Result<Taken, Status> {
     let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
+    let (mut room, mut is_refused) = (None, false);
     while let Some(frame) = body.frame().await {
         let frame = frame
             .map_err(|error| Status::bad_request(format!("the body of the request could not be read: {error}")))?;
@@ -230,7 +242,11 @@ async fn collect(mut body: HttpBody) -> Result<Bytes, Status> {
         if size > MAX_DRAINED_BYTES {
             break;
         }
-        if size > MAX_BODY_BYTES {
+        if size > FREE_BODY_BYTES && !is_refused {
+            is_refused = !take_room(intake, data.len(), &mut room);
+        }
+        if size > MAX_BODY_BYTES || is_refused {
+            (first, rest, room) = (Bytes::new(), BytesMut::new(), None);
             continue;
         }
         // Nearly every body is a single frame, which need not be copied.
@@ -243,8 +259,25 @@ async fn collect(mut body: HttpBody) -> Result<Bytes, Status> {
     }
     match size {
         _ if size > MAX_BODY_BYTES => Err(error::too_large(MAX_BODY_BYTES)),
-        _ if rest.is_empty() => Ok(first),
-        _ => Ok(rest.freeze()),
+        _ if is_refused => Err(error::too_many_requests()),
+        _ if rest.is_empty() => Ok((first, room)),
+        _ => Ok((rest.freeze(), room)),
+    }
+}
+
+/// Takes room for so many bytes more; false when there is none.
+fn take_room(intake: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSemaphorePermit>) -> bool {
+    let taken = u32::try_from(bytes).ok().and_then(|bytes| Arc::clone(intake).try_acquire_many_owned(bytes).ok());
+    match (taken, held) {
+        (None, _) => false,
+        (Some(more), Some(held)) => {
+            held.merge(more);
+            true
+        }
+        (more, held) => {
+            *held = more;
+            true
+        }
     }
 }
 
@@ -263,4 +296,30 @@ fn respond(response: Response) -> http::Response<HttpBody> {
         answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(parts: &[usize]) -> HttpBody {
+        let parts: Vec<_> = parts.iter().map(|size| Ok::<_, axum::Error>(Bytes::from(vec![b' '; *size]))).collect();
+        HttpBody::from_stream(futures::stream::iter(parts))
+    }
+
+    #[tokio::test]
+    async fn bodies_share_a_bounded_room() {
+        let intake = Arc::new(Semaphore::new(4 * FREE_BODY_BYTES));
+        let (small, room) = read_body(body(&[FREE_BODY_BYTES]), &intake).await.expect("it is free");
+        assert!(small.len() == FREE_BODY_BYTES && room.is_none());
+        let (large, room) = read_body(body(&[FREE_BODY_BYTES, FREE_BODY_BYTES, 1]), &intake).await.expect("it fits");
+        assert_eq!((large.len(), room.is_some()), (2 * FREE_BODY_BYTES + 1, true));
+        let refused = read_body(body(&[4 * FREE_BODY_BYTES]), &intake).await.expect_err("no room beside it");
+        assert_eq!(refused.reason, Reason::TooManyRequests);
+        drop(room);
+        let (again, _room) = read_body(body(&[4 * FREE_BODY_BYTES]), &intake).await.expect("there is room again");
+        assert_eq!(again.len(), 4 * FREE_BODY_BYTES);
+        let endless = read_body(body(&[2 * MAX_BODY_BYTES]), &intake).await.expect_err("too large");
+        assert_eq!(endless.reason, Reason::RequestEntityTooLarge);
+    }
 }

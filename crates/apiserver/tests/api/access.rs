@@ -111,6 +111,9 @@ async fn requests_in_flight_are_bounded_and_watches_do_not_count() {
     let admin = server.admin();
     let refused = admin.get(PODS).await;
     assert_eq!(refused.failure().1, "TooManyRequests");
+    for query in ["?watch=false", "?watchful=1"] {
+        assert_eq!(admin.get(&format!("{PODS}{query}")).await.code, 429, "{query}: a list");
+    }
     assert_eq!(refused.headers.get("retry-after").map(|v| v.as_bytes()), Some(b"1".as_slice()));
     assert_eq!(admin.get("/healthz").await.code, 200);
     drop(admin.watch(&format!("{PODS}?watch=1")).await);
