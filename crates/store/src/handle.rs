@@ -13,7 +13,7 @@ use quorate_mvcc::{
 use crate::backup::Backup;
 use crate::error::StoreError;
 use crate::membership::{Identity, Leadership, MemberId, QuorumStatus};
-use crate::watch::{Watch, WatchError};
+use crate::watch::{Watch, WatchError, WatchOptions};
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +59,9 @@ pub trait Engine: Send + Sync + 'static {
     /// The newest applied revision.
     fn revision(&self) -> Revision;
 
-    /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied. `with_previous`
-    /// has the version before each change read.
-    fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError>;
+    /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied. See
+    /// [`WatchOptions`].
+    fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError>;
 
     fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership>;
 
@@ -166,15 +166,15 @@ impl Store {
     /// # Errors
     /// `Compacted` when `after` is older than what is kept.
     pub fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
-        self.engine.watch(range, after, false)
+        self.engine.watch(range, after, WatchOptions::default())
     }
 
-    /// As [`Store::watch`], with the version before each change where it is still kept.
+    /// As [`Store::watch`], in a way of its own.
     ///
     /// # Errors
     /// As [`Store::watch`].
-    pub fn watch_with_previous(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
-        self.engine.watch(range, after, true)
+    pub fn watch_with(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
+        self.engine.watch(range, after, options)
     }
 
     #[must_use]

@@ -13,4 +13,4 @@ pub use backup::{Backup, BackupError, Manifest};
 pub use error::StoreError;
 pub use handle::{Consistency, LeaseStatus, StateHash, Store};
 pub use membership::{Alarm, Identity, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
-pub use watch::{Watch, WatchBatch, WatchError};
+pub use watch::{Watch, WatchBatch, WatchError, WatchOptions, WatchTurns};

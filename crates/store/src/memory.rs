@@ -19,7 +19,7 @@ use crate::error::StoreError;
 use crate::handle::{Engine, LeaseStatus, StateHash, Store};
 use crate::hub::{Hub, HubConfig};
 use crate::membership::{Identity, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
-use crate::watch::{Watch, WatchError};
+use crate::watch::{Watch, WatchError, WatchOptions};
 
 /// Changes to delete at a time after a compaction.
 const COMPACTION_EVENTS: usize = 10_000;
@@ -111,8 +111,8 @@ impl Engine for MemoryEngine {
         self.state.revision()
     }
 
-    fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
-        self.hub.watch(range, after, with_previous)
+    fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
+        self.hub.watch(range, after, options)
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

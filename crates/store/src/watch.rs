@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_api::Revision;
 use quorate_mvcc::Event;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Events up to and including `revision`, never part of a revision. An empty batch is a progress mark: everything up
 /// to `revision` has been delivered.
@@ -25,6 +25,30 @@ pub enum WatchError {
     Fatal(String),
 }
 
+/// Has the watches of one client read on in turn while they catch up: so many of them may hold a page at a time that
+/// the client has not taken yet. Without, each may.
+#[derive(Clone, Debug)]
+pub struct WatchTurns(Arc<Semaphore>);
+
+impl WatchTurns {
+    #[must_use]
+    pub fn new(pages: usize) -> Self {
+        WatchTurns(Arc::new(Semaphore::new(pages)))
+    }
+}
+
+/// A turn to read on, where turns are taken.
+pub(crate) type Turn = Option<OwnedSemaphorePermit>;
+
+/// How a watch is served.
+#[derive(Clone, Debug, Default)]
+pub struct WatchOptions {
+    /// The version before each change is read, where it is still kept.
+    pub with_previous: bool,
+    /// While it catches up it takes turns with others.
+    pub turns: Option<WatchTurns>,
+}
+
 /// A running watch; dropping it ends it.
 pub struct Watch {
     messages: mpsc::Receiver<Message>,
@@ -34,7 +58,8 @@ pub struct Watch {
 impl Watch {
     /// The next batch; after an error or `None` there is no more. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<WatchBatch, WatchError>> {
-        let Message { content, charge } = self.messages.recv().await?;
+        let Message { content, charge, turn } = self.messages.recv().await?;
+        drop(turn);
         self.room.add_permits(charge as usize);
         Some(content)
     }
@@ -44,6 +69,8 @@ struct Message {
     content: Result<WatchBatch, WatchError>,
     /// Bytes that it takes of the channel's room.
     charge: u32,
+    /// Over when it has been received.
+    turn: Turn,
 }
 
 /// The other end of a [`Watch`]: a channel that is bounded in messages and in bytes.
@@ -52,6 +79,7 @@ pub(crate) struct WatchSender {
     messages: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
     max_bytes: u32,
+    turns: Option<WatchTurns>,
 }
 
 /// Why a message was not taken.
@@ -64,11 +92,11 @@ pub(crate) enum NotSent {
 }
 
 /// A channel for `max_messages`, and for `max_bytes` unless a single message is longer.
-pub(crate) fn watch_channel(max_messages: usize, max_bytes: usize) -> (WatchSender, Watch) {
+pub(crate) fn watch_channel(max_messages: usize, max_bytes: usize, turns: Option<WatchTurns>) -> (WatchSender, Watch) {
     let (sender, messages) = mpsc::channel(max_messages);
     let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX >> 3);
     let room = Arc::new(Semaphore::new(max_bytes as usize));
-    (WatchSender { messages: sender, room: room.clone(), max_bytes }, Watch { messages, room })
+    (WatchSender { messages: sender, room: room.clone(), max_bytes, turns }, Watch { messages, room })
 }
 
 impl WatchSender {
@@ -82,7 +110,7 @@ impl WatchSender {
         let Ok(room) = self.room.try_acquire_many(charge) else {
             return Err(if self.messages.is_closed() { NotSent::Closed } else { NotSent::Full });
         };
-        self.messages.try_send(Message { content, charge }).map_err(|error| match error {
+        self.messages.try_send(Message { content, charge, turn: None }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NotSent::Full,
             mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
         })?;
@@ -90,15 +118,24 @@ impl WatchSender {
         Ok(())
     }
 
-    /// Sends when there is room; false when the watch is gone.
-    pub(crate) async fn send(&self, content: Result<WatchBatch, WatchError>, size_bytes: usize) -> bool {
+    /// Waits for a turn to read on; `None` when the watch is gone.
+    pub(crate) async fn turn(&self) -> Option<Turn> {
+        let Some(WatchTurns(turns)) = &self.turns else { return Some(None) };
+        tokio::select! {
+            turn = turns.clone().acquire_owned() => turn.ok().map(Some),
+            () = self.messages.closed() => None,
+        }
+    }
+
+    /// Sends when there is room, and gives the turn up when it has been received; false when the watch is gone.
+    pub(crate) async fn send(&self, content: Result<WatchBatch, WatchError>, size_bytes: usize, turn: Turn) -> bool {
         let charge = self.charge(size_bytes);
         let room = tokio::select! {
             room = self.room.acquire_many(charge) => room,
             () = self.messages.closed() => return false,
         };
         let Ok(room) = room else { return false };
-        if self.messages.send(Message { content, charge }).await.is_err() {
+        if self.messages.send(Message { content, charge, turn }).await.is_err() {
             return false;
         }
         room.forget();

@@ -1,6 +1,7 @@
 //! Watches on the store in memory: every event once and in order, wherever a watcher starts and however slow it is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -11,7 +12,7 @@ use quorate_mvcc::{
     RangeRequest, ReadError, State, Txn,
 };
 use quorate_store::hub::{Hub, HubConfig, WatchSource};
-use quorate_store::{Consistency, Store, StoreError, Watch, WatchError};
+use quorate_store::{Consistency, Store, StoreError, Watch, WatchError, WatchOptions, WatchTurns};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
@@ -141,8 +142,9 @@ async fn a_watcher_that_does_not_read_holds_nobody_back() {
 #[tokio::test]
 async fn what_was_there_before_is_told_to_those_who_want_it() {
     let store = Store::memory_with(tight());
-    let mut live = store.watch_with_previous(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
-    let mut single = store.watch_with_previous(KeyRange::key("/a/x"), Revision::ZERO).expect("a watch starts");
+    let previous = || WatchOptions { with_previous: true, ..WatchOptions::default() };
+    let mut live = store.watch_with(KeyRange::prefix("/a/"), Revision::ZERO, previous()).expect("a watch starts");
+    let mut single = store.watch_with(KeyRange::key("/a/x"), Revision::ZERO, previous()).expect("a watch starts");
     let mut plain = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
     let mut revisions = Vec::new();
     for i in 0..40 {
@@ -150,7 +152,7 @@ async fn what_was_there_before_is_told_to_those_who_want_it() {
     }
     let last = write(&store, vec![delete(KeyRange::key("/a/x"))]).await;
     // From the tables, and from what is kept in memory.
-    let late = |after| store.watch_with_previous(KeyRange::prefix("/"), after).expect("a watch starts");
+    let late = |after| store.watch_with(KeyRange::prefix("/"), after, previous()).expect("a watch starts");
     let mut early = late(Revision::INITIAL);
     let mut recent = late(revisions[38]);
     let before = |events: &[Event]| -> Vec<_> {
@@ -346,8 +348,8 @@ async fn a_source_that_starts_again_or_jumps_is_followed() {
     let hub = Hub::new(source.clone(), HubConfig { progress_interval: Duration::from_millis(20), ..tight() });
     let stop = CancellationToken::new();
     let running = tokio::spawn(hub.clone().run(stop.clone()));
-    let mut watch = hub.watch(KeyRange::key("/x"), Revision(1), false).expect("a watch starts");
-    let mut other = hub.watch(KeyRange::prefix("/"), Revision(1), false).expect("a watch starts");
+    let mut watch = hub.watch(KeyRange::key("/x"), Revision(1), WatchOptions::default()).expect("a watch starts");
+    let mut other = hub.watch(KeyRange::prefix("/"), Revision(1), WatchOptions::default()).expect("a watch starts");
     let (revision, events) = advance(&first, 2..=20);
     hub.publish(revision, events);
     let mut seen = collect(&mut watch, Revision(1), revision, None).await;
@@ -357,7 +359,7 @@ async fn a_source_that_starts_again_or_jumps_is_followed() {
     advance(&again, 2..=10);
     *source.0.write() = again.clone();
     hub.reset();
-    let mut late = hub.watch(KeyRange::prefix("/"), Revision(15), false).expect("a watch starts");
+    let mut late = hub.watch(KeyRange::prefix("/"), Revision(15), WatchOptions::default()).expect("a watch starts");
     for revisions in [11..=13, 14..=23, 24..=25] {
         let (revision, events) = advance(&again, revisions);
         hub.publish(revision, events);
@@ -378,6 +380,63 @@ async fn a_source_that_starts_again_or_jumps_is_followed() {
     assert_eq!(revisions(&seen), all);
     assert_eq!(revisions(&collect(&mut other, Revision(1), Revision(62), None).await), all);
     assert_eq!(revisions(&collect(&mut late, Revision(15), Revision(62), None).await), all[14..]);
+    stop.cancel();
+    running.await.expect("the hub ends");
+}
+
+/// A state that counts how often events are read from it.
+struct Counted {
+    state: Arc<State<MemoryBackend>>,
+    reads: AtomicUsize,
+}
+
+impl WatchSource for Counted {
+    fn revision(&self) -> Revision {
+        self.state.revision()
+    }
+
+    fn compacted(&self) -> Revision {
+        self.state.compacted()
+    }
+
+    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.state.events_since(after, range, max_bytes)
+    }
+}
+
+#[tokio::test]
+async fn the_watches_of_one_client_catch_up_in_turn() {
+    let state = new_state();
+    advance(&state, 2..=500);
+    let source = Arc::new(Counted { state, reads: AtomicUsize::new(0) });
+    let hub = Hub::new(source.clone(), tight());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(hub.clone().run(stop.clone()));
+    let watch =
+        |turns: &WatchTurns| {
+            let options = WatchOptions { turns: Some(turns.clone()), ..WatchOptions::default() };
+            hub.watch(KeyRange::key("/x"), Revision(1), options).expect("it starts")
+        };
+    let turns = WatchTurns::new(2);
+    let mut watches: Vec<_> = (0..20).map(|_| watch(&turns)).collect();
+    let all_turns_taken = async {
+        while source.reads.load(Ordering::Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, all_turns_taken).await.expect("two read on");
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(source.reads.load(Ordering::Relaxed), 2, "the others wait until these have been read");
+
+    // Another client has turns of its own, and one who goes gives his up.
+    let other = collect(&mut watch(&WatchTurns::new(1)), Revision(1), Revision(500), None).await;
+    assert_eq!(other.len(), 499);
+    drop(watches.drain(..2));
+    let read = watches.iter_mut().map(|watch| collect(watch, Revision(1), Revision(500), None));
+    assert!(futures::future::join_all(read).await.iter().all(|events| *events == other));
     stop.cancel();
     running.await.expect("the hub ends");
 }

@@ -12,7 +12,7 @@ use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeRes
 use quorate_store::handle::Engine;
 use quorate_store::{
     Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError,
-    Watch, WatchError,
+    Watch, WatchError, WatchOptions,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -54,8 +54,8 @@ impl Engine for Member {
         self.store.revision()
     }
 
-    fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
-        if with_previous { self.store.watch_with_previous(range, after) } else { self.store.watch(range, after) }
+    fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
+        self.store.watch_with(range, after, options)
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

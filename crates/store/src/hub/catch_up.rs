@@ -21,16 +21,18 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
             Ok(()) => return,
             Err(watcher) => watcher,
         };
+        let Some(turn) = watcher.sender.turn().await else { return };
         let page = match next_page(hub, &range, watcher.after, watcher.with_previous).await {
             Ok(page) => page,
             Err(error) => {
                 // Whether it still listens makes no difference any more.
-                watcher.sender.send(Err(error), 0).await;
+                watcher.sender.send(Err(error), 0, None).await;
                 return;
             }
         };
         if page.revision <= watcher.after {
             // The source went back; it will get there again. The sender lives as long as the hub.
+            drop(turn);
             drop(published.changed().await);
             continue;
         }
@@ -40,7 +42,7 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
         }
         let size_bytes = page.events.iter().map(Event::size_bytes).sum();
         let batch = WatchBatch { revision: page.revision, events: page.events.into() };
-        if !watcher.sender.send(Ok(batch), size_bytes).await {
+        if !watcher.sender.send(Ok(batch), size_bytes, turn).await {
             return;
         }
     }

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use self::live::{Live, Watcher};
 use self::ring::Ring;
-use crate::watch::{Watch, WatchBatch, WatchError, watch_channel};
+use crate::watch::{Watch, WatchBatch, WatchError, WatchOptions, watch_channel};
 
 /// Where events are read from that are not in the ring any more.
 pub trait WatchSource: Send + Sync + 'static {
@@ -168,12 +168,11 @@ impl Hub {
     }
 
     /// Watches a range for everything after `after`; [`Revision::ZERO`] means after the newest published. `after` may
-    /// lie in the future. `with_previous` has the version before each change read. Must be called within a Tokio
-    /// runtime.
+    /// lie in the future. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// `Compacted` when `after` is older than what is kept, `ShuttingDown` after the end of [`Hub::run`].
-    pub fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
+    pub fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
         if self.inner.stopping.is_cancelled() {
             return Err(WatchError::ShuttingDown);
         }
@@ -184,7 +183,8 @@ impl Hub {
             return Err(WatchError::Compacted { requested: after, compacted });
         }
         let config = &self.inner.config;
-        let (sender, watch) = watch_channel(config.channel_batches, config.channel_bytes);
+        let WatchOptions { with_previous, turns } = options;
+        let (sender, watch) = watch_channel(config.channel_batches, config.channel_bytes, turns);
         let joined = live.join(&range, Watcher { after, with_previous, sender });
         // It may have ended meanwhile; then there is nobody left to say so.
         if self.inner.stopping.is_cancelled() {

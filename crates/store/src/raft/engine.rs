@@ -17,7 +17,7 @@ use crate::backup::Backup;
 use crate::error::StoreError;
 use crate::handle::{Engine, LeaseStatus, StateHash};
 use crate::membership::{Identity, Leadership, MemberId, MemberRole, QuorumStatus};
-use crate::watch::{Watch, WatchError};
+use crate::watch::{Watch, WatchError, WatchOptions};
 
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -51,8 +51,8 @@ impl Engine for RaftEngine {
         self.node.revision()
     }
 
-    fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
-        self.node.watching.watch(range, after, with_previous)
+    fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
+        self.node.watching.watch(range, after, options)
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::RocksBackend;
 use crate::hub::{Hub, HubConfig, WatchSource};
-use crate::watch::{Watch, WatchError};
+use crate::watch::{Watch, WatchError, WatchOptions};
 
 /// The state that watchers read from: none while it is opened.
 #[derive(Default)]
@@ -93,8 +93,8 @@ impl Watching {
 
     /// # Errors
     /// See [`Hub::watch`].
-    pub fn watch(&self, range: KeyRange, after: Revision, with_previous: bool) -> Result<Watch, WatchError> {
-        self.hub.watch(range, after, with_previous)
+    pub fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
+        self.hub.watch(range, after, options)
     }
 
     /// See [`Hub::mark_progress`].

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_api::{Revision, Status};
 use quorate_mvcc::{KeyRange, RangeRequest};
-use quorate_store::{Consistency, Watch, WatchBatch, WatchError};
+use quorate_store::{Consistency, Watch, WatchBatch, WatchError, WatchOptions};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -128,7 +128,8 @@ impl Session {
                 self.initial(from, at, marks_end).await.map(Some)
             }
             Phase::Opening => {
-                let opened = self.api.store().watch_with_previous(self.range.clone(), self.position);
+                let options = WatchOptions { with_previous: true, ..WatchOptions::default() };
+                let opened = self.api.store().watch_with(self.range.clone(), self.position, options);
                 self.phase = Phase::Live(opened.map_err(|e| error::from_watch(&e))?);
                 Ok(Some(Bytes::new()))
             }
