@@ -32,3 +32,25 @@ fn a_cluster_says_who_is_in_it_and_leaves_nothing_behind() {
         assert!(!String::from_utf8_lossy(&cmdline).contains("quorate-test-"), "{pid} still runs");
     }
 }
+
+#[test]
+fn a_flag_beats_the_environment_and_that_beats_the_file() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("server.toml");
+    let example = include_str!("../../config/server.toml");
+    std::fs::write(&file, example.replace("name = \"master-1\"", "name = \"in-file\"")).expect("a file");
+    // None of these is a member, and the refusal names the one that counts.
+    for (variable, flag, counts) in [
+        (None, None, "in-file"),
+        (Some("in-variable"), None, "in-variable"),
+        (Some("in-variable"), Some("in-flag"), "in-flag"),
+        (None, Some("in-flag"), "in-flag"),
+    ] {
+        let mut server = Command::new(binary("quorate"));
+        server.args(["server", "--config"]).arg(&file);
+        server.envs(variable.map(|name| ("QUORATE_NAME", name)));
+        server.args(flag.map(|name| format!("--name={name}")));
+        let output = run(&mut server, "");
+        assert!(!output.success && output.stderr.contains(&format!("`name` is {counts:?}")), "{}", output.stderr);
+    }
+}
