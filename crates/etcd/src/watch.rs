@@ -1,18 +1,20 @@
 //! Watches: any number of them on one stream.
 //!
-//! One task serves a stream. Its answers go through a channel of a few places; a client that does not read fills it,
-//! the task waits, and behind it the store's watches lag and later catch up from the tables: a slow client costs a
-//! bounded amount of memory and holds nobody back.
+//! One task serves a stream. Its answers go through a channel of a few places and bytes; a client that does not read
+//! fills it, the task waits, and behind it the store's watches lag and later catch up from the tables, a few at a time: a
+//! slow client costs a bounded amount of memory, however many watches it has, and holds nobody back.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{AbortHandle, Abortable, BoxStream, SelectAll};
 use prost::Message;
 use quorate_api::Revision;
 use quorate_mvcc::{Event, KeyRange};
-use quorate_store::{Leadership, WatchBatch, WatchError};
-use tokio::sync::mpsc;
+use quorate_store::{Leadership, WatchBatch, WatchError, WatchOptions, WatchTurns};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,20 +24,26 @@ use crate::pb::etcdserverpb::{self as pb, watch_request::RequestUnion, watch_ser
 use crate::pb::mvccpb;
 use crate::shared::Shared;
 
-/// Answers that may wait for the client to read them.
+/// Answers that may wait for the client to read them, and the bytes of their events; one that is longer waits alone.
 const ANSWERS: usize = 16;
+const ANSWERS_BYTES: u32 = 2 << 20;
+/// Watches of a stream that may catch up at a time: each holds up to half a MiB, or one revision.
+const CATCHING_UP: usize = 8;
 /// Watches on one stream.
 const MAX_WATCHES: usize = 100_000;
 /// A fragment's size: etcd's limit of a request, and a little for what is around it.
 const FRAGMENT_BYTES: usize = (3 << 19) + (512 << 10);
 /// The id of an answer that belongs to no watch.
 const NO_WATCH: i64 = -1;
+/// A client that wants a leader is told that there is none after this long, as etcd does after three elections: those
+/// that succeed end no watch.
+const LEADERLESS_FOR: Duration = Duration::from_secs(3);
 
 pub(crate) struct WatchService(pub(crate) Shared);
 
 #[tonic::async_trait]
 impl Watch for WatchService {
-    type WatchStream = ReceiverStream<Result<pb::WatchResponse, Status>>;
+    type WatchStream = crate::Outgoing<pb::WatchResponse>;
 
     async fn watch(
         &self,
@@ -46,14 +54,23 @@ impl Watch for WatchService {
         let session = Session {
             shared: self.0.clone(),
             answers,
+            room: Arc::new(Semaphore::new(ANSWERS_BYTES as usize)),
+            turns: WatchTurns::new(CATCHING_UP),
             watches: HashMap::new(),
             batches: SelectAll::new(),
             next_id: 0,
             wanted_progress: None,
         };
         tokio::spawn(session.run(request.into_inner(), require_leader));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        // What is read here is encoded and sent; only then the next is asked for.
+        Ok(Response::new(ReceiverStream::new(receiver).map(|Waiting { answer, .. }| answer).boxed()))
     }
+}
+
+/// An answer that waits to be read, and the room that it takes meanwhile.
+struct Waiting {
+    answer: Result<pb::WatchResponse, Status>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 type Batches = BoxStream<'static, (i64, Result<WatchBatch, WatchError>)>;
@@ -61,7 +78,10 @@ type Batches = BoxStream<'static, (i64, Result<WatchBatch, WatchError>)>;
 /// One stream of a client.
 struct Session {
     shared: Shared,
-    answers: mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    answers: mpsc::Sender<Waiting>,
+    /// For the answers that wait, in bytes.
+    room: Arc<Semaphore>,
+    turns: WatchTurns,
     watches: HashMap<i64, Options>,
     batches: SelectAll<Batches>,
     next_id: i64,
@@ -94,13 +114,13 @@ struct Gone;
 
 impl Session {
     async fn run(mut self, mut requests: Streaming<pb::WatchRequest>, require_leader: bool) {
-        let mut leadership = self.shared.leadership();
+        let mut leaderless = std::pin::pin!(leaderless(self.shared.leadership(), LEADERLESS_FOR));
         let mut open = true;
         loop {
             let step = tokio::select! {
                 () = self.answers.closed() => Err(Gone),
                 () = self.shared.stopping() => {
-                    drop(self.answers.send(Err(errors::STOPPED.into())).await);
+                    self.end(errors::STOPPED).await;
                     Err(Gone)
                 }
                 request = requests.next(), if open => match request {
@@ -113,8 +133,8 @@ impl Session {
                     }
                 },
                 Some((id, batch)) = self.batches.next(), if !self.batches.is_empty() => self.batch(id, batch).await,
-                () = leaderless(&mut leadership), if require_leader => {
-                    drop(self.answers.send(Err(errors::NO_LEADER.into())).await);
+                () = &mut leaderless, if require_leader => {
+                    self.end(errors::NO_LEADER).await;
                     Err(Gone)
                 }
             };
@@ -125,7 +145,18 @@ impl Session {
     }
 
     async fn send(&mut self, answer: pb::WatchResponse) -> Result<(), Gone> {
-        self.answers.send(Ok(answer)).await.map_err(|_| Gone)
+        let size_bytes: usize = answer.events.iter().map(value_bytes).sum();
+        let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX).min(ANSWERS_BYTES);
+        let room = tokio::select! {
+            room = self.room.clone().acquire_many_owned(size_bytes) => room.ok(),
+            () = self.answers.closed() => return Err(Gone),
+        };
+        self.answers.send(Waiting { answer: Ok(answer), _room: room }).await.map_err(|_| Gone)
+    }
+
+    /// Tells why this is the end, if the client still listens.
+    async fn end(&mut self, why: errors::Refusal) {
+        drop(self.answers.send(Waiting { answer: Err(why.into()), _room: None }).await);
     }
 
     fn answer(&self, watch_id: i64, revision: Revision) -> pb::WatchResponse {
@@ -164,15 +195,16 @@ impl Session {
             }
         };
         let id = if id == 0 { self.unused_id() } else { id };
-        let answer = pb::WatchResponse { created: true, ..self.answer(id, revision) };
-        self.send(answer).await?;
-        // A watch from a revision on has had everything before it; the store itself was born at its initial one.
+        // A watch from a revision on has had everything before it; the store itself was born at its initial one. One
+        // from now on begins after the revision that its client is told.
         let after = match request.start_revision {
             start if start > 0 => convert::revision(start - 1).max(Revision::INITIAL),
-            _ => Revision::ZERO,
+            _ => revision,
         };
-        let store = &self.shared.store;
-        let watch = if request.prev_kv { store.watch_with_previous(range, after) } else { store.watch(range, after) };
+        let options = WatchOptions { with_previous: request.prev_kv, turns: Some(self.turns.clone()) };
+        let watch = self.shared.store.watch_with(range, after, options);
+        let answer = pb::WatchResponse { created: true, ..self.answer(id, revision) };
+        self.send(answer).await?;
         match watch {
             Ok(watch) => {
                 let stream = futures::stream::unfold(watch, move |mut watch| async move {
@@ -186,7 +218,7 @@ impl Session {
                     with_prev: request.prev_kv,
                     fragment: request.fragment,
                     progress_notify: request.progress_notify,
-                    passed: if after.is_zero() { revision } else { after },
+                    passed: after,
                     handle,
                 };
                 self.watches.insert(id, options);
@@ -288,12 +320,18 @@ impl Session {
     }
 }
 
-/// Returns when no leader is known.
-async fn leaderless(leadership: &mut tokio::sync::watch::Receiver<Leadership>) {
-    // The store tells of its end in other ways.
-    if leadership.wait_for(|known| known.leader.is_none()).await.is_err() {
-        std::future::pending::<()>().await;
+/// Returns when no leader has been known for so long.
+async fn leaderless(mut leadership: tokio::sync::watch::Receiver<Leadership>, patience: Duration) {
+    while leadership.wait_for(|known| known.leader.is_none()).await.is_ok() {
+        let found = leadership.wait_for(|known| known.leader.is_some());
+        match tokio::time::timeout(patience, found).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => break,
+            Err(_) => return,
+        }
     }
+    // The store tells of its end in other ways.
+    std::future::pending().await
 }
 
 /// The keys that a request wants to watch.
@@ -306,6 +344,12 @@ fn watched(request: &pb::WatchCreateRequest) -> Result<KeyRange, &'static str> {
     }
 }
 
+/// What an event takes: nearly all of it are its values.
+fn value_bytes(event: &mvccpb::Event) -> usize {
+    let value = |kv: &Option<mvccpb::KeyValue>| kv.as_ref().map_or(0, |kv| kv.value.len());
+    value(&event.kv) + value(&event.prev_kv)
+}
+
 /// The place of the first event with which these no longer fit, but never the first of all.
 fn first_beyond(events: &[mvccpb::Event], limit: usize) -> Option<usize> {
     let mut size = 0;
@@ -313,4 +357,26 @@ fn first_beyond(events: &[mvccpb::Event], limit: usize) -> Option<usize> {
         size += event.encoded_len();
         (size > limit && place > 0).then_some(place)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use quorate_store::Member;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_short_time_without_a_leader_passes() {
+        let known = |leader: Option<Member>| Leadership { leader, ..Leadership::default() };
+        let (sender, receiver) = tokio::sync::watch::channel(known(Some(Member::default())));
+        let mut waiting = Box::pin(leaderless(receiver.clone(), Duration::from_secs(3600)));
+        assert_eq!((&mut waiting).now_or_never(), None);
+        sender.send_replace(known(None));
+        assert_eq!((&mut waiting).now_or_never(), None);
+        sender.send_replace(known(Some(Member::default())));
+        assert_eq!(waiting.now_or_never(), None);
+        sender.send_replace(known(None));
+        leaderless(receiver, Duration::ZERO).await;
+    }
 }
