@@ -96,7 +96,8 @@ fn nested_txn(request: pb::TxnRequest, depth: usize) -> Result<Txn, Refusal> {
     if longest > MAX_OPS || depth == 0 {
         return Err(errors::TOO_MANY_OPS);
     }
-    let ops = |ops: Vec<pb::RequestOp>| ops.into_iter().filter_map(|op| op.request).map(|op| self::op(op, depth));
+    let op = |op: pb::RequestOp| self::op(op.request.ok_or(errors::KEY_NOT_FOUND)?, depth);
+    let ops = |ops: Vec<pb::RequestOp>| ops.into_iter().map(op);
     Ok(Txn {
         compare: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
         success: ops(request.success).collect::<Result<_, _>>()?,
@@ -227,6 +228,8 @@ mod tests {
         assert_eq!(txn(request), Err(errors::TOO_MANY_OPS));
         let many = vec![pb::Compare { key: "a".into(), ..Default::default() }; MAX_OPS + 1];
         assert_eq!(txn(pb::TxnRequest { compare: many, ..Default::default() }), Err(errors::TOO_MANY_OPS));
+        let empty = pb::TxnRequest { success: vec![pb::RequestOp::default()], ..Default::default() };
+        assert_eq!(txn(empty), Err(errors::KEY_NOT_FOUND), "as etcd says of an operation that is none");
     }
 
     #[test]

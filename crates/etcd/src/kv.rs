@@ -7,17 +7,30 @@ use tonic::{Request, Response, Status};
 
 use crate::convert;
 use crate::pb::etcdserverpb::{self as pb, kv_server::Kv};
+use crate::range_stream;
 use crate::shared::Shared;
 
 pub(crate) struct KvService(pub(crate) Shared);
 
 #[tonic::async_trait]
 impl Kv for KvService {
+    type RangeStreamStream = crate::Outgoing<pb::RangeStreamResponse>;
+
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let request = request.into_inner();
         let consistency = if request.serializable { Consistency::Local } else { Consistency::Linearizable };
         let found = self.0.range(convert::range(request)?, consistency).await?;
         Ok(Response::new(convert::range_response(self.0.header(found.revision), found)))
+    }
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let request = request.into_inner();
+        let consistency = if request.serializable { Consistency::Local } else { Consistency::Linearizable };
+        let parts = range_stream::parts(&self.0, convert::range(request)?, consistency).await?;
+        Ok(Response::new(self.0.outgoing(parts)))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {

@@ -4,26 +4,33 @@
 //! |---|---|
 //! | [`pb`] | messages and services, generated from `proto/` |
 //! | `convert`, `errors` | from the wire to the store and back; refusals in etcd's words |
+//! | `alarms` | what members cannot mend by themselves |
 //! | [`guard`] | keeps writes away from the keys of the Kubernetes objects |
 //! | `kv`, `watch`, `lease`, `cluster`, `maintenance`, `auth` | etcd's services |
+//! | `range_stream` | long ranges in parts |
+//! | `web` | what etcd answers to plain HTTP |
 //! | `queue`, `lock`, `election` | etcd's recipes, served |
-//! | [`server`] | listens |
+//! | [`server`], `intake` | listens, and bounds what may come in at once |
 
+mod alarms;
 mod auth;
 mod cluster;
 mod convert;
 mod election;
 mod errors;
 pub mod guard;
+mod intake;
 mod kv;
 mod lease;
 mod lock;
 mod maintenance;
 pub mod pb;
 mod queue;
+mod range_stream;
 pub mod server;
 mod shared;
 mod watch;
+mod web;
 
 use futures::stream::BoxStream;
 use tonic::Status;

@@ -4,28 +4,26 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use quorate_api::Revision;
-use quorate_store::{MemberRole, MemberStatus};
+use quorate_store::{MemberRole, MemberStatus, QuorumStatus};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::alarms;
 use crate::convert;
 use crate::errors;
 use crate::pb::etcdserverpb::{self as pb, maintenance_server::Maintenance};
 use crate::shared::Shared;
 
 /// The version of etcd whose API this is.
-const VERSION: &str = "3.5.0";
+pub(crate) const VERSION: &str = "3.5.0";
 /// How long a transfer of leadership may take.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(5);
 
 pub(crate) struct MaintenanceService(pub(crate) Shared);
 
 impl MaintenanceService {
-    async fn own_status(&self) -> Result<MemberStatus, Status> {
-        let own = self.0.member_id();
-        let quorum = self.0.store.quorum_status().await.map_err(errors::status)?;
-        let status = quorum.members.into_iter().find(|status| status.member.id == own);
-        status.ok_or_else(|| errors::MEMBER_NOT_FOUND.into())
+    async fn quorum(&self) -> Result<QuorumStatus, Status> {
+        self.0.store.quorum_status().await.map_err(errors::status)
     }
 }
 
@@ -34,17 +32,20 @@ impl Maintenance for MaintenanceService {
     type SnapshotStream = crate::Outgoing<pb::SnapshotResponse>;
 
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        let request = request.into_inner();
-        if request.action() == pb::alarm_request::AlarmAction::Activate {
-            return Err(Status::invalid_argument("alarms are raised by what they tell of, not by hand"));
-        }
-        // Alarms that are over are gone; there is nothing to disarm.
-        Ok(Response::new(pb::AlarmResponse { header: Some(self.0.current_header()), alarms: Vec::new() }))
+        let raised = alarms::raised(&self.quorum().await?);
+        let alarms = alarms::answer(&request.into_inner(), raised)?;
+        Ok(Response::new(pb::AlarmResponse { header: Some(self.0.current_header()), alarms }))
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
-        let own = self.own_status().await?;
+        let quorum = self.quorum().await?;
+        let mut problems: Vec<String> = alarms::raised(&quorum).iter().map(alarms::text).collect();
+        let own = quorum.members.into_iter().find(|status| status.member.id == self.0.member_id());
+        let own = own.ok_or(errors::MEMBER_NOT_FOUND)?;
         let leader = self.0.leadership().borrow().leader.as_ref().map_or(0, |leader| leader.id);
+        if leader == 0 {
+            problems.insert(0, errors::NO_LEADER.message().to_owned());
+        }
         let size = convert::wire(own.database_size_bytes);
         Ok(Response::new(pb::StatusResponse {
             header: Some(self.0.current_header()),
@@ -55,7 +56,7 @@ impl Maintenance for MaintenanceService {
             raft_index: own.last_log_index,
             raft_term: own.term,
             raft_applied_index: own.applied_index,
-            errors: if leader == 0 { vec!["etcdserver: no leader".to_owned()] } else { Vec::new() },
+            errors: problems,
             is_learner: own.role == MemberRole::Learner,
         }))
     }
@@ -104,7 +105,7 @@ impl Maintenance for MaintenanceService {
         if leadership.borrow().leader.as_ref().map(|leader| leader.id) != Some(self.0.member_id()) {
             return Err(errors::NOT_LEADER.into());
         }
-        let quorum = self.0.store.quorum_status().await.map_err(errors::status)?;
+        let quorum = self.quorum().await?;
         let is_heir = |member: &MemberStatus| member.member.id == target && member.role == MemberRole::Follower;
         if target != self.0.member_id() && !quorum.members.iter().any(is_heir) {
             return Err(errors::BAD_LEADER_TRANSFEREE.into());

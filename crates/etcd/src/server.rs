@@ -1,4 +1,4 @@
-//! The network side: gRPC over HTTP/2, with or without TLS.
+//! The network side: gRPC over HTTP/2, and a little plain HTTP, with or without TLS.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::auth::AuthService;
 use crate::cluster::ClusterService;
 use crate::election::ElectionService;
 use crate::guard::Guard;
+use crate::intake::Intake;
 use crate::kv::KvService;
 use crate::lease::LeaseService;
 use crate::lock::LockService;
@@ -41,8 +42,10 @@ use crate::pb::v3electionpb::election_server::ElectionServer;
 use crate::pb::v3lockpb::lock_server::LockServer;
 use crate::shared::Shared;
 use crate::watch::WatchService;
+use crate::web;
 
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long running requests may take after the shutdown began.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -99,6 +102,7 @@ pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationTok
 /// router that finds the others.
 #[derive(Clone)]
 struct Services {
+    intake: Intake,
     kv: KvServer<KvService>,
     others: Router,
 }
@@ -114,9 +118,10 @@ impl Services {
             .add_service(AuthServer::new(AuthService(shared.clone())))
             .add_service(LockServer::new(LockService(shared.clone())))
             .add_service(ElectionServer::new(ElectionService(shared.clone())))
-            .into_axum_router();
+            .into_axum_router()
+            .merge(web::routes(shared.clone()));
         let kv = KvServer::new(KvService(shared)).max_decoding_message_size(MAX_REQUEST_BYTES);
-        Services { kv, others }
+        Services { intake: Intake::new(), kv, others }
     }
 }
 
@@ -126,6 +131,7 @@ impl Service<Request<Incoming>> for Services {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
+        let request = self.intake.count(request.map(axum::body::Body::new));
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split('/').next());
         if service == Some(<KvServer<KvService> as NamedService>::NAME) {
             return tower::Service::call(&mut self.kv.clone(), request);
@@ -159,7 +165,8 @@ async fn talk(
     services: Services,
     shutdown: CancellationToken,
 ) {
-    let mut builder = Builder::new(TokioExecutor::new()).http2_only();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -71,7 +71,12 @@ impl Shared {
         if is_short {
             return self.store.range(&request, Consistency::Local).await.map_err(errors::status);
         }
-        tokio::task::block_in_place(|| self.store.read_local(&request)).map_err(errors::status)
+        self.read_here(&request)
+    }
+
+    /// Reads this member's own state where it keeps no other request waiting.
+    pub(crate) fn read_here(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
+        tokio::task::block_in_place(|| self.store.read_local(request)).map_err(errors::status)
     }
 
     /// Commits a transaction that the guard lets through.

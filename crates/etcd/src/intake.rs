@@ -1,0 +1,132 @@
+//! How much of all requests may be on its way in at once.
+//!
+//! A request is put together in memory before anything can be said to it. Thousands of large ones at the same time, or
+//! begun and not finished, would take as much as their senders like: beyond a common budget they are refused.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use http_body::{Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+
+use crate::errors;
+
+/// What requests may hold together, in bytes.
+const BUDGET_BYTES: usize = 128 << 20;
+/// Requests up to this size are free: the number of streams of a connection bounds them.
+const FREE_BYTES: usize = 16 << 10;
+/// Streams of requests: each of those is small, and is taken before the next is read.
+const STREAMS: [&str; 2] = ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"];
+
+/// The budget; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Intake {
+    room: Arc<Semaphore>,
+}
+
+impl Intake {
+    pub(crate) fn new() -> Self {
+        Intake::of(BUDGET_BYTES)
+    }
+
+    fn of(bytes: usize) -> Self {
+        Intake { room: Arc::new(Semaphore::new(bytes)) }
+    }
+
+    /// Has the request's body count from here on.
+    pub(crate) fn count(&self, request: Request) -> Request {
+        if STREAMS.contains(&request.uri().path()) {
+            return request;
+        }
+        let room = self.room.clone();
+        request.map(|body| Body::new(Counted { body, room, size_bytes: 0, held: None }))
+    }
+}
+
+/// A body that takes its part of the budget as it comes in, and gives it back when it has been read or given up.
+struct Counted {
+    body: Body,
+    room: Arc<Semaphore>,
+    size_bytes: usize,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Counted {
+    fn take(&mut self, length: usize) -> Result<(), axum::Error> {
+        self.size_bytes += length;
+        if self.size_bytes <= FREE_BYTES {
+            return Ok(());
+        }
+        let refused = || axum::Error::new(Status::from(errors::TOO_MANY_REQUESTS));
+        let length = u32::try_from(length).map_err(|_| refused())?;
+        let more = self.room.clone().try_acquire_many_owned(length).map_err(|_| refused())?;
+        match &mut self.held {
+            Some(held) => held.merge(more),
+            None => self.held = Some(more),
+        }
+        Ok(())
+    }
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Err(refused) = self.take(data.len())
+        {
+            return Poll::Ready(Some(Err(refused)));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use tonic::Code;
+
+    use super::*;
+
+    const PUT: &str = "/etcdserverpb.KV/Put";
+
+    /// A request of parts, each of so many bytes.
+    fn request(path: &str, parts: &[usize]) -> Request {
+        let parts: Vec<_> = parts.iter().map(|size| Ok::<_, axum::Error>(Bytes::from(vec![0; *size]))).collect();
+        let body = Body::from_stream(futures::stream::iter(parts));
+        Request::post(path).body(body).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_at_once_is_refused() {
+        let intake = Intake::of(10 * FREE_BYTES);
+        let mut first = intake.count(request(PUT, &[8 * FREE_BYTES, FREE_BYTES])).into_body().into_data_stream();
+        assert!(first.next().await.is_some_and(|part| part.is_ok()));
+        let mut second = intake.count(request(PUT, &[4 * FREE_BYTES])).into_body().into_data_stream();
+        let refused = Status::from_error(second.next().await.expect("an answer").expect_err("no room").into());
+        assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "etcdserver: too many requests"));
+        for (path, parts) in [(PUT, &[FREE_BYTES][..]), (STREAMS[0], &[4 * FREE_BYTES])] {
+            let mut free = intake.count(request(path, parts)).into_body().into_data_stream();
+            assert!(free.next().await.is_some_and(|part| part.is_ok()), "{path}");
+        }
+        assert!(first.next().await.is_some_and(|part| part.is_ok()), "what has begun goes on while there is room");
+        drop((first, second));
+        let mut third = intake.count(request(PUT, &[9 * FREE_BYTES])).into_body().into_data_stream();
+        assert!(third.next().await.is_some_and(|part| part.is_ok()));
+    }
+}

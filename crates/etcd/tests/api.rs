@@ -1,0 +1,322 @@
+//! The services as a client library of etcd's uses them, in front of a store in memory.
+
+use etcd_client::{
+    AlarmAction, AlarmType, Client, CompactionOptions, Error, GetOptions, LeaseGrantOptions, LeaseTimeToLiveOptions,
+    PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchFilterType, WatchOptions, WatchResponse, WatchStream,
+};
+use quorate_etcd::{Access, Guard, ServerConfig, serve};
+use quorate_store::Store;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A served store; dropping it ends it.
+struct Served {
+    client: Client,
+    address: String,
+    _stop: DropGuard,
+}
+
+async fn start() -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let shutdown = CancellationToken::new();
+    let config = ServerConfig { listener, access: Access::Plain, guard: Guard::default() };
+    tokio::spawn(serve(Store::memory(), config, shutdown.clone()));
+    let client = Client::connect([address.to_string()], None).await.expect("a client");
+    Served { client, address: address.to_string(), _stop: shutdown.drop_guard() }
+}
+
+/// Code and message of a refusal.
+fn refusal<T>(answer: Result<T, Error>) -> (String, String) {
+    match answer {
+        Err(Error::GRpcStatus(status)) => (format!("{:?}", status.code()), status.message().to_owned()),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was not refused"),
+    }
+}
+
+async fn next(watch: &mut WatchStream) -> WatchResponse {
+    watch.message().await.expect("an answer").expect("a running stream")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_are_sorted_filtered_limited_and_of_the_past() {
+    let mut served = start().await;
+    let client = &mut served.client;
+    // (key, values in the order in which they are put)
+    for (key, value) in [("r/a", "3"), ("r/b", "1"), ("r/c", "2"), ("r/b", "5"), ("r/c", "0"), ("r/b", "4")] {
+        client.put(key, value, None).await.expect("a put");
+    }
+    let found = |options: GetOptions| {
+        let mut client = client.clone();
+        async move {
+            let found = client.get("r/", Some(options.with_prefix())).await.expect("a range");
+            let keys: Vec<String> = found.kvs().iter().map(|kv| kv.key_str().expect("text")[2..].to_owned()).collect();
+            (keys.concat(), found.more(), found.count())
+        }
+    };
+    let plain = GetOptions::new;
+    for (target, order, expected) in [
+        (SortTarget::Key, SortOrder::Ascend, "abc"),
+        (SortTarget::Key, SortOrder::Descend, "cba"),
+        (SortTarget::Key, SortOrder::None, "abc"),
+        (SortTarget::Version, SortOrder::Ascend, "acb"),
+        (SortTarget::Version, SortOrder::Descend, "bca"),
+        (SortTarget::Create, SortOrder::Descend, "cba"),
+        (SortTarget::Mod, SortOrder::Ascend, "acb"),
+        (SortTarget::Mod, SortOrder::None, "acb"),
+        (SortTarget::Value, SortOrder::Ascend, "cab"),
+        (SortTarget::Value, SortOrder::Descend, "bac"),
+    ] {
+        let sorted = plain().with_sort(target, order);
+        assert_eq!(found(sorted.clone()).await, (expected.to_owned(), false, 3), "{target:?} {order:?}");
+        let limited = found(sorted.with_limit(2).with_serializable()).await;
+        assert_eq!(limited, (expected[..2].to_owned(), true, 3), "{target:?} {order:?}");
+    }
+    let text = |keys: &str, more| (keys.to_owned(), more, 3);
+    assert_eq!(found(plain().with_limit(3)).await, text("abc", false));
+    assert_eq!(found(plain().with_count_only()).await, text("", false));
+    // Revisions: a 2, b 3 5 7, c 4 6.
+    assert_eq!(found(plain().with_min_mod_revision(6)).await, text("bc", false));
+    assert_eq!(found(plain().with_max_mod_revision(6)).await, text("ac", false));
+    assert_eq!(found(plain().with_min_create_revision(3).with_max_create_revision(3)).await, text("b", false));
+    assert_eq!(found(plain().with_min_create_revision(3).with_limit(1)).await, text("b", true));
+    assert_eq!(found(plain().with_revision(3)).await, ("ab".to_owned(), false, 2));
+    let past = plain().with_revision(5).with_sort(SortTarget::Value, SortOrder::Ascend);
+    assert_eq!(found(past).await, text("cab", false));
+    let keys_only = client.get("r/a", Some(plain().with_keys_only())).await.expect("a key");
+    assert_eq!((keys_only.kvs()[0].value(), keys_only.kvs()[0].version()), (&b""[..], 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_range_comes_in_parts_of_one_revision() {
+    let mut served = start().await;
+    let client = &mut served.client;
+    for n in 0..8 {
+        client.put(format!("l/{n}"), vec![b'v'; 700 << 10], None).await.expect("a put");
+    }
+    for (options, expected, more) in [
+        (GetOptions::new(), "01234567", false),
+        (GetOptions::new().with_limit(5), "01234", true),
+        (GetOptions::new().with_sort(SortTarget::Key, SortOrder::Descend).with_limit(3), "765", true),
+        (GetOptions::new().with_count_only(), "", false),
+    ] {
+        let mut parts = client.get_stream("l/", Some(options.with_prefix())).await.expect("a stream");
+        let (mut keys, mut answers, mut last) = (String::new(), 0, None);
+        while let Some(part) = parts.message().await.expect("a part") {
+            assert!(last.is_none(), "only the last part has a header");
+            keys.extend(part.kvs().iter().map(|kv| kv.key_str().expect("text")[2..].to_owned()));
+            answers += 1;
+            last = part.header().map(|header| (header.revision(), part.count(), part.more()));
+            // What is written meanwhile is not seen.
+            client.put("l/9", "late", None).await.expect("a put");
+        }
+        client.delete("l/9", None).await.expect("a deletion");
+        assert_eq!(keys, expected);
+        let (_, count, is_more) = last.expect("a last part");
+        assert_eq!((count, is_more), (8, more));
+        assert!(expected.len() < 3 || answers > 1, "{answers} parts");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_etcds() {
+    let mut served = start().await;
+    let client = &mut served.client;
+    for value in ["1", "2", "3"] {
+        client.put("k", value, None).await.expect("a put");
+    }
+    let compact = CompactionOptions::new().with_physical();
+    client.compact(3, Some(compact)).await.expect("a compaction");
+    let at = |revision| Some(GetOptions::new().with_revision(revision));
+    let put = PutOptions::new;
+    let invalid = "InvalidArgument";
+    let refused = [
+        (refusal(client.put("", "v", None).await), invalid, "etcdserver: key is not provided"),
+        (refusal(client.put("none", "", Some(put().with_ignore_value())).await), invalid, "etcdserver: key not found"),
+        (
+            refusal(client.put("k", "v", Some(put().with_ignore_value())).await),
+            invalid,
+            "etcdserver: value is provided",
+        ),
+        (
+            refusal(client.put("k", "v", Some(put().with_ignore_lease().with_lease(7))).await),
+            invalid,
+            "etcdserver: lease is provided",
+        ),
+        (
+            refusal(client.put("k", "v", Some(put().with_lease(7))).await),
+            "NotFound",
+            "etcdserver: requested lease not found",
+        ),
+        (refusal(client.get("k", at(2)).await), "OutOfRange", "etcdserver: mvcc: required revision has been compacted"),
+        (
+            refusal(client.get("k", at(100)).await),
+            "OutOfRange",
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
+        (
+            refusal(client.compact(3, None).await),
+            "OutOfRange",
+            "etcdserver: mvcc: required revision has been compacted",
+        ),
+        (
+            refusal(client.compact(100, None).await),
+            "OutOfRange",
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
+        (
+            refusal(client.txn(Txn::new().and_then(vec![TxnOp::get("k", None); 129])).await),
+            invalid,
+            "etcdserver: too many operations in txn request",
+        ),
+        (refusal(client.lease_revoke(7).await), "NotFound", "etcdserver: requested lease not found"),
+        (refusal(client.lease_grant(10_000_000_000, None).await), "OutOfRange", "etcdserver: too large lease TTL"),
+        (refusal(client.user_list().await), "FailedPrecondition", "etcdserver: authentication is not enabled"),
+        (
+            refusal(client.alarm(AlarmAction::Activate, AlarmType::Nospace, None).await),
+            invalid,
+            "etcdserver: alarms are raised by what they tell of, not by hand",
+        ),
+    ];
+    for ((code, message), expected_code, expected_message) in refused {
+        assert_eq!((code.as_str(), message.as_str()), (expected_code, expected_message));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_begins_right_after_the_revision_that_it_is_told() {
+    let served = start().await;
+    let stop = CancellationToken::new();
+    let (mut writer, stopped) = (served.client.clone(), stop.clone());
+    let writing = tokio::spawn(async move {
+        while !stopped.is_cancelled() {
+            writer.put("busy", "x", None).await.expect("a put");
+        }
+    });
+    let mut client = served.client.clone();
+    for _ in 0..50 {
+        let mut watch = client.watch("busy", None).await.expect("a watch");
+        let created = next(&mut watch).await;
+        assert!(created.created());
+        let told = created.header().expect("a header").revision();
+        let first = next(&mut watch).await;
+        let seen = first.events()[0].kv().expect("a key").mod_revision();
+        assert_eq!(seen, told + 1, "nothing is left out in between");
+    }
+    stop.cancel();
+    writing.await.expect("it wrote");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_filter_split_and_tell_how_far_they_are() {
+    let mut served = start().await;
+    let client = &mut served.client;
+    // One revision that is too much for one answer.
+    let value = vec![b'v'; 300 << 10];
+    let puts: Vec<_> = (0..10).map(|n| TxnOp::put(format!("w/{n}"), value.clone(), None)).collect();
+    client.txn(Txn::new().and_then(puts)).await.expect("a transaction");
+    client.delete("w/0", None).await.expect("a deletion");
+
+    let from_start = || WatchOptions::new().with_prefix().with_start_revision(1);
+    let mut whole = client.watch("w/", Some(from_start().with_fragment().with_prev_key())).await.expect("a watch");
+    assert!(next(&mut whole).await.created());
+    let (mut puts, mut answers) = (0, 0);
+    while puts < 10 {
+        let answer = next(&mut whole).await;
+        answers += 1;
+        puts += answer.events().iter().filter(|event| event.kv().is_some_and(|kv| kv.version() == 1)).count();
+    }
+    assert!(answers > 1, "in parts");
+
+    let filters = [WatchFilterType::NoPut];
+    let mut deletions =
+        client.watch("w/", Some(from_start().with_filters(filters).with_watch_id(7))).await.expect("one");
+    assert_eq!((next(&mut deletions).await.created(), deletions.request_progress().await.is_ok()), (true, true));
+    let first = next(&mut deletions).await;
+    assert_eq!((first.watch_id(), first.events().len()), (7, 1));
+    let prev = first.events()[0].prev_kv().is_none();
+    assert!(prev && first.events()[0].kv().is_some_and(|kv| kv.key() == b"w/0"));
+    let progress = next(&mut deletions).await;
+    assert_eq!((progress.watch_id(), progress.events().len()), (-1, 0));
+    assert_eq!(progress.header().map(etcd_client::ResponseHeader::revision), Some(3));
+
+    // Another watch of the same number on the same stream, and an empty range.
+    deletions.watch("x", Some(WatchOptions::new().with_watch_id(7))).await.expect("a request");
+    let twice = next(&mut deletions).await;
+    assert!(twice.canceled() && twice.cancel_reason() == "mvcc: duplicate watch ID provided on the WatchStream");
+    deletions.watch("x", Some(WatchOptions::new().with_range("a"))).await.expect("a request");
+    let empty = next(&mut deletions).await;
+    assert_eq!((empty.watch_id(), empty.cancel_reason()), (-1, "mvcc: watcher range is empty"));
+    deletions.cancel(7).await.expect("a request");
+    assert!(next(&mut deletions).await.canceled());
+
+    client.compact(3, None).await.expect("a compaction");
+    let mut late = client.watch("w/", Some(from_start())).await.expect("a watch");
+    assert!(next(&mut late).await.created());
+    let canceled = next(&mut late).await;
+    assert_eq!((canceled.canceled(), canceled.compact_revision()), (true, 3));
+
+    // A watch may begin in the future.
+    let mut later = client.watch("f", Some(WatchOptions::new().with_start_revision(5))).await.expect("a watch");
+    assert!(next(&mut later).await.created());
+    for value in ["4", "5"] {
+        client.put("f", value, None).await.expect("a put");
+    }
+    let first = next(&mut later).await;
+    assert_eq!(first.events()[0].kv().map(|kv| (kv.mod_revision(), kv.value())), Some((5, &b"5"[..])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_and_maintenance_answer() {
+    let mut served = start().await;
+    let client = &mut served.client;
+    let granted = client.lease_grant(1, Some(LeaseGrantOptions::new().with_id(9))).await.expect("a lease");
+    assert_eq!((granted.id(), granted.ttl()), (9, 2), "lengthened to the shortest");
+    let (code, message) = refusal(client.lease_grant(60, Some(LeaseGrantOptions::new().with_id(9))).await);
+    assert_eq!((code.as_str(), message.as_str()), ("FailedPrecondition", "etcdserver: lease already exists"));
+    client.put("leased", "x", Some(PutOptions::new().with_lease(9))).await.expect("a put");
+    let options = LeaseTimeToLiveOptions::new().with_keys();
+    let left = client.lease_time_to_live(9, Some(options)).await.expect("a time");
+    assert_eq!((left.granted_ttl(), left.keys()), (2, &[b"leased".to_vec()][..]));
+    assert_eq!(client.lease_time_to_live(8, None).await.expect("an answer").ttl(), -1, "as etcd says of none");
+    assert_eq!(client.leases().await.expect("a list").leases().iter().map(|l| l.id()).collect::<Vec<_>>(), [9]);
+    let (mut keeper, mut kept) = client.lease_keep_alive(9).await.expect("a stream");
+    keeper.keep_alive().await.expect("a request");
+    assert_eq!(kept.message().await.expect("an answer").map(|kept| kept.ttl()), Some(2));
+    client.lease_revoke(9).await.expect("an end");
+    assert_eq!(client.get("leased", None).await.expect("a range").count(), 0);
+
+    assert!(client.alarm(AlarmAction::Get, AlarmType::None, None).await.expect("a list").alarms().is_empty());
+    assert!(client.alarm(AlarmAction::Deactivate, AlarmType::None, None).await.expect("nothing").alarms().is_empty());
+    client.defragment().await.expect("nothing to do");
+    let hash = client.hash_kv(0).await.expect("a hash");
+    assert_eq!(hash.hash_revision(), client.hash_kv(hash.hash_revision()).await.expect("a hash").hash_revision());
+    assert_eq!(client.hash_kv(hash.hash_revision()).await.expect("a hash").hash(), hash.hash());
+    assert_eq!(client.hash().await.expect("a hash").hash(), hash.hash());
+    let status = client.status().await.expect("a status");
+    assert!(status.leader() == 1 && status.errors().is_empty() && !status.is_learner());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_is_answered_too() {
+    let served = start().await;
+    let get = async |path: &str| {
+        let mut stream = TcpStream::connect(&served.address).await.expect("a connection");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    };
+    for (path, part) in [
+        ("/health", "{\"health\":\"true\",\"reason\":\"\"}"),
+        ("/version", "\"etcdserver\":\"3."),
+        ("/metrics", "\netcd_server_has_leader 1\n"),
+        ("/metrics", "\nprocess_resident_memory_bytes "),
+    ] {
+        let answer = get(path).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(part), "{path}: {answer}");
+    }
+}
