@@ -413,11 +413,10 @@ async fn the_watches_of_one_client_catch_up_in_turn() {
     let hub = Hub::new(source.clone(), tight());
     let stop = CancellationToken::new();
     let running = tokio::spawn(hub.clone().run(stop.clone()));
-    let watch =
-        |turns: &WatchTurns| {
-            let options = WatchOptions { turns: Some(turns.clone()), ..WatchOptions::default() };
-            hub.watch(KeyRange::key("/x"), Revision(1), options).expect("it starts")
-        };
+    let watch = |turns: &WatchTurns| {
+        let options = WatchOptions { turns: Some(turns.clone()), ..WatchOptions::default() };
+        hub.watch(KeyRange::key("/x"), Revision(1), options).expect("it starts")
+    };
     let turns = WatchTurns::new(2);
     let mut watches: Vec<_> = (0..20).map(|_| watch(&turns)).collect();
     let all_turns_taken = async {
