@@ -164,9 +164,9 @@ async fn drive(
     let served = nemesis.alongside(until_all_serve(&context)).await?;
     let problem = served.err().map(|error| format!("{error:#}"));
     context.stop.cancel();
-    let mut history = History::default();
-    history.operations = traffic.writers.join_all().await.into_iter().flatten().collect();
-    history.leases = traffic.leases.join_all().await.into_iter().flatten().collect();
+    let operations = traffic.writers.join_all().await.into_iter().flatten().collect();
+    let leases = traffic.leases.join_all().await.into_iter().flatten().collect();
+    let mut history = History { operations, leases, ..History::default() };
     let hashes = traffic.hasher.join_all().await.into_iter().flatten().collect();
     let compacted = traffic.compacted.load(Ordering::Relaxed);
     let mut ending = Ending { problem, ..Ending::default() };
