@@ -3,13 +3,14 @@
 //! A request is put together in memory before anything can be said to it. Thousands of large ones at the same time, or
 //! begun and not finished, would take as much as their senders like: beyond a common budget they are refused.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
-use http_body::{Frame, SizeHint};
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
@@ -38,32 +39,28 @@ impl Intake {
     }
 
     /// Has the request's body count from here on.
-    pub(crate) fn count(&self, request: Request) -> Request {
-        if STREAMS.contains(&request.uri().path()) {
-            return request;
-        }
-        let room = self.room.clone();
-        request.map(|body| Body::new(Counted { body, room, size_bytes: 0, held: None }))
+    pub(crate) fn count<B>(&self, request: Request<B>) -> Request<Counted<B>> {
+        let counts = !STREAMS.contains(&request.uri().path());
+        let room = counts.then(|| self.room.clone());
+        request.map(|body| Counted { body, room, size_bytes: 0, held: None })
     }
 }
 
 /// A body that takes its part of the budget as it comes in, and gives it back when it has been read or given up.
-struct Counted {
-    body: Body,
-    room: Arc<Semaphore>,
+pub(crate) struct Counted<B> {
+    body: B,
+    /// `None`: it does not count.
+    room: Option<Arc<Semaphore>>,
     size_bytes: usize,
     held: Option<OwnedSemaphorePermit>,
 }
 
-impl Counted {
-    fn take(&mut self, length: usize) -> Result<(), axum::Error> {
+impl<B> Counted<B> {
+    fn take(&mut self, length: usize) -> Result<(), Status> {
         self.size_bytes += length;
-        if self.size_bytes <= FREE_BYTES {
-            return Ok(());
-        }
-        let refused = || axum::Error::new(Status::from(errors::TOO_MANY_REQUESTS));
-        let length = u32::try_from(length).map_err(|_| refused())?;
-        let more = self.room.clone().try_acquire_many_owned(length).map_err(|_| refused())?;
+        let Some(room) = self.room.as_ref().filter(|_| self.size_bytes > FREE_BYTES) else { return Ok(()) };
+        let length = u32::try_from(length).map_err(|_| errors::TOO_MANY_REQUESTS)?;
+        let more = room.clone().try_acquire_many_owned(length).map_err(|_| errors::TOO_MANY_REQUESTS)?;
         match &mut self.held {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
@@ -72,19 +69,23 @@ impl Counted {
     }
 }
 
-impl HttpBody for Counted {
+impl<B> Body for Counted<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Box<dyn Error + Send + Sync>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
             && let Err(refused) = self.take(data.len())
         {
-            return Poll::Ready(Some(Err(refused)));
+            return Poll::Ready(Some(Err(refused.into())));
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -98,6 +99,7 @@ impl HttpBody for Counted {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::{Body, BodyDataStream};
     use futures::StreamExt;
     use tonic::Code;
 
@@ -105,28 +107,29 @@ mod tests {
 
     const PUT: &str = "/etcdserverpb.KV/Put";
 
-    /// A request of parts, each of so many bytes.
-    fn request(path: &str, parts: &[usize]) -> Request {
+    /// A request of parts, each of so many bytes, as it is read.
+    fn request(intake: &Intake, path: &str, parts: &[usize]) -> BodyDataStream {
         let parts: Vec<_> = parts.iter().map(|size| Ok::<_, axum::Error>(Bytes::from(vec![0; *size]))).collect();
         let body = Body::from_stream(futures::stream::iter(parts));
-        Request::post(path).body(body).expect("a request")
+        let request = Request::post(path).body(body).expect("a request");
+        Body::new(intake.count(request).into_body()).into_data_stream()
     }
 
     #[tokio::test]
     async fn what_is_too_much_at_once_is_refused() {
         let intake = Intake::of(10 * FREE_BYTES);
-        let mut first = intake.count(request(PUT, &[8 * FREE_BYTES, FREE_BYTES])).into_body().into_data_stream();
+        let mut first = request(&intake, PUT, &[8 * FREE_BYTES, FREE_BYTES]);
         assert!(first.next().await.is_some_and(|part| part.is_ok()));
-        let mut second = intake.count(request(PUT, &[4 * FREE_BYTES])).into_body().into_data_stream();
+        let mut second = request(&intake, PUT, &[4 * FREE_BYTES]);
         let refused = Status::from_error(second.next().await.expect("an answer").expect_err("no room").into());
         assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "etcdserver: too many requests"));
         for (path, parts) in [(PUT, &[FREE_BYTES][..]), (STREAMS[0], &[4 * FREE_BYTES])] {
-            let mut free = intake.count(request(path, parts)).into_body().into_data_stream();
+            let mut free = request(&intake, path, parts);
             assert!(free.next().await.is_some_and(|part| part.is_ok()), "{path}");
         }
         assert!(first.next().await.is_some_and(|part| part.is_ok()), "what has begun goes on while there is room");
         drop((first, second));
-        let mut third = intake.count(request(PUT, &[9 * FREE_BYTES])).into_body().into_data_stream();
+        let mut third = request(&intake, PUT, &[9 * FREE_BYTES]);
         assert!(third.next().await.is_some_and(|part| part.is_ok()));
     }
 }

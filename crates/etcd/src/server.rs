@@ -131,7 +131,7 @@ impl Service<Request<Incoming>> for Services {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        let request = self.intake.count(request.map(axum::body::Body::new));
+        let request = self.intake.count(request);
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split('/').next());
         if service == Some(<KvServer<KvService> as NamedService>::NAME) {
             return tower::Service::call(&mut self.kv.clone(), request);

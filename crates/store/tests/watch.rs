@@ -399,9 +399,19 @@ impl WatchSource for Counted {
         self.state.compacted()
     }
 
-    fn events_since(&self, after: Revision, range: &KeyRange, max_bytes: usize) -> Result<EventPage, ReadError> {
+    fn events_since(
+        &self,
+        after: Revision,
+        range: &KeyRange,
+        max_bytes: usize,
+        with_previous: bool,
+    ) -> Result<EventPage, ReadError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.state.events_since(after, range, max_bytes)
+        self.state.events_since(after, range, max_bytes, with_previous)
+    }
+
+    fn with_previous(&self, events: &[Event]) -> Result<Vec<Event>, BackendError> {
+        self.state.with_previous(events)
     }
 }
 
