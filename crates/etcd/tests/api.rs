@@ -102,7 +102,7 @@ async fn a_long_range_comes_in_parts_of_one_revision() {
         (GetOptions::new().with_sort(SortTarget::Key, SortOrder::Descend).with_limit(3), "765", true),
         (GetOptions::new().with_count_only(), "", false),
     ] {
-        let mut parts = client.get_stream("l/", Some(options.with_prefix())).await.expect("a stream");
+        let mut parts = client.kv_client().get_stream("l/", Some(options.with_prefix())).await.expect("a stream");
         let (mut keys, mut answers, mut last) = (String::new(), 0, None);
         while let Some(part) = parts.message().await.expect("a part") {
             assert!(last.is_none(), "only the last part has a header");
