@@ -213,22 +213,24 @@ async fn a_watch_begins_right_after_the_revision_that_it_is_told() {
 async fn watches_filter_split_and_tell_how_far_they_are() {
     let mut served = start().await;
     let client = &mut served.client;
-    // One revision that is too much for one answer.
+    // The second revision, with what was there before it, is too much for one answer.
     let value = vec![b'v'; 300 << 10];
-    let puts: Vec<_> = (0..10).map(|n| TxnOp::put(format!("w/{n}"), value.clone(), None)).collect();
-    client.txn(Txn::new().and_then(puts)).await.expect("a transaction");
+    for _ in 0..2 {
+        let puts: Vec<_> = (0..4).map(|n| TxnOp::put(format!("w/{n}"), value.clone(), None)).collect();
+        client.txn(Txn::new().and_then(puts)).await.expect("a transaction");
+    }
     client.delete("w/0", None).await.expect("a deletion");
 
     let from_start = || WatchOptions::new().with_prefix().with_start_revision(1);
     let mut whole = client.watch("w/", Some(from_start().with_fragment().with_prev_key())).await.expect("a watch");
     assert!(next(&mut whole).await.created());
     let (mut puts, mut answers) = (0, 0);
-    while puts < 10 {
+    while puts < 8 {
         let answer = next(&mut whole).await;
         answers += 1;
-        puts += answer.events().iter().filter(|event| event.kv().is_some_and(|kv| kv.version() == 1)).count();
+        puts += answer.events().iter().filter(|event| event.kv().is_some_and(|kv| kv.version() > 0)).count();
     }
-    assert!(answers > 1, "in parts");
+    assert!(answers > 2, "in parts: {answers}");
 
     let filters = [WatchFilterType::NoPut];
     let mut deletions =
@@ -240,7 +242,7 @@ async fn watches_filter_split_and_tell_how_far_they_are() {
     assert!(prev && first.events()[0].kv().is_some_and(|kv| kv.key() == b"w/0"));
     let progress = next(&mut deletions).await;
     assert_eq!((progress.watch_id(), progress.events().len()), (-1, 0));
-    assert_eq!(progress.header().map(etcd_client::ResponseHeader::revision), Some(3));
+    assert_eq!(progress.header().map(etcd_client::ResponseHeader::revision), Some(4));
 
     // Another watch of the same number on the same stream, and an empty range.
     deletions.watch("x", Some(WatchOptions::new().with_watch_id(7))).await.expect("a request");
@@ -252,20 +254,20 @@ async fn watches_filter_split_and_tell_how_far_they_are() {
     deletions.cancel(7).await.expect("a request");
     assert!(next(&mut deletions).await.canceled());
 
-    client.compact(3, None).await.expect("a compaction");
+    client.compact(4, None).await.expect("a compaction");
     let mut late = client.watch("w/", Some(from_start())).await.expect("a watch");
     assert!(next(&mut late).await.created());
     let canceled = next(&mut late).await;
-    assert_eq!((canceled.canceled(), canceled.compact_revision()), (true, 3));
+    assert_eq!((canceled.canceled(), canceled.compact_revision()), (true, 4));
 
     // A watch may begin in the future.
-    let mut later = client.watch("f", Some(WatchOptions::new().with_start_revision(5))).await.expect("a watch");
+    let mut later = client.watch("f", Some(WatchOptions::new().with_start_revision(6))).await.expect("a watch");
     assert!(next(&mut later).await.created());
-    for value in ["4", "5"] {
+    for value in ["5", "6"] {
         client.put("f", value, None).await.expect("a put");
     }
     let first = next(&mut later).await;
-    assert_eq!(first.events()[0].kv().map(|kv| (kv.mod_revision(), kv.value())), Some((5, &b"5"[..])));
+    assert_eq!(first.events()[0].kv().map(|kv| (kv.mod_revision(), kv.value())), Some((6, &b"6"[..])));
 }
 
 #[tokio::test(flavor = "multi_thread")]
