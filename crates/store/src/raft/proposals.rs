@@ -28,7 +28,7 @@ pub const LEAD_LIMITS: Limits = Limits {
     batch_commands: 2048,
     batch_bytes: 1 << 20,
     in_flight: 3,
-    worth_commands: 64,
+    worth_commands: 1,
 };
 pub const FORWARD_LIMITS: Limits = LEAD_LIMITS;
 
