@@ -10,7 +10,9 @@ use super::record::{ALIGNMENT, HEADER_BYTES, Header, Kind};
 use crate::raft::snapshot::sync_directory;
 
 const FILE_HEADER_BYTES: usize = 32;
-const FORMAT: [u8; 8] = *b"qrtlog01";
+/// A segment begins with this and the version of what follows, in two digits.
+const MAGIC: [u8; 6] = *b"qrtlog";
+const VERSION: [u8; 2] = *b"01";
 /// A file has such a name until it is a complete segment.
 const SPARE: &str = "spare-";
 /// Zeros are stepped over in blocks of this size.
@@ -108,7 +110,8 @@ impl Segment {
     ) -> Result<Self, CreateError> {
         let salt = rand::random();
         let mut bytes = Vec::with_capacity(512);
-        bytes.extend_from_slice(&FORMAT);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION);
         bytes.extend_from_slice(&number.to_le_bytes());
         bytes.extend_from_slice(&u32::to_le_bytes(salt));
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
@@ -126,7 +129,7 @@ impl Segment {
     }
 
     /// # Errors
-    /// When it cannot be read, or is none of ours.
+    /// When it cannot be read, is of another version, or none of ours.
     pub fn open(directory: &Path, number: u64) -> io::Result<Self> {
         let path = path(directory, number);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
@@ -136,11 +139,11 @@ impl Segment {
         }
         file.read_exact_at(&mut header, 0)?;
         let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let is_ours = header[..8] == FORMAT
-            && header[8..16] == number.to_le_bytes()
-            && crc32fast::hash(&header[..20]) == word(20)
-            && header[24..] == [0; 8];
-        if !is_ours {
+        let is_whole = header[..6] == MAGIC && crc32fast::hash(&header[..20]) == word(20);
+        if is_whole && header[6..8] != VERSION {
+            return Err(of_other_version(&path, &header[6..8]));
+        }
+        if !is_whole || header[8..16] != number.to_le_bytes() || header[24..] != [0; 8] {
             return Err(damaged(&path, 0));
         }
         Ok(Segment { number, salt: word(16), file: Arc::new(file) })
@@ -251,6 +254,18 @@ pub fn damaged(path: &Path, at: u64) -> io::Error {
         "{} is damaged at byte {at}, in a part that had been synced: entries that others count on may be lost. Remove \
          this member from the quorum and let it join anew with an empty directory",
         path.display()
+    );
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+/// Whole, but not for us: nothing of it may be read, and nothing changed.
+fn of_other_version(path: &Path, version: &[u8]) -> io::Error {
+    let problem = format!(
+        "{} is of version {} of the log, and this program knows version {}. Start this member with the version of Quorate \
+         that wrote it",
+        path.display(),
+        version.escape_ascii(),
+        VERSION.escape_ascii()
     );
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }

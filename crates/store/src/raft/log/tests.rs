@@ -133,6 +133,27 @@ async fn a_damaged_log_is_refused() {
     assert!(refused.to_string().contains("join anew"), "{refused}");
 }
 
+#[tokio::test]
+async fn a_log_of_another_version_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    append_one_by_one(dir.path(), 3).await;
+    let segment = only_segment(dir.path());
+    let ours = std::fs::read(&segment).expect("readable");
+    let mut other = ours.clone();
+    other[6..8].copy_from_slice(b"02");
+    std::fs::write(&segment, &other).expect("writable");
+    let refused = try_open(dir.path(), 0).err().expect("a changed version alone is damage");
+    assert!(refused.to_string().contains("damaged"), "{refused}");
+    let checksum = crc32fast::hash(&other[..20]);
+    other[20..24].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(&segment, &other).expect("writable");
+    let refused = try_open(dir.path(), 0).err().expect("nobody here knows what is in it");
+    assert!(refused.to_string().contains("version 02 of the log, and this program knows version 01"), "{refused}");
+    assert_eq!(std::fs::read(&segment).expect("readable"), other, "nothing of it was changed");
+    std::fs::write(&segment, &ours).expect("writable");
+    assert_eq!(indexes(&mut open(dir.path(), 0), 0..100).await.len(), 3);
+}
+
 fn only_segment(path: &Path) -> PathBuf {
     let numbers = segment::list(path).expect("readable");
     assert_eq!(numbers.len(), 1);
