@@ -151,6 +151,7 @@ fn raft_config(config: &ServerConfig, listener: TcpListener) -> RaftConfig {
     let listen = PeerListen::Bound(listener);
     let mut raft = RaftConfig::new(member(&config.member), members, config.data_dir.join(STORE_DIRECTORY), listen, tls);
     raft.retention = config.retention;
+    raft.log_retention = config.log_retention;
     raft
 }
 

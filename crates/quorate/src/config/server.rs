@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use quorate_store::raft::LogRetention;
 use serde::{Deserialize, Serialize};
 
 use super::{HumanDuration, MemberSpec, TlsFiles, overlay, read_file, required};
@@ -74,6 +75,10 @@ pub struct ServerOptions {
     /// How long old versions are kept for watches and paged lists. [default: 10m]
     #[arg(long, env = "QUORATE_RETENTION")]
     pub retention: Option<HumanDuration>,
+    /// How much of the log is kept, at least, for masters that were away; who missed more gets a snapshot.
+    /// [default: 268435456]
+    #[arg(long, env = "QUORATE_LOG_KEEP_BYTES")]
+    pub log_keep_bytes: Option<u64>,
     /// A node without a heartbeat for this long is not ready. [default: 10s]
     #[arg(long, env = "QUORATE_NODE_MONITOR_GRACE")]
     pub node_monitor_grace: Option<HumanDuration>,
@@ -105,6 +110,7 @@ overlay!(
     node_client_cert_file,
     node_client_key_file,
     retention,
+    log_keep_bytes,
     node_monitor_grace,
     eviction_after,
     log_level,
@@ -127,6 +133,7 @@ pub struct ServerConfig {
     pub node_client_cert: PathBuf,
     pub node_client_key: PathBuf,
     pub retention: Duration,
+    pub log_retention: LogRetention,
     pub node_monitor_grace: Duration,
     pub eviction_after: Duration,
     pub log_level: String,
@@ -189,6 +196,7 @@ impl ServerOptions {
             node_client_cert: required(self.node_client_cert_file, "node-client-cert-file")?,
             node_client_key: required(self.node_client_key_file, "node-client-key-file")?,
             retention: self.retention.map_or(Duration::from_secs(600), |d| d.0),
+            log_retention: self.log_keep_bytes.map_or_else(LogRetention::default, LogRetention::keeping),
             node_monitor_grace: self.node_monitor_grace.map_or(Duration::from_secs(10), |d| d.0),
             eviction_after: self.eviction_after.map_or(Duration::from_secs(10), |d| d.0),
             log_level: self.log_level.unwrap_or_else(|| "info,openraft=warn".to_owned()),

@@ -127,6 +127,7 @@ impl Layout {
                     node_client_cert_file: Some(node_client.cert),
                     node_client_key_file: Some(node_client.key),
                     retention: None,
+                    log_keep_bytes: None,
                     node_monitor_grace: args.node_monitor_grace,
                     eviction_after: args.eviction_after,
                     log_level: args.log_level.clone(),

@@ -67,7 +67,15 @@ pub struct LogRetention {
 
 impl Default for LogRetention {
     fn default() -> Self {
-        LogRetention { keep_bytes: 256 << 20, slack_bytes: 128 << 20 }
+        LogRetention::keeping(256 << 20)
+    }
+}
+
+impl LogRetention {
+    /// Keeps so many bytes, and lets half as many more come together before a purge.
+    #[must_use]
+    pub fn keeping(keep_bytes: u64) -> Self {
+        LogRetention { keep_bytes, slack_bytes: keep_bytes / 2 }
     }
 }
 
