@@ -13,6 +13,7 @@ use quorate_mvcc::{
 use crate::backup::Backup;
 use crate::error::StoreError;
 use crate::membership::{Identity, Leadership, MemberId, QuorumStatus};
+use crate::platform::tokio;
 use crate::watch::{Watch, WatchError, WatchOptions};
 
 /// How fresh a read must be.

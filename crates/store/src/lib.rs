@@ -6,6 +6,7 @@ pub mod handle;
 pub mod hub;
 pub mod membership;
 mod memory;
+mod platform;
 pub mod raft;
 pub mod watch;
 

@@ -10,15 +10,15 @@ use quorate_api::Revision;
 use quorate_mvcc::{
     Command, KeyRange, LeaseId, LeaseInfo, MemoryBackend, RangeRequest, RangeResponse, ReadError, Reply, State,
 };
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
 use crate::backup::Backup;
 use crate::error::StoreError;
 use crate::handle::{Engine, LeaseStatus, StateHash, Store};
 use crate::hub::{Hub, HubConfig};
 use crate::membership::{Identity, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
+use crate::platform::TaskTracker;
+use crate::platform::tokio::sync::watch;
 use crate::watch::{Watch, WatchError, WatchOptions};
 
 /// Changes to delete at a time after a compaction.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use quorate_api::Revision;
 use quorate_mvcc::Event;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::platform::tokio;
+use crate::platform::tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Events up to and including `revision`, never part of a revision. An empty batch is a progress mark: everything up
 /// to `revision` has been delivered.

@@ -5,6 +5,7 @@ use quorate_mvcc::{CommandError, Event, EventPage, KeyRange, ReadError};
 
 use super::live::Watcher;
 use super::{Inner, progress_mark};
+use crate::platform::tokio;
 use crate::watch::{WatchBatch, WatchError};
 
 /// Reads and hands on until the watcher has had everything that the live ones have, and joins it to them. Ends early

@@ -1,7 +1,6 @@
 //! The watchers that have had everything so far, by what they watch.
 
 use std::cell::LazyCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use quorate_mvcc::{Event, KeyRange};
 
 use super::progress_mark;
 use super::ring::Batch;
+use crate::platform::HashMap;
 use crate::watch::{NotSent, WatchBatch, WatchError, WatchSender};
 
 /// One watcher.
@@ -37,7 +37,7 @@ type Complete<'a> = &'a dyn Fn(&[Event]) -> Option<Vec<Event>>;
 
 impl Live {
     pub(super) fn new(revision: Revision) -> Self {
-        Live { delivered: revision, keys: HashMap::new(), ranges: HashMap::new() }
+        Live { delivered: revision, keys: HashMap::default(), ranges: HashMap::default() }
     }
 
     /// Everything up to this revision was delivered to all in here.
@@ -84,7 +84,7 @@ impl Live {
     }
 
     fn deliver_to_keys(&mut self, batch: &Batch, complete: Complete<'_>, lagging: &mut Lagging) {
-        let mut watched: HashMap<&Bytes, Vec<Event>> = HashMap::new();
+        let mut watched: HashMap<&Bytes, Vec<Event>> = HashMap::default();
         for event in batch.events.iter() {
             if self.keys.contains_key(&event.kv().key) {
                 watched.entry(&event.kv().key).or_default().push(event.clone());

@@ -16,13 +16,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_api::Revision;
 use quorate_mvcc::{Backend, BackendError, Event, EventPage, KeyRange, Previous, ReadError, State};
-use tokio::sync::{Notify, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use self::live::{Live, Watcher};
 use self::ring::Ring;
+use crate::platform::TaskTracker;
+use crate::platform::tokio;
+use crate::platform::tokio::sync::{Notify, watch};
+use crate::platform::tokio::time::MissedTickBehavior;
 use crate::watch::{Watch, WatchBatch, WatchError, WatchOptions, watch_channel};
 
 /// Where events are read from that are not in the ring any more.

@@ -1,19 +1,23 @@
 //! Work that waits is taken together.
 //!
 //! A [`Batcher`] gathers commands while those before them are under way, so batches grow with the load and a lone
-//! command never waits; a batch follows another that is under way only when it is worth a round of its own. A [`Rounds`] answers everyone who asked before a round began with that round's result.
+//! command never waits; a batch follows another that is under way only when it is worth a round of its own. A [`Rounds`]
+//! answers everyone who asked before a round began with that round's result.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::network::messages::Proposed;
+use crate::platform::TaskTracker;
+use crate::platform::tokio;
+use crate::platform::tokio::sync::mpsc::error::TrySendError;
+use crate::platform::tokio::sync::{Notify, mpsc, oneshot};
+use crate::platform::tokio::time::Instant;
 
 /// Limits of a [`Batcher`].
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,8 @@ pub struct Limits {
     pub in_flight: usize,
     /// So many commands are sent while others are under way; fewer wait until those are done.
     pub worth_commands: usize,
+    /// A batch under way for longer holds no other back: a disk may be full or slow.
+    pub patience: Duration,
 }
 
 /// Commands that wait, and who waits for what becomes of them.
@@ -111,10 +117,13 @@ impl Backlog {
         self.waiting_commands.fetch_sub(waiting.count(), Ordering::AcqRel);
     }
 
-    fn may_send(&self, limits: &Limits) -> bool {
-        let under_way = self.batches_under_way.load(Ordering::Acquire);
-        let is_worth_it = || self.waiting_commands.load(Ordering::Acquire) >= limits.worth_commands;
-        under_way == 0 || (under_way < limits.in_flight && is_worth_it())
+    fn has_room(&self, limits: &Limits) -> bool {
+        self.batches_under_way.load(Ordering::Acquire) < limits.in_flight
+    }
+
+    fn is_worth_sending(&self, limits: &Limits) -> bool {
+        self.batches_under_way.load(Ordering::Acquire) == 0
+            || self.waiting_commands.load(Ordering::Acquire) >= limits.worth_commands
     }
 }
 
@@ -192,11 +201,8 @@ impl Batcher {
                 first = self.waiting.recv() => first,
             };
             let Some(first) = first else { return };
-            while !self.backlog.may_send(&self.limits) {
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = self.backlog.changed.notified() => {}
-                }
+            if shutdown.run_until_cancelled(self.turn()).await.is_none() {
+                return;
             }
             let (commands, recipients) = self.gather(first);
             if commands.is_empty() {
@@ -209,6 +215,20 @@ impl Batcher {
                     recipient.tell(&mut outcomes);
                 }
             });
+        }
+    }
+
+    /// Returns when what waits may go.
+    async fn turn(&self) {
+        let mut patience = None;
+        while !(self.backlog.has_room(&self.limits) && self.backlog.is_worth_sending(&self.limits)) {
+            let until = *patience.get_or_insert_with(|| Instant::now() + self.limits.patience);
+            if tokio::time::timeout_at(until, self.backlog.changed.notified()).await.is_err() {
+                break;
+            }
+        }
+        while !self.backlog.has_room(&self.limits) {
+            self.backlog.changed.notified().await;
         }
     }
 
@@ -310,9 +330,9 @@ impl<T: Clone> Rounds<T> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::sync::Semaphore;
-
     use super::*;
+    use crate::platform::tokio;
+    use crate::platform::tokio::sync::Semaphore;
 
     fn limits() -> Limits {
         Limits {
@@ -322,6 +342,7 @@ mod tests {
             batch_bytes: 1 << 20,
             in_flight: 1,
             worth_commands: 1,
+            patience: Duration::from_secs(3600),
         }
     }
 
@@ -361,6 +382,28 @@ mod tests {
         drop(first);
         let _last = submit();
         assert_eq!(begun.recv().await.map(|(count, _)| count), Some(1), "the one before was dropped as it was seen");
+        shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_takes_long_holds_no_other_back() {
+        let tasks = TaskTracker::new();
+        let limits = Limits { in_flight: 2, worth_commands: 4, patience: Duration::from_millis(1), ..limits() };
+        let (queue, batcher) = Batcher::new(limits, tasks.clone());
+        let (slots, mut begun) = mpsc::unbounded_channel();
+        let shutdown = CancellationToken::new();
+        tasks.spawn(batcher.run(
+            move |commands, slot| {
+                slots.send((commands.len(), slot)).expect("the test listens");
+                std::future::ready(vec![Proposed::Overloaded; commands.len()])
+            },
+            shutdown.clone(),
+        ));
+        let submit = || queue.submit(Bytes::from_static(b"x")).expect("there is room");
+        let _one = submit();
+        let _stuck = begun.recv().await.expect("a lone command does not wait");
+        let _other = submit();
+        assert_eq!(begun.recv().await.map(|(count, _)| count), Some(1));
         shutdown.cancel();
     }
 

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use crate::platform::tokio;
+use crate::platform::tokio::sync::watch;
 
 /// Lives inside what is to be closed, as its last field; dropping it is the news.
 #[derive(Debug)]

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use quorate_api::Revision;
 use quorate_mvcc::{BackendError, Command};
-use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::node::Node;
 use super::proposals;
-use super::state::RocksBackend;
+use super::state::StateBackend;
 use crate::error::StoreError;
+use crate::platform::tokio;
+use crate::platform::tokio::time::{Instant, MissedTickBehavior};
 
 const SAMPLES: u32 = 20;
 const SAMPLE_EVERY_MIN: Duration = Duration::from_millis(200);
@@ -100,7 +101,7 @@ pub async fn run_deletion(node: Arc<Node>, shutdown: CancellationToken) {
 }
 
 /// Deletes everything that was compacted by now.
-pub async fn settle(state: Arc<quorate_mvcc::State<RocksBackend>>) -> Result<(), StoreError> {
+pub async fn settle(state: Arc<quorate_mvcc::State<StateBackend>>) -> Result<(), StoreError> {
     let deleting = tokio::task::spawn_blocking(move || {
         while state.compact_some(CHANGES_PER_PART)? {}
         Ok(())
@@ -109,7 +110,7 @@ pub async fn settle(state: Arc<quorate_mvcc::State<RocksBackend>>) -> Result<(),
     deleted.map_err(|error| StoreError::Fatal(error.to_string()))
 }
 
-async fn delete_part(state: Arc<quorate_mvcc::State<RocksBackend>>) -> bool {
+async fn delete_part(state: Arc<quorate_mvcc::State<StateBackend>>) -> bool {
     match tokio::task::spawn_blocking(move || state.compact_some(CHANGES_PER_PART)).await {
         Ok(Ok(has_more)) => has_more,
         Ok(Err(error)) => {
@@ -126,6 +127,7 @@ async fn delete_part(state: Arc<quorate_mvcc::State<RocksBackend>>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::tokio;
 
     #[tokio::test]
     async fn nothing_younger_than_the_retention_goes() {

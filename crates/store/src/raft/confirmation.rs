@@ -17,6 +17,7 @@ use super::network::messages;
 use super::node::Node;
 use super::types::{StoredMembership, Vote};
 use crate::membership::MemberId;
+use crate::platform::tokio;
 
 /// When those that were asked first have not all answered by then, the others are asked as well.
 const PATIENCE: Duration = Duration::from_millis(10);

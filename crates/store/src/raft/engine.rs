@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quorate_api::Revision;
 use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeResponse, ReadError, Reply};
-use tokio::sync::watch;
 
 use super::network::client::{Lane, PeerClient};
 use super::network::messages::{self, StatusFields, StatusResponse};
@@ -17,6 +16,8 @@ use crate::backup::Backup;
 use crate::error::StoreError;
 use crate::handle::{Engine, LeaseStatus, StateHash};
 use crate::membership::{Identity, Leadership, MemberId, MemberRole, QuorumStatus};
+use crate::platform::tokio;
+use crate::platform::tokio::sync::watch;
 use crate::watch::{Watch, WatchError, WatchOptions};
 
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);

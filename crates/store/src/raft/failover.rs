@@ -17,6 +17,7 @@ use super::network::link::LinkState;
 use super::node::Node;
 use super::types::TransferRequest;
 use crate::membership::MemberId;
+use crate::platform::tokio;
 
 /// Long enough for an election with two fsyncs.
 const TURN: Duration = Duration::from_millis(120);

@@ -3,12 +3,12 @@
 //! A member that comes up with another member's directory, or another cluster's, would vote with a log that is not its
 //! own. So the directory names its owner, and a start that disagrees is refused.
 
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 
 use crate::error::StoreError;
 use crate::membership::{Member, MemberId};
+use crate::platform::fs;
 
 const FILE: &str = "identity";
 

@@ -5,7 +5,6 @@
 //! its state is wrong: it hands over leadership, takes itself out of service, and stays out over restarts.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +12,6 @@ use std::time::Duration;
 
 use quorate_api::Revision;
 use quorate_mvcc::ReadError;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::network::client::{CallError, Lane, PeerClient};
@@ -22,6 +20,9 @@ use super::node::Node;
 use super::snapshot::sync_directory;
 use crate::error::StoreError;
 use crate::membership::MemberId;
+use crate::platform::fs;
+use crate::platform::tokio;
+use crate::platform::tokio::time::Instant;
 
 const MARK: &str = "out-of-service";
 /// How long a member may take to apply what is to be hashed, and to hash it.

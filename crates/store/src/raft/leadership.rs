@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::node::{Instance, Node};
 use super::types::ServerMetrics;
 use crate::membership::Leadership;
+use crate::platform::tokio;
 
 /// Follows an instance until it stops or `stop` fires.
 pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationToken) {

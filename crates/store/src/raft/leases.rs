@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_mvcc::{Command, LeaseId, LeaseInfo};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::network::client::{CallError, Lane};
@@ -17,6 +16,10 @@ use super::network::messages::{self, LeaseTimeResponse};
 use super::node::Node;
 use super::proposals;
 use crate::error::StoreError;
+use crate::platform::tokio;
+use crate::platform::tokio::time::Instant;
+#[cfg(test)]
+use crate::raft::simulation::planted::{self, Bug};
 
 const TICK: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -130,8 +133,12 @@ impl Deadlines {
         for lease in leases {
             let deadline = match self.leases.get(&lease.id) {
                 Some((generation, deadline)) if *generation == lease.generation => *deadline,
+                #[cfg(test)]
+                _ if planted::is(Bug::LeasesEndEarly) => now + Duration::from_millis(lease.ttl_seconds * 500),
                 _ => now.saturating_add(Duration::from_secs(lease.ttl_seconds)),
             };
+            #[cfg(test)]
+            let deadline = if planted::is(Bug::LeasesStay) { Duration::MAX } else { deadline };
             if deadline <= now && over.len() < MAX_ENDS_PER_TICK {
                 over.push((lease.id, lease.generation));
             }

@@ -35,6 +35,8 @@ mod node;
 mod proposals;
 mod reads;
 mod restore;
+#[cfg(test)]
+pub(crate) mod simulation;
 pub(crate) mod snapshot;
 mod space;
 mod state;
@@ -48,10 +50,7 @@ mod watching;
 
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use restore::restore;
 
@@ -68,6 +67,9 @@ use self::watching::Watching;
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::hub::HubConfig;
+use crate::platform::TaskTracker;
+use crate::platform::tokio::net::TcpListener;
+use crate::platform::tokio::sync::oneshot;
 
 /// Starts this member. It returns when its databases are open and its peers can reach it; a leader may not be known
 /// yet. On the first start the members form the quorum by themselves.
@@ -91,10 +93,6 @@ async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
     // Connections and listener outlive the hand-over of leadership, so they have a token of their own.
     let transport = CancellationToken::new();
     let peers = Peers::connect(others, cluster, &tls, &tasks, &transport)?;
-    let (lead, lead_batcher) = Batcher::new(proposals::LEAD_LIMITS, tasks.clone());
-    let (forward, forward_batcher) = Batcher::new(proposals::FORWARD_LIMITS, tasks.clone());
-    let (read_index, read_index_rounds) = Rounds::new(reads::QUEUE);
-    let (barrier, barrier_rounds) = Rounds::new(reads::QUEUE);
     let settings = Settings {
         member: config.member,
         members: config.members,
@@ -107,11 +105,29 @@ async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
         reserve_bytes: config.reserve_bytes,
         integrity_interval: config.integrity_interval,
     };
+    let node = launch(settings, HubConfig::default(), peers, tasks, shutdown, transport.clone()).await?;
+    node.tasks.spawn(PeerServer::new(node.clone(), listener, tls.acceptor).run(transport));
+    Ok(node)
+}
+
+/// Opens a member and starts what it runs, but for what takes in its peers' messages. `transport` ends with it.
+async fn launch(
+    settings: Settings,
+    hub: HubConfig,
+    peers: Peers,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    transport: CancellationToken,
+) -> Result<Arc<Node>, StoreError> {
+    let (lead, lead_batcher) = Batcher::new(proposals::LEAD_LIMITS, tasks.clone());
+    let (forward, forward_batcher) = Batcher::new(proposals::FORWARD_LIMITS, tasks.clone());
+    let (read_index, read_index_rounds) = Rounds::new(reads::QUEUE);
+    let (barrier, barrier_rounds) = Rounds::new(reads::QUEUE);
     let node = Arc::new(Node::new(
         settings,
         peers,
         Queues { lead, forward, read_index, barrier },
-        Arc::new(Watching::new(HubConfig::default())),
+        Arc::new(Watching::new(hub)),
         tasks.clone(),
         shutdown.clone(),
     ));
@@ -134,7 +150,6 @@ async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
         }
     }
 
-    tasks.spawn(PeerServer::new(node.clone(), listener, tls.acceptor.clone()).run(transport.clone()));
     let run = node.clone();
     tasks
         .spawn(lead_batcher.run(move |commands, slot| proposals::lead(run.clone(), commands, slot), transport.clone()));

@@ -11,9 +11,7 @@ use arc_swap::ArcSwapOption;
 use openraft::ServerState;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use quorate_api::Revision;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::batching::{BatchQueue, RoundQueue};
 use super::config::{LogRetention, Timing};
@@ -28,6 +26,8 @@ use super::types::{Metrics, Raft};
 use super::watching::Watching;
 use crate::error::StoreError;
 use crate::membership::{Alarm, Leadership, Member, MemberId, MemberRole};
+use crate::platform::TaskTracker;
+use crate::platform::tokio::sync::watch;
 
 /// A running Raft, its log and its state.
 pub struct Instance {

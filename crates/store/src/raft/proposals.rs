@@ -11,7 +11,6 @@ use bytes::Bytes;
 use openraft::errors::{ClientWriteError, ForwardReason};
 use openraft::impls::ProgressResponder;
 use quorate_mvcc::{Command, Reply};
-use tokio::time::Instant;
 
 use super::batching::{Limits, Slot};
 use super::network::client::{CallError, Lane};
@@ -21,6 +20,8 @@ use super::types::CommandBatch;
 use super::{codec, space};
 use crate::error::StoreError;
 use crate::membership::MemberId;
+use crate::platform::tokio;
+use crate::platform::tokio::time::Instant;
 
 pub const LEAD_LIMITS: Limits = Limits {
     queue: 32_768,
@@ -29,6 +30,7 @@ pub const LEAD_LIMITS: Limits = Limits {
     batch_bytes: 1 << 20,
     in_flight: 3,
     worth_commands: 1,
+    patience: Duration::from_millis(20),
 };
 pub const FORWARD_LIMITS: Limits = LEAD_LIMITS;
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::type_config::async_runtime::watch::WatchReceiver;
-use tokio::time::Instant;
 
 use super::batching::NoRound;
 use super::confirmation::{self, Confirmed};
@@ -19,6 +18,10 @@ use super::node::Node;
 use super::types::Vote;
 use crate::error::StoreError;
 use crate::membership::MemberId;
+use crate::platform::tokio;
+use crate::platform::tokio::time::Instant;
+#[cfg(test)]
+use crate::raft::simulation::planted::{self, Bug};
 
 pub const QUEUE: usize = 65_536;
 const RETRY: Duration = Duration::from_millis(20);
@@ -122,6 +125,10 @@ fn read_index(node: &Node, confirm: impl FnOnce(&mut Confirmed)) -> Result<ReadI
     // acknowledges itself, it has applied before.
     let applied = instance.state.position().borrow().log_id.map(|id| id.index);
     let (true, Some(index)) = (leads, applied) else { return Err(None) };
+    #[cfg(test)]
+    if planted::is(Bug::ReadsStale) {
+        return Ok(ReadIndexResponse::At(index));
+    }
     let membership = instance.raft.server_metrics().borrow_watched().membership_config.clone();
     let mut confirmed = Confirmed::new(term, node.id(), membership);
     // After the position, for it is what must have been true of this leader.

@@ -3,7 +3,6 @@
 //! Every member of the new quorum is restored from the same backup, with the same list of members. So all begin with the
 //! same state, applied up to the same entry of a log that none of them has, and elect a leader among themselves.
 
-use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,11 +21,13 @@ use super::snapshot::SnapshotDir;
 use super::space::Space;
 use super::state::backend::Surroundings;
 use super::state::directory::StateDirectory;
-use super::state::{RocksBackend, store};
+use super::state::{StateBackend, store};
 use super::types::{LogId, StoredMembership, Vote};
 use crate::backup::{self, Manifest};
 use crate::error::StoreError;
 use crate::membership::Member;
+use crate::platform::fs;
+use crate::platform::tokio;
 
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -104,7 +105,7 @@ fn unpack_state(
         space: Arc::new(Space::new(data_dir, 0)),
         closed: Arc::new(signal),
     };
-    let backend = RocksBackend::open(&staging, &surroundings)?;
+    let backend = StateBackend::open(&staging, &surroundings)?;
     let applied = store::read_position(&backend)?.log_id;
     let voters = members.iter().map(|member| member.id).collect();
     let nodes: std::collections::BTreeMap<_, _> = members.iter().map(|member| (member.id, member.clone())).collect();

@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::platform::fs;
+
 /// What openraft passes around as the contents of a snapshot.
 #[derive(Clone, Debug)]
 pub enum SnapshotData {
@@ -37,7 +39,7 @@ impl SnapshotDir {
     /// When the directory cannot be read.
     pub fn files(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.path)? {
+        for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name().into_string().map_err(|name| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("{} is no name of a file of ours", name.display()))
             })?;
@@ -53,14 +55,14 @@ impl SnapshotDir {
     /// When it cannot be renamed; a snapshot is installed at most once.
     pub fn install(&self, target: &Path) -> io::Result<()> {
         sync_directory(&self.path)?;
-        std::fs::rename(&self.path, target)?;
+        fs::rename(&self.path, target)?;
         target.parent().map_or(Ok(()), sync_directory)
     }
 }
 
 impl Drop for SnapshotDir {
     fn drop(&mut self) {
-        match std::fs::remove_dir_all(&self.path) {
+        match fs::remove_dir_all(&self.path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(path = %self.path.display(), %error, "cannot remove a snapshot"),
@@ -70,5 +72,5 @@ impl Drop for SnapshotDir {
 
 /// Makes the names in a directory durable.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    std::fs::File::open(path)?.sync_all()
+    fs::File::open(path)?.sync_all()
 }

@@ -4,7 +4,6 @@
 //! what would need more space, so the reserve is left to what must go on: votes, the log's own marks, deletions and
 //! compactions, and the flush of what was applied. When the reserve can be filled again, all is as before.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +11,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_mvcc::{Command, Op, Txn};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::network::client::Lane;
 use super::network::messages::{self, StatusResponse};
 use super::node::Node;
 use crate::membership::MemberRole;
+use crate::platform::fs::{File, OpenOptions};
+use crate::platform::tokio;
+use crate::platform::tokio::sync::watch;
 
 const RESERVE: &str = "reserve";
 const CHUNK_BYTES: u64 = 1 << 20;

@@ -11,6 +11,7 @@ use openraft::{OptionalSend, type_config::alias};
 use super::snapshot::SnapshotData;
 use super::state::StateStore;
 use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::platform::tokio;
 
 /// Entries applied in one write at most; what a write makes visible at once should not keep the first waiting.
 const MAX_ENTRIES_PER_WRITE: usize = 64;

@@ -10,10 +10,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use rocksdb::Cache;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::closing::{Closed, close_signal};
 use super::leadership;
@@ -26,6 +23,11 @@ use super::state_machine::StateMachine;
 use super::types::Raft;
 use crate::error::StoreError;
 use crate::membership::MemberId;
+use crate::platform::TaskTracker;
+use crate::platform::fs;
+use crate::platform::tokio;
+use crate::platform::tokio::sync::oneshot;
+use crate::platform::tokio::time::Instant;
 
 /// For blocks of the state.
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
@@ -117,7 +119,8 @@ impl Supervisor {
         let dir = self.node.settings.data_dir.clone();
         let (cache, watching) = (self.cache.clone(), self.node.watching.clone());
         let (log_path, state_path, space) = (dir.join("log"), dir.join("state"), self.node.space.clone());
-        if state_path.exists() && !log_path.exists() {
+        let exists = |path| fs::exists(path).map_err(|error| fatal("the directory", &error));
+        if exists(&state_path)? && !exists(&log_path)? {
             // Its votes are gone with it, and what it has acknowledged beyond the state.
             return Err(fatal(&format!("{} is missing", log_path.display()), &REJOIN));
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, CodecError};
 use super::state_machine::StateMachine;
 use crate::membership::{Member, MemberId};
+use crate::platform::Runtime;
 
 openraft::declare_raft_types!(
     /// Quorate's Raft group.
@@ -18,6 +19,7 @@ openraft::declare_raft_types!(
         R = Vec<Reply>,
         NodeId = MemberId,
         Node = Member,
+        AsyncRuntime = Runtime,
 );
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;

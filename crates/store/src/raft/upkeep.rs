@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::node::{Instance, Node};
 use super::types::Fatal;
+use crate::platform::tokio;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const FLUSH_DEADLINE: Duration = Duration::from_secs(30);

@@ -4,10 +4,8 @@
 //! the log stood then, so those before it can go when their entries have been purged.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{self, Header, Kind};
 use super::segment::{self, CreateError, Segment, SpareFile, Tail};
+use crate::platform::ThreadBuilder;
+use crate::platform::fs;
+use crate::platform::fs::FileExt;
+use crate::platform::threshold;
 use crate::raft::closing::CloseSignal;
 use crate::raft::codec;
 use crate::raft::snapshot::sync_directory;
@@ -211,9 +213,9 @@ impl LogDisk {
     /// See [`WriteError`].
     pub fn write(&self, batch: &mut LogBatch, sync: bool) -> Result<(), WriteError> {
         let mut writer = self.writer.lock();
-        if writer.end >= SEGMENT_BYTES {
+        if writer.end >= threshold(SEGMENT_BYTES) {
             self.begin_next(&mut writer)?;
-        } else if writer.end >= PREPARE_FROM_BYTES {
+        } else if writer.end >= threshold(PREPARE_FROM_BYTES) {
             self.prepare_spare();
         }
         let durable = place(writer.durable)?;
@@ -272,11 +274,11 @@ impl LogDisk {
             *spare = Spare::Expected;
         }
         let (spare, directory) = (self.spare.clone(), self.directory.clone());
-        let prepare = move || match SpareFile::of_zeros(&directory, SEGMENT_BYTES) {
+        let prepare = move || match SpareFile::of_zeros(&directory, threshold(SEGMENT_BYTES)) {
             Ok(file) => *spare.lock() = Spare::Ready(file),
             Err(error) => tracing::debug!(%error, "no file is prepared for the next segment"),
         };
-        let prepared = std::thread::Builder::new().name("raft-log-spare".to_owned()).spawn(prepare);
+        let prepared = ThreadBuilder::new().name("raft-log-spare".to_owned()).spawn(prepare);
         if let Err(error) = prepared {
             tracing::debug!(%error, "no file is prepared for the next segment");
         }

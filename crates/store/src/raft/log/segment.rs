@@ -1,12 +1,14 @@
 //! A segment: one file of the log, a header and then records.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::record::{ALIGNMENT, HEADER_BYTES, Header, Kind};
+use crate::platform::fs;
+use crate::platform::fs::FileExt;
+use crate::platform::fs::{File, OpenOptions};
+use crate::platform::random;
 use crate::raft::snapshot::sync_directory;
 
 const FILE_HEADER_BYTES: usize = 32;
@@ -38,7 +40,7 @@ pub struct SpareFile {
 impl SpareFile {
     /// Makes an empty file under a name that nobody else has: whoever had the log open before may not be done yet.
     fn create(directory: &Path) -> io::Result<Self> {
-        let path = directory.join(format!("{SPARE}{:016x}", rand::random::<u64>()));
+        let path = directory.join(format!("{SPARE}{:016x}", random::<u64>()));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         Ok(SpareFile { file, path })
     }
@@ -51,7 +53,7 @@ impl SpareFile {
         let spare = SpareFile::create(directory)?;
         let filled = spare.fill(size_bytes);
         if filled.is_err() {
-            std::fs::remove_file(&spare.path)?;
+            fs::remove_file(&spare.path)?;
         }
         filled.map(|()| spare)
     }
@@ -108,7 +110,7 @@ impl Segment {
         spare: Option<SpareFile>,
         head: impl FnOnce(u32) -> Vec<u8>,
     ) -> Result<Self, CreateError> {
-        let salt = rand::random();
+        let salt = random();
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION);
@@ -123,7 +125,7 @@ impl Segment {
         };
         file.write_all_at(&bytes, 0).map_err(CreateError::Write)?;
         file.sync_all().map_err(CreateError::Sync)?;
-        std::fs::rename(&made, path(directory, number)).map_err(CreateError::Write)?;
+        fs::rename(&made, path(directory, number)).map_err(CreateError::Write)?;
         sync_directory(directory).map_err(CreateError::Sync)?;
         Ok(Segment { number, salt, file: Arc::new(file) })
     }
@@ -212,7 +214,7 @@ impl Segment {
     /// # Errors
     /// When it cannot be removed.
     pub fn remove(directory: &Path, number: u64) -> io::Result<()> {
-        std::fs::remove_file(path(directory, number))
+        fs::remove_file(path(directory, number))
     }
 }
 
@@ -221,10 +223,10 @@ impl Segment {
 /// # Errors
 /// When it cannot be removed.
 pub fn clear_spares(directory: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_name().to_str().is_some_and(|name| name.starts_with(SPARE)) {
-            std::fs::remove_file(entry.path())?;
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
@@ -236,7 +238,7 @@ pub fn clear_spares(directory: &Path) -> io::Result<()> {
 /// When it cannot be read.
 pub fn list(directory: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
+    for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("segment-")?.strip_suffix(".log"));
         numbers.extend(number.and_then(|number| u64::from_str_radix(number, 16).ok()));

@@ -8,18 +8,22 @@ use openraft::OptionalSend;
 use openraft::entry::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{LogBatch, LogDisk};
 use super::reader::LogReader;
 use super::view::LogView;
 use super::writer::{Task, Writer};
+use crate::platform::threshold;
+use crate::platform::tokio::sync::{mpsc, oneshot};
 use crate::raft::closing::CloseSignal;
 use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Writes that may wait for the disk before openraft is made to wait.
 const QUEUE: usize = 4096;
+
+/// Recent entries that are kept, unless others are asked for.
+const CACHE_BYTES: u64 = 8 << 20;
 
 /// What an entry takes beside its commands.
 const ENTRY_OVERHEAD_BYTES: usize = 32;
@@ -32,7 +36,7 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        LogOptions { cache_bytes: 8 << 20 }
+        LogOptions { cache_bytes: usize::try_from(threshold(CACHE_BYTES)).unwrap_or(usize::MAX) }
     }
 }
 
@@ -55,8 +59,7 @@ impl LogStore {
         let reader = LogReader { view, disk: Arc::new(disk) };
         let LogReader { view, disk } = reader.clone();
         let committed = view.read().committed;
-        let writer = Writer { disk, view, space, tasks: queue, committed };
-        std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer.run())?;
+        Writer { disk, view, space, tasks: queue, committed }.start()?;
         Ok(LogStore { reader, tasks })
     }
 

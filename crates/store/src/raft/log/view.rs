@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::platform::threshold;
 use crate::raft::types::{Entry, LogId, Vote};
 
 /// A position is remembered for about so many bytes of log.
@@ -184,10 +185,10 @@ impl ByteMarks {
     /// Of a log found on disk only the sum is known.
     fn evenly(range: Range<u64>, bytes: u64) -> Self {
         let count = range.end.saturating_sub(range.start);
-        let steps = (bytes / MARK_EVERY_BYTES).min(count);
+        let steps = (bytes / threshold(MARK_EVERY_BYTES)).min(count);
         let mut marks: VecDeque<_> = (0..steps)
             .map(|i| {
-                let before = i * MARK_EVERY_BYTES;
+                let before = i * threshold(MARK_EVERY_BYTES);
                 (
                     range.start
                         + u64::try_from(u128::from(before) * u128::from(count) / u128::from(bytes)).unwrap_or(0),
@@ -202,7 +203,7 @@ impl ByteMarks {
     }
 
     fn append(&mut self, index: u64, bytes: u64) {
-        let due = self.marks.back().is_none_or(|(_, before)| self.end_bytes - before >= MARK_EVERY_BYTES);
+        let due = self.marks.back().is_none_or(|(_, before)| self.end_bytes - before >= threshold(MARK_EVERY_BYTES));
         if due {
             self.marks.push_back((index, self.end_bytes));
         }

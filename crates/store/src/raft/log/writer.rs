@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use openraft::storage::IOFlushed;
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{LogBatch, LogDisk, WriteError};
 use super::view::LogView;
+use crate::platform::tokio::sync::{mpsc, oneshot};
+use crate::platform::{ThreadBuilder, exit};
 use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
@@ -50,37 +51,70 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Begins to run.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub fn start(self) -> io::Result<()> {
+        #[cfg(test)]
+        if crate::raft::simulation::process::is_simulated() {
+            crate::raft::simulation::disk::start_writer(self.run_in_simulated_time());
+            return Ok(());
+        }
+        ThreadBuilder::new().name("raft-log".to_owned()).spawn(move || self.run()).map(drop)
+    }
+
     /// Runs until all senders are gone.
-    pub fn run(mut self) {
+    fn run(mut self) {
         let mut batch = LogBatch::default();
         let mut truncations = 0;
         while let Some(first) = self.tasks.blocking_recv() {
-            let mut waiting = vec![first];
-            let mut bytes = 0;
-            while bytes < MAX_WRITE_BYTES
-                && let Ok(task) = self.tasks.try_recv()
-            {
-                if let Task::Append { bytes: more, .. } = &task {
-                    bytes += more;
-                }
-                waiting.push(task);
-            }
-            match self.write(waiting, &mut batch, &mut truncations) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    // After a failed fsync nobody knows what is on disk, and the kernel may have dropped the pages: only a
-                    // fresh start from what is really there can be trusted.
-                    tracing::error!(%error, "the log cannot be written; this process ends");
-                    std::process::exit(74);
-                }
+            if !self.write_with(first, &mut batch, &mut truncations) {
+                return;
             }
         }
+        self.end(&mut batch);
+    }
+
+    /// The same where no thread waits for another.
+    #[cfg(test)]
+    async fn run_in_simulated_time(mut self) {
+        let mut batch = LogBatch::default();
+        let mut truncations = 0;
+        while let Some(first) = self.tasks.recv().await {
+            crate::raft::simulation::disk::delay().await;
+            if !self.write_with(first, &mut batch, &mut truncations) {
+                return;
+            }
+        }
+        self.end(&mut batch);
+    }
+
+    /// Does a task and those that wait behind it. False when nobody wants it any more.
+    fn write_with(&mut self, first: Task, batch: &mut LogBatch, truncations: &mut u64) -> bool {
+        let mut waiting = vec![first];
+        let mut bytes = 0;
+        while bytes < MAX_WRITE_BYTES
+            && let Ok(task) = self.tasks.try_recv()
+        {
+            if let Task::Append { bytes: more, .. } = &task {
+                bytes += more;
+            }
+            waiting.push(task);
+        }
+        self.write(waiting, batch, truncations).unwrap_or_else(|error| {
+            // After a failed fsync nobody knows what is on disk, and the kernel may have dropped the pages: only a
+            // fresh start from what is really there can be trusted.
+            tracing::error!(%error, "the log cannot be written; this process ends");
+            exit(74)
+        })
+    }
+
+    fn end(&self, batch: &mut LogBatch) {
         // All tasks are done, so what is committed is on disk.
         let committed = self.view.read().committed;
         batch.clear();
-        let written =
-            batch.committed(committed).and_then(|()| self.disk.write(&mut batch, false).map_err(io::Error::other));
+        let written = batch.committed(committed).and_then(|()| self.disk.write(batch, false).map_err(io::Error::other));
         if let Err(error) = written {
             tracing::debug!(%error, "what is committed was not written down; this member will hear it again");
         }

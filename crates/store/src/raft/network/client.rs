@@ -7,19 +7,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use super::channel::{ResponseBody, Unanswered};
 use super::frames::{self, MAX_FRAME_BYTES, PeerBody};
 use super::link::{Link, LinkError, LinkKeeper};
 use super::messages::{CLUSTER_HEADER, MEMBER_HEADER};
 use super::tls::{PeerTlsContext, server_name};
 use crate::error::StoreError;
 use crate::membership::{Member, MemberId};
+use crate::platform::TaskTracker;
+use crate::platform::tokio;
+use crate::platform::tokio::time::Instant;
 use crate::raft::codec;
 
 /// Why a call failed.
@@ -131,7 +132,7 @@ impl PeerClient {
         path: &'static str,
         body: PeerBody,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, CallError> {
+    ) -> Result<Response<ResponseBody>, CallError> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(format!("https://{}{path}", self.peer.peer))
@@ -139,14 +140,12 @@ impl PeerClient {
             .header(MEMBER_HEADER, self.peer.id)
             .body(body)
             .map_err(|error| self.not_sent(&error))?;
-        let mut sender = self.link(lane).sender(deadline).await.map_err(|error| self.not_sent(&error))?;
-        let response = match tokio::time::timeout_at(deadline, sender.try_send_request(request)).await {
+        let mut channel = self.link(lane).sender(deadline).await.map_err(|error| self.not_sent(&error))?;
+        let response = match tokio::time::timeout_at(deadline, channel.send(request)).await {
             Err(_) => return Err(self.lost(&"timeout")),
             Ok(Ok(response)) => response,
-            Ok(Err(mut error)) => {
-                let unsent = error.take_message().is_some();
-                let error = error.into_error();
-                return Err(if unsent { self.not_sent(&error) } else { self.lost(&error) });
+            Ok(Err(Unanswered { was_sent, reason })) => {
+                return Err(if was_sent { self.lost(&reason) } else { self.not_sent(&reason) });
             }
         };
         if response.status() == StatusCode::OK {
@@ -166,7 +165,7 @@ impl PeerClient {
     /// `Lost`: the request has been acted on.
     pub async fn answer<A: DeserializeOwned>(
         &self,
-        response: Response<Incoming>,
+        response: Response<ResponseBody>,
         deadline: Instant,
     ) -> Result<A, CallError> {
         let body = self.collect(response, deadline).await?;
@@ -182,7 +181,7 @@ impl PeerClient {
         }
     }
 
-    async fn collect(&self, response: Response<Incoming>, deadline: Instant) -> Result<Bytes, CallError> {
+    async fn collect(&self, response: Response<ResponseBody>, deadline: Instant) -> Result<Bytes, CallError> {
         let body = Limited::new(response.into_body(), MAX_FRAME_BYTES).collect();
         match tokio::time::timeout_at(deadline, body).await {
             Err(_) => Err(self.lost(&"timeout")),

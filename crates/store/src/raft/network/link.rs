@@ -5,17 +5,19 @@
 
 use std::time::Duration;
 
-use hyper::client::conn::http2::SendRequest;
+use futures::TryFutureExt;
+use futures::future::BoxFuture;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::frames::PeerBody;
+use super::channel::Channel;
 use crate::membership::Member;
+use crate::platform::TaskTracker;
+use crate::platform::tokio;
+use crate::platform::tokio::net::TcpStream;
+use crate::platform::tokio::sync::watch;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -32,7 +34,7 @@ pub(super) const MAX_HTTP_FRAME_BYTES: u32 = 256 << 10;
 pub enum LinkState {
     /// Not yet known, or just broken.
     Connecting,
-    Up(SendRequest<PeerBody>),
+    Up(Channel),
     Down {
         /// Nobody listens at the peer's address: the process is gone.
         refused: bool,
@@ -60,7 +62,7 @@ impl Link {
     ///
     /// # Errors
     /// At once when the last attempt failed.
-    pub async fn sender(&self, deadline: tokio::time::Instant) -> Result<SendRequest<PeerBody>, LinkError> {
+    pub async fn sender(&self, deadline: tokio::time::Instant) -> Result<Channel, LinkError> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| match state {
             LinkState::Connecting => false,
@@ -146,13 +148,15 @@ impl LinkKeeper {
         }
     }
 
-    async fn connect(
-        &self,
-    ) -> std::io::Result<(SendRequest<PeerBody>, impl Future<Output = Result<(), hyper::Error>> + use<>)> {
+    async fn connect(&self) -> std::io::Result<(Channel, Connection)> {
+        #[cfg(test)]
+        if crate::raft::simulation::process::is_simulated() {
+            return crate::raft::simulation::network::connect(&self.peer).await;
+        }
         let tcp = TcpStream::connect(&self.peer.peer).await?;
         tcp.set_nodelay(true)?;
         let tls = self.connector.connect(self.name.clone(), tcp).await?;
-        hyper::client::conn::http2::Builder::new(Tracked(self.tasks.clone()))
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(Tracked(self.tasks.clone()))
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_DEADLINE)
@@ -162,9 +166,13 @@ impl LinkKeeper {
             .max_frame_size(MAX_HTTP_FRAME_BYTES)
             .handshake(TokioIo::new(tls))
             .await
-            .map_err(std::io::Error::other)
+            .map_err(std::io::Error::other)?;
+        Ok((Channel::Http2(sender), Box::pin(connection.map_err(std::io::Error::other))))
     }
 }
+
+/// Carries what is sent over a channel, until that ends.
+pub(in crate::raft) type Connection = BoxFuture<'static, std::io::Result<()>>;
 
 /// hyper's own tasks, owned like all others.
 #[derive(Clone)]

@@ -7,19 +7,20 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use hyper::body::Incoming;
 use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::AppendEntriesResponse;
 use openraft::{OptionalSend, type_config::alias};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::channel::ResponseBody;
 use super::client::{CallError, Lane, PeerClient, Peers};
 use super::frames::{self, FrameReader};
 use super::{messages, snapshot_stream};
 use crate::membership::{Member, MemberId};
+use crate::platform::tokio;
+use crate::platform::tokio::sync::Semaphore;
+use crate::platform::tokio::time::Instant;
 use crate::raft::snapshot::SnapshotData;
 use crate::raft::types::{
     AppendRequest, AppendResult, RpcError, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig, Vote,
@@ -185,7 +186,7 @@ where
 
 /// The answers of a stream of append requests.
 struct Results {
-    reader: FrameReader<Incoming>,
+    reader: FrameReader<ResponseBody>,
     slots: Arc<Semaphore>,
     _guard: DropGuard,
 }
@@ -237,6 +238,7 @@ fn rpc_error(error: CallError) -> RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::tokio;
 
     #[tokio::test]
     async fn a_stream_that_cannot_begin_asks_for_a_request_first() {

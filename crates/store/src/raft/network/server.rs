@@ -8,13 +8,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use openraft::storage::Snapshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +21,8 @@ use super::frames::{self, FrameError, FrameReader, MAX_FRAME_BYTES, PeerBody};
 use super::link::{MAX_HTTP_FRAME_BYTES, Tracked};
 use super::messages::{self, HashRequest, HashResponse, ReadIndexRequest, StatusResponse};
 use super::snapshot_stream;
+use crate::platform::tokio;
+use crate::platform::tokio::net::{TcpListener, TcpStream};
 use crate::raft::node::{Instance, Node};
 use crate::raft::snapshot::SnapshotData;
 use crate::raft::types::AppendRequest;
@@ -45,6 +46,17 @@ impl Refusal {
     fn unavailable(error: &dyn std::fmt::Display) -> Self {
         Refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }
+}
+
+/// The body of a request.
+pub trait RequestBody:
+    Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static> + Send + Unpin + 'static
+{
+}
+
+impl<B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static> + Send + Unpin + 'static> RequestBody
+    for B
+{
 }
 
 /// Listens for peers.
@@ -110,7 +122,8 @@ async fn serve(
     Ok(())
 }
 
-async fn respond(node: &Arc<Node>, request: Request<Incoming>) -> Response<PeerBody> {
+/// Answers a request, however it came.
+pub async fn respond<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Response<PeerBody> {
     let answer = match check_addressee(node, request.headers()) {
         Ok(()) => answer(node, request).await,
         Err(refusal) => Err(refusal),
@@ -137,7 +150,7 @@ fn check_addressee(node: &Node, headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal(StatusCode::MISDIRECTED_REQUEST, reason))
 }
 
-async fn answer(node: &Arc<Node>, request: Request<Incoming>) -> Result<PeerBody, Refusal> {
+async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result<PeerBody, Refusal> {
     let (head, body) = request.into_parts();
     match head.uri.path() {
         messages::APPEND => append(&*instance(node)?, body),
@@ -186,7 +199,7 @@ fn instance(node: &Node) -> Result<Arc<Instance>, Refusal> {
 }
 
 /// Results go out while requests still come in.
-fn append(instance: &Instance, body: Incoming) -> Result<PeerBody, Refusal> {
+fn append<B: RequestBody>(instance: &Instance, body: B) -> Result<PeerBody, Refusal> {
     let requests = futures::stream::unfold(FrameReader::new(body), async |mut reader| {
         match reader.next::<AppendRequest>().await {
             Ok(Some(request)) => Some((request, reader)),
@@ -204,7 +217,7 @@ fn append(instance: &Instance, body: Incoming) -> Result<PeerBody, Refusal> {
     Ok(frames::stream(results))
 }
 
-async fn snapshot(instance: &Instance, body: Incoming) -> Result<PeerBody, Refusal> {
+async fn snapshot<B: RequestBody>(instance: &Instance, body: B) -> Result<PeerBody, Refusal> {
     let parent = instance.state.snapshots_path();
     let received = snapshot_stream::receive(&mut FrameReader::new(body), &parent).await;
     let (vote, meta, dir) = received.map_err(|error| Refusal::bad(&error))?;
@@ -214,7 +227,7 @@ async fn snapshot(instance: &Instance, body: Incoming) -> Result<PeerBody, Refus
     single(&installed.map_err(|error| Refusal::unavailable(&error))?)
 }
 
-async fn message<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
+async fn message<T: DeserializeOwned>(body: impl RequestBody) -> Result<T, Refusal> {
     let body = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_FRAME_BYTES).collect()).await;
     let body: Bytes = body
         .map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned()))?

@@ -8,11 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use hyper::body::Body;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::frames::{self, FrameError, FrameReader};
 use super::messages::SnapshotPart;
+use crate::platform::fs;
+use crate::platform::random;
+use crate::platform::tokio;
+use crate::platform::tokio::fs::File;
+use crate::platform::tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::raft::snapshot::SnapshotDir;
 use crate::raft::types::{SnapshotMeta, Vote};
 
@@ -169,9 +172,9 @@ where
 }
 
 fn fresh_directory(parent: &Path) -> io::Result<PathBuf> {
-    let path = parent.join(format!("incoming-{:016x}", rand::random::<u64>()));
-    std::fs::create_dir_all(parent)?;
-    std::fs::create_dir(&path)?;
+    let path = parent.join(format!("incoming-{:016x}", random::<u64>()));
+    fs::create_dir_all(parent)?;
+    fs::create_dir(&path)?;
     Ok(path)
 }
 
@@ -180,6 +183,7 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
+    use crate::platform::tokio;
 
     fn a_snapshot(parent: &Path) -> Arc<SnapshotDir> {
         let path = parent.join("made");

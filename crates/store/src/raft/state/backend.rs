@@ -12,6 +12,7 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions};
 use rocksdb::{Options, ReadOptions, WriteOptions};
 
+use crate::platform::fs;
 use crate::raft::closing::CloseSignal;
 use crate::raft::space::Space;
 
@@ -133,7 +134,7 @@ impl RocksBackend {
 impl Drop for OwnedDirectory {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::Relaxed)
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
+            && let Err(error) = fs::remove_dir_all(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove a replaced state");
         }

@@ -1,9 +1,9 @@
 //! The directories of the state: one that counts, named by a pointer, and the leftovers of what was interrupted.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::platform::fs;
 use crate::raft::snapshot::{SnapshotDir, sync_directory};
 
 const POINTER: &str = "CURRENT";

@@ -10,5 +10,10 @@ pub mod backend;
 pub mod directory;
 pub mod store;
 
-pub use backend::RocksBackend;
 pub use store::StateStore;
+
+/// What the state lies in.
+#[cfg(not(test))]
+pub type StateBackend = backend::RocksBackend;
+#[cfg(test)]
+pub type StateBackend = crate::raft::simulation::backend::EitherBackend;

@@ -12,18 +12,23 @@ use parking_lot::Mutex;
 use quorate_api::Revision;
 use quorate_mvcc::{Backend, BackendError, Reply, State, Table, WriteBatch};
 use rocksdb::Cache;
-use tokio::sync::watch;
 
-use super::backend::{RocksBackend, Surroundings};
+use super::StateBackend;
+use super::backend::Surroundings;
 use super::directory::StateDirectory;
+use crate::platform::fs;
+use crate::platform::random;
+use crate::platform::tokio::sync::watch;
 use crate::raft::closing::CloseSignal;
 use crate::raft::codec::{self, CodecError};
+#[cfg(test)]
+use crate::raft::simulation::planted::{self, Bug};
 use crate::raft::snapshot::SnapshotDir;
 use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership};
 use crate::raft::watching::Watching;
 
-const APPLIED: &[u8] = b"raft.applied";
+pub const APPLIED: &[u8] = b"raft.applied";
 pub const MEMBERSHIP: &[u8] = b"raft.membership";
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +68,7 @@ impl AppliedAt {
 
 /// The applied state and its place on disk.
 pub struct StateStore {
-    current: ArcSwap<State<RocksBackend>>,
+    current: ArcSwap<State<StateBackend>>,
     directory: Mutex<StateDirectory>,
     position: watch::Sender<AppliedAt>,
     has_snapshot: AtomicBool,
@@ -88,7 +93,7 @@ impl StateStore {
     ) -> Result<Self, StateError> {
         let surroundings = Surroundings { cache, space, closed: Arc::new(closed) };
         let directory = StateDirectory::open(path)?;
-        let state = Arc::new(State::open(RocksBackend::open(&directory.current(), &surroundings)?)?);
+        let state = Arc::new(State::open(StateBackend::open(&directory.current(), &surroundings)?)?);
         let position = read_position(state.backend())?;
         watching.attach(state.clone());
         Ok(StateStore {
@@ -105,7 +110,7 @@ impl StateStore {
 
     /// The state as it is now; after a snapshot is installed, another one.
     #[must_use]
-    pub fn current(&self) -> Arc<State<RocksBackend>> {
+    pub fn current(&self) -> Arc<State<StateBackend>> {
         self.current.load_full()
     }
 
@@ -142,6 +147,10 @@ impl StateStore {
                 EntryPayload::Normal(batch) => {
                     of_entry.reserve(batch.count());
                     for command in batch.decode().map_err(StateError::Entry)? {
+                        #[cfg(test)]
+                        if planted::is(Bug::AppliesTwice) && entry.log_id.index.is_multiple_of(16) {
+                            events.extend(applier.apply(&command)?.events);
+                        }
                         let applied = applier.apply(&command)?;
                         of_entry.push(applied.reply);
                         events.extend(applied.events);
@@ -191,8 +200,8 @@ impl StateStore {
     /// When it cannot be written.
     pub fn checkpoint(&self) -> Result<(SnapshotMeta, SnapshotDir), StateError> {
         let parent = self.snapshots_path();
-        std::fs::create_dir_all(&parent)?;
-        let dir = SnapshotDir::adopt(parent.join(format!("outgoing-{:016x}", rand::random::<u64>())));
+        fs::create_dir_all(&parent)?;
+        let dir = SnapshotDir::adopt(parent.join(format!("outgoing-{:016x}", random::<u64>())));
         let AppliedAt { log_id, membership } = self.position.borrow().clone();
         self.current().backend().checkpoint(dir.path())?;
         Ok((SnapshotMeta { last_log_id: log_id, last_membership: membership }, dir))
@@ -205,8 +214,8 @@ impl StateStore {
     /// When it cannot be written.
     pub fn backup(&self) -> Result<(Revision, SnapshotDir), StateError> {
         let parent = self.snapshots_path();
-        std::fs::create_dir_all(&parent)?;
-        let dir = SnapshotDir::adopt(parent.join(format!("backup-{:016x}", rand::random::<u64>())));
+        fs::create_dir_all(&parent)?;
+        let dir = SnapshotDir::adopt(parent.join(format!("backup-{:016x}", random::<u64>())));
         let state = self.current();
         let revision = state.revision();
         state.backend().checkpoint(dir.path())?;
@@ -226,7 +235,7 @@ impl StateStore {
     pub fn install(&self, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> Result<(), StateError> {
         let mut directory = self.directory.lock();
         let staged = directory.stage(snapshot)?;
-        let state = State::open(RocksBackend::open(&staged, &self.surroundings)?)?;
+        let state = State::open(StateBackend::open(&staged, &self.surroundings)?)?;
         let found = read_position(state.backend())?;
         if found.log_id != meta.last_log_id {
             return Err(StateError::WrongSnapshot { promised: meta.last_log_id, found: found.log_id });
@@ -242,7 +251,7 @@ impl StateStore {
     }
 }
 
-pub fn read_position(backend: &RocksBackend) -> Result<AppliedAt, StateError> {
+pub fn read_position(backend: &StateBackend) -> Result<AppliedAt, StateError> {
     let log_id = backend.get(Table::Meta, APPLIED)?.map(|row| codec::decode(&row)).transpose();
     let membership = backend.get(Table::Meta, MEMBERSHIP)?.map(|row| codec::decode(&row)).transpose();
     Ok(AppliedAt {

@@ -187,7 +187,7 @@ fn slot(id: MemberId) -> usize {
     usize::try_from(id - 1).expect("few members")
 }
 
-fn certificates() -> PeerTls {
+pub fn certificates() -> PeerTls {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

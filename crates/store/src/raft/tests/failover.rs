@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::platform::TaskTracker;
 use quorate_mvcc::{KeyRange, RangeRequest};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::cluster::{Cluster, eventually, put};
 use crate::Consistency;

@@ -1,6 +1,6 @@
 //! Whole members in one process, and openraft's own suite on our storage.
 
-mod cluster;
+pub mod cluster;
 mod cluster_tests;
 mod damage;
 mod failover;

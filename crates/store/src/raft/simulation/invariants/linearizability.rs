@@ -1,0 +1,81 @@
+//! Every call takes effect at one moment between its beginning and its end.
+//!
+//! The store says at which revision that was, so no order needs to be searched: revisions must agree with what happened
+//! before what, and every read with what the log of changes holds at its revision.
+
+use std::collections::BTreeMap;
+
+use quorate_api::Revision;
+use quorate_mvcc::Outcome;
+
+use super::Facts;
+use crate::raft::simulation::evidence::{Action, Answer, Call};
+
+pub fn check(facts: &Facts) -> Vec<String> {
+    let mut problems = Vec::new();
+    // By step: calls begin and end.
+    let mut steps: BTreeMap<u64, (usize, bool)> = BTreeMap::new();
+    for (i, call) in facts.calls.iter().enumerate() {
+        steps.insert(call.began.step, (i, true));
+        if let Some((ended, _)) = &call.ended {
+            steps.insert(ended.step, (i, false));
+        }
+    }
+    let mut newest = Revision::ZERO;
+    let mut newest_before = vec![Revision::ZERO; facts.calls.len()];
+    for (i, begins) in steps.into_values() {
+        let call = &facts.calls[i];
+        if begins {
+            newest_before[i] = newest;
+            continue;
+        }
+        let Some((revision, has_written)) = moment(call) else { continue };
+        let least = if has_written { newest_before[i].next() } else { newest_before[i] };
+        if revision < least {
+            let what = format!("{:?} on m{} took effect at {revision}", call.action, call.member);
+            problems.push(format!("{what}, though {} was known before it began", newest_before[i]));
+        }
+        newest = newest.max(revision);
+        problems.extend(contradiction(facts, call));
+    }
+    problems
+}
+
+/// When a call took effect, and whether that made the revision.
+fn moment(call: &Call) -> Option<(Revision, bool)> {
+    match &call.ended.as_ref()?.1 {
+        Answer::Read(response) => Some((response.revision, false)),
+        Answer::Done(reply) => {
+            let has_written = match (&call.action, &reply.outcome) {
+                (Action::Put { .. } | Action::PutTwo { .. }, Ok(_)) => true,
+                (Action::Swap { .. }, Ok(Outcome::Txn(response))) => response.succeeded,
+                _ => false,
+            };
+            Some((reply.revision, has_written))
+        }
+        Answer::Failed(_) | Answer::Lost => None,
+    }
+}
+
+/// What a call was told that was not so at its revision.
+fn contradiction(facts: &Facts, call: &Call) -> Option<String> {
+    match (&call.action, &call.ended.as_ref()?.1) {
+        (Action::Read { key }, Answer::Read(response)) if facts.changes.is_known(response.revision) => {
+            let (there, read) = (facts.changes.at(key, response.revision), response.kvs.first());
+            (there != read).then(|| {
+                let found = format!("{read:?} at {} on m{}", response.revision, call.member);
+                format!("a read of {key:?} found {found}, where {there:?} is")
+            })
+        }
+        (Action::Swap { key, expected, .. }, Answer::Done(reply)) if facts.changes.is_known(reply.revision) => {
+            let Ok(Outcome::Txn(response)) = &reply.outcome else { return None };
+            let before = Revision(if response.succeeded { reply.revision.0 - 1 } else { reply.revision.0 });
+            let written = facts.changes.at(key, before).map_or(Revision::ZERO, |kv| kv.mod_revision);
+            ((written == *expected) != response.succeeded).then(|| {
+                let told = if response.succeeded { "was" } else { "was not" };
+                format!("a swap of {key:?} was told that it {told} of {expected} at {before}, where {written} is")
+            })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,131 @@
+//! What must be true of every simulation, one file for each.
+//!
+//! All of them rest on the log of changes: what the watchers of everything were given, put together.
+
+mod durability;
+mod elections;
+mod equality;
+mod leases;
+mod linearizability;
+mod once_in_order;
+pub mod progress;
+mod restarts;
+mod watches;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use quorate_api::Revision;
+use quorate_mvcc::KeyValue;
+
+use super::evidence::{Call, Evidence, Final, Restart, Seen, Watched};
+use crate::membership::MemberId;
+use crate::raft::types::LogId;
+
+/// What a simulation has shown.
+pub struct Facts {
+    pub calls: Vec<Call>,
+    pub watched: Vec<Watched>,
+    pub leaders: Vec<(u64, MemberId)>,
+    pub applied: Vec<(MemberId, LogId)>,
+    pub restarts: Vec<Restart>,
+    pub finals: Vec<Final>,
+    pub changes: Changes,
+}
+
+/// All changes, by revision and by key.
+#[derive(Default)]
+pub struct Changes {
+    pub by_revision: BTreeMap<Revision, Vec<Seen>>,
+    by_key: BTreeMap<Bytes, Vec<(Revision, Option<KeyValue>)>>,
+    /// Up to here there is no revision that nobody watched.
+    pub known_upto: Revision,
+}
+
+impl Watched {
+    fn is_of_everything(&self) -> bool {
+        self.range.start.is_empty() && self.range.end.is_none()
+    }
+
+    fn covers(&self, revision: Revision) -> bool {
+        self.after < revision && revision <= self.upto
+    }
+}
+
+impl Changes {
+    fn of(watched: &[Watched]) -> Self {
+        let all: Vec<_> = watched.iter().filter(|watched| watched.is_of_everything()).collect();
+        let mut known_upto = Revision::INITIAL;
+        while let Some(further) = all.iter().find(|watched| watched.covers(known_upto.next())) {
+            known_upto = further.upto;
+        }
+        let mut changes = Changes { known_upto, ..Changes::default() };
+        for watched in all {
+            let mut of_watcher: BTreeMap<Revision, Vec<Seen>> = BTreeMap::new();
+            for seen in &watched.events {
+                of_watcher.entry(seen.kv.mod_revision).or_default().push(seen.clone());
+            }
+            for (revision, seen) in of_watcher {
+                let known = changes.by_revision.entry(revision).or_insert_with(|| seen.clone());
+                // When it was seen first.
+                for (known, seen) in known.iter_mut().zip(&seen) {
+                    known.at = known.at.min(seen.at);
+                }
+            }
+        }
+        for (revision, seen) in &changes.by_revision {
+            for seen in seen {
+                let kv = (!seen.is_delete).then(|| seen.kv.clone());
+                changes.by_key.entry(seen.kv.key.clone()).or_default().push((*revision, kv));
+            }
+        }
+        changes
+    }
+
+    /// A key as it was at a revision.
+    pub fn at(&self, key: &Bytes, revision: Revision) -> Option<&KeyValue> {
+        let versions = self.by_key.get(key)?;
+        let next = versions.partition_point(|(written, _)| *written <= revision);
+        versions[..next].last()?.1.as_ref()
+    }
+
+    pub fn is_known(&self, revision: Revision) -> bool {
+        revision <= self.known_upto
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.by_key.keys()
+    }
+}
+
+/// Says what is not as it must be.
+type Check = fn(&Facts) -> Vec<String>;
+
+/// Everything that is not as it must be.
+pub fn violations(evidence: &Evidence) -> Vec<String> {
+    let watched = evidence.watched.lock().clone();
+    let facts = Facts {
+        calls: evidence.calls.lock().clone(),
+        changes: Changes::of(&watched),
+        watched,
+        leaders: evidence.leaders.lock().clone(),
+        applied: evidence.applied.lock().clone(),
+        restarts: evidence.restarts.lock().clone(),
+        finals: evidence.finals.lock().clone(),
+    };
+    let checks: [(&str, Check); 8] = [
+        ("durability", durability::check),
+        ("linearizability", linearizability::check),
+        ("once, in order", once_in_order::check),
+        ("equality", equality::check),
+        ("watches", watches::check),
+        ("leases", leases::check),
+        ("elections", elections::check),
+        ("restarts", restarts::check),
+    ];
+    let found =
+        checks.iter().flat_map(|(name, check)| check(&facts).into_iter().map(move |text| format!("{name}: {text}")));
+    let at_once = evidence.problems.lock().clone();
+    let panics = evidence.panics.lock().iter().map(|panic| format!("a panic in {panic}")).collect::<Vec<_>>();
+    found.chain(at_once).chain(panics).collect()
+}

@@ -1,0 +1,82 @@
+//! When all faults are over, everything works again: writes and reads on every member, watches, and the end of leases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_api::Revision;
+use quorate_mvcc::{KeyRange, LeaseId, RangeRequest};
+
+use crate::platform::tokio::time::sleep;
+use crate::raft::simulation::clients::Client;
+use crate::raft::simulation::cluster::Cluster;
+use crate::raft::simulation::evidence::{Action, Answer, Evidence, Final, Watched};
+
+/// Far more than anything takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits until all is well; what is not by then is a problem.
+pub async fn settle(
+    cluster: &Arc<Cluster>,
+    evidence: &Arc<Evidence>,
+    client: &mut Client,
+    watchers: &[Arc<Mutex<Watched>>],
+) {
+    let deadline = evidence.elapsed() + PATIENCE;
+    let mut newest = Revision::ZERO;
+    for id in cluster.ids() {
+        let mut n = 0;
+        loop {
+            n += 1;
+            let put = Action::Put { key: "last".into(), value: format!("last.{id}.{n}").into(), lease: LeaseId::NONE };
+            let written = client.call(id, put).await;
+            let read = client.call(id, Action::Read { key: "last".into() }).await;
+            if let (Answer::Done(reply), Answer::Read(_)) = (&written, &read) {
+                newest = newest.max(reply.revision);
+                break;
+            }
+            if evidence.elapsed() > deadline {
+                return evidence.problem(format!("m{id} does not work again: {written:?}, {read:?}"));
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+    while let Some(waits_for) = unsettled(cluster, watchers, newest) {
+        if evidence.elapsed() > deadline {
+            return evidence.problem(waits_for);
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    let finals = cluster.ids().filter_map(|id| {
+        let state = cluster.life(id)?.node.instance().ok()?.state.current();
+        let (revision, hash) = state.hash_at(Revision::ZERO).expect("memory can be read");
+        let keys = state.range(&RangeRequest::new(KeyRange::from(""))).expect("memory can be read").kvs;
+        Some(Final { member: id, revision, hash, keys, leases: state.leases() })
+    });
+    evidence.finals.lock().extend(finals);
+}
+
+/// What is not as it should be yet.
+fn unsettled(cluster: &Cluster, watchers: &[Arc<Mutex<Watched>>], least: Revision) -> Option<String> {
+    let mut newest = least;
+    for id in cluster.ids() {
+        let Some(life) = cluster.life(id) else { return Some(format!("m{id} has ended though nothing is wrong")) };
+        let state = match life.node.instance() {
+            Ok(instance) => instance.state.current(),
+            Err(error) => return Some(format!("m{id} is out of service: {error}")),
+        };
+        if !state.leases().is_empty() {
+            return Some(format!("leases do not end: m{id} has {:?}", state.leases()));
+        }
+        newest = newest.max(state.revision());
+    }
+    for id in cluster.ids() {
+        let revision = cluster.life(id).map(|life| life.store.revision());
+        if revision != Some(newest) {
+            return Some(format!("m{id} stays at {revision:?} of {newest}"));
+        }
+    }
+    let behind = watchers.iter().map(|watched| watched.lock().clone()).find(|watched| watched.upto < newest)?;
+    Some(format!("a watcher of m{} stays at {} of {newest}", behind.member, behind.upto))
+}

@@ -1,0 +1,13 @@
+//! A member that comes back has not forgotten whom it voted for, and goes on applying where it was.
+
+use super::Facts;
+
+pub fn check(facts: &Facts) -> Vec<String> {
+    let forgotten = facts.restarts.iter().filter(|restart| restart.vote_after < restart.vote_before);
+    forgotten
+        .map(|restart| {
+            let (before, after) = (restart.vote_before, restart.vote_after);
+            format!("m{} had voted {before:?} and came back with {after:?}", restart.member)
+        })
+        .collect()
+}

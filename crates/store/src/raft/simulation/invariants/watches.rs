@@ -1,0 +1,28 @@
+//! Every watcher is given every change of what it watches, once and in order, over restarts of its member and whatever
+//! it missed. (The order within a batch is looked at while it is given.)
+
+use super::Facts;
+use crate::raft::simulation::evidence::{Seen, Watched};
+
+pub fn check(facts: &Facts) -> Vec<String> {
+    facts
+        .watched
+        .iter()
+        .filter(|watched| facts.changes.is_known(watched.upto))
+        .filter_map(|w| differs(facts, w))
+        .collect()
+}
+
+fn differs(facts: &Facts, watched: &Watched) -> Option<String> {
+    let after = watched.after.next();
+    let changes = if after > watched.upto { None } else { Some(facts.changes.by_revision.range(after..=watched.upto)) };
+    let changes = changes.into_iter().flatten().flat_map(|(_, changes)| changes);
+    let expected: Vec<&Seen> = changes.filter(|change| watched.range.contains(&change.kv.key)).collect();
+    let place = expected.iter().zip(&watched.events).position(|(one, other)| !one.is_same(other));
+    let is_same = place.is_none() && expected.len() == watched.events.len();
+    (!is_same).then(|| {
+        let place = place.unwrap_or(expected.len().min(watched.events.len()));
+        let (wanted, given) = (expected.get(place), watched.events.get(place));
+        format!("a watcher of {:?} on m{} was given {given:?} instead of {wanted:?}", watched.range, watched.member)
+    })
+}

@@ -1,0 +1,94 @@
+//! The simulation as tests.
+//!
+//! `QUORATE_SIM_SEEDS` says how many seeds to try, `QUORATE_SIM_SEED` with which to begin; what fails names its seed, and
+//! that seed alone fails again. `scripts/simulate` runs many of them, as fast as the machine can.
+
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::planted::Bug;
+use super::trial::Trial;
+use crate::raft::tests::cluster::show_logs;
+
+const SEEDS: &str = "QUORATE_SIM_SEEDS";
+const SEED: &str = "QUORATE_SIM_SEED";
+/// What the suite runs.
+const SEEDS_OF_SUITE: u64 = 60;
+/// A planted bug must be found within so many.
+const SEEDS_FOR_BUG: u64 = 400;
+/// After so many failures it is known that something is wrong.
+const MAX_FAILURES: usize = 5;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")))
+}
+
+/// Every seed from the first on, on all processors; who fails is told.
+#[test]
+fn no_seed_breaks_an_invariant() {
+    show_logs();
+    let first = number(SEED);
+    let count = number(SEEDS).unwrap_or(if first.is_some() { 1 } else { SEEDS_OF_SUITE });
+    let first = first.unwrap_or(1);
+    let (next, failures) = (AtomicU64::new(first), Mutex::new(Vec::new()));
+    let (answered, began) = (AtomicU64::new(0), Instant::now());
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while failures.lock().len() < MAX_FAILURES {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let outcome = Trial::new(seed).run();
+                    answered.fetch_add(outcome.answered as u64, Ordering::Relaxed);
+                    if !outcome.violations.is_empty() {
+                        failures.lock().push((seed, outcome.violations));
+                    }
+                }
+            });
+        }
+    });
+    let (tried, elapsed) = (next.into_inner().min(first + count) - first, began.elapsed());
+    tracing::info!(tried, ?elapsed, answered = answered.into_inner(), "simulated");
+    let failures = failures.into_inner();
+    let told = failures.iter().map(|(seed, problems)| format!("{SEED}={seed}:\n  {}", problems.join("\n  ")));
+    assert!(failures.is_empty(), "{} of {tried} seeds:\n{}", failures.len(), told.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn a_seed_determines_the_course() {
+    for seed in 1..6 {
+        let (one, another) = (Trial::new(seed).run(), Trial::new(seed).run());
+        assert_eq!((one.course, one.took, one.answered), (another.course, another.took, another.answered), "{seed}");
+        assert_ne!(one.course, Trial::new(seed + 1).run().course);
+    }
+}
+
+/// Whether some seed shows the bug.
+fn is_found(bug: Bug) -> Option<u64> {
+    (1..=SEEDS_FOR_BUG).find(|seed| !Trial { bug: Some(bug), ..Trial::new(*seed) }.run().violations.is_empty())
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    let bugs = Mutex::new(Bug::ALL.iter());
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let Some(bug) = bugs.lock().next() else { return };
+                    let seed = is_found(*bug);
+                    tracing::info!(?bug, seed, "planted");
+                    assert!(seed.is_some(), "{bug:?} was not found");
+                }
+            });
+        }
+    });
+}
