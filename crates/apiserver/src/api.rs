@@ -95,7 +95,7 @@ impl Api {
             Route::OpenApi(None) => Response::json(&openapi::index(&self.catalog())),
             Route::OpenApi(Some(path)) => Response::json(&openapi::document(&self.catalog(), &path)?),
             Route::Version => Response::json(&version::version()),
-            Route::Health { endpoint, check } => Ok(health::answer(&self.inner.store, endpoint, check, &query)),
+            Route::Health { endpoint, check } => Ok(health::answer(self, endpoint, check, &query).await),
             Route::Quorum => {
                 let status = self.inner.store.quorum_status().await.map_err(|e| error::from_store(&e))?;
                 Response::json(&json!(status))

@@ -5,10 +5,9 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::local::LocalClient;
-use crate::pipeline::admission::SYSTEM_NAMESPACES;
+use crate::pipeline::admission::{NAMESPACES, SYSTEM_NAMESPACES};
 use crate::user::UserInfo;
 
-const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
 const SERVICE_ACCOUNTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "serviceaccounts");
 
 /// Creates the system's namespaces and their default service accounts. What is there already stays as it is, so that

@@ -1,7 +1,10 @@
 //! `/healthz`, `/livez`, `/readyz`.
 
-use quorate_store::Store;
+use quorate_store::Consistency;
 
+use crate::api::Api;
+use crate::pipeline::admission::{NAMESPACES, SYSTEM_NAMESPACES};
+use crate::pipeline::read;
 use crate::query::Query;
 use crate::response::Response;
 
@@ -9,14 +12,16 @@ use crate::response::Response;
 const PING: &str = "ping";
 /// Knows a leader, without which it can neither write nor read the newest state. `etcd` by Kubernetes' name.
 const STORE: &str = "etcd";
+/// Has the namespaces that clients count on from the beginning. By the name of what makes them in Kubernetes.
+const NAMESPACES_CHECK: &str = "poststarthook/start-system-namespaces-controller";
 
 /// Runs an endpoint's checks, or one of them, in Kubernetes' plain text.
-pub(crate) fn answer(store: &Store, endpoint: &str, check: Option<String>, query: &Query) -> Response {
+pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<String>, query: &Query) -> Response {
     // A member that waits for a leader is alive: restarting it would not help.
-    let checks: &[&str] = if endpoint == "livez" { &[PING] } else { &[PING, STORE] };
+    let checks: &[&str] = if endpoint == "livez" { &[PING] } else { &[PING, STORE, NAMESPACES_CHECK] };
     if let Some(check) = check {
         return match checks.iter().find(|name| **name == check) {
-            Some(name) if passes(store, name) => Response::text(200, "ok"),
+            Some(name) if passes(api, name).await => Response::text(200, "ok"),
             Some(_) => Response::text(500, format!("internal server error: {check} check failed\n")),
             None => Response::text(404, "404 page not found\n"),
         };
@@ -27,7 +32,7 @@ pub(crate) fn answer(store: &Store, endpoint: &str, check: Option<String>, query
     for name in checks {
         if excluded.contains(name) {
             text.push_str(&format!("[+]{name} excluded: ok\n"));
-        } else if passes(store, name) {
+        } else if passes(api, name).await {
             text.push_str(&format!("[+]{name} ok\n"));
         } else {
             is_well = false;
@@ -41,6 +46,23 @@ pub(crate) fn answer(store: &Store, endpoint: &str, check: Option<String>, query
     }
 }
 
-fn passes(store: &Store, check: &str) -> bool {
-    check != STORE || store.leadership().borrow().leader.is_some()
+async fn passes(api: &Api, check: &str) -> bool {
+    match check {
+        STORE => api.store().leadership().borrow().leader.is_some(),
+        NAMESPACES_CHECK => has_system_namespaces(api).await,
+        _ => true,
+    }
+}
+
+/// Whether this member has them: the first leader makes them when it already leads.
+async fn has_system_namespaces(api: &Api) -> bool {
+    let catalog = api.catalog();
+    let Ok(served) = catalog.find("", "v1", &NAMESPACES.resource) else { return true };
+    for name in SYSTEM_NAMESPACES {
+        let found = read::key(api.store(), &served.key(None, name), Consistency::Local).await;
+        if !matches!(found, Ok(Some(_))) {
+            return false;
+        }
+    }
+    true
 }

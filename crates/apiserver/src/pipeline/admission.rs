@@ -11,7 +11,7 @@ use crate::metadata;
 use crate::pipeline::commit::Guard;
 use crate::pipeline::{Operation, read};
 
-const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
+pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
 
 /// The namespaces that the system lives in; they cannot be deleted.
 pub const SYSTEM_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];

@@ -1,6 +1,8 @@
 //! Who may do what, and what holds for every request.
 
+use bytes::Bytes;
 use http::Method;
+use quorate_mvcc::{Command, DeleteRequest, KeyRange, Op, Txn};
 use serde_json::{Value, json};
 
 use crate::harness::{Server, config_map, pod};
@@ -15,7 +17,9 @@ async fn anonymous_users_get_health_and_version() {
         assert_eq!(anonymous.get(path).await.code, 200, "{path}");
     }
     let verbose = anonymous.get("/readyz?verbose").await.text();
-    assert_eq!(verbose, "[+]ping ok\n[+]etcd ok\nreadyz check passed\n");
+    let namespaces = "poststarthook/start-system-namespaces-controller";
+    assert_eq!(verbose, format!("[+]ping ok\n[+]etcd ok\n[+]{namespaces} ok\nreadyz check passed\n"));
+    assert_eq!(anonymous.get(&format!("/readyz/{namespaces}")).await.text(), "ok");
     assert_eq!(anonymous.get("/readyz/ping").await.text(), "ok");
     for path in ["/api", "/apis", PODS, "/nowhere", "/openapi/v3", "/quorum"] {
         let (code, reason, message) = anonymous.get(path).await.failure();
@@ -25,6 +29,22 @@ async fn anonymous_users_get_health_and_version() {
     let version = anonymous.get("/version").await.json();
     assert_eq!((&version["major"], &version["minor"]), (&json!("1"), &json!("36")));
     assert!(version["gitVersion"].as_str().is_some_and(|v| v.starts_with("v1.36.0+quorate")), "{version}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_not_ready_before_the_namespaces_are_there() {
+    let server = Server::start().await;
+    let range = KeyRange::key(Bytes::from_static(b"/registry/namespaces/kube-public"));
+    let gone = Op::Delete(DeleteRequest { range, prev_kv: false });
+    let gone = Command::Txn(Txn { compare: Vec::new(), success: vec![gone], failure: Vec::new() });
+    server.api.store().propose(gone).await.expect("the store deletes");
+    let anonymous = server.anonymous();
+    assert_eq!(anonymous.get("/livez").await.code, 200);
+    for path in ["/readyz", "/readyz/poststarthook/start-system-namespaces-controller"] {
+        assert_eq!(anonymous.get(path).await.code, 500, "{path}");
+    }
+    quorate_apiserver::bootstrap(&server.api).await.expect("what is missing is made again");
+    assert_eq!(anonymous.get("/readyz").await.code, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
