@@ -34,7 +34,7 @@ async fn anonymous_users_get_health_and_version() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_not_ready_before_the_namespaces_are_there() {
     let server = Server::start().await;
-    let range = KeyRange::key(Bytes::from_static(b"/registry/namespaces/kube-public"));
+    let range = KeyRange::key(Bytes::from_static(b"/registry/core/namespaces/kube-public"));
     let gone = Op::Delete(DeleteRequest { range, prev_kv: false });
     let gone = Command::Txn(Txn { compare: Vec::new(), success: vec![gone], failure: Vec::new() });
     server.api.store().propose(gone).await.expect("the store deletes");
