@@ -49,10 +49,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // The allocator asks for huge pages; they would be filled by a third of what is used, in every process.
-    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
-        eprintln!("warning: this process may use more memory than it needs: no control of huge pages: {error}");
-    }
     let result = match Cli::parse().command {
         Command::Server(args) => server::main(*args),
         Command::Restore(args) => restore::main(*args),
