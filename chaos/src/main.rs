@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
 use quorate_chaos::report::{self, Report};
 use quorate_chaos::run::{self, Options, Recorded};
 use quorate_chaos::schedule::Kind;
@@ -63,8 +66,19 @@ fn main() -> ExitCode {
 }
 
 fn start(args: &Args) -> anyhow::Result<bool> {
+    if geteuid().is_root()
+        && let Err(error) = isolate_mounts()
+    {
+        complain(&format!("if this is killed, its mounts stay: {error}"));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(chaos(args))
+}
+
+/// Mounts of this process are its own, and end with it.
+fn isolate_mounts() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)
 }
 
 /// Runs, judges and reports; whether all was well.
@@ -112,10 +126,12 @@ fn judge(args: &Args, recorded: &Recorded, seed: u64, out: &Path) -> anyhow::Res
         ("clients", args.clients.to_string()),
         ("pause-ms", args.pause_ms.to_string()),
     ];
+    let faults: Vec<String> = args.faults.iter().map(|kind| kind.name()).collect();
+    let faults = (!faults.is_empty()).then(|| ("faults", faults.join(",")));
     let mut report = Report {
         seed,
         members: args.members,
-        setting: setting.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        setting: setting.into_iter().chain(faults).map(|(name, value)| (name.to_owned(), value)).collect(),
         checks: &checks,
         operations: &recorded.history.operations,
         account: &recorded.account,

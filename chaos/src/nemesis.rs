@@ -1,23 +1,30 @@
 //! Carries out the schedule: keeps processes, network, disks and clocks as the faults that are active demand.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
+use rand::rngs::StdRng;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::clients::Clock;
-use crate::cluster::{Processes, SmallDisk};
+use crate::cluster::{Ended, Failpoints, LossyDisk, Processes, SmallDisk};
 use crate::history::Micros;
-use crate::schedule::Planned;
-use crate::world::{Effect, MemberIndex, Service, World};
+use crate::schedule::{Kind, Planned};
+use crate::world::{Action, Effect, MemberIndex, Service, Surroundings, World};
 
 const TICK: Duration = Duration::from_millis(100);
 /// A member that ended by itself is started again after this, as a service manager would.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// How long an orderly end may take, or a refusal to start.
+const END_WITHIN: Duration = Duration::from_secs(20);
+/// What a member says that finds a log of another version.
+const OTHER_VERSION: &str = "version 02 of the log";
 
 /// A fault as it came.
 #[derive(Clone, Debug, Serialize)]
@@ -27,7 +34,7 @@ pub struct Injected {
     pub to: Micros,
     pub effect: Effect,
     pub text: String,
-    pub kind: crate::schedule::Kind,
+    pub kind: Kind,
 }
 
 /// From `at` on the world allowed this much.
@@ -57,14 +64,14 @@ impl From<Service> for ServiceLevel {
     }
 }
 
-/// A member's process that ended without being killed.
+/// A member's process that ended without being killed, or did not although it had to.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Death {
     pub at: Micros,
     pub member: MemberIndex,
     pub status: String,
-    /// Its fsync failed at that time, so it had to end.
+    /// It had to end: it was told to, its fsync failed, its log was of another version, or a failpoint killed it.
     pub is_wanted: bool,
     pub said: String,
 }
@@ -80,14 +87,26 @@ pub struct Account {
     pub late_ms: u64,
 }
 
+/// What the nemesis has to break things with.
+pub struct Means {
+    pub processes: Processes,
+    pub small_disk: Option<(MemberIndex, SmallDisk)>,
+    /// One for each member, or none.
+    pub lossy_disks: Vec<LossyDisk>,
+    pub failpoints: Arc<Failpoints>,
+    /// Says what a loss of power takes.
+    pub rng: StdRng,
+}
+
 pub struct Nemesis {
     clock: Clock,
-    processes: Processes,
-    small_disk: Option<(MemberIndex, SmallDisk)>,
+    means: Means,
     world: watch::Sender<World>,
     leader: watch::Receiver<Option<MemberIndex>>,
     active: BTreeMap<usize, (Micros, Effect)>,
     restarts: BTreeMap<MemberIndex, Instant>,
+    /// What has become of a member's last failpoint or loss of power.
+    outcomes: BTreeMap<MemberIndex, String>,
     account: Account,
 }
 
@@ -96,19 +115,18 @@ impl Nemesis {
     #[must_use]
     pub fn new(
         clock: Clock,
-        processes: Processes,
-        small_disk: Option<(MemberIndex, SmallDisk)>,
+        means: Means,
         world: watch::Sender<World>,
         leader: watch::Receiver<Option<MemberIndex>>,
     ) -> Self {
         Nemesis {
             clock,
-            processes,
-            small_disk,
+            means,
             world,
             leader,
             active: BTreeMap::new(),
             restarts: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
             account: Account::default(),
         }
     }
@@ -126,7 +144,7 @@ impl Nemesis {
     /// When the binary cannot be started.
     pub fn start_all(&mut self) -> anyhow::Result<()> {
         let members = self.world.borrow().members.len();
-        (0..members).try_for_each(|member| self.processes.start(member))
+        (0..members).try_for_each(|member| self.means.processes.start(member))
     }
 
     /// Runs the schedule to its end, after which the world is healthy and every member was started.
@@ -182,31 +200,61 @@ impl Nemesis {
 
     fn look_after(&mut self) -> anyhow::Result<()> {
         let world = self.world.borrow().clone();
-        for ended in self.processes.reap()? {
-            let is_wanted = world.members[ended.member].sync_fails;
-            self.account.deaths.push(Death {
-                at: self.clock.now(),
-                member: ended.member,
-                status: ended.status.to_string(),
-                is_wanted,
-                said: ended.said,
-            });
-            if !is_wanted {
-                self.restarts.insert(ended.member, Instant::now() + RESTART_AFTER);
+        for ended in self.means.processes.reap()? {
+            let member = ended.member;
+            let around = &world.members[member];
+            if !self.note_end(ended, around)? && !around.ended {
+                self.restarts.insert(member, Instant::now() + RESTART_AFTER);
             }
         }
         let due: Vec<MemberIndex> =
             self.restarts.iter().filter(|(_, at)| **at <= Instant::now()).map(|(member, _)| *member).collect();
         for member in due {
             self.restarts.remove(&member);
-            if !world.members[member].down {
-                self.processes.start(member)?;
+            if !world.members[member].down && !world.members[member].ended {
+                self.start(member, &world.members[member])?;
             }
         }
-        if let Some((member, disk)) = &self.small_disk
+        if let Some((member, disk)) = &self.means.small_disk
             && world.members[*member].disk_full
         {
             disk.fill()?;
+        }
+        Ok(())
+    }
+
+    /// Notes a process that has ended by itself; whether it had to.
+    fn note_end(&mut self, ended: Ended, around: &Surroundings) -> anyhow::Result<bool> {
+        let member = ended.member;
+        self.means.failpoints.forget_process(member);
+        let failpoint = around.failpoint.filter(|point| point.kills() && ended.status.code().is_none());
+        let is_wanted = around.sync_fails
+            // Just begun, it does not listen to signals yet.
+            || around.ended && (ended.status.success() || ended.status.signal() == Some(Signal::SIGTERM as i32))
+            || around.other_log && ended.said.contains(OTHER_VERSION)
+            || failpoint.is_some();
+        if failpoint.is_some_and(|failpoint| failpoint.action == Action::LosePower) {
+            self.lose_power(member)?;
+        }
+        let (at, status, said) = (self.clock.now(), ended.status.to_string(), ended.said);
+        self.account.deaths.push(Death { at, member, status, is_wanted, said });
+        Ok(is_wanted)
+    }
+
+    fn start(&mut self, member: MemberIndex, around: &Surroundings) -> anyhow::Result<()> {
+        self.means.processes.start(member)?;
+        if let (Some(failpoint), Some(process)) = (around.failpoint, self.means.processes.id(member)) {
+            self.means.failpoints.arm(member, failpoint, process);
+        }
+        Ok(())
+    }
+
+    /// Loses what the dead member has not synced.
+    fn lose_power(&mut self, member: MemberIndex) -> anyhow::Result<()> {
+        if let Some(disk) = self.means.lossy_disks.get(member) {
+            let loss = disk.lose(&mut self.means.rng)?;
+            let outcome = format!("m{}: {} files and {} names lost", member + 1, loss.files, loss.names);
+            self.outcomes.insert(member, outcome);
         }
         Ok(())
     }
@@ -222,7 +270,17 @@ impl Nemesis {
     async fn end(&mut self, index: usize, planned: &Planned) -> anyhow::Result<()> {
         let Some((from, effect)) = self.active.remove(&index) else { return Ok(()) };
         self.bring_about().await?;
-        let (to, text, kind) = (self.clock.now(), effect.to_string(), planned.fault.kind());
+        let (to, kind) = (self.clock.now(), planned.fault.kind());
+        let mut text = effect.to_string();
+        let told: Vec<MemberIndex> = match &effect {
+            Effect::PowerLost(members) => members.clone(),
+            Effect::Failpoint { member, .. } => vec![*member],
+            _ => Vec::new(),
+        };
+        let outcomes: Vec<String> = told.iter().filter_map(|member| self.outcomes.remove(member)).collect();
+        if !outcomes.is_empty() {
+            text = format!("{text} ({})", outcomes.join("; "));
+        }
         self.account.injected.push(Injected { from, to, effect, text, kind });
         Ok(())
     }
@@ -236,38 +294,101 @@ impl Nemesis {
         // All that die in one fault die at once.
         for (member, (was, is)) in old.members.iter().zip(&new.members).enumerate() {
             if is.down && !was.down {
-                self.processes.signal(member, Signal::SIGKILL)?;
+                self.means.processes.signal(member, Signal::SIGKILL)?;
             }
         }
         for (member, (was, is)) in old.members.iter().zip(&new.members).enumerate() {
-            if was == is {
-                continue;
-            }
-            self.processes
-                .control(member, is.clock_offset_s, is.sync_delay_ms, is.sync_fails)
-                .with_context(|| format!("m{}", member + 1))?;
-            if let Some((_, disk)) = self.small_disk.as_ref().filter(|(small, _)| *small == member) {
-                if is.disk_full { disk.fill()? } else { disk.free()? }
-            }
-            if is.down {
-                self.processes.kill(member).await?;
-                if is.disk_lost {
-                    self.processes.lose_disk(member)?;
-                }
-                continue;
-            }
-            let should_run = was.down || (was.sync_fails && !is.sync_fails);
-            if should_run {
-                self.processes.start(member)?;
-            }
-            match (is.paused, was.paused && !was.down) {
-                (true, false) => self.processes.signal(member, Signal::SIGSTOP)?,
-                (false, true) => self.processes.signal(member, Signal::SIGCONT)?,
-                _ => {}
+            if was != is {
+                self.change(member, was, is).await.with_context(|| format!("m{}", member + 1))?;
             }
         }
         self.note_change();
         Ok(())
+    }
+
+    /// Makes one member's surroundings what they are to be.
+    async fn change(&mut self, member: MemberIndex, was: &Surroundings, is: &Surroundings) -> anyhow::Result<()> {
+        self.means.processes.control(member, is.clock_offset_s, is.sync_delay_ms, is.sync_fails)?;
+        if let Some(disk) = self.means.lossy_disks.get(member) {
+            disk.set_delay(Duration::from_millis(is.disk_delay_ms));
+        }
+        if let Some((_, disk)) = self.means.small_disk.as_ref().filter(|(small, _)| *small == member) {
+            if is.disk_full { disk.fill()? } else { disk.free()? }
+        }
+        self.change_failpoint(member, was, is);
+        if was.ended && !is.ended {
+            self.finish_end(member, was, "of SIGTERM").await?;
+        }
+        if was.other_log != is.other_log {
+            if was.other_log && !was.down {
+                self.finish_end(member, was, "of a start with a log of another version").await?;
+            }
+            self.kill(member).await?;
+            self.means.processes.set_log_version(member, is.other_log)?;
+        }
+        if is.down {
+            self.kill(member).await?;
+            if is.disk_lost {
+                self.means.processes.lose_disk(member)?;
+            }
+            if is.power_lost && !was.power_lost {
+                self.lose_power(member)?;
+            }
+            return Ok(());
+        }
+        if is.ended {
+            if !was.ended {
+                self.means.processes.signal(member, Signal::SIGTERM)?;
+            }
+        } else if must_start(was, is) {
+            self.start(member, is)?;
+        }
+        match (is.paused, was.paused && !was.down) {
+            (true, false) => self.means.processes.signal(member, Signal::SIGSTOP),
+            (false, true) => self.means.processes.signal(member, Signal::SIGCONT),
+            _ => Ok(()),
+        }
+    }
+
+    fn change_failpoint(&mut self, member: MemberIndex, was: &Surroundings, is: &Surroundings) {
+        if was.failpoint == is.failpoint {
+            return;
+        }
+        if was.failpoint.is_some() {
+            let outcome = match (self.means.failpoints.disarm(member), self.outcomes.get(&member)) {
+                (0, _) => "not reached".to_owned(),
+                (times, Some(loss)) => format!("reached {times} times; {loss}"),
+                (times, None) => format!("reached {times} times"),
+            };
+            self.outcomes.insert(member, outcome);
+        }
+        if let (Some(failpoint), Some(process)) = (is.failpoint, self.means.processes.id(member)) {
+            self.means.failpoints.arm(member, failpoint, process);
+        }
+    }
+
+    /// Waits for a process that must end, and notes it if it does not.
+    async fn finish_end(&mut self, member: MemberIndex, around: &Surroundings, why: &str) -> anyhow::Result<()> {
+        if !self.means.processes.runs(member) {
+            return Ok(());
+        }
+        if around.paused {
+            // It cannot.
+            return self.kill(member).await;
+        }
+        if let Some(ended) = self.means.processes.wait(member, END_WITHIN).await? {
+            self.note_end(ended, around)?;
+            return Ok(());
+        }
+        let status = format!("it has not ended within {} s {why}", END_WITHIN.as_secs());
+        let (at, said) = (self.clock.now(), String::new());
+        self.account.deaths.push(Death { at, member, status, is_wanted: false, said });
+        self.kill(member).await
+    }
+
+    async fn kill(&mut self, member: MemberIndex) -> anyhow::Result<()> {
+        self.means.failpoints.forget_process(member);
+        self.means.processes.kill(member).await
     }
 
     fn note_change(&mut self) {
@@ -280,8 +401,17 @@ impl Nemesis {
     /// # Errors
     /// When one cannot be killed.
     pub async fn finish(mut self) -> anyhow::Result<Account> {
-        self.processes.kill_all().await?;
+        self.means.processes.kill_all().await?;
         self.account.injected.sort_by_key(|injected| injected.from);
         Ok(self.account)
     }
+}
+
+/// Whether a change brings a member back that may have ended for what was.
+fn must_start(was: &Surroundings, is: &Surroundings) -> bool {
+    was.down
+        || was.ended
+        || was.other_log != is.other_log
+        || was.sync_fails && !is.sync_fails
+        || was.failpoint.is_some() && is.failpoint.is_none()
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -15,11 +17,11 @@ use crate::checker::hashes::Round;
 use crate::clients::rest::Credentials;
 use crate::clients::watcher::{Progress, Style};
 use crate::clients::{self, Clock, Connection, Context, Objects};
-use crate::cluster::{Layout, Processes, Shim, SmallDisk, proxy};
+use crate::cluster::{Failpoints, Layout, LossyDisk, Processes, Shim, SmallDisk, proxy};
 use crate::ending::{Closing, Ending};
 use crate::history::{Api, History, InformerLog, LeaseLog, Micros, Operation, Outcome, Transaction, WatchLog};
 use crate::leader::{self, Led};
-use crate::nemesis::{Account, Nemesis};
+use crate::nemesis::{Account, Means, Nemesis};
 use crate::schedule::{Kind, Plan, Planned};
 use crate::world::World;
 
@@ -72,7 +74,8 @@ pub struct Recorded {
 pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<Recorded> {
     let layout = Layout::create(&options.directory, &options.logs, options.members, &options.log_level)?;
     let mut left_out = Vec::new();
-    let tools = Tools::prepare(options, &layout, &mut left_out);
+    let failpoints = Arc::new(Failpoints::new(options.members));
+    let tools = Tools::prepare(options, &layout, &failpoints, &mut left_out);
     let layout = Arc::new(layout);
     let plan = Plan {
         seed: options.seed,
@@ -80,6 +83,7 @@ pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<
         duration_ms: u64::try_from(options.duration.as_millis())?,
         kinds: tools.kinds,
         small_disk: tools.small_disk.as_ref().map(|(member, _)| *member),
+        lossy_disks: !tools.lossy_disks.is_empty(),
     };
     let schedule = plan.draw();
     let (world, world_seen) = watch::channel(World::healthy(options.members));
@@ -96,8 +100,10 @@ pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<
     };
 
     let mut network = JoinSet::new();
-    network.spawn(proxy::run(layout, world_seen, options.seed));
-    let mut nemesis = Nemesis::new(context.clock, processes, tools.small_disk, world, leader_seen);
+    network.spawn(proxy::run(layout, world_seen, failpoints.clone(), options.seed));
+    let (small_disk, lossy_disks) = (tools.small_disk, tools.lossy_disks);
+    let means = Means { processes, small_disk, lossy_disks, failpoints, rng: StdRng::seed_from_u64(!options.seed) };
+    let mut nemesis = Nemesis::new(context.clock, means, world, leader_seen);
     let driven = abort.run_until_cancelled(drive(options, &schedule, context, &mut nemesis, leader)).await;
     let account = nemesis.finish().await?;
     let mut recorded = driven.context("aborted")??;
@@ -111,14 +117,17 @@ pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<
 struct Tools {
     shim: Option<Shim>,
     small_disk: Option<(usize, SmallDisk)>,
+    /// One for each member, or none.
+    lossy_disks: Vec<LossyDisk>,
     kinds: Vec<Kind>,
 }
 
 impl Tools {
-    fn prepare(options: &Options, layout: &Layout, left_out: &mut Vec<String>) -> Tools {
-        let mut tools = Tools { shim: None, small_disk: None, kinds: options.kinds.clone() };
+    fn prepare(options: &Options, layout: &Layout, failpoints: &Arc<Failpoints>, left_out: &mut Vec<String>) -> Tools {
+        let mut tools = Tools { shim: None, small_disk: None, lossy_disks: Vec::new(), kinds: options.kinds.clone() };
+        let wants = |kinds: &[Kind]| options.kinds.iter().any(|kind| kinds.contains(kind));
         let needs_shim = [Kind::Clock, Kind::SlowDisk, Kind::FailedSync];
-        if tools.kinds.iter().any(|kind| needs_shim.contains(kind)) {
+        if wants(&needs_shim) {
             match Shim::build(&options.directory) {
                 Ok(shim) => tools.shim = Some(shim),
                 Err(error) => {
@@ -127,22 +136,38 @@ impl Tools {
                 }
             }
         }
-        if tools.kinds.contains(&Kind::FullDisk) {
-            match small_disk(options, layout) {
-                Ok(disk) => tools.small_disk = Some(disk),
+        let small = usize::try_from(options.seed % options.members as u64).unwrap_or(0);
+        let wants_small = wants(&[Kind::FullDisk]);
+        // A lossy disk lies over the small one.
+        let mut mounted = wants_small.then(|| SmallDisk::mount(&layout.places[small].below));
+        if wants(&[Kind::PowerLoss, Kind::Failpoint, Kind::SlowDisk]) {
+            match lossy_disks(layout, failpoints) {
+                Ok(disks) => tools.lossy_disks = disks,
                 Err(error) => {
-                    left_out.push(format!("full disks: {error:#}"));
-                    tools.kinds.retain(|kind| *kind != Kind::FullDisk);
+                    left_out.push(format!("losses of power, failpoints on disks, slow reads and writes: {error:#}"));
+                    tools.kinds.retain(|kind| *kind != Kind::PowerLoss);
                 }
             }
+        }
+        if wants_small && tools.lossy_disks.is_empty() {
+            drop(mounted.take());
+            mounted = Some(SmallDisk::mount(&layout.places[small].data));
+        }
+        match mounted {
+            Some(Ok(disk)) => tools.small_disk = Some((small, disk)),
+            Some(Err(error)) => {
+                left_out.push(format!("full disks: {error:#}"));
+                tools.kinds.retain(|kind| *kind != Kind::FullDisk);
+            }
+            None => {}
         }
         tools
     }
 }
 
-fn small_disk(options: &Options, layout: &Layout) -> anyhow::Result<(usize, SmallDisk)> {
-    let member = usize::try_from(options.seed % options.members as u64)?;
-    Ok((member, SmallDisk::mount(&layout.places[member].data)?))
+fn lossy_disks(layout: &Layout, failpoints: &Arc<Failpoints>) -> anyhow::Result<Vec<LossyDisk>> {
+    let places = layout.places.iter().enumerate();
+    places.map(|(member, place)| LossyDisk::mount(&place.below, &place.data, member, failpoints.clone())).collect()
 }
 
 async fn drive(
@@ -196,7 +221,8 @@ struct Traffic {
     informers: JoinSet<InformerLog>,
     hasher: JoinSet<Vec<Round>>,
     observer: JoinSet<Vec<Led>>,
-    compactor: JoinSet<()>,
+    /// Compactor and filler.
+    unrecorded: JoinSet<()>,
     compacted: Arc<AtomicU64>,
     /// Where watchers and informers may stop, when it is known.
     last: watch::Sender<Option<u64>>,
@@ -220,7 +246,7 @@ impl Traffic {
             informers: JoinSet::new(),
             hasher: JoinSet::new(),
             observer: JoinSet::new(),
-            compactor: JoinSet::new(),
+            unrecorded: JoinSet::new(),
             compacted: Arc::default(),
             last: watch::Sender::new(None),
             last_object: watch::Sender::new(None),
@@ -254,7 +280,8 @@ impl Traffic {
         traffic.hasher.spawn(clients::hasher::run(context.clone()));
         traffic.observer.spawn(leader::observe(watching, leader));
         let (progress, compacted) = (Arc::new(progress), traffic.compacted.clone());
-        traffic.compactor.spawn(clients::compactor::run(context.clone(), progress, compacted, seed(7, 0)));
+        traffic.unrecorded.spawn(clients::compactor::run(context.clone(), progress, compacted, seed(7, 0)));
+        traffic.unrecorded.spawn(clients::filler::run(context.clone(), seed(8, 0)));
         traffic
     }
 }

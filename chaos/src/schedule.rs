@@ -2,18 +2,23 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use crate::world::{Effect, MemberIndex, Quality, split};
+use crate::world::{Action, Effect, Failpoint, MemberIndex, Phase, Point, Quality, split};
 
 /// What can be broken, as the command line names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     Kill,
+    PowerLoss,
+    Restart,
+    LogVersion,
+    Failpoint,
     Pause,
     Partition,
     Network,
@@ -27,8 +32,12 @@ pub enum Kind {
 
 impl Kind {
     /// What a quorum must survive.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Kill,
+        Kind::PowerLoss,
+        Kind::Restart,
+        Kind::LogVersion,
+        Kind::Failpoint,
         Kind::Pause,
         Kind::Partition,
         Kind::Network,
@@ -37,6 +46,14 @@ impl Kind {
         Kind::FailedSync,
         Kind::Clock,
     ];
+}
+
+impl Kind {
+    /// As the command line has it.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// Whom a fault meets.
@@ -67,6 +84,15 @@ impl Target {
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
     Kill(Target),
+    LosePower(Target),
+    /// An orderly end with SIGTERM.
+    End(Target),
+    /// A start with a log that another version has written.
+    OtherLog(Target),
+    Failpoint {
+        target: Target,
+        failpoint: Failpoint,
+    },
     LoseDisks(Target),
     Pause(Target),
     /// The target's side and the others do not hear each other.
@@ -86,6 +112,7 @@ pub enum Fault {
     SlowDisk {
         target: Target,
         sync_delay_ms: u64,
+        delay_ms: u64,
     },
     FullDisk(MemberIndex),
     FailedSync(Target),
@@ -100,6 +127,10 @@ impl Fault {
     pub fn kind(&self) -> Kind {
         match self {
             Fault::Kill(_) => Kind::Kill,
+            Fault::LosePower(_) => Kind::PowerLoss,
+            Fault::End(_) => Kind::Restart,
+            Fault::OtherLog(_) => Kind::LogVersion,
+            Fault::Failpoint { .. } => Kind::Failpoint,
             Fault::LoseDisks(_) => Kind::LostDisks,
             Fault::Pause(_) => Kind::Pause,
             Fault::Split(_) | Fault::Mute(_) | Fault::Deaf(_) | Fault::OneWay(..) | Fault::Bridge { .. } => {
@@ -119,6 +150,12 @@ impl Fault {
         let others = |one: MemberIndex| (0..members).filter(move |i| *i != one);
         match self {
             Fault::Kill(target) => Effect::Down(target.members(leader)),
+            Fault::LosePower(target) => Effect::PowerLost(target.members(leader)),
+            Fault::End(target) => Effect::Ended(target.members(leader)),
+            Fault::OtherLog(target) => Effect::OtherLog(target.one(leader)),
+            Fault::Failpoint { target, failpoint } => {
+                Effect::Failpoint { member: target.one(leader), failpoint: *failpoint }
+            }
             Fault::LoseDisks(target) => Effect::Lost(target.members(leader)),
             Fault::Pause(target) => Effect::Paused(target.members(leader)),
             Fault::Split(target) => Effect::Cut(split(members, &target.members(leader))),
@@ -136,8 +173,9 @@ impl Fault {
                 Effect::Cut(split(members, side).into_iter().filter(crosses).collect())
             }
             Fault::Network(quality) => Effect::Poor(*quality),
-            Fault::SlowDisk { target, sync_delay_ms } => {
-                Effect::SlowDisk { member: target.one(leader), sync_delay_ms: *sync_delay_ms }
+            Fault::SlowDisk { target, sync_delay_ms, delay_ms } => {
+                let member = target.one(leader);
+                Effect::SlowDisk { member, sync_delay_ms: *sync_delay_ms, delay_ms: *delay_ms }
             }
             Fault::FullDisk(member) => Effect::FullDisk(*member),
             Fault::FailedSync(target) => Effect::FailingSync(target.one(leader)),
@@ -153,6 +191,10 @@ impl fmt::Display for Effect {
         match self {
             Effect::Down(members) => write!(f, "kill -9 {}", names(members)),
             Effect::Lost(members) => write!(f, "kill -9 {}, and their disks are lost", names(members)),
+            Effect::PowerLost(members) => write!(f, "power loss of {}", names(members)),
+            Effect::Ended(members) => write!(f, "SIGTERM to {}", names(members)),
+            Effect::OtherLog(member) => write!(f, "restart of m{} with another version of the log", member + 1),
+            Effect::Failpoint { member, failpoint } => write!(f, "m{} {failpoint}", member + 1),
             Effect::Paused(members) => write!(f, "stop {}", names(members)),
             Effect::Cut(pairs) => {
                 let is_both = |(a, b): &&(usize, usize)| a < b && pairs.contains(&(*b, *a));
@@ -166,13 +208,38 @@ impl fmt::Display for Effect {
                 "network: delay {}±{} ms, loss {} %, resets {}/10,000",
                 q.delay_ms, q.jitter_ms, q.loss_percent, q.reset_per_10_000
             ),
-            Effect::SlowDisk { member, sync_delay_ms } => {
-                write!(f, "slow disk of m{}: +{sync_delay_ms} ms", member + 1)
+            Effect::SlowDisk { member, sync_delay_ms, delay_ms } => {
+                write!(f, "slow disk of m{}: fsync +{sync_delay_ms} ms, other +{delay_ms} ms", member + 1)
             }
             Effect::FullDisk(member) => write!(f, "full disk of m{}", member + 1),
             Effect::FailingSync(member) => write!(f, "fsync of m{} fails", member + 1),
             Effect::Clock { member, offset_s } => write!(f, "clock of m{} off by {offset_s} s", member + 1),
         }
+    }
+}
+
+/// As in "it dies before it syncs its log".
+impl fmt::Display for Failpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.action {
+            Action::Die => write!(f, "dies ")?,
+            Action::LosePower => write!(f, "loses power ")?,
+            Action::Sleep { ms } => write!(f, "sleeps {ms} ms ")?,
+        }
+        let phase = match self.phase {
+            Phase::Before => "before",
+            Phase::After => "after",
+        };
+        let what = match self.point {
+            Point::LogWrite => "a write to its log",
+            Point::LogSync => "a sync of its log",
+            Point::StateWrite => "a write to its state",
+            Point::StateSync => "a sync of its state",
+            Point::SnapshotReceive => "a part of a snapshot that it receives",
+            Point::SnapshotInstall => "a step of a snapshot's installation",
+            Point::Send => "it sends to another member",
+        };
+        write!(f, "{phase} {what}")
     }
 }
 
@@ -195,8 +262,12 @@ pub struct Plan {
     pub kinds: Vec<Kind>,
     /// The only member whose disk can be filled, if there is one.
     pub small_disk: Option<MemberIndex>,
+    /// Whether disks lose what was not synced, and tell what is done on them.
+    pub lossy_disks: bool,
 }
 
+/// A run shorter than this has many small faults and no long scenes.
+const SHORT_MS: u64 = 90_000;
 /// Before the first fault.
 const WARM_UP_MS: u64 = 1500;
 /// After the last one.
@@ -210,20 +281,27 @@ impl Plan {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut bag: Vec<Variant> = Vec::new();
         let mut planned = Vec::new();
-        let is_short = self.duration_ms < 90_000;
+        let is_short = self.is_short();
         let mut at = WARM_UP_MS;
         let end = self.duration_ms.saturating_sub(COOL_DOWN_MS);
-        while let Some(fault) = self.next_fault(&mut bag, &mut rng) {
-            let lasts = match rng.random_range(0..100) {
+        while let Some(variant) = self.next_variant(&mut bag, &mut rng) {
+            let scene = variant.draw(self, &mut rng);
+            let drawn = match rng.random_range(0..100) {
                 0..20 => rng.random_range(50..800),
                 _ if is_short => rng.random_range(800..3000),
                 20..75 => rng.random_range(800..5000),
                 _ => rng.random_range(5000..14_000),
             };
+            let scene = staged(scene, drawn);
+            let lasts = scene.iter().map(|planned| planned.end_ms).max().unwrap_or(0);
             if at + lasts > end {
                 break;
             }
-            planned.push(Planned { start_ms: at, end_ms: at + lasts, fault });
+            planned.extend(scene.into_iter().map(|planned| Planned {
+                start_ms: at + planned.start_ms,
+                end_ms: at + planned.end_ms,
+                ..planned
+            }));
             at += match rng.random_range(0..100) {
                 // The next one overlaps.
                 0..25 => rng.random_range(0..=lasts),
@@ -236,12 +314,16 @@ impl Plan {
         planned
     }
 
-    fn next_fault(&self, bag: &mut Vec<Variant>, rng: &mut StdRng) -> Option<Fault> {
+    fn is_short(&self) -> bool {
+        self.duration_ms < SHORT_MS
+    }
+
+    fn next_variant(&self, bag: &mut Vec<Variant>, rng: &mut StdRng) -> Option<Variant> {
         if bag.is_empty() {
             bag.extend(Variant::ALL.iter().filter(|variant| self.allows(**variant)));
             bag.shuffle(rng);
         }
-        Some(bag.pop()?.draw(self, rng))
+        bag.pop()
     }
 
     fn allows(&self, variant: Variant) -> bool {
@@ -249,6 +331,13 @@ impl Plan {
             Variant::KillMinority => self.members >= 5,
             Variant::Bridge | Variant::Halves | Variant::OneWay | Variant::Mute | Variant::Deaf => self.members >= 3,
             Variant::FullDisk => self.small_disk.is_some(),
+            Variant::PowerLossOne
+            | Variant::PowerLossLeader
+            | Variant::PowerLossAll
+            | Variant::CrashOnDisk
+            | Variant::SleepOnDisk => self.lossy_disks,
+            Variant::CrashInSnapshot => self.lossy_disks && !self.is_short(),
+            Variant::EndOneAfterTheOther => !self.is_short(),
             _ => true,
         };
         enough && self.kinds.contains(&variant.kind())
@@ -263,6 +352,18 @@ enum Variant {
     KillMinority,
     KillMajority,
     KillAll,
+    PowerLossOne,
+    PowerLossLeader,
+    PowerLossAll,
+    EndOne,
+    EndLeader,
+    EndOneAfterTheOther,
+    OtherLog,
+    CrashOnDisk,
+    CrashInSnapshot,
+    CrashInSending,
+    SleepOnDisk,
+    SleepInSending,
     PauseOne,
     PauseLeader,
     Halves,
@@ -282,12 +383,24 @@ enum Variant {
 }
 
 impl Variant {
-    const ALL: [Variant; 21] = [
+    const ALL: [Variant; 33] = [
         Variant::KillOne,
         Variant::KillLeader,
         Variant::KillMinority,
         Variant::KillMajority,
         Variant::KillAll,
+        Variant::PowerLossOne,
+        Variant::PowerLossLeader,
+        Variant::PowerLossAll,
+        Variant::EndOne,
+        Variant::EndLeader,
+        Variant::EndOneAfterTheOther,
+        Variant::OtherLog,
+        Variant::CrashOnDisk,
+        Variant::CrashInSnapshot,
+        Variant::CrashInSending,
+        Variant::SleepOnDisk,
+        Variant::SleepInSending,
         Variant::PauseOne,
         Variant::PauseLeader,
         Variant::Halves,
@@ -313,6 +426,14 @@ impl Variant {
             | Variant::KillMinority
             | Variant::KillMajority
             | Variant::KillAll => Kind::Kill,
+            Variant::PowerLossOne | Variant::PowerLossLeader | Variant::PowerLossAll => Kind::PowerLoss,
+            Variant::EndOne | Variant::EndLeader | Variant::EndOneAfterTheOther => Kind::Restart,
+            Variant::OtherLog => Kind::LogVersion,
+            Variant::CrashOnDisk
+            | Variant::CrashInSnapshot
+            | Variant::CrashInSending
+            | Variant::SleepOnDisk
+            | Variant::SleepInSending => Kind::Failpoint,
             Variant::PauseOne | Variant::PauseLeader => Kind::Pause,
             Variant::Halves
             | Variant::IsolateLeader
@@ -329,7 +450,8 @@ impl Variant {
         }
     }
 
-    fn draw(self, plan: &Plan, rng: &mut StdRng) -> Fault {
+    /// One fault, or several that belong together.
+    fn draw(self, plan: &Plan, rng: &mut StdRng) -> Scene {
         let mut order: Vec<MemberIndex> = (0..plan.members).collect();
         order.shuffle(rng);
         let one = order[0];
@@ -337,12 +459,31 @@ impl Variant {
         let either = if rng.random_bool(0.5) { leader.clone() } else { Target::Members(vec![one]) };
         let first = |count: usize| Target::Members(order.iter().copied().take(count).collect());
         let minority = (plan.members - 1) / 2;
-        match self {
+        let fault = match self {
             Variant::KillOne => Fault::Kill(first(1)),
             Variant::KillLeader => Fault::Kill(leader),
             Variant::KillMinority => Fault::Kill(first(minority)),
             Variant::KillMajority => Fault::Kill(first(minority + 1)),
             Variant::KillAll => Fault::Kill(first(plan.members)),
+            Variant::PowerLossOne => Fault::LosePower(first(1)),
+            Variant::PowerLossLeader => Fault::LosePower(leader),
+            Variant::PowerLossAll => Fault::LosePower(first(plan.members)),
+            Variant::EndOne => Fault::End(first(1)),
+            Variant::EndLeader => Fault::End(leader),
+            Variant::EndOneAfterTheOther => {
+                return Scene::OneAfterTheOther(
+                    order.into_iter().map(|i| Fault::End(Target::Members(vec![i]))).collect(),
+                );
+            }
+            Variant::OtherLog => Fault::OtherLog(either),
+            Variant::CrashOnDisk => Fault::Failpoint { target: either, failpoint: crash(&ON_DISK, plan, rng) },
+            Variant::CrashInSending => Fault::Failpoint { target: either, failpoint: crash(&[Point::Send], plan, rng) },
+            Variant::CrashInSnapshot => {
+                let failpoint = crash(&IN_SNAPSHOT, plan, rng);
+                return Scene::InCatchingUp(first(1), Fault::Failpoint { target: first(1), failpoint });
+            }
+            Variant::SleepOnDisk => Fault::Failpoint { target: either, failpoint: sleep(&ON_DISK, rng) },
+            Variant::SleepInSending => Fault::Failpoint { target: either, failpoint: sleep(&[Point::Send], rng) },
             Variant::PauseOne => Fault::Pause(first(1)),
             Variant::PauseLeader => Fault::Pause(leader),
             Variant::Halves => Fault::Split(first(minority)),
@@ -358,12 +499,70 @@ impl Variant {
                 reset_per_10_000: [0, 20, 100].choose(rng).copied().unwrap_or(0),
                 ..Quality::default()
             }),
-            Variant::SlowDisk => Fault::SlowDisk { target: either, sync_delay_ms: rng.random_range(20..400) },
+            Variant::SlowDisk => Fault::SlowDisk {
+                target: either,
+                sync_delay_ms: rng.random_range(20..400),
+                delay_ms: if plan.lossy_disks { rng.random_range(0..10) } else { 0 },
+            },
             Variant::FullDisk => Fault::FullDisk(plan.small_disk.unwrap_or(one)),
             Variant::FailedSync => Fault::FailedSync(either),
             Variant::ClockForward => Fault::Clock { target: either, offset_s: 3600 },
             Variant::ClockBack => Fault::Clock { target: either, offset_s: -3600 },
             Variant::LostDisks => Fault::LoseDisks(first(plan.members)),
+        };
+        Scene::One(fault)
+    }
+}
+
+const ON_DISK: [Point; 4] = [Point::LogWrite, Point::LogSync, Point::StateWrite, Point::StateSync];
+const IN_SNAPSHOT: [Point; 2] = [Point::SnapshotReceive, Point::SnapshotInstall];
+
+fn crash(points: &[Point], plan: &Plan, rng: &mut StdRng) -> Failpoint {
+    // Whether what it promised was on disk, only a loss of power tells.
+    let action = if plan.lossy_disks && rng.random_bool(0.7) { Action::LosePower } else { Action::Die };
+    at(points, action, rng)
+}
+
+fn sleep(points: &[Point], rng: &mut StdRng) -> Failpoint {
+    let action = Action::Sleep { ms: rng.random_range(5..300) };
+    at(points, action, rng)
+}
+
+fn at(points: &[Point], action: Action, rng: &mut StdRng) -> Failpoint {
+    let phase = if rng.random_bool(0.5) { Phase::Before } else { Phase::After };
+    Failpoint { point: points.choose(rng).copied().unwrap_or(Point::Send), phase, action }
+}
+
+/// Faults that belong together.
+enum Scene {
+    One(Fault),
+    OneAfterTheOther(Vec<Fault>),
+    /// The fault comes when these were down for so long that they need a snapshot.
+    InCatchingUp(Target, Fault),
+}
+
+/// How long a member of the scene is down, and how long all of it run between.
+const END_MS: u64 = 1500;
+const BETWEEN_ENDS_MS: u64 = 1500;
+/// Long enough for the others to purge their logs.
+const FALL_BEHIND_MS: u64 = 8000;
+const CATCH_UP_MS: u64 = 5000;
+
+/// When each fault of a scene comes, from its beginning; a single one lasts `drawn` milliseconds.
+fn staged(scene: Scene, drawn: u64) -> Vec<Planned> {
+    match scene {
+        Scene::One(fault) => vec![Planned { start_ms: 0, end_ms: drawn, fault }],
+        Scene::OneAfterTheOther(faults) => (0..)
+            .map(|i| i * (END_MS + BETWEEN_ENDS_MS))
+            .zip(faults)
+            .map(|(start_ms, fault)| Planned { start_ms, end_ms: start_ms + END_MS, fault })
+            .collect(),
+        Scene::InCatchingUp(behind, fault) => {
+            let start_ms = FALL_BEHIND_MS - 1;
+            vec![
+                Planned { start_ms: 0, end_ms: FALL_BEHIND_MS, fault: Fault::Kill(behind) },
+                Planned { start_ms, end_ms: FALL_BEHIND_MS + CATCH_UP_MS, fault },
+            ]
         }
     }
 }
@@ -376,7 +575,14 @@ mod tests {
     use crate::world::World;
 
     fn plan(seed: u64, members: usize, minutes: u64) -> Plan {
-        Plan { seed, members, duration_ms: minutes * 60_000, kinds: Kind::ALL.to_vec(), small_disk: Some(0) }
+        Plan {
+            seed,
+            members,
+            duration_ms: minutes * 60_000,
+            kinds: Kind::ALL.to_vec(),
+            small_disk: Some(0),
+            lossy_disks: true,
+        }
     }
 
     #[test]
@@ -426,5 +632,8 @@ mod tests {
         assert_eq!(text(Fault::Split(Target::Members(vec![0]))), "cut m1–m2, m1–m3");
         assert_eq!(text(Fault::Mute(Target::Leader { or: 0 })), "cut m3→m1, m3→m2");
         assert_eq!(text(Fault::Bridge { middle: 1, side: vec![0] }), "cut m1–m3");
+        let failpoint = Failpoint { point: Point::LogSync, phase: Phase::Before, action: Action::LosePower };
+        let target = Target::Leader { or: 0 };
+        assert_eq!(text(Fault::Failpoint { target, failpoint }), "m3 loses power before a sync of its log");
     }
 }

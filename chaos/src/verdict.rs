@@ -123,7 +123,8 @@ fn check_leaders(leaders: &[Led]) -> Check {
     Check::of("at most one member leads in a term", format!("{} terms seen", terms.len()), violations)
 }
 
-/// Members end when they are killed, and when their fsync fails, and at no other time.
+/// Members end when they are killed or told to, when their fsync fails or their log is another version's, and at no other
+/// time.
 fn check_processes(account: &Account) -> Check {
     let mut violations: Vec<String> = account
         .deaths
@@ -131,17 +132,10 @@ fn check_processes(account: &Account) -> Check {
         // Started on a disk without a free byte it cannot open its state, says so, and is started again.
         .filter(|death| !death.is_wanted && !death.said.contains(NO_SPACE))
         .map(|death| {
-            format!(
-                "m{} ended by itself at {} µs ({}); it said last:\n{}",
-                death.member + 1,
-                death.at,
-                death.status,
-                death.said
-            )
+            format!("m{} at {} µs: {}; it said last:\n{}", death.member + 1, death.at, death.status, death.said)
         })
         .collect();
     let failed = account.injected.iter().filter(|injected| injected.kind == Kind::FailedSync);
-    let mut wanted = 0;
     for injected in failed {
         let crate::world::Effect::FailingSync(member) = injected.effect else { continue };
         let has_ended = |death: &&crate::nemesis::Death| {
@@ -152,9 +146,8 @@ fn check_processes(account: &Account) -> Check {
             .injected
             .iter()
             .any(|other| !std::ptr::eq(other, injected) && other.from < injected.to && injected.from < other.to);
-        if account.deaths.iter().any(|death| has_ended(&death)) {
-            wanted += 1;
-        } else if is_alone && injected.to - injected.from > END_WITHIN {
+        let has_ended = account.deaths.iter().any(|death| has_ended(&death));
+        if !has_ended && is_alone && injected.to - injected.from > END_WITHIN {
             violations.push(format!(
                 "m{} ran on from {} µs to {} µs while its fsync failed",
                 member + 1,
@@ -163,7 +156,11 @@ fn check_processes(account: &Account) -> Check {
             ));
         }
     }
-    let kills = account.injected.iter().filter(|injected| injected.kind == Kind::Kill).count();
-    let extent = format!("{kills} faults that kill, {wanted} ends for a failed fsync");
-    Check::of("members end only when they are killed or cannot sync", extent, violations)
+    let kills = account.injected.iter().filter(|injected| [Kind::Kill, Kind::PowerLoss].contains(&injected.kind));
+    let wanted = account.deaths.iter().filter(|death| death.is_wanted).count();
+    let extent = format!("{} faults that kill, {wanted} ends that had to be", kills.count());
+    Check::of("members end only when they are killed or have to", extent, violations)
 }
+
+#[cfg(test)]
+mod tests;

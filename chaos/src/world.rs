@@ -15,14 +15,22 @@ pub enum Effect {
     /// Killed, and their disks are empty when they are started again. No quorum survives this on a majority; it is for
     /// seeing that the checks find it.
     Lost(Vec<MemberIndex>),
+    /// Killed, and the power fails: what they had not synced is lost.
+    PowerLost(Vec<MemberIndex>),
+    /// Ended in order, with SIGTERM; started again at the end.
+    Ended(Vec<MemberIndex>),
+    /// Killed, and started again with a log of another version.
+    OtherLog(MemberIndex),
+    /// Something happens at a certain place of the member's work.
+    Failpoint { member: MemberIndex, failpoint: Failpoint },
     /// Stopped with SIGSTOP.
     Paused(Vec<MemberIndex>),
     /// Whatever the first of a pair sends to the second is lost.
     Cut(Vec<(MemberIndex, MemberIndex)>),
     /// What members send to each other is late, or lost and sent again.
     Poor(Quality),
-    /// Each fsync takes this much longer.
-    SlowDisk { member: MemberIndex, sync_delay_ms: u64 },
+    /// Each fsync takes this much longer, and each read and write that much.
+    SlowDisk { member: MemberIndex, sync_delay_ms: u64, delay_ms: u64 },
     /// No byte is free on the file system with the member's data.
     FullDisk(MemberIndex),
     /// The next fsync fails with EIO, and all after it.
@@ -44,6 +52,49 @@ pub struct Quality {
     pub reset_per_10_000: u32,
 }
 
+/// Where in a member's work something happens, as far as it can be seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Point {
+    LogWrite,
+    LogSync,
+    /// The flush of what was applied.
+    StateWrite,
+    StateSync,
+    SnapshotReceive,
+    /// A received snapshot becomes the state.
+    SnapshotInstall,
+    /// To another member: a leader's entries, a follower's answers, votes.
+    Send,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    Before,
+    After,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// The process is killed.
+    Die,
+    /// It is killed, and what was not synced is lost.
+    LosePower,
+    /// Each time it waits for so long.
+    Sleep { ms: u64 },
+}
+
+/// What happens where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failpoint {
+    pub point: Point,
+    pub phase: Phase,
+    pub action: Action,
+}
+
 /// One direction between two members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Path {
@@ -57,9 +108,31 @@ pub struct Surroundings {
     pub paused: bool,
     pub disk_full: bool,
     pub disk_lost: bool,
+    pub power_lost: bool,
+    /// It was told to end.
+    pub ended: bool,
+    pub other_log: bool,
+    pub failpoint: Option<Failpoint>,
     pub sync_fails: bool,
     pub sync_delay_ms: u64,
+    /// Of a read or a write.
+    pub disk_delay_ms: u64,
     pub clock_offset_s: i64,
+}
+
+impl Failpoint {
+    #[must_use]
+    pub fn kills(&self) -> bool {
+        self.action == Action::Die || self.action == Action::LosePower
+    }
+}
+
+impl Surroundings {
+    /// Whether it can be counted on.
+    fn runs(&self) -> bool {
+        let may_die = self.failpoint.is_some_and(|failpoint| failpoint.kills());
+        !(self.down || self.paused || self.ended || self.other_log || may_die)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,10 +173,20 @@ impl World {
                 self.members[*i].down = true;
                 self.members[*i].disk_lost = true;
             }),
+            Effect::PowerLost(members) => members.iter().for_each(|i| {
+                self.members[*i].down = true;
+                self.members[*i].power_lost = true;
+            }),
+            Effect::Ended(members) => members.iter().for_each(|i| self.members[*i].ended = true),
+            Effect::OtherLog(member) => self.members[*member].other_log = true,
+            Effect::Failpoint { member, failpoint } => self.members[*member].failpoint = Some(*failpoint),
             Effect::Paused(members) => members.iter().for_each(|i| self.members[*i].paused = true),
             Effect::Cut(pairs) => pairs.iter().for_each(|(from, to)| self.paths[*from][*to].cut = true),
             Effect::Poor(quality) => self.paths.iter_mut().flatten().for_each(|path| path.quality = *quality),
-            Effect::SlowDisk { member, sync_delay_ms } => self.members[*member].sync_delay_ms = *sync_delay_ms,
+            Effect::SlowDisk { member, sync_delay_ms, delay_ms } => {
+                self.members[*member].sync_delay_ms = *sync_delay_ms;
+                self.members[*member].disk_delay_ms = *delay_ms;
+            }
             Effect::FullDisk(member) => self.members[*member].disk_full = true,
             Effect::FailingSync(member) => self.members[*member].sync_fails = true,
             Effect::Clock { member, offset_s } => self.members[*member].clock_offset_s = *offset_s,
@@ -119,7 +202,9 @@ impl World {
     #[must_use]
     pub fn service(&self) -> Service {
         let is_poor = self.paths.iter().flatten().any(|path| path.quality != Quality::default());
-        let hampered = |s: &Surroundings| s.disk_full || s.sync_fails || s.sync_delay_ms > 0;
+        let sleeps = |s: &Surroundings| s.failpoint.is_some_and(|failpoint| !failpoint.kills());
+        let hampered =
+            |s: &Surroundings| s.disk_full || s.sync_fails || s.sync_delay_ms > 0 || s.disk_delay_ms > 0 || sleeps(s);
         if !self.has_connected_majority() {
             Service::Impossible
         } else if is_poor || self.members.iter().any(hampered) {
@@ -131,8 +216,7 @@ impl World {
 
     /// Whether some majority runs, all of which hear each other.
     fn has_connected_majority(&self) -> bool {
-        let runs = |i: &usize| !self.members[*i].down && !self.members[*i].paused;
-        let running: Vec<usize> = (0..self.members.len()).filter(runs).collect();
+        let running: Vec<usize> = (0..self.members.len()).filter(|i| self.members[*i].runs()).collect();
         let hear = |a: usize, b: usize| !self.paths[a][b].cut && !self.paths[b][a].cut;
         // At most seven members: all subsets are few.
         (0u32..1 << running.len()).any(|subset| {
@@ -178,6 +262,14 @@ mod tests {
         let poor = Quality { delay_ms: 75, jitter_ms: 50, ..Quality::default() };
         assert_eq!(service(3, &[Effect::Poor(poor)]), Degraded);
         assert_eq!(service(3, &[Effect::FullDisk(0)]), Degraded);
+        assert_eq!(service(3, &[Effect::Ended(vec![0])]), Required);
+        assert_eq!(service(3, &[Effect::PowerLost(vec![0, 1, 2])]), Impossible);
+        assert_eq!(service(3, &[Effect::OtherLog(0), Effect::Ended(vec![1])]), Impossible);
+        let at = |action| Failpoint { point: Point::LogSync, phase: Phase::Before, action };
+        let failpoint = |action| Effect::Failpoint { member: 2, failpoint: at(action) };
+        assert_eq!(service(3, &[failpoint(Action::Sleep { ms: 5 })]), Degraded);
+        assert_eq!(service(3, &[failpoint(Action::Die)]), Required);
+        assert_eq!(service(3, &[failpoint(Action::LosePower), Effect::Down(vec![0])]), Impossible);
         assert_eq!(service(3, &[Effect::Clock { member: 0, offset_s: 3600 }]), Required);
     }
 }

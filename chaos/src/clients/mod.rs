@@ -2,6 +2,7 @@
 
 pub mod compactor;
 mod connection;
+pub mod filler;
 pub mod hasher;
 pub mod informer;
 pub mod leases;

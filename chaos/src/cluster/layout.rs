@@ -11,6 +11,9 @@ use super::pki::{Authority, Pair};
 use super::ports::Ports;
 use crate::world::MemberIndex;
 
+/// So little that who was away for some seconds needs a snapshot.
+const LOG_KEEP_BYTES: u64 = 256 << 10;
+
 /// One member, as the harness knows it.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -24,6 +27,8 @@ pub struct Place {
     /// Where this member finds each of the others: a proxy of its own. At its own place, its own address.
     pub peers: Vec<SocketAddr>,
     pub data: PathBuf,
+    /// Where the files lie when a disk of ours is mounted at `data`.
+    pub below: PathBuf,
     pub config: PathBuf,
     pub log: PathBuf,
 }
@@ -56,6 +61,7 @@ struct Config<'a> {
     node_client_cert_file: &'a Path,
     node_client_key_file: &'a Path,
     retention: &'a str,
+    log_keep_bytes: u64,
     log_level: &'a str,
 }
 
@@ -95,9 +101,11 @@ impl Layout {
                 node_client_key_file: &node.key,
                 // The harness compacts; nothing else shall.
                 retention: "24h",
+                log_keep_bytes: LOG_KEEP_BYTES,
                 log_level,
             };
             fs::create_dir_all(&place.data)?;
+            fs::create_dir_all(&place.below)?;
             fs::write(&place.config, toml::to_string(&config)?)?;
         }
         Ok(Layout { directory: directory.to_owned(), places, ca: ca.cert, admin })
@@ -120,6 +128,7 @@ fn places(directory: &Path, logs: &Path, members: usize) -> anyhow::Result<Vec<P
                 metrics: ports.next()?,
                 peers,
                 data: directory.join(&name),
+                below: directory.join(format!("{name}.disk")),
                 config: directory.join(format!("{name}.toml")),
                 log: logs.join(format!("{name}.log")),
                 name,

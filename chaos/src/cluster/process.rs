@@ -4,13 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use super::layout::Layout;
+use super::log_version;
 use super::shim::{Control, Shim};
 use crate::world::MemberIndex;
 
@@ -84,6 +87,31 @@ impl Processes {
             Some(mut child) => child.kill().await.with_context(|| format!("cannot kill m{}", member + 1)),
             None => Ok(()),
         }
+    }
+
+    /// The process of a member, if it runs.
+    #[must_use]
+    pub fn id(&self, member: MemberIndex) -> Option<u32> {
+        self.children[member].as_ref().and_then(Child::id)
+    }
+
+    /// Waits until a member's process has ended, but no longer than `within`; `None` when it goes on.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub async fn wait(&mut self, member: MemberIndex, within: Duration) -> anyhow::Result<Option<Ended>> {
+        let Some(child) = self.children[member].as_mut() else { return Ok(None) };
+        let Ok(status) = timeout(within, child.wait()).await else { return Ok(None) };
+        self.children[member] = None;
+        Ok(Some(Ended { member, status: status?, said: last_lines(&self.layout.places[member].log) }))
+    }
+
+    /// Makes the log of a member that does not run one of another version, or of its own again.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_log_version(&self, member: MemberIndex, is_other: bool) -> anyhow::Result<()> {
+        log_version::set(&self.layout.places[member].data, is_other)
     }
 
     /// Empties the disk of a member that does not run.

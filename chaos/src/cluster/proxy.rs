@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::failpoints::Failpoints;
 use super::layout::Layout;
-use crate::world::{MemberIndex, Path, World};
+use crate::world::{MemberIndex, Path, Phase, Point, World};
 
 /// What a first retransmission of TCP waits at least (Linux' `TCP_RTO_MIN`).
 const RETRANSMISSION: Duration = Duration::from_millis(200);
@@ -29,11 +30,12 @@ const PIECE_BYTES: usize = 16 << 10;
 const IN_FLIGHT: usize = 256;
 
 /// Runs all proxies, for ever.
-pub async fn run(layout: Arc<Layout>, world: watch::Receiver<World>, seed: u64) {
+pub async fn run(layout: Arc<Layout>, world: watch::Receiver<World>, failpoints: Arc<Failpoints>, seed: u64) {
     let mut links = JoinSet::new();
     for (from, place) in layout.places.iter().enumerate() {
         for (to, listen) in place.peers.iter().enumerate().filter(|(to, _)| *to != from) {
-            let link = Link { from, to, listen: *listen, target: layout.places[to].peer, world: world.clone() };
+            let (target, world, failpoints) = (layout.places[to].peer, world.clone(), failpoints.clone());
+            let link = Link { from, to, listen: *listen, target, world, failpoints };
             let seed = seed ^ ((from as u64) << 32 | (to as u64) << 40);
             links.spawn(link.run(seed));
         }
@@ -48,6 +50,7 @@ struct Link {
     listen: SocketAddr,
     target: SocketAddr,
     world: watch::Receiver<World>,
+    failpoints: Arc<Failpoints>,
 }
 
 impl Link {
@@ -74,6 +77,7 @@ impl Link {
                             to: self.to,
                             target: self.target,
                             world: self.world.clone(),
+                            failpoints: self.failpoints.clone(),
                         };
                         connections.spawn(connection.run(stream, rng.random()));
                     }
@@ -95,6 +99,7 @@ struct Connection {
     to: MemberIndex,
     target: SocketAddr,
     world: watch::Receiver<World>,
+    failpoints: Arc<Failpoints>,
 }
 
 impl Connection {
@@ -106,8 +111,9 @@ impl Connection {
         }
         let ((incoming_read, incoming_write), (outgoing_read, outgoing_write)) =
             (incoming.into_split(), outgoing.into_split());
-        let there = Direction { from: self.from, to: self.to, world: self.world.clone() };
-        let back = Direction { from: self.to, to: self.from, world: self.world };
+        let there =
+            Direction { from: self.from, to: self.to, world: self.world.clone(), failpoints: self.failpoints.clone() };
+        let back = Direction { from: self.to, to: self.from, world: self.world, failpoints: self.failpoints };
         // An orderly end of one direction passes through it like data; the other one may go on.
         let _both = tokio::try_join!(
             there.carry(incoming_read, outgoing_write, StdRng::seed_from_u64(seed)),
@@ -124,6 +130,7 @@ struct Direction {
     from: MemberIndex,
     to: MemberIndex,
     world: watch::Receiver<World>,
+    failpoints: Arc<Failpoints>,
 }
 
 impl Direction {
@@ -161,6 +168,11 @@ impl Direction {
             self.whole().await;
             let length = read?;
             piece.truncate(length);
+            let before = self.failpoints.pass(self.from, Point::Send, Phase::Before);
+            sleep(before.pause).await;
+            if before.is_dead {
+                return Err(Broken);
+            }
             let quality = self.path().quality;
             if length > 0 && rng.random_ratio(quality.reset_per_10_000, 10_000) {
                 return Err(Broken);
@@ -175,6 +187,12 @@ impl Direction {
             // TCP keeps the order: what comes after a lost piece waits for it.
             last = last.max(Instant::now() + delay);
             if pieces.send((last, piece)).await.is_err() || length == 0 {
+                return Ok(());
+            }
+            let after = self.failpoints.pass(self.from, Point::Send, Phase::After);
+            sleep(after.pause).await;
+            if after.is_dead {
+                // What is under way still arrives.
                 return Ok(());
             }
         }

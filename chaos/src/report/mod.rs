@@ -18,7 +18,7 @@ use crate::nemesis::Account;
 pub struct Report<'a> {
     pub seed: u64,
     pub members: usize,
-    /// What else was set, for whoever wants to repeat it.
+    /// What else was set, by the names of the command's options.
     pub setting: Vec<(String, String)>,
     pub checks: &'a [Check],
     pub operations: &'a [Operation],
@@ -36,6 +36,13 @@ impl Report<'_> {
     #[must_use]
     pub fn is_violated(&self) -> bool {
         self.checks.iter().any(|check| check.status == Status::Violated)
+    }
+
+    /// The command that does it again.
+    #[must_use]
+    pub fn again(&self) -> String {
+        let options = self.setting.iter().map(|(name, value)| format!(" --{name} {value}"));
+        format!("./scripts/chaos --seed {}{}", self.seed, options.collect::<String>())
     }
 
     #[must_use]

@@ -1,7 +1,5 @@
 //! The table on the terminal.
 
-use std::fmt::Write;
-
 use super::{Report, sign};
 
 /// Everything that matters, as text.
@@ -33,11 +31,6 @@ pub fn summary(report: &Report) -> String {
     }
     line(String::new());
     let found = if report.is_violated() { "VIOLATED" } else { "no violation" };
-    let setting: String = report.setting.iter().fold(String::new(), |mut all, (name, value)| {
-        // Writing to a string does not fail.
-        write!(all, " {name}={value}").ok();
-        all
-    });
-    line(format!("seed {}:{setting}: {found}", report.seed));
+    line(format!("seed {}: {found}; again: {}", report.seed, report.again()));
     text
 }

@@ -6,52 +6,63 @@ use super::Report;
 use super::figures::{quantile, sorted};
 use super::page::escape;
 use crate::history::{Micros, Operation, Outcome};
-use crate::nemesis::ServiceLevel;
+use crate::nemesis::{Injected, ServiceLevel};
 use crate::schedule::Kind;
 use crate::world::{Effect, MemberIndex};
 
-const WIDTH: f64 = 1160.0;
-/// Left of it stand names.
-const LEFT: f64 = 90.0;
-const LANE: f64 = 26.0;
+/// At least so wide, and wider for long runs: then it scrolls.
+const WIDTH: f64 = 1080.0;
+const WIDTH_OF_SECOND: f64 = 3.0;
+/// For the names of the lanes, which do not scroll.
+const NAMES: f64 = 100.0;
+const LANE: f64 = 34.0;
+/// What of a lane is for faults; below them is who leads.
+const FAULTS: f64 = 24.0;
 const CHART: f64 = 150.0;
-const GAP: f64 = 24.0;
-const TOP: f64 = 22.0;
+const GAP: f64 = 28.0;
+const TOP: f64 = 24.0;
+/// About what a letter takes.
+const LETTER: f64 = 6.2;
 /// Latencies are drawn from a tenth of a millisecond to ten seconds, by powers of ten.
 const DECADES: f64 = 5.0;
 const LEAST_US: f64 = 100.0;
+const LATENCIES: [(Micros, &str); 4] = [(1000, "1 ms"), (10_000, "10 ms"), (100_000, "100 ms"), (1_000_000, "1 s")];
 
 /// Where a moment lies.
 struct Scale {
     end: Micros,
+    width: f64,
 }
 
 impl Scale {
     fn x(&self, at: Micros) -> f64 {
-        LEFT + (WIDTH - LEFT) * at.min(self.end) as f64 / self.end.max(1) as f64
+        self.width * at.min(self.end) as f64 / self.end.max(1) as f64
     }
 }
 
-/// Draws it.
+/// Draws it: names on the left, and what scrolls beside them.
 #[must_use]
 pub fn timeline(report: &Report) -> String {
     let last = report.operations.iter().map(|operation| operation.returned).max().unwrap_or(0);
-    let scale = Scale { end: last.max(report.end) };
+    let end = last.max(report.end);
+    let scale = Scale { end, width: WIDTH.max(end as f64 / 1e6 * WIDTH_OF_SECOND) };
     let lanes = TOP + LANE * (report.members + 1) as f64;
     let (throughput, latency) = (lanes + GAP, lanes + CHART + 2.0 * GAP);
     let height = latency + CHART + GAP;
+    let bins = Bins::of(report.operations, scale.end);
+    let mut names = Svg::default();
+    names.names(report, &bins, throughput, latency);
     let mut svg = Svg::default();
     svg.service(report, &scale, height - GAP);
+    svg.axis(&scale, height - GAP);
     svg.faults(report, &scale);
     svg.leaders(report, &scale);
-    let bins = Bins::of(report.operations, scale.end);
     svg.throughput(&bins, &scale, throughput);
     svg.latency(&bins, &scale, latency);
-    svg.axis(&scale, height - GAP);
     format!(
-        "<svg viewBox=\"0 0 {} {height}\" xmlns=\"http://www.w3.org/2000/svg\" role=\"img\">{}</svg>",
-        WIDTH + 10.0,
-        svg.0
+        "<div class=\"timeline\">{}<div class=\"scroll\">{}</div></div>",
+        names.of_size(NAMES, height),
+        svg.of_size(scale.width, height)
     )
 }
 
@@ -60,6 +71,9 @@ struct Bins {
     length: Micros,
     bins: Vec<Bin>,
 }
+
+const BINS: Micros = 1200;
+const SHORTEST_BIN: Micros = 250_000;
 
 #[derive(Default)]
 struct Bin {
@@ -70,7 +84,7 @@ struct Bin {
 
 impl Bins {
     fn of(operations: &[Operation], end: Micros) -> Bins {
-        let length = (end / 300).max(100_000);
+        let length = (end / BINS).max(SHORTEST_BIN);
         let mut bins: Vec<Bin> = (0..=end / length).map(|_| Bin::default()).collect();
         for operation in operations {
             let Ok(place) = usize::try_from(operation.returned / length) else { continue };
@@ -85,6 +99,12 @@ impl Bins {
             bin.latencies = sorted(std::mem::take(&mut bin.latencies));
         }
         Bins { length, bins }
+    }
+
+    /// Of operations, however they ended.
+    fn most_per_second(&self) -> f64 {
+        let all = |bin: &Bin| bin.latencies.len() + bin.refused + bin.unknown;
+        self.bins.iter().map(all).max().unwrap_or(0).max(1) as f64 / (self.length as f64 / 1e6)
     }
 
     fn iter(&self) -> impl Iterator<Item = (Micros, &Bin)> {
@@ -114,6 +134,27 @@ impl Svg {
         ));
     }
 
+    fn of_size(self, width: f64, height: f64) -> String {
+        format!(
+            "<svg width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\" \
+             xmlns=\"http://www.w3.org/2000/svg\" role=\"img\">{}</svg>",
+            self.0
+        )
+    }
+
+    fn names(&mut self, report: &Report, bins: &Bins, throughput: f64, latency: f64) {
+        for member in 0..report.members {
+            self.text(0.0, lane(member) + 17.0, "name", &format!("m{}", member + 1));
+        }
+        self.text(0.0, lane(report.members) + 17.0, "name", "network");
+        self.text(0.0, throughput + 10.0, "name", "operations/s");
+        self.text(0.0, throughput + 26.0, "small", &format!("{:.0} at most", bins.most_per_second()));
+        self.text(0.0, latency + 10.0, "name", "latency");
+        for (micros, name) in LATENCIES {
+            self.text(58.0, height_of(micros, latency) + 4.0, "small", name);
+        }
+    }
+
     /// Shades the times at which nothing could be asked of the quorum, or not everything.
     fn service(&mut self, report: &Report, scale: &Scale, bottom: f64) {
         let changes = &report.account.changes;
@@ -129,26 +170,42 @@ impl Svg {
     }
 
     fn faults(&mut self, report: &Report, scale: &Scale) {
-        for member in 0..report.members {
-            self.text(4.0, lane(member) + 17.0, "name", &format!("m{}", member + 1));
-        }
-        self.text(4.0, lane(report.members) + 17.0, "name", "network");
-        for injected in &report.account.injected {
-            let seconds = (injected.to - injected.from) as f64 / 1e6;
-            let title = format!("{} at {:.2} s for {seconds:.2} s", injected.text, injected.from as f64 / 1e6);
-            for member in met(&injected.effect, report.members) {
-                let place = (lane(member) + 3.0, LANE - 10.0);
-                self.bar((scale.x(injected.from), scale.x(injected.to)), place, class(injected.kind), &title);
-            }
+        for place in 0..=report.members {
+            self.faults_of(place, report, scale);
         }
         for death in &report.account.deaths {
             let class = if death.is_wanted { "wanted" } else { "unwanted" };
             self.add(format_args!(
                 "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\" class=\"{class}\"><title>{}</title></circle>",
                 scale.x(death.at),
-                lane(death.member) + 11.0,
-                escape(&format!("m{} ended by itself: {}", death.member + 1, death.status))
+                lane(death.member) + FAULTS / 2.0,
+                escape(&format!("m{} ended at {:.2} s: {}", death.member + 1, death.at as f64 / 1e6, death.status))
             ));
+        }
+    }
+
+    /// Draws one lane; what lasts at the same time lies beneath each other.
+    fn faults_of(&mut self, place: usize, report: &Report, scale: &Scale) {
+        let here = |injected: &&Injected| met(&injected.effect, report.members).contains(&place);
+        let mut rows: Vec<Micros> = Vec::new();
+        let mut drawn = Vec::new();
+        for injected in report.account.injected.iter().filter(here) {
+            let row = rows.iter().position(|end| *end <= injected.from).unwrap_or(rows.len());
+            rows.resize(rows.len().max(row + 1), 0);
+            rows[row] = injected.to;
+            drawn.push((row, injected));
+        }
+        let height = FAULTS / rows.len().max(1) as f64;
+        for (row, injected) in drawn {
+            let seconds = (injected.to - injected.from) as f64 / 1e6;
+            let title = format!("{} at {:.2} s for {seconds:.2} s", injected.text, injected.from as f64 / 1e6);
+            let (from, to) = (scale.x(injected.from), scale.x(injected.to));
+            let top = lane(place) + row as f64 * height;
+            self.bar((from, to), (top + 1.0, height - 2.0), class(injected.kind), &title);
+            let label = label(&injected.effect);
+            if height >= 12.0 && to - from > LETTER * label.chars().count() as f64 + 6.0 {
+                self.text(from + 4.0, top + height / 2.0 + 4.0, "label", &label);
+            }
         }
     }
 
@@ -156,16 +213,13 @@ impl Svg {
         let ends = report.leaders.iter().skip(1).map(|next| next.at).chain(std::iter::once(scale.end));
         for (led, end) in report.leaders.iter().zip(ends) {
             let title = format!("m{} leads in term {}", led.member + 1, led.term);
-            self.bar((scale.x(led.at), scale.x(end)), (lane(led.member) + LANE - 6.0, 3.0), "leader", &title);
+            self.bar((scale.x(led.at), scale.x(end)), (lane(led.member) + FAULTS + 1.0, 4.0), "leader", &title);
         }
     }
 
     fn throughput(&mut self, bins: &Bins, scale: &Scale, top: f64) {
         let seconds = bins.length as f64 / 1e6;
-        let all = |bin: &Bin| bin.latencies.len() + bin.refused + bin.unknown;
-        let most = bins.bins.iter().map(all).max().unwrap_or(0).max(1) as f64;
-        self.text(4.0, top + 10.0, "name", "operations/s");
-        self.text(4.0, top + 24.0, "small", &format!("{:.0} at most", most / seconds));
+        let most = bins.most_per_second() * seconds;
         for (at, bin) in bins.iter() {
             let mut y = top + CHART;
             for (count, class) in [(bin.latencies.len(), "done"), (bin.refused, "refused"), (bin.unknown, "unknown")] {
@@ -180,21 +234,17 @@ impl Svg {
     }
 
     fn latency(&mut self, bins: &Bins, scale: &Scale, top: f64) {
-        self.text(4.0, top + 10.0, "name", "latency");
-        let y = |micros: Micros| {
-            let decades = (micros as f64 / LEAST_US).max(1.0).log10().min(DECADES);
-            top + CHART * (1.0 - decades / DECADES)
-        };
-        for (micros, name) in [(1000, "1 ms"), (10_000, "10 ms"), (100_000, "100 ms"), (1_000_000, "1 s")] {
-            let at = y(micros);
-            self.add(format_args!("<line x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/>"));
-            self.text(LEFT - 46.0, at + 4.0, "small", name);
+        for (micros, _) in LATENCIES {
+            let (at, width) = (height_of(micros, top), scale.width);
+            self.add(format_args!("<line x1=\"0\" x2=\"{width:.0}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/>"));
         }
-        for (percent, class) in [(50, "p50"), (99, "p99"), (100, "p100")] {
+        for (percent, class) in [(100, "p100"), (99, "p99"), (50, "p50")] {
             for (at, bin) in bins.iter().filter(|(_, bin)| !bin.latencies.is_empty()) {
                 let value = quantile(&bin.latencies, percent);
-                let title = format!("{class} {} ms at {:.1} s", super::figures::millis(value), at as f64 / 1e6);
-                self.bar((scale.x(at), scale.x(at + bins.length)), (y(value) - 1.0, 2.0), class, &title);
+                let name = if percent == 100 { "slowest".to_owned() } else { class.to_owned() };
+                let title = format!("{name} {} ms at {:.1} s", super::figures::millis(value), at as f64 / 1e6);
+                let place = (height_of(value, top) - 1.0, 2.0);
+                self.bar((scale.x(at), scale.x(at + bins.length)), place, class, &title);
             }
         }
     }
@@ -216,19 +266,56 @@ fn lane(place: usize) -> f64 {
     TOP + LANE * place as f64
 }
 
+/// Where a latency lies in a chart that begins at `top`.
+fn height_of(micros: Micros, top: f64) -> f64 {
+    let decades = (micros as f64 / LEAST_US).max(1.0).log10().min(DECADES);
+    top + CHART * (1.0 - decades / DECADES)
+}
+
 /// The lanes that a fault is drawn on; the last one is the network's.
 fn met(effect: &Effect, members: usize) -> Vec<MemberIndex> {
     match effect {
-        Effect::Down(met) | Effect::Lost(met) | Effect::Paused(met) => met.clone(),
+        Effect::Down(met) | Effect::Lost(met) | Effect::PowerLost(met) | Effect::Ended(met) | Effect::Paused(met) => {
+            met.clone()
+        }
         Effect::Cut(_) | Effect::Poor(_) => vec![members],
-        Effect::SlowDisk { member, .. } | Effect::Clock { member, .. } => vec![*member],
-        Effect::FullDisk(member) | Effect::FailingSync(member) => vec![*member],
+        Effect::OtherLog(member)
+        | Effect::Failpoint { member, .. }
+        | Effect::SlowDisk { member, .. }
+        | Effect::Clock { member, .. }
+        | Effect::FullDisk(member)
+        | Effect::FailingSync(member) => vec![*member],
     }
 }
 
-fn class(kind: Kind) -> &'static str {
+/// What is written on a bar that has room for it.
+fn label(effect: &Effect) -> String {
+    match effect {
+        Effect::Down(_) => "kill -9".to_owned(),
+        Effect::Lost(_) => "disk lost".to_owned(),
+        Effect::PowerLost(_) => "power loss".to_owned(),
+        Effect::Ended(_) => "SIGTERM".to_owned(),
+        Effect::OtherLog(_) => "other log version".to_owned(),
+        Effect::Failpoint { failpoint, .. } => failpoint.to_string(),
+        Effect::Paused(_) => "SIGSTOP".to_owned(),
+        Effect::Cut(_) => effect.to_string(),
+        Effect::Poor(quality) if quality.loss_percent > 0 => format!("{} % lost", quality.loss_percent),
+        Effect::Poor(quality) => format!("{}±{} ms", quality.delay_ms, quality.jitter_ms),
+        Effect::SlowDisk { sync_delay_ms, .. } => format!("fsync +{sync_delay_ms} ms"),
+        Effect::FullDisk(_) => "disk full".to_owned(),
+        Effect::FailingSync(_) => "fsync fails".to_owned(),
+        Effect::Clock { offset_s, .. } => format!("clock {:+} h", offset_s / 3600),
+    }
+}
+
+/// Its class in the page's style.
+pub fn class(kind: Kind) -> &'static str {
     match kind {
         Kind::Kill | Kind::LostDisks => "kill",
+        Kind::PowerLoss => "power",
+        Kind::Restart => "restart",
+        Kind::LogVersion => "version",
+        Kind::Failpoint => "failpoint",
         Kind::Pause => "pause",
         Kind::Partition => "partition",
         Kind::Network => "network",

@@ -1,0 +1,166 @@
+//! Places in a member's work that can be seen from outside, on its disk and on the network, and what is to happen there.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use parking_lot::Mutex;
+
+use crate::world::{Action, Failpoint, MemberIndex, Phase, Point};
+
+/// What a member asks of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Write,
+    Sync,
+    Rename,
+}
+
+/// What happens at a place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passing {
+    pub pause: Duration,
+    /// The process was killed.
+    pub is_dead: bool,
+}
+
+/// The failpoint of each member, if it has one.
+#[derive(Debug)]
+pub struct Failpoints {
+    slots: Vec<Mutex<Option<Armed>>>,
+    /// Whether there is any: nobody else shall wait.
+    is_any: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Armed {
+    failpoint: Failpoint,
+    /// Nothing happens without one.
+    process: Option<Pid>,
+    passed: u64,
+}
+
+impl Failpoints {
+    #[must_use]
+    pub fn new(members: usize) -> Self {
+        Failpoints { slots: (0..members).map(|_| Mutex::new(None)).collect(), is_any: AtomicBool::new(false) }
+    }
+
+    /// From now on this happens to the process of a member. A process after another one goes on where that was.
+    pub fn arm(&self, member: MemberIndex, failpoint: Failpoint, process: u32) {
+        let process = i32::try_from(process).ok().map(Pid::from_raw);
+        let mut slot = self.slots[member].lock();
+        let passed = slot.as_ref().filter(|armed| armed.failpoint == failpoint).map_or(0, |armed| armed.passed);
+        *slot = Some(Armed { failpoint, process, passed });
+        self.is_any.store(true, Ordering::Relaxed);
+    }
+
+    /// The process is dead: its number may soon be another one's.
+    pub fn forget_process(&self, member: MemberIndex) {
+        if let Some(armed) = self.slots[member].lock().as_mut() {
+            armed.process = None;
+        }
+    }
+
+    /// Nothing happens any more. How often it did.
+    pub fn disarm(&self, member: MemberIndex) -> u64 {
+        let passed = self.slots[member].lock().take().map_or(0, |armed| armed.passed);
+        self.is_any.store(self.slots.iter().any(|slot| slot.lock().is_some()), Ordering::Relaxed);
+        passed
+    }
+
+    /// A member does something on its disk.
+    #[must_use]
+    pub fn pass_disk(&self, member: MemberIndex, operation: Operation, path: &Path, phase: Phase) -> Passing {
+        if !self.is_any.load(Ordering::Relaxed) {
+            return Passing::default();
+        }
+        point(operation, path).map_or_else(Passing::default, |point| self.pass(member, point, phase))
+    }
+
+    /// A member is at a point.
+    #[must_use]
+    pub fn pass(&self, member: MemberIndex, point: Point, phase: Phase) -> Passing {
+        let mut passing = Passing::default();
+        if !self.is_any.load(Ordering::Relaxed) {
+            return passing;
+        }
+        let mut slot = self.slots[member].lock();
+        let is_here = |armed: &&mut Armed| (armed.failpoint.point, armed.failpoint.phase) == (point, phase);
+        let Some(armed) = slot.as_mut().filter(is_here) else { return passing };
+        let Some(process) = armed.process else { return passing };
+        match armed.failpoint.action {
+            Action::Sleep { ms } => passing.pause = Duration::from_millis(ms),
+            // What its other threads do until they are gone is as if they did not.
+            Action::Die | Action::LosePower => passing.is_dead = kill(process, Signal::SIGKILL).is_ok(),
+        }
+        armed.passed += 1;
+        passing
+    }
+}
+
+/// What a member does with a file of its data directory.
+fn point(operation: Operation, path: &Path) -> Option<Point> {
+    let path = path.strip_prefix("store").ok()?;
+    let name = path.file_name()?.to_str()?;
+    let is_log = path.starts_with("log") && name.starts_with("segment-");
+    let is_state = path.starts_with("state");
+    let is_snapshot = is_state && path.iter().any(|part| part.to_string_lossy().starts_with("incoming-"));
+    let is_database = is_state && path.iter().any(|part| part.to_string_lossy().starts_with("generation-"));
+    match operation {
+        Operation::Write if is_log => Some(Point::LogWrite),
+        Operation::Sync if is_log => Some(Point::LogSync),
+        Operation::Write | Operation::Sync if is_snapshot => Some(Point::SnapshotReceive),
+        // RocksDB's own diary.
+        Operation::Write if is_database && !name.starts_with("LOG") => Some(Point::StateWrite),
+        Operation::Sync if is_database => Some(Point::StateSync),
+        // Of the snapshot to its place, and of the pointer to it.
+        Operation::Rename if is_state && (name == "CURRENT" && !is_database || name.starts_with("generation-")) => {
+            Some(Point::SnapshotInstall)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_known_by_their_names() {
+        let at = |operation, path: &str| point(operation, Path::new(path));
+        assert_eq!(at(Operation::Write, "store/log/segment-0000000000000001.log"), Some(Point::LogWrite));
+        assert_eq!(at(Operation::Sync, "store/log/segment-0000000000000001.log"), Some(Point::LogSync));
+        assert_eq!(at(Operation::Write, "store/log/spare-0000000000000001"), None);
+        assert_eq!(at(Operation::Write, "store/state/generation-1/000012.sst"), Some(Point::StateWrite));
+        assert_eq!(at(Operation::Write, "store/state/generation-1/LOG"), None);
+        assert_eq!(at(Operation::Sync, "store/state/generation-1/MANIFEST-000004"), Some(Point::StateSync));
+        assert_eq!(at(Operation::Rename, "store/state/generation-1/CURRENT"), None);
+        assert_eq!(at(Operation::Rename, "store/state/CURRENT"), Some(Point::SnapshotInstall));
+        assert_eq!(at(Operation::Rename, "store/state/generation-2"), Some(Point::SnapshotInstall));
+        assert_eq!(at(Operation::Write, "store/state/snapshots/incoming-5/a.sst"), Some(Point::SnapshotReceive));
+        assert_eq!(at(Operation::Write, "elsewhere"), None);
+    }
+
+    #[test]
+    fn only_what_is_armed_happens_and_only_to_a_living_process() {
+        let failpoints = Failpoints::new(2);
+        assert_eq!(failpoints.pass(0, Point::Send, Phase::Before), Passing::default());
+        let sleep = Failpoint { point: Point::Send, phase: Phase::After, action: Action::Sleep { ms: 7 } };
+        failpoints.arm(1, sleep, 0);
+        assert_eq!(failpoints.pass(0, Point::Send, Phase::After), Passing::default());
+        assert_eq!(failpoints.pass(1, Point::Send, Phase::Before), Passing::default());
+        assert_eq!(failpoints.pass(1, Point::Send, Phase::After).pause, Duration::from_millis(7));
+        assert_eq!(failpoints.disarm(1), 1);
+        assert_eq!(failpoints.disarm(1), 0);
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("sleep");
+        failpoints.arm(0, Failpoint { action: Action::Die, ..sleep }, child.id());
+        assert!(failpoints.pass(0, Point::Send, Phase::After).is_dead);
+        failpoints.forget_process(0);
+        assert!(!child.wait().expect("it ends").success());
+        assert_eq!(failpoints.pass(0, Point::Send, Phase::After), Passing::default());
+        assert_eq!(failpoints.disarm(0), 1);
+    }
+}

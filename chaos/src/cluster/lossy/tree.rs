@@ -1,0 +1,79 @@
+//! Which inode number stands for which path.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Every path that was ever asked for has a number, which goes with it when it is moved, and is never given again.
+#[derive(Debug)]
+pub struct Tree {
+    paths: HashMap<u64, PathBuf>,
+    numbers: HashMap<PathBuf, u64>,
+    next: u64,
+}
+
+/// As FUSE has it.
+const ROOT: u64 = 1;
+
+impl Tree {
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Tree { paths: HashMap::from([(ROOT, root.clone())]), numbers: HashMap::from([(root, ROOT)]), next: ROOT + 1 }
+    }
+
+    /// Where something is, or last was.
+    #[must_use]
+    pub fn path(&self, number: u64) -> Option<&Path> {
+        self.paths.get(&number).map(PathBuf::as_path)
+    }
+
+    pub fn number(&mut self, path: &Path) -> u64 {
+        if let Some(known) = self.numbers.get(path) {
+            return *known;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.paths.insert(number, path.to_owned());
+        self.numbers.insert(path.to_owned(), number);
+        number
+    }
+
+    /// The path is free for something else.
+    pub fn removed(&mut self, path: &Path) {
+        self.numbers.remove(path);
+    }
+
+    pub fn moved(&mut self, from: &Path, to: &Path) {
+        self.removed(to);
+        let below = |path: &&PathBuf| path.starts_with(from);
+        let moving: Vec<PathBuf> = self.numbers.keys().filter(below).cloned().collect();
+        for old in moving {
+            let Some(number) = self.numbers.remove(&old) else { continue };
+            let new = match old.strip_prefix(from) {
+                Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+                Ok(rest) => to.join(rest),
+                Err(_) => continue,
+            };
+            self.paths.insert(number, new.clone());
+            self.numbers.insert(new, number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_with_what_is_moved() {
+        let mut tree = Tree::new(PathBuf::from("/r"));
+        let (dir, file) = (tree.number(Path::new("/r/a")), tree.number(Path::new("/r/a/f")));
+        let other = tree.number(Path::new("/r/ab"));
+        tree.moved(Path::new("/r/a"), Path::new("/r/b"));
+        assert_eq!(tree.path(dir), Some(Path::new("/r/b")));
+        assert_eq!(tree.path(file), Some(Path::new("/r/b/f")));
+        assert_eq!(tree.path(other), Some(Path::new("/r/ab")));
+        assert_eq!(tree.number(Path::new("/r/b/f")), file);
+        tree.removed(Path::new("/r/b/f"));
+        assert_ne!(tree.number(Path::new("/r/b/f")), file);
+    }
+}

@@ -1,0 +1,199 @@
+//! What of one file would be lost with the power: pages as they are on disk, kept from their first change until a sync.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+const PAGE_BYTES: u64 = 4096;
+/// What a disk writes at once, or not at all.
+const SECTOR_BYTES: u64 = 512;
+
+/// A file, and what the disk holds of it.
+#[derive(Debug)]
+pub struct Unsynced {
+    file: File,
+    /// Its length on disk.
+    durable_bytes: u64,
+    /// Pages that were changed since, as they are on disk; none of what lies beyond the length there.
+    pages: BTreeMap<u64, Vec<u8>>,
+    /// When the oldest change was made that is not on disk.
+    since: Option<Instant>,
+}
+
+impl Unsynced {
+    /// A file of which so many bytes are on disk, and as they are now.
+    #[must_use]
+    pub fn new(file: File, durable_bytes: u64) -> Self {
+        Unsynced { file, durable_bytes, pages: BTreeMap::new(), since: None }
+    }
+
+    /// Everything is on disk.
+    ///
+    /// # Errors
+    /// When the file's length cannot be read.
+    pub fn synced(&mut self) -> io::Result<()> {
+        self.durable_bytes = self.file.metadata()?.len();
+        self.pages.clear();
+        self.since = None;
+        Ok(())
+    }
+
+    /// Writes to the page cache, so to speak.
+    ///
+    /// # Errors
+    /// Those of reading what was there, and of writing.
+    pub fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.keep(at, at + bytes.len() as u64)?;
+        self.since.get_or_insert_with(Instant::now);
+        self.file.write_all_at(bytes, at)
+    }
+
+    /// Cuts or extends the file.
+    ///
+    /// # Errors
+    /// Those of reading what is cut off, and of setting the length.
+    pub fn set_len(&mut self, length: u64) -> io::Result<()> {
+        self.keep(length, self.durable_bytes)?;
+        self.since.get_or_insert_with(Instant::now);
+        self.file.set_len(length)
+    }
+
+    /// Whether there is something to lose in a file that somebody can still find.
+    #[must_use]
+    pub fn is_at_risk(&self) -> bool {
+        let is_there = self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
+        is_there && self.since.is_some()
+    }
+
+    /// Whether there is something to lose, and it is older than `age`.
+    #[must_use]
+    pub fn is_older_than(&self, age: Duration) -> bool {
+        self.since.is_some_and(|since| since.elapsed() > age)
+    }
+
+    /// Keeps the pages of a range as they are, if they are on disk and not kept already.
+    fn keep(&mut self, from: u64, to: u64) -> io::Result<()> {
+        let to = to.min(self.durable_bytes);
+        let pages = if from < to { from / PAGE_BYTES..to.div_ceil(PAGE_BYTES) } else { 0..0 };
+        for page in pages {
+            if self.pages.contains_key(&page) {
+                continue;
+            }
+            let length = PAGE_BYTES.min(self.durable_bytes - page * PAGE_BYTES);
+            let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+            self.file.read_exact_at(&mut bytes, page * PAGE_BYTES)?;
+            self.pages.insert(page, bytes);
+        }
+        Ok(())
+    }
+
+    /// The power fails: what was not synced is lost, all of it or some sectors. True when there was any.
+    ///
+    /// # Errors
+    /// When the file cannot be made what is on disk.
+    pub fn lose(&mut self, rng: &mut StdRng) -> io::Result<bool> {
+        if self.since.is_none() {
+            return Ok(false);
+        }
+        let all = rng.random_bool(0.5);
+        let is_lost = |rng: &mut StdRng| all || rng.random_bool(0.5);
+        let length = self.file.metadata()?.len();
+        let (shorter, longer) = (length.min(self.durable_bytes), length.max(self.durable_bytes));
+        let left = if all { self.durable_bytes } else { rng.random_range(shorter..=longer) };
+        // Cut first, so that what is extended again is zeros.
+        self.file.set_len(left.min(length))?;
+        self.file.set_len(left)?;
+        for (page, bytes) in std::mem::take(&mut self.pages) {
+            for (i, sector) in bytes.chunks(SECTOR_BYTES as usize).enumerate() {
+                let at = page * PAGE_BYTES + i as u64 * SECTOR_BYTES;
+                // What was cut off has nothing newer that could be left.
+                if at < left && (at >= length || is_lost(rng)) {
+                    let fits = usize::try_from(left - at).map_or(sector.len(), |room| room.min(sector.len()));
+                    self.file.write_all_at(&sector[..fits], at)?;
+                }
+            }
+        }
+        let mut at = self.durable_bytes;
+        while at < left {
+            let end = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(left);
+            if is_lost(rng) {
+                self.file.write_all_at(&vec![0; usize::try_from(end - at).map_err(io::Error::other)?], at)?;
+            }
+            at = end;
+        }
+        self.synced()?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn file() -> Unsynced {
+        Unsynced::new(tempfile::tempfile().expect("a temporary file"), 0)
+    }
+
+    fn content(unsynced: &Unsynced) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(unsynced.file.metadata().expect("a length").len()).expect("short")];
+        unsynced.file.read_exact_at(&mut bytes, 0).expect("all of it");
+        bytes
+    }
+
+    #[test]
+    fn what_was_synced_stays() {
+        for seed in 0..50 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut file = file();
+            file.write(0, &[1; 10_000]).expect("written");
+            file.synced().expect("synced");
+            assert!(!file.lose(&mut rng).expect("nothing to lose"));
+            file.write(9_000, &[2; 5000]).expect("written");
+            assert!(file.lose(&mut rng).expect("something to lose"));
+            let found = content(&file);
+            assert!((10_000..=14_000).contains(&found.len()), "seed {seed}: {}", found.len());
+            assert_eq!(found[..9_000], [1; 9_000], "seed {seed}");
+            assert!(found[9_000..10_000].iter().all(|byte| [1, 2].contains(byte)), "seed {seed}");
+            assert!(found[10_000..].iter().all(|byte| [0, 2].contains(byte)), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn all_some_or_nothing_is_lost() {
+        let outcome = |seed| {
+            let mut file = file();
+            file.write(0, &[1; 2048]).expect("written");
+            file.synced().expect("synced");
+            file.write(0, &[2; 2048]).expect("written");
+            file.lose(&mut StdRng::seed_from_u64(seed)).expect("lost");
+            content(&file).iter().filter(|byte| **byte == 2).count()
+        };
+        let left: Vec<usize> = (0..50).map(outcome).collect();
+        assert!(left.contains(&0) && left.iter().any(|count| *count > 0), "{left:?}");
+    }
+
+    #[test]
+    fn a_truncation_is_lost_too() {
+        let seen = |seed| {
+            let mut file = file();
+            file.write(0, &[1; 6000]).expect("written");
+            file.synced().expect("synced");
+            file.set_len(100).expect("cut");
+            file.write(100, &[2; 50]).expect("written");
+            file.lose(&mut StdRng::seed_from_u64(seed)).expect("lost");
+            let found = content(&file);
+            assert_eq!(found[..100], [1; 100]);
+            assert!(found[150.min(found.len())..].iter().all(|byte| *byte == 1), "{seed}: {found:?}");
+            found.len()
+        };
+        let lengths: Vec<usize> = (0..50).map(seen).collect();
+        assert!(lengths.contains(&6000), "{lengths:?}");
+    }
+}

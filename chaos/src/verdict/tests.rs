@@ -1,0 +1,182 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::checker::Status;
+use crate::checker::events::tests::{put, watch};
+use crate::checker::hashes::Round;
+use crate::clients::PREFIX;
+use crate::history::{
+    Api, History, InformerLog, InformerRecord, LeaseEvent, LeaseLog, Operation, Outcome, Transaction,
+};
+use crate::nemesis::{Change, Death, Injected, ServiceLevel};
+use crate::world::Effect;
+
+const SECOND: Micros = 1_000_000;
+const MEMBERS: usize = 3;
+
+fn register() -> String {
+    format!("{PREFIX}reg/1")
+}
+
+fn pair() -> String {
+    "chaos/txn/1/a".to_owned()
+}
+
+fn operation(api: Api, at: Micros, request: Transaction, observed: &[(&str, &str)], revision: u64) -> Operation {
+    let key = request.writes.first().map_or_else(|| request.reads[0].clone(), |(key, _)| key.clone());
+    let observed = observed.iter().map(|(key, value)| ((*key).to_owned(), Some((*value).to_owned()))).collect();
+    Operation {
+        client: "c".to_owned(),
+        api,
+        object: key,
+        member: 0,
+        called: at,
+        returned: at + 10,
+        request,
+        outcome: Outcome::Done { succeeded: true, observed, revision },
+    }
+}
+
+/// A short run in which all was well.
+fn truth() -> Recorded {
+    let (register, pair, object) = (register(), pair(), format!("{NAME}1"));
+    let operations = vec![
+        operation(Api::Etcd, 100, Transaction::put(&register, "x"), &[], 2),
+        operation(Api::Etcd, 200, Transaction::get(&register), &[(&register, "x")], 2),
+        operation(Api::Etcd, 300, Transaction::put(&pair, "p"), &[], 3),
+        operation(Api::Rest, 400, Transaction::put(&object, "o"), &[], 4),
+    ];
+    let kept = LeaseEvent::Kept { called: 0, returned: 10, ttl_seconds: 3 };
+    let lease = LeaseLog { id: 1, key: format!("{LEASED}1"), events: vec![kept], left_over: false };
+    let listed =
+        InformerRecord::Listed { at: 500, member: 0, revision: 4, objects: vec![(object.clone(), "o".to_owned(), 4)] };
+    let informer = InformerLog { informer: "i".to_owned(), complete_to: 4, records: vec![listed] };
+    let hashes = (0..MEMBERS).map(|member| (member, "h".to_owned())).collect();
+    let keys = vec![(register.clone(), "x".to_owned(), 2), (pair.clone(), "p".to_owned(), 3)];
+    let ending = Ending {
+        problem: None,
+        last: 3,
+        last_object: 4,
+        hashes: vec![Round { at: 900, of: "HashKV".to_owned(), revision: 4, hashes }],
+        keys: (0..MEMBERS).map(|member| (member, keys.clone())).collect(),
+        objects: (0..MEMBERS).map(|member| (member, vec![(object.clone(), "o".to_owned(), 4)])).collect(),
+    };
+    Recorded {
+        history: History {
+            operations,
+            watches: vec![watch("w", &[put(2, &register, "x", 1, 2), put(3, &pair, "p", 1, 3)])],
+            informers: vec![informer],
+            leases: vec![lease],
+        },
+        account: Account { changes: vec![Change { at: 0, service: ServiceLevel::Required }], ..Account::default() },
+        leaders: vec![Led { at: 0, member: 0, term: 1 }, Led { at: 50, member: 1, term: 2 }],
+        schedule: Vec::new(),
+        left_out: Vec::new(),
+        healed: SECOND,
+        hashes: Vec::new(),
+        compacted: 0,
+        ending,
+    }
+}
+
+fn violated(recorded: &Recorded, panics: &[&str]) -> BTreeSet<String> {
+    let panics = panics.iter().map(|text| (*text).to_owned()).collect();
+    let checks = judge(recorded, MEMBERS, 10 * SECOND, panics);
+    checks.into_iter().filter(|check| check.status == Status::Violated).map(|check| check.name).collect()
+}
+
+/// The violated checks of a run with something planted.
+fn planted(plant: impl FnOnce(&mut Recorded)) -> BTreeSet<String> {
+    let mut recorded = truth();
+    plant(&mut recorded);
+    violated(&recorded, &[])
+}
+
+fn injected(kind: Kind, effect: Effect, from: Micros, to: Micros) -> Injected {
+    Injected { from, to, text: effect.to_string(), effect, kind }
+}
+
+fn death(at: Micros, is_wanted: bool) -> Death {
+    Death { at, member: 1, status: "exit code 1".to_owned(), is_wanted, said: String::new() }
+}
+
+#[test]
+fn a_true_run_passes_every_check() {
+    let checks = judge(&truth(), MEMBERS, 10 * SECOND, Vec::new());
+    assert!(checks.iter().all(|check| check.status == Status::Passed), "{checks:#?}");
+}
+
+/// Whatever a report has a line for can fail.
+#[test]
+fn every_check_fails_when_it_should() {
+    let stale = |object: &str, at| operation(Api::Etcd, at, Transaction::get(object), &[(object, "never")], 4);
+    let mut found = BTreeSet::new();
+    let mut add = |name: &str, planted: BTreeSet<String>| {
+        assert!(planted.contains(name), "{name}: {planted:?}");
+        found.insert(name.to_owned());
+    };
+    let operations = |recorded: &mut Recorded, operation| recorded.history.operations.push(operation);
+    add("registers are linearizable", planted(|run| operations(run, stale(&register(), 600))));
+    add("transactions over several keys are linearizable", planted(|run| operations(run, stale(&pair(), 600))));
+    let object = format!("{NAME}1");
+    let stale_object = operation(Api::Rest, 600, Transaction::get(&object), &[(&object, "never")], 4);
+    add("ConfigMaps over REST are linearizable", planted(|run| operations(run, stale_object)));
+    add("a connected majority takes writes", planted(|run| run.healed = 60 * SECOND));
+    add("leases end not before their time, and not never", planted(|run| run.history.leases[0].left_over = true));
+    let lost = operation(Api::Etcd, 700, Transaction::put("chaos/reg/2", "lost"), &[], 5);
+    add(
+        "no acknowledged write is missing, and nothing is there that nobody wrote",
+        planted(|run| operations(run, lost)),
+    );
+    add("every read tells what was there at its revision", planted(|run| operations(run, stale(&register(), 600))));
+    let old = operation(Api::Etcd, 800, Transaction::get("chaos/reg/3"), &[], 1);
+    add("revisions follow real time over all keys", planted(|run| operations(run, old)));
+    let names: BTreeSet<String> =
+        judge(&truth(), MEMBERS, 10 * SECOND, Vec::new()).into_iter().map(|check| check.name).collect();
+    let watches = names.iter().find(|name| name.contains("watch")).expect("a check of watches").clone();
+    add(&watches, planted(|run| run.history.watches[0].complete_to = 2));
+    let informers = names.iter().find(|name| name.contains("informer")).expect("a check of informers").clone();
+    add(&informers, planted(|run| run.history.informers[0].complete_to = 3));
+    add("all members show the same at the end", planted(|run| run.ending.keys[2].1[0].1 = "other".to_owned()));
+    add(
+        "equal revisions have equal hashes on all members",
+        planted(|run| run.ending.hashes[0].hashes[1].1 = "g".into()),
+    );
+    add("at most one member leads in a term", planted(|run| run.leaders[1].term = 1));
+    add("members end only when they are killed or have to", planted(|run| run.account.deaths.push(death(5, false))));
+    add("no member panicked", violated(&truth(), &["m1.log: panicked at"]));
+    assert_eq!(found, names);
+    // One that stands there only when it fails.
+    let name = "the quorum serves again when all is healed";
+    assert!(planted(|run| run.ending.problem = Some("m1 does not".to_owned())).contains(name));
+}
+
+#[test]
+fn members_that_show_something_else_are_found() {
+    let name = "all members show the same at the end";
+    let members = |change: fn(&mut Vec<Shown>)| {
+        planted(|run| run.ending.keys.iter_mut().for_each(|(_, shown)| change(shown))).contains(name)
+    };
+    assert!(members(|shown| shown.clear()), "what events tell of is missing on all");
+    assert!(members(|shown| shown.push(("chaos/reg/9".to_owned(), "y".to_owned(), 3))), "no event tells of it");
+    assert!(members(|shown| shown[0].2 = 3), "another revision");
+    assert!(planted(|run| run.ending.objects[1].1.clear()).contains(name), "an object is missing on one");
+}
+
+#[test]
+fn a_member_goes_on_only_while_its_disk_syncs() {
+    let name = "members end only when they are killed or have to";
+    let failing = || injected(Kind::FailedSync, Effect::FailingSync(1), 0, 5 * SECOND);
+    let with = |deaths: Vec<Death>, other: Option<Injected>| {
+        planted(|run| {
+            run.account.injected = other.into_iter().chain([failing()]).collect();
+            run.account.deaths = deaths;
+        })
+        .contains(name)
+    };
+    assert!(with(Vec::new(), None), "it ran on");
+    assert!(!with(vec![death(SECOND, true)], None), "it ended");
+    assert!(with(vec![death(7 * SECOND, true)], None), "it ended too late");
+    let killed = injected(Kind::Kill, Effect::Down(vec![1]), SECOND, 3 * SECOND);
+    assert!(!with(Vec::new(), Some(killed)), "it was killed meanwhile");
+}
