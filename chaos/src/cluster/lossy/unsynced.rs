@@ -190,7 +190,8 @@ mod tests {
             file.lose(&mut StdRng::seed_from_u64(seed)).expect("lost");
             let found = content(&file);
             assert_eq!(found[..100], [1; 100]);
-            assert!(found[150.min(found.len())..].iter().all(|byte| *byte == 1), "{seed}: {found:?}");
+            // The sector with the new end may be there: it ends in zeros.
+            assert!(found[512.min(found.len())..].iter().all(|byte| *byte == 1), "{seed}: {found:?}");
             found.len()
         };
         let lengths: Vec<usize> = (0..50).map(seen).collect();
