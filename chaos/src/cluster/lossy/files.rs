@@ -90,12 +90,14 @@ impl Files {
         &self.root
     }
 
-    /// The power fails. Nobody may have a file open.
+    /// The power fails. Whoever had a file open is dead; the kernel may not have closed all of them yet.
     ///
     /// # Errors
     /// When something cannot be undone.
     pub fn lose(&self, rng: &mut StdRng) -> io::Result<Loss> {
         let mut inner = self.inner.lock();
+        inner.open.clear();
+        inner.listings.clear();
         inner.names.sync_older_than(WRITTEN_BACK_AFTER)?;
         let mut loss = Loss::default();
         // In order, so that the same numbers lose the same.
@@ -108,6 +110,7 @@ impl Files {
             }
         }
         loss.names = inner.names.lose(rng)?;
+        inner.tree.forget();
         Ok(loss)
     }
 
@@ -117,15 +120,12 @@ impl Files {
         inner.enter(&path)
     }
 
-    pub fn metadata(&self, number: u64) -> io::Result<Metadata> {
+    /// Of what may have been removed, if it is still open.
+    pub fn metadata(&self, number: u64, handle: Option<u64>) -> io::Result<Metadata> {
         let inner = self.inner.lock();
-        match fs::symlink_metadata(inner.path(number)?) {
-            // Removed, but still open.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let open = inner.open.values().find(|open| open.number == number).ok_or(error)?;
-                open.file.metadata()
-            }
-            found => found,
+        match (inner.path(number), inner.held(number, handle)) {
+            (_, Some(open)) => open.file.metadata(),
+            (path, None) => fs::symlink_metadata(path?),
         }
     }
 
@@ -133,10 +133,10 @@ impl Files {
         fs::set_permissions(self.inner.lock().path(number)?, fs::Permissions::from_mode(mode))
     }
 
-    pub fn set_len(&self, number: u64, length: u64) -> io::Result<()> {
+    pub fn set_len(&self, number: u64, handle: Option<u64>, length: u64) -> io::Result<()> {
         let unsynced = {
             let mut inner = self.inner.lock();
-            match inner.open.values().find(|open| open.number == number) {
+            match inner.held(number, handle) {
                 Some(open) => open.unsynced.clone(),
                 None => {
                     let file = OpenOptions::new().read(true).write(true).open(inner.path(number)?)?;
@@ -257,6 +257,12 @@ impl Files {
         })
     }
 
+    /// Takes space for a file, and makes it longer by it or not.
+    pub fn allocate(&self, handle: u64, at: u64, length: u64, is_longer: bool) -> io::Result<()> {
+        let open = self.inner.lock().handle(handle)?;
+        open.unsynced.lock().allocate(at, length, is_longer)
+    }
+
     pub fn sync(&self, handle: u64) -> io::Result<()> {
         let (open, path) = self.inner.lock().handle_and_path(handle)?;
         self.at_points(Operation::Sync, &path, || {
@@ -364,13 +370,20 @@ impl Inner {
         self.open.get(&handle).cloned().ok_or_else(stale)
     }
 
+    /// A file that is open: by this handle, or by any.
+    fn held(&self, number: u64, handle: Option<u64>) -> Option<&Open> {
+        let any = || self.open.values().find(|open| open.number == number);
+        handle.and_then(|handle| self.open.get(&handle)).or_else(any)
+    }
+
+    /// An empty path when the file was removed.
     fn handle_and_path(&self, handle: u64) -> io::Result<(Open, PathBuf)> {
         let open = self.handle(handle)?;
-        let path = self.path(open.number)?.to_owned();
+        let path = self.tree.path(open.number).map(Path::to_owned).unwrap_or_default();
         Ok((open, path))
     }
 }
 
 fn stale() -> io::Error {
-    io::ErrorKind::StaleNetworkFileHandle.into()
+    io::Error::from_raw_os_error(nix::libc::ESTALE)
 }

@@ -85,20 +85,91 @@ impl Drop for LossyDisk {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::io::Write;
+    use std::fs::{File, OpenOptions};
+    use std::io::{Read, Write};
 
+    use nix::fcntl::{FallocateFlags, fallocate};
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
     use rand::SeedableRng;
 
     use super::*;
 
+    /// Not everywhere is FUSE, nor root.
+    fn mounted(dir: &Path) -> Option<(LossyDisk, PathBuf)> {
+        // A test that is killed leaves no mount.
+        unshare(CloneFlags::CLONE_NEWNS).ok()?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>).ok()?;
+        let at = dir.join("at");
+        fs::create_dir(&at).expect("a directory");
+        let disk = LossyDisk::mount(&dir.join("below"), &at, 0, Arc::new(Failpoints::new(1))).ok()?;
+        Some((disk, at))
+    }
+
+    #[test]
+    fn a_disk_does_what_a_database_asks_of_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let Some((disk, at)) = mounted(dir.path()) else { return };
+        let read = |name: &str| fs::read_to_string(at.join(name)).expect("text");
+        fs::write(at.join("a"), "one").expect("written");
+        let mut end = OpenOptions::new().append(true).open(at.join("a")).expect("a file");
+        end.write_all(b", two").expect("written");
+        OpenOptions::new()
+            .append(true)
+            .open(at.join("a"))
+            .and_then(|mut file| file.write_all(b", three"))
+            .expect("written");
+        end.write_all(b", four").expect("written");
+        assert_eq!(read("a"), "one, two, three, four");
+        // What is replaced or removed can still be read by who has it open.
+        let mut old = File::open(at.join("a")).expect("a file");
+        fs::write(at.join("b"), "new").expect("written");
+        fs::rename(at.join("b"), at.join("a")).expect("moved");
+        assert_eq!((old.metadata().expect("a length").len(), read("a").len()), (21, 3));
+        let mut text = String::new();
+        old.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "one, two, three, four");
+        end.set_len(3).expect("cut");
+        assert_eq!((old.metadata().expect("a length").len(), read("a").as_str()), (3, "new"));
+        fs::hard_link(at.join("a"), at.join("link")).expect("linked");
+        fs::remove_file(at.join("a")).expect("removed");
+        assert_eq!(read("link"), "new");
+        let space = File::create(at.join("space")).expect("a file");
+        fallocate(&space, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 50_000).expect("space");
+        fallocate(&space, FallocateFlags::empty(), 0, 10_000).expect("space");
+        assert_eq!(space.metadata().expect("a length").len(), 10_000);
+        fs::copy(at.join("link"), at.join("copy")).expect("copied");
+        assert_eq!(read("copy"), "new");
+        drop(disk);
+    }
+
+    #[test]
+    fn a_file_that_was_open_when_the_power_failed_is_as_any_other() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let Some((disk, at)) = mounted(dir.path()) else { return };
+        let mut rng = StdRng::seed_from_u64(4);
+        fs::write(at.join("file"), "old").expect("written");
+        File::open(at.join("file")).and_then(|file| file.sync_all()).expect("synced");
+        File::open(&at).and_then(|directory| directory.sync_all()).expect("its name is synced");
+        for round in 0..20 {
+            // As a kernel that has not closed a dead process's file yet.
+            let mut open = OpenOptions::new().append(true).open(at.join("file")).expect("a file");
+            open.write_all(b", more").expect("written");
+            disk.lose(&mut rng).expect("lost");
+            fs::write(at.join("file"), format!("{round}")).expect("written");
+            drop(open);
+            assert_eq!(fs::read_to_string(at.join("file")).expect("text"), format!("{round}"));
+            let file = OpenOptions::new().write(true).open(at.join("file")).expect("a file");
+            file.sync_all().expect("synced");
+            disk.lose(&mut rng).expect("lost");
+            assert_eq!(fs::read_to_string(at.join("file")).expect("text"), format!("{round}"));
+        }
+    }
+
     #[test]
     fn a_mounted_disk_forgets_what_was_not_synced() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (below, at) = (dir.path().join("below"), dir.path().join("at"));
-        fs::create_dir(&at).expect("a directory");
-        // Not everywhere is FUSE, nor root.
-        let Ok(disk) = LossyDisk::mount(&below, &at, 0, Arc::new(Failpoints::new(1))) else { return };
+        let Some((disk, at)) = mounted(dir.path()) else { return };
         let mut rng = StdRng::seed_from_u64(3);
         let mut log = File::create(at.join("log")).expect("a file");
         log.write_all(&[1; 5000]).expect("written");

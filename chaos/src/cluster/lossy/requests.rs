@@ -13,7 +13,7 @@ use fuser::{
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
     ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
-use nix::fcntl::OFlag;
+use nix::fcntl::{FallocateFlags, OFlag};
 use nix::sys::statvfs::statvfs;
 
 use super::files::Files;
@@ -67,8 +67,8 @@ impl Filesystem for Requests {
         });
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        answer!(reply, self.0.metadata(ino.0), metadata => reply.attr(&TTL, &attributes(ino.0, &metadata)));
+    fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        answer!(reply, self.0.metadata(ino.0, fh.map(|fh| fh.0)), metadata => reply.attr(&TTL, &attributes(ino.0, &metadata)));
     }
 
     fn setattr(
@@ -82,21 +82,22 @@ impl Filesystem for Requests {
         _atime: Option<TimeOrNow>,
         _mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let fh = fh.map(|fh| fh.0);
         let set = || {
             if let Some(size) = size {
-                self.0.set_len(ino.0, size)?;
+                self.0.set_len(ino.0, fh, size)?;
             }
             if let Some(mode) = mode {
                 self.0.set_permissions(ino.0, mode & 0o7777)?;
             }
-            self.0.metadata(ino.0)
+            self.0.metadata(ino.0, fh)
         };
         answer!(reply, set(), metadata => reply.attr(&TTL, &attributes(ino.0, &metadata)));
     }
@@ -210,6 +211,25 @@ impl Filesystem for Requests {
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         answer!(reply, self.0.sync(fh.0), () => reply.ok());
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let is_longer = match FallocateFlags::from_bits(mode) {
+            Some(flags) if flags.is_empty() => true,
+            Some(FallocateFlags::FALLOC_FL_KEEP_SIZE) => false,
+            // Nobody has to be able to do more.
+            _ => return reply.error(Errno::EOPNOTSUPP),
+        };
+        answer!(reply, self.0.allocate(fh.0, offset, length, is_longer), () => reply.ok());
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

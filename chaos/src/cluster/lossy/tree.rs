@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Every path that was ever asked for has a number, which goes with it when it is moved, and is never given again.
+/// Every path that was ever asked for has a number, which goes with it when it is moved or removed, and is never given
+/// again.
 #[derive(Debug)]
 pub struct Tree {
+    root: PathBuf,
     paths: HashMap<u64, PathBuf>,
     numbers: HashMap<PathBuf, u64>,
     next: u64,
@@ -17,10 +19,18 @@ const ROOT: u64 = 1;
 impl Tree {
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Tree { paths: HashMap::from([(ROOT, root.clone())]), numbers: HashMap::from([(root, ROOT)]), next: ROOT + 1 }
+        let mut tree = Tree { root, paths: HashMap::new(), numbers: HashMap::new(), next: ROOT + 1 };
+        tree.forget();
+        tree
     }
 
-    /// Where something is, or last was.
+    /// What has a number now gets another one when it is asked for again.
+    pub fn forget(&mut self) {
+        self.paths = HashMap::from([(ROOT, self.root.clone())]);
+        self.numbers = HashMap::from([(self.root.clone(), ROOT)]);
+    }
+
+    /// Where something is, unless it was removed.
     #[must_use]
     pub fn path(&self, number: u64) -> Option<&Path> {
         self.paths.get(&number).map(PathBuf::as_path)
@@ -39,7 +49,9 @@ impl Tree {
 
     /// The path is free for something else.
     pub fn removed(&mut self, path: &Path) {
-        self.numbers.remove(path);
+        if let Some(number) = self.numbers.remove(path) {
+            self.paths.remove(&number);
+        }
     }
 
     pub fn moved(&mut self, from: &Path, to: &Path) {
@@ -74,6 +86,12 @@ mod tests {
         assert_eq!(tree.path(other), Some(Path::new("/r/ab")));
         assert_eq!(tree.number(Path::new("/r/b/f")), file);
         tree.removed(Path::new("/r/b/f"));
-        assert_ne!(tree.number(Path::new("/r/b/f")), file);
+        assert_eq!(tree.path(file), None);
+        let other_file = tree.number(Path::new("/r/b/f"));
+        assert_ne!(other_file, file);
+        tree.forget();
+        assert_eq!((tree.path(dir), tree.path(other_file)), (None, None));
+        assert!(tree.number(Path::new("/r/b")) > other_file);
+        assert_eq!(tree.path(1), Some(Path::new("/r")));
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -61,6 +62,20 @@ impl Unsynced {
         self.keep(length, self.durable_bytes)?;
         self.since.get_or_insert_with(Instant::now);
         self.file.set_len(length)
+    }
+
+    /// Takes space, and makes the file longer by it or not.
+    ///
+    /// # Errors
+    /// Those of `fallocate`.
+    pub fn allocate(&mut self, at: u64, length: u64, is_longer: bool) -> io::Result<()> {
+        let flags = if is_longer { FallocateFlags::empty() } else { FallocateFlags::FALLOC_FL_KEEP_SIZE };
+        if is_longer {
+            self.since.get_or_insert_with(Instant::now);
+        }
+        let (at, length) = (i64::try_from(at), i64::try_from(length));
+        fallocate(&self.file, flags, at.map_err(io::Error::other)?, length.map_err(io::Error::other)?)?;
+        Ok(())
     }
 
     /// Whether there is something to lose in a file that somebody can still find.
