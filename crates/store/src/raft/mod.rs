@@ -9,7 +9,7 @@
 //! | [`network`] | the transport |
 //! | [`node`], [`supervisor`] | the running member, and the Raft instance in it that may be started again |
 //! | [`proposals`], [`reads`], [`batching`] | the ways in: commands and linearizable reads |
-//! | [`confirmation`] | how a leader knows that it still leads |
+//! | [`confirmation`], [`announced`] | how a leader knows that it still leads, and what others may have shown |
 //! | [`watching`] | the watch hub over a state that may be replaced |
 //! | [`leadership`], [`failover`] | who leads, and what to do when the leader dies |
 //! | [`leases`], [`compaction`], [`upkeep`], [`space`], [`integrity`] | what a member does by itself |
@@ -17,6 +17,7 @@
 //!
 //! What a command means is not known here; that is `quorate-mvcc`.
 
+mod announced;
 pub mod batching;
 mod closing;
 pub mod codec;

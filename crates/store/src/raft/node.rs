@@ -13,6 +13,7 @@ use openraft::type_config::async_runtime::watch::WatchReceiver;
 use quorate_api::Revision;
 use tokio_util::sync::CancellationToken;
 
+use super::announced::Announced;
 use super::batching::{BatchQueue, RoundQueue};
 use super::config::{LogRetention, Timing};
 use super::leases::LeaseClock;
@@ -70,6 +71,7 @@ pub struct Node {
     pub leadership: watch::Sender<Leadership>,
     /// When leases end, while this member leads.
     pub lease_clock: LeaseClock,
+    pub announced: Arc<Announced>,
     pub space: Arc<Space>,
     /// Why this member is out of service.
     condemned: watch::Sender<Option<String>>,
@@ -98,6 +100,7 @@ impl Node {
             watching,
             leadership: watch::Sender::new(Leadership::default()),
             lease_clock: LeaseClock::default(),
+            announced: Arc::default(),
             space,
             condemned: watch::Sender::new(None),
             instance: ArcSwapOption::empty(),

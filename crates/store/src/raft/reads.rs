@@ -121,10 +121,11 @@ fn read_index(node: &Node, confirm: impl FnOnce(&mut Confirmed)) -> Result<ReadI
         let leadership = node.leadership.borrow();
         (leadership.is_active_leader, leadership.term)
     };
-    // Whoever leads and has applied an entry of its own has applied all that earlier leaders acknowledged; and what it
-    // acknowledges itself, it has applied before.
+    // Whoever leads and has applied an entry of its own has applied all that earlier leaders acknowledged. What it has
+    // committed since is acknowledged, or shown, by itself when it has applied it, and by others after it has told them.
     let applied = instance.state.position().borrow().log_id.map(|id| id.index);
-    let (true, Some(index)) = (leads, applied) else { return Err(None) };
+    let (true, Some(applied)) = (leads, applied) else { return Err(None) };
+    let index = node.announced.at_least(applied);
     #[cfg(test)]
     if planted::is(Bug::ReadsStale) {
         return Ok(ReadIndexResponse::At(index));

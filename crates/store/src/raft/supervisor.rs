@@ -138,7 +138,7 @@ impl Supervisor {
             log.reconcile(applied).map_err(|error| fatal("the log", &error))?;
         }
         let config = raft_config(&self.node)?;
-        let network = NetworkFactory::new(self.node.peers.clone());
+        let network = NetworkFactory::new(self.node.peers.clone(), self.node.announced.clone());
         let machine = StateMachine::new(state.clone());
         let raft = Raft::new(self.node.id(), Arc::new(config), network, log.clone(), machine)
             .await

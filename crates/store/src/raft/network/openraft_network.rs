@@ -21,6 +21,7 @@ use crate::membership::{Member, MemberId};
 use crate::platform::tokio;
 use crate::platform::tokio::sync::Semaphore;
 use crate::platform::tokio::time::Instant;
+use crate::raft::announced::Announced;
 use crate::raft::snapshot::SnapshotData;
 use crate::raft::types::{
     AppendRequest, AppendResult, RpcError, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig, Vote,
@@ -37,16 +38,17 @@ const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(600);
 /// Makes [`PeerNetwork`]s.
 pub struct NetworkFactory {
     peers: Peers,
+    announced: Arc<Announced>,
 }
 
 impl NetworkFactory {
     #[must_use]
-    pub fn new(peers: Peers) -> Self {
-        NetworkFactory { peers }
+    pub fn new(peers: Peers, announced: Arc<Announced>) -> Self {
+        NetworkFactory { peers, announced }
     }
 
     fn network(&self, target: MemberId, lane: Lane) -> PeerNetwork {
-        PeerNetwork { peer: self.peers.get(target).cloned(), target, lane }
+        PeerNetwork { peer: self.peers.get(target).cloned(), target, lane, announced: self.announced.clone() }
     }
 }
 
@@ -69,6 +71,7 @@ pub struct PeerNetwork {
     target: MemberId,
     /// Where append requests go.
     lane: Lane,
+    announced: Arc<Announced>,
 }
 
 impl PeerNetwork {
@@ -115,7 +118,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             // The connection's task owns the request body and with it `input`, which must go when the results do:
             // openraft begins the next stream only when this one has let go of its state.
             let stop = CancellationToken::new();
-            let requests = requests(input, slots.clone()).take_until(stop.clone().cancelled_owned());
+            let requests =
+                requests(input, slots.clone(), self.announced.clone()).take_until(stop.clone().cancelled_owned());
             let guard = stop.drop_guard();
             let sending =
                 peer.send(self.lane, messages::APPEND, frames::stream(requests), Instant::now() + ANSWER_DEADLINE);
@@ -172,15 +176,17 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
 fn requests<S>(
     input: S,
     slots: Arc<Semaphore>,
+    announced: Arc<Announced>,
 ) -> impl Stream<Item = Result<bytes::Bytes, frames::FrameError>> + Send + 'static
 where
     S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
 {
-    futures::stream::unfold((input, slots), async |(mut input, slots)| {
+    futures::stream::unfold((input, slots, announced), async |(mut input, slots, announced)| {
         // The slot is given back by the answer.
         slots.acquire().await.ok()?.forget();
         let request = input.next().await?;
-        Some((frames::frame(&request), (input, slots)))
+        announced.note(request.leader_commit.as_ref().map(|id| id.index));
+        Some((frames::frame(&request), (input, slots, announced)))
     })
 }
 
@@ -242,7 +248,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_cannot_begin_asks_for_a_request_first() {
-        let mut network = PeerNetwork { peer: None, target: 7, lane: Lane::Bulk };
+        let mut network = PeerNetwork { peer: None, target: 7, lane: Lane::Bulk, announced: Arc::default() };
         let (asked, mut was_asked) = tokio::sync::mpsc::unbounded_channel();
         let request = AppendRequest {
             vote: Vote::new_committed(1, 1),
