@@ -22,6 +22,12 @@ pub fn fatal(error: &anyhow::Error) {
     writeln!(std::io::stderr(), "quorate: {error:#}").ok();
 }
 
+/// A problem that comes before there is a log.
+pub fn warning(problem: impl std::fmt::Display) {
+    // As above.
+    writeln!(std::io::stderr(), "quorate: warning: {problem}").ok();
+}
+
 /// A progress line for the person at the terminal.
 pub fn progress(line: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();

@@ -49,6 +49,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before anything is allocated, for the allocator asks for huge pages, a third of which would be used.
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        logging::warning(format_args!("huge pages stay on, and more memory is taken than needed: {error}"));
+    }
     let result = match Cli::parse().command {
         Command::Server(args) => server::main(*args),
         Command::Restore(args) => restore::main(*args),

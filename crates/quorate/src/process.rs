@@ -1,7 +1,6 @@
 //! The life of a long-running command: its runtime, and an orderly end on SIGINT and SIGTERM.
 
 use anyhow::Context;
-use nix::sys::prctl::set_thp_disable;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -11,10 +10,6 @@ pub fn run(
     blocking_threads: usize,
     service: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    // The allocator asks for huge pages; a third of them would be used.
-    if let Err(error) = set_thp_disable(true) {
-        tracing::warn!(%error, "huge pages stay on; this process takes more memory than it needs");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(blocking_threads)
         .enable_all()
