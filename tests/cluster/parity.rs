@@ -82,6 +82,11 @@ fn word(word: &str) -> String {
     if is_age {
         return "AGE".to_owned();
     }
+    // The two objects may have been made in different seconds.
+    let shape: String = word.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    if shape.contains("00:00:00") {
+        return "TIME".to_owned();
+    }
     let mut word = word.replace("by-kubectl", "NAMESPACE").replace("by-qctl", "NAMESPACE");
     word = word.replace("kubectl", "ctl").replace("qctl", "ctl");
     // `web-` and what the controllers appended to it.
