@@ -3,7 +3,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`schedule`], [`world`] | pure: which fault comes when, and what the active ones add up to |
+//! | [`fault`], [`schedule`], [`world`] | pure: the faults, which comes when, and what the active ones add up to |
 //! | [`history`], [`checker`] | pure: what was seen, and what it must fulfil |
 //! | [`cluster`] | the members' processes, the network between them, their disks and clocks |
 //! | [`nemesis`] | carries out the schedule |
@@ -15,6 +15,7 @@ pub mod checker;
 pub mod clients;
 pub mod cluster;
 pub mod ending;
+pub mod fault;
 pub mod history;
 pub mod leader;
 pub mod nemesis;

@@ -14,8 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::clients::Clock;
 use crate::cluster::{Ended, Failpoints, LossyDisk, Processes, SmallDisk};
+use crate::fault::Kind;
 use crate::history::Micros;
-use crate::schedule::{Kind, Planned};
+use crate::schedule::Planned;
 use crate::world::{Action, Effect, MemberIndex, Service, Surroundings, World};
 
 const TICK: Duration = Duration::from_millis(100);

@@ -19,10 +19,11 @@ use crate::clients::watcher::{Progress, Style};
 use crate::clients::{self, Clock, Connection, Context, Objects};
 use crate::cluster::{Failpoints, Layout, LossyDisk, Processes, Shim, SmallDisk, proxy};
 use crate::ending::{Closing, Ending};
+use crate::fault::Kind;
 use crate::history::{Api, History, InformerLog, LeaseLog, Micros, Operation, Outcome, Transaction, WatchLog};
 use crate::leader::{self, Led};
 use crate::nemesis::{Account, Means, Nemesis};
-use crate::schedule::{Kind, Plan, Planned};
+use crate::schedule::{Plan, Planned};
 use crate::world::World;
 
 /// How long the members may take until all of them serve, at the start and after everything is healed.

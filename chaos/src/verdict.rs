@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-const NO_SPACE: &str = "No space left on device";
-
 use crate::checker::events::EventLog;
 use crate::checker::linearizability::Verdict;
 use crate::checker::registers::Finding;
@@ -11,14 +9,19 @@ use crate::checker::{Check, availability, hashes, informers, leases, registers, 
 use crate::clients::leases::LEASED;
 use crate::clients::objects::NAME;
 use crate::ending::{Ending, Shown};
+use crate::fault::Kind;
 use crate::history::Micros;
 use crate::leader::Led;
-use crate::nemesis::Account;
+use crate::nemesis::{Account, Death, Injected};
 use crate::run::Recorded;
-use crate::schedule::Kind;
+use crate::world::Effect;
 
 /// How long a member whose fsync fails may still run, when there is something to write.
 const END_WITHIN: Micros = 2_000_000;
+/// A member that could not start on a full disk says so.
+const NO_SPACE: &str = "No space left on device";
+/// A start that found the disk full may end so long after there is room again.
+const START_WITHIN: Micros = 10_000_000;
 
 /// Judges a run; `bound` is how long a connected majority may take no write, `panics` what the members' logs tell of.
 #[must_use]
@@ -129,18 +132,15 @@ fn check_processes(account: &Account) -> Check {
     let mut violations: Vec<String> = account
         .deaths
         .iter()
-        // Started on a disk without a free byte it cannot open its state, says so, and is started again.
-        .filter(|death| !death.is_wanted && !death.said.contains(NO_SPACE))
+        .filter(|death| !death.is_wanted && !found_no_space(account, death))
         .map(|death| {
             format!("m{} at {} µs: {}; it said last:\n{}", death.member + 1, death.at, death.status, death.said)
         })
         .collect();
     let failed = account.injected.iter().filter(|injected| injected.kind == Kind::FailedSync);
     for injected in failed {
-        let crate::world::Effect::FailingSync(member) = injected.effect else { continue };
-        let has_ended = |death: &&crate::nemesis::Death| {
-            death.member == member && (injected.from..=injected.to).contains(&death.at)
-        };
+        let Effect::FailingSync(member) = injected.effect else { continue };
+        let has_ended = |death: &&Death| death.member == member && (injected.from..=injected.to).contains(&death.at);
         // While it is also dead or alone for another reason, it has nothing to write.
         let is_alone = !account
             .injected
@@ -160,6 +160,15 @@ fn check_processes(account: &Account) -> Check {
     let wanted = account.deaths.iter().filter(|death| death.is_wanted).count();
     let extent = format!("{} faults that kill, {wanted} ends that had to be", kills.count());
     Check::of("members end only when they are killed or have to", extent, violations)
+}
+
+/// Whether the member was started on a full disk, where it cannot open its state, says so, and is started again.
+fn found_no_space(account: &Account, death: &Death) -> bool {
+    let is_full = |injected: &Injected| {
+        injected.effect == Effect::FullDisk(death.member)
+            && (injected.from..=injected.to + START_WITHIN).contains(&death.at)
+    };
+    death.said.contains(NO_SPACE) && account.injected.iter().any(is_full)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `quorate up` itself.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 
 use harness::{Cluster, Runtime, Spec, binary, run};
@@ -24,6 +26,10 @@ fn a_cluster_says_who_is_in_it_and_leaves_nothing_behind() {
     assert!(master.peer.is_some() && master.metrics.is_some() && master.node.is_none());
     assert!(worker.node.is_some() && worker.api.is_none());
     assert_eq!(cluster.leader_seen_by("master-1"), "master-1");
+    let metrics = master.metrics.as_deref().and_then(|url| url.strip_prefix("http://")).expect("plain HTTP");
+    let ready = get(metrics, "/readyz");
+    assert!(ready.starts_with("HTTP/1.0 200") && ready.ends_with("\r\n\r\nok\n"), "{ready}");
+    assert!(get(metrics, "/metrics").contains("\nquorate_raft_is_leader 1\n"));
 
     let pids = members.iter().map(|m| m.pid).collect::<Vec<_>>();
     drop(cluster);
@@ -31,6 +37,15 @@ fn a_cluster_says_who_is_in_it_and_leaves_nothing_behind() {
         let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&cmdline).contains("quorate-test-"), "{pid} still runs");
     }
+}
+
+/// The answer to a plain request, with its head.
+fn get(address: &str, path: &str) -> String {
+    let mut connection = TcpStream::connect(address).expect("somebody listens");
+    write!(connection, "GET {path} HTTP/1.0\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("an answer in text");
+    answer
 }
 
 #[test]

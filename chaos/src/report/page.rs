@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::timeline::{self, timeline};
 use super::{Report, sign};
 use crate::checker::Status;
-use crate::schedule::Kind;
+use crate::fault::Kind;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --ok: #1a7f37; --bad: #cf222e; --maybe: #9a6700 }
@@ -180,10 +180,10 @@ mod tests {
     use super::super::summary;
     use super::*;
     use crate::checker::Check;
+    use crate::fault::Kind;
     use crate::history::{Api, Operation, Outcome, Transaction};
     use crate::leader::Led;
     use crate::nemesis::{Account, Change, Death, Injected, ServiceLevel};
-    use crate::schedule::Kind;
     use crate::world::Effect;
 
     #[test]

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use super::Report;
 use super::figures::{quantile, sorted};
 use super::page::escape;
+use crate::fault::Kind;
 use crate::history::{Micros, Operation, Outcome};
 use crate::nemesis::{Injected, ServiceLevel};
-use crate::schedule::Kind;
 use crate::world::{Effect, MemberIndex};
 
 /// At least so wide, and wider for long runs: then it scrolls.

@@ -8,8 +8,7 @@ use crate::clients::PREFIX;
 use crate::history::{
     Api, History, InformerLog, InformerRecord, LeaseEvent, LeaseLog, Operation, Outcome, Transaction,
 };
-use crate::nemesis::{Change, Death, Injected, ServiceLevel};
-use crate::world::Effect;
+use crate::nemesis::{Change, ServiceLevel};
 
 const SECOND: Micros = 1_000_000;
 const MEMBERS: usize = 3;
@@ -179,4 +178,19 @@ fn a_member_goes_on_only_while_its_disk_syncs() {
     assert!(with(vec![death(7 * SECOND, true)], None), "it ended too late");
     let killed = injected(Kind::Kill, Effect::Down(vec![1]), SECOND, 3 * SECOND);
     assert!(!with(Vec::new(), Some(killed)), "it was killed meanwhile");
+}
+
+#[test]
+fn a_full_disk_is_a_reason_to_end_only_while_it_is_full() {
+    let name = "members end only when they are killed or have to";
+    let with = |at: Micros, said: &str| {
+        planted(|run| {
+            run.account.injected = vec![injected(Kind::FullDisk, Effect::FullDisk(1), SECOND, 3 * SECOND)];
+            run.account.deaths = vec![Death { said: said.to_owned(), ..death(at, false) }];
+        })
+        .contains(name)
+    };
+    assert!(!with(2 * SECOND, "error: No space left on device (os error 28)"));
+    assert!(with(2 * SECOND, "error: the log is damaged"));
+    assert!(with(60 * SECOND, "error: No space left on device (os error 28)"), "there was room for long");
 }

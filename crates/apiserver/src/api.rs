@@ -69,6 +69,11 @@ impl Api {
         self.inner.nodes.load_full()
     }
 
+    /// The checks of `/readyz` that fail now, by Kubernetes' names; none when this member is ready to serve.
+    pub async fn failing_checks(&self) -> Vec<&'static str> {
+        health::failing(self).await
+    }
+
     /// Runs a request through the pipeline. It never panics: a fault of ours is a `500`.
     pub async fn handle(&self, request: Request) -> Response {
         match AssertUnwindSafe(self.run(&request)).catch_unwind().await {

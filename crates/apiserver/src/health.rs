@@ -15,10 +15,24 @@ const STORE: &str = "etcd";
 /// Has the namespaces that clients count on from the beginning. By the name of what makes them in Kubernetes.
 const NAMESPACES_CHECK: &str = "poststarthook/start-system-namespaces-controller";
 
+/// What `/readyz` asks.
+const READINESS: [&str; 3] = [PING, STORE, NAMESPACES_CHECK];
+
+/// The checks of `/readyz` that fail now.
+pub(crate) async fn failing(api: &Api) -> Vec<&'static str> {
+    let mut failing = Vec::new();
+    for check in READINESS {
+        if !passes(api, check).await {
+            failing.push(check);
+        }
+    }
+    failing
+}
+
 /// Runs an endpoint's checks, or one of them, in Kubernetes' plain text.
 pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<String>, query: &Query) -> Response {
     // A member that waits for a leader is alive: restarting it would not help.
-    let checks: &[&str] = if endpoint == "livez" { &[PING] } else { &[PING, STORE, NAMESPACES_CHECK] };
+    let checks: &[&str] = if endpoint == "livez" { &[PING] } else { &READINESS };
     if let Some(check) = check {
         return match checks.iter().find(|name| **name == check) {
             Some(name) if passes(api, name).await => Response::text(200, "ok"),

@@ -11,15 +11,16 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use quorate_apiserver::Api;
 use quorate_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Serves until `shutdown`.
-pub async fn serve(listener: TcpListener, store: Store, shutdown: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, store: Store, api: Api, shutdown: CancellationToken) -> std::io::Result<()> {
     let mut registry = Registry::with_prefix("quorate");
-    registry.register_collector(Box::new(StoreCollector(store.clone())));
-    let state = Arc::new(Endpoint { registry, store });
+    registry.register_collector(Box::new(StoreCollector(store)));
+    let state = Arc::new(Endpoint { registry, api });
     let app = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok" }))
@@ -30,7 +31,7 @@ pub async fn serve(listener: TcpListener, store: Store, shutdown: CancellationTo
 
 struct Endpoint {
     registry: Registry,
-    store: Store,
+    api: Api,
 }
 
 async fn metrics(State(endpoint): State<Arc<Endpoint>>) -> impl IntoResponse {
@@ -44,11 +45,13 @@ async fn metrics(State(endpoint): State<Arc<Endpoint>>) -> impl IntoResponse {
     }
 }
 
+/// As the API's own `/readyz` has it.
 async fn ready(State(endpoint): State<Arc<Endpoint>>) -> impl IntoResponse {
-    match &endpoint.store.leadership().borrow().leader {
-        Some(leader) => (StatusCode::OK, format!("ok: led by {}\n", leader.name)),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "no leader\n".to_owned()),
+    let failing = endpoint.api.failing_checks().await;
+    if failing.is_empty() {
+        return (StatusCode::OK, "ok\n".to_owned());
     }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("failing: {}\n", failing.join(", ")))
 }
 
 /// Reads the gauges off the store when they are asked for.

@@ -100,7 +100,7 @@ async fn run_services(
         tracker.spawn(quorate_etcd::serve(store.clone(), etcd_config, stop.clone()));
     }
     let metrics_listener = tokio::net::TcpListener::from_std(listeners.metrics)?;
-    let metrics = tracker.spawn(metrics::serve(metrics_listener, store.clone(), stop.clone()));
+    let metrics = tracker.spawn(metrics::serve(metrics_listener, store.clone(), api.clone(), stop.clone()));
     let mut manager_config = ManagerConfig::default();
     manager_config.settings.node_monitor_grace = config.node_monitor_grace;
     manager_config.settings.eviction_after = config.eviction_after;

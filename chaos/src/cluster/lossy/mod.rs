@@ -95,15 +95,25 @@ mod tests {
 
     use super::*;
 
-    /// Not everywhere is FUSE, nor root.
+    /// A disk at a directory of its own; `None` where there is no FUSE, or this is not root, which is told.
     fn mounted(dir: &Path) -> Option<(LossyDisk, PathBuf)> {
-        // A test that is killed leaves no mount.
-        unshare(CloneFlags::CLONE_NEWNS).ok()?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>).ok()?;
+        match mount_in_own_namespace(dir) {
+            Ok(mounted) => Some(mounted),
+            Err(error) => {
+                eprintln!("skipped, for nothing can be mounted here: {error:#}");
+                None
+            }
+        }
+    }
+
+    /// A test that is killed leaves no mount.
+    fn mount_in_own_namespace(dir: &Path) -> anyhow::Result<(LossyDisk, PathBuf)> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)?;
         let at = dir.join("at");
-        fs::create_dir(&at).expect("a directory");
-        let disk = LossyDisk::mount(&dir.join("below"), &at, 0, Arc::new(Failpoints::new(1))).ok()?;
-        Some((disk, at))
+        fs::create_dir(&at)?;
+        let disk = LossyDisk::mount(&dir.join("below"), &at, 0, Arc::new(Failpoints::new(1)))?;
+        Ok((disk, at))
     }
 
     #[test]

@@ -346,12 +346,11 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_batch_follows_another_when_it_is_worth_it() {
+    /// Runs a batcher until the token is cancelled; tells the size of each batch, whose slot lasts as long as it is kept.
+    fn begin(limits: Limits) -> (BatchQueue, mpsc::UnboundedReceiver<(usize, Slot)>, CancellationToken) {
         let tasks = TaskTracker::new();
-        let limits = Limits { in_flight: 2, worth_commands: 4, ..limits() };
         let (queue, batcher) = Batcher::new(limits, tasks.clone());
-        let (slots, mut begun) = mpsc::unbounded_channel();
+        let (slots, begun) = mpsc::unbounded_channel();
         let shutdown = CancellationToken::new();
         tasks.spawn(batcher.run(
             move |commands, slot| {
@@ -360,6 +359,12 @@ mod tests {
             },
             shutdown.clone(),
         ));
+        (queue, begun, shutdown)
+    }
+
+    #[tokio::test]
+    async fn a_batch_follows_another_when_it_is_worth_it() {
+        let (queue, mut begun, shutdown) = begin(Limits { in_flight: 2, worth_commands: 4, ..limits() });
         let submit = || queue.submit(Bytes::from_static(b"x")).expect("there is room");
         let _one = submit();
         let (count, first) = begun.recv().await.expect("a lone command does not wait");
@@ -387,18 +392,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_that_takes_long_holds_no_other_back() {
-        let tasks = TaskTracker::new();
-        let limits = Limits { in_flight: 2, worth_commands: 4, patience: Duration::from_millis(1), ..limits() };
-        let (queue, batcher) = Batcher::new(limits, tasks.clone());
-        let (slots, mut begun) = mpsc::unbounded_channel();
-        let shutdown = CancellationToken::new();
-        tasks.spawn(batcher.run(
-            move |commands, slot| {
-                slots.send((commands.len(), slot)).expect("the test listens");
-                std::future::ready(vec![Proposed::Overloaded; commands.len()])
-            },
-            shutdown.clone(),
-        ));
+        let (queue, mut begun, shutdown) =
+            begin(Limits { in_flight: 2, worth_commands: 4, patience: Duration::from_millis(1), ..limits() });
         let submit = || queue.submit(Bytes::from_static(b"x")).expect("there is room");
         let _one = submit();
         let _stuck = begun.recv().await.expect("a lone command does not wait");

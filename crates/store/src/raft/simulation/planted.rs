@@ -17,6 +17,8 @@ pub enum Bug {
     LosesPosition,
     /// A leader answers reads without asking whether it still leads.
     ReadsStale,
+    /// A leader answers with what it has applied, though others may have applied more.
+    ReadsWhatIsApplied,
     /// Some events are delivered to nobody.
     WatchSkips,
     /// Leases end when half of their time is over.
@@ -26,11 +28,12 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Bug; 7] = [
+    pub const ALL: [Bug; 8] = [
         Bug::AcknowledgesBeforeSync,
         Bug::AppliesTwice,
         Bug::LosesPosition,
         Bug::ReadsStale,
+        Bug::ReadsWhatIsApplied,
         Bug::WatchSkips,
         Bug::LeasesEndEarly,
         Bug::LeasesStay,

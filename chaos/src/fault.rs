@@ -1,0 +1,241 @@
+//! What can go wrong, whom it meets, and how it is told.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::world::{Action, Effect, Failpoint, MemberIndex, Phase, Point, Quality, split};
+
+/// What can be broken, as the command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Kill,
+    PowerLoss,
+    Restart,
+    LogVersion,
+    Failpoint,
+    Pause,
+    Partition,
+    Network,
+    SlowDisk,
+    FullDisk,
+    FailedSync,
+    Clock,
+    /// All disks at once, which no quorum survives: to see that the checks find it. Comes only when it is asked for.
+    LostDisks,
+}
+
+impl Kind {
+    /// What a quorum must survive.
+    pub const ALL: [Kind; 12] = [
+        Kind::Kill,
+        Kind::PowerLoss,
+        Kind::Restart,
+        Kind::LogVersion,
+        Kind::Failpoint,
+        Kind::Pause,
+        Kind::Partition,
+        Kind::Network,
+        Kind::SlowDisk,
+        Kind::FullDisk,
+        Kind::FailedSync,
+        Kind::Clock,
+    ];
+}
+
+impl Kind {
+    /// As the command line has it.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// Whom a fault meets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Target {
+    Members(Vec<MemberIndex>),
+    /// Whoever leads when the fault begins; this member when nobody does.
+    Leader {
+        or: MemberIndex,
+    },
+}
+
+impl Target {
+    fn members(&self, leader: Option<MemberIndex>) -> Vec<MemberIndex> {
+        match self {
+            Target::Members(members) => members.clone(),
+            Target::Leader { or } => vec![leader.unwrap_or(*or)],
+        }
+    }
+
+    fn one(&self, leader: Option<MemberIndex>) -> MemberIndex {
+        self.members(leader).first().copied().unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fault {
+    Kill(Target),
+    LosePower(Target),
+    /// An orderly end with SIGTERM.
+    End(Target),
+    /// A start with a log that another version has written.
+    OtherLog(Target),
+    Failpoint {
+        target: Target,
+        failpoint: Failpoint,
+    },
+    LoseDisks(Target),
+    Pause(Target),
+    /// The target's side and the others do not hear each other.
+    Split(Target),
+    /// What the target sends is lost.
+    Mute(Target),
+    /// What is sent to the target is lost.
+    Deaf(Target),
+    /// What the first sends to the second is lost, nothing else.
+    OneWay(MemberIndex, MemberIndex),
+    /// Two sides that hear only the one in the middle.
+    Bridge {
+        middle: MemberIndex,
+        side: Vec<MemberIndex>,
+    },
+    Network(Quality),
+    SlowDisk {
+        target: Target,
+        sync_delay_ms: u64,
+        delay_ms: u64,
+    },
+    FullDisk(MemberIndex),
+    FailedSync(Target),
+    Clock {
+        target: Target,
+        offset_s: i64,
+    },
+}
+
+impl Fault {
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Fault::Kill(_) => Kind::Kill,
+            Fault::LosePower(_) => Kind::PowerLoss,
+            Fault::End(_) => Kind::Restart,
+            Fault::OtherLog(_) => Kind::LogVersion,
+            Fault::Failpoint { .. } => Kind::Failpoint,
+            Fault::LoseDisks(_) => Kind::LostDisks,
+            Fault::Pause(_) => Kind::Pause,
+            Fault::Split(_) | Fault::Mute(_) | Fault::Deaf(_) | Fault::OneWay(..) | Fault::Bridge { .. } => {
+                Kind::Partition
+            }
+            Fault::Network(_) => Kind::Network,
+            Fault::SlowDisk { .. } => Kind::SlowDisk,
+            Fault::FullDisk(_) => Kind::FullDisk,
+            Fault::FailedSync(_) => Kind::FailedSync,
+            Fault::Clock { .. } => Kind::Clock,
+        }
+    }
+
+    /// What it does to a quorum of so many members, led by `leader`.
+    #[must_use]
+    pub fn effect(&self, members: usize, leader: Option<MemberIndex>) -> Effect {
+        let others = |one: MemberIndex| (0..members).filter(move |i| *i != one);
+        match self {
+            Fault::Kill(target) => Effect::Down(target.members(leader)),
+            Fault::LosePower(target) => Effect::PowerLost(target.members(leader)),
+            Fault::End(target) => Effect::Ended(target.members(leader)),
+            Fault::OtherLog(target) => Effect::OtherLog(target.one(leader)),
+            Fault::Failpoint { target, failpoint } => {
+                Effect::Failpoint { member: target.one(leader), failpoint: *failpoint }
+            }
+            Fault::LoseDisks(target) => Effect::Lost(target.members(leader)),
+            Fault::Pause(target) => Effect::Paused(target.members(leader)),
+            Fault::Split(target) => Effect::Cut(split(members, &target.members(leader))),
+            Fault::Mute(target) => {
+                let mute = target.one(leader);
+                Effect::Cut(others(mute).map(|other| (mute, other)).collect())
+            }
+            Fault::Deaf(target) => {
+                let deaf = target.one(leader);
+                Effect::Cut(others(deaf).map(|other| (other, deaf)).collect())
+            }
+            Fault::OneWay(from, to) => Effect::Cut(vec![(*from, *to)]),
+            Fault::Bridge { middle, side } => {
+                let crosses = |pair: &(usize, usize)| pair.0 != *middle && pair.1 != *middle;
+                Effect::Cut(split(members, side).into_iter().filter(crosses).collect())
+            }
+            Fault::Network(quality) => Effect::Poor(*quality),
+            Fault::SlowDisk { target, sync_delay_ms, delay_ms } => {
+                let member = target.one(leader);
+                Effect::SlowDisk { member, sync_delay_ms: *sync_delay_ms, delay_ms: *delay_ms }
+            }
+            Fault::FullDisk(member) => Effect::FullDisk(*member),
+            Fault::FailedSync(target) => Effect::FailingSync(target.one(leader)),
+            Fault::Clock { target, offset_s } => Effect::Clock { member: target.one(leader), offset_s: *offset_s },
+        }
+    }
+}
+
+/// In words, members numbered from 1 as their names are.
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |members: &[usize]| members.iter().map(|i| format!("m{}", i + 1)).collect::<Vec<_>>().join(", ");
+        match self {
+            Effect::Down(members) => write!(f, "kill -9 {}", names(members)),
+            Effect::Lost(members) => write!(f, "kill -9 {}, and their disks are lost", names(members)),
+            Effect::PowerLost(members) => write!(f, "power loss of {}", names(members)),
+            Effect::Ended(members) => write!(f, "SIGTERM to {}", names(members)),
+            Effect::OtherLog(member) => write!(f, "restart of m{} with another version of the log", member + 1),
+            Effect::Failpoint { member, failpoint } => write!(f, "m{} {failpoint}", member + 1),
+            Effect::Paused(members) => write!(f, "stop {}", names(members)),
+            Effect::Cut(pairs) => {
+                let is_both = |(a, b): &&(usize, usize)| a < b && pairs.contains(&(*b, *a));
+                let is_one = |(a, b): &&(usize, usize)| !pairs.contains(&(*b, *a));
+                let both = pairs.iter().filter(is_both).map(|(a, b)| format!("m{}–m{}", a + 1, b + 1));
+                let one = pairs.iter().filter(is_one).map(|(a, b)| format!("m{}→m{}", a + 1, b + 1));
+                write!(f, "cut {}", both.chain(one).collect::<Vec<_>>().join(", "))
+            }
+            Effect::Poor(q) => write!(
+                f,
+                "network: delay {}±{} ms, loss {} %, resets {}/10,000",
+                q.delay_ms, q.jitter_ms, q.loss_percent, q.reset_per_10_000
+            ),
+            Effect::SlowDisk { member, sync_delay_ms, delay_ms } => {
+                write!(f, "slow disk of m{}: fsync +{sync_delay_ms} ms, other +{delay_ms} ms", member + 1)
+            }
+            Effect::FullDisk(member) => write!(f, "full disk of m{}", member + 1),
+            Effect::FailingSync(member) => write!(f, "fsync of m{} fails", member + 1),
+            Effect::Clock { member, offset_s } => write!(f, "clock of m{} off by {offset_s} s", member + 1),
+        }
+    }
+}
+
+/// As in "it dies before it syncs its log".
+impl fmt::Display for Failpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.action {
+            Action::Die => write!(f, "dies ")?,
+            Action::LosePower => write!(f, "loses power ")?,
+            Action::Sleep { ms } => write!(f, "sleeps {ms} ms ")?,
+        }
+        let phase = match self.phase {
+            Phase::Before => "before",
+            Phase::After => "after",
+        };
+        let what = match self.point {
+            Point::LogWrite => "a write to its log",
+            Point::LogSync => "a sync of its log",
+            Point::StateWrite => "a write to its state",
+            Point::StateSync => "a sync of its state",
+            Point::SnapshotReceive => "a part of a snapshot that it receives",
+            Point::SnapshotInstall => "a step of a snapshot's installation",
+            Point::Send => "it sends to another member",
+        };
+        write!(f, "{phase} {what}")
+    }
+}
