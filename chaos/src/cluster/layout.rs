@@ -46,7 +46,8 @@ pub struct Layout {
 struct Config<'a> {
     name: &'a str,
     data_dir: &'a Path,
-    members: Vec<String>,
+    members: &'a [String],
+    peer_via: Vec<String>,
     api_listen: SocketAddr,
     etcd_listen: SocketAddr,
     etcd_plain: bool,
@@ -77,6 +78,7 @@ impl Layout {
         let peer_ca = Authority::create(&pki, "peer-ca")?;
         let admin = ca.issue("admin", "chaos", Some("system:masters"))?;
         let places = places(directory, logs, members)?;
+        let members: Vec<_> = places.iter().map(founder).collect();
         for (index, place) in places.iter().enumerate() {
             let name = &place.name;
             let serving = ca.issue(name, name, None)?;
@@ -85,7 +87,8 @@ impl Layout {
             let config = Config {
                 name,
                 data_dir: &place.data,
-                members: member_list(&places, index),
+                members: &members,
+                peer_via: peer_via(&places, index),
                 api_listen: place.api,
                 etcd_listen: place.etcd,
                 etcd_plain: true,
@@ -137,12 +140,14 @@ fn places(directory: &Path, logs: &Path, members: usize) -> anyhow::Result<Vec<P
         .collect()
 }
 
-/// The member list as `own` gets it.
-fn member_list(places: &[Place], own: MemberIndex) -> Vec<String> {
-    let entry = |(index, place): (usize, &Place)| {
-        let Place { id, name, api, etcd, .. } = place;
-        let peer = places[own].peers[index];
-        format!("id={id},name={name},peer={peer},api=https://{api},etcd=http://{etcd}")
-    };
-    places.iter().enumerate().map(entry).collect()
+/// A line of the founders' list.
+fn founder(place: &Place) -> String {
+    let Place { id, name, api, etcd, peer, .. } = place;
+    format!("id={id},name={name},peer={peer},api=https://{api},etcd=http://{etcd}")
+}
+
+/// The proxies through which `own` reaches the others.
+fn peer_via(places: &[Place], own: MemberIndex) -> Vec<String> {
+    let others = places.iter().enumerate().filter(|(index, _)| *index != own);
+    others.map(|(index, place)| format!("{}={}", place.name, places[own].peers[index])).collect()
 }

@@ -54,6 +54,8 @@ pub enum MastersError {
 type Http = HttpClient<MasterConnector, Full<Bytes>>;
 
 struct Shared {
+    /// Those of the configuration: the ones to ask when all others are gone.
+    configured: Vec<Authority>,
     endpoints: RwLock<Vec<Authority>>,
     current: AtomicUsize,
     http: Http,
@@ -69,7 +71,7 @@ pub struct Masters {
     shared: Arc<Shared>,
 }
 
-/// The part of `GET /quorum` that tells where the leader is.
+/// The part of `GET /quorum` that tells who the masters are, and who leads.
 #[derive(Deserialize)]
 struct Quorum {
     leader: Option<String>,
@@ -103,8 +105,13 @@ impl Masters {
             .http2_keep_alive_timeout(Duration::from_secs(3))
             .http2_keep_alive_while_idle(true)
             .build(connector);
-        let shared =
-            Shared { endpoints: RwLock::new(endpoints), current: AtomicUsize::new(0), http, doubt: Notify::new() };
+        let shared = Shared {
+            configured: endpoints.clone(),
+            endpoints: RwLock::new(endpoints),
+            current: AtomicUsize::new(0),
+            http,
+            doubt: Notify::new(),
+        };
         Ok(Masters { shared: Arc::new(shared) })
     }
 
@@ -135,8 +142,28 @@ impl Masters {
         let response = self.send(request).await?;
         let body = tokio::time::timeout(ATTEMPT_TIMEOUT, response.into_body().collect()).await??.to_bytes();
         let quorum: Quorum = serde_json::from_slice(&body)?;
+        self.learn(quorum.members.iter().filter_map(|member| authority(&member.api)));
         let leader = quorum.leader.and_then(|name| quorum.members.into_iter().find(|member| member.name == name));
         Ok(leader.and_then(|member| authority(&member.api)))
+    }
+
+    /// Takes note of the masters that there are now.
+    fn learn(&self, masters: impl Iterator<Item = Authority>) {
+        let mut known: Vec<Authority> = Vec::new();
+        for master in masters.chain(self.shared.configured.iter().cloned()) {
+            if !known.contains(&master) {
+                known.push(master);
+            }
+        }
+        let mut endpoints = self.shared.endpoints.write();
+        if *endpoints == known {
+            return;
+        }
+        let current = endpoints.get(self.shared.current.load(Ordering::Relaxed));
+        let current = current.and_then(|current| known.iter().position(|master| master == current)).unwrap_or(0);
+        self.shared.current.store(current, Ordering::Relaxed);
+        tracing::debug!(masters = known.len(), "the masters are others now");
+        *endpoints = known;
     }
 
     fn prefer(&self, leader: Authority) {

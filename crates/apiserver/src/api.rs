@@ -18,7 +18,7 @@ use crate::pipeline::watch::SharedEvents;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::route::{Route, route};
-use crate::{error, health, openapi, openapi_v2, version};
+use crate::{error, health, openapi, openapi_v2, quorum, version};
 
 /// The pipeline over a store, for every kind of a table. Cheap to clone.
 #[derive(Clone)]
@@ -110,6 +110,7 @@ impl Api {
                     self.inner.store.hash_at(Revision::ZERO).await.map_err(|e| error::from_store(&e))?;
                 Response::json(&json!({ "revision": revision, "hash": format!("{hash:016x}") }))
             }
+            Route::QuorumChange(operation) => quorum::change(&self.inner.store, operation, &request.body).await,
             Route::QuorumBackup => {
                 let backup = self.inner.store.backup().await.map_err(|e| error::from_store(&e))?;
                 let chunks = backup.into_chunks();

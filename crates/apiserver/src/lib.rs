@@ -18,6 +18,7 @@ mod openapi_v2;
 mod pipeline;
 mod protobuf;
 mod query;
+mod quorum;
 mod representation;
 mod response;
 mod route;

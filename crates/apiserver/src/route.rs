@@ -10,6 +10,7 @@ use quorate_registry::{Subresource, Verb};
 use crate::catalog::{Catalog, Served};
 use crate::error;
 use crate::query::Query;
+use crate::quorum;
 
 /// What a path leads to.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ pub(crate) enum Route {
     QuorumHash,
     /// The whole state of this member, as a stream.
     QuorumBackup,
+    QuorumChange(quorum::Operation),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +99,7 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
         ["quorum"] => Route::Quorum,
         ["quorum", "hash"] => Route::QuorumHash,
         ["quorum", "backup"] => Route::QuorumBackup,
+        ["quorum", rest @ ..] => return Ok(Route::QuorumChange(quorum::operation(method, rest)?)),
         _ => return Err(error::no_such_path()),
     };
     if *method == Method::GET || *method == Method::HEAD { Ok(fixed) } else { Err(error::method_not_allowed()) }

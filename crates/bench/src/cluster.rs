@@ -71,6 +71,11 @@ impl Cluster {
         kill(Pid::from_raw(member.pid), Signal::SIGKILL).with_context(|| format!("cannot kill {}", member.name))
     }
 
+    /// Asks a member to end.
+    pub fn terminate(&self, member: &Member) -> anyhow::Result<()> {
+        kill(Pid::from_raw(member.pid), Signal::SIGTERM).with_context(|| format!("cannot stop {}", member.name))
+    }
+
     /// Starts the members that do not run, and waits until all are ready.
     pub async fn revive(&self) -> anyhow::Result<()> {
         let output = up(self.dir.path(), &self.flags)?.arg("--detach").output().await?;

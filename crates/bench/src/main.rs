@@ -9,6 +9,7 @@ mod kv;
 mod pods;
 mod report;
 mod rest;
+mod rolling;
 mod start;
 
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ enum Command {
     Etcd(etcd::Args),
     /// Kills the leader again and again; time without an acknowledged write, and until the next pod is bound.
     Failover(failover::Args),
+    /// Restarts all members, one after the other, under writes; the longest time without an acknowledged one.
+    Rolling(rolling::Args),
     /// A Deployment on real Docker, from apply to all Ready, against plain `docker run`.
     Pods(pods::Args),
     /// `quorate up` on an empty data directory, until the API answers.
@@ -50,6 +53,7 @@ fn main() -> anyhow::Result<()> {
             Command::Api(args) => api::run(args).await,
             Command::Etcd(args) => etcd::run(args).await,
             Command::Failover(args) => failover::run(args).await,
+            Command::Rolling(args) => rolling::run(args).await,
             Command::Pods(args) => pods::run(args).await,
             Command::Start(args) => start::run(args).await,
         }

@@ -1,6 +1,10 @@
-//! Who is in the quorum.
+//! Who is in the quorum, and changes of it.
+//!
+//! They go the way of `qctl quorum`. What etcd's answers cannot say: a new member joins by
+//! `quorate server --join CLUSTER.ID@PEERS`, its id being the token's secret; and who comes or goes gets or loses its vote
+//! when the number of voters can be odd with it.
 
-use quorate_store::MemberRole;
+use quorate_store::{Addresses, Change, Changed, Invite, Member, MemberName};
 use tonic::{Request, Response, Status};
 
 use crate::errors;
@@ -10,22 +14,40 @@ use crate::shared::Shared;
 pub(crate) struct ClusterService(pub(crate) Shared);
 
 impl ClusterService {
+    /// All members; one that was asked to join and has not come has no name, as in etcd.
     async fn members(&self) -> Result<Vec<pb::Member>, Status> {
         let quorum = self.0.store.quorum_status().await.map_err(errors::status)?;
-        let members = quorum.members.into_iter().map(|status| pb::Member {
-            id: status.member.id,
-            name: status.member.name,
-            peer_ur_ls: vec![format!("https://{}", status.member.peer)],
-            client_ur_ls: Some(status.member.etcd).filter(|url| !url.is_empty()).into_iter().collect(),
-            is_learner: status.role == MemberRole::Learner,
-        });
-        Ok(members.collect())
+        let members = quorum.members.into_iter().map(|status| member(status.member, !status.voter));
+        let invited = quorum.invited.into_iter().map(|invited| member(Member { name: String::new(), ..invited }, true));
+        Ok(members.chain(invited).collect())
+    }
+
+    async fn change(&self, change: Change) -> Result<(Changed, Vec<pb::Member>), Status> {
+        let changed = self.0.store.change(change).await.map_err(errors::change)?;
+        if let Some(waits) = &changed.waits {
+            tracing::info!(waits, "a change of the quorum through the etcd API");
+        }
+        // This member may not have heard of it yet.
+        self.0.store.read_barrier().await.map_err(errors::status)?;
+        Ok((changed, self.members().await?))
     }
 }
 
-/// Why the quorum cannot be changed here yet.
-fn fixed() -> Status {
-    Status::unimplemented("the members of this quorum are those that it was formed with")
+fn member(member: Member, is_learner: bool) -> pb::Member {
+    pb::Member {
+        id: member.id,
+        name: member.name,
+        peer_ur_ls: vec![format!("https://{}", member.peer)],
+        client_ur_ls: Some(member.etcd).filter(|url| !url.is_empty()).into_iter().collect(),
+        is_learner,
+    }
+}
+
+/// The one peer address that a member has here.
+fn peer(urls: &[String]) -> Result<String, Status> {
+    let [url] = urls else { return Err(errors::MEMBER_BAD_URLS.into()) };
+    let address = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    address.map(|address| address.trim_end_matches('/').to_owned()).ok_or_else(|| errors::MEMBER_BAD_URLS.into())
 }
 
 #[tonic::async_trait]
@@ -41,28 +63,48 @@ impl Cluster for ClusterService {
         Ok(Response::new(pb::MemberListResponse { header: Some(self.0.current_header()), members }))
     }
 
-    async fn member_add(&self, _: Request<pb::MemberAddRequest>) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(fixed())
+    async fn member_add(
+        &self,
+        request: Request<pb::MemberAddRequest>,
+    ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        let request = request.into_inner();
+        let invite = Invite {
+            peer: peer(&request.peer_ur_ls)?,
+            learner: request.is_learner,
+            token_is_id: true,
+            ..Invite::default()
+        };
+        let (changed, members) = self.change(Change::Invite(invite)).await?;
+        let header = Some(self.0.current_header());
+        let added = member(changed.member, request.is_learner);
+        Ok(Response::new(pb::MemberAddResponse { header, member: Some(added), members }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(fixed())
+        let id = request.into_inner().id;
+        let (_, members) = self.change(Change::Remove { member: MemberName::Id(id) }).await?;
+        Ok(Response::new(pb::MemberRemoveResponse { header: Some(self.0.current_header()), members }))
     }
 
     async fn member_update(
         &self,
-        _: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(fixed())
+        let request = request.into_inner();
+        let addresses = Addresses { peer: Some(peer(&request.peer_ur_ls)?), ..Addresses::default() };
+        let (_, members) = self.change(Change::Update { member: MemberName::Id(request.id), addresses }).await?;
+        Ok(Response::new(pb::MemberUpdateResponse { header: Some(self.0.current_header()), members }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(fixed())
+        let id = request.into_inner().id;
+        let (_, members) = self.change(Change::Promote { member: MemberName::Id(id) }).await?;
+        Ok(Response::new(pb::MemberPromoteResponse { header: Some(self.0.current_header()), members }))
     }
 }

@@ -1,7 +1,7 @@
 //! Refusals in etcd's words: clients compare code and message (etcd's `rpctypes`).
 
 use quorate_mvcc::CommandError;
-use quorate_store::StoreError;
+use quorate_store::{ChangeError, StoreError};
 use tonic::{Code, Status};
 
 /// A refusal of etcd's.
@@ -38,6 +38,14 @@ pub(crate) const LEASE_NOT_FOUND: Refusal = Refusal(Code::NotFound, "etcdserver:
 pub(crate) const LEASE_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: lease already exists");
 pub(crate) const LEASE_TTL_TOO_LARGE: Refusal = Refusal(Code::OutOfRange, "etcdserver: too large lease TTL");
 pub(crate) const MEMBER_NOT_FOUND: Refusal = Refusal(Code::NotFound, "etcdserver: member not found");
+pub(crate) const MEMBER_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: member ID already exist");
+pub(crate) const PEER_URL_EXISTS: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
+pub(crate) const MEMBER_BAD_URLS: Refusal = Refusal(Code::InvalidArgument, "etcdserver: given member URLs are invalid");
+pub(crate) const MEMBER_NOT_LEARNER: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: can only promote a learner member");
+pub(crate) const LEARNER_NOT_READY: Refusal =
+    Refusal(Code::FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader");
+pub(crate) const UNHEALTHY: Refusal = Refusal(Code::Unavailable, "etcdserver: unhealthy cluster");
 pub(crate) const BAD_LEADER_TRANSFEREE: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: bad leader transferee");
 pub(crate) const NOT_LEADER: Refusal = Refusal(Code::FailedPrecondition, "etcdserver: not leader");
@@ -71,6 +79,22 @@ pub(crate) fn status(error: StoreError) -> Status {
         StoreError::ShuttingDown => STOPPED.into(),
         StoreError::Fatal(reason) => Status::internal(reason),
     }
+}
+
+/// Why the quorum was not changed, as etcd would say it.
+pub(crate) fn change(error: ChangeError) -> Status {
+    let refusal = match error {
+        ChangeError::NotFound(_) => MEMBER_NOT_FOUND,
+        ChangeError::Exists(_) => MEMBER_EXISTS,
+        ChangeError::PeerInUse(_) => PEER_URL_EXISTS,
+        ChangeError::Invalid(_) => MEMBER_BAD_URLS,
+        ChangeError::NotLearner(_) => MEMBER_NOT_LEARNER,
+        ChangeError::NotReady(_) => LEARNER_NOT_READY,
+        ChangeError::Unhealthy(_) => UNHEALTHY,
+        ChangeError::Unavailable(_) => TIMEOUT,
+    };
+    tracing::debug!(%error, "the quorum was not changed");
+    refusal.into()
 }
 
 pub(crate) fn refusal(error: &CommandError) -> Refusal {

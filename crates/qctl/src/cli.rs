@@ -312,6 +312,10 @@ mod tests {
             "qctl get pods -v 6 --request-timeout=5s",
             "qctl version --client",
             "qctl quorum -o json",
+            "qctl quorum add m4 --peer h:1 --api https://h:2 --learner",
+            "qctl quorum replace m3 m4 --peer h:1",
+            "qctl quorum remove m4",
+            "qctl quorum transfer",
             "qctl completion bash",
             "qctl config use-context x",
         ] {

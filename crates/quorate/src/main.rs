@@ -7,6 +7,7 @@ mod logging;
 mod metrics;
 mod pki;
 mod process;
+mod recover;
 mod restore;
 mod server;
 mod up;
@@ -34,6 +35,8 @@ enum Command {
     Server(Box<config::ServerArgs>),
     /// Make this master's data directory out of a backup: the beginning of a new quorum.
     Restore(Box<restore::RestoreArgs>),
+    /// Make the one master that is left of a lost quorum a quorum of its own. Asks first.
+    Recover(Box<recover::RecoverArgs>),
     /// Run one worker: the node agent that runs pods.
     Agent(Box<config::AgentArgs>),
     /// Run a whole cluster on this machine, each member a process of its own.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::main(*args),
         Command::Restore(args) => restore::main(*args),
+        Command::Recover(args) => recover::main(*args),
         Command::Agent(args) => agent::main(*args),
         Command::Up(args) => up::main(args),
         Command::Down(args) => up::down(args),

@@ -9,7 +9,7 @@ use quorate_api::key::REGISTRY_ROOT;
 use quorate_apiserver::{Api, Identity, MASTERS};
 use quorate_etcd::{Access, Guard};
 use quorate_manager::{Manager, ManagerConfig};
-use quorate_store::raft::{self, PeerListen, PeerTls, Pem, RaftConfig};
+use quorate_store::raft::{self, JoinConfig, PeerListen, PeerTls, Pem, RaftConfig};
 use quorate_store::{Member, Store};
 use rustls::pki_types::CertificateDer;
 use tokio_rustls::TlsAcceptor;
@@ -66,9 +66,11 @@ fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 }
 
 async fn serve(config: ServerConfig, listeners: Listeners, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let name = &config.member.name;
-    tracing::info!(name, members = config.members.len(), data_dir = %config.data_dir.display(), "starting");
-    let store = raft::start(raft_config(&config, listeners.peer)).await.context("the store cannot start")?;
+    let name = &config.name;
+    tracing::info!(name, founders = config.founders.len(), data_dir = %config.data_dir.display(), "starting");
+    let Some(member) = shutdown.run_until_cancelled(own_member(&config)).await else { return Ok(()) };
+    let raft_config = raft_config(&config, member?, listeners.peer);
+    let store = raft::start(raft_config).await.context("the store cannot start")?;
     let api = Api::new(store.clone(), quorate_registry::builtin());
     let services = ServiceListeners { api: listeners.api, etcd: listeners.etcd, metrics: listeners.metrics };
     let result = run_services(&config, services, &store, api, shutdown).await;
@@ -111,6 +113,7 @@ async fn run_services(
         ended = server => ended?.context("the API server failed"),
         ended = metrics => ended?.context("the metrics endpoint failed"),
         ended = manager => ended?.context("the manager failed"),
+        reason = store.removed() => Err(anyhow::anyhow!(reason)),
         () = shutdown.cancelled() => Ok(()),
     };
     stop.cancel();
@@ -133,7 +136,7 @@ fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<q
         };
         Access::Tls { acceptor: TlsAcceptor::from(Arc::new(tls)), admits: Arc::new(is_admin) }
     };
-    let guard = if etcd.write_registry { Guard::default() } else { Guard::new([REGISTRY_ROOT]) };
+    let guard = if etcd.write_registry { Guard::default() } else { Guard::new([REGISTRY_ROOT, raft::INVITATIONS]) };
     Ok(quorate_etcd::ServerConfig { listener: tokio::net::TcpListener::from_std(listener)?, access, guard })
 }
 
@@ -141,17 +144,39 @@ fn identity(cert: &Path, key: &Path) -> anyhow::Result<Identity> {
     Ok(Identity { certificate_pem: read_pem(cert)?, key_pem: read_pem(key)? })
 }
 
-fn raft_config(config: &ServerConfig, listener: TcpListener) -> RaftConfig {
-    let tls = PeerTls {
+/// Who this is: a founder, or whom the quorum lets in.
+async fn own_member(config: &ServerConfig) -> anyhow::Result<Member> {
+    let Some(token) = &config.join else {
+        return config.founder().map(member).context("this member is not among the founders");
+    };
+    let etcd = config.etcd.map(|etcd| (if etcd.plain { "http" } else { "https" }, etcd.listen.port()));
+    let join = JoinConfig {
+        token: token.clone(),
+        name: config.name.clone(),
+        api_port: config.api_listen.port(),
+        etcd,
+        data_dir: config.data_dir.join(STORE_DIRECTORY),
+        tls: peer_tls(config),
+        peer_via: config.peer_via.clone(),
+    };
+    raft::join(join).await.context("cannot join the quorum")
+}
+
+fn peer_tls(config: &ServerConfig) -> PeerTls {
+    PeerTls {
         ca: Pem::File(config.peer_tls.ca.clone()),
         cert: Pem::File(config.peer_tls.cert.clone()),
         key: Pem::File(config.peer_tls.key.clone()),
-    };
-    let members = config.members.iter().map(member).collect();
-    let listen = PeerListen::Bound(listener);
-    let mut raft = RaftConfig::new(member(&config.member), members, config.data_dir.join(STORE_DIRECTORY), listen, tls);
+    }
+}
+
+fn raft_config(config: &ServerConfig, own: Member, listener: TcpListener) -> RaftConfig {
+    let founders = config.founders.iter().map(member).collect();
+    let (store, listen) = (config.data_dir.join(STORE_DIRECTORY), PeerListen::Bound(listener));
+    let mut raft = RaftConfig::new(own, founders, store, listen, peer_tls(config));
     raft.retention = config.retention;
     raft.log_retention = config.log_retention;
+    raft.peer_via.clone_from(&config.peer_via);
     raft
 }
 
@@ -162,5 +187,6 @@ pub fn member(spec: &MemberSpec) -> Member {
         peer: spec.peer.clone(),
         api: spec.api.clone(),
         etcd: spec.etcd.clone(),
+        ..Member::default()
     }
 }

@@ -11,6 +11,7 @@ use quorate_mvcc::{
 };
 
 use crate::backup::Backup;
+use crate::changes::{Change, ChangeError, Changed};
 use crate::error::StoreError;
 use crate::membership::{Identity, Leadership, MemberId, QuorumStatus};
 use crate::platform::tokio;
@@ -91,6 +92,16 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Begins to hand leadership to another voter, if this member leads.
     async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError>;
+
+    /// Changes the quorum, through its leader.
+    async fn change(&self, _: Change) -> Result<Changed, ChangeError> {
+        Err(ChangeError::Invalid("this store has no quorum".to_owned()))
+    }
+
+    /// Returns, with the reason, when this member is none any more.
+    async fn removed(&self) -> String {
+        std::future::pending().await
+    }
 
     /// Hands leadership over if this member leads, then stops everything it runs.
     async fn shutdown(&self) -> Result<(), StoreError>;
@@ -246,6 +257,20 @@ impl Store {
     /// When it cannot begin.
     pub async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError> {
         self.engine.transfer_leadership(to).await
+    }
+
+    /// Changes the quorum, through its leader.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn change(&self, change: Change) -> Result<Changed, ChangeError> {
+        self.engine.change(change).await
+    }
+
+    /// Returns, with the reason, when this member was removed from the quorum, or was never in it with this directory.
+    /// There is nothing left for it to do.
+    pub async fn removed(&self) -> String {
+        self.engine.removed().await
     }
 
     /// # Errors

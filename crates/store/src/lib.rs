@@ -1,6 +1,7 @@
 //! The replicated store: openraft over RocksDB behind one handle, [`Store`].
 
 pub mod backup;
+pub mod changes;
 pub mod error;
 pub mod handle;
 pub mod hub;
@@ -11,7 +12,8 @@ pub mod raft;
 pub mod watch;
 
 pub use backup::{Backup, BackupError, Manifest};
+pub use changes::{Addresses, Change, ChangeError, Changed, Invite, MemberName, Token};
 pub use error::StoreError;
 pub use handle::{Consistency, LeaseStatus, StateHash, Store};
-pub use membership::{Alarm, Identity, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
+pub use membership::{Alarm, Identity, Intent, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
 pub use watch::{Watch, WatchBatch, WatchError, WatchOptions, WatchTurns};

@@ -1,5 +1,7 @@
 //! Who is in the quorum and how each member does.
 
+use std::fmt;
+
 use quorate_api::Revision;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,35 @@ pub struct Member {
     /// `https://host:port` of the etcd API; empty when it is not served.
     #[serde(default)]
     pub etcd: String,
+    /// The number of its data directory. A member that comes with another one has lost what it promised under this id.
+    /// Zero while it is not known: in the list that a quorum is founded with.
+    #[serde(default)]
+    pub incarnation: u64,
+    #[serde(default)]
+    pub intent: Intent,
+}
+
+/// What is to become of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Intent {
+    /// It votes, as soon as it has caught up and the number of voters can be odd with it.
+    #[default]
+    Voter,
+    /// It follows without a vote until it is promoted.
+    Learner,
+    /// It goes, as soon as the number of voters can be odd without it.
+    Leaving,
+}
+
+impl fmt::Display for Intent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Intent::Voter => "voter",
+            Intent::Learner => "learner",
+            Intent::Leaving => "leaving",
+        })
+    }
 }
 
 /// This member and its quorum, by their numbers.
@@ -66,6 +97,8 @@ pub struct MemberStatus {
     #[serde(flatten)]
     pub member: Member,
     pub role: MemberRole,
+    /// Whether it counts for a majority, by the membership that the answering member knows.
+    pub voter: bool,
     pub term: u64,
     pub last_log_index: u64,
     pub applied_index: u64,
@@ -85,4 +118,7 @@ pub struct QuorumStatus {
     pub leader: Option<String>,
     pub term: u64,
     pub members: Vec<MemberStatus>,
+    /// Who was asked to join and has not come yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invited: Vec<Member>,
 }

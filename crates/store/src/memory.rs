@@ -125,6 +125,7 @@ impl Engine for MemoryEngine {
         let status = MemberStatus {
             member: member(),
             role: MemberRole::Leader,
+            voter: true,
             term: TERM,
             last_log_index: applied,
             applied_index: applied,
@@ -133,7 +134,7 @@ impl Engine for MemoryEngine {
             database_size_bytes: 0,
             alarms: Vec::new(),
         };
-        Ok(QuorumStatus { leader: Some(member().name), term: TERM, members: vec![status] })
+        Ok(QuorumStatus { leader: Some(member().name), term: TERM, members: vec![status], invited: Vec::new() })
     }
 
     async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {

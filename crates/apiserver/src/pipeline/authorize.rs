@@ -65,6 +65,10 @@ pub(crate) fn authorize(user: &UserInfo, route: &Route) -> Result<(), Status> {
             let message = format!("forbidden: User {:?} cannot get path {path:?}", user.name);
             Err(Status::new(Reason::Forbidden, message))
         }
+        Route::QuorumChange(_) if !user.is_in(MASTERS) => {
+            let message = format!("forbidden: User {:?} cannot change the quorum", user.name);
+            Err(Status::new(Reason::Forbidden, message))
+        }
         // Whoever is known may find out what there is.
         _ => Ok(()),
     }

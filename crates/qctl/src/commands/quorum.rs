@@ -1,4 +1,6 @@
-//! `quorum`: the masters, who leads them, and how far each has come.
+//! `quorum`: the masters, who leads them, and how far each has come; and changes of them.
+
+mod change;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,9 +11,12 @@ use crate::path::RequestPath;
 use crate::session::Session;
 use crate::transport::Call;
 
-/// Show the masters of the quorum, their leader, and how each does
+/// Show the masters of the quorum, their leader, and how each does; or change them
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Quorum {
+    #[command(subcommand)]
+    change: Option<change::Change>,
     /// wide, yaml, json, name or jsonpath=…; `leader` is a member's name there
     #[arg(short = 'o', long)]
     output: Option<String>,
@@ -27,6 +32,15 @@ struct QuorumStatus {
     #[serde(default)]
     term: u64,
     members: Vec<MemberStatus>,
+    #[serde(default)]
+    invited: Vec<Invited>,
+}
+
+/// Who was asked to join and has not come.
+#[derive(Debug, Deserialize)]
+struct Invited {
+    name: String,
+    peer: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -38,6 +52,10 @@ struct MemberStatus {
     #[serde(default)]
     api: String,
     role: String,
+    #[serde(default = "yes")]
+    voter: bool,
+    #[serde(default)]
+    intent: String,
     #[serde(default)]
     term: u64,
     #[serde(default)]
@@ -50,8 +68,26 @@ struct MemberStatus {
     database_size_bytes: u64,
 }
 
+fn yes() -> bool {
+    true
+}
+
+impl MemberStatus {
+    /// The role, and what is to come.
+    fn standing(&self) -> String {
+        match self.intent.as_str() {
+            "leaving" => format!("{} (leaving)", self.role),
+            _ if self.role == "unreachable" && !self.voter => "unreachable (learner)".to_owned(),
+            _ => self.role.clone(),
+        }
+    }
+}
+
 impl Quorum {
     pub async fn run(self, session: &mut Session) -> Result<()> {
+        if let Some(change) = self.change {
+            return change.run(session).await;
+        }
         let format = Format::parse(self.output.as_deref())?;
         let mut document = session.transport.json(&Call::get(RequestPath::raw("/quorum"))).await?;
         sort_members(&mut document);
@@ -99,7 +135,7 @@ fn table(status: &QuorumStatus, wide: bool, no_headers: bool) -> String {
             let known = |text: String| if member.role == "unreachable" { "-".to_owned() } else { text };
             let mut row = vec![
                 member.name.clone(),
-                member.role.clone(),
+                member.standing(),
                 known(member.term.to_string()),
                 known(member.applied_index.to_string()),
                 known(member.lag.to_string()),
@@ -115,14 +151,24 @@ fn table(status: &QuorumStatus, wide: bool, no_headers: bool) -> String {
         .collect();
     let mut text = TablePrinter::default().rows(&headers, &rows, no_headers);
     if !no_headers {
-        let reachable = status.members.iter().filter(|member| member.role != "unreachable").count();
-        let needed = status.members.len() / 2 + 1;
+        let voters = || status.members.iter().filter(|member| member.voter);
+        let reachable = voters().filter(|member| member.role != "unreachable").count();
+        let (voters, learners) = (voters().count(), status.members.len() - voters().count());
+        let needed = voters / 2 + 1;
         let leader = status.leader.as_deref().map_or("no leader".to_owned(), |leader| format!("leader {leader}"));
         text.push_str(&format!(
-            "\n{leader}, term {}, {reachable} of {} members answer, {needed} needed\n",
+            "\n{leader}, term {}, {reachable} of {voters} members answer, {needed} needed\n",
             status.term,
-            status.members.len()
         ));
+        if learners > 0 {
+            text.push_str(&format!(
+                "{learners} without a vote: the number of voters stays odd, so they get theirs in pairs, or when others go\n"
+            ));
+        }
+        for Invited { name, peer } in &status.invited {
+            let name = if name.is_empty() { "a member" } else { name };
+            text.push_str(&format!("{name} at {peer} was asked to join and has not come yet\n"));
+        }
     }
     text
 }

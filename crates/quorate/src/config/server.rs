@@ -1,9 +1,12 @@
 //! Options of `quorate server`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
+use quorate_store::Token;
 use quorate_store::raft::LogRetention;
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +30,17 @@ pub struct ServerOptions {
     /// Where the log and the state are kept.
     #[arg(long, env = "QUORATE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// All founding members, this one included: 1, 3, 5 or 7. Separated by `;` in one flag or variable.
+    /// All founding members, this one included: 1, 3, 5 or 7. Separated by `;` in one flag or variable. Once the quorum
+    /// is formed, its members are those that it has.
     #[arg(long, env = "QUORATE_MEMBERS", value_delimiter = ';')]
     pub members: Option<Vec<MemberSpec>>,
+    /// Instead of `members`: joins a running quorum with the token that `qctl quorum add` printed. Once joined, the token
+    /// is not looked at.
+    #[arg(long, env = "QUORATE_JOIN")]
+    pub join: Option<String>,
+    /// Where this member reaches others, when that is not where the quorum knows them: `name=host:port`, separated by `;`.
+    #[arg(long, env = "QUORATE_PEER_VIA", value_delimiter = ';')]
+    pub peer_via: Option<Vec<String>>,
     /// Address of the REST API. [default: 0.0.0.0:6443]
     #[arg(long, env = "QUORATE_API_LISTEN")]
     pub api_listen: Option<SocketAddr>,
@@ -95,6 +106,8 @@ overlay!(
     name,
     data_dir,
     members,
+    join,
+    peer_via,
     api_listen,
     etcd_listen,
     etcd_plain,
@@ -119,8 +132,12 @@ overlay!(
 /// Everything a master needs to know, complete and checked before any port is bound.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    pub member: MemberSpec,
-    pub members: Vec<MemberSpec>,
+    pub name: String,
+    /// Empty on a member that joins.
+    pub founders: Vec<MemberSpec>,
+    pub join: Option<Token>,
+    /// Addresses of others by name.
+    pub peer_via: BTreeMap<String, String>,
     pub data_dir: PathBuf,
     pub api_listen: SocketAddr,
     pub etcd: Option<EtcdConfig>,
@@ -147,6 +164,13 @@ pub struct EtcdConfig {
     pub write_registry: bool,
 }
 
+impl ServerConfig {
+    /// This member as the list of founders has it.
+    pub fn founder(&self) -> Option<&MemberSpec> {
+        self.founders.iter().find(|founder| founder.name == self.name)
+    }
+}
+
 impl ServerArgs {
     pub fn resolve(self) -> anyhow::Result<ServerConfig> {
         let file = self.config.as_deref().map(read_file::<ServerOptions>).transpose()?.unwrap_or_default();
@@ -157,12 +181,25 @@ impl ServerArgs {
 impl ServerOptions {
     pub fn resolve(self) -> anyhow::Result<ServerConfig> {
         let name = required(self.name, "name")?;
-        let members = required(self.members, "members")?;
-        check_quorum(&members)?;
-        let member = members.iter().find(|member| member.name == name).cloned().ok_or_else(|| {
-            let names = members.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
-            anyhow::anyhow!("`name` is {name:?}, but the members are {names}")
-        })?;
+        let join = self.join.filter(|token| !token.is_empty()).map(|token| token.parse::<Token>());
+        let join = join.transpose().map_err(|error| anyhow::anyhow!("`join`: {error}"))?;
+        let founders = match &join {
+            Some(_) => Vec::new(),
+            None => {
+                let members = self.members.context(
+                    "neither `members` nor `join` is set: name the founding members, or give the token of `qctl quorum add`",
+                )?;
+                check_quorum(&members)?;
+                members
+            }
+        };
+        let names = founders.iter().map(|m| m.name.as_str()).collect::<Vec<_>>();
+        anyhow::ensure!(
+            join.is_some() || names.contains(&name.as_str()),
+            "`name` is {name:?}, but the members are {}",
+            names.join(", ")
+        );
+        let peer_via = self.peer_via.unwrap_or_default().iter().map(|via| peer_via(via)).collect::<Result<_, _>>()?;
         let etcd = self.etcd_listen.map(|listen| EtcdConfig {
             listen,
             plain: self.etcd_plain.unwrap_or(false),
@@ -176,8 +213,10 @@ impl ServerOptions {
         }
         let peer_port = |default| SocketAddr::from(([0, 0, 0, 0], default));
         Ok(ServerConfig {
-            member,
-            members,
+            name,
+            founders,
+            join,
+            peer_via,
             data_dir: required(self.data_dir, "data-dir")?,
             api_listen: self.api_listen.unwrap_or_else(|| peer_port(6443)),
             etcd,
@@ -202,6 +241,14 @@ impl ServerOptions {
             log_level: self.log_level.unwrap_or_else(|| "info,openraft=warn".to_owned()),
         })
     }
+}
+
+fn peer_via(text: &str) -> anyhow::Result<(String, String)> {
+    let (name, address) = text
+        .split_once('=')
+        .filter(|(_, address)| address.contains(':'))
+        .with_context(|| format!("`peer-via` has {text:?}, which is not name=host:port"))?;
+    Ok((name.to_owned(), address.to_owned()))
 }
 
 /// Refuses a quorum that would be no better than a smaller one, and lists in which members cannot be told apart.

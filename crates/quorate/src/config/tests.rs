@@ -10,8 +10,8 @@ const AGENT_EXAMPLE: &str = include_str!("../../../../config/agent.toml");
 fn the_examples_parse_and_are_complete() {
     let server = toml::from_str::<ServerOptions>(SERVER_EXAMPLE).expect("config/server.toml");
     let server = server.resolve().expect("a complete configuration");
-    assert_eq!(server.member.name, "master-1");
-    assert_eq!(server.members.len(), 3);
+    assert_eq!(server.name, "master-1");
+    assert_eq!(server.founders.len(), 3);
     let agent = toml::from_str::<AgentOptions>(AGENT_EXAMPLE).expect("config/agent.toml");
     let agent = agent.resolve().expect("a complete configuration");
     assert_eq!(agent.node_labels, [("topology.kubernetes.io/zone".to_owned(), "a".to_owned())]);
@@ -39,7 +39,21 @@ fn a_flag_beats_the_file() {
     let file: ServerOptions = toml::from_str(SERVER_EXAMPLE).expect("config/server.toml");
     let flags = ServerOptions { name: Some("master-2".to_owned()), ..ServerOptions::default() };
     let config = flags.over(file).resolve().expect("a complete configuration");
-    assert_eq!(config.member.id, 2);
+    assert_eq!(config.founder().map(|founder| founder.id), Some(2));
+}
+
+#[test]
+fn who_joins_needs_no_list() {
+    let file: ServerOptions = toml::from_str(SERVER_EXAMPLE).expect("config/server.toml");
+    let token = Some("000000ab.secret@10.0.0.1:2380".to_owned());
+    let flags = ServerOptions { name: Some("master-4".to_owned()), join: token, ..ServerOptions::default() };
+    let config = flags.over(file.clone()).resolve().expect("a complete configuration");
+    assert!(config.founders.is_empty() && config.join.is_some_and(|token| token.secret == "secret"));
+    let refused = |flags: ServerOptions| flags.over(file.clone()).resolve().expect_err("a refusal").to_string();
+    let flags = ServerOptions { join: Some("nonsense".to_owned()), ..ServerOptions::default() };
+    assert!(refused(flags).contains("is no token"));
+    let flags = ServerOptions { peer_via: Some(vec!["master-2".to_owned()]), ..ServerOptions::default() };
+    assert!(refused(flags).contains("not name=host:port"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Runtime;
+use crate::config::{MemberSpec, Runtime};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ClusterFile {
@@ -14,6 +14,8 @@ pub struct ClusterFile {
     pub name: String,
     pub runtime: Runtime,
     pub members: Vec<ClusterMember>,
+    /// Who formed the quorum. Who is in it now is the quorum's to say.
+    pub founders: Vec<MemberSpec>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -42,6 +44,9 @@ pub struct ClusterMember {
     pub metrics: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The token with which a master has joined that is no founder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<String>,
 }
 
 impl ClusterMember {

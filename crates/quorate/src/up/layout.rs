@@ -10,8 +10,9 @@ use rand::Rng;
 
 use super::UpArgs;
 use super::cluster::{ClusterFile, ClusterMember, Role};
-use super::kubeconfig;
+use super::{kubeconfig, quorum};
 use crate::config::{AgentOptions, MemberSpec, ServerOptions, check_quorum_size};
+use crate::logging::progress;
 use crate::pki::{Authority, Usage};
 
 /// Ports are picked from here: below the range from which Linux takes those of outgoing connections, so that a member
@@ -41,23 +42,51 @@ impl Layout {
     }
 
     /// The cluster that lives here, or a new one, with certificates and configuration files in place. A cluster keeps
-    /// its members and addresses: they are part of its Raft state.
-    pub fn prepare(&self, args: &UpArgs) -> anyhow::Result<ClusterFile> {
-        let cluster = match ClusterFile::load(&self.data_dir)? {
-            Some(cluster) => {
-                let (masters, workers) = (cluster.count(Role::Master), cluster.count(Role::Worker));
-                ensure!(
-                    (masters, workers) == (args.masters, args.workers),
-                    "{} holds a cluster of {masters} masters and {workers} workers; ask for these, or use another \
-                     --data-dir",
-                    self.data_dir.display()
-                );
-                cluster
-            }
+    /// its members and addresses: they are part of its Raft state. It grows by masters that join it, and masters that
+    /// its quorum has removed are let go.
+    pub async fn prepare(&self, args: &UpArgs) -> anyhow::Result<ClusterFile> {
+        let mut cluster = match ClusterFile::load(&self.data_dir)? {
+            Some(cluster) => self.current(args, cluster).await?,
             None => self.new_cluster(args)?,
         };
+        while cluster.count(Role::Master) < args.masters {
+            let mut master = self.new_master(args, &cluster)?;
+            master.join = Some(quorum::invite(self, &cluster, &master).await?);
+            cluster.members.push(master);
+        }
         self.write_files(args, &cluster)?;
         Ok(cluster)
+    }
+
+    /// An existing cluster, without the masters that were removed from its quorum.
+    async fn current(&self, args: &UpArgs, mut cluster: ClusterFile) -> anyhow::Result<ClusterFile> {
+        if let Some(names) = quorum::members(self, &cluster).await {
+            cluster.members.retain(|member| {
+                let stays = member.role == Role::Worker || names.contains(&member.name);
+                if !stays {
+                    progress(format!("{} is no member of the quorum any more; it is not started", member.name));
+                }
+                stays
+            });
+        }
+        let (masters, workers) = (cluster.count(Role::Master), cluster.count(Role::Worker));
+        ensure!(
+            masters <= args.masters && workers == args.workers,
+            "{} holds a cluster of {masters} masters and {workers} workers; ask for these, or for more masters, or use \
+             another --data-dir. `qctl quorum remove` removes a master",
+            self.data_dir.display()
+        );
+        Ok(cluster)
+    }
+
+    /// A master that is to join.
+    fn new_master(&self, args: &UpArgs, cluster: &ClusterFile) -> anyhow::Result<ClusterMember> {
+        let mut ports = Ports::new(None);
+        let is_free = |name: &String| {
+            !self.data_dir.join(name).exists() && cluster.members.iter().all(|member| member.name != *name)
+        };
+        let name = (1..).map(|number| format!("master-{number}")).find(is_free).context("a free name")?;
+        self.member(args, Role::Master, name, &mut ports)
     }
 
     fn new_cluster(&self, args: &UpArgs) -> anyhow::Result<ClusterFile> {
@@ -65,27 +94,32 @@ impl Layout {
         let mut members = Vec::new();
         for (role, prefix, count) in [(Role::Master, "master", args.masters), (Role::Worker, "worker", args.workers)] {
             for i in 1..=count {
-                let name = format!("{prefix}-{i}");
-                let mut url = |scheme: &str| -> anyhow::Result<Option<String>> {
-                    Ok(Some(format!("{scheme}://127.0.0.1:{}", ports.next()?)))
-                };
-                let master = role == Role::Master;
-                members.push(ClusterMember {
-                    role,
-                    pid: 0,
-                    log: self.logs().join(format!("{name}.log")),
-                    data: self.data_dir.join(&name),
-                    api: if master { url("https")? } else { None },
-                    etcd: if master { url(if args.etcd_plain { "http" } else { "https" })? } else { None },
-                    peer: if master { url("https")? } else { None },
-                    metrics: if master { url("http")? } else { None },
-                    node: if master { None } else { url("https")? },
-                    name,
-                });
+                members.push(self.member(args, role, format!("{prefix}-{i}"), &mut ports)?);
             }
         }
         let name = format!("up-{:08x}", rand::rng().random::<u32>());
-        Ok(ClusterFile { name, runtime: args.runtime, members })
+        let founders = founders(&members)?;
+        Ok(ClusterFile { name, runtime: args.runtime, members, founders })
+    }
+
+    fn member(&self, args: &UpArgs, role: Role, name: String, ports: &mut Ports) -> anyhow::Result<ClusterMember> {
+        let mut url = |scheme: &str| -> anyhow::Result<Option<String>> {
+            Ok(Some(format!("{scheme}://127.0.0.1:{}", ports.next()?)))
+        };
+        let master = role == Role::Master;
+        Ok(ClusterMember {
+            role,
+            pid: 0,
+            log: self.logs().join(format!("{name}.log")),
+            data: self.data_dir.join(&name),
+            api: if master { url("https")? } else { None },
+            etcd: if master { url(if args.etcd_plain { "http" } else { "https" })? } else { None },
+            peer: if master { url("https")? } else { None },
+            metrics: if master { url("http")? } else { None },
+            node: if master { None } else { url("https")? },
+            join: None,
+            name,
+        })
     }
 
     fn write_files(&self, args: &UpArgs, cluster: &ClusterFile) -> anyhow::Result<()> {
@@ -93,8 +127,7 @@ impl Layout {
         let ca = Authority::open(&pki, "ca")?;
         let peer_ca = Authority::open(&pki, "peer-ca")?;
         let hosts = ["localhost", "127.0.0.1"];
-        let specs = member_specs(cluster)?;
-        let servers = specs.iter().map(|spec| spec.api.clone()).collect::<Vec<_>>();
+        let servers = cluster.with_role(Role::Master).filter_map(|master| master.api.clone()).collect::<Vec<_>>();
         for member in cluster.with_role(Role::Master) {
             let name = &member.name;
             let serving = ca.issue(name, name, None, &hosts, Usage::Server)?;
@@ -111,7 +144,9 @@ impl Layout {
                 &ServerOptions {
                     name: Some(name.clone()),
                     data_dir: Some(member.data.clone()),
-                    members: Some(specs.clone()),
+                    members: member.join.is_none().then(|| cluster.founders.clone()),
+                    join: member.join.clone(),
+                    peer_via: None,
                     api_listen: Some(address(member.api.as_deref())?),
                     etcd_listen: member.etcd.as_deref().map(|url| address(Some(url))).transpose()?,
                     etcd_plain: member.etcd.as_ref().map(|url| url.starts_with("http://")),
@@ -164,14 +199,14 @@ impl Layout {
     }
 }
 
-/// The Raft member list; ids are the positions, from 1, as members never change in a cluster of `up`.
-fn member_specs(cluster: &ClusterFile) -> anyhow::Result<Vec<MemberSpec>> {
+/// The founders' list; ids are the positions, from 1.
+fn founders(members: &[ClusterMember]) -> anyhow::Result<Vec<MemberSpec>> {
     let spec = |(id, member): (u64, &ClusterMember)| -> anyhow::Result<MemberSpec> {
         let (api, peer) = member.api.clone().zip(member.peer.as_deref()).context("a master without addresses")?;
         let peer = peer.trim_start_matches("https://").to_owned();
         Ok(MemberSpec { id, name: member.name.clone(), peer, api, etcd: member.etcd.clone().unwrap_or_default() })
     };
-    (1..).zip(cluster.with_role(Role::Master)).map(spec).collect()
+    (1..).zip(members.iter().filter(|member| member.role == Role::Master)).map(spec).collect()
 }
 
 fn address(url: Option<&str>) -> anyhow::Result<SocketAddr> {

@@ -4,6 +4,7 @@ mod cluster;
 mod kubeconfig;
 mod layout;
 mod process;
+mod quorum;
 mod ready;
 
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ const STOP_GRACE: Duration = Duration::from_secs(15);
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct UpArgs {
-    /// Masters in the quorum: 1, 3, 5 or 7.
+    /// Masters in the quorum: 1, 3, 5 or 7. More than a running cluster has join it.
     #[arg(long, default_value_t = 3, env = "QUORATE_UP_MASTERS")]
     pub masters: usize,
     /// Worker agents.
@@ -95,7 +96,7 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
 
     let layout = Layout::open(&args)?;
-    let mut cluster = layout.prepare(&args)?;
+    let mut cluster = layout.prepare(&args).await?;
     if args.prepare {
         return cluster.save(&layout.data_dir);
     }

@@ -5,12 +5,11 @@ use std::time::Duration;
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use tokio::time::{sleep, timeout};
 
 use super::cluster::{ClusterFile, Role};
 use super::layout::Layout;
+use super::quorum;
 
 const POLL: Duration = Duration::from_millis(25);
 
@@ -18,15 +17,11 @@ const POLL: Duration = Duration::from_millis(25);
 pub async fn wait(layout: &Layout, cluster: &ClusterFile, limit: Duration) -> anyhow::Result<()> {
     let mut waiting_for = String::new();
     let all = async {
-        let kubeconfig = Kubeconfig::read_from(layout.kubeconfig())?;
         let mut any_client = None;
         for member in cluster.with_role(Role::Master) {
             let url = member.api.as_deref().context("cluster.json lacks a master's address")?;
             waiting_for = format!("{} at {url}; see {}", member.name, member.log.display());
-            let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await?;
-            config.cluster_url = url.parse()?;
-            config.read_timeout = Some(Duration::from_secs(5));
-            let client = Client::try_from(config)?;
+            let client = quorum::client(layout, member).await?;
             while client.request_text(http::Request::get("/readyz").body(Vec::new())?).await.is_err() {
                 sleep(POLL).await;
             }

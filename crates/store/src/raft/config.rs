@@ -1,5 +1,6 @@
 //! What a member is told at start.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,10 +83,13 @@ impl LogRetention {
 /// Everything that [`super::start`] needs.
 #[derive(Debug)]
 pub struct RaftConfig {
-    /// This member; one of `members`.
+    /// This member. When its directory has an owner already, only the name counts: it must be the owner's.
     pub member: Member,
-    /// The voters that form the quorum, the same list on each of them: 1, 3, 5 or 7.
+    /// The voters that form the quorum, this one among them, the same list on each: 1, 3, 5 or 7. Not looked at once the
+    /// quorum is formed, and empty on a member that has joined later.
     pub members: Vec<Member>,
+    /// Where this member reaches others, by name, when that is not where the quorum knows them.
+    pub peer_via: BTreeMap<String, String>,
     /// Its own directory, made if missing.
     pub data_dir: PathBuf,
     pub peer_listen: PeerListen,
@@ -115,6 +119,7 @@ impl RaftConfig {
         RaftConfig {
             member,
             members,
+            peer_via: BTreeMap::new(),
             data_dir: data_dir.into(),
             peer_listen,
             tls,
@@ -126,11 +131,6 @@ impl RaftConfig {
             integrity_interval: Duration::from_secs(600),
         }
     }
-
-    /// Refuses what cannot work, with the reason.
-    pub(super) fn validate(&self) -> Result<(), StoreError> {
-        check_members(&self.member, &self.members)
-    }
 }
 
 /// Refuses a list of voters that is no sensible quorum, or that `member` is not in.
@@ -139,7 +139,7 @@ pub(super) fn check_members(member: &Member, members: &[Member]) -> Result<(), S
     let size = members.len();
     if !QUORUM_SIZES.contains(&size) {
         let why = match size {
-            0 => "a quorum needs at least one".to_owned(),
+            0 => "there are no founders; a member that joins a quorum needs a token".to_owned(),
             _ if size.is_multiple_of(2) && size < 8 => format!(
                 "an even quorum survives no more failures than one of {}, and a split into halves stops it",
                 size - 1

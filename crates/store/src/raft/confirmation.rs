@@ -94,7 +94,7 @@ pub async fn ask(node: &Node, confirmed: &mut Confirmed) -> bool {
     true
 }
 
-async fn vote_of(peer: &PeerClient) -> (MemberId, Option<Vote>) {
+async fn vote_of(peer: PeerClient) -> (MemberId, Option<Vote>) {
     let answer = peer.call::<_, Option<Vote>>(Lane::Control, messages::CONFIRM, &(), ASK_TIMEOUT).await;
     let vote = answer.unwrap_or_else(|error| {
         tracing::debug!(%error, "a leader is not confirmed");

@@ -11,8 +11,9 @@ use super::network::client::{Lane, PeerClient};
 use super::network::messages::{self, StatusFields, StatusResponse};
 use super::node::Node;
 use super::state::store::StateError;
-use super::{compaction, leases, proposals, reads};
+use super::{changing, compaction, invitations, leases, proposals, reads};
 use crate::backup::Backup;
+use crate::changes::{Change, ChangeError, Changed};
 use crate::error::StoreError;
 use crate::handle::{Engine, LeaseStatus, StateHash};
 use crate::membership::{Identity, Leadership, MemberId, MemberRole, QuorumStatus};
@@ -62,6 +63,7 @@ impl Engine for RaftEngine {
 
     async fn quorum_status(&self) -> Result<QuorumStatus, StoreError> {
         let own = self.node.status()?;
+        let roster = self.node.roster();
         let asked = self.node.peers.iter().map(ask_status);
         let mut answers = futures::future::join_all(asked).await;
         answers.push(own);
@@ -77,10 +79,12 @@ impl Engine for RaftEngine {
             .into_iter()
             .map(|status| {
                 let lag = head.saturating_sub(status.applied_index);
-                status.into_status(lag)
+                let is_voter = roster.voters.contains(&status.member.id);
+                status.into_status(lag, is_voter)
             })
             .collect();
-        Ok(QuorumStatus { leader, term, members })
+        let invited = invitations::list_local(&self.node)?.into_iter().map(|(_, invitation)| invitation.member);
+        Ok(QuorumStatus { leader, term, members, invited: invited.collect() })
     }
 
     async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {
@@ -131,6 +135,14 @@ impl Engine for RaftEngine {
         transfer.map_err(|error| StoreError::NoLeader(error.to_string()))
     }
 
+    async fn change(&self, change: Change) -> Result<Changed, ChangeError> {
+        changing::change(&self.node, change).await
+    }
+
+    async fn removed(&self) -> String {
+        self.node.removed().await
+    }
+
     async fn shutdown(&self) -> Result<(), StoreError> {
         self.node.shutdown.cancel();
         self.node.tasks.close();
@@ -139,10 +151,11 @@ impl Engine for RaftEngine {
     }
 }
 
-async fn ask_status(peer: &PeerClient) -> StatusFields {
+async fn ask_status(peer: PeerClient) -> StatusFields {
     let answer = peer.call::<_, StatusResponse>(Lane::Control, messages::STATUS, &(), STATUS_TIMEOUT).await;
     match answer {
-        Ok(answer) => answer.status,
+        // It may not have heard yet what it is to become.
+        Ok(answer) => StatusFields { member: peer.peer, ..answer.status },
         Err(error) => {
             tracing::debug!(%error, "no status");
             StatusFields {

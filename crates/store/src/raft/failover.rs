@@ -22,22 +22,38 @@ use crate::platform::tokio;
 /// Long enough for an election with two fsyncs.
 const TURN: Duration = Duration::from_millis(120);
 
-/// Watches one peer.
-pub async fn run(node: Arc<Node>, peer: PeerClient, shutdown: CancellationToken) {
-    let mut link = peer.link(Lane::Control).state();
+/// Watches whoever leads.
+pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
+    let mut leadership = node.leadership.subscribe();
     loop {
-        let is_dead = matches!(&*link.borrow_and_update(), LinkState::Down { refused: true, .. });
-        if is_dead
-            && node.leader() == Some(peer.peer.id)
-            && shutdown.run_until_cancelled(succeed(&node, peer.peer.id)).await.is_none()
-        {
-            return;
-        }
+        let leader = leadership.borrow_and_update().leader.as_ref().map(|leader| leader.id);
+        let peer = leader.filter(|leader| *leader != node.id()).and_then(|leader| node.peers.get(leader));
+        let watching = async {
+            match peer {
+                Some(peer) => watch(&node, &peer).await,
+                None => std::future::pending().await,
+            }
+        };
         let changed = tokio::select! {
             () = shutdown.cancelled() => return,
-            changed = link.changed() => changed,
+            changed = leadership.changed() => changed,
+            () = watching => leadership.changed().await,
         };
         if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// Elects when the leader's process is gone; ends when it is a peer no longer.
+async fn watch(node: &Node, leader: &PeerClient) {
+    let mut link = leader.link(Lane::Control).state();
+    loop {
+        let is_dead = matches!(&*link.borrow_and_update(), LinkState::Down { refused: true, .. });
+        if is_dead && node.leader() == Some(leader.peer.id) {
+            succeed(node, leader.peer.id).await;
+        }
+        if link.changed().await.is_err() {
             return;
         }
     }
@@ -46,11 +62,9 @@ pub async fn run(node: Arc<Node>, peer: PeerClient, shutdown: CancellationToken)
 async fn succeed(node: &Node, dead: MemberId) {
     let Ok(instance) = node.instance() else { return };
     let vote = instance.metrics().vote;
-    let mut candidates: Vec<MemberId> = node.settings.members.iter().map(|m| m.id).filter(|id| *id != dead).collect();
-    candidates.sort_unstable();
-    let Some(turn) = candidates.iter().position(|id| *id == node.id()).and_then(|turn| u32::try_from(turn).ok()) else {
-        return;
-    };
+    let roster = node.roster();
+    let turn = roster.voters.iter().filter(|id| **id != dead).position(|id| *id == node.id());
+    let Some(turn) = turn.and_then(|turn| u32::try_from(turn).ok()) else { return };
     tokio::time::sleep(TURN * turn).await;
     let is_still_leaderless = instance.metrics().vote == vote && node.leader() == Some(dead);
     if !is_still_leaderless {

@@ -2,72 +2,116 @@
 //!
 //! A member that comes up with another member's directory, or another cluster's, would vote with a log that is not its
 //! own. So the directory names its owner, and a start that disagrees is refused.
+//!
+//! The directory also has a number of its own, its incarnation, which all members know. A member whose directory was
+//! wiped has forgotten what it voted for and acknowledged; it comes back with another incarnation and is not heard.
 
 use std::io::Write;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
+use super::config::check_members;
 use crate::error::StoreError;
 use crate::membership::{Member, MemberId};
-use crate::platform::fs;
+use crate::platform::{self, fs};
 
 const FILE: &str = "identity";
+const LOG: &str = "log";
 
-/// Says of a directory that its cluster is not the one that its members once formed, but one restored from a backup.
-const RESTORED: &str = "restored";
+/// Whom a directory belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    pub cluster: u32,
+    /// As it was when the directory was made; its addresses may be others now.
+    pub member: Member,
+    /// It has asked to join with this directory, and was not let in yet.
+    #[serde(default)]
+    pub joins: bool,
+}
 
-/// Takes `data_dir` for `member` of the cluster that `members` formed, or checks that it was taken for it before.
-/// Returns the number of the cluster.
-pub fn claim(data_dir: &Path, member: &Member, members: &[Member]) -> Result<u32, StoreError> {
-    let failed = |what: &str, error: std::io::Error| {
-        StoreError::Fatal(format!("cannot {what} {}: {error}", data_dir.join(FILE).display()))
-    };
-    fs::create_dir_all(data_dir).map_err(|error| failed("create the directory of", error))?;
-    let cluster = cluster_id(members);
-    let ours = render(member.id, cluster);
+/// The owner of `data_dir`, if it has one.
+///
+/// # Errors
+/// When that cannot be read, or there is data that belongs to nobody.
+pub fn read(data_dir: &Path) -> Result<Option<Owner>, StoreError> {
     let path = data_dir.join(FILE);
-    match fs::read_to_string(&path) {
-        Ok(found) if found == ours => Ok(cluster),
-        Ok(found) if let Some(restored) = restored_cluster(&found, member.id) => Ok(restored),
-        Ok(found) => Err(StoreError::Fatal(format!(
-            "{} belongs to another member ({}), not to {} ({})",
-            data_dir.display(),
-            found.trim().replace('\n', ", "),
-            member.name,
-            ours.trim().replace('\n', ", ")
-        ))),
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let owner = serde_json::from_slice(&bytes);
+            owner.map(Some).map_err(|error| StoreError::Fatal(format!("{} is unreadable: {error}", path.display())))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if has_data(data_dir) {
+            if data_dir.join(LOG).exists() || data_dir.join("state").exists() {
                 return Err(StoreError::Fatal(format!("{} has data but no {FILE} file", data_dir.display())));
             }
-            write(data_dir, &ours).map_err(|error| failed("write", error))?;
-            Ok(cluster)
+            Ok(None)
         }
-        Err(error) => Err(failed("read", error)),
+        Err(error) => Err(StoreError::Fatal(format!("cannot read {}: {error}", path.display()))),
     }
 }
 
-/// Takes `data_dir` for a member of a restored cluster.
-pub fn restored(data_dir: &Path, member: MemberId, cluster: u32) -> Result<(), StoreError> {
-    let text = format!("{}{RESTORED}\n", render(member, cluster));
+/// Checks that `data_dir` was taken for `member` before, or takes it for a founder of the cluster that `founders` form.
+///
+/// # Errors
+/// When it belongs to someone else, has lost its log, or `founders` are no quorum.
+pub fn claim(data_dir: &Path, member: &Member, founders: &[Member]) -> Result<Owner, StoreError> {
+    if let Some(owner) = read(data_dir)? {
+        check_owner(data_dir, &owner, member, founders)?;
+        return Ok(owner);
+    }
+    check_members(member, founders)?;
+    let mut founder = member.clone();
+    founder.incarnation = random_number();
+    let owner = Owner { cluster: cluster_id(founders), member: founder, joins: false };
+    write(data_dir, &owner)?;
+    // From now on, a directory without it has lost it.
+    fs::create_dir_all(data_dir.join(LOG))
+        .map_err(|error| StoreError::Fatal(format!("cannot create {}: {error}", data_dir.join(LOG).display())))?;
+    Ok(owner)
+}
+
+fn check_owner(data_dir: &Path, owner: &Owner, member: &Member, founders: &[Member]) -> Result<(), StoreError> {
+    let Member { id, name, .. } = &owner.member;
+    let listed = founders.iter().find(|founder| founder.name == member.name);
+    if *name != member.name || listed.is_some_and(|founder| founder.id != *id) {
+        return Err(StoreError::Fatal(format!(
+            "{} belongs to another member ({name}, id {id}), not to {} (id {})",
+            data_dir.display(),
+            member.name,
+            listed.map_or(member.id, |founder| founder.id),
+        )));
+    }
+    if owner.joins {
+        return Err(StoreError::Fatal(format!("{name} has not joined the quorum yet; start it with its token")));
+    }
+    if !data_dir.join(LOG).exists() {
+        return Err(StoreError::Fatal(format!(
+            "{} is missing, and with it what {name} has promised to the others: remove this member from the quorum and \
+             let it join anew with an empty directory",
+            data_dir.join(LOG).display()
+        )));
+    }
+    Ok(())
+}
+
+/// Takes `data_dir` for `owner`.
+///
+/// # Errors
+/// When that cannot be written.
+pub fn write(data_dir: &Path, owner: &Owner) -> Result<(), StoreError> {
     let path = data_dir.join(FILE);
-    write(data_dir, &text).map_err(|error| StoreError::Fatal(format!("cannot write {}: {error}", path.display())))
-}
-
-fn write(data_dir: &Path, text: &str) -> std::io::Result<()> {
-    let temporary = data_dir.join(".identity.tmp");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, data_dir.join(FILE))?;
-    fs::File::open(data_dir)?.sync_all()
-}
-
-/// The cluster of a restored directory of this member.
-fn restored_cluster(found: &str, member: MemberId) -> Option<u32> {
-    let mut lines = found.lines();
-    let (owner, cluster, mark) = (lines.next()?, lines.next()?, lines.next()?);
-    let is_ours = owner == format!("member {member}") && mark == RESTORED && lines.next().is_none();
-    u32::from_str_radix(cluster.strip_prefix("cluster ")?, 16).ok().filter(|_| is_ours)
+    let write = || -> std::io::Result<()> {
+        fs::create_dir_all(data_dir)?;
+        let temporary = data_dir.join(".identity.tmp");
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(owner)?)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        fs::File::open(data_dir)?.sync_all()
+    };
+    write().map_err(|error| StoreError::Fatal(format!("cannot write {}: {error}", path.display())))
 }
 
 /// A number that all members compute alike from the list that formed the cluster.
@@ -82,12 +126,10 @@ pub fn cluster_id(members: &[Member]) -> u32 {
     hasher.finalize()
 }
 
-fn render(member: MemberId, cluster: u32) -> String {
-    format!("member {member}\ncluster {cluster:08x}\n")
-}
-
-fn has_data(data_dir: &Path) -> bool {
-    data_dir.join("log").exists() || data_dir.join("state").exists()
+/// A number that nobody had before; small enough to be exact in every JSON reader.
+#[must_use]
+pub fn random_number() -> u64 {
+    (platform::random::<u64>() >> 11) | 1
 }
 
 #[cfg(test)]
@@ -95,23 +137,40 @@ mod tests {
     use super::*;
 
     fn member(id: MemberId) -> Member {
-        Member { id, name: format!("m{id}"), ..Member::default() }
+        Member { id, name: format!("m{id}"), peer: format!("host:{id}"), ..Member::default() }
     }
 
     #[test]
-    fn a_directory_serves_one_member_of_one_cluster() {
+    fn a_directory_serves_one_member() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let members = [member(1), member(2), member(3)];
-        claim(dir.path(), &members[0], &members).expect("a fresh directory");
-        claim(dir.path(), &members[0], &members).expect("its own directory again");
+        let owner = claim(dir.path(), &members[0], &members).expect("a fresh directory");
+        assert_ne!(owner.member.incarnation, 0);
+        assert_eq!(claim(dir.path(), &members[0], &members).expect("its own directory again"), owner);
+        assert_eq!(claim(dir.path(), &members[0], &[]).expect("the list was for founding"), owner);
         claim(dir.path(), &members[1], &members).expect_err("another member's directory");
-        claim(dir.path(), &members[0], &members[..1]).expect_err("another cluster's directory");
+        let other = Member { id: 7, ..member(1) };
+        claim(dir.path(), &other, std::slice::from_ref(&other)).expect_err("another cluster's directory");
     }
 
     #[test]
-    fn data_without_an_owner_is_refused() {
+    fn a_wiped_directory_is_another_incarnation() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        fs::create_dir(dir.path().join("log")).expect("a directory");
+        let path = dir.path().join("store");
+        let before = claim(&path, &member(1), &[member(1)]).expect("a fresh directory");
+        fs::remove_dir_all(&path).expect("wiped");
+        let after = claim(&path, &member(1), &[member(1)]).expect("a fresh directory");
+        assert_ne!(before.member.incarnation, after.member.incarnation);
+    }
+
+    #[test]
+    fn a_directory_without_its_log_or_its_owner_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        claim(dir.path(), &member(1), &[member(1)]).expect("a fresh directory");
+        fs::remove_dir_all(dir.path().join(LOG)).expect("removed");
+        claim(dir.path(), &member(1), &[member(1)]).expect_err("where is the log?");
+        fs::create_dir(dir.path().join(LOG)).expect("a directory");
+        fs::remove_file(dir.path().join(FILE)).expect("removed");
         claim(dir.path(), &member(1), &[member(1)]).expect_err("whose log is this?");
     }
 }

@@ -47,7 +47,7 @@ fn mark(data_dir: &Path) -> PathBuf {
     data_dir.join(MARK)
 }
 
-fn set_mark(data_dir: &Path, reason: &str) -> io::Result<()> {
+pub fn set_mark(data_dir: &Path, reason: &str) -> io::Result<()> {
     let mut file = fs::File::create(mark(data_dir))?;
     file.write_all(reason.as_bytes())?;
     file.sync_all()?;
@@ -70,7 +70,7 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
 pub async fn compare(node: &Arc<Node>) {
     let revision = node.revision();
     let own = async { (node.id(), own_hash(node, revision).await) };
-    let others = node.peers.iter().map(async |peer| (peer.peer.id, ask(peer, revision).await));
+    let others = node.peers.iter().map(async |peer| (peer.peer.id, ask(&peer, revision).await));
     let (own, others) = tokio::join!(own, futures::future::join_all(others));
     let hashes: BTreeMap<_, _> =
         others.into_iter().chain([own]).filter_map(|(member, hash)| Some((member, hash?))).collect();
@@ -144,7 +144,7 @@ enum Verdict {
     Undecided,
 }
 
-fn verdict(me: MemberId, voters: usize, hashes: &BTreeMap<MemberId, u64>) -> Verdict {
+fn verdict(me: MemberId, members: usize, hashes: &BTreeMap<MemberId, u64>) -> Verdict {
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for hash in hashes.values() {
         *counts.entry(*hash).or_default() += 1;
@@ -152,7 +152,9 @@ fn verdict(me: MemberId, voters: usize, hashes: &BTreeMap<MemberId, u64>) -> Ver
     if counts.len() <= 1 {
         return Verdict::Equal;
     }
-    let Some((right, _)) = counts.into_iter().find(|(_, count)| *count > voters / 2) else { return Verdict::Undecided };
+    let Some((right, _)) = counts.into_iter().find(|(_, count)| *count > members / 2) else {
+        return Verdict::Undecided;
+    };
     match hashes.get(&me) {
         Some(hash) if *hash != right => Verdict::Differs,
         _ => Verdict::OthersDiffer(
@@ -164,7 +166,7 @@ fn verdict(me: MemberId, voters: usize, hashes: &BTreeMap<MemberId, u64>) -> Ver
 /// Draws the conclusion for this member.
 pub fn judge(node: &Node, comparison: &Comparison) {
     let Comparison { revision, hashes } = comparison;
-    match verdict(node.id(), node.settings.members.len(), hashes) {
+    match verdict(node.id(), node.roster().members.len(), hashes) {
         Verdict::Equal => tracing::debug!(%revision, members = hashes.len(), "the members hold the same"),
         Verdict::OthersDiffer(members) => tracing::error!(%revision, ?members, "members differ from the majority"),
         Verdict::Undecided => {
@@ -174,7 +176,7 @@ pub fn judge(node: &Node, comparison: &Comparison) {
             let reason = format!(
                 "the state of {} differs from that of the majority at revision {revision}: it is out of service. Remove \
                  it from the quorum and let it join anew with an empty directory",
-                node.settings.member.name
+                node.own().name
             );
             tracing::error!("{reason}");
             if let Err(error) = set_mark(&node.settings.data_dir, &reason) {

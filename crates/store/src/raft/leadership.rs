@@ -1,13 +1,15 @@
-//! Who leads, as this member knows it, told to whoever wants to know.
+//! Who leads and who is a member, as this member knows it, told to whoever wants to know.
 
 use std::sync::Arc;
 
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
+use super::network::client::Lane;
 use super::node::{Instance, Node};
-use super::types::ServerMetrics;
-use crate::membership::Leadership;
+use super::roster::Roster;
+use super::types::{Metrics, ServerMetrics};
+use crate::membership::{Intent, Leadership, MemberId};
 use crate::platform::tokio;
 
 /// Follows an instance until it stops or `stop` fires.
@@ -17,7 +19,13 @@ pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationTok
     let mut position = instance.state.position();
     loop {
         let applied_term = position.borrow_and_update().log_id.map(|id| id.leader_id.term);
-        let current = leadership(&node, &metrics.borrow_watched(), applied_term);
+        let current = {
+            let metrics = metrics.borrow_watched();
+            if let Some(roster) = Roster::of(&metrics) {
+                node.set_roster(roster);
+            }
+            leadership(&node, &metrics, applied_term)
+        };
         let awaits_own_entry =
             current.leader.as_ref().is_some_and(|leader| leader.id == node.id()) && !current.is_active_leader;
         node.leadership.send_if_modified(|known| {
@@ -50,7 +58,7 @@ pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationTok
 
 fn leadership(node: &Node, metrics: &ServerMetrics, applied_term: Option<u64>) -> Leadership {
     let term = metrics.vote.leader_id.term;
-    let leader = metrics.current_leader.and_then(|id| node.member(id).cloned());
+    let leader = metrics.current_leader.and_then(|id| node.member(id));
     let leads = metrics.state.is_leader() && metrics.current_leader == Some(node.id());
     Leadership {
         term,
@@ -58,4 +66,22 @@ fn leadership(node: &Node, metrics: &ServerMetrics, applied_term: Option<u64>) -
         // An entry of the own term is applied only after everything that an earlier leader has committed.
         is_active_leader: leads && applied_term == Some(term),
     }
+}
+
+/// The voter to which leadership is best given, if this member leads: one that answers, stays, and has most of the log.
+#[must_use]
+pub fn heir(node: &Node, metrics: &Metrics) -> Option<MemberId> {
+    if !metrics.state.is_leader() {
+        return None;
+    }
+    let roster = node.roster();
+    let stays = |id: MemberId| {
+        let is_voter = roster.voters.contains(&id);
+        is_voter && roster.members.get(&id).is_some_and(|member| member.intent == Intent::Voter)
+    };
+    let answers = |id: MemberId| node.peers.get(id).is_some_and(|peer| peer.link(Lane::Control).is_up());
+    let progress = metrics.replication.iter().flatten();
+    let candidates = progress.filter_map(|(id, matched)| Some((*id, (*matched)?)));
+    let (heir, _) = candidates.filter(|(id, _)| stays(*id) && answers(*id)).max_by_key(|(_, matched)| *matched)?;
+    Some(heir)
 }

@@ -115,7 +115,8 @@ async fn ask(node: &Node, id: LeaseId) -> Option<Result<LeaseTimeResponse, CallE
     if leader == node.id() {
         return Some(Ok(lease_time(node, id)));
     }
-    Some(node.peers.get(leader)?.call(Lane::Control, messages::LEASE_TIME, &id, ASK_TIMEOUT).await)
+    let peer = node.peers.get(leader)?;
+    Some(peer.call(Lane::Control, messages::LEASE_TIME, &id, ASK_TIMEOUT).await)
 }
 
 #[derive(Debug, Default)]

@@ -11,23 +11,31 @@
 //! | [`proposals`], [`reads`], [`batching`] | the ways in: commands and linearizable reads |
 //! | [`confirmation`], [`announced`] | how a leader knows that it still leads, and what others may have shown |
 //! | [`watching`] | the watch hub over a state that may be replaced |
-//! | [`leadership`], [`failover`] | who leads, and what to do when the leader dies |
+//! | [`roster`], [`leadership`], [`failover`] | who is a member, who leads, and what to do when the leader dies |
+//! | [`formation`], [`joining`], [`invitations`], [`departure`] | how a quorum begins, and members come and go |
+//! | [`changing`], [`balance`] | changes of the membership, and who should vote |
 //! | [`leases`], [`compaction`], [`upkeep`], [`space`], [`integrity`] | what a member does by itself |
 //! | [`engine`] | all of it as an [`Engine`](crate::handle::Engine) |
 //!
 //! What a command means is not known here; that is `quorate-mvcc`.
 
 mod announced;
+mod balance;
 pub mod batching;
+mod changing;
 mod closing;
 pub mod codec;
 mod compaction;
 pub mod config;
 mod confirmation;
+mod departure;
 mod engine;
 mod failover;
+mod formation;
 mod identity;
 mod integrity;
+mod invitations;
+mod joining;
 mod leadership;
 mod leases;
 mod log;
@@ -35,7 +43,9 @@ mod network;
 mod node;
 mod proposals;
 mod reads;
+mod recovery;
 mod restore;
+mod roster;
 #[cfg(test)]
 pub(crate) mod simulation;
 pub(crate) mod snapshot;
@@ -44,22 +54,26 @@ mod state;
 mod state_machine;
 mod supervisor;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 mod upkeep;
 mod watching;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+pub use invitations::PREFIX as INVITATIONS;
+pub use joining::{JoinConfig, join};
+pub use recovery::Recovery;
 pub use restore::restore;
 
 pub use config::{LogRetention, PeerListen, PeerTls, Pem, RaftConfig, Timing};
 
 use self::batching::{Batcher, Rounds};
 use self::engine::RaftEngine;
-use self::network::client::Peers;
+use self::network::client::{Peers, Sender};
 use self::network::server::PeerServer;
 use self::network::tls::PeerTlsContext;
 use self::node::{Node, Queues, Settings};
@@ -68,6 +82,7 @@ use self::watching::Watching;
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::hub::HubConfig;
+use crate::membership::Member;
 use crate::platform::TaskTracker;
 use crate::platform::tokio::net::TcpListener;
 use crate::platform::tokio::sync::oneshot;
@@ -82,21 +97,29 @@ pub async fn start(config: RaftConfig) -> Result<Store, StoreError> {
     Ok(Store::new(Arc::new(RaftEngine::new(node))))
 }
 
+/// Whom a data directory belongs to, if to anyone: a member that has joined needs no list of founders.
+///
+/// # Errors
+/// When that cannot be read.
+pub fn owner(data_dir: &Path) -> Result<Option<Member>, StoreError> {
+    Ok(identity::read(data_dir)?.filter(|owner| !owner.joins).map(|owner| owner.member))
+}
+
 async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
-    config.validate()?;
-    let cluster = identity::claim(&config.data_dir, &config.member, &config.members)?;
     integrity::check_mark(&config.data_dir)?;
+    let owner = identity::claim(&config.data_dir, &config.member, &config.members)?;
+    let (cluster, member) = (owner.cluster, owner.member);
     let tls = PeerTlsContext::load(&config.tls)?;
     let listener = bind(config.peer_listen).await?;
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
 
-    let others = config.members.iter().filter(|member| member.id != config.member.id).cloned();
     // Connections and listener outlive the hand-over of leadership, so they have a token of their own.
     let transport = CancellationToken::new();
-    let peers = Peers::connect(others, cluster, &tls, &tasks, &transport)?;
+    let sender = Sender { cluster, member: member.id, incarnation: member.incarnation };
+    let peers = Peers::new(sender, config.peer_via, tls.clone(), tasks.clone(), transport.clone());
     let settings = Settings {
-        member: config.member,
-        members: config.members,
+        member,
+        founders: config.members,
         cluster,
         data_dir: config.data_dir,
         retention: config.retention,
@@ -169,9 +192,9 @@ async fn launch(
     tasks.spawn(upkeep::run(node.clone(), shutdown.clone()));
     tasks.spawn(integrity::run(node.clone(), shutdown.clone()));
     tasks.spawn(space::run(node.clone(), shutdown.clone()));
-    for peer in node.peers.iter() {
-        tasks.spawn(failover::run(node.clone(), peer.clone(), shutdown.clone()));
-    }
+    tasks.spawn(failover::run(node.clone(), shutdown.clone()));
+    tasks.spawn(changing::run(node.clone(), shutdown.clone()));
+    tasks.spawn(departure::run(node.clone(), shutdown.clone()));
     Ok(node)
 }
 

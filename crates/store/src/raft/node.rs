@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::ServerState;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use quorate_api::Revision;
@@ -21,6 +21,7 @@ use super::log::LogStore;
 use super::network::client::Peers;
 use super::network::messages::{ReadIndexResponse, StatusFields};
 use super::reads::Barrier;
+use super::roster::Roster;
 use super::space::Space;
 use super::state::StateStore;
 use super::types::{Metrics, Raft};
@@ -39,8 +40,10 @@ pub struct Instance {
 
 /// The parts of the configuration that stay.
 pub struct Settings {
+    /// This member as it was when its directory was made.
     pub member: Member,
-    pub members: Vec<Member>,
+    /// Who forms the quorum, if it is not formed yet.
+    pub founders: Vec<Member>,
     pub cluster: u32,
     pub data_dir: PathBuf,
     pub retention: Duration,
@@ -73,8 +76,13 @@ pub struct Node {
     pub lease_clock: LeaseClock,
     pub announced: Arc<Announced>,
     pub space: Arc<Space>,
+    roster: ArcSwap<Roster>,
+    /// Held by who changes the membership.
+    pub changing: tokio::sync::Mutex<()>,
     /// Why this member is out of service.
     condemned: watch::Sender<Option<String>>,
+    /// Why this member is none any more.
+    removed: watch::Sender<Option<String>>,
     instance: ArcSwapOption<Instance>,
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
@@ -93,8 +101,13 @@ impl Node {
         shutdown: CancellationToken,
     ) -> Self {
         let space = Arc::new(Space::new(&settings.data_dir, settings.reserve_bytes));
+        let roster = Roster::founding(&settings.founders);
+        peers.follow(roster.members.values());
         Node {
             settings,
+            roster: ArcSwap::from_pointee(roster),
+            changing: tokio::sync::Mutex::new(()),
+            removed: watch::Sender::new(None),
             peers,
             queues,
             watching,
@@ -164,9 +177,50 @@ impl Node {
         self.leadership.borrow().leader.as_ref().map(|leader| leader.id)
     }
 
+    /// The membership as it is known here.
     #[must_use]
-    pub fn member(&self, id: MemberId) -> Option<&Member> {
-        self.settings.members.iter().find(|member| member.id == id)
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
+    }
+
+    /// Takes note of the membership that the instance reports.
+    pub fn set_roster(&self, roster: Roster) {
+        if *self.roster.load_full() == roster {
+            return;
+        }
+        if roster.members.contains_key(&self.id()) {
+            self.peers.set_membership_index(roster.version);
+        }
+        self.peers.follow(roster.members.values());
+        self.roster.store(Arc::new(roster));
+    }
+
+    #[must_use]
+    pub fn member(&self, id: MemberId) -> Option<Member> {
+        self.roster.load().members.get(&id).cloned()
+    }
+
+    /// This member, as all know it.
+    #[must_use]
+    pub fn own(&self) -> Member {
+        self.member(self.id()).unwrap_or_else(|| self.settings.member.clone())
+    }
+
+    /// Ends this member: it is out of service, and says that it is none any more.
+    pub fn remove(&self, reason: String) {
+        self.condemn(reason.clone());
+        self.removed.send_if_modified(|removed| removed.replace(reason).is_none());
+    }
+
+    /// Returns the reason when this member is none any more.
+    pub async fn removed(&self) -> String {
+        let mut removed = self.removed.subscribe();
+        // The sender lives in here.
+        let known = removed.wait_for(Option::is_some).await.map(|reason| reason.clone());
+        match known {
+            Ok(reason) => reason.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// This member as it sees itself.
@@ -176,7 +230,7 @@ impl Node {
     pub fn status(&self) -> Result<StatusFields, StoreError> {
         if self.check_in_service().is_err() {
             return Ok(StatusFields {
-                member: self.settings.member.clone(),
+                member: self.own(),
                 role: MemberRole::Unreachable,
                 term: 0,
                 last_log_index: 0,
@@ -190,7 +244,7 @@ impl Node {
         let metrics = instance.metrics();
         let state = instance.state.current();
         Ok(StatusFields {
-            member: self.settings.member.clone(),
+            member: self.own(),
             role: match metrics.state {
                 ServerState::Leader => MemberRole::Leader,
                 ServerState::Follower => MemberRole::Follower,

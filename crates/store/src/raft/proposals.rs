@@ -97,7 +97,7 @@ fn encode(command: &Command) -> Result<Bytes, StoreError> {
 }
 
 fn no_space(node: &Node, leader: MemberId) -> StoreError {
-    StoreError::NoSpace(node.member(leader).map_or_else(|| leader.to_string(), |member| member.name.clone()))
+    StoreError::NoSpace(node.member(leader).map_or_else(|| leader.to_string(), |member| member.name))
 }
 
 async fn hand_over(node: &Node, leader: MemberId, command: Bytes, deadline: Instant) -> Result<Proposed, StoreError> {
@@ -185,7 +185,7 @@ fn frees_space(command: &Bytes) -> bool {
 pub async fn forward(node: Arc<Node>, commands: Vec<Bytes>, slot: Slot) -> Vec<Proposed> {
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
-    let Some(peer) = node.leader().and_then(|leader| node.peers.get(leader).cloned()) else {
+    let Some(peer) = node.leader().and_then(|leader| node.peers.get(leader)) else {
         return all(Proposed::NotLeader { leader: None });
     };
     let deadline = Instant::now() + node.settings.request_timeout;

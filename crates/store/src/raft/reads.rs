@@ -79,7 +79,8 @@ async fn ask(node: &Node) -> Option<Result<ReadIndexResponse, String>> {
         return Some(node.queues.read_index.next().await.map_err(|_| "this member is shutting down".to_owned()));
     }
     let request = ReadIndexRequest { member: node.id(), vote: node.instance().ok()?.log.vote() };
-    let call = node.peers.get(leader)?.call(Lane::Control, messages::READ_INDEX, &request, ASK_TIMEOUT);
+    let peer = node.peers.get(leader)?;
+    let call = peer.call(Lane::Control, messages::READ_INDEX, &request, ASK_TIMEOUT);
     Some(call.await.map_err(|error| error.to_string()))
 }
 

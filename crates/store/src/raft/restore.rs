@@ -3,6 +3,7 @@
 //! Every member of the new quorum is restored from the same backup, with the same list of members. So all begin with the
 //! same state, applied up to the same entry of a log that none of them has, and elect a leader among themselves.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use rocksdb::Cache;
 use super::closing::close_signal;
 use super::codec;
 use super::config;
-use super::identity;
+use super::identity::{self, Owner};
 use super::log::{LogOptions, LogStore};
 use super::snapshot::SnapshotDir;
 use super::space::Space;
@@ -81,7 +82,10 @@ async fn restore_into(
         closed.wait(std::time::Duration::from_secs(10)).await;
     }
     // Last: without it, what is there counts as left over from a restore that was cut off.
-    identity::restored(data_dir, member.id, identity::cluster_id(members) ^ nonce(&manifest))?;
+    fs::create_dir_all(data_dir.join("log")).map_err(|error| failed(&error))?;
+    let nonce = nonce(&manifest);
+    let owner = Owner { cluster: identity::cluster_id(members) ^ nonce, member: restored(member, nonce), joins: false };
+    identity::write(data_dir, &owner)?;
     Ok(manifest)
 }
 
@@ -89,6 +93,13 @@ async fn restore_into(
 fn nonce(manifest: &Manifest) -> u32 {
     let encoded = codec::encode(manifest).unwrap_or_default();
     crc32fast::hash(&encoded) | 1
+}
+
+/// A member as the new quorum knows it. Each is restored by itself and has to know all others, so the number of its
+/// directory follows from the backup.
+fn restored(member: &Member, nonce: u32) -> Member {
+    let incarnation = (u64::from(nonce) << 16) ^ member.id;
+    Member { incarnation, ..member.clone() }
 }
 
 fn unpack_state(
@@ -108,7 +119,8 @@ fn unpack_state(
     let backend = StateBackend::open(&staging, &surroundings)?;
     let applied = store::read_position(&backend)?.log_id;
     let voters = members.iter().map(|member| member.id).collect();
-    let nodes: std::collections::BTreeMap<_, _> = members.iter().map(|member| (member.id, member.clone())).collect();
+    let nonce = nonce(&manifest);
+    let nodes: BTreeMap<_, _> = members.iter().map(|member| (member.id, restored(member, nonce))).collect();
     let membership = StoredMembership::new(applied, Membership::new(vec![voters], nodes)?);
     let mut batch = backend.batch();
     batch.put(Table::Meta, store::MEMBERSHIP, &codec::encode(&membership)?);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::network::client::Lane;
 use super::network::messages::{self, StatusResponse};
 use super::node::Node;
-use crate::membership::MemberRole;
+use crate::membership::{Intent, MemberRole};
 use crate::platform::fs::{File, OpenOptions};
 use crate::platform::tokio;
 use crate::platform::tokio::sync::watch;
@@ -177,11 +177,11 @@ async fn find_another_leader(node: &Node) {
     let asked = node
         .peers
         .iter()
-        .map(|peer| peer.call::<_, StatusResponse>(Lane::Control, messages::STATUS, &(), STATUS_TIMEOUT));
+        .map(async |peer| peer.call::<_, StatusResponse>(Lane::Control, messages::STATUS, &(), STATUS_TIMEOUT).await);
     let answers = futures::future::join_all(asked).await.into_iter().filter_map(Result::ok);
-    let fit = answers
-        .map(|answer| answer.status)
-        .filter(|status| status.alarms.is_empty() && status.role == MemberRole::Follower);
+    let fit = answers.map(|answer| answer.status).filter(|status| {
+        status.alarms.is_empty() && status.role == MemberRole::Follower && status.member.intent == Intent::Voter
+    });
     let Some(heir) = fit.max_by_key(|status| status.last_log_index) else { return };
     let Ok(instance) = node.instance() else { return };
     tracing::warn!(heir = heir.member.name, "no space to lead with; leadership is handed over");

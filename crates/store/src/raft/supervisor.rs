@@ -6,23 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::errors::{InitializeError, RaftError};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use rocksdb::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::closing::{Closed, close_signal};
-use super::leadership;
 use super::log::{LogOptions, LogStore};
-use super::network::client::Lane;
 use super::network::openraft_network::NetworkFactory;
 use super::node::{Instance, Node};
 use super::state::StateStore;
 use super::state_machine::StateMachine;
 use super::types::Raft;
+use super::{formation, leadership};
 use crate::error::StoreError;
-use crate::membership::MemberId;
 use crate::platform::TaskTracker;
 use crate::platform::fs;
 use crate::platform::tokio;
@@ -37,8 +34,6 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 const INFANT: Duration = Duration::from_secs(10);
 /// How long a leader that goes tries to hand over.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
-/// Other members form the cluster only when the first of them has not done so by then.
-const FORMATION_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is left to do with a directory that has lost something.
 const REJOIN: &str = "remove this member from the quorum and let it join anew with an empty directory";
@@ -147,20 +142,14 @@ impl Supervisor {
         self.node.set_instance(Some(instance.clone()));
         let (followers, stop) = (TaskTracker::new(), self.node.shutdown.child_token());
         followers.spawn(leadership::run(self.node.clone(), instance.clone(), stop.clone()));
-        followers.spawn(form_cluster(self.node.clone(), instance.clone(), stop.clone()));
+        followers.spawn(formation::run(self.node.clone(), instance.clone(), stop.clone()));
         Ok(Running { instance, closed: [log_closed, state_closed], followers, stop })
     }
 
     /// Gives leadership to the member that has most of the log.
     async fn hand_over(&self, instance: &Instance) {
         let metrics = instance.metrics();
-        if !metrics.state.is_leader() || self.node.settings.members.len() == 1 {
-            return;
-        }
-        let is_there = |id: MemberId| self.node.peers.get(id).is_some_and(|peer| peer.link(Lane::Control).is_up());
-        let progress = metrics.replication.unwrap_or_default();
-        let heir = progress.into_iter().filter(|(id, _)| is_there(*id)).max_by_key(|(_, matched)| *matched);
-        let Some((heir, Some(_))) = heir else { return };
+        let Some(heir) = leadership::heir(&self.node, &metrics) else { return };
         if let Err(error) = instance.raft.trigger().transfer_leader(heir).await {
             tracing::info!(%error, "leadership is not handed over");
             return;
@@ -212,33 +201,6 @@ async fn died(instance: &Instance) -> String {
     match &instance.metrics().running_state {
         Ok(()) => "it ended".to_owned(),
         Err(fatal) => fatal.to_string(),
-    }
-}
-
-/// Forms the cluster, once in its life. All members are given the same list, so it is safe for each of them to do it;
-/// that only the first does, as long as it is there, spares the others a lost election.
-async fn form_cluster(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationToken) {
-    let Some(Ok(false)) = stop.run_until_cancelled(instance.raft.is_initialized()).await else { return };
-    let is_first = node.settings.members.iter().all(|member| node.id() <= member.id);
-    if !is_first {
-        let mut metrics = instance.raft.metrics();
-        let formed = async {
-            while metrics.borrow_watched().membership_config.voter_ids().next().is_none() {
-                if metrics.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        let waited = stop.run_until_cancelled(tokio::time::timeout(FORMATION_PATIENCE, formed)).await;
-        let Some(Err(_)) = waited else { return };
-    }
-    let members: std::collections::BTreeMap<_, _> =
-        node.settings.members.iter().map(|member| (member.id, member.clone())).collect();
-    match stop.run_until_cancelled(instance.raft.initialize(members)).await {
-        Some(Ok(())) => tracing::info!("formed the cluster"),
-        // Another member was faster.
-        None | Some(Err(RaftError::APIError(InitializeError::NotAllowed(_)))) => {}
-        Some(Err(error)) => tracing::error!(%error, "cannot form the cluster"),
     }
 }
 

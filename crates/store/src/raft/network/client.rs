@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use parking_lot::RwLock;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -14,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{ResponseBody, Unanswered};
 use super::frames::{self, MAX_FRAME_BYTES, PeerBody};
 use super::link::{Link, LinkError, LinkKeeper};
-use super::messages::{CLUSTER_HEADER, MEMBER_HEADER};
+use super::messages::{CLUSTER_HEADER, INCARNATION_HEADER, MEMBER_HEADER, SENDER_HEADER};
 use super::tls::{PeerTlsContext, server_name};
 use crate::error::StoreError;
 use crate::membership::{Member, MemberId};
 use crate::platform::TaskTracker;
 use crate::platform::tokio;
+use crate::platform::tokio::sync::watch;
 use crate::platform::tokio::time::Instant;
 use crate::raft::codec;
 
@@ -57,50 +60,172 @@ pub enum Lane {
 #[derive(Clone)]
 pub struct PeerClient {
     pub peer: Member,
-    cluster: u32,
+    shared: Arc<Shared>,
     control: Link,
     bulk: Link,
 }
 
-/// All peers of this member.
+/// Who this member is towards its peers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sender {
+    pub cluster: u32,
+    pub member: MemberId,
+    pub incarnation: u64,
+}
+
+struct Shared {
+    sender: Sender,
+    /// Of the newest membership in the own log that has this member, or zero.
+    membership_index: AtomicU64,
+    /// What a peer said that knows this member to be removed.
+    removed: watch::Sender<Option<String>>,
+}
+
+impl Shared {
+    /// The first reason counts.
+    fn note_removed(&self, reason: String) {
+        self.removed.send_if_modified(|removed| {
+            let is_news = removed.is_none();
+            removed.get_or_insert(reason);
+            is_news
+        });
+    }
+}
+
+struct Kept {
+    client: PeerClient,
+    stop: CancellationToken,
+}
+
+/// All peers of this member, as its membership changes.
 #[derive(Clone)]
 pub struct Peers {
-    clients: Arc<BTreeMap<MemberId, PeerClient>>,
+    shared: Arc<Shared>,
+    clients: Arc<RwLock<BTreeMap<MemberId, Kept>>>,
+    via: Arc<BTreeMap<String, String>>,
+    tls: PeerTlsContext,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
 }
 
 impl Peers {
-    /// Starts keeping connections to `peers`; the tasks run in `tasks` until `shutdown`.
+    /// Nobody yet; connections run in `tasks` until `shutdown`. `via` has addresses, by name, that beat those that a
+    /// member is known under.
+    #[must_use]
+    pub fn new(
+        sender: Sender,
+        via: BTreeMap<String, String>,
+        tls: PeerTlsContext,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let (removed, _) = watch::channel(None);
+        let shared = Shared { sender, membership_index: AtomicU64::new(0), removed };
+        Peers { shared: Arc::new(shared), clients: Arc::default(), via: Arc::new(via), tls, tasks, shutdown }
+    }
+
+    /// Keeps connections to exactly these members, and to this one none.
+    pub fn follow<'a>(&self, members: impl IntoIterator<Item = &'a Member>) {
+        let mut clients = self.clients.write();
+        let mut gone = std::mem::take(&mut *clients);
+        for member in members.into_iter().filter(|member| member.id != self.shared.sender.member) {
+            match gone.remove(&member.id) {
+                Some(kept) if kept.client.peer == *member => {
+                    clients.insert(member.id, kept);
+                }
+                // With the same address, the connections stay.
+                Some(mut kept) if kept.client.peer.peer == member.peer && kept.client.peer.name == member.name => {
+                    kept.client.peer = member.clone();
+                    clients.insert(member.id, kept);
+                }
+                changed => {
+                    if let Some(kept) = changed {
+                        kept.stop.cancel();
+                    }
+                    if let Some(kept) = self.keep(member) {
+                        clients.insert(member.id, kept);
+                    }
+                }
+            }
+        }
+        for kept in gone.into_values() {
+            kept.stop.cancel();
+        }
+    }
+
+    /// Adds a peer, if it is not one yet.
+    pub fn add(&self, member: &Member) {
+        let mut clients = self.clients.write();
+        if member.id != self.shared.sender.member
+            && !clients.contains_key(&member.id)
+            && let Some(kept) = self.keep(member)
+        {
+            clients.insert(member.id, kept);
+        }
+    }
+
+    fn keep(&self, member: &Member) -> Option<Kept> {
+        let stop = self.shutdown.child_token();
+        match self.connect(member, &stop) {
+            Ok(client) => Some(Kept { client, stop }),
+            Err(error) => {
+                tracing::error!(member = member.name, %error, "a member cannot be reached");
+                None
+            }
+        }
+    }
+
+    /// Connects to a member without making it a peer, until `stop`.
     ///
     /// # Errors
-    /// When an address is not `host:port`.
-    pub fn connect(
-        peers: impl IntoIterator<Item = Member>,
-        cluster: u32,
-        tls: &PeerTlsContext,
-        tasks: &TaskTracker,
-        shutdown: &CancellationToken,
-    ) -> Result<Self, StoreError> {
-        let mut clients = BTreeMap::new();
-        for peer in peers {
-            let name = server_name(&peer.peer)?;
-            let keep = || {
-                let (keeper, link) = LinkKeeper::new(peer.clone(), name.clone(), tls.connector.clone(), tasks.clone());
-                tasks.spawn(keeper.run(shutdown.clone()));
-                link
-            };
-            let (control, bulk) = (keep(), keep());
-            clients.insert(peer.id, PeerClient { peer, cluster, control, bulk });
-        }
-        Ok(Peers { clients: Arc::new(clients) })
+    /// When its address is not `host:port`.
+    pub fn connect(&self, member: &Member, stop: &CancellationToken) -> Result<PeerClient, StoreError> {
+        let address = self.via.get(&member.name).unwrap_or(&member.peer);
+        let name = server_name(address)?;
+        let keep = || {
+            let (keeper, link) = LinkKeeper::new(
+                member.name.clone(),
+                address.clone(),
+                name.clone(),
+                self.tls.connector.clone(),
+                self.tasks.clone(),
+            );
+            self.tasks.spawn(keeper.run(stop.clone()));
+            link
+        };
+        let (control, bulk) = (keep(), keep());
+        Ok(PeerClient { peer: member.clone(), shared: self.shared.clone(), control, bulk })
     }
 
     #[must_use]
-    pub fn get(&self, id: MemberId) -> Option<&PeerClient> {
-        self.clients.get(&id)
+    pub fn get(&self, id: MemberId) -> Option<PeerClient> {
+        self.clients.read().get(&id).map(|kept| kept.client.clone())
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &PeerClient> {
-        self.clients.values()
+    pub fn iter(&self) -> impl Iterator<Item = PeerClient> + use<> {
+        let clients: Vec<_> = self.clients.read().values().map(|kept| kept.client.clone()).collect();
+        clients.into_iter()
+    }
+
+    /// Tells peers from now on that this member has a membership at this index in its log that it belongs to.
+    pub fn set_membership_index(&self, index: u64) {
+        self.shared.membership_index.store(index, Ordering::Relaxed);
+    }
+
+    /// Takes note that this member is none any more.
+    pub fn note_removed(&self, reason: String) {
+        self.shared.note_removed(reason);
+    }
+
+    /// Returns the reason when somebody knows this member to be removed.
+    pub async fn removed(&self) -> String {
+        let mut removed = self.shared.removed.subscribe();
+        // The sender lives in here.
+        let known = removed.wait_for(Option::is_some).await.map(|reason| reason.clone());
+        match known {
+            Ok(reason) => reason.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 
@@ -133,13 +258,20 @@ impl PeerClient {
         body: PeerBody,
         deadline: Instant,
     ) -> Result<Response<ResponseBody>, CallError> {
-        let request = Request::builder()
+        let Sender { cluster, member, incarnation } = self.shared.sender;
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("https://{}{path}", self.peer.peer))
-            .header(CLUSTER_HEADER, self.cluster)
-            .header(MEMBER_HEADER, self.peer.id)
-            .body(body)
-            .map_err(|error| self.not_sent(&error))?;
+            .header(CLUSTER_HEADER, cluster)
+            .header(MEMBER_HEADER, self.peer.id);
+        if self.peer.incarnation != 0 {
+            request = request.header(INCARNATION_HEADER, self.peer.incarnation);
+        }
+        if member != 0 {
+            let index = self.shared.membership_index.load(Ordering::Relaxed);
+            request = request.header(SENDER_HEADER, format!("{member},{incarnation},{index}"));
+        }
+        let request = request.body(body).map_err(|error| self.not_sent(&error))?;
         let mut channel = self.link(lane).sender(deadline).await.map_err(|error| self.not_sent(&error))?;
         let response = match tokio::time::timeout_at(deadline, channel.send(request)).await {
             Err(_) => return Err(self.lost(&"timeout")),
@@ -153,10 +285,11 @@ impl PeerClient {
         }
         let status = response.status();
         let text = self.collect(response, deadline).await.map(|text| String::from_utf8_lossy(&text).into_owned());
-        Err(CallError::Refused {
-            peer: self.peer.name.clone(),
-            reason: format!("{status} {}", text.unwrap_or_default()),
-        })
+        let text = text.unwrap_or_default();
+        if status == StatusCode::GONE {
+            self.shared.note_removed(text.clone());
+        }
+        Err(CallError::Refused { peer: self.peer.name.clone(), reason: format!("{status} {text}") })
     }
 
     /// The one message of a response.

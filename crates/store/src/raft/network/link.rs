@@ -13,7 +13,6 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::Channel;
-use crate::membership::Member;
 use crate::platform::TaskTracker;
 use crate::platform::tokio;
 use crate::platform::tokio::net::TcpStream;
@@ -94,7 +93,8 @@ impl Link {
 
 /// Keeps the connection.
 pub struct LinkKeeper {
-    peer: Member,
+    peer: String,
+    address: String,
     name: ServerName<'static>,
     connector: TlsConnector,
     tasks: TaskTracker,
@@ -102,9 +102,15 @@ pub struct LinkKeeper {
 }
 
 impl LinkKeeper {
-    pub fn new(peer: Member, name: ServerName<'static>, connector: TlsConnector, tasks: TaskTracker) -> (Self, Link) {
+    pub fn new(
+        peer: String,
+        address: String,
+        name: ServerName<'static>,
+        connector: TlsConnector,
+        tasks: TaskTracker,
+    ) -> (Self, Link) {
         let (state, receiver) = watch::channel(LinkState::Connecting);
-        (LinkKeeper { peer, name, connector, tasks, state }, Link { state: receiver })
+        (LinkKeeper { peer, address, name, connector, tasks, state }, Link { state: receiver })
     }
 
     pub async fn run(self, shutdown: CancellationToken) {
@@ -117,12 +123,12 @@ impl LinkKeeper {
             match attempt {
                 Ok(Ok((sender, connection))) => {
                     pause = RETRY_MIN;
-                    tracing::debug!(peer = self.peer.name, "connected");
+                    tracing::debug!(peer = self.peer, "connected");
                     self.state.send_replace(LinkState::Up(sender));
                     tokio::select! {
                         () = shutdown.cancelled() => return,
                         ended = connection => if let Err(error) = ended {
-                            tracing::debug!(peer = self.peer.name, %error, "connection lost");
+                            tracing::debug!(peer = self.peer, %error, "connection lost");
                         },
                     }
                     self.state.send_replace(LinkState::Connecting);
@@ -153,7 +159,7 @@ impl LinkKeeper {
         if crate::raft::simulation::process::is_simulated() {
             return crate::raft::simulation::network::connect(&self.peer).await;
         }
-        let tcp = TcpStream::connect(&self.peer.peer).await?;
+        let tcp = TcpStream::connect(&self.address).await?;
         tcp.set_nodelay(true)?;
         let tls = self.connector.connect(self.name.clone(), tcp).await?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(Tracked(self.tasks.clone()))

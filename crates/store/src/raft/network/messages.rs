@@ -8,7 +8,8 @@ use quorate_api::Revision;
 use quorate_mvcc::Reply;
 use serde::{Deserialize, Serialize};
 
-use crate::membership::{Alarm, MemberId, MemberStatus};
+use crate::changes::{ChangeError, Changed};
+use crate::membership::{Alarm, Member, MemberId, MemberStatus};
 use crate::raft::types::{SnapshotMeta, Vote};
 
 pub const VOTE: &str = "/raft/vote";
@@ -26,6 +27,13 @@ pub const STATUS: &str = "/store/status";
 /// Asks for the time that a [`quorate_mvcc::LeaseId`] has left.
 pub const LEASE_TIME: &str = "/store/lease-time";
 
+/// Tells who one is, and asks whether one is known.
+pub const HELLO: &str = "/quorum/hello";
+/// Asks to be let in.
+pub const JOIN: &str = "/quorum/join";
+/// Asks the leader to change the quorum: a [`Change`], answered by a [`ChangeResponse`].
+pub const CHANGE: &str = "/quorum/change";
+
 /// Asks for a hash of the state.
 pub const HASH: &str = "/store/hash";
 /// Tells what all members answered.
@@ -34,6 +42,47 @@ pub const COMPARISON: &str = "/store/comparison";
 /// The cluster and the member that a request is for: who has moved in at an old address must not take it.
 pub const CLUSTER_HEADER: &str = "quorate-cluster";
 pub const MEMBER_HEADER: &str = "quorate-member";
+/// The incarnation that a request is for, as the sender knows it.
+pub const INCARNATION_HEADER: &str = "quorate-incarnation";
+/// Who sends a request: its id, its incarnation, and the index of the newest membership in its log that has it, or 0;
+/// with commas between them.
+pub const SENDER_HEADER: &str = "quorate-sender";
+
+/// Who answers a [`HELLO`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloResponse {
+    pub id: MemberId,
+    pub incarnation: u64,
+    /// Whether the sender, with its incarnation, is a member; `None` from someone who is not in a quorum yet.
+    pub knows_sender: Option<bool>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JoinRequest {
+    pub secret: String,
+    pub incarnation: u64,
+    /// What it calls itself.
+    pub name: String,
+    /// Ports of its APIs, for an invitation that names no address: REST, and etcd with its scheme.
+    pub api_port: u16,
+    pub etcd: Option<(String, u16)>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum JoinResponse {
+    /// It is a member now, under this id.
+    Joined(Member),
+    /// It will not be let in.
+    Refused(String),
+    /// Not now.
+    NotNow(String),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ChangeResponse {
+    Done(Result<Changed, ChangeError>),
+    NotLeader { leader: Option<MemberId> },
+}
 
 /// Encoded commands to commit; they may end up in several entries.
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,7 +168,7 @@ pub struct StatusResponse {
 /// [`MemberStatus`] as bincode can carry it (it flattens for JSON).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusFields {
-    pub member: crate::membership::Member,
+    pub member: Member,
     pub role: crate::membership::MemberRole,
     pub term: u64,
     pub last_log_index: u64,
@@ -131,10 +180,11 @@ pub struct StatusFields {
 
 impl StatusFields {
     #[must_use]
-    pub fn into_status(self, lag: u64) -> MemberStatus {
+    pub fn into_status(self, lag: u64, voter: bool) -> MemberStatus {
         MemberStatus {
             member: self.member,
             role: self.role,
+            voter,
             term: self.term,
             last_log_index: self.last_log_index,
             applied_index: self.applied_index,

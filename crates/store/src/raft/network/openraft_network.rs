@@ -47,27 +47,29 @@ impl NetworkFactory {
         NetworkFactory { peers, announced }
     }
 
-    fn network(&self, target: MemberId, lane: Lane) -> PeerNetwork {
-        PeerNetwork { peer: self.peers.get(target).cloned(), target, lane, announced: self.announced.clone() }
+    fn network(&self, target: MemberId, member: &Member, lane: Lane) -> PeerNetwork {
+        // openraft may know of a new member before anyone else here does.
+        self.peers.add(member);
+        PeerNetwork { peers: self.peers.clone(), target, lane, announced: self.announced.clone() }
     }
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = PeerNetwork;
 
-    async fn new_client(&mut self, target: MemberId, _member: &Member) -> PeerNetwork {
-        self.network(target, Lane::Bulk)
+    async fn new_client(&mut self, target: MemberId, member: &Member) -> PeerNetwork {
+        self.network(target, member, Lane::Bulk)
     }
 
-    async fn new_heartbeat_client(&mut self, target: MemberId, _member: &Member) -> PeerNetwork {
-        self.network(target, Lane::Control)
+    async fn new_heartbeat_client(&mut self, target: MemberId, member: &Member) -> PeerNetwork {
+        self.network(target, member, Lane::Control)
     }
 }
 
 /// One peer, as openraft sees it.
 pub struct PeerNetwork {
-    /// `None` for a member that this one was not told of.
-    peer: Option<PeerClient>,
+    /// Asked each time: the address of a member may change.
+    peers: Peers,
     target: MemberId,
     /// Where append requests go.
     lane: Lane,
@@ -75,9 +77,9 @@ pub struct PeerNetwork {
 }
 
 impl PeerNetwork {
-    fn peer(&self) -> Result<&PeerClient, RpcError> {
-        self.peer.as_ref().ok_or_else(|| {
-            RpcError::Unreachable(Unreachable::from_string(format!("member {} is not configured", self.target)))
+    fn peer(&self) -> Result<PeerClient, RpcError> {
+        self.peers.get(self.target).ok_or_else(|| {
+            RpcError::Unreachable(Unreachable::from_string(format!("{} is no member any more", self.target)))
         })
     }
 }
@@ -130,13 +132,13 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     }
 
     async fn vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
-        let call = self.peer()?.call(Lane::Control, messages::VOTE, &request, option.hard_ttl());
-        call.await.map_err(rpc_error)
+        let peer = self.peer()?;
+        peer.call(Lane::Control, messages::VOTE, &request, option.hard_ttl()).await.map_err(rpc_error)
     }
 
     async fn pre_vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
-        let call = self.peer()?.call(Lane::Control, messages::PRE_VOTE, &request, option.hard_ttl());
-        call.await.map_err(rpc_error)
+        let peer = self.peer()?;
+        peer.call(Lane::Control, messages::PRE_VOTE, &request, option.hard_ttl()).await.map_err(rpc_error)
     }
 
     async fn full_snapshot(
@@ -167,8 +169,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         request: TransferRequest,
         option: RPCOption,
     ) -> Result<TransferResponse, RpcError> {
-        let call = self.peer()?.call(Lane::Control, messages::TRANSFER_LEADER, &request, option.hard_ttl());
-        call.await.map_err(rpc_error)
+        let peer = self.peer()?;
+        peer.call(Lane::Control, messages::TRANSFER_LEADER, &request, option.hard_ttl()).await.map_err(rpc_error)
     }
 }
 
@@ -243,12 +245,20 @@ fn rpc_error(error: CallError) -> RpcError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::platform::tokio;
+    use crate::platform::{TaskTracker, tokio};
+    use crate::raft::network::client::Sender;
+    use crate::raft::network::tls::PeerTlsContext;
+    use crate::raft::tests::cluster::certificates;
 
     #[tokio::test]
     async fn a_stream_that_cannot_begin_asks_for_a_request_first() {
-        let mut network = PeerNetwork { peer: None, target: 7, lane: Lane::Bulk, announced: Arc::default() };
+        let tls = PeerTlsContext::load(&certificates()).expect("certificates");
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let peers = Peers::new(Sender::default(), BTreeMap::new(), tls, tasks, shutdown);
+        let mut network = PeerNetwork { peers, target: 7, lane: Lane::Bulk, announced: Arc::default() };
         let (asked, mut was_asked) = tokio::sync::mpsc::unbounded_channel();
         let request = AppendRequest {
             vote: Vote::new_committed(1, 1),

@@ -19,14 +19,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, MAX_FRAME_BYTES, PeerBody};
 use super::link::{MAX_HTTP_FRAME_BYTES, Tracked};
-use super::messages::{self, HashRequest, HashResponse, ReadIndexRequest, StatusResponse};
+use super::messages::{self, HashRequest, HashResponse, HelloResponse, ReadIndexRequest, StatusResponse};
 use super::snapshot_stream;
 use crate::platform::tokio;
 use crate::platform::tokio::net::{TcpListener, TcpStream};
 use crate::raft::node::{Instance, Node};
+use crate::raft::roster::Standing;
 use crate::raft::snapshot::SnapshotData;
 use crate::raft::types::AppendRequest;
-use crate::raft::{codec, integrity, leases, proposals, reads};
+use crate::raft::{changing, codec, integrity, joining, leases, proposals, reads};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -124,7 +125,7 @@ async fn serve(
 
 /// Answers a request, however it came.
 pub async fn respond<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Response<PeerBody> {
-    let answer = match check_addressee(node, request.headers()) {
+    let answer = match check(node, request.uri().path(), request.headers()) {
         Ok(()) => answer(node, request).await,
         Err(refusal) => Err(refusal),
     };
@@ -139,19 +140,46 @@ pub async fn respond<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> R
     }
 }
 
-fn check_addressee(node: &Node, headers: &HeaderMap) -> Result<(), Refusal> {
-    let is = |name: &str, expected: u64| {
-        headers.get(name).and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()) == Some(expected)
+/// Refuses what is for someone else, and who is no member any more.
+fn check(node: &Node, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let number = |name: &str| text(name).and_then(|value| value.parse::<u64>().ok());
+    let own = &node.settings.member;
+    let is_meant = match path {
+        // To whoever listens at an address.
+        messages::HELLO | messages::JOIN => true,
+        _ => number(messages::MEMBER_HEADER) == Some(own.id),
     };
-    if is(messages::CLUSTER_HEADER, node.settings.cluster.into()) && is(messages::MEMBER_HEADER, node.id()) {
-        return Ok(());
+    let incarnation = number(messages::INCARNATION_HEADER);
+    // A member that has lost its log must not be taken for the one that had it.
+    let is_same = if path.starts_with("/raft/") || path == messages::CONFIRM {
+        incarnation == Some(own.incarnation)
+    } else {
+        incarnation.is_none_or(|incarnation| incarnation == own.incarnation)
+    };
+    if number(messages::CLUSTER_HEADER) != Some(node.settings.cluster.into()) || !is_meant || !is_same {
+        let (cluster, id, incarnation) = (node.settings.cluster, own.id, own.incarnation);
+        let reason =
+            format!("this is member {id} of cluster {cluster:08x}, its directory has the number {incarnation}");
+        return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, reason));
     }
-    let reason = format!("this is member {} of cluster {:08x}", node.id(), node.settings.cluster);
-    Err(Refusal(StatusCode::MISDIRECTED_REQUEST, reason))
+    let Some(sender) = text(messages::SENDER_HEADER) else { return Ok(()) };
+    let sender: Vec<u64> = sender.split(',').filter_map(|number| number.parse().ok()).collect();
+    let [id, incarnation, version] = sender[..] else { return Err(Refusal::bad(&"a malformed sender")) };
+    let gone = |reason: String| Err(Refusal(StatusCode::GONE, reason));
+    match node.roster().standing(id, incarnation, version) {
+        Standing::Member | Standing::Unknown => Ok(()),
+        Standing::Removed => gone("it was removed from the quorum".to_owned()),
+        Standing::Wiped(member) => gone(format!(
+            "the quorum knows {} with another directory, which it has lost, and with it what it had promised to the others",
+            member.name
+        )),
+    }
 }
 
 async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result<PeerBody, Refusal> {
     let (head, body) = request.into_parts();
+    let sender = head.headers.get(messages::SENDER_HEADER).and_then(|value| value.to_str().ok());
     match head.uri.path() {
         messages::APPEND => append(&*instance(node)?, body),
         messages::VOTE => {
@@ -186,12 +214,23 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
             integrity::judge(node, &message(body).await?);
             single(&())
         }
+        messages::HELLO => single(&hello(node, sender)),
+        messages::JOIN => single(&joining::let_in(node, message(body).await?).await),
+        messages::CHANGE => single(&changing::take_forwarded(node, message(body).await?).await),
         messages::STATUS => {
             let status = node.status().map_err(|error| Refusal::unavailable(&error))?;
             single(&StatusResponse { status, leader: node.leader() })
         }
         other => Err(Refusal(StatusCode::NOT_FOUND, format!("{other} is unknown"))),
     }
+}
+
+fn hello(node: &Node, sender: Option<&str>) -> HelloResponse {
+    let roster = node.roster();
+    // Its incarnation was compared before.
+    let sender = sender.and_then(|sender| sender.split(',').next()?.parse().ok());
+    let knows_sender = sender.map(|id| roster.members.contains_key(&id)).filter(|_| roster.is_formed());
+    HelloResponse { id: node.id(), incarnation: node.settings.member.incarnation, knows_sender }
 }
 
 fn instance(node: &Node) -> Result<Arc<Instance>, Refusal> {

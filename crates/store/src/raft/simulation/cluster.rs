@@ -1,7 +1,7 @@
 //! Members of a quorum, each a process with a disk, in one simulation.
 
-use std::sync::Arc;
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use crate::platform::tokio::sync::oneshot;
 use crate::raft::config::{LogRetention, Timing};
 use crate::raft::engine::RaftEngine;
 use crate::raft::launch;
-use crate::raft::network::client::Peers;
+use crate::raft::network::client::{Peers, Sender};
 use crate::raft::network::tls::PeerTlsContext;
 use crate::raft::node::{Node, Settings};
 use crate::raft::tests::cluster::certificates;
@@ -28,6 +28,9 @@ use crate::raft::tests::cluster::certificates;
 /// Nothing is encrypted here, but the code that would do it wants its keys.
 static TLS: LazyLock<PeerTlsContext> =
     LazyLock::new(|| PeerTlsContext::load(&certificates()).expect("certificates of our own"));
+
+/// Disks are never lost, so the number of a member's directory is known.
+const INCARNATION: u64 = 1000;
 
 /// What differs between simulations beside the seed's course.
 #[derive(Clone, Debug)]
@@ -121,13 +124,13 @@ impl Cluster {
             return true;
         }
         let disk = self.slots[index(id)].lock().disk.clone();
-        let member = self.members[index(id)].clone();
+        let member = Member { incarnation: INCARNATION + id, ..self.members[index(id)].clone() };
         let random = self.random.lock().fork();
         let process = Process::new(member.name.clone(), disk.clone(), random, self.evidence.panics.clone());
         self.network.begin(&process);
         let settings = Settings {
             member,
-            members: self.members.clone(),
+            founders: self.members.clone(),
             cluster: 1,
             data_dir: "/data".into(),
             retention: self.shape.retention,
@@ -221,8 +224,9 @@ impl Cluster {
 
 async fn open(settings: Settings) -> Result<Arc<Node>, crate::StoreError> {
     let (tasks, shutdown, transport) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
-    let others = settings.members.iter().filter(|member| member.id != settings.member.id).cloned();
-    let peers = Peers::connect(others, settings.cluster, &TLS, &tasks, &transport)?;
+    let Member { id, incarnation, .. } = settings.member;
+    let sender = Sender { cluster: settings.cluster, member: id, incarnation };
+    let peers = Peers::new(sender, BTreeMap::new(), TLS.clone(), tasks.clone(), transport.clone());
     // So small that watchers fall behind.
     let hub = HubConfig {
         ring_bytes: 1 << 10,

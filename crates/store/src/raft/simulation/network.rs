@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use http::{Request, Response, response};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -20,7 +21,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::process::Process;
 use super::random::Random;
-use crate::membership::Member;
 use crate::platform::tokio;
 use crate::platform::tokio::sync::{Notify, mpsc};
 use crate::platform::tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -258,7 +258,12 @@ impl Channel {
         self.route.broken.is_cancelled()
     }
 
-    pub async fn send(&self, request: Request<PeerBody>) -> Result<Response<PeerBody>, Unanswered> {
+    /// A boxed future: the answering may send in turn, so its type would contain itself.
+    pub fn send(&self, request: Request<PeerBody>) -> BoxFuture<'_, Result<Response<PeerBody>, Unanswered>> {
+        Box::pin(self.ask(request))
+    }
+
+    async fn ask(&self, request: Request<PeerBody>) -> Result<Response<PeerBody>, Unanswered> {
         let failed = |was_sent, reason: &str| Unanswered { was_sent, reason: reason.to_owned() };
         let Some(own) = Process::current().filter(|_| !self.is_closed()) else {
             return Err(failed(false, "the connection is closed"));
@@ -307,14 +312,14 @@ impl Channel {
 }
 
 /// Connects the current process to a peer.
-pub async fn connect(peer: &Member) -> io::Result<(channel::Channel, Connection)> {
+pub async fn connect(peer: &str) -> io::Result<(channel::Channel, Connection)> {
     let network = NETWORK.with_borrow(Clone::clone).ok_or(io::ErrorKind::NetworkUnreachable)?;
     let own = Process::current().ok_or(io::ErrorKind::NetworkUnreachable)?;
-    let route = Route { network, from: own.name.clone(), to: peer.name.clone(), broken: CancellationToken::new() };
+    let route = Route { network, from: own.name.clone(), to: peer.to_owned(), broken: CancellationToken::new() };
     route.pass().await;
     route.back().pass().await;
     let to = loop {
-        match route.network.host(&peer.name) {
+        match route.network.host(peer) {
             Some((process, Some(_))) if !process.is_dead() => {
                 if !process.is_stopped() {
                     break process;

@@ -1,5 +1,6 @@
 //! Members as processes that are killed with -9.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::cluster::{Cluster, eventually, put};
 use crate::Consistency;
 use crate::membership::{Member, MemberId};
 use crate::raft::log::tests::FAIL_SYNC;
-use crate::raft::network::client::{Lane, Peers};
+use crate::raft::network::client::{Lane, Peers, Sender};
 use crate::raft::network::messages::{self, ProposeRequest, ProposeResponse, Proposed, StatusResponse};
 use crate::raft::network::tls::PeerTlsContext;
 use crate::raft::{PeerListen, PeerTls, Pem, RaftConfig, codec, identity, start};
@@ -67,9 +68,10 @@ impl Processes {
         let shutdown = CancellationToken::new();
         let tls = PeerTlsContext::load(&tls_in(&directory)).expect("certificates");
         let id = identity::cluster_id(cluster.members());
-        let peers = Peers::connect(cluster.members().to_vec(), id, &tls, &TaskTracker::new(), &shutdown);
-        let mut processes =
-            Processes { cluster, directory, children: Vec::new(), peers: peers.expect("addresses"), shutdown };
+        let sender = Sender { cluster: id, ..Sender::default() };
+        let peers = Peers::new(sender, BTreeMap::new(), tls, TaskTracker::new(), shutdown.clone());
+        peers.follow(cluster.members());
+        let mut processes = Processes { cluster, directory, children: Vec::new(), peers, shutdown };
         processes.children = (1..=3).map(|id| processes.spawn(id)).collect();
         processes
     }

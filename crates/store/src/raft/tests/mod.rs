@@ -1,8 +1,9 @@
 //! Whole members in one process, and openraft's own suite on our storage.
 
-pub mod cluster;
+pub(crate) mod cluster;
 mod cluster_tests;
 mod damage;
 mod failover;
+mod membership;
 mod performance;
 mod suite;

@@ -1,0 +1,57 @@
+//! `quorate recover`: a quorum of its own out of the one master that is left.
+
+use std::io::{self, BufRead, Write};
+
+use anyhow::Context;
+use quorate_store::raft::Recovery;
+
+use crate::config::ServerArgs;
+use crate::server::STORE_DIRECTORY;
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct RecoverArgs {
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub fn main(args: RecoverArgs) -> anyhow::Result<()> {
+    let config = args.server.resolve()?;
+    let store = config.data_dir.join(STORE_DIRECTORY);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let recovery = runtime.block_on(Recovery::open(&store)).context("there is nothing to recover from")?;
+    let mut output = io::stdout();
+    output.write_all(warning(&recovery).as_bytes())?;
+    if !args.yes {
+        output.write_all(b"Type `yes` to go on: ")?;
+        output.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        anyhow::ensure!(answer.trim() == "yes", "nothing was changed");
+    }
+    let name = recovery.member().name.clone();
+    runtime.block_on(recovery.commit()).context("the master was not recovered")?;
+    let text = format!(
+        "{name} is a quorum of its own now. Start it, then let others join: `qctl quorum add`. The others of the old \
+         quorum are not heard; remove their stores.\n"
+    );
+    output.write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+fn warning(recovery: &Recovery) -> String {
+    let names: Vec<_> = recovery.given_up().iter().map(|member| member.name.as_str()).collect();
+    let others = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    format!(
+        "{} becomes a quorum of its own, with what it has: revision {}, log up to {} (term {}).\n\
+         - Given up: {others}. If a majority of the old quorum can still be started, do that instead.\n\
+         - Lost: what was acknowledged to clients and did not reach this master before it stopped. Nothing here tells how \
+         much that is; a master that lagged lacks more. Of several survivors, recover the one with the longest log.\n\
+         - Kept: writes in its log that were never acknowledged take effect.\n",
+        recovery.member().name,
+        recovery.revision(),
+        recovery.last_index(),
+        recovery.last_term(),
+    )
+}

@@ -1,0 +1,399 @@
+//! Changes of the membership: those that are asked for, and those that follow from them.
+//!
+//! What is asked for is noted in the membership itself, as each member's [`Intent`]; who votes is then the leader's to
+//! bring about, step by step, whoever leads by then. See [`balance`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, ForwardReason, RaftError};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
+use tokio_util::sync::CancellationToken;
+
+use super::invitations::Invitation;
+use super::network::client::{CallError, Lane};
+use super::network::messages::{self, ChangeResponse};
+use super::node::Node;
+use super::roster::Roster;
+use super::types::{Metrics, TypeConfig};
+use super::{balance, identity, invitations, leadership};
+use crate::changes::{Addresses, Change, ChangeError, Changed, Invite, MemberName, Token};
+use crate::error::StoreError;
+use crate::membership::{Intent, Member, MemberId};
+use crate::platform::tokio::time::Instant;
+use crate::platform::{self, tokio};
+
+const DEADLINE: Duration = Duration::from_secs(15);
+const RETRY: Duration = Duration::from_millis(20);
+/// A change that waits for nothing but the quorum itself is waited for so long.
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Who lacks no more of the log than this has caught up.
+const READY_LAG: u64 = 512;
+
+type Members = ChangeMembers<MemberId, Member>;
+
+impl From<StoreError> for ChangeError {
+    fn from(error: StoreError) -> Self {
+        ChangeError::Unavailable(error.to_string())
+    }
+}
+
+/// Has the leader make a change.
+pub async fn change(node: &Node, change: Change) -> Result<Changed, ChangeError> {
+    let deadline = Instant::now() + DEADLINE;
+    let mut problem = "there is no leader".to_owned();
+    loop {
+        if let Some(leader) = node.leader() {
+            match ask(node, leader, &change).await {
+                Ok(ChangeResponse::Done(done)) => return done,
+                Ok(ChangeResponse::NotLeader { .. }) => problem = format!("member {leader} does not lead, or not yet"),
+                Err(error) if error.is_certainly_without_effect() => problem = error.to_string(),
+                Err(error) => return Err(ChangeError::Unavailable(error.to_string())),
+            }
+        }
+        if node.shutdown.is_cancelled() || Instant::now() > deadline {
+            return Err(ChangeError::Unavailable(problem));
+        }
+        let mut leadership = node.leadership.subscribe();
+        drop(tokio::time::timeout(RETRY, leadership.changed()).await);
+    }
+}
+
+async fn ask(node: &Node, leader: MemberId, change: &Change) -> Result<ChangeResponse, CallError> {
+    if leader == node.id() {
+        return Ok(take_forwarded(node, change.clone()).await);
+    }
+    match node.peers.get(leader) {
+        Some(peer) => peer.call(Lane::Control, messages::CHANGE, change, DEADLINE).await,
+        None => Ok(ChangeResponse::NotLeader { leader: None }),
+    }
+}
+
+/// Makes a change, if this member leads.
+pub async fn take_forwarded(node: &Node, change: Change) -> ChangeResponse {
+    if !node.leadership.borrow().is_active_leader {
+        return ChangeResponse::NotLeader { leader: node.leader() };
+    }
+    ChangeResponse::Done(match change {
+        Change::Invite(invite) => self::invite(node, invite).await,
+        Change::Remove { member } => remove(node, &member).await,
+        Change::Promote { member } => promote(node, &member).await,
+        Change::Update { member, addresses } => update(node, &member, addresses).await,
+        Change::Transfer { to } => transfer(node, to.as_ref()).await,
+    })
+}
+
+fn find(roster: &Roster, name: &MemberName) -> Option<Member> {
+    let members = || roster.members.values();
+    let found = match name {
+        MemberName::Id(id) => roster.members.get(id),
+        // A member that is about to go may have given its name to the one in its place.
+        MemberName::Text(text) => members()
+            .filter(|member| member.name == *text)
+            .min_by_key(|member| member.intent == Intent::Leaving)
+            .or_else(|| members().find(|member| is_id(text, member.id))),
+    };
+    found.cloned()
+}
+
+fn is_id(text: &str, id: MemberId) -> bool {
+    text == id.to_string() || text.trim_start_matches("0x") == format!("{id:x}")
+}
+
+/// Whether this new member can be told from those that there are, and from those that were asked.
+///
+/// # Errors
+/// `Exists` or `PeerInUse`.
+pub fn check_new(roster: &Roster, new: &Member) -> Result<(), ChangeError> {
+    for member in roster.members.values().filter(|member| member.intent != Intent::Leaving) {
+        if !new.name.is_empty() && member.name == new.name {
+            return Err(ChangeError::Exists(format!("there is a member {} already", new.name)));
+        }
+        if member.peer == new.peer {
+            return Err(ChangeError::PeerInUse(format!("{} has the peer address {} already", member.name, new.peer)));
+        }
+    }
+    Ok(())
+}
+
+fn check_peer(peer: &str) -> Result<(), ChangeError> {
+    let port = peer.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(ChangeError::Invalid(format!("the peer address {peer:?} is not host:port"))),
+    }
+}
+
+async fn invite(node: &Node, invite: Invite) -> Result<Changed, ChangeError> {
+    check_peer(&invite.peer)?;
+    let _alone = node.changing.lock().await;
+    let mut roster = Roster::clone(&*node.roster());
+    let replaced = match &invite.replaces {
+        None => None,
+        Some(name) => {
+            let name = MemberName::Text(name.clone());
+            let found = find(&roster, &name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?;
+            Some(Member { intent: Intent::Leaving, ..found })
+        }
+    };
+    if let Some(replaced) = &replaced {
+        roster.members.insert(replaced.id, replaced.clone());
+    }
+    let id = identity::random_number();
+    let intent = if invite.learner { Intent::Learner } else { Intent::Voter };
+    let member =
+        Member { id, name: invite.name, peer: invite.peer, api: invite.api, etcd: invite.etcd, incarnation: 0, intent };
+    check_new(&roster, &member)?;
+    // Someone who was asked before under this name or address is asked anew; the old token ends.
+    for (key, before) in invitations::list(node).await? {
+        let is_same =
+            before.member.peer == member.peer || (!member.name.is_empty() && before.member.name == member.name);
+        if is_same && invite.token_is_id {
+            return Err(ChangeError::PeerInUse(format!("{} was asked to join already", member.peer)));
+        }
+        if is_same {
+            invitations::withdraw(node, key).await?;
+        }
+    }
+    let secret = if invite.token_is_id { format!("{id:x}") } else { format!("{:032x}", platform::random::<u128>()) };
+    invitations::store(node, &secret, &Invitation { member: member.clone(), taken_by: None }).await?;
+    if let Some(replaced) = replaced {
+        write(node, ChangeMembers::SetNodes([(replaced.id, replaced)].into())).await?;
+    }
+    let peers =
+        node.roster().members.values().filter(|m| m.intent != Intent::Leaving).map(|m| m.peer.clone()).collect();
+    let token = Token { cluster: node.settings.cluster, secret, peers };
+    roster.members.insert(id, member.clone());
+    Ok(Changed { waits: balance::waits(&roster, id), member, token: Some(token.to_string()) })
+}
+
+async fn remove(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> {
+    let alone = node.changing.lock().await;
+    let roster = node.roster();
+    let Some(member) = find(&roster, name) else { return withdraw(node, name).await };
+    let member = Member { intent: Intent::Leaving, ..member };
+    if !roster.voters.contains(&member.id) {
+        write(node, ChangeMembers::RemoveNodes([member.id].into())).await?;
+        return Ok(Changed { member, token: None, waits: None });
+    }
+    write(node, ChangeMembers::SetNodes([(member.id, member.clone())].into())).await?;
+    drop(alone);
+    let waits = settled(node, member.id, |roster| !roster.members.contains_key(&member.id)).await;
+    Ok(Changed { member, token: None, waits })
+}
+
+/// Takes the invitation of someone back who has not come.
+async fn withdraw(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> {
+    let is_meant = |member: &Member| match name {
+        MemberName::Id(id) => member.id == *id,
+        MemberName::Text(text) => member.name == *text || is_id(text, member.id),
+    };
+    let invited = invitations::list(node).await?;
+    let Some((key, found)) = invited.into_iter().find(|(_, invitation)| is_meant(&invitation.member)) else {
+        return Err(ChangeError::NotFound(name.to_string()));
+    };
+    invitations::withdraw(node, key).await?;
+    Ok(Changed { member: found.member, token: None, waits: None })
+}
+
+async fn promote(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> {
+    let alone = node.changing.lock().await;
+    let roster = node.roster();
+    let member = find(&roster, name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?;
+    let votes = roster.voters.contains(&member.id);
+    if votes && member.intent == Intent::Voter {
+        return Err(ChangeError::NotLearner(member.name));
+    }
+    if !votes && !is_ready(node, &node.instance()?.metrics(), member.id) {
+        return Err(ChangeError::NotReady(member.name));
+    }
+    let member = Member { intent: Intent::Voter, ..member };
+    write(node, ChangeMembers::SetNodes([(member.id, member.clone())].into())).await?;
+    drop(alone);
+    let waits = settled(node, member.id, |roster| roster.voters.contains(&member.id)).await;
+    Ok(Changed { member, token: None, waits })
+}
+
+async fn update(node: &Node, name: &MemberName, addresses: Addresses) -> Result<Changed, ChangeError> {
+    let _alone = node.changing.lock().await;
+    let roster = node.roster();
+    let mut member = find(&roster, name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?;
+    if let Some(peer) = addresses.peer {
+        check_peer(&peer)?;
+        if let Some(other) = roster.members.values().find(|other| other.peer == peer && other.id != member.id) {
+            return Err(ChangeError::PeerInUse(format!("{} has the peer address {peer} already", other.name)));
+        }
+        member.peer = peer;
+    }
+    member.api = addresses.api.unwrap_or(member.api);
+    member.etcd = addresses.etcd.unwrap_or(member.etcd);
+    write(node, ChangeMembers::SetNodes([(member.id, member.clone())].into())).await?;
+    Ok(Changed { member, token: None, waits: None })
+}
+
+async fn transfer(node: &Node, to: Option<&MemberName>) -> Result<Changed, ChangeError> {
+    let roster = node.roster();
+    let instance = node.instance()?;
+    let heir = match to {
+        Some(name) => find(&roster, name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?,
+        None => leadership::heir(node, &instance.metrics())
+            .and_then(|id| node.member(id))
+            .ok_or_else(|| ChangeError::Unhealthy("there is no other voter that answers".to_owned()))?,
+    };
+    if !roster.voters.contains(&heir.id) {
+        return Err(ChangeError::Invalid(format!("{} has no vote and cannot lead", heir.name)));
+    }
+    let done = Changed { member: heir.clone(), token: None, waits: None };
+    if heir.id == node.id() {
+        return Ok(done);
+    }
+    let triggered = instance.raft.trigger().transfer_leader(heir.id).await;
+    triggered.map_err(|error| ChangeError::Unavailable(error.to_string()))?;
+    let mut leadership = node.leadership.subscribe();
+    let moved = leadership.wait_for(|known| known.leader.as_ref().is_some_and(|leader| leader.id == heir.id));
+    match tokio::time::timeout(SETTLE_WITHIN, moved).await {
+        Ok(Ok(_)) => Ok(done),
+        _ => Err(ChangeError::Unavailable(format!("{} has not taken over in time", heir.name))),
+    }
+}
+
+/// Waits a while for a change that waits for nothing else; says what it waits for.
+async fn settled(node: &Node, id: MemberId, is_done: impl Fn(&Roster) -> bool) -> Option<String> {
+    let deadline = Instant::now() + SETTLE_WITHIN;
+    loop {
+        let roster = node.roster();
+        if is_done(&roster) {
+            return None;
+        }
+        if let Some(waits) = balance::waits(&roster, id) {
+            return Some(waits);
+        }
+        if Instant::now() > deadline {
+            let name = roster.members.get(&id).map_or("it", |member| &member.name);
+            return Some(format!("the quorum has not settled yet; {name} follows when enough members answer"));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Commits a change of the membership. Whoever calls holds [`Node::changing`].
+///
+/// # Errors
+/// `NoLeader` when it was not proposed, `OutcomeUnknown` when it may or may not take effect.
+pub async fn write(node: &Node, members: Members) -> Result<(), StoreError> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let instance = node.instance()?;
+        let changing = instance.raft.change_membership(members.clone(), false);
+        let problem = match tokio::time::timeout_at(deadline, changing).await {
+            Ok(Ok(_)) => break,
+            Ok(Err(error)) if is_transient(&error) => error.to_string(),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                return Err(StoreError::NoLeader("this member does not lead any more".to_owned()));
+            }
+            Ok(Err(error)) => return Err(StoreError::OutcomeUnknown(error.to_string())),
+            Err(_) => return Err(StoreError::OutcomeUnknown("the change was not committed in time".to_owned())),
+        };
+        if Instant::now() + RETRY > deadline {
+            return Err(StoreError::NoLeader(problem));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    // What follows shall see it.
+    let metrics = node.instance()?.raft.server_metrics();
+    if let Some(roster) = Roster::of(&metrics.borrow_watched()) {
+        node.set_roster(roster);
+    }
+    Ok(())
+}
+
+/// Whether nothing was proposed, for a reason that passes.
+fn is_transient(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> bool {
+    match error {
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+            matches!(error, ChangeMembershipError::InProgress(_))
+        }
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            forward.reason == ForwardReason::LeaseExpired
+        }
+        _ => false,
+    }
+}
+
+/// Whether a member answers and has nearly all of this leader's log.
+fn is_ready(node: &Node, metrics: &Metrics, id: MemberId) -> bool {
+    let matched = metrics.replication.as_ref().and_then(|progress| progress.get(&id).copied()).flatten();
+    let last = metrics.last_log_index.unwrap_or(0);
+    answers(node, id) && matched.is_some_and(|matched| matched.index + READY_LAG >= last)
+}
+
+fn answers(node: &Node, id: MemberId) -> bool {
+    id == node.id() || node.peers.get(id).is_some_and(|peer| peer.link(Lane::Control).is_up())
+}
+
+/// Brings the voters to what they should be, while this member leads.
+pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
+    loop {
+        let pause = tokio::time::sleep(LOOK_EVERY);
+        if shutdown.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
+        if !node.leadership.borrow().is_active_leader {
+            continue;
+        }
+        match shutdown.run_until_cancelled(step(&node)).await {
+            None => return,
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::info!(%error, "the membership was not changed; it is tried again"),
+        }
+    }
+}
+
+async fn step(node: &Node) -> Result<(), StoreError> {
+    // Who changes it now will be followed.
+    let Ok(_alone) = node.changing.try_lock() else { return Ok(()) };
+    let roster = node.roster();
+    if roster.is_joint {
+        // Another leader has begun it.
+        return write(node, ChangeMembers::AddVoterIds(BTreeSet::new())).await;
+    }
+    let idle = balance::idle_leavers(&roster);
+    if !idle.is_empty() {
+        return write(node, ChangeMembers::RemoveNodes(idle)).await;
+    }
+    let metrics = node.instance()?.metrics();
+    let Some(voters) = balance::voters(&roster, |id| is_ready(node, &metrics, id)) else { return Ok(()) };
+    // A change to voters that cannot agree on it would never end.
+    let able = voters.iter().filter(|id| answers(node, **id)).count();
+    if able <= voters.len() / 2 {
+        return Ok(());
+    }
+    let names = |ids: &BTreeSet<MemberId>| -> Vec<String> {
+        ids.iter().filter_map(|id| Some(roster.members.get(id)?.name.clone())).collect()
+    };
+    if !voters.contains(&node.id()) {
+        return pass_on(node, &metrics, &voters).await;
+    }
+    tracing::info!(from = ?names(&roster.voters), to = ?names(&voters), "the voters change");
+    write(node, ChangeMembers::ReplaceAllVoters(voters)).await
+}
+
+/// A leader that is to go gives up leadership first: writes go on meanwhile.
+async fn pass_on(node: &Node, metrics: &Metrics, voters: &BTreeSet<MemberId>) -> Result<(), StoreError> {
+    let roster = node.roster();
+    let heir = leadership::heir(node, metrics).filter(|heir| voters.contains(heir));
+    let Some(heir) = heir.filter(|heir| roster.voters.contains(heir)) else {
+        // Nobody else votes yet who stays. As a leader without a vote it steps down when the change is committed.
+        return write(node, ChangeMembers::ReplaceAllVoters(voters.clone())).await;
+    };
+    let instance = node.instance()?;
+    let triggered = instance.raft.trigger().transfer_leader(heir).await;
+    triggered.map_err(|error| StoreError::NoLeader(error.to_string()))?;
+    let mut leadership = node.leadership.subscribe();
+    let moved = leadership.wait_for(|known| known.leader.as_ref().is_some_and(|leader| leader.id != node.id()));
+    drop(tokio::time::timeout(SETTLE_WITHIN, moved).await);
+    Ok(())
+}

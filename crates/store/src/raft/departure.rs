@@ -1,0 +1,57 @@
+//! Finds out that this member is none any more.
+//!
+//! Whoever removes a member stops talking to it, so it has to ask. A member that was removed, or that lost its directory,
+//! notes that it is out, and never starts again from this directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::integrity;
+use super::network::client::{CallError, Lane};
+use super::network::messages::{self, HelloResponse};
+use super::node::Node;
+use crate::platform::tokio;
+
+const ASK_EVERY: Duration = Duration::from_secs(2);
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
+    let asking = async {
+        loop {
+            tokio::time::sleep(ASK_EVERY).await;
+            if !node.leadership.borrow().is_active_leader {
+                ask(&node).await;
+            }
+        }
+    };
+    let reason = tokio::select! {
+        () = shutdown.cancelled() => return,
+        reason = node.peers.removed() => reason,
+        () = asking => return,
+    };
+    let name = node.own().name;
+    let reason = format!(
+        "{name} is no member any more: {reason}. To have it back, let it join anew with an empty directory (`qctl quorum \
+         add`)"
+    );
+    tracing::error!("{reason}");
+    if let Err(error) = integrity::set_mark(&node.settings.data_dir, &reason) {
+        tracing::error!(%error, "the mark that keeps it out of service cannot be written");
+    }
+    node.remove(reason);
+}
+
+/// Who knows better refuses, and that is noted.
+async fn ask(node: &Node) {
+    let asked = node.peers.iter().map(async |peer| {
+        let answer: Result<HelloResponse, CallError> =
+            peer.call(Lane::Control, messages::HELLO, &(), ASK_TIMEOUT).await;
+        if let Err(error) = answer {
+            tracing::trace!(%error, "a member does not say hello");
+        }
+    });
+    join_all(asked).await;
+}

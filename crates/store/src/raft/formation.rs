@@ -1,0 +1,113 @@
+//! Forms the quorum, once in its life.
+//!
+//! The founders tell each other the numbers of their directories, and the first of them writes these into the
+//! membership that it begins the log with. So everyone who may ever vote is known with its directory from the first entry
+//! on, and all founders must be there at the founding. A founder that finds the quorum formed without its directory had
+//! another one, and has lost it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use openraft::errors::{InitializeError, RaftError};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
+use tokio_util::sync::CancellationToken;
+
+use super::network::client::Lane;
+use super::network::messages::{self, HelloResponse};
+use super::node::{Instance, Node};
+use crate::membership::{Member, MemberId};
+use crate::platform::tokio;
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const ASK_EVERY: Duration = Duration::from_millis(20);
+const ASK_EVERY_AT_MOST: Duration = Duration::from_millis(500);
+/// How long before a word is said about who is awaited.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationToken) {
+    stop.run_until_cancelled(form(&node, &instance)).await;
+}
+
+async fn form(node: &Node, instance: &Instance) {
+    if node.settings.founders.is_empty() || !matches!(instance.raft.is_initialized().await, Ok(false)) {
+        return;
+    }
+    let began = tokio::time::Instant::now();
+    let (mut pause, mut complained) = (ASK_EVERY, false);
+    loop {
+        if instance.raft.metrics().borrow_watched().membership_config.voter_ids().next().is_some() {
+            return;
+        }
+        let answers = ask_all(node).await;
+        let formed = answers.iter().flatten().find_map(|answer| answer.knows_sender);
+        match formed {
+            // The leader will send what there is.
+            Some(true) => return,
+            Some(false) => {
+                let reason = "the quorum is formed already, and does not know this directory";
+                return node.peers.note_removed(reason.to_owned());
+            }
+            None => {}
+        }
+        let awaited: Vec<_> = others(node).zip(&answers).filter(|(_, answer)| answer.is_none()).collect();
+        if awaited.is_empty() && is_first(node) {
+            return initialize(node, instance, &answers).await;
+        }
+        if !complained && began.elapsed() > PATIENCE && !awaited.is_empty() {
+            let names: Vec<_> = awaited.into_iter().map(|(member, _)| &member.name).collect();
+            tracing::warn!(?names, "the quorum is formed when all founders are there; these are awaited");
+            complained = true;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(ASK_EVERY_AT_MOST);
+    }
+}
+
+fn others(node: &Node) -> impl Iterator<Item = &Member> {
+    node.settings.founders.iter().filter(|founder| founder.id != node.id())
+}
+
+fn is_first(node: &Node) -> bool {
+    others(node).all(|founder| node.id() < founder.id)
+}
+
+/// In the order of [`others`]; `None` from who does not answer, or is someone else.
+async fn ask_all(node: &Node) -> Vec<Option<HelloResponse>> {
+    join_all(others(node).map(async |founder| {
+        let peer = node.peers.get(founder.id)?;
+        match peer.call::<_, HelloResponse>(Lane::Control, messages::HELLO, &(), ASK_TIMEOUT).await {
+            Ok(answer) if answer.id == founder.id || answer.knows_sender.is_some() => Some(answer),
+            Ok(answer) => {
+                tracing::warn!(founder = founder.name, id = answer.id, "someone else listens at a founder's address");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a founder does not answer yet");
+                None
+            }
+        }
+    }))
+    .await
+}
+
+async fn initialize(node: &Node, instance: &Instance, answers: &[Option<HelloResponse>]) {
+    let incarnation = |id: MemberId| {
+        let answer = answers.iter().flatten().find(|answer| answer.id == id);
+        answer.map_or(node.settings.member.incarnation, |answer| answer.incarnation)
+    };
+    let members: std::collections::BTreeMap<_, _> = node
+        .settings
+        .founders
+        .iter()
+        .map(|founder| (founder.id, Member { incarnation: incarnation(founder.id), ..founder.clone() }))
+        .collect();
+    // The first election goes to these directories.
+    node.peers.follow(members.values());
+    match instance.raft.initialize(members).await {
+        Ok(()) => tracing::info!("formed the cluster"),
+        // What was begun before a restart.
+        Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(error) => tracing::error!(%error, "cannot form the cluster"),
+    }
+}

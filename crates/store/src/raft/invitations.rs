@@ -1,0 +1,125 @@
+//! Who was asked to join, in the replicated state itself.
+//!
+//! A token is good for one directory: the first that presents it. Of the secret only a hash is kept, and a lease ends
+//! what nobody came for.
+
+use bytes::Bytes;
+use quorate_mvcc::{
+    Command, Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, Outcome, PutRequest,
+    RangeRequest, Reply, Txn,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::node::Node;
+use super::{proposals, reads};
+use crate::changes::INVITATION_TTL_SECONDS;
+use crate::error::StoreError;
+use crate::membership::{Member, MemberId};
+
+/// What is below is ours, and not for the clients of the etcd API to write.
+pub const PREFIX: &str = "/quorate/invitations/";
+
+/// An invitation as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Invitation {
+    /// Who is to join. What it does not say (name, addresses) the joining member does.
+    pub member: Member,
+    /// The directory that has presented the token.
+    #[serde(default)]
+    pub taken_by: Option<u64>,
+}
+
+fn key_of(secret: &str) -> String {
+    let hash = Sha256::digest(secret.as_bytes());
+    hash.iter().fold(PREFIX.to_owned(), |key, byte| format!("{key}{byte:02x}"))
+}
+
+fn encode(invitation: &Invitation) -> Result<Bytes, StoreError> {
+    let encoded = serde_json::to_vec(invitation).map_err(|error| StoreError::Fatal(error.to_string()))?;
+    Ok(encoded.into())
+}
+
+fn decode(value: &[u8]) -> Result<Invitation, StoreError> {
+    serde_json::from_slice(value).map_err(|error| StoreError::Fatal(format!("an invitation is unreadable: {error}")))
+}
+
+/// Stores an invitation until its token ends.
+pub async fn store(node: &Node, secret: &str, invitation: &Invitation) -> Result<(), StoreError> {
+    let lease = loop {
+        let id = LeaseId(i64::try_from(super::identity::random_number()).unwrap_or(1));
+        let grant = Command::LeaseGrant { id, ttl_seconds: INVITATION_TTL_SECONDS };
+        match proposals::propose(node, &grant).await? {
+            Reply { outcome: Ok(_), .. } => break id,
+            Reply { outcome: Err(quorate_mvcc::CommandError::LeaseExists(_)), .. } => {}
+            Reply { outcome: Err(refused), .. } => return Err(refused.into()),
+        }
+    };
+    let put = PutRequest { key: key_of(secret).into(), value: encode(invitation)?, lease, ..PutRequest::default() };
+    let txn = Txn { success: vec![Op::Put(put)], ..Txn::default() };
+    proposals::propose(node, &Command::Txn(txn)).await?.outcome?;
+    Ok(())
+}
+
+/// All invitations that nobody has taken up to the end, with their keys.
+pub async fn list(node: &Node) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
+    reads::barrier(node).await?;
+    list_local(node)
+}
+
+/// As this member has applied them.
+pub fn list_local(node: &Node) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
+    let found = read(node, KeyRange::prefix(PREFIX))?;
+    found.into_iter().map(|kv| Ok((kv.key, decode(&kv.value)?))).collect()
+}
+
+fn read(node: &Node, range: KeyRange) -> Result<Vec<quorate_mvcc::KeyValue>, StoreError> {
+    let state = node.instance()?.state.current();
+    let found = state.range(&RangeRequest::new(range)).map_err(|error| StoreError::Fatal(error.to_string()))?;
+    Ok(found.kvs)
+}
+
+/// Takes an invitation back.
+pub async fn withdraw(node: &Node, key: Bytes) -> Result<(), StoreError> {
+    let delete = DeleteRequest { range: KeyRange::key(key), prev_kv: false };
+    let txn = Txn { success: vec![Op::Delete(delete)], ..Txn::default() };
+    proposals::propose(node, &Command::Txn(txn)).await?.outcome?;
+    Ok(())
+}
+
+/// Takes the invitation of this member back, if there is one left.
+pub async fn withdraw_of(node: &Node, member: MemberId) -> Result<(), StoreError> {
+    for (key, _) in list_local(node)?.into_iter().filter(|(_, invitation)| invitation.member.id == member) {
+        withdraw(node, key).await?;
+    }
+    Ok(())
+}
+
+/// Presents a token for a directory; says who it is now, or why not.
+pub async fn present(node: &Node, secret: &str, incarnation: u64) -> Result<Result<Member, String>, StoreError> {
+    reads::barrier(node).await?;
+    let key = key_of(secret);
+    let Some(found) = read(node, KeyRange::key(key.clone()))?.into_iter().next() else {
+        return Ok(Err("the token is not known: it was used, taken back, or has ended".to_owned()));
+    };
+    let mut invitation = decode(&found.value)?;
+    match invitation.taken_by {
+        Some(by) if by == incarnation => return Ok(Ok(invitation.member)),
+        Some(_) => return Ok(Err("the token was used already, with another directory".to_owned())),
+        None => {}
+    }
+    invitation.taken_by = Some(incarnation);
+    let put = PutRequest { key: found.key.clone(), value: encode(&invitation)?, ..PutRequest::default() };
+    let unchanged = Compare {
+        range: KeyRange::key(found.key),
+        target: CompareTarget::ModRevision(found.mod_revision),
+        operator: CompareOperator::Equal,
+    };
+    let put = PutRequest { ignore_lease: true, ..put };
+    let txn = Txn { compare: vec![unchanged], success: vec![Op::Put(put)], failure: Vec::new() };
+    match proposals::propose(node, &Command::Txn(txn)).await?.outcome? {
+        Outcome::Txn(response) if response.succeeded => Ok(Ok(invitation.member)),
+        _ => Ok(Err("the token was just used".to_owned())),
+    }
+}

@@ -1,0 +1,157 @@
+//! How a new member comes into a running quorum: it presents a token, and gets an id that nobody had before.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use tokio_util::sync::CancellationToken;
+
+use super::config::PeerTls;
+use super::identity::{self, Owner};
+use super::network::client::{CallError, Lane, Peers, Sender};
+use super::network::messages::{self, JoinRequest, JoinResponse};
+use super::network::tls::PeerTlsContext;
+use super::node::Node;
+use super::{changing, invitations};
+use crate::changes::Token;
+use crate::error::StoreError;
+use crate::membership::Member;
+use crate::platform::tokio::time::Instant;
+use crate::platform::{TaskTracker, fs, tokio};
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// A quorum that cannot let a member in for so long has no leader, or is not there.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a joining member is told.
+#[derive(Debug)]
+pub struct JoinConfig {
+    pub token: Token,
+    /// What it calls itself.
+    pub name: String,
+    /// Ports of its APIs, for an invitation that names no address: REST, and etcd with its scheme.
+    pub api_port: u16,
+    pub etcd: Option<(&'static str, u16)>,
+    pub data_dir: PathBuf,
+    pub tls: PeerTls,
+    pub peer_via: BTreeMap<String, String>,
+}
+
+/// Joins, unless `data_dir` belongs to a member already; then that is who it is.
+///
+/// # Errors
+/// When the token is refused, nobody answers, or the directory is someone else's.
+pub async fn join(config: JoinConfig) -> Result<Member, StoreError> {
+    let incarnation = match identity::read(&config.data_dir)? {
+        Some(owner) if !owner.joins => return Ok(owner.member),
+        // It has asked before, and may have been let in.
+        Some(owner) => owner.member.incarnation,
+        None => {
+            let incarnation = identity::random_number();
+            let member = Member { name: config.name.clone(), incarnation, ..Member::default() };
+            identity::write(&config.data_dir, &Owner { cluster: config.token.cluster, member, joins: true })?;
+            incarnation
+        }
+    };
+    let request = JoinRequest {
+        secret: config.token.secret.clone(),
+        incarnation,
+        name: config.name.clone(),
+        api_port: config.api_port,
+        etcd: config.etcd.map(|(scheme, port)| (scheme.to_owned(), port)),
+    };
+    let member = ask(&config, &request).await?;
+    // From now on, a directory without it has lost it.
+    let log = config.data_dir.join("log");
+    fs::create_dir_all(&log).map_err(|error| StoreError::Fatal(format!("cannot create {}: {error}", log.display())))?;
+    identity::write(&config.data_dir, &Owner { cluster: config.token.cluster, member: member.clone(), joins: false })?;
+    Ok(member)
+}
+
+async fn ask(config: &JoinConfig, request: &JoinRequest) -> Result<Member, StoreError> {
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let _end = shutdown.clone().drop_guard();
+    let sender = Sender { cluster: config.token.cluster, ..Sender::default() };
+    let tls = PeerTlsContext::load(&config.tls)?;
+    let peers = Peers::new(sender, config.peer_via.clone(), tls, tasks, shutdown.clone());
+    let mut asked = Vec::new();
+    for address in &config.token.peers {
+        let member = Member { name: address.clone(), peer: address.clone(), ..Member::default() };
+        asked.push(peers.connect(&member, &shutdown)?);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let mut problem = String::new();
+    while Instant::now() < deadline {
+        for peer in &asked {
+            match peer.call(Lane::Control, messages::JOIN, request, ASK_TIMEOUT).await {
+                Ok(JoinResponse::Joined(member)) => return Ok(member),
+                Ok(JoinResponse::Refused(reason)) => {
+                    return Err(StoreError::Fatal(format!("the quorum does not let {} in: {reason}", request.name)));
+                }
+                Ok(JoinResponse::NotNow(reason)) => problem = reason,
+                Err(error) => problem = error.to_string(),
+            }
+            tracing::info!(problem, "not joined yet");
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    Err(StoreError::NoLeader(format!("{} could not join: {problem}", request.name)))
+}
+
+/// Answers who asks to be let in; if this member does not lead, its leader answers.
+pub async fn let_in(node: &Node, request: JoinRequest) -> JoinResponse {
+    let Some(leader) = node.leader() else { return JoinResponse::NotNow("there is no leader".to_owned()) };
+    if leader != node.id() {
+        let Some(peer) = node.peers.get(leader) else {
+            return JoinResponse::NotNow("the leader is unknown".to_owned());
+        };
+        let answer: Result<JoinResponse, CallError> =
+            peer.call(Lane::Control, messages::JOIN, &request, ASK_TIMEOUT).await;
+        return answer.unwrap_or_else(|error| JoinResponse::NotNow(error.to_string()));
+    }
+    match let_in_as_leader(node, &request).await {
+        Ok(answer) => answer,
+        Err(error) => JoinResponse::NotNow(error.to_string()),
+    }
+}
+
+async fn let_in_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResponse, StoreError> {
+    let _alone = node.changing.lock().await;
+    let roster = node.roster();
+    if let Some(member) = roster.members.values().find(|member| member.incarnation == request.incarnation) {
+        // Its answer was lost.
+        return Ok(JoinResponse::Joined(member.clone()));
+    }
+    let member = match invitations::present(node, &request.secret, request.incarnation).await? {
+        Ok(member) => complete(member, request),
+        Err(reason) => return Ok(JoinResponse::Refused(reason)),
+    };
+    if let Err(reason) = changing::check_new(&roster, &member) {
+        return Ok(JoinResponse::Refused(reason.to_string()));
+    }
+    changing::write(node, ChangeMembers::AddNodes([(member.id, member.clone())].into())).await?;
+    tracing::info!(name = member.name, id = member.id, "a new member has joined as a learner");
+    // It has served; without this its lease ends it.
+    if let Err(error) = invitations::withdraw_of(node, member.id).await {
+        tracing::info!(%error, "an invitation that was taken up was not removed");
+    }
+    Ok(JoinResponse::Joined(member))
+}
+
+/// What the invitation left open is as the member says.
+fn complete(invited: Member, request: &JoinRequest) -> Member {
+    let mut member = Member { incarnation: request.incarnation, ..invited };
+    let host = member.peer.rsplit_once(':').map_or("", |(host, _)| host).to_owned();
+    if member.name.is_empty() {
+        member.name.clone_from(&request.name);
+    }
+    if member.api.is_empty() {
+        member.api = format!("https://{host}:{}", request.api_port);
+    }
+    if let Some((scheme, port)) = request.etcd.as_ref().filter(|_| member.etcd.is_empty()) {
+        member.etcd = format!("{scheme}://{host}:{port}");
+    }
+    member
+}

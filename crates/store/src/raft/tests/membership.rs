@@ -1,0 +1,179 @@
+//! Members come and go.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+
+use super::cluster::{Cluster, PATIENCE, eventually, get, put, put_surely};
+use crate::changes::{Change, Invite, MemberName};
+use crate::membership::{Member, MemberId, MemberRole};
+use crate::raft::{JoinConfig, PeerListen, RaftConfig, Recovery, join, start};
+use crate::{Consistency, Intent, Store, StoreError};
+
+/// A member that has joined later.
+struct Joined {
+    member: Member,
+    store: Store,
+}
+
+/// Asks a member in and lets it join.
+async fn add(cluster: &Cluster, asked: &Store, name: &str, how: Invite) -> Joined {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let peer = listener.local_addr().expect("bound").to_string();
+    let invite = Invite { name: name.to_owned(), peer, ..how };
+    let invited = asked.change(Change::Invite(invite)).await.expect("an invitation");
+    let token = invited.token.expect("a token").parse().expect("a token");
+    let data_dir = cluster.data_dir(invited.member.id);
+    let config = JoinConfig {
+        token,
+        name: name.to_owned(),
+        api_port: 1,
+        etcd: None,
+        data_dir: data_dir.clone(),
+        tls: cluster.tls().clone(),
+        peer_via: BTreeMap::new(),
+    };
+    let member = join(config).await.expect("it may join");
+    assert_eq!((member.id, &member.name[..]), (invited.member.id, name));
+    let listen = PeerListen::Bound(listener);
+    let config = RaftConfig::new(member.clone(), Vec::new(), data_dir, listen, cluster.tls().clone());
+    Joined { store: start(config).await.expect("it starts"), member }
+}
+
+/// Waits until `store` knows exactly these voters.
+async fn voters(store: &Store, expected: &[MemberId]) {
+    eventually("the voters", async || {
+        let quorum = store.quorum_status().await.ok()?;
+        let voters = quorum.members.iter().filter(|status| status.voter).map(|status| status.member.id);
+        let mut voters: Vec<_> = voters.collect();
+        voters.sort_unstable();
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+        (voters == expected).then_some(())
+    })
+    .await;
+}
+
+async fn remove(asked: &Store, id: MemberId) -> Option<String> {
+    asked.change(Change::Remove { member: MemberName::Id(id) }).await.expect("accepted").waits
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_becomes_three_and_one_again() {
+    let cluster = Cluster::start(1).await;
+    let first = cluster.store(1);
+    put_surely(first, "a", b"1").await;
+    let second = add(&cluster, first, "m2", Invite::default()).await;
+    voters(first, &[1]).await;
+    // Any member can be asked.
+    eventually("it to follow", async || second.store.leadership().borrow().leader.clone()).await;
+    let third = add(&cluster, &second.store, "m3", Invite::default()).await;
+    let all = [1, second.member.id, third.member.id];
+    for store in [first, &second.store, &third.store] {
+        voters(store, &all).await;
+    }
+    put_surely(&third.store, "b", b"2").await;
+    for store in [first, &second.store, &third.store] {
+        assert_eq!(get(store, "a", Consistency::Linearizable).await, Ok(Some(b"1".to_vec())));
+        assert_eq!(get(store, "b", Consistency::Linearizable).await, Ok(Some(b"2".to_vec())));
+    }
+    assert!(remove(&third.store, 1).await.is_some_and(|waits| waits.contains("keeps its vote")));
+    voters(first, &all).await;
+    assert_eq!(remove(first, second.member.id).await, None);
+    voters(&third.store, &[third.member.id]).await;
+    for removed in [first, &second.store] {
+        let reason = tokio::time::timeout(PATIENCE, removed.removed()).await.expect("it is told");
+        assert!(reason.contains("removed from the quorum"), "{reason}");
+    }
+    put_surely(&third.store, "c", b"3").await;
+    third.store.shutdown().await.expect("it stops");
+    second.store.shutdown().await.expect("it stops");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_by_request_votes_only_when_it_is_promoted() {
+    let cluster = Cluster::start(1).await;
+    let first = cluster.store(1);
+    put_surely(first, "a", b"1").await;
+    let learner = add(&cluster, first, "learner", Invite { learner: true, ..Invite::default() }).await;
+    let second = add(&cluster, first, "m2", Invite::default()).await;
+    assert!(remove(first, 1).await.is_none(), "the second one can take its place");
+    voters(&second.store, &[second.member.id]).await;
+    let quorum = second.store.quorum_status().await.expect("a status");
+    let found = quorum.members.iter().find(|status| status.member.id == learner.member.id).expect("it is listed");
+    assert!(!found.voter && found.role == MemberRole::Learner && found.member.intent == Intent::Learner, "{found:?}");
+    put_surely(&learner.store, "b", b"2").await;
+    let promote = || Change::Promote { member: MemberName::Text("learner".to_owned()) };
+    let waits = eventually("it to have caught up", async || second.store.change(promote()).await.ok()).await.waits;
+    assert!(waits.is_some_and(|waits| waits.contains("has no vote yet")));
+    let third = add(&cluster, &second.store, "m3", Invite::default()).await;
+    voters(&second.store, &[learner.member.id, second.member.id, third.member.id]).await;
+    for joined in [learner, second, third] {
+        joined.store.shutdown().await.expect("it stops");
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_member_is_no_part_of_a_majority() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    put_surely(cluster.store(leader), "a", b"1").await;
+    let (wiped, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    cluster.stop(wiped).await;
+    cluster.stop(other).await;
+    std::fs::remove_dir_all(cluster.data_dir(wiped)).expect("wiped");
+    cluster.restart(wiped).await;
+    let reason = tokio::time::timeout(PATIENCE, cluster.store(wiped).removed()).await.expect("it is told");
+    assert!(reason.contains("another directory"), "{reason}");
+    // The leader alone is no majority.
+    let lonely = cluster.store(leader).propose(put("b", b"2")).await;
+    assert!(matches!(lonely, Err(StoreError::NoLeader(_) | StoreError::OutcomeUnknown(_))), "{lonely:?}");
+    cluster.restart(other).await;
+    put_surely(cluster.store(other), "c", b"3").await;
+    assert_eq!(get(cluster.store(leader), "a", Consistency::Linearizable).await, Ok(Some(b"1".to_vec())));
+    cluster.stop(wiped).await;
+    let refused = start(cluster.config(wiped)).await.err().expect("it does not start again");
+    assert!(refused.to_string().contains("is no member any more"), "{refused}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quorum_forms_when_all_founders_are_there() {
+    let mut cluster = Cluster::prepare(3, |_| {});
+    cluster.restart(3).await;
+    cluster.restart(1).await;
+    assert_eq!(cluster.store(3).leadership().borrow().leader, None);
+    cluster.restart(2).await;
+    cluster.leader().await;
+    put_surely(cluster.store(2), "a", b"1").await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_is_recovered_with_all_that_it_has() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.leader().await;
+    for i in 0..20 {
+        put_surely(cluster.store(1), &format!("k{i}"), b"v").await;
+    }
+    let running = Recovery::open(&cluster.data_dir(2)).await.err().expect("it runs");
+    assert!(running.to_string().contains("cannot open"), "{running}");
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    let recovery = Recovery::open(&cluster.data_dir(2)).await.expect("a survivor");
+    assert_eq!(recovery.member().id, 2);
+    assert_eq!(recovery.given_up().iter().map(|member| member.id).collect::<Vec<_>>(), [1, 3]);
+    recovery.commit().await.expect("recovered");
+    cluster.restart(2).await;
+    voters(cluster.store(2), &[2]).await;
+    put_surely(cluster.store(2), "more", b"v").await;
+    assert_eq!(get(cluster.store(2), "k19", Consistency::Linearizable).await, Ok(Some(b"v".to_vec())));
+    let joined =
+        add(&cluster, cluster.store(2), "new", Invite { replaces: Some("m2".to_owned()), ..Invite::default() });
+    let joined = joined.await;
+    voters(&joined.store, &[joined.member.id]).await;
+    joined.store.shutdown().await.expect("it stops");
+    cluster.shutdown().await;
+}
