@@ -7,6 +7,7 @@ mod etcd;
 mod follower_catches_up;
 mod kubectl;
 mod leader_death;
+mod membership;
 mod parity;
 mod power_loss;
 mod qctl;

@@ -224,10 +224,44 @@ impl Cluster {
     pub fn kill(&self, name: &str) {
         let pid = self.member(name).pid;
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_else(|error| panic!("cannot kill {name}: {error}"));
+        self.wait_gone(name);
+    }
+
+    /// Asks a member's process to end, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn terminate(&self, name: &str) {
+        let pid = self.member(name).pid;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap_or_else(|error| panic!("cannot stop {name}: {error}"));
+        self.wait_gone(name);
+    }
+
+    /// Waits until a member's process is gone.
+    pub fn wait_gone(&self, name: &str) {
+        let pid = self.member(name).pid;
         eventually("the process to be gone", || match fs::read(format!("/proc/{pid}/cmdline")) {
             Ok(cmdline) if !cmdline.is_empty() => Err("alive"),
             _ => Ok(()),
         });
+    }
+
+    /// Has new masters join, so that there are `masters` of them.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn grow(&mut self, masters: usize) {
+        self.spec.masters = masters;
+        self.revive();
+    }
+
+    /// The quorum as a master sees it.
+    ///
+    /// # Errors
+    /// What `qctl quorum` says instead.
+    pub fn quorum_seen_by(&self, master: &str) -> Result<serde_json::Value, String> {
+        let text = self.qctl_at(master, &["quorum", "-o", "json"], "").result().map_err(|o| o.stderr)?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
     }
 
     /// Starts the members that do not run, and waits until all are ready.

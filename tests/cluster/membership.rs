@@ -1,0 +1,277 @@
+//! Masters come and go while the quorum runs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use harness::{Cluster, Member, Output, Running, Runtime, Spec, binary, eventually, run};
+use serde_json::Value;
+
+use crate::writers::{Writers, check_all_there};
+
+fn start(masters: usize) -> Cluster {
+    Cluster::start(Spec { masters, workers: 0, runtime: Runtime::Hollow, flags: vec![] })
+}
+
+/// Waits until `master` sees exactly these voters, all of them there, and nobody else but `learners`.
+fn settled(cluster: &Cluster, master: &str, voters: &[&str], learners: &[&str]) {
+    eventually("the quorum to settle", || {
+        let quorum = cluster.quorum_seen_by(master)?;
+        let members = quorum["members"].as_array().cloned().unwrap_or_default();
+        let names = |is_voter: bool| -> Vec<String> {
+            let some = members.iter().filter(|m| m["voter"] == is_voter && m["role"] != "unreachable");
+            some.map(|m| m["name"].as_str().unwrap_or_default().to_owned()).collect()
+        };
+        let is_settled =
+            names(true) == voters && names(false) == learners && members.len() == voters.len() + learners.len();
+        if is_settled && quorum["leader"].is_string() { Ok(()) } else { Err(quorum.to_string()) }
+    });
+}
+
+fn put(cluster: &Cluster, master: &str, key: &str) {
+    cluster.etcdctl_at(master, &["put", key, key], "").ok();
+}
+
+fn assert_has(cluster: &Cluster, master: &str, keys: &[&str]) {
+    for key in keys {
+        assert_eq!(cluster.etcdctl_at(master, &["get", key], "").ok(), format!("{key}\n{key}\n"), "on {master}");
+    }
+}
+
+/// `quorate server` with a member's configuration file and further flags.
+fn server(config: &PathBuf, flags: &[&str]) -> Command {
+    let mut command = Command::new(binary("quorate"));
+    command.arg("server").arg("--config").arg(config).args(flags);
+    command
+}
+
+/// Starts a member that has to end by itself.
+fn refused(member: &Member, flags: &[&str]) -> Output {
+    let output = run(&mut server(&member.data.join("config.toml"), flags), "");
+    assert!(!output.success, "{output:?}");
+    output
+}
+
+/// Ports that are free, or become so, whatever the configuration says.
+const ELSEWHERE: [&str; 8] = [
+    "--api-listen",
+    "127.0.0.1:0",
+    "--etcd-listen",
+    "127.0.0.1:0",
+    "--peer-listen",
+    "127.0.0.1:0",
+    "--metrics-listen",
+    "127.0.0.1:0",
+];
+
+#[test]
+fn a_quorum_grows_and_shrinks_by_two() {
+    let mut cluster = start(1);
+    put(&cluster, "master-1", "one");
+    cluster.grow(3);
+    settled(&cluster, "master-1", &["master-1", "master-2", "master-3"], &[]);
+    put(&cluster, "master-3", "three");
+    cluster.grow(5);
+    let five = ["master-1", "master-2", "master-3", "master-4", "master-5"];
+    settled(&cluster, "master-5", &five, &[]);
+    put(&cluster, "master-5", "five");
+    for master in five {
+        assert_has(&cluster, master, &["one", "three", "five"]);
+    }
+
+    // One alone keeps its vote, and it is said why.
+    let said = cluster.qctl(&["quorum", "remove", "master-5"], "").ok();
+    assert!(said.contains("master-5 keeps its vote for now"), "{said}");
+    settled(&cluster, "master-1", &five, &[]);
+    let shown = cluster.qctl(&["quorum"], "").ok();
+    assert!(shown.contains("(leaving)"), "{shown}");
+    // Also when it leads.
+    cluster.qctl(&["quorum", "transfer", "master-5"], "").ok();
+    cluster.qctl(&["quorum", "remove", "master-4"], "").ok();
+    settled(&cluster, "master-1", &["master-1", "master-2", "master-3"], &[]);
+    for removed in ["master-4", "master-5"] {
+        cluster.wait_gone(removed);
+        let output = refused(&cluster.member(removed), &[]);
+        assert!(output.stderr.contains("is no member any more"), "{output:?}");
+    }
+    put(&cluster, "master-2", "back");
+    assert_has(&cluster, "master-1", &["one", "three", "five", "back"]);
+    // What runs and what is started again follows the quorum, not what once was.
+    cluster.kill("master-2");
+    cluster.grow(3);
+    assert_eq!(cluster.masters().len(), 3);
+    settled(&cluster, "master-2", &["master-1", "master-2", "master-3"], &[]);
+}
+
+#[test]
+fn a_dead_member_is_replaced_and_never_returns() {
+    let cluster = start(3);
+    put(&cluster, "master-1", "before");
+    cluster.kill("master-3");
+    let dead = cluster.member("master-3");
+    let peer = dead.peer.clone().expect("a master has one").replace("https://", "");
+    let add = ["quorum", "replace", "master-3", "master-4", "--peer", &peer, "--token-only"];
+    let token = cluster.qctl(&add, "").ok();
+    let shown = cluster.qctl(&["quorum"], "").ok();
+    assert!(shown.contains("was asked to join"), "{shown}");
+
+    // The same machine and addresses, another name and directory.
+    let data = cluster.dir().join("master-4");
+    let flags = ["--name", "master-4", "--data-dir", data.to_str().expect("UTF-8"), "--join", token.trim()];
+    let config = dead.data.join("config.toml");
+    let mut joined = Running::start(&mut server(&config, &flags));
+    settled(&cluster, "master-1", &["master-1", "master-2", "master-4"], &[]);
+    put(&cluster, "master-3", "through the new one");
+    assert_has(&cluster, "master-1", &["before", "through the new one"]);
+
+    // It does not need its token again.
+    drop(joined);
+    joined = Running::start(&mut server(&config, &flags));
+    settled(&cluster, "master-1", &["master-1", "master-2", "master-4"], &[]);
+    // The token is good for one directory.
+    let other = cluster.dir().join("other");
+    let again = ["--name", "other", "--data-dir", other.to_str().expect("UTF-8"), "--join", token.trim()];
+    let output = refused(&dead, &[&ELSEWHERE[..], &again].concat());
+    assert!(output.stderr.contains("the token is not known") || output.stderr.contains("used"), "{output:?}");
+
+    // The dead one is told, and is told once: then it knows.
+    let output = refused(&dead, &ELSEWHERE);
+    assert!(output.stderr.contains("it was removed from the quorum"), "{output:?}");
+    let output = refused(&dead, &ELSEWHERE);
+    assert!(output.stderr.contains("is no member any more"), "{output:?}");
+    drop(joined);
+}
+
+#[test]
+fn a_wiped_member_is_refused_under_its_old_id() {
+    let cluster = start(3);
+    put(&cluster, "master-1", "kept");
+    for wiped in ["master-2", "master-1"] {
+        cluster.kill(wiped);
+        let member = cluster.member(wiped);
+        let (store, aside) = (member.data.join("store"), member.data.join("aside"));
+        fs::rename(&store, &aside).expect("moved away");
+        let output = refused(&member, &[]);
+        assert!(output.stderr.contains("another directory"), "{output:?}");
+        let output = refused(&member, &[]);
+        assert!(output.stderr.contains("is no member any more"), "{output:?}");
+        // Nothing was lost in truth.
+        fs::remove_dir_all(&store).expect("the empty one");
+        fs::rename(&aside, &store).expect("moved back");
+        cluster.revive();
+        settled(&cluster, "master-3", &["master-1", "master-2", "master-3"], &[]);
+    }
+    assert_has(&cluster, "master-2", &["kept"]);
+}
+
+#[test]
+fn a_sole_survivor_becomes_a_quorum() {
+    let cluster = start(3);
+    put(&cluster, "master-1", "survives");
+    assert_has(&cluster, "master-2", &["survives"]);
+    for master in cluster.masters() {
+        cluster.kill(&master.name);
+    }
+    let survivor = cluster.member("master-2");
+    let config = survivor.data.join("config.toml");
+    let recover = |flags: &[&str], stdin: &str| {
+        run(Command::new(binary("quorate")).arg("recover").arg("--config").arg(&config).args(flags), stdin)
+    };
+    let asked = recover(&[], "no\n");
+    assert!(!asked.success && asked.stderr.contains("nothing was changed"), "{asked:?}");
+    assert!(asked.stdout.contains("Given up: master-1, master-3"), "{asked:?}");
+    let done = recover(&["--yes"], "").ok();
+    assert!(done.contains("a quorum of its own"), "{done}");
+
+    let running = Running::start(&mut server(&config, &[]));
+    settled(&cluster, "master-2", &["master-2"], &[]);
+    assert_has(&cluster, "master-2", &["survives"]);
+    put(&cluster, "master-2", "goes on");
+    // The old quorum is another one: its majority forms without the survivor, and neither hears the other.
+    let others: Vec<_> = ["master-1", "master-3"]
+        .map(|name| Running::start(&mut server(&cluster.member(name).data.join("config.toml"), &[])))
+        .into();
+    put_surely(&cluster, "master-1", "elsewhere");
+    settled(&cluster, "master-2", &["master-2"], &[]);
+    assert_eq!(cluster.etcdctl_at("master-2", &["get", "elsewhere"], "").ok(), "");
+    assert_eq!(cluster.etcdctl_at("master-1", &["get", "goes on"], "").ok(), "");
+    drop((running, others));
+}
+
+fn put_surely(cluster: &Cluster, master: &str, key: &str) {
+    eventually("a write", || cluster.etcdctl_at(master, &["put", key, key], "").result());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_members_restart_one_after_the_other_under_writes() {
+    let cluster = start(3);
+    let writers = Writers::start(&cluster, 4, 1_500).await;
+    for (master, done) in ["master-1", "master-2", "master-3"].into_iter().zip([100, 300, 500]) {
+        writers.reached(done).await;
+        cluster.terminate(master);
+        cluster.revive();
+        settled(&cluster, master, &["master-1", "master-2", "master-3"], &[]);
+        eventually("it to catch up", || {
+            let quorum = cluster.quorum_seen_by(master)?;
+            let members = quorum["members"].as_array().cloned().unwrap_or_default();
+            let lag = |name: &str| members.iter().find(|m| m["name"] == name).and_then(|m| m["lag"].as_u64());
+            if lag(master).is_some_and(|lag| lag < 100) { Ok(()) } else { Err(quorum.to_string()) }
+        });
+    }
+    let acknowledged = writers.finish().await;
+    assert_eq!(acknowledged.len(), 1_500);
+    for master in cluster.masters() {
+        check_all_there(&cluster, &master.name, &acknowledged).await;
+    }
+}
+
+#[test]
+fn etcdctl_changes_the_members() {
+    let cluster = start(3);
+    let etcdctl = |args: &[&str]| cluster.etcdctl_at("master-1", args, "");
+    let list = || -> Value {
+        let text = etcdctl(&["member", "list", "-w", "json"]).ok();
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let url = format!("https://127.0.0.1:{port}");
+    let peers = format!("--peer-urls={url}");
+    etcdctl(&["member", "add", "newcomer", "--learner", &peers]).ok();
+    let again = etcdctl(&["member", "add", "newcomer", "--learner", &peers]);
+    assert!(again.stderr.contains("Peer URLs already exists"), "{again:?}");
+    let found = list();
+    let members = found["members"].as_array().expect("members");
+    let new = members.iter().find(|member| member["peerURLs"][0] == url).expect("it is listed");
+    assert!(new["name"].is_null() && new["isLearner"] == true, "{found}");
+    let id = format!("{:x}", new["ID"].as_u64().expect("an id"));
+
+    // The id is the token's secret.
+    let template = cluster.member("master-3");
+    let cluster_id = found["header"]["cluster_id"].as_u64().expect("an id");
+    let peer = |name: &str| cluster.member(name).peer.expect("a master has one").replace("https://", "");
+    let token = format!("{cluster_id:08x}.{id}@{}", peer("master-2"));
+    let data = cluster.dir().join("newcomer");
+    let listen = format!("127.0.0.1:{port}");
+    let named = ["--name", "newcomer", "--data-dir", data.to_str().expect("UTF-8"), "--join", &token];
+    let flags = [&ELSEWHERE[..4], &["--peer-listen", &listen, "--metrics-listen", "127.0.0.1:0"], &named].concat();
+    let joined = Running::start(&mut server(&template.data.join("config.toml"), &flags));
+    let three = ["master-1", "master-2", "master-3"];
+    settled(&cluster, "master-1", &three, &["newcomer"]);
+
+    let refused = etcdctl(&["member", "promote", &format!("{:x}", 1)]);
+    assert!(refused.stderr.contains("can only promote a learner member"), "{refused:?}");
+    eventually("it to be in sync", || etcdctl(&["member", "promote", &id]).result());
+    // A fourth would be no gain; the learner takes the place of one that goes.
+    settled(&cluster, "master-1", &three, &["newcomer"]);
+    etcdctl(&["member", "remove", "3"]).ok();
+    settled(&cluster, "master-1", &["master-1", "master-2", "newcomer"], &[]);
+    let unknown = etcdctl(&["member", "remove", "abc"]);
+    assert!(unknown.stderr.contains("member not found"), "{unknown:?}");
+    etcdctl(&["member", "update", "2", "--peer-urls=https://localhost:1"]).ok();
+    let found = list();
+    let members = found["members"].as_array().expect("members");
+    assert!(members.iter().any(|member| member["peerURLs"][0] == "https://localhost:1"), "{found}");
+    etcdctl(&["member", "update", "2", &format!("--peer-urls=https://{}", peer("master-2"))]).ok();
+    settled(&cluster, "master-1", &["master-1", "master-2", "newcomer"], &[]);
+    drop(joined);
+}
