@@ -144,10 +144,17 @@ fn identity(cert: &Path, key: &Path) -> anyhow::Result<Identity> {
     Ok(Identity { certificate_pem: read_pem(cert)?, key_pem: read_pem(key)? })
 }
 
-/// Who this is: a founder, or whom the quorum lets in.
+/// Who this is: a founder, who has joined with this directory before, or whom the quorum lets in.
 async fn own_member(config: &ServerConfig) -> anyhow::Result<Member> {
+    let store = config.data_dir.join(STORE_DIRECTORY);
     let Some(token) = &config.join else {
-        return config.founder().map(member).context("this member is not among the founders");
+        if let Some(founder) = config.founder() {
+            return Ok(member(founder));
+        }
+        return raft::owner(&store)?.context(
+            "neither `members` nor `join` is set, and this directory is no member's: name the founding members, or give \
+             the token of `qctl quorum add`",
+        );
     };
     let etcd = config.etcd.map(|etcd| (if etcd.plain { "http" } else { "https" }, etcd.listen.port()));
     let join = JoinConfig {
@@ -155,7 +162,7 @@ async fn own_member(config: &ServerConfig) -> anyhow::Result<Member> {
         name: config.name.clone(),
         api_port: config.api_listen.port(),
         etcd,
-        data_dir: config.data_dir.join(STORE_DIRECTORY),
+        data_dir: store,
         tls: peer_tls(config),
         peer_via: config.peer_via.clone(),
     };

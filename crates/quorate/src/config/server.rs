@@ -133,7 +133,7 @@ overlay!(
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub name: String,
-    /// Empty on a member that joins.
+    /// Empty on a member that joins, or has joined.
     pub founders: Vec<MemberSpec>,
     pub join: Option<Token>,
     /// Addresses of others by name.
@@ -183,19 +183,14 @@ impl ServerOptions {
         let name = required(self.name, "name")?;
         let join = self.join.filter(|token| !token.is_empty()).map(|token| token.parse::<Token>());
         let join = join.transpose().map_err(|error| anyhow::anyhow!("`join`: {error}"))?;
-        let founders = match &join {
-            Some(_) => Vec::new(),
-            None => {
-                let members = self.members.context(
-                    "neither `members` nor `join` is set: name the founding members, or give the token of `qctl quorum add`",
-                )?;
-                check_quorum(&members)?;
-                members
-            }
-        };
+        // Who has joined needs neither the token any more nor the list.
+        let founders = self.members.filter(|_| join.is_none()).unwrap_or_default();
+        if !founders.is_empty() {
+            check_quorum(&founders)?;
+        }
         let names = founders.iter().map(|m| m.name.as_str()).collect::<Vec<_>>();
         anyhow::ensure!(
-            join.is_some() || names.contains(&name.as_str()),
+            names.is_empty() || names.contains(&name.as_str()),
             "`name` is {name:?}, but the members are {}",
             names.join(", ")
         );

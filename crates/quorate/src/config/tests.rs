@@ -49,6 +49,9 @@ fn who_joins_needs_no_list() {
     let flags = ServerOptions { name: Some("master-4".to_owned()), join: token, ..ServerOptions::default() };
     let config = flags.over(file.clone()).resolve().expect("a complete configuration");
     assert!(config.founders.is_empty() && config.join.is_some_and(|token| token.secret == "secret"));
+    let joined = ServerOptions { members: None, name: Some("master-4".to_owned()), ..file.clone() };
+    let config = joined.resolve().expect("who it is stands in its directory");
+    assert!(config.founders.is_empty() && config.founder().is_none());
     let refused = |flags: ServerOptions| flags.over(file.clone()).resolve().expect_err("a refusal").to_string();
     let flags = ServerOptions { join: Some("nonsense".to_owned()), ..ServerOptions::default() };
     assert!(refused(flags).contains("is no token"));
