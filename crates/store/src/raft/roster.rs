@@ -43,9 +43,7 @@ impl Roster {
     #[must_use]
     pub fn of(metrics: &ServerMetrics) -> Option<Self> {
         let (stored, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
-        if stored.voter_ids().next().is_none() {
-            return None;
-        }
+        stored.voter_ids().next()?;
         Some(Roster {
             members: stored.nodes().map(|(id, member)| (*id, member.clone())).collect(),
             voters: stored.voter_ids().collect(),

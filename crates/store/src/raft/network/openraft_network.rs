@@ -77,10 +77,9 @@ pub struct PeerNetwork {
 }
 
 impl PeerNetwork {
-    fn peer(&self) -> Result<PeerClient, RpcError> {
-        self.peers.get(self.target).ok_or_else(|| {
-            RpcError::Unreachable(Unreachable::from_string(format!("{} is no member any more", self.target)))
-        })
+    fn peer(&self) -> Result<PeerClient, Unreachable<TypeConfig>> {
+        let gone = || Unreachable::from_string(format!("{} is no member any more", self.target));
+        self.peers.get(self.target).ok_or_else(gone)
     }
 }
 
