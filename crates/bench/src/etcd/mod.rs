@@ -29,7 +29,6 @@ use load::{At, Load, Operation, READ_VALUE_BYTES, Timing};
 use quorum::{Quorum, Setup};
 use stats::{Finding, Results, Summary, System, Unit};
 
-const PUT_VALUE_BYTES: [usize; 2] = [256, 4096];
 /// Clients of gets, mixes and ranges; those of puts are a flag.
 const GET_CLIENTS: [usize; 3] = [1, 64, 256];
 const MIX_CLIENTS: usize = 64;
@@ -52,6 +51,9 @@ pub struct Args {
     /// Clients that put at once, a measurement for each number.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256, 1000])]
     clients: Vec<usize>,
+    /// Bytes of the values that are put, a measurement for each number.
+    #[arg(long, value_delimiter = ',', default_values_t = [256, 4096])]
+    value_bytes: Vec<usize>,
     /// Keys of the preload.
     #[arg(long, default_value_t = 100_000)]
     preload_keys: u64,
@@ -119,12 +121,14 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     ensure!(args.rounds > 0 && args.seconds > 0, "at least one round and one second");
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let (mut results, mut failed) = (Results::default(), 0);
     // What is dropped with the measurement takes the members and their data along.
-    let (results, failed) = tokio::select! {
-        measured = measure(&args) => measured?,
-        _ = interrupt.recv() => anyhow::bail!("interrupted"),
-        _ = terminate.recv() => anyhow::bail!("terminated"),
+    let is_complete = tokio::select! {
+        measured = measure(&args, &mut results, &mut failed) => measured.map(|()| true)?,
+        _ = interrupt.recv() => false,
+        _ = terminate.recv() => false,
     };
+    ensure!(is_complete || !results.rows.is_empty(), "interrupted before anything was measured");
     let mut report = table::report(&results);
     report.set("rounds", args.rounds);
     report.set("seconds", args.seconds);
@@ -136,6 +140,9 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     }
     if failed > 0 {
         report.set("failed", failed);
+    }
+    if !is_complete {
+        report.set("interrupted", true);
     }
     if let Some(out) = &args.out {
         write(out, &results, &report)?;
@@ -153,14 +160,13 @@ fn write(out: &Path, results: &Results, report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All rounds; and how many scenarios failed as a whole.
-async fn measure(args: &Args) -> anyhow::Result<(Results, usize)> {
+/// All rounds; `failed` counts scenarios that failed as a whole.
+async fn measure(args: &Args, results: &mut Results, failed: &mut usize) -> anyhow::Result<()> {
     let setup = Setup { etcd: args.etcd.clone(), dir: args.dir.clone() };
-    let (mut results, mut failed) = (Results::default(), 0);
     for round in 0..args.rounds {
         let mut systems = System::BOTH;
         systems.rotate_left(round % 2);
-        for scenario in scenarios(&args.only, &args.clients) {
+        for scenario in scenarios(args) {
             for system in systems {
                 progress(format!("round {}/{}: {}, {scenario}", round + 1, args.rounds, system.name()));
                 // What the one before left unwritten is not written at the expense of this one.
@@ -173,23 +179,23 @@ async fn measure(args: &Args) -> anyhow::Result<(Results, usize)> {
                         }
                     }
                     Err(error) => {
-                        failed += 1;
+                        *failed += 1;
                         progress(format!("  failed: {error:#}"));
                     }
                 }
             }
         }
     }
-    Ok((results, failed))
+    Ok(())
 }
 
-fn scenarios(only: &[Workload], put_clients: &[usize]) -> Vec<Scenario> {
-    let wanted = |workload| only.is_empty() || only.contains(&workload);
+fn scenarios(args: &Args) -> Vec<Scenario> {
+    let wanted = |workload| args.only.is_empty() || args.only.contains(&workload);
     let load = |operation, clients| Load { operation, clients, value_bytes: READ_VALUE_BYTES, at: At::All };
     let mut scenarios = Vec::new();
     if wanted(Workload::Put) {
-        for value_bytes in PUT_VALUE_BYTES {
-            for &clients in put_clients {
+        for &value_bytes in &args.value_bytes {
+            for &clients in &args.clients {
                 let put = Load { value_bytes, ..load(Operation::Put, clients) };
                 scenarios.push(Scenario::Puts(put));
                 if clients == 1 {
@@ -271,16 +277,28 @@ fn progress(line: impl AsRef<str>) {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    fn selected(flags: &[&str]) -> Vec<Scenario> {
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            args: Args,
+        }
+        scenarios(&Command::parse_from([&["bench"], flags].concat()).args)
+    }
 
     #[test]
     fn a_selection_runs_nothing_else() {
-        assert_eq!(scenarios(&[Workload::Watch], &[1]), [Scenario::Watch]);
-        let puts = scenarios(&[Workload::Put], &[1, 64]);
+        assert_eq!(selected(&["--only", "watch"]), [Scenario::Watch]);
+        let puts = selected(&["--only", "put", "--clients", "1,64"]);
         assert_eq!(puts.len(), 6, "two sizes of two numbers of clients, and a lone one at a follower");
-        let reads = scenarios(&[Workload::Mix], &[]);
+        assert_eq!(selected(&["--only", "put", "--clients", "64", "--value-bytes", "256"]).len(), 1);
+        let reads = selected(&["--only", "mix"]);
         assert!(matches!(&reads[..], [Scenario::Reads(loads)] if loads.len() == 1));
-        assert_eq!(scenarios(&[], &[]).len(), 5);
+        assert_eq!(selected(&["--clients", "64", "--value-bytes", "256"]).len(), 6);
     }
 
     #[test]
