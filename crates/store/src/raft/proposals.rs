@@ -29,7 +29,8 @@ pub const LEAD_LIMITS: Limits = Limits {
     batch_commands: 2048,
     batch_bytes: 1 << 20,
     in_flight: 3,
-    worth_commands: 1,
+    // What a round costs is worth it for so many; fewer go with the next one.
+    worth_commands: 64,
     patience: Duration::from_millis(20),
 };
 pub const FORWARD_LIMITS: Limits = LEAD_LIMITS;
