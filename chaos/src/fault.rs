@@ -23,13 +23,14 @@ pub enum Kind {
     FullDisk,
     FailedSync,
     Clock,
+    Replace,
     /// All disks at once, which no quorum survives: to see that the checks find it. Comes only when it is asked for.
     LostDisks,
 }
 
 impl Kind {
     /// What a quorum must survive.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Kill,
         Kind::PowerLoss,
         Kind::Restart,
@@ -42,6 +43,7 @@ impl Kind {
         Kind::FullDisk,
         Kind::FailedSync,
         Kind::Clock,
+        Kind::Replace,
     ];
 }
 
@@ -91,6 +93,8 @@ pub enum Fault {
         failpoint: Failpoint,
     },
     LoseDisks(Target),
+    /// Its machine is lost, and a new member takes its place.
+    Replace(Target),
     Pause(Target),
     /// The target's side and the others do not hear each other.
     Split(Target),
@@ -129,6 +133,7 @@ impl Fault {
             Fault::OtherLog(_) => Kind::LogVersion,
             Fault::Failpoint { .. } => Kind::Failpoint,
             Fault::LoseDisks(_) => Kind::LostDisks,
+            Fault::Replace(_) => Kind::Replace,
             Fault::Pause(_) => Kind::Pause,
             Fault::Split(_) | Fault::Mute(_) | Fault::Deaf(_) | Fault::OneWay(..) | Fault::Bridge { .. } => {
                 Kind::Partition
@@ -154,6 +159,7 @@ impl Fault {
                 Effect::Failpoint { member: target.one(leader), failpoint: *failpoint }
             }
             Fault::LoseDisks(target) => Effect::Lost(target.members(leader)),
+            Fault::Replace(target) => Effect::Replaced(target.one(leader)),
             Fault::Pause(target) => Effect::Paused(target.members(leader)),
             Fault::Split(target) => Effect::Cut(split(members, &target.members(leader))),
             Fault::Mute(target) => {
@@ -188,6 +194,7 @@ impl fmt::Display for Effect {
         match self {
             Effect::Down(members) => write!(f, "kill -9 {}", names(members)),
             Effect::Lost(members) => write!(f, "kill -9 {}, and their disks are lost", names(members)),
+            Effect::Replaced(member) => write!(f, "m{} is lost with its disk, and replaced", member + 1),
             Effect::PowerLost(members) => write!(f, "power loss of {}", names(members)),
             Effect::Ended(members) => write!(f, "SIGTERM to {}", names(members)),
             Effect::OtherLog(member) => write!(f, "restart of m{} with another version of the log", member + 1),

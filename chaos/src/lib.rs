@@ -6,7 +6,7 @@
 //! | [`fault`], [`schedule`], [`world`] | pure: the faults, which comes when, and what the active ones add up to |
 //! | [`history`], [`checker`] | pure: what was seen, and what it must fulfil |
 //! | [`cluster`] | the members' processes, the network between them, their disks and clocks |
-//! | [`nemesis`] | carries out the schedule |
+//! | [`nemesis`], [`replacement`] | carries out the schedule |
 //! | [`clients`], [`leader`] | ask and record |
 //! | [`run`], [`ending`] | all of it, from the empty directory to the history |
 //! | [`verdict`], [`report`] | pure: all checks, and how they are told |
@@ -19,6 +19,7 @@ pub mod fault;
 pub mod history;
 pub mod leader;
 pub mod nemesis;
+pub mod replacement;
 pub mod report;
 pub mod run;
 pub mod schedule;

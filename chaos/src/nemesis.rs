@@ -16,6 +16,7 @@ use crate::clients::Clock;
 use crate::cluster::{Ended, Failpoints, LossyDisk, Processes, SmallDisk};
 use crate::fault::Kind;
 use crate::history::Micros;
+use crate::replacement::{Operator, Replacement};
 use crate::schedule::Planned;
 use crate::world::{Action, Effect, MemberIndex, Service, Surroundings, World};
 
@@ -24,6 +25,12 @@ const TICK: Duration = Duration::from_millis(100);
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// How long an orderly end may take, or a refusal to start.
 const END_WITHIN: Duration = Duration::from_secs(20);
+/// How long the quorum may take, when all is healed, until a new member has its vote.
+const REPLACE_WITHIN: Duration = Duration::from_secs(60);
+/// What a new member says that was interrupted, and lost what it had begun with.
+const REFUSED: &str = "the quorum does not let";
+/// What a new member says when the others have no leader for longer than it is patient.
+const NOT_JOINED: &str = "could not join";
 /// What a member says that finds a log of another version.
 const OTHER_VERSION: &str = "version 02 of the log";
 
@@ -95,6 +102,7 @@ pub struct Means {
     /// One for each member, or none.
     pub lossy_disks: Vec<LossyDisk>,
     pub failpoints: Arc<Failpoints>,
+    pub operator: Operator,
     /// Says what a loss of power takes.
     pub rng: StdRng,
 }
@@ -106,6 +114,9 @@ pub struct Nemesis {
     leader: watch::Receiver<Option<MemberIndex>>,
     active: BTreeMap<usize, (Micros, Effect)>,
     restarts: BTreeMap<MemberIndex, Instant>,
+    replacements: BTreeMap<MemberIndex, Replacement>,
+    /// Faults whose time is over, while the new member has no vote yet.
+    lingering: BTreeMap<MemberIndex, (usize, Planned)>,
     /// What has become of a member's last failpoint or loss of power.
     outcomes: BTreeMap<MemberIndex, String>,
     account: Account,
@@ -127,6 +138,8 @@ impl Nemesis {
             leader,
             active: BTreeMap::new(),
             restarts: BTreeMap::new(),
+            replacements: BTreeMap::new(),
+            lingering: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             account: Account::default(),
         }
@@ -166,6 +179,17 @@ impl Nemesis {
                 self.end(index, &schedule[index]).await?;
             }
         }
+        let deadline = Instant::now() + REPLACE_WITHIN;
+        while !self.lingering.is_empty() && Instant::now() < deadline {
+            self.supervise(Instant::now() + TICK).await?;
+        }
+        for (member, (index, planned)) in std::mem::take(&mut self.lingering) {
+            let status = format!("the new one has no vote {} s after all was healed", REPLACE_WITHIN.as_secs());
+            let (at, said) = (self.clock.now(), String::new());
+            self.account.deaths.push(Death { at, member, status, is_wanted: false, said });
+            self.replacements.remove(&member);
+            self.end(index, &planned).await?;
+        }
         Ok(())
     }
 
@@ -179,7 +203,7 @@ impl Nemesis {
         loop {
             tokio::select! {
                 () = sleep_until(until) => return Ok(()),
-                _ = ticks.tick() => self.look_after()?,
+                _ = ticks.tick() => self.look_after().await?,
             }
         }
     }
@@ -199,12 +223,14 @@ impl Nemesis {
         }
     }
 
-    fn look_after(&mut self) -> anyhow::Result<()> {
+    async fn look_after(&mut self) -> anyhow::Result<()> {
+        self.go_on_replacing().await?;
         let world = self.world.borrow().clone();
         for ended in self.means.processes.reap()? {
             let member = ended.member;
             let around = &world.members[member];
-            if !self.note_end(ended, around)? && !around.ended {
+            let is_wanted = self.note_end(ended, around)?;
+            if (!is_wanted || self.replacements.contains_key(&member)) && !around.ended {
                 self.restarts.insert(member, Instant::now() + RESTART_AFTER);
             }
         }
@@ -212,7 +238,7 @@ impl Nemesis {
             self.restarts.iter().filter(|(_, at)| **at <= Instant::now()).map(|(member, _)| *member).collect();
         for member in due {
             self.restarts.remove(&member);
-            if !world.members[member].down && !world.members[member].ended {
+            if !world.members[member].down && !world.members[member].ended && !self.has_no_token(member) {
                 self.start(member, &world.members[member])?;
             }
         }
@@ -224,15 +250,67 @@ impl Nemesis {
         Ok(())
     }
 
+    /// Takes the steps of replacements that can be taken now.
+    async fn go_on_replacing(&mut self) -> anyhow::Result<()> {
+        let is_due = |replacement: &Replacement| match replacement {
+            Replacement::Asking(asking) => asking.is_finished(),
+            Replacement::Joining(joining) => joining.is_finished(),
+        };
+        let due: Vec<MemberIndex> = self
+            .replacements
+            .iter()
+            .filter(|(_, replacement)| is_due(replacement))
+            .map(|(member, _)| *member)
+            .collect();
+        for member in due {
+            match self.replacements.remove(&member) {
+                Some(Replacement::Asking(asking)) => {
+                    self.means.processes.set_token(member, asking.await?);
+                    self.replacements.insert(member, self.means.operator.await_vote(member));
+                    let around = self.world.borrow().members[member];
+                    if !around.down && !around.ended {
+                        self.start(member, &around)?;
+                    }
+                }
+                Some(Replacement::Joining(joining)) => {
+                    joining.await?;
+                    if let Some((index, planned)) = self.lingering.remove(&member) {
+                        self.end(index, &planned).await?;
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a replacement of a member that is dead, or begins it anew.
+    fn replace(&mut self, member: MemberIndex) -> anyhow::Result<()> {
+        self.means.processes.lose_disk(member)?;
+        self.restarts.remove(&member);
+        self.replacements.insert(member, self.means.operator.ask(member));
+        Ok(())
+    }
+
+    fn has_no_token(&self, member: MemberIndex) -> bool {
+        matches!(self.replacements.get(&member), Some(Replacement::Asking(_)))
+    }
+
     /// Notes a process that has ended by itself; whether it had to.
     fn note_end(&mut self, ended: Ended, around: &Surroundings) -> anyhow::Result<bool> {
         let member = ended.member;
         self.means.failpoints.forget_process(member);
+        let is_joining = self.replacements.contains_key(&member);
+        let is_turned_away = is_joining && [REFUSED, NOT_JOINED].iter().any(|reason| ended.said.contains(reason));
+        if is_joining && ended.said.contains(REFUSED) {
+            self.replace(member)?;
+        }
         let failpoint = around.failpoint.filter(|point| point.kills() && ended.status.code().is_none());
         let is_wanted = around.sync_fails
             // Just begun, it does not listen to signals yet.
             || around.ended && (ended.status.success() || ended.status.signal() == Some(Signal::SIGTERM as i32))
             || around.other_log && ended.said.contains(OTHER_VERSION)
+            || is_turned_away
             || failpoint.is_some();
         if failpoint.is_some_and(|failpoint| failpoint.action == Action::LosePower) {
             self.lose_power(member)?;
@@ -263,12 +341,24 @@ impl Nemesis {
     async fn begin(&mut self, index: usize, planned: &Planned) -> anyhow::Result<()> {
         let members = self.world.borrow().members.len();
         let leader = *self.leader.borrow();
-        let effect = planned.fault.effect(members, leader);
+        let mut effect = planned.fault.effect(members, leader);
+        if let Effect::Replaced(member) = effect
+            && !self.replacements.is_empty()
+        {
+            // A second disk that is lost may take the last copy of something along.
+            effect = Effect::Down(vec![member]);
+        }
         self.active.insert(index, (self.clock.now(), effect));
         self.bring_about().await
     }
 
     async fn end(&mut self, index: usize, planned: &Planned) -> anyhow::Result<()> {
+        if let Some((_, Effect::Replaced(member))) = self.active.get(&index)
+            && self.replacements.contains_key(member)
+        {
+            self.lingering.insert(*member, (index, planned.clone()));
+            return Ok(());
+        }
         let Some((from, effect)) = self.active.remove(&index) else { return Ok(()) };
         self.bring_about().await?;
         let (to, kind) = (self.clock.now(), planned.fault.kind());
@@ -335,6 +425,13 @@ impl Nemesis {
             if is.power_lost && !was.power_lost {
                 self.lose_power(member)?;
             }
+            return Ok(());
+        }
+        if is.replaced && !was.replaced {
+            self.kill(member).await?;
+            self.replace(member)?;
+        }
+        if self.has_no_token(member) {
             return Ok(());
         }
         if is.ended {

@@ -23,6 +23,7 @@ use crate::fault::Kind;
 use crate::history::{Api, History, InformerLog, LeaseLog, Micros, Operation, Outcome, Transaction, WatchLog};
 use crate::leader::{self, Led};
 use crate::nemesis::{Account, Means, Nemesis};
+use crate::replacement::Operator;
 use crate::schedule::{Plan, Planned};
 use crate::world::World;
 
@@ -103,7 +104,9 @@ pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<
     let mut network = JoinSet::new();
     network.spawn(proxy::run(layout, world_seen, failpoints.clone(), options.seed));
     let (small_disk, lossy_disks) = (tools.small_disk, tools.lossy_disks);
-    let means = Means { processes, small_disk, lossy_disks, failpoints, rng: StdRng::seed_from_u64(!options.seed) };
+    let operator = Operator::new(context.layout.clone(), Credentials::of(&context.layout)?);
+    let rng = StdRng::seed_from_u64(!options.seed);
+    let means = Means { processes, small_disk, lossy_disks, failpoints, operator, rng };
     let mut nemesis = Nemesis::new(context.clock, means, world, leader_seen);
     let driven = abort.run_until_cancelled(drive(options, &schedule, context, &mut nemesis, leader)).await;
     let account = nemesis.finish().await?;

@@ -94,7 +94,13 @@ impl Plan {
     fn allows(&self, variant: Variant) -> bool {
         let enough = match variant {
             Variant::KillMinority => self.members >= 5,
-            Variant::Bridge | Variant::Halves | Variant::OneWay | Variant::Mute | Variant::Deaf => self.members >= 3,
+            Variant::Bridge
+            | Variant::Halves
+            | Variant::OneWay
+            | Variant::Mute
+            | Variant::Deaf
+            | Variant::ReplaceOne
+            | Variant::ReplaceLeader => self.members >= 3,
             Variant::FullDisk => self.small_disk.is_some(),
             Variant::PowerLossOne
             | Variant::PowerLossLeader
@@ -144,11 +150,13 @@ enum Variant {
     FailedSync,
     ClockForward,
     ClockBack,
+    ReplaceOne,
+    ReplaceLeader,
     LostDisks,
 }
 
 impl Variant {
-    const ALL: [Variant; 33] = [
+    const ALL: [Variant; 35] = [
         Variant::KillOne,
         Variant::KillLeader,
         Variant::KillMinority,
@@ -181,6 +189,8 @@ impl Variant {
         Variant::FailedSync,
         Variant::ClockForward,
         Variant::ClockBack,
+        Variant::ReplaceOne,
+        Variant::ReplaceLeader,
         Variant::LostDisks,
     ];
 
@@ -211,6 +221,7 @@ impl Variant {
             Variant::FullDisk => Kind::FullDisk,
             Variant::FailedSync => Kind::FailedSync,
             Variant::ClockForward | Variant::ClockBack => Kind::Clock,
+            Variant::ReplaceOne | Variant::ReplaceLeader => Kind::Replace,
             Variant::LostDisks => Kind::LostDisks,
         }
     }
@@ -273,6 +284,8 @@ impl Variant {
             Variant::FailedSync => Fault::FailedSync(either),
             Variant::ClockForward => Fault::Clock { target: either, offset_s: 3600 },
             Variant::ClockBack => Fault::Clock { target: either, offset_s: -3600 },
+            Variant::ReplaceOne => Fault::Replace(first(1)),
+            Variant::ReplaceLeader => Fault::Replace(leader),
             Variant::LostDisks => Fault::LoseDisks(first(plan.members)),
         };
         Scene::One(fault)
@@ -337,7 +350,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::world::World;
+    use crate::world::{Effect, World};
 
     fn plan(seed: u64, members: usize, minutes: u64) -> Plan {
         Plan {

@@ -15,6 +15,8 @@ pub enum Effect {
     /// Killed, and their disks are empty when they are started again. No quorum survives this on a majority; it is for
     /// seeing that the checks find it.
     Lost(Vec<MemberIndex>),
+    /// Killed, its disk is emptied, and a new member joins under its name and addresses. It lasts until that has a vote.
+    Replaced(MemberIndex),
     /// Killed, and the power fails: what they had not synced is lost.
     PowerLost(Vec<MemberIndex>),
     /// Ended in order, with SIGTERM; started again at the end.
@@ -109,6 +111,8 @@ pub struct Surroundings {
     pub disk_full: bool,
     pub disk_lost: bool,
     pub power_lost: bool,
+    /// Another one is to take its place.
+    pub replaced: bool,
     /// It was told to end.
     pub ended: bool,
     pub other_log: bool,
@@ -131,7 +135,7 @@ impl Surroundings {
     /// Whether it can be counted on.
     fn runs(&self) -> bool {
         let may_die = self.failpoint.is_some_and(|failpoint| failpoint.kills());
-        !(self.down || self.paused || self.ended || self.other_log || may_die)
+        !(self.down || self.replaced || self.paused || self.ended || self.other_log || may_die)
     }
 }
 
@@ -173,6 +177,7 @@ impl World {
                 self.members[*i].down = true;
                 self.members[*i].disk_lost = true;
             }),
+            Effect::Replaced(member) => self.members[*member].replaced = true,
             Effect::PowerLost(members) => members.iter().for_each(|i| {
                 self.members[*i].down = true;
                 self.members[*i].power_lost = true;
@@ -264,6 +269,8 @@ mod tests {
         assert_eq!(service(3, &[Effect::FullDisk(0)]), Degraded);
         assert_eq!(service(3, &[Effect::Ended(vec![0])]), Required);
         assert_eq!(service(3, &[Effect::PowerLost(vec![0, 1, 2])]), Impossible);
+        assert_eq!(service(3, &[Effect::Replaced(0)]), Required);
+        assert_eq!(service(3, &[Effect::Replaced(0), Effect::Down(vec![1])]), Impossible);
         assert_eq!(service(3, &[Effect::OtherLog(0), Effect::Ended(vec![1])]), Impossible);
         let at = |action| Failpoint { point: Point::LogSync, phase: Phase::Before, action };
         let failpoint = |action| Effect::Failpoint { member: 2, failpoint: at(action) };

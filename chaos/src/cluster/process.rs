@@ -32,6 +32,8 @@ pub struct Processes {
     layout: Arc<Layout>,
     shim: Option<(Shim, Vec<Control>)>,
     children: Vec<Option<Child>>,
+    /// The tokens of those that have joined, or are to.
+    tokens: Vec<Option<String>>,
 }
 
 impl Processes {
@@ -41,7 +43,8 @@ impl Processes {
         let control = |name: &str| Control::create(layout.directory.join(format!("{name}.control")));
         let controls = layout.places.iter().map(|place| control(&place.name)).collect::<anyhow::Result<Vec<_>>>()?;
         let children = layout.places.iter().map(|_| None).collect();
-        Ok(Processes { binary, shim: shim.map(|shim| (shim, controls)), layout, children })
+        let tokens = vec![None; layout.places.len()];
+        Ok(Processes { binary, shim: shim.map(|shim| (shim, controls)), layout, children, tokens })
     }
 
     #[must_use]
@@ -66,6 +69,9 @@ impl Processes {
         let log = fs::OpenOptions::new().create(true).append(true).open(&place.log)?;
         let mut command = Command::new(&self.binary);
         command.arg("server").arg("--config").arg(&place.config);
+        if let Some(token) = &self.tokens[member] {
+            command.arg("--join").arg(token);
+        }
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("QUORATE_")) {
             command.env_remove(name);
         }
@@ -76,6 +82,11 @@ impl Processes {
         let child = command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?;
         self.children[member] = Some(child);
         Ok(())
+    }
+
+    /// From its next start on, the member is one that joins with this token.
+    pub fn set_token(&mut self, member: MemberIndex, token: String) {
+        self.tokens[member] = Some(token);
     }
 
     /// Ends a member with SIGKILL, and waits until it is gone.

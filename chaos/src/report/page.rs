@@ -28,7 +28,7 @@ svg .label { fill: #fff; font-size: 11px; pointer-events: none }
 .impossible { fill: #cf222e; fill-opacity: .13 }
 .kill { fill: #cf222e } .power { fill: #82071e } .restart { fill: #57606a } .version { fill: #116329 }
 .failpoint { fill: #bc4c00 } .pause { fill: #e16f24 } .partition { fill: #8250df } .network { fill: #bf3989 }
-.disk { fill: #7d4e00 } .clock { fill: #0969da } .leader { fill: #2da44e } .wanted { fill: #fff; stroke: #57606a;
+.disk { fill: #7d4e00 } .clock { fill: #0969da } .replace { fill: #1b7c83 } .leader { fill: #2da44e } .wanted { fill: #fff; stroke: #57606a;
 stroke-width: 2 } .unwanted { fill: #cf222e; stroke: #fff; stroke-width: 2 }
 .done { fill: #54aeff } .refused { fill: #d4a72c } .unknown { fill: #cf222e }
 .p50 { fill: #0969da } .p99 { fill: #e16f24 } .p100 { fill: #cf222e; fill-opacity: .45 }
@@ -49,6 +49,7 @@ const KEY: [&[(&str, &str)]; 3] = [
         ("network", "delay, loss"),
         ("disk", "slow, full or failing disk"),
         ("clock", "clock"),
+        ("replace", "replaced"),
     ],
     &[
         ("leader", "leads"),
@@ -204,6 +205,7 @@ mod tests {
             (Kind::FullDisk, Effect::FullDisk(1)),
             (Kind::FailedSync, Effect::FailingSync(1)),
             (Kind::Clock, Effect::Clock { member: 0, offset_s: -3600 }),
+            (Kind::Replace, Effect::Replaced(2)),
         ];
         assert!(Kind::ALL.iter().all(|kind| effects.iter().any(|(shown, _)| shown == kind)));
         let injected = effects.map(|(kind, effect)| {

@@ -284,6 +284,7 @@ fn met(effect: &Effect, members: usize) -> Vec<MemberIndex> {
         | Effect::SlowDisk { member, .. }
         | Effect::Clock { member, .. }
         | Effect::FullDisk(member)
+        | Effect::Replaced(member)
         | Effect::FailingSync(member) => vec![*member],
     }
 }
@@ -293,6 +294,7 @@ fn label(effect: &Effect) -> String {
     match effect {
         Effect::Down(_) => "kill -9".to_owned(),
         Effect::Lost(_) => "disk lost".to_owned(),
+        Effect::Replaced(_) => "replaced".to_owned(),
         Effect::PowerLost(_) => "power loss".to_owned(),
         Effect::Ended(_) => "SIGTERM".to_owned(),
         Effect::OtherLog(_) => "other log version".to_owned(),
@@ -321,5 +323,6 @@ pub fn class(kind: Kind) -> &'static str {
         Kind::Network => "network",
         Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync => "disk",
         Kind::Clock => "clock",
+        Kind::Replace => "replace",
     }
 }
