@@ -102,7 +102,9 @@ impl Api {
             Route::Version => Response::json(&version::version()),
             Route::Health { endpoint, check } => Ok(health::answer(self, endpoint, check, &query).await),
             Route::Quorum => {
-                let status = self.inner.store.quorum_status().await.map_err(|e| error::from_store(&e))?;
+                let mut status = self.inner.store.quorum_status().await.map_err(|e| error::from_store(&e))?;
+                // Where the id is the token's secret, it is not for everyone who may look.
+                status.invited.iter_mut().for_each(|invited| invited.id = 0);
                 Response::json(&json!(status))
             }
             Route::QuorumHash => {

@@ -47,7 +47,8 @@ fn warning(recovery: &Recovery) -> String {
         "{} becomes a quorum of its own, with what it has: revision {}, log up to {} (term {}).\n\
          - Given up: {others}. If a majority of the old quorum can still be started, do that instead.\n\
          - Lost: what was acknowledged to clients and did not reach this master before it stopped. Nothing here tells how \
-         much that is; a master that lagged lacks more. Of several survivors, recover the one with the longest log.\n\
+         much that is; a master that lagged lacks more. Of several survivors, recover the one with the highest term of \
+         its log, and of those the one with the longest log.\n\
          - Kept: writes in its log that were never acknowledged take effect.\n",
         recovery.member().name,
         recovery.revision(),

@@ -29,8 +29,9 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
     logging::start(&config.log_level)?;
     // Everything that can be wrong is found before the store is opened.
+    let member = known_member(&config)?;
     let listeners = Listeners::bind(&config)?;
-    process::run(BLOCKING_THREADS, async move |shutdown| serve(config, listeners, shutdown).await)
+    process::run(BLOCKING_THREADS, async move |shutdown| serve(config, member, listeners, shutdown).await)
 }
 
 struct Listeners {
@@ -65,11 +66,22 @@ fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-async fn serve(config: ServerConfig, listeners: Listeners, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve(
+    config: ServerConfig,
+    known: Option<Member>,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let name = &config.name;
     tracing::info!(name, founders = config.founders.len(), data_dir = %config.data_dir.display(), "starting");
-    let Some(member) = shutdown.run_until_cancelled(own_member(&config)).await else { return Ok(()) };
-    let raft_config = raft_config(&config, member?, listeners.peer);
+    let member = match known {
+        Some(member) => member,
+        None => match shutdown.run_until_cancelled(join(&config)).await {
+            Some(joined) => joined?,
+            None => return Ok(()),
+        },
+    };
+    let raft_config = raft_config(&config, member, listeners.peer);
     let store = raft::start(raft_config).await.context("the store cannot start")?;
     let api = Api::new(store.clone(), quorate_registry::builtin());
     let services = ServiceListeners { api: listeners.api, etcd: listeners.etcd, metrics: listeners.metrics };
@@ -136,7 +148,8 @@ fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<q
         };
         Access::Tls { acceptor: TlsAcceptor::from(Arc::new(tls)), admits: Arc::new(is_admin) }
     };
-    let guard = if etcd.write_registry { Guard::default() } else { Guard::new([REGISTRY_ROOT, raft::INVITATIONS]) };
+    let registry = Some(REGISTRY_ROOT).filter(|_| !etcd.write_registry);
+    let guard = Guard::new(registry.into_iter().chain([raft::INVITATIONS]));
     Ok(quorate_etcd::ServerConfig { listener: tokio::net::TcpListener::from_std(listener)?, access, guard })
 }
 
@@ -144,25 +157,37 @@ fn identity(cert: &Path, key: &Path) -> anyhow::Result<Identity> {
     Ok(Identity { certificate_pem: read_pem(cert)?, key_pem: read_pem(key)? })
 }
 
-/// Who this is: a founder, who has joined with this directory before, or whom the quorum lets in.
-async fn own_member(config: &ServerConfig) -> anyhow::Result<Member> {
-    let store = config.data_dir.join(STORE_DIRECTORY);
-    let Some(token) = &config.join else {
-        if let Some(founder) = config.founder() {
-            return Ok(member(founder));
-        }
-        return raft::owner(&store)?.context(
-            "neither `members` nor `join` is set, and this directory is no member's: name the founding members, or give \
-             the token of `qctl quorum add`",
-        );
-    };
+/// Who this is, unless the quorum has to say it: a founder, or who has joined with this directory before.
+fn known_member(config: &ServerConfig) -> anyhow::Result<Option<Member>> {
+    let owner = raft::owner(&config.data_dir.join(STORE_DIRECTORY))?;
+    // Whose directory it is counts more than a list, which may be of before it joined.
+    if let Some(owner) = owner.filter(|owner| owner.name == config.name) {
+        return Ok(Some(owner));
+    }
+    if config.join.is_some() {
+        return Ok(None);
+    }
+    if let Some(founder) = config.founder() {
+        return Ok(Some(member(founder)));
+    }
+    let names: Vec<_> = config.founders.iter().map(|founder| founder.name.as_str()).collect();
+    anyhow::ensure!(names.is_empty(), "`name` is {:?}, but the members are {}", config.name, names.join(", "));
+    anyhow::bail!(
+        "neither `members` nor `join` is set, and this directory is no member's: name the founding members, or give the \
+         token of `qctl quorum add`"
+    );
+}
+
+/// Has the quorum let this member in.
+async fn join(config: &ServerConfig) -> anyhow::Result<Member> {
+    let token = config.join.as_ref().context("`join` is set")?;
     let etcd = config.etcd.map(|etcd| (if etcd.plain { "http" } else { "https" }, etcd.listen.port()));
     let join = JoinConfig {
         token: token.clone(),
         name: config.name.clone(),
         api_port: config.api_listen.port(),
         etcd,
-        data_dir: store,
+        data_dir: config.data_dir.join(STORE_DIRECTORY),
         tls: peer_tls(config),
         peer_via: config.peer_via.clone(),
     };

@@ -27,6 +27,9 @@ pub struct Member {
     pub incarnation: u64,
     #[serde(default)]
     pub intent: Intent,
+    /// The member that goes in the step in which this one gets its vote.
+    #[serde(default)]
+    pub replaces: Option<MemberId>,
 }
 
 /// What is to become of a member.

@@ -188,12 +188,6 @@ impl ServerOptions {
         if !founders.is_empty() {
             check_quorum(&founders)?;
         }
-        let names = founders.iter().map(|m| m.name.as_str()).collect::<Vec<_>>();
-        anyhow::ensure!(
-            names.is_empty() || names.contains(&name.as_str()),
-            "`name` is {name:?}, but the members are {}",
-            names.join(", ")
-        );
         let peer_via = self.peer_via.unwrap_or_default().iter().map(|via| peer_via(via)).collect::<Result<_, _>>()?;
         let etcd = self.etcd_listen.map(|listen| EtcdConfig {
             listen,

@@ -1,7 +1,8 @@
 //! Which members should vote.
 //!
 //! An even number of voters survives no more failures than the odd one below it. So whoever comes or goes does so when
-//! the number stays odd: in pairs, or one for another.
+//! the number stays odd: in pairs, or one for another. Who is replaced goes with the one that comes in its place, and not
+//! before.
 
 use std::collections::BTreeSet;
 
@@ -17,32 +18,48 @@ pub fn voters(roster: &Roster, is_ready: impl Fn(MemberId) -> bool) -> Option<BT
     let with = |intent: Intent| roster.members.values().filter(move |member| member.intent == intent).map(|m| m.id);
     let mut coming: Vec<_> = with(Intent::Voter).filter(|id| !roster.voters.contains(id) && is_ready(*id)).collect();
     let mut going: Vec<_> = with(Intent::Leaving).filter(|id| roster.voters.contains(id)).collect();
+    let mut voters = roster.voters.clone();
+    coming.retain(|id| match replaced_voter(roster, *id) {
+        Some(replaced) if voters.remove(&replaced) => {
+            going.retain(|id| *id != replaced);
+            voters.insert(*id);
+            false
+        }
+        _ => true,
+    });
     // First come, first served would need an order of arrival; any order will do.
-    while !coming.is_empty() && roster.voters.len() + coming.len() > MAX_VOTERS + going.len() {
+    while !coming.is_empty() && voters.len() + coming.len() > MAX_VOTERS + going.len() {
         coming.pop();
     }
     loop {
-        let size = roster.voters.len() + coming.len() - going.len();
+        let size = voters.len() + coming.len() - going.len();
         if !size.is_multiple_of(2) {
             break;
         }
         // One more can wait; who goes should not leave before there is someone else.
         if coming.pop().is_none() && going.pop().is_none() {
-            return None;
+            break;
         }
     }
-    let mut voters = roster.voters.clone();
     voters.retain(|id| !going.contains(id));
     voters.extend(coming);
     (voters != roster.voters).then_some(voters)
 }
 
-/// Members without a vote that were told to go: they can at any time.
+/// The voter whose place a member takes. If the one that it replaces has none, and was itself to replace another, then
+/// that one's.
+fn replaced_voter(roster: &Roster, id: MemberId) -> Option<MemberId> {
+    let chain = std::iter::successors(roster.replaces(id), |replaced| roster.replaces(*replaced));
+    chain.take(roster.members.len()).find(|id| roster.voters.contains(id))
+}
+
+/// Members without a vote that were told to go, or whose place is taken: they can at any time.
 #[must_use]
 pub fn idle_leavers(roster: &Roster) -> BTreeSet<MemberId> {
     let members = roster.members.values();
-    let leavers = members.filter(|member| member.intent == Intent::Leaving && !roster.voters.contains(&member.id));
-    leavers.map(|member| member.id).collect()
+    let is_replaced = |id: MemberId| roster.voters.iter().any(|voter| roster.replaces(*voter) == Some(id));
+    let leavers = members.filter(|member| member.intent == Intent::Leaving || is_replaced(member.id));
+    leavers.map(|member| member.id).filter(|id| !roster.voters.contains(id)).collect()
 }
 
 /// What a member waits for before it gets, or loses, its vote; `None` when it need not wait long.
@@ -91,6 +108,14 @@ mod tests {
         Roster { members: members.collect(), voters: voters.iter().copied().collect(), ..Roster::default() }
     }
 
+    /// The first of each pair comes in the place of the second.
+    fn replacing(mut roster: Roster, pairs: &[(MemberId, MemberId)]) -> Roster {
+        for (new, old) in pairs {
+            roster.members.get_mut(new).expect("a member").replaces = Some(*old);
+        }
+        roster
+    }
+
     fn check(voters: &[MemberId], learners: &[MemberId], leaving: &[MemberId], expected: Option<&[MemberId]>) {
         let roster = roster(voters, learners, leaving);
         let expected = expected.map(|ids| ids.iter().copied().collect());
@@ -121,6 +146,36 @@ mod tests {
         check(&[1, 2, 3, 4, 5], &[6], &[4, 5], Some(&[1, 2, 3]));
         check(&[1, 2, 3, 4, 5], &[6, 7], &[4, 5], Some(&[1, 2, 3, 6, 7]));
         check(&[1, 2, 3, 4, 5, 6, 7], &[8], &[7], Some(&[1, 2, 3, 4, 5, 6, 8]));
+    }
+
+    #[test]
+    fn who_is_replaced_stays_until_another_can_vote_in_its_place() {
+        let become_of = |voters: &[MemberId], learners: &[MemberId], leaving: &[MemberId], pairs: &[_], ready: &[_]| {
+            let roster = replacing(roster(voters, learners, leaving), pairs);
+            let voters = super::voters(&roster, |id| ready.contains(&id));
+            voters.map(|ids| ids.into_iter().collect::<Vec<_>>()).unwrap_or_default()
+        };
+        let two = [(4, 2), (5, 3)];
+        assert!(become_of(&[1, 2, 3], &[4, 5], &[], &two, &[]).is_empty());
+        assert_eq!(become_of(&[1, 2, 3], &[4, 5], &[], &two, &[5]), [1, 2, 5]);
+        assert_eq!(become_of(&[1, 2, 3], &[4, 5], &[], &two, &[4, 5]), [1, 4, 5]);
+        assert_eq!(become_of(&[1], &[2], &[], &[(2, 1)], &[2]), [2]);
+        // One that goes for good waits on, and does not take the replaced one along.
+        assert!(become_of(&[1, 2, 3, 4, 5], &[6], &[5], &[(6, 4)], &[]).is_empty());
+        assert_eq!(become_of(&[1, 2, 3, 4, 5], &[6], &[5], &[(6, 4)], &[6]), [1, 2, 3, 5, 6]);
+        assert_eq!(become_of(&[1, 2, 3], &[4], &[2], &[(4, 2)], &[4]), [1, 3, 4]);
+        // Whose place was taken already, or who has none, makes room for nobody.
+        assert_eq!(become_of(&[1, 2, 3], &[4, 5], &[], &[(4, 2), (5, 2)], &[4, 5]), [1, 3, 4]);
+        assert!(become_of(&[1, 2, 3], &[4], &[], &[(4, 9)], &[4]).is_empty());
+        // The first new one was lost before it could vote.
+        assert_eq!(become_of(&[1, 2, 3], &[4, 5], &[], &[(4, 3), (5, 4)], &[5]), [1, 2, 5]);
+        let seven = [1, 2, 3, 4, 5, 6, 7];
+        assert_eq!(become_of(&seven, &[8], &[], &[(8, 7)], &[8]), [1, 2, 3, 4, 5, 6, 8]);
+
+        let learner_replaced = replacing(roster(&[1, 2, 4], &[3], &[]), &[(4, 3)]);
+        assert_eq!(idle_leavers(&learner_replaced), [3].into());
+        let awaited = replacing(roster(&[1, 2, 3], &[4], &[]), &[(4, 3)]);
+        assert!(idle_leavers(&awaited).is_empty() && waits(&awaited, 4).is_none());
     }
 
     #[test]

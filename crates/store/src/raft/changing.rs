@@ -26,6 +26,8 @@ use crate::platform::tokio::time::Instant;
 use crate::platform::{self, tokio};
 
 const DEADLINE: Duration = Duration::from_secs(15);
+/// Less, so that the leader answers before whoever asked gives up.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(20);
 /// A change that waits for nothing but the quorum itself is waited for so long.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
@@ -41,14 +43,17 @@ impl From<StoreError> for ChangeError {
     }
 }
 
-/// Has the leader make a change.
+/// Has the leader make a change, and waits a while until it is complete.
 pub async fn change(node: &Node, change: Change) -> Result<Changed, ChangeError> {
     let deadline = Instant::now() + DEADLINE;
     let mut problem = "there is no leader".to_owned();
     loop {
         if let Some(leader) = node.leader() {
             match ask(node, leader, &change).await {
-                Ok(ChangeResponse::Done(done)) => return done,
+                Ok(ChangeResponse::Refused(refusal)) => return Err(refusal),
+                Ok(ChangeResponse::Accepted { changed, version }) => {
+                    return Ok(follow(node, &change, changed, version).await);
+                }
                 Ok(ChangeResponse::NotLeader { .. }) => problem = format!("member {leader} does not lead, or not yet"),
                 Err(error) if error.is_certainly_without_effect() => problem = error.to_string(),
                 Err(error) => return Err(ChangeError::Unavailable(error.to_string())),
@@ -77,13 +82,29 @@ pub async fn take_forwarded(node: &Node, change: Change) -> ChangeResponse {
     if !node.leadership.borrow().is_active_leader {
         return ChangeResponse::NotLeader { leader: node.leader() };
     }
-    ChangeResponse::Done(match change {
+    let changed = match change {
         Change::Invite(invite) => self::invite(node, invite).await,
         Change::Remove { member } => remove(node, &member).await,
         Change::Promote { member } => promote(node, &member).await,
         Change::Update { member, addresses } => update(node, &member, addresses).await,
         Change::Transfer { to } => transfer(node, to.as_ref()).await,
-    })
+    };
+    match changed {
+        Ok(changed) => ChangeResponse::Accepted { changed, version: node.roster().version },
+        Err(refusal) => ChangeResponse::Refused(refusal),
+    }
+}
+
+/// Follows what becomes of a change that the leader has accepted, as this member hears of it: the leader may be among
+/// those that go.
+async fn follow(node: &Node, change: &Change, changed: Changed, version: u64) -> Changed {
+    let id = changed.member.id;
+    let waits = match change {
+        Change::Remove { .. } => settled(node, id, version, |roster| !roster.members.contains_key(&id)).await,
+        Change::Promote { .. } => settled(node, id, version, |roster| roster.voters.contains(&id)).await,
+        Change::Invite(_) | Change::Update { .. } | Change::Transfer { .. } => return changed,
+    };
+    Changed { waits, ..changed }
 }
 
 fn find(roster: &Roster, name: &MemberName) -> Option<Member> {
@@ -93,7 +114,7 @@ fn find(roster: &Roster, name: &MemberName) -> Option<Member> {
         // A member that is about to go may have given its name to the one in its place.
         MemberName::Text(text) => members()
             .filter(|member| member.name == *text)
-            .min_by_key(|member| member.intent == Intent::Leaving)
+            .min_by_key(|member| roster.is_to_go(member))
             .or_else(|| members().find(|member| is_id(text, member.id))),
     };
     found.cloned()
@@ -108,7 +129,8 @@ fn is_id(text: &str, id: MemberId) -> bool {
 /// # Errors
 /// `Exists` or `PeerInUse`.
 pub fn check_new(roster: &Roster, new: &Member) -> Result<(), ChangeError> {
-    for member in roster.members.values().filter(|member| member.intent != Intent::Leaving) {
+    let stays = |member: &&Member| !roster.is_to_go(member) && new.replaces != Some(member.id);
+    for member in roster.members.values().filter(stays) {
         if !new.name.is_empty() && member.name == new.name {
             return Err(ChangeError::Exists(format!("there is a member {} already", new.name)));
         }
@@ -131,21 +153,14 @@ async fn invite(node: &Node, invite: Invite) -> Result<Changed, ChangeError> {
     check_peer(&invite.peer)?;
     let _alone = node.changing.lock().await;
     let mut roster = Roster::clone(&*node.roster());
-    let replaced = match &invite.replaces {
+    let replaces = match invite.replaces.map(MemberName::Text) {
         None => None,
-        Some(name) => {
-            let name = MemberName::Text(name.clone());
-            let found = find(&roster, &name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?;
-            Some(Member { intent: Intent::Leaving, ..found })
-        }
+        Some(name) => Some(find(&roster, &name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?.id),
     };
-    if let Some(replaced) = &replaced {
-        roster.members.insert(replaced.id, replaced.clone());
-    }
     let id = identity::random_number();
     let intent = if invite.learner { Intent::Learner } else { Intent::Voter };
-    let member =
-        Member { id, name: invite.name, peer: invite.peer, api: invite.api, etcd: invite.etcd, incarnation: 0, intent };
+    let Invite { name, peer, api, etcd, .. } = invite;
+    let member = Member { id, name, peer, api, etcd, incarnation: 0, intent, replaces };
     check_new(&roster, &member)?;
     // Someone who was asked before under this name or address is asked anew; the old token ends.
     for (key, before) in invitations::list(node).await? {
@@ -160,29 +175,29 @@ async fn invite(node: &Node, invite: Invite) -> Result<Changed, ChangeError> {
     }
     let secret = if invite.token_is_id { format!("{id:x}") } else { format!("{:032x}", platform::random::<u128>()) };
     invitations::store(node, &secret, &Invitation { member: member.clone(), taken_by: None }).await?;
-    if let Some(replaced) = replaced {
-        write(node, ChangeMembers::SetNodes([(replaced.id, replaced)].into())).await?;
+    let stays = |member: &&Member| !roster.is_to_go(member) && replaces != Some(member.id);
+    let mut peers: Vec<_> = roster.members.values().filter(stays).map(|member| member.peer.clone()).collect();
+    if peers.is_empty() {
+        // The only one is replaced.
+        peers = roster.members.values().map(|member| member.peer.clone()).collect();
     }
-    let peers =
-        node.roster().members.values().filter(|m| m.intent != Intent::Leaving).map(|m| m.peer.clone()).collect();
     let token = Token { cluster: node.settings.cluster, secret, peers };
     roster.members.insert(id, member.clone());
     Ok(Changed { waits: balance::waits(&roster, id), member, token: Some(token.to_string()) })
 }
 
 async fn remove(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> {
-    let alone = node.changing.lock().await;
+    let _alone = node.changing.lock().await;
     let roster = node.roster();
     let Some(member) = find(&roster, name) else { return withdraw(node, name).await };
     let member = Member { intent: Intent::Leaving, ..member };
-    if !roster.voters.contains(&member.id) {
-        write(node, ChangeMembers::RemoveNodes([member.id].into())).await?;
-        return Ok(Changed { member, token: None, waits: None });
-    }
-    write(node, ChangeMembers::SetNodes([(member.id, member.clone())].into())).await?;
-    drop(alone);
-    let waits = settled(node, member.id, |roster| !roster.members.contains_key(&member.id)).await;
-    Ok(Changed { member, token: None, waits })
+    let how = if roster.voters.contains(&member.id) {
+        ChangeMembers::SetNodes([(member.id, member.clone())].into())
+    } else {
+        ChangeMembers::RemoveNodes([member.id].into())
+    };
+    write(node, how).await?;
+    Ok(Changed { member, token: None, waits: None })
 }
 
 /// Takes the invitation of someone back who has not come.
@@ -200,7 +215,7 @@ async fn withdraw(node: &Node, name: &MemberName) -> Result<Changed, ChangeError
 }
 
 async fn promote(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> {
-    let alone = node.changing.lock().await;
+    let _alone = node.changing.lock().await;
     let roster = node.roster();
     let member = find(&roster, name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?;
     let votes = roster.voters.contains(&member.id);
@@ -212,9 +227,7 @@ async fn promote(node: &Node, name: &MemberName) -> Result<Changed, ChangeError>
     }
     let member = Member { intent: Intent::Voter, ..member };
     write(node, ChangeMembers::SetNodes([(member.id, member.clone())].into())).await?;
-    drop(alone);
-    let waits = settled(node, member.id, |roster| roster.voters.contains(&member.id)).await;
-    Ok(Changed { member, token: None, waits })
+    Ok(Changed { member, token: None, waits: None })
 }
 
 async fn update(node: &Node, name: &MemberName, addresses: Addresses) -> Result<Changed, ChangeError> {
@@ -250,6 +263,10 @@ async fn transfer(node: &Node, to: Option<&MemberName>) -> Result<Changed, Chang
     if heir.id == node.id() {
         return Ok(done);
     }
+    // A leader that hands over takes no writes until the other one leads.
+    if !is_ready(node, &instance.metrics(), heir.id) {
+        return Err(ChangeError::Unhealthy(format!("{} does not answer, or has not caught up", heir.name)));
+    }
     let triggered = instance.raft.trigger().transfer_leader(heir.id).await;
     triggered.map_err(|error| ChangeError::Unavailable(error.to_string()))?;
     let mut leadership = node.leadership.subscribe();
@@ -260,20 +277,29 @@ async fn transfer(node: &Node, to: Option<&MemberName>) -> Result<Changed, Chang
     }
 }
 
-/// Waits a while for a change that waits for nothing else; says what it waits for.
-async fn settled(node: &Node, id: MemberId, is_done: impl Fn(&Roster) -> bool) -> Option<String> {
+/// Waits a while for a change that waits for nothing else; says what it waits for. The change is in the membership of
+/// this `version`.
+async fn settled(node: &Node, id: MemberId, version: u64, is_done: impl Fn(&Roster) -> bool) -> Option<String> {
     let deadline = Instant::now() + SETTLE_WITHIN;
     loop {
         let roster = node.roster();
-        if is_done(&roster) {
-            return None;
+        if roster.version >= version {
+            if is_done(&roster) {
+                return None;
+            }
+            if let Some(waits) = balance::waits(&roster, id) {
+                return Some(waits);
+            }
         }
-        if let Some(waits) = balance::waits(&roster, id) {
-            return Some(waits);
+        let name = |id| node.member(id).map_or_else(|| "it".to_owned(), |member| member.name);
+        if node.is_removed() {
+            // Which it learns by not being told of the rest.
+            let (own, name) = (name(node.id()), name(id));
+            let is_itself = id == node.id();
+            return (!is_itself).then(|| format!("{own} is itself no member any more; ask another one about {name}"));
         }
         if Instant::now() > deadline {
-            let name = roster.members.get(&id).map_or("it", |member| &member.name);
-            return Some(format!("the quorum has not settled yet; {name} follows when enough members answer"));
+            return Some(format!("the quorum has not settled yet; {} follows when enough members answer", name(id)));
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -284,7 +310,7 @@ async fn settled(node: &Node, id: MemberId, is_done: impl Fn(&Roster) -> bool) -
 /// # Errors
 /// `NoLeader` when it was not proposed, `OutcomeUnknown` when it may or may not take effect.
 pub async fn write(node: &Node, members: Members) -> Result<(), StoreError> {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + WRITE_WITHIN;
     loop {
         let instance = node.instance()?;
         let changing = instance.raft.change_membership(members.clone(), false);
@@ -304,9 +330,7 @@ pub async fn write(node: &Node, members: Members) -> Result<(), StoreError> {
     }
     // What follows shall see it.
     let metrics = node.instance()?.raft.server_metrics();
-    if let Some(roster) = Roster::of(&metrics.borrow_watched()) {
-        node.set_roster(roster);
-    }
+    node.take_roster(|| Roster::reported(&metrics.borrow_watched()));
     Ok(())
 }
 

@@ -26,36 +26,83 @@ pub struct Owner {
     pub cluster: u32,
     /// As it was when the directory was made; its addresses may be others now.
     pub member: Member,
-    /// It has asked to join with this directory, and was not let in yet.
     #[serde(default)]
-    pub joins: bool,
+    pub origin: Origin,
+}
+
+/// How its member came to be one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Origin {
+    /// It was in the list that the quorum was founded, or restored, with.
+    #[default]
+    Founder,
+    /// It has asked to join with this directory, and was not let in yet.
+    Joining,
+    /// It joined a running quorum: lists of founders are not about it.
+    Joined,
 }
 
 /// The owner of `data_dir`, if it has one.
 ///
 /// # Errors
-/// When that cannot be read, or there is data that belongs to nobody.
+/// When that cannot be read, its log is gone, or there is data that belongs to nobody.
 pub fn read(data_dir: &Path) -> Result<Option<Owner>, StoreError> {
-    let path = data_dir.join(FILE);
-    match fs::read(&path) {
-        Ok(bytes) => {
-            let owner = serde_json::from_slice(&bytes);
-            owner.map(Some).map_err(|error| StoreError::Fatal(format!("{} is unreadable: {error}", path.display())))
-        }
+    let (path, log) = (data_dir.join(FILE), data_dir.join(LOG));
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if data_dir.join(LOG).exists() || data_dir.join("state").exists() {
+            // An empty log is what a claim that was cut off leaves.
+            let is_empty = fs::read_dir(&log).map_or(true, |mut entries| entries.next().is_none());
+            if !is_empty || exists(&data_dir.join("state"))? {
                 return Err(StoreError::Fatal(format!("{} has data but no {FILE} file", data_dir.display())));
             }
-            Ok(None)
+            return Ok(None);
         }
-        Err(error) => Err(StoreError::Fatal(format!("cannot read {}: {error}", path.display()))),
+        Err(error) => return Err(StoreError::Fatal(format!("cannot read {}: {error}", path.display()))),
+    };
+    let owner: Owner = serde_json::from_slice(&bytes).map_err(|error| {
+        let advice = "a store of a version from before masters could join is taken over by a backup that is made there \
+                      and restored here";
+        StoreError::Fatal(format!("{} is unreadable ({error}); {advice}", path.display()))
+    })?;
+    if owner.origin != Origin::Joining && !exists(&log)? {
+        return Err(StoreError::Fatal(format!(
+            "{} is missing, and with it what {} has promised to the others: remove this member from the quorum and let \
+             it join anew with an empty directory",
+            log.display(),
+            owner.member.name,
+        )));
+    }
+    Ok(Some(owner))
+}
+
+fn exists(path: &Path) -> Result<bool, StoreError> {
+    fs::exists(path).map_err(|error| StoreError::Fatal(format!("cannot look for {}: {error}", path.display())))
+}
+
+/// Keeps `data_dir` for this process until the file is dropped.
+///
+/// # Errors
+/// When another process has it.
+pub fn lock(data_dir: &Path) -> Result<std::fs::File, StoreError> {
+    let path = data_dir.join("lock");
+    let failed = |error: &dyn std::fmt::Display| StoreError::Fatal(format!("cannot lock {}: {error}", path.display()));
+    std::fs::create_dir_all(data_dir).map_err(|error| failed(&error))?;
+    let file = std::fs::File::create(&path).map_err(|error| failed(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(StoreError::Fatal(format!("{} is in use: its master runs", data_dir.display())))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(&error)),
     }
 }
 
 /// Checks that `data_dir` was taken for `member` before, or takes it for a founder of the cluster that `founders` form.
 ///
 /// # Errors
-/// When it belongs to someone else, has lost its log, or `founders` are no quorum.
+/// When it belongs to someone else, has not joined yet, or `founders` are no quorum.
 pub fn claim(data_dir: &Path, member: &Member, founders: &[Member]) -> Result<Owner, StoreError> {
     if let Some(owner) = read(data_dir)? {
         check_owner(data_dir, &owner, member, founders)?;
@@ -64,17 +111,15 @@ pub fn claim(data_dir: &Path, member: &Member, founders: &[Member]) -> Result<Ow
     check_members(member, founders)?;
     let mut founder = member.clone();
     founder.incarnation = random_number();
-    let owner = Owner { cluster: cluster_id(founders), member: founder, joins: false };
+    let owner = Owner { cluster: cluster_id(founders), member: founder, origin: Origin::Founder };
     write(data_dir, &owner)?;
-    // From now on, a directory without it has lost it.
-    fs::create_dir_all(data_dir.join(LOG))
-        .map_err(|error| StoreError::Fatal(format!("cannot create {}: {error}", data_dir.join(LOG).display())))?;
     Ok(owner)
 }
 
 fn check_owner(data_dir: &Path, owner: &Owner, member: &Member, founders: &[Member]) -> Result<(), StoreError> {
     let Member { id, name, .. } = &owner.member;
-    let listed = founders.iter().find(|founder| founder.name == member.name);
+    let is_about_it = owner.origin == Origin::Founder;
+    let listed = founders.iter().find(|founder| is_about_it && founder.name == member.name);
     if *name != member.name || listed.is_some_and(|founder| founder.id != *id) {
         return Err(StoreError::Fatal(format!(
             "{} belongs to another member ({name}, id {id}), not to {} (id {})",
@@ -83,20 +128,13 @@ fn check_owner(data_dir: &Path, owner: &Owner, member: &Member, founders: &[Memb
             listed.map_or(member.id, |founder| founder.id),
         )));
     }
-    if owner.joins {
+    if owner.origin == Origin::Joining {
         return Err(StoreError::Fatal(format!("{name} has not joined the quorum yet; start it with its token")));
-    }
-    if !data_dir.join(LOG).exists() {
-        return Err(StoreError::Fatal(format!(
-            "{} is missing, and with it what {name} has promised to the others: remove this member from the quorum and \
-             let it join anew with an empty directory",
-            data_dir.join(LOG).display()
-        )));
     }
     Ok(())
 }
 
-/// Takes `data_dir` for `owner`.
+/// Takes `data_dir` for `owner`. Unless it is only about to join, it has a log from now on, or has lost it.
 ///
 /// # Errors
 /// When that cannot be written.
@@ -104,6 +142,9 @@ pub fn write(data_dir: &Path, owner: &Owner) -> Result<(), StoreError> {
     let path = data_dir.join(FILE);
     let write = || -> std::io::Result<()> {
         fs::create_dir_all(data_dir)?;
+        if owner.origin != Origin::Joining {
+            fs::create_dir_all(data_dir.join(LOG))?;
+        }
         let temporary = data_dir.join(".identity.tmp");
         let mut file = fs::File::create(&temporary)?;
         file.write_all(&serde_json::to_vec_pretty(owner)?)?;
@@ -169,8 +210,40 @@ mod tests {
         claim(dir.path(), &member(1), &[member(1)]).expect("a fresh directory");
         fs::remove_dir_all(dir.path().join(LOG)).expect("removed");
         claim(dir.path(), &member(1), &[member(1)]).expect_err("where is the log?");
+        read(dir.path()).expect_err("whoever asks");
         fs::create_dir(dir.path().join(LOG)).expect("a directory");
+        fs::write(dir.path().join(LOG).join("1"), "entries").expect("a segment");
         fs::remove_file(dir.path().join(FILE)).expect("removed");
         claim(dir.path(), &member(1), &[member(1)]).expect_err("whose log is this?");
+        fs::write(dir.path().join(FILE), "member 1\ncluster 2\n").expect("of another version");
+        let refused = claim(dir.path(), &member(1), &[member(1)]).expect_err("it cannot be read");
+        assert!(refused.to_string().contains("restored here"), "{refused}");
+    }
+
+    #[test]
+    fn a_claim_that_was_cut_off_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join(LOG)).expect("a directory");
+        claim(dir.path(), &member(1), &[member(1)]).expect("nobody's");
+    }
+
+    #[test]
+    fn lists_of_founders_are_not_about_who_has_joined() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let joined = Owner { cluster: 7, member: member(99), origin: Origin::Joined };
+        write(dir.path(), &joined).expect("written");
+        let same_name = Member { name: "m99".to_owned(), ..member(3) };
+        assert_eq!(claim(dir.path(), &joined.member, &[member(1), member(2), same_name]).expect("its own"), joined);
+        assert_eq!(claim(dir.path(), &joined.member, &[member(1)]).expect("a list without it"), joined);
+    }
+
+    #[test]
+    fn one_process_has_a_directory() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let kept = lock(dir.path()).expect("nobody has it");
+        let refused = lock(dir.path()).expect_err("it is kept");
+        assert!(refused.to_string().contains("is in use"), "{refused}");
+        drop(kept);
+        lock(dir.path()).expect("it was let go");
     }
 }

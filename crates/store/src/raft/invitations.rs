@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use quorate_mvcc::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, Outcome, PutRequest,
+    Command, CommandError, Compare, CompareOperator, CompareTarget, KeyRange, LeaseId, Op, Outcome, PutRequest,
     RangeRequest, Reply, Txn,
 };
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub async fn store(node: &Node, secret: &str, invitation: &Invitation) -> Result
         let grant = Command::LeaseGrant { id, ttl_seconds: INVITATION_TTL_SECONDS };
         match proposals::propose(node, &grant).await? {
             Reply { outcome: Ok(_), .. } => break id,
-            Reply { outcome: Err(quorate_mvcc::CommandError::LeaseExists(_)), .. } => {}
+            Reply { outcome: Err(CommandError::LeaseExists(_)), .. } => {}
             Reply { outcome: Err(refused), .. } => return Err(refused.into()),
         }
     };
@@ -71,7 +71,14 @@ pub async fn list(node: &Node) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
 /// As this member has applied them.
 pub fn list_local(node: &Node) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
     let found = read(node, KeyRange::prefix(PREFIX))?;
-    found.into_iter().map(|kv| Ok((kv.key, decode(&kv.value)?))).collect()
+    let readable = found.into_iter().filter_map(|kv| match decode(&kv.value) {
+        Ok(invitation) => Some((kv.key, invitation)),
+        Err(error) => {
+            tracing::warn!(%error, key = %String::from_utf8_lossy(&kv.key), "skipped");
+            None
+        }
+    });
+    Ok(readable.collect())
 }
 
 fn read(node: &Node, range: KeyRange) -> Result<Vec<quorate_mvcc::KeyValue>, StoreError> {
@@ -80,11 +87,16 @@ fn read(node: &Node, range: KeyRange) -> Result<Vec<quorate_mvcc::KeyValue>, Sto
     Ok(found.kvs)
 }
 
-/// Takes an invitation back.
+/// Takes an invitation back, by ending its lease.
 pub async fn withdraw(node: &Node, key: Bytes) -> Result<(), StoreError> {
-    let delete = DeleteRequest { range: KeyRange::key(key), prev_kv: false };
-    let txn = Txn { success: vec![Op::Delete(delete)], ..Txn::default() };
-    proposals::propose(node, &Command::Txn(txn)).await?.outcome?;
+    for found in read(node, KeyRange::key(key))? {
+        let revoke = Command::LeaseRevoke { id: found.lease, generation: None };
+        match proposals::propose(node, &revoke).await?.outcome {
+            // It has ended meanwhile.
+            Ok(_) | Err(CommandError::LeaseNotFound(_)) => {}
+            Err(refused) => return Err(refused.into()),
+        }
+    }
     Ok(())
 }
 

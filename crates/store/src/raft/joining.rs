@@ -8,7 +8,7 @@ use openraft::ChangeMembers;
 use tokio_util::sync::CancellationToken;
 
 use super::config::PeerTls;
-use super::identity::{self, Owner};
+use super::identity::{self, Origin, Owner};
 use super::network::client::{CallError, Lane, Peers, Sender};
 use super::network::messages::{self, JoinRequest, JoinResponse};
 use super::network::tls::PeerTlsContext;
@@ -18,7 +18,7 @@ use crate::changes::Token;
 use crate::error::StoreError;
 use crate::membership::Member;
 use crate::platform::tokio::time::Instant;
-use crate::platform::{TaskTracker, fs, tokio};
+use crate::platform::{TaskTracker, tokio};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(15);
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -45,13 +45,14 @@ pub struct JoinConfig {
 /// When the token is refused, nobody answers, or the directory is someone else's.
 pub async fn join(config: JoinConfig) -> Result<Member, StoreError> {
     let incarnation = match identity::read(&config.data_dir)? {
-        Some(owner) if !owner.joins => return Ok(owner.member),
+        Some(owner) if owner.origin != Origin::Joining => return Ok(owner.member),
         // It has asked before, and may have been let in.
         Some(owner) => owner.member.incarnation,
         None => {
             let incarnation = identity::random_number();
             let member = Member { name: config.name.clone(), incarnation, ..Member::default() };
-            identity::write(&config.data_dir, &Owner { cluster: config.token.cluster, member, joins: true })?;
+            let owner = Owner { cluster: config.token.cluster, member, origin: Origin::Joining };
+            identity::write(&config.data_dir, &owner)?;
             incarnation
         }
     };
@@ -61,12 +62,11 @@ pub async fn join(config: JoinConfig) -> Result<Member, StoreError> {
         name: config.name.clone(),
         api_port: config.api_port,
         etcd: config.etcd.map(|(scheme, port)| (scheme.to_owned(), port)),
+        is_forwarded: false,
     };
     let member = ask(&config, &request).await?;
-    // From now on, a directory without it has lost it.
-    let log = config.data_dir.join("log");
-    fs::create_dir_all(&log).map_err(|error| StoreError::Fatal(format!("cannot create {}: {error}", log.display())))?;
-    identity::write(&config.data_dir, &Owner { cluster: config.token.cluster, member: member.clone(), joins: false })?;
+    let owner = Owner { cluster: config.token.cluster, member: member.clone(), origin: Origin::Joined };
+    identity::write(&config.data_dir, &owner)?;
     Ok(member)
 }
 
@@ -104,6 +104,10 @@ async fn ask(config: &JoinConfig, request: &JoinRequest) -> Result<Member, Store
 pub async fn let_in(node: &Node, request: JoinRequest) -> JoinResponse {
     let Some(leader) = node.leader() else { return JoinResponse::NotNow("there is no leader".to_owned()) };
     if leader != node.id() {
+        if request.is_forwarded {
+            return JoinResponse::NotNow("another member leads by now".to_owned());
+        }
+        let request = JoinRequest { is_forwarded: true, ..request };
         let Some(peer) = node.peers.get(leader) else {
             return JoinResponse::NotNow("the leader is unknown".to_owned());
         };
@@ -121,8 +125,12 @@ async fn let_in_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResp
     let _alone = node.changing.lock().await;
     let roster = node.roster();
     if let Some(member) = roster.members.values().find(|member| member.incarnation == request.incarnation) {
-        // Its answer was lost.
-        return Ok(JoinResponse::Joined(member.clone()));
+        // Its answer was lost. What is not committed may be lost as well.
+        return Ok(if roster.committed.contains(&member.id) {
+            JoinResponse::Joined(member.clone())
+        } else {
+            JoinResponse::NotNow("the quorum has not agreed to it yet".to_owned())
+        });
     }
     let member = match invitations::present(node, &request.secret, request.incarnation).await? {
         Ok(member) => complete(member, request),

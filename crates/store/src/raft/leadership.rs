@@ -9,7 +9,7 @@ use super::network::client::Lane;
 use super::node::{Instance, Node};
 use super::roster::Roster;
 use super::types::{Metrics, ServerMetrics};
-use crate::membership::{Intent, Leadership, MemberId};
+use crate::membership::{Leadership, MemberId};
 use crate::platform::tokio;
 
 /// Follows an instance until it stops or `stop` fires.
@@ -19,13 +19,8 @@ pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationTok
     let mut position = instance.state.position();
     loop {
         let applied_term = position.borrow_and_update().log_id.map(|id| id.leader_id.term);
-        let current = {
-            let metrics = metrics.borrow_watched();
-            if let Some(roster) = Roster::of(&metrics) {
-                node.set_roster(roster);
-            }
-            leadership(&node, &metrics, applied_term)
-        };
+        node.take_roster(|| Roster::reported(&metrics.borrow_watched()));
+        let current = leadership(&node, &metrics.borrow_watched(), applied_term);
         let awaits_own_entry =
             current.leader.as_ref().is_some_and(|leader| leader.id == node.id()) && !current.is_active_leader;
         node.leadership.send_if_modified(|known| {
@@ -77,7 +72,7 @@ pub fn heir(node: &Node, metrics: &Metrics) -> Option<MemberId> {
     let roster = node.roster();
     let stays = |id: MemberId| {
         let is_voter = roster.voters.contains(&id);
-        is_voter && roster.members.get(&id).is_some_and(|member| member.intent == Intent::Voter)
+        is_voter && roster.members.get(&id).is_some_and(|member| !roster.is_to_go(member))
     };
     let answers = |id: MemberId| node.peers.get(id).is_some_and(|peer| peer.link(Lane::Control).is_up());
     let progress = metrics.replication.iter().flatten();

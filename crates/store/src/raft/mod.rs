@@ -73,6 +73,7 @@ pub use config::{LogRetention, PeerListen, PeerTls, Pem, RaftConfig, Timing};
 
 use self::batching::{Batcher, Rounds};
 use self::engine::RaftEngine;
+use self::identity::Origin;
 use self::network::client::{Peers, Sender};
 use self::network::server::PeerServer;
 use self::network::tls::PeerTlsContext;
@@ -102,11 +103,12 @@ pub async fn start(config: RaftConfig) -> Result<Store, StoreError> {
 /// # Errors
 /// When that cannot be read.
 pub fn owner(data_dir: &Path) -> Result<Option<Member>, StoreError> {
-    Ok(identity::read(data_dir)?.filter(|owner| !owner.joins).map(|owner| owner.member))
+    Ok(identity::read(data_dir)?.filter(|owner| owner.origin != Origin::Joining).map(|owner| owner.member))
 }
 
 async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
     integrity::check_mark(&config.data_dir)?;
+    let lock = identity::lock(&config.data_dir)?;
     let owner = identity::claim(&config.data_dir, &config.member, &config.members)?;
     let (cluster, member) = (owner.cluster, owner.member);
     let tls = PeerTlsContext::load(&config.tls)?;
@@ -130,7 +132,12 @@ async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
         integrity_interval: config.integrity_interval,
     };
     let node = launch(settings, HubConfig::default(), peers, tasks, shutdown, transport.clone()).await?;
-    node.tasks.spawn(PeerServer::new(node.clone(), listener, tls.acceptor).run(transport));
+    let serving = PeerServer::new(node.clone(), listener, tls.acceptor).run(transport);
+    node.tasks.spawn(async move {
+        serving.await;
+        // The transport ends when the databases are closed.
+        drop(lock);
+    });
     Ok(node)
 }
 

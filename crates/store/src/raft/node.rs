@@ -77,6 +77,8 @@ pub struct Node {
     pub announced: Arc<Announced>,
     pub space: Arc<Space>,
     roster: ArcSwap<Roster>,
+    /// Held while the newest report is taken, so that no older one comes after it.
+    taking_roster: parking_lot::Mutex<()>,
     /// Held by who changes the membership.
     pub changing: tokio::sync::Mutex<()>,
     /// Why this member is out of service.
@@ -106,6 +108,7 @@ impl Node {
         Node {
             settings,
             roster: ArcSwap::from_pointee(roster),
+            taking_roster: parking_lot::Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             removed: watch::Sender::new(None),
             peers,
@@ -183,7 +186,15 @@ impl Node {
         self.roster.load_full()
     }
 
-    /// Takes note of the membership that the instance reports.
+    /// Takes note of the membership that an instance reports.
+    pub fn take_roster(&self, reported: impl FnOnce() -> Option<Roster>) {
+        let _newest = self.taking_roster.lock();
+        if let Some(roster) = reported() {
+            self.set_roster(roster);
+        }
+    }
+
+    /// Has a membership that is known before there are reports.
     pub fn set_roster(&self, roster: Roster) {
         if *self.roster.load_full() == roster {
             return;
@@ -210,6 +221,11 @@ impl Node {
     pub fn remove(&self, reason: String) {
         self.condemn(reason.clone());
         self.removed.send_if_modified(|removed| removed.replace(reason).is_none());
+    }
+
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.borrow().is_some()
     }
 
     /// Returns the reason when this member is none any more.

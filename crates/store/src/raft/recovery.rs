@@ -17,7 +17,7 @@ use quorate_api::Revision;
 use rocksdb::Cache;
 
 use super::closing::{Closed, close_signal};
-use super::identity::{self, Owner};
+use super::identity::{self, Origin, Owner};
 use super::integrity;
 use super::log::{LogOptions, LogStore};
 use super::space::Space;
@@ -41,10 +41,12 @@ pub struct Recovery {
     member: Member,
     given_up: Vec<Member>,
     revision: Revision,
+    applied: Option<LogId>,
     last: LogId,
     vote: Option<Vote>,
     log: LogStore,
     closed: Closed,
+    _lock: std::fs::File,
 }
 
 impl Recovery {
@@ -54,8 +56,9 @@ impl Recovery {
     /// When it belongs to no member, runs, is damaged, or never was in a quorum.
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         integrity::check_mark(data_dir)?;
-        let owner = identity::read(data_dir)?.filter(|owner| !owner.joins);
+        let owner = identity::read(data_dir)?.filter(|owner| owner.origin != Origin::Joining);
         let owner = owner.ok_or_else(|| StoreError::Fatal(format!("{} is no member's", data_dir.display())))?;
+        let lock = identity::lock(data_dir)?;
         let space = Arc::new(Space::new(data_dir, 0));
         let (signal, state_closed) = close_signal();
         let (path, state_space) = (data_dir.join("state"), space.clone());
@@ -68,6 +71,11 @@ impl Recovery {
         let mut log = log.map_err(|error| failed("open the log", &error))?;
         let position = state.position().borrow().clone();
         if let Some(applied) = position.log_id {
+            if log.vote().is_none() {
+                return Err(StoreError::Fatal(
+                    "the log has lost its vote, and perhaps more: nothing tells what".to_owned(),
+                ));
+            }
             log.reconcile(applied).map_err(|error| failed("read the log", &error))?;
         }
         let revision = state.current().revision();
@@ -91,8 +99,8 @@ impl Recovery {
             let mut reader = log.get_log_reader().await;
             reader.read_vote().await.map_err(|error| failed("read the log", &error))?
         };
-        let data_dir = data_dir.to_owned();
-        Ok(Recovery { data_dir, owner, member, given_up, revision, last, vote, log, closed })
+        let (data_dir, applied) = (data_dir.to_owned(), position.log_id);
+        Ok(Recovery { data_dir, owner, member, given_up, revision, applied, last, vote, log, closed, _lock: lock })
     }
 
     /// Who is left.
@@ -128,12 +136,16 @@ impl Recovery {
     /// # Errors
     /// When it cannot be written; it can be tried again.
     pub async fn commit(self) -> Result<(), StoreError> {
-        let Recovery { data_dir, owner, member, last, vote, mut log, closed, .. } = self;
+        let Recovery { data_dir, owner, member, applied, last, vote, mut log, closed, _lock, .. } = self;
         // First the number: without the rest, this member reaches nobody, and can be recovered again.
         let cluster = owner.cluster ^ (platform::random::<u32>() | 1);
-        identity::write(&data_dir, &Owner { cluster, member: member.clone(), joins: false })?;
+        identity::write(&data_dir, &Owner { cluster, member: member.clone(), origin: owner.origin })?;
         let term = vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
         let vote = Vote::new(term, member.id);
+        if applied == Some(last) {
+            // The log may end before the state; it goes on behind it.
+            log.purge(last).await.map_err(|error| failed("write the log", &error))?;
+        }
         log.save_vote(&vote).await.map_err(|error| failed("write the log", &error))?;
         let membership = Membership::new(
             vec![[member.id].into()],

@@ -16,7 +16,7 @@ use rocksdb::Cache;
 use super::closing::close_signal;
 use super::codec;
 use super::config;
-use super::identity::{self, Owner};
+use super::identity::{self, Origin, Owner};
 use super::log::{LogOptions, LogStore};
 use super::snapshot::SnapshotDir;
 use super::space::Space;
@@ -81,10 +81,9 @@ async fn restore_into(
         drop(log);
         closed.wait(std::time::Duration::from_secs(10)).await;
     }
+    let (nonce, origin) = (nonce(&manifest), Origin::Founder);
+    let owner = Owner { cluster: identity::cluster_id(members) ^ nonce, member: restored(member, nonce), origin };
     // Last: without it, what is there counts as left over from a restore that was cut off.
-    fs::create_dir_all(data_dir.join("log")).map_err(|error| failed(&error))?;
-    let nonce = nonce(&manifest);
-    let owner = Owner { cluster: identity::cluster_id(members) ^ nonce, member: restored(member, nonce), joins: false };
     identity::write(data_dir, &owner)?;
     Ok(manifest)
 }
@@ -117,7 +116,8 @@ fn unpack_state(
         closed: Arc::new(signal),
     };
     let backend = StateBackend::open(&staging, &surroundings)?;
-    let applied = store::read_position(&backend)?.log_id;
+    // The membership of the old quorum is nobody's business, nor how its version wrote it.
+    let applied = store::read_applied(&backend)?;
     let voters = members.iter().map(|member| member.id).collect();
     let nonce = nonce(&manifest);
     let nodes: BTreeMap<_, _> = members.iter().map(|member| (member.id, restored(member, nonce))).collect();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::types::{ServerMetrics, StoredMembership};
-use crate::membership::{Member, MemberId};
+use crate::membership::{Intent, Member, MemberId};
 
 /// All members and who of them votes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,8 +41,13 @@ impl Roster {
 
     /// As an instance reports it; `None` while its log says nothing.
     #[must_use]
-    pub fn of(metrics: &ServerMetrics) -> Option<Self> {
-        let (stored, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
+    pub fn reported(metrics: &ServerMetrics) -> Option<Self> {
+        Self::of(&metrics.membership_config, &metrics.committed_membership_config)
+    }
+
+    /// From the newest membership in the log and the newest that is committed; `None` while the log says nothing.
+    #[must_use]
+    pub fn of(stored: &StoredMembership, committed: &StoredMembership) -> Option<Self> {
         stored.voter_ids().next()?;
         Some(Roster {
             members: stored.nodes().map(|(id, member)| (*id, member.clone())).collect(),
@@ -52,6 +57,18 @@ impl Roster {
             committed_version: version(committed),
             committed: committed.nodes().map(|(id, _)| *id).collect(),
         })
+    }
+
+    /// Whose place this member takes.
+    #[must_use]
+    pub fn replaces(&self, id: MemberId) -> Option<MemberId> {
+        self.members.get(&id)?.replaces
+    }
+
+    /// Whether this member goes, or another one comes in its place.
+    #[must_use]
+    pub fn is_to_go(&self, member: &Member) -> bool {
+        member.intent == Intent::Leaving || self.members.values().any(|other| other.replaces == Some(member.id))
     }
 
     #[must_use]

@@ -15,6 +15,7 @@ use super::closing::{Closed, close_signal};
 use super::log::{LogOptions, LogStore};
 use super::network::openraft_network::NetworkFactory;
 use super::node::{Instance, Node};
+use super::roster::Roster;
 use super::state::StateStore;
 use super::state_machine::StateMachine;
 use super::types::Raft;
@@ -130,6 +131,9 @@ impl Supervisor {
         let state = state.map_err(|error| fatal("the state", &error))?.map_err(|error| fatal("the state", &error))?;
         let state = Arc::new(state);
         if let Some(applied) = state.position().borrow().log_id {
+            if log.vote().is_none() {
+                return Err(fatal("the log has lost its vote, which comes before everything else", &REJOIN));
+            }
             log.reconcile(applied).map_err(|error| fatal("the log", &error))?;
         }
         let config = raft_config(&self.node)?;
@@ -138,6 +142,14 @@ impl Supervisor {
         let raft = Raft::new(self.node.id(), Arc::new(config), network, log.clone(), machine)
             .await
             .map_err(|error| fatal("raft", &error))?;
+        // Before any peer is heard: who is one is told by the own log.
+        let known = raft.with_raft_state(|state| {
+            let known = &state.membership_state;
+            Roster::of(known.effective(), known.committed())
+        });
+        if let Some(roster) = known.await.map_err(|error| fatal("raft", &error))? {
+            self.node.set_roster(roster);
+        }
         let instance = Arc::new(Instance { raft, log, state });
         self.node.set_instance(Some(instance.clone()));
         let (followers, stop) = (TaskTracker::new(), self.node.shutdown.child_token());

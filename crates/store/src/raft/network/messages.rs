@@ -66,6 +66,8 @@ pub struct JoinRequest {
     /// Ports of its APIs, for an invitation that names no address: REST, and etcd with its scheme.
     pub api_port: u16,
     pub etcd: Option<(String, u16)>,
+    /// By a member that took the addressee for the leader.
+    pub is_forwarded: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,8 +82,15 @@ pub enum JoinResponse {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ChangeResponse {
-    Done(Result<Changed, ChangeError>),
-    NotLeader { leader: Option<MemberId> },
+    /// It is in the membership of this version, or in the state; who votes follows from it.
+    Accepted {
+        changed: Changed,
+        version: u64,
+    },
+    Refused(ChangeError),
+    NotLeader {
+        leader: Option<MemberId>,
+    },
 }
 
 /// Encoded commands to commit; they may end up in several entries.

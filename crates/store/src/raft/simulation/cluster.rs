@@ -13,12 +13,15 @@ use super::network::{Network, Weather};
 use super::process::Process;
 use super::random::Random;
 use crate::Store;
+use crate::changes::{Change, Invite, Token};
 use crate::hub::HubConfig;
 use crate::membership::{Member, MemberId};
 use crate::platform::TaskTracker;
 use crate::platform::tokio::sync::oneshot;
-use crate::raft::config::{LogRetention, Timing};
+use crate::platform::tokio::time::{sleep, timeout};
+use crate::raft::config::{LogRetention, PeerTls, Timing};
 use crate::raft::engine::RaftEngine;
+use crate::raft::joining::{JoinConfig, join};
 use crate::raft::launch;
 use crate::raft::network::client::{Peers, Sender};
 use crate::raft::network::tls::PeerTlsContext;
@@ -26,11 +29,16 @@ use crate::raft::node::{Node, Settings};
 use crate::raft::tests::cluster::certificates;
 
 /// Nothing is encrypted here, but the code that would do it wants its keys.
+static CERTIFICATES: LazyLock<PeerTls> = LazyLock::new(certificates);
 static TLS: LazyLock<PeerTlsContext> =
-    LazyLock::new(|| PeerTlsContext::load(&certificates()).expect("certificates of our own"));
+    LazyLock::new(|| PeerTlsContext::load(&CERTIFICATES).expect("certificates of our own"));
 
-/// Disks are never lost, so the number of a member's directory is known.
+/// Of a founder's directory, and one more when it was wiped.
 const INCARNATION: u64 = 1000;
+const CLUSTER: u32 = 1;
+/// How long a new member tries to join before its machine is given to others again, and who asks for it waits.
+const JOIN_WITHIN: Duration = Duration::from_millis(1500);
+const INVITE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What differs between simulations beside the seed's course.
 #[derive(Clone, Debug)]
@@ -64,21 +72,35 @@ impl Shape {
     }
 }
 
-/// All members.
+/// All members, by their machines' numbers: 1 and so on, and on each a founder under the same id, or who replaced it.
 pub struct Cluster {
     pub network: Arc<Network>,
     shape: Shape,
-    members: Vec<Member>,
+    founders: Vec<Member>,
     slots: Vec<Mutex<Slot>>,
     random: Mutex<Random>,
-    /// Held while a member starts.
-    starting: tokio::sync::Mutex<()>,
+    /// Held while a machine's member starts.
+    starting: Vec<tokio::sync::Mutex<()>>,
+    /// Held while one is replaced.
+    pub replacing: tokio::sync::Mutex<()>,
     evidence: Arc<Evidence>,
 }
 
 struct Slot {
     disk: Arc<Disk>,
+    member: Member,
+    standing: Standing,
     life: Option<Life>,
+}
+
+/// What a machine's member is to its quorum.
+#[derive(Clone)]
+enum Standing {
+    Member,
+    /// Its disk is new. The quorum has to be asked for another member in its place.
+    Lost,
+    /// That one may join.
+    Invited(Token),
 }
 
 /// A member from a start to its end.
@@ -98,10 +120,15 @@ impl Cluster {
             peer: format!("m{id}:1"),
             ..Member::default()
         });
-        let members: Vec<_> = members.collect();
-        let slots = members.iter().map(|_| Mutex::new(Slot { disk: Arc::default(), life: None })).collect();
-        let (random, starting) = (Mutex::new(random.fork()), tokio::sync::Mutex::default());
-        Arc::new(Cluster { network, shape, members, slots, random, starting, evidence })
+        let founders: Vec<_> = members.collect();
+        let slot = |founder: &Member| {
+            let member = Member { incarnation: INCARNATION + founder.id, ..founder.clone() };
+            Mutex::new(Slot { disk: Arc::default(), member, standing: Standing::Member, life: None })
+        };
+        let slots = founders.iter().map(slot).collect();
+        let starting = founders.iter().map(|_| tokio::sync::Mutex::default()).collect();
+        let (random, replacing) = (Mutex::new(random.fork()), tokio::sync::Mutex::default());
+        Arc::new(Cluster { network, shape, founders, slots, random, starting, replacing, evidence })
     }
 
     pub fn ids(&self) -> impl Iterator<Item = MemberId> + use<> {
@@ -109,7 +136,27 @@ impl Cluster {
     }
 
     pub fn name(&self, id: MemberId) -> &str {
-        &self.members[index(id)].name
+        &self.founders[index(id)].name
+    }
+
+    /// Under which id the quorum knows who is there.
+    pub fn member_id(&self, id: MemberId) -> MemberId {
+        self.slots[index(id)].lock().member.id
+    }
+
+    /// Whether the quorum is of exactly those who are there, so that one of them can be spared for ever.
+    pub fn is_whole(&self) -> bool {
+        let members = self.ids().map(|id| self.member_id(id)).collect();
+        let is_whole = |life: Life| {
+            let roster = life.node.roster();
+            let is_settled = !roster.is_joint && roster.committed_version == roster.version;
+            roster.is_formed() && is_settled && roster.voters == members
+        };
+        !self.ids().any(|id| self.is_joining(id)) && self.ids().filter_map(|id| self.life(id)).any(is_whole)
+    }
+
+    pub fn is_joining(&self, id: MemberId) -> bool {
+        !matches!(self.slots[index(id)].lock().standing, Standing::Member)
     }
 
     /// The member's process, if it runs.
@@ -119,19 +166,37 @@ impl Cluster {
 
     /// Starts a member from what is on its disk. False when it ended before it was up, or its disk failed it.
     pub async fn start(&self, id: MemberId) -> bool {
-        let _starting = self.starting.lock().await;
+        let _starting = self.starting[index(id)].lock().await;
         if self.life(id).is_some() {
             return true;
         }
-        let disk = self.slots[index(id)].lock().disk.clone();
-        let member = Member { incarnation: INCARNATION + id, ..self.members[index(id)].clone() };
+        let standing = self.slots[index(id)].lock().standing.clone();
+        let token = match standing {
+            Standing::Member => None,
+            Standing::Invited(token) => Some(token),
+            Standing::Lost => match self.invite(id).await {
+                Some(token) => Some(token),
+                None => return false,
+            },
+        };
+        let (disk, member) = {
+            let slot = self.slots[index(id)].lock();
+            (slot.disk.clone(), slot.member.clone())
+        };
         let random = self.random.lock().fork();
-        let process = Process::new(member.name.clone(), disk.clone(), random, self.evidence.panics.clone());
+        let process = Process::new(self.name(id).to_owned(), disk.clone(), random, self.evidence.panics.clone());
         self.network.begin(&process);
+        let member = match token {
+            None => member,
+            Some(token) => match self.join(id, token, &process).await {
+                Some(member) => member,
+                None => return false,
+            },
+        };
         let settings = Settings {
+            founders: if member.id == id { self.founders.clone() } else { Vec::new() },
             member,
-            founders: self.members.clone(),
-            cluster: 1,
+            cluster: CLUSTER,
             data_dir: "/data".into(),
             retention: self.shape.retention,
             timing: Timing::default(),
@@ -160,6 +225,80 @@ impl Cluster {
         self.network.listen(&process.name, node);
         self.slots[index(id)].lock().life = Some(life);
         true
+    }
+
+    /// Asks the others for a token.
+    async fn invite(&self, id: MemberId) -> Option<Token> {
+        let Member { name, peer, .. } = self.founders[index(id)].clone();
+        let replaces = Some(self.member_id(id).to_string());
+        let invite = Change::Invite(Invite { name, peer, replaces, ..Invite::default() });
+        for life in self.ids().filter(|other| *other != id).filter_map(|other| self.life(other)) {
+            let invite = invite.clone();
+            let asked = timeout(INVITE_WITHIN, life.run(|store| async move { store.change(invite).await })).await;
+            if let Ok(Some(Ok(invited))) = asked {
+                let token: Token = invited.token?.parse().ok()?;
+                self.evidence.note(&("invited", id));
+                self.slots[index(id)].lock().standing = Standing::Invited(token.clone());
+                return Some(token);
+            }
+        }
+        None
+    }
+
+    /// Has a new process join; `None` when it has not come to that yet.
+    async fn join(&self, id: MemberId, token: Token, process: &Arc<Process>) -> Option<Member> {
+        let config = JoinConfig {
+            token,
+            name: process.name.clone(),
+            api_port: 1,
+            etcd: None,
+            data_dir: "/data".into(),
+            tls: CERTIFICATES.clone(),
+            peer_via: BTreeMap::new(),
+        };
+        let (done, joining) = oneshot::channel();
+        process.spawn(async move { drop(done.send(join(config).await)) });
+        let problem = match timeout(JOIN_WITHIN, joining).await {
+            Ok(Ok(Ok(member))) => {
+                self.evidence.note(&("joined", id));
+                let mut slot = self.slots[index(id)].lock();
+                slot.member = member.clone();
+                slot.standing = Standing::Member;
+                return Some(member);
+            }
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(_)) | Err(_) => String::new(),
+        };
+        if problem.contains("does not let") {
+            // Somebody asked before, was not answered, and was heard later: that ended this token.
+            self.evidence.note(&("refused", id));
+            self.slots[index(id)].lock().standing = Standing::Lost;
+        }
+        process.kill();
+        self.network.changed();
+        None
+    }
+
+    /// Ends a member and takes its disk away. If the old machine comes back without it, it is as it was founded, but for
+    /// the number of its directory; then it must be heard by nobody.
+    pub async fn lose(&self, id: MemberId, comes_back: bool) {
+        self.end(id, true);
+        let is_founder = {
+            let mut slot = self.slots[index(id)].lock();
+            slot.disk = Arc::default();
+            slot.member.id == id
+        };
+        self.evidence.forgets(id);
+        if comes_back && is_founder {
+            self.slots[index(id)].lock().member.incarnation += 1;
+            self.start(id).await;
+            let pause = self.random.lock().millis(10..2000);
+            sleep(pause).await;
+            self.end(id, true);
+            self.slots[index(id)].lock().disk = Arc::default();
+            self.evidence.forgets(id);
+        }
+        self.slots[index(id)].lock().standing = Standing::Lost;
     }
 
     /// Ends a member's process; if its machine ends too, what it has not synced may be gone.

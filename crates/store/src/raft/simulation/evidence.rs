@@ -217,7 +217,7 @@ impl Evidence {
         if let Some(vote_before) = self.votes.lock().remove(&id) {
             self.restarts.lock().push(Restart { member: id, vote_before, vote_after });
         }
-        let (evidence, mut leadership) = (self.clone(), life.store.leadership());
+        let (evidence, mut leadership, member) = (self.clone(), life.store.leadership(), life.node.id());
         life.process.spawn(async move {
             loop {
                 let (is_leader, term) = {
@@ -226,7 +226,7 @@ impl Evidence {
                 };
                 if is_leader {
                     evidence.note(&("leads", id, term));
-                    evidence.leaders.lock().push((term, id));
+                    evidence.leaders.lock().push((term, member));
                 }
                 if leadership.changed().await.is_err() {
                     return;
@@ -254,6 +254,12 @@ impl Evidence {
                 while metrics.changed().await.is_ok() {}
             }
         });
+    }
+
+    /// A member is not the one that was there before.
+    pub fn forgets(&self, id: MemberId) {
+        self.note(&("is lost", id));
+        self.votes.lock().remove(&id);
     }
 
     /// A member is about to end.

@@ -90,9 +90,20 @@ impl Faults {
                 self.cluster.set_trouble(member, None);
                 sleep(self.random.millis(0..500)).await;
             }
+            // A machine is lost for good, and another one takes its place.
+            94..97 => {
+                let cluster = self.cluster.clone();
+                let Ok(_alone) = cluster.replacing.try_lock() else { return };
+                // A second one may be the last that has something.
+                if cluster.is_whole() {
+                    cluster.lose(member, self.random.percent(50)).await;
+                    sleep(self.random.millis(20..500)).await;
+                }
+            }
             // Somebody is asked to lead.
             _ => {
                 let heir = self.member();
+                let heir = self.cluster.member_id(heir);
                 if let Some(life) = self.cluster.life(member) {
                     let asked = life.run(|store| async move { store.transfer_leadership(heir).await });
                     let asked = crate::platform::tokio::time::timeout(self.random.millis(100..200), asked).await;
@@ -116,6 +127,10 @@ impl Faults {
                     self.cluster.bury(id, self.random.percent(70));
                 }
                 if !self.cluster.start(id).await {
+                    if self.cluster.is_joining(id) {
+                        // For that it may need the others.
+                        break;
+                    }
                     sleep(self.random.millis(10..100)).await;
                 }
             }
@@ -131,6 +146,12 @@ impl Faults {
             self.cluster.set_trouble(id, None);
             self.cluster.go_on(id);
         }
-        self.revive().await;
+        for _ in 0..MAX_STARTS {
+            self.revive().await;
+            if self.cluster.ids().all(|id| self.cluster.life(id).is_some()) {
+                break;
+            }
+            sleep(self.random.millis(100..300)).await;
+        }
     }
 }

@@ -313,6 +313,8 @@ impl Channel {
 
 /// Connects the current process to a peer.
 pub async fn connect(peer: &str) -> io::Result<(channel::Channel, Connection)> {
+    // Who is to join knows the others by their addresses alone.
+    let peer = peer.split(':').next().unwrap_or(peer);
     let network = NETWORK.with_borrow(Clone::clone).ok_or(io::ErrorKind::NetworkUnreachable)?;
     let own = Process::current().ok_or(io::ErrorKind::NetworkUnreachable)?;
     let route = Route { network, from: own.name.clone(), to: peer.to_owned(), broken: CancellationToken::new() };

@@ -25,10 +25,12 @@ pub enum Bug {
     LeasesEndEarly,
     /// Leases never end.
     LeasesStay,
+    /// Who has lost its disk is taken for who had it.
+    HearsWhoWasWiped,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 8] = [
+    pub const ALL: [Bug; 9] = [
         Bug::AcknowledgesBeforeSync,
         Bug::AppliesTwice,
         Bug::LosesPosition,
@@ -37,6 +39,7 @@ impl Bug {
         Bug::WatchSkips,
         Bug::LeasesEndEarly,
         Bug::LeasesStay,
+        Bug::HearsWhoWasWiped,
     ];
 }
 

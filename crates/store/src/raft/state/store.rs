@@ -252,10 +252,15 @@ impl StateStore {
 }
 
 pub fn read_position(backend: &StateBackend) -> Result<AppliedAt, StateError> {
-    let log_id = backend.get(Table::Meta, APPLIED)?.map(|row| codec::decode(&row)).transpose();
     let membership = backend.get(Table::Meta, MEMBERSHIP)?.map(|row| codec::decode(&row)).transpose();
     Ok(AppliedAt {
-        log_id: log_id.map_err(StateError::Position)?,
+        log_id: read_applied(backend)?,
         membership: membership.map_err(StateError::Position)?.unwrap_or_default(),
     })
+}
+
+/// The last entry that is applied.
+pub fn read_applied(backend: &StateBackend) -> Result<Option<LogId>, StateError> {
+    let log_id = backend.get(Table::Meta, APPLIED)?.map(|row| codec::decode(&row)).transpose();
+    log_id.map_err(StateError::Position)
 }

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use super::cluster::{Cluster, PATIENCE, eventually, get, put, put_surely};
 use crate::changes::{Change, Invite, MemberName};
 use crate::membership::{Member, MemberId, MemberRole};
-use crate::raft::{JoinConfig, PeerListen, RaftConfig, Recovery, join, start};
+use crate::raft::{JoinConfig, PeerListen, RaftConfig, Recovery, Timing, join, restore, start};
 use crate::{Consistency, Intent, Store, StoreError};
 
 /// A member that has joined later.
@@ -78,7 +78,8 @@ async fn one_becomes_three_and_one_again() {
     }
     assert!(remove(&third.store, 1).await.is_some_and(|waits| waits.contains("keeps its vote")));
     voters(first, &all).await;
-    assert_eq!(remove(first, second.member.id).await, None);
+    // Whoever leads is among those that go now; the one that stays sees it through.
+    assert_eq!(remove(&third.store, second.member.id).await, None);
     voters(&third.store, &[third.member.id]).await;
     for removed in [first, &second.store] {
         let reason = tokio::time::timeout(PATIENCE, removed.removed()).await.expect("it is told");
@@ -143,7 +144,11 @@ async fn a_quorum_forms_when_all_founders_are_there() {
     let mut cluster = Cluster::prepare(3, |_| {});
     cluster.restart(3).await;
     cluster.restart(1).await;
-    assert_eq!(cluster.store(3).leadership().borrow().leader, None);
+    let mut leadership = cluster.store(3).leadership();
+    let led = leadership.wait_for(|known| known.leader.is_some());
+    // A majority that did not wait would have had time for several elections.
+    let led = tokio::time::timeout(4 * Timing::default().election_max, led).await;
+    assert!(led.is_err(), "nobody leads");
     cluster.restart(2).await;
     cluster.leader().await;
     put_surely(cluster.store(2), "a", b"1").await;
@@ -158,7 +163,7 @@ async fn a_survivor_is_recovered_with_all_that_it_has() {
         put_surely(cluster.store(1), &format!("k{i}"), b"v").await;
     }
     let running = Recovery::open(&cluster.data_dir(2)).await.err().expect("it runs");
-    assert!(running.to_string().contains("cannot open"), "{running}");
+    assert!(running.to_string().contains("is in use"), "{running}");
     for id in 1..=3 {
         cluster.stop(id).await;
     }
@@ -176,4 +181,73 @@ async fn a_survivor_is_recovered_with_all_that_it_has() {
     voters(&joined.store, &[joined.member.id]).await;
     joined.store.shutdown().await.expect("it stops");
     cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_replaced_before_the_new_one_has_come() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let (dead, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let asked = cluster.store(leader);
+    let invite = |name: &str, replaces: MemberId| Invite {
+        name: name.to_owned(),
+        peer: format!("{name}:1"),
+        replaces: Some(format!("m{replaces}")),
+        ..Invite::default()
+    };
+    for (name, replaces) in [("never", dead), ("nor-this", other)] {
+        let changed = asked.change(Change::Invite(invite(name, replaces))).await.expect("an invitation");
+        assert_eq!(changed.waits, None, "it waits for nobody but itself");
+    }
+    voters(asked, &[1, 2, 3]).await;
+    cluster.stop(dead).await;
+    let asked = cluster.store(leader);
+    let new = add(&cluster, asked, "new", Invite { replaces: Some(format!("m{dead}")), ..Invite::default() }).await;
+    voters(&new.store, &[leader, other, new.member.id]).await;
+    put_surely(&new.store, "a", b"1").await;
+    new.store.shutdown().await.expect("it stops");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_restored_can_be_recovered_before_it_ever_ran() {
+    let mut cluster = Cluster::start(3).await;
+    put_surely(cluster.store(1), "a", b"1").await;
+    let mut chunks = cluster.store(1).backup().await.expect("a backup").into_chunks();
+    let mut backup = Vec::new();
+    while let Some(chunk) = chunks.recv().await {
+        backup.extend_from_slice(&chunk.expect("a chunk"));
+    }
+    for id in 1..=3 {
+        cluster.stop(id).await;
+        std::fs::remove_dir_all(cluster.data_dir(id)).expect("lost");
+    }
+    let members = cluster.members().to_vec();
+    restore(std::io::Cursor::new(backup), &cluster.data_dir(2), &members[1], &members).await.expect("restored");
+    let recovery = Recovery::open(&cluster.data_dir(2)).await.expect("a survivor");
+    recovery.commit().await.expect("recovered");
+    cluster.restart(2).await;
+    voters(cluster.store(2), &[2]).await;
+    assert_eq!(get(cluster.store(2), "a", Consistency::Linearizable).await, Ok(Some(b"1".to_vec())));
+    put_surely(cluster.store(2), "b", b"2").await;
+    cluster.stop(2).await;
+    cluster.restart(2).await;
+    assert_eq!(get(cluster.store(2), "b", Consistency::Linearizable).await, Ok(Some(b"2".to_vec())));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_lost_its_log_cannot_be_recovered_nor_started() {
+    let mut cluster = Cluster::start(1).await;
+    put_surely(cluster.store(1), "a", b"1").await;
+    cluster.stop(1).await;
+    let log = cluster.data_dir(1).join("log");
+    std::fs::remove_dir_all(&log).expect("lost");
+    for expected in ["is missing", "has lost its vote"] {
+        let recovery = Recovery::open(&cluster.data_dir(1)).await.err().expect("there is nothing to recover from");
+        assert!(recovery.to_string().contains(expected), "{recovery}");
+        let refused = start(cluster.config(1)).await.err().expect("it does not start");
+        assert!(refused.to_string().contains(expected), "{refused}");
+        std::fs::create_dir_all(&log).expect("an empty one");
+    }
 }
