@@ -96,6 +96,7 @@ mod tests {
     use super::*;
 
     /// A disk at a directory of its own; `None` where there is no FUSE, or this is not root, which is told.
+    #[expect(clippy::print_stderr, reason = "a test says that it has tested nothing")]
     fn mounted(dir: &Path) -> Option<(LossyDisk, PathBuf)> {
         match mount_in_own_namespace(dir) {
             Ok(mounted) => Some(mounted),
