@@ -27,12 +27,10 @@ pub fn main(args: RestoreArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let restoring = quorate_store::raft::restore(BufReader::new(backup), &data_dir, &own, &members);
     let manifest = runtime.block_on(restoring).with_context(|| format!("cannot restore {name}"))?;
-    let text = format!(
-        "{} restored at revision {} for {}; restore the other {} masters from the same file, then start them all\n",
-        data_dir.display(),
-        manifest.revision,
-        own.name,
-        members.len() - 1
-    );
+    let next = match members.len() - 1 {
+        0 => "start it".to_owned(),
+        others => format!("restore the other {others} masters from the same file, then start them all"),
+    };
+    let text = format!("{} restored at revision {} for {}; {next}\n", data_dir.display(), manifest.revision, own.name);
     io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
