@@ -9,9 +9,7 @@ async fn nothing_acknowledged_is_missing_after_all_masters_died() {
     let cluster = Cluster::start(Spec { masters: 3, workers: 0, runtime: Runtime::Hollow, flags: vec![] });
     let writers = Writers::start(&cluster, 4, 1_000).await;
     writers.reached(500).await;
-    for master in cluster.masters() {
-        cluster.kill(&master.name);
-    }
+    cluster.kill_at_once(&cluster.masters());
     cluster.revive();
     // The writers, which retried all the while, go on.
     let acknowledged = writers.finish().await;

@@ -72,6 +72,15 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// Whether the `kubectl` on PATH is of 1.27 or later. Debian 12 has 1.20, which lacks commands and flags.
+#[must_use]
+pub fn kubectl_is_recent() -> bool {
+    let told = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
+    let version = told.ok().and_then(|told| serde_json::from_slice::<serde_json::Value>(&told.stdout).ok());
+    let minor = version.as_ref().and_then(|version| version["clientVersion"]["minor"].as_str());
+    minor.and_then(|minor| minor.trim_end_matches('+').parse::<u32>().ok()).is_some_and(|minor| minor >= 27)
+}
+
 impl Cluster {
     /// Starts a cluster in a directory of its own and waits until it says that it is ready.
     ///
@@ -222,9 +231,18 @@ impl Cluster {
     /// # Panics
     /// When it does not run.
     pub fn kill(&self, name: &str) {
-        let pid = self.member(name).pid;
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_else(|error| panic!("cannot kill {name}: {error}"));
-        self.wait_gone(name);
+        self.kill_at_once(&[self.member(name)]);
+    }
+
+    /// Kills members before any of them is waited for.
+    ///
+    /// # Panics
+    /// When one of them does not run.
+    pub fn kill_at_once(&self, members: &[Member]) {
+        for Member { name, pid, .. } in members {
+            kill(Pid::from_raw(*pid), Signal::SIGKILL).unwrap_or_else(|error| panic!("cannot kill {name}: {error}"));
+        }
+        members.iter().for_each(|member| self.wait_gone(&member.name));
     }
 
     /// Asks a member's process to end, and waits until it is gone.

@@ -6,7 +6,7 @@ mod containers;
 mod lines;
 mod retry;
 
-pub use cluster::{Cluster, Member, Runtime, Spec, binary};
+pub use cluster::{Cluster, Member, Runtime, Spec, binary, kubectl_is_recent};
 pub use commands::{Output, Running, run};
 pub use containers::{Container, containers, kill_containers, remove_image, tag_image};
 pub use lines::Lines;

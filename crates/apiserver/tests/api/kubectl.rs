@@ -14,11 +14,19 @@ struct Kubectl {
     directory: tempfile::TempDir,
 }
 
+/// Of kubectl 1.27; Debian 12 has an older one.
+const OLDEST_MINOR: u32 = 27;
+
 impl Kubectl {
-    /// `None` when there is no kubectl on this machine.
+    /// `None` when there is no kubectl on this machine, or one that lacks what is asked of it.
     fn new(server: &Server) -> Option<Self> {
-        if std::process::Command::new("kubectl").arg("version").arg("--client").output().is_err() {
-            skip("there is no kubectl on PATH");
+        let version = std::process::Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
+        let version: Option<serde_json::Value> =
+            version.ok().and_then(|told| serde_json::from_slice(&told.stdout).ok());
+        let minor = version.as_ref().and_then(|version| version["clientVersion"]["minor"].as_str());
+        let minor = minor.and_then(|minor| minor.trim_end_matches('+').parse::<u32>().ok());
+        if minor.is_none_or(|minor| minor < OLDEST_MINOR) {
+            skip("there is no kubectl on PATH that is new enough");
             return None;
         }
         let directory = tempfile::tempdir().expect("a directory");
