@@ -20,6 +20,10 @@ use crate::world::Effect;
 const END_WITHIN: Micros = 2_000_000;
 /// A member that could not start on a full disk says so.
 const NO_SPACE: &str = "No space left on device";
+/// A member whose fsync failed says so.
+const IO_ERROR: &str = "Input/output error";
+/// The end of a process is seen so long after it, at most.
+const SEEN_WITHIN: Micros = 1_000_000;
 /// A start that found the disk full may end so long after there is room again.
 const START_WITHIN: Micros = 10_000_000;
 
@@ -132,7 +136,7 @@ fn check_processes(account: &Account) -> Check {
     let mut violations: Vec<String> = account
         .deaths
         .iter()
-        .filter(|death| !death.is_wanted && !found_no_space(account, death))
+        .filter(|death| !death.is_wanted && !found_no_space(account, death) && !found_failed_sync(account, death))
         .map(|death| {
             format!("m{} at {} µs: {}; it said last:\n{}", death.member + 1, death.at, death.status, death.said)
         })
@@ -169,6 +173,15 @@ fn found_no_space(account: &Account, death: &Death) -> bool {
             && (injected.from..=injected.to + START_WITHIN).contains(&death.at)
     };
     death.said.contains(NO_SPACE) && account.injected.iter().any(is_full)
+}
+
+/// Whether the member's fsync failed, and its end was seen when that was just over.
+fn found_failed_sync(account: &Account, death: &Death) -> bool {
+    let failed = |injected: &Injected| {
+        injected.effect == Effect::FailingSync(death.member)
+            && (injected.from..=injected.to + SEEN_WITHIN).contains(&death.at)
+    };
+    death.said.contains(IO_ERROR) && account.injected.iter().any(failed)
 }
 
 #[cfg(test)]

@@ -194,3 +194,18 @@ fn a_full_disk_is_a_reason_to_end_only_while_it_is_full() {
     assert!(with(2 * SECOND, "error: the log is damaged"));
     assert!(with(60 * SECOND, "error: No space left on device (os error 28)"), "there was room for long");
 }
+
+#[test]
+fn an_end_that_is_seen_just_after_its_reason_had_one() {
+    let name = "members end only when they are killed or have to";
+    let with = |at: Micros, said: &str| {
+        planted(|run| {
+            run.account.injected = vec![injected(Kind::FailedSync, Effect::FailingSync(1), SECOND, SECOND + 90_000)];
+            run.account.deaths = vec![Death { said: said.to_owned(), ..death(at, false) }];
+        })
+        .contains(name)
+    };
+    assert!(!with(SECOND + 150_000, "error=Input/output error (os error 5)"));
+    assert!(with(SECOND + 150_000, "error: the log is damaged"));
+    assert!(with(5 * SECOND, "error=Input/output error (os error 5)"), "its disk has been well for long");
+}
