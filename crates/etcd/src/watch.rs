@@ -27,8 +27,6 @@ use crate::shared::Shared;
 /// Answers that may wait for the client to read them, and the bytes of their events; one that is longer waits alone.
 const ANSWERS: usize = 16;
 const ANSWERS_BYTES: u32 = 2 << 20;
-/// What waits for one watch goes into one answer up to this size.
-const TOGETHER_BYTES: usize = 64 << 10;
 /// Watches of a stream that may catch up at a time: each holds up to half a MiB, or one revision.
 const CATCHING_UP: usize = 8;
 /// Watches on one stream.
@@ -210,7 +208,7 @@ impl Session {
         match watch {
             Ok(watch) => {
                 let stream = futures::stream::unfold(watch, move |mut watch| async move {
-                    watch.next_together(TOGETHER_BYTES).await.map(|batch| ((id, batch), watch))
+                    watch.next().await.map(|batch| ((id, batch), watch))
                 });
                 let (handle, registration) = AbortHandle::new_pair();
                 self.batches.push(Abortable::new(stream, registration).boxed());

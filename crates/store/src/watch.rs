@@ -54,55 +54,16 @@ pub struct WatchOptions {
 /// A running watch; dropping it ends it.
 pub struct Watch {
     messages: mpsc::Receiver<Message>,
-    /// Received, and not handed out yet.
-    held: Option<Message>,
     room: Arc<Semaphore>,
 }
 
 impl Watch {
     /// The next batch; after an error or `None` there is no more. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<WatchBatch, WatchError>> {
-        let message = match self.held.take() {
-            Some(held) => held,
-            None => self.messages.recv().await?,
-        };
-        Some(self.open(message))
-    }
-
-    /// The next batch, together with those behind it that have come already, as long as they are of up to `max_bytes`.
-    /// Cancel-safe, and otherwise as [`Watch::next`].
-    pub async fn next_together(&mut self, max_bytes: usize) -> Option<Result<WatchBatch, WatchError>> {
-        let first = match self.next().await? {
-            Ok(batch) if !batch.events.is_empty() => batch,
-            other => return Some(other),
-        };
-        let (mut revision, mut more) = (first.revision, Vec::new());
-        let mut size_bytes = first.events.iter().map(Event::size_bytes).sum::<usize>();
-        while let Ok(message) = self.messages.try_recv() {
-            size_bytes += message.charge as usize;
-            let is_more = matches!(&message.content, Ok(batch) if !batch.events.is_empty());
-            if !is_more || size_bytes > max_bytes {
-                self.held = Some(message);
-                break;
-            }
-            if let Ok(batch) = self.open(message) {
-                revision = batch.revision;
-                more.push(batch.events);
-            }
-        }
-        if more.is_empty() {
-            return Some(Ok(first));
-        }
-        let all = std::iter::once(&first.events).chain(&more);
-        let events = all.flat_map(|events| events.iter().cloned()).collect();
-        Some(Ok(WatchBatch { revision, events }))
-    }
-
-    fn open(&self, message: Message) -> Result<WatchBatch, WatchError> {
-        let Message { content, charge, turn } = message;
+        let Message { content, charge, turn } = self.messages.recv().await?;
         drop(turn);
         self.room.add_permits(charge as usize);
-        content
+        Some(content)
     }
 }
 
@@ -137,7 +98,7 @@ pub(crate) fn watch_channel(max_messages: usize, max_bytes: usize, turns: Option
     let (sender, messages) = mpsc::channel(max_messages);
     let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX >> 3);
     let room = Arc::new(Semaphore::new(max_bytes as usize));
-    (WatchSender { messages: sender, room: room.clone(), max_bytes, turns }, Watch { messages, held: None, room })
+    (WatchSender { messages: sender, room: room.clone(), max_bytes, turns }, Watch { messages, room })
 }
 
 impl WatchSender {
@@ -193,52 +154,5 @@ impl WatchSender {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.messages.is_closed()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-    use quorate_mvcc::{KeyValue, Previous};
-
-    use super::*;
-
-    const SIZE: usize = 100;
-
-    fn send(sender: &WatchSender, revision: u64, has_events: bool) {
-        let kv = KeyValue { mod_revision: Revision(revision), value: vec![0; SIZE].into(), ..KeyValue::default() };
-        let events = has_events.then_some(Event::Put { kv, prev: Previous::None }).into_iter().collect::<Vec<_>>();
-        let batch = WatchBatch { revision: Revision(revision), events: events.into() };
-        sender.try_send(Ok(batch), SIZE).expect("there is room");
-    }
-
-    /// What is handed out now: the revision, and those of the events.
-    fn next(watch: &mut Watch, max_bytes: usize) -> Option<(u64, Vec<u64>)> {
-        let batch = watch.next_together(max_bytes).now_or_never()??.expect("no error");
-        Some((batch.revision.0, batch.events.iter().map(|event| event.kv().mod_revision.0).collect()))
-    }
-
-    #[test]
-    fn what_has_come_is_handed_out_together() {
-        let (sender, mut watch) = watch_channel(10, 10 * SIZE, None);
-        for revision in 1..=4 {
-            send(&sender, revision, true);
-        }
-        send(&sender, 4, false);
-        send(&sender, 5, true);
-        assert_eq!(next(&mut watch, 0), Some((1, vec![1])), "one always goes");
-        assert_eq!(next(&mut watch, 1 << 20), Some((4, vec![2, 3, 4])));
-        assert_eq!(next(&mut watch, 1 << 20), Some((4, Vec::new())), "a mark goes alone");
-        assert_eq!(next(&mut watch, 1 << 20), Some((5, vec![5])));
-        assert_eq!(next(&mut watch, 1 << 20), None);
-        for revision in 6..=15 {
-            send(&sender, revision, true);
-        }
-        assert_eq!(sender.try_send(Err(WatchError::ShuttingDown), 1), Err(NotSent::Full), "the room is that of ten");
-        assert_eq!(next(&mut watch, 1 << 20).map(|(revision, _)| revision), Some(15));
-        sender.try_send(Err(WatchError::ShuttingDown), 1).expect("all of it was given back");
-        send(&sender, 16, true);
-        let end = watch.next_together(1 << 20).now_or_never().flatten();
-        assert!(matches!(end, Some(Err(WatchError::ShuttingDown))));
     }
 }

@@ -19,7 +19,7 @@ use quorate_mvcc::{Backend, BackendError, Event, EventPage, KeyRange, Previous, 
 use tokio_util::sync::CancellationToken;
 
 use self::live::{Live, Watcher};
-use self::ring::{Batch, Ring};
+use self::ring::Ring;
 use crate::platform::TaskTracker;
 use crate::platform::tokio;
 use crate::platform::tokio::sync::{Notify, watch};
@@ -73,8 +73,6 @@ impl<B: Backend> WatchSource for State<B> {
     }
 }
 
-/// Batches that wait for their delivery go together up to this size.
-const TOGETHER_BYTES: usize = 64 << 10;
 /// Below this, reading pages costs more than they hold.
 const MIN_PAGE_BYTES: usize = 16 << 10;
 
@@ -239,7 +237,6 @@ impl Inner {
         let lagging = match batches {
             Some(batches) => {
                 let complete = |events: &[Event]| self.complete(events);
-                let batches = Batch::together(batches, TOGETHER_BYTES);
                 batches.iter().flat_map(|batch| live.deliver(batch, &complete)).collect()
             }
             // The ring has moved on past us: everyone reads the tables.
