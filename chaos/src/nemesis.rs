@@ -185,8 +185,7 @@ impl Nemesis {
         }
         for (member, (index, planned)) in std::mem::take(&mut self.lingering) {
             let status = format!("the new one has no vote {} s after all was healed", REPLACE_WITHIN.as_secs());
-            let (at, said) = (self.clock.now(), String::new());
-            self.account.deaths.push(Death { at, member, status, is_wanted: false, said });
+            self.note_failure(member, status);
             self.replacements.remove(&member);
             self.end(index, &planned).await?;
         }
@@ -318,6 +317,12 @@ impl Nemesis {
         let (at, status, said) = (self.clock.now(), ended.status.to_string(), ended.said);
         self.account.deaths.push(Death { at, member, status, is_wanted, said });
         Ok(is_wanted)
+    }
+
+    /// Notes what a member has not done in time.
+    fn note_failure(&mut self, member: MemberIndex, status: String) {
+        let (at, said) = (self.clock.now(), String::new());
+        self.account.deaths.push(Death { at, member, status, is_wanted: false, said });
     }
 
     fn start(&mut self, member: MemberIndex, around: &Surroundings) -> anyhow::Result<()> {
@@ -479,8 +484,7 @@ impl Nemesis {
             return Ok(());
         }
         let status = format!("it has not ended within {} s {why}", END_WITHIN.as_secs());
-        let (at, said) = (self.clock.now(), String::new());
-        self.account.deaths.push(Death { at, member, status, is_wanted: false, said });
+        self.note_failure(member, status);
         self.kill(member).await
     }
 

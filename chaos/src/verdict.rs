@@ -14,18 +14,10 @@ use crate::history::Micros;
 use crate::leader::Led;
 use crate::nemesis::{Account, Death, Injected};
 use crate::run::Recorded;
-use crate::world::Effect;
+use crate::world::{Effect, MemberIndex};
 
 /// How long a member whose fsync fails may still run, when there is something to write.
 const END_WITHIN: Micros = 2_000_000;
-/// A member that could not start on a full disk says so.
-const NO_SPACE: &str = "No space left on device";
-/// A member whose fsync failed says so.
-const IO_ERROR: &str = "Input/output error";
-/// The end of a process is seen so long after it, at most.
-const SEEN_WITHIN: Micros = 1_000_000;
-/// A start that found the disk full may end so long after there is room again.
-const START_WITHIN: Micros = 10_000_000;
 
 /// Judges a run; `bound` is how long a connected majority may take no write, `panics` what the members' logs tell of.
 #[must_use]
@@ -136,7 +128,7 @@ fn check_processes(account: &Account) -> Check {
     let mut violations: Vec<String> = account
         .deaths
         .iter()
-        .filter(|death| !death.is_wanted && !found_no_space(account, death) && !found_failed_sync(account, death))
+        .filter(|death| !death.is_wanted && !is_excused(account, death))
         .map(|death| {
             format!("m{} at {} µs: {}; it said last:\n{}", death.member + 1, death.at, death.status, death.said)
         })
@@ -166,22 +158,22 @@ fn check_processes(account: &Account) -> Check {
     Check::of("members end only when they are killed or have to", extent, violations)
 }
 
-/// Whether the member was started on a full disk, where it cannot open its state, says so, and is started again.
-fn found_no_space(account: &Account, death: &Death) -> bool {
-    let is_full = |injected: &Injected| {
-        injected.effect == Effect::FullDisk(death.member)
-            && (injected.from..=injected.to + START_WITHIN).contains(&death.at)
-    };
-    death.said.contains(NO_SPACE) && account.injected.iter().any(is_full)
-}
+/// A reason to end that a member names, the fault that gives it, and how long after that it may still count.
+type Excuse = (&'static str, fn(MemberIndex) -> Effect, Micros);
 
-/// Whether the member's fsync failed, and its end was seen when that was just over.
-fn found_failed_sync(account: &Account, death: &Death) -> bool {
-    let failed = |injected: &Injected| {
-        injected.effect == Effect::FailingSync(death.member)
-            && (injected.from..=injected.to + SEEN_WITHIN).contains(&death.at)
-    };
-    death.said.contains(IO_ERROR) && account.injected.iter().any(failed)
+const EXCUSES: [Excuse; 2] = [
+    // Started on a full disk it cannot open its state, and is started again; that may have begun before there was room.
+    ("No space left on device", Effect::FullDisk, 10_000_000),
+    // The end of a process is seen a little later.
+    ("Input/output error", Effect::FailingSync, 1_000_000),
+];
+
+fn is_excused(account: &Account, death: &Death) -> bool {
+    EXCUSES.iter().any(|(reason, effect, slack)| {
+        let lasts = |injected: &Injected| (injected.from..=injected.to + slack).contains(&death.at);
+        let effect = effect(death.member);
+        death.said.contains(reason) && account.injected.iter().any(|i| i.effect == effect && lasts(i))
+    })
 }
 
 #[cfg(test)]

@@ -100,6 +100,14 @@ pub struct Changed {
     pub waits: Option<String>,
 }
 
+impl Changed {
+    /// Done, as far as it is known, and with nothing to hand over.
+    #[must_use]
+    pub fn of(member: Member) -> Self {
+        Changed { member, token: None, waits: None }
+    }
+}
+
 /// Why the quorum was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum ChangeError {

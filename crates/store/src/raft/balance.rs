@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use super::config::QUORUM_SIZES;
 use super::roster::Roster;
 use crate::membership::{Intent, MemberId};
 
 /// The most voters that a quorum has.
-const MAX_VOTERS: usize = 7;
+const MAX_VOTERS: usize = QUORUM_SIZES[QUORUM_SIZES.len() - 1];
 
 /// The voters as they should be, if they should be others. `is_ready` says who has caught up.
 #[must_use]

@@ -120,6 +120,15 @@ fn find(roster: &Roster, name: &MemberName) -> Option<Member> {
     found.cloned()
 }
 
+fn known(roster: &Roster, name: &MemberName) -> Result<Member, ChangeError> {
+    find(roster, name).ok_or_else(|| ChangeError::NotFound(name.to_string()))
+}
+
+/// The change that has this member as it is here, instead of as it was.
+fn set(member: &Member) -> Members {
+    ChangeMembers::SetNodes([(member.id, member.clone())].into())
+}
+
 fn is_id(text: &str, id: MemberId) -> bool {
     text == id.to_string() || text.trim_start_matches("0x") == format!("{id:x}")
 }
@@ -153,10 +162,8 @@ async fn invite(node: &Node, invite: Invite) -> Result<Changed, ChangeError> {
     check_peer(&invite.peer)?;
     let _alone = node.changing.lock().await;
     let mut roster = Roster::clone(&*node.roster());
-    let replaces = match invite.replaces.map(MemberName::Text) {
-        None => None,
-        Some(name) => Some(find(&roster, &name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?.id),
-    };
+    let replaced = invite.replaces.map(MemberName::Text).map(|name| known(&roster, &name)).transpose()?;
+    let replaces = replaced.map(|member| member.id);
     let id = identity::random_number();
     let intent = if invite.learner { Intent::Learner } else { Intent::Voter };
     let Invite { name, peer, api, etcd, .. } = invite;
@@ -191,13 +198,10 @@ async fn remove(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> 
     let roster = node.roster();
     let Some(member) = find(&roster, name) else { return withdraw(node, name).await };
     let member = Member { intent: Intent::Leaving, ..member };
-    let how = if roster.voters.contains(&member.id) {
-        ChangeMembers::SetNodes([(member.id, member.clone())].into())
-    } else {
-        ChangeMembers::RemoveNodes([member.id].into())
-    };
+    let how =
+        if roster.voters.contains(&member.id) { set(&member) } else { ChangeMembers::RemoveNodes([member.id].into()) };
     write(node, how).await?;
-    Ok(Changed { member, token: None, waits: None })
+    Ok(Changed::of(member))
 }
 
 /// Takes the invitation of someone back who has not come.
@@ -211,13 +215,13 @@ async fn withdraw(node: &Node, name: &MemberName) -> Result<Changed, ChangeError
         return Err(ChangeError::NotFound(name.to_string()));
     };
     invitations::withdraw(node, key).await?;
-    Ok(Changed { member: found.member, token: None, waits: None })
+    Ok(Changed::of(found.member))
 }
 
 async fn promote(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> {
     let _alone = node.changing.lock().await;
     let roster = node.roster();
-    let member = find(&roster, name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?;
+    let member = known(&roster, name)?;
     let votes = roster.voters.contains(&member.id);
     if votes && member.intent == Intent::Voter {
         return Err(ChangeError::NotLearner(member.name));
@@ -226,14 +230,14 @@ async fn promote(node: &Node, name: &MemberName) -> Result<Changed, ChangeError>
         return Err(ChangeError::NotReady(member.name));
     }
     let member = Member { intent: Intent::Voter, ..member };
-    write(node, ChangeMembers::SetNodes([(member.id, member.clone())].into())).await?;
-    Ok(Changed { member, token: None, waits: None })
+    write(node, set(&member)).await?;
+    Ok(Changed::of(member))
 }
 
 async fn update(node: &Node, name: &MemberName, addresses: Addresses) -> Result<Changed, ChangeError> {
     let _alone = node.changing.lock().await;
     let roster = node.roster();
-    let mut member = find(&roster, name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?;
+    let mut member = known(&roster, name)?;
     if let Some(peer) = addresses.peer {
         check_peer(&peer)?;
         if let Some(other) = roster.members.values().find(|other| other.peer == peer && other.id != member.id) {
@@ -243,15 +247,15 @@ async fn update(node: &Node, name: &MemberName, addresses: Addresses) -> Result<
     }
     member.api = addresses.api.unwrap_or(member.api);
     member.etcd = addresses.etcd.unwrap_or(member.etcd);
-    write(node, ChangeMembers::SetNodes([(member.id, member.clone())].into())).await?;
-    Ok(Changed { member, token: None, waits: None })
+    write(node, set(&member)).await?;
+    Ok(Changed::of(member))
 }
 
 async fn transfer(node: &Node, to: Option<&MemberName>) -> Result<Changed, ChangeError> {
     let roster = node.roster();
     let instance = node.instance()?;
     let heir = match to {
-        Some(name) => find(&roster, name).ok_or_else(|| ChangeError::NotFound(name.to_string()))?,
+        Some(name) => known(&roster, name)?,
         None => leadership::heir(node, &instance.metrics())
             .and_then(|id| node.member(id))
             .ok_or_else(|| ChangeError::Unhealthy("there is no other voter that answers".to_owned()))?,
@@ -259,9 +263,8 @@ async fn transfer(node: &Node, to: Option<&MemberName>) -> Result<Changed, Chang
     if !roster.voters.contains(&heir.id) {
         return Err(ChangeError::Invalid(format!("{} has no vote and cannot lead", heir.name)));
     }
-    let done = Changed { member: heir.clone(), token: None, waits: None };
     if heir.id == node.id() {
-        return Ok(done);
+        return Ok(Changed::of(heir));
     }
     // A leader that hands over takes no writes until the other one leads.
     if !is_ready(node, &instance.metrics(), heir.id) {
@@ -272,7 +275,7 @@ async fn transfer(node: &Node, to: Option<&MemberName>) -> Result<Changed, Chang
     let mut leadership = node.leadership.subscribe();
     let moved = leadership.wait_for(|known| known.leader.as_ref().is_some_and(|leader| leader.id == heir.id));
     match tokio::time::timeout(SETTLE_WITHIN, moved).await {
-        Ok(Ok(_)) => Ok(done),
+        Ok(Ok(_)) => Ok(Changed::of(heir)),
         _ => Err(ChangeError::Unavailable(format!("{} has not taken over in time", heir.name))),
     }
 }

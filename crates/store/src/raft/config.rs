@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::membership::Member;
 
 /// The sizes of quorum that make sense: an even one tolerates no more failures than the odd one below it.
-const QUORUM_SIZES: [usize; 4] = [1, 3, 5, 7];
+pub(super) const QUORUM_SIZES: [usize; 4] = [1, 3, 5, 7];
 
 /// A PEM document, or where to read it.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use crate::backup::Backup;
 use crate::changes::{Change, ChangeError, Changed};
 use crate::error::StoreError;
 use crate::handle::{Engine, LeaseStatus, StateHash};
-use crate::membership::{Identity, Leadership, MemberId, MemberRole, QuorumStatus};
+use crate::membership::{Identity, Leadership, Member, MemberId, MemberRole, QuorumStatus};
 use crate::platform::tokio;
 use crate::platform::tokio::sync::watch;
 use crate::watch::{Watch, WatchError, WatchOptions};
@@ -155,11 +155,11 @@ async fn ask_status(peer: PeerClient) -> StatusFields {
     let answer = peer.call::<_, StatusResponse>(Lane::Control, messages::STATUS, &(), STATUS_TIMEOUT).await;
     match answer {
         // It may not have heard yet what it is to become.
-        Ok(answer) => StatusFields { member: peer.peer, ..answer.status },
+        Ok(answer) => StatusFields { member: Member::clone(&peer.peer), ..answer.status },
         Err(error) => {
             tracing::debug!(%error, "no status");
             StatusFields {
-                member: peer.peer.clone(),
+                member: Member::clone(&peer.peer),
                 role: MemberRole::Unreachable,
                 term: 0,
                 last_log_index: 0,

@@ -18,6 +18,8 @@ use crate::platform::{self, fs};
 
 const FILE: &str = "identity";
 const LOG: &str = "log";
+/// What is left to do with a directory that has lost something.
+pub const REJOIN: &str = "remove this member from the quorum and let it join anew with an empty directory";
 
 /// Whom a directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,8 +70,7 @@ pub fn read(data_dir: &Path) -> Result<Option<Owner>, StoreError> {
     })?;
     if owner.origin != Origin::Joining && !exists(&log)? {
         return Err(StoreError::Fatal(format!(
-            "{} is missing, and with it what {} has promised to the others: remove this member from the quorum and let \
-             it join anew with an empty directory",
+            "{} is missing, and with it what {} has promised to the others: {REJOIN}",
             log.display(),
             owner.member.name,
         )));

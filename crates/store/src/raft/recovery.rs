@@ -71,11 +71,6 @@ impl Recovery {
         let mut log = log.map_err(|error| failed("open the log", &error))?;
         let position = state.position().borrow().clone();
         if let Some(applied) = position.log_id {
-            if log.vote().is_none() {
-                return Err(StoreError::Fatal(
-                    "the log has lost its vote, and perhaps more: nothing tells what".to_owned(),
-                ));
-            }
             log.reconcile(applied).map_err(|error| failed("read the log", &error))?;
         }
         let revision = state.current().revision();

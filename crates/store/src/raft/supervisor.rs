@@ -12,6 +12,7 @@ use rocksdb::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::closing::{Closed, close_signal};
+use super::identity::REJOIN;
 use super::log::{LogOptions, LogStore};
 use super::network::openraft_network::NetworkFactory;
 use super::node::{Instance, Node};
@@ -35,9 +36,6 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 const INFANT: Duration = Duration::from_secs(10);
 /// How long a leader that goes tries to hand over.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
-
-/// What is left to do with a directory that has lost something.
-const REJOIN: &str = "remove this member from the quorum and let it join anew with an empty directory";
 
 /// Owns the instance.
 pub struct Supervisor {
@@ -131,9 +129,6 @@ impl Supervisor {
         let state = state.map_err(|error| fatal("the state", &error))?.map_err(|error| fatal("the state", &error))?;
         let state = Arc::new(state);
         if let Some(applied) = state.position().borrow().log_id {
-            if log.vote().is_none() {
-                return Err(fatal("the log has lost its vote, which comes before everything else", &REJOIN));
-            }
             log.reconcile(applied).map_err(|error| fatal("the log", &error))?;
         }
         let config = raft_config(&self.node)?;

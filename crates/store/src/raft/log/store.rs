@@ -16,6 +16,7 @@ use super::writer::{Task, Writer};
 use crate::platform::threshold;
 use crate::platform::tokio::sync::{mpsc, oneshot};
 use crate::raft::closing::CloseSignal;
+use crate::raft::identity::REJOIN;
 use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
@@ -68,9 +69,15 @@ impl LogStore {
     /// in entries that the applied ones have replaced. Those were never committed and go.
     ///
     /// # Errors
-    /// When the log cannot be read or written.
+    /// When the log cannot be read or written, or is not the one that was there when something was applied: a vote comes
+    /// before every entry.
     pub fn reconcile(&self, applied: LogId) -> io::Result<()> {
         let LogReader { view, disk } = &self.reader;
+        if view.read().vote.is_none() {
+            let reason =
+                format!("it has lost its vote, and with it what this member has promised to the others: {REJOIN}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         let found = disk.entries(applied.index..applied.index + 1, usize::MAX)?;
         if found.first().is_none_or(|entry| entry.log_id == applied) {
             return Ok(());

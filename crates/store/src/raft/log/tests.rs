@@ -284,6 +284,9 @@ async fn a_log_that_contradicts_the_state_gives_way() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut log = open(dir.path(), 0);
     log.blocking_append((0..10).map(|index| entry(1, index, 10))).await.expect("appended");
+    let stranger = log.reconcile(id(1, 5)).expect_err("who applies has voted");
+    assert!(stranger.to_string().contains("has lost its vote"), "{stranger}");
+    log.save_vote(&Vote::new(1, 1)).await.expect("a vote");
     log.reconcile(id(1, 5)).expect("they agree");
     log.reconcile(id(2, 20)).expect("the state is ahead, which openraft sees to");
     assert_eq!(indexes(&mut log, 0..100).await.len(), 10);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{ResponseBody, Unanswered};
 use super::frames::{self, MAX_FRAME_BYTES, PeerBody};
 use super::link::{Link, LinkError, LinkKeeper};
-use super::messages::{CLUSTER_HEADER, INCARNATION_HEADER, MEMBER_HEADER, SENDER_HEADER};
+use super::messages::{CLUSTER_HEADER, Claim, INCARNATION_HEADER, MEMBER_HEADER, SENDER_HEADER};
 use super::tls::{PeerTlsContext, server_name};
 use crate::error::StoreError;
 use crate::membership::{Member, MemberId};
@@ -59,7 +59,7 @@ pub enum Lane {
 /// A peer and the connections to it.
 #[derive(Clone)]
 pub struct PeerClient {
-    pub peer: Member,
+    pub peer: Arc<Member>,
     shared: Arc<Shared>,
     control: Link,
     bulk: Link,
@@ -130,12 +130,12 @@ impl Peers {
         let mut gone = std::mem::take(&mut *clients);
         for member in members.into_iter().filter(|member| member.id != self.shared.sender.member) {
             match gone.remove(&member.id) {
-                Some(kept) if kept.client.peer == *member => {
+                Some(kept) if *kept.client.peer == *member => {
                     clients.insert(member.id, kept);
                 }
                 // With the same address, the connections stay.
                 Some(mut kept) if kept.client.peer.peer == member.peer && kept.client.peer.name == member.name => {
-                    kept.client.peer = member.clone();
+                    kept.client.peer = Arc::new(member.clone());
                     clients.insert(member.id, kept);
                 }
                 changed => {
@@ -194,7 +194,7 @@ impl Peers {
             link
         };
         let (control, bulk) = (keep(), keep());
-        Ok(PeerClient { peer: member.clone(), shared: self.shared.clone(), control, bulk })
+        Ok(PeerClient { peer: Arc::new(member.clone()), shared: self.shared.clone(), control, bulk })
     }
 
     #[must_use]
@@ -268,8 +268,8 @@ impl PeerClient {
             request = request.header(INCARNATION_HEADER, self.peer.incarnation);
         }
         if member != 0 {
-            let index = self.shared.membership_index.load(Ordering::Relaxed);
-            request = request.header(SENDER_HEADER, format!("{member},{incarnation},{index}"));
+            let version = self.shared.membership_index.load(Ordering::Relaxed);
+            request = request.header(SENDER_HEADER, Claim { member, incarnation, version }.to_string());
         }
         let request = request.body(body).map_err(|error| self.not_sent(&error))?;
         let mut channel = self.link(lane).sender(deadline).await.map_err(|error| self.not_sent(&error))?;

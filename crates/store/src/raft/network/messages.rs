@@ -1,6 +1,8 @@
 //! What members say to each other.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +49,31 @@ pub const INCARNATION_HEADER: &str = "quorate-incarnation";
 /// Who sends a request: its id, its incarnation, and the index of the newest membership in its log that has it, or 0;
 /// with commas between them.
 pub const SENDER_HEADER: &str = "quorate-sender";
+
+/// What is in a [`SENDER_HEADER`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub member: MemberId,
+    pub incarnation: u64,
+    pub version: u64,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{},{}", self.member, self.incarnation, self.version)
+    }
+}
+
+impl FromStr for Claim {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut numbers = text.split(',').map(str::parse);
+        let mut next = || numbers.next().and_then(Result::ok).ok_or("a malformed sender");
+        let claim = Claim { member: next()?, incarnation: next()?, version: next()? };
+        if numbers.next().is_none() { Ok(claim) } else { Err("a malformed sender") }
+    }
+}
 
 /// Who answers a [`HELLO`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,4 +240,18 @@ pub enum SnapshotPart {
     Chunk(Bytes),
     FileEnd { size: u64, crc32: u32 },
     End { files: u32 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_survives_its_header() {
+        let claim = Claim { member: 7, incarnation: u64::MAX, version: 0 };
+        assert_eq!(claim.to_string().parse(), Ok(claim));
+        for wrong in ["", "1,2", "1,2,3,4", "1,,3", "a,2,3"] {
+            assert!(wrong.parse::<Claim>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, MAX_FRAME_BYTES, PeerBody};
 use super::link::{MAX_HTTP_FRAME_BYTES, Tracked};
-use super::messages::{self, HashRequest, HashResponse, HelloResponse, ReadIndexRequest, StatusResponse};
+use super::messages::{self, Claim, HashRequest, HashResponse, HelloResponse, ReadIndexRequest, StatusResponse};
 use super::snapshot_stream;
 use crate::platform::tokio;
 use crate::platform::tokio::net::{TcpListener, TcpStream};
@@ -168,10 +168,9 @@ fn check(node: &Node, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, reason));
     }
     let Some(sender) = text(messages::SENDER_HEADER) else { return Ok(()) };
-    let sender: Vec<u64> = sender.split(',').filter_map(|number| number.parse().ok()).collect();
-    let [id, incarnation, version] = sender[..] else { return Err(Refusal::bad(&"a malformed sender")) };
+    let Claim { member, incarnation, version } = sender.parse().map_err(|error| Refusal::bad(&error))?;
     let gone = |reason: String| Err(Refusal(StatusCode::GONE, reason));
-    match node.roster().standing(id, incarnation, version) {
+    match node.roster().standing(member, incarnation, version) {
         Standing::Member | Standing::Unknown => Ok(()),
         #[cfg(test)]
         Standing::Wiped(_) if planted::is(Bug::HearsWhoWasWiped) => Ok(()),
@@ -185,7 +184,6 @@ fn check(node: &Node, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
 
 async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result<PeerBody, Refusal> {
     let (head, body) = request.into_parts();
-    let sender = head.headers.get(messages::SENDER_HEADER).and_then(|value| value.to_str().ok());
     match head.uri.path() {
         messages::APPEND => append(&*instance(node)?, body),
         messages::VOTE => {
@@ -220,7 +218,7 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
             integrity::judge(node, &message(body).await?);
             single(&())
         }
-        messages::HELLO => single(&hello(node, sender)),
+        messages::HELLO => single(&hello(node, &head.headers)),
         messages::JOIN => single(&joining::let_in(node, message(body).await?).await),
         messages::CHANGE => single(&changing::take_forwarded(node, message(body).await?).await),
         messages::STATUS => {
@@ -231,11 +229,11 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
     }
 }
 
-fn hello(node: &Node, sender: Option<&str>) -> HelloResponse {
+fn hello(node: &Node, headers: &HeaderMap) -> HelloResponse {
     let roster = node.roster();
     // Its incarnation was compared before.
-    let sender = sender.and_then(|sender| sender.split(',').next()?.parse().ok());
-    let knows_sender = sender.map(|id| roster.members.contains_key(&id)).filter(|_| roster.is_formed());
+    let sender = headers.get(messages::SENDER_HEADER).and_then(|value| value.to_str().ok()?.parse::<Claim>().ok());
+    let knows_sender = sender.map(|sender| roster.members.contains_key(&sender.member)).filter(|_| roster.is_formed());
     HelloResponse { id: node.id(), incarnation: node.settings.member.incarnation, knows_sender }
 }
 
