@@ -1,5 +1,6 @@
 //! `qctl` on the real binary: what takes an editor, a stream, a node or a container; `parity` has the words.
 
+use std::net::TcpListener;
 use std::process::Command;
 
 use harness::{Cluster, Lines, Runtime, Spec, eventually, run, tag_image};
@@ -138,9 +139,31 @@ fn a_node_is_drained_and_takes_pods_again() {
     });
 }
 
+/// The client's version beside the server's, and alone when there is no server.
+fn both_versions_are_told(cluster: &Cluster) {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let (client, server) = (format!("v{VERSION}"), format!("v1.36.0+quorate-{VERSION}"));
+    let plain = format!("Client Version: {client}\nServer Version: {server}\n");
+    assert_eq!(cluster.qctl(&["version"], "").ok(), plain);
+    let served = json(cluster, &["get", "--raw", "/version"]);
+    assert_eq!(served["gitVersion"], server.as_str());
+    let both = serde_json::json!({ "clientVersion": { "gitVersion": client }, "serverVersion": served });
+    assert_eq!(json(cluster, &["version", "-o", "json"]), both);
+    let yaml = cluster.qctl(&["version", "-o", "yaml"], "").ok();
+    assert!(yaml.starts_with(&format!("clientVersion:\n  gitVersion: {client}\nserverVersion:\n")), "{yaml}");
+    assert!(yaml.contains(&format!("\n  gitVersion: {server}\n")), "{yaml}");
+
+    let unused = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let nobody = cluster.qctl(&["version", "--server", &format!("https://{unused}")], "");
+    assert!(!nobody.success, "{nobody:?}");
+    assert_eq!(nobody.stdout, format!("Client Version: {client}\n"));
+    assert!(nobody.stderr.starts_with(&format!("The connection to the server {unused} was refused")), "{nobody:?}");
+}
+
 #[test]
-fn the_quorum_is_shown_with_its_leader() {
+fn the_quorum_is_shown_with_its_version_and_its_leader() {
     let cluster = hollow(3, 0);
+    both_versions_are_told(&cluster);
     let leader = cluster.leader_seen_by("master-1");
     let quorum = json(&cluster, &["quorum", "-o", "json"]);
     assert_eq!(quorum["leader"], leader.as_str());

@@ -200,6 +200,11 @@ impl Status {
             "reason": self.reason,
             "code": self.code,
         });
+        if self.reason == Reason::Unknown
+            && let Some(fields) = object.as_object_mut()
+        {
+            fields.remove("reason");
+        }
         if let Some(details) = &self.details {
             object["details"] = serde_json::json!(details);
         }

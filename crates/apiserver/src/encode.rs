@@ -18,7 +18,7 @@ pub(crate) const MAX_OBJECT_BYTES: usize = 1536 * 1024;
 /// Encodes an object for the store.
 ///
 /// # Errors
-/// `RequestEntityTooLarge` past [`MAX_OBJECT_BYTES`].
+/// As etcd's refusal past [`MAX_OBJECT_BYTES`].
 pub(crate) fn stored(served: &Served, object: &Value) -> Result<Bytes, Status> {
     let fields = object.as_object().ok_or_else(|| Status::internal("an object is not a JSON object"))?;
     let metadata = fields.get("metadata").and_then(Value::as_object);
@@ -35,7 +35,7 @@ pub(crate) fn stored(served: &Served, object: &Value) -> Result<Bytes, Status> {
         }
     }
     out.push(b'}');
-    if out.len() > MAX_OBJECT_BYTES { Err(error::too_large(MAX_OBJECT_BYTES)) } else { Ok(out.into()) }
+    if out.len() > MAX_OBJECT_BYTES { Err(error::too_large_to_store()) } else { Ok(out.into()) }
 }
 
 fn member(out: &mut Vec<u8>, first: &mut bool, name: &str, value: &Value) -> Result<(), Status> {
@@ -156,6 +156,6 @@ mod tests {
         let catalog = Catalog::new(quorate_registry::builtin());
         let served = catalog.find("", "v1", "configmaps").expect("a built-in kind");
         let object = json!({ "metadata": { "name": "x" }, "data": { "a": "x".repeat(MAX_OBJECT_BYTES) } });
-        assert_eq!(stored(served, &object).expect_err("it is too large").code, 413);
+        assert_eq!(stored(served, &object).expect_err("it is too large"), error::too_large_to_store());
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn from_store(error: &StoreError) -> Status {
         StoreError::ShuttingDown => Status::unavailable("the server is shutting down"),
         StoreError::Overloaded => too_many_requests(),
         StoreError::NoSpace(_) => Status::unavailable(format!("etcdserver: mvcc: database space exceeded: {error}")),
-        StoreError::TooLarge { max_bytes, .. } => too_large(*max_bytes),
+        StoreError::TooLarge { .. } => too_large_to_store(),
         StoreError::OutcomeUnknown(_) => retry_later(
             Reason::Timeout,
             format!("Timeout: request did not complete within the allotted timeout: {error}"),
@@ -61,9 +61,14 @@ pub(crate) fn too_large_resource_version(requested: u64, current: u64) -> Status
     })
 }
 
-/// A request or an object is larger than `limit_bytes`.
+/// The body of a request is larger than `limit_bytes`.
 pub(crate) fn too_large(limit_bytes: usize) -> Status {
     Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {limit_bytes}"))
+}
+
+/// An object is larger than what is stored. Kubernetes passes on what etcd says of it, and gives no reason.
+pub(crate) fn too_large_to_store() -> Status {
+    Status::new(Reason::Unknown, "etcdserver: request is too large")
 }
 
 /// There is nothing at this path.

@@ -8,6 +8,7 @@ use crate::harness::{Server, config_map, deployment, pod};
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const EVENTS: &str = "/api/v1/namespaces/default/events";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn creates_stamp_what_the_server_sets() {
@@ -155,14 +156,96 @@ async fn bodies_are_judged_by_their_media_type() {
     let (code, _, message) = post("application/json", "{".to_owned()).await.failure();
     assert_eq!(code, 400);
     assert!(message.starts_with("the object provided is unrecognized (must be of type ConfigMap)"), "{message}");
-    assert_eq!(post("application/json", "x".repeat(4 << 20)).await.failure().1, "RequestEntityTooLarge");
-    let mut large = config_map("large");
-    large["data"]["key"] = "x".repeat(1_600_000).into();
-    let (code, reason, _) = post("application/json", large.to_string()).await.failure();
-    assert!(code == 413 || code == 422, "{code} {reason}");
     let apply = [("content-type", "application/apply-patch+yaml")];
     let answer = admin.request(Method::PATCH, "/api/v1/namespaces/default/configmaps/a", &apply, yaml).await;
     assert_eq!(answer.failure().0, 415);
+}
+
+/// An event whose message repeats one letter: a kind of which no field has a largest size.
+fn event(name: &str, letter: &str, message_bytes: usize) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": { "name": name },
+        "involvedObject": { "namespace": "default" }, "message": letter.repeat(message_bytes),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_above_one_and_a_half_mebibytes_are_refused_and_change_nothing() {
+    const MAX_OBJECT_BYTES: usize = 1536 * 1024;
+    let server = Server::start().await;
+    let admin = server.admin();
+    let refused = (500, String::new(), "etcdserver: request is too large".to_owned());
+    let message = |letter: &str, bytes: usize| json!({ "message": letter.repeat(bytes) });
+    let replacement =
+        |letter: &str, bytes: usize| json!([{ "op": "replace", "path": "/message", "value": letter.repeat(bytes) }]);
+    // What is stored beside the message; the version is not.
+    let mut empty = admin.post(EVENTS, &event("a", "", 0)).await.expect(201);
+    empty["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
+    empty["message"] = "".into();
+    let most = MAX_OBJECT_BYTES - empty.to_string().len();
+
+    assert_eq!(admin.post(EVENTS, &event("b", "x", most + 1)).await.failure(), refused);
+    let path = format!("{EVENTS}/b");
+    assert_eq!(admin.get(&path).await.code, 404);
+    let created = admin.post(EVENTS, &event("b", "x", most)).await.expect(201);
+
+    let mut larger = created.clone();
+    larger["message"] = "x".repeat(most + 1).into();
+    let answer = admin.put(&path, &larger).await;
+    assert_eq!(answer.failure(), refused);
+    assert!(!answer.json().as_object().expect("a Status").contains_key("reason"), "{}", answer.text());
+    assert_eq!(admin.patch(&path, "merge", &message("x", most + 1)).await.failure(), refused);
+    assert_eq!(admin.patch(&path, "strategic-merge", &message("x", most + 1)).await.failure(), refused);
+    assert_eq!(admin.patch(&path, "json", &replacement("x", most + 1)).await.failure(), refused);
+    // Objects of this size are not shown.
+    assert!(admin.get(&path).await.expect(200) == created, "a refused write has changed the object");
+
+    let has = |object: &Value, letter: &str| object["message"].as_str() == Some(letter.repeat(most).as_str());
+    assert!(has(&admin.put(&path, &event("b", "p", most)).await.expect(200), "p"));
+    assert!(has(&admin.patch(&path, "merge", &message("m", most)).await.expect(200), "m"));
+    assert!(has(&admin.patch(&path, "strategic-merge", &message("s", most)).await.expect(200), "s"));
+    assert!(has(&admin.patch(&path, "json", &replacement("j", most)).await.expect(200), "j"));
+    assert!(has(&admin.get(&path).await.expect(200), "j"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_above_three_mebibytes_are_refused_unread() {
+    const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+    let server = Server::start().await;
+    let admin = server.admin();
+    let refused =
+        (413, "RequestEntityTooLarge".to_owned(), format!("Request entity too large: limit is {MAX_BODY_BYTES}"));
+    let created = admin.post(EVENTS, &event("a", "x", 1)).await.expect(201);
+    let path = format!("{EVENTS}/a");
+    let message = |bytes: usize| json!({ "message": "x".repeat(bytes) });
+    // The largest body is read, and its object is too large for another reason.
+    let most = MAX_BODY_BYTES - event("b", "", 0).to_string().len();
+    assert_eq!(admin.post(EVENTS, &event("b", "x", most)).await.failure().0, 500);
+    assert_eq!(admin.post(EVENTS, &event("b", "x", most + 1)).await.failure(), refused);
+    assert_eq!(admin.put(&path, &event("a", "x", most + 1)).await.failure(), refused);
+    assert_eq!(admin.patch(&path, "merge", &message(MAX_BODY_BYTES)).await.failure(), refused);
+    assert_eq!(admin.patch(&path, "strategic-merge", &message(MAX_BODY_BYTES)).await.failure(), refused);
+    assert_eq!(admin.patch(&path, "json", &message(MAX_BODY_BYTES)).await.failure(), refused);
+    assert_eq!(admin.get(&path).await.expect(200), created);
+    assert_eq!(admin.get(&format!("{EVENTS}/b")).await.code, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_map_has_a_largest_size_of_its_own() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut large = config_map("large");
+    large["data"] = json!({ "key": "x".repeat(1024 * 1024) });
+    admin.post(MAPS, &large).await.expect(201);
+    large["data"]["key"] = "x".repeat(1024 * 1024 + 1).into();
+    let refused = "ConfigMap \"large\" is invalid: []: Too long: may not be more than 1048576 bytes";
+    let expected = (422, "Invalid".to_owned(), refused.to_owned());
+    assert_eq!(admin.put(&format!("{MAPS}/large"), &large).await.failure(), expected);
+    large["metadata"]["name"] = "larger".into();
+    assert_eq!(
+        admin.post(MAPS, &large).await.failure(),
+        (422, "Invalid".to_owned(), refused.replace("large", "larger"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::error::Result;
-use crate::output::{self, Format};
+use crate::error::{CliError, Result};
+use crate::output;
 use crate::path::RequestPath;
 use crate::session::Session;
 use crate::streams::Streams;
@@ -42,16 +42,60 @@ impl Version {
         if let Some(server) = &server {
             document["serverVersion"] = server.clone();
         }
-        match Format::parse(self.output.as_deref())? {
-            Format::Json => streams.text(output::json(&document)?),
-            Format::Yaml => streams.text(output::yaml(&document)),
-            _ => {
+        match self.output.as_deref().unwrap_or_default() {
+            "json" => streams.text(output::json(&document)?),
+            "yaml" => streams.text(output::yaml(&document)),
+            "" => {
                 streams.line(format!("Client Version: {CLIENT}"))?;
                 match server.as_ref().and_then(|server| server["gitVersion"].as_str()) {
                     Some(version) => streams.line(format!("Server Version: {version}")),
                     None => Ok(()),
                 }
             }
+            _ => Err(CliError::usage("--output must be 'yaml' or 'json'")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::kubeconfig::Environment;
+
+    /// Runs `qctl version` where there is no kubeconfig: exit code, output and errors.
+    async fn version(flags: &[&str]) -> (u8, String, String) {
+        let (streams, output, errors) = Streams::captured("");
+        let words: Vec<OsString> = ["qctl", "version"].iter().chain(flags).map(OsString::from).collect();
+        let code = crate::execute(words, streams, Environment::default()).await;
+        (code, output.text(), errors.text())
+    }
+
+    #[tokio::test]
+    async fn the_clients_version_needs_no_server() {
+        let told = |text: String| (0, text, String::new());
+        let plain = told(format!("Client Version: {CLIENT}\n"));
+        assert_eq!(version(&["--client"]).await, plain);
+        assert_eq!(version(&["--client=true", "--output="]).await, plain);
+        let json = format!("{{\n    \"clientVersion\": {{\n        \"gitVersion\": \"{CLIENT}\"\n    }}\n}}\n");
+        assert_eq!(version(&["--client", "-o", "json"]).await, told(json));
+        let yaml = format!("clientVersion:\n  gitVersion: {CLIENT}\n");
+        assert_eq!(version(&["--client", "--output=yaml"]).await, told(yaml));
+    }
+
+    #[tokio::test]
+    async fn only_documents_can_be_asked_for() {
+        for format in ["wide", "name", "jsonpath={.clientVersion}", "xml"] {
+            let refused = "error: --output must be 'yaml' or 'json'\n".to_owned();
+            assert_eq!(version(&["--client", "-o", format]).await, (1, String::new(), refused), "{format}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_kubeconfig_there_is_no_server_to_ask() {
+        let (code, output, errors) = version(&[]).await;
+        assert_eq!((code, output.as_str()), (1, ""));
+        assert!(errors.starts_with("error: no kubeconfig with a cluster was found"), "{errors}");
     }
 }

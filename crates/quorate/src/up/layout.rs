@@ -222,19 +222,20 @@ fn write_config(member: &ClusterMember, options: &impl serde::Serialize) -> anyh
 
 /// Hands out ports that are free now.
 struct Ports {
-    base: Option<u16>,
+    /// Wider than a port, to count past the last one.
+    base: Option<u32>,
     taken: HashSet<u16>,
 }
 
 impl Ports {
     fn new(base: Option<u16>) -> Self {
-        Ports { base, taken: HashSet::new() }
+        Ports { base: base.map(u32::from), taken: HashSet::new() }
     }
 
     fn next(&mut self) -> anyhow::Result<u16> {
         if let Some(base) = &mut self.base {
-            let port = *base;
-            *base = port.checked_add(1).context("--base-port is too high for so many members")?;
+            let port = u16::try_from(*base).context("--base-port is too high for so many members")?;
+            *base += 1;
             TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port} is not free"))?;
             return Ok(port);
         }

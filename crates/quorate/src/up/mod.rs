@@ -32,8 +32,9 @@ pub struct UpArgs {
     /// Where everything is kept: data, certificates, logs, `kubeconfig`, `cluster.json`.
     #[arg(long, env = "QUORATE_UP_DATA_DIR")]
     pub data_dir: PathBuf,
-    /// The first of the ports to use; without it free ones are picked.
-    #[arg(long, env = "QUORATE_UP_BASE_PORT")]
+    /// The first of the ports to use: four for each master (API, etcd, peers, metrics), then one for each worker.
+    /// Without it free ones are picked. Decided when the cluster is made.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), env = "QUORATE_UP_BASE_PORT")]
     pub base_port: Option<u16>,
     /// What workers run pods on.
     #[arg(long, value_enum, default_value_t = Runtime::Docker, env = "QUORATE_UP_RUNTIME")]
@@ -80,8 +81,10 @@ pub fn down(args: DownArgs) -> anyhow::Result<()> {
         let data_dir = std::path::absolute(&args.data_dir)?;
         let cluster = ClusterFile::load(&data_dir)?
             .with_context(|| format!("{} holds no cluster.json; nothing was started there", data_dir.display()))?;
+        let ran = cluster.members.iter().any(process::is_running);
         stop(&cluster).await?;
-        progress(format!("stopped {}", data_dir.display()));
+        let what = if ran { "stopped" } else { "nothing was running in" };
+        progress(format!("{what} {}", data_dir.display()));
         Ok(())
     })
 }

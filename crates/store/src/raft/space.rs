@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -32,11 +33,13 @@ pub struct Space {
     reserve: PathBuf,
     reserve_bytes: u64,
     is_full: watch::Sender<bool>,
+    /// Nobody waits for space any more.
+    is_closing: AtomicBool,
     /// Held while the reserve changes.
     changing: Mutex<()>,
     /// There is space, but not for us.
     #[cfg(test)]
-    pub pretend_full: std::sync::atomic::AtomicBool,
+    pub pretend_full: AtomicBool,
 }
 
 impl Space {
@@ -47,15 +50,26 @@ impl Space {
             reserve: data_dir.join(RESERVE),
             reserve_bytes,
             is_full: watch::Sender::new(false),
+            is_closing: AtomicBool::new(false),
             changing: Mutex::new(()),
             #[cfg(test)]
-            pretend_full: std::sync::atomic::AtomicBool::new(false),
+            pretend_full: AtomicBool::new(false),
         }
     }
 
     #[must_use]
     pub fn is_full(&self) -> bool {
         *self.is_full.borrow()
+    }
+
+    /// This member ends: what finds no space from now on fails at once. What it has acknowledged is in its log.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 
     /// Fails when a test pretends that there is no space.
@@ -65,7 +79,7 @@ impl Space {
     #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests pretend"))]
     pub fn check(&self) -> io::Result<()> {
         #[cfg(test)]
-        if self.pretend_full.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.pretend_full.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())

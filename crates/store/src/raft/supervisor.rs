@@ -74,6 +74,7 @@ impl Supervisor {
             tokio::select! {
                 () = shutdown.cancelled() => {
                     self.hand_over(&running.instance).await;
+                    self.node.space.close();
                     self.close(running).await;
                     return;
                 }

@@ -5,6 +5,7 @@ mod labels;
 mod look;
 mod pause;
 mod purge;
+mod since;
 mod table;
 
 use std::collections::{HashMap, HashSet};
@@ -93,16 +94,15 @@ impl DockerRuntime {
         if within("look for the sandbox image", self.docker.inspect_image(&reference)).await.is_ok() {
             return Ok(());
         }
-        if std::env::consts::ARCH != "x86_64" {
-            return Err(RuntimeError::Architecture { arch: std::env::consts::ARCH });
-        }
+        let arch = std::env::consts::ARCH;
+        let machine = pause::Machine::of(arch).ok_or(RuntimeError::Architecture { arch })?;
         let options = CreateImageOptionsBuilder::default()
             .from_src("-")
             .repo(pause::IMAGE)
             .tag(pause::TAG)
             .changes(vec![format!("ENTRYPOINT [\"{}\"]", pause::PROGRAM)])
             .build();
-        let archive = pause::archive(pause::PROGRAM.trim_start_matches('/'), &pause::program());
+        let archive = pause::archive(pause::PROGRAM.trim_start_matches('/'), &pause::program(machine));
         let import = self.docker.create_image(Some(options), Some(body_full(archive.into())), None);
         within("make the sandbox image", import.try_for_each(|_| std::future::ready(Ok(())))).await
     }
@@ -495,18 +495,23 @@ impl Runtime for DockerRuntime {
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream, RuntimeError> {
         let tail = options.tail_lines.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
-        let since = options.since.and_then(|since| i32::try_from(since.as_second()).ok()).unwrap_or(0);
+        let LogOptions { since, timestamps, .. } = options;
+        let second = since.and_then(|since| i32::try_from(since.as_second()).ok()).unwrap_or(0);
         let options = LogsOptionsBuilder::default()
             .stdout(true)
             .stderr(true)
             .follow(options.follow)
-            .timestamps(options.timestamps)
-            .since(since)
+            .timestamps(timestamps || since.is_some())
+            .since(second)
             .tail(&tail)
             .build();
         let lines = self.docker.logs(id, Some(options));
-        let lines = lines.map(|line| {
-            line.map(bollard::container::LogOutput::into_bytes).map_err(|error| failed("read the log", error))
+        let lines = lines.map(move |line| {
+            let line = line.map_err(|error| failed("read the log", error))?.into_bytes();
+            Ok(match since {
+                Some(since) => since::from_time_on(&line, since, timestamps),
+                None => line,
+            })
         });
         Ok(lines.boxed())
     }

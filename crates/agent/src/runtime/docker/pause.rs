@@ -12,15 +12,64 @@ const ELF_HEADER: u64 = 64;
 const PROGRAM_HEADER: u64 = 56;
 const CODE_AT: u64 = ELF_HEADER + PROGRAM_HEADER;
 
-/// A static x86-64 ELF executable of less than 300 bytes: it waits for SIGTERM or SIGINT, then exits with 0.
+/// What the program is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Machine {
+    X86_64,
+    Aarch64,
+}
+
+impl Machine {
+    /// From Rust's name of an architecture.
+    pub(super) fn of(arch: &str) -> Option<Self> {
+        match arch {
+            "x86_64" => Some(Machine::X86_64),
+            "aarch64" => Some(Machine::Aarch64),
+            _ => None,
+        }
+    }
+
+    /// Its number in ELF.
+    fn number(self) -> u16 {
+        match self {
+            Machine::X86_64 => 62,
+            Machine::Aarch64 => 183,
+        }
+    }
+
+    fn code(self) -> Vec<u8> {
+        match self {
+            Machine::X86_64 => x86_64(),
+            Machine::Aarch64 => aarch64(),
+        }
+    }
+}
+
+/// A static ELF executable of less than 300 bytes: it waits for SIGTERM or SIGINT, then exits with 0.
 ///
 /// It runs as process 1 of its namespace, which has three consequences. The kernel drops signals of process 1 that
 /// have no handler, but not blocked ones, so it blocks both and waits for them with `rt_sigtimedwait`. Orphans of the
 /// pod become its children when the pod shares its process namespace; it ignores SIGCHLD, so that the kernel reaps
 /// them. And it must not end before it is told to, so a wait that was interrupted begins anew.
-pub(super) fn program() -> Vec<u8> {
-    // The data follows the code, whose length is fixed: see the assertion at the end.
-    let signals = (BASE + CODE_AT + CODE_LEN) as u32;
+pub(super) fn program(machine: Machine) -> Vec<u8> {
+    let mut code = machine.code();
+    // The set of SIGINT (2) and SIGTERM (15): bit n - 1 for signal n.
+    code.extend((1_u64 << 1 | 1 << 14).to_le_bytes());
+    // struct sigaction of the kernel: handler SIG_IGN (1), flags, restorer, mask.
+    code.extend(1_u64.to_le_bytes());
+    code.extend([0; 24]);
+
+    let size = CODE_AT + code.len() as u64;
+    let mut elf = elf_header(machine);
+    elf.extend(program_header(size));
+    elf.extend(code);
+    elf
+}
+
+/// The set of signals follows the code at once, the action 8 bytes later.
+fn x86_64() -> Vec<u8> {
+    const LENGTH: u64 = 82;
+    let signals = (BASE + CODE_AT + LENGTH) as u32;
     let action = signals + 8;
     let mut code: Vec<u8> = Vec::new();
     // rt_sigaction(SIGCHLD = 17, &action, NULL, 8)
@@ -55,30 +104,53 @@ pub(super) fn program() -> Vec<u8> {
     code.extend([0xb8, 60, 0, 0, 0]); // mov eax, 60
     code.extend([0x31, 0xff]); // xor edi, edi
     code.extend([0x0f, 0x05]); // syscall
-    assert_eq!(code.len() as u64, CODE_LEN, "the data's address depends on the code's length");
-
-    // The set of SIGINT (2) and SIGTERM (15): bit n - 1 for signal n.
-    code.extend((1_u64 << 1 | 1 << 14).to_le_bytes());
-    // struct sigaction of the kernel: handler SIG_IGN (1), flags, restorer, mask.
-    code.extend(1_u64.to_le_bytes());
-    code.extend([0; 24]);
-
-    let size = CODE_AT + code.len() as u64;
-    let mut elf = elf_header();
-    elf.extend(program_header(size));
-    elf.extend(code);
-    elf
+    assert_eq!(code.len() as u64, LENGTH, "the data's address depends on the code's length");
+    code
 }
 
-const CODE_LEN: u64 = 82;
+/// The same calls; addresses are relative to the instruction.
+fn aarch64() -> Vec<u8> {
+    const MOV_X2_0: u32 = 0xd280_0002;
+    const MOV_X3_8: u32 = 0xd280_0103;
+    const SVC: u32 = 0xd400_0001;
+    let instructions: [u32; 22] = [
+        // rt_sigaction(SIGCHLD = 17, &action, NULL, 8)
+        0xd280_0220, // mov x0, 17
+        0x1000_02e1, // adr x1, action
+        MOV_X2_0,
+        MOV_X3_8,
+        0xd280_10c8, // mov x8, 134
+        SVC,
+        // rt_sigprocmask(SIG_BLOCK = 0, &signals, NULL, 8)
+        0xd280_0000, // mov x0, 0
+        0x1000_01e1, // adr x1, signals
+        MOV_X2_0,
+        MOV_X3_8,
+        0xd280_10e8, // mov x8, 135
+        SVC,
+        // again: rt_sigtimedwait(&signals, NULL, NULL, 8)
+        0x1000_0140, // adr x0, signals
+        0xd280_0001, // mov x1, 0
+        MOV_X2_0,
+        MOV_X3_8,
+        0xd280_1128, // mov x8, 137
+        SVC,
+        0xb7ff_ff40, // tbnz x0, 63, again
+        // exit(0)
+        0xd280_0000, // mov x0, 0
+        0xd280_0ba8, // mov x8, 93
+        SVC,
+    ];
+    instructions.into_iter().flat_map(u32::to_le_bytes).collect()
+}
 
-fn elf_header() -> Vec<u8> {
+fn elf_header(machine: Machine) -> Vec<u8> {
     let mut header: Vec<u8> = Vec::with_capacity(ELF_HEADER as usize);
     header.extend(b"\x7fELF");
     header.extend([2, 1, 1, 0]); // 64 bit, little endian, version 1, System V
     header.extend([0; 8]);
     header.extend(2_u16.to_le_bytes()); // an executable
-    header.extend(62_u16.to_le_bytes()); // for x86-64
+    header.extend(machine.number().to_le_bytes());
     header.extend(1_u32.to_le_bytes());
     header.extend((BASE + CODE_AT).to_le_bytes()); // entry point
     header.extend(ELF_HEADER.to_le_bytes()); // program headers follow
@@ -100,7 +172,7 @@ fn program_header(size: u64) -> Vec<u8> {
     header.extend(BASE.to_le_bytes());
     header.extend(size.to_le_bytes());
     header.extend(size.to_le_bytes());
-    header.extend(0x1000_u64.to_le_bytes());
+    header.extend(0x1_0000_u64.to_le_bytes()); // aligned for the largest pages that there are
     header
 }
 
@@ -135,12 +207,10 @@ mod tests {
 
     #[test]
     fn the_program_waits_until_it_is_told_to_end() {
-        if std::env::consts::ARCH != "x86_64" {
-            return;
-        }
+        let machine = Machine::of(std::env::consts::ARCH).expect("tests run on a machine that has the program");
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("pause");
-        std::fs::write(&path, program()).expect("the program is written");
+        std::fs::write(&path, program(machine)).expect("the program is written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("and made executable");
         let mut child = Command::new(&path).spawn().expect("the program starts");
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));

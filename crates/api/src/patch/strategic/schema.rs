@@ -1,7 +1,7 @@
 //! Which lists merge, and by which key: the `patchStrategy` and `patchMergeKey` tags of the Kubernetes types.
 //!
 //! A type appears here when it or something below it has such a tag; of the other fields nothing needs to be known,
-//! because maps merge and lists are replaced. A test compares the table with the reference OpenAPI documents.
+//! because maps merge and lists are replaced. A test compares the table with the tags of Kubernetes' OpenAPI documents.
 
 use crate::gvk::GroupVersionKind;
 

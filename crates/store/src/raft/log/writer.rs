@@ -188,7 +188,7 @@ impl Writer {
                 Err(WriteError::Failed(error)) => return Err(error),
                 Err(WriteError::NoSpace(error)) => self.space.exhausted(&error),
             }
-            if self.tasks.is_closed() {
+            if self.tasks.is_closed() || self.space.is_closing() {
                 return Ok(false);
             }
             std::thread::sleep(SPACE_PAUSE);

@@ -64,6 +64,10 @@ struct State {
     stalled: Vec<Waker>,
 }
 
+/// A check of openraft's that only debug builds have, and that is wrong about a leader that has just been succeeded: its
+/// stream may read what the successor writes over its log, before it sees that it leads no more and throws that away.
+const WRONG_CHECK: &str = "read_log_entries received reversed range";
+
 /// Unwinds a task whose process has ended.
 struct Exited;
 
@@ -164,6 +168,9 @@ impl Process {
         }
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        if cfg!(debug_assertions) && text.contains(WRONG_CHECK) {
+            return;
+        }
         self.panics.lock().push(format!("{}: {text}", self.name));
     }
 }

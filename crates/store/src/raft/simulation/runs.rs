@@ -49,6 +49,7 @@ fn no_seed_breaks_an_invariant() {
                     let outcome = Trial { is_shown: count == 1, ..Trial::new(seed) }.run();
                     answered.fetch_add(outcome.answered as u64, Ordering::Relaxed);
                     if !outcome.violations.is_empty() {
+                        tracing::error!(seed, violations = ?outcome.violations, "violated");
                         failures.lock().push((seed, outcome.violations));
                     }
                 }

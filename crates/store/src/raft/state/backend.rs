@@ -114,12 +114,14 @@ impl RocksBackend {
         sizes.iter().sum()
     }
 
-    /// Does something that writes; while the disk is full, tries again for a while.
+    /// Does something that writes; while the disk is full, tries again for a while, unless this member ends.
     fn when_there_is_space<T>(&self, write: impl Fn(&DB) -> Result<T, rocksdb::Error>) -> Result<T, rocksdb::Error> {
         let began = Instant::now();
         loop {
             match write(&self.db) {
-                Err(error) if is_no_space(&error) && began.elapsed() < SPACE_PATIENCE => self.space.exhausted(&error),
+                Err(error) if is_no_space(&error) && began.elapsed() < SPACE_PATIENCE && !self.space.is_closing() => {
+                    self.space.exhausted(&error);
+                }
                 done => return done,
             }
             std::thread::sleep(SPACE_PAUSE);

@@ -131,6 +131,22 @@ async fn a_full_disk_refuses_writes_and_recovers() {
     nodes.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_ends_without_space_and_keeps_what_it_acknowledged() {
+    super::cluster::show_logs();
+    let nodes = Nodes::start(1, |config| config.request_timeout = Duration::from_secs(1)).await;
+    let store = &nodes.stores[0];
+    put_surely(store, "before", b"1").await;
+    nodes.nodes[0].space.pretend_full.store(true, Ordering::Relaxed);
+    let waits = store.propose(put("waits", b"1")).await;
+    assert!(matches!(waits, Err(StoreError::OutcomeUnknown(_) | StoreError::NoSpace(_))), "{waits:?}");
+    store.shutdown().await.expect("it stops");
+    let again = start(nodes.cluster.config(id_of(0))).await.expect("it starts");
+    let read = eventually("a read", async || get(&again, "before", Consistency::Linearizable).await.ok()).await;
+    assert_eq!(read, Some(b"1".to_vec()));
+    again.shutdown().await.expect("it stops");
+}
+
 async fn put_surely_with_space(store: &Store, key: &str) {
     eventually("a write", async || store.propose(put(key, b"1")).await.ok()).await;
 }

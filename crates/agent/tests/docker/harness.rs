@@ -1,4 +1,4 @@
-//! An agent on real Docker whose pods come from the test instead of masters.
+//! An agent whose pods come from the test instead of masters.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,9 @@ use bollard::query_parameters::{
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, Node, Pod, PodStatus, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ContainerStateTerminated, ContainerStatus, Event, Node, Pod, PodStatus, Secret,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
 use quorate_agent::cluster::{Cluster, ClusterError, ObjectRef, PodChange};
@@ -34,6 +36,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The masters of a test.
 pub struct FakeCluster {
     pods: Mutex<BTreeMap<String, Pod>>,
+    /// The last statuses of pods that were released.
+    ended: Mutex<BTreeMap<String, PodStatus>>,
     watchers: Mutex<Vec<mpsc::UnboundedSender<PodChange>>>,
     config_maps: Mutex<BTreeMap<String, ConfigMap>>,
     secrets: Mutex<BTreeMap<String, Secret>>,
@@ -43,10 +47,23 @@ pub struct FakeCluster {
     pub reachable: std::sync::atomic::AtomicBool,
 }
 
+/// Waits until `check` gives `Ok`.
+pub async fn eventually<T, E: std::fmt::Debug>(what: &str, check: impl AsyncFn() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match check().await {
+            Ok(value) => return value,
+            Err(found) => assert!(Instant::now() < deadline, "{what}: still {found:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 impl FakeCluster {
     pub fn new() -> Arc<Self> {
         Arc::new(FakeCluster {
             pods: Mutex::default(),
+            ended: Mutex::default(),
             watchers: Mutex::default(),
             config_maps: Mutex::default(),
             secrets: Mutex::default(),
@@ -131,28 +148,30 @@ impl FakeCluster {
 
     /// Waits until the pod's status is as wanted.
     pub async fn wait(&self, pod: &PodRef, what: &str, holds: impl Fn(&PodStatus) -> bool) -> PodStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        eventually(what, async || {
             let status = self.status(pod);
-            if holds(&status) {
-                return status;
-            }
-            let told = self.events.lock().iter().filter_map(|event| event.message.clone()).collect::<Vec<_>>();
-            assert!(Instant::now() < deadline, "{what}: still {:#}\nevents: {told:#?}", json!(status));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            let told = || self.events.lock().iter().filter_map(|event| event.message.clone()).collect::<Vec<_>>();
+            if holds(&status) { Ok(status) } else { Err((json!(status), told())) }
+        })
+        .await
     }
 
-    pub async fn wait_gone(&self, pod: &PodRef) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.exists(pod) {
-            assert!(Instant::now() < deadline, "the pod is still there: {:#}", json!(self.status(pod)));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    /// Waits until the pod's object is gone, and gives its last status.
+    pub async fn wait_gone(&self, pod: &PodRef) -> PodStatus {
+        eventually("the pod to be gone", async || if self.exists(pod) { Err(json!(self.status(pod))) } else { Ok(()) })
+            .await;
+        self.ended.lock().get(&pod.uid).cloned().unwrap_or_default()
     }
 
     pub fn has_event(&self, reason: &str) -> bool {
-        self.events.lock().iter().any(|event| event.reason.as_deref() == Some(reason))
+        !self.told(reason).is_empty()
+    }
+
+    /// The messages of all events of this reason.
+    pub fn told(&self, reason: &str) -> Vec<String> {
+        let events = self.events.lock();
+        let about = events.iter().filter(|event| event.reason.as_deref() == Some(reason));
+        about.map(|event| event.message.clone().unwrap_or_default()).collect()
     }
 }
 
@@ -196,6 +215,7 @@ impl Cluster for FakeCluster {
         self.check()?;
         let gone = self.pods.lock().remove(&pod.uid);
         if let Some(gone) = gone {
+            self.ended.lock().insert(pod.uid.clone(), gone.status.clone().unwrap_or_default());
             self.tell(&PodChange::Deleted(Box::new(gone)));
         }
         Ok(())
@@ -288,23 +308,27 @@ pub async fn docker() -> Option<Docker> {
     Some(docker)
 }
 
-/// An image of nothing but busybox, imported from a tar archive.
+/// The files of an image of nothing but busybox, as a tar archive.
+pub fn busybox() -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let bin = dir.path().join("bin");
+    std::fs::create_dir_all(&bin).expect("bin");
+    std::fs::create_dir_all(dir.path().join("tmp")).expect("tmp");
+    std::fs::copy("/bin/busybox", bin.join("busybox")).expect("the package busybox-static is installed");
+    let names = Command::new("/bin/busybox").arg("--list").output().expect("busybox runs").stdout;
+    for name in String::from_utf8(names).expect("names").lines().filter(|name| *name != "busybox") {
+        std::os::unix::fs::symlink("busybox", bin.join(name)).expect("a link");
+    }
+    Command::new("tar").arg("c").arg("-C").arg(dir.path()).arg(".").output().expect("tar runs").stdout
+}
+
 async fn ensure_image(docker: &Docker) {
     static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
     let make = async {
         if docker.inspect_image(IMAGE).await.is_ok() {
             return;
         }
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let bin = dir.path().join("bin");
-        std::fs::create_dir_all(&bin).expect("bin");
-        std::fs::create_dir_all(dir.path().join("tmp")).expect("tmp");
-        std::fs::copy("/bin/busybox", bin.join("busybox")).expect("the package busybox-static is installed");
-        let names = Command::new("/bin/busybox").arg("--list").output().expect("busybox runs").stdout;
-        for name in String::from_utf8(names).expect("names").lines().filter(|name| *name != "busybox") {
-            std::os::unix::fs::symlink("busybox", bin.join(name)).expect("a link");
-        }
-        let tar = Command::new("tar").arg("c").arg("-C").arg(dir.path()).arg(".").output().expect("tar runs").stdout;
+        let tar = busybox();
         let (repo, tag) = IMAGE.split_once(':').expect("a tag");
         let options = CreateImageOptionsBuilder::default().from_src("-").repo(repo).tag(tag).build();
         let import = docker.create_image(Some(options), Some(bollard::body_full(tar.into())), None);
@@ -403,15 +427,11 @@ impl Node1 {
     }
 
     pub async fn wait_no_containers(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        eventually("no containers", async || {
             let left = self.containers().await;
-            if left.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "containers are left behind: {left:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        })
+        .await;
     }
 
     /// `GET` on the node API with the certificate of `group`.
@@ -440,6 +460,14 @@ impl Node1 {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let (body, code) = text.rsplit_once('\n').expect("a status");
         (code.parse().expect("a number"), body.to_owned())
+    }
+
+    /// What a container of a pod has written.
+    pub async fn log(&self, pod: &str, container: &str, query: &str) -> String {
+        let path = format!("/containerLogs/default/{pod}/{container}?{query}");
+        let (code, log) = self.get("system:masters", &path).await;
+        assert_eq!(code, 200, "{log}");
+        log
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -478,4 +506,9 @@ pub fn container<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerS
 
 pub fn waiting_reason(status: &PodStatus, name: &str) -> Option<String> {
     container(status, name)?.state.as_ref()?.waiting.as_ref()?.reason.clone()
+}
+
+/// How a container has ended.
+pub fn terminated<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStateTerminated> {
+    container(status, name)?.state.as_ref()?.terminated.as_ref()
 }

@@ -1,0 +1,75 @@
+//! Images that are pulled, and images that are not there.
+
+use k8s_openapi::api::core::v1::PodStatus;
+use serde_json::json;
+
+use crate::harness::{Node1, container, is_ready, waiting_reason};
+use crate::registry::Registry;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_pulled_as_their_policy_says() {
+    let Some(node) = Node1::start().await else { return };
+    let registry = Registry::start().await;
+    let image = registry.image("app:stable");
+    let spec = |policy: &str| {
+        json!({ "terminationGracePeriodSeconds": 0, "containers": [{
+            "name": "main", "image": image, "imagePullPolicy": policy,
+            "command": ["sh", "-c", "echo $VERSION; sleep 3600"] }] })
+    };
+    let image_id = |status: &PodStatus| container(status, "main").map(|main| main.image_id.clone()).unwrap_or_default();
+
+    // The tag comes late: the pod waits for it.
+    let early = node.cluster.create("early", spec("IfNotPresent"));
+    let backs_off = |status: &PodStatus| waiting_reason(status, "main").as_deref() == Some("ImagePullBackOff");
+    node.cluster.wait(&early, "back-off", backs_off).await;
+    let first = registry.publish("stable", "first");
+    let status = node.cluster.wait(&early, "ready", is_ready).await;
+    assert_eq!(image_id(&status), format!("docker://{first}"));
+    assert_eq!(node.log("early", "main", "").await, "first\n");
+    let told = node.cluster.told("Pulled");
+    assert!(
+        told.iter().any(|line| line.starts_with(&format!("Successfully pulled image \"{image}\" in "))),
+        "{told:?}"
+    );
+
+    // The tag moves on.
+    let second = registry.publish("stable", "second");
+    let content = node.cluster.create("content", spec("IfNotPresent"));
+    let status = node.cluster.wait(&content, "ready", is_ready).await;
+    assert_eq!(image_id(&status), format!("docker://{first}"), "what is present is good enough");
+    let curious = node.cluster.create("curious", spec("Always"));
+    let status = node.cluster.wait(&curious, "ready", is_ready).await;
+    assert_eq!(image_id(&status), format!("docker://{second}"));
+    assert_eq!(node.log("curious", "main", "").await, "second\n");
+
+    for pod in [&early, &content, &curious] {
+        node.cluster.delete(pod, 0);
+        node.cluster.wait_gone(pod).await;
+    }
+    node.wait_no_containers().await;
+    for id in [first, second] {
+        let options = None::<bollard::query_parameters::RemoveImageOptions>;
+        node.docker.remove_image(&id, options, None).await.expect("the image is removed");
+    }
+    node.tear_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_are_not_there_are_reported() {
+    let Some(node) = Node1::start().await else { return };
+    let spec = |policy: &str| json!({ "containers": [{ "name": "main", "image": "localhost:1/nothing/here:v1", "imagePullPolicy": policy }] });
+    let never = node.cluster.create("never", spec("Never"));
+    let pull = node.cluster.create("pull", spec("IfNotPresent"));
+    node.cluster
+        .wait(&never, "never", |status| waiting_reason(status, "main").as_deref() == Some("ErrImageNeverPull"))
+        .await;
+    node.cluster
+        .wait(&pull, "back-off", |status| waiting_reason(status, "main").as_deref() == Some("ImagePullBackOff"))
+        .await;
+    for pod in [&never, &pull] {
+        node.cluster.delete(pod, 30);
+        node.cluster.wait_gone(pod).await;
+    }
+    node.wait_no_containers().await;
+    node.tear_down().await;
+}

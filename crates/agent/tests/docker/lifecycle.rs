@@ -1,0 +1,153 @@
+//! Hooks, the end of containers, their limits, and what they have left in their logs.
+
+use serde_json::{Value, json};
+
+use crate::harness::{IMAGE, Node1, condition, container, is_ready, terminated};
+
+/// A container that runs a script, with the node's directory of the test as its working directory.
+fn script(name: &str, script: &str) -> Value {
+    json!({
+        "name": name, "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+        "workingDir": "/host", "volumeMounts": [{ "name": "host", "mountPath": "/host" }],
+    })
+}
+
+fn host(dir: &tempfile::TempDir) -> Value {
+    json!([{ "name": "host", "hostPath": { "path": dir.path(), "type": "Directory" } }])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_end_after_their_hook_and_in_their_own_time() {
+    let Some(node) = Node1::start().await else { return };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("the container has written it");
+    std::fs::write(dir.path().join("given"), "from the node\n").expect("a file");
+    let mut polite =
+        script("polite", "cat given; pwd; trap 'echo stopping >> course; exit 7' TERM; while true; do sleep 0.1; done");
+    let run = |script: &str| json!({ "exec": { "command": ["sh", "-c", script] } });
+    polite["lifecycle"] = json!({
+        "postStart": run("echo started >> course"),
+        "preStop": run("echo leaving >> course; sleep 1; echo left >> course"),
+    });
+    let pod = node.cluster.create(
+        "polite",
+        json!({
+        "terminationGracePeriodSeconds": 30, "volumes": host(&dir), "containers": [polite] }),
+    );
+    node.cluster.wait(&pod, "ready", is_ready).await;
+    assert_eq!(read("course"), "started\n", "it is not ready before its hook has run");
+    assert_eq!(node.log("polite", "polite", "").await, "from the node\n/host\n");
+
+    node.cluster.delete(&pod, 30);
+    let last = node.cluster.wait_gone(&pod).await;
+    assert_eq!(read("course"), "started\nleaving\nleft\nstopping\n", "the signal comes when the hook is done");
+    assert_eq!(terminated(&last, "polite").map(|end| end.exit_code), Some(7));
+
+    let deaf = script("deaf", "trap '' TERM; while true; do sleep 0.1; done");
+    let pod = node.cluster.create(
+        "deaf",
+        json!({
+        "terminationGracePeriodSeconds": 1, "volumes": host(&dir), "containers": [deaf] }),
+    );
+    node.cluster.wait(&pod, "ready", is_ready).await;
+    node.cluster.delete(&pod, 1);
+    let last = node.cluster.wait_gone(&pod).await;
+    assert_eq!(terminated(&last, "deaf").map(|end| end.exit_code), Some(137), "it is killed in the end");
+    node.wait_no_containers().await;
+    assert_eq!(read("given"), "from the node\n", "the node's directory is not the pod's to remove");
+    node.tear_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_start_hook_that_fails_ends_its_container() {
+    let Some(node) = Node1::start().await else { return };
+    let pod = node.cluster.create(
+        "hook",
+        json!({
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "command": ["sleep", "3600"],
+                "lifecycle": { "postStart": { "exec": { "command": ["sh", "-c", "echo no luck; exit 1"] } } },
+            }],
+        }),
+    );
+    let restarted = |status: &_| container(status, "main").is_some_and(|main| main.restart_count >= 1);
+    let status = node.cluster.wait(&pod, "it is restarted", restarted).await;
+    assert_eq!(condition(&status, "Ready"), Some("False"));
+    assert!(node.cluster.told("FailedPostStartHook").iter().any(|message| message.contains("no luck")));
+    node.cluster.delete(&pod, 0);
+    node.cluster.wait_gone(&pod).await;
+    node.wait_no_containers().await;
+    node.tear_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_in_the_container() {
+    let Some(node) = Node1::start().await else { return };
+    // Version 2 of the control groups, or else version 1.
+    let look = "cd /sys/fs/cgroup; cat memory.max 2>/dev/null || cat memory/memory.limit_in_bytes; \
+                if [ -f cpu.max ]; then cat cpu.max cpu.weight; else \
+                echo $(cat cpu/cpu.cfs_quota_us) $(cat cpu/cpu.cfs_period_us); cat cpu/cpu.shares; fi";
+    let limited = |name: &str, command: &[&str]| {
+        json!({
+            "restartPolicy": "Never",
+            "containers": [{
+                "name": name, "image": IMAGE, "imagePullPolicy": "Never", "command": command,
+                "resources": { "requests": { "cpu": "250m" }, "limits": { "cpu": "500m", "memory": "32Mi" } },
+            }],
+        })
+    };
+    let looks = node.cluster.create("looks", limited("looks", &["sh", "-c", look]));
+    let ended = |status: &k8s_openapi::api::core::v1::PodStatus| {
+        matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    };
+    node.cluster.wait(&looks, "it has looked", ended).await;
+    let seen = node.log("looks", "looks", "").await;
+    let seen = seen.lines().collect::<Vec<_>>();
+    // 250m is a weight of 256 shares in version 1, and their place on the shorter scale of version 2.
+    assert_eq!(seen[..2], ["33554432", "50000 100000"], "{seen:?}");
+    assert!(["256", "10"].contains(&seen[2]), "{seen:?}");
+
+    let greedy = node.cluster.create("greedy", limited("greedy", &["tail", "/dev/zero"]));
+    let status = node.cluster.wait(&greedy, "it is killed", ended).await;
+    let end = terminated(&status, "greedy").expect("its end");
+    assert_eq!((end.exit_code, end.reason.as_deref()), (137, Some("OOMKilled")));
+    for pod in [&looks, &greedy] {
+        node.cluster.delete(pod, 0);
+        node.cluster.wait_gone(pod).await;
+    }
+    node.wait_no_containers().await;
+    node.tear_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_given_from_a_time_on_and_of_the_previous_run() {
+    let Some(node) = Node1::start().await else { return };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let main =
+        script("main", "echo x >> lives; echo life $(wc -l < lives); echo more; [ -f stay ] || exit 1; sleep 3600");
+    let pod = node.cluster.create(
+        "twice",
+        json!({
+        "terminationGracePeriodSeconds": 0, "volumes": host(&dir), "containers": [main] }),
+    );
+    let ended_once = |status: &_| container(status, "main").is_some_and(|main| main.last_state.is_some());
+    node.cluster.wait(&pod, "the first run has ended", ended_once).await;
+    std::fs::write(dir.path().join("stay"), "").expect("a file");
+    let stays = |status: &k8s_openapi::api::core::v1::PodStatus| is_ready(status) && ended_once(status);
+    let status = node.cluster.wait(&pod, "it stays", stays).await;
+    let runs = container(&status, "main").expect("a status").restart_count + 1;
+
+    assert_eq!(node.log("twice", "main", "").await, format!("life {runs}\nmore\n"));
+    assert_eq!(node.log("twice", "main", "previous=true").await, format!("life {}\nmore\n", runs - 1));
+    let stamped = node.log("twice", "main", "timestamps=true").await;
+    let stamps = stamped.lines().filter_map(|line| line.split_once(' ')).map(|(stamp, _)| stamp).collect::<Vec<_>>();
+    assert!(stamps.len() == 2 && stamps.is_sorted(), "{stamped}");
+    assert_eq!(node.log("twice", "main", &format!("sinceTime={}", stamps[1])).await, "more\n");
+    assert_eq!(node.log("twice", "main", "sinceTime=2100-01-01T00:00:00Z").await, "");
+    assert_eq!(node.log("twice", "main", "sinceSeconds=36000").await, format!("life {runs}\nmore\n"));
+    node.cluster.delete(&pod, 0);
+    node.cluster.wait_gone(&pod).await;
+    node.wait_no_containers().await;
+    node.tear_down().await;
+}
