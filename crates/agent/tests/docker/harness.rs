@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-};
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListContainersOptionsBuilder};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -163,15 +161,15 @@ impl FakeCluster {
         self.ended.lock().get(&pod.uid).cloned().unwrap_or_default()
     }
 
-    pub fn has_event(&self, reason: &str) -> bool {
-        !self.told(reason).is_empty()
-    }
-
-    /// The messages of all events of this reason.
-    pub fn told(&self, reason: &str) -> Vec<String> {
-        let events = self.events.lock();
-        let about = events.iter().filter(|event| event.reason.as_deref() == Some(reason));
-        about.map(|event| event.message.clone().unwrap_or_default()).collect()
+    /// Waits for an event of this reason whose message has `part`.
+    pub async fn wait_told(&self, reason: &str, part: &str) {
+        eventually(&format!("an event {reason} with {part:?}"), async || {
+            let events = self.events.lock();
+            let of_reason = events.iter().filter(|event| event.reason.as_deref() == Some(reason));
+            let told = of_reason.map(|event| event.message.clone().unwrap_or_default()).collect::<Vec<_>>();
+            if told.iter().any(|message| message.contains(part)) { Ok(()) } else { Err(told) }
+        })
+        .await;
     }
 }
 
@@ -276,7 +274,7 @@ impl Pki {
     }
 }
 
-/// An agent that runs, and everything around it. Dropped, it takes its containers down.
+/// An agent that runs, and everything around it. Dropped, it takes its containers with it.
 pub struct Node1 {
     pub cluster: Arc<FakeCluster>,
     pub docker: Docker,
@@ -284,6 +282,7 @@ pub struct Node1 {
     pub data: tempfile::TempDir,
     pub cluster_id: String,
     pub port: u16,
+    is_on_docker: bool,
     running: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
 }
 
@@ -323,18 +322,16 @@ pub fn busybox() -> Vec<u8> {
 }
 
 async fn ensure_image(docker: &Docker) {
-    static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
-    let make = async {
-        if docker.inspect_image(IMAGE).await.is_ok() {
-            return;
-        }
+    // Tests are processes of their own, and two imports of one name leave an image without a name behind.
+    let lock = std::fs::File::create(std::env::temp_dir().join("quorate-agent-test.lock")).expect("a lock file");
+    lock.lock().expect("nobody holds it for long");
+    if docker.inspect_image(IMAGE).await.is_err() {
         let tar = busybox();
         let (repo, tag) = IMAGE.split_once(':').expect("a tag");
         let options = CreateImageOptionsBuilder::default().from_src("-").repo(repo).tag(tag).build();
         let import = docker.create_image(Some(options), Some(bollard::body_full(tar.into())), None);
         import.try_for_each(|_| std::future::ready(Ok(()))).await.expect("the image is imported");
-    };
-    MADE.get_or_init(|| make).await;
+    }
 }
 
 impl Node1 {
@@ -348,6 +345,7 @@ impl Node1 {
             data: tempfile::tempdir().expect("a temporary directory"),
             cluster_id: format!("test-{:016x}", rand::random::<u64>()),
             port: 0,
+            is_on_docker: true,
             running: None,
         };
         node.start_agent(RuntimeChoice::Docker { endpoint: None });
@@ -367,6 +365,7 @@ impl Node1 {
             data: tempfile::tempdir().expect("a temporary directory"),
             cluster_id: "hollow".to_owned(),
             port: 0,
+            is_on_docker: false,
             running: None,
         };
         node.start_agent(RuntimeChoice::Hollow);
@@ -470,6 +469,16 @@ impl Node1 {
         log
     }
 
+    /// Waits until a container of a pod has written exactly this.
+    pub async fn wait_log(&self, pod: &str, container: &str, text: &str) {
+        let path = format!("/containerLogs/default/{pod}/{container}");
+        eventually("what it writes", async || {
+            let answer = self.get("system:masters", &path).await;
+            if answer == (200, text.to_owned()) { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+
     pub fn data_dir(&self) -> &Path {
         self.data.path()
     }
@@ -479,14 +488,32 @@ impl Node1 {
         self.stop_agent().await;
     }
 
-    /// Ends the agent and removes every container of the test.
+    /// Ends the agent in order; [`Drop`] removes what containers there are.
     pub async fn tear_down(mut self) {
         if self.running.is_some() {
             self.stop_agent().await;
         }
-        for (id, ..) in self.containers().await {
-            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-            self.docker.remove_container(&id, Some(options)).await.expect("removed");
+    }
+}
+
+impl Drop for Node1 {
+    fn drop(&mut self) {
+        // After a failure it may still run.
+        if let Some((shutdown, task)) = self.running.take() {
+            shutdown.cancel();
+            task.abort();
+        }
+        if !self.is_on_docker {
+            return;
+        }
+        let filter = format!("label=io.quorate.cluster={}", self.cluster_id);
+        let list =
+            Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output().expect("docker runs").stdout;
+        let list = String::from_utf8(list).expect("ids");
+        let ids = list.split_whitespace().collect::<Vec<_>>();
+        if !ids.is_empty() {
+            // One that is gone meanwhile is as good as removed.
+            drop(Command::new("docker").args(["rm", "-fv"]).args(ids).output());
         }
     }
 }

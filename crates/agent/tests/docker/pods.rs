@@ -87,12 +87,12 @@ async fn a_pod_with_everything_runs_and_leaves_nothing_behind() {
     .await;
 
     for reason in ["Pulled", "Created", "Started"] {
-        assert!(node.cluster.has_event(reason), "no event {reason}");
+        node.cluster.wait_told(reason, "").await;
     }
     node.cluster.delete(&pod, 10);
     node.cluster.wait_gone(&pod).await;
     node.wait_no_containers().await;
-    assert!(node.cluster.has_event("Killing"));
+    node.cluster.wait_told("Killing", "").await;
     let left: Vec<_> = std::fs::read_dir(node.data_dir().join("pods")).expect("the directory").collect();
     assert!(left.is_empty(), "{left:?}");
     node.tear_down().await;

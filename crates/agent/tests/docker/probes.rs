@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Value, json};
 
-use crate::harness::{IMAGE, Node1, container, eventually, is_ready};
+use crate::harness::{IMAGE, Node1, container, is_ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_ready_when_its_probes_say_so() {
@@ -34,13 +34,7 @@ async fn a_container_is_ready_when_its_probes_say_so() {
                 "readinessProbe": { "tcpSocket": { "port": 9090 }, "periodSeconds": 1 } })),
         ],
     }));
-    let told = async |message: &str| {
-        eventually(message, async || {
-            let told = node.cluster.told("Unhealthy");
-            if told.iter().any(|line| line.contains(message)) { Ok(()) } else { Err(told) }
-        })
-        .await;
-    };
+    let told = async |message: &str| node.cluster.wait_told("Unhealthy", message).await;
     let ready =
         |status: &PodStatus| ["slow", "web", "socket"].map(|name| container(status, name).is_some_and(|c| c.ready));
     told("Startup probe failed").await;
@@ -89,8 +83,7 @@ async fn a_container_that_never_starts_is_restarted() {
     let restarted = |status: &PodStatus| container(status, "main").is_some_and(|main| main.restart_count >= 1);
     let status = node.cluster.wait(&pod, "it is restarted", restarted).await;
     assert!(!is_ready(&status));
-    let why = node.cluster.told("Killing");
-    assert!(why.iter().any(|message| message.contains("failed startup probe, will be restarted")), "{why:?}");
+    node.cluster.wait_told("Killing", "failed startup probe, will be restarted").await;
     node.cluster.delete(&pod, 0);
     node.cluster.wait_gone(&pod).await;
     node.wait_no_containers().await;
@@ -118,7 +111,7 @@ async fn a_failing_liveness_probe_restarts_the_container() {
     let main = container(&status, "main").expect("a status");
     let last = main.last_state.as_ref().and_then(|state| state.terminated.as_ref()).expect("the last state");
     assert_eq!(last.exit_code, 137);
-    assert!(node.cluster.has_event("Unhealthy"));
+    node.cluster.wait_told("Unhealthy", "Liveness probe failed").await;
     let (code, previous) = node.get("system:masters", "/containerLogs/default/fragile/main?previous=true").await;
     assert_eq!((code, previous.as_str()), (200, ""));
     node.cluster.delete(&pod, 0);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 
 use axum::Router;
@@ -25,9 +26,11 @@ struct Content {
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
-/// It ends when it is dropped.
+/// It ends when it is dropped, and what was pulled from it goes.
 pub struct Registry {
     address: SocketAddr,
+    /// Ids of what was published.
+    images: Mutex<Vec<String>>,
     content: Arc<Content>,
     server: tokio::task::JoinHandle<()>,
 }
@@ -43,7 +46,7 @@ impl Registry {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let server = tokio::spawn(async move { axum::serve(listener, routes).await.expect("the registry serves") });
-        Registry { address, content, server }
+        Registry { address, images: Mutex::default(), content, server }
     }
 
     /// The reference of an image of this registry.
@@ -62,6 +65,7 @@ impl Registry {
         });
         let config = config.to_string().into_bytes();
         let id = digest(&config);
+        self.images.lock().push(id.clone());
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
             "config": self.store("application/vnd.docker.container.image.v1+json", config),
@@ -84,6 +88,8 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         self.server.abort();
+        // Those that nobody pulled are not there.
+        drop(Command::new("docker").args(["rmi", "-f"]).args(self.images.get_mut().drain(..)).output());
     }
 }
 

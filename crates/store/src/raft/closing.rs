@@ -3,14 +3,15 @@
 //! openraft's tasks hold readers and die on their own time. A directory may be opened again, in this process, only
 //! after the last of them has let go.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::platform::tokio;
 use crate::platform::tokio::sync::watch;
 
-/// Lives inside what is to be closed, as its last field; dropping it is the news.
-#[derive(Debug)]
-pub struct CloseSignal(#[expect(dead_code, reason = "it is held for its drop")] watch::Sender<()>);
+/// Lives inside what is to be closed, as its last field; dropping the last of its clones is the news.
+#[derive(Clone, Debug)]
+pub struct CloseSignal(#[expect(dead_code, reason = "it is held for its drop")] Arc<watch::Sender<()>>);
 
 /// Sees a [`CloseSignal`] dropped.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct Closed(watch::Receiver<()>);
 #[must_use]
 pub fn close_signal() -> (CloseSignal, Closed) {
     let (sender, receiver) = watch::channel(());
-    (CloseSignal(sender), Closed(receiver))
+    (CloseSignal(Arc::new(sender)), Closed(receiver))
 }
 
 impl Closed {

@@ -102,7 +102,7 @@ impl Node {
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
-        let space = Arc::new(Space::new(&settings.data_dir, settings.reserve_bytes));
+        let space = Arc::new(Space::new(&settings.data_dir, settings.reserve_bytes, shutdown.clone()));
         let roster = Roster::founding(&settings.founders);
         peers.follow(roster.members.values());
         Node {

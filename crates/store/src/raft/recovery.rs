@@ -15,6 +15,7 @@ use openraft::vote::RaftLeaderId;
 use openraft::{LogId as RaftLogId, Membership};
 use quorate_api::Revision;
 use rocksdb::Cache;
+use tokio_util::sync::CancellationToken;
 
 use super::closing::{Closed, close_signal};
 use super::identity::{self, Origin, Owner};
@@ -59,7 +60,7 @@ impl Recovery {
         let owner = identity::read(data_dir)?.filter(|owner| owner.origin != Origin::Joining);
         let owner = owner.ok_or_else(|| StoreError::Fatal(format!("{} is no member's", data_dir.display())))?;
         let lock = identity::lock(data_dir)?;
-        let space = Arc::new(Space::new(data_dir, 0));
+        let space = Arc::new(Space::new(data_dir, 0, CancellationToken::new()));
         let (signal, state_closed) = close_signal();
         let (path, state_space) = (data_dir.join("state"), space.clone());
         let watching = Arc::new(Watching::new(HubConfig::default()));

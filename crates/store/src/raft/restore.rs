@@ -12,6 +12,7 @@ use openraft::Membership;
 use openraft::storage::RaftLogStorage;
 use quorate_mvcc::{Backend, Table, WriteBatch};
 use rocksdb::Cache;
+use tokio_util::sync::CancellationToken;
 
 use super::closing::close_signal;
 use super::codec;
@@ -74,7 +75,7 @@ async fn restore_into(
         // Elections go on from the term of the state: entries of an earlier one could not follow it.
         let vote = Vote::new(applied.leader_id.term, member.id);
         let (signal, closed) = close_signal();
-        let space = Arc::new(Space::new(data_dir, 0));
+        let space = Arc::new(Space::new(data_dir, 0, CancellationToken::new()));
         let mut log = LogStore::open(&data_dir.join("log"), LogOptions::default(), space, signal)
             .map_err(|error| failed(&error))?;
         log.save_vote(&vote).await.map_err(|error| failed(&error))?;
@@ -112,7 +113,7 @@ fn unpack_state(
     let (signal, _closed) = close_signal();
     let surroundings = Surroundings {
         cache: Cache::new_lru_cache(CACHE_BYTES),
-        space: Arc::new(Space::new(data_dir, 0)),
+        space: Arc::new(Space::new(data_dir, 0, CancellationToken::new())),
         closed: Arc::new(signal),
     };
     let backend = StateBackend::open(&staging, &surroundings)?;

@@ -7,7 +7,6 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,27 +32,27 @@ pub struct Space {
     reserve: PathBuf,
     reserve_bytes: u64,
     is_full: watch::Sender<bool>,
-    /// Nobody waits for space any more.
-    is_closing: AtomicBool,
+    /// When this is cancelled nobody waits for space any more.
+    shutdown: CancellationToken,
     /// Held while the reserve changes.
     changing: Mutex<()>,
     /// There is space, but not for us.
     #[cfg(test)]
-    pub pretend_full: AtomicBool,
+    pub pretend_full: std::sync::atomic::AtomicBool,
 }
 
 impl Space {
     /// Nothing is reserved before [`run`] runs.
     #[must_use]
-    pub fn new(data_dir: &Path, reserve_bytes: u64) -> Self {
+    pub fn new(data_dir: &Path, reserve_bytes: u64, shutdown: CancellationToken) -> Self {
         Space {
             reserve: data_dir.join(RESERVE),
             reserve_bytes,
             is_full: watch::Sender::new(false),
-            is_closing: AtomicBool::new(false),
+            shutdown,
             changing: Mutex::new(()),
             #[cfg(test)]
-            pretend_full: AtomicBool::new(false),
+            pretend_full: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -62,14 +61,10 @@ impl Space {
         *self.is_full.borrow()
     }
 
-    /// This member ends: what finds no space from now on fails at once. What it has acknowledged is in its log.
-    pub fn close(&self) {
-        self.is_closing.store(true, Ordering::Relaxed);
-    }
-
+    /// Whether this member ends: what finds no space from now on fails at once. What was acknowledged is in the log.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::Relaxed)
+        self.shutdown.is_cancelled()
     }
 
     /// Fails when a test pretends that there is no space.
@@ -79,7 +74,7 @@ impl Space {
     #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests pretend"))]
     pub fn check(&self) -> io::Result<()> {
         #[cfg(test)]
-        if self.pretend_full.load(Ordering::Relaxed) {
+        if self.pretend_full.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -231,7 +226,7 @@ mod tests {
     #[test]
     fn the_reserve_is_given_up_and_filled_again() {
         let dir = tempfile::tempdir().expect("a directory");
-        let space = Space::new(dir.path(), 3 * CHUNK_BYTES / 2);
+        let space = Space::new(dir.path(), 3 * CHUNK_BYTES / 2, CancellationToken::new());
         let length = || std::fs::metadata(dir.path().join(RESERVE)).map_or(0, |metadata| metadata.len());
         assert!(space.fill().expect("writable") && length() == 3 * CHUNK_BYTES / 2);
         space.exhausted(&"a test");

@@ -74,7 +74,6 @@ impl Supervisor {
             tokio::select! {
                 () = shutdown.cancelled() => {
                     self.hand_over(&running.instance).await;
-                    self.node.space.close();
                     self.close(running).await;
                     return;
                 }
@@ -120,8 +119,8 @@ impl Supervisor {
             return Err(fatal(&format!("{} is missing", log_path.display()), &REJOIN));
         }
         let state_space = space.clone();
-        let opening_log =
-            tokio::task::spawn_blocking(move || LogStore::open(&log_path, LogOptions::default(), space, log_signal));
+        let options = LogOptions { prepares_first: true, ..LogOptions::default() };
+        let opening_log = tokio::task::spawn_blocking(move || LogStore::open(&log_path, options, space, log_signal));
         let opening_state = tokio::task::spawn_blocking(move || {
             StateStore::open(&state_path, cache, watching, state_space, state_signal)
         });

@@ -7,6 +7,8 @@ use super::labels::{Identity, identify};
 use super::table::Seen;
 use crate::plan::{ContainerRecord, Exit, RunState, Sandbox, SandboxState};
 
+pub(super) const OOM_KILLED: &str = "OOMKilled";
+
 /// Whose container it is, and how it does. `None` for one that is not ours.
 pub(super) fn interpret(answer: &ContainerInspectResponse) -> Option<(Identity, Seen)> {
     let labels = answer.config.as_ref()?.labels.as_ref()?;
@@ -76,7 +78,7 @@ fn run_state(state: &ContainerState, created_at: Timestamp) -> RunState {
         };
     }
     let reason = match (state.oom_killed, code) {
-        (Some(true), _) => "OOMKilled",
+        (Some(true), _) => OOM_KILLED,
         (_, 0) => "Completed",
         _ => "Error",
     };

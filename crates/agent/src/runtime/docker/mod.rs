@@ -17,9 +17,9 @@ use bollard::errors::Error as DockerError;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, EventMessage};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, ImportImageOptions,
+    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use bollard::{ClientVersion, Docker, body_full};
 use futures::{StreamExt, TryStreamExt};
@@ -96,14 +96,8 @@ impl DockerRuntime {
         }
         let arch = std::env::consts::ARCH;
         let machine = pause::Machine::of(arch).ok_or(RuntimeError::Architecture { arch })?;
-        let options = CreateImageOptionsBuilder::default()
-            .from_src("-")
-            .repo(pause::IMAGE)
-            .tag(pause::TAG)
-            .changes(vec![format!("ENTRYPOINT [\"{}\"]", pause::PROGRAM)])
-            .build();
-        let archive = pause::archive(pause::PROGRAM.trim_start_matches('/'), &pause::program(machine));
-        let import = self.docker.create_image(Some(options), Some(body_full(archive.into())), None);
+        let image = body_full(pause::image(machine).into());
+        let import = self.docker.import_image(ImportImageOptions::default(), image, None);
         within("make the sandbox image", import.try_for_each(|_| std::future::ready(Ok(())))).await
     }
 
@@ -189,7 +183,7 @@ impl DockerRuntime {
     async fn follow_events(&self) -> Result<(), RuntimeError> {
         let mut filters = self.owner.filters();
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
-        filters.insert("event".to_owned(), ["start", "die", "destroy"].map(str::to_owned).to_vec());
+        filters.insert("event".to_owned(), ["start", "die", "oom", "destroy"].map(str::to_owned).to_vec());
         let options = EventsOptionsBuilder::default().filters(&filters).build();
         let mut events = std::pin::pin!(self.docker.events(Some(options)));
         // The stream is asked for before the list is taken: nothing falls between the two.
@@ -212,6 +206,7 @@ impl DockerRuntime {
         let Some(identity) = labels::identify(&attributes) else { return Ok(()) };
         match event.action.as_deref() {
             Some("destroy") => self.table.lose(&identity.pod.uid, &id),
+            Some("oom") => self.table.ran_out_of_memory(&identity.pod.uid, &id),
             _ => self.look(&identity.pod.uid, &id).await?,
         }
         Ok(())

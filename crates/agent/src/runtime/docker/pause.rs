@@ -1,10 +1,13 @@
 //! The program that holds a pod's namespaces, and the image around it. Both are made here: no registry, no compiler.
 
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
 /// Name of the image on this machine.
 pub(super) const IMAGE: &str = "quorate/pause";
 pub(super) const TAG: &str = "1";
 /// Path of the program in the image.
-pub(super) const PROGRAM: &str = "/pause";
+const PROGRAM: &str = "/pause";
 
 /// Where the one segment of the program is loaded.
 const BASE: u64 = 0x40_0000;
@@ -34,6 +37,14 @@ impl Machine {
         match self {
             Machine::X86_64 => 62,
             Machine::Aarch64 => 183,
+        }
+    }
+
+    /// As images have it.
+    fn architecture(self) -> &'static str {
+        match self {
+            Machine::X86_64 => "amd64",
+            Machine::Aarch64 => "arm64",
         }
     }
 
@@ -176,24 +187,43 @@ fn program_header(size: u64) -> Vec<u8> {
     header
 }
 
-/// A tar archive (ustar) with one executable in its root.
-pub(super) fn archive(name: &str, content: &[u8]) -> Vec<u8> {
-    let mut header = [0_u8; 512];
-    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, name.as_bytes());
-    put(100, b"0000755\0"); // mode
-    put(108, b"0000000\0"); // uid
-    put(116, b"0000000\0"); // gid
-    put(124, format!("{:011o}\0", content.len()).as_bytes());
-    put(136, b"00000000000\0"); // modified in 1970, so that the archive is always the same
-    put(148, b"        "); // the checksum counts as blanks
-    put(156, b"0"); // a regular file
-    put(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut archive = header.to_vec();
-    archive.extend(content);
-    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+/// The image as `docker load` takes it. It is always the same, so agents that make it at once make one image.
+pub(super) fn image(machine: Machine) -> Vec<u8> {
+    let layer = archive(&[(PROGRAM.trim_start_matches('/'), &program(machine))]);
+    let digest = format!("sha256:{:x}", Sha256::digest(&layer));
+    let config = json!({
+        "architecture": machine.architecture(), "os": "linux", "created": "1970-01-01T00:00:00Z",
+        "config": { "Entrypoint": [PROGRAM] },
+        "rootfs": { "type": "layers", "diff_ids": [digest] },
+    });
+    let manifest =
+        json!([{ "Config": "config.json", "RepoTags": [format!("{IMAGE}:{TAG}")], "Layers": ["layer.tar"] }]);
+    let (config, manifest) = (config.to_string(), manifest.to_string());
+    archive(&[("manifest.json", manifest.as_bytes()), ("config.json", config.as_bytes()), ("layer.tar", &layer)])
+}
+
+/// A tar archive (ustar) with executables in its root.
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (name, content) in files {
+        let mut header = [0_u8; 512];
+        let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, name.as_bytes());
+        put(100, b"0000755\0"); // mode
+        put(108, b"0000000\0"); // uid
+        put(116, b"0000000\0"); // gid
+        put(124, format!("{:011o}\0", content.len()).as_bytes());
+        put(136, b"00000000000\0"); // modified in 1970, so that the archive is always the same
+        put(148, b"        "); // the checksum counts as blanks
+        put(156, b"0"); // a regular file
+        put(257, b"ustar\x0000");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        archive.extend(header);
+        archive.extend(*content);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+    archive.resize(archive.len() + 1024, 0);
     archive
 }
 
@@ -229,9 +259,12 @@ mod tests {
     fn the_archive_is_read_by_tar() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("image.tar");
-        std::fs::write(&path, archive("pause", b"content")).expect("the archive is written");
+        let files: [(&str, &[u8]); 2] = [("pause", b"content"), ("other", &[7; 1024])];
+        std::fs::write(&path, archive(&files)).expect("the archive is written");
         let output = Command::new("tar").arg("xf").arg(&path).arg("-C").arg(dir.path()).output().expect("tar runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(std::fs::read(dir.path().join("pause")).expect("the file is there"), b"content");
+        for (name, content) in files {
+            assert_eq!(std::fs::read(dir.path().join(name)).expect("the file is there"), content);
+        }
     }
 }

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::look::OOM_KILLED;
 use crate::plan::{ContainerRecord, Observed, PodRef, RunState, Sandbox};
 use crate::runtime::KnownPod;
+
+/// The exit code of what ended by SIGKILL.
+const KILLED: i32 = 128 + 9;
 
 /// One container as last seen.
 #[derive(Clone, Debug)]
@@ -85,6 +89,22 @@ impl Table {
             observed.containers.retain(|record| record.id != id);
             observed.sandboxes.retain(|sandbox| sandbox.id != id);
             before != observed.containers.len() + observed.sandboxes.len()
+        });
+    }
+
+    /// Takes note that a container ran out of memory. Docker tells it on its own, which can be after the end.
+    pub(super) fn ran_out_of_memory(&self, uid: &str, id: &str) {
+        let pods = self.pods.lock();
+        let Some(entry) = pods.get(uid) else { return };
+        entry.state.send_if_modified(|observed| {
+            let observed = Arc::make_mut(observed);
+            let Some(record) = observed.containers.iter_mut().find(|record| record.id == id) else { return false };
+            let RunState::Exited(exit) = &mut record.state else { return false };
+            let is_news = exit.code == KILLED && exit.reason != OOM_KILLED;
+            if is_news {
+                OOM_KILLED.clone_into(&mut exit.reason);
+            }
+            is_news
         });
     }
 

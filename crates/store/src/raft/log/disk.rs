@@ -37,8 +37,10 @@ pub struct LogDisk {
     index: RwLock<Index>,
     writer: Mutex<Writer>,
     spare: Arc<Mutex<Spare>>,
-    /// Dropped last.
-    _closed: CloseSignal,
+    /// See [`LogOptions`](super::LogOptions).
+    prepares_first: bool,
+    /// Dropped last. Whoever prepares a file has a clone.
+    closed: CloseSignal,
 }
 
 /// What the disk knew when it was opened.
@@ -77,9 +79,11 @@ struct Head {
 enum Spare {
     #[default]
     None,
-    /// It is on its way, or it could not be made; a segment can do without.
+    /// It is on its way.
     Expected,
     Ready(SpareFile),
+    /// It could not be made. The next segment does without, and it is tried again for the one after that.
+    Failed,
 }
 
 /// What only the writer needs.
@@ -89,6 +93,8 @@ struct Writer {
     end: u64,
     /// Before this place everything in the segment is on disk.
     durable: u64,
+    /// Whether the segment is in a file that was prepared, and need not grow.
+    is_prepared: bool,
     head: Head,
 }
 
@@ -158,7 +164,7 @@ impl LogDisk {
     ///
     /// # Errors
     /// When it cannot be read, or holds a log that is damaged elsewhere than at its torn end.
-    pub fn open(directory: &Path, closed: CloseSignal) -> io::Result<(Self, Recovered)> {
+    pub fn open(directory: &Path, prepares_first: bool, closed: CloseSignal) -> io::Result<(Self, Recovered)> {
         fs::create_dir_all(directory)?;
         segment::clear_spares(directory)?;
         let mut recovery = Recovery { directory, index: Index::default(), head: Head::default() };
@@ -184,9 +190,10 @@ impl LogDisk {
         let disk = LogDisk {
             directory: directory.to_owned(),
             index: RwLock::new(index),
-            writer: Mutex::new(Writer { segment, end, durable: end, head }),
+            writer: Mutex::new(Writer { segment, end, durable: end, is_prepared: false, head }),
             spare: Arc::default(),
-            _closed: closed,
+            prepares_first,
+            closed,
         };
         Ok((disk, recovered))
     }
@@ -213,9 +220,11 @@ impl LogDisk {
     /// See [`WriteError`].
     pub fn write(&self, batch: &mut LogBatch, sync: bool) -> Result<(), WriteError> {
         let mut writer = self.writer.lock();
-        if writer.end >= threshold(SEGMENT_BYTES) {
+        // The first one after a start is never in a prepared file.
+        let is_provisional = self.prepares_first && !writer.is_prepared;
+        if writer.end >= threshold(SEGMENT_BYTES) || is_provisional && self.has_spare() {
             self.begin_next(&mut writer)?;
-        } else if writer.end >= threshold(PREPARE_FROM_BYTES) {
+        } else if writer.end >= threshold(PREPARE_FROM_BYTES) || is_provisional {
             self.prepare_spare();
         }
         let durable = place(writer.durable)?;
@@ -252,16 +261,22 @@ impl LogDisk {
             let mut spare = self.spare.lock();
             match std::mem::take(&mut *spare) {
                 Spare::Ready(file) => Some(file),
-                other => {
-                    *spare = other;
+                Spare::Expected => {
+                    *spare = Spare::Expected;
                     None
                 }
+                Spare::None | Spare::Failed => None,
             }
         };
+        let is_prepared = spare.is_some();
         let (segment, end) = begin_segment(&self.directory, writer.segment.number + 1, spare, &writer.head)?;
         self.index.write().spans.push_back(Span::new(segment.clone()));
-        (writer.segment, writer.end, writer.durable) = (segment, end, end);
+        (writer.segment, writer.end, writer.durable, writer.is_prepared) = (segment, end, end, is_prepared);
         Ok(())
+    }
+
+    fn has_spare(&self) -> bool {
+        matches!(*self.spare.lock(), Spare::Ready(_))
     }
 
     /// Has a file made for the next segment, if that has not been done.
@@ -273,13 +288,22 @@ impl LogDisk {
             }
             *spare = Spare::Expected;
         }
-        let (spare, directory) = (self.spare.clone(), self.directory.clone());
-        let prepare = move || match SpareFile::of_zeros(&directory, threshold(SEGMENT_BYTES)) {
-            Ok(file) => *spare.lock() = Spare::Ready(file),
-            Err(error) => tracing::debug!(%error, "no file is prepared for the next segment"),
+        let (spare, directory, closed) = (self.spare.clone(), self.directory.clone(), self.closed.clone());
+        let prepare = move || {
+            let is_wanted = || Arc::strong_count(&spare) > 1;
+            match SpareFile::of_zeros(&directory, threshold(SEGMENT_BYTES), is_wanted) {
+                Ok(file) => *spare.lock() = Spare::Ready(file),
+                Err(error) => {
+                    *spare.lock() = Spare::Failed;
+                    tracing::debug!(%error, "no file is prepared for the next segment");
+                }
+            }
+            // The directory is left alone from here on.
+            drop(closed);
         };
         let prepared = ThreadBuilder::new().name("raft-log-spare".to_owned()).spawn(prepare);
         if let Err(error) = prepared {
+            *self.spare.lock() = Spare::Failed;
             tracing::debug!(%error, "no file is prepared for the next segment");
         }
     }

@@ -48,19 +48,22 @@ impl SpareFile {
     /// Makes one of `size_bytes` zeros, on disk. Writing over them is synced sooner than what makes a file grow.
     ///
     /// # Errors
-    /// When there is no space for it; then nothing is left of it.
-    pub fn of_zeros(directory: &Path, size_bytes: u64) -> io::Result<Self> {
+    /// When there is no space for it, or it is not wanted any more; then nothing is left of it.
+    pub fn of_zeros(directory: &Path, size_bytes: u64, is_wanted: impl Fn() -> bool) -> io::Result<Self> {
         let spare = SpareFile::create(directory)?;
-        let filled = spare.fill(size_bytes);
+        let filled = spare.fill(size_bytes, is_wanted);
         if filled.is_err() {
             fs::remove_file(&spare.path)?;
         }
         filled.map(|()| spare)
     }
 
-    fn fill(&self, size_bytes: u64) -> io::Result<()> {
+    fn fill(&self, size_bytes: u64, is_wanted: impl Fn() -> bool) -> io::Result<()> {
         let zeros = vec![0; READ_BYTES];
         for at in (0..size_bytes).step_by(READ_BYTES) {
+            if !is_wanted() {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "the log is closed"));
+            }
             let length = usize::try_from(size_bytes - at).map_or(READ_BYTES, |left| left.min(READ_BYTES));
             self.file.write_all_at(&zeros[..length], at)?;
             // In small parts, for others sync here too.

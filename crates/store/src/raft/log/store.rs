@@ -33,11 +33,15 @@ const ENTRY_OVERHEAD_BYTES: usize = 32;
 pub struct LogOptions {
     /// Recent entries kept decoded for replication and apply.
     pub cache_bytes: usize,
+    /// Whether a segment whose file grows with it gives way to one in a prepared file as soon as there is one, and not
+    /// only when it is full. It is worth it where the log is written for long.
+    pub prepares_first: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        LogOptions { cache_bytes: usize::try_from(threshold(CACHE_BYTES)).unwrap_or(usize::MAX) }
+        let cache_bytes = usize::try_from(threshold(CACHE_BYTES)).unwrap_or(usize::MAX);
+        LogOptions { cache_bytes, prepares_first: false }
     }
 }
 
@@ -54,7 +58,7 @@ impl LogStore {
     /// # Errors
     /// When the disk cannot be read, or holds a log that is damaged elsewhere than at its torn end.
     pub fn open(path: &Path, options: LogOptions, space: Arc<Space>, closed: CloseSignal) -> io::Result<Self> {
-        let (disk, recovered) = LogDisk::open(path, closed)?;
+        let (disk, recovered) = LogDisk::open(path, options.prepares_first, closed)?;
         let view = Arc::new(RwLock::new(LogView::recovered(recovered, options.cache_bytes)));
         let (tasks, queue) = mpsc::channel(QUEUE);
         let reader = LogReader { view, disk: Arc::new(disk) };

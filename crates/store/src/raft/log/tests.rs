@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::raft::closing::{Closed, close_signal};
@@ -64,8 +65,12 @@ impl Drop for TestLog {
 }
 
 fn try_open(path: &Path, cache_bytes: usize) -> io::Result<TestLog> {
+    try_open_with(path, LogOptions { cache_bytes, prepares_first: false })
+}
+
+fn try_open_with(path: &Path, options: LogOptions) -> io::Result<TestLog> {
     let (signal, closed) = close_signal();
-    let log = LogStore::open(path, LogOptions { cache_bytes }, Arc::new(Space::new(path, 0)), signal)?;
+    let log = LogStore::open(path, options, Arc::new(Space::new(path, 0, CancellationToken::new())), signal)?;
     Ok(TestLog { log: Some(log), closed })
 }
 
@@ -247,6 +252,29 @@ async fn many_segments_are_one_log() {
     assert_eq!(indexes(&mut log, 0..1000).await, [(5, 100)]);
     let state = log.get_log_state().await.expect("readable");
     assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(5, 99)), Some(id(5, 100))));
+}
+
+#[tokio::test]
+async fn a_segment_that_grows_gives_way_to_a_prepared_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = LogOptions { cache_bytes: 0, prepares_first: true };
+    let mut count = 0;
+    for life in 1..=2 {
+        let mut log = try_open_with(dir.path(), options).expect("the log opens");
+        let segments = || segment::list(dir.path()).expect("readable");
+        let before = segments().len();
+        while segments().len() == before {
+            log.blocking_append([entry(1, count, 10)]).await.expect("appended");
+            count += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let newest = segment::path(dir.path(), *segments().last().expect("a segment"));
+        assert_eq!(std::fs::metadata(newest).expect("readable").len(), 16 << 20, "life {life}");
+        assert_eq!(indexes(&mut log, 0..u64::MAX).await.len() as u64, count);
+    }
+    let spares = || std::fs::read_dir(dir.path()).expect("readable").filter_map(Result::ok);
+    assert!(spares().all(|entry| !entry.file_name().to_string_lossy().starts_with("spare-")), "closed is closed");
+    assert_eq!(indexes(&mut open(dir.path(), 0), 0..u64::MAX).await.len() as u64, count);
 }
 
 #[tokio::test]

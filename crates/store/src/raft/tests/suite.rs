@@ -7,6 +7,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 use rocksdb::Cache;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::hub::HubConfig;
 use crate::raft::closing::{Closed, close_signal};
@@ -30,8 +31,13 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let (signal, closed) = close_signal();
         self.opened.lock().push(closed);
         // A cache that holds nothing: the suite then reads the disk.
-        let space = Arc::new(Space::new(dir.path(), 0));
-        let log = LogStore::open(&dir.path().join("log"), LogOptions { cache_bytes: 0 }, space.clone(), signal);
+        let space = Arc::new(Space::new(dir.path(), 0, CancellationToken::new()));
+        let log = LogStore::open(
+            &dir.path().join("log"),
+            LogOptions { cache_bytes: 0, prepares_first: true },
+            space.clone(),
+            signal,
+        );
         let (signal, closed) = close_signal();
         self.opened.lock().push(closed);
         let watching = Arc::new(Watching::new(HubConfig::default()));
