@@ -11,6 +11,7 @@ mod membership;
 mod parity;
 mod power_loss;
 mod qctl;
+mod qctl_commands;
 mod up;
 mod worker_death;
 mod writers;

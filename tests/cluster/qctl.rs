@@ -1,24 +1,26 @@
 //! `qctl` on the real binary: what takes an editor, a stream, a node or a container; `parity` has the words.
 
-use std::net::TcpListener;
 use std::process::Command;
 
 use harness::{Cluster, Lines, Runtime, Spec, eventually, run, tag_image};
 use serde_json::Value;
 
 use crate::demo_path::{DEPLOYMENT_IMAGE, TEST_IMAGE, web};
+use crate::qctl_commands;
 
 fn hollow(masters: usize, workers: usize) -> Cluster {
     Cluster::start(Spec { masters, workers, runtime: Runtime::Hollow, flags: vec![] })
 }
 
-fn pod(name: &str) -> String {
+/// The manifest of a pod.
+pub fn pod(name: &str) -> String {
     format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: main, image: 'x:1'}}]}}}}\n"
     )
 }
 
-fn json(cluster: &Cluster, args: &[&str]) -> Value {
+/// What a command prints as JSON.
+pub fn json(cluster: &Cluster, args: &[&str]) -> Value {
     serde_json::from_str(&cluster.qctl(args, "").ok()).expect("JSON")
 }
 
@@ -153,11 +155,15 @@ fn both_versions_are_told(cluster: &Cluster) {
     assert!(yaml.starts_with(&format!("clientVersion:\n  gitVersion: {client}\nserverVersion:\n")), "{yaml}");
     assert!(yaml.contains(&format!("\n  gitVersion: {server}\n")), "{yaml}");
 
-    let unused = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    // Nobody listens there, and no test may.
+    let unused = "127.0.0.1:1";
     let nobody = cluster.qctl(&["version", "--server", &format!("https://{unused}")], "");
     assert!(!nobody.success, "{nobody:?}");
     assert_eq!(nobody.stdout, format!("Client Version: {client}\n"));
     assert!(nobody.stderr.starts_with(&format!("The connection to the server {unused} was refused")), "{nobody:?}");
+    let refused = cluster.qctl(&["version", "-o", "wide", "--server", &format!("https://{unused}")], "");
+    assert!(!refused.success && refused.stdout.is_empty(), "{refused:?}");
+    assert_eq!(refused.stderr, "error: --output must be 'yaml' or 'json'\n");
 }
 
 #[test]
@@ -196,6 +202,51 @@ fn the_quorum_is_shown_with_its_version_and_its_leader() {
     });
 }
 
+/// The pod `talks` has said five lines at least.
+fn logs_begin_where_they_are_asked_to(cluster: &Cluster) {
+    let log = |flags: &[&str]| cluster.qctl(&[&["logs", "talks", "-c", "main"][..], flags].concat(), "").ok();
+    let recent = log(&["--since=1h"]);
+    assert!(recent.starts_with("line 1\nline 2\n"), "{recent}");
+    let stamped = log(&["--timestamps"]);
+    let mut lines = stamped.lines().filter_map(|line| line.split_once(' '));
+    let (time, _) = lines.find(|(_, text)| *text == "line 3").expect("the third line");
+    let later = log(&["--since-time", time]);
+    assert!(later.starts_with("line 3\nline 4\n"), "{later}");
+    assert_eq!(log(&["--since-time=2020-01-01T00:00:00Z", "--limit-bytes=6"]), "line 1");
+    assert_eq!(log(&["--since-time=2100-01-01T00:00:00Z"]), "");
+    let both = cluster.qctl(&["logs", "talks", "-c", "main", "--since=1h", "--since-time", time], "");
+    assert!(!both.success && both.stdout.is_empty() && both.stderr.contains("cannot be used with"), "{both:?}");
+}
+
+/// A container that ended once.
+fn the_log_of_the_run_before_is_kept(cluster: &Cluster) {
+    let script =
+        "[ -f /data/again ] && echo the second run && sleep 3600; touch /data/again; echo the first run; exit 1";
+    let manifest = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "twice"},
+        "spec": {"volumes": [{"name": "data", "emptyDir": {}}], "containers": [
+            {"name": "main", "image": DEPLOYMENT_IMAGE, "command": ["sh", "-c", script],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}]},
+        ]},
+    });
+    cluster.qctl(&["create", "-f", "-"], &manifest.to_string()).ok();
+    eventually("its second run", || {
+        let pod = json(cluster, &["get", "pod", "twice", "-o", "json"]);
+        let container = &pod["status"]["containerStatuses"][0];
+        if container["restartCount"] == 1 && container["state"]["running"].is_object() { Ok(()) } else { Err(pod) }
+    });
+    assert_eq!(cluster.qctl(&["logs", "twice", "--previous"], "").ok(), "the first run\n");
+    assert_eq!(
+        cluster.qctl(&["logs", "-p", "twice", "-c", "main", "--prefix"], "").ok(),
+        "[pod/twice/main] the first run\n"
+    );
+    eventually("what the second run says", || {
+        let log = cluster.qctl(&["logs", "twice"], "").ok();
+        if log == "the second run\n" { Ok(()) } else { Err(log) }
+    });
+    cluster.qctl(&["delete", "pod", "twice", "--now"], "").ok();
+}
+
 #[test]
 fn logs_are_followed_to_the_end_of_the_container() {
     tag_image(TEST_IMAGE, DEPLOYMENT_IMAGE);
@@ -229,6 +280,9 @@ fn logs_are_followed_to_the_end_of_the_container() {
         "{previous:?}"
     );
 
+    logs_begin_where_they_are_asked_to(&cluster);
+    the_log_of_the_run_before_is_kept(&cluster);
+
     let id =
         cluster.qctl(&["get", "pod", "talks", "-o", "jsonpath={.status.containerStatuses[0].containerID}"], "").ok();
     let id = id.trim().trim_start_matches("docker://").to_owned();
@@ -239,7 +293,7 @@ fn logs_are_followed_to_the_end_of_the_container() {
 }
 
 #[test]
-fn a_deployment_is_described_with_what_belongs_to_it() {
+fn a_deployment_is_described_listed_changed_rolled_out_and_deleted() {
     let cluster = hollow(1, 1);
     cluster.qctl(&["apply", "-f", "-"], &web(2)).ok();
     cluster.qctl(&["rollout", "status", "deployment/web", "--timeout=120s"], "").ok();
@@ -278,4 +332,10 @@ fn a_deployment_is_described_with_what_belongs_to_it() {
             assert!(flat.contains(part), "{args:?}: {part:?} is missing in {text}");
         }
     }
+    qctl_commands::everything_is_listed(&cluster);
+    qctl_commands::objects_are_shown_in_every_form(&cluster);
+    qctl_commands::labels_and_annotations_are_set_and_taken_away(&cluster);
+    qctl_commands::objects_are_made_of_flags(&cluster);
+    qctl_commands::rollouts_are_remembered_repeated_held_and_taken_back(&cluster);
+    qctl_commands::what_a_deleted_object_owned_stays_or_goes_with_it(&cluster);
 }

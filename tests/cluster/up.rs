@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 
-use harness::{Cluster, Member, Output, Runtime, Spec, binary, eventually, run};
+use harness::{Cluster, Lines, Member, Output, Runtime, Spec, binary, eventually, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -143,6 +143,10 @@ impl Drop for Detached {
             // It may have ended meanwhile.
             kill(pid, Signal::SIGKILL).ok();
         }
+        // A second panic would end the whole test run.
+        if std::thread::panicking() {
+            return;
+        }
         eventually("the end of all members", || {
             let running = self.running();
             if running.is_empty() { Ok(()) } else { Err(running) }
@@ -211,6 +215,25 @@ fn down_ends_all_members_and_up_finds_what_was_there() {
     kill(Pid::from_raw(worker.pid), Signal::SIGKILL).expect("it runs");
     assert_eq!(cluster.down(), format!("stopped {dir}\n"));
     assert_eq!(cluster.running(), BTreeSet::new());
+}
+
+#[test]
+fn ctrl_c_ends_all_members_as_a_request_to_end_does() {
+    let cluster = Detached::new();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut command = Command::new(binary("quorate"));
+        command.args(["up", "--runtime", "hollow", "--masters", "1", "--workers", "1", "--data-dir"]);
+        let mut up = Lines::start(command.arg(cluster.dir.path()));
+        up.until("that all members are ready", |line| line.starts_with("ready after "));
+        let members = pids(&cluster.members());
+        assert!(members.len() == 2 && cluster.running().is_superset(&members), "{members:?}");
+
+        up.signal(signal);
+        up.until("that it stops", |line| line == "stopping");
+        assert!(up.ended(), "{signal} is no failure");
+        assert_eq!(cluster.running(), BTreeSet::new(), "{signal}");
+        assert!(cluster.path("cluster.json").is_file(), "what there was is kept");
+    }
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::retry::Deadline;
 
 /// The standard output of a running command, line by line; dropping it ends the command.
@@ -49,6 +52,15 @@ impl Lines {
                 Err(error) => panic!("{what}: {error} after {:#?}", self.seen),
             }
         }
+    }
+
+    /// Sends the command a signal.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+        kill(pid, signal).unwrap_or_else(|error| panic!("cannot send {signal}: {error}"));
     }
 
     /// Whether the command prints no more and ends; waits for it up to the default [`Deadline`].

@@ -97,17 +97,26 @@ pub struct Status {
     pub message: String,
     /// Boxed, since every fallible function carries a `Status`.
     pub details: Option<Box<StatusDetails>>,
+    /// `metadata.continue`: with what a list whose token has expired can go on all the same.
+    pub continue_token: Option<Box<str>>,
 }
 
 impl Status {
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Status { reason, code: reason.code(), message: message.into(), details: None }
+        Status { reason, code: reason.code(), message: message.into(), details: None, continue_token: None }
     }
 
     #[must_use]
     pub fn with_details(mut self, details: StatusDetails) -> Self {
         self.details = Some(Box::new(details));
+        self
+    }
+
+    /// Gives a list that failed a token with which it can go on.
+    #[must_use]
+    pub fn with_continue(mut self, token: &str) -> Self {
+        self.continue_token = Some(token.into());
         self
     }
 
@@ -197,13 +206,13 @@ impl Status {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
             "code": self.code,
         });
-        if self.reason == Reason::Unknown
-            && let Some(fields) = object.as_object_mut()
-        {
-            fields.remove("reason");
+        if self.reason != Reason::Unknown {
+            object["reason"] = serde_json::json!(self.reason);
+        }
+        if let Some(token) = &self.continue_token {
+            object["metadata"]["continue"] = serde_json::json!(token);
         }
         if let Some(details) = &self.details {
             object["details"] = serde_json::json!(details);

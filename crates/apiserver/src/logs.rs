@@ -8,8 +8,9 @@ use futures::{FutureExt, StreamExt, stream};
 use http::{Request, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use quorate_api::{GroupVersionResource, Reason, Status};
+use quorate_api::{FieldError, FieldPath, GroupVersionResource, Reason, Status};
 use quorate_store::Consistency;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
@@ -25,9 +26,6 @@ use crate::response::{Body, Response};
 use crate::route::Target;
 
 const NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
-/// The parameters that the node understands, under their own names.
-const PASSED_ON: &[&str] =
-    &["follow", "tailLines", "previous", "timestamps", "sinceSeconds", "sinceTime", "limitBytes"];
 /// How long a node may take to take a connection and to begin its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How much of a node's error is passed on.
@@ -55,14 +53,15 @@ struct Source {
 /// Streams the log that the request asks for.
 ///
 /// # Errors
-/// `NotFound` for the pod, `BadRequest` for a container that it does not have or that has not been scheduled, what the
-/// node answers otherwise.
+/// `BadRequest` or `Invalid` for options that make no sense, `NotFound` for the pod, `BadRequest` for a container that it
+/// does not have, what the node answers otherwise.
 pub(crate) async fn logs(
     api: &Api,
     target: &Target,
     query: &Query,
     shutdown: &CancellationToken,
 ) -> Result<Response, Status> {
+    let options = options(target.name(), query)?;
     let kv = read::get(api.store(), target, None).await?;
     let pod: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
     let container = container(target, &pod, query.get("container"))?;
@@ -71,9 +70,55 @@ pub(crate) async fn logs(
         // Nothing runs yet, so there is nothing to show; Kubernetes answers the same.
         return Ok(Response::text(200, ""));
     }
-    let source = source(api, target, node, &container, query).await?;
+    let source = source(api, target, node, &container, &options).await?;
     let client = api.node_client().ok_or_else(|| Status::unavailable("this server has no access to nodes"))?;
     fetch(&client, &source, shutdown.clone()).await
+}
+
+/// The options that the node understands, as the query of its log endpoint, once they are checked as Kubernetes checks a
+/// `v1 PodLogOptions`. Other parameters are dropped, as there.
+fn options(pod: &str, query: &Query) -> Result<String, Status> {
+    let (lines, bytes) = (query.number::<i64>("tailLines")?, query.number::<i64>("limitBytes")?);
+    let seconds = query.number::<i64>("sinceSeconds")?;
+    let parse = |text: &str| {
+        let invalid =
+            |error: jiff::Error| Status::bad_request(format!("sinceTime: invalid time {text:?} in the query: {error}"));
+        text.parse::<Timestamp>().map_err(invalid)
+    };
+    let time = query.get("sinceTime").map(parse).transpose()?;
+    let mut errors = Vec::new();
+    if let Some(lines) = lines.filter(|lines| *lines < 0) {
+        errors.push(FieldError::invalid(FieldPath::new("tailLines"), lines, "must be greater than or equal to 0"));
+    }
+    if let Some(bytes) = bytes.filter(|bytes| *bytes < 1) {
+        errors.push(FieldError::invalid(FieldPath::new("limitBytes"), bytes, "must be greater than 0"));
+    }
+    match (seconds, time) {
+        (Some(_), Some(_)) => {
+            let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+            errors.push(FieldError::forbidden(FieldPath::default(), detail));
+        }
+        (Some(seconds), None) if seconds < 1 => {
+            errors.push(FieldError::invalid(FieldPath::new("sinceSeconds"), seconds, "must be greater than 0"));
+        }
+        _ => {}
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid("", "PodLogOptions", pod, &errors));
+    }
+    let flags = ["follow", "previous", "timestamps"].map(|name| (name, query.flag(name).then(|| "true".to_owned())));
+    let values = [
+        ("tailLines", lines.map(|lines| lines.to_string())),
+        ("limitBytes", bytes.map(|bytes| bytes.to_string())),
+        ("sinceSeconds", seconds.map(|seconds| seconds.to_string())),
+        ("sinceTime", time.map(|time| escape(&time.to_string()))),
+    ];
+    let given = flags.into_iter().chain(values).filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+    Ok(given.collect::<Vec<_>>().join("&"))
+}
+
+fn escape(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 fn container(target: &Target, pod: &Value, wanted: Option<&str>) -> Result<String, Status> {
@@ -97,7 +142,7 @@ fn container(target: &Target, pod: &Value, wanted: Option<&str>) -> Result<Strin
     }
 }
 
-async fn source(api: &Api, target: &Target, node_name: &str, container: &str, query: &Query) -> Result<Source, Status> {
+async fn source(api: &Api, target: &Target, node_name: &str, container: &str, options: &str) -> Result<Source, Status> {
     let served = api.catalog().find(&NODES.group, &NODES.version, &NODES.resource).cloned()?;
     let kv = read::key(api.store(), &served.key(None, node_name), Consistency::Local)
         .await?
@@ -114,19 +159,11 @@ async fn source(api: &Api, target: &Target, node_name: &str, container: &str, qu
         .as_u64()
         .and_then(|port| u16::try_from(port).ok())
         .ok_or_else(|| Status::unavailable(format!("node {node_name} has no endpoint for logs")))?;
-    let escape = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let parameters: Vec<String> = query
-        .pairs()
-        .iter()
-        .filter(|(name, _)| PASSED_ON.contains(&name.as_str()))
-        .map(|(name, value)| format!("{name}={}", escape(value)))
-        .collect();
     let path = format!(
-        "/containerLogs/{}/{}/{}?{}",
+        "/containerLogs/{}/{}/{}?{options}",
         escape(target.namespace.as_deref().unwrap_or_default()),
         escape(target.name()),
-        escape(container),
-        parameters.join("&")
+        escape(container)
     );
     Ok(Source { node: node_name.to_owned(), address: address.to_owned(), port, path })
 }

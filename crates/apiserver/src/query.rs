@@ -45,11 +45,6 @@ impl Query {
             })
             .transpose()
     }
-
-    /// The parameters as they are passed on to a node.
-    pub fn pairs(&self) -> &[(String, String)] {
-        &self.0
-    }
 }
 
 fn unescape(text: &str) -> Result<String, Status> {

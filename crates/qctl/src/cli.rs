@@ -163,6 +163,11 @@ async fn start(cli: Cli, mut streams: Streams, environment: &Environment) -> (Re
         Command::Completion(command) => return (command.run(&mut streams), streams),
         Command::Config(command) => return (command.run(&mut streams, &overrides, environment), streams),
         Command::Version(command) if command.client => return (command.run_client(&mut streams), streams),
+        Command::Version(command) => {
+            if let Err(error) = command.check() {
+                return (Err(error), streams);
+            }
+        }
         _ => {}
     }
     let connection = match kubeconfig::load(&overrides, environment) {

@@ -26,10 +26,6 @@ pub fn integer(name: &'static str) -> Column {
     make(name, "integer", "", 0)
 }
 
-pub fn wide_integer(name: &'static str) -> Column {
-    make(name, "integer", "", 1)
-}
-
 /// A name column that only the wide output shows.
 pub fn wide_name(name: &'static str) -> Column {
     make(name, "string", "name", 1)

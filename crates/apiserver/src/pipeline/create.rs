@@ -19,13 +19,22 @@ const MAX_ATTEMPTS: usize = 8;
 /// # Errors
 /// A `Status` from any stage; `AlreadyExists`.
 pub(crate) async fn create(operation: &mut Operation, body: Value) -> Result<Written, Status> {
+    create_with(operation, body, metadata::generated_name).await
+}
+
+/// [`create`], with what makes a name of a `generateName`.
+async fn create_with(
+    operation: &mut Operation,
+    body: Value,
+    mut draw: impl FnMut(&str) -> String,
+) -> Result<Written, Status> {
     let mut object = prepare(operation, body)?;
     let target = &operation.target;
     let descriptor = &target.resource.descriptor;
     let generate_from = generate_name(&object);
     for attempt in 1..=MAX_ATTEMPTS {
         if let Some(base) = &generate_from {
-            metadata::of_mut(&mut object).insert("name".to_owned(), metadata::generated_name(base).into());
+            metadata::of_mut(&mut object).insert("name".to_owned(), draw(base).into());
         }
         validate(&target.resource, &object)?;
         let name = metadata::text(&object, "name");
@@ -103,5 +112,66 @@ async fn refuse_existing(operation: &Operation, key: &Bytes, name: &str) -> Resu
     match found {
         Some(_) => Err(Status::already_exists(&operation.target.resource.descriptor.resource, name)),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_api::Reason;
+    use quorate_registry::Verb;
+    use quorate_store::Store;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::Api;
+    use crate::bootstrap::bootstrap;
+    use crate::decode::FieldValidation;
+    use crate::route::Target;
+    use crate::user::UserInfo;
+
+    /// Creates a map that wants a generated name. Names are taken from `names`; the last one is drawn over and over.
+    /// Returns how often was drawn, too.
+    async fn generated(api: &Api, names: &[&str]) -> (Result<Value, Status>, usize) {
+        let resource = api.catalog().find("", "v1", "configmaps").cloned().expect("a built-in kind");
+        let mut operation = Operation {
+            api: api.clone(),
+            user: UserInfo::master("test"),
+            target: Target {
+                resource,
+                verb: Verb::Create,
+                namespace: Some("default".to_owned()),
+                name: None,
+                subresource: None,
+            },
+            is_dry_run: false,
+            validation: FieldValidation::Ignore,
+            warnings: Vec::new(),
+        };
+        let mut drawn = 0;
+        let draw = |base: &str| {
+            let suffix = names[drawn.min(names.len() - 1)];
+            drawn += 1;
+            format!("{base}{suffix}")
+        };
+        let body = json!({ "metadata": { "generateName": "web-" } });
+        let created = create_with(&mut operation, body, draw).await;
+        (created.map(Written::into_object), drawn)
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_taken_is_drawn_again() {
+        let api = Api::new(Store::memory(), quorate_registry::builtin());
+        bootstrap(&api).await.expect("the namespaces");
+        let name = |created: Result<Value, Status>| metadata::text(&created.expect("created"), "name").to_owned();
+        let (first, drawn) = generated(&api, &["taken"]).await;
+        assert_eq!((name(first), drawn), ("web-taken".to_owned(), 1));
+        let (second, drawn) = generated(&api, &["taken", "taken", "free"]).await;
+        assert_eq!((name(second), drawn), ("web-free".to_owned(), 3));
+        let before = api.store().revision();
+        let (refused, drawn) = generated(&api, &["taken", "free"]).await;
+        let refused = refused.expect_err("every name is taken");
+        assert_eq!((refused.reason, drawn), (Reason::AlreadyExists, MAX_ATTEMPTS));
+        assert_eq!(refused.message, "configmaps \"web-free\" already exists");
+        assert_eq!(api.store().revision(), before, "nothing was written");
     }
 }

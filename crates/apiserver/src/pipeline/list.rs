@@ -41,12 +41,20 @@ pub(crate) struct ListOptions {
 #[derive(Serialize, Deserialize)]
 struct Token {
     v: String,
-    rv: u64,
+    /// The revision of the state; [`INCONSISTENT`] for the newest.
+    rv: i64,
     /// Relative to the collection's prefix.
     start: String,
 }
 
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+/// The list goes on in another state than it began in. Not 0, which is what a token without a revision has.
+const INCONSISTENT: i64 = -1;
+const TOKEN_TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can \
+                             start a new list without the continue parameter, or use the continue token in this \
+                             response to retrieve the remainder of the results. Continuing with the provided token \
+                             results in an inconsistent list - objects that were created, modified, or deleted between \
+                             the time the first chunk was returned and now may show up in the list.";
 
 pub(crate) struct Page {
     pub items: Vec<KeyValue>,
@@ -72,9 +80,11 @@ impl ListOptions {
             if version.is_some_and(|v| v != "0") {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
-            let (revision, start) = decode_token(served, token)?;
-            read::reach(store, revision).await?;
-            return Ok(ListOptions { pin: Pin::Exactly(revision), limit, start: Some(start) });
+            let (pin, start) = decode_token(served, token)?;
+            if let Pin::Exactly(revision) = pin {
+                read::reach(store, revision).await?;
+            }
+            return Ok(ListOptions { pin, limit, start: Some(start) });
         }
         let pin = pin(store, version, matching, limit).await?;
         Ok(ListOptions { pin, limit, start: None })
@@ -130,7 +140,7 @@ pub(crate) async fn list(
         let chunk = if options.limit == 0 || !selection.is_everything() { CHUNK } else { room.min(CHUNK) };
         let part = KeyRange { start: start.clone(), end: range.end.clone() };
         let request = RangeRequest::new(part).at(page.revision).limit(chunk);
-        let response = store.range(&request, consistency).await.map_err(|e| too_old(&e, options))?;
+        let response = store.range(&request, consistency).await.map_err(|e| failed(&e, served, options))?;
         if page.revision.is_zero() {
             page.revision = response.revision;
         }
@@ -149,7 +159,8 @@ pub(crate) async fn list(
         }
         let is_full = options.limit > 0 && page.items.len() as u64 >= options.limit;
         if is_full && left > 0 {
-            page.next = Some(encode_token(served, page.revision, &start)?);
+            let revision = i64::try_from(page.revision.0).map_err(Status::internal)?;
+            page.next = Some(encode_token(served, revision, &start)?);
             page.remaining = selection.is_everything().then_some(left);
         }
         if is_full || !response.more {
@@ -174,30 +185,39 @@ fn successor(key: &Bytes) -> Bytes {
     next.into()
 }
 
-fn too_old(error: &StoreError, options: &ListOptions) -> Status {
-    match error {
-        StoreError::Command(CommandError::Compacted { .. }) if options.start.is_some() => Status::expired(
-            "The provided continue parameter is too old to display a consistent list result. You must start a new \
-             list without the continue parameter.",
-        ),
-        error => error::from_store(error),
+/// What a failed read means to the client. A list whose state is no longer kept may go on in the newest one, from where
+/// this page would have begun.
+fn failed(error: &StoreError, served: &Served, options: &ListOptions) -> Status {
+    match (error, &options.start) {
+        (StoreError::Command(CommandError::Compacted { .. }), Some(start)) => {
+            match encode_token(served, INCONSISTENT, start) {
+                Ok(token) => Status::expired(TOKEN_TOO_OLD).with_continue(&token),
+                Err(status) => status,
+            }
+        }
+        (error, _) => error::from_store(error),
     }
 }
 
-fn encode_token(served: &Served, revision: Revision, start: &[u8]) -> Result<String, Status> {
+fn encode_token(served: &Served, revision: i64, start: &[u8]) -> Result<String, Status> {
     let key = String::from_utf8_lossy(start);
     let prefix = served.prefix(None);
     let start = key.strip_prefix(&prefix).unwrap_or(&key).to_owned();
-    let token = Token { v: TOKEN_VERSION.to_owned(), rv: revision.0, start };
+    let token = Token { v: TOKEN_VERSION.to_owned(), rv: revision, start };
     Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).map_err(Status::internal)?))
 }
 
-fn decode_token(served: &Served, token: &str) -> Result<(Revision, Bytes), Status> {
+fn decode_token(served: &Served, token: &str) -> Result<(Pin, Bytes), Status> {
     let invalid = || Status::bad_request("continue key is not valid");
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-    if token.v != TOKEN_VERSION || token.rv == 0 {
+    let pin = match u64::try_from(token.rv) {
+        Ok(0) => return Err(invalid()),
+        Ok(revision) => Pin::Exactly(Revision(revision)),
+        Err(_) => Pin::Newest,
+    };
+    if token.v != TOKEN_VERSION {
         return Err(invalid());
     }
-    Ok((Revision(token.rv), format!("{}{}", served.prefix(None), token.start).into()))
+    Ok((pin, format!("{}{}", served.prefix(None), token.start).into()))
 }

@@ -7,6 +7,11 @@ use crate::harness::{Server, config_map, pod};
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
+fn names(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().expect("items");
+    items.iter().map(|item| item["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nothing_holds_goes_at_once() {
     let server = Server::start().await;
@@ -146,4 +151,72 @@ async fn a_collection_is_deleted_by_selector() {
     assert_eq!(deleted["items"].as_array().map(Vec::len), Some(20));
     let left = admin.get(MAPS).await.expect(200);
     assert_eq!(left["items"].as_array().map(Vec::len), Some(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_is_deleted_as_far_as_it_is_selected() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    for index in 0..6 {
+        admin.post(MAPS, &config_map(&format!("map-{index}"))).await.expect(201);
+    }
+    let left = async || names(&admin.get(MAPS).await.expect(200));
+    let delete =
+        async |query: &str, options: Value| admin.delete(&format!("{MAPS}?{query}"), &options).await.expect(200);
+    let all = ["map-0", "map-1", "map-2", "map-3", "map-4", "map-5"];
+
+    let revision = server.api.store().revision();
+    for (query, options) in [("dryRun=All", json!({})), ("", json!({ "dryRun": ["All"] }))] {
+        assert_eq!(names(&delete(query, options).await), all, "it answers as if they were deleted");
+    }
+    assert_eq!((left().await, server.api.store().revision()), (all.map(str::to_owned).to_vec(), revision));
+
+    assert_eq!(names(&delete("fieldSelector=metadata.name%3Dmap-1", json!({})).await), ["map-1"]);
+    assert_eq!(left().await, ["map-0", "map-2", "map-3", "map-4", "map-5"]);
+    let page = delete("limit=2", json!({})).await;
+    assert_eq!(names(&page), ["map-0", "map-2"]);
+    assert_eq!(page["metadata"]["remainingItemCount"], 3);
+    assert_eq!(left().await, ["map-3", "map-4", "map-5"]);
+    let limited = delete("limit=1&fieldSelector=metadata.name!%3Dmap-3", json!({})).await;
+    assert_eq!(names(&limited), ["map-4"]);
+    assert_eq!(left().await, ["map-3", "map-5"]);
+    let (code, ..) = admin.delete(&format!("{MAPS}?fieldSelector=data.key%3Dvalue"), &json!({})).await.failure();
+    assert_eq!((code, left().await.len()), (400, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_one_node_are_deleted_together() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    running_pod(&server, "bound").await;
+    admin.post(PODS, &pod("free")).await.expect(201);
+    let path = format!("{PODS}?fieldSelector=spec.nodeName%3Dworker");
+    let deleted = admin.delete(&path, &json!({ "gracePeriodSeconds": 9 })).await.expect(200);
+    assert_eq!(names(&deleted), ["bound"]);
+    let marked = admin.get(&format!("{PODS}/bound")).await.expect(200);
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 9, "it goes when its node says so");
+    let free = admin.get(&format!("{PODS}/free")).await.expect(200);
+    assert!(free["metadata"].get("deletionTimestamp").is_none(), "{free}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_finalizers_hold_stays_of_a_deleted_collection() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    for name in ["a", "held", "z"] {
+        let mut object = config_map(name);
+        if name == "held" {
+            object["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        }
+        admin.post(MAPS, &object).await.expect(201);
+    }
+    let deleted = admin.delete(MAPS, &json!({})).await.expect(200);
+    assert_eq!(names(&deleted), ["a", "held", "z"]);
+    let left = admin.get(MAPS).await.expect(200);
+    assert_eq!(names(&left), ["held"]);
+    let marked = &left["items"][0]["metadata"];
+    assert!(marked["deletionTimestamp"].is_string(), "{marked}");
+    let drop = json!({ "metadata": { "finalizers": null } });
+    admin.patch(&format!("{MAPS}/held"), "merge", &drop).await.expect(200);
+    assert_eq!(admin.get(&format!("{MAPS}/held")).await.code, 404);
 }

@@ -55,6 +55,39 @@ async fn pages_show_one_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_whose_token_has_expired_can_go_on_in_the_newest_state() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    create_maps(&admin, 10).await;
+    let first = admin.get(&format!("{MAPS}?limit=4")).await.expect(200);
+    let token = |list: &Value| list["metadata"]["continue"].as_str().expect("a token").to_owned();
+    admin.delete(&format!("{MAPS}/map-05"), &json!({})).await.expect(200);
+    admin.post(MAPS, &config_map("map-04b")).await.expect(201);
+    let compact = quorate_mvcc::Command::Compact { revision: server.api.store().revision() };
+    server.api.store().propose(compact).await.expect("the store compacts");
+
+    let expired = admin.get(&format!("{MAPS}?limit=4&continue={}", token(&first))).await;
+    let (code, reason, message) = expired.failure();
+    assert_eq!((code, reason.as_str()), (410, "Expired"));
+    assert_eq!(
+        message,
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    );
+    let second = admin.get(&format!("{MAPS}?limit=4&continue={}", token(&expired.json()))).await.expect(200);
+    assert_eq!(names(&second), ["map-04", "map-04b", "map-06", "map-07"]);
+    assert_eq!(version(&second), server.api.store().revision().0, "the newest state");
+    assert_eq!(second["metadata"]["remainingItemCount"], 2);
+    // From here on the pages are of one state again.
+    admin.delete(&format!("{MAPS}/map-08"), &json!({})).await.expect(200);
+    let third = admin.get(&format!("{MAPS}?limit=4&continue={}", token(&second))).await.expect(200);
+    assert_eq!((names(&third), version(&third)), (vec!["map-08", "map-09"], version(&second)));
+    assert!(third["metadata"].get("continue").is_none(), "that was all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn versions_pin_or_bound_the_state() {
     let server = Server::start().await;
     let admin = server.admin();

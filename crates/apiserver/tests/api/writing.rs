@@ -209,7 +209,7 @@ async fn objects_above_one_and_a_half_mebibytes_are_refused_and_change_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_above_three_mebibytes_are_refused_unread() {
+async fn bodies_above_three_mebibytes_are_refused() {
     const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
     let server = Server::start().await;
     let admin = server.admin();
@@ -331,6 +331,67 @@ async fn a_dry_run_skips_only_the_commit() {
     assert_eq!(admin.delete(&path, &json!({})).await.code, 200);
     assert_eq!(admin.get(&format!("{MAPS}/dry")).await.expect(200), stored);
     assert_eq!(admin.post(&format!("{MAPS}?dryRun=Some"), &config_map("x")).await.failure().0, 422);
+}
+
+/// Every write of something that is there, as a dry run: the answer is that of the write, and nothing is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_runs_of_changes_change_nothing() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let deployed = admin.post(DEPLOYMENTS, &deployment("dry")).await.expect(201);
+    let running = admin.post(PODS, &pod("dry")).await.expect(201);
+    let mut assigned = pod("assigned");
+    assigned["spec"]["nodeName"] = "worker".into();
+    let assigned = admin.post(PODS, &assigned).await.expect(201);
+    let revision = server.api.store().revision();
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+
+    let path = format!("{DEPLOYMENTS}/dry");
+    let mut object = deployed.clone();
+    object["spec"]["replicas"] = 5.into();
+    object["status"]["replicas"] = 7.into();
+    let updated = admin.put(&format!("{path}?dryRun=All"), &object).await.expect(200);
+    assert_eq!((&updated["spec"]["replicas"], &updated["metadata"]["generation"]), (&json!(5), &json!(2)));
+    assert_eq!((version(&updated), &updated["status"]), (version(&deployed), &deployed["status"]));
+    let with_status = admin.put(&format!("{path}/status?dryRun=All"), &object).await.expect(200);
+    assert_eq!((&with_status["status"]["replicas"], &with_status["spec"]["replicas"]), (&json!(7), &json!(2)));
+    assert_eq!(version(&with_status), version(&deployed));
+    let patch = json!({ "status": { "replicas": 8 } });
+    let with_status = admin.patch(&format!("{path}/status?dryRun=All"), "merge", &patch).await.expect(200);
+    assert_eq!((&with_status["status"]["replicas"], version(&with_status)), (&json!(8), version(&deployed)));
+
+    let mut scale = admin.get(&format!("{path}/scale")).await.expect(200);
+    scale["spec"]["replicas"] = 6.into();
+    let scaled = admin.put(&format!("{path}/scale?dryRun=All"), &scale).await.expect(200);
+    assert_eq!((&scaled["spec"]["replicas"], version(&scaled)), (&json!(6), version(&deployed)));
+    let patch = json!({ "spec": { "replicas": 9 } });
+    let scaled = admin.patch(&format!("{path}/scale?dryRun=All"), "merge", &patch).await.expect(200);
+    assert_eq!((&scaled["spec"]["replicas"], version(&scaled)), (&json!(9), version(&deployed)));
+
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "dry" }, "target": { "kind": "Node", "name": "n" },
+    });
+    for _ in 0..2 {
+        let bound = admin.post(&format!("{PODS}/dry/binding?dryRun=All"), &binding).await.expect(201);
+        assert_eq!(bound["status"], "Success");
+    }
+    let conflict = admin.post(&format!("{PODS}/assigned/binding?dryRun=All"), &binding).await;
+    assert_eq!(conflict.failure().1, "Conflict", "what a write would be refused for is refused");
+
+    let eviction = |options: Value| {
+        json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "assigned" }, "deleteOptions": options,
+        })
+    };
+    for (query, options) in [("?dryRun=All", json!({})), ("", json!({ "dryRun": ["All"] }))] {
+        let path = format!("{PODS}/assigned/eviction{query}");
+        assert_eq!(admin.post(&path, &eviction(options)).await.expect(201)["status"], "Success");
+    }
+
+    assert_eq!(server.api.store().revision(), revision, "something was written");
+    for (path, before) in [(path, deployed), (format!("{PODS}/dry"), running), (format!("{PODS}/assigned"), assigned)] {
+        assert_eq!(admin.get(&path).await.expect(200), before);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

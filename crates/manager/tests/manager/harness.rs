@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use quorate_api::{GroupVersionResource, ResourcePrefix, Revision, Status};
+use quorate_api::{GroupVersionResource, ObjectKey, ResourcePrefix, Revision, Status};
 use quorate_apiserver::{Api, LocalClient, UserInfo};
 use quorate_manager::{Manager, ManagerConfig, ManagerError};
-use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeResponse, Reply};
+use quorate_mvcc::{Command, Event, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeResponse, Reply};
 use quorate_store::handle::Engine;
 use quorate_store::{
     Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError,
@@ -22,10 +22,19 @@ use tokio_util::sync::CancellationToken;
 pub static PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
 pub static NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
 pub static NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
+pub static SERVICES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "services");
+pub static ENDPOINTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "endpoints");
+pub static ENDPOINT_SLICES: GroupVersionResource =
+    GroupVersionResource::from_static("discovery.k8s.io", "v1", "endpointslices");
 pub static EVENTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "events");
 pub static LEASES: GroupVersionResource = GroupVersionResource::from_static("coordination.k8s.io", "v1", "leases");
 pub static DEPLOYMENTS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "deployments");
 pub static REPLICA_SETS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "replicasets");
+
+/// A pod with this annotation is run, and reported as not ready.
+pub const NOT_READY: &str = "test.quorate.io/not-ready";
+/// Keeps a pod that is being deleted until the test releases it.
+const HELD: &str = "test.quorate.io/held";
 
 /// Far more than anything here takes, on a machine that is busy with other things too.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -198,25 +207,21 @@ impl Cluster {
     }
 
     pub async fn deploy(&self, namespace: &str, name: &str, replicas: u32) {
-        let deployment = json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": {"app": name}},
-                "template": {
-                    "metadata": {"labels": {"app": name}},
-                    "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "web", "image": "web:1",
-                        "resources": {"requests": {"cpu": "100m"}}}]},
-                },
-            },
-        });
+        let deployment = deployment(name, replicas);
         self.client.create(&DEPLOYMENTS, Some(namespace), deployment).await.expect("the deployment is created");
     }
 
     pub async fn patch(&self, resource: &GroupVersionResource, name: &str, patch: Value) {
         self.client.patch_merge(resource, Some("default"), name, None, patch).await.expect("the patch applies");
+    }
+
+    /// Has a pod stay, should it be deleted, until it is released.
+    pub async fn hold(&self, pod: &str) {
+        self.patch(&PODS, pod, json!({"metadata": {"finalizers": [HELD]}})).await;
+    }
+
+    pub async fn release(&self, pod: &str) {
+        self.patch(&PODS, pod, json!({"metadata": {"finalizers": null}})).await;
     }
 
     /// A bare pod.
@@ -235,6 +240,30 @@ impl Cluster {
 
     pub fn list(&self, resource: &GroupVersionResource, namespace: Option<&str>) -> Vec<Value> {
         list(&self.store, resource, namespace)
+    }
+
+    /// What became of objects after a revision, until now and in the order of the store; `None` is a deletion.
+    pub async fn history(&self, after: Revision) -> Vec<(ObjectKey, Option<Value>)> {
+        let until = self.store.revision();
+        let mut reached = after;
+        // All keys, so that every revision is reported.
+        let mut watch = self.store.watch(KeyRange::from(&b"\0"[..]), after).expect("nothing is compacted here");
+        let mut history = Vec::new();
+        while reached < until {
+            let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("the watch gets on");
+            let batch = batch.expect("the watch goes on").expect("the store works");
+            reached = batch.revision;
+            for event in batch.events.iter() {
+                let kv = event.kv();
+                let Some(key) = std::str::from_utf8(&kv.key).ok().and_then(ObjectKey::parse) else { continue };
+                let object = match event {
+                    Event::Put { .. } => Some(serde_json::from_slice(&kv.value).expect("stored objects are JSON")),
+                    Event::Delete { .. } => None,
+                };
+                history.push((key, object));
+            }
+        }
+        history
     }
 
     /// Pods in `default` that have a node, are ready and are not being deleted.
@@ -256,9 +285,39 @@ impl Cluster {
     }
 }
 
+/// A deployment of `replicas` pods that are labelled `app: NAME`.
+pub fn deployment(name: &str, replicas: u32) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "web", "image": "web:1",
+                    "resources": {"requests": {"cpu": "100m"}}}]},
+            },
+        },
+    })
+}
+
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+pub fn name_of(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+pub fn uid_of(object: &Value) -> String {
+    object["metadata"]["uid"].as_str().unwrap_or_default().to_owned()
+}
+
+pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
 pub fn node_of(pod: &Value) -> Option<&str> {
@@ -311,15 +370,19 @@ impl FakeNode {
         let namespace = pod["metadata"]["namespace"].as_str();
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         let uid = &pod["metadata"]["uid"];
+        let ready = pod["metadata"]["annotations"][NOT_READY].is_null();
         let result = if !pod["metadata"]["deletionTimestamp"].is_null() {
             let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
             self.client.delete(&PODS, namespace, name, options).await
-        } else if !is_ready(pod) {
+        } else if is_ready(pod) != ready || pod["status"]["podIP"].is_null() {
             let now = jiff::Timestamp::now().to_string();
-            let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
-            let patch = json!({"metadata": {"uid": uid}, "status": {"phase": "Running", "podIP": "10.0.0.1",
-                "conditions": [condition("PodScheduled"), condition("Initialized"), condition("ContainersReady"),
-                    condition("Ready")]}});
+            let condition = |kind: &str, holds: bool| {
+                let status = if holds { "True" } else { "False" };
+                json!({"type": kind, "status": status, "lastTransitionTime": now})
+            };
+            let patch = json!({"metadata": {"uid": uid}, "status": {"phase": "Running", "podIP": address_of(pod),
+                "conditions": [condition("PodScheduled", true), condition("Initialized", true),
+                    condition("ContainersReady", ready), condition("Ready", ready)]}});
             self.client.patch_merge(&PODS, namespace, name, Some("status"), patch).await
         } else {
             return;
@@ -329,4 +392,12 @@ impl FakeNode {
             tracing::debug!(%status, name, "the fake node was late");
         }
     }
+}
+
+/// An address of the pod's own, made from its uid.
+fn address_of(pod: &Value) -> String {
+    let uid = uid_of(pod);
+    let number = uid.get(..6).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let [_, a, b, c] = number.expect("a uid begins with hexadecimal digits").to_be_bytes();
+    format!("10.{a}.{b}.{c}")
 }

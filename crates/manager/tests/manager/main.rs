@@ -4,4 +4,7 @@ mod deployments;
 mod harness;
 mod leadership;
 mod nodes;
+mod ownership;
+mod rollouts;
 mod scheduling;
+mod services;

@@ -20,9 +20,33 @@ pub struct Version {
     output: Option<String>,
 }
 
+/// How the versions are printed.
+enum Format {
+    Lines,
+    Json,
+    Yaml,
+}
+
 const CLIENT: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 
 impl Version {
+    /// Whether the flags can be followed; there is no need to look for a server otherwise.
+    ///
+    /// # Errors
+    /// When they ask for a format that there is not.
+    pub fn check(&self) -> Result<()> {
+        self.format().map(drop)
+    }
+
+    fn format(&self) -> Result<Format> {
+        match self.output.as_deref().unwrap_or_default() {
+            "" => Ok(Format::Lines),
+            "json" => Ok(Format::Json),
+            "yaml" => Ok(Format::Yaml),
+            _ => Err(CliError::usage("--output must be 'yaml' or 'json'")),
+        }
+    }
+
     pub fn run_client(&self, streams: &mut Streams) -> Result<()> {
         self.print(streams, None)
     }
@@ -42,17 +66,16 @@ impl Version {
         if let Some(server) = &server {
             document["serverVersion"] = server.clone();
         }
-        match self.output.as_deref().unwrap_or_default() {
-            "json" => streams.text(output::json(&document)?),
-            "yaml" => streams.text(output::yaml(&document)),
-            "" => {
+        match self.format()? {
+            Format::Json => streams.text(output::json(&document)?),
+            Format::Yaml => streams.text(output::yaml(&document)),
+            Format::Lines => {
                 streams.line(format!("Client Version: {CLIENT}"))?;
                 match server.as_ref().and_then(|server| server["gitVersion"].as_str()) {
                     Some(version) => streams.line(format!("Server Version: {version}")),
                     None => Ok(()),
                 }
             }
-            _ => Err(CliError::usage("--output must be 'yaml' or 'json'")),
         }
     }
 }
@@ -88,7 +111,9 @@ mod tests {
     async fn only_documents_can_be_asked_for() {
         for format in ["wide", "name", "jsonpath={.clientVersion}", "xml"] {
             let refused = "error: --output must be 'yaml' or 'json'\n".to_owned();
-            assert_eq!(version(&["--client", "-o", format]).await, (1, String::new(), refused), "{format}");
+            assert_eq!(version(&["--client", "-o", format]).await, (1, String::new(), refused.clone()), "{format}");
+            // Before anybody looks for a server, of which there is none here.
+            assert_eq!(version(&["-o", format]).await, (1, String::new(), refused), "{format}");
         }
     }
 

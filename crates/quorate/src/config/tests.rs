@@ -35,6 +35,23 @@ fn every_flag_has_a_key_in_the_example_and_a_variable() {
 }
 
 #[test]
+fn what_the_file_leaves_out_is_as_the_example_shows_and_the_help_says() {
+    let mut keys: toml::Table = toml::from_str(SERVER_EXAMPLE).expect("an example");
+    let command = ServerArgs::augment_args(Command::new("server"));
+    for (key, value) in [("node-monitor-grace", "10s"), ("eviction-after", "10s"), ("retention", "10m")] {
+        let shown = keys.remove(key).expect("a key of the example");
+        assert_eq!(shown.as_str(), Some(value), "{key}");
+        let flag = command.get_arguments().find(|arg| arg.get_long() == Some(key)).expect("a flag");
+        let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.ends_with(&format!("[default: {value}]")), "--{key}: {help}");
+    }
+    let rest = toml::to_string(&keys).expect("the rest of the example");
+    let server = toml::from_str::<ServerOptions>(&rest).expect("options").resolve().expect("a complete configuration");
+    let durations = [server.node_monitor_grace, server.eviction_after, server.retention];
+    assert_eq!(durations, [10, 10, 600].map(Duration::from_secs));
+}
+
+#[test]
 fn a_flag_beats_the_file() {
     let file: ServerOptions = toml::from_str(SERVER_EXAMPLE).expect("config/server.toml");
     let flags = ServerOptions { name: Some("master-2".to_owned()), ..ServerOptions::default() };

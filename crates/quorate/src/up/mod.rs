@@ -33,7 +33,7 @@ pub struct UpArgs {
     #[arg(long, env = "QUORATE_UP_DATA_DIR")]
     pub data_dir: PathBuf,
     /// The first of the ports to use: four for each master (API, etcd, peers, metrics), then one for each worker.
-    /// Without it free ones are picked. Decided when the cluster is made.
+    /// Without it free ones are picked. Decided when the cluster is made; masters that join it later get free ones.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..), env = "QUORATE_UP_BASE_PORT")]
     pub base_port: Option<u16>,
     /// What workers run pods on.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::descriptor::Column;
 use crate::kind::Kind;
-use crate::table::{column, name_cell, wide, wide_integer, wide_name};
+use crate::table::{column, name_cell, wide, wide_name};
 use crate::value::{int, set_default_text, text};
 
 pub struct Event;
@@ -25,7 +25,7 @@ impl Kind for Event {
             wide("Source"),
             column("Message"),
             wide("First Seen"),
-            wide_integer("Count"),
+            wide("Count"),
             wide_name("Name"),
         ]
     }

@@ -251,8 +251,13 @@ proptest! {
     }
 }
 
-/// The patch tags of Kubernetes v1.36, condensed from its OpenAPI documents: of the kinds that are served and the types
-/// below them, the fields with tags and those that lead to some.
+/// The patch tags of Kubernetes v1.36, condensed from its OpenAPI v3 documents.
+///
+/// From the schema of each kind that is served, every schema was visited to which a `$ref` leads: of a property, of what
+/// its `allOf` wraps, of its items or its additional properties. Of each schema those properties were kept that have an
+/// `x-kubernetes-patch-strategy` or an `x-kubernetes-patch-merge-key` (here `patchStrategy` and `patchMergeKey`), or that
+/// refer (here `type`) to a schema that was kept; of a schema with none, nothing. Names lost `io.k8s.api.` and
+/// `io.k8s.apimachinery.pkg.apis.`.
 const REFERENCE: &str = include_str!("../../../testdata/patch-strategies.json");
 
 /// Group, version, kind and type of the kinds of the reference that are no roots of the table.

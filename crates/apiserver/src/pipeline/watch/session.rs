@@ -55,6 +55,7 @@ pub(crate) struct Session {
     /// Everything up to here has been sent.
     position: Revision,
     wants_bookmarks: bool,
+    bookmark_every: Duration,
     next_bookmark: Instant,
     ends_at: Instant,
     shutdown: CancellationToken,
@@ -97,6 +98,7 @@ impl Session {
             phase,
             position,
             wants_bookmarks,
+            bookmark_every: BOOKMARK_EVERY,
             next_bookmark,
             ends_at,
             shutdown,
@@ -204,7 +206,7 @@ impl Session {
     }
 
     fn bookmark(&mut self, ends_initial_events: bool) -> Bytes {
-        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        self.next_bookmark = Instant::now() + self.bookmark_every;
         let object = encode_bookmark(&self.served, self.position, ends_initial_events, self.representation);
         format!("{}\n", json!({ "type": "BOOKMARK", "object": object })).into()
     }
@@ -212,4 +214,103 @@ impl Session {
 
 fn error_line(status: &Status) -> Bytes {
     format!("{}\n", json!({ "type": "ERROR", "object": status.to_json() })).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_store::Store;
+    use serde_json::Value;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::LocalClient;
+    use crate::bootstrap::bootstrap;
+    use crate::pipeline::admission::NAMESPACES;
+    use crate::user::UserInfo;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    async fn api() -> Api {
+        let api = Api::new(Store::memory(), quorate_registry::builtin());
+        bootstrap(&api).await.expect("the namespaces");
+        api
+    }
+
+    /// A watch of namespaces from now on whose first bookmark is due.
+    fn session(api: &Api, wants_bookmarks: bool) -> Session {
+        let served = api.catalog().find("", "v1", &NAMESPACES.resource).cloned().expect("a built-in kind");
+        let start = Start::After(api.store().revision());
+        let (selection, shutdown) = (Selection::default(), CancellationToken::new());
+        let ends_at = Instant::now() + 10 * DEADLINE;
+        let representation = Representation::Object;
+        let mut session = Session::new(
+            api.clone(),
+            served,
+            None,
+            selection,
+            representation,
+            start,
+            wants_bookmarks,
+            ends_at,
+            shutdown,
+        );
+        session.next_bookmark = Instant::now();
+        session
+    }
+
+    /// Creates a namespace and returns its version.
+    async fn create(api: &Api, name: &str) -> Value {
+        let client = LocalClient::new(api.clone(), UserInfo::master("test"));
+        let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        client.create(&NAMESPACES, None, object).await.expect("created")["metadata"]["resourceVersion"].take()
+    }
+
+    /// The next event's type and its object's version.
+    async fn next(session: &mut Session) -> (String, Value) {
+        let line = timeout(DEADLINE, session.next_chunk()).await.expect("an event in time").expect("an event");
+        let mut event: Value = serde_json::from_slice(&line).expect("one event");
+        (event["type"].as_str().unwrap_or_default().to_owned(), event["object"]["metadata"]["resourceVersion"].take())
+    }
+
+    #[tokio::test]
+    async fn bookmarks_come_again_and_again_and_say_how_far_it_is() {
+        let api = api().await;
+        let mut session = session(&api, true);
+        session.bookmark_every = Duration::from_millis(10);
+        let start = Value::from(api.store().revision().to_string());
+        for _ in 0..3 {
+            assert_eq!(next(&mut session).await, ("BOOKMARK".to_owned(), start.clone()));
+        }
+        let created = create(&api, "a").await;
+        let added = loop {
+            match next(&mut session).await {
+                (kind, version) if kind == "BOOKMARK" => assert_eq!(version, start, "nothing more was sent yet"),
+                event => break event,
+            }
+        };
+        assert_eq!(added, ("ADDED".to_owned(), created.clone()));
+        for _ in 0..3 {
+            assert_eq!(next(&mut session).await, ("BOOKMARK".to_owned(), created.clone()));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_bookmark_is_half_a_minute_away() {
+        let api = api().await;
+        let mut session = session(&api, true);
+        let before = Instant::now();
+        assert_eq!(next(&mut session).await.0, "BOOKMARK");
+        let (least, most) = (before + BOOKMARK_EVERY, Instant::now() + BOOKMARK_EVERY);
+        assert!((least..=most).contains(&session.next_bookmark));
+        assert_eq!(BOOKMARK_EVERY, Duration::from_secs(30));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_want_bookmarks_gets_none() {
+        let api = api().await;
+        let mut session = session(&api, false);
+        let created = create(&api, "a").await;
+        // A bookmark that is due would come before the event.
+        assert_eq!(next(&mut session).await, ("ADDED".to_owned(), created));
+    }
 }

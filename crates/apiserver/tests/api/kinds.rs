@@ -1,0 +1,237 @@
+//! Every built-in kind through every verb that it has.
+
+use http::Method;
+use quorate_registry::{Descriptor, Scope, Subresource, Verb};
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Lines, Server, config_map, deployment, pod};
+
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+/// The least that each kind accepts.
+fn minimal(row: &Descriptor, name: &str) -> Value {
+    let mut object = match row.kind.kind.as_ref() {
+        "ConfigMap" => config_map(name),
+        "Pod" => pod(name),
+        "Deployment" | "ReplicaSet" => deployment(name),
+        "Endpoints" | "Lease" | "Namespace" | "Node" | "Secret" | "ServiceAccount" => json!({}),
+        "EndpointSlice" => json!({ "addressType": "IPv4", "endpoints": [] }),
+        "Event" => json!({ "involvedObject": { "kind": "Pod", "name": "p", "namespace": "default" } }),
+        "Service" => json!({ "spec": { "ports": [{ "port": 80 }] } }),
+        kind => panic!("this test does not know the kind {kind}"),
+    };
+    object["apiVersion"] = row.kind.api_version().into();
+    object["kind"] = row.kind.kind.to_string().into();
+    object["metadata"]["name"] = name.into();
+    object
+}
+
+/// The path of the kind's objects, in the default namespace.
+fn collection(row: &Descriptor) -> String {
+    let root = if row.kind.group.is_empty() { "/api" } else { "/apis" };
+    let namespace = if row.scope == Scope::Namespaced { "/namespaces/default" } else { "" };
+    format!("{root}/{}{namespace}/{}", row.kind.api_version(), row.resource.resource)
+}
+
+fn version(object: &Value) -> &str {
+    object["metadata"]["resourceVersion"].as_str().expect("a version")
+}
+
+/// A condition that fits the status of each kind that has one.
+fn status(value: &str) -> Value {
+    let condition = json!({
+        "type": "Walked", "status": value, "reason": "Test", "message": "seen",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    json!({ "conditions": [condition] })
+}
+
+/// One kind on its way through the API.
+struct Walk<'a> {
+    row: &'a Descriptor,
+    admin: &'a Client,
+    collection: String,
+    path: String,
+    /// The object after each write, which the watch must show.
+    written: Vec<Value>,
+}
+
+impl Walk<'_> {
+    fn latest(&self) -> &Value {
+        self.written.last().expect("it was created")
+    }
+
+    fn kind(&self) -> &str {
+        &self.row.kind.kind
+    }
+
+    /// Notes a write, which must have changed the object.
+    fn wrote(&mut self, object: Value) {
+        assert_ne!(version(&object), version(self.latest()), "{}", self.kind());
+        self.written.push(object);
+    }
+
+    async fn create(&mut self) {
+        let object = minimal(self.row, "walked");
+        let created = self.admin.post(&self.collection, &object).await.expect(201);
+        assert_eq!((&created["kind"], &created["apiVersion"]), (&object["kind"], &object["apiVersion"]));
+        assert_eq!(created["metadata"]["uid"].as_str().map(str::len), Some(36), "{}", self.kind());
+        self.written.push(created);
+    }
+
+    async fn read(&self) {
+        assert_eq!(self.admin.get(&self.path).await.expect(200), *self.latest(), "{}", self.kind());
+        let list = self.admin.get(&self.collection).await.expect(200);
+        assert_eq!(list["kind"], self.row.list_kind.as_ref());
+        assert_eq!(list["apiVersion"], self.row.kind.api_version());
+        assert!(list["items"].as_array().expect("items").contains(self.latest()), "{}", self.kind());
+        for path in [&self.path, &self.collection] {
+            self.check_table(&self.admin.get_as(path, TABLE).await.expect(200));
+        }
+    }
+
+    /// The columns are the kind's, and there is a row with as many cells for the object.
+    fn check_table(&self, table: &Value) {
+        let columns: Vec<&str> = self.row.columns.iter().map(|column| column.name.as_ref()).collect();
+        let shown = table["columnDefinitions"].as_array().expect("columns").iter();
+        let shown: Vec<&str> = shown.map(|column| column["name"].as_str().expect("a name")).collect();
+        assert_eq!((shown, &table["kind"]), (columns, &json!("Table")), "{}", self.kind());
+        let at = self.row.columns.iter().position(|column| column.format == "name").expect("a column of names");
+        let rows = table["rows"].as_array().expect("rows");
+        let row = rows.iter().find(|row| row["cells"][at] == "walked").expect("a row of the object");
+        assert_eq!(row["cells"].as_array().map(Vec::len), Some(self.row.columns.len()), "{}", self.kind());
+        assert_eq!(row["object"]["metadata"], self.latest()["metadata"], "{}", self.kind());
+    }
+
+    async fn write(&mut self) {
+        let mut object = self.latest().clone();
+        object["metadata"]["labels"]["by"] = "put".into();
+        let put = self.admin.put(&self.path, &object).await.expect(200);
+        assert_eq!(put["metadata"]["labels"]["by"], "put");
+        self.wrote(put);
+        for kind in ["merge", "strategic-merge"] {
+            let patch = json!({ "metadata": { "labels": { "by": kind }, "annotations": { kind: "yes" } } });
+            let patched = self.admin.patch(&self.path, kind, &patch).await.expect(200);
+            assert_eq!(patched["metadata"]["labels"]["by"], kind, "{}", self.kind());
+            assert_eq!(patched["metadata"]["annotations"][kind], "yes", "{}", self.kind());
+            self.wrote(patched);
+        }
+    }
+
+    /// Status and the rest are written apart.
+    async fn write_status(&mut self) {
+        let path = format!("{}/status", self.path);
+        if !self.row.has(Subresource::Status) {
+            assert_eq!(self.admin.get(&path).await.code, 404, "{}", self.kind());
+            return;
+        }
+        assert_eq!(self.admin.get(&path).await.expect(200), *self.latest(), "{}", self.kind());
+        for kind in ["merge", "strategic-merge"] {
+            let patch = json!({ "metadata": { "labels": { "by": "status" } }, "status": status(kind) });
+            let patched = self.admin.patch(&path, kind, &patch).await.expect(200);
+            assert_eq!(patched["status"]["conditions"], status(kind)["conditions"], "{}", self.kind());
+            assert_eq!(patched["metadata"]["labels"], self.latest()["metadata"]["labels"], "{}", self.kind());
+            self.wrote(patched);
+        }
+        let mut object = self.latest().clone();
+        object["metadata"]["labels"]["by"] = "put".into();
+        object["status"]["conditions"] = status("put")["conditions"].take();
+        let put = self.admin.put(&path, &object).await.expect(200);
+        assert_eq!(put["status"], object["status"], "{}", self.kind());
+        assert_eq!(put["metadata"]["labels"], self.latest()["metadata"]["labels"], "{}", self.kind());
+        self.wrote(put);
+        object["metadata"]["resourceVersion"] = version(self.latest()).into();
+        object["status"]["conditions"] = status("elsewhere")["conditions"].take();
+        let put = self.admin.put(&self.path, &object).await.expect(200);
+        assert_eq!(put["status"], self.latest()["status"], "{}", self.kind());
+        assert_eq!(put["metadata"]["labels"]["by"], "put", "{}", self.kind());
+        self.wrote(put);
+    }
+
+    async fn scale(&mut self) {
+        let path = format!("{}/scale", self.path);
+        if !self.row.has(Subresource::Scale) {
+            assert_eq!(self.admin.get(&path).await.code, 404, "{}", self.kind());
+            return;
+        }
+        let mut scale = self.admin.get(&path).await.expect(200);
+        assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(2)), "{}", self.kind());
+        scale["spec"]["replicas"] = 3.into();
+        assert_eq!(self.admin.put(&path, &scale).await.expect(200)["spec"]["replicas"], 3);
+        let scaled = self.admin.get(&self.path).await.expect(200);
+        assert_eq!(scaled["spec"]["replicas"], 3, "{}", self.kind());
+        self.wrote(scaled);
+        let patch = json!({ "spec": { "replicas": 4 } });
+        assert_eq!(self.admin.patch(&path, "merge", &patch).await.expect(200)["spec"]["replicas"], 4);
+        let scaled = self.admin.get(&self.path).await.expect(200);
+        assert_eq!(scaled["spec"]["replicas"], 4, "{}", self.kind());
+        self.wrote(scaled);
+    }
+
+    async fn delete(&mut self) {
+        let deleted = self.admin.delete(&self.path, &json!({})).await.expect(200);
+        if self.row.has(Subresource::Finalize) {
+            let mut marked = deleted;
+            self.wrote(marked.clone());
+            marked["spec"]["finalizers"] = json!([]);
+            self.admin.put(&format!("{}/finalize", self.path), &marked).await.expect(200);
+        }
+        assert_eq!(self.admin.get(&self.path).await.code, 404, "{}", self.kind());
+    }
+
+    /// What was written is what the watch shows, and then the deletion.
+    async fn check_events(&self, lines: &mut Lines) {
+        for (index, object) in self.written.iter().enumerate() {
+            let what = if index == 0 { "ADDED" } else { "MODIFIED" };
+            assert_eq!(lines.next().await, Some(json!({ "type": what, "object": object })), "{}", self.kind());
+        }
+        assert_eq!(lines.named().await, ("DELETED".to_owned(), "walked".to_owned()), "{}", self.kind());
+    }
+
+    async fn delete_collection(&self) {
+        let path = format!("{}?labelSelector=walk%3Dtogether", self.collection);
+        if !self.row.verbs.contains(&Verb::DeleteCollection) {
+            assert_eq!(self.admin.delete(&path, &json!({})).await.code, 405, "{}", self.kind());
+            return;
+        }
+        for name in ["first", "second", "third"] {
+            let mut object = minimal(self.row, name);
+            if name != "third" {
+                object["metadata"]["labels"] = json!({ "walk": "together" });
+            }
+            self.admin.post(&self.collection, &object).await.expect(201);
+        }
+        let deleted = self.admin.delete(&path, &json!({})).await.expect(200);
+        assert_eq!(deleted["kind"], self.row.list_kind.as_ref());
+        assert_eq!(deleted["items"].as_array().map(Vec::len), Some(2), "{}", self.kind());
+        for (name, code) in [("first", 404), ("second", 404), ("third", 200)] {
+            assert_eq!(self.admin.get(&format!("{}/{name}", self.collection)).await.code, code, "{}", self.kind());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_takes_every_verb() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let rows = quorate_registry::builtin();
+    assert_eq!(rows.len(), 13);
+    for row in &rows {
+        let collection = collection(row);
+        let path = format!("{collection}/walked");
+        let before = admin.get(&collection).await.expect(200);
+        let mut lines = admin.watch(&format!("{collection}?watch=1&resourceVersion={}", version(&before))).await;
+        let mut walk = Walk { row, admin: &admin, collection, path, written: Vec::new() };
+        walk.create().await;
+        walk.read().await;
+        walk.write().await;
+        walk.write_status().await;
+        walk.scale().await;
+        walk.read().await;
+        walk.delete().await;
+        walk.check_events(&mut lines).await;
+        walk.delete_collection().await;
+        let nowhere = admin.request(Method::POST, &walk.path, &[], "").await;
+        assert_eq!(nowhere.code, 405, "an object of the kind {} is no collection", walk.kind());
+    }
+}
