@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use harness::{Cluster, Lines, Runtime, Spec, eventually, run, tag_image};
+use harness::{Cluster, Lines, Running, Runtime, Spec, eventually, run, tag_image};
 use serde_json::Value;
 
 use crate::demo_path::{DEPLOYMENT_IMAGE, TEST_IMAGE, web};
@@ -31,7 +31,7 @@ fn a_watch_shows_what_there_is_and_each_change() {
     let mut table = Lines::start(cluster.qctl_command().args(["get", "pods", "-w"]));
     assert!(table.until("the header", |line| line.starts_with("NAME")).ends_with("AGE"));
     table.until("what there is", |line| line.starts_with("before "));
-    let mut kinds = Lines::start(cluster.qctl_command().args([
+    let kinds = Running::start(cluster.qctl_command().args([
         "get",
         "pods",
         "--watch-only",
@@ -39,13 +39,21 @@ fn a_watch_shows_what_there_is_and_each_change() {
         "-o",
         "jsonpath={.type} {.object.metadata.name} {.object.status.phase}{\"\\n\"}",
     ]));
+    // It shows nothing of what was there before, so it takes changes to see that it has begun.
+    let mut change = 0;
+    eventually("the first change", || {
+        change += 1;
+        cluster.qctl(&["annotate", "pod", "before", "--overwrite", &format!("change={change}")], "").ok();
+        if kinds.lines().is_empty() { Err(change) } else { Ok(()) }
+    });
 
     cluster.qctl(&["create", "-f", "-"], &pod("after")).ok();
     table.until("the change", |line| line.starts_with("after ") && line.contains("Running"));
-    kinds.until("the addition", |line| line.starts_with("ADDED after"));
-    kinds.until("the start", |line| line == "MODIFIED after Running");
+    kinds.wait_for_part("ADDED after");
+    kinds.wait_for(&["MODIFIED after Running"]);
     cluster.qctl(&["delete", "pod", "after", "--now"], "").ok();
-    kinds.until("the end", |line| line.starts_with("DELETED after"));
+    kinds.wait_for_part("DELETED after");
+    assert!(kinds.lines().iter().all(|line| !line.starts_with("ADDED before")), "{:?}", kinds.lines());
 
     let mut events = Lines::start(cluster.qctl_command().args(["events", "--for", "pod/later", "--watch"]));
     cluster.qctl(&["create", "-f", "-"], &pod("later")).ok();
