@@ -221,7 +221,7 @@ impl Logs {
             .maybe_query("tailLines", tail.filter(|lines| *lines >= 0))
             .maybe_query("sinceSeconds", self.since.map(|since| since.as_secs().max(1)))
             .maybe_query("sinceTime", self.since_time.as_ref())
-            .maybe_query("limitBytes", self.limit_bytes);
+            .maybe_query("limitBytes", self.limit_bytes.filter(|bytes| *bytes > 0));
         Call::get(path).accept("text/plain, application/json, */*")
     }
 
