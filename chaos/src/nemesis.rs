@@ -298,20 +298,19 @@ impl Nemesis {
     /// Notes a process that has ended by itself; whether it had to.
     fn note_end(&mut self, ended: Ended, around: &Surroundings) -> anyhow::Result<bool> {
         let member = ended.member;
-        self.means.failpoints.forget_process(member);
+        let killed_by = self.means.failpoints.forget_process(member).filter(|_| ended.status.code().is_none());
         let is_joining = self.replacements.contains_key(&member);
         let is_turned_away = is_joining && [REFUSED, NOT_JOINED].iter().any(|reason| ended.said.contains(reason));
         if is_joining && ended.said.contains(REFUSED) {
             self.replace(member)?;
         }
-        let failpoint = around.failpoint.filter(|point| point.kills() && ended.status.code().is_none());
         let is_wanted = around.sync_fails
             // Just begun, it does not listen to signals yet.
             || around.ended && (ended.status.success() || ended.status.signal() == Some(Signal::SIGTERM as i32))
             || around.other_log && ended.said.contains(OTHER_VERSION)
             || is_turned_away
-            || failpoint.is_some();
-        if failpoint.is_some_and(|failpoint| failpoint.action == Action::LosePower) {
+            || killed_by.is_some();
+        if killed_by == Some(Action::LosePower) {
             self.lose_power(member)?;
         }
         let (at, status, said) = (self.clock.now(), ended.status.to_string(), ended.said);

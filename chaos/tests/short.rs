@@ -3,22 +3,26 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use quorate_chaos::fault::Kind;
+use quorate_chaos::schedule::Plan;
+
 /// The faults that a short run of this seed has are different ones; together the seeds have all of them.
-const SEEDS: [&str; 2] = ["1", "2"];
+const SEEDS: [u64; 2] = [361, 399];
+const MINUTES: f64 = 0.35;
 
 fn chaos(out: &Path, args: &[&str]) -> Output {
     let chaos = Path::new(env!("CARGO_BIN_EXE_chaos"));
     let quorate = chaos.with_file_name("quorate");
     assert!(quorate.exists(), "{} is not built; run `cargo build --workspace --bins` first", quorate.display());
     let mut command = Command::new(chaos);
-    command.arg("--out").arg(out).args(["--clients", "2", "--recover-within", "30"]);
+    command.arg("--out").arg(out).args(["--clients", "2", "--recover-within", "15"]);
     command.args(args).output().expect("the chaos command")
 }
 
-fn run(seed: &str) {
-    let seed = std::env::var("CHAOS_SEED").unwrap_or_else(|_| seed.to_owned());
+fn run(seed: u64) {
+    let seed = std::env::var("CHAOS_SEED").unwrap_or_else(|_| seed.to_string());
     let out = tempfile::Builder::new().prefix("quorate-chaos-test-").tempdir().expect("a temporary directory");
-    let output = chaos(out.path(), &["--seed", &seed, "--minutes", "0.35"]);
+    let output = chaos(out.path(), &["--seed", &seed, "--minutes", &MINUTES.to_string()]);
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
         let kept = out.keep();
@@ -29,6 +33,24 @@ fn run(seed: &str) {
     assert!(page.contains("<svg") && page.contains("no violation"));
     let left: Vec<_> = std::fs::read_dir(out.path()).expect("a directory").filter_map(Result::ok).collect();
     assert_eq!(left.len(), 1, "a run without a violation leaves its report alone: {left:?}");
+}
+
+#[test]
+fn the_seeds_have_all_faults() {
+    let kinds = SEEDS.into_iter().flat_map(|seed| {
+        let plan = Plan {
+            seed,
+            members: 3,
+            duration_ms: (MINUTES * 60_000.0) as u64,
+            kinds: Kind::ALL.to_vec(),
+            small_disk: usize::try_from(seed % 3).ok(),
+            lossy_disks: true,
+        };
+        plan.draw().into_iter().map(|planned| planned.fault.kind())
+    });
+    let kinds = kinds.collect::<Vec<_>>();
+    let missing = Kind::ALL.into_iter().filter(|kind| !kinds.contains(kind)).collect::<Vec<_>>();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]

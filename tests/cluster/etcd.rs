@@ -1,16 +1,18 @@
 //! The etcd v3 API as etcd's own command line and a client library use it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, DeleteOptions, EventType, GetOptions, LockOptions, PutOptions,
-    ResignOptions, SortOrder, SortTarget, TlsOptions, Txn, TxnOp, WatchOptions,
+    Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error, EventType, GetOptions, LockOptions, PutOptions,
+    ResignOptions, SortOrder, SortTarget, TlsOptions, Txn, TxnOp, WatchFilterType, WatchOptions, WatchResponse,
 };
-use harness::{Cluster, Running, Runtime, Spec, eventually};
+use futures::{Stream, StreamExt};
+use harness::{Cluster, Deadline, Running, Runtime, Spec, eventually, eventually_async};
 use serde_json::Value;
 
-fn start(masters: usize) -> Cluster {
+pub(crate) fn start(masters: usize) -> Cluster {
     Cluster::start(Spec { masters, workers: 0, runtime: Runtime::Hollow, flags: vec![] })
 }
 
@@ -225,7 +227,7 @@ fn etcdctl_sees_the_quorum() {
     mirrored("mirror/2");
 }
 
-async fn client(cluster: &Cluster, masters: &[&str]) -> Client {
+pub(crate) async fn client(cluster: &Cluster, masters: &[&str]) -> Client {
     let pki = cluster.dir().join("pki");
     let read = |file: &str| fs::read(pki.join(file)).expect("a file of the pki");
     let ca = etcd_client::Certificate::from_pem(read("ca.crt"));
@@ -234,6 +236,65 @@ async fn client(cluster: &Cluster, masters: &[&str]) -> Client {
     let urls: Vec<_> = masters.iter().map(|name| cluster.member(name).etcd.expect("an etcd API")).collect();
     let options = ConnectOptions::new().with_tls(tls).with_timeout(Duration::from_secs(60));
     Client::connect(urls, Some(options)).await.expect("a client")
+}
+
+/// The next answer of a watch; panics when none comes.
+pub(crate) async fn next(watch: &mut (impl Stream<Item = Result<WatchResponse, Error>> + Unpin)) -> WatchResponse {
+    let answer = tokio::time::timeout(Deadline::default().0, watch.next()).await.expect("an answer in time");
+    answer.expect("a stream that goes on").expect("an answer")
+}
+
+/// Code and message of a refusal; panics when it is none.
+pub(crate) fn refusal<T>(answer: Result<T, Error>) -> (String, String) {
+    match answer {
+        Err(Error::GRpcStatus(status)) => (format!("{:?}", status.code()), status.message().to_owned()),
+        Err(error) => panic!("the server has not answered: {error}"),
+        Ok(_) => panic!("it was not refused"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcdctl_checks_performance() {
+    let cluster = start(3);
+    let prefix = "perf/";
+    let mut client = client(&cluster, &["master-1"]).await;
+    let since = client.put("before", "x", None).await.expect("a put").header().expect("a header").revision();
+
+    // It writes for a minute whatever its load. Whether that is fast enough is the machine's matter.
+    let args = ["check", "perf", "--load", "s", "--prefix", prefix];
+    let checked = cluster.etcdctl_at("master-2", &args, "");
+    let rate = checked.stdout.split_once("Throughput ").and_then(|(_, told)| told.split_once(" writes/s"));
+    let rate = rate.and_then(|(told, _)| told.rsplit(' ').next()?.parse::<usize>().ok());
+    let rate = rate.unwrap_or_else(|| panic!("no throughput: {checked:?}"));
+    assert!(!checked.stdout.contains("too many errors"), "{checked:?}");
+
+    // What it has written it has deleted, and both are in the history.
+    let left = client.get(prefix, Some(GetOptions::new().with_prefix().with_count_only())).await.expect("a count");
+    assert_eq!(left.count(), 0);
+    let options = WatchOptions::new().with_prefix().with_fragment().with_start_revision(since);
+    let mut watch = client.watch(prefix, Some(options)).await.expect("a watch");
+    assert!(next(&mut watch).await.created());
+    watch.request_progress().await.expect("a request");
+    let (mut written, mut deleted) = (BTreeSet::new(), BTreeSet::new());
+    loop {
+        let answer = next(&mut watch).await;
+        assert!(!answer.canceled(), "{}", answer.cancel_reason());
+        if answer.events().is_empty() {
+            break;
+        }
+        for event in answer.events() {
+            let kv = event.kv().expect("a key");
+            if event.event_type() == EventType::Put {
+                assert_eq!((kv.key().len(), kv.value().len()), (prefix.len() + 256, 1024));
+                assert!(written.insert(kv.key().to_vec()), "each key is another");
+            } else {
+                deleted.insert(kv.key().to_vec());
+            }
+        }
+    }
+    assert_eq!(written, deleted);
+    // It rounds up, and counts a little more than the minute in which it writes.
+    assert!(written.len() >= (rate - 1) * 50, "{} keys, at {rate} in a second", written.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,4 +379,108 @@ async fn the_client_library_works() {
     let status = client.status().await.expect("a status");
     assert!(status.leader() != 0 && status.raft_applied_index() > 0);
     assert_eq!(client.member_list().await.expect("members").members().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_library_takes_a_snapshot_and_moves_the_leader() {
+    let cluster = start(3);
+    let mut clients = Vec::new();
+    for master in ["master-1", "master-2", "master-3"] {
+        clients.push(client(&cluster, &[master]).await);
+    }
+    let clients = &clients[..];
+
+    let mut taken = clients[1].clone().snapshot().await.expect("a stream");
+    let (mut snapshot, mut sizes) = (Vec::new(), BTreeSet::new());
+    while let Some(part) = taken.message().await.expect("a part") {
+        snapshot.extend_from_slice(part.blob());
+        sizes.insert(snapshot.len() as u64 + part.remaining_bytes());
+    }
+    assert!(snapshot.starts_with(b"quorate-backup1\n"));
+    assert_eq!(sizes, BTreeSet::from([snapshot.len() as u64]), "each part tells how much is still to come");
+    // As an etcd snapshot ends: blocks of 512 bytes, and the SHA-256 of them.
+    assert_eq!(snapshot.len() % 512, 32);
+
+    let (leader, ids) = eventually_async("a leader whom all know", || known_leader(clients)).await;
+    let heir = (leader + 1) % clients.len();
+    let no_leader = refusal(clients[heir].clone().move_leader(ids[heir]).await);
+    assert_eq!(no_leader, ("FailedPrecondition".to_owned(), "etcdserver: not leader".to_owned()));
+    let no_heir = refusal(clients[leader].clone().move_leader(u64::MAX).await);
+    assert_eq!(no_heir, ("FailedPrecondition".to_owned(), "etcdserver: bad leader transferee".to_owned()));
+    let moved = clients[leader].clone().move_leader(ids[heir]).await.expect("a transfer");
+    assert_eq!(moved.header().map(|header| header.member_id()), Some(ids[leader]));
+    eventually_async("the new leader to be known", || async move {
+        match known_leader(clients).await {
+            Ok((place, _)) if place == heir => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+}
+
+/// Who leads, as a place among these clients of one member each, and the ids of their members.
+async fn known_leader(clients: &[Client]) -> Result<(usize, Vec<u64>), String> {
+    let (mut ids, mut leaders) = (Vec::new(), BTreeSet::new());
+    for client in clients {
+        let status = client.clone().status().await.map_err(|error| error.to_string())?;
+        ids.push(status.header().expect("a header").member_id());
+        leaders.insert(status.leader());
+    }
+    let place = ids.iter().position(|id| leaders.len() == 1 && leaders.contains(id));
+    place.map(|place| (place, ids)).ok_or_else(|| format!("leaders {leaders:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_library_filters_watches_and_keeps_what_a_put_does_not_name() {
+    let cluster = start(3);
+    let mut reader = client(&cluster, &["master-2"]).await;
+    let mut client = client(&cluster, &["master-1"]).await;
+
+    let options = WatchOptions::new().with_progress_notify().with_filters([WatchFilterType::NoDelete]);
+    let mut watch = reader.watch("f", Some(options)).await.expect("a watch");
+    let created = next(&mut watch).await;
+    assert!(created.created());
+    client.put("f", "1", None).await.expect("a put");
+    client.delete("f", None).await.expect("a delete");
+    let last = client.put("f", "2", None).await.expect("a put").header().expect("a header").revision();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        // Those without events tell how far it has come.
+        let answer = next(&mut watch).await;
+        seen.extend(answer.events().iter().map(|event| {
+            let kv = event.kv().expect("a key");
+            (event.event_type(), kv.value().to_vec(), kv.version())
+        }));
+    }
+    assert_eq!(seen, [(EventType::Put, b"1".to_vec(), 1), (EventType::Put, b"2".to_vec(), 1)]);
+    // Nobody asks for it.
+    let told = next(&mut watch).await;
+    assert!(told.events().is_empty() && !told.created() && !told.canceled(), "{told:?}");
+    assert_eq!(told.watch_id(), created.watch_id());
+    assert!(told.header().is_some_and(|header| header.revision() >= last), "{told:?}");
+
+    let lease = client.lease_grant(600, None).await.expect("a lease").id();
+    client.put("kept", "first", None).await.expect("a put");
+    let only_lease = PutOptions::new().with_ignore_value().with_lease(lease);
+    client.put("kept", "", Some(only_lease.clone())).await.expect("a put");
+    let kept = client.get("kept", None).await.expect("a get");
+    let kept = kept.kvs().first().expect("a key");
+    assert_eq!((kept.value(), kept.lease(), kept.version()), (&b"first"[..], lease, 2));
+    let only_value = PutOptions::new().with_ignore_lease();
+    client.put("kept", "second", Some(only_value.clone())).await.expect("a put");
+    let kept = client.get("kept", None).await.expect("a get");
+    let kept = kept.kvs().first().expect("a key");
+    assert_eq!((kept.value(), kept.lease(), kept.version()), (&b"second"[..], lease, 3));
+    for (key, value, options, why) in [
+        ("kept", "third", only_lease.clone(), "etcdserver: value is provided"),
+        ("kept", "third", only_value.clone().with_lease(lease), "etcdserver: lease is provided"),
+        ("none", "", only_lease, "etcdserver: key not found"),
+        ("none", "third", only_value, "etcdserver: key not found"),
+    ] {
+        let refused = refusal(client.put(key, value, Some(options)).await);
+        assert_eq!(refused, ("InvalidArgument".to_owned(), why.to_owned()));
+    }
+    let kept = client.get("kept", None).await.expect("a get");
+    assert_eq!(kept.kvs().first().map(|kv| kv.version()), Some(3));
+    assert_eq!(client.get("none", None).await.expect("a get").count(), 0);
 }

@@ -4,6 +4,7 @@ mod agent_restart;
 mod backup;
 mod demo_path;
 mod etcd;
+mod etcd_limits;
 mod follower_catches_up;
 mod kubectl;
 mod leader_death;

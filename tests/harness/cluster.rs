@@ -47,6 +47,20 @@ pub struct Member {
     pub node: Option<String>,
 }
 
+impl Member {
+    /// What the process holds in memory (`VmRSS`), in bytes.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the status of a running process");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("what is resident");
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        kib << 10
+    }
+}
+
 #[derive(Deserialize)]
 struct ClusterFile {
     name: String,

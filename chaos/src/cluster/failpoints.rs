@@ -30,6 +30,8 @@ pub struct Passing {
 #[derive(Debug)]
 pub struct Failpoints {
     slots: Vec<Mutex<Option<Armed>>>,
+    /// What has killed the process of each member: its end may be seen when the failpoint is gone.
+    killed: Vec<Mutex<Option<Action>>>,
     /// Whether there is any: nobody else shall wait.
     is_any: AtomicBool,
 }
@@ -45,7 +47,8 @@ struct Armed {
 impl Failpoints {
     #[must_use]
     pub fn new(members: usize) -> Self {
-        Failpoints { slots: (0..members).map(|_| Mutex::new(None)).collect(), is_any: AtomicBool::new(false) }
+        let (slots, killed) = (0..members).map(|_| (Mutex::new(None), Mutex::new(None))).unzip();
+        Failpoints { slots, killed, is_any: AtomicBool::new(false) }
     }
 
     /// From now on this happens to the process of a member. A process after another one goes on where that was.
@@ -57,11 +60,12 @@ impl Failpoints {
         self.is_any.store(true, Ordering::Relaxed);
     }
 
-    /// The process is dead: its number may soon be another one's.
-    pub fn forget_process(&self, member: MemberIndex) {
+    /// The process is dead: its number may soon be another one's. What killed it, if a failpoint did.
+    pub fn forget_process(&self, member: MemberIndex) -> Option<Action> {
         if let Some(armed) = self.slots[member].lock().as_mut() {
             armed.process = None;
         }
+        self.killed[member].lock().take()
     }
 
     /// Nothing happens any more. How often it did.
@@ -94,7 +98,12 @@ impl Failpoints {
         match armed.failpoint.action {
             Action::Sleep { ms } => passing.pause = Duration::from_millis(ms),
             // What its other threads do until they are gone is as if they did not.
-            Action::Die | Action::LosePower => passing.is_dead = kill(process, Signal::SIGKILL).is_ok(),
+            action @ (Action::Die | Action::LosePower) => {
+                passing.is_dead = kill(process, Signal::SIGKILL).is_ok();
+                if passing.is_dead {
+                    *self.killed[member].lock() = Some(action);
+                }
+            }
         }
         armed.passed += 1;
         passing
@@ -158,7 +167,8 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("sleep");
         failpoints.arm(0, Failpoint { action: Action::Die, ..sleep }, child.id());
         assert!(failpoints.pass(0, Point::Send, Phase::After).is_dead);
-        failpoints.forget_process(0);
+        assert_eq!(failpoints.forget_process(0), Some(Action::Die));
+        assert_eq!(failpoints.forget_process(0), None);
         assert!(!child.wait().expect("it ends").success());
         assert_eq!(failpoints.pass(0, Point::Send, Phase::After), Passing::default());
         assert_eq!(failpoints.disarm(0), 1);

@@ -87,3 +87,17 @@ fn retry_later(reason: Reason, message: impl Into<String>) -> Status {
     Status::new(reason, message)
         .with_details(StatusDetails { retry_after_seconds: RETRY_AFTER_SECONDS, ..StatusDetails::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_queues_ask_the_client_to_come_back() {
+        let told = from_store(&StoreError::Overloaded);
+        assert_eq!((told.code, told.reason), (429, Reason::TooManyRequests));
+        let details = StatusDetails { retry_after_seconds: RETRY_AFTER_SECONDS, ..StatusDetails::default() };
+        assert_eq!(told.details.as_deref(), Some(&details));
+        assert_eq!(told.to_json()["details"]["retryAfterSeconds"], 1);
+    }
+}

@@ -109,3 +109,14 @@ pub(crate) fn refusal(error: &CommandError) -> Refusal {
         CommandError::ValueProvided => VALUE_PROVIDED,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_queues_are_told_as_etcd_tells_of_them() {
+        let told = status(StoreError::Overloaded);
+        assert_eq!((told.code(), told.message()), (Code::ResourceExhausted, "etcdserver: too many requests"));
+    }
+}

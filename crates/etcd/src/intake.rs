@@ -18,6 +18,11 @@ use crate::errors;
 
 /// What requests may hold together, in bytes.
 const BUDGET_BYTES: usize = 128 << 20;
+/// The largest request, as gRPC frames it. One that is larger than what etcd takes is refused with etcd's words, up to
+/// here.
+pub(crate) const MAX_REQUEST_BYTES: usize = (3 << 19) + (512 << 10);
+/// What gRPC puts before a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
 /// Requests up to this size are free: the number of streams of a connection bounds them.
 const FREE_BYTES: usize = 16 << 10;
 /// Streams of requests: each of those is small, and is taken before the next is read.
@@ -42,7 +47,7 @@ impl Intake {
     pub(crate) fn count<B>(&self, request: Request<B>) -> Request<Counted<B>> {
         let counts = !STREAMS.contains(&request.uri().path());
         let room = counts.then(|| self.room.clone());
-        request.map(|body| Counted { body, room, size_bytes: 0, held: None })
+        request.map(|body| Counted { body, room, prefix: [0; PREFIX_BYTES], size_bytes: 0, held: None })
     }
 }
 
@@ -51,15 +56,30 @@ pub(crate) struct Counted<B> {
     body: B,
     /// `None`: it does not count.
     room: Option<Arc<Semaphore>>,
+    /// What has come of the message's prefix.
+    prefix: [u8; PREFIX_BYTES],
     size_bytes: usize,
     held: Option<OwnedSemaphorePermit>,
 }
 
 impl<B> Counted<B> {
-    fn take(&mut self, length: usize) -> Result<(), Status> {
-        self.size_bytes += length;
-        let Some(room) = self.room.as_ref().filter(|_| self.size_bytes > FREE_BYTES) else { return Ok(()) };
-        let length = u32::try_from(length).map_err(|_| errors::TOO_MANY_REQUESTS)?;
+    fn take(&mut self, data: &[u8]) -> Result<(), Status> {
+        let Some(room) = &self.room else { return Ok(()) };
+        let known = self.size_bytes.min(PREFIX_BYTES);
+        let more = data.len().min(PREFIX_BYTES - known);
+        self.prefix[known..known + more].copy_from_slice(&data[..more]);
+        self.size_bytes += data.len();
+        let [_, a, b, c, d] = self.prefix;
+        let declared = u32::from_be_bytes([a, b, c, d]);
+        // What is too large by its own account need not come first.
+        if more > 0 && known + more == PREFIX_BYTES && declared as usize > MAX_REQUEST_BYTES {
+            let problem = format!("grpc: received message larger than max ({declared} vs. {MAX_REQUEST_BYTES})");
+            return Err(Status::resource_exhausted(problem));
+        }
+        if self.size_bytes <= FREE_BYTES {
+            return Ok(());
+        }
+        let length = u32::try_from(data.len()).map_err(|_| errors::TOO_MANY_REQUESTS)?;
         let more = room.clone().try_acquire_many_owned(length).map_err(|_| errors::TOO_MANY_REQUESTS)?;
         match &mut self.held {
             Some(held) => held.merge(more),
@@ -81,7 +101,7 @@ where
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
-            && let Err(refused) = self.take(data.len())
+            && let Err(refused) = self.take(data)
         {
             return Poll::Ready(Some(Err(refused.into())));
         }
@@ -128,6 +148,12 @@ mod tests {
             assert!(free.next().await.is_some_and(|part| part.is_ok()), "{path}");
         }
         assert!(first.next().await.is_some_and(|part| part.is_ok()), "what has begun goes on while there is room");
+        let mut declared =
+            Counted { body: (), room: Some(Arc::new(Semaphore::new(0))), prefix: [0; 5], size_bytes: 0, held: None };
+        let length = u32::try_from(MAX_REQUEST_BYTES + 1).expect("a length").to_be_bytes();
+        assert!(declared.take(&[0, length[0]]).is_ok());
+        let refused = declared.take(&length[1..]).expect_err("it says that it is too large");
+        assert_eq!(refused.message(), "grpc: received message larger than max (2097153 vs. 2097152)");
         drop((first, second));
         let mut third = request(&intake, PUT, &[9 * FREE_BYTES]);
         assert!(third.next().await.is_some_and(|part| part.is_ok()));

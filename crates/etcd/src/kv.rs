@@ -6,11 +6,19 @@ use quorate_store::Consistency;
 use tonic::{Request, Response, Status};
 
 use crate::convert;
+use crate::errors;
 use crate::pb::etcdserverpb::{self as pb, kv_server::Kv};
 use crate::range_stream;
 use crate::shared::Shared;
 
 pub(crate) struct KvService(pub(crate) Shared);
+
+/// As etcd's default of `--max-request-bytes`.
+const MAX_WRITE_BYTES: usize = 3 << 19;
+
+fn no_larger_than_etcd_takes<M: prost::Message>(write: M) -> Result<M, Status> {
+    if write.encoded_len() > MAX_WRITE_BYTES { Err(errors::REQUEST_TOO_LARGE.into()) } else { Ok(write) }
+}
 
 #[tonic::async_trait]
 impl Kv for KvService {
@@ -34,7 +42,7 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        let put = Op::Put(convert::put(request.into_inner())?);
+        let put = Op::Put(convert::put(no_larger_than_etcd_takes(request.into_inner())?)?);
         match self.single(put).await? {
             (revision, OpResponse::Put { prev }) => {
                 Ok(Response::new(convert::put_response(self.0.header(revision), prev)))
@@ -47,7 +55,7 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let delete = Op::Delete(convert::delete(request.into_inner())?);
+        let delete = Op::Delete(convert::delete(no_larger_than_etcd_takes(request.into_inner())?)?);
         match self.single(delete).await? {
             (revision, OpResponse::Delete { deleted, prev }) => {
                 Ok(Response::new(convert::delete_response(self.0.header(revision), deleted, prev)))
@@ -57,7 +65,7 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        let (revision, response) = self.0.txn(convert::txn(request.into_inner())?).await?;
+        let (revision, response) = self.0.txn(convert::txn(no_larger_than_etcd_takes(request.into_inner())?)?).await?;
         Ok(Response::new(convert::txn_response(self.0.header(revision), response)))
     }
 

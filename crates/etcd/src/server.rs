@@ -27,7 +27,7 @@ use crate::auth::AuthService;
 use crate::cluster::ClusterService;
 use crate::election::ElectionService;
 use crate::guard::Guard;
-use crate::intake::Intake;
+use crate::intake::{Intake, MAX_REQUEST_BYTES};
 use crate::kv::KvService;
 use crate::lease::LeaseService;
 use crate::lock::LockService;
@@ -55,8 +55,8 @@ const MAX_STREAMS: u32 = 20_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// The largest request: etcd's 1.5 MiB and room for what is around it, as etcd allows.
-const MAX_REQUEST_BYTES: usize = (3 << 19) + (512 << 10);
+/// A message of a stream of requests. They name keys and leases, and thousands of streams may have one unfinished.
+const MAX_STREAMED_BYTES: usize = 16 << 10;
 
 /// Who may connect.
 #[derive(Clone)]
@@ -111,15 +111,18 @@ type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 impl Services {
     fn new(shared: Shared) -> Self {
-        let others = Routes::new(WatchServer::new(WatchService(shared.clone())))
-            .add_service(LeaseServer::new(LeaseService(shared.clone())))
-            .add_service(ClusterServer::new(ClusterService(shared.clone())))
-            .add_service(MaintenanceServer::new(MaintenanceService(shared.clone())))
-            .add_service(AuthServer::new(AuthService(shared.clone())))
-            .add_service(LockServer::new(LockService(shared.clone())))
-            .add_service(ElectionServer::new(ElectionService(shared.clone())))
-            .into_axum_router()
-            .merge(web::routes(shared.clone()));
+        let others =
+            Routes::new(WatchServer::new(WatchService(shared.clone())).max_decoding_message_size(MAX_STREAMED_BYTES))
+                .add_service(
+                    LeaseServer::new(LeaseService(shared.clone())).max_decoding_message_size(MAX_STREAMED_BYTES),
+                )
+                .add_service(ClusterServer::new(ClusterService(shared.clone())))
+                .add_service(MaintenanceServer::new(MaintenanceService(shared.clone())))
+                .add_service(AuthServer::new(AuthService(shared.clone())))
+                .add_service(LockServer::new(LockService(shared.clone())))
+                .add_service(ElectionServer::new(ElectionService(shared.clone())))
+                .into_axum_router()
+                .merge(web::routes(shared.clone()));
         let kv = KvServer::new(KvService(shared)).max_decoding_message_size(MAX_REQUEST_BYTES);
         Services { intake: Intake::new(), kv, others }
     }

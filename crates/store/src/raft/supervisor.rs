@@ -23,6 +23,7 @@ use super::types::Raft;
 use super::{formation, leadership};
 use crate::error::StoreError;
 use crate::platform::TaskTracker;
+use crate::platform::exit;
 use crate::platform::fs;
 use crate::platform::tokio;
 use crate::platform::tokio::sync::oneshot;
@@ -31,6 +32,8 @@ use crate::platform::tokio::time::Instant;
 /// For blocks of the state.
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// "Internal software error" of `sysexits.h`.
+const EX_SOFTWARE: i32 = 70;
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// An instance that dies younger than this is not started again at once.
 const INFANT: Duration = Duration::from_secs(10);
@@ -85,7 +88,11 @@ impl Supervisor {
                 }
                 reason = died(&running.instance) => {
                     tracing::error!(reason, "the raft instance died; it is started again from disk");
-                    self.close(running).await;
+                    if !self.close(running).await {
+                        // Two that write to one log would destroy it.
+                        tracing::error!("what the raft instance had open cannot be closed; this process ends");
+                        exit(EX_SOFTWARE);
+                    }
                     let died_young = began.elapsed() < INFANT;
                     if died_young && shutdown.run_until_cancelled(tokio::time::sleep(RESTART_PAUSE)).await.is_none() {
                         return;
@@ -175,7 +182,8 @@ impl Supervisor {
         }
     }
 
-    async fn close(&self, running: Running) {
+    /// Whether all that it had open is closed.
+    async fn close(&self, running: Running) -> bool {
         let Running { instance, closed, followers, stop } = running;
         stop.cancel();
         self.node.set_instance(None);
@@ -192,11 +200,14 @@ impl Supervisor {
             Err(error) => tracing::warn!(%error, "the state was not flushed; the log has it"),
         }
         self.node.watching.detach();
+        let mut all_closed = true;
         for (closed, what) in closed.into_iter().zip(["log", "state"]) {
             if !closed.wait(CLOSE_DEADLINE).await {
                 tracing::warn!(what, "a database is still in use");
+                all_closed = false;
             }
         }
+        all_closed
     }
 }
 

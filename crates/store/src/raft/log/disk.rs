@@ -95,6 +95,8 @@ struct Writer {
     durable: u64,
     /// Whether the segment is in a file that was prepared, and need not grow.
     is_prepared: bool,
+    /// Whether a write that failed may have left something after `end`. The next one goes over it.
+    is_torn: bool,
     head: Head,
 }
 
@@ -190,7 +192,7 @@ impl LogDisk {
         let disk = LogDisk {
             directory: directory.to_owned(),
             index: RwLock::new(index),
-            writer: Mutex::new(Writer { segment, end, durable: end, is_prepared: false, head }),
+            writer: Mutex::new(Writer { segment, end, durable: end, is_prepared: false, is_torn: false, head }),
             spare: Arc::default(),
             prepares_first,
             closed,
@@ -221,7 +223,7 @@ impl LogDisk {
     pub fn write(&self, batch: &mut LogBatch, sync: bool) -> Result<(), WriteError> {
         let mut writer = self.writer.lock();
         // The first one after a start is never in a prepared file.
-        let is_provisional = self.prepares_first && !writer.is_prepared;
+        let is_provisional = self.prepares_first && !writer.is_prepared && !writer.is_torn;
         if writer.end >= threshold(SEGMENT_BYTES) || is_provisional && self.has_spare() {
             self.begin_next(&mut writer)?;
         } else if writer.end >= threshold(PREPARE_FROM_BYTES) || is_provisional {
@@ -233,7 +235,12 @@ impl LogDisk {
         }
         let end = writer.end + batch.buffer.len() as u64;
         place(end)?;
+        writer.is_torn = true;
+        #[cfg(test)]
+        super::tests::fill_disk_if_asked(&self.directory, &writer.segment.file, &batch.buffer, writer.end)
+            .map_err(write_failed)?;
         writer.segment.file.write_all_at(&batch.buffer, writer.end).map_err(write_failed)?;
+        writer.is_torn = false;
         if sync {
             #[cfg(test)]
             super::tests::fail_if_asked(&self.directory)?;
@@ -252,6 +259,9 @@ impl LogDisk {
     }
 
     /// Begins another segment; the one before it is then durable.
+    ///
+    /// Nothing may lie after its last record, for nobody tells that from damage when it is the last segment no more: a
+    /// write that failed is done again in the same place before.
     fn begin_next(&self, writer: &mut Writer) -> Result<(), WriteError> {
         if writer.durable < writer.end {
             writer.segment.file.sync_data()?;

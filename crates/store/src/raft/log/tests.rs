@@ -10,6 +10,7 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::platform::fs::{File, FileExt};
 use crate::raft::closing::{Closed, close_signal};
 use crate::raft::space::Space;
 use crate::raft::types::{CommandBatch, Entry, LogId, TypeConfig, Vote};
@@ -32,6 +33,19 @@ pub const FAIL_SYNC: &str = "fail-sync";
 pub fn fail_if_asked(log: &Path) -> io::Result<()> {
     let is_asked = log.parent().is_some_and(|member| member.join(FAIL_SYNC).exists());
     if is_asked { Err(io::Error::other("the sync failed, as a test wants it")) } else { Ok(()) }
+}
+
+/// A file of this name beside the log has the next write come only half to the disk, as if that was full.
+const FILL_DISK: &str = "fill-disk";
+
+pub fn fill_disk_if_asked(log: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    let asked = log.join(FILL_DISK);
+    if !asked.exists() {
+        return Ok(());
+    }
+    file.write_all_at(&bytes[..bytes.len() / 2], at)?;
+    std::fs::remove_file(asked)?;
+    Err(io::ErrorKind::StorageFull.into())
 }
 
 /// A log whose drop waits until its thread has closed the database: a process that exits in the middle of that aborts.
@@ -275,6 +289,35 @@ async fn a_segment_that_grows_gives_way_to_a_prepared_one() {
     let spares = || std::fs::read_dir(dir.path()).expect("readable").filter_map(Result::ok);
     assert!(spares().all(|entry| !entry.file_name().to_string_lossy().starts_with("spare-")), "closed is closed");
     assert_eq!(indexes(&mut open(dir.path(), 0), 0..u64::MAX).await.len() as u64, count);
+}
+
+#[tokio::test]
+async fn a_write_that_found_no_space_is_done_again_where_it_was() {
+    for whole in [1, 2] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = LogOptions { cache_bytes: 0, prepares_first: true };
+        let mut log = try_open_with(dir.path(), options).expect("the log opens");
+        log.blocking_append([entry(1, 0, 1000)]).await.expect("appended");
+        // From here on there is a prepared file, which that write must not go to.
+        while !std::fs::read_dir(dir.path()).expect("readable").any(is_whole_spare) {
+            tokio::task::yield_now().await;
+        }
+        std::fs::write(dir.path().join(FILL_DISK), b"").expect("writable");
+        // Half of the batch is a whole entry, or a part of one.
+        log.blocking_append((1..=whole).map(|index| entry(1, index, 1000))).await.expect("appended in the end");
+        while segment::list(dir.path()).expect("readable").len() == 1 {
+            let next = log.get_log_state().await.expect("readable").last_log_id.map_or(0, |last| last.index + 1);
+            log.blocking_append([entry(1, next, 1000)]).await.expect("appended");
+        }
+        let all = indexes(&mut log, 0..u64::MAX).await;
+        drop(log);
+        assert_eq!(indexes(&mut open(dir.path(), 0), 0..u64::MAX).await, all);
+    }
+}
+
+fn is_whole_spare(entry: io::Result<std::fs::DirEntry>) -> bool {
+    let entry = entry.expect("readable");
+    entry.file_name().to_string_lossy().starts_with("spare-") && entry.metadata().is_ok_and(|m| m.len() == 16 << 20)
 }
 
 #[tokio::test]
