@@ -162,3 +162,33 @@ async fn a_hollow_node_reports_what_a_healthy_one_would() {
     node.cluster.wait_gone(&pod).await;
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_the_node_leads_to_its_container() {
+    let Some(node) = Node1::start().await else { return };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let pod = node.cluster.create(
+        "served",
+        json!({
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "main", "image": IMAGE, "imagePullPolicy": "Never",
+                "command": ["sh", "-c", "echo a page > /tmp/page; exec httpd -f -p 8080 -h /tmp"],
+                "ports": [{ "containerPort": 8080, "hostPort": free.port() }],
+                "readinessProbe": { "tcpSocket": { "port": 8080 }, "periodSeconds": 1 },
+            }],
+        }),
+    );
+    node.cluster.wait(&pod, "ready", is_ready).await;
+    eventually("the page", async || {
+        let mut curl = tokio::process::Command::new("curl");
+        let page = curl.args(["-s", "--max-time", "5"]).arg(format!("http://{free}/page")).output().await;
+        let page = page.expect("curl runs").stdout;
+        if page == b"a page\n" { Ok(()) } else { Err(String::from_utf8_lossy(&page).into_owned()) }
+    })
+    .await;
+    node.cluster.delete(&pod, 0);
+    node.cluster.wait_gone(&pod).await;
+    node.wait_no_containers().await;
+    node.tear_down().await;
+}

@@ -126,9 +126,17 @@ impl Segment {
             Some(spare) => spare,
             None => SpareFile::create(directory).map_err(CreateError::Write)?,
         };
-        file.write_all_at(&bytes, 0).map_err(CreateError::Write)?;
-        file.sync_all().map_err(CreateError::Sync)?;
-        fs::rename(&made, path(directory, number)).map_err(CreateError::Write)?;
+        let place = || {
+            file.write_all_at(&bytes, 0).map_err(CreateError::Write)?;
+            file.sync_all().map_err(CreateError::Sync)?;
+            fs::rename(&made, path(directory, number)).map_err(CreateError::Write)
+        };
+        if let Err(error) = place() {
+            if let Err(error) = fs::remove_file(&made) {
+                tracing::debug!(%error, "what was to become a segment stays until the next start");
+            }
+            return Err(error);
+        }
         sync_directory(directory).map_err(CreateError::Sync)?;
         Ok(Segment { number, salt, file: Arc::new(file) })
     }
