@@ -95,7 +95,23 @@ impl Processes {
         child.wait().expect("gone");
     }
 
-    /// Stops a process, or lets it go on: `STOP` or `CONT`.
+    /// Stops a process. It runs on for a moment after the signal, so that is waited for.
+    async fn freeze(&self, id: MemberId) {
+        self.signal(id, "STOP");
+        let pid = self.children[usize::try_from(id - 1).expect("few members")].id();
+        let is_stopped = |thread: std::io::Result<std::fs::DirEntry>| {
+            // One that ends meanwhile does nothing any more. The name before the state, in brackets, may hold anything.
+            let stat = std::fs::read_to_string(thread.expect("a thread").path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        eventually("all its threads to stop", async || {
+            let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+            threads.all(is_stopped).then_some(())
+        })
+        .await;
+    }
+
+    /// Signals a process: `STOP` or `CONT`.
     fn signal(&self, id: MemberId, signal: &str) {
         let pid = self.children[usize::try_from(id - 1).expect("few members")].id();
         let sent = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status();
@@ -211,7 +227,7 @@ async fn a_frozen_leader_is_succeeded_and_does_not_fight_when_it_thaws() {
         processes.write(&format!("k{i}")).await;
     }
     let frozen = processes.leader().await;
-    processes.signal(frozen, "STOP");
+    processes.freeze(frozen).await;
     let began = Instant::now();
     processes.write("k10").await;
     tracing::info!(gap = ?began.elapsed(), "without an acknowledged write");
