@@ -145,7 +145,7 @@ fn node(
     previous: Option<&NodeStatus>,
     now: Timestamp,
 ) -> Node {
-    let arch = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+    let arch = quorate_api::architecture(std::env::consts::ARCH);
     let mut labels: BTreeMap<String, String> = [
         ("kubernetes.io/hostname", identity.name.as_str()),
         ("kubernetes.io/os", "linux"),

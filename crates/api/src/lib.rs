@@ -1,6 +1,7 @@
 //! The object model that every other crate speaks: kinds and resources, object keys, revisions, selectors,
 //! quantities, patches and `Status` errors. Pure: no I/O, no clock, no randomness.
 
+pub mod architecture;
 pub mod duration;
 pub mod field;
 pub mod gvk;
@@ -12,6 +13,7 @@ pub mod revision;
 pub mod selector;
 pub mod status;
 
+pub use architecture::architecture;
 pub use field::{FieldError, FieldErrorKind, FieldPath};
 pub use gvk::{GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use key::{ObjectKey, ResourcePrefix};

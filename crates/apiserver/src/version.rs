@@ -8,7 +8,7 @@ const MINOR: &str = "36";
 
 /// `version.Info`, with our own version as build metadata.
 pub(crate) fn version() -> Value {
-    let platform = format!("{}/{}", std::env::consts::OS, architecture());
+    let platform = format!("{}/{}", std::env::consts::OS, quorate_api::architecture(std::env::consts::ARCH));
     json!({
         "major": MAJOR,
         "minor": MINOR,
@@ -22,13 +22,4 @@ pub(crate) fn version() -> Value {
         "compiler": "rustc",
         "platform": platform,
     })
-}
-
-/// The architecture in Go's words, which clients expect.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

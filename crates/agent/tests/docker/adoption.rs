@@ -35,10 +35,7 @@ async fn an_agent_that_returns_adopts_its_containers() {
     let status = node.cluster.status(&stays);
     assert!(is_ready(&status));
     assert_eq!(container(&status, "main").map(|main| main.restart_count), Some(0));
-    node.cluster.delete(&stays, 0);
-    node.cluster.wait_gone(&stays).await;
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&stays]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,10 +63,7 @@ async fn after_a_power_cut_only_pods_that_are_still_ours_start_again() {
         if left.iter().any(|(_, name, _)| name.contains("moved")) { Err(left) } else { Ok(()) }
     })
     .await;
-    node.cluster.delete(&ours, 0);
-    node.cluster.wait_gone(&ours).await;
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&ours]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,5 +96,5 @@ async fn without_masters_what_runs_is_kept_alive() {
     node.cluster
         .wait(&pod, "the restart is reported", |status| container(status, "main").is_some_and(|c| c.restart_count == 1))
         .await;
-    node.tear_down().await;
+    node.stop().await;
 }

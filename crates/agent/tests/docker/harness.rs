@@ -483,16 +483,21 @@ impl Node1 {
         self.data.path()
     }
 
-    /// Ends the agent of a node that has no containers.
+    /// Ends the agent in order; [`Drop`] removes what containers there are.
     pub async fn stop(mut self) {
         self.stop_agent().await;
     }
 
-    /// Ends the agent in order; [`Drop`] removes what containers there are.
-    pub async fn tear_down(mut self) {
-        if self.running.is_some() {
-            self.stop_agent().await;
+    /// Deletes the last pods at once and sees that nothing is left of them.
+    pub async fn finish(self, pods: &[&PodRef]) {
+        for pod in pods {
+            self.cluster.delete(pod, 0);
         }
+        for pod in pods {
+            self.cluster.wait_gone(pod).await;
+        }
+        self.wait_no_containers().await;
+        self.stop().await;
     }
 }
 

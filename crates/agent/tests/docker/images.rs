@@ -39,12 +39,7 @@ async fn images_are_pulled_as_their_policy_says() {
     assert_eq!(image_id(&status), format!("docker://{second}"));
     node.wait_log("curious", "main", "second\n").await;
 
-    for pod in [&early, &content, &curious] {
-        node.cluster.delete(pod, 0);
-        node.cluster.wait_gone(pod).await;
-    }
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&early, &content, &curious]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,6 +58,5 @@ async fn images_that_are_not_there_are_reported() {
         node.cluster.delete(pod, 30);
         node.cluster.wait_gone(pod).await;
     }
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[]).await;
 }

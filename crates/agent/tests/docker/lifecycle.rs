@@ -55,7 +55,7 @@ async fn containers_end_after_their_hook_and_in_their_own_time() {
     assert_eq!(terminated(&last, "deaf").map(|end| end.exit_code), Some(137), "it is killed in the end");
     node.wait_no_containers().await;
     assert_eq!(read("given"), "from the node\n", "the node's directory is not the pod's to remove");
-    node.tear_down().await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,10 +75,7 @@ async fn a_post_start_hook_that_fails_ends_its_container() {
     let status = node.cluster.wait(&pod, "it is restarted", restarted).await;
     assert_eq!(condition(&status, "Ready"), Some("False"));
     node.cluster.wait_told("FailedPostStartHook", "no luck").await;
-    node.cluster.delete(&pod, 0);
-    node.cluster.wait_gone(&pod).await;
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&pod]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,12 +111,7 @@ async fn limits_hold_in_the_container() {
         end.is_some_and(|end| (end.exit_code, end.reason.as_deref()) == (137, Some("OOMKilled")))
     };
     node.cluster.wait(&greedy, "it is killed", |status| ended(status) && out_of_memory(status)).await;
-    for pod in [&looks, &greedy] {
-        node.cluster.delete(pod, 0);
-        node.cluster.wait_gone(pod).await;
-    }
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&looks, &greedy]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,8 +139,5 @@ async fn logs_are_given_from_a_time_on_and_of_the_previous_run() {
     assert_eq!(node.log("twice", "main", &format!("sinceTime={}", stamps[1])).await, "more\n");
     assert_eq!(node.log("twice", "main", "sinceTime=2100-01-01T00:00:00Z").await, "");
     assert_eq!(node.log("twice", "main", "sinceSeconds=36000").await, "life 2\nmore\n");
-    node.cluster.delete(&pod, 0);
-    node.cluster.wait_gone(&pod).await;
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&pod]).await;
 }

@@ -95,7 +95,7 @@ async fn a_pod_with_everything_runs_and_leaves_nothing_behind() {
     node.cluster.wait_told("Killing", "").await;
     let left: Vec<_> = std::fs::read_dir(node.data_dir().join("pods")).expect("the directory").collect();
     assert!(left.is_empty(), "{left:?}");
-    node.tear_down().await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,12 +127,7 @@ async fn a_crashing_container_backs_off_and_a_job_like_pod_ends() {
         (state.exit_code, state.reason.as_deref(), state.message.as_deref()),
         (0, Some("Completed"), Some("well done"))
     );
-    for pod in [&crash, &done] {
-        node.cluster.delete(pod, 0);
-        node.cluster.wait_gone(pod).await;
-    }
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&crash, &done]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,8 +182,5 @@ async fn a_port_of_the_node_leads_to_its_container() {
         if page == b"a page\n" { Ok(()) } else { Err(String::from_utf8_lossy(&page).into_owned()) }
     })
     .await;
-    node.cluster.delete(&pod, 0);
-    node.cluster.wait_gone(&pod).await;
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&pod]).await;
 }

@@ -60,10 +60,7 @@ async fn a_container_is_ready_when_its_probes_say_so() {
     assert!(!is_ready(&status));
     let restarts = status.container_statuses.iter().flatten().map(|container| container.restart_count).sum::<i32>();
     assert_eq!(restarts, 0, "nobody is restarted for not being ready");
-    node.cluster.delete(&pod, 0);
-    node.cluster.wait_gone(&pod).await;
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&pod]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,10 +81,7 @@ async fn a_container_that_never_starts_is_restarted() {
     let status = node.cluster.wait(&pod, "it is restarted", restarted).await;
     assert!(!is_ready(&status));
     node.cluster.wait_told("Killing", "failed startup probe, will be restarted").await;
-    node.cluster.delete(&pod, 0);
-    node.cluster.wait_gone(&pod).await;
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&pod]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,8 +108,5 @@ async fn a_failing_liveness_probe_restarts_the_container() {
     node.cluster.wait_told("Unhealthy", "Liveness probe failed").await;
     let (code, previous) = node.get("system:masters", "/containerLogs/default/fragile/main?previous=true").await;
     assert_eq!((code, previous.as_str()), (200, ""));
-    node.cluster.delete(&pod, 0);
-    node.cluster.wait_gone(&pod).await;
-    node.wait_no_containers().await;
-    node.tear_down().await;
+    node.finish(&[&pod]).await;
 }

@@ -57,9 +57,8 @@ impl Registry {
     /// Gives a tag to an image that has `version` in its environment, and tells the image's id.
     pub fn publish(&self, tag: &str, version: &str) -> String {
         let layer = busybox();
-        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let config = json!({
-            "architecture": architecture, "os": "linux",
+            "architecture": quorate_api::architecture(std::env::consts::ARCH), "os": "linux",
             "config": { "Env": ["PATH=/bin", format!("VERSION={version}")] },
             "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
         });

@@ -40,14 +40,6 @@ impl Machine {
         }
     }
 
-    /// As images have it.
-    fn architecture(self) -> &'static str {
-        match self {
-            Machine::X86_64 => "amd64",
-            Machine::Aarch64 => "arm64",
-        }
-    }
-
     fn code(self) -> Vec<u8> {
         match self {
             Machine::X86_64 => x86_64(),
@@ -192,7 +184,8 @@ pub(super) fn image(machine: Machine) -> Vec<u8> {
     let layer = archive(&[(PROGRAM.trim_start_matches('/'), &program(machine))]);
     let digest = format!("sha256:{:x}", Sha256::digest(&layer));
     let config = json!({
-        "architecture": machine.architecture(), "os": "linux", "created": "1970-01-01T00:00:00Z",
+        "architecture": quorate_api::architecture(std::env::consts::ARCH), "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
         "config": { "Entrypoint": [PROGRAM] },
         "rootfs": { "type": "layers", "diff_ids": [digest] },
     });

@@ -35,7 +35,8 @@ pub fn fail_if_asked(log: &Path) -> io::Result<()> {
     if is_asked { Err(io::Error::other("the sync failed, as a test wants it")) } else { Ok(()) }
 }
 
-/// A file of this name beside the log has the next write come only half to the disk, as if that was full.
+/// A file of this name in the log has the next write come only half to the disk, as if that was full, once a file for
+/// the next segment is prepared.
 const FILL_DISK: &str = "fill-disk";
 
 pub fn fill_disk_if_asked(log: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -45,6 +46,9 @@ pub fn fill_disk_if_asked(log: &Path, file: &File, bytes: &[u8], at: u64) -> io:
     }
     file.write_all_at(&bytes[..bytes.len() / 2], at)?;
     std::fs::remove_file(asked)?;
+    while !std::fs::read_dir(log)?.any(is_whole_spare) {
+        std::thread::yield_now();
+    }
     Err(io::ErrorKind::StorageFull.into())
 }
 
@@ -296,15 +300,10 @@ async fn a_write_that_found_no_space_is_done_again_where_it_was() {
     for whole in [1, 2] {
         let dir = tempfile::tempdir().expect("a directory");
         let options = LogOptions { cache_bytes: 0, prepares_first: true };
-        let mut log = try_open_with(dir.path(), options).expect("the log opens");
-        log.blocking_append([entry(1, 0, 1000)]).await.expect("appended");
-        // From here on there is a prepared file, which that write must not go to.
-        while !std::fs::read_dir(dir.path()).expect("readable").any(is_whole_spare) {
-            tokio::task::yield_now().await;
-        }
         std::fs::write(dir.path().join(FILL_DISK), b"").expect("writable");
-        // Half of the batch is a whole entry, or a part of one.
-        log.blocking_append((1..=whole).map(|index| entry(1, index, 1000))).await.expect("appended in the end");
+        let mut log = try_open_with(dir.path(), options).expect("the log opens");
+        // Half of the batch is a whole entry, or a part of one. It must not go to the prepared file when it is done again.
+        log.blocking_append((0..whole).map(|index| entry(1, index, 1000))).await.expect("appended in the end");
         while segment::list(dir.path()).expect("readable").len() == 1 {
             let next = log.get_log_state().await.expect("readable").last_log_id.map_or(0, |last| last.index + 1);
             log.blocking_append([entry(1, next, 1000)]).await.expect("appended");
