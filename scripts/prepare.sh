@@ -44,6 +44,17 @@ need_rust() {
     need_file /usr/include/google/protobuf/descriptor.proto libprotobuf-dev
 }
 
+# What faults of the chaos runs take: a library that moves clocks and troubles syncs is compiled, and disks that lose what
+# was not synced are mounted. The kernel has FUSE, or a module of it.
+need_faults() {
+    need cc gcc
+    [ -e /dev/fuse ] || modprobe fuse 2>/dev/null || true
+    if [ ! -e /dev/fuse ]; then
+        say "no /dev/fuse: chaos runs do without disks that lose what was not synced"
+        export CHAOS_MAY_LEAVE_OUT=1
+    fi
+}
+
 # Starts a Docker engine unless one answers; what was started here is stopped by stop_docker.
 need_docker() {
     need dockerd docker.io

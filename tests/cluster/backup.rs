@@ -2,8 +2,16 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use harness::{Cluster, Runtime, Spec, binary, eventually, run};
+use etcd_client::{Client, GetOptions, KeyValue, Txn, TxnOp};
+use harness::{Cluster, Deadline, Runtime, Spec, binary, eventually, eventually_async, run};
+
+use crate::etcd;
+
+const MIB: usize = 1 << 20;
 
 fn quorate(args: &[&str]) -> harness::Output {
     run(Command::new(binary("quorate")).args(args), "")
@@ -52,4 +60,133 @@ fn a_new_quorum_begins_where_the_backup_ends() {
     assert!(after.stderr.contains("NotFound"), "{after:?}");
     assert_eq!(cluster.etcdctl_at("master-1", &["get", "greeting"], "").ok(), "greeting\nhello\n");
     cluster.kubectl(&["create", "-f", "-"], &config_map("later")).ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_under_writes_has_all_of_them_up_to_one() {
+    let cluster = etcd::start(3);
+    let mut client = etcd::client(&cluster, &["master-1"]).await;
+    // So that it takes a moment.
+    for seed in 1..=32 {
+        client.put(format!("ballast/{seed}"), noise(seed), None).await.expect("a put");
+    }
+    let count = Arc::new(Count::default());
+    let counting = tokio::spawn(count_up(client, count.clone()));
+    eventually_async("some writes", || async {
+        let done = count.acknowledged();
+        if done >= 100 { Ok(()) } else { Err(done) }
+    })
+    .await;
+    let file = cluster.dir().join("backup");
+    let path = file.to_str().expect("a path in UTF-8");
+    let (before, submitted) = back_up_beside_writes(&cluster, path, &count);
+    count.is_over.store(true, Ordering::SeqCst);
+    counting.await.expect("all were acknowledged");
+    assert!(count.acknowledged() >= submitted, "{} of {submitted}", count.acknowledged());
+
+    cluster.kill_at_once(&cluster.masters());
+    for master in cluster.masters() {
+        let config = master.data.join("config.toml");
+        fs::remove_dir_all(master.data.join("store")).expect("the old store");
+        quorate(&["restore", "--config", config.to_str().expect("a path in UTF-8"), path]).ok();
+    }
+    cluster.revive();
+    eventually("what was backed up", || cluster.etcdctl_at("master-1", &["get", "pair/", "--prefix"], "").result());
+    let restored = counted(&cluster, "master-1").await;
+    assert!((before..=submitted).contains(&restored), "{restored}, not one of {before} to {submitted}");
+    for master in ["master-2", "master-3"] {
+        assert_eq!(counted(&cluster, master).await, restored, "{master}");
+    }
+    cluster.etcdctl_at("master-2", &["put", "after", "x"], "").ok();
+}
+
+/// How far a client is that counts up.
+#[derive(Default)]
+struct Count {
+    submitted: AtomicU64,
+    acknowledged: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Count {
+    fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+}
+
+/// Writes each number, in one transaction, to a pair of keys and to a key of its own.
+async fn count_up(mut client: Client, count: Arc<Count>) {
+    for number in 1.. {
+        if count.is_over.load(Ordering::SeqCst) {
+            return;
+        }
+        count.submitted.store(number, Ordering::SeqCst);
+        let keys = ["pair/a".to_owned(), "pair/b".to_owned(), log_key(number)];
+        let txn = Txn::new().and_then(keys.map(|key| TxnOp::put(key, number.to_string(), None)));
+        let started = Instant::now();
+        // After one whose answer was lost, the next writes the same.
+        while let Err(error) = client.txn(txn.clone()).await {
+            assert!(started.elapsed() < Deadline::default().0, "{number} could not be written: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        count.acknowledged.store(number, Ordering::SeqCst);
+    }
+}
+
+fn log_key(number: u64) -> String {
+    format!("log/{number:08}")
+}
+
+/// Bytes that do not become fewer when they are compressed.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_ne_bytes()
+    };
+    (0..MIB / 8).flat_map(|_| next()).collect()
+}
+
+/// Makes a backup during which writes were acknowledged; how many were before it began, and submitted when it ended.
+fn back_up_beside_writes(cluster: &Cluster, path: &str, count: &Count) -> (u64, u64) {
+    for _ in 0..10 {
+        let before = count.acknowledged();
+        cluster.qctl_at("master-2", &["backup", path], "").ok();
+        let after = count.acknowledged();
+        let submitted = count.submitted.load(Ordering::SeqCst);
+        if after >= before + 10 {
+            return (before, submitted);
+        }
+        // The writer had to wait meanwhile, perhaps for a leader.
+        fs::remove_file(path).expect("the backup");
+    }
+    panic!("no writes were acknowledged during any backup");
+}
+
+/// How far a master counts; panics when anything is missing below, or there is anything above.
+async fn counted(cluster: &Cluster, master: &str) -> u64 {
+    let mut client = etcd::client(cluster, &[master]).await;
+    let pair = client.get("pair/", Some(GetOptions::new().with_prefix())).await.expect("a pair");
+    let [a, b] = pair.kvs() else { panic!("no pair: {:?}", pair.kvs()) };
+    let last = number(a);
+    assert_eq!((number(b), b.mod_revision()), (last, a.mod_revision()));
+
+    let log = client.get("log/", Some(GetOptions::new().with_prefix())).await.expect("a log");
+    let found: Vec<_> = log.kvs().iter().map(|kv| (kv.key_str().expect("text").to_owned(), number(kv))).collect();
+    let written: Vec<_> = (1..=last).map(|number| (log_key(number), number)).collect();
+    assert!(found == written, "{} entries, up to {:?}, and not {last}", found.len(), found.last());
+    assert_eq!(log.kvs().last().map(KeyValue::mod_revision), Some(a.mod_revision()));
+
+    // What was before is there as well.
+    let half = &log.kvs()[log.kvs().len() / 2];
+    let then = GetOptions::new().with_revision(half.mod_revision());
+    let then = client.get("pair/a", Some(then)).await.expect("what the pair once was");
+    assert_eq!(then.kvs().first().map(number), Some(number(half)));
+    last
+}
+
+fn number(kv: &KeyValue) -> u64 {
+    kv.value_str().expect("text").parse().expect("a number")
 }

@@ -4,9 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use harness::{Cluster, Member, Output, Running, Runtime, Spec, binary, eventually, run};
+use etcd_client::{Client, MemberAddOptions};
+use harness::{Cluster, Member, Output, Running, Runtime, Spec, binary, eventually, eventually_async, run};
 use serde_json::Value;
 
+use crate::etcd::{self, refusal};
 use crate::writers::{Writers, check_all_there};
 
 fn start(masters: usize) -> Cluster {
@@ -101,6 +103,51 @@ fn a_quorum_grows_and_shrinks_by_two() {
     cluster.grow(3);
     assert_eq!(cluster.masters().len(), 3);
     settled(&cluster, "master-2", &["master-1", "master-2", "master-3"], &[]);
+}
+
+#[test]
+fn seven_survive_the_loss_of_three_and_become_three() {
+    let mut cluster = start(5);
+    put(&cluster, "master-1", "five");
+    cluster.grow(7);
+    let seven = ["master-1", "master-2", "master-3", "master-4", "master-5", "master-6", "master-7"];
+    settled(&cluster, "master-7", &seven, &[]);
+    put(&cluster, "master-7", "seven");
+    for master in seven {
+        assert_has(&cluster, master, &["five", "seven"]);
+    }
+    let said = cluster.qctl(&["quorum", "add", "master-8", "--peer", "127.0.0.1:1"], "").ok();
+    assert!(said.contains("7 voters are the most"), "{said}");
+    cluster.qctl(&["quorum", "remove", "master-8"], "").ok();
+
+    // The leader is among them.
+    cluster.qctl(&["quorum", "transfer", "master-7"], "").ok();
+    cluster.kill_at_once(&["master-2", "master-6", "master-7"].map(|name| cluster.member(name)));
+    put_surely(&cluster, "master-1", "four");
+    cluster.revive();
+    settled(&cluster, "master-6", &seven, &[]);
+    let mut written = vec!["five", "seven", "four"];
+    assert_has(&cluster, "master-7", &written);
+
+    for (first, second, stay, key) in
+        [("master-7", "master-6", &seven[..5], "five again"), ("master-5", "master-4", &seven[..3], "three")]
+    {
+        let said = cluster.qctl(&["quorum", "remove", first], "").ok();
+        let voters = stay.len() + 1;
+        assert!(said.contains(&format!("{first} keeps its vote for now: {voters} voters")), "{said}");
+        put(&cluster, first, key);
+        written.push(key);
+        cluster.qctl(&["quorum", "remove", second], "").ok();
+        settled(&cluster, "master-1", stay, &[]);
+        for removed in [first, second] {
+            cluster.wait_gone(removed);
+        }
+        for master in stay {
+            assert_has(&cluster, master, &written);
+        }
+    }
+    put(&cluster, "master-3", "after");
+    assert_has(&cluster, "master-1", &["after"]);
 }
 
 #[test]
@@ -230,6 +277,22 @@ async fn all_members_restart_one_after_the_other_under_writes() {
     }
 }
 
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+/// Starts a master that was asked in through the etcd API: the id that it got there is the token's secret.
+fn start_newcomer(cluster: &Cluster, quorum: u64, id: u64, port: u16) -> Running {
+    let template = cluster.member("master-3");
+    let through = cluster.member("master-2").peer.expect("a master has one").replace("https://", "");
+    let token = format!("{quorum:08x}.{id:x}@{through}");
+    let data = cluster.dir().join("newcomer");
+    let listen = format!("127.0.0.1:{port}");
+    let named = ["--name", "newcomer", "--data-dir", data.to_str().expect("UTF-8"), "--join", &token];
+    let flags = [&ELSEWHERE[..4], &["--peer-listen", &listen, "--metrics-listen", "127.0.0.1:0"], &named].concat();
+    Running::start(&mut server(&template.data.join("config.toml"), &flags))
+}
+
 #[test]
 fn etcdctl_changes_the_members() {
     let cluster = start(3);
@@ -238,7 +301,7 @@ fn etcdctl_changes_the_members() {
         let text = etcdctl(&["member", "list", "-w", "json"]).ok();
         serde_json::from_str(&text).expect("JSON")
     };
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let port = free_port();
     let url = format!("https://127.0.0.1:{port}");
     let peers = format!("--peer-urls={url}");
     etcdctl(&["member", "add", "newcomer", "--learner", &peers]).ok();
@@ -248,18 +311,10 @@ fn etcdctl_changes_the_members() {
     let members = found["members"].as_array().expect("members");
     let new = members.iter().find(|member| member["peerURLs"][0] == url).expect("it is listed");
     assert!(new["name"].is_null() && new["isLearner"] == true, "{found}");
-    let id = format!("{:x}", new["ID"].as_u64().expect("an id"));
-
-    // The id is the token's secret.
-    let template = cluster.member("master-3");
-    let cluster_id = found["header"]["cluster_id"].as_u64().expect("an id");
-    let peer = |name: &str| cluster.member(name).peer.expect("a master has one").replace("https://", "");
-    let token = format!("{cluster_id:08x}.{id}@{}", peer("master-2"));
-    let data = cluster.dir().join("newcomer");
-    let listen = format!("127.0.0.1:{port}");
-    let named = ["--name", "newcomer", "--data-dir", data.to_str().expect("UTF-8"), "--join", &token];
-    let flags = [&ELSEWHERE[..4], &["--peer-listen", &listen, "--metrics-listen", "127.0.0.1:0"], &named].concat();
-    let joined = Running::start(&mut server(&template.data.join("config.toml"), &flags));
+    let new = new["ID"].as_u64().expect("an id");
+    let id = format!("{new:x}");
+    let quorum = found["header"]["cluster_id"].as_u64().expect("an id");
+    let joined = start_newcomer(&cluster, quorum, new, port);
     let three = ["master-1", "master-2", "master-3"];
     settled(&cluster, "master-1", &three, &["newcomer"]);
 
@@ -276,7 +331,146 @@ fn etcdctl_changes_the_members() {
     let found = list();
     let members = found["members"].as_array().expect("members");
     assert!(members.iter().any(|member| member["peerURLs"][0] == "https://localhost:1"), "{found}");
-    etcdctl(&["member", "update", "2", &format!("--peer-urls=https://{}", peer("master-2"))]).ok();
+    let peer = cluster.member("master-2").peer.expect("a master has one");
+    etcdctl(&["member", "update", "2", &format!("--peer-urls={peer}")]).ok();
     settled(&cluster, "master-1", &["master-1", "master-2", "newcomer"], &[]);
+    drop(joined);
+}
+
+/// The founders as the etcd API lists them: id, name, and whether it has no vote.
+const FOUNDERS: [(u64, &str, bool); 3] = [(1, "master-1", false), (2, "master-2", false), (3, "master-3", false)];
+
+fn listed(members: &[etcd_client::Member]) -> Vec<(u64, &str, bool)> {
+    members.iter().map(|member| (member.id(), member.name(), member.is_learner())).collect()
+}
+
+/// The founders, and one more that has no vote.
+fn founders_and(id: u64, name: &str) -> Vec<(u64, &str, bool)> {
+    FOUNDERS.into_iter().chain([(id, name, true)]).collect()
+}
+
+/// A refusal in etcd's words.
+fn etcd_says(code: &str, message: &str) -> (String, String) {
+    (code.to_owned(), format!("etcdserver: {message}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_library_changes_the_members() {
+    let cluster = start(3);
+    // Whoever is asked has the leader do it.
+    let asked = if cluster.leader_seen_by("master-1") == "master-1" { "master-2" } else { "master-1" };
+    let mut client = etcd::client(&cluster, &[asked]).await;
+    put(&cluster, asked, "before");
+    let list = client.member_list().await.expect("members");
+    assert_eq!(listed(list.members()), FOUNDERS);
+    for member in list.members() {
+        let known = cluster.member(member.name());
+        assert_eq!(member.peer_urls(), [known.peer.expect("a master has one")]);
+        assert_eq!(member.client_urls(), [known.etcd.expect("a master has one")]);
+    }
+    wrong_changes_are_refused(&cluster, &mut client).await;
+    an_invitation_is_taken_back(&mut client).await;
+    a_learner_comes_and_goes(&cluster, asked, &mut client).await;
+
+    // The quorum is as before: two of three are a majority.
+    settled(&cluster, asked, &["master-1", "master-2", "master-3"], &[]);
+    cluster.kill("master-3");
+    put_surely(&cluster, asked, "after");
+    assert_has(&cluster, asked, &["before", "after"]);
+}
+
+async fn assert_is_no_member(client: &mut Client, id: u64) {
+    let not_found = etcd_says("NotFound", "member not found");
+    assert_eq!(refusal(client.member_promote(id).await), not_found);
+    assert_eq!(refusal(client.member_update(id, ["https://127.0.0.1:1".to_owned()]).await), not_found);
+    assert_eq!(refusal(client.member_remove(id).await), not_found);
+}
+
+async fn wrong_changes_are_refused(cluster: &Cluster, client: &mut Client) {
+    assert_is_no_member(client, 0xabc).await;
+    let has_a_vote = etcd_says("FailedPrecondition", "can only promote a learner member");
+    for (id, ..) in FOUNDERS {
+        assert_eq!(refusal(client.member_promote(id).await), has_a_vote);
+    }
+    let in_use = etcd_says("FailedPrecondition", "Peer URLs already exists");
+    let url = cluster.member("master-3").peer.expect("a master has one");
+    assert_eq!(refusal(client.member_add([url.as_str()], None).await), in_use);
+    assert_eq!(refusal(client.member_update(2, [url]).await), in_use);
+    // A member has one peer URL here, of a host and a port.
+    let invalid = etcd_says("InvalidArgument", "given member URLs are invalid");
+    for urls in [&["https://nonsense"][..], &[], &["https://127.0.0.1:1", "https://127.0.0.1:2"]] {
+        assert_eq!(refusal(client.member_add(urls, None).await), invalid, "{urls:?}");
+    }
+    let list = client.member_list().await.expect("members");
+    assert_eq!(listed(list.members()), FOUNDERS);
+}
+
+async fn an_invitation_is_taken_back(client: &mut Client) {
+    let url = format!("https://127.0.0.1:{}", free_port());
+    let added = client.member_add([url.as_str()], None).await.expect("an invitation");
+    let new = added.member().expect("the new member");
+    let id = new.id();
+    assert_eq!((new.name(), new.is_learner()), ("", true));
+    assert_eq!(new.peer_urls(), [url.as_str()]);
+    // It is to vote. Who has not come does not, and a fourth would not for now.
+    assert_eq!(listed(added.member_list()), founders_and(id, ""));
+    let in_use = etcd_says("FailedPrecondition", "Peer URLs already exists");
+    assert_eq!(refusal(client.member_add([url.as_str()], None).await), in_use);
+    let removed = client.member_remove(id).await.expect("taken back");
+    assert_eq!(listed(removed.members()), FOUNDERS);
+    assert_is_no_member(client, id).await;
+}
+
+async fn a_learner_comes_and_goes(cluster: &Cluster, asked: &str, client: &mut Client) {
+    let three = ["master-1", "master-2", "master-3"];
+    let port = free_port();
+    let learner = MemberAddOptions::new().with_is_learner();
+    let added = client.member_add([format!("https://127.0.0.1:{port}")], Some(learner)).await.expect("an invitation");
+    let new = added.member().expect("the new member");
+    let (id, quorum) = (new.id(), added.header().expect("a header").cluster_id());
+    assert!(new.is_learner());
+    assert_eq!(listed(added.member_list()), founders_and(id, ""));
+    // It has not come.
+    let lags = etcd_says("FailedPrecondition", "can only promote a learner member which is in sync with leader");
+    assert_eq!(refusal(client.member_promote(id).await), lags);
+    let joined = start_newcomer(cluster, quorum, id, port);
+    settled(cluster, asked, &three, &["newcomer"]);
+
+    let url = format!("https://localhost:{port}");
+    let updated = client.member_update(id, [url.clone()]).await.expect("an update");
+    assert_eq!(listed(updated.members()), founders_and(id, "newcomer"));
+    let new = updated.members().last().expect("the new member");
+    assert_eq!(new.peer_urls(), [url.as_str()]);
+    settled(cluster, asked, &three, &["newcomer"]);
+
+    // A removal that waits for a second one, and is taken back.
+    let leaving = client.member_remove(3).await.expect("accepted");
+    assert_eq!(listed(leaving.members()), founders_and(id, "newcomer"));
+    assert!(leaving.members().iter().any(|member| member.peer_urls() == [url.as_str()]), "{leaving:?}");
+    let stays = client.member_promote(3).await.expect("taken back");
+    assert_eq!(listed(stays.members()), founders_and(id, "newcomer"));
+    let has_a_vote = etcd_says("FailedPrecondition", "can only promote a learner member");
+    assert_eq!(refusal(client.member_promote(3).await), has_a_vote);
+
+    drop(joined);
+    let leader = cluster.leader_seen_by(asked);
+    eventually("its absence to be noticed", || {
+        let quorum = cluster.quorum_seen_by(&leader)?;
+        let members = quorum["members"].as_array().cloned().unwrap_or_default();
+        let is_gone = members.iter().any(|m| m["name"] == "newcomer" && m["role"] == "unreachable");
+        if is_gone { Ok(()) } else { Err(quorum.to_string()) }
+    });
+    assert_eq!(refusal(client.member_promote(id).await), lags);
+    let joined = start_newcomer(cluster, quorum, id, port);
+    let promoted = eventually_async("it to be in sync", || {
+        let mut client = client.clone();
+        async move { client.member_promote(id).await }
+    })
+    .await;
+    // Without a vote still: it would be the fourth.
+    assert_eq!(listed(promoted.members()), founders_and(id, "newcomer"));
+    let removed = client.member_remove(id).await.expect("a removal");
+    assert_eq!(listed(removed.members()), FOUNDERS);
+    assert_is_no_member(client, id).await;
     drop(joined);
 }

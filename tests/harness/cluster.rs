@@ -269,12 +269,14 @@ impl Cluster {
         self.wait_gone(name);
     }
 
-    /// Waits until a member's process is gone.
+    /// Waits until a member's process is gone, with its last thread: until then its files are in use.
     pub fn wait_gone(&self, name: &str) {
         let pid = self.member(name).pid;
-        eventually("the process to be gone", || match fs::read(format!("/proc/{pid}/cmdline")) {
-            Ok(cmdline) if !cmdline.is_empty() => Err("alive"),
-            _ => Ok(()),
+        eventually("the process to be gone", || {
+            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return Ok(()) };
+            let is_zombie = stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with('Z'));
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+            if is_zombie && threads <= 1 { Ok(()) } else { Err(stat) }
         });
     }
 

@@ -76,7 +76,8 @@ impl Cluster for ClusterService {
         };
         let (changed, members) = self.change(Change::Invite(invite)).await?;
         let header = Some(self.0.current_header());
-        let added = member(changed.member, request.is_learner);
+        // Whatever was asked for, it has no vote yet.
+        let added = member(changed.member, true);
         Ok(Response::new(pb::MemberAddResponse { header, member: Some(added), members }))
     }
 

@@ -6,6 +6,7 @@ use quorate_api::Revision;
 use quorate_mvcc::{KeyRange, LeaseId, Txn};
 use tonic::{Request, Response, Status};
 
+use crate::answers::answer;
 use crate::convert;
 use crate::errors;
 use crate::pb::v3electionpb::{self as pb, election_server::Election};
@@ -63,10 +64,10 @@ impl Election for ElectionService {
     }
 
     async fn leader(&self, request: Request<pb::LeaderRequest>) -> Result<Response<pb::LeaderResponse>, Status> {
-        let (revision, first) = queue::first(&self.0, &request.into_inner().name).await?;
+        let (revision, first, held) = queue::first(&self.0, &request.into_inner().name).await?;
         let first = first.ok_or_else(no_leader)?;
         let header = Some(self.0.header(revision));
-        Ok(Response::new(pb::LeaderResponse { header, kv: Some(convert::key_value(first)) }))
+        Ok(answer(pb::LeaderResponse { header, kv: Some(convert::key_value(first)) }, held))
     }
 
     async fn observe(&self, request: Request<pb::LeaderRequest>) -> Result<Response<Self::ObserveStream>, Status> {
@@ -118,8 +119,8 @@ impl Observed {
             }
             match queue::first(&self.shared, &self.name).await {
                 Err(status) => return Some(Err(status)),
-                Ok((_, None)) => {}
-                Ok((revision, Some(leader))) => {
+                Ok((_, None, _)) => {}
+                Ok((revision, Some(leader), _)) => {
                     let seen = (leader.key.clone(), convert::wire(leader.mod_revision.0));
                     if self.last.as_ref() != Some(&seen) {
                         self.last = Some(seen);

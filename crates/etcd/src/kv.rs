@@ -1,10 +1,11 @@
 //! Reads and writes of keys.
 
 use quorate_api::Revision;
-use quorate_mvcc::{Command, Op, OpResponse, Txn};
+use quorate_mvcc::{Command, Op, OpResponse, Txn, TxnResponse};
 use quorate_store::Consistency;
 use tonic::{Request, Response, Status};
 
+use crate::answers::{Held, answer};
 use crate::convert;
 use crate::errors;
 use crate::pb::etcdserverpb::{self as pb, kv_server::Kv};
@@ -27,8 +28,8 @@ impl Kv for KvService {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let request = request.into_inner();
         let consistency = if request.serializable { Consistency::Local } else { Consistency::Linearizable };
-        let found = self.0.range(convert::range(request)?, consistency).await?;
-        Ok(Response::new(convert::range_response(self.0.header(found.revision), found)))
+        let (found, held) = self.0.range(convert::range(request)?, consistency).await?;
+        Ok(answer(convert::range_response(self.0.header(found.revision), found), held))
     }
 
     async fn range_stream(
@@ -37,17 +38,17 @@ impl Kv for KvService {
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let request = request.into_inner();
         let consistency = if request.serializable { Consistency::Local } else { Consistency::Linearizable };
-        let parts = range_stream::parts(&self.0, convert::range(request)?, consistency).await?;
-        Ok(Response::new(self.0.outgoing(parts)))
+        let (parts, held) = range_stream::parts(&self.0, convert::range(request)?, consistency).await?;
+        Ok(answer(self.0.outgoing(parts), held))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let put = Op::Put(convert::put(no_larger_than_etcd_takes(request.into_inner())?)?);
         match self.single(put).await? {
-            (revision, OpResponse::Put { prev }) => {
-                Ok(Response::new(convert::put_response(self.0.header(revision), prev)))
+            (revision, OpResponse::Put { prev }, held) => {
+                Ok(answer(convert::put_response(self.0.header(revision), prev), held))
             }
-            other => Err(unexpected(&other)),
+            (_, other, _) => Err(unexpected(&other)),
         }
     }
 
@@ -57,16 +58,17 @@ impl Kv for KvService {
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let delete = Op::Delete(convert::delete(no_larger_than_etcd_takes(request.into_inner())?)?);
         match self.single(delete).await? {
-            (revision, OpResponse::Delete { deleted, prev }) => {
-                Ok(Response::new(convert::delete_response(self.0.header(revision), deleted, prev)))
+            (revision, OpResponse::Delete { deleted, prev }, held) => {
+                Ok(answer(convert::delete_response(self.0.header(revision), deleted, prev), held))
             }
-            other => Err(unexpected(&other)),
+            (_, other, _) => Err(unexpected(&other)),
         }
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        let (revision, response) = self.0.txn(convert::txn(no_larger_than_etcd_takes(request.into_inner())?)?).await?;
-        Ok(Response::new(convert::txn_response(self.0.header(revision), response)))
+        let txn = convert::txn(no_larger_than_etcd_takes(request.into_inner())?)?;
+        let (revision, response, held) = self.commit(txn).await?;
+        Ok(answer(convert::txn_response(self.0.header(revision), response), held))
     }
 
     async fn compact(
@@ -84,15 +86,23 @@ impl Kv for KvService {
 }
 
 impl KvService {
-    async fn single(&self, op: Op) -> Result<(Revision, OpResponse), Status> {
-        let (revision, mut response) = self.0.txn(Txn { success: vec![op], ..Txn::default() }).await?;
+    /// Commits a transaction, and takes room for its answer.
+    async fn commit(&self, txn: Txn) -> Result<(Revision, TxnResponse, Option<Held>), Status> {
+        self.0.answers.admit(&txn)?;
+        let (revision, response) = self.0.txn(txn).await?;
+        let held = self.0.answers.hold_txn(&response)?;
+        Ok((revision, response, held))
+    }
+
+    async fn single(&self, op: Op) -> Result<(Revision, OpResponse, Option<Held>), Status> {
+        let (revision, mut response, held) = self.commit(Txn { success: vec![op], ..Txn::default() }).await?;
         match response.responses.pop() {
-            Some(answer) => Ok((revision, answer)),
+            Some(answer) => Ok((revision, answer, held)),
             None => Err(Status::internal("an operation was not answered")),
         }
     }
 }
 
-fn unexpected(answer: &(Revision, OpResponse)) -> Status {
-    Status::internal(format!("an operation was answered with {:?}", answer.1))
+fn unexpected(answer: &OpResponse) -> Status {
+    Status::internal(format!("an operation was answered with {answer:?}"))
 }

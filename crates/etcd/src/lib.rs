@@ -7,12 +7,13 @@
 //! | `alarms` | what members cannot mend by themselves |
 //! | [`guard`] | keeps writes away from the keys of the Kubernetes objects |
 //! | `kv`, `watch`, `lease`, `cluster`, `maintenance`, `auth` | etcd's services |
-//! | `range_stream` | long ranges in parts |
+//! | `pages`, `range_stream` | long ranges: read a page at a time; answered in parts |
 //! | `web` | what etcd answers to plain HTTP |
 //! | `queue`, `lock`, `election` | etcd's recipes, served |
-//! | [`server`], `intake` | listens, and bounds what may come in at once |
+//! | [`server`], `intake`, `answers` | listens, and bounds what may come in at once and what may wait to be read |
 
 mod alarms;
+mod answers;
 mod auth;
 mod cluster;
 mod convert;
@@ -24,6 +25,7 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod pages;
 pub mod pb;
 mod queue;
 mod range_stream;

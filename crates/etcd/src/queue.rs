@@ -10,6 +10,7 @@ use quorate_mvcc::{
 use quorate_store::Consistency;
 use tonic::Status;
 
+use crate::answers::Held;
 use crate::errors;
 use crate::shared::Shared;
 
@@ -42,10 +43,10 @@ fn end_of_queue(prefix: &Bytes, newest: bool) -> RangeRequest {
     RangeRequest { sort: Some(sort), limit: 1, ..RangeRequest::new(KeyRange::prefix(prefix.clone())) }
 }
 
-/// Who stands first.
-pub(crate) async fn first(shared: &Shared, name: &[u8]) -> Result<(Revision, Option<KeyValue>), Status> {
-    let found = shared.range(end_of_queue(&prefix(name), false), Consistency::Linearizable).await?;
-    Ok((found.revision, found.kvs.into_iter().next()))
+/// Who stands first, and the room that this takes along to a client.
+pub(crate) async fn first(shared: &Shared, name: &[u8]) -> Result<(Revision, Option<KeyValue>, Option<Held>), Status> {
+    let (found, held) = shared.range(end_of_queue(&prefix(name), false), Consistency::Linearizable).await?;
+    Ok((found.revision, found.kvs.into_iter().next(), held))
 }
 
 /// A place in a queue. Given up when it is dropped before its turn.
@@ -96,12 +97,12 @@ impl Place {
         loop {
             let last = Revision(self.created.0.saturating_sub(1));
             let before = RangeRequest { max_create_revision: last, ..end_of_queue(&self.prefix, true) };
-            let found = self.shared.range(before, Consistency::Linearizable).await?;
+            let (found, _) = self.shared.range(before, Consistency::Linearizable).await?;
             let Some(predecessor) = found.kvs.into_iter().next() else { break };
             self.deleted(predecessor.key, found.revision).await?;
         }
         let own = RangeRequest::new(KeyRange::key(self.key.clone()));
-        let found = self.shared.range(own, Consistency::Linearizable).await?;
+        let (found, _) = self.shared.range(own, Consistency::Linearizable).await?;
         self.is_kept = true;
         match found.kvs.first() {
             Some(kv) if kv.create_revision == self.created => Ok((found.revision, self)),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures::future::BoxFuture;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Map};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -23,6 +24,7 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
+use crate::answers::{self, Answers};
 use crate::auth::AuthService;
 use crate::cluster::ClusterService;
 use crate::election::ElectionService;
@@ -72,11 +74,19 @@ pub struct ServerConfig {
     pub listener: TcpListener,
     pub access: Access,
     pub guard: Guard,
+    /// What answers to reads may hold together until their clients have read them; those to writes may hold as much.
+    pub answers_bytes: usize,
+}
+
+impl ServerConfig {
+    /// The default of `answers_bytes`.
+    pub const DEFAULT_ANSWERS_BYTES: usize = 256 << 20;
 }
 
 /// Serves until the shutdown, then lets running requests finish, ends streams, and returns.
 pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationToken) {
-    let services = Services::new(Shared::new(store, config.guard, shutdown.clone()));
+    let answers = Answers::new(config.answers_bytes);
+    let services = Services::new(Shared::new(store, config.guard, answers, shutdown.clone()));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -107,7 +117,8 @@ struct Services {
     others: Router,
 }
 
-type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+type Answered = Result<Response<Body>, Infallible>;
+type Answering = BoxFuture<'static, Answered>;
 
 impl Services {
     fn new(shared: Shared) -> Self {
@@ -131,17 +142,23 @@ impl Services {
 impl Service<Request<Incoming>> for Services {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answer;
+    type Future = Map<Answering, fn(Answered) -> Answered>;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let request = self.intake.count(request);
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split('/').next());
-        if service == Some(<KvServer<KvService> as NamedService>::NAME) {
-            return tower::Service::call(&mut self.kv.clone(), request);
-        }
-        let answering = tower::Service::call(&mut self.others.clone(), request);
-        Box::pin(async move { answering.await.map(|response| response.map(Body::new)) })
+        let answering: Answering = if service == Some(<KvServer<KvService> as NamedService>::NAME) {
+            tower::Service::call(&mut self.kv.clone(), request)
+        } else {
+            let answering = tower::Service::call(&mut self.others.clone(), request);
+            Box::pin(async move { answering.await.map(|response| response.map(Body::new)) })
+        };
+        answering.map(hand_on as fn(Answered) -> Answered)
     }
+}
+
+fn hand_on(answered: Answered) -> Answered {
+    answered.map(answers::hand_on)
 }
 
 async fn connection(stream: TcpStream, access: Access, services: Services, shutdown: CancellationToken) {

@@ -1,31 +1,37 @@
-//! What all services share: the store, what is guarded, and the header of every answer.
+//! What all services share: the store, what is guarded, the room for answers, and the header of each.
+
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use quorate_api::Revision;
 use quorate_mvcc::{Command, Outcome, RangeRequest, RangeResponse, Reply, Txn, TxnResponse};
-use quorate_store::{Consistency, Identity, Leadership, Store};
+use quorate_store::{Consistency, Identity, Leadership, Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::Outgoing;
+use crate::answers::{Answers, weight_of};
 use crate::convert;
 use crate::errors;
 use crate::guard::Guard;
+use crate::pages::{self, Found};
 use crate::pb::etcdserverpb::ResponseHeader;
 
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) guard: Guard,
+    pub(crate) answers: Arc<Answers>,
     leadership: watch::Receiver<Leadership>,
     identity: Identity,
     shutdown: CancellationToken,
 }
 
 impl Shared {
-    pub(crate) fn new(store: Store, guard: Guard, shutdown: CancellationToken) -> Self {
-        Shared { leadership: store.leadership(), identity: store.identity(), store, guard, shutdown }
+    pub(crate) fn new(store: Store, guard: Guard, answers: Answers, shutdown: CancellationToken) -> Self {
+        let (leadership, identity) = (store.leadership(), store.identity());
+        Shared { store, guard, answers: Arc::new(answers), leadership, identity, shutdown }
     }
 
     /// What to stream out: it ends at the shutdown.
@@ -36,8 +42,9 @@ impl Shared {
         stream.take_until(self.shutdown.clone().cancelled_owned()).boxed()
     }
 
-    pub(crate) async fn stopping(&self) {
-        self.shutdown.cancelled().await;
+    /// Returns at the shutdown.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.shutdown.clone().cancelled_owned()
     }
 
     pub(crate) fn header(&self, revision: Revision) -> ResponseHeader {
@@ -63,20 +70,22 @@ impl Shared {
     }
 
     /// Reads; what may be long goes where it keeps no other request waiting.
-    pub(crate) async fn range(&self, request: RangeRequest, consistency: Consistency) -> Result<RangeResponse, Status> {
+    pub(crate) async fn range(&self, request: RangeRequest, consistency: Consistency) -> Result<Found, Status> {
         let is_short = request.range.single().is_some();
         if consistency == Consistency::Linearizable {
             self.store.read_barrier().await.map_err(errors::status)?;
         }
         if is_short {
-            return self.store.range(&request, Consistency::Local).await.map_err(errors::status);
+            let found = self.store.range(&request, Consistency::Local).await.map_err(errors::status)?;
+            let held = self.answers.hold(weight_of(&found.kvs))?;
+            return Ok((found, held));
         }
-        self.read_here(&request)
+        pages::read(self, request).await
     }
 
     /// Reads this member's own state where it keeps no other request waiting.
-    pub(crate) fn read_here(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
-        tokio::task::block_in_place(|| self.store.read_local(request)).map_err(errors::status)
+    pub(crate) fn read_here(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        tokio::task::block_in_place(|| self.store.read_local(request))
     }
 
     /// Commits a transaction that the guard lets through.

@@ -1,32 +1,29 @@
 //! Watches: any number of them on one stream.
 //!
-//! One task serves a stream. Its answers go through a channel of a few places and bytes; a client that does not read
-//! fills it, the task waits, and behind it the store's watches lag and later catch up from the tables, a few at a time: a
-//! slow client costs a bounded amount of memory, however many watches it has, and holds nobody back.
+//! A stream of answers does its work as it is read: it has no task and no queue of its own. Of a client that does not
+//! read nothing is asked, and behind it the store's watches lag and later catch up from the tables, a few at a time: a slow
+//! client costs a bounded amount of memory, however many watches it has, and holds nobody back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::{AbortHandle, Abortable, BoxStream, SelectAll};
+use bytes::Bytes;
+use futures::stream::{self, AbortHandle, Abortable, BoxStream, SelectAll};
+use futures::{Stream, StreamExt};
 use prost::Message;
 use quorate_api::Revision;
 use quorate_mvcc::{Event, KeyRange};
-use quorate_store::{Leadership, WatchBatch, WatchError, WatchOptions, WatchTurns};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use quorate_store::{Leadership, WatchBatch, WatchError, WatchEvents, WatchOptions, WatchTurns};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert;
 use crate::errors;
 use crate::pb::etcdserverpb::{self as pb, watch_request::RequestUnion, watch_server::Watch};
-use crate::pb::mvccpb;
 use crate::shared::Shared;
 
-/// Answers that may wait for the client to read them, and the bytes of their events; one that is longer waits alone.
-const ANSWERS: usize = 16;
-const ANSWERS_BYTES: u32 = 2 << 20;
 /// Watches of a stream that may catch up at a time: each holds up to half a MiB, or one revision.
 const CATCHING_UP: usize = 8;
 /// Watches on one stream.
@@ -50,40 +47,41 @@ impl Watch for WatchService {
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let require_leader = request.metadata().get("hasleader").is_some_and(|value| value == "true");
-        let (answers, receiver) = mpsc::channel(ANSWERS);
+        let mut inputs = SelectAll::new();
+        inputs.push(request.into_inner().map(Input::Request).boxed());
+        inputs.push(ends(self.0.stopped(), errors::STOPPED));
+        if require_leader {
+            inputs.push(ends(leaderless(self.0.leadership(), LEADERLESS_FOR), errors::NO_LEADER));
+        }
         let session = Session {
             shared: self.0.clone(),
-            answers,
-            room: Arc::new(Semaphore::new(ANSWERS_BYTES as usize)),
+            inputs,
+            answers: VecDeque::new(),
             turns: WatchTurns::new(CATCHING_UP),
             watches: HashMap::new(),
-            batches: SelectAll::new(),
             next_id: 0,
             wanted_progress: None,
         };
-        tokio::spawn(session.run(request.into_inner(), require_leader));
-        // What is read here is encoded and sent; only then the next is asked for.
-        Ok(Response::new(ReceiverStream::new(receiver).map(|Waiting { answer, .. }| answer).boxed()))
+        Ok(Response::new(session.boxed()))
     }
 }
 
-/// An answer that waits to be read, and the room that it takes meanwhile.
-struct Waiting {
-    answer: Result<pb::WatchResponse, Status>,
-    _room: Option<OwnedSemaphorePermit>,
+/// What a session has to do something about.
+enum Input {
+    Request(Result<pb::WatchRequest, Status>),
+    Batch(i64, Result<WatchBatch, WatchError>),
+    End(errors::Refusal),
 }
 
-type Batches = BoxStream<'static, (i64, Result<WatchBatch, WatchError>)>;
-
-/// One stream of a client.
+/// One stream of a client: a stream of answers.
 struct Session {
     shared: Shared,
-    answers: mpsc::Sender<Waiting>,
-    /// For the answers that wait, in bytes.
-    room: Arc<Semaphore>,
+    /// In the order in which they come. Those that have nothing are not looked at.
+    inputs: SelectAll<BoxStream<'static, Input>>,
+    /// To the last input. They are read before the next is taken.
+    answers: VecDeque<pb::WatchResponse>,
     turns: WatchTurns,
     watches: HashMap<i64, Options>,
-    batches: SelectAll<Batches>,
     next_id: i64,
     /// The revision that all watches must have passed before a progress request is answered.
     wanted_progress: Option<Revision>,
@@ -109,75 +107,51 @@ impl Options {
     }
 }
 
-/// The client does not listen any more.
-struct Gone;
+impl Stream for Session {
+    type Item = Result<pb::WatchResponse, Status>;
 
-impl Session {
-    async fn run(mut self, mut requests: Streaming<pb::WatchRequest>, require_leader: bool) {
-        let mut leaderless = std::pin::pin!(leaderless(self.shared.leadership(), LEADERLESS_FOR));
-        let mut open = true;
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let step = tokio::select! {
-                () = self.answers.closed() => Err(Gone),
-                () = self.shared.stopping() => {
-                    self.end(errors::STOPPED).await;
-                    Err(Gone)
+            if let Some(answer) = self.answers.pop_front() {
+                return Poll::Ready(Some(Ok(answer)));
+            }
+            match ready!(self.inputs.poll_next_unpin(context)) {
+                Some(Input::Request(Ok(request))) => self.request(request),
+                Some(Input::Batch(id, batch)) => self.batch(id, batch),
+                Some(Input::End(why)) => {
+                    self.inputs.clear();
+                    return Poll::Ready(Some(Err(why.into())));
                 }
-                request = requests.next(), if open => match request {
-                    Some(Ok(request)) => self.request(request).await,
-                    Some(Err(_)) => Err(Gone),
-                    // The client has nothing more to ask, and still listens.
-                    None => {
-                        open = false;
-                        Ok(())
-                    }
-                },
-                Some((id, batch)) = self.batches.next(), if !self.batches.is_empty() => self.batch(id, batch).await,
-                () = &mut leaderless, if require_leader => {
-                    self.end(errors::NO_LEADER).await;
-                    Err(Gone)
+                // The client has left.
+                Some(Input::Request(Err(_))) | None => {
+                    self.inputs.clear();
+                    return Poll::Ready(None);
                 }
-            };
-            if step.is_err() {
-                return;
             }
         }
     }
+}
 
-    async fn send(&mut self, answer: pb::WatchResponse) -> Result<(), Gone> {
-        let size_bytes: usize = answer.events.iter().map(value_bytes).sum();
-        let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX).min(ANSWERS_BYTES);
-        let room = tokio::select! {
-            room = self.room.clone().acquire_many_owned(size_bytes) => room.ok(),
-            () = self.answers.closed() => return Err(Gone),
-        };
-        self.answers.send(Waiting { answer: Ok(answer), _room: room }).await.map_err(|_| Gone)
-    }
-
-    /// Tells why this is the end, if the client still listens.
-    async fn end(&mut self, why: errors::Refusal) {
-        drop(self.answers.send(Waiting { answer: Err(why.into()), _room: None }).await);
-    }
-
+impl Session {
     fn answer(&self, watch_id: i64, revision: Revision) -> pb::WatchResponse {
         let header = Some(self.shared.header(revision));
         pb::WatchResponse { header, watch_id, ..pb::WatchResponse::default() }
     }
 
-    async fn request(&mut self, request: pb::WatchRequest) -> Result<(), Gone> {
+    fn request(&mut self, request: pb::WatchRequest) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(request)) => self.create(request).await,
-            Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id).await,
+            Some(RequestUnion::CreateRequest(request)) => self.create(&request),
+            Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.wanted_progress = Some(self.shared.store.revision());
                 self.shared.store.mark_watch_progress();
-                self.tell_progress().await
+                self.tell_progress();
             }
-            None => Ok(()),
+            None => {}
         }
     }
 
-    async fn create(&mut self, request: pb::WatchCreateRequest) -> Result<(), Gone> {
+    fn create(&mut self, request: &pb::WatchCreateRequest) {
         let revision = self.shared.store.revision();
         let id = request.watch_id;
         let refused = if id != 0 && self.watches.contains_key(&id) {
@@ -185,13 +159,13 @@ impl Session {
         } else if self.watches.len() >= MAX_WATCHES {
             Err("etcdserver: too many watches on one stream")
         } else {
-            watched(&request)
+            watched(request)
         };
         let range = match refused {
             Ok(range) => range,
             Err(reason) => {
-                let answer = pb::WatchResponse { created: true, ..self.canceled(NO_WATCH, revision, reason) };
-                return self.send(answer).await;
+                let refusal = pb::WatchResponse { created: true, ..self.canceled(NO_WATCH, revision, reason) };
+                return self.answers.push_back(refusal);
             }
         };
         let id = if id == 0 { self.unused_id() } else { id };
@@ -203,15 +177,12 @@ impl Session {
         };
         let options = WatchOptions { with_previous: request.prev_kv, turns: Some(self.turns.clone()) };
         let watch = self.shared.store.watch_with(range, after, options);
-        let answer = pb::WatchResponse { created: true, ..self.answer(id, revision) };
-        self.send(answer).await?;
+        self.answers.push_back(pb::WatchResponse { created: true, ..self.answer(id, revision) });
         match watch {
             Ok(watch) => {
-                let stream = futures::stream::unfold(watch, move |mut watch| async move {
-                    watch.next().await.map(|batch| ((id, batch), watch))
-                });
                 let (handle, registration) = AbortHandle::new_pair();
-                self.batches.push(Abortable::new(stream, registration).boxed());
+                let batches = Abortable::new(watch, registration);
+                self.inputs.push(batches.map(move |batch| Input::Batch(id, batch)).boxed());
                 let options = Options {
                     no_put: request.filters().any(|f| f == pb::watch_create_request::FilterType::Noput),
                     no_delete: request.filters().any(|f| f == pb::watch_create_request::FilterType::Nodelete),
@@ -222,9 +193,8 @@ impl Session {
                     handle,
                 };
                 self.watches.insert(id, options);
-                Ok(())
             }
-            Err(error) => self.failed(id, &error).await,
+            Err(error) => self.failed(id, &error),
         }
     }
 
@@ -240,84 +210,77 @@ impl Session {
         pb::WatchResponse { canceled: true, cancel_reason: reason.into(), ..self.answer(id, revision) }
     }
 
-    async fn cancel(&mut self, id: i64) -> Result<(), Gone> {
-        let Some(options) = self.watches.remove(&id) else { return Ok(()) };
+    fn cancel(&mut self, id: i64) {
+        let Some(options) = self.watches.remove(&id) else { return };
         options.handle.abort();
-        let answer = self.canceled(id, self.shared.store.revision(), "");
-        self.send(answer).await?;
-        self.tell_progress().await
+        self.answers.push_back(self.canceled(id, self.shared.store.revision(), ""));
+        self.tell_progress();
     }
 
     /// A watch has ended by itself.
-    async fn failed(&mut self, id: i64, error: &WatchError) -> Result<(), Gone> {
+    fn failed(&mut self, id: i64, error: &WatchError) {
         self.watches.remove(&id);
         let revision = self.shared.store.revision();
-        let answer = match error {
+        self.answers.push_back(match error {
             WatchError::Compacted { compacted, .. } => pb::WatchResponse {
                 compact_revision: convert::wire(compacted.0),
                 ..self.canceled(id, revision, errors::COMPACTED.message())
             },
             WatchError::ShuttingDown => self.canceled(id, revision, errors::STOPPED.message()),
             WatchError::Fatal(reason) => self.canceled(id, revision, reason.as_str()),
-        };
-        self.send(answer).await?;
-        self.tell_progress().await
+        });
+        self.tell_progress();
     }
 
-    async fn batch(&mut self, id: i64, batch: Result<WatchBatch, WatchError>) -> Result<(), Gone> {
+    fn batch(&mut self, id: i64, batch: Result<WatchBatch, WatchError>) {
         let batch = match batch {
             Ok(batch) => batch,
-            Err(error) => return self.failed(id, &error).await,
+            Err(error) => return self.failed(id, &error),
         };
-        // A batch may still come out of a watch that was cancelled meanwhile.
-        let Some(options) = self.watches.get_mut(&id) else { return Ok(()) };
+        let Some(options) = self.watches.get_mut(&id) else { return };
         options.passed = options.passed.max(batch.revision);
-        let is_mark = batch.events.is_empty();
-        let events: Vec<mvccpb::Event> = batch
-            .events
-            .iter()
-            .filter(|event| options.wants(event))
-            .map(|event| convert::event(event, options.with_prev))
-            .collect();
         let (fragment, progress_notify) = (options.fragment, options.progress_notify);
-        if !events.is_empty() {
-            self.send_events(id, batch.revision, events, fragment).await?;
-        } else if is_mark && progress_notify {
-            let answer = self.answer(id, batch.revision);
-            self.send(answer).await?;
+        if batch.events.is_empty() {
+            if progress_notify {
+                self.answers.push_back(self.answer(id, batch.revision));
+            }
+        } else {
+            let encoded = encoded(&batch.events, options.with_prev);
+            let wanted = batch.events.iter().zip(&*encoded).filter(|(event, _)| options.wants(event));
+            let events: Vec<Bytes> = wanted.map(|(_, encoded)| encoded.clone()).collect();
+            if !events.is_empty() {
+                self.tell_events(id, batch.revision, events, fragment);
+            }
         }
-        self.tell_progress().await
+        self.tell_progress();
     }
 
-    async fn send_events(
-        &mut self,
-        id: i64,
-        revision: Revision,
-        mut events: Vec<mvccpb::Event>,
-        fragment: bool,
-    ) -> Result<(), Gone> {
+    fn tell_events(&mut self, id: i64, revision: Revision, mut events: Vec<Bytes>, fragment: bool) {
         if fragment {
             while let Some(place) = first_beyond(&events, FRAGMENT_BYTES) {
                 let rest = events.split_off(place);
                 let part = std::mem::replace(&mut events, rest);
                 let answer = pb::WatchResponse { events: part, fragment: true, ..self.answer(id, revision) };
-                self.send(answer).await?;
+                self.answers.push_back(answer);
             }
         }
-        let answer = pb::WatchResponse { events, ..self.answer(id, revision) };
-        self.send(answer).await
+        self.answers.push_back(pb::WatchResponse { events, ..self.answer(id, revision) });
     }
 
     /// Answers a progress request once every watch of this stream has passed the revision it was made at.
-    async fn tell_progress(&mut self) -> Result<(), Gone> {
-        let Some(wanted) = self.wanted_progress else { return Ok(()) };
+    fn tell_progress(&mut self) {
+        let Some(wanted) = self.wanted_progress else { return };
         if self.watches.values().any(|watch| watch.passed < wanted) {
-            return Ok(());
+            return;
         }
         self.wanted_progress = None;
-        let answer = self.answer(NO_WATCH, wanted);
-        self.send(answer).await
+        self.answers.push_back(self.answer(NO_WATCH, wanted));
     }
+}
+
+/// The end of a session when `over` is.
+fn ends(over: impl Future<Output = ()> + Send + 'static, why: errors::Refusal) -> BoxStream<'static, Input> {
+    stream::once(over).map(move |()| Input::End(why)).boxed()
 }
 
 /// Returns when no leader has been known for so long.
@@ -344,17 +307,25 @@ fn watched(request: &pb::WatchCreateRequest) -> Result<KeyRange, &'static str> {
     }
 }
 
-/// What an event takes: nearly all of it are its values.
-fn value_bytes(event: &mvccpb::Event) -> usize {
-    let value = |kv: &Option<mvccpb::KeyValue>| kv.as_ref().map_or(0, |kv| kv.value.len());
-    value(&event.kv) + value(&event.prev_kv)
+/// Events as they are sent, made once for all who watch them.
+#[derive(Clone)]
+struct Encoded<const WITH_PREV: bool>(Arc<[Bytes]>);
+
+impl<const WITH_PREV: bool> Encoded<WITH_PREV> {
+    fn of(events: &[Event]) -> Self {
+        Encoded(events.iter().map(|event| convert::event(event, WITH_PREV).encode_to_vec().into()).collect())
+    }
+}
+
+fn encoded(events: &WatchEvents, with_prev: bool) -> Arc<[Bytes]> {
+    if with_prev { events.derived(Encoded::<true>::of).0 } else { events.derived(Encoded::<false>::of).0 }
 }
 
 /// The place of the first event with which these no longer fit, but never the first of all.
-fn first_beyond(events: &[mvccpb::Event], limit: usize) -> Option<usize> {
+fn first_beyond(events: &[Bytes], limit: usize) -> Option<usize> {
     let mut size = 0;
     events.iter().enumerate().find_map(|(place, event)| {
-        size += event.encoded_len();
+        size += event.len();
         (size > limit && place > 0).then_some(place)
     })
 }

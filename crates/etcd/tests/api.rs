@@ -1,8 +1,9 @@
 //! The services as a client library of etcd's uses them, in front of a store in memory.
 
 use etcd_client::{
-    AlarmAction, AlarmType, Client, CompactionOptions, Error, GetOptions, LeaseGrantOptions, LeaseTimeToLiveOptions,
-    PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchFilterType, WatchOptions, WatchResponse, WatchStream,
+    AlarmAction, AlarmType, Client, CompactionOptions, Error, EventType, GetOptions, LeaseGrantOptions,
+    LeaseTimeToLiveOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchFilterType, WatchOptions,
+    WatchResponse, WatchStream,
 };
 use quorate_etcd::{Access, Guard, ServerConfig, serve};
 use quorate_store::Store;
@@ -21,7 +22,8 @@ async fn start() -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("its address");
     let shutdown = CancellationToken::new();
-    let config = ServerConfig { listener, access: Access::Plain, guard: Guard::default() };
+    let answers_bytes = ServerConfig::DEFAULT_ANSWERS_BYTES;
+    let config = ServerConfig { listener, access: Access::Plain, guard: Guard::default(), answers_bytes };
     tokio::spawn(serve(Store::memory(), config, shutdown.clone()));
     let client = Client::connect([address.to_string()], None).await.expect("a client");
     Served { client, address: address.to_string(), _stop: shutdown.drop_guard() }
@@ -207,6 +209,35 @@ async fn a_watch_begins_right_after_the_revision_that_it_is_told() {
     }
     stop.cancel();
     writing.await.expect("it wrote");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_of_the_same_keys_get_what_each_asked_for() {
+    let mut served = start().await;
+    let client = &mut served.client;
+    client.put("same/a", "old", None).await.expect("a put");
+    let prefix = || WatchOptions::new().with_prefix();
+    let mut watches = Vec::new();
+    for options in [prefix(), prefix().with_prev_key(), prefix(), prefix().with_prev_key()] {
+        let mut watch = client.watch("same/", Some(options)).await.expect("a watch");
+        assert!(next(&mut watch).await.created());
+        watches.push(watch);
+    }
+    let filters = [WatchFilterType::NoPut];
+    let mut deletions = client.watch("same/", Some(prefix().with_filters(filters))).await.expect("a watch");
+    assert!(next(&mut deletions).await.created());
+    let both = [TxnOp::delete("same/a", None), TxnOp::put("same/b", "new", None)];
+    client.txn(Txn::new().and_then(both)).await.expect("a transaction");
+    for (place, watch) in watches.iter_mut().enumerate() {
+        let answer = next(watch).await;
+        let [deleted, written] = answer.events() else { panic!("two events: {answer:?}") };
+        let before = deleted.prev_kv().map(etcd_client::KeyValue::value);
+        assert_eq!(before, (place % 2 == 1).then_some(&b"old"[..]), "watch {place}");
+        assert_eq!((deleted.event_type(), written.event_type()), (EventType::Delete, EventType::Put));
+        let kv = written.kv().expect("a key");
+        assert_eq!((kv.key(), kv.value(), written.prev_kv().is_none()), (&b"same/b"[..], &b"new"[..], true));
+    }
+    assert_eq!(next(&mut deletions).await.events().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

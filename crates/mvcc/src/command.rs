@@ -93,6 +93,11 @@ pub struct RangeRequest {
     pub max_mod_revision: Revision,
     pub min_create_revision: Revision,
     pub max_create_revision: Revision,
+    /// Not 0: only the first keys are read, with those keys and values that reach so many bytes the last; `count` is of
+    /// them alone, and there may be `more`. For reads in the order of the keys that are no part of a transaction: it is
+    /// not replicated.
+    #[serde(skip)]
+    pub page_bytes: usize,
 }
 
 impl RangeRequest {
@@ -110,7 +115,19 @@ impl RangeRequest {
             max_mod_revision: Revision::ZERO,
             min_create_revision: Revision::ZERO,
             max_create_revision: Revision::ZERO,
+            page_bytes: 0,
         }
+    }
+
+    /// Whether it wants all keys of the range, up to the limit, in the order in which they are stored.
+    #[must_use]
+    pub fn is_in_key_order(&self) -> bool {
+        self.sort.is_none() && !self.is_filtered()
+    }
+
+    pub(crate) fn is_filtered(&self) -> bool {
+        let bounds = [self.min_mod_revision, self.max_mod_revision, self.min_create_revision, self.max_create_revision];
+        bounds.iter().any(|bound| !bound.is_zero())
     }
 
     #[must_use]
@@ -205,9 +222,9 @@ pub enum OpResponse {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeResponse {
     pub kvs: Vec<KeyValue>,
-    /// Keys were left out because of the limit.
+    /// Keys were left out because of the limit; of a page: there may be others after it.
     pub more: bool,
-    /// All keys in the range, whatever the limit.
+    /// All keys in the range, whatever the limit; of a page: those in it.
     pub count: u64,
     /// The revision of the state that was read (not of a historical request's target).
     pub revision: Revision,

@@ -10,7 +10,7 @@ use crate::kv::{KeyRange, KeyValue};
 use crate::state::{ReadError, State};
 use crate::view::View;
 
-/// Keys that are looked at under one hold of the index's lock: some 100 µs.
+/// Keys that are looked at under one hold of the index's lock: some 100 µs. A page has no more either.
 const CHUNK_KEYS: usize = 4096;
 
 /// A revision that is read from must lie between the compacted and the newest.
@@ -75,13 +75,16 @@ impl<B: Backend> View<'_, B> {
             0 => usize::MAX,
             limit => usize::try_from(limit).unwrap_or(usize::MAX),
         };
-        let is_filtered = has_filter(request);
+        if request.page_bytes > 0 && request.is_in_key_order() && !request.count_only {
+            return self.first_page(request, limit, at, newest);
+        }
+        let is_filtered = request.is_filtered();
         let wanted = match (request.count_only, is_filtered || request.sort.is_some()) {
             (true, _) => 0,
             (false, true) => usize::MAX,
             (false, false) => limit,
         };
-        let (mut kvs, count) = self.walk(&request.range, at, wanted, true)?;
+        let Walked { mut kvs, count, .. } = self.walk(&request.range, at, wanted, true)?;
         if request.count_only {
             return Ok(Some(RangeResponse { kvs, more: false, count, revision: newest }));
         }
@@ -115,6 +118,27 @@ impl<B: Backend> View<'_, B> {
         Ok(Some(RangeResponse { kvs, more, count, revision: newest }))
     }
 
+    /// As many of the first `limit` keys as make a page.
+    fn first_page(
+        &self,
+        request: &RangeRequest,
+        limit: usize,
+        at: Revision,
+        newest: Revision,
+    ) -> Result<Option<RangeResponse>, BackendError> {
+        let Walked { mut kvs, is_all, .. } = self.walk(&request.range, at, limit.min(CHUNK_KEYS), false)?;
+        let found = kvs.len();
+        if request.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        } else {
+            let Some(filled) = self.fill_some_values(&mut kvs, request.page_bytes)? else { return Ok(None) };
+            kvs.truncate(filled);
+        }
+        let more = !is_all || kvs.len() < found;
+        let count = kvs.len() as u64;
+        Ok(Some(RangeResponse { kvs, more, count, revision: newest }))
+    }
+
     /// The first `wanted` keys of a range as they were at `at`. `None` when a value is not there any more.
     pub(crate) fn page(
         &self,
@@ -122,19 +146,12 @@ impl<B: Backend> View<'_, B> {
         at: Revision,
         wanted: usize,
     ) -> Result<Option<Vec<KeyValue>>, BackendError> {
-        let (mut kvs, _) = self.walk(range, at, wanted, false)?;
+        let Walked { mut kvs, .. } = self.walk(range, at, wanted, false)?;
         Ok(self.fill_values(&mut kvs)?.then_some(kvs))
     }
 
-    /// The first `wanted` keys that existed at `at`, in order and mostly without values, and how many were seen: all of
-    /// the range with `count_all`.
-    fn walk(
-        &self,
-        range: &KeyRange,
-        at: Revision,
-        wanted: usize,
-        count_all: bool,
-    ) -> Result<(Vec<KeyValue>, u64), BackendError> {
+    /// The first `wanted` keys that existed at `at`; all of the range is seen with `count_all`.
+    fn walk(&self, range: &KeyRange, at: Revision, wanted: usize, count_all: bool) -> Result<Walked, BackendError> {
         let mut kvs = Vec::new();
         let mut count = 0;
         let mut after = None;
@@ -155,10 +172,21 @@ impl<B: Backend> View<'_, B> {
             kvs.retain(|kv| kv.version > 0);
             kvs.truncate(wanted);
             if after.is_none() || (!count_all && kvs.len() >= wanted) {
-                return Ok((kvs, count));
+                let is_all = after.is_none() && count == kvs.len() as u64;
+                return Ok(Walked { kvs, count, is_all });
             }
         }
     }
+}
+
+/// What a walk through the index has found.
+struct Walked {
+    /// In order, and mostly without values.
+    kvs: Vec<KeyValue>,
+    /// The keys that were seen.
+    count: u64,
+    /// Whether there is surely no other key in the range.
+    is_all: bool,
 }
 
 /// What is found under one hold of the index's lock.
@@ -223,12 +251,6 @@ impl Chunk<'_> {
             }
         }
     }
-}
-
-fn has_filter(request: &RangeRequest) -> bool {
-    [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision]
-        .iter()
-        .any(|bound| !bound.is_zero())
 }
 
 fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {

@@ -104,14 +104,33 @@ impl<B: Backend> View<'_, B> {
     /// Fills in the values of versions, which are in key order. A version that is not there any more is left without a
     /// value and reported by `false`.
     pub(crate) fn fill_values(&self, kvs: &mut [KeyValue]) -> Result<bool, BackendError> {
-        if kvs.len() < WALK_FROM {
-            for kv in kvs {
+        Ok(self.fill_some_values(kvs, usize::MAX)?.is_some())
+    }
+
+    /// [`View::fill_values`] of the first of them, up to the one with which keys and values reach so many bytes. Returns
+    /// how many those are; `None` when one is not there any more.
+    pub(crate) fn fill_some_values(
+        &self,
+        kvs: &mut [KeyValue],
+        enough_bytes: usize,
+    ) -> Result<Option<usize>, BackendError> {
+        let mut bytes = 0;
+        let mut is_enough = |kv: &KeyValue| {
+            bytes += kv.key.len() + kv.value.len();
+            bytes >= enough_bytes
+        };
+        let all = kvs.len();
+        if all < WALK_FROM {
+            for (place, kv) in kvs.iter_mut().enumerate() {
                 match self.version(&kv.key, kv.mod_revision)? {
                     Some(found) => kv.value = found.value,
-                    None => return Ok(false),
+                    None => return Ok(None),
+                }
+                if is_enough(kv) {
+                    return Ok(Some(place + 1));
                 }
             }
-            return Ok(true);
+            return Ok(Some(all));
         }
         let (mut row_key, mut upper) = (Vec::new(), Vec::new());
         layout::version_key(&kvs[0].key, kvs[0].mod_revision, &mut row_key);
@@ -119,9 +138,12 @@ impl<B: Backend> View<'_, B> {
         upper.extend_from_slice(&[0, 1]);
         let mut cursor = self.state.backend.cursor(Table::Versions, &row_key, Some(&upper));
         let mut valid = false;
-        for kv in kvs {
+        for (place, kv) in kvs.iter_mut().enumerate() {
             if let Some(found) = self.pending(&kv.key, |found| found.mod_revision == kv.mod_revision) {
                 kv.value = found.value.clone();
+                if is_enough(kv) {
+                    return Ok(Some(place + 1));
+                }
                 continue;
             }
             layout::version_key(&kv.key, kv.mod_revision, &mut row_key);
@@ -134,10 +156,13 @@ impl<B: Backend> View<'_, B> {
                 valid = cursor.seek(&row_key)?;
             }
             if !valid || cursor.key() != row_key {
-                return Ok(false);
+                return Ok(None);
             }
             kv.value = VersionHeader::value(cursor.key(), cursor.value())?;
+            if is_enough(kv) {
+                return Ok(Some(place + 1));
+            }
         }
-        Ok(true)
+        Ok(Some(all))
     }
 }

@@ -8,8 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_api::Revision;
 use quorate_mvcc::{
-    Applied, Command, CommandError, Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, LeaseId,
-    MemoryBackend, Op, PutRequest, RangeRequest, ReadError, Sort, SortTarget, State, Txn,
+    Applied, Command, CommandError, Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, KeyValue,
+    LeaseId, MemoryBackend, Op, PutRequest, RangeRequest, ReadError, Sort, SortTarget, State, Txn,
 };
 
 use model::Model;
@@ -90,6 +90,7 @@ fn range_request() -> impl Strategy<Value = RangeRequest> {
             max_mod_revision: bounds.1,
             min_create_revision: bounds.2,
             max_create_revision: bounds.3,
+            page_bytes: 0,
         },
     )
 }
@@ -186,11 +187,38 @@ fn replay(
     }
 }
 
+/// All keys of a range, in pages of a few bytes.
+fn in_pages(state: &State<MemoryBackend>, mut request: RangeRequest) -> Result<Vec<KeyValue>, ReadError> {
+    request.page_bytes = 4;
+    let mut kvs = Vec::new();
+    loop {
+        let page = state.range(&request)?;
+        assert_eq!(page.count, page.kvs.len() as u64);
+        let bytes = |kvs: &[KeyValue]| kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum::<usize>();
+        if let [before @ .., _] = &page.kvs[..] {
+            assert!(request.keys_only || bytes(before) < request.page_bytes, "more than a page: {page:?}");
+        }
+        match page.kvs.last() {
+            Some(last) => request.range.start = [&last.key[..], &[0]].concat().into(),
+            None => assert!(!page.more, "a page without progress"),
+        }
+        kvs.extend(page.kvs);
+        if !page.more {
+            return Ok(kvs);
+        }
+    }
+}
+
 fn check_step(state: &State<MemoryBackend>, model: &Model, step: &Step) {
     assert_eq!(state.revision(), model.revision());
     for request in &step.reads {
         let expected = model.range(request).map_err(ReadError::Refused);
         assert_eq!(state.range(request), expected, "{request:?}");
+        if request.is_in_key_order() && !request.count_only {
+            let all = RangeRequest { limit: 0, ..request.clone() };
+            let expected = model.range(&all).map(|found| found.kvs).map_err(ReadError::Refused);
+            assert_eq!(in_pages(state, all), expected, "{request:?} in pages");
+        }
     }
     let (after, range, max_bytes) = &step.replay;
     let expected = match model.compacted {
@@ -203,7 +231,7 @@ fn check_step(state: &State<MemoryBackend>, model: &Model, step: &Step) {
     let leases: Vec<_> = state.leases().iter().map(|info| (info.id, info.ttl_seconds, info.generation)).collect();
     assert_eq!(leases, model.leases());
     for (id, _, _) in leases {
-        let of_lease = |kv: &&quorate_mvcc::KeyValue| kv.lease == id;
+        let of_lease = |kv: &&KeyValue| kv.lease == id;
         let keys: Vec<_> =
             model.snapshot(model.revision()).values().filter(of_lease).map(|kv| kv.key.clone()).collect();
         assert_eq!(state.lease_keys(id), keys);

@@ -150,7 +150,12 @@ fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<q
     };
     let registry = Some(REGISTRY_ROOT).filter(|_| !etcd.write_registry);
     let guard = Guard::new(registry.into_iter().chain([raft::INVITATIONS]));
-    Ok(quorate_etcd::ServerConfig { listener: tokio::net::TcpListener::from_std(listener)?, access, guard })
+    Ok(quorate_etcd::ServerConfig {
+        listener: tokio::net::TcpListener::from_std(listener)?,
+        access,
+        guard,
+        answers_bytes: quorate_etcd::ServerConfig::DEFAULT_ANSWERS_BYTES,
+    })
 }
 
 fn identity(cert: &Path, key: &Path) -> anyhow::Result<Identity> {

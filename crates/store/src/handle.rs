@@ -98,7 +98,7 @@ pub trait Engine: Send + Sync + 'static {
         Err(ChangeError::Invalid("this store has no quorum".to_owned()))
     }
 
-    /// Returns, with the reason, when this member is none any more.
+    /// Returns, with the reason, when this member is none any more, or can be none with what is on its disk.
     async fn removed(&self) -> String {
         std::future::pending().await
     }
@@ -267,8 +267,8 @@ impl Store {
         self.engine.change(change).await
     }
 
-    /// Returns, with the reason, when this member was removed from the quorum, or was never in it with this directory.
-    /// There is nothing left for it to do.
+    /// Returns, with the reason, when this member was removed from the quorum, was never in it with this directory, or
+    /// has found its state damaged. There is nothing left for it to do.
     pub async fn removed(&self) -> String {
         self.engine.removed().await
     }

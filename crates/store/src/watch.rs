@@ -1,7 +1,13 @@
 //! Watches: every event after a revision, once and in order.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::fmt;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
+use futures::Stream;
 use quorate_api::Revision;
 use quorate_mvcc::Event;
 
@@ -13,7 +19,43 @@ use crate::platform::tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 #[derive(Clone, Debug)]
 pub struct WatchBatch {
     pub revision: Revision,
-    pub events: Arc<[Event]>,
+    pub events: WatchEvents,
+}
+
+/// Events that any number of watches share, with what a reader made of them for all.
+#[derive(Clone)]
+pub struct WatchEvents(Arc<Shared>);
+
+struct Shared {
+    events: Arc<[Event]>,
+    derived: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl WatchEvents {
+    pub(crate) fn new(events: Arc<[Event]>) -> Self {
+        WatchEvents(Arc::new(Shared { events, derived: OnceLock::new() }))
+    }
+
+    /// What `make` makes of these events. The first who asks has it kept for everyone who shares them and asks for the
+    /// same type; it should take no more room than the events, which is all that is counted.
+    pub fn derived<T: Clone + Send + Sync + 'static>(&self, make: impl Fn(&[Event]) -> T) -> T {
+        let kept = self.0.derived.get_or_init(|| Box::new(make(self)));
+        kept.downcast_ref().cloned().unwrap_or_else(|| make(self))
+    }
+}
+
+impl Deref for WatchEvents {
+    type Target = [Event];
+
+    fn deref(&self) -> &[Event] {
+        &self.0.events
+    }
+}
+
+impl fmt::Debug for WatchEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.events.fmt(f)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,10 +102,22 @@ pub struct Watch {
 impl Watch {
     /// The next batch; after an error or `None` there is no more. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<WatchBatch, WatchError>> {
-        let Message { content, charge, turn } = self.messages.recv().await?;
+        self.messages.recv().await.map(|message| self.received(message))
+    }
+
+    /// Makes room for the next.
+    fn received(&self, Message { content, charge, turn }: Message) -> Result<WatchBatch, WatchError> {
         drop(turn);
         self.room.add_permits(charge as usize);
-        Some(content)
+        content
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<WatchBatch, WatchError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.messages.poll_recv(context).map(|message| message.map(|message| self.received(message)))
     }
 }
 

@@ -171,6 +171,25 @@ async fn what_was_there_before_is_told_to_those_who_want_it() {
 }
 
 #[tokio::test]
+async fn what_one_makes_of_shared_events_serves_all() {
+    let store = Store::memory();
+    let mut watches = [(); 3].map(|()| store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts"));
+    write(&store, vec![put("/a/x", "1"), put("/a/y", "2")]).await;
+    let made = AtomicUsize::new(0);
+    let count = |events: &[Event]| {
+        made.fetch_add(1, Ordering::Relaxed);
+        Arc::new(events.len())
+    };
+    let mut counts = Vec::new();
+    for watch in &mut watches {
+        let batch = watch.next().await.expect("a batch").expect("a watch does not fail");
+        counts.push(*batch.events.derived(count));
+        assert_eq!(batch.events.derived(|events| events[0].kv().key.clone()), "/a/x", "something of another kind");
+    }
+    assert_eq!((counts, made.into_inner()), (vec![2; 3], 1));
+}
+
+#[tokio::test]
 async fn a_watcher_that_does_not_read_holds_no_more_than_its_share() {
     const VALUE_BYTES: usize = 10_000;
     let (channel_bytes, page_bytes) = (50_000, 30_000);

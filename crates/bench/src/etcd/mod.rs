@@ -54,8 +54,8 @@ pub struct Args {
     /// Bytes of the values that are put, a measurement for each number.
     #[arg(long, value_delimiter = ',', default_values_t = [256, 4096])]
     value_bytes: Vec<usize>,
-    /// Keys of the preload.
-    #[arg(long, default_value_t = 100_000)]
+    /// Keys of the preload. A million take a minute or two, for each system in each round.
+    #[arg(long, default_value_t = 1_000_000)]
     preload_keys: u64,
     /// How often the leader is killed, in all rounds together.
     #[arg(long, default_value_t = 20)]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -139,16 +140,50 @@ pub fn is_running(member: &ClusterMember) -> bool {
     if member.pid <= 0 {
         return false;
     }
-    let proc = std::path::PathBuf::from(format!("/proc/{}", member.pid));
+    let proc = PathBuf::from(format!("/proc/{}", member.pid));
     let config = member.config();
-    let ours = fs::read(proc.join("cmdline"))
-        .is_ok_and(|cmdline| cmdline.split(|&b| b == 0).any(|arg| arg == config.as_os_str().as_encoded_bytes()));
-    // A zombie has no command line any more, so it counts as ended.
-    ours
+    match fs::read(proc.join("cmdline")) {
+        Ok(cmdline) if cmdline.is_empty() => is_ending(&proc),
+        Ok(cmdline) => cmdline.split(|&b| b == 0).any(|arg| arg == config.as_os_str().as_encoded_bytes()),
+        Err(_) => false,
+    }
 }
 
-fn last_lines(log: &std::path::Path) -> String {
+/// Whether a process that has no command line any more is still ending: its files and ports are in use until its last
+/// thread is gone.
+fn is_ending(proc: &Path) -> bool {
+    let Ok(stat) = fs::read_to_string(proc.join("stat")) else { return false };
+    // The name before is in brackets, and may have anything in it.
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let (state, parent) = (fields.next(), fields.next());
+    let threads = fs::read_dir(proc.join("task")).map_or(0, Iterator::count);
+    // A kernel thread has none either, and may have got the number after a restart of the machine.
+    let is_of_the_kernel = matches!(parent, Some("0" | "2"));
+    !is_of_the_kernel && (state != Some("Z") || threads > 1)
+}
+
+fn last_lines(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_else(|error| format!("({} cannot be read: {error})", log.display()));
     let lines = text.lines().rev().take(8).collect::<Vec<_>>();
     lines.into_iter().rev().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_ends_with_its_last_thread() {
+        let mut child = Command::new("sleep").arg("1000").spawn().expect("a process");
+        let proc = PathBuf::from(format!("/proc/{}", child.id()));
+        assert!(is_ending(&proc), "whatever its command line says, it is there");
+        child.kill().expect("it ends");
+        // Nobody has waited for it, but it has nothing any more.
+        while is_ending(&proc) {
+            std::thread::yield_now();
+        }
+        assert!(proc.exists());
+        child.wait().expect("it has ended");
+        assert!(!is_ending(&proc));
+    }
 }

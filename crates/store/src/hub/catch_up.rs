@@ -6,7 +6,7 @@ use quorate_mvcc::{CommandError, Event, EventPage, KeyRange, ReadError};
 use super::live::Watcher;
 use super::{Inner, progress_mark};
 use crate::platform::tokio;
-use crate::watch::{WatchBatch, WatchError};
+use crate::watch::{WatchBatch, WatchError, WatchEvents};
 
 /// Reads and hands on until the watcher has had everything that the live ones have, and joins it to them. Ends early
 /// when the watcher is gone, or with an error for it.
@@ -42,7 +42,7 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
             continue;
         }
         let size_bytes = page.events.iter().map(Event::size_bytes).sum();
-        let batch = WatchBatch { revision: page.revision, events: page.events.into() };
+        let batch = WatchBatch { revision: page.revision, events: WatchEvents::new(page.events.into()) };
         if !watcher.sender.send(Ok(batch), size_bytes, turn).await {
             return;
         }

@@ -10,7 +10,7 @@ use quorate_mvcc::{Event, KeyRange};
 use super::progress_mark;
 use super::ring::Batch;
 use crate::platform::HashMap;
-use crate::watch::{NotSent, WatchBatch, WatchError, WatchSender};
+use crate::watch::{NotSent, WatchBatch, WatchError, WatchEvents, WatchSender};
 
 /// One watcher.
 pub(super) struct Watcher {
@@ -184,17 +184,17 @@ fn offer(
 /// Events, and what they take.
 #[derive(Clone)]
 struct Measured {
-    events: Arc<[Event]>,
+    events: WatchEvents,
     size_bytes: usize,
 }
 
 impl Measured {
     fn of(events: Arc<[Event]>) -> Self {
-        Measured { size_bytes: events.iter().map(Event::size_bytes).sum(), events }
+        Measured { size_bytes: events.iter().map(Event::size_bytes).sum(), events: WatchEvents::new(events) }
     }
 }
 
 /// Those of a batch's events that come after a revision; `None`: all of them.
-fn after(after: Revision, batch: &Batch, events: &Arc<[Event]>) -> Option<Arc<[Event]>> {
+fn after(after: Revision, batch: &Batch, events: &[Event]) -> Option<Arc<[Event]>> {
     (after > batch.after).then(|| events.iter().filter(|event| event.kv().mod_revision > after).cloned().collect())
 }

@@ -24,7 +24,7 @@ use crate::platform::TaskTracker;
 use crate::platform::tokio;
 use crate::platform::tokio::sync::{Notify, watch};
 use crate::platform::tokio::time::MissedTickBehavior;
-use crate::watch::{Watch, WatchBatch, WatchError, WatchOptions, watch_channel};
+use crate::watch::{Watch, WatchBatch, WatchError, WatchEvents, WatchOptions, watch_channel};
 
 /// Where events are read from that are not in the ring any more.
 pub trait WatchSource: Send + Sync + 'static {
@@ -288,5 +288,5 @@ impl Inner {
 
 /// The mark that everything up to a revision was delivered.
 fn progress_mark(revision: Revision) -> WatchBatch {
-    WatchBatch { revision, events: Arc::new([]) }
+    WatchBatch { revision, events: WatchEvents::new(Arc::new([])) }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, ForwardReason, RaftError};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
@@ -102,7 +103,8 @@ async fn follow(node: &Node, change: &Change, changed: Changed, version: u64) ->
     let waits = match change {
         Change::Remove { .. } => settled(node, id, version, |roster| !roster.members.contains_key(&id)).await,
         Change::Promote { .. } => settled(node, id, version, |roster| roster.voters.contains(&id)).await,
-        Change::Invite(_) | Change::Update { .. } | Change::Transfer { .. } => return changed,
+        Change::Update { .. } => settled(node, id, version, |_| true).await,
+        Change::Invite(_) | Change::Transfer { .. } => return changed,
     };
     Changed { waits, ..changed }
 }
@@ -206,22 +208,28 @@ async fn remove(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> 
 
 /// Takes the invitation of someone back who has not come.
 async fn withdraw(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> {
+    let (key, member) = invited(node, name).await?;
+    invitations::withdraw(node, key).await?;
+    Ok(Changed::of(member))
+}
+
+/// Someone who was asked to join and has not come, and the key of the invitation.
+async fn invited(node: &Node, name: &MemberName) -> Result<(Bytes, Member), ChangeError> {
     let is_meant = |member: &Member| match name {
         MemberName::Id(id) => member.id == *id,
         MemberName::Text(text) => member.name == *text || is_id(text, member.id),
     };
-    let invited = invitations::list(node).await?;
-    let Some((key, found)) = invited.into_iter().find(|(_, invitation)| is_meant(&invitation.member)) else {
-        return Err(ChangeError::NotFound(name.to_string()));
-    };
-    invitations::withdraw(node, key).await?;
-    Ok(Changed::of(found.member))
+    let mut invited = invitations::list(node).await?.into_iter().map(|(key, invitation)| (key, invitation.member));
+    invited.find(|(_, member)| is_meant(member)).ok_or_else(|| ChangeError::NotFound(name.to_string()))
 }
 
 async fn promote(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> {
     let _alone = node.changing.lock().await;
     let roster = node.roster();
-    let member = known(&roster, name)?;
+    let Some(member) = find(&roster, name) else {
+        let (_, Member { name, peer, .. }) = invited(node, name).await?;
+        return Err(ChangeError::NotReady(if name.is_empty() { peer } else { name }));
+    };
     let votes = roster.voters.contains(&member.id);
     if votes && member.intent == Intent::Voter {
         return Err(ChangeError::NotLearner(member.name));
@@ -242,6 +250,10 @@ async fn update(node: &Node, name: &MemberName, addresses: Addresses) -> Result<
         check_peer(&peer)?;
         if let Some(other) = roster.members.values().find(|other| other.peer == peer && other.id != member.id) {
             return Err(ChangeError::PeerInUse(format!("{} has the peer address {peer} already", other.name)));
+        }
+        let is_asked = |invited: &Member| invited.peer == peer && invited.id != member.id;
+        if invitations::list(node).await?.iter().any(|(_, invitation)| is_asked(&invitation.member)) {
+            return Err(ChangeError::PeerInUse(format!("{peer} was asked to join already")));
         }
         member.peer = peer;
     }

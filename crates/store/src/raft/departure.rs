@@ -37,10 +37,7 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
         "{name} is no member any more: {reason}. To have it back, let it join anew with an empty directory (`qctl quorum \
          add`)"
     );
-    tracing::error!("{reason}");
-    if let Err(error) = integrity::set_mark(&node.settings.data_dir, &reason) {
-        tracing::error!(%error, "the mark that keeps it out of service cannot be written");
-    }
+    integrity::note_out_of_service(&node, &reason);
     node.remove(reason);
 }
 

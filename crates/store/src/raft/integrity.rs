@@ -47,11 +47,19 @@ fn mark(data_dir: &Path) -> PathBuf {
     data_dir.join(MARK)
 }
 
-pub fn set_mark(data_dir: &Path, reason: &str) -> io::Result<()> {
+fn set_mark(data_dir: &Path, reason: &str) -> io::Result<()> {
     let mut file = fs::File::create(mark(data_dir))?;
     file.write_all(reason.as_bytes())?;
     file.sync_all()?;
     sync_directory(data_dir)
+}
+
+/// Says why this member is out of service, and notes it, so that it stays out over restarts.
+pub fn note_out_of_service(node: &Node, reason: &str) {
+    tracing::error!("{reason}");
+    if let Err(error) = set_mark(&node.settings.data_dir, reason) {
+        tracing::error!(%error, "the mark that keeps it out of service cannot be written");
+    }
 }
 
 /// Compares while this member leads.
@@ -178,10 +186,7 @@ pub fn judge(node: &Node, comparison: &Comparison) {
                  it from the quorum and let it join anew with an empty directory",
                 node.own().name
             );
-            tracing::error!("{reason}");
-            if let Err(error) = set_mark(&node.settings.data_dir, &reason) {
-                tracing::error!(%error, "the mark that keeps it out of service cannot be written");
-            }
+            note_out_of_service(node, &reason);
             node.condemn(reason);
         }
     }

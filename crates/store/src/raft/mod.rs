@@ -15,6 +15,7 @@
 //! | [`formation`], [`joining`], [`invitations`], [`departure`] | how a quorum begins, and members come and go |
 //! | [`changing`], [`balance`] | changes of the membership, and who should vote |
 //! | [`leases`], [`compaction`], [`upkeep`], [`space`], [`integrity`] | what a member does by itself |
+//! | [`damage`], [`ending`] | when it ends by itself |
 //! | [`engine`] | all of it as an [`Engine`](crate::handle::Engine) |
 //!
 //! What a command means is not known here; that is `quorate-mvcc`.
@@ -28,7 +29,9 @@ pub mod codec;
 mod compaction;
 pub mod config;
 mod confirmation;
+mod damage;
 mod departure;
+mod ending;
 mod engine;
 mod failover;
 mod formation;
@@ -202,6 +205,7 @@ async fn launch(
     tasks.spawn(failover::run(node.clone(), shutdown.clone()));
     tasks.spawn(changing::run(node.clone(), shutdown.clone()));
     tasks.spawn(departure::run(node.clone(), shutdown.clone()));
+    tasks.spawn(damage::run(node.clone(), shutdown.clone()));
     Ok(node)
 }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::announced::Announced;
 use super::batching::{BatchQueue, RoundQueue};
 use super::config::{LogRetention, Timing};
+use super::damage::DamageReport;
 use super::leases::LeaseClock;
 use super::log::LogStore;
 use super::network::client::Peers;
@@ -76,6 +77,8 @@ pub struct Node {
     pub lease_clock: LeaseClock,
     pub announced: Arc<Announced>,
     pub space: Arc<Space>,
+    /// Hears of damage of the state.
+    pub damage: DamageReport,
     roster: ArcSwap<Roster>,
     /// Held while the newest report is taken, so that no older one comes after it.
     taking_roster: parking_lot::Mutex<()>,
@@ -83,7 +86,7 @@ pub struct Node {
     pub changing: tokio::sync::Mutex<()>,
     /// Why this member is out of service.
     condemned: watch::Sender<Option<String>>,
-    /// Why this member is none any more.
+    /// Why this member is none any more, or can be none with this directory.
     removed: watch::Sender<Option<String>>,
     instance: ArcSwapOption<Instance>,
     pub tasks: TaskTracker,
@@ -118,6 +121,7 @@ impl Node {
             lease_clock: LeaseClock::default(),
             announced: Arc::default(),
             space,
+            damage: DamageReport::default(),
             condemned: watch::Sender::new(None),
             instance: ArcSwapOption::empty(),
             tasks,
@@ -217,7 +221,7 @@ impl Node {
         self.member(self.id()).unwrap_or_else(|| self.settings.member.clone())
     }
 
-    /// Ends this member: it is out of service, and says that it is none any more.
+    /// Ends this member: it is out of service, and says that its process is of no more use.
     pub fn remove(&self, reason: String) {
         self.condemn(reason.clone());
         self.removed.send_if_modified(|removed| removed.replace(reason).is_none());

@@ -18,6 +18,7 @@ use rocksdb::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::closing::{Closed, close_signal};
+use super::damage::DamageReport;
 use super::identity::{self, Origin, Owner};
 use super::integrity;
 use super::log::{LogOptions, LogStore};
@@ -65,7 +66,7 @@ impl Recovery {
         let (path, state_space) = (data_dir.join("state"), space.clone());
         let watching = Arc::new(Watching::new(HubConfig::default()));
         let cache = Cache::new_lru_cache(CACHE_BYTES);
-        let state = StateStore::open(&path, cache, watching.clone(), state_space, signal)
+        let state = StateStore::open(&path, cache, watching.clone(), state_space, &DamageReport::default(), signal)
             .map_err(|error| failed("open the state", &error))?;
         let (signal, closed) = close_signal();
         let log = LogStore::open(&data_dir.join("log"), LogOptions::default(), space, signal);

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::closing::close_signal;
 use super::codec;
 use super::config;
+use super::damage::DamageReport;
 use super::identity::{self, Origin, Owner};
 use super::log::{LogOptions, LogStore};
 use super::snapshot::SnapshotDir;
@@ -114,6 +115,7 @@ fn unpack_state(
     let surroundings = Surroundings {
         cache: Cache::new_lru_cache(CACHE_BYTES),
         space: Arc::new(Space::new(data_dir, 0, CancellationToken::new())),
+        damage: DamageReport::default().unheard(),
         closed: Arc::new(signal),
     };
     let backend = StateBackend::open(&staging, &surroundings)?;

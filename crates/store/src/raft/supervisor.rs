@@ -1,7 +1,8 @@
 //! Opens the Raft instance, and opens it again when it dies.
 //!
 //! openraft ends its core for good after a storage error, and a panic in it leaves a member that looks alive and does
-//! nothing. What is on disk is sound in either case, so the instance is torn down and started from there.
+//! nothing. What is on disk is sound in either case, so the instance is torn down and started from there. (It is not
+//! after a sync that failed, which has ended the process by then, nor when it is [damaged](super::damage).)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use rocksdb::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::closing::{Closed, close_signal};
+use super::ending::EX_SOFTWARE;
 use super::identity::REJOIN;
 use super::log::{LogOptions, LogStore};
 use super::network::openraft_network::NetworkFactory;
@@ -32,8 +34,6 @@ use crate::platform::tokio::time::Instant;
 /// For blocks of the state.
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
-/// "Internal software error" of `sysexits.h`.
-const EX_SOFTWARE: i32 = 70;
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// An instance that dies younger than this is not started again at once.
 const INFANT: Duration = Duration::from_secs(10);
@@ -107,6 +107,10 @@ impl Supervisor {
                 self.node.watching.detach();
                 tokio::select! {
                     () = shutdown.cancelled() => return,
+                    () = self.node.condemned() => {
+                        self.node.serving.cancel();
+                        return shutdown.cancelled().await;
+                    }
                     () = tokio::time::sleep(RESTART_PAUSE) => {}
                 }
             };
@@ -125,11 +129,11 @@ impl Supervisor {
             // Its votes are gone with it, and what it has acknowledged beyond the state.
             return Err(fatal(&format!("{} is missing", log_path.display()), &REJOIN));
         }
-        let state_space = space.clone();
+        let (state_space, damage) = (space.clone(), self.node.damage.clone());
         let options = LogOptions { prepares_first: true, ..LogOptions::default() };
         let opening_log = tokio::task::spawn_blocking(move || LogStore::open(&log_path, options, space, log_signal));
         let opening_state = tokio::task::spawn_blocking(move || {
-            StateStore::open(&state_path, cache, watching, state_space, state_signal)
+            StateStore::open(&state_path, cache, watching, state_space, &damage, state_signal)
         });
         let (log, state) = tokio::join!(opening_log, opening_state);
         let log = log.map_err(|error| fatal("the log", &error))?.map_err(|error| fatal("the log", &error))?;

@@ -1,4 +1,5 @@
 //! Keeps the log from growing without end, on every member: flushes the state, then purges what the log need not hold.
+//! And looks at what RocksDB does by itself.
 //!
 //! By bytes, not by entries: an entry holds one command or a thousand. openraft's own policies are off.
 
@@ -22,6 +23,7 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         let Ok(instance) = node.instance() else { continue };
+        meet_background_errors(&instance).await;
         let retention = node.settings.log_retention;
         if instance.log.size_bytes() <= retention.keep_bytes + retention.slack_bytes {
             continue;
@@ -31,6 +33,17 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
         if let Some(Err(error)) = purging {
             tracing::info!(%error, "the log was not purged");
         }
+    }
+}
+
+/// RocksDB tells an error in the background to who writes next, and that may take long.
+async fn meet_background_errors(instance: &Instance) {
+    let state = instance.state.current();
+    if !state.backend().has_background_errors() {
+        return;
+    }
+    if let Err(error) = tokio::task::spawn_blocking(move || state.backend().meet_background_errors()).await {
+        tracing::error!(%error, "what failed in the background was not looked at");
     }
 }
 

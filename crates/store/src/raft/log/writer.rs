@@ -11,6 +11,7 @@ use super::disk::{LogBatch, LogDisk, WriteError};
 use super::view::LogView;
 use crate::platform::tokio::sync::{mpsc, oneshot};
 use crate::platform::{ThreadBuilder, exit};
+use crate::raft::ending::EX_IOERR;
 use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
@@ -106,7 +107,7 @@ impl Writer {
             // After a failed fsync nobody knows what is on disk, and the kernel may have dropped the pages: only a
             // fresh start from what is really there can be trusted.
             tracing::error!(%error, "the log cannot be written; this process ends");
-            exit(74)
+            exit(EX_IOERR)
         })
     }
 

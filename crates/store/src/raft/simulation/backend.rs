@@ -58,6 +58,20 @@ impl EitherBackend {
         }
     }
 
+    pub fn has_background_errors(&self) -> bool {
+        match self {
+            EitherBackend::Rocks(backend) => backend.has_background_errors(),
+            EitherBackend::Simulated(_) => false,
+        }
+    }
+
+    pub fn meet_background_errors(&self) {
+        match self {
+            EitherBackend::Rocks(backend) => backend.meet_background_errors(),
+            EitherBackend::Simulated(_) => {}
+        }
+    }
+
     pub fn size_bytes(&self) -> u64 {
         match self {
             EitherBackend::Rocks(backend) => backend.size_bytes(),

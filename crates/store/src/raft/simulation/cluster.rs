@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::{Disk, Trouble};
 use super::evidence::Evidence;
+use super::invariants::Invariant;
 use super::network::{Network, Weather};
 use super::process::Process;
 use super::random::Random;
@@ -213,7 +214,8 @@ impl Cluster {
             Ok(Err(error)) => {
                 process.kill();
                 if !had_trouble {
-                    self.evidence.problem(format!("{} does not start: {error}", process.name));
+                    let problem = format!("{} does not start: {error}", process.name);
+                    self.evidence.problem(Invariant::Restarts, problem);
                 }
                 return false;
             }

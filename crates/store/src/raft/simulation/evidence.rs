@@ -12,6 +12,7 @@ use quorate_api::Revision;
 use quorate_mvcc::{Event, KeyRange, KeyValue, LeaseId, LeaseInfo, RangeResponse, Reply};
 
 use super::cluster::Life;
+use super::invariants::{Invariant, Violation};
 use crate::StoreError;
 use crate::membership::MemberId;
 use crate::platform::tokio::time::{Instant, sleep};
@@ -131,7 +132,7 @@ pub struct Restart {
 pub struct Evidence {
     began: Instant,
     pub panics: Arc<Mutex<Vec<String>>>,
-    pub problems: Mutex<Vec<String>>,
+    pub problems: Mutex<Vec<Violation>>,
     pub calls: Mutex<Vec<Call>>,
     pub watched: Mutex<Vec<Watched>>,
     /// Who led a term and when it was seen.
@@ -191,9 +192,10 @@ impl Evidence {
         self.began.elapsed()
     }
 
-    pub fn problem(&self, problem: String) {
-        self.note(&problem);
-        self.problems.lock().push(problem);
+    /// Notes what is seen at once not to be as it must be.
+    pub fn problem(&self, invariant: Invariant, what: String) {
+        self.note(&what);
+        self.problems.lock().push(Violation { invariant, what });
     }
 
     /// Notes a call; answers by number.

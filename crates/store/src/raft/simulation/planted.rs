@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use super::invariants::Invariant;
+
 thread_local! {
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
 }
@@ -29,19 +31,23 @@ pub enum Bug {
     HearsWhoWasWiped,
 }
 
-impl Bug {
-    pub const ALL: [Bug; 9] = [
-        Bug::AcknowledgesBeforeSync,
-        Bug::AppliesTwice,
-        Bug::LosesPosition,
-        Bug::ReadsStale,
-        Bug::ReadsWhatIsApplied,
-        Bug::WatchSkips,
-        Bug::LeasesEndEarly,
-        Bug::LeasesStay,
-        Bug::HearsWhoWasWiped,
-    ];
-}
+/// All of them, each with the invariants that are about it: it is found by one of these, whatever else it breaks.
+pub const BUGS: [(Bug, &[Invariant]); 9] = [
+    // Entries are lost, or votes; or a log misses what it says was on the disk, and is refused.
+    (Bug::AcknowledgesBeforeSync, &[Invariant::Durability, Invariant::Restarts]),
+    (Bug::AppliesTwice, &[Invariant::OnceInOrder]),
+    // It applies again what it had applied, which no other member does.
+    (Bug::LosesPosition, &[Invariant::OnceInOrder, Invariant::Equality]),
+    (Bug::ReadsStale, &[Invariant::Linearizability]),
+    (Bug::ReadsWhatIsApplied, &[Invariant::Linearizability]),
+    (Bug::WatchSkips, &[Invariant::Watches]),
+    (Bug::LeasesEndEarly, &[Invariant::Leases]),
+    // That all leases end is a part of it.
+    (Bug::LeasesStay, &[Invariant::Progress]),
+    // Nearly always the leader is the first to see it: openraft panics when a follower has forgotten what it had
+    // acknowledged. Else what was committed is lost or replaced, or a vote is given twice.
+    (Bug::HearsWhoWasWiped, &[Invariant::Soundness, Invariant::Durability, Invariant::Equality, Invariant::Elections]),
+];
 
 /// Whether the simulation on this thread has that bug.
 pub fn is(bug: Bug) -> bool {

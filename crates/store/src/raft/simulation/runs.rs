@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::planted::Bug;
+use super::invariants::{Invariant, Violation};
+use super::planted::{BUGS, Bug};
 use super::trial::Trial;
 use crate::raft::tests::cluster::show_logs;
 
@@ -59,7 +60,10 @@ fn no_seed_breaks_an_invariant() {
     let (tried, elapsed) = (next.into_inner().min(first + count) - first, began.elapsed());
     tracing::info!(tried, ?elapsed, answered = answered.into_inner(), "simulated");
     let failures = failures.into_inner();
-    let told = failures.iter().map(|(seed, problems)| format!("{SEED}={seed}:\n  {}", problems.join("\n  ")));
+    let told = failures.iter().map(|(seed, violations)| {
+        let lines: Vec<_> = violations.iter().map(ToString::to_string).collect();
+        format!("{SEED}={seed}:\n  {}", lines.join("\n  "))
+    });
     assert!(failures.is_empty(), "{} of {tried} seeds:\n{}", failures.len(), told.collect::<Vec<_>>().join("\n"));
 }
 
@@ -72,25 +76,43 @@ fn a_seed_determines_the_course() {
     }
 }
 
-/// Whether some seed shows the bug.
-fn is_found(bug: Bug) -> Option<u64> {
-    (1..=SEEDS_FOR_BUG).find(|seed| !Trial { bug: Some(bug), ..Trial::new(*seed) }.run().violations.is_empty())
+/// Looks for a seed in which the bug breaks one of the invariants that are about it.
+fn find(bug: Bug, about: &[Invariant]) -> Result<(u64, Violation), Vec<Invariant>> {
+    let mut others = Vec::new();
+    for seed in 1..=SEEDS_FOR_BUG {
+        for violation in (Trial { bug: Some(bug), ..Trial::new(seed) }).run().violations {
+            if about.contains(&violation.invariant) {
+                return Ok((seed, violation));
+            }
+            if !others.contains(&violation.invariant) {
+                tracing::info!(?bug, seed, %violation, "also");
+                others.push(violation.invariant);
+            }
+        }
+    }
+    Err(others)
 }
 
 #[test]
-fn planted_bugs_are_found() {
-    let bugs = Mutex::new(Bug::ALL.iter());
+fn planted_bugs_are_found_by_the_invariants_that_are_about_them() {
+    show_logs();
+    let (bugs, failures) = (Mutex::new(BUGS.iter()), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let Some(bug) = bugs.lock().next() else { return };
-                    let seed = is_found(*bug);
-                    tracing::info!(?bug, seed, "planted");
-                    assert!(seed.is_some(), "{bug:?} was not found");
+                    let Some((bug, about)) = bugs.lock().next() else { return };
+                    match find(*bug, about) {
+                        Ok((seed, violation)) => tracing::info!(?bug, seed, %violation, "planted and found"),
+                        Err(others) => {
+                            failures.lock().push(format!("{bug:?} breaks none of {about:?}, only {others:?}"));
+                        }
+                    }
                 }
             });
         }
     });
+    let failures = failures.into_inner();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

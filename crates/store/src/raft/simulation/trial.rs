@@ -13,7 +13,7 @@ use super::clients::Client;
 use super::cluster::{Cluster, Shape};
 use super::evidence::{Answer, Evidence};
 use super::faults::Faults;
-use super::invariants::{progress, violations};
+use super::invariants::{Invariant, Violation, progress, violations};
 use super::planted::{self, Bug};
 use super::process;
 use super::random::Random;
@@ -31,7 +31,7 @@ pub struct Trial {
 
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    pub violations: Vec<String>,
+    pub violations: Vec<Violation>,
     /// Equal after equal courses.
     pub course: u64,
     /// Calls that were answered.
@@ -53,7 +53,8 @@ impl Trial {
             let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.simulate())));
             ran.unwrap_or_else(|panic| {
                 let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                Outcome { violations: vec![format!("the simulation ended: {text}")], ..Outcome::default() }
+                let what = format!("the simulation ended: {text}");
+                Outcome { violations: vec![Violation { invariant: Invariant::Soundness, what }], ..Outcome::default() }
             })
         });
         planted::plant(None);
@@ -122,6 +123,6 @@ impl Trial {
 /// Waits for tasks of the simulation itself.
 async fn all(evidence: &Evidence, tasks: Vec<<SimRuntime as AsyncRuntime>::JoinHandle<()>>) {
     for failed in join_all(tasks).await.into_iter().filter_map(Result::err) {
-        evidence.problem(format!("the simulation itself failed: {failed}"));
+        evidence.problem(Invariant::Soundness, format!("the simulation itself failed: {failed}"));
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Cluster;
 use super::evidence::{Evidence, Seen, Watched};
+use super::invariants::Invariant;
 use super::random::Random;
 use crate::WatchError;
 use crate::membership::MemberId;
@@ -90,12 +91,14 @@ impl Watcher {
             let is_split = revision == before;
             if is_split || revision < last || revision > batch.revision {
                 let order = format!("{revision} after {last} in a batch up to {}", batch.revision);
-                self.evidence.problem(format!("a watcher of m{member} at {before} was given {order}"));
+                let problem = format!("a watcher of m{member} at {before} was given {order}");
+                self.evidence.problem(Invariant::Watches, problem);
             }
             last = last.max(revision);
         }
         if batch.revision < before {
-            self.evidence.problem(format!("a watcher of m{member} went back from {before} to {}", batch.revision));
+            let problem = format!("a watcher of m{member} went back from {before} to {}", batch.revision);
+            self.evidence.problem(Invariant::Watches, problem);
         }
         watched.events.extend(batch.events.iter().map(Seen::new));
         watched.upto = before.max(batch.revision);
@@ -115,7 +118,7 @@ impl Watcher {
                 let seen = std::mem::replace(&mut *watched, rest);
                 if *compacted <= seen.upto.next() {
                     let problem = format!("a watcher of m{} at {} was told {error}", seen.member, seen.upto);
-                    self.evidence.problem(problem);
+                    self.evidence.problem(Invariant::Watches, problem);
                 }
                 self.evidence.watched.lock().push(seen);
             }

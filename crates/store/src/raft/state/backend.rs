@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,8 +12,12 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions};
 use rocksdb::{Options, ReadOptions, WriteOptions};
 
+use super::fault::Fault;
+use crate::platform::exit;
 use crate::platform::fs;
 use crate::raft::closing::CloseSignal;
+use crate::raft::damage::DamageReport;
+use crate::raft::ending::EX_IOERR;
 use crate::raft::space::Space;
 
 /// All memory for writes that are not flushed yet.
@@ -36,6 +40,7 @@ const MAX_EXPECTED_BYTES: usize = 1 << 20;
 pub struct Surroundings {
     pub cache: Cache,
     pub space: Arc<Space>,
+    pub damage: DamageReport,
     pub closed: Arc<CloseSignal>,
 }
 
@@ -43,6 +48,9 @@ pub struct Surroundings {
 pub struct RocksBackend {
     db: DB,
     space: Arc<Space>,
+    damage: DamageReport,
+    /// Errors in the background that were looked at.
+    met_errors: AtomicU64,
     /// Of the last batch.
     last_changes: AtomicUsize,
     last_bytes: AtomicUsize,
@@ -60,7 +68,7 @@ struct OwnedDirectory {
 impl RocksBackend {
     /// Opens or makes the database in `path`.
     pub fn open(path: &Path, surroundings: &Surroundings) -> io::Result<Self> {
-        let Surroundings { cache, space, closed } = surroundings;
+        let Surroundings { cache, space, damage, closed } = surroundings;
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -70,20 +78,30 @@ impl RocksBackend {
         options.set_max_background_jobs(2);
         options.set_keep_log_file_num(2);
         options.set_max_open_files(256);
+        // One at a time applies; an insertion then begins where the last one ended, and most keys follow each other.
+        options.set_allow_concurrent_memtable_write(false);
         let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table, cache)));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| {
             if is_no_space(&error) {
                 space.exhausted(&error);
             }
-            failed("open the state", &error)
+            failed("open the state", &conclude(&error, path, damage))
         })?;
-        let directory = OwnedDirectory { path: path.to_owned(), obsolete: AtomicBool::new(false) };
-        let (last_changes, last_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Ok(RocksBackend { db, space: space.clone(), last_changes, last_bytes, directory, _closed: closed.clone() })
+        Ok(RocksBackend {
+            db,
+            space: space.clone(),
+            damage: damage.clone(),
+            met_errors: AtomicU64::new(0),
+            last_changes: AtomicUsize::new(0),
+            last_bytes: AtomicUsize::new(0),
+            directory: OwnedDirectory { path: path.to_owned(), obsolete: AtomicBool::new(false) },
+            _closed: closed.clone(),
+        })
     }
 
     /// Lets the directory go with the database.
     pub fn make_obsolete(&self) {
+        self.damage.set_heard(false);
         self.directory.obsolete.store(true, Ordering::Relaxed);
     }
 
@@ -93,13 +111,51 @@ impl RocksBackend {
         options.set_wait(true);
         let families = Table::ALL.map(|table| self.family(table));
         self.when_there_is_space(|db| db.flush_cfs_opt(&families, &options))
-            .map_err(|error| failed("flush the state", &error))
+            .map_err(|error| failed("flush the state", &self.conclude(&error)))
     }
 
     /// Makes `path` a copy of the database at this moment, by links.
     pub fn checkpoint(&self, path: &Path) -> io::Result<()> {
         self.when_there_is_space(|db| Checkpoint::new(db)?.create_checkpoint(path))
-            .map_err(|error| failed("make a checkpoint", &error))
+            .map_err(|error| failed("make a checkpoint", &self.conclude(&error)))
+    }
+
+    /// Whether a flush or a compaction in the background has failed since [`RocksBackend::meet_background_errors`].
+    #[must_use]
+    pub fn has_background_errors(&self) -> bool {
+        self.background_errors() != self.met_errors.load(Ordering::Relaxed)
+    }
+
+    /// Draws the conclusion from what has failed in the background, which else waits for somebody to write. Blocks.
+    pub fn meet_background_errors(&self) {
+        self.met_errors.store(self.background_errors(), Ordering::Relaxed);
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        options.set_no_slowdown(true);
+        // Nothing is written. Who writes when nothing can be written is told why.
+        if let Err(error) = self.db.write_opt(rocksdb::WriteBatch::default(), &options) {
+            let error = self.conclude(&error);
+            tracing::debug!(%error, "RocksDB failed in the background");
+        }
+    }
+
+    /// How many there were.
+    fn background_errors(&self) -> u64 {
+        match self.db.property_int_value(rocksdb::properties::BACKGROUND_ERRORS) {
+            Ok(count) => count.unwrap_or(0),
+            Err(error) => {
+                tracing::warn!(%error, "errors in the background cannot be counted");
+                0
+            }
+        }
+    }
+
+    fn conclude(&self, error: &rocksdb::Error) -> String {
+        conclude(error, &self.directory.path, &self.damage)
+    }
+
+    fn read_failed(&self, table: Table, error: &rocksdb::Error) -> BackendError {
+        BackendError::Failed { table, message: self.conclude(error) }
     }
 
     /// Live bytes, roughly.
@@ -148,7 +204,7 @@ impl Backend for RocksBackend {
     type Cursor<'a> = RocksCursor<'a>;
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
-        let row = self.db.get_cf(self.family(table), key).map_err(|error| read_failed(table, &error))?;
+        let row = self.db.get_cf(self.family(table), key).map_err(|error| self.read_failed(table, &error))?;
         Ok(row.map(Bytes::from))
     }
 
@@ -158,7 +214,7 @@ impl Backend for RocksBackend {
         if let Some(upper) = upper {
             options.set_iterate_upper_bound(upper);
         }
-        RocksCursor { rows: self.db.raw_iterator_cf_opt(self.family(table), options), table }
+        RocksCursor { rows: self.db.raw_iterator_cf_opt(self.family(table), options), backend: self, table }
     }
 
     fn batch(&self) -> RocksBatch {
@@ -175,7 +231,7 @@ impl Backend for RocksBackend {
             options.disable_wal(true);
             db.write_opt(self.rows(&batch), &options)
         };
-        self.when_there_is_space(write).map_err(|error| BackendError::Write(error.to_string()))
+        self.when_there_is_space(write).map_err(|error| BackendError::Write(self.conclude(&error)))
     }
 }
 
@@ -251,6 +307,7 @@ impl WriteBatch for RocksBatch {
 /// A cursor on RocksDB's iterator.
 pub struct RocksCursor<'a> {
     rows: DBRawIterator<'a>,
+    backend: &'a RocksBackend,
     table: Table,
 }
 
@@ -259,7 +316,7 @@ impl RocksCursor<'_> {
         if self.rows.valid() {
             return Ok(true);
         }
-        self.rows.status().map(|()| false).map_err(|error| read_failed(self.table, &error))
+        self.rows.status().map(|()| false).map_err(|error| self.backend.read_failed(self.table, &error))
     }
 }
 
@@ -299,16 +356,26 @@ fn table_options(table: Table, cache: &Cache) -> Options {
     options
 }
 
-/// RocksDB passes on what the system said.
 fn is_no_space(error: &rocksdb::Error) -> bool {
-    let message = error.to_string();
-    message.contains("No space left on device") || message.contains("Disk quota exceeded")
+    Fault::of(error.as_ref()) == Fault::NoSpace
 }
 
-fn read_failed(table: Table, error: &rocksdb::Error) -> BackendError {
-    BackendError::Failed { table, message: error.to_string() }
+/// Draws the conclusion from an error, and returns what is to be told of it. All that are passed on come by here.
+fn conclude(error: &rocksdb::Error, path: &Path, damage: &DamageReport) -> String {
+    match Fault::of(error.as_ref()) {
+        Fault::SyncFailed => {
+            // As with the log: nobody knows what is on disk, and the kernel may have dropped the pages.
+            tracing::error!(%error, "the state cannot be synced; this process ends");
+            exit(EX_IOERR)
+        }
+        Fault::Damage => damage.tell(format!("{} is damaged ({error})", path.display())),
+        Fault::NoSpace | Fault::Other => error.to_string(),
+    }
 }
 
-fn failed(what: &str, error: &rocksdb::Error) -> io::Error {
-    io::Error::other(format!("cannot {what}: {error}"))
+fn failed(what: &str, reason: &str) -> io::Error {
+    io::Error::other(format!("cannot {what}: {reason}"))
 }
+
+#[cfg(test)]
+pub mod tests;

@@ -3,11 +3,13 @@
 //! Its database runs without a WAL: the Raft log is the WAL. All tables are flushed together, so whatever is on disk is
 //! the state at one applied index, and what is missing is replayed from the log.
 //!
-//! [`backend`] puts the tables of `quorate-mvcc` into column families, [`directory`] keeps the database's directories
-//! across the installation of snapshots, and [`store`] is the state that the rest of the member uses.
+//! [`backend`] puts the tables of `quorate-mvcc` into column families, [`fault`] knows what its errors mean,
+//! [`directory`] keeps the database's directories across the installation of snapshots, and [`store`] is the state that
+//! the rest of the member uses.
 
 pub mod backend;
 pub mod directory;
+pub mod fault;
 pub mod store;
 
 pub use store::StateStore;

@@ -21,6 +21,7 @@ use crate::platform::random;
 use crate::platform::tokio::sync::watch;
 use crate::raft::closing::CloseSignal;
 use crate::raft::codec::{self, CodecError};
+use crate::raft::damage::DamageReport;
 #[cfg(test)]
 use crate::raft::simulation::planted::{self, Bug};
 use crate::raft::snapshot::SnapshotDir;
@@ -89,9 +90,10 @@ impl StateStore {
         cache: Cache,
         watching: Arc<Watching>,
         space: Arc<Space>,
+        damage: &DamageReport,
         closed: CloseSignal,
     ) -> Result<Self, StateError> {
-        let surroundings = Surroundings { cache, space, closed: Arc::new(closed) };
+        let surroundings = Surroundings { cache, space, damage: damage.heard(), closed: Arc::new(closed) };
         let directory = StateDirectory::open(path)?;
         let state = Arc::new(State::open(StateBackend::open(&directory.current(), &surroundings)?)?);
         let position = read_position(state.backend())?;
@@ -235,12 +237,15 @@ impl StateStore {
     pub fn install(&self, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> Result<(), StateError> {
         let mut directory = self.directory.lock();
         let staged = directory.stage(snapshot)?;
-        let state = State::open(StateBackend::open(&staged, &self.surroundings)?)?;
+        // If it is damaged, it is so at whom it came from.
+        let incoming = Surroundings { damage: self.surroundings.damage.unheard(), ..self.surroundings.clone() };
+        let state = State::open(StateBackend::open(&staged, &incoming)?)?;
         let found = read_position(state.backend())?;
         if found.log_id != meta.last_log_id {
             return Err(StateError::WrongSnapshot { promised: meta.last_log_id, found: found.log_id });
         }
         directory.commit()?;
+        incoming.damage.set_heard(true);
         let state = Arc::new(state);
         let replaced = self.current.swap(state.clone());
         replaced.backend().make_obsolete();

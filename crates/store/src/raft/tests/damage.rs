@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use quorate_mvcc::{Backend, Cursor, DeleteRequest, KeyRange, Op, Table, Txn, WriteBatch};
 
-use super::cluster::{Cluster, eventually, get, put, put_surely};
+use super::cluster::{Cluster, PATIENCE, eventually, get, put, put_surely};
 use crate::membership::{Alarm, MemberId};
 use crate::raft::config::RaftConfig;
 use crate::raft::engine::RaftEngine;
 use crate::raft::node::Node;
+use crate::raft::state::backend::tests::damage_a_table;
 use crate::raft::{start, start_node};
 use crate::{Consistency, Store, StoreError};
 
@@ -98,6 +99,48 @@ async fn a_member_that_differs_takes_itself_out_of_service() {
         assert!(refused.to_string().contains("out of service"), "{refused}");
         nodes.shutdown().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_with_a_damaged_table_ends_and_says_what_to_do() {
+    const KEYS: usize = 64;
+    super::cluster::show_logs();
+    let nodes = Nodes::start(3, |_| {}).await;
+    let leader = nodes.leader().await;
+    let (damaged, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let store = &nodes.stores[damaged];
+    // No compression makes them smaller.
+    let values: Vec<Vec<u8>> = (0..KEYS).map(|_| (0..64).flat_map(|_| rand::random::<[u8; 64]>()).collect()).collect();
+    for (i, value) in values.iter().enumerate() {
+        put_surely(store, &format!("k{i}"), value).await;
+    }
+    // From here on it has applied all of them.
+    eventually("a read", async || get(store, "k0", Consistency::Linearizable).await.ok()).await;
+    nodes.nodes[damaged].instance().expect("it runs").state.flush().expect("flushed");
+    damage_a_table(&nodes.cluster.data_dir(id_of(damaged)).join("state").join("generation-1"));
+
+    let refused = eventually("a read of what is damaged", async || {
+        for (i, value) in values.iter().enumerate() {
+            match get(store, &format!("k{i}"), Consistency::Local).await {
+                Ok(found) => assert_eq!(found.as_ref(), Some(value), "k{i}"),
+                Err(StoreError::Fatal(reason)) => return Some(reason),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        None
+    })
+    .await;
+    assert!(refused.contains("is damaged") && refused.contains("join anew"), "{refused}");
+    let reason = tokio::time::timeout(PATIENCE, store.removed()).await.expect("it is told");
+    assert!(reason.contains("out of service") && reason.contains("join anew"), "{reason}");
+    let write = store.propose(put("k", b"v")).await;
+    assert!(matches!(write, Err(StoreError::Fatal(_))), "{write:?}");
+    put_surely(&nodes.stores[other], "after", b"1").await;
+
+    store.shutdown().await.expect("it stops");
+    let refused = start(nodes.cluster.config(id_of(damaged))).await.err().expect("it stays out");
+    assert!(refused.to_string().contains("out of service"), "{refused}");
+    nodes.shutdown().await;
 }
 
 fn id_of(place: usize) -> MemberId {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::HubConfig;
 use crate::raft::closing::{Closed, close_signal};
+use crate::raft::damage::DamageReport;
 use crate::raft::log::{LogOptions, LogStore};
 use crate::raft::space::Space;
 use crate::raft::state::StateStore;
@@ -41,7 +42,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let (signal, closed) = close_signal();
         self.opened.lock().push(closed);
         let watching = Arc::new(Watching::new(HubConfig::default()));
-        let state = StateStore::open(&dir.path().join("state"), cache, watching, space, signal);
+        let damage = DamageReport::default();
+        let state = StateStore::open(&dir.path().join("state"), cache, watching, space, &damage, signal);
         let machine = StateMachine::new(Arc::new(state.expect("the state opens")));
         Ok((dir, log.expect("the log opens"), machine))
     }

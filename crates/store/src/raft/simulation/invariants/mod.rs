@@ -1,4 +1,4 @@
-//! What must be true of every simulation, one file for each.
+//! What must be true of every simulation, one file for each: an [`Invariant`]. What is not so is a [`Violation`] of it.
 //!
 //! All of them rest on the log of changes: what the watchers of everything were given, put together.
 
@@ -13,6 +13,7 @@ mod restarts;
 mod watches;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::Bytes;
 use quorate_api::Revision;
@@ -21,6 +22,52 @@ use quorate_mvcc::KeyValue;
 use super::evidence::{Call, Evidence, Final, Restart, Seen, Watched};
 use crate::membership::MemberId;
 use crate::raft::types::LogId;
+
+/// What must be true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invariant {
+    Durability,
+    Linearizability,
+    OnceInOrder,
+    Equality,
+    Watches,
+    Leases,
+    Elections,
+    Restarts,
+    Progress,
+    /// Nothing panics, neither a member nor the simulation itself.
+    Soundness,
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Invariant::Durability => "durability",
+            Invariant::Linearizability => "linearizability",
+            Invariant::OnceInOrder => "once, in order",
+            Invariant::Equality => "equality",
+            Invariant::Watches => "watches",
+            Invariant::Leases => "leases",
+            Invariant::Elections => "elections",
+            Invariant::Restarts => "restarts",
+            Invariant::Progress => "progress",
+            Invariant::Soundness => "soundness",
+        })
+    }
+}
+
+/// What was not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub invariant: Invariant,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
 
 /// What a simulation has shown.
 pub struct Facts {
@@ -101,8 +148,20 @@ impl Changes {
 /// Says what is not as it must be.
 type Check = fn(&Facts) -> Vec<String>;
 
+/// Those that are looked at when all is over. [Progress](progress), and some of the others, are while it happens.
+const CHECKS: [(Invariant, Check); 8] = [
+    (Invariant::Durability, durability::check),
+    (Invariant::Linearizability, linearizability::check),
+    (Invariant::OnceInOrder, once_in_order::check),
+    (Invariant::Equality, equality::check),
+    (Invariant::Watches, watches::check),
+    (Invariant::Leases, leases::check),
+    (Invariant::Elections, elections::check),
+    (Invariant::Restarts, restarts::check),
+];
+
 /// Everything that is not as it must be.
-pub fn violations(evidence: &Evidence) -> Vec<String> {
+pub fn violations(evidence: &Evidence) -> Vec<Violation> {
     let watched = evidence.watched.lock().clone();
     let facts = Facts {
         calls: evidence.calls.lock().clone(),
@@ -113,19 +172,11 @@ pub fn violations(evidence: &Evidence) -> Vec<String> {
         restarts: evidence.restarts.lock().clone(),
         finals: evidence.finals.lock().clone(),
     };
-    let checks: [(&str, Check); 8] = [
-        ("durability", durability::check),
-        ("linearizability", linearizability::check),
-        ("once, in order", once_in_order::check),
-        ("equality", equality::check),
-        ("watches", watches::check),
-        ("leases", leases::check),
-        ("elections", elections::check),
-        ("restarts", restarts::check),
-    ];
-    let found =
-        checks.iter().flat_map(|(name, check)| check(&facts).into_iter().map(move |text| format!("{name}: {text}")));
+    let found = CHECKS.iter().flat_map(|(invariant, check)| {
+        check(&facts).into_iter().map(move |what| Violation { invariant: *invariant, what })
+    });
     let at_once = evidence.problems.lock().clone();
-    let panics = evidence.panics.lock().iter().map(|panic| format!("a panic in {panic}")).collect::<Vec<_>>();
+    let panicked = |panic: &String| Violation { invariant: Invariant::Soundness, what: format!("a panic in {panic}") };
+    let panics: Vec<_> = evidence.panics.lock().iter().map(panicked).collect();
     found.chain(at_once).chain(panics).collect()
 }

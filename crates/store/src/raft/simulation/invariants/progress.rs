@@ -13,6 +13,7 @@ use crate::platform::tokio::time::sleep;
 use crate::raft::simulation::clients::Client;
 use crate::raft::simulation::cluster::Cluster;
 use crate::raft::simulation::evidence::{Action, Answer, Evidence, Final, Watched};
+use crate::raft::simulation::invariants::Invariant;
 
 /// Far more than anything takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,14 +40,15 @@ pub async fn settle(
                 break;
             }
             if evidence.elapsed() > deadline {
-                return evidence.problem(format!("m{id} does not work again: {written:?}, {read:?}"));
+                let problem = format!("m{id} does not work again: {written:?}, {read:?}");
+                return evidence.problem(Invariant::Progress, problem);
             }
             sleep(LOOK_EVERY).await;
         }
     }
     while let Some(waits_for) = unsettled(cluster, watchers, newest) {
         if evidence.elapsed() > deadline {
-            return evidence.problem(waits_for);
+            return evidence.problem(Invariant::Progress, waits_for);
         }
         sleep(LOOK_EVERY).await;
     }

@@ -1,4 +1,5 @@
-//! A member that comes back has not forgotten whom it voted for, and goes on applying where it was.
+//! A member that comes back has not forgotten whom it voted for, and goes on applying where it was. (That it starts is
+//! looked at when it does.)
 
 use super::Facts;
 

@@ -1,0 +1,172 @@
+//! What is made of a disk that fails, on a real RocksDB.
+
+use std::process::{Command, Stdio};
+
+use tokio_util::sync::CancellationToken;
+
+use super::super::fault::tests::let_no_table_be_synced;
+use super::*;
+use crate::raft::closing::close_signal;
+use crate::raft::identity::REJOIN;
+
+const KEYS: u64 = 4000;
+const DIRECTORY: &str = "QUORATE_TEST_DIRECTORY";
+
+fn open(path: &Path, damage: &DamageReport) -> RocksBackend {
+    let (signal, _closed) = close_signal();
+    let surroundings = Surroundings {
+        cache: Cache::new_lru_cache(1 << 20),
+        space: Arc::new(Space::new(path, 0, CancellationToken::new())),
+        damage: damage.clone(),
+        closed: Arc::new(signal),
+    };
+    RocksBackend::open(path, &surroundings).expect("it opens")
+}
+
+fn key(i: u64) -> Vec<u8> {
+    format!("key {i:06}").into_bytes()
+}
+
+/// Writes every key, with values that take the room that they seem to.
+fn write_all(backend: &RocksBackend) {
+    let mut batch = backend.batch();
+    for i in 0..KEYS {
+        batch.put(Table::Versions, &key(i), &rand::random::<[u8; 256]>());
+    }
+    backend.write(batch).expect("written");
+}
+
+/// Makes a database with so many files of all keys, one above the other.
+fn fill(path: &Path, files: usize) {
+    let backend = open(path, &DamageReport::default());
+    for _ in 0..files {
+        write_all(&backend);
+        backend.flush().expect("flushed");
+    }
+}
+
+/// Changes some bytes in the middle of the biggest table.
+pub fn damage_a_table(database: &Path) {
+    let files = std::fs::read_dir(database).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let tables = files.filter(|file| file.extension().is_some_and(|extension| extension == "sst"));
+    let size = |file: &PathBuf| std::fs::metadata(file).expect("a file").len();
+    let biggest = tables.max_by_key(size).expect("it was flushed");
+    let mut bytes = std::fs::read(&biggest).expect("readable");
+    let middle = bytes.len() / 2;
+    for byte in &mut bytes[middle..middle + 16] {
+        *byte ^= 0xff;
+    }
+    std::fs::write(&biggest, bytes).expect("writable");
+}
+
+fn assert_told(damage: &DamageReport) {
+    let told = damage.told().expect("the damage is told");
+    assert!(told.contains("is damaged (Corruption: ") && told.ends_with(REJOIN), "{told}");
+}
+
+#[test]
+fn a_read_of_a_damaged_table_tells() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("database");
+    fill(&path, 1);
+    damage_a_table(&path);
+
+    let damage = DamageReport::default();
+    let backend = open(&path, &damage);
+    assert_eq!(damage.told(), None);
+    let failed = (0..KEYS).find_map(|i| backend.get(Table::Versions, &key(i)).err()).expect("some cannot be read");
+    assert!(failed.to_string().contains("is damaged"), "{failed}");
+    assert_told(&damage);
+    drop(backend);
+
+    let damage = DamageReport::default();
+    let backend = open(&path, &damage);
+    let mut cursor = backend.cursor(Table::Versions, &[], None);
+    let mut found = cursor.seek(&[]);
+    let mut rows = 0;
+    while matches!(found, Ok(true)) {
+        rows += 1;
+        found = cursor.next();
+    }
+    let failed = found.expect_err("some cannot be read");
+    assert!(rows < KEYS && failed.to_string().contains("is damaged"), "after {rows} rows: {failed}");
+    assert_told(&damage);
+}
+
+#[test]
+fn damage_of_what_does_not_count_is_told_to_nobody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("database");
+    fill(&path, 1);
+    damage_a_table(&path);
+
+    let damage = DamageReport::default();
+    let received = damage.unheard();
+    let backend = open(&path, &received);
+    let some = (0..KEYS).find(|i| backend.get(Table::Versions, &key(*i)).is_err()).expect("some cannot be read");
+    let failed = backend.get(Table::Versions, &key(some)).expect_err("nor again");
+    assert!(!failed.to_string().contains(REJOIN), "{failed}");
+    assert_eq!(damage.told(), None);
+    received.set_heard(true);
+    backend.get(Table::Versions, &key(some)).expect_err("nor now");
+    assert_told(&damage);
+    drop(backend);
+
+    let damage = DamageReport::default();
+    let replaced = open(&path, &damage);
+    replaced.make_obsolete();
+    replaced.get(Table::Versions, &key(some)).expect_err("it is the same");
+    assert_eq!(damage.told(), None);
+}
+
+#[test]
+fn a_compaction_of_a_damaged_table_tells() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("database");
+    fill(&path, 2);
+    damage_a_table(&path);
+
+    let damage = DamageReport::default();
+    let backend = open(&path, &damage);
+    assert!(!backend.has_background_errors());
+    backend.meet_background_errors();
+    assert_eq!(damage.told(), None);
+    backend.db.compact_range_cf(backend.family(Table::Versions), None::<&[u8]>, None::<&[u8]>);
+    assert_eq!(damage.told(), None, "nobody has asked");
+    // Nobody writes.
+    assert!(backend.has_background_errors());
+    backend.meet_background_errors();
+    assert_told(&damage);
+    assert!(!backend.has_background_errors());
+
+    let mut batch = backend.batch();
+    batch.put(Table::Meta, b"key", b"value");
+    let refused = backend.write(batch).expect_err("it takes no more");
+    assert!(refused.to_string().contains("is damaged"), "{refused}");
+}
+
+/// A process whose state cannot be synced: what the test below starts.
+#[test]
+#[ignore = "a part of another test"]
+fn process_that_cannot_sync() {
+    let directory = std::env::var(DIRECTORY).expect("started by the test");
+    let path = Path::new(&directory);
+    let backend = open(path, &DamageReport::default());
+    let_no_table_be_synced(path);
+    write_all(&backend);
+    let flushed = backend.flush();
+    panic!("it goes on: {flushed:?}");
+}
+
+#[test]
+fn a_failed_sync_of_the_state_ends_the_process() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let status = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "raft::state::backend::tests::process_that_cannot_sync", "--ignored", "--nocapture"])
+        .env(DIRECTORY, dir.path().join("database"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("a process");
+    assert_eq!(status.code(), Some(EX_IOERR), "{status}");
+}
