@@ -164,8 +164,9 @@ type Excuse = (&'static str, fn(MemberIndex) -> Effect, Micros);
 const EXCUSES: [Excuse; 2] = [
     // Started on a full disk it cannot open its state, and is started again; that may have begun before there was room.
     ("No space left on device", Effect::FullDisk, 10_000_000),
-    // The end of a process is seen a little later.
-    ("Input/output error", Effect::FailingSync, 1_000_000),
+    // A sync that failed in the background is met by the member's upkeep, and the end of its process is seen, a little
+    // later.
+    ("Input/output error", Effect::FailingSync, 3_000_000),
 ];
 
 fn is_excused(account: &Account, death: &Death) -> bool {

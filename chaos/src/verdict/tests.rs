@@ -206,6 +206,7 @@ fn an_end_that_is_seen_just_after_its_reason_had_one() {
         .contains(name)
     };
     assert!(!with(SECOND + 150_000, "error=Input/output error (os error 5)"));
+    assert!(!with(3 * SECOND, "error=Input/output error (os error 5)"), "it failed in the background");
     assert!(with(SECOND + 150_000, "error: the log is damaged"));
     assert!(with(5 * SECOND, "error=Input/output error (os error 5)"), "its disk has been well for long");
 }

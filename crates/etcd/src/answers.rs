@@ -1,9 +1,9 @@
 //! How much of all answers may wait for their clients.
 //!
 //! A unary answer is put together in memory, and stays there until its client has read it. Of thousands that ask for much
-//! and read slowly each would have one: beyond a common budget reads are refused. One at a time may go beside it, so that
-//! a single answer may be as long as it likes. An answer gives back what it takes with its last byte: its room goes along
-//! with the bytes, out of the handler and through the body into what HTTP/2 has yet to send.
+//! and read slowly each would have one: beyond a common budget reads are refused. A large one at a time may go beside it,
+//! so that a single answer may be as long as it likes. An answer gives back what it takes with its last byte: its room
+//! goes along with the bytes, out of the handler and through the body into what HTTP/2 has yet to send.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
 use quorate_mvcc::{KeyValue, Op, OpResponse, Txn, TxnResponse};
-use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -21,6 +21,8 @@ use crate::errors::{self, Refusal};
 
 /// Answers up to this size are free: the number of streams of a connection bounds them.
 const FREE_BYTES: usize = 16 << 10;
+/// Reads at a time of which nobody knows how much they will find.
+const TURNS: usize = 4;
 
 /// The budget.
 #[derive(Debug)]
@@ -31,8 +33,10 @@ pub(crate) struct Answers {
     alone: Arc<Semaphore>,
     /// Of answers to writes, in bytes. What is done cannot be refused any more: it takes what is left.
     writes: Arc<Semaphore>,
-    /// Of the read of which nobody knows how much it will find.
-    turn: Mutex<()>,
+    /// What an answer has at least that goes alone.
+    large_bytes: usize,
+    /// Of reads of which nobody knows how much they will find.
+    turns: Semaphore,
 }
 
 impl Answers {
@@ -41,7 +45,8 @@ impl Answers {
             reads: Arc::new(Semaphore::new(budget_bytes)),
             alone: Arc::new(Semaphore::new(1)),
             writes: Arc::new(Semaphore::new(budget_bytes)),
-            turn: Mutex::new(()),
+            large_bytes: budget_bytes / 4,
+            turns: Semaphore::new(TURNS),
         }
     }
 
@@ -92,8 +97,9 @@ impl Answers {
     }
 
     /// The turn of a read of which nobody knows how much it will find.
-    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.turns.acquire().await.ok()
     }
 }
 
@@ -126,6 +132,9 @@ impl Share<'_> {
                 None => self.held = Some(more),
             }
             return Ok(());
+        }
+        if self.size_bytes < self.answers.large_bytes {
+            return Err(errors::TOO_MANY_REQUESTS);
         }
         let alone = self.answers.alone.clone().try_acquire_owned().map_err(|_| errors::TOO_MANY_REQUESTS)?;
         (self.held, self.is_alone) = (Some(alone), true);

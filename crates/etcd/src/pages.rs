@@ -87,8 +87,8 @@ fn read_on(
     Ok(())
 }
 
-/// Reads of what nobody knows the first before all have been seen, and what cannot be read in pages: one at a time, but
-/// for what is little.
+/// Reads of what nobody knows the first before all have been seen, and what cannot be read in pages: a few at a time,
+/// but for what is little.
 async fn at_once(shared: &Shared, request: &RangeRequest) -> Result<Found, Status> {
     let little = block_in_place(|| {
         let count = shared.read_here(&RangeRequest { count_only: true, ..request.clone() })?.count;

@@ -34,12 +34,15 @@ impl Shared {
         Shared { store, guard, answers: Arc::new(answers), leadership, identity, shutdown }
     }
 
-    /// What to stream out: it ends at the shutdown.
+    /// What to stream out. At the shutdown it ends, with an error, for its reader shall not take it for whole.
     pub(crate) fn outgoing<T: Send + 'static>(
         &self,
         stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
     ) -> Outgoing<T> {
-        stream.take_until(self.shutdown.clone().cancelled_owned()).boxed()
+        let shutdown = self.shutdown.clone();
+        let cut_off =
+            futures::stream::once(async move { shutdown.is_cancelled().then(|| Err(errors::STOPPED.into())) });
+        stream.take_until(self.stopped()).chain(cut_off.filter_map(std::future::ready)).boxed()
     }
 
     /// Returns at the shutdown.

@@ -1,8 +1,8 @@
 //! Watches: any number of them on one stream.
 //!
-//! A stream of answers does its work as it is read: it has no task and no queue of its own. Of a client that does not
-//! read nothing is asked, and behind it the store's watches lag and later catch up from the tables, a few at a time: a slow
-//! client costs a bounded amount of memory, however many watches it has, and holds nobody back.
+//! A stream of answers does its work as it is read: it has no task and no queue of its own. Of one that is not read
+//! nothing is asked, and behind it the store's watches, which share some room, lag and later catch up from the tables, a
+//! few at a time: a slow client costs a bounded amount of memory, however many watches it has, and holds nobody back.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -17,6 +17,7 @@ use prost::Message;
 use quorate_api::Revision;
 use quorate_mvcc::{Event, KeyRange};
 use quorate_store::{Leadership, WatchBatch, WatchError, WatchEvents, WatchOptions, WatchTurns};
+use tokio::task::coop::has_budget_remaining;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert;
@@ -26,6 +27,8 @@ use crate::shared::Shared;
 
 /// Watches of a stream that may catch up at a time: each holds up to half a MiB, or one revision.
 const CATCHING_UP: usize = 8;
+/// What all others of a stream may hold.
+const ROOM_BYTES: usize = 8 << 20;
 /// Watches on one stream.
 const MAX_WATCHES: usize = 100_000;
 /// A fragment's size: etcd's limit of a request, and a little for what is around it.
@@ -57,10 +60,11 @@ impl Watch for WatchService {
             shared: self.0.clone(),
             inputs,
             answers: VecDeque::new(),
-            turns: WatchTurns::new(CATCHING_UP),
+            turns: WatchTurns::new(CATCHING_UP, ROOM_BYTES),
             watches: HashMap::new(),
             next_id: 0,
             wanted_progress: None,
+            later_progress: None,
         };
         Ok(Response::new(session.boxed()))
     }
@@ -83,8 +87,10 @@ struct Session {
     turns: WatchTurns,
     watches: HashMap<i64, Options>,
     next_id: i64,
-    /// The revision that all watches must have passed before a progress request is answered.
+    /// The revision that all watches must have passed before a progress request is answered, and before those are that
+    /// came meanwhile.
     wanted_progress: Option<Revision>,
+    later_progress: Option<Revision>,
 }
 
 /// What a client asked for with one watch, and how far it is.
@@ -115,6 +121,11 @@ impl Stream for Session {
             if let Some(answer) = self.answers.pop_front() {
                 return Poll::Ready(Some(Ok(answer)));
             }
+            if !has_budget_remaining() {
+                // Without it a watch that has something looks as if it had nothing, and loses its place.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match ready!(self.inputs.poll_next_unpin(context)) {
                 Some(Input::Request(Ok(request))) => self.request(request),
                 Some(Input::Batch(id, batch)) => self.batch(id, batch),
@@ -122,11 +133,12 @@ impl Stream for Session {
                     self.inputs.clear();
                     return Poll::Ready(Some(Err(why.into())));
                 }
-                // The client has left.
-                Some(Input::Request(Err(_))) | None => {
+                // The client has left, or it has sent something that is no request.
+                Some(Input::Request(Err(status))) => {
                     self.inputs.clear();
-                    return Poll::Ready(None);
+                    return Poll::Ready(Some(Err(status)));
                 }
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -143,7 +155,11 @@ impl Session {
             Some(RequestUnion::CreateRequest(request)) => self.create(&request),
             Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
-                self.wanted_progress = Some(self.shared.store.revision());
+                let now = self.shared.store.revision();
+                match self.wanted_progress {
+                    None => self.wanted_progress = Some(now),
+                    Some(_) => self.later_progress = Some(now),
+                }
                 self.shared.store.mark_watch_progress();
                 self.tell_progress();
             }
@@ -267,14 +283,15 @@ impl Session {
         self.answers.push_back(pb::WatchResponse { events, ..self.answer(id, revision) });
     }
 
-    /// Answers a progress request once every watch of this stream has passed the revision it was made at.
+    /// Answers progress requests once every watch of this stream has passed the revision they were made at.
     fn tell_progress(&mut self) {
-        let Some(wanted) = self.wanted_progress else { return };
-        if self.watches.values().any(|watch| watch.passed < wanted) {
-            return;
+        while let Some(wanted) = self.wanted_progress {
+            if self.watches.values().any(|watch| watch.passed < wanted) {
+                return;
+            }
+            self.wanted_progress = self.later_progress.take();
+            self.answers.push_back(self.answer(NO_WATCH, wanted));
         }
-        self.wanted_progress = None;
-        self.answers.push_back(self.answer(NO_WATCH, wanted));
     }
 }
 

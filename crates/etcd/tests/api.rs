@@ -241,6 +241,33 @@ async fn watches_of_the_same_keys_get_what_each_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_watches_lasts_until_the_server_ends() {
+    let Served { mut client, _stop: stop, .. } = start().await;
+    let numbered = || WatchOptions::new().with_watch_id(7);
+    let (mut requests, mut answers) = client.watch("a", Some(numbered())).await.expect("a watch").split();
+    let mut next = async || answers.message().await.map(|answer| answer.expect("a running stream"));
+    assert!(next().await.expect("an answer").created());
+    client.put("a", "1", None).await.expect("a put");
+    assert_eq!(next().await.expect("an answer").events().len(), 1);
+    // Another one of the same number takes the place of one that was cancelled.
+    requests.cancel(7).await.expect("a request");
+    assert!(next().await.expect("an answer").canceled());
+    requests.watch("b", Some(numbered())).await.expect("a request");
+    assert!(next().await.expect("an answer").created());
+    // Who asks for nothing more goes on listening.
+    drop(requests);
+    for key in ["a", "b"] {
+        client.put(key, "2", None).await.expect("a put");
+    }
+    let answer = next().await.expect("an answer");
+    assert_eq!((answer.watch_id(), answer.events().len()), (7, 1));
+    assert_eq!(answer.events()[0].kv().map(etcd_client::KeyValue::key), Some(&b"b"[..]));
+    drop(stop);
+    let end = refusal(next().await);
+    assert_eq!(end, ("Unavailable".to_owned(), "etcdserver: server stopped".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn watches_filter_split_and_tell_how_far_they_are() {
     let mut served = start().await;
     let client = &mut served.client;

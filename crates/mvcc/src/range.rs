@@ -84,7 +84,7 @@ impl<B: Backend> View<'_, B> {
             (false, true) => usize::MAX,
             (false, false) => limit,
         };
-        let Walked { mut kvs, count, .. } = self.walk(&request.range, at, wanted, true)?;
+        let Walked { mut kvs, count, .. } = self.walk(&request.range, at, wanted, true, usize::MAX)?;
         if request.count_only {
             return Ok(Some(RangeResponse { kvs, more: false, count, revision: newest }));
         }
@@ -126,7 +126,8 @@ impl<B: Backend> View<'_, B> {
         at: Revision,
         newest: Revision,
     ) -> Result<Option<RangeResponse>, BackendError> {
-        let Walked { mut kvs, is_all, .. } = self.walk(&request.range, at, limit.min(CHUNK_KEYS), false)?;
+        let wanted = limit.min(CHUNK_KEYS);
+        let Walked { mut kvs, is_all, .. } = self.walk(&request.range, at, wanted, false, request.page_bytes)?;
         let found = kvs.len();
         if request.keys_only {
             kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
@@ -146,14 +147,22 @@ impl<B: Backend> View<'_, B> {
         at: Revision,
         wanted: usize,
     ) -> Result<Option<Vec<KeyValue>>, BackendError> {
-        let Walked { mut kvs, .. } = self.walk(range, at, wanted, false)?;
+        let Walked { mut kvs, .. } = self.walk(range, at, wanted, false, usize::MAX)?;
         Ok(self.fill_values(&mut kvs)?.then_some(kvs))
     }
 
-    /// The first `wanted` keys that existed at `at`; all of the range is seen with `count_all`.
-    fn walk(&self, range: &KeyRange, at: Revision, wanted: usize, count_all: bool) -> Result<Walked, BackendError> {
+    /// The first `wanted` keys that existed at `at`; all of the range is seen with `count_all`. Without, it ends early
+    /// with the key with which versions that had to be read whole, for they are not the newest, have `enough_bytes`.
+    fn walk(
+        &self,
+        range: &KeyRange,
+        at: Revision,
+        wanted: usize,
+        count_all: bool,
+        enough_bytes: usize,
+    ) -> Result<Walked, BackendError> {
         let mut kvs = Vec::new();
-        let mut count = 0;
+        let (mut count, mut read_bytes) = (0, 0);
         let mut after = None;
         loop {
             let mut chunk = Chunk { kvs: &mut kvs, changed: Vec::new(), beyond: Vec::new(), count: 0 };
@@ -163,7 +172,13 @@ impl<B: Backend> View<'_, B> {
             for place in changed {
                 if let Some(kv) = self.version_at(&kvs[place].key, at)? {
                     count += 1;
+                    read_bytes += kv.key.len() + kv.value.len();
                     kvs[place] = kv;
+                }
+                if read_bytes >= enough_bytes && !count_all {
+                    kvs.truncate(place + 1);
+                    kvs.retain(|kv| kv.version > 0);
+                    return Ok(Walked { kvs, count, is_all: false });
                 }
             }
             for key in beyond {

@@ -122,9 +122,12 @@ impl<B: Backend> View<'_, B> {
         let all = kvs.len();
         if all < WALK_FROM {
             for (place, kv) in kvs.iter_mut().enumerate() {
-                match self.version(&kv.key, kv.mod_revision)? {
-                    Some(found) => kv.value = found.value,
-                    None => return Ok(None),
+                // Of one that is not the newest it is known already.
+                if kv.value.is_empty() {
+                    match self.version(&kv.key, kv.mod_revision)? {
+                        Some(found) => kv.value = found.value,
+                        None => return Ok(None),
+                    }
                 }
                 if is_enough(kv) {
                     return Ok(Some(place + 1));
@@ -139,8 +142,9 @@ impl<B: Backend> View<'_, B> {
         let mut cursor = self.state.backend.cursor(Table::Versions, &row_key, Some(&upper));
         let mut valid = false;
         for (place, kv) in kvs.iter_mut().enumerate() {
-            if let Some(found) = self.pending(&kv.key, |found| found.mod_revision == kv.mod_revision) {
-                kv.value = found.value.clone();
+            let found = self.pending(&kv.key, |found| found.mod_revision == kv.mod_revision);
+            if !kv.value.is_empty() || found.is_some() {
+                kv.value = found.map_or_else(|| kv.value.clone(), |found| found.value.clone());
                 if is_enough(kv) {
                     return Ok(Some(place + 1));
                 }

@@ -4,6 +4,9 @@ use std::io::Write;
 
 use tracing_subscriber::EnvFilter;
 
+/// The filter of a command that works on a store: why it ends when a sync fails, and nothing else.
+pub const LAST_WORDS: &str = "off,quorate_store::raft::state=error,quorate_store::raft::log=error";
+
 /// Starts structured logging to standard error. `level` is a `tracing` filter such as `info` or `info,openraft=warn`.
 pub fn start(level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(level)

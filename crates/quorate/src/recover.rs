@@ -6,6 +6,7 @@ use anyhow::Context;
 use quorate_store::raft::Recovery;
 
 use crate::config::ServerArgs;
+use crate::logging;
 use crate::server::STORE_DIRECTORY;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -18,6 +19,7 @@ pub struct RecoverArgs {
 }
 
 pub fn main(args: RecoverArgs) -> anyhow::Result<()> {
+    logging::start(logging::LAST_WORDS)?;
     let config = args.server.resolve()?;
     let store = config.data_dir.join(STORE_DIRECTORY);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

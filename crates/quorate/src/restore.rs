@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use crate::config::ServerArgs;
+use crate::logging;
 use crate::server::{STORE_DIRECTORY, member};
 
 #[derive(clap::Args, Clone, Debug)]
@@ -18,6 +19,7 @@ pub struct RestoreArgs {
 }
 
 pub fn main(args: RestoreArgs) -> anyhow::Result<()> {
+    logging::start(logging::LAST_WORDS)?;
     let config = args.server.resolve()?;
     let name = args.backup.display();
     let backup = File::open(&args.backup).with_context(|| format!("cannot open {name}"))?;

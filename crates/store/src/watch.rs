@@ -69,15 +69,18 @@ pub enum WatchError {
     Fatal(String),
 }
 
-/// Has the watches of one client read on in turn while they catch up: so many of them may hold a page at a time that
-/// the client has not taken yet. Without, each may.
+/// Bounds what the watches of one client hold together that it has not taken yet. Those that catch up read on in turn:
+/// so many of them may hold a page at a time. The others share some room, and whoever finds none left has to catch up.
 #[derive(Clone, Debug)]
-pub struct WatchTurns(Arc<Semaphore>);
+pub struct WatchTurns {
+    pages: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+}
 
 impl WatchTurns {
     #[must_use]
-    pub fn new(pages: usize) -> Self {
-        WatchTurns(Arc::new(Semaphore::new(pages)))
+    pub fn new(pages: usize, room_bytes: usize) -> Self {
+        WatchTurns { pages: Arc::new(Semaphore::new(pages)), room: Arc::new(Semaphore::new(room_bytes)) }
     }
 }
 
@@ -89,7 +92,7 @@ pub(crate) type Turn = Option<OwnedSemaphorePermit>;
 pub struct WatchOptions {
     /// The version before each change is read, where it is still kept.
     pub with_previous: bool,
-    /// While it catches up it takes turns with others.
+    /// It shares turns and room with others.
     pub turns: Option<WatchTurns>,
 }
 
@@ -107,6 +110,7 @@ impl Watch {
 
     /// Makes room for the next.
     fn received(&self, Message { content, charge, turn }: Message) -> Result<WatchBatch, WatchError> {
+        // The turn, or the common room, is free again.
         drop(turn);
         self.room.add_permits(charge as usize);
         content
@@ -125,7 +129,7 @@ struct Message {
     content: Result<WatchBatch, WatchError>,
     /// Bytes that it takes of the channel's room.
     charge: u32,
-    /// Over when it has been received.
+    /// Over when it has been received: a turn, or what it takes of the common room.
     turn: Turn,
 }
 
@@ -163,10 +167,13 @@ impl WatchSender {
     /// Sends without waiting; `size_bytes` is what the content takes in memory.
     pub(crate) fn try_send(&self, content: Result<WatchBatch, WatchError>, size_bytes: usize) -> Result<(), NotSent> {
         let charge = self.charge(size_bytes);
-        let Ok(room) = self.room.try_acquire_many(charge) else {
-            return Err(if self.messages.is_closed() { NotSent::Closed } else { NotSent::Full });
+        let full = || if self.messages.is_closed() { NotSent::Closed } else { NotSent::Full };
+        let room = self.room.try_acquire_many(charge).map_err(|_| full())?;
+        let turn = match &self.turns {
+            Some(turns) if charge > 0 => Some(turns.room.clone().try_acquire_many_owned(charge).map_err(|_| full())?),
+            _ => None,
         };
-        self.messages.try_send(Message { content, charge, turn: None }).map_err(|error| match error {
+        self.messages.try_send(Message { content, charge, turn }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NotSent::Full,
             mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
         })?;
@@ -176,9 +183,9 @@ impl WatchSender {
 
     /// Waits for a turn to read on; `None` when the watch is gone.
     pub(crate) async fn turn(&self) -> Option<Turn> {
-        let Some(WatchTurns(turns)) = &self.turns else { return Some(None) };
+        let Some(WatchTurns { pages, .. }) = &self.turns else { return Some(None) };
         tokio::select! {
-            turn = turns.clone().acquire_owned() => turn.ok().map(Some),
+            turn = pages.clone().acquire_owned() => turn.ok().map(Some),
             () = self.messages.closed() => None,
         }
     }

@@ -218,6 +218,41 @@ async fn a_watcher_that_does_not_read_holds_no_more_than_its_share() {
 }
 
 #[tokio::test]
+async fn watches_of_a_client_that_does_not_read_share_its_room() {
+    const VALUE_BYTES: usize = 10_000;
+    let (channel_bytes, page_bytes, room_bytes) = (50_000, 30_000, 60_000);
+    let store = Store::memory_with(HubConfig { channel_batches: 1000, channel_bytes, page_bytes, ..tight() });
+    let options = WatchOptions { turns: Some(WatchTurns::new(2, room_bytes)), ..WatchOptions::default() };
+    let first = store.revision();
+    let watch = |i| store.watch_with(KeyRange::key(format!("/a/{i}")), first, options.clone()).expect("a watch starts");
+    let mut watches: Vec<_> = (0..20).map(watch).collect();
+    let mut awake = store.watch(KeyRange::prefix("/a/"), first).expect("a watch starts");
+    for _ in 0..5 {
+        for i in 0..20 {
+            let revision = write(&store, vec![put(format!("/a/{i}"), "v".repeat(VALUE_BYTES))]).await;
+            collect(&mut awake, Revision(revision.0 - 1), revision, None).await;
+        }
+    }
+    let (mut held, mut reached) = (0, Vec::new());
+    for watch in &mut watches {
+        let mut upto = (first, 0);
+        while let Some(batch) = watch.next().now_or_never() {
+            let batch = batch.expect("a watch does not end").expect("a watch does not fail");
+            held += batch.events.iter().map(Event::size_bytes).sum::<usize>();
+            upto = (batch.revision, upto.1 + batch.events.len());
+        }
+        reached.push(upto);
+    }
+    assert!(held >= room_bytes / 2, "{held} bytes wait");
+    assert!(held <= room_bytes + 2 * (page_bytes + VALUE_BYTES) + VALUE_BYTES, "{held} bytes wait for one client");
+    let until = store.revision();
+    let rest = watches.iter_mut().zip(&reached).map(|(watch, (upto, _))| collect(watch, *upto, until, None));
+    for (rest, (_, before)) in futures::future::join_all(rest).await.iter().zip(&reached) {
+        assert_eq!(before + rest.len(), 5, "and none misses anything");
+    }
+}
+
+#[tokio::test]
 async fn ten_thousand_watches_hold_nobody_back() {
     let store = Store::memory();
     let range = |i: usize| if i.is_multiple_of(2) { KeyRange::prefix("/a/") } else { KeyRange::key(format!("/a/{i}")) };
@@ -446,7 +481,7 @@ async fn the_watches_of_one_client_catch_up_in_turn() {
         let options = WatchOptions { turns: Some(turns.clone()), ..WatchOptions::default() };
         hub.watch(KeyRange::key("/x"), Revision(1), options).expect("it starts")
     };
-    let turns = WatchTurns::new(2);
+    let turns = WatchTurns::new(2, 1 << 20);
     let mut watches: Vec<_> = (0..20).map(|_| watch(&turns)).collect();
     let all_turns_taken = async {
         while source.reads.load(Ordering::Relaxed) < 2 {
@@ -460,7 +495,7 @@ async fn the_watches_of_one_client_catch_up_in_turn() {
     assert_eq!(source.reads.load(Ordering::Relaxed), 2, "the others wait until these have been read");
 
     // Another client has turns of its own, and one who goes gives his up.
-    let other = collect(&mut watch(&WatchTurns::new(1)), Revision(1), Revision(500), None).await;
+    let other = collect(&mut watch(&WatchTurns::new(1, 1 << 20)), Revision(1), Revision(500), None).await;
     assert_eq!(other.len(), 499);
     drop(watches.drain(..2));
     let read = watches.iter_mut().map(|watch| collect(watch, Revision(1), Revision(500), None));

@@ -17,6 +17,8 @@ use super::cluster::{ClusterFile, ClusterMember, Role};
 use crate::logging::progress;
 
 const POLL: Duration = Duration::from_millis(20);
+/// A process that was killed has ended in far less, unless a disk hangs.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A process that this command started, with its end.
 pub struct Spawned {
@@ -29,6 +31,7 @@ pub fn start_missing(cluster: &mut ClusterFile, own: bool) -> anyhow::Result<Vec
     let program = std::env::current_exe().context("cannot find the quorate binary")?;
     let mut spawned = Vec::new();
     for member in &mut cluster.members {
+        wait_ended(member);
         if is_running(member) {
             anyhow::ensure!(!own, "{} runs already (pid {}); stop the cluster first", member.name, member.pid);
             continue;
@@ -122,8 +125,21 @@ pub async fn stop(cluster: &ClusterFile, role: Role, grace: Duration) {
         progress(format!("{} did not stop within {grace:?}; killed. See {}", member.name, member.log.display()));
         send(member, Signal::SIGKILL);
     }
-    while running().next().is_some() {
+    let deadline = Instant::now() + ENDS_WITHIN;
+    let left = || cluster.with_role(role).filter(|member| standing(member) != Standing::Gone);
+    while left().next().is_some() && Instant::now() < deadline {
         sleep(POLL).await;
+    }
+    for member in left() {
+        progress(format!("{} (pid {}) was killed and has not ended; the kernel holds it", member.name, member.pid));
+    }
+}
+
+/// Waits a while for a member that is ending.
+fn wait_ended(member: &ClusterMember) {
+    let deadline = Instant::now() + ENDS_WITHIN;
+    while standing(member) == Standing::Ending && Instant::now() < deadline {
+        std::thread::sleep(POLL);
     }
 }
 
@@ -137,29 +153,44 @@ fn send(member: &ClusterMember, signal: Signal) {
 
 /// Whether the member's pid is alive and is still that member.
 pub fn is_running(member: &ClusterMember) -> bool {
+    standing(member) == Standing::Running
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Running,
+    /// It does nothing any more, but its files and ports are in use until its last thread is gone.
+    Ending,
+    Gone,
+}
+
+fn standing(member: &ClusterMember) -> Standing {
     if member.pid <= 0 {
-        return false;
+        return Standing::Gone;
     }
     let proc = PathBuf::from(format!("/proc/{}", member.pid));
     let config = member.config();
     match fs::read(proc.join("cmdline")) {
-        Ok(cmdline) if cmdline.is_empty() => is_ending(&proc),
-        Ok(cmdline) => cmdline.split(|&b| b == 0).any(|arg| arg == config.as_os_str().as_encoded_bytes()),
-        Err(_) => false,
+        // The command line goes first.
+        Ok(cmdline) if cmdline.is_empty() && is_ending(&proc) => Standing::Ending,
+        Ok(cmdline) if cmdline.split(|&b| b == 0).any(|arg| arg == config.as_os_str().as_encoded_bytes()) => {
+            Standing::Running
+        }
+        _ => Standing::Gone,
     }
 }
 
-/// Whether a process that has no command line any more is still ending: its files and ports are in use until its last
-/// thread is gone.
+/// Whether a process that has no command line is one that has not quite ended.
 fn is_ending(proc: &Path) -> bool {
+    /// `PF_KTHREAD` of the kernel: it never had one. After a restart of the machine it may have got the number.
+    const KERNEL_THREAD: u64 = 0x0020_0000;
     let Ok(stat) = fs::read_to_string(proc.join("stat")) else { return false };
     // The name before is in brackets, and may have anything in it.
-    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let (state, parent) = (fields.next(), fields.next());
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let (state, flags) = (fields.first(), fields.get(6).and_then(|flags| flags.parse::<u64>().ok()));
+    let is_of_the_kernel = flags.is_none_or(|flags| flags & KERNEL_THREAD != 0);
     let threads = fs::read_dir(proc.join("task")).map_or(0, Iterator::count);
-    // A kernel thread has none either, and may have got the number after a restart of the machine.
-    let is_of_the_kernel = matches!(parent, Some("0" | "2"));
-    !is_of_the_kernel && (state != Some("Z") || threads > 1)
+    !is_of_the_kernel && (state != Some(&"Z") || threads > 1)
 }
 
 fn last_lines(log: &Path) -> String {
@@ -177,6 +208,9 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().expect("a process");
         let proc = PathBuf::from(format!("/proc/{}", child.id()));
         assert!(is_ending(&proc), "whatever its command line says, it is there");
+        if fs::read("/proc/2/comm").is_ok_and(|name| name == b"kthreadd\n") {
+            assert!(!is_ending(Path::new("/proc/2")), "the kernel's own threads are no members");
+        }
         child.kill().expect("it ends");
         // Nobody has waited for it, but it has nothing any more.
         while is_ending(&proc) {

@@ -1,11 +1,12 @@
 //! The system as it is.
 
 pub use std::collections::HashMap;
-pub use std::process::exit;
 pub use std::thread::Builder as ThreadBuilder;
 
 pub use openraft::impls::TokioRuntime as Runtime;
 pub use rand::random;
+/// Ends the process at once: nothing that was to be done at the end of it is done.
+pub use signal_hook::low_level::exit;
 pub use tokio;
 pub use tokio_util::task::TaskTracker;
 

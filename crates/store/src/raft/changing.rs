@@ -311,7 +311,7 @@ async fn settled(node: &Node, id: MemberId, version: u64, is_done: impl Fn(&Rost
             // Which it learns by not being told of the rest.
             let (own, name) = (name(node.id()), name(id));
             let is_itself = id == node.id();
-            return (!is_itself).then(|| format!("{own} is itself no member any more; ask another one about {name}"));
+            return (!is_itself).then(|| format!("{own} is itself out of service; ask another one about {name}"));
         }
         if Instant::now() > deadline {
             return Some(format!("the quorum has not settled yet; {} follows when enough members answer", name(id)));

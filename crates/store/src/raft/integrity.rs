@@ -48,9 +48,12 @@ fn mark(data_dir: &Path) -> PathBuf {
 }
 
 fn set_mark(data_dir: &Path, reason: &str) -> io::Result<()> {
-    let mut file = fs::File::create(mark(data_dir))?;
+    // On a full disk there would be one that gives no reason.
+    let temporary = data_dir.join(".out-of-service.tmp");
+    let mut file = fs::File::create(&temporary)?;
     file.write_all(reason.as_bytes())?;
     file.sync_all()?;
+    fs::rename(&temporary, mark(data_dir))?;
     sync_directory(data_dir)
 }
 

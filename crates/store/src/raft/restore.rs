@@ -119,6 +119,7 @@ fn unpack_state(
         closed: Arc::new(signal),
     };
     let backend = StateBackend::open(&staging, &surroundings)?;
+    backend.verify()?;
     // The membership of the old quorum is nobody's business, nor how its version wrote it.
     let applied = store::read_applied(&backend)?;
     let voters = members.iter().map(|member| member.id).collect();

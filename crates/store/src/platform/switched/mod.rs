@@ -27,11 +27,11 @@ pub fn threshold(bytes: u64) -> u64 {
     if process::is_simulated() { bytes / SCALE } else { bytes }
 }
 
-/// Ends the process.
+/// Ends the process at once: nothing that was to be done at the end of it is done.
 pub fn exit(code: i32) -> ! {
     match Process::current() {
         Some(process) => process.exit(),
-        None => std::process::exit(code),
+        None => signal_hook::low_level::exit(code),
     }
 }
 

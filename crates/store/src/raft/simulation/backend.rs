@@ -58,6 +58,13 @@ impl EitherBackend {
         }
     }
 
+    pub fn verify(&self) -> io::Result<()> {
+        match self {
+            EitherBackend::Rocks(backend) => backend.verify(),
+            EitherBackend::Simulated(_) => Ok(()),
+        }
+    }
+
     pub fn has_background_errors(&self) -> bool {
         match self {
             EitherBackend::Rocks(backend) => backend.has_background_errors(),

@@ -15,7 +15,7 @@ pub enum Fault {
     SyncFailed,
     /// What is on the disk is not what was written.
     Damage,
-    /// Something else. What is on the disk is sound, so the state can be opened anew.
+    /// Something else. The state is opened anew; where the disk cannot be read, again and again until it can.
     Other,
 }
 
@@ -81,7 +81,11 @@ pub mod tests {
                 Fault::Damage,
             ),
             ("Result incomplete: Corruption: bad block contents", Fault::Damage),
-            ("Corruption: Can't access /000012.sst: IO error: No such file or directory: while stat", Fault::Damage),
+            (
+                "Corruption: Corruption: IO error: No such file or directory: While open a file for random read: \
+                 /d/000012.sst: No such file or directory",
+                Fault::Damage,
+            ),
             ("IO error: While appending to file: /d/000012.sst: Input/output error", Fault::Other),
             ("IO error: While pread offset 0 len 9: /d/000012.sst: Input/output error", Fault::Other),
             ("IO error: While open a file for appending: /fsync/While/1.sst: Too many open files", Fault::Other),

@@ -213,12 +213,13 @@ impl StateStore {
     /// it. Blocks.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written, or the state is damaged.
     pub fn backup(&self) -> Result<(Revision, SnapshotDir), StateError> {
+        let state = self.current();
+        state.backend().verify()?;
         let parent = self.snapshots_path();
         fs::create_dir_all(&parent)?;
         let dir = SnapshotDir::adopt(parent.join(format!("backup-{:016x}", random::<u64>())));
-        let state = self.current();
         let revision = state.revision();
         state.backend().checkpoint(dir.path())?;
         Ok((revision, dir))
@@ -230,13 +231,12 @@ impl StateStore {
         self.directory.lock().snapshots()
     }
 
-    /// Replaces the state by a snapshot, durably.
+    /// Replaces the state by a snapshot, durably. One at a time may be installed.
     ///
     /// # Errors
     /// The old state is then still in place.
     pub fn install(&self, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> Result<(), StateError> {
-        let mut directory = self.directory.lock();
-        let staged = directory.stage(snapshot)?;
+        let staged = self.directory.lock().stage(snapshot)?;
         // If it is damaged, it is so at whom it came from.
         let incoming = Surroundings { damage: self.surroundings.damage.unheard(), ..self.surroundings.clone() };
         let state = State::open(StateBackend::open(&staged, &incoming)?)?;
@@ -244,7 +244,8 @@ impl StateStore {
         if found.log_id != meta.last_log_id {
             return Err(StateError::WrongSnapshot { promised: meta.last_log_id, found: found.log_id });
         }
-        directory.commit()?;
+        state.backend().verify()?;
+        self.directory.lock().commit()?;
         incoming.damage.set_heard(true);
         let state = Arc::new(state);
         let replaced = self.current.swap(state.clone());

@@ -94,6 +94,34 @@ fn a_read_of_a_damaged_table_tells() {
 }
 
 #[test]
+fn a_damaged_table_is_found_before_it_is_passed_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("database");
+    fill(&path, 1);
+    let damage = DamageReport::default();
+    let backend = open(&path, &damage);
+    backend.verify().expect("it is sound");
+    // What is hidden counts as well.
+    let mut batch = backend.batch();
+    batch.delete_range(Table::Versions, &key(0), &key(KEYS));
+    backend.write(batch).expect("written");
+    backend.flush().expect("flushed");
+    backend.verify().expect("it is sound");
+    assert_eq!(damage.told(), None);
+    drop(backend);
+    damage_a_table(&path);
+
+    let received = damage.unheard();
+    let backend = open(&path, &received);
+    let failed = backend.verify().expect_err("it is not");
+    assert!(failed.to_string().contains("is damaged (Corruption: "), "{failed}");
+    assert_eq!(damage.told(), None);
+    received.set_heard(true);
+    backend.verify().expect_err("nor now");
+    assert_told(&damage);
+}
+
+#[test]
 fn damage_of_what_does_not_count_is_told_to_nobody() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("database");
