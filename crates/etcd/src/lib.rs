@@ -11,6 +11,7 @@
 //! | `web` | what etcd answers to plain HTTP |
 //! | `queue`, `lock`, `election` | etcd's recipes, served |
 //! | [`server`], `intake`, `answers` | listens, and bounds what may come in at once and what may wait to be read |
+//! | `gather` | writes of a connection that go together |
 
 mod alarms;
 mod answers;
@@ -19,6 +20,7 @@ mod cluster;
 mod convert;
 mod election;
 mod errors;
+mod gather;
 pub mod guard;
 mod intake;
 mod kv;
