@@ -151,8 +151,8 @@ impl<B: Backend> View<'_, B> {
         Ok(self.fill_values(&mut kvs)?.then_some(kvs))
     }
 
-    /// The first `wanted` keys that existed at `at`; all of the range is seen with `count_all`. Without, it ends early
-    /// with the key with which versions that had to be read whole, for they are not the newest, have `enough_bytes`.
+    /// The first `wanted` keys that existed at `at`; all of the range is seen with `count_all`. Without, it may end before
+    /// them: with the key with which versions that had to be read whole, for they are not the newest, have `enough_bytes`.
     fn walk(
         &self,
         range: &KeyRange,
@@ -169,13 +169,18 @@ impl<B: Backend> View<'_, B> {
             after = chunk.collect(self.state, range, after.as_ref(), at, wanted, count_all);
             let Chunk { changed, beyond, count: found, .. } = chunk;
             count += found;
+            let mut missing = 0;
             for place in changed {
-                if let Some(kv) = self.version_at(&kvs[place].key, at)? {
-                    count += 1;
-                    read_bytes += kv.key.len() + kv.value.len();
-                    kvs[place] = kv;
+                match self.version_at(&kvs[place].key, at)? {
+                    Some(kv) => {
+                        count += 1;
+                        read_bytes += kv.key.len() + kv.value.len();
+                        kvs[place] = kv;
+                    }
+                    None => missing += 1,
                 }
-                if read_bytes >= enough_bytes && !count_all {
+                let existed = place + 1 - missing;
+                if !count_all && (existed >= wanted || read_bytes >= enough_bytes) {
                     kvs.truncate(place + 1);
                     kvs.retain(|kv| kv.version > 0);
                     return Ok(Walked { kvs, count, is_all: false });

@@ -187,7 +187,7 @@ fn replay(
     }
 }
 
-/// All keys of a range, in pages of a few bytes.
+/// The keys of a range up to the limit, in pages of a few bytes.
 fn in_pages(state: &State<MemoryBackend>, mut request: RangeRequest) -> Result<Vec<KeyValue>, ReadError> {
     request.page_bytes = 4;
     let mut kvs = Vec::new();
@@ -202,10 +202,13 @@ fn in_pages(state: &State<MemoryBackend>, mut request: RangeRequest) -> Result<V
             Some(last) => request.range.start = [&last.key[..], &[0]].concat().into(),
             None => assert!(!page.more, "a page without progress"),
         }
+        let (found, limit) = (page.kvs.len() as u64, request.limit);
+        assert!(limit == 0 || found <= limit, "more than {limit}: {page:?}");
         kvs.extend(page.kvs);
-        if !page.more {
+        if !page.more || found == limit {
             return Ok(kvs);
         }
+        request.limit = limit.saturating_sub(found);
     }
 }
 
@@ -215,9 +218,11 @@ fn check_step(state: &State<MemoryBackend>, model: &Model, step: &Step) {
         let expected = model.range(request).map_err(ReadError::Refused);
         assert_eq!(state.range(request), expected, "{request:?}");
         if request.is_in_key_order() && !request.count_only {
-            let all = RangeRequest { limit: 0, ..request.clone() };
-            let expected = model.range(&all).map(|found| found.kvs).map_err(ReadError::Refused);
-            assert_eq!(in_pages(state, all), expected, "{request:?} in pages");
+            for limit in [0, 1, request.limit] {
+                let some = RangeRequest { limit, ..request.clone() };
+                let expected = model.range(&some).map(|found| found.kvs).map_err(ReadError::Refused);
+                assert_eq!(in_pages(state, some), expected, "{request:?} in pages, {limit}");
+            }
         }
     }
     let (after, range, max_bytes) = &step.replay;

@@ -48,13 +48,20 @@ fn mark(data_dir: &Path) -> PathBuf {
 }
 
 fn set_mark(data_dir: &Path, reason: &str) -> io::Result<()> {
-    // On a full disk there would be one that gives no reason.
     let temporary = data_dir.join(".out-of-service.tmp");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(reason.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, mark(data_dir))?;
-    sync_directory(data_dir)
+    let write = || {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(reason.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, mark(data_dir))
+    };
+    let written = write();
+    if written.is_err() {
+        // On a full disk one that gives no reason is better than none.
+        fs::File::create(mark(data_dir))?;
+    }
+    sync_directory(data_dir)?;
+    written
 }
 
 /// Says why this member is out of service, and notes it, so that it stays out over restarts.
