@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -39,6 +40,8 @@ pub struct Layout {
     pub places: Vec<Place>,
     pub ca: PathBuf,
     pub admin: Pair,
+    /// Its places' ports are nobody else's as long as it is there.
+    _ports: Arc<Ports>,
 }
 
 #[derive(Serialize)]
@@ -77,7 +80,8 @@ impl Layout {
         let ca = Authority::create(&pki, "ca")?;
         let peer_ca = Authority::create(&pki, "peer-ca")?;
         let admin = ca.issue("admin", "chaos", Some("system:masters"))?;
-        let places = places(directory, logs, members)?;
+        let mut ports = Ports::default();
+        let places = places(directory, logs, members, &mut ports)?;
         let members: Vec<_> = places.iter().map(founder).collect();
         for (index, place) in places.iter().enumerate() {
             let name = &place.name;
@@ -111,12 +115,11 @@ impl Layout {
             fs::create_dir_all(&place.below)?;
             fs::write(&place.config, toml::to_string(&config)?)?;
         }
-        Ok(Layout { directory: directory.to_owned(), places, ca: ca.cert, admin })
+        Ok(Layout { directory: directory.to_owned(), places, ca: ca.cert, admin, _ports: Arc::new(ports) })
     }
 }
 
-fn places(directory: &Path, logs: &Path, members: usize) -> anyhow::Result<Vec<Place>> {
-    let mut ports = Ports::default();
+fn places(directory: &Path, logs: &Path, members: usize, ports: &mut Ports) -> anyhow::Result<Vec<Place>> {
     (0..members)
         .map(|index| {
             let name = format!("m{}", index + 1);

@@ -68,8 +68,17 @@ impl RaftLogReader<TypeConfig> for LogReader {
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let entries = self.read(start..end, MAX_READ_BYTES)?;
         // openraft sends them behind the entry before `start`, whatever they are; without any it asks again.
-        let follow = entries.first().is_some_and(|entry| entry.log_id.index == start);
-        Ok(if follow { entries } else { Vec::new() })
+        if entries.first().is_some_and(|entry| entry.log_id.index == start) {
+            return Ok(entries);
+        }
+        match self.view.read().purged {
+            // Of what it has begun to send before the purge it would ask for ever, and that follower would never hear
+            // of what comes later. With an error this instance ends, and its successor sends a snapshot.
+            Some(purged) if start <= purged.index => {
+                Err(io::Error::other(format!("entry {start} is to be sent, and all up to {} are purged", purged.index)))
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 }
 
