@@ -28,8 +28,8 @@ const SMALL_TABLE_BUFFER_BYTES: usize = 1 << 20;
 /// Between two attempts to write to a full disk.
 const SPACE_PAUSE: Duration = Duration::from_millis(200);
 /// A disk that is full for longer ends this instance of the state; another is opened when there is space. RocksDB
-/// itself looks every five seconds.
-const SPACE_PATIENCE: Duration = Duration::from_secs(20);
+/// itself looks every five seconds, and does not always go on then.
+const SPACE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Read at once by who reads everything.
 const READ_AHEAD_BYTES: usize = 2 << 20;
