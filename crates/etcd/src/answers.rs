@@ -60,9 +60,6 @@ impl Answers {
     /// # Errors
     /// When there is no room.
     pub(crate) fn hold(&self, size_bytes: usize) -> Result<Option<Held>, Refusal> {
-        if size_bytes <= FREE_BYTES {
-            return Ok(None);
-        }
         let mut share = self.share();
         share.grow(size_bytes)?;
         Ok(share.held())

@@ -60,7 +60,6 @@ pub(crate) fn range(request: pb::RangeRequest) -> Result<RangeRequest, Refusal> 
         max_mod_revision: revision(request.max_mod_revision),
         min_create_revision: revision(request.min_create_revision),
         max_create_revision: revision(request.max_create_revision),
-        page_bytes: 0,
     })
 }
 

@@ -1,7 +1,6 @@
 //! Long ranges: read a page at a time, at one revision, and only as far as there is room for the answer.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use quorate_mvcc::{CommandError, KeyValue, RangeRequest, RangeResponse, SortTarget};
+use quorate_mvcc::{CommandError, KeyValue, RangePage, RangeRequest, RangeResponse, SortTarget, next_key};
 use quorate_store::StoreError;
 use tokio::task::block_in_place;
 use tonic::Status;
@@ -24,16 +23,14 @@ pub(crate) type Found = (RangeResponse, Option<Held>);
 ///
 /// # Errors
 /// Those of a range; `TOO_MANY_REQUESTS` when there is no room for the answer.
-pub(crate) async fn read(shared: &Shared, mut request: RangeRequest) -> Result<Found, Status> {
+pub(crate) async fn read(shared: &Shared, request: RangeRequest) -> Result<Found, Status> {
     if request.count_only {
         return Ok((shared.read_here(&request).map_err(errors::status)?, None));
     }
-    if request.is_in_key_order() {
-        request.page_bytes = PAGE_BYTES;
-        if let Some(found) = block_in_place(|| in_pages(shared, &request))? {
-            return Ok(found);
-        }
-        request.page_bytes = 0;
+    if request.is_in_key_order()
+        && let Some(found) = block_in_place(|| in_pages(shared, &request))?
+    {
+        return Ok(found);
     }
     at_once(shared, &request).await
 }
@@ -41,10 +38,11 @@ pub(crate) async fn read(shared: &Shared, mut request: RangeRequest) -> Result<F
 /// Reads what comes in the order of the keys. `None` when it was begun at the newest revision, and a compaction has
 /// overtaken it.
 fn in_pages(shared: &Shared, request: &RangeRequest) -> Result<Option<Found>, Status> {
-    let mut found = shared.read_here(request).map_err(errors::status)?;
+    let RangePage { kvs, more, revision } = shared.read_page(request).map_err(errors::status)?;
     let mut share = shared.answers.share();
-    share.grow(weight_of(&found.kvs))?;
-    if !found.more {
+    share.grow(weight_of(&kvs))?;
+    let mut found = RangeResponse { count: kvs.len() as u64, kvs, more: false, revision };
+    if !more {
         return Ok(Some((found, share.held())));
     }
     match read_on(shared, request, &mut found, &mut share) {
@@ -129,7 +127,7 @@ impl Unread {
     /// All that is wanted of a range that has so many keys at the revision of the request.
     pub(crate) fn new(shared: &Shared, request: RangeRequest, count: u64) -> Self {
         let left = if request.limit == 0 { count } else { request.limit.min(count) };
-        Unread { shared: shared.clone(), request: RangeRequest { page_bytes: PAGE_BYTES, ..request }, left }
+        Unread { shared: shared.clone(), request, left }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -139,13 +137,13 @@ impl Unread {
     /// The next page; empty when there is none.
     ///
     /// # Errors
-    /// As [`quorate_store::Store::read_local`]; `Compacted` too when a compaction has overtaken the revision.
+    /// As [`quorate_store::Store::read_page`]; `Compacted` too when a compaction has overtaken the revision.
     pub(crate) fn next_page(&mut self) -> Result<Vec<KeyValue>, StoreError> {
         if self.is_empty() {
             return Ok(Vec::new());
         }
         self.request.limit = self.left;
-        let kvs = self.shared.read_here(&self.request)?.kvs;
+        let kvs = self.shared.read_page(&self.request)?.kvs;
         self.pass(&kvs);
         Ok(kvs)
     }
@@ -157,16 +155,8 @@ impl Unread {
             return;
         };
         self.left = self.left.saturating_sub(kvs.len() as u64);
-        self.request.range.start = after(&last.key);
+        self.request.range.start = next_key(&last.key);
     }
-}
-
-/// The least key after another.
-fn after(key: &Bytes) -> Bytes {
-    let mut next = BytesMut::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.put_u8(0);
-    next.freeze()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use quorate_api::Revision;
-use quorate_mvcc::{Command, Outcome, RangeRequest, RangeResponse, Reply, Txn, TxnResponse};
+use quorate_mvcc::{Command, Outcome, RangePage, RangeRequest, RangeResponse, Reply, Txn, TxnResponse};
 use quorate_store::{Consistency, Identity, Leadership, Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use crate::answers::{Answers, weight_of};
 use crate::convert;
 use crate::errors;
 use crate::guard::Guard;
-use crate::pages::{self, Found};
+use crate::pages::{self, Found, PAGE_BYTES};
 use crate::pb::etcdserverpb::ResponseHeader;
 
 #[derive(Clone)]
@@ -89,6 +89,11 @@ impl Shared {
     /// Reads this member's own state where it keeps no other request waiting.
     pub(crate) fn read_here(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         tokio::task::block_in_place(|| self.store.read_local(request))
+    }
+
+    /// Reads a page of this member's own state, as [`Shared::read_here`].
+    pub(crate) fn read_page(&self, request: &RangeRequest) -> Result<RangePage, StoreError> {
+        tokio::task::block_in_place(|| self.store.read_page(request, PAGE_BYTES))
     }
 
     /// Commits a transaction that the guard lets through.

@@ -16,7 +16,7 @@ use futures::{Stream, StreamExt};
 use prost::Message;
 use quorate_api::Revision;
 use quorate_mvcc::{Event, KeyRange};
-use quorate_store::{Leadership, WatchBatch, WatchError, WatchEvents, WatchOptions, WatchTurns};
+use quorate_store::{Leadership, WatchBatch, WatchBudget, WatchError, WatchEvents, WatchOptions};
 use tokio::task::coop::has_budget_remaining;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -60,7 +60,7 @@ impl Watch for WatchService {
             shared: self.0.clone(),
             inputs,
             answers: VecDeque::new(),
-            turns: WatchTurns::new(CATCHING_UP, ROOM_BYTES),
+            budget: WatchBudget::new(CATCHING_UP, ROOM_BYTES),
             watches: HashMap::new(),
             next_id: 0,
             wanted_progress: None,
@@ -84,7 +84,7 @@ struct Session {
     inputs: SelectAll<BoxStream<'static, Input>>,
     /// To the last input. They are read before the next is taken.
     answers: VecDeque<pb::WatchResponse>,
-    turns: WatchTurns,
+    budget: WatchBudget,
     watches: HashMap<i64, Options>,
     next_id: i64,
     /// The revision that all watches must have passed before a progress request is answered, and before those are that
@@ -191,7 +191,7 @@ impl Session {
             start if start > 0 => convert::revision(start - 1).max(Revision::INITIAL),
             _ => revision,
         };
-        let options = WatchOptions { with_previous: request.prev_kv, turns: Some(self.turns.clone()) };
+        let options = WatchOptions { with_previous: request.prev_kv, budget: Some(self.budget.clone()) };
         let watch = self.shared.store.watch_with(range, after, options);
         self.answers.push_back(pb::WatchResponse { created: true, ..self.answer(id, revision) });
         match watch {

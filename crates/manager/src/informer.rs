@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_api::{ObjectKey, Revision};
-use quorate_mvcc::{CommandError, Event, KeyRange, RangeRequest};
+use quorate_mvcc::{CommandError, Event, KeyRange, RangeRequest, next_key};
 use quorate_store::{Consistency, Store, StoreError, WatchBatch, WatchError};
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +87,7 @@ impl Informer {
             if !page.more {
                 break;
             }
-            rest.start = successor(&last);
+            rest.start = next_key(&last);
             tokio::task::yield_now().await;
         }
         let gone = known.into_keys().map(Update::Delete).collect();
@@ -119,13 +119,6 @@ impl Informer {
 /// that changed no object.
 fn everything() -> KeyRange {
     KeyRange::from(Bytes::from_static(b"\0"))
-}
-
-fn successor(key: &Bytes) -> Bytes {
-    let mut next = Vec::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.push(0);
-    next.into()
 }
 
 fn updates(batch: &WatchBatch) -> Vec<Update> {

@@ -93,11 +93,6 @@ pub struct RangeRequest {
     pub max_mod_revision: Revision,
     pub min_create_revision: Revision,
     pub max_create_revision: Revision,
-    /// Not 0: only the first keys are read, with those keys and values that reach so many bytes the last; `count` is of
-    /// them alone, and there may be `more`. For reads in the order of the keys that are no part of a transaction: it is
-    /// not replicated.
-    #[serde(skip)]
-    pub page_bytes: usize,
 }
 
 impl RangeRequest {
@@ -115,7 +110,6 @@ impl RangeRequest {
             max_mod_revision: Revision::ZERO,
             min_create_revision: Revision::ZERO,
             max_create_revision: Revision::ZERO,
-            page_bytes: 0,
         }
     }
 
@@ -222,9 +216,9 @@ pub enum OpResponse {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeResponse {
     pub kvs: Vec<KeyValue>,
-    /// Keys were left out because of the limit; of a page: there may be others after it.
+    /// Keys were left out because of the limit.
     pub more: bool,
-    /// All keys in the range, whatever the limit; of a page: those in it.
+    /// All keys in the range, whatever the limit.
     pub count: u64,
     /// The revision of the state that was read (not of a historical request's target).
     pub revision: Revision,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_api::Revision;
 
 use crate::backend::Backend;
-use crate::kv::{KeyRange, KeyValue};
+use crate::kv::{KeyRange, KeyValue, next_key};
 use crate::state::{ReadError, State};
 
 /// Keys to hash at a time.
@@ -37,16 +37,13 @@ impl<B: Backend> State<B> {
         hasher.number(at.0);
         let mut start = Bytes::new();
         loop {
-            let page = self.read_at(at, |view, at, _| view.page(&KeyRange::from(start.clone()), at, PAGE_KEYS))?;
+            let rest = KeyRange::from(start);
+            let (page, more) = self.read_at(at, |view, at, _| view.page(&rest, at, PAGE_KEYS, usize::MAX, false))?;
             for kv in &page {
                 hasher.key_value(kv);
             }
             match page.last() {
-                Some(last) if page.len() == PAGE_KEYS => {
-                    let mut next = last.key.to_vec();
-                    next.push(0);
-                    start = next.into();
-                }
+                Some(last) if more => start = next_key(&last.key),
                 _ => return Ok(Some((at, hasher.finish()))),
             }
             if !go_on() {

@@ -41,9 +41,7 @@ impl KeyRange {
     #[must_use]
     pub fn key(key: impl Into<Bytes>) -> Self {
         let start = key.into();
-        let mut end = start.to_vec();
-        end.push(0);
-        KeyRange { start, end: Some(end.into()) }
+        KeyRange { end: Some(next_key(&start)), start }
     }
 
     /// Every key that starts with `prefix`.
@@ -72,6 +70,15 @@ impl KeyRange {
         (end.len() == self.start.len() + 1 && end.last() == Some(&0) && end.starts_with(&self.start))
             .then_some(&self.start)
     }
+}
+
+/// The smallest key greater than this one.
+#[must_use]
+pub fn next_key(key: &[u8]) -> Bytes {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next.into()
 }
 
 /// The smallest key greater than every key with this prefix; `None` when there is none (all bytes 0xff).

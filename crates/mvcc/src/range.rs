@@ -10,6 +10,16 @@ use crate::kv::{KeyRange, KeyValue};
 use crate::state::{ReadError, State};
 use crate::view::View;
 
+/// The first keys of a range, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangePage {
+    pub kvs: Vec<KeyValue>,
+    /// There may be others after these.
+    pub more: bool,
+    /// The revision of the state that was read (not of a historical request's target).
+    pub revision: Revision,
+}
+
 /// Keys that are looked at under one hold of the index's lock: some 100 µs. A page has no more either.
 const CHUNK_KEYS: usize = 4096;
 
@@ -34,6 +44,19 @@ impl<B: Backend> State<B> {
     /// `Refused` with `Compacted` or `FutureRevision`; `Backend` when the tables cannot be read.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
         self.read_at(request.revision, |view, at, newest| view.range(request, at, newest))
+    }
+
+    /// As much of a range, in the order of its keys, as a page holds: those keys and values that reach `page_bytes` are
+    /// the last. Order and filters of the request are not looked at.
+    ///
+    /// # Errors
+    /// As [`State::range`].
+    pub fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, ReadError> {
+        let wanted = limit_of(request).min(CHUNK_KEYS);
+        self.read_at(request.revision, |view, at, newest| {
+            let page = view.page(&request.range, at, wanted, page_bytes, request.keys_only)?;
+            Ok(page.map(|(kvs, more)| RangePage { kvs, more, revision: newest }))
+        })
     }
 
     /// Runs a read at a published revision. `read` answers `None` when a version was not there; that, and a compaction
@@ -71,20 +94,14 @@ impl<B: Backend> View<'_, B> {
         at: Revision,
         newest: Revision,
     ) -> Result<Option<RangeResponse>, BackendError> {
-        let limit = match request.limit {
-            0 => usize::MAX,
-            limit => usize::try_from(limit).unwrap_or(usize::MAX),
-        };
-        if request.page_bytes > 0 && request.is_in_key_order() && !request.count_only {
-            return self.first_page(request, limit, at, newest);
-        }
+        let limit = limit_of(request);
         let is_filtered = request.is_filtered();
         let wanted = match (request.count_only, is_filtered || request.sort.is_some()) {
             (true, _) => 0,
             (false, true) => usize::MAX,
             (false, false) => limit,
         };
-        let Walked { mut kvs, count, .. } = self.walk(&request.range, at, wanted, true, usize::MAX)?;
+        let Walked { mut kvs, count, .. } = self.walk(&request.range, at, wanted, None)?;
         if request.count_only {
             return Ok(Some(RangeResponse { kvs, more: false, count, revision: newest }));
         }
@@ -118,55 +135,44 @@ impl<B: Backend> View<'_, B> {
         Ok(Some(RangeResponse { kvs, more, count, revision: newest }))
     }
 
-    /// As many of the first `limit` keys as make a page.
-    fn first_page(
-        &self,
-        request: &RangeRequest,
-        limit: usize,
-        at: Revision,
-        newest: Revision,
-    ) -> Result<Option<RangeResponse>, BackendError> {
-        let wanted = limit.min(CHUNK_KEYS);
-        let Walked { mut kvs, is_all, .. } = self.walk(&request.range, at, wanted, false, request.page_bytes)?;
-        let found = kvs.len();
-        if request.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-        } else {
-            let Some(filled) = self.fill_some_values(&mut kvs, request.page_bytes)? else { return Ok(None) };
-            kvs.truncate(filled);
-        }
-        let more = !is_all || kvs.len() < found;
-        let count = kvs.len() as u64;
-        Ok(Some(RangeResponse { kvs, more, count, revision: newest }))
-    }
-
-    /// The first `wanted` keys of a range as they were at `at`. `None` when a value is not there any more.
+    /// The first `wanted` keys of a range as they were at `at`, those up to the one with which keys and values reach
+    /// `enough_bytes`; and whether there may be others. `None` when a value is not there any more.
     pub(crate) fn page(
         &self,
         range: &KeyRange,
         at: Revision,
         wanted: usize,
-    ) -> Result<Option<Vec<KeyValue>>, BackendError> {
-        let Walked { mut kvs, .. } = self.walk(range, at, wanted, false, usize::MAX)?;
-        Ok(self.fill_values(&mut kvs)?.then_some(kvs))
+        enough_bytes: usize,
+        keys_only: bool,
+    ) -> Result<Option<(Vec<KeyValue>, bool)>, BackendError> {
+        let Walked { mut kvs, is_all, .. } = self.walk(range, at, wanted, Some(enough_bytes))?;
+        let found = kvs.len();
+        if keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        } else {
+            let Some(filled) = self.fill_some_values(&mut kvs, enough_bytes)? else { return Ok(None) };
+            kvs.truncate(filled);
+        }
+        let more = !is_all || kvs.len() < found;
+        Ok(Some((kvs, more)))
     }
 
-    /// The first `wanted` keys that existed at `at`; all of the range is seen with `count_all`. Without, it may end before
-    /// them: with the key with which versions that had to be read whole, for they are not the newest, have `enough_bytes`.
+    /// The first `wanted` keys that existed at `at`. All of the range is seen, unless something is enough: then it ends
+    /// with these, or with the key with which versions that had to be read whole, for they are not the newest, have
+    /// `enough_bytes`.
     fn walk(
         &self,
         range: &KeyRange,
         at: Revision,
         wanted: usize,
-        count_all: bool,
-        enough_bytes: usize,
+        enough_bytes: Option<usize>,
     ) -> Result<Walked, BackendError> {
         let mut kvs = Vec::new();
         let (mut count, mut read_bytes) = (0, 0);
         let mut after = None;
         loop {
             let mut chunk = Chunk { kvs: &mut kvs, changed: Vec::new(), beyond: Vec::new(), count: 0 };
-            after = chunk.collect(self.state, range, after.as_ref(), at, wanted, count_all);
+            after = chunk.collect(self.state, range, after.as_ref(), at, wanted, enough_bytes.is_none());
             let Chunk { changed, beyond, count: found, .. } = chunk;
             count += found;
             let mut missing = 0;
@@ -180,7 +186,7 @@ impl<B: Backend> View<'_, B> {
                     None => missing += 1,
                 }
                 let existed = place + 1 - missing;
-                if !count_all && (existed >= wanted || read_bytes >= enough_bytes) {
+                if enough_bytes.is_some_and(|enough| existed >= wanted || read_bytes >= enough) {
                     kvs.truncate(place + 1);
                     kvs.retain(|kv| kv.version > 0);
                     return Ok(Walked { kvs, count, is_all: false });
@@ -191,7 +197,7 @@ impl<B: Backend> View<'_, B> {
             }
             kvs.retain(|kv| kv.version > 0);
             kvs.truncate(wanted);
-            if after.is_none() || (!count_all && kvs.len() >= wanted) {
+            if after.is_none() || (enough_bytes.is_some() && kvs.len() >= wanted) {
                 let is_all = after.is_none() && count == kvs.len() as u64;
                 return Ok(Walked { kvs, count, is_all });
             }
@@ -270,6 +276,13 @@ impl Chunk<'_> {
                 self.kvs.push(head.to_kv(key));
             }
         }
+    }
+}
+
+fn limit_of(request: &RangeRequest) -> usize {
+    match request.limit {
+        0 => usize::MAX,
+        limit => usize::try_from(limit).unwrap_or(usize::MAX),
     }
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use quorate_api::Revision;
 use quorate_mvcc::{
     Applied, Command, CommandError, Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, KeyValue,
-    LeaseId, MemoryBackend, Op, PutRequest, RangeRequest, ReadError, Sort, SortTarget, State, Txn,
+    LeaseId, MemoryBackend, Op, PutRequest, RangeRequest, ReadError, Sort, SortTarget, State, Txn, next_key,
 };
 
 use model::Model;
@@ -90,7 +90,6 @@ fn range_request() -> impl Strategy<Value = RangeRequest> {
             max_mod_revision: bounds.1,
             min_create_revision: bounds.2,
             max_create_revision: bounds.3,
-            page_bytes: 0,
         },
     )
 }
@@ -189,17 +188,16 @@ fn replay(
 
 /// The keys of a range up to the limit, in pages of a few bytes.
 fn in_pages(state: &State<MemoryBackend>, mut request: RangeRequest) -> Result<Vec<KeyValue>, ReadError> {
-    request.page_bytes = 4;
+    const PAGE_BYTES: usize = 4;
     let mut kvs = Vec::new();
     loop {
-        let page = state.range(&request)?;
-        assert_eq!(page.count, page.kvs.len() as u64);
+        let page = state.range_page(&request, PAGE_BYTES)?;
         let bytes = |kvs: &[KeyValue]| kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum::<usize>();
         if let [before @ .., _] = &page.kvs[..] {
-            assert!(request.keys_only || bytes(before) < request.page_bytes, "more than a page: {page:?}");
+            assert!(request.keys_only || bytes(before) < PAGE_BYTES, "more than a page: {page:?}");
         }
         match page.kvs.last() {
-            Some(last) => request.range.start = [&last.key[..], &[0]].concat().into(),
+            Some(last) => request.range.start = next_key(&last.key),
             None => assert!(!page.more, "a page without progress"),
         }
         let (found, limit) = (page.kvs.len() as u64, request.limit);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quorate_api::Revision;
 use quorate_mvcc::{
-    Command, KeyRange, LeaseId, LeaseInfo, Outcome, RangeRequest, RangeResponse, Reply, Txn, TxnResponse,
+    Command, KeyRange, LeaseId, LeaseInfo, Outcome, RangePage, RangeRequest, RangeResponse, Reply, Txn, TxnResponse,
 };
 
 use crate::backup::Backup;
@@ -57,6 +57,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Reads this member's applied state; may touch the disk.
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError>;
+
+    /// Reads a page of this member's applied state; may touch the disk.
+    fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError>;
 
     /// The newest applied revision.
     fn revision(&self) -> Revision;
@@ -157,6 +160,15 @@ impl Store {
     /// As [`Store::range`] without `NoLeader`.
     pub fn read_local(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         self.engine.range(request)
+    }
+
+    /// Reads the first page of a range, in the order of its keys, of this member's own applied state: those keys and
+    /// values that reach `page_bytes` are its last. May touch the disk.
+    ///
+    /// # Errors
+    /// As [`Store::read_local`].
+    pub fn read_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError> {
+        self.engine.range_page(request, page_bytes)
     }
 
     /// Waits until this member has applied everything acknowledged before the call.

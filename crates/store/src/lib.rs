@@ -16,4 +16,4 @@ pub use changes::{Addresses, Change, ChangeError, Changed, Invite, MemberName, T
 pub use error::StoreError;
 pub use handle::{Consistency, LeaseStatus, StateHash, Store};
 pub use membership::{Alarm, Identity, Intent, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
-pub use watch::{Watch, WatchBatch, WatchError, WatchEvents, WatchOptions, WatchTurns};
+pub use watch::{Watch, WatchBatch, WatchBudget, WatchError, WatchEvents, WatchOptions};

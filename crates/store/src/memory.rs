@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use quorate_api::Revision;
 use quorate_mvcc::{
-    Command, KeyRange, LeaseId, LeaseInfo, MemoryBackend, RangeRequest, RangeResponse, ReadError, Reply, State,
+    Command, KeyRange, LeaseId, LeaseInfo, MemoryBackend, RangePage, RangeRequest, RangeResponse, ReadError, Reply,
+    State,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -105,6 +106,11 @@ impl Engine for MemoryEngine {
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         self.check_running()?;
         self.state.range(request).map_err(read_failed)
+    }
+
+    fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError> {
+        self.check_running()?;
+        self.state.range_page(request, page_bytes).map_err(read_failed)
     }
 
     fn revision(&self) -> Revision {

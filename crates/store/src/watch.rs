@@ -72,28 +72,28 @@ pub enum WatchError {
 /// Bounds what the watches of one client hold together that it has not taken yet. Those that catch up read on in turn:
 /// so many of them may hold a page at a time. The others share some room, and whoever finds none left has to catch up.
 #[derive(Clone, Debug)]
-pub struct WatchTurns {
+pub struct WatchBudget {
     pages: Arc<Semaphore>,
     room: Arc<Semaphore>,
 }
 
-impl WatchTurns {
+impl WatchBudget {
     #[must_use]
     pub fn new(pages: usize, room_bytes: usize) -> Self {
-        WatchTurns { pages: Arc::new(Semaphore::new(pages)), room: Arc::new(Semaphore::new(room_bytes)) }
+        WatchBudget { pages: Arc::new(Semaphore::new(pages)), room: Arc::new(Semaphore::new(room_bytes)) }
     }
 }
 
-/// A turn to read on, where turns are taken.
-pub(crate) type Turn = Option<OwnedSemaphorePermit>;
+/// What a message takes of its client's budget, where there is one: a turn to read on, or some of the room.
+pub(crate) type Share = Option<OwnedSemaphorePermit>;
 
 /// How a watch is served.
 #[derive(Clone, Debug, Default)]
 pub struct WatchOptions {
     /// The version before each change is read, where it is still kept.
     pub with_previous: bool,
-    /// It shares turns and room with others.
-    pub turns: Option<WatchTurns>,
+    /// What it shares with the others of its client.
+    pub budget: Option<WatchBudget>,
 }
 
 /// A running watch; dropping it ends it.
@@ -109,9 +109,8 @@ impl Watch {
     }
 
     /// Makes room for the next.
-    fn received(&self, Message { content, charge, turn }: Message) -> Result<WatchBatch, WatchError> {
-        // The turn, or the common room, is free again.
-        drop(turn);
+    fn received(&self, Message { content, charge, share }: Message) -> Result<WatchBatch, WatchError> {
+        drop(share);
         self.room.add_permits(charge as usize);
         content
     }
@@ -129,8 +128,8 @@ struct Message {
     content: Result<WatchBatch, WatchError>,
     /// Bytes that it takes of the channel's room.
     charge: u32,
-    /// Over when it has been received: a turn, or what it takes of the common room.
-    turn: Turn,
+    /// Given back when it has been received.
+    share: Share,
 }
 
 /// The other end of a [`Watch`]: a channel that is bounded in messages and in bytes.
@@ -139,7 +138,7 @@ pub(crate) struct WatchSender {
     messages: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
     max_bytes: u32,
-    turns: Option<WatchTurns>,
+    budget: Option<WatchBudget>,
 }
 
 /// Why a message was not taken.
@@ -152,11 +151,15 @@ pub(crate) enum NotSent {
 }
 
 /// A channel for `max_messages`, and for `max_bytes` unless a single message is longer.
-pub(crate) fn watch_channel(max_messages: usize, max_bytes: usize, turns: Option<WatchTurns>) -> (WatchSender, Watch) {
+pub(crate) fn watch_channel(
+    max_messages: usize,
+    max_bytes: usize,
+    budget: Option<WatchBudget>,
+) -> (WatchSender, Watch) {
     let (sender, messages) = mpsc::channel(max_messages);
     let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX >> 3);
     let room = Arc::new(Semaphore::new(max_bytes as usize));
-    (WatchSender { messages: sender, room: room.clone(), max_bytes, turns }, Watch { messages, room })
+    (WatchSender { messages: sender, room: room.clone(), max_bytes, budget }, Watch { messages, room })
 }
 
 impl WatchSender {
@@ -169,11 +172,11 @@ impl WatchSender {
         let charge = self.charge(size_bytes);
         let full = || if self.messages.is_closed() { NotSent::Closed } else { NotSent::Full };
         let room = self.room.try_acquire_many(charge).map_err(|_| full())?;
-        let turn = match &self.turns {
-            Some(turns) if charge > 0 => Some(turns.room.clone().try_acquire_many_owned(charge).map_err(|_| full())?),
+        let share = match &self.budget {
+            Some(budget) if charge > 0 => Some(budget.room.clone().try_acquire_many_owned(charge).map_err(|_| full())?),
             _ => None,
         };
-        self.messages.try_send(Message { content, charge, turn }).map_err(|error| match error {
+        self.messages.try_send(Message { content, charge, share }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NotSent::Full,
             mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
         })?;
@@ -182,8 +185,8 @@ impl WatchSender {
     }
 
     /// Waits for a turn to read on; `None` when the watch is gone.
-    pub(crate) async fn turn(&self) -> Option<Turn> {
-        let Some(WatchTurns { pages, .. }) = &self.turns else { return Some(None) };
+    pub(crate) async fn turn(&self) -> Option<Share> {
+        let Some(WatchBudget { pages, .. }) = &self.budget else { return Some(None) };
         tokio::select! {
             turn = pages.clone().acquire_owned() => turn.ok().map(Some),
             () = self.messages.closed() => None,
@@ -191,14 +194,14 @@ impl WatchSender {
     }
 
     /// Sends when there is room, and gives the turn up when it has been received; false when the watch is gone.
-    pub(crate) async fn send(&self, content: Result<WatchBatch, WatchError>, size_bytes: usize, turn: Turn) -> bool {
+    pub(crate) async fn send(&self, content: Result<WatchBatch, WatchError>, size_bytes: usize, turn: Share) -> bool {
         let charge = self.charge(size_bytes);
         let room = tokio::select! {
             room = self.room.acquire_many(charge) => room,
             () = self.messages.closed() => return false,
         };
         let Ok(room) = room else { return false };
-        if self.messages.send(Message { content, charge, turn }).await.is_err() {
+        if self.messages.send(Message { content, charge, share: turn }).await.is_err() {
             return false;
         }
         room.forget();

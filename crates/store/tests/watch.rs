@@ -12,7 +12,7 @@ use quorate_mvcc::{
     RangeRequest, ReadError, State, Txn,
 };
 use quorate_store::hub::{Hub, HubConfig, WatchSource};
-use quorate_store::{Consistency, Store, StoreError, Watch, WatchError, WatchOptions, WatchTurns};
+use quorate_store::{Consistency, Store, StoreError, Watch, WatchBudget, WatchError, WatchOptions};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
@@ -222,7 +222,7 @@ async fn watches_of_a_client_that_does_not_read_share_its_room() {
     const VALUE_BYTES: usize = 10_000;
     let (channel_bytes, page_bytes, room_bytes) = (50_000, 30_000, 60_000);
     let store = Store::memory_with(HubConfig { channel_batches: 1000, channel_bytes, page_bytes, ..tight() });
-    let options = WatchOptions { turns: Some(WatchTurns::new(2, room_bytes)), ..WatchOptions::default() };
+    let options = WatchOptions { budget: Some(WatchBudget::new(2, room_bytes)), ..WatchOptions::default() };
     let first = store.revision();
     let watch = |i| store.watch_with(KeyRange::key(format!("/a/{i}")), first, options.clone()).expect("a watch starts");
     let mut watches: Vec<_> = (0..20).map(watch).collect();
@@ -477,12 +477,12 @@ async fn the_watches_of_one_client_catch_up_in_turn() {
     let hub = Hub::new(source.clone(), tight());
     let stop = CancellationToken::new();
     let running = tokio::spawn(hub.clone().run(stop.clone()));
-    let watch = |turns: &WatchTurns| {
-        let options = WatchOptions { turns: Some(turns.clone()), ..WatchOptions::default() };
+    let watch = |budget: &WatchBudget| {
+        let options = WatchOptions { budget: Some(budget.clone()), ..WatchOptions::default() };
         hub.watch(KeyRange::key("/x"), Revision(1), options).expect("it starts")
     };
-    let turns = WatchTurns::new(2, 1 << 20);
-    let mut watches: Vec<_> = (0..20).map(|_| watch(&turns)).collect();
+    let budget = WatchBudget::new(2, 1 << 20);
+    let mut watches: Vec<_> = (0..20).map(|_| watch(&budget)).collect();
     let all_turns_taken = async {
         while source.reads.load(Ordering::Relaxed) < 2 {
             tokio::task::yield_now().await;
@@ -495,7 +495,7 @@ async fn the_watches_of_one_client_catch_up_in_turn() {
     assert_eq!(source.reads.load(Ordering::Relaxed), 2, "the others wait until these have been read");
 
     // Another client has turns of its own, and one who goes gives his up.
-    let other = collect(&mut watch(&WatchTurns::new(1, 1 << 20)), Revision(1), Revision(500), None).await;
+    let other = collect(&mut watch(&WatchBudget::new(1, 1 << 20)), Revision(1), Revision(500), None).await;
     assert_eq!(other.len(), 499);
     drop(watches.drain(..2));
     let read = watches.iter_mut().map(|watch| collect(watch, Revision(1), Revision(500), None));

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use quorate_api::{FieldError, FieldPath, Revision, Status};
-use quorate_mvcc::{CommandError, KeyRange, KeyValue, RangeRequest};
+use quorate_mvcc::{CommandError, KeyRange, KeyValue, RangeRequest, next_key};
 use quorate_store::{Consistency, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +148,7 @@ pub(crate) async fn list(
         let mut left = response.count;
         for kv in response.kvs {
             left = left.saturating_sub(1);
-            start = successor(&kv.key);
+            start = next_key(&kv.key);
             if !selection.matches_stored(served, &kv)? {
                 continue;
             }
@@ -177,12 +177,6 @@ pub(crate) fn range(served: &Served, namespace: Option<&str>, selection: &Select
         Some(name) if namespace.is_some() || !served.is_namespaced() => KeyRange::key(served.key(namespace, name)),
         _ => KeyRange::prefix(served.prefix(namespace)),
     }
-}
-
-fn successor(key: &Bytes) -> Bytes {
-    let mut next = key.to_vec();
-    next.push(0);
-    next.into()
 }
 
 /// What a failed read means to the client. A list whose state is no longer kept may go on in the newest one, from where

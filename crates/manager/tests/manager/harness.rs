@@ -8,7 +8,7 @@ use futures::FutureExt;
 use quorate_api::{GroupVersionResource, ObjectKey, ResourcePrefix, Revision, Status};
 use quorate_apiserver::{Api, LocalClient, UserInfo};
 use quorate_manager::{Manager, ManagerConfig, ManagerError};
-use quorate_mvcc::{Command, Event, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeResponse, Reply};
+use quorate_mvcc::{Command, Event, KeyRange, LeaseId, LeaseInfo, RangePage, RangeRequest, RangeResponse, Reply};
 use quorate_store::handle::Engine;
 use quorate_store::{
     Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError,
@@ -57,6 +57,10 @@ impl Engine for Member {
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         self.store.range(request, Consistency::Local).now_or_never().expect("a local read does not wait")
+    }
+
+    fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError> {
+        self.store.read_page(request, page_bytes)
     }
 
     fn revision(&self) -> Revision {

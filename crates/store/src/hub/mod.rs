@@ -184,8 +184,8 @@ impl Hub {
             return Err(WatchError::Compacted { requested: after, compacted });
         }
         let config = &self.inner.config;
-        let WatchOptions { with_previous, turns } = options;
-        let (sender, watch) = watch_channel(config.channel_batches, config.channel_bytes, turns);
+        let WatchOptions { with_previous, budget } = options;
+        let (sender, watch) = watch_channel(config.channel_batches, config.channel_bytes, budget);
         let joined = live.join(&range, Watcher { after, with_previous, sender });
         // It may have ended meanwhile; then there is nobody left to say so.
         if self.inner.stopping.is_cancelled() {

@@ -11,19 +11,20 @@ use tokio_util::sync::CancellationToken;
 use super::identity::REJOIN;
 use super::integrity;
 use super::node::Node;
-use crate::platform::tokio::sync::watch;
+use super::told::Told;
 
 /// Where a database of the state tells that it is damaged. Those that are made of one tell the same.
 #[derive(Clone, Debug)]
 pub struct DamageReport {
-    found: Arc<watch::Sender<Option<String>>>,
+    /// With what to do.
+    found: Arc<Told>,
     /// Whether the database is the state that counts. With a snapshot that is not installed nothing is lost.
     is_heard: Arc<AtomicBool>,
 }
 
 impl Default for DamageReport {
     fn default() -> Self {
-        DamageReport { found: Arc::new(watch::Sender::new(None)), is_heard: Arc::new(AtomicBool::new(true)) }
+        DamageReport { found: Arc::default(), is_heard: Arc::new(AtomicBool::new(true)) }
     }
 }
 
@@ -51,29 +52,19 @@ impl DamageReport {
             return damage;
         }
         let reason = format!("{damage}: {REJOIN}");
-        self.found.send_if_modified(|found| {
-            let is_news = found.is_none();
-            found.get_or_insert_with(|| reason.clone());
-            is_news
-        });
+        self.found.tell(&reason);
         reason
     }
 
     /// Returns, with what it is and what to do, when a database is damaged.
     pub async fn found(&self) -> String {
-        let mut found = self.found.subscribe();
-        // The sender lives in here.
-        let told = found.wait_for(Option::is_some).await.map(|told| told.clone());
-        match told {
-            Ok(told) => told.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        }
+        self.found.wait().await
     }
 
     /// What was told.
     #[cfg(test)]
     pub fn told(&self) -> Option<String> {
-        self.found.borrow().clone()
+        self.found.reason()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_api::Revision;
-use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangeRequest, RangeResponse, ReadError, Reply};
+use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangePage, RangeRequest, RangeResponse, ReadError, Reply};
 
 use super::network::client::{Lane, PeerClient};
 use super::network::messages::{self, StatusFields, StatusResponse};
@@ -47,6 +47,10 @@ impl Engine for RaftEngine {
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         self.node.instance()?.state.current().range(request).map_err(read_failed)
+    }
+
+    fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError> {
+        self.node.instance()?.state.current().range_page(request, page_bytes).map_err(read_failed)
     }
 
     fn revision(&self) -> Revision {

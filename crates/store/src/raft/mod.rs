@@ -15,7 +15,7 @@
 //! | [`formation`], [`joining`], [`invitations`], [`departure`] | how a quorum begins, and members come and go |
 //! | [`changing`], [`balance`] | changes of the membership, and who should vote |
 //! | [`leases`], [`compaction`], [`upkeep`], [`space`], [`integrity`] | what a member does by itself |
-//! | [`damage`], [`ending`] | when it ends by itself |
+//! | [`damage`], [`ending`], [`told`] | when it ends by itself, and why |
 //! | [`engine`] | all of it as an [`Engine`](crate::handle::Engine) |
 //!
 //! What a command means is not known here; that is `quorate-mvcc`.
@@ -58,6 +58,7 @@ mod state_machine;
 mod supervisor;
 #[cfg(test)]
 pub(crate) mod tests;
+mod told;
 mod types;
 mod upkeep;
 mod watching;

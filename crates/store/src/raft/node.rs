@@ -25,6 +25,7 @@ use super::reads::Barrier;
 use super::roster::Roster;
 use super::space::Space;
 use super::state::StateStore;
+use super::told::Told;
 use super::types::{Metrics, Raft};
 use super::watching::Watching;
 use crate::error::StoreError;
@@ -85,9 +86,9 @@ pub struct Node {
     /// Held by who changes the membership.
     pub changing: tokio::sync::Mutex<()>,
     /// Why this member is out of service.
-    condemned: watch::Sender<Option<String>>,
+    condemned: Told,
     /// Why this member is none any more, or can be none with this directory.
-    removed: watch::Sender<Option<String>>,
+    removed: Told,
     instance: ArcSwapOption<Instance>,
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
@@ -113,7 +114,7 @@ impl Node {
             roster: ArcSwap::from_pointee(roster),
             taking_roster: parking_lot::Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
-            removed: watch::Sender::new(None),
+            removed: Told::default(),
             peers,
             queues,
             watching,
@@ -122,7 +123,7 @@ impl Node {
             announced: Arc::default(),
             space,
             damage: DamageReport::default(),
-            condemned: watch::Sender::new(None),
+            condemned: Told::default(),
             instance: ArcSwapOption::empty(),
             tasks,
             serving: shutdown.child_token(),
@@ -138,8 +139,8 @@ impl Node {
         self.instance.load_full().ok_or_else(|| {
             if self.shutdown.is_cancelled() {
                 StoreError::ShuttingDown
-            } else if let Some(reason) = &*self.condemned.borrow() {
-                StoreError::Fatal(reason.clone())
+            } else if let Some(reason) = self.condemned.reason() {
+                StoreError::Fatal(reason)
             } else {
                 StoreError::NoLeader("this member is starting".to_owned())
             }
@@ -148,26 +149,18 @@ impl Node {
 
     /// Takes this member out of service for good.
     pub fn condemn(&self, reason: String) {
-        self.condemned.send_if_modified(|condemned| {
-            let is_news = condemned.is_none();
-            condemned.get_or_insert(reason);
-            is_news
-        });
+        self.condemned.tell(reason);
     }
 
     /// Returns when this member is out of service.
     pub async fn condemned(&self) {
-        // The sender lives in here.
-        drop(self.condemned.subscribe().wait_for(Option::is_some).await);
+        self.condemned.wait().await;
     }
 
     /// # Errors
     /// `Fatal` when this member is out of service.
     pub fn check_in_service(&self) -> Result<(), StoreError> {
-        match &*self.condemned.borrow() {
-            Some(reason) => Err(StoreError::Fatal(reason.clone())),
-            None => Ok(()),
-        }
+        self.condemned.reason().map_or(Ok(()), |reason| Err(StoreError::Fatal(reason)))
     }
 
     pub fn set_instance(&self, instance: Option<Arc<Instance>>) {
@@ -224,23 +217,17 @@ impl Node {
     /// Ends this member: it is out of service, and says that its process is of no more use.
     pub fn remove(&self, reason: String) {
         self.condemn(reason.clone());
-        self.removed.send_if_modified(|removed| removed.replace(reason).is_none());
+        self.removed.tell(reason);
     }
 
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        self.removed.borrow().is_some()
+        self.removed.is_told()
     }
 
     /// Returns the reason when this member is none any more.
     pub async fn removed(&self) -> String {
-        let mut removed = self.removed.subscribe();
-        // The sender lives in here.
-        let known = removed.wait_for(Option::is_some).await.map(|reason| reason.clone());
-        match known {
-            Ok(reason) => reason.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        }
+        self.removed.wait().await
     }
 
     /// This member as it sees itself.

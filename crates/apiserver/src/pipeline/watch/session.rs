@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate_api::{Revision, Status};
-use quorate_mvcc::{KeyRange, RangeRequest};
+use quorate_mvcc::{KeyRange, RangeRequest, next_key};
 use quorate_store::{Consistency, Watch, WatchBatch, WatchError, WatchOptions};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
@@ -176,9 +176,7 @@ impl Session {
         }
         match response.kvs.last() {
             Some(last) if response.more => {
-                let mut next = last.key.to_vec();
-                next.push(0);
-                self.phase = Phase::Initial { from: next.into(), at, marks_end };
+                self.phase = Phase::Initial { from: next_key(&last.key), at, marks_end };
             }
             _ => {
                 self.phase = Phase::Opening;

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::super::fault::tests::let_no_table_be_synced;
@@ -10,6 +11,7 @@ use crate::raft::closing::close_signal;
 use crate::raft::identity::REJOIN;
 
 const KEYS: u64 = 4000;
+/// Of the process that a test starts.
 const DIRECTORY: &str = "QUORATE_TEST_DIRECTORY";
 
 fn open(path: &Path, damage: &DamageReport) -> RocksBackend {
@@ -36,13 +38,23 @@ fn write_all(backend: &RocksBackend) {
     backend.write(batch).expect("written");
 }
 
-/// Makes a database with so many files of all keys, one above the other.
-fn fill(path: &Path, files: usize) {
-    let backend = open(path, &DamageReport::default());
+/// A database with so many files of all keys, one above the other. It goes with the directory.
+fn filled(files: usize) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("database");
+    let backend = open(&path, &DamageReport::default());
     for _ in 0..files {
         write_all(&backend);
         backend.flush().expect("flushed");
     }
+    (dir, path)
+}
+
+/// [`filled`], and then [damaged](damage_a_table).
+fn damaged(files: usize) -> (TempDir, PathBuf) {
+    let (dir, path) = filled(files);
+    damage_a_table(&path);
+    (dir, path)
 }
 
 /// Changes some bytes in the middle of the biggest table.
@@ -66,11 +78,7 @@ fn assert_told(damage: &DamageReport) {
 
 #[test]
 fn a_read_of_a_damaged_table_tells() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("database");
-    fill(&path, 1);
-    damage_a_table(&path);
-
+    let (_dir, path) = damaged(1);
     let damage = DamageReport::default();
     let backend = open(&path, &damage);
     assert_eq!(damage.told(), None);
@@ -95,9 +103,7 @@ fn a_read_of_a_damaged_table_tells() {
 
 #[test]
 fn a_damaged_table_is_found_before_it_is_passed_on() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("database");
-    fill(&path, 1);
+    let (_dir, path) = filled(1);
     let damage = DamageReport::default();
     let backend = open(&path, &damage);
     backend.verify().expect("it is sound");
@@ -123,11 +129,7 @@ fn a_damaged_table_is_found_before_it_is_passed_on() {
 
 #[test]
 fn damage_of_what_does_not_count_is_told_to_nobody() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("database");
-    fill(&path, 1);
-    damage_a_table(&path);
-
+    let (_dir, path) = damaged(1);
     let damage = DamageReport::default();
     let received = damage.unheard();
     let backend = open(&path, &received);
@@ -149,11 +151,7 @@ fn damage_of_what_does_not_count_is_told_to_nobody() {
 
 #[test]
 fn a_compaction_of_a_damaged_table_tells() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("database");
-    fill(&path, 2);
-    damage_a_table(&path);
-
+    let (_dir, path) = damaged(2);
     let damage = DamageReport::default();
     let backend = open(&path, &damage);
     assert!(!backend.has_background_errors());
@@ -173,28 +171,28 @@ fn a_compaction_of_a_damaged_table_tells() {
     assert!(refused.to_string().contains("is damaged"), "{refused}");
 }
 
-/// A process whose state cannot be synced: what the test below starts.
-#[test]
-#[ignore = "a part of another test"]
-fn process_that_cannot_sync() {
-    let directory = std::env::var(DIRECTORY).expect("started by the test");
-    let path = Path::new(&directory);
-    let backend = open(path, &DamageReport::default());
-    let_no_table_be_synced(path);
-    write_all(&backend);
-    let flushed = backend.flush();
-    panic!("it goes on: {flushed:?}");
-}
-
 #[test]
 fn a_failed_sync_of_the_state_ends_the_process() {
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        return cannot_sync(Path::new(&directory));
+    }
     let dir = tempfile::tempdir().expect("a directory");
+    let name = "raft::state::backend::tests::a_failed_sync_of_the_state_ends_the_process";
     let status = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "raft::state::backend::tests::process_that_cannot_sync", "--ignored", "--nocapture"])
+        .args(["--exact", name, "--nocapture"])
         .env(DIRECTORY, dir.path().join("database"))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .expect("a process");
     assert_eq!(status.code(), Some(EX_IOERR), "{status}");
+}
+
+/// What the process does that is to end.
+fn cannot_sync(path: &Path) {
+    let backend = open(path, &DamageReport::default());
+    let_no_table_be_synced(path);
+    write_all(&backend);
+    let flushed = backend.flush();
+    panic!("it goes on: {flushed:?}");
 }

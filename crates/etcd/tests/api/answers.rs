@@ -3,18 +3,17 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use etcd_client::{Client, Error, GetOptions, GetResponse, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Client, GetOptions, GetResponse, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use quorate_etcd::pb::etcdserverpb as pb;
-use quorate_etcd::{Access, Guard, ServerConfig, serve};
-use quorate_store::Store;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::served::{refusal, start};
 
 const VALUE_BYTES: usize = 100 << 10;
 /// Twice what four keys take, and less than another one.
@@ -24,23 +23,6 @@ const WINDOW_BYTES: u32 = 16 << 10;
 /// How gRPC says `ResourceExhausted`.
 const EXHAUSTED: &str = "8";
 
-/// A served store; dropping it ends it.
-struct Served {
-    client: Client,
-    address: String,
-    _stop: DropGuard,
-}
-
-async fn start() -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("its address").to_string();
-    let shutdown = CancellationToken::new();
-    let config = ServerConfig { listener, access: Access::Plain, guard: Guard::default(), answers_bytes: BUDGET_BYTES };
-    tokio::spawn(serve(Store::memory(), config, shutdown.clone()));
-    let client = Client::connect([address.as_str()], None).await.expect("a client");
-    Served { client, address, _stop: shutdown.drop_guard() }
-}
-
 async fn fill(client: &mut Client, prefix: &str, keys: u8) {
     for key in 0..keys {
         client.put(format!("{prefix}{key:02}"), vec![key; VALUE_BYTES], None).await.expect("a put");
@@ -49,15 +31,6 @@ async fn fill(client: &mut Client, prefix: &str, keys: u8) {
 
 fn whole() -> GetOptions {
     GetOptions::new().with_prefix()
-}
-
-/// Code and message of a refusal.
-fn refusal<T>(answer: Result<T, Error>) -> (String, String) {
-    match answer {
-        Err(Error::GRpcStatus(status)) => (format!("{:?}", status.code()), status.message().to_owned()),
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("it was not refused"),
-    }
 }
 
 /// A client, on a connection of its own, that has asked for all keys of `big/` and has read nothing but the headers.
@@ -113,7 +86,7 @@ impl Reader {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_are_bounded() {
-    let mut served = start().await;
+    let mut served = start(BUDGET_BYTES).await;
     let client = &mut served.client;
     fill(client, "big/", 4).await;
     client.put("small", "x", None).await.expect("a put");
@@ -163,7 +136,7 @@ async fn answers_that_nobody_reads_are_bounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_longer_than_the_budget_is_whole() {
-    let mut served = start().await;
+    let mut served = start(BUDGET_BYTES).await;
     let client = &mut served.client;
     fill(client, "long/", 20).await;
     let counted = client.get("long/", Some(whole().with_count_only())).await.expect("a count");

@@ -1,41 +1,18 @@
-//! The services as a client library of etcd's uses them, in front of a store in memory.
+//! All services but for how much they may hold.
 
 use etcd_client::{
-    AlarmAction, AlarmType, Client, CompactionOptions, Error, EventType, GetOptions, LeaseGrantOptions,
-    LeaseTimeToLiveOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchFilterType, WatchOptions,
-    WatchResponse, WatchStream,
+    AlarmAction, AlarmType, CompactionOptions, EventType, GetOptions, LeaseGrantOptions, LeaseTimeToLiveOptions,
+    PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchFilterType, WatchOptions, WatchResponse, WatchStream,
 };
-use quorate_etcd::{Access, Guard, ServerConfig, serve};
-use quorate_store::Store;
+use quorate_etcd::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
-/// A served store; dropping it ends it.
-struct Served {
-    client: Client,
-    address: String,
-    _stop: DropGuard,
-}
+use crate::served::{self, Served, refusal};
 
 async fn start() -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("its address");
-    let shutdown = CancellationToken::new();
-    let answers_bytes = ServerConfig::DEFAULT_ANSWERS_BYTES;
-    let config = ServerConfig { listener, access: Access::Plain, guard: Guard::default(), answers_bytes };
-    tokio::spawn(serve(Store::memory(), config, shutdown.clone()));
-    let client = Client::connect([address.to_string()], None).await.expect("a client");
-    Served { client, address: address.to_string(), _stop: shutdown.drop_guard() }
-}
-
-/// Code and message of a refusal.
-fn refusal<T>(answer: Result<T, Error>) -> (String, String) {
-    match answer {
-        Err(Error::GRpcStatus(status)) => (format!("{:?}", status.code()), status.message().to_owned()),
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("it was not refused"),
-    }
+    served::start(ServerConfig::DEFAULT_ANSWERS_BYTES).await
 }
 
 async fn next(watch: &mut WatchStream) -> WatchResponse {
@@ -242,7 +219,7 @@ async fn watches_of_the_same_keys_get_what_each_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_watches_lasts_until_the_server_ends() {
-    let Served { mut client, _stop: stop, .. } = start().await;
+    let Served { mut client, stop, .. } = start().await;
     let numbered = || WatchOptions::new().with_watch_id(7);
     let (mut requests, mut answers) = client.watch("a", Some(numbered())).await.expect("a watch").split();
     let mut next = async || answers.message().await.map(|answer| answer.expect("a running stream"));

@@ -1,0 +1,34 @@
+//! What serves, and what it says.
+
+use etcd_client::{Client, Error};
+use quorate_etcd::{Access, Guard, ServerConfig, serve};
+use quorate_store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A served store; dropping it ends it.
+pub struct Served {
+    pub client: Client,
+    pub address: String,
+    pub stop: DropGuard,
+}
+
+/// Serves a new store, with so much room for answers.
+pub async fn start(answers_bytes: usize) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address").to_string();
+    let shutdown = CancellationToken::new();
+    let config = ServerConfig { listener, access: Access::Plain, guard: Guard::default(), answers_bytes };
+    tokio::spawn(serve(Store::memory(), config, shutdown.clone()));
+    let client = Client::connect([address.as_str()], None).await.expect("a client");
+    Served { client, address, stop: shutdown.drop_guard() }
+}
+
+/// Code and message of a refusal.
+pub fn refusal<T>(answer: Result<T, Error>) -> (String, String) {
+    match answer {
+        Err(Error::GRpcStatus(status)) => (format!("{:?}", status.code()), status.message().to_owned()),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was not refused"),
+    }
+}
