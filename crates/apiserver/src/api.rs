@@ -90,7 +90,7 @@ impl Api {
         let query = Query::parse(&request.query)?;
         let routed = route(&self.catalog(), &request.method, &request.path, &query);
         // Who is unknown is not told which paths exist.
-        let user = authenticate(request.user.clone(), &request.path)?;
+        let user = authenticate(request.connection.user.clone(), &request.path)?;
         let routed = routed?;
         authorize(&user, &routed)?;
         match routed {
@@ -117,7 +117,7 @@ impl Api {
                 let backup = self.inner.store.backup().await.map_err(|e| error::from_store(&e))?;
                 let chunks = backup.into_chunks();
                 let chunks = futures::stream::unfold(chunks, async |mut chunks| Some((chunks.recv().await?, chunks)));
-                let chunks = chunks.take_until(request.shutdown.clone().cancelled_owned()).boxed();
+                let chunks = chunks.take_until(request.connection.shutdown.clone().cancelled_owned()).boxed();
                 Ok(Response::new(200, "application/octet-stream", Body::Stream(chunks)))
             }
         }

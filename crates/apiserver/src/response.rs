@@ -6,6 +6,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use quorate_api::{Revision, Status};
 use quorate_mvcc::KeyValue;
+use quorate_store::WatchBudget;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -24,10 +25,29 @@ pub struct Request {
     pub query: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    pub connection: Connection,
+}
+
+/// Watches of a connection that may catch up at a time: each holds up to half a MiB, or one revision.
+const CATCHING_UP: usize = 8;
+/// What all others of a connection may hold.
+const WATCH_ROOM_BYTES: usize = 8 << 20;
+
+/// What the requests of a connection share.
+#[derive(Clone, Debug)]
+pub struct Connection {
     /// `None`: anonymous.
     pub user: Option<UserInfo>,
+    pub watches: WatchBudget,
     /// Ends streams (watches, logs) when the server goes down.
     pub shutdown: CancellationToken,
+}
+
+impl Connection {
+    #[must_use]
+    pub fn new(user: Option<UserInfo>, shutdown: CancellationToken) -> Self {
+        Connection { user, watches: WatchBudget::new(CATCHING_UP, WATCH_ROOM_BYTES), shutdown }
+    }
 }
 
 /// What a response carries.

@@ -27,15 +27,17 @@ use crate::api::Api;
 use crate::error;
 use crate::logs::NodeClient;
 use crate::query::Query;
-use crate::response::{Body, Request, Response};
+use crate::response::{Body, Connection, Request, Response};
 use crate::tls::{self, Identity, TlsError};
-use crate::user::UserInfo;
 
 /// The largest body that is read, as in Kubernetes.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// What the bodies of requests may hold together, and up to what size they do not count.
 const INTAKE_BYTES: usize = 128 << 20;
 const FREE_BODY_BYTES: usize = 64 << 10;
+/// What answers may hold together until their clients have read them, and up to what size they do not count.
+const ANSWERS_BYTES: usize = 256 << 20;
+const FREE_ANSWER_BYTES: usize = 64 << 10;
 /// How much of a body that is too large is read and thrown away.
 const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Responses from this size on are compressed, as in Kubernetes.
@@ -84,12 +86,9 @@ struct Server {
     in_flight: Arc<Semaphore>,
     /// Room for the bodies of all requests at work, in bytes.
     intake: Arc<Semaphore>,
-    shutdown: CancellationToken,
+    /// Room for answers until their clients have read them, in bytes.
+    answers: Arc<Semaphore>,
 }
-
-/// The user of a connection, from its client certificate.
-#[derive(Clone)]
-struct Peer(Option<UserInfo>);
 
 /// Serves the API until the shutdown, then ends watches, lets running requests finish, and returns.
 ///
@@ -104,7 +103,8 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
     let acceptor = TlsAcceptor::from(Arc::new(tls_config));
     let in_flight = Arc::new(Semaphore::new(config.max_in_flight));
     let intake = Arc::new(Semaphore::new(INTAKE_BYTES));
-    let router = router(Server { api, in_flight, intake, shutdown: shutdown.clone() });
+    let answers = Arc::new(Semaphore::new(ANSWERS_BYTES));
+    let router = router(Server { api, in_flight, intake, answers });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -146,7 +146,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, sh
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(tls::certificate_user);
-    let service = TowerToHyperService::new(router.layer(Extension(Peer(user))));
+    let service = TowerToHyperService::new(router.layer(Extension(Connection::new(user, shutdown.clone()))));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
     builder
@@ -173,7 +173,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, sh
 
 async fn answer(
     State(server): State<Server>,
-    Extension(Peer(user)): Extension<Peer>,
+    Extension(connection): Extension<Connection>,
     request: axum::extract::Request,
 ) -> http::Response<HttpBody> {
     let (parts, body) = request.into_parts();
@@ -182,7 +182,7 @@ async fn answer(
         return respond(Response::failure(&error::too_many_requests()));
     };
     // Nobody unknown may send anything, so nothing is read from them.
-    let body = match user {
+    let body = match connection.user {
         Some(_) => read_body(body, &server.intake).await,
         None => Ok((Bytes::new(), None)),
     };
@@ -194,10 +194,10 @@ async fn answer(
                 method: parts.method,
                 headers: parts.headers,
                 body,
-                user,
-                shutdown: server.shutdown.clone(),
+                connection,
             };
-            server.api.handle(request).await
+            let is_read = matches!(request.method, Method::GET | Method::HEAD);
+            hold(server.api.handle(request).await, is_read, &server.answers)
         }
         Err(status) => Response::failure(&status),
     };
@@ -281,6 +281,36 @@ fn take_room(intake: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSemap
     }
 }
 
+/// An answer that takes its room along: HTTP/2 takes it whole, long before the client does. One that is larger than all
+/// room takes all of it. What a write answers cannot be refused any more; it is an object or two, and goes beside it.
+fn hold(response: Response, is_read: bool, answers: &Arc<Semaphore>) -> Response {
+    let Response { body: Body::Full(data), .. } = &response else { return response };
+    if data.len() <= FREE_ANSWER_BYTES {
+        return response;
+    }
+    let wanted = u32::try_from(data.len().min(ANSWERS_BYTES)).unwrap_or(u32::MAX);
+    match Arc::clone(answers).try_acquire_many_owned(wanted) {
+        Ok(room) => {
+            let data = Bytes::from_owner(HeldBytes { data: data.clone(), _room: room });
+            Response { body: Body::Full(data), ..response }
+        }
+        Err(_) if is_read => Response::failure(&error::too_many_requests()),
+        Err(_) => response,
+    }
+}
+
+/// Bytes of an answer with the room that they take.
+struct HeldBytes {
+    data: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
 fn respond(response: Response) -> http::Response<HttpBody> {
     let (body, length) = match response.body {
         Body::Full(bytes) => {
@@ -321,5 +351,29 @@ mod tests {
         assert_eq!(again.len(), 4 * FREE_BODY_BYTES);
         let endless = read_body(body(&[2 * MAX_BODY_BYTES]), &intake).await.expect_err("too large");
         assert_eq!(endless.reason, Reason::RequestEntityTooLarge);
+    }
+
+    #[test]
+    fn answers_share_a_bounded_room_until_they_are_read() {
+        let answers = Arc::new(Semaphore::new(ANSWERS_BYTES));
+        let hold = |size: usize, is_read| {
+            let response = Response::new(200, "application/json", Body::Full(vec![b' '; size].into()));
+            let response = hold(response, is_read, &answers);
+            assert!(response.code == 200 || response.code == 429);
+            (response.code == 200, response)
+        };
+        let (is_answered, small) = hold(FREE_ANSWER_BYTES, true);
+        assert!(is_answered && answers.available_permits() == ANSWERS_BYTES);
+        let (is_answered, large) = hold(ANSWERS_BYTES + 1, true);
+        assert!(is_answered && answers.available_permits() == 0);
+        assert!(!hold(FREE_ANSWER_BYTES + 1, true).0, "there is no room");
+        assert!(hold(FREE_ANSWER_BYTES, true).0 && hold(FREE_ANSWER_BYTES + 1, false).0);
+        drop(small);
+        let Body::Full(data) = large.body else { panic!("it is whole") };
+        let rest = data.slice(ANSWERS_BYTES..);
+        drop(data);
+        assert_eq!((answers.available_permits(), &rest[..]), (0, &b" "[..]));
+        drop(rest);
+        assert_eq!(answers.available_permits(), ANSWERS_BYTES);
     }
 }

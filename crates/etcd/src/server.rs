@@ -28,7 +28,7 @@ use crate::answers::{self, Answers};
 use crate::auth::AuthService;
 use crate::cluster::ClusterService;
 use crate::election::ElectionService;
-use crate::gather::Gathered;
+use crate::gather::gather;
 use crate::guard::Guard;
 use crate::intake::{Intake, MAX_REQUEST_BYTES};
 use crate::kv::KvService;
@@ -195,12 +195,13 @@ async fn talk(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(KEEP_ALIVE);
-    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(Gathered::new(stream)), services));
+    let (stream, outlet) = gather(stream);
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), services));
     let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
+        ended = outlet.drive(serving.as_mut()) => ended,
         () = shutdown.cancelled() => {
             serving.as_mut().graceful_shutdown();
-            match timeout(DRAIN_WITHIN, serving).await {
+            match timeout(DRAIN_WITHIN, outlet.drive(serving.as_mut())).await {
                 Ok(ended) => ended,
                 Err(_) => return tracing::debug!("a connection was cut off at shutdown"),
             }

@@ -35,7 +35,7 @@ pub(crate) async fn dispatch(
     query: &Query,
 ) -> Result<Response, Status> {
     if target.subresource == Some(Subresource::Log) {
-        return logs::logs(api, &target, query, &request.shutdown).await;
+        return logs::logs(api, &target, query, &request.connection.shutdown).await;
     }
     let negotiated = negotiate(&request.headers, IncludeObject::parse(query.get("includeObject"))?)?;
     let style = Style { negotiated, is_pretty: query.flag("pretty") };
@@ -55,7 +55,7 @@ async fn show(operation: &Operation, request: &Request, query: &Query, style: St
     match target.verb {
         Verb::Watch => {
             let representation = style.negotiated.representation;
-            watch::watch(&operation.api, target, query, representation, request.shutdown.clone()).await
+            watch::watch(&operation.api, target, query, representation, request.connection.clone()).await
         }
         Verb::List => {
             let selection = Selection::parse(served, query)?;

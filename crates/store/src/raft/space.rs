@@ -105,7 +105,7 @@ impl Space {
     }
 
     /// Fills the reserve if it is not; false when there is no space for it.
-    fn fill(&self) -> io::Result<bool> {
+    pub(super) fn fill(&self) -> io::Result<bool> {
         let _changing = self.changing.lock();
         let mut file = OpenOptions::new().append(true).create(true).open(&self.reserve)?;
         let filled = self.check().and_then(|()| self.fill_file(&mut file));

@@ -190,6 +190,7 @@ impl Supervisor {
     async fn close(&self, running: Running) -> bool {
         let Running { instance, closed, followers, stop } = running;
         stop.cancel();
+        instance.state.stop_waiting();
         self.node.set_instance(None);
         if let Err(error) = instance.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop in order");

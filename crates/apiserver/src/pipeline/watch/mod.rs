@@ -10,7 +10,6 @@ use quorate_store::Consistency;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 pub(crate) use event::SharedEvents;
 
@@ -20,7 +19,7 @@ use crate::pipeline::selection::Selection;
 use crate::pipeline::watch::session::{Session, Start};
 use crate::query::Query;
 use crate::representation::Representation;
-use crate::response::{Body, Response};
+use crate::response::{Body, Connection, Response};
 use crate::route::Target;
 
 /// A watch without `timeoutSeconds` ends after this long, or up to twice this long, so that not all end at once.
@@ -35,7 +34,7 @@ pub(crate) async fn watch(
     target: &Target,
     query: &Query,
     representation: Representation,
-    shutdown: CancellationToken,
+    connection: Connection,
 ) -> Result<Response, Status> {
     debug_assert_eq!(target.verb, Verb::Watch, "dispatch sends watches here only");
     let served = Arc::clone(&target.resource);
@@ -58,7 +57,7 @@ pub(crate) async fn watch(
         start,
         query.flag("allowWatchBookmarks"),
         ends_at,
-        shutdown,
+        connection,
     );
     let chunks = stream::unfold(session, |mut session| async move {
         let chunk = session.next_chunk().await?;

@@ -6,10 +6,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_api::{Revision, Status};
 use quorate_mvcc::{KeyRange, RangeRequest, next_key};
-use quorate_store::{Consistency, Watch, WatchBatch, WatchError, WatchOptions};
+use quorate_store::{Watch, WatchBatch, WatchError, WatchOptions};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::catalog::Served;
@@ -18,10 +17,10 @@ use crate::pipeline::list;
 use crate::pipeline::selection::Selection;
 use crate::pipeline::watch::event::{EventType, line};
 use crate::representation::Representation;
-use crate::response::encode_bookmark;
+use crate::response::{Connection, encode_bookmark};
 
-/// How many objects of the initial state are read, and sent, at once.
-const CHUNK: u64 = 500;
+/// What of the initial state is read, and sent, at once: of a client that does not read on, each watch holds so much.
+const PAGE_BYTES: usize = 128 << 10;
 /// How often a watcher that wants bookmarks learns how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
 
@@ -58,7 +57,7 @@ pub(crate) struct Session {
     bookmark_every: Duration,
     next_bookmark: Instant,
     ends_at: Instant,
-    shutdown: CancellationToken,
+    connection: Connection,
 }
 
 enum Woken {
@@ -79,7 +78,7 @@ impl Session {
         start: Start,
         wants_bookmarks: bool,
         ends_at: Instant,
-        shutdown: CancellationToken,
+        connection: Connection,
     ) -> Self {
         let range = list::range(&served, namespace, &selection);
         let (phase, position) = match start {
@@ -101,7 +100,7 @@ impl Session {
             bookmark_every: BOOKMARK_EVERY,
             next_bookmark,
             ends_at,
-            shutdown,
+            connection,
         }
     }
 
@@ -127,10 +126,10 @@ impl Session {
             Phase::Ended => Ok(None),
             Phase::Initial { from, at, marks_end } => {
                 let (from, at, marks_end) = (from.clone(), *at, *marks_end);
-                self.initial(from, at, marks_end).await.map(Some)
+                self.initial(from, at, marks_end).map(Some)
             }
             Phase::Opening => {
-                let options = WatchOptions { with_previous: true, ..WatchOptions::default() };
+                let options = WatchOptions { with_previous: true, budget: Some(self.connection.watches.clone()) };
                 let opened = self.api.store().watch_with(self.range.clone(), self.position, options);
                 self.phase = Phase::Live(opened.map_err(|e| error::from_watch(&e))?);
                 Ok(Some(Bytes::new()))
@@ -138,7 +137,7 @@ impl Session {
             Phase::Live(watch) => {
                 let woken = tokio::select! {
                     biased;
-                    () = self.shutdown.cancelled() => Woken::ShuttingDown,
+                    () = self.connection.shutdown.cancelled() => Woken::ShuttingDown,
                     () = sleep_until(self.ends_at) => Woken::End,
                     () = sleep_until(self.next_bookmark), if self.wants_bookmarks => Woken::Bookmark,
                     batch = watch.next() => Woken::Batch(batch),
@@ -163,19 +162,19 @@ impl Session {
         }
     }
 
-    async fn initial(&mut self, from: Bytes, at: Revision, marks_end: bool) -> Result<Bytes, Status> {
+    fn initial(&mut self, from: Bytes, at: Revision, marks_end: bool) -> Result<Bytes, Status> {
         let part = KeyRange { start: from, end: self.range.end.clone() };
-        let request = RangeRequest::new(part).at(at).limit(CHUNK);
-        let response = self.api.store().range(&request, Consistency::Local).await.map_err(|e| error::from_store(&e))?;
+        let request = RangeRequest::new(part).at(at);
+        let page = self.api.store().read_page(&request, PAGE_BYTES).map_err(|e| error::from_store(&e))?;
         let mut chunk = BytesMut::new();
-        for kv in &response.kvs {
+        for kv in &page.kvs {
             if self.selection.matches_stored(&self.served, kv)? {
                 let added = line(&self.served, EventType::Added, &kv.value, kv.mod_revision, self.representation)?;
                 chunk.extend_from_slice(&added);
             }
         }
-        match response.kvs.last() {
-            Some(last) if response.more => {
+        match page.kvs.last() {
+            Some(last) if page.more => {
                 self.phase = Phase::Initial { from: next_key(&last.key), at, marks_end };
             }
             _ => {
@@ -219,6 +218,7 @@ mod tests {
     use quorate_store::Store;
     use serde_json::Value;
     use tokio::time::timeout;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::LocalClient;
@@ -238,7 +238,7 @@ mod tests {
     fn session(api: &Api, wants_bookmarks: bool) -> Session {
         let served = api.catalog().find("", "v1", &NAMESPACES.resource).cloned().expect("a built-in kind");
         let start = Start::After(api.store().revision());
-        let (selection, shutdown) = (Selection::default(), CancellationToken::new());
+        let (selection, connection) = (Selection::default(), Connection::new(None, CancellationToken::new()));
         let ends_at = Instant::now() + 10 * DEADLINE;
         let representation = Representation::Object;
         let mut session = Session::new(
@@ -250,7 +250,7 @@ mod tests {
             start,
             wants_bookmarks,
             ends_at,
-            shutdown,
+            connection,
         );
         session.next_bookmark = Instant::now();
         session

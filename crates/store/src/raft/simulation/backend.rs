@@ -41,6 +41,13 @@ impl EitherBackend {
         }
     }
 
+    pub fn stop_waiting(&self) {
+        match self {
+            EitherBackend::Rocks(backend) => backend.stop_waiting(),
+            EitherBackend::Simulated(_) => {}
+        }
+    }
+
     pub fn flush(&self) -> io::Result<()> {
         match self {
             EitherBackend::Rocks(backend) => backend.flush(),

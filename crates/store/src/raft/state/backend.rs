@@ -1,16 +1,17 @@
 //! The tables of `quorate-mvcc` as column families.
 
+mod waiting;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_mvcc::{Backend, BackendError, Cursor, Table, WriteBatch};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions};
-use rocksdb::{Options, ReadOptions, WriteOptions};
+use rocksdb::{DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions};
 
 use super::fault::Fault;
 use crate::platform::exit;
@@ -25,11 +26,9 @@ const WRITE_BUFFERS_BYTES: usize = 16 << 20;
 const LARGE_TABLE_BUFFER_BYTES: usize = 8 << 20;
 const SMALL_TABLE_BUFFER_BYTES: usize = 1 << 20;
 
-/// Between two attempts to write to a full disk.
-const SPACE_PAUSE: Duration = Duration::from_millis(200);
-/// A disk that is full for longer ends this instance of the state; another is opened when there is space. RocksDB
-/// itself looks every five seconds, and does not always go on then.
-const SPACE_PATIENCE: Duration = Duration::from_secs(10);
+/// How far compactions may be behind. These are RocksDB's own limits.
+const LEVEL_ZERO_FILES: i32 = 36;
+const PENDING_COMPACTION_BYTES: usize = 256 << 30;
 
 /// Read at once by who reads everything.
 const READ_AHEAD_BYTES: usize = 2 << 20;
@@ -56,6 +55,7 @@ pub struct RocksBackend {
     damage: DamageReport,
     /// Errors in the background that were looked at.
     met_errors: AtomicU64,
+    is_hurried: AtomicBool,
     /// Of the last batch.
     last_changes: AtomicUsize,
     last_bytes: AtomicUsize,
@@ -87,6 +87,7 @@ impl RocksBackend {
         // the last one ended, and most keys follow each other.
         options.set_allow_concurrent_memtable_write(false);
         let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table, cache)));
+        let families = families.into_iter().chain([unused_family()]);
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| {
             if is_no_space(&error) {
                 space.exhausted(&error);
@@ -98,6 +99,7 @@ impl RocksBackend {
             space: space.clone(),
             damage: damage.clone(),
             met_errors: AtomicU64::new(0),
+            is_hurried: AtomicBool::new(false),
             last_changes: AtomicUsize::new(0),
             last_bytes: AtomicUsize::new(0),
             directory: OwnedDirectory { path: path.to_owned(), obsolete: AtomicBool::new(false) },
@@ -111,18 +113,23 @@ impl RocksBackend {
         self.directory.obsolete.store(true, Ordering::Relaxed);
     }
 
+    /// From now on nobody waits for space: what finds none fails. What was acknowledged is in the log.
+    pub fn stop_waiting(&self) {
+        self.is_hurried.store(true, Ordering::Relaxed);
+    }
+
     /// Puts everything written so far on disk.
     pub fn flush(&self) -> io::Result<()> {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families = Table::ALL.map(|table| self.family(table));
-        self.when_there_is_space(|db| db.flush_cfs_opt(&families, &options))
+        self.when_it_can(|db| db.flush_cfs_opt(&families, &options))
             .map_err(|error| failed("flush the state", &self.conclude(&error)))
     }
 
     /// Makes `path` a copy of the database at this moment, by links.
     pub fn checkpoint(&self, path: &Path) -> io::Result<()> {
-        self.when_there_is_space(|db| Checkpoint::new(db)?.create_checkpoint(path))
+        self.when_it_can(|db| Checkpoint::new(db)?.create_checkpoint(path))
             .map_err(|error| failed("make a checkpoint", &self.conclude(&error)))
     }
 
@@ -159,11 +166,7 @@ impl RocksBackend {
     /// Draws the conclusion from what has failed in the background, which else waits for somebody to write. Blocks.
     pub fn meet_background_errors(&self) {
         self.met_errors.store(self.background_errors(), Ordering::Relaxed);
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        options.set_no_slowdown(true);
-        // Nothing is written. Who writes when nothing can be written is told why.
-        if let Err(error) = self.db.write_opt(rocksdb::WriteBatch::default(), &options) {
+        if let Err(error) = self.probe() {
             let error = self.conclude(&error);
             tracing::debug!(%error, "RocksDB failed in the background");
         }
@@ -198,20 +201,6 @@ impl RocksBackend {
                 .sum::<u64>()
         });
         sizes.iter().sum()
-    }
-
-    /// Does something that writes; while the disk is full, tries again for a while, unless this member ends.
-    fn when_there_is_space<T>(&self, write: impl Fn(&DB) -> Result<T, rocksdb::Error>) -> Result<T, rocksdb::Error> {
-        let began = Instant::now();
-        loop {
-            match write(&self.db) {
-                Err(error) if is_no_space(&error) && began.elapsed() < SPACE_PATIENCE && !self.space.is_closing() => {
-                    self.space.exhausted(&error);
-                }
-                done => return done,
-            }
-            std::thread::sleep(SPACE_PAUSE);
-        }
     }
 
     fn family(&self, table: Table) -> &ColumnFamily {
@@ -256,12 +245,9 @@ impl Backend for RocksBackend {
     fn write(&self, batch: RocksBatch) -> Result<(), BackendError> {
         self.last_changes.store(batch.changes.len().min(MAX_EXPECTED_CHANGES), Ordering::Relaxed);
         self.last_bytes.store(batch.bytes.len().min(MAX_EXPECTED_BYTES), Ordering::Relaxed);
-        let write = |db: &DB| {
-            let mut options = WriteOptions::default();
-            options.disable_wal(true);
-            db.write_opt(self.rows(&batch), &options)
-        };
-        self.when_there_is_space(write).map_err(|error| BackendError::Write(self.conclude(&error)))
+        let options = waiting::write_options();
+        self.when_it_can(|db| db.write_opt(self.rows(&batch), &options))
+            .map_err(|error| BackendError::Write(self.conclude(&error)))
     }
 }
 
@@ -383,7 +369,20 @@ fn table_options(table: Table, cache: &Cache) -> Options {
         Table::Versions | Table::Events => LARGE_TABLE_BUFFER_BYTES,
         Table::Leases | Table::Meta => SMALL_TABLE_BUFFER_BYTES,
     });
+    // Writes are stopped when compactions are far behind, and not slowed down before: each attempt of one that does not
+    // wait would put the next off.
+    options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_FILES);
+    options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_FILES);
+    options.set_soft_pending_compaction_bytes_limit(PENDING_COMPACTION_BYTES);
+    options.set_hard_pending_compaction_bytes_limit(PENDING_COMPACTION_BYTES);
     options
+}
+
+/// The table that RocksDB insists on. After a full disk it waits until there is space for the largest buffer of all.
+fn unused_family() -> ColumnFamilyDescriptor {
+    let mut options = Options::default();
+    options.set_write_buffer_size(SMALL_TABLE_BUFFER_BYTES);
+    ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options)
 }
 
 fn is_no_space(error: &rocksdb::Error) -> bool {
@@ -399,7 +398,7 @@ fn conclude(error: &rocksdb::Error, path: &Path, damage: &DamageReport) -> Strin
             exit(EX_IOERR)
         }
         Fault::Damage => damage.tell(format!("{} is damaged ({error})", path.display())),
-        Fault::NoSpace | Fault::Other => error.to_string(),
+        Fault::NoSpace | Fault::HeldUp | Fault::Other => error.to_string(),
     }
 }
 

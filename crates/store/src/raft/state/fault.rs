@@ -15,12 +15,16 @@ pub enum Fault {
     SyncFailed,
     /// What is on the disk is not what was written.
     Damage,
+    /// Too much is to be flushed or compacted before. It can be tried again.
+    HeldUp,
     /// Something else. The state is opened anew; where the disk cannot be read, again and again until it can.
     Other,
 }
 
 /// Of a write that was held up by an error in the background.
 const HELD_UP: &str = "Result incomplete: ";
+/// What is left of one that was held up for lack of memory.
+const STALL: &str = "Write stall";
 /// What RocksDB was at when a sync failed (`env/io_posix.cc`).
 const SYNCS: [&str; 4] = ["While fsync", "While fdatasync", "While sync_file_range", "While msync"];
 
@@ -35,6 +39,8 @@ impl Fault {
             Fault::SyncFailed
         } else if error.starts_with("Corruption: ") {
             Fault::Damage
+        } else if error == STALL {
+            Fault::HeldUp
         } else {
             Fault::Other
         }
@@ -90,7 +96,7 @@ pub mod tests {
             ("IO error: While pread offset 0 len 9: /d/000012.sst: Input/output error", Fault::Other),
             ("IO error: While open a file for appending: /fsync/While/1.sst: Too many open files", Fault::Other),
             ("IO error: Stale file handle", Fault::Other),
-            ("Result incomplete: Write stall", Fault::Other),
+            ("Result incomplete: Write stall", Fault::HeldUp),
             ("Shutdown in progress: ", Fault::Other),
         ];
         for (error, fault) in cases {

@@ -190,6 +190,11 @@ impl StateStore {
         Ok(SnapshotMeta { last_log_id: log_id, last_membership: membership })
     }
 
+    /// From now on nobody waits for space: what finds none fails.
+    pub fn stop_waiting(&self) {
+        self.current().backend().stop_waiting();
+    }
+
     /// Whether the state was ever flushed as a snapshot, or installed from one, since it was opened.
     #[must_use]
     pub fn has_snapshot(&self) -> bool {

@@ -1,5 +1,7 @@
 //! What is made of a disk that fails, on a real RocksDB.
 
+mod full_disk;
+
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
