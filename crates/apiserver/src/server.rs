@@ -35,9 +35,6 @@ const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// What the bodies of requests may hold together, and up to what size they do not count.
 const INTAKE_BYTES: usize = 128 << 20;
 const FREE_BODY_BYTES: usize = 64 << 10;
-/// What answers may hold together until their clients have read them, and up to what size they do not count.
-const ANSWERS_BYTES: usize = 256 << 20;
-const FREE_ANSWER_BYTES: usize = 64 << 10;
 /// How much of a body that is too large is read and thrown away.
 const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Responses from this size on are compressed, as in Kubernetes.
@@ -86,8 +83,6 @@ struct Server {
     in_flight: Arc<Semaphore>,
     /// Room for the bodies of all requests at work, in bytes.
     intake: Arc<Semaphore>,
-    /// Room for answers until their clients have read them, in bytes.
-    answers: Arc<Semaphore>,
 }
 
 /// Serves the API until the shutdown, then ends watches, lets running requests finish, and returns.
@@ -103,8 +98,7 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
     let acceptor = TlsAcceptor::from(Arc::new(tls_config));
     let in_flight = Arc::new(Semaphore::new(config.max_in_flight));
     let intake = Arc::new(Semaphore::new(INTAKE_BYTES));
-    let answers = Arc::new(Semaphore::new(ANSWERS_BYTES));
-    let router = router(Server { api, in_flight, intake, answers });
+    let router = router(Server { api, in_flight, intake });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -188,6 +182,7 @@ async fn answer(
     };
     let response = match body {
         Ok((body, _room)) => {
+            let answers = connection.answers.clone();
             let request = Request {
                 query: query.to_owned(),
                 path: parts.uri.path().to_owned(),
@@ -197,7 +192,7 @@ async fn answer(
                 connection,
             };
             let is_read = matches!(request.method, Method::GET | Method::HEAD);
-            hold(server.api.handle(request).await, is_read, &server.answers)
+            answers.hold(server.api.handle(request).await, is_read)
         }
         Err(status) => Response::failure(&status),
     };
@@ -281,36 +276,6 @@ fn take_room(intake: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSemap
     }
 }
 
-/// An answer that takes its room along: HTTP/2 takes it whole, long before the client does. One that is larger than all
-/// room takes all of it. What a write answers cannot be refused any more; it is an object or two, and goes beside it.
-fn hold(response: Response, is_read: bool, answers: &Arc<Semaphore>) -> Response {
-    let Response { body: Body::Full(data), .. } = &response else { return response };
-    if data.len() <= FREE_ANSWER_BYTES {
-        return response;
-    }
-    let wanted = u32::try_from(data.len().min(ANSWERS_BYTES)).unwrap_or(u32::MAX);
-    match Arc::clone(answers).try_acquire_many_owned(wanted) {
-        Ok(room) => {
-            let data = Bytes::from_owner(HeldBytes { data: data.clone(), _room: room });
-            Response { body: Body::Full(data), ..response }
-        }
-        Err(_) if is_read => Response::failure(&error::too_many_requests()),
-        Err(_) => response,
-    }
-}
-
-/// Bytes of an answer with the room that they take.
-struct HeldBytes {
-    data: Bytes,
-    _room: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for HeldBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
 fn respond(response: Response) -> http::Response<HttpBody> {
     let (body, length) = match response.body {
         Body::Full(bytes) => {
@@ -351,29 +316,5 @@ mod tests {
         assert_eq!(again.len(), 4 * FREE_BODY_BYTES);
         let endless = read_body(body(&[2 * MAX_BODY_BYTES]), &intake).await.expect_err("too large");
         assert_eq!(endless.reason, Reason::RequestEntityTooLarge);
-    }
-
-    #[test]
-    fn answers_share_a_bounded_room_until_they_are_read() {
-        let answers = Arc::new(Semaphore::new(ANSWERS_BYTES));
-        let hold = |size: usize, is_read| {
-            let response = Response::new(200, "application/json", Body::Full(vec![b' '; size].into()));
-            let response = hold(response, is_read, &answers);
-            assert!(response.code == 200 || response.code == 429);
-            (response.code == 200, response)
-        };
-        let (is_answered, small) = hold(FREE_ANSWER_BYTES, true);
-        assert!(is_answered && answers.available_permits() == ANSWERS_BYTES);
-        let (is_answered, large) = hold(ANSWERS_BYTES + 1, true);
-        assert!(is_answered && answers.available_permits() == 0);
-        assert!(!hold(FREE_ANSWER_BYTES + 1, true).0, "there is no room");
-        assert!(hold(FREE_ANSWER_BYTES, true).0 && hold(FREE_ANSWER_BYTES + 1, false).0);
-        drop(small);
-        let Body::Full(data) = large.body else { panic!("it is whole") };
-        let rest = data.slice(ANSWERS_BYTES..);
-        drop(data);
-        assert_eq!((answers.available_permits(), &rest[..]), (0, &b" "[..]));
-        drop(rest);
-        assert_eq!(answers.available_permits(), ANSWERS_BYTES);
     }
 }

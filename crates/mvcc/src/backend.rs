@@ -74,6 +74,14 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// When it could not be written; then nothing was.
     fn write(&self, batch: Self::Batch) -> Result<(), BackendError>;
+
+    /// As [`Backend::write`], which may wait for space: this fails at once.
+    ///
+    /// # Errors
+    /// As [`Backend::write`], and when there is no space.
+    fn try_write(&self, batch: Self::Batch) -> Result<(), BackendError> {
+        self.write(batch)
+    }
 }
 
 /// Walks the rows of a table upwards.

@@ -67,7 +67,8 @@ impl<B: Backend> State<B> {
         if progress.trimmed < trim_to {
             batch.delete_range(Table::Events, &progress.trimmed, &trim_to);
         }
-        self.backend.write(batch)?;
+        // Readers of the past may wait for this.
+        self.backend.try_write(batch)?;
         // After the backend: whoever misses the tombstone in the index finds nothing older in the backend.
         {
             let mut shared = self.shared.write();

@@ -112,11 +112,15 @@ fn unpack_state(
     let staging = data_dir.join("restoring");
     let manifest = backup::unpack(backup, &staging)?;
     let (signal, _closed) = close_signal();
+    let waits = CancellationToken::new();
+    // Who restores a backup is told at once that there is no space for it.
+    waits.cancel();
     let surroundings = Surroundings {
         cache: Cache::new_lru_cache(CACHE_BYTES),
         space: Arc::new(Space::new(data_dir, 0, CancellationToken::new())),
         damage: DamageReport::default().unheard(),
         closed: Arc::new(signal),
+        waits,
     };
     let backend = StateBackend::open(&staging, &surroundings)?;
     backend.verify()?;

@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -36,6 +37,8 @@ pub struct Space {
     shutdown: CancellationToken,
     /// Held while the reserve changes.
     changing: Mutex<()>,
+    /// So many wait until something can be written, and need the reserve for it.
+    waiting: AtomicUsize,
     /// There is space, but not for us.
     #[cfg(test)]
     pub pretend_full: std::sync::atomic::AtomicBool,
@@ -51,6 +54,7 @@ impl Space {
             is_full: watch::Sender::new(false),
             shutdown,
             changing: Mutex::new(()),
+            waiting: AtomicUsize::new(0),
             #[cfg(test)]
             pretend_full: std::sync::atomic::AtomicBool::new(false),
         }
@@ -104,23 +108,42 @@ impl Space {
         }
     }
 
-    /// Fills the reserve if it is not; false when there is no space for it.
+    /// Leaves the reserve to who waits until something can be written.
+    pub fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(self)
+    }
+
+    /// Fills the reserve if it is not; false when there is no space for it, or somebody needs it.
     pub(super) fn fill(&self) -> io::Result<bool> {
         let _changing = self.changing.lock();
+        let is_filled = self.waiting.load(Ordering::Relaxed) == 0 && self.try_fill(true)?;
+        if is_filled && self.is_full.send_replace(false) {
+            tracing::info!("there is space on the disk again");
+        }
+        Ok(is_filled)
+    }
+
+    /// Whether there is space for the reserve. It is not kept.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let _changing = self.changing.lock();
+        self.try_fill(false).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot look for disk space");
+            false
+        })
+    }
+
+    fn try_fill(&self, keeps: bool) -> io::Result<bool> {
         let mut file = OpenOptions::new().append(true).create(true).open(&self.reserve)?;
         let filled = self.check().and_then(|()| self.fill_file(&mut file));
+        if filled.is_err() || !keeps {
+            file.set_len(0)?;
+            file.sync_all()?;
+        }
         match filled {
-            Ok(()) => {
-                if self.is_full.send_replace(false) {
-                    tracing::info!("there is space on the disk again");
-                }
-                Ok(true)
-            }
-            Err(error) if is_no_space(&error) => {
-                file.set_len(0)?;
-                file.sync_all()?;
-                Ok(false)
-            }
+            Ok(()) => Ok(true),
+            Err(error) if is_no_space(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -138,6 +161,15 @@ impl Space {
         }
         file.set_len(self.reserve_bytes)?;
         file.sync_all()
+    }
+}
+
+/// Somebody waits for space.
+pub struct Waiting<'a>(&'a Space);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -231,6 +263,10 @@ mod tests {
         assert!(space.fill().expect("writable") && length() == 3 * CHUNK_BYTES / 2);
         space.exhausted(&"a test");
         assert!(space.is_full() && length() == 0);
+        let waiting = space.wait();
+        assert!(!space.fill().expect("writable") && length() == 0 && space.is_full());
+        assert!(space.has_room() && length() == 0 && space.is_full());
+        drop(waiting);
         assert!(space.fill().expect("writable") && length() == 3 * CHUNK_BYTES / 2);
         assert!(!space.is_full());
     }

@@ -126,7 +126,10 @@ impl Session {
             Phase::Ended => Ok(None),
             Phase::Initial { from, at, marks_end } => {
                 let (from, at, marks_end) = (from.clone(), *at, *marks_end);
-                self.initial(from, at, marks_end).map(Some)
+                let chunk = self.initial(from, at, marks_end)?;
+                // There may be many of them, and nothing for this watch.
+                tokio::task::yield_now().await;
+                Ok(Some(chunk))
             }
             Phase::Opening => {
                 let options = WatchOptions { with_previous: true, budget: Some(self.connection.watches.clone()) };

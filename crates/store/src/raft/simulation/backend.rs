@@ -41,13 +41,6 @@ impl EitherBackend {
         }
     }
 
-    pub fn stop_waiting(&self) {
-        match self {
-            EitherBackend::Rocks(backend) => backend.stop_waiting(),
-            EitherBackend::Simulated(_) => {}
-        }
-    }
-
     pub fn flush(&self) -> io::Result<()> {
         match self {
             EitherBackend::Rocks(backend) => backend.flush(),
@@ -62,6 +55,13 @@ impl EitherBackend {
                 fs::create_dir(path)?;
                 backend.save(path)
             }
+        }
+    }
+
+    pub fn try_checkpoint(&self, path: &Path) -> io::Result<()> {
+        match self {
+            EitherBackend::Rocks(backend) => backend.try_checkpoint(path),
+            EitherBackend::Simulated(_) => self.checkpoint(path),
         }
     }
 
@@ -170,6 +170,13 @@ impl Backend for EitherBackend {
         match self {
             EitherBackend::Rocks(backend) => EitherBatch::Rocks(backend.batch()),
             EitherBackend::Simulated(backend) => EitherBatch::Simulated(backend.rows.batch()),
+        }
+    }
+
+    fn try_write(&self, batch: EitherBatch) -> Result<(), BackendError> {
+        match (self, batch) {
+            (EitherBackend::Rocks(backend), EitherBatch::Rocks(batch)) => backend.try_write(batch),
+            (_, batch) => self.write(batch),
         }
     }
 

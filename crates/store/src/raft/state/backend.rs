@@ -12,7 +12,9 @@ use quorate_mvcc::{Backend, BackendError, Cursor, Table, WriteBatch};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions};
 use rocksdb::{DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions};
+use tokio_util::sync::CancellationToken;
 
+use self::waiting::WaitFor;
 use super::fault::Fault;
 use crate::platform::exit;
 use crate::platform::fs;
@@ -46,6 +48,8 @@ pub struct Surroundings {
     pub space: Arc<Space>,
     pub damage: DamageReport,
     pub closed: Arc<CloseSignal>,
+    /// When this is cancelled nobody waits any more until the database can be written.
+    pub waits: CancellationToken,
 }
 
 /// An open state database.
@@ -55,7 +59,7 @@ pub struct RocksBackend {
     damage: DamageReport,
     /// Errors in the background that were looked at.
     met_errors: AtomicU64,
-    is_hurried: AtomicBool,
+    waits: CancellationToken,
     /// Of the last batch.
     last_changes: AtomicUsize,
     last_bytes: AtomicUsize,
@@ -73,7 +77,7 @@ struct OwnedDirectory {
 impl RocksBackend {
     /// Opens or makes the database in `path`.
     pub fn open(path: &Path, surroundings: &Surroundings) -> io::Result<Self> {
-        let Surroundings { cache, space, damage, closed } = surroundings;
+        let Surroundings { cache, space, damage, closed, waits } = surroundings;
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -99,7 +103,7 @@ impl RocksBackend {
             space: space.clone(),
             damage: damage.clone(),
             met_errors: AtomicU64::new(0),
-            is_hurried: AtomicBool::new(false),
+            waits: waits.clone(),
             last_changes: AtomicUsize::new(0),
             last_bytes: AtomicUsize::new(0),
             directory: OwnedDirectory { path: path.to_owned(), obsolete: AtomicBool::new(false) },
@@ -113,23 +117,27 @@ impl RocksBackend {
         self.directory.obsolete.store(true, Ordering::Relaxed);
     }
 
-    /// From now on nobody waits for space: what finds none fails. What was acknowledged is in the log.
-    pub fn stop_waiting(&self) {
-        self.is_hurried.store(true, Ordering::Relaxed);
-    }
-
     /// Puts everything written so far on disk.
     pub fn flush(&self) -> io::Result<()> {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families = Table::ALL.map(|table| self.family(table));
-        self.when_it_can(|db| db.flush_cfs_opt(&families, &options))
+        self.when_it_can_flush(WaitFor::Anything, |db| db.flush_cfs_opt(&families, &options))
             .map_err(|error| failed("flush the state", &self.conclude(&error)))
     }
 
     /// Makes `path` a copy of the database at this moment, by links.
     pub fn checkpoint(&self, path: &Path) -> io::Result<()> {
-        self.when_it_can(|db| Checkpoint::new(db)?.create_checkpoint(path))
+        self.copy_to(path, WaitFor::Anything)
+    }
+
+    /// As [`RocksBackend::checkpoint`], unless there is no space for it.
+    pub fn try_checkpoint(&self, path: &Path) -> io::Result<()> {
+        self.copy_to(path, WaitFor::Turn)
+    }
+
+    fn copy_to(&self, path: &Path, wait: WaitFor) -> io::Result<()> {
+        self.when_it_can_flush(wait, |db| Checkpoint::new(db)?.create_checkpoint(path))
             .map_err(|error| failed("make a checkpoint", &self.conclude(&error)))
     }
 
@@ -245,13 +253,21 @@ impl Backend for RocksBackend {
     fn write(&self, batch: RocksBatch) -> Result<(), BackendError> {
         self.last_changes.store(batch.changes.len().min(MAX_EXPECTED_CHANGES), Ordering::Relaxed);
         self.last_bytes.store(batch.bytes.len().min(MAX_EXPECTED_BYTES), Ordering::Relaxed);
-        let options = waiting::write_options();
-        self.when_it_can(|db| db.write_opt(self.rows(&batch), &options))
-            .map_err(|error| BackendError::Write(self.conclude(&error)))
+        self.put_in(&batch, WaitFor::Anything)
+    }
+
+    fn try_write(&self, batch: RocksBatch) -> Result<(), BackendError> {
+        self.put_in(&batch, WaitFor::Turn)
     }
 }
 
 impl RocksBackend {
+    fn put_in(&self, batch: &RocksBatch, wait: WaitFor) -> Result<(), BackendError> {
+        let options = waiting::write_options();
+        self.when_it_can(wait, |db| db.write_opt(self.rows(batch), &options))
+            .map_err(|error| BackendError::Write(self.conclude(&error)))
+    }
+
     /// A batch as RocksDB takes it.
     fn rows(&self, batch: &RocksBatch) -> rocksdb::WriteBatch {
         // A row's lengths, table and kind take some bytes more.

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use quorate_api::Revision;
 use quorate_mvcc::{Backend, BackendError, Reply, State, Table, WriteBatch};
 use rocksdb::Cache;
+use tokio_util::sync::CancellationToken;
 
 use super::StateBackend;
 use super::backend::Surroundings;
@@ -93,7 +94,13 @@ impl StateStore {
         damage: &DamageReport,
         closed: CloseSignal,
     ) -> Result<Self, StateError> {
-        let surroundings = Surroundings { cache, space, damage: damage.heard(), closed: Arc::new(closed) };
+        let surroundings = Surroundings {
+            cache,
+            space,
+            damage: damage.heard(),
+            closed: Arc::new(closed),
+            waits: CancellationToken::new(),
+        };
         let directory = StateDirectory::open(path)?;
         let state = Arc::new(State::open(StateBackend::open(&directory.current(), &surroundings)?)?);
         let position = read_position(state.backend())?;
@@ -190,9 +197,9 @@ impl StateStore {
         Ok(SnapshotMeta { last_log_id: log_id, last_membership: membership })
     }
 
-    /// From now on nobody waits for space: what finds none fails.
+    /// From now on nobody waits until something can be written: it fails. What was acknowledged is in the log.
     pub fn stop_waiting(&self) {
-        self.current().backend().stop_waiting();
+        self.surroundings.waits.cancel();
     }
 
     /// Whether the state was ever flushed as a snapshot, or installed from one, since it was opened.
@@ -226,7 +233,7 @@ impl StateStore {
         fs::create_dir_all(&parent)?;
         let dir = SnapshotDir::adopt(parent.join(format!("backup-{:016x}", random::<u64>())));
         let revision = state.revision();
-        state.backend().checkpoint(dir.path())?;
+        state.backend().try_checkpoint(dir.path())?;
         Ok((revision, dir))
     }
 

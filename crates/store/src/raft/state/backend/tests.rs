@@ -5,7 +5,6 @@ mod full_disk;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 use super::super::fault::tests::let_no_table_be_synced;
 use super::*;
@@ -17,14 +16,18 @@ const KEYS: u64 = 4000;
 const DIRECTORY: &str = "QUORATE_TEST_DIRECTORY";
 
 fn open(path: &Path, damage: &DamageReport) -> RocksBackend {
+    RocksBackend::open(path, &surroundings(Space::new(path, 0, CancellationToken::new()), damage)).expect("it opens")
+}
+
+fn surroundings(space: Space, damage: &DamageReport) -> Surroundings {
     let (signal, _closed) = close_signal();
-    let surroundings = Surroundings {
+    Surroundings {
         cache: Cache::new_lru_cache(1 << 20),
-        space: Arc::new(Space::new(path, 0, CancellationToken::new())),
+        space: Arc::new(space),
         damage: damage.clone(),
         closed: Arc::new(signal),
-    };
-    RocksBackend::open(path, &surroundings).expect("it opens")
+        waits: CancellationToken::new(),
+    }
 }
 
 fn key(i: u64) -> Vec<u8> {
