@@ -75,7 +75,7 @@ pub trait Backend: Send + Sync + 'static {
     /// When it could not be written; then nothing was.
     fn write(&self, batch: Self::Batch) -> Result<(), BackendError>;
 
-    /// As [`Backend::write`], which may wait for space: this fails at once.
+    /// As [`Backend::write`], which may wait until there is space: this does not.
     ///
     /// # Errors
     /// As [`Backend::write`], and when there is no space.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::node::Node;
 use super::proposals;
+use super::space::Space;
 use super::state::StateBackend;
 use crate::error::StoreError;
 use crate::platform::tokio;
@@ -89,7 +90,7 @@ pub async fn run_leader(node: Arc<Node>, shutdown: CancellationToken) {
 pub async fn run_deletion(node: Arc<Node>, shutdown: CancellationToken) {
     loop {
         let has_more = match node.instance() {
-            Ok(instance) => delete_part(instance.state.current()).await,
+            Ok(instance) => delete_part(instance.state.current(), &node.space).await,
             Err(_) => false,
         };
         let pause = if has_more { PAUSE } else { LOOK_EVERY };
@@ -110,9 +111,14 @@ pub async fn settle(state: Arc<quorate_mvcc::State<StateBackend>>) -> Result<(),
     deleted.map_err(|error| StoreError::Fatal(error.to_string()))
 }
 
-async fn delete_part(state: Arc<quorate_mvcc::State<StateBackend>>) -> bool {
+async fn delete_part(state: Arc<quorate_mvcc::State<StateBackend>>, space: &Space) -> bool {
     match tokio::task::spawn_blocking(move || state.compact_some(CHANGES_PER_PART)).await {
         Ok(Ok(has_more)) => has_more,
+        // Which is told already.
+        Ok(Err(error)) if space.is_full() => {
+            tracing::debug!(%error, "compacted revisions are deleted when there is space");
+            false
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, "compacted revisions cannot be deleted; tried again");
             false

@@ -117,26 +117,27 @@ impl Space {
     /// Fills the reserve if it is not; false when there is no space for it, or somebody needs it.
     pub(super) fn fill(&self) -> io::Result<bool> {
         let _changing = self.changing.lock();
-        let is_filled = self.waiting.load(Ordering::Relaxed) == 0 && self.try_fill(true)?;
+        let is_filled = self.waiting.load(Ordering::Relaxed) == 0 && self.try_fill(self.reserve_bytes, true)?;
         if is_filled && self.is_full.send_replace(false) {
             tracing::info!("there is space on the disk again");
         }
         Ok(is_filled)
     }
 
-    /// Whether there is space for the reserve. It is not kept.
+    /// Whether there is space for so many bytes. Only for who [waits](Space::wait): the reserve is empty then.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub fn has_room(&self, bytes: u64) -> bool {
         let _changing = self.changing.lock();
-        self.try_fill(false).unwrap_or_else(|error| {
+        self.try_fill(bytes, false).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot look for disk space");
             false
         })
     }
 
-    fn try_fill(&self, keeps: bool) -> io::Result<bool> {
+    /// Whether the reserve can have so many bytes, and if so, gives it them or empties it.
+    fn try_fill(&self, bytes: u64, keeps: bool) -> io::Result<bool> {
         let mut file = OpenOptions::new().append(true).create(true).open(&self.reserve)?;
-        let filled = self.check().and_then(|()| self.fill_file(&mut file));
+        let filled = self.check().and_then(|()| fill_file(&mut file, bytes));
         if filled.is_err() || !keeps {
             file.set_len(0)?;
             file.sync_all()?;
@@ -147,21 +148,21 @@ impl Space {
             Err(error) => Err(error),
         }
     }
+}
 
-    fn fill_file(&self, file: &mut File) -> io::Result<()> {
-        let mut length = file.metadata()?.len();
-        if length == self.reserve_bytes {
-            return Ok(());
-        }
-        let zeros = vec![0; usize::try_from(CHUNK_BYTES).map_err(io::Error::other)?];
-        while length < self.reserve_bytes {
-            let chunk = CHUNK_BYTES.min(self.reserve_bytes - length);
-            file.write_all(&zeros[..usize::try_from(chunk).map_err(io::Error::other)?])?;
-            length += chunk;
-        }
-        file.set_len(self.reserve_bytes)?;
-        file.sync_all()
+fn fill_file(file: &mut File, bytes: u64) -> io::Result<()> {
+    let mut length = file.metadata()?.len();
+    if length == bytes {
+        return Ok(());
     }
+    let zeros = vec![0; usize::try_from(CHUNK_BYTES).map_err(io::Error::other)?];
+    while length < bytes {
+        let chunk = CHUNK_BYTES.min(bytes - length);
+        file.write_all(&zeros[..usize::try_from(chunk).map_err(io::Error::other)?])?;
+        length += chunk;
+    }
+    file.set_len(bytes)?;
+    file.sync_all()
 }
 
 /// Somebody waits for space.
@@ -265,7 +266,7 @@ mod tests {
         assert!(space.is_full() && length() == 0);
         let waiting = space.wait();
         assert!(!space.fill().expect("writable") && length() == 0 && space.is_full());
-        assert!(space.has_room() && length() == 0 && space.is_full());
+        assert!(space.has_room(1) && length() == 0 && space.is_full());
         drop(waiting);
         assert!(space.fill().expect("writable") && length() == 3 * CHUNK_BYTES / 2);
         assert!(!space.is_full());

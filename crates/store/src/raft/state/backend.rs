@@ -122,8 +122,8 @@ impl RocksBackend {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families = Table::ALL.map(|table| self.family(table));
-        self.when_it_can_flush(WaitFor::Anything, |db| db.flush_cfs_opt(&families, &options))
-            .map_err(|error| failed("flush the state", &self.conclude(&error)))
+        self.when_it_can_flush(WaitFor::Anything, || self.db.flush_cfs_opt(&families, &options))
+            .map_err(|reason| failed("flush the state", &reason))
     }
 
     /// Makes `path` a copy of the database at this moment, by links.
@@ -131,14 +131,14 @@ impl RocksBackend {
         self.copy_to(path, WaitFor::Anything)
     }
 
-    /// As [`RocksBackend::checkpoint`], unless there is no space for it.
+    /// As [`RocksBackend::checkpoint`], but does not wait for space, and not long for anything else.
     pub fn try_checkpoint(&self, path: &Path) -> io::Result<()> {
         self.copy_to(path, WaitFor::Turn)
     }
 
     fn copy_to(&self, path: &Path, wait: WaitFor) -> io::Result<()> {
-        self.when_it_can_flush(wait, |db| Checkpoint::new(db)?.create_checkpoint(path))
-            .map_err(|error| failed("make a checkpoint", &self.conclude(&error)))
+        self.when_it_can_flush(wait, || Checkpoint::new(&self.db)?.create_checkpoint(path))
+            .map_err(|reason| failed("make a checkpoint", &reason))
     }
 
     /// Reads every row, so that no damaged block is passed on. Blocks.
@@ -264,8 +264,7 @@ impl Backend for RocksBackend {
 impl RocksBackend {
     fn put_in(&self, batch: &RocksBatch, wait: WaitFor) -> Result<(), BackendError> {
         let options = waiting::write_options();
-        self.when_it_can(wait, |db| db.write_opt(self.rows(batch), &options))
-            .map_err(|error| BackendError::Write(self.conclude(&error)))
+        self.when_it_can(wait, || Ok(self.db.write_opt(self.rows(batch), &options)?)).map_err(BackendError::Write)
     }
 
     /// A batch as RocksDB takes it.

@@ -9,7 +9,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// There is no space, be it for a write or at a sync. It can be tried again: RocksDB goes on in another file, with
-    /// what it still has in memory.
+    /// what it still has in memory; if it was a quota, after it was opened anew.
     NoSpace,
     /// A sync failed: nobody knows what is on the disk.
     SyncFailed,
@@ -23,7 +23,7 @@ pub enum Fault {
 
 /// Of a write that was held up by an error in the background.
 const HELD_UP: &str = "Result incomplete: ";
-/// What is left of one that was held up for lack of memory.
+/// What is left of one that was held up because memory is full, or compactions are far behind.
 const STALL: &str = "Write stall";
 /// What RocksDB was at when a sync failed (`env/io_posix.cc`).
 const SYNCS: [&str; 4] = ["While fsync", "While fdatasync", "While sync_file_range", "While msync"];
@@ -33,7 +33,7 @@ impl Fault {
     #[must_use]
     pub fn of(error: &str) -> Self {
         let error = error.strip_prefix(HELD_UP).unwrap_or(error);
-        if error.contains("No space left on device") || error.contains("Disk quota exceeded") {
+        if error.contains("No space left on device") || is_quota(error) {
             Fault::NoSpace
         } else if error.split(": ").any(|part| SYNCS.iter().any(|sync| part.starts_with(sync))) {
             Fault::SyncFailed
@@ -45,6 +45,12 @@ impl Fault {
             Fault::Other
         }
     }
+}
+
+/// Whether the space that an error is about is that of a quota.
+#[must_use]
+pub fn is_quota(error: &str) -> bool {
+    error.contains("Disk quota exceeded")
 }
 
 #[cfg(test)]
