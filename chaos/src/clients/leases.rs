@@ -20,8 +20,11 @@ pub async fn run(context: Context, name: String, seed: u64) -> Vec<LeaseLog> {
     let connection = Connection::new(context.clone(), &name, member);
     let mut holder = Holder { context, connection, rng };
     let mut leases = Vec::new();
+    // A key whose writing may or may not have been done is not used again.
+    let mut attempts: u64 = 0;
     while holder.context.pause(&mut holder.rng).await {
-        let key = format!("{LEASED}{name}.{}", leases.len());
+        let key = format!("{LEASED}{name}.{attempts}");
+        attempts += 1;
         match holder.grant(&key).await {
             Some(mut lease) => {
                 holder.hold(&mut lease).await;

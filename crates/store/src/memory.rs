@@ -39,6 +39,13 @@ impl Store {
     pub fn memory_with(config: HubConfig) -> Store {
         Store::new(Arc::new(MemoryEngine::start(config)))
     }
+
+    /// [`Store::memory`] that gives so many answers to commands and loses the next: the command is applied, and its outcome
+    /// unknown, as when a leader dies.
+    #[must_use]
+    pub fn memory_losing(after: u64) -> Store {
+        Store::new(Arc::new(MemoryEngine { loses: Some(after), ..MemoryEngine::start(HubConfig::default()) }))
+    }
 }
 
 struct MemoryEngine {
@@ -46,6 +53,8 @@ struct MemoryEngine {
     writer: Mutex<()>,
     /// Commands applied.
     applied: AtomicU64,
+    /// After so many, an answer is lost.
+    loses: Option<u64>,
     hub: Hub,
     leadership: watch::Sender<Leadership>,
     tasks: TaskTracker,
@@ -68,6 +77,7 @@ impl MemoryEngine {
             state,
             writer: Mutex::new(()),
             applied: AtomicU64::new(0),
+            loses: None,
             hub,
             leadership: watch::Sender::new(leadership),
             tasks,
@@ -80,15 +90,16 @@ impl MemoryEngine {
         if self.shutdown.is_cancelled() { Err(StoreError::ShuttingDown) } else { Ok(()) }
     }
 
-    fn apply(&self, command: &Command) -> Result<Reply, quorate_mvcc::BackendError> {
+    /// Applies a command; the answer may be lost.
+    fn apply(&self, command: &Command) -> Result<Option<Reply>, quorate_mvcc::BackendError> {
         let _one_at_a_time = self.writer.lock();
         let mut applier = self.state.applier();
         let applied = applier.apply(command)?;
         self.state.commit(applier.finish())?;
-        self.applied.fetch_add(1, Ordering::Relaxed);
+        let before = self.applied.fetch_add(1, Ordering::Relaxed);
         self.hub.publish(applied.reply.revision, applied.events);
         while self.state.compact_some(COMPACTION_EVENTS)? {}
-        Ok(applied.reply)
+        Ok((self.loses != Some(before)).then_some(applied.reply))
     }
 }
 
@@ -96,7 +107,8 @@ impl MemoryEngine {
 impl Engine for MemoryEngine {
     async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
         self.check_running()?;
-        self.apply(&command).map_err(|error| StoreError::Fatal(error.to_string()))
+        let reply = self.apply(&command).map_err(|error| StoreError::Fatal(error.to_string()))?;
+        reply.ok_or_else(|| StoreError::OutcomeUnknown("a test wants the answer to be lost".to_owned()))
     }
 
     async fn read_barrier(&self) -> Result<(), StoreError> {

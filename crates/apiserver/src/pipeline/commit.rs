@@ -5,15 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_api::{Revision, Status};
 use quorate_mvcc::{
-    Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, KeyValue, Op, OpResponse, PutRequest,
+    Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, KeyValue, Op, OpResponse, PutRequest,
     RangeRequest, Txn, TxnResponse,
 };
 use quorate_store::{Store, StoreError};
-use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error;
-use crate::metadata;
 
 /// How long an unknown outcome is looked into.
 const LOOK_FOR: Duration = Duration::from_secs(15);
@@ -42,25 +40,36 @@ pub(crate) enum Committed {
 
 /// Writes the key of the first guard if all guards hold.
 ///
-/// A lost leader leaves the outcome open. The same transaction is then sent again: if the first took effect, the
-/// guard fails and the value that stands there is the one written, so a retry is harmless and also the look.
+/// A lost leader leaves the outcome open. What has changed the key since tells whether it took effect, whoever has written
+/// over ours; if it has not, the same transaction is sent again, and then the first can do so no more.
 ///
 /// # Errors
 /// What the store says; `Timeout` when the outcome stays unknown.
 pub(crate) async fn commit(store: &Store, guards: &[Guard], write: &Write) -> Result<Committed, Status> {
     let txn = transaction(guards, write);
     let deadline = Instant::now() + LOOK_FOR;
+    let before = store.revision();
     let mut may_have_landed = false;
     loop {
-        match store.txn(txn.clone()).await {
-            Ok((revision, TxnResponse { succeeded: true, .. })) => return Ok(Committed::Done(revision)),
-            Ok((_, response)) => {
-                let now = present(response);
-                if may_have_landed && let Some(revision) = landed(guards, write, now.first()) {
-                    return Ok(Committed::Done(revision));
-                }
-                return Ok(Committed::Stale(now));
+        let landed = async |now| match may_have_landed {
+            true => landed(store, guards, write, (before, now), deadline).await,
+            false => Ok(None),
+        };
+        let attempt = async {
+            if may_have_landed {
+                store.read_barrier().await?;
             }
+            if let Some(revision) = landed(store.revision()).await? {
+                return Ok(Committed::Done(revision));
+            }
+            let (now, response) = store.txn(txn.clone()).await?;
+            if response.succeeded {
+                return Ok(Committed::Done(now));
+            }
+            Ok(landed(now).await?.map_or_else(|| Committed::Stale(present(response)), Committed::Done))
+        };
+        match attempt.await {
+            Ok(committed) => return Ok(committed),
             Err(StoreError::OutcomeUnknown(_)) if Instant::now() < deadline => may_have_landed = true,
             // Nothing was proposed this time, but it may have been before.
             Err(StoreError::NoLeader(_)) if may_have_landed && Instant::now() < deadline => {}
@@ -104,24 +113,114 @@ fn present(response: TxnResponse) -> Vec<Option<KeyValue>> {
         .collect()
 }
 
-/// The revision at which our write took effect, judged by what stands at the key now.
-fn landed(guards: &[Guard], write: &Write, now: Option<&Option<KeyValue>>) -> Option<Revision> {
-    let now = now?.as_ref();
-    match (write, now) {
-        (Write::Put(ours), Some(now)) if now.value == *ours => Some(now.mod_revision),
-        // Created by us and already changed by somebody else.
-        (Write::Put(ours), Some(now)) if guards.first().is_some_and(|g| g.revision.is_zero()) => {
-            (uid(ours).is_some() && uid(ours) == uid(&now.value)).then_some(now.create_revision)
+/// The revision at which our write took effect, if it did, judged by what changed the key after `before`, up to `now`.
+///
+/// # Errors
+/// `OutcomeUnknown` when that cannot be read any more, or not in time.
+async fn landed(
+    store: &Store,
+    guards: &[Guard],
+    write: &Write,
+    (before, now): (Revision, Revision),
+    deadline: Instant,
+) -> Result<Option<Revision>, StoreError> {
+    let Some(guard) = guards.first() else { return Ok(None) };
+    let unknown = |why: String| StoreError::OutcomeUnknown(why);
+    let mut changes =
+        store.watch(KeyRange::key(guard.key.clone()), before).map_err(|error| unknown(error.to_string()))?;
+    loop {
+        let batch = match timeout(LOOK_EVERY, changes.next()).await {
+            Ok(Some(batch)) => batch.map_err(|error| unknown(error.to_string()))?,
+            Ok(None) => return Err(unknown("the watch of its key has ended".to_owned())),
+            Err(_) if Instant::now() > deadline => return Err(unknown("its key cannot be read in time".to_owned())),
+            Err(_) => {
+                // This member may be behind whoever answered.
+                store.mark_watch_progress();
+                continue;
+            }
+        };
+        if let Some(event) = batch.events.iter().find(|event| is_ours(event, guard, write)) {
+            return Ok(Some(event.kv().mod_revision));
         }
-        (Write::Put(_), _) => None,
-        (Write::Delete, None) => guards.first().map(|g| g.revision),
-        (Write::Delete, Some(now)) => {
-            guards.first().filter(|g| now.create_revision > g.revision).map(|_| now.create_revision)
+        if batch.revision >= now {
+            return Ok(None);
         }
     }
 }
 
-fn uid(value: &[u8]) -> Option<String> {
-    let object: Value = serde_json::from_slice(value).ok()?;
-    Some(metadata::text(&object, "uid").to_owned()).filter(|uid| !uid.is_empty())
+/// Whether a change is what was to be written: nobody else writes the same content. Of two who delete the same version
+/// each may call the deletion its own.
+fn is_ours(event: &Event, guard: &Guard, write: &Write) -> bool {
+    match (event, write) {
+        (Event::Put { kv, .. }, Write::Put(ours)) => kv.value == *ours,
+        (Event::Delete { prev, .. }, Write::Delete) => prev.revision() == guard.revision,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &[u8] = b"key";
+
+    fn guard(revision: Revision) -> Guard {
+        Guard { key: KEY.into(), revision }
+    }
+
+    fn put(value: &'static str) -> Write {
+        Write::Put(value.into())
+    }
+
+    /// Changes the key again as soon as somebody has.
+    fn change_after(store: &Store, write: Write) -> tokio::task::JoinHandle<()> {
+        let store = store.clone();
+        let mut changes = store.watch(KeyRange::key(KEY), Revision::ZERO).expect("a watch");
+        tokio::spawn(async move {
+            let batch = changes.next().await.expect("a change").expect("it is told");
+            let revision = match batch.events.last().expect("an event") {
+                Event::Put { kv, .. } => kv.mod_revision,
+                Event::Delete { .. } => Revision::ZERO,
+            };
+            let (_, response) = store.txn(transaction(&[guard(revision)], &write)).await.expect("written");
+            assert!(response.succeeded);
+        })
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_lost_is_found_although_others_have_written() {
+        let later = |first: &Write| match first {
+            Write::Put(_) => [Some(put("another's")), Some(Write::Delete), None],
+            Write::Delete => [Some(put("another's")), None, None],
+        };
+        for (existed, write) in [(false, put("ours")), (true, put("ours")), (true, Write::Delete)] {
+            for overwritten in later(&write) {
+                let store = Store::memory_losing(u64::from(existed));
+                let mut revision = Revision::ZERO;
+                if existed {
+                    let (written, _) = store.txn(transaction(&[guard(revision)], &put("before"))).await.expect("new");
+                    revision = written;
+                }
+                let changing = overwritten.map(|write| change_after(&store, write));
+                let committed = commit(&store, &[guard(revision)], &write).await.expect("known in the end");
+                let Committed::Done(at) = committed else { panic!("{write:?} is lost: {committed:?}") };
+                assert_eq!(at, Revision(revision.0.max(1) + 1));
+                if let Some(changing) = changing {
+                    changing.await.expect("no panic");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_not_landed_is_stale() {
+        let store = Store::memory_losing(1);
+        let (first, _) = store.txn(transaction(&[guard(Revision::ZERO)], &put("before"))).await.expect("new");
+        // Its answer is lost as well, but it was too late.
+        for write in [put("ours"), Write::Delete] {
+            let committed = commit(&store, &[guard(Revision(first.0 - 1))], &write).await.expect("known");
+            let Committed::Stale(now) = committed else { panic!("{write:?} landed: {committed:?}") };
+            assert_eq!(now[0].as_ref().map(|kv| &kv.value[..]), Some(&b"before"[..]));
+        }
+    }
 }
