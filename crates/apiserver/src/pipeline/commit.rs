@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_api::{Revision, Status};
 use quorate_mvcc::{
-    Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, KeyValue, Op, OpResponse, PutRequest,
-    RangeRequest, Txn, TxnResponse,
+    Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, KeyValue, Op, OpResponse, Previous,
+    PutRequest, RangeRequest, Txn, TxnResponse,
 };
 use quorate_store::{Store, StoreError};
 use tokio::time::{Instant, sleep, timeout};
@@ -41,14 +41,19 @@ pub(crate) enum Committed {
 /// Writes the key of the first guard if all guards hold.
 ///
 /// A lost leader leaves the outcome open. What has changed the key since tells whether it took effect, whoever has written
-/// over ours; if it has not, the same transaction is sent again, and then the first can do so no more.
+/// over ours; if it has not, the same transaction is sent again, and then the first can do so no more (or, where it creates
+/// something, hardly: see decision 2).
 ///
 /// # Errors
 /// What the store says; `Timeout` when the outcome stays unknown.
 pub(crate) async fn commit(store: &Store, guards: &[Guard], write: &Write) -> Result<Committed, Status> {
     let txn = transaction(guards, write);
     let deadline = Instant::now() + LOOK_FOR;
-    let before = store.revision();
+    if store.revision().is_zero() {
+        // The state is being opened. What comes later could not be told from what is older.
+        store.read_barrier().await.map_err(|error| error::from_store(&error))?;
+    }
+    let before = guards.iter().map(|guard| guard.revision).fold(store.revision(), Revision::max);
     let mut may_have_landed = false;
     loop {
         let landed = async |now| match may_have_landed {
@@ -68,15 +73,20 @@ pub(crate) async fn commit(store: &Store, guards: &[Guard], write: &Write) -> Re
             }
             Ok(landed(now).await?.map_or_else(|| Committed::Stale(present(response)), Committed::Done))
         };
-        match attempt.await {
+        let error = match attempt.await {
             Ok(committed) => return Ok(committed),
-            Err(StoreError::OutcomeUnknown(_)) if Instant::now() < deadline => may_have_landed = true,
-            // Nothing was proposed this time, but it may have been before.
-            Err(StoreError::NoLeader(_)) if may_have_landed && Instant::now() < deadline => {}
-            Err(StoreError::NoLeader(why)) if may_have_landed => {
-                return Err(error::from_store(&StoreError::OutcomeUnknown(why)));
+            Err(error) => error,
+        };
+        let is_in_time = Instant::now() < deadline;
+        match error {
+            StoreError::OutcomeUnknown(_) if is_in_time => may_have_landed = true,
+            // Nothing was done this time, but it may have been before.
+            StoreError::NoLeader(_) | StoreError::Overloaded | StoreError::NoSpace(_)
+                if may_have_landed && is_in_time => {}
+            error if may_have_landed => {
+                return Err(error::from_store(&StoreError::OutcomeUnknown(error.to_string())));
             }
-            Err(error) => return Err(error::from_store(&error)),
+            error => return Err(error::from_store(&error)),
         }
         sleep(LOOK_EVERY).await;
     }
@@ -139,8 +149,12 @@ async fn landed(
                 continue;
             }
         };
-        if let Some(event) = batch.events.iter().find(|event| is_ours(event, guard, write)) {
-            return Ok(Some(event.kv().mod_revision));
+        for event in batch.events.iter() {
+            match is_ours(event, guard, write) {
+                Some(true) => return Ok(Some(event.kv().mod_revision)),
+                Some(false) => {}
+                None => return Err(unknown("what was there before is compacted".to_owned())),
+            }
         }
         if batch.revision >= now {
             return Ok(None);
@@ -148,13 +162,20 @@ async fn landed(
     }
 }
 
-/// Whether a change is what was to be written: nobody else writes the same content. Of two who delete the same version
-/// each may call the deletion its own.
-fn is_ours(event: &Event, guard: &Guard, write: &Write) -> bool {
-    match (event, write) {
+/// Whether a change is what was to be written: our content, over the version that it was based on. `None` when that cannot
+/// be told any more. Of two who make the same of the same version each may call the change its own.
+fn is_ours(event: &Event, guard: &Guard, write: &Write) -> Option<bool> {
+    let is_alike = match (event, write) {
         (Event::Put { kv, .. }, Write::Put(ours)) => kv.value == *ours,
-        (Event::Delete { prev, .. }, Write::Delete) => prev.revision() == guard.revision,
+        (Event::Delete { .. }, Write::Delete) => true,
         _ => false,
+    };
+    match event {
+        _ if !is_alike => Some(false),
+        Event::Put { prev: Previous::None, .. } | Event::Delete { prev: Previous::None, .. } => {
+            guard.revision.is_zero().then_some(true)
+        }
+        Event::Put { prev, .. } | Event::Delete { prev, .. } => Some(prev.revision() == guard.revision),
     }
 }
 
