@@ -4,6 +4,7 @@
 mod api;
 mod bootstrap;
 mod catalog;
+mod connection;
 mod decode;
 mod discovery;
 mod duplicates;
@@ -30,6 +31,7 @@ mod version;
 
 pub use api::Api;
 pub use bootstrap::bootstrap;
+pub use connection::Connection;
 pub use local::LocalClient;
 pub use response::{Body, Request, Response};
 pub use server::{ServeError, ServerConfig, serve};

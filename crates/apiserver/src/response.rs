@@ -1,6 +1,4 @@
-//! Requests and responses as the pipeline sees them: HTTP's vocabulary, and of a connection what its requests share.
-
-use std::sync::Arc;
+//! Requests and responses as the pipeline sees them: HTTP's vocabulary, but no connection.
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -8,19 +6,15 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use quorate_api::{Revision, Status};
 use quorate_mvcc::KeyValue;
-use quorate_store::WatchBudget;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Served;
+use crate::connection::Connection;
 use crate::encode;
-use crate::error;
 use crate::pipeline::Written;
 use crate::pipeline::list::Page;
 use crate::representation::{Encoding, Negotiated, Representation};
 use crate::table::{TableWriter, list_metadata};
-use crate::user::UserInfo;
 
 /// A request whose body has been read.
 pub struct Request {
@@ -30,83 +24,6 @@ pub struct Request {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub connection: Connection,
-}
-
-/// Watches of a connection that may catch up at a time: each holds up to half a MiB, or one revision. Those that are not
-/// read keep their turn.
-const CATCHING_UP: usize = 64;
-/// What all others of a connection may hold.
-const WATCH_ROOM_BYTES: usize = 8 << 20;
-/// What the answers of a connection may hold until they are read, and up to what size they do not count.
-const ANSWERS_BYTES: usize = 64 << 20;
-const FREE_ANSWER_BYTES: usize = 64 << 10;
-
-/// What the requests of a connection share.
-#[derive(Clone, Debug)]
-pub struct Connection {
-    /// `None`: anonymous.
-    pub user: Option<UserInfo>,
-    pub watches: WatchBudget,
-    pub answers: AnswersRoom,
-    /// Ends streams (watches, logs) when the server goes down.
-    pub shutdown: CancellationToken,
-}
-
-impl Connection {
-    #[must_use]
-    pub fn new(user: Option<UserInfo>, shutdown: CancellationToken) -> Self {
-        let watches = WatchBudget::new(CATCHING_UP, WATCH_ROOM_BYTES);
-        Connection { user, watches, answers: AnswersRoom::default(), shutdown }
-    }
-}
-
-/// How much of a connection's answers may wait for its client: HTTP/2 takes them whole, long before the client does.
-#[derive(Clone, Debug)]
-pub struct AnswersRoom {
-    shared: Arc<Semaphore>,
-    /// For a large one that finds no room, so that an answer may be as long as it likes.
-    alone: Arc<Semaphore>,
-}
-
-impl Default for AnswersRoom {
-    fn default() -> Self {
-        AnswersRoom { shared: Arc::new(Semaphore::new(ANSWERS_BYTES)), alone: Arc::new(Semaphore::new(1)) }
-    }
-}
-
-impl AnswersRoom {
-    /// Takes room for an answer, which goes along with its bytes. What was done cannot be refused any more, and goes beside
-    /// the others.
-    pub(crate) fn hold(&self, response: Response, is_read: bool) -> Response {
-        let Body::Full(data) = &response.body else { return response };
-        if data.len() <= FREE_ANSWER_BYTES {
-            return response;
-        }
-        let shared =
-            u32::try_from(data.len()).ok().and_then(|size| self.shared.clone().try_acquire_many_owned(size).ok());
-        let is_large = data.len() >= ANSWERS_BYTES / 4;
-        let room = shared.or_else(|| is_large.then(|| self.alone.clone().try_acquire_owned().ok()).flatten());
-        match room {
-            Some(room) => {
-                let data = Bytes::from_owner(HeldBytes { data: data.clone(), _room: room });
-                Response { body: Body::Full(data), ..response }
-            }
-            None if is_read => Response::failure(&error::too_many_requests()),
-            None => response,
-        }
-    }
-}
-
-/// Bytes of an answer with the room that they take.
-struct HeldBytes {
-    data: Bytes,
-    _room: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for HeldBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
 }
 
 /// What a response carries.
@@ -307,36 +224,4 @@ fn items(
     }
     out.extend_from_slice(b"]}");
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_share_a_bounded_room_until_they_are_read() {
-        let room = AnswersRoom::default();
-        let free = || (room.shared.available_permits(), room.alone.available_permits());
-        let hold = |size: usize, is_read| {
-            let response = Response::new(200, "application/json", Body::Full(vec![b' '; size].into()));
-            let response = room.hold(response, is_read);
-            assert!(response.code == 200 || response.code == 429);
-            (response.code == 200).then_some(response)
-        };
-        let _small = hold(FREE_ANSWER_BYTES, true).expect("it is free");
-        assert_eq!(free(), (ANSWERS_BYTES, 1));
-        let large = hold(ANSWERS_BYTES, true).expect("there is room");
-        assert_eq!(free(), (0, 1));
-        assert!(hold(FREE_ANSWER_BYTES + 1, true).is_none(), "there is no room");
-        assert!(hold(FREE_ANSWER_BYTES, true).is_some() && hold(FREE_ANSWER_BYTES + 1, false).is_some());
-        let larger = hold(ANSWERS_BYTES + 1, true).expect("it goes alone");
-        assert!(hold(ANSWERS_BYTES + 1, true).is_none(), "another is alone");
-        let Body::Full(data) = large.body else { panic!("it is whole") };
-        let rest = data.slice(ANSWERS_BYTES - 1..);
-        drop(data);
-        assert_eq!((free(), &rest[..]), ((0, 0), &b" "[..]));
-        drop(rest);
-        drop(larger);
-        assert_eq!(free(), (ANSWERS_BYTES, 1));
-    }
 }

@@ -24,10 +24,11 @@ use tokio_util::task::TaskTracker;
 use tower_http::compression::CompressionLayer;
 
 use crate::api::Api;
+use crate::connection::Connection;
 use crate::error;
 use crate::logs::NodeClient;
 use crate::query::Query;
-use crate::response::{Body, Connection, Request, Response};
+use crate::response::{Body, Request, Response};
 use crate::tls::{self, Identity, TlsError};
 
 /// The largest body that is read, as in Kubernetes.

@@ -14,12 +14,13 @@ use tokio::time::Instant;
 pub(crate) use event::SharedEvents;
 
 use crate::api::Api;
+use crate::connection::Connection;
 use crate::pipeline::read;
 use crate::pipeline::selection::Selection;
 use crate::pipeline::watch::session::{Session, Start};
 use crate::query::Query;
 use crate::representation::Representation;
-use crate::response::{Body, Connection, Response};
+use crate::response::{Body, Response};
 use crate::route::Target;
 
 /// A watch without `timeoutSeconds` ends after this long, or up to twice this long, so that not all end at once.

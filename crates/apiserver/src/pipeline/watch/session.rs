@@ -12,12 +12,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::api::Api;
 use crate::catalog::Served;
+use crate::connection::Connection;
 use crate::error;
 use crate::pipeline::list;
 use crate::pipeline::selection::Selection;
 use crate::pipeline::watch::event::{EventType, line};
 use crate::representation::Representation;
-use crate::response::{Connection, encode_bookmark};
+use crate::response::encode_bookmark;
 
 /// What of the initial state is read, and sent, at once: of a client that does not read on, each watch holds so much.
 const PAGE_BYTES: usize = 128 << 10;

@@ -87,7 +87,7 @@ impl RocksBackend {
                 }
                 Err(Hindrance::HeldUp) => {
                     let stall = stall.get_or_insert_with(|| Stall::new(self.background_errors()));
-                    self.rest(stall, wait, &mut reserve)?;
+                    self.wait_for_turn(stall, wait, &mut reserve)?;
                 }
                 Err(Hindrance::Failed(error)) => return Err(self.conclude(&error)),
             }
@@ -152,8 +152,13 @@ impl RocksBackend {
         false
     }
 
-    /// Rests because RocksDB is behind.
-    fn rest<'a>(&'a self, stall: &mut Stall, wait: WaitFor, reserve: &mut Option<Waiting<'a>>) -> Result<(), String> {
+    /// Waits a little because RocksDB is behind.
+    fn wait_for_turn<'a>(
+        &'a self,
+        stall: &mut Stall,
+        wait: WaitFor,
+        reserve: &mut Option<Waiting<'a>>,
+    ) -> Result<(), String> {
         const BEHIND: &str = "RocksDB is behind with its work";
         if self.waits.is_cancelled() {
             return Err(BEHIND.to_owned());
