@@ -168,6 +168,11 @@ impl Cluster {
     /// Starts a member from what is on its disk. False when it ended before it was up, or its disk failed it.
     pub async fn start(&self, id: MemberId) -> bool {
         let _starting = self.starting[index(id)].lock().await;
+        self.start_alone(id).await
+    }
+
+    /// The same, for who lets nobody else start it meanwhile.
+    async fn start_alone(&self, id: MemberId) -> bool {
         if self.life(id).is_some() {
             return true;
         }
@@ -284,6 +289,8 @@ impl Cluster {
     /// Ends a member and takes its disk away. If the old machine comes back without it, it is as it was founded, but for
     /// the number of its directory; then it must be heard by nobody.
     pub async fn lose(&self, id: MemberId, comes_back: bool) {
+        // Who is about to start would have the disk that is lost, and go on with it.
+        let _starting = self.starting[index(id)].lock().await;
         self.end(id, true);
         let is_founder = {
             let mut slot = self.slots[index(id)].lock();
@@ -293,7 +300,7 @@ impl Cluster {
         self.evidence.forgets(id);
         if comes_back && is_founder {
             self.slots[index(id)].lock().member.incarnation += 1;
-            self.start(id).await;
+            self.start_alone(id).await;
             let pause = self.random.lock().millis(10..2000);
             sleep(pause).await;
             self.end(id, true);
