@@ -16,7 +16,7 @@ use crate::clients::leases::LEASED;
 use crate::clients::objects::{COLLECTION, NAME};
 use crate::clients::rest::{Credentials, Rest};
 use crate::clients::watcher::{self, Style};
-use crate::clients::{Connection, Context, PREFIX, hasher, informer};
+use crate::clients::{Connection, Context, PREFIX, counters, hasher, informer};
 use crate::history::{Api, History, InformerLog, LeaseLog, Operation, Outcome, Transaction, WatchLog};
 use crate::world::MemberIndex;
 
@@ -45,6 +45,8 @@ pub struct Ending {
     pub keys: Vec<(MemberIndex, Vec<Shown>)>,
     /// The `ConfigMaps`, as each member lists them.
     pub objects: Vec<(MemberIndex, Vec<Shown>)>,
+    /// What the clients have counted to.
+    pub counter: u64,
 }
 
 /// What the end needs.
@@ -100,6 +102,7 @@ impl Closing {
         while let Ok(Some(log)) = tokio::time::timeout_at(deadline, informers.join_next()).await {
             history.informers.push(log?);
         }
+        ending.counter = self.counter().await?;
         // Those that have not come to the end by then say so when they are stopped.
         self.members(ending).await?;
         self.leases(history).await?;
@@ -127,6 +130,12 @@ impl Closing {
         let (status, created) = answer.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
         let version = created["metadata"]["resourceVersion"].as_str();
         version.with_context(|| format!("{status}: {created}"))?.parse().context("a resource version")
+    }
+
+    async fn counter(&self) -> anyhow::Result<u64> {
+        let mut rest = Rest::new(self.context.layout.clone(), self.credentials.clone(), 0);
+        let (counter, _) = counters::read(&mut rest).await.context("a healthy quorum does not show the counter")?;
+        Ok(counter)
     }
 
     /// Reads all keys and objects from every member.

@@ -20,7 +20,9 @@ use crate::clients::{self, Clock, Connection, Context, Objects};
 use crate::cluster::{Failpoints, Layout, LossyDisk, Processes, Shim, SmallDisk, proxy};
 use crate::ending::{Closing, Ending};
 use crate::fault::Kind;
-use crate::history::{Api, History, InformerLog, LeaseLog, Micros, Operation, Outcome, Transaction, WatchLog};
+use crate::history::{
+    Api, History, Increment, InformerLog, LeaseLog, Micros, Operation, Outcome, Transaction, WatchLog,
+};
 use crate::leader::{self, Led};
 use crate::nemesis::{Account, Means, Nemesis};
 use crate::replacement::Operator;
@@ -195,7 +197,8 @@ async fn drive(
     context.stop.cancel();
     let operations = traffic.writers.join_all().await.into_iter().flatten().collect();
     let leases = traffic.leases.join_all().await.into_iter().flatten().collect();
-    let mut history = History { operations, leases, ..History::default() };
+    let increments = traffic.counters.join_all().await.into_iter().flatten().collect();
+    let mut history = History { operations, leases, increments, ..History::default() };
     let hashes = traffic.hasher.join_all().await.into_iter().flatten().collect();
     let compacted = traffic.compacted.load(Ordering::Relaxed);
     let mut ending = Ending { problem, ..Ending::default() };
@@ -221,6 +224,7 @@ async fn drive(
 struct Traffic {
     writers: JoinSet<Vec<Operation>>,
     leases: JoinSet<Vec<LeaseLog>>,
+    counters: JoinSet<Vec<Increment>>,
     watches: JoinSet<WatchLog>,
     informers: JoinSet<InformerLog>,
     hasher: JoinSet<Vec<Round>>,
@@ -246,6 +250,7 @@ impl Traffic {
         let mut traffic = Traffic {
             writers: JoinSet::new(),
             leases: JoinSet::new(),
+            counters: JoinSet::new(),
             watches: JoinSet::new(),
             informers: JoinSet::new(),
             hasher: JoinSet::new(),
@@ -274,8 +279,12 @@ impl Traffic {
             let registers = clients::registers::run(context.clone(), format!("r{index}"), seed(3, index));
             traffic.writers.spawn(registers);
             traffic.writers.spawn(clients::pairs::run(context.clone(), format!("t{index}"), seed(4, index)));
-            let (credentials, name) = (credentials.clone(), format!("o{index}"));
-            traffic.writers.spawn(clients::objects::run(context.clone(), credentials, name, seed(5, index)));
+            let objects =
+                clients::objects::run(context.clone(), credentials.clone(), format!("o{index}"), seed(5, index));
+            traffic.writers.spawn(objects);
+            let counters =
+                clients::counters::run(context.clone(), credentials.clone(), format!("n{index}"), seed(9, index));
+            traffic.counters.spawn(counters);
             traffic.leases.spawn(clients::leases::run(context.clone(), format!("l{index}"), seed(6, index)));
         }
         for member in 0..options.members {

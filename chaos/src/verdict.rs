@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::checker::events::EventLog;
 use crate::checker::linearizability::Verdict;
 use crate::checker::registers::Finding;
-use crate::checker::{Check, availability, hashes, informers, leases, registers, revisions, watches};
+use crate::checker::{Check, availability, counters, hashes, informers, leases, registers, revisions, watches};
 use crate::clients::leases::LEASED;
 use crate::clients::objects::NAME;
 use crate::ending::{Ending, Shown};
@@ -32,13 +32,14 @@ pub fn judge(recorded: &Recorded, members: usize, bound: Micros, panics: Vec<Str
         checks.push(Check::of("the quorum serves again when all is healed", String::new(), vec![problem.clone()]));
         checks.push(revisions::check_durability(&history.operations, &log, LEASED));
         let extent = "there was no end to check them at".to_owned();
-        checks.push(Check::undecided("watches, informers, hashes and equality of members", extent));
+        checks.push(Check::undecided("watches, informers, counters, hashes and equality of members", extent));
     } else {
         checks.push(revisions::check_durability(&history.operations, &log, LEASED));
         checks.push(revisions::check_reads(&history.operations, &log));
         checks.push(revisions::check_real_time(&history.operations, &log));
         checks.push(watches::check(&history.watches, &log, differing, ending.last));
         checks.push(check_informers(recorded));
+        checks.push(counters::check(&history.increments, ending.counter));
         checks.push(check_members(ending, &log));
         let rounds: Vec<_> = recorded.hashes.iter().chain(&ending.hashes).cloned().collect();
         checks.push(hashes::check(&rounds, members));

@@ -1,6 +1,7 @@
 //! What a history must fulfil. Pure: a history in, findings out.
 
 pub mod availability;
+pub mod counters;
 pub mod events;
 pub mod hashes;
 pub mod informers;

@@ -2,6 +2,7 @@
 
 pub mod compactor;
 mod connection;
+pub mod counters;
 pub mod filler;
 pub mod hasher;
 pub mod informer;

@@ -1,9 +1,11 @@
 //! What clients and watchers saw, as they saw it. No I/O and no judgement here; the judges are in [`crate::checker`].
 
+mod counter;
 mod lease;
 mod operation;
 mod watch;
 
+pub use counter::{Counted, Increment};
 pub use lease::{LeaseEvent, LeaseLog};
 pub use operation::{Api, Operation, Outcome, Transaction, Value};
 pub use watch::{InformerLog, InformerRecord, Seen, WatchLog, WatchRecord};
@@ -21,6 +23,7 @@ pub struct History {
     pub watches: Vec<WatchLog>,
     pub informers: Vec<InformerLog>,
     pub leases: Vec<LeaseLog>,
+    pub increments: Vec<Increment>,
 }
 
 /// One line of a history that is kept.
@@ -31,10 +34,11 @@ enum Line {
     Watch(WatchLog),
     Informer(InformerLog),
     Lease(LeaseLog),
+    Increment(Increment),
 }
 
 impl History {
-    /// As JSON lines: operations in the order of their calls, then what watchers, informers and leases recorded.
+    /// As JSON lines: operations in the order of their calls, then what watchers, informers, leases and counters recorded.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -44,7 +48,8 @@ impl History {
         let lines = (operations.into_iter().cloned().map(Line::Operation))
             .chain(self.watches.iter().cloned().map(Line::Watch))
             .chain(self.informers.iter().cloned().map(Line::Informer))
-            .chain(self.leases.iter().cloned().map(Line::Lease));
+            .chain(self.leases.iter().cloned().map(Line::Lease))
+            .chain(self.increments.iter().cloned().map(Line::Increment));
         for line in lines {
             serde_json::to_writer(&mut *to, &line)?;
             to.write_all(b"\n")?;
@@ -64,6 +69,7 @@ impl History {
                 Line::Watch(watch) => history.watches.push(watch),
                 Line::Informer(informer) => history.informers.push(informer),
                 Line::Lease(lease) => history.leases.push(lease),
+                Line::Increment(increment) => history.increments.push(increment),
             }
         }
         Ok(history)

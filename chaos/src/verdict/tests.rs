@@ -6,7 +6,8 @@ use crate::checker::events::tests::{put, watch};
 use crate::checker::hashes::Round;
 use crate::clients::PREFIX;
 use crate::history::{
-    Api, History, InformerLog, InformerRecord, LeaseEvent, LeaseLog, Operation, Outcome, Transaction,
+    Api, Counted, History, Increment, InformerLog, InformerRecord, LeaseEvent, LeaseLog, Operation, Outcome,
+    Transaction,
 };
 use crate::nemesis::{Change, ServiceLevel};
 
@@ -59,13 +60,17 @@ fn truth() -> Recorded {
         hashes: vec![Round { at: 900, of: "HashKV".to_owned(), revision: 4, hashes }],
         keys: (0..MEMBERS).map(|member| (member, keys.clone())).collect(),
         objects: (0..MEMBERS).map(|member| (member, vec![(object.clone(), "o".to_owned(), 4)])).collect(),
+        counter: 1,
     };
+    let increment =
+        Increment { client: "n".to_owned(), member: 0, called: 600, returned: 610, to: 1, counted: Counted::Yes };
     Recorded {
         history: History {
             operations,
             watches: vec![watch("w", &[put(2, &register, "x", 1, 2), put(3, &pair, "p", 1, 3)])],
             informers: vec![informer],
             leases: vec![lease],
+            increments: vec![increment],
         },
         account: Account { changes: vec![Change { at: 0, service: ServiceLevel::Required }], ..Account::default() },
         leaders: vec![Led { at: 0, member: 0, term: 1 }, Led { at: 50, member: 1, term: 2 }],
@@ -136,6 +141,7 @@ fn every_check_fails_when_it_should() {
     add(&watches, planted(|run| run.history.watches[0].complete_to = 2));
     let informers = names.iter().find(|name| name.contains("informer")).expect("a check of informers").clone();
     add(&informers, planted(|run| run.history.informers[0].complete_to = 3));
+    add("an increment over REST counts once, and for whom it is acknowledged", planted(|run| run.ending.counter = 0));
     add("all members show the same at the end", planted(|run| run.ending.keys[2].1[0].1 = "other".to_owned()));
     add(
         "equal revisions have equal hashes on all members",

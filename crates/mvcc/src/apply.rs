@@ -60,7 +60,7 @@ impl<'a, B: Backend> Applier<'a, B> {
     /// When the backend cannot be read. The batch must then be given up.
     pub fn apply(&mut self, command: &Command) -> Result<Applied, BackendError> {
         let outcome = match command {
-            Command::Txn(txn) => self.txn(txn)?.map(Outcome::Txn),
+            Command::Txn(txn) | Command::TracedTxn { txn, .. } => self.txn(txn)?.map(Outcome::Txn),
             Command::Compact { revision } => self.compact(*revision).map(|()| Outcome::Compact),
             Command::LeaseGrant { id, ttl_seconds } => self.grant(*id, *ttl_seconds),
             Command::LeaseKeepAlive { id } => self.keep_alive(*id),

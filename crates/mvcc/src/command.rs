@@ -31,7 +31,16 @@ pub enum Command {
         id: LeaseId,
         generation: Option<u64>,
     },
+    /// A transaction that whoever sent it can tell from all others, when it is applied. The state does not keep the trace.
+    TracedTxn {
+        trace: TraceId,
+        txn: Txn,
+    },
 }
+
+/// Which transaction a command is, each time that it is sent: a number that nobody else uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TraceId(pub u64);
 
 /// Compare, then one of two lists of operations, all at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use quorate_api::Revision;
 use quorate_mvcc::{
     Applied, Command, CommandError, Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, KeyValue,
-    LeaseId, MemoryBackend, Op, PutRequest, RangeRequest, ReadError, Sort, SortTarget, State, Txn, next_key,
+    LeaseId, MemoryBackend, Op, PutRequest, RangeRequest, ReadError, Sort, SortTarget, State, TraceId, Txn, next_key,
 };
 
 use model::Model;
@@ -124,8 +124,11 @@ fn command() -> impl Strategy<Value = Command> {
     let txn = (vec(compare(), 0..3), vec(op(), 0..4), vec(op(), 0..3))
         .prop_map(|(compare, success, failure)| Command::Txn(Txn { compare, success, failure }));
     let single = op().prop_map(|op| Command::Txn(Txn { success: vec![op], ..Txn::default() }));
+    let traced =
+        op().prop_map(|op| Command::TracedTxn { trace: TraceId(1), txn: Txn { success: vec![op], ..Txn::default() } });
     prop_oneof![
         5 => txn,
+        1 => traced,
         8 => single,
         1 => revision().prop_map(|revision| Command::Compact { revision }),
         2 => (lease_to_change(), 1u64..9).prop_map(|(id, ttl_seconds)| Command::LeaseGrant { id, ttl_seconds }),

@@ -9,6 +9,7 @@ pub mod membership;
 mod memory;
 mod platform;
 pub mod raft;
+pub mod traces;
 pub mod watch;
 
 pub use backup::{Backup, BackupError, Manifest};

@@ -20,6 +20,7 @@ use crate::hub::{Hub, HubConfig};
 use crate::membership::{Identity, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
 use crate::platform::TaskTracker;
 use crate::platform::tokio::sync::watch;
+use crate::traces::{Landing, Traces};
 use crate::watch::{Watch, WatchError, WatchOptions};
 
 /// Changes to delete at a time after a compaction.
@@ -56,6 +57,7 @@ struct MemoryEngine {
     /// After so many, an answer is lost.
     loses: Option<u64>,
     hub: Hub,
+    traces: Arc<Traces>,
     leadership: watch::Sender<Leadership>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -79,6 +81,7 @@ impl MemoryEngine {
             applied: AtomicU64::new(0),
             loses: None,
             hub,
+            traces: Arc::default(),
             leadership: watch::Sender::new(leadership),
             tasks,
             _stop_on_drop: shutdown.clone().drop_guard(),
@@ -96,6 +99,7 @@ impl MemoryEngine {
         let mut applier = self.state.applier();
         let applied = applier.apply(command)?;
         self.state.commit(applier.finish())?;
+        self.traces.landed(Landing::of(command, &applied.reply).as_slice());
         let before = self.applied.fetch_add(1, Ordering::Relaxed);
         self.hub.publish(applied.reply.revision, applied.events);
         while self.state.compact_some(COMPACTION_EVENTS)? {}
@@ -109,6 +113,10 @@ impl Engine for MemoryEngine {
         self.check_running()?;
         let reply = self.apply(&command).map_err(|error| StoreError::Fatal(error.to_string()))?;
         reply.ok_or_else(|| StoreError::OutcomeUnknown("a test wants the answer to be lost".to_owned()))
+    }
+
+    fn traces(&self) -> &Arc<Traces> {
+        &self.traces
     }
 
     async fn read_barrier(&self) -> Result<(), StoreError> {

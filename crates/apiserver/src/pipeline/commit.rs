@@ -5,17 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_api::{Revision, Status};
 use quorate_mvcc::{
-    Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, KeyValue, Op, OpResponse, Previous,
-    PutRequest, RangeRequest, Txn, TxnResponse,
+    Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, KeyValue, Op, OpResponse, PutRequest,
+    RangeRequest, Txn, TxnResponse,
 };
-use quorate_store::{Store, StoreError};
-use tokio::time::{Instant, sleep, timeout};
+use quorate_store::Store;
 
 use crate::error;
 
 /// How long an unknown outcome is looked into.
 const LOOK_FOR: Duration = Duration::from_secs(15);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A key must still be at this revision; zero: must not exist.
 #[derive(Clone, Debug)]
@@ -40,56 +38,15 @@ pub(crate) enum Committed {
 
 /// Writes the key of the first guard if all guards hold.
 ///
-/// A lost leader leaves the outcome open. What has changed the key since tells whether it took effect, whoever has written
-/// over ours; if it has not, the same transaction is sent again, and then the first can do so no more (or, where it creates
-/// something, hardly: see decision 2).
+/// A lost leader leaves the outcome open. Whether it took effect is found out, whoever has written over ours or made the same;
+/// if it did not, the same transaction is sent again (see decision 2).
 ///
 /// # Errors
 /// What the store says; `Timeout` when the outcome stays unknown.
 pub(crate) async fn commit(store: &Store, guards: &[Guard], write: &Write) -> Result<Committed, Status> {
-    let txn = transaction(guards, write);
-    let deadline = Instant::now() + LOOK_FOR;
-    if store.revision().is_zero() {
-        // The state is being opened. What comes later could not be told from what is older.
-        store.read_barrier().await.map_err(|error| error::from_store(&error))?;
-    }
-    let before = guards.iter().map(|guard| guard.revision).fold(store.revision(), Revision::max);
-    let mut may_have_landed = false;
-    loop {
-        let landed = async |now| match may_have_landed {
-            true => landed(store, guards, write, (before, now), deadline).await,
-            false => Ok(None),
-        };
-        let attempt = async {
-            if may_have_landed {
-                store.read_barrier().await?;
-            }
-            if let Some(revision) = landed(store.revision()).await? {
-                return Ok(Committed::Done(revision));
-            }
-            let (now, response) = store.txn(txn.clone()).await?;
-            if response.succeeded {
-                return Ok(Committed::Done(now));
-            }
-            Ok(landed(now).await?.map_or_else(|| Committed::Stale(present(response)), Committed::Done))
-        };
-        let error = match attempt.await {
-            Ok(committed) => return Ok(committed),
-            Err(error) => error,
-        };
-        let is_in_time = Instant::now() < deadline;
-        match error {
-            StoreError::OutcomeUnknown(_) if is_in_time => may_have_landed = true,
-            // Nothing was done this time, but it may have been before.
-            StoreError::NoLeader(_) | StoreError::Overloaded | StoreError::NoSpace(_)
-                if may_have_landed && is_in_time => {}
-            error if may_have_landed => {
-                return Err(error::from_store(&StoreError::OutcomeUnknown(error.to_string())));
-            }
-            error => return Err(error::from_store(&error)),
-        }
-        sleep(LOOK_EVERY).await;
-    }
+    let committed = store.txn_once(transaction(guards, write), LOOK_FOR).await;
+    let (revision, response) = committed.map_err(|error| error::from_store(&error))?;
+    Ok(if response.succeeded { Committed::Done(revision) } else { Committed::Stale(present(response)) })
 }
 
 fn transaction(guards: &[Guard], write: &Write) -> Txn {
@@ -123,64 +80,10 @@ fn present(response: TxnResponse) -> Vec<Option<KeyValue>> {
         .collect()
 }
 
-/// The revision at which our write took effect, if it did, judged by what changed the key after `before`, up to `now`.
-///
-/// # Errors
-/// `OutcomeUnknown` when that cannot be read any more, or not in time.
-async fn landed(
-    store: &Store,
-    guards: &[Guard],
-    write: &Write,
-    (before, now): (Revision, Revision),
-    deadline: Instant,
-) -> Result<Option<Revision>, StoreError> {
-    let Some(guard) = guards.first() else { return Ok(None) };
-    let unknown = |why: String| StoreError::OutcomeUnknown(why);
-    let mut changes =
-        store.watch(KeyRange::key(guard.key.clone()), before).map_err(|error| unknown(error.to_string()))?;
-    loop {
-        let batch = match timeout(LOOK_EVERY, changes.next()).await {
-            Ok(Some(batch)) => batch.map_err(|error| unknown(error.to_string()))?,
-            Ok(None) => return Err(unknown("the watch of its key has ended".to_owned())),
-            Err(_) if Instant::now() > deadline => return Err(unknown("its key cannot be read in time".to_owned())),
-            Err(_) => {
-                // This member may be behind whoever answered.
-                store.mark_watch_progress();
-                continue;
-            }
-        };
-        for event in batch.events.iter() {
-            match is_ours(event, guard, write) {
-                Some(true) => return Ok(Some(event.kv().mod_revision)),
-                Some(false) => {}
-                None => return Err(unknown("what was there before is compacted".to_owned())),
-            }
-        }
-        if batch.revision >= now {
-            return Ok(None);
-        }
-    }
-}
-
-/// Whether a change is what was to be written: our content, over the version that it was based on. `None` when that cannot
-/// be told any more. Of two who make the same of the same version each may call the change its own.
-fn is_ours(event: &Event, guard: &Guard, write: &Write) -> Option<bool> {
-    let is_alike = match (event, write) {
-        (Event::Put { kv, .. }, Write::Put(ours)) => kv.value == *ours,
-        (Event::Delete { .. }, Write::Delete) => true,
-        _ => false,
-    };
-    match event {
-        _ if !is_alike => Some(false),
-        Event::Put { prev: Previous::None, .. } | Event::Delete { prev: Previous::None, .. } => {
-            guard.revision.is_zero().then_some(true)
-        }
-        Event::Put { prev, .. } | Event::Delete { prev, .. } => Some(prev.revision() == guard.revision),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use quorate_mvcc::Event;
+
     use super::*;
 
     const KEY: &[u8] = b"key";
@@ -231,6 +134,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn of_two_who_write_the_same_one_has_written_it() {
+        let store = Store::memory_losing(2);
+        let (first, _) = store.txn(transaction(&[guard(Revision::ZERO)], &put("0"))).await.expect("new");
+        let increment = || async { commit(&store, &[guard(first)], &put("1")).await.expect("known in the end") };
+        let Committed::Done(at) = increment().await else { panic!("nothing stood against it") };
+        // The answer to this one is lost. What is there is what it was to write, over what it was to write it over.
+        let Committed::Stale(now) = increment().await else { panic!("it was another's") };
+        let now = now[0].as_ref().expect("the key is there");
+        assert_eq!((&now.value[..], now.mod_revision), (&b"1"[..], at));
     }
 
     #[tokio::test]

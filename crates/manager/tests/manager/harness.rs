@@ -10,6 +10,7 @@ use quorate_apiserver::{Api, LocalClient, UserInfo};
 use quorate_manager::{Manager, ManagerConfig, ManagerError};
 use quorate_mvcc::{Command, Event, KeyRange, LeaseId, LeaseInfo, RangePage, RangeRequest, RangeResponse, Reply};
 use quorate_store::handle::Engine;
+use quorate_store::traces::Traces;
 use quorate_store::{
     Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError,
     Watch, WatchError, WatchOptions,
@@ -49,6 +50,10 @@ struct Member {
 impl Engine for Member {
     async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
         self.store.propose(command).await
+    }
+
+    fn traces(&self) -> &Arc<Traces> {
+        self.store.traces()
     }
 
     async fn read_barrier(&self) -> Result<(), StoreError> {

@@ -93,7 +93,7 @@ impl Model {
 
     fn outcome(&mut self, command: &Command, work: &mut Work) -> Result<Outcome, CommandError> {
         match command {
-            Command::Txn(txn) => {
+            Command::Txn(txn) | Command::TracedTxn { txn, .. } => {
                 check_form(&txn.success)?;
                 check_form(&txn.failure)?;
                 check_writes(&txn.success)?;

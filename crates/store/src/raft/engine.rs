@@ -19,6 +19,7 @@ use crate::handle::{Engine, LeaseStatus, StateHash};
 use crate::membership::{Identity, Leadership, Member, MemberId, MemberRole, QuorumStatus};
 use crate::platform::tokio;
 use crate::platform::tokio::sync::watch;
+use crate::traces::Traces;
 use crate::watch::{Watch, WatchError, WatchOptions};
 
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,6 +40,10 @@ impl RaftEngine {
 impl Engine for RaftEngine {
     async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
         proposals::propose(&self.node, &command).await
+    }
+
+    fn traces(&self) -> &Arc<Traces> {
+        &self.node.traces
     }
 
     async fn read_barrier(&self) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@
 //! | [`node`], [`supervisor`] | the running member, and the Raft instance in it that may be started again |
 //! | [`proposals`], [`reads`], [`batching`] | the ways in: commands and linearizable reads |
 //! | [`confirmation`], [`announced`] | how a leader knows that it still leads, and what others may have shown |
-//! | [`watching`] | the watch hub over a state that may be replaced |
+//! | [`watching`] | the watch hub over a state that may be replaced (and [`traces`](crate::traces), what of all that is one's own) |
 //! | [`roster`], [`leadership`], [`failover`] | who is a member, who leads, and what to do when the leader dies |
 //! | [`formation`], [`joining`], [`invitations`], [`departure`] | how a quorum begins, and members come and go |
 //! | [`changing`], [`balance`] | changes of the membership, and who should vote |

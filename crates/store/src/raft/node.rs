@@ -32,6 +32,7 @@ use crate::error::StoreError;
 use crate::membership::{Alarm, Leadership, Member, MemberId, MemberRole};
 use crate::platform::TaskTracker;
 use crate::platform::tokio::sync::watch;
+use crate::traces::Traces;
 
 /// A running Raft, its log and its state.
 pub struct Instance {
@@ -73,6 +74,7 @@ pub struct Node {
     pub peers: Peers,
     pub queues: Queues,
     pub watching: Arc<Watching>,
+    pub traces: Arc<Traces>,
     pub leadership: watch::Sender<Leadership>,
     /// When leases end, while this member leads.
     pub lease_clock: LeaseClock,
@@ -118,6 +120,7 @@ impl Node {
             peers,
             queues,
             watching,
+            traces: Arc::default(),
             leadership: watch::Sender::new(Leadership::default()),
             lease_clock: LeaseClock::default(),
             announced: Arc::default(),
@@ -174,7 +177,14 @@ impl Node {
 
     #[must_use]
     pub fn leader(&self) -> Option<MemberId> {
-        self.leadership.borrow().leader.as_ref().map(|leader| leader.id)
+        self.leader_and_term().0
+    }
+
+    /// Who leads, and in which term.
+    #[must_use]
+    pub fn leader_and_term(&self) -> (Option<MemberId>, u64) {
+        let leadership = self.leadership.borrow();
+        (leadership.leader.as_ref().map(|leader| leader.id), leadership.term)
     }
 
     /// The membership as it is known here.

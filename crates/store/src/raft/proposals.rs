@@ -186,11 +186,12 @@ fn frees_space(command: &Bytes) -> bool {
 pub async fn forward(node: Arc<Node>, commands: Vec<Bytes>, slot: Slot) -> Vec<Proposed> {
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
-    let Some(peer) = node.leader().and_then(|leader| node.peers.get(leader)) else {
+    let (leader, term) = node.leader_and_term();
+    let Some(peer) = leader.and_then(|leader| node.peers.get(leader)) else {
         return all(Proposed::NotLeader { leader: None });
     };
     let deadline = Instant::now() + node.settings.request_timeout;
-    let request = ProposeRequest { commands };
+    let request = ProposeRequest { term, commands };
     let timeout = node.settings.request_timeout;
     let answer: Result<ProposeResponse, CallError> = peer.call(Lane::Bulk, messages::PROPOSE, &request, timeout).await;
     drop(slot);
@@ -223,6 +224,11 @@ async fn applied_here(node: &Node, mut outcomes: Vec<Proposed>, deadline: Instan
 /// Takes commands that another member forwards.
 pub async fn take_forwarded(node: &Node, request: ProposeRequest) -> ProposeResponse {
     let count = request.commands.len();
+    let (leader, term) = node.leader_and_term();
+    if request.term != term {
+        // It has been on its way since before an election. Whoever sent it may have written again, in this term.
+        return ProposeResponse { outcomes: vec![Proposed::NotLeader { leader }; count] };
+    }
     let Some(outcomes) = node.queues.lead.submit_many(request.commands) else {
         return ProposeResponse { outcomes: vec![Proposed::Overloaded; count] };
     };

@@ -66,7 +66,8 @@ impl Recovery {
         let (path, state_space) = (data_dir.join("state"), space.clone());
         let watching = Arc::new(Watching::new(HubConfig::default()));
         let cache = Cache::new_lru_cache(CACHE_BYTES);
-        let state = StateStore::open(&path, cache, watching.clone(), state_space, &DamageReport::default(), signal)
+        let (traces, damage) = (Arc::default(), DamageReport::default());
+        let state = StateStore::open(&path, cache, watching.clone(), traces, state_space, &damage, signal)
             .map_err(|error| failed("open the state", &error))?;
         let (signal, closed) = close_signal();
         let log = LogStore::open(&data_dir.join("log"), LogOptions::default(), space, signal);

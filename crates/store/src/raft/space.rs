@@ -238,7 +238,7 @@ pub fn frees_space(command: &Command) -> bool {
     match command {
         Command::Compact { .. } | Command::LeaseRevoke { .. } => true,
         Command::LeaseGrant { .. } | Command::LeaseKeepAlive { .. } => false,
-        Command::Txn(txn) => only_deletes(txn),
+        Command::Txn(txn) | Command::TracedTxn { txn, .. } => only_deletes(txn),
     }
 }
 

@@ -122,7 +122,7 @@ impl Supervisor {
         let (log_signal, log_closed) = close_signal();
         let (state_signal, state_closed) = close_signal();
         let dir = self.node.settings.data_dir.clone();
-        let (cache, watching) = (self.cache.clone(), self.node.watching.clone());
+        let (cache, watching, traces) = (self.cache.clone(), self.node.watching.clone(), self.node.traces.clone());
         let (log_path, state_path, space) = (dir.join("log"), dir.join("state"), self.node.space.clone());
         let exists = |path| fs::exists(path).map_err(|error| fatal("the directory", &error));
         if exists(&state_path)? && !exists(&log_path)? {
@@ -133,7 +133,7 @@ impl Supervisor {
         let options = LogOptions { prepares_first: true, ..LogOptions::default() };
         let opening_log = tokio::task::spawn_blocking(move || LogStore::open(&log_path, options, space, log_signal));
         let opening_state = tokio::task::spawn_blocking(move || {
-            StateStore::open(&state_path, cache, watching, state_space, &damage, state_signal)
+            StateStore::open(&state_path, cache, watching, traces, state_space, &damage, state_signal)
         });
         let (log, state) = tokio::join!(opening_log, opening_state);
         let log = log.map_err(|error| fatal("the log", &error))?.map_err(|error| fatal("the log", &error))?;

@@ -120,9 +120,10 @@ pub enum ChangeResponse {
     },
 }
 
-/// Encoded commands to commit; they may end up in several entries.
+/// Encoded commands to commit, by who leads in `term` or nobody; they may end up in several entries.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ProposeRequest {
+    pub term: u64,
     pub commands: Vec<Bytes>,
 }
 

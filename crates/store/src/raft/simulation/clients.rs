@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_api::Revision;
 use quorate_mvcc::{
     Command, Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, Outcome, PutRequest,
-    RangeRequest, Txn,
+    RangeRequest, Reply, Txn,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,8 @@ use crate::{Consistency, Store};
 const KEYS: u64 = 4;
 /// Keys whose leases end by themselves.
 pub const LEASED: &str = "leased/";
+/// An unknown outcome is looked for so long.
+const LOOK_FOR: Duration = Duration::from_secs(4);
 /// A client that gets no answer for so long goes on.
 const PATIENCE: Duration = Duration::from_secs(6);
 
@@ -141,7 +143,15 @@ async fn ask(store: &Store, action: &Action) -> Answer {
             Err(error) => Answer::Failed(error),
         };
     }
-    match store.propose(command(action)).await {
+    let done = match command(action) {
+        // Its outcome is found out although its answer is lost.
+        Command::Txn(txn) if matches!(action, Action::Swap { .. }) => {
+            let done = store.txn_once(txn, LOOK_FOR).await;
+            done.map(|(revision, response)| Reply { revision, outcome: Ok(Outcome::Txn(response)) })
+        }
+        command => store.propose(command).await,
+    };
+    match done {
         Ok(reply) => Answer::Done(reply),
         Err(error) => Answer::Failed(error),
     }

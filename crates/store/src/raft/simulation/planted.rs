@@ -29,10 +29,12 @@ pub enum Bug {
     LeasesStay,
     /// Who has lost its disk is taken for who had it.
     HearsWhoWasWiped,
+    /// A transaction whose answer was lost is told from others by nothing.
+    OverlooksLandings,
 }
 
 /// All of them, each with the invariants that are about it: it is found by one of these, whatever else it breaks.
-pub const BUGS: [(Bug, &[Invariant]); 9] = [
+pub const BUGS: [(Bug, &[Invariant]); 10] = [
     // Entries are lost, or votes; or a log misses what it says was on the disk, and is refused.
     (Bug::AcknowledgesBeforeSync, &[Invariant::Durability, Invariant::Restarts]),
     (Bug::AppliesTwice, &[Invariant::OnceInOrder]),
@@ -47,6 +49,8 @@ pub const BUGS: [(Bug, &[Invariant]); 9] = [
     // Nearly always the leader is the first to see it: openraft panics when a follower has forgotten what it had
     // acknowledged. Else what was committed is lost or replaced, or a vote is given twice.
     (Bug::HearsWhoWasWiped, &[Invariant::Soundness, Invariant::Durability, Invariant::Equality, Invariant::Elections]),
+    // A swap that has taken effect is told to have been refused.
+    (Bug::OverlooksLandings, &[Invariant::OnceInOrder]),
 ];
 
 /// Whether the simulation on this thread has that bug.

@@ -29,6 +29,7 @@ use crate::raft::snapshot::SnapshotDir;
 use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership};
 use crate::raft::watching::Watching;
+use crate::traces::{Landing, Traces};
 
 pub const APPLIED: &[u8] = b"raft.applied";
 pub const MEMBERSHIP: &[u8] = b"raft.membership";
@@ -76,6 +77,7 @@ pub struct StateStore {
     has_snapshot: AtomicBool,
     surroundings: Surroundings,
     watching: Arc<Watching>,
+    traces: Arc<Traces>,
     /// The next time something is applied, a test wants a panic.
     #[cfg(test)]
     pub panics: AtomicBool,
@@ -90,6 +92,7 @@ impl StateStore {
         path: &Path,
         cache: Cache,
         watching: Arc<Watching>,
+        traces: Arc<Traces>,
         space: Arc<Space>,
         damage: &DamageReport,
         closed: CloseSignal,
@@ -104,6 +107,7 @@ impl StateStore {
         let directory = StateDirectory::open(path)?;
         let state = Arc::new(State::open(StateBackend::open(&directory.current(), &surroundings)?)?);
         let position = read_position(state.backend())?;
+        traces.lose_sight();
         watching.attach(state.clone());
         Ok(StateStore {
             current: ArcSwap::new(state),
@@ -112,6 +116,7 @@ impl StateStore {
             has_snapshot: AtomicBool::new(false),
             surroundings,
             watching,
+            traces,
             #[cfg(test)]
             panics: AtomicBool::new(false),
         })
@@ -145,6 +150,7 @@ impl StateStore {
             EntryPayload::Blank | EntryPayload::Membership(_) => 0,
         });
         let mut events = Vec::with_capacity(commands.sum());
+        let mut landings = Vec::new();
         let mut applier = state.applier();
         for entry in entries {
             let mut of_entry = Vec::new();
@@ -161,6 +167,7 @@ impl StateStore {
                             events.extend(applier.apply(&command)?.events);
                         }
                         let applied = applier.apply(&command)?;
+                        landings.extend(Landing::of(&command, &applied.reply));
                         of_entry.push(applied.reply);
                         events.extend(applied.events);
                     }
@@ -175,6 +182,11 @@ impl StateStore {
             prepared.batch.put(Table::Meta, MEMBERSHIP, &encode(codec::encode(membership))?);
         }
         state.commit(prepared)?;
+        #[cfg(test)]
+        if planted::is(Bug::OverlooksLandings) {
+            landings.clear();
+        }
+        self.traces.landed(&landings);
         self.watching.publish(state.revision(), events);
         self.position.send_modify(|position| {
             position.log_id = Some(last.log_id);
@@ -260,6 +272,7 @@ impl StateStore {
         self.directory.lock().commit()?;
         incoming.damage.set_heard(true);
         let state = Arc::new(state);
+        self.traces.lose_sight();
         let replaced = self.current.swap(state.clone());
         replaced.backend().make_obsolete();
         self.has_snapshot.store(true, Ordering::Release);

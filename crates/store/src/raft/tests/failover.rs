@@ -142,8 +142,10 @@ impl Processes {
         let command = codec::encode(&put(key, key.as_bytes())).expect("encodable");
         eventually("a write", async || {
             for peer in self.peers.iter() {
-                let request = ProposeRequest { commands: vec![command.clone()] };
                 let timeout = Duration::from_secs(1);
+                let status = peer.call(Lane::Control, messages::STATUS, &(), timeout).await;
+                let Ok(StatusResponse { status, .. }) = status else { continue };
+                let request = ProposeRequest { term: status.term, commands: vec![command.clone()] };
                 let answer = peer.call(Lane::Bulk, messages::PROPOSE, &request, timeout).await;
                 if let Ok(ProposeResponse { outcomes }) = answer
                     && matches!(outcomes.first(), Some(Proposed::Applied { .. }))

@@ -43,7 +43,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         self.opened.lock().push(closed);
         let watching = Arc::new(Watching::new(HubConfig::default()));
         let damage = DamageReport::default();
-        let state = StateStore::open(&dir.path().join("state"), cache, watching, space, &damage, signal);
+        let path = dir.path().join("state");
+        let state = StateStore::open(&path, cache, watching, Arc::default(), space, &damage, signal);
         let machine = StateMachine::new(Arc::new(state.expect("the state opens")));
         Ok((dir, log.expect("the log opens"), machine))
     }

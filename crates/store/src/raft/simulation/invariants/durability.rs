@@ -42,6 +42,8 @@ fn effect(reply: &Reply) -> Option<Effect> {
         Outcome::Txn(response) => match response.responses.first() {
             Some(OpResponse::Put { .. }) => Effect::Written,
             Some(OpResponse::Delete { deleted: 1.., .. }) => Effect::Deleted,
+            // The answer was lost, and its effect found.
+            None if response.succeeded => Effect::Written,
             _ => Effect::Nothing,
         },
         _ => Effect::Nothing,

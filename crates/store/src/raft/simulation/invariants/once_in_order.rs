@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_api::Revision;
+use quorate_mvcc::Outcome;
 
 use super::Facts;
 use crate::StoreError;
@@ -48,7 +49,10 @@ pub fn check(facts: &Facts) -> Vec<String> {
             continue;
         };
         let is_refused = match call.ended.as_ref().map(|(_, answer)| answer) {
-            Some(Answer::Done(reply)) => reply.outcome.is_err(),
+            Some(Answer::Done(reply)) => match &reply.outcome {
+                Ok(Outcome::Txn(response)) => !response.succeeded,
+                outcome => outcome.is_err(),
+            },
             Some(Answer::Failed(error)) => !matches!(error, StoreError::OutcomeUnknown(_) | StoreError::Fatal(_)),
             _ => false,
         };

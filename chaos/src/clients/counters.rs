@@ -1,0 +1,81 @@
+//! A ConfigMap that all clients count up over REST, with the resource version as an optimistic lock. Two that read the same
+//! write the same, byte for byte: only the server can know whose write it was.
+
+use std::time::Duration;
+
+use http::Method;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value as Json, json};
+
+use super::Context;
+use super::objects::COLLECTION;
+use super::rest::{Credentials, Failure, Rest};
+use crate::history::{Counted, Increment};
+
+/// No informer looks for it.
+const NAME: &str = "counter";
+/// As for other objects.
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// Runs until the clients shall end.
+pub async fn run(context: Context, credentials: Credentials, client: String, seed: u64) -> Vec<Increment> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let members = context.layout.places.len();
+    let mut rest = Rest::new(context.layout.clone(), credentials, rng.random_range(0..members));
+    let mut increments = Vec::new();
+    while context.pause(&mut rng).await {
+        let member = rest.member;
+        let counted = match read(&mut rest).await {
+            Some((before, version)) => {
+                let (to, called) = (before + 1, context.clock.now());
+                let counted = write(&mut rest, to, &version).await;
+                let returned = context.clock.now();
+                increments.push(Increment { client: client.clone(), member, called, returned, to, counted });
+                counted
+            }
+            None => Counted::Unknown,
+        };
+        if counted == Counted::Unknown || rng.random_bool(0.02) {
+            rest.move_to((member + rng.random_range(1..members.max(2))) % members);
+        }
+    }
+    increments
+}
+
+fn counter(value: u64, version: Option<&str>) -> Json {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": NAME, "resourceVersion": version},
+        "data": {"value": value.to_string()},
+    })
+}
+
+/// The counter and its version; it is made when there is none.
+///
+/// `None` when neither can be done.
+pub async fn read(rest: &mut Rest) -> Option<(u64, String)> {
+    let answer = rest.request(Method::GET, &format!("{COLLECTION}/{NAME}"), None, DEADLINE).await;
+    let (status, body) = match answer {
+        Ok((status, _)) if status.as_u16() == 404 => {
+            rest.request(Method::POST, COLLECTION, Some(&counter(0, None)), DEADLINE).await.ok()?
+        }
+        answer => answer.ok()?,
+    };
+    let version = body["metadata"]["resourceVersion"].as_str()?.to_owned();
+    status.is_success().then_some((body["data"]["value"].as_str()?.parse().ok()?, version))
+}
+
+async fn write(rest: &mut Rest, value: u64, version: &str) -> Counted {
+    let path = format!("{COLLECTION}/{NAME}");
+    match rest.request(Method::PUT, &path, Some(&counter(value, Some(version))), DEADLINE).await {
+        Ok((status, _)) => match status.as_u16() {
+            200 => Counted::Yes,
+            400..500 => Counted::No,
+            _ => Counted::Unknown,
+        },
+        Err(Failure::NotSent(_)) => Counted::No,
+        Err(Failure::Lost(_)) => Counted::Unknown,
+    }
+}
