@@ -46,7 +46,7 @@ pub struct Ending {
     /// The `ConfigMaps`, as each member lists them.
     pub objects: Vec<(MemberIndex, Vec<Shown>)>,
     /// What the clients have counted to.
-    pub counter: u64,
+    pub counter: Option<u64>,
 }
 
 /// What the end needs.
@@ -102,7 +102,7 @@ impl Closing {
         while let Ok(Some(log)) = tokio::time::timeout_at(deadline, informers.join_next()).await {
             history.informers.push(log?);
         }
-        ending.counter = self.counter().await?;
+        ending.counter = Some(self.counter().await?);
         // Those that have not come to the end by then say so when they are stopped.
         self.members(ending).await?;
         self.leases(history).await?;
@@ -134,8 +134,14 @@ impl Closing {
 
     async fn counter(&self) -> anyhow::Result<u64> {
         let mut rest = Rest::new(self.context.layout.clone(), self.credentials.clone(), 0);
-        let (counter, _) = counters::read(&mut rest).await.context("a healthy quorum does not show the counter")?;
-        Ok(counter)
+        let deadline = Instant::now() + SAME_WITHIN;
+        loop {
+            match counters::read(&mut rest).await {
+                Ok((counter, _)) => return Ok(counter),
+                Err(reason) if Instant::now() > deadline => anyhow::bail!("the counter cannot be read: {reason}"),
+                Err(_) => sleep(RETRY).await,
+            }
+        }
     }
 
     /// Reads all keys and objects from every member.

@@ -1,28 +1,39 @@
 //! Nobody's increment is counted for another's, and none is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
 use crate::history::{Counted, Increment};
 
-/// Checks all increments of a counter that began at zero and has come to `end`.
+/// Checks all increments of a counter that began at zero and has come to `end`, if that is known.
 #[must_use]
-pub fn check(increments: &[Increment], end: u64) -> Check {
-    let count = |counted| increments.iter().filter(|increment| increment.counted == counted).count() as u64;
-    let (acknowledged, unknown) = (count(Counted::Yes), count(Counted::Unknown));
+pub fn check(increments: &[Increment], end: Option<u64>) -> Check {
+    const NAME: &str = "an increment over REST counts once, and for whom it is acknowledged";
     let mut violations = Vec::new();
-    let mut counted: HashMap<u64, &Increment> = HashMap::new();
-    for increment in increments.iter().filter(|increment| increment.counted == Counted::Yes) {
-        if let Some(other) = counted.insert(increment.to, increment) {
-            violations.push(format!("{other:?} and {increment:?} were both acknowledged"));
+    let (mut acknowledged, mut unknown) = (BTreeMap::new(), BTreeSet::new());
+    for increment in increments {
+        match increment.counted {
+            Counted::Yes => {
+                if let Some(other) = acknowledged.insert(increment.to, increment) {
+                    violations.push(format!("{other:?} and {increment:?} were both acknowledged"));
+                }
+            }
+            Counted::Unknown => drop(unknown.insert(increment.to)),
+            Counted::No => {}
         }
     }
-    if end < acknowledged || end > acknowledged + unknown {
-        violations
-            .push(format!("it is {end} after {acknowledged} acknowledged increments and {unknown} unanswered ones"));
+    if let Some(end) = end {
+        let lost = acknowledged.values().filter(|increment| increment.to > end);
+        violations.extend(lost.map(|increment| format!("it is {end} after {increment:?}")));
+        let denied = (1..=end).filter(|value| !acknowledged.contains_key(value) && !unknown.contains(value));
+        violations.extend(denied.map(|value| format!("it is {end}, and nobody who set it to {value} was told so")));
     }
-    let extent = format!("{} increments, {acknowledged} of them acknowledged, {unknown} unanswered", increments.len());
-    Check::of("an increment over REST counts once, and for whom it is acknowledged", extent, violations)
+    let of = increments.len();
+    let extent = format!("{of} increments, {} of them acknowledged, {} values open", acknowledged.len(), unknown.len());
+    if violations.is_empty() && acknowledged.is_empty() {
+        return Check::undecided(NAME, extent);
+    }
+    Check::of(NAME, extent, violations)
 }
 
 #[cfg(test)]
@@ -38,16 +49,18 @@ mod tests {
     fn increments_that_are_shared_lost_or_denied_are_found() {
         let status = |increments: &[(u64, Counted)], end| {
             let increments: Vec<_> = increments.iter().map(|(to, counted)| increment(*to, *counted)).collect();
-            check(&increments, end).status
+            check(&increments, Some(end)).status
         };
         let fair =
             [(1, Counted::Yes), (1, Counted::No), (2, Counted::Unknown), (2, Counted::Yes), (3, Counted::Unknown)];
         assert_eq!(status(&fair, 2), Status::Passed);
         assert_eq!(status(&fair, 3), Status::Passed);
-        assert_eq!(status(&fair, 4), Status::Passed, "the clients cannot tell");
-        assert_eq!(status(&fair, 5), Status::Violated, "one that was refused has counted");
+        assert_eq!(status(&fair, 4), Status::Violated, "nobody has set it to that");
         assert_eq!(status(&fair, 1), Status::Violated, "an acknowledged one is lost");
         let shared = [(1, Counted::Yes), (1, Counted::Yes), (2, Counted::Unknown)];
         assert_eq!(status(&shared, 2), Status::Violated, "two for one");
+        let denied = [(1, Counted::Yes), (2, Counted::No), (3, Counted::Yes), (4, Counted::Unknown)];
+        assert_eq!(status(&denied, 3), Status::Violated, "one that was refused has counted");
+        assert_eq!(status(&[(1, Counted::Unknown)], 0), Status::Undecided);
     }
 }

@@ -15,8 +15,8 @@ use crate::history::{Counted, Increment};
 
 /// No informer looks for it.
 const NAME: &str = "counter";
-/// As for other objects.
-const DEADLINE: Duration = Duration::from_secs(4);
+/// Longer than the server looks for what became of a write.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs until the clients shall end.
 pub async fn run(context: Context, credentials: Credentials, client: String, seed: u64) -> Vec<Increment> {
@@ -27,14 +27,14 @@ pub async fn run(context: Context, credentials: Credentials, client: String, see
     while context.pause(&mut rng).await {
         let member = rest.member;
         let counted = match read(&mut rest).await {
-            Some((before, version)) => {
+            Ok((before, version)) => {
                 let (to, called) = (before + 1, context.clock.now());
                 let counted = write(&mut rest, to, &version).await;
                 let returned = context.clock.now();
                 increments.push(Increment { client: client.clone(), member, called, returned, to, counted });
                 counted
             }
-            None => Counted::Unknown,
+            Err(_) => Counted::Unknown,
         };
         if counted == Counted::Unknown || rng.random_bool(0.02) {
             rest.move_to((member + rng.random_range(1..members.max(2))) % members);
@@ -54,17 +54,20 @@ fn counter(value: u64, version: Option<&str>) -> Json {
 
 /// The counter and its version; it is made when there is none.
 ///
-/// `None` when neither can be done.
-pub async fn read(rest: &mut Rest) -> Option<(u64, String)> {
-    let answer = rest.request(Method::GET, &format!("{COLLECTION}/{NAME}"), None, DEADLINE).await;
-    let (status, body) = match answer {
-        Ok((status, _)) if status.as_u16() == 404 => {
-            rest.request(Method::POST, COLLECTION, Some(&counter(0, None)), DEADLINE).await.ok()?
-        }
-        answer => answer.ok()?,
-    };
-    let version = body["metadata"]["resourceVersion"].as_str()?.to_owned();
-    status.is_success().then_some((body["data"]["value"].as_str()?.parse().ok()?, version))
+/// # Errors
+/// When neither can be done, with the reason.
+pub async fn read(rest: &mut Rest) -> Result<(u64, String), String> {
+    let mut answer = rest.request(Method::GET, &format!("{COLLECTION}/{NAME}"), None, DEADLINE).await;
+    if matches!(&answer, Ok((status, _)) if status.as_u16() == 404) {
+        answer = rest.request(Method::POST, COLLECTION, Some(&counter(0, None)), DEADLINE).await;
+    }
+    let (status, body) = answer.map_err(|failure| format!("{failure:?}"))?;
+    let value = body["data"]["value"].as_str().and_then(|value| value.parse().ok());
+    let version = body["metadata"]["resourceVersion"].as_str();
+    match (value, version) {
+        (Some(value), Some(version)) if status.is_success() => Ok((value, version.to_owned())),
+        _ => Err(format!("{status}: {body}")),
+    }
 }
 
 async fn write(rest: &mut Rest, value: u64, version: &str) -> Counted {

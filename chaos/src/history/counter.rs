@@ -23,7 +23,8 @@ pub struct Increment {
 pub enum Counted {
     /// It was acknowledged.
     Yes,
-    /// Another was first.
+    /// Another was first, or it was refused for another reason.
     No,
+    /// It was not answered.
     Unknown,
 }

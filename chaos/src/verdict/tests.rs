@@ -60,7 +60,7 @@ fn truth() -> Recorded {
         hashes: vec![Round { at: 900, of: "HashKV".to_owned(), revision: 4, hashes }],
         keys: (0..MEMBERS).map(|member| (member, keys.clone())).collect(),
         objects: (0..MEMBERS).map(|member| (member, vec![(object.clone(), "o".to_owned(), 4)])).collect(),
-        counter: 1,
+        counter: Some(1),
     };
     let increment =
         Increment { client: "n".to_owned(), member: 0, called: 600, returned: 610, to: 1, counted: Counted::Yes };
@@ -141,7 +141,10 @@ fn every_check_fails_when_it_should() {
     add(&watches, planted(|run| run.history.watches[0].complete_to = 2));
     let informers = names.iter().find(|name| name.contains("informer")).expect("a check of informers").clone();
     add(&informers, planted(|run| run.history.informers[0].complete_to = 3));
-    add("an increment over REST counts once, and for whom it is acknowledged", planted(|run| run.ending.counter = 0));
+    add(
+        "an increment over REST counts once, and for whom it is acknowledged",
+        planted(|run| run.ending.counter = Some(0)),
+    );
     add("all members show the same at the end", planted(|run| run.ending.keys[2].1[0].1 = "other".to_owned()));
     add(
         "equal revisions have equal hashes on all members",

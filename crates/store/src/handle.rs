@@ -14,13 +14,10 @@ use crate::backup::Backup;
 use crate::changes::{Change, ChangeError, Changed};
 use crate::error::StoreError;
 use crate::membership::{Identity, Leadership, MemberId, QuorumStatus};
+use crate::once;
 use crate::platform::tokio;
-use crate::platform::tokio::time::{Instant, sleep};
-use crate::traces::{Fate, Traces};
+use crate::traces::Traces;
 use crate::watch::{Watch, WatchError, WatchOptions};
-
-/// How often an unknown outcome is looked into.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,56 +143,15 @@ impl Store {
         self.answered(Command::Txn(txn)).await
     }
 
-    /// Commits a transaction that holds only once: when it has taken effect, its comparisons hold no more. If its outcome
-    /// remains unknown it is looked for as this member applies it, and sent again, for as long as `within`. The
-    /// responses of one that took effect are empty when its answer was lost.
+    /// Commits a transaction once. If its answer is lost it is looked for as this member applies it, and sent again when it
+    /// cannot take effect twice: because it changes a key that it compares with a revision, or because an election has
+    /// settled what became of it. That may take as long as `within`, and what one more try takes. The responses of one
+    /// whose answer was lost are empty.
     ///
     /// # Errors
     /// As [`Store::propose`]; [`StoreError::OutcomeUnknown`] only when it cannot be found out.
     pub async fn txn_once(&self, txn: Txn, within: Duration) -> Result<(Revision, TxnResponse), StoreError> {
-        let deadline = Instant::now() + within;
-        let trace = self.engine.traces().follow();
-        let command = Command::TracedTxn { trace: trace.id(), txn };
-        let without_responses = || TxnResponse { succeeded: true, responses: Vec::new() };
-        let mut may_have_landed = false;
-        loop {
-            let attempt = async {
-                if may_have_landed {
-                    // Then what of it was committed by now is applied.
-                    self.engine.read_barrier().await?;
-                    if let Fate::Landed(revision) = trace.fate() {
-                        return Ok((revision, without_responses()));
-                    }
-                }
-                self.answered(command.clone()).await
-            };
-            let error = match attempt.await {
-                Ok((revision, response)) if response.succeeded || !may_have_landed => return Ok((revision, response)),
-                // It was refused this time, perhaps because it had taken effect before.
-                Ok((revision, response)) => match trace.fate() {
-                    Fate::NotSeen => return Ok((revision, response)),
-                    Fate::Landed(revision) => return Ok((revision, without_responses())),
-                    Fate::OutOfSight => {
-                        let why = "this member has its state from another since it was sent";
-                        return Err(StoreError::OutcomeUnknown(why.to_owned()));
-                    }
-                },
-                Err(error) => error,
-            };
-            if let Fate::Landed(revision) = trace.fate() {
-                return Ok((revision, without_responses()));
-            }
-            let is_in_time = Instant::now() < deadline;
-            match error {
-                StoreError::OutcomeUnknown(_) if is_in_time => may_have_landed = true,
-                // Nothing was done this time, but it may have been before.
-                StoreError::NoLeader(_) | StoreError::Overloaded | StoreError::NoSpace(_)
-                    if may_have_landed && is_in_time => {}
-                error if may_have_landed => return Err(StoreError::OutcomeUnknown(error.to_string())),
-                error => return Err(error),
-            }
-            sleep(LOOK_EVERY).await;
-        }
+        once::commit(self, txn, within).await
     }
 
     /// For an engine that stands before another.
@@ -204,7 +160,7 @@ impl Store {
         self.engine.traces()
     }
 
-    async fn answered(&self, command: Command) -> Result<(Revision, TxnResponse), StoreError> {
+    pub(crate) async fn answered(&self, command: Command) -> Result<(Revision, TxnResponse), StoreError> {
         let reply = self.engine.propose(command).await?;
         match reply.outcome? {
             Outcome::Txn(response) => Ok((reply.revision, response)),

@@ -7,6 +7,7 @@ pub mod handle;
 pub mod hub;
 pub mod membership;
 mod memory;
+mod once;
 mod platform;
 pub mod raft;
 pub mod traces;

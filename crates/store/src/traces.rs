@@ -19,7 +19,7 @@ use crate::platform;
 pub enum Fate {
     /// This member has applied none with which its comparisons held.
     NotSeen,
-    /// As [`Fate::NotSeen`], but this member has not applied all that was committed: some of its state came from another.
+    /// As [`Fate::NotSeen`], but this member may have missed it: its state was opened anew, or came from another.
     OutOfSight,
     /// It took effect at this revision.
     Landed(Revision),
@@ -67,7 +67,7 @@ impl Traces {
         Trace { id, traces: self.clone() }
     }
 
-    /// Takes note of what has taken effect, before anybody can read it.
+    /// Takes note of what has taken effect.
     pub fn landed(&self, landings: &[Landing]) {
         if landings.is_empty() {
             return;

@@ -186,9 +186,10 @@ impl StateStore {
         if planted::is(Bug::OverlooksLandings) {
             landings.clear();
         }
-        self.traces.landed(&landings);
         self.watching.publish(state.revision(), events);
         self.position.send_modify(|position| {
+            // Whoever is told of it by this must find it here: not before it, since reads wait for the position, nor after.
+            self.traces.landed(&landings);
             position.log_id = Some(last.log_id);
             if let Some(membership) = membership {
                 position.membership = membership;

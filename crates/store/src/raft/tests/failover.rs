@@ -159,6 +159,24 @@ impl Processes {
     }
 }
 
+impl Processes {
+    /// Asks the leader to write a key, as somebody would who has missed an election, or is ahead of it.
+    async fn other_terms_are_refused(&self, key: &str) {
+        let leader = self.leader().await;
+        let peer = self.peers.get(leader).expect("a member");
+        let timeout = Duration::from_secs(5);
+        let asked: Result<StatusResponse, _> = peer.call(Lane::Control, messages::STATUS, &(), timeout).await;
+        let current = asked.expect("it answers").status.term;
+        for term in [0, current - 1, current + 1] {
+            let commands = vec![codec::encode(&put(key, b"of another term")).expect("encodable")];
+            let request = ProposeRequest { term, commands };
+            let answer: Result<ProposeResponse, _> = peer.call(Lane::Bulk, messages::PROPOSE, &request, timeout).await;
+            let outcomes = answer.expect("it answers").outcomes;
+            assert!(matches!(outcomes[..], [Proposed::NotLeader { .. }]), "{term} of {current}: {outcomes:?}");
+        }
+    }
+}
+
 impl Drop for Processes {
     fn drop(&mut self) {
         self.shutdown.cancel();
@@ -199,6 +217,7 @@ async fn killed_leaders_are_succeeded_and_nothing_acknowledged_is_lost() {
         })
         .await;
     }
+    processes.other_terms_are_refused(&format!("k{written}")).await;
     gaps.sort_unstable();
     tracing::info!(median = ?gaps[gaps.len() / 2], worst = ?gaps[gaps.len() - 1], "without an acknowledged write");
     assert!(gaps[gaps.len() - 1] < Duration::from_secs(10), "{gaps:?}");
