@@ -29,7 +29,8 @@ pub fn check(increments: &[Increment], end: Option<u64>) -> Check {
         violations.extend(denied.map(|value| format!("it is {end}, and nobody who set it to {value} was told so")));
     }
     let of = increments.len();
-    let extent = format!("{of} increments, {} of them acknowledged, {} values open", acknowledged.len(), unknown.len());
+    let extent =
+        format!("{of} increments, {} of them acknowledged, {} unanswered values", acknowledged.len(), unknown.len());
     if violations.is_empty() && acknowledged.is_empty() {
         return Check::undecided(NAME, extent);
     }

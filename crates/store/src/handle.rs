@@ -143,10 +143,10 @@ impl Store {
         self.answered(Command::Txn(txn)).await
     }
 
-    /// Commits a transaction once. If its answer is lost it is looked for as this member applies it, and sent again when it
-    /// cannot take effect twice: because it changes a key that it compares with a revision, or because an election has
-    /// settled what became of it. That may take as long as `within`, and what one more try takes. The responses of one
-    /// whose answer was lost are empty.
+    /// Commits a transaction that writes only when its comparisons hold, once. If its answer is lost it is looked for as
+    /// this member applies it, and sent again when it cannot take effect twice: because it changes a key that it wants at a
+    /// revision, or because an election has settled what became of it. That may take as long as `within`, and what one more
+    /// read and write take. The responses of one whose answer was lost are empty.
     ///
     /// # Errors
     /// As [`Store::propose`]; [`StoreError::OutcomeUnknown`] only when it cannot be found out.

@@ -45,17 +45,36 @@ impl Store {
     /// unknown, as when a leader dies.
     #[must_use]
     pub fn memory_losing(after: u64) -> Store {
-        Store::new(Arc::new(MemoryEngine { loses: Some(after), ..MemoryEngine::start(HubConfig::default()) }))
+        Store::memory_with_loss(after, Loss::Answer)
     }
+
+    /// [`Store::memory`] that answers so many commands and loses something of the next, whose outcome is then unknown.
+    #[must_use]
+    pub(crate) fn memory_with_loss(after: u64, loss: Loss) -> Store {
+        Store::new(Arc::new(MemoryEngine { loses: Some((after, loss)), ..MemoryEngine::start(HubConfig::default()) }))
+    }
+}
+
+/// What is lost of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Its answer: it is applied.
+    Answer,
+    /// All of it, to a leader that lives on.
+    #[cfg(test)]
+    Command,
+    /// All of it, with the leader, whom another succeeds.
+    #[cfg(test)]
+    Leader,
 }
 
 struct MemoryEngine {
     state: Arc<State<MemoryBackend>>,
     writer: Mutex<()>,
-    /// Commands applied.
-    applied: AtomicU64,
-    /// After so many, an answer is lost.
-    loses: Option<u64>,
+    /// Commands that were to be applied.
+    proposed: AtomicU64,
+    /// After so many, something is lost.
+    loses: Option<(u64, Loss)>,
     hub: Hub,
     traces: Arc<Traces>,
     leadership: watch::Sender<Leadership>,
@@ -78,7 +97,7 @@ impl MemoryEngine {
         MemoryEngine {
             state,
             writer: Mutex::new(()),
-            applied: AtomicU64::new(0),
+            proposed: AtomicU64::new(0),
             loses: None,
             hub,
             traces: Arc::default(),
@@ -93,17 +112,31 @@ impl MemoryEngine {
         if self.shutdown.is_cancelled() { Err(StoreError::ShuttingDown) } else { Ok(()) }
     }
 
-    /// Applies a command; the answer may be lost.
+    /// Applies a command; it or its answer may be lost.
     fn apply(&self, command: &Command) -> Result<Option<Reply>, quorate_mvcc::BackendError> {
         let _one_at_a_time = self.writer.lock();
+        let before = self.proposed.fetch_add(1, Ordering::Relaxed);
+        let loss = self.loses.filter(|(after, _)| *after == before).map(|(_, loss)| loss);
+        if let Some(loss) = loss {
+            self.traces.left_open(command, TERM);
+            match loss {
+                Loss::Answer => {}
+                #[cfg(test)]
+                Loss::Command => return Ok(None),
+                #[cfg(test)]
+                Loss::Leader => {
+                    self.leadership.send_modify(|known| known.term += 1);
+                    return Ok(None);
+                }
+            }
+        }
         let mut applier = self.state.applier();
         let applied = applier.apply(command)?;
         self.state.commit(applier.finish())?;
         self.traces.landed(Landing::of(command, &applied.reply).as_slice());
-        let before = self.applied.fetch_add(1, Ordering::Relaxed);
         self.hub.publish(applied.reply.revision, applied.events);
         while self.state.compact_some(COMPACTION_EVENTS)? {}
-        Ok((self.loses != Some(before)).then_some(applied.reply))
+        Ok(loss.is_none().then_some(applied.reply))
     }
 }
 
@@ -147,7 +180,7 @@ impl Engine for MemoryEngine {
 
     async fn quorum_status(&self) -> Result<QuorumStatus, StoreError> {
         self.check_running()?;
-        let applied = self.applied.load(Ordering::Relaxed);
+        let applied = self.proposed.load(Ordering::Relaxed);
         let status = MemberStatus {
             member: member(),
             role: MemberRole::Leader,

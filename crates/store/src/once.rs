@@ -3,51 +3,50 @@
 use std::time::Duration;
 
 use quorate_api::Revision;
-use quorate_mvcc::{Command, CompareOperator, CompareTarget, KeyRange, Op, Txn, TxnResponse};
+use quorate_mvcc::{Command, Compare, CompareOperator, CompareTarget, KeyRange, Op, Txn, TxnResponse};
 
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::platform::tokio::time::{Instant, sleep};
-use crate::traces::{Fate, Trace};
+use crate::traces::{Fate, Known, Trace};
 
 /// How often an unknown outcome is looked into.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+const MISSED: &str = "this member may have missed it";
 
 type Answer = Result<(Revision, TxnResponse), StoreError>;
 
 /// See [`Store::txn_once`].
 pub async fn commit(store: &Store, txn: Txn, within: Duration) -> Answer {
+    debug_assert!(!writes(&txn.failure), "what is written when the comparisons do not hold is not followed");
     let deadline = Instant::now() + within;
     let trace = store.traces().follow();
     let holds_once = holds_once(&txn);
     let sending = Sending { store, command: Command::TracedTxn { trace: trace.id(), txn }, trace, holds_once };
-    // The newest term in which it may have been proposed, with an outcome that is not known.
-    let mut open = None;
+    let mut may_have_landed = false;
     loop {
-        let answer = match open {
-            None => sending.send().await,
-            Some(term) => sending.look_and_send(term).await,
-        };
+        let answer = if may_have_landed { sending.look_and_send().await } else { sending.send().await };
         let is_decided = match &answer {
             Ok((_, response)) if response.succeeded => return answer,
             Ok(_) | Err(StoreError::Command(_)) => true,
             Err(_) => false,
         };
         // Whether it was refused now or not: it may have taken effect before.
-        match sending.trace.fate() {
+        match sending.trace.known().fate {
             Fate::Landed(revision) => return landed(revision),
-            Fate::OutOfSight if is_decided && open.is_some() => return Err(unknown("this member has not seen all")),
+            Fate::OutOfSight if is_decided && may_have_landed => return Err(unknown(MISSED)),
             Fate::NotSeen | Fate::OutOfSight if is_decided => return answer,
             Fate::NotSeen | Fate::OutOfSight => {}
         }
         let Err(error) = answer else { return answer };
         let is_in_time = Instant::now() < deadline;
         match error {
-            StoreError::OutcomeUnknown(_) if is_in_time => open = Some(store.leadership().borrow().term),
+            StoreError::OutcomeUnknown(_) if is_in_time => may_have_landed = true,
             // Nothing was done this time, but it may have been before.
             StoreError::NoLeader(_) | StoreError::Overloaded | StoreError::NoSpace(_)
-                if open.is_some() && is_in_time => {}
-            error if open.is_some() => return Err(unknown(&error.to_string())),
+                if may_have_landed && is_in_time => {}
+            error if may_have_landed => return Err(unknown(&error.to_string())),
             error => return Err(error),
         }
         sleep(LOOK_EVERY).await;
@@ -66,18 +65,20 @@ impl Sending<'_> {
         self.store.answered(self.command.clone()).await
     }
 
-    /// Sends it again if it cannot take effect twice: where `term` is the newest in which it was sent.
-    async fn look_and_send(&self, term: u64) -> Answer {
-        // What was proposed in an earlier term is in the log of who leads now, or it never will be.
-        let is_past = self.store.leadership().borrow().term > term;
-        // All of those terms that was committed is applied then.
+    /// Looks whether it has landed, and sends it again if it has not and cannot take effect twice.
+    async fn look_and_send(&self) -> Answer {
+        let term = self.store.leadership().borrow().term;
         self.store.read_barrier().await?;
-        match self.trace.fate() {
+        let Known { fate, open_in } = self.trace.known();
+        // Who leads now, in this term or a later one, has applied all that earlier ones have committed, and so has this
+        // member by now. What is not among that and was for one of them will never be.
+        let is_over = open_in.is_none_or(|open_in| open_in < term);
+        match fate {
             Fate::Landed(revision) => landed(revision),
-            Fate::NotSeen if is_past => self.send().await,
-            Fate::NotSeen | Fate::OutOfSight if self.holds_once => self.send().await,
+            Fate::NotSeen if is_over || self.holds_once => self.send().await,
+            Fate::OutOfSight if self.holds_once => self.send().await,
             Fate::NotSeen => Err(unknown("it may still be on its way")),
-            Fate::OutOfSight => Err(unknown("this member has not seen all")),
+            Fate::OutOfSight => Err(unknown(MISSED)),
         }
     }
 }
@@ -90,8 +91,8 @@ fn unknown(why: &str) -> StoreError {
     StoreError::OutcomeUnknown(why.to_owned())
 }
 
-/// Whether the comparisons of a transaction never hold again when it has taken effect: it changes a key that must be at a
-/// revision.
+/// Whether the comparisons of a transaction never hold again, once they have not held or it has taken effect: they want keys
+/// at revisions, one of which it changes.
 fn holds_once(txn: &Txn) -> bool {
     let changes = |range: &KeyRange| {
         txn.success.iter().any(|op| match op {
@@ -100,17 +101,28 @@ fn holds_once(txn: &Txn) -> bool {
             Op::Range(_) | Op::Txn(_) => false,
         })
     };
-    txn.compare.iter().any(|compare| {
+    let wants_revision = |compare: &Compare| {
         let is_there = matches!(compare.target, CompareTarget::ModRevision(revision) if !revision.is_zero());
-        is_there && compare.operator == CompareOperator::Equal && changes(&compare.range)
+        is_there && compare.operator == CompareOperator::Equal && compare.range.single().is_some()
+    };
+    txn.compare.iter().all(wants_revision) && txn.compare.iter().any(|compare| changes(&compare.range))
+}
+
+fn writes(ops: &[Op]) -> bool {
+    ops.iter().any(|op| match op {
+        Op::Range(_) => false,
+        Op::Put(_) | Op::Delete(_) => true,
+        Op::Txn(txn) => writes(&txn.success) || writes(&txn.failure),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use quorate_mvcc::{Compare, DeleteRequest, PutRequest};
+    use quorate_mvcc::{DeleteRequest, PutRequest, RangeRequest};
 
     use super::*;
+    use crate::memory::Loss;
+    use crate::platform::tokio;
 
     #[test]
     fn only_what_changes_a_key_at_its_revision_holds_once() {
@@ -128,5 +140,59 @@ mod tests {
         assert!(!check(Vec::new(), delete()) && !check(vec![at("b", 5)], put()));
         let newer = Compare { operator: CompareOperator::Less, ..at("a", 9) };
         assert!(!check(vec![newer], put()));
+        assert!(!check(vec![at("a", 5), at("b", 0)], put()), "the other may be gone again");
+    }
+
+    fn set(key: &'static str, at: u64, value: &'static str) -> Txn {
+        Txn {
+            compare: vec![Compare {
+                range: KeyRange::key(key),
+                target: CompareTarget::ModRevision(Revision(at)),
+                operator: CompareOperator::Equal,
+            }],
+            success: vec![Op::Put(PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() })],
+            failure: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_lost_is_sent_again_when_it_cannot_take_effect_twice() {
+        let within = Duration::from_millis(200);
+        for loss in [Loss::Answer, Loss::Command, Loss::Leader] {
+            // What changes a key at its revision.
+            let store = Store::memory_with_loss(1, loss);
+            let (first, _) = store.txn(set("k", 0, "before")).await.expect("new");
+            let (second, response) = store.txn_once(set("k", first.0, "after"), within).await.expect("it is found out");
+            assert_eq!((second, response.succeeded), (first.next(), true), "{loss:?}");
+            // What makes one.
+            let store = Store::memory_with_loss(0, loss);
+            let made = store.txn_once(set("k", 0, "new"), within).await;
+            match (loss, made) {
+                (Loss::Command, Err(StoreError::OutcomeUnknown(_))) => {}
+                (Loss::Answer | Loss::Leader, Ok((revision, response))) => {
+                    assert_eq!((revision, response.succeeded), (first, true), "{loss:?}");
+                }
+                (loss, made) => panic!("{loss:?}: {made:?}"),
+            }
+            let versions = store.read_local(&RangeRequest::new(KeyRange::key("k"))).expect("readable").kvs;
+            assert_eq!(
+                versions.iter().map(|kv| kv.version).collect::<Vec<_>>(),
+                match loss {
+                    Loss::Command => vec![],
+                    Loss::Answer | Loss::Leader => vec![1],
+                }
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn who_was_refused_has_not_taken_effect() {
+        for loss in [Loss::Answer, Loss::Command, Loss::Leader] {
+            let store = Store::memory_with_loss(2, loss);
+            let (first, _) = store.txn(set("k", 0, "0")).await.expect("new");
+            let (second, _) = store.txn(set("k", first.0, "1")).await.expect("as it was");
+            let (now, response) = store.txn_once(set("k", first.0, "1"), Duration::from_secs(60)).await.expect("known");
+            assert_eq!((now, response.succeeded), (second, false), "{loss:?}");
+        }
     }
 }

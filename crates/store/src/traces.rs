@@ -45,10 +45,18 @@ impl Landing {
     }
 }
 
+/// What is known of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub fate: Fate,
+    /// The newest term for whose leader it was sent without its outcome becoming known; no leader of another takes it.
+    pub open_in: Option<u64>,
+}
+
 /// The transactions that somebody follows.
 pub struct Traces {
     next: AtomicU64,
-    followed: Mutex<HashMap<TraceId, Fate>>,
+    followed: Mutex<HashMap<TraceId, Known>>,
 }
 
 impl Default for Traces {
@@ -63,7 +71,7 @@ impl Traces {
     #[must_use]
     pub fn follow(self: &Arc<Self>) -> Trace {
         let id = TraceId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.followed.lock().insert(id, Fate::NotSeen);
+        self.followed.lock().insert(id, Known { fate: Fate::NotSeen, open_in: None });
         Trace { id, traces: self.clone() }
     }
 
@@ -74,16 +82,24 @@ impl Traces {
         }
         let mut followed = self.followed.lock();
         for Landing { trace, revision } in landings {
-            if let Some(fate) = followed.get_mut(trace) {
-                *fate = Fate::Landed(*revision);
+            if let Some(known) = followed.get_mut(trace) {
+                known.fate = Fate::Landed(*revision);
             }
+        }
+    }
+
+    /// Takes note that a command was sent to the leader of a term, and that it is not known what came of that.
+    pub fn left_open(&self, command: &Command, term: u64) {
+        let Command::TracedTxn { trace, .. } = command else { return };
+        if let Some(known) = self.followed.lock().get_mut(trace) {
+            known.open_in = known.open_in.max(Some(term));
         }
     }
 
     /// Takes note that the state is another one, to which something may have been applied that was not told here.
     pub fn lose_sight(&self) {
-        for fate in self.followed.lock().values_mut().filter(|fate| **fate == Fate::NotSeen) {
-            *fate = Fate::OutOfSight;
+        for known in self.followed.lock().values_mut().filter(|known| known.fate == Fate::NotSeen) {
+            known.fate = Fate::OutOfSight;
         }
     }
 }
@@ -101,8 +117,9 @@ impl Trace {
     }
 
     #[must_use]
-    pub fn fate(&self) -> Fate {
-        self.traces.followed.lock().get(&self.id).copied().unwrap_or(Fate::OutOfSight)
+    pub fn known(&self) -> Known {
+        let known = self.traces.followed.lock().get(&self.id).copied();
+        known.unwrap_or(Known { fate: Fate::OutOfSight, open_in: None })
     }
 }
 
@@ -128,21 +145,35 @@ mod tests {
     fn what_lands_is_known_and_what_was_overlooked_is_not_denied() {
         let traces = Arc::new(Traces::default());
         let (one, another) = (traces.follow(), traces.follow());
+        let fates = |traces: [&Trace; 2]| traces.map(|trace| trace.known().fate);
         assert_ne!(one.id(), another.id());
         apply(&traces, one.id(), 5, false);
-        assert_eq!((one.fate(), another.fate()), (Fate::NotSeen, Fate::NotSeen));
+        assert_eq!(fates([&one, &another]), [Fate::NotSeen, Fate::NotSeen]);
         apply(&traces, one.id(), 6, true);
-        assert_eq!((one.fate(), another.fate()), (Fate::Landed(Revision(6)), Fate::NotSeen));
+        assert_eq!(fates([&one, &another]), [Fate::Landed(Revision(6)), Fate::NotSeen]);
         traces.lose_sight();
-        assert_eq!((one.fate(), another.fate()), (Fate::Landed(Revision(6)), Fate::OutOfSight));
+        assert_eq!(fates([&one, &another]), [Fate::Landed(Revision(6)), Fate::OutOfSight]);
         apply(&traces, another.id(), 7, false);
-        assert_eq!(another.fate(), Fate::OutOfSight);
+        assert_eq!(another.known().fate, Fate::OutOfSight);
         apply(&traces, another.id(), 8, true);
-        assert_eq!(another.fate(), Fate::Landed(Revision(8)));
-        assert_eq!(traces.follow().fate(), Fate::NotSeen);
+        assert_eq!(another.known().fate, Fate::Landed(Revision(8)));
+        assert_eq!(traces.follow().known().fate, Fate::NotSeen);
         let id = one.id();
         drop((one, another));
         apply(&traces, id, 9, true);
         assert!(traces.followed.lock().is_empty(), "nobody follows it any more");
+    }
+
+    #[test]
+    fn the_newest_term_is_the_one_that_counts() {
+        let traces = Arc::new(Traces::default());
+        let trace = traces.follow();
+        let command = Command::TracedTxn { trace: trace.id(), txn: Txn::default() };
+        assert_eq!(trace.known().open_in, None);
+        for term in [4, 6, 5] {
+            traces.left_open(&command, term);
+        }
+        traces.left_open(&Command::Txn(Txn::default()), 9);
+        assert_eq!(trace.known().open_in, Some(6));
     }
 }

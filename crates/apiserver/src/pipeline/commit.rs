@@ -38,8 +38,8 @@ pub(crate) enum Committed {
 
 /// Writes the key of the first guard if all guards hold.
 ///
-/// A lost leader leaves the outcome open. Whether it took effect is found out, whoever has written over ours or made the same;
-/// if it did not, the same transaction is sent again (see decision 2).
+/// A lost leader leaves the outcome open. Whether it took effect is found out, whoever has written over ours or made the same
+/// (see decision 2).
 ///
 /// # Errors
 /// What the store says; `Timeout` when the outcome stays unknown.

@@ -37,23 +37,28 @@ pub struct Limits {
 }
 
 /// Commands that wait, and who waits for what becomes of them.
-enum Waiting {
+struct Waiting {
+    term: u64,
+    what: What,
+}
+
+enum What {
     One { command: Bytes, outcome: oneshot::Sender<Proposed> },
     Many { commands: Vec<Bytes>, outcomes: oneshot::Sender<Vec<Proposed>> },
 }
 
 impl Waiting {
     fn count(&self) -> usize {
-        match self {
-            Waiting::One { .. } => 1,
-            Waiting::Many { commands, .. } => commands.len(),
+        match &self.what {
+            What::One { .. } => 1,
+            What::Many { commands, .. } => commands.len(),
         }
     }
 
     fn size_bytes(&self) -> usize {
-        match self {
-            Waiting::One { command, .. } => command.len(),
-            Waiting::Many { commands, .. } => commands.iter().map(Bytes::len).sum(),
+        match &self.what {
+            What::One { command, .. } => command.len(),
+            What::Many { commands, .. } => commands.iter().map(Bytes::len).sum(),
         }
     }
 }
@@ -128,18 +133,19 @@ impl Backlog {
 }
 
 impl BatchQueue {
-    /// Hands a command in; `None` when the queue is full or closed, and then nothing will come of it.
+    /// Hands a command in that is for the leader of `term`; `None` when the queue is full or closed, and then nothing will
+    /// come of it.
     #[must_use]
-    pub fn submit(&self, command: Bytes) -> Option<oneshot::Receiver<Proposed>> {
+    pub fn submit(&self, term: u64, command: Bytes) -> Option<oneshot::Receiver<Proposed>> {
         let (outcome, receiver) = oneshot::channel();
-        self.enqueue(Waiting::One { command, outcome }).then_some(receiver)
+        self.enqueue(Waiting { term, what: What::One { command, outcome } }).then_some(receiver)
     }
 
     /// Hands commands in that go together, and are answered together.
     #[must_use]
-    pub fn submit_many(&self, commands: Vec<Bytes>) -> Option<oneshot::Receiver<Vec<Proposed>>> {
+    pub fn submit_many(&self, term: u64, commands: Vec<Bytes>) -> Option<oneshot::Receiver<Vec<Proposed>>> {
         let (outcomes, receiver) = oneshot::channel();
-        self.enqueue(Waiting::Many { commands, outcomes }).then_some(receiver)
+        self.enqueue(Waiting { term, what: What::Many { commands, outcomes } }).then_some(receiver)
     }
 
     fn enqueue(&self, waiting: Waiting) -> bool {
@@ -172,10 +178,20 @@ impl Drop for Slot {
     }
 }
 
+/// Commands that go together.
+#[derive(Debug)]
+pub struct Batch {
+    /// The term whose leader they are for.
+    pub term: u64,
+    pub commands: Vec<Bytes>,
+}
+
 /// Sends batches on.
 pub struct Batcher {
     limits: Limits,
     waiting: mpsc::Receiver<Waiting>,
+    /// The first of the next batch, when it could not go with the last one.
+    held: Option<Waiting>,
     backlog: Arc<Backlog>,
     tasks: TaskTracker,
 }
@@ -186,29 +202,32 @@ impl Batcher {
         let (sender, waiting) = mpsc::channel(limits.queue);
         let backlog = Arc::new(Backlog::default());
         let queue = BatchQueue { waiting: sender, backlog: backlog.clone(), limits };
-        (queue, Batcher { limits, waiting, backlog, tasks })
+        (queue, Batcher { limits, waiting, held: None, backlog, tasks })
     }
 
     /// Runs until `shutdown`; `send` answers with one outcome for each command.
     pub async fn run<F, Fut>(mut self, send: F, shutdown: CancellationToken)
     where
-        F: Fn(Vec<Bytes>, Slot) -> Fut,
+        F: Fn(Batch, Slot) -> Fut,
         Fut: Future<Output = Vec<Proposed>> + Send + 'static,
     {
         loop {
-            let first = tokio::select! {
-                () = shutdown.cancelled() => return,
-                first = self.waiting.recv() => first,
+            let first = match self.held.take() {
+                Some(held) => Some(held),
+                None => tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    first = self.waiting.recv() => first,
+                },
             };
             let Some(first) = first else { return };
             if shutdown.run_until_cancelled(self.turn()).await.is_none() {
                 return;
             }
-            let (commands, recipients) = self.gather(first);
-            if commands.is_empty() {
+            let (batch, recipients) = self.gather(first);
+            if batch.commands.is_empty() {
                 continue;
             }
-            let sending = send(commands, Slot::take(&self.backlog));
+            let sending = send(batch, Slot::take(&self.backlog));
             self.tasks.spawn(async move {
                 let mut outcomes = sending.await.into_iter();
                 for recipient in recipients {
@@ -232,27 +251,33 @@ impl Batcher {
         }
     }
 
-    fn gather(&mut self, first: Waiting) -> (Vec<Bytes>, Vec<Recipient>) {
-        let (mut batch, mut recipients, mut bytes) = (Vec::new(), Vec::new(), 0);
+    /// What waits and is of one term, from `first` on.
+    fn gather(&mut self, first: Waiting) -> (Batch, Vec<Recipient>) {
+        let mut batch = Batch { term: first.term, commands: Vec::new() };
+        let (mut recipients, mut bytes) = (Vec::new(), 0);
         let mut next = Some(first);
         while let Some(waiting) = next {
+            if waiting.term != batch.term {
+                self.held = Some(waiting);
+                break;
+            }
             let length = waiting.size_bytes();
             self.backlog.remove(&waiting);
-            match waiting {
-                Waiting::One { command, outcome } if !outcome.is_closed() => {
-                    batch.push(command);
+            match waiting.what {
+                What::One { command, outcome } if !outcome.is_closed() => {
+                    batch.commands.push(command);
                     recipients.push(Recipient::One(outcome));
                     bytes += length;
                 }
-                Waiting::Many { commands, outcomes } if !outcomes.is_closed() => {
+                What::Many { commands, outcomes } if !outcomes.is_closed() => {
                     recipients.push(Recipient::Many(commands.len(), outcomes));
-                    batch.extend(commands);
+                    batch.commands.extend(commands);
                     bytes += length;
                 }
                 // Who asked has given up, and nothing has been begun.
-                Waiting::One { .. } | Waiting::Many { .. } => {}
+                What::One { .. } | What::Many { .. } => {}
             }
-            let is_full = batch.len() >= self.limits.batch_commands || bytes >= self.limits.batch_bytes;
+            let is_full = batch.commands.len() >= self.limits.batch_commands || bytes >= self.limits.batch_bytes;
             next = if is_full { None } else { self.waiting.try_recv().ok() };
         }
         (batch, recipients)
@@ -353,9 +378,10 @@ mod tests {
         let (slots, begun) = mpsc::unbounded_channel();
         let shutdown = CancellationToken::new();
         tasks.spawn(batcher.run(
-            move |commands, slot| {
-                slots.send((commands.len(), slot)).expect("the test listens");
-                std::future::ready(vec![Proposed::Overloaded; commands.len()])
+            move |batch, slot| {
+                let count = batch.commands.len();
+                slots.send((count, slot)).expect("the test listens");
+                std::future::ready(vec![Proposed::Overloaded; count])
             },
             shutdown.clone(),
         ));
@@ -365,7 +391,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_follows_another_when_it_is_worth_it() {
         let (queue, mut begun, shutdown) = begin(Limits { in_flight: 2, worth_commands: 4, ..limits() });
-        let submit = || queue.submit(Bytes::from_static(b"x")).expect("there is room");
+        let submit = || queue.submit(1, Bytes::from_static(b"x")).expect("there is room");
         let _one = submit();
         let (count, first) = begun.recv().await.expect("a lone command does not wait");
         assert_eq!(count, 1);
@@ -394,7 +420,7 @@ mod tests {
     async fn a_batch_that_takes_long_holds_no_other_back() {
         let (queue, mut begun, shutdown) =
             begin(Limits { in_flight: 2, worth_commands: 4, patience: Duration::from_millis(1), ..limits() });
-        let submit = || queue.submit(Bytes::from_static(b"x")).expect("there is room");
+        let submit = || queue.submit(1, Bytes::from_static(b"x")).expect("there is room");
         let _one = submit();
         let _stuck = begun.recv().await.expect("a lone command does not wait");
         let _other = submit();
@@ -410,17 +436,18 @@ mod tests {
         let (sizes, mut seen) = mpsc::unbounded_channel();
         let gate = Arc::new(Semaphore::new(0));
         let outcomes: Vec<_> =
-            (0..25).map(|_| queue.submit(Bytes::from_static(b"x")).expect("there is room")).collect();
+            (0..25).map(|_| queue.submit(1, Bytes::from_static(b"x")).expect("there is room")).collect();
         let open = gate.clone();
         let shutdown = CancellationToken::new();
         tasks.spawn(batcher.run(
-            move |commands, slot| {
-                sizes.send(commands.len()).expect("the test listens");
+            move |batch, slot| {
+                let count = batch.commands.len();
+                sizes.send(count).expect("the test listens");
                 let gate = gate.clone();
                 async move {
                     gate.acquire().await.expect("open").forget();
                     drop(slot);
-                    vec![Proposed::Overloaded; commands.len()]
+                    vec![Proposed::Overloaded; count]
                 }
             },
             shutdown.clone(),
@@ -442,21 +469,36 @@ mod tests {
         let limits = Limits { queue_bytes: 1000, ..limits() };
         let of_bytes = |bytes: usize| Bytes::from(vec![0; bytes]);
         let (queue, mut batcher) = Batcher::new(limits, TaskTracker::new());
-        let long = queue.submit(of_bytes(5000)).expect("an empty queue takes any length");
-        assert!(queue.submit(of_bytes(1)).is_none());
+        let long = queue.submit(1, of_bytes(5000)).expect("an empty queue takes any length");
+        assert!(queue.submit(1, of_bytes(1)).is_none());
         let first = batcher.waiting.try_recv().expect("it waits");
-        assert_eq!(batcher.gather(first).0.len(), 1);
+        assert_eq!(batcher.gather(first).0.commands.len(), 1);
         drop(long);
-        let waiting: Vec<_> = (0..5).filter_map(|_| queue.submit(of_bytes(300))).collect();
+        let waiting: Vec<_> = (0..5).filter_map(|_| queue.submit(1, of_bytes(300))).collect();
         assert_eq!(waiting.len(), 3);
         drop((queue, waiting));
 
         let (queue, _batcher) = Batcher::new(limits, TaskTracker::new());
-        let waiting: Vec<_> = (0..20).filter_map(|_| queue.submit(of_bytes(1))).collect();
+        let waiting: Vec<_> = (0..20).filter_map(|_| queue.submit(1, of_bytes(1))).collect();
         assert_eq!(waiting.len(), 10);
         let (other, batcher) = Batcher::new(limits, TaskTracker::new());
         drop(batcher);
-        assert!(other.submit(of_bytes(1)).is_none(), "nobody would send it on");
+        assert!(other.submit(1, of_bytes(1)).is_none(), "nobody would send it on");
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_of_one_term() {
+        let (queue, mut batcher) = Batcher::new(limits(), TaskTracker::new());
+        let submit = |term| queue.submit(term, Bytes::from_static(b"x")).expect("there is room");
+        let _waiting = [submit(1), submit(1), submit(2), submit(2), submit(1)];
+        let mut batches = Vec::new();
+        while let Some(first) = batcher.held.take().or_else(|| batcher.waiting.try_recv().ok()) {
+            let (batch, recipients) = batcher.gather(first);
+            assert_eq!(batch.commands.len(), recipients.len());
+            batches.push((batch.term, batch.commands.len()));
+        }
+        assert_eq!(batches, [(1, 2), (2, 2), (1, 1)]);
+        assert_eq!(batcher.backlog.waiting_commands.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
@@ -465,15 +507,15 @@ mod tests {
         let tasks = TaskTracker::new();
         let (queue, batcher) = Batcher::new(limits, tasks.clone());
         let command = |name: &'static str| Bytes::from_static(name.as_bytes());
-        let one = queue.submit(command("a")).expect("there is room");
-        let many = queue.submit_many(vec![command("b"), command("c")]).expect("there is room");
-        drop(queue.submit(command("given up")));
-        let last = queue.submit(command("d")).expect("there is room");
+        let one = queue.submit(1, command("a")).expect("there is room");
+        let many = queue.submit_many(1, vec![command("b"), command("c")]).expect("there is room");
+        drop(queue.submit(1, command("given up")));
+        let last = queue.submit(1, command("d")).expect("there is room");
         let shutdown = CancellationToken::new();
         let name_of = |command: &Bytes| String::from_utf8_lossy(command).into_owned();
         tasks.spawn(batcher.run(
-            move |commands, _slot| async move {
-                commands.iter().map(|command| Proposed::Unknown { reason: name_of(command) }).collect()
+            move |batch, _slot| async move {
+                batch.commands.iter().map(|command| Proposed::Unknown { reason: name_of(command) }).collect()
             },
             shutdown.clone(),
         ));

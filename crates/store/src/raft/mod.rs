@@ -186,12 +186,10 @@ async fn launch(
     }
 
     let run = node.clone();
-    tasks
-        .spawn(lead_batcher.run(move |commands, slot| proposals::lead(run.clone(), commands, slot), transport.clone()));
+    tasks.spawn(lead_batcher.run(move |batch, slot| proposals::lead(run.clone(), batch, slot), transport.clone()));
     let run = node.clone();
-    tasks.spawn(
-        forward_batcher.run(move |commands, slot| proposals::forward(run.clone(), commands, slot), transport.clone()),
-    );
+    tasks
+        .spawn(forward_batcher.run(move |batch, slot| proposals::forward(run.clone(), batch, slot), transport.clone()));
     let run = node.clone();
     tasks.spawn(read_index_rounds.run(move || reads::read_index_round(run.clone()), transport.clone()));
     let run = node.clone();

@@ -1,8 +1,8 @@
 //! From a proposed command to its reply, on any member.
 //!
 //! The member that took the command looks for the leader and hands the command to it, together with whatever else
-//! waits; the leader writes what waits there as one entry. What has certainly not been proposed is tried again until
-//! the deadline; what may have been is never sent twice.
+//! waits; the leader writes what waits there as one entry, in the term for which it was handed over or not at all. What has
+//! certainly not been proposed is tried again until the deadline; what may have been is never sent twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use openraft::errors::{ClientWriteError, ForwardReason};
 use openraft::impls::ProgressResponder;
 use quorate_mvcc::{Command, Reply};
 
-use super::batching::{Limits, Slot};
+use super::batching::{Batch, Limits, Slot};
 use super::network::client::{CallError, Lane};
 use super::network::messages::{self, ProposeRequest, ProposeResponse, Proposed};
 use super::node::Node;
-use super::types::CommandBatch;
+use super::types::{CommandBatch, LeaderId};
 use super::{codec, space};
 use crate::error::StoreError;
 use crate::membership::MemberId;
@@ -42,7 +42,7 @@ const RETRY_MAX: Duration = Duration::from_millis(50);
 
 /// Commits a command and answers after this member has applied it.
 pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError> {
-    let command = encode(command)?;
+    let encoded = encode(command)?;
     let deadline = Instant::now() + node.settings.request_timeout;
     let mut pause = RETRY_MIN;
     let mut problem = "none is known".to_owned();
@@ -51,8 +51,9 @@ pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError
             return Err(StoreError::ShuttingDown);
         }
         node.check_in_service()?;
-        if let Some(leader) = node.leader() {
-            match hand_over(node, leader, command.clone(), deadline).await? {
+        let (leader, term) = node.leader_and_term();
+        if let Some(leader) = leader {
+            match hand_over(node, leader, term, encoded.clone(), deadline).await? {
                 Proposed::Applied { reply, .. } => return Ok(reply),
                 Proposed::NotLeader { leader: Some(other) } if other != leader => {
                     problem = format!("member {leader} says that {other} leads");
@@ -60,7 +61,10 @@ pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError
                 Proposed::NotLeader { .. } => problem = format!("member {leader} does not lead or cannot be reached"),
                 Proposed::Overloaded => return Err(StoreError::Overloaded),
                 Proposed::NoSpace => return Err(no_space(node, leader)),
-                Proposed::Unknown { reason } => return Err(StoreError::OutcomeUnknown(reason)),
+                Proposed::Unknown { reason } => {
+                    node.traces.left_open(command, term);
+                    return Err(StoreError::OutcomeUnknown(reason));
+                }
             }
         }
         if Instant::now() + pause > deadline {
@@ -77,10 +81,7 @@ pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError
 pub async fn propose_as_leader(node: &Node, term: u64, command: &Command) -> Result<Reply, StoreError> {
     let command = encode(command)?;
     let deadline = Instant::now() + node.settings.request_timeout;
-    if node.leadership.borrow().term != term {
-        return Err(StoreError::NoLeader(format!("term {term} is over")));
-    }
-    match hand_over(node, node.id(), command, deadline).await? {
+    match hand_over(node, node.id(), term, command, deadline).await? {
         Proposed::Applied { reply, .. } => Ok(reply),
         Proposed::NotLeader { .. } => Err(StoreError::NoLeader("this member does not lead any more".to_owned())),
         Proposed::Overloaded => Err(StoreError::Overloaded),
@@ -101,15 +102,23 @@ fn no_space(node: &Node, leader: MemberId) -> StoreError {
     StoreError::NoSpace(node.member(leader).map_or_else(|| leader.to_string(), |member| member.name))
 }
 
-async fn hand_over(node: &Node, leader: MemberId, command: Bytes, deadline: Instant) -> Result<Proposed, StoreError> {
+/// Hands a command to the leader of a term; no other takes it.
+async fn hand_over(
+    node: &Node,
+    leader: MemberId,
+    term: u64,
+    command: Bytes,
+    deadline: Instant,
+) -> Result<Proposed, StoreError> {
     let queue = if leader == node.id() { &node.queues.lead } else { &node.queues.forward };
-    let Some(outcome) = queue.submit(command) else {
+    let Some(outcome) = queue.submit(term, command) else {
         return Err(if node.shutdown.is_cancelled() { StoreError::ShuttingDown } else { StoreError::Overloaded });
     };
+    let unknown = |reason: &str| Ok(Proposed::Unknown { reason: reason.to_owned() });
     match tokio::time::timeout_at(deadline, outcome).await {
         Ok(Ok(outcome)) => Ok(outcome),
-        Ok(Err(_)) => Err(StoreError::OutcomeUnknown("this member is shutting down".to_owned())),
-        Err(_) => Err(StoreError::OutcomeUnknown("it was not committed in time".to_owned())),
+        Ok(Err(_)) => unknown("this member is shutting down"),
+        Err(_) => unknown("it was not committed in time"),
     }
 }
 
@@ -124,18 +133,19 @@ async fn wait_applied(node: &Node, index: u64, deadline: Instant) -> Result<(), 
     }
 }
 
-/// Writes commands as one entry of this member's log, if it leads.
-pub async fn lead(node: Arc<Node>, commands: Vec<Bytes>, slot: Slot) -> Vec<Proposed> {
+/// Writes commands as one entry of this member's log, if it leads in their term.
+pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
     if node.space.is_full() && commands.iter().any(|command| !frees_space(command)) {
-        return lead_what_frees_space(node, commands, slot).await;
+        return lead_what_frees_space(node, Batch { term, commands }, slot).await;
     }
     let Ok(instance) = node.instance() else { return all(Proposed::NotLeader { leader: None }) };
     let (responder, response) = ProgressResponder::complete_only();
     let batch = CommandBatch::concat(commands.iter());
     drop(commands);
-    if instance.raft.client_write_ff(batch, Some(responder)).await.is_err() {
+    let leader = LeaderId { term, node_id: node.id() };
+    if instance.raft.write(batch).with_leader(leader).responder(responder).await.is_err() {
         return all(Proposed::NotLeader { leader: None });
     }
     let raft = instance.raft.clone();
@@ -165,13 +175,13 @@ pub async fn lead(node: Arc<Node>, commands: Vec<Bytes>, slot: Slot) -> Vec<Prop
 }
 
 /// Refuses the commands of a batch that need space.
-async fn lead_what_frees_space(node: Arc<Node>, commands: Vec<Bytes>, slot: Slot) -> Vec<Proposed> {
+async fn lead_what_frees_space(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
     let is_taken: Vec<bool> = commands.iter().map(frees_space).collect();
     let taken = commands.into_iter().zip(&is_taken).filter_map(|(command, &is_taken)| is_taken.then_some(command));
     let taken: Vec<Bytes> = taken.collect();
     let mut outcomes = Vec::new();
     if !taken.is_empty() {
-        outcomes = Box::pin(lead(node, taken, slot)).await;
+        outcomes = Box::pin(lead(node, Batch { term, commands: taken }, slot)).await;
     }
     let mut outcomes = outcomes.into_iter();
     let outcome = |is_taken| if is_taken { outcomes.next().unwrap_or(Proposed::NoSpace) } else { Proposed::NoSpace };
@@ -182,14 +192,13 @@ fn frees_space(command: &Bytes) -> bool {
     codec::decode::<Command>(command).is_ok_and(|command| space::frees_space(&command))
 }
 
-/// Sends commands to the leader, whoever that is by now, and waits until this member has applied them.
-pub async fn forward(node: Arc<Node>, commands: Vec<Bytes>, slot: Slot) -> Vec<Proposed> {
+/// Sends commands to the leader, if that is still the one of their term, and waits until this member has applied them.
+pub async fn forward(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
-    let (leader, term) = node.leader_and_term();
-    let Some(peer) = leader.and_then(|leader| node.peers.get(leader)) else {
-        return all(Proposed::NotLeader { leader: None });
-    };
+    let (leader, current) = node.leader_and_term();
+    let peer = leader.filter(|_| current == term).and_then(|leader| node.peers.get(leader));
+    let Some(peer) = peer else { return all(Proposed::NotLeader { leader: None }) };
     let deadline = Instant::now() + node.settings.request_timeout;
     let request = ProposeRequest { term, commands };
     let timeout = node.settings.request_timeout;
@@ -224,12 +233,7 @@ async fn applied_here(node: &Node, mut outcomes: Vec<Proposed>, deadline: Instan
 /// Takes commands that another member forwards.
 pub async fn take_forwarded(node: &Node, request: ProposeRequest) -> ProposeResponse {
     let count = request.commands.len();
-    let (leader, term) = node.leader_and_term();
-    if request.term != term {
-        // It has been on its way since before an election. Whoever sent it may have written again, in this term.
-        return ProposeResponse { outcomes: vec![Proposed::NotLeader { leader }; count] };
-    }
-    let Some(outcomes) = node.queues.lead.submit_many(request.commands) else {
+    let Some(outcomes) = node.queues.lead.submit_many(request.term, request.commands) else {
         return ProposeResponse { outcomes: vec![Proposed::Overloaded; count] };
     };
     let outcomes = outcomes.await.unwrap_or_else(|_| {

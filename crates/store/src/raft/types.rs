@@ -24,6 +24,8 @@ openraft::declare_raft_types!(
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub type LogId = alias::LogIdOf<TypeConfig>;
+/// Of a leader that a quorum has elected.
+pub type LeaderId = alias::CommittedLeaderIdOf<TypeConfig>;
 pub type Vote = alias::VoteOf<TypeConfig>;
 pub type Entry = alias::EntryOf<TypeConfig>;
 pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;

@@ -13,9 +13,7 @@ use super::*;
 use crate::platform::fs::{File, FileExt};
 use crate::raft::closing::{Closed, close_signal};
 use crate::raft::space::Space;
-use crate::raft::types::{CommandBatch, Entry, LogId, TypeConfig, Vote};
-
-type LeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
+use crate::raft::types::{CommandBatch, Entry, LeaderId, LogId, Vote};
 
 fn id(term: u64, index: u64) -> LogId {
     LogId::new(LeaderId { term, node_id: 1 }, index)
