@@ -72,6 +72,14 @@ pub struct Leadership {
     pub is_active_leader: bool,
 }
 
+impl Leadership {
+    /// Who leads, and in which term.
+    #[must_use]
+    pub fn leader_and_term(&self) -> (Option<MemberId>, u64) {
+        (self.leader.as_ref().map(|leader| leader.id), self.term)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberRole {

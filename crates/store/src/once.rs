@@ -72,7 +72,7 @@ impl Sending<'_> {
         let Known { fate, open_in } = self.trace.known();
         // Who leads now, in this term or a later one, has applied all that earlier ones have committed, and so has this
         // member by now. What is not among that and was for one of them will never be.
-        let is_over = open_in.is_none_or(|open_in| open_in < term);
+        let is_over = open_in.is_some_and(|open_in| open_in < term);
         match fate {
             Fate::Landed(revision) => landed(revision),
             Fate::NotSeen if is_over || self.holds_once => self.send().await,

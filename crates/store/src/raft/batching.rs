@@ -5,11 +5,13 @@
 //! answers everyone who asked before a round began with that round's result.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{self, Either};
 use tokio_util::sync::CancellationToken;
 
 use super::network::messages::Proposed;
@@ -168,6 +170,17 @@ impl Slot {
     fn take(backlog: &Arc<Backlog>) -> Slot {
         backlog.batches_under_way.fetch_add(1, Ordering::AcqRel);
         Slot(backlog.clone())
+    }
+
+    /// Keeps the place until the answer is there, or until `end`, if that is earlier, though the answer is waited for.
+    pub async fn keep_for<T>(self, answer: impl Future<Output = T>, end: impl Future<Output = ()>) -> T {
+        match future::select(pin!(answer), pin!(end)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), answer)) => {
+                drop(self);
+                answer.await
+            }
+        }
     }
 }
 
@@ -499,6 +512,27 @@ mod tests {
         }
         assert_eq!(batches, [(1, 2), (2, 2), (1, 1)]);
         assert_eq!(batcher.backlog.waiting_commands.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn the_next_term_waits_neither_for_its_turn_nor_for_the_answers_of_the_last() {
+        let (queue, mut begun, shutdown) = begin(limits());
+        let submit = |term| queue.submit(term, Bytes::from_static(b"x")).expect("there is room");
+        let _first = submit(1);
+        let (_, slot) = begun.recv().await.expect("a lone command does not wait");
+        let _waiting = [submit(1), submit(2), submit(2)];
+        let (answer, answered) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let end_of_term = async { drop(ended.await) };
+        let waiting = tokio::spawn(slot.keep_for(answered, end_of_term));
+        end.send(()).expect("it is waited for");
+        let (count, slot) = begun.recv().await.expect("the place is free");
+        assert_eq!(count, 1, "what is left of the term");
+        drop(slot);
+        assert_eq!(begun.recv().await.map(|(count, _)| count), Some(2));
+        answer.send("late").expect("it is waited for");
+        assert_eq!(waiting.await.expect("no panic"), Ok("late"));
+        shutdown.cancel();
     }
 
     #[tokio::test]

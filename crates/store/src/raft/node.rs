@@ -61,7 +61,7 @@ pub struct Settings {
 pub struct Queues {
     /// Commands for this member's own log, when it leads.
     pub lead: BatchQueue,
-    /// Commands to be forwarded, whoever leads.
+    /// Commands to be forwarded to who leads.
     pub forward: BatchQueue,
     /// Read indexes of this member, when it leads.
     pub read_index: RoundQueue<ReadIndexResponse>,
@@ -183,8 +183,7 @@ impl Node {
     /// Who leads, and in which term.
     #[must_use]
     pub fn leader_and_term(&self) -> (Option<MemberId>, u64) {
-        let leadership = self.leadership.borrow();
-        (leadership.leader.as_ref().map(|leader| leader.id), leadership.term)
+        self.leadership.borrow().leader_and_term()
     }
 
     /// The membership as it is known here.

@@ -13,7 +13,7 @@ use openraft::impls::ProgressResponder;
 use quorate_mvcc::{Command, Reply};
 
 use super::batching::{Batch, Limits, Slot};
-use super::network::client::{CallError, Lane};
+use super::network::client::Lane;
 use super::network::messages::{self, ProposeRequest, ProposeResponse, Proposed};
 use super::node::Node;
 use super::types::{CommandBatch, LeaderId};
@@ -46,19 +46,22 @@ pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError
     let deadline = Instant::now() + node.settings.request_timeout;
     let mut pause = RETRY_MIN;
     let mut problem = "none is known".to_owned();
+    let mut leadership = node.leadership.subscribe();
     loop {
         if node.shutdown.is_cancelled() {
             return Err(StoreError::ShuttingDown);
         }
         node.check_in_service()?;
-        let (leader, term) = node.leader_and_term();
+        let (leader, term) = leadership.borrow_and_update().leader_and_term();
         if let Some(leader) = leader {
             match hand_over(node, leader, term, encoded.clone(), deadline).await? {
                 Proposed::Applied { reply, .. } => return Ok(reply),
                 Proposed::NotLeader { leader: Some(other) } if other != leader => {
                     problem = format!("member {leader} says that {other} leads");
                 }
-                Proposed::NotLeader { .. } => problem = format!("member {leader} does not lead or cannot be reached"),
+                Proposed::NotLeader { .. } => {
+                    problem = format!("member {leader} does not lead in term {term}, or cannot be reached");
+                }
                 Proposed::Overloaded => return Err(StoreError::Overloaded),
                 Proposed::NoSpace => return Err(no_space(node, leader)),
                 Proposed::Unknown { reason } => {
@@ -70,8 +73,7 @@ pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError
         if Instant::now() + pause > deadline {
             return Err(StoreError::NoLeader(problem));
         }
-        // News of a leader end the pause.
-        let mut leadership = node.leadership.subscribe();
+        // News of a leader end the pause, also those that came since it was asked for.
         drop(tokio::time::timeout(pause, leadership.changed()).await);
         pause = (pause * 2).min(RETRY_MAX);
     }
@@ -140,6 +142,11 @@ pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) 
     if node.space.is_full() && commands.iter().any(|command| !frees_space(command)) {
         return lead_what_frees_space(node, Batch { term, commands }, slot).await;
     }
+    let (leader, current) = node.leader_and_term();
+    if current > term {
+        // This much is known without asking.
+        return all(Proposed::NotLeader { leader });
+    }
     let Ok(instance) = node.instance() else { return all(Proposed::NotLeader { leader: None }) };
     let (responder, response) = ProgressResponder::complete_only();
     let batch = CommandBatch::concat(commands.iter());
@@ -150,9 +157,7 @@ pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) 
     }
     let raft = instance.raft.clone();
     drop(instance);
-    let response = response.await;
-    drop(slot);
-    match response {
+    match slot.keep_for(response, over(&node, term)).await {
         Ok(Ok(written)) if written.data.len() == count => {
             let index = written.log_id.index;
             written.data.into_iter().map(|reply| Proposed::Applied { index, reply }).collect()
@@ -172,6 +177,13 @@ pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) 
             all(Proposed::Unknown { reason: "this member's raft has stopped".to_owned() })
         }
     }
+}
+
+/// Returns when a term is over. The answer of a leader that nobody hears may be long in coming, and who leads next shall not
+/// wait for it.
+async fn over(node: &Node, term: u64) {
+    let mut leadership = node.leadership.subscribe();
+    drop(leadership.wait_for(|known| known.term > term).await);
 }
 
 /// Refuses the commands of a batch that need space.
@@ -202,9 +214,8 @@ pub async fn forward(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slo
     let deadline = Instant::now() + node.settings.request_timeout;
     let request = ProposeRequest { term, commands };
     let timeout = node.settings.request_timeout;
-    let answer: Result<ProposeResponse, CallError> = peer.call(Lane::Bulk, messages::PROPOSE, &request, timeout).await;
-    drop(slot);
-    match answer {
+    let answer = peer.call::<_, ProposeResponse>(Lane::Bulk, messages::PROPOSE, &request, timeout);
+    match slot.keep_for(answer, over(&node, term)).await {
         Ok(answer) if answer.outcomes.len() == count => applied_here(&node, answer.outcomes, deadline).await,
         Ok(answer) => {
             all(Proposed::Unknown { reason: format!("{} outcomes of {count} commands", answer.outcomes.len()) })
