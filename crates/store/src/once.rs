@@ -27,19 +27,14 @@ pub async fn commit(store: &Store, txn: Txn, within: Duration) -> Answer {
     let mut may_have_landed = false;
     loop {
         let answer = if may_have_landed { sending.look_and_send().await } else { sending.send().await };
-        let is_decided = match &answer {
-            Ok((_, response)) if response.succeeded => return answer,
-            Ok(_) | Err(StoreError::Command(_)) => true,
-            Err(_) => false,
+        let error = match (answer, sending.trace.known().fate) {
+            (Ok((revision, response)), _) if response.succeeded => return Ok((revision, response)),
+            // Whether it was refused now or not: it may have taken effect before.
+            (_, Fate::Landed(revision)) => return landed(revision),
+            (Ok(_) | Err(StoreError::Command(_)), Fate::OutOfSight) if may_have_landed => return Err(unknown(MISSED)),
+            (answer @ (Ok(_) | Err(StoreError::Command(_))), _) => return answer,
+            (Err(error), _) => error,
         };
-        // Whether it was refused now or not: it may have taken effect before.
-        match sending.trace.known().fate {
-            Fate::Landed(revision) => return landed(revision),
-            Fate::OutOfSight if is_decided && may_have_landed => return Err(unknown(MISSED)),
-            Fate::NotSeen | Fate::OutOfSight if is_decided => return answer,
-            Fate::NotSeen | Fate::OutOfSight => {}
-        }
-        let Err(error) = answer else { return answer };
         let is_in_time = Instant::now() < deadline;
         match error {
             StoreError::OutcomeUnknown(_) if is_in_time => may_have_landed = true,
@@ -124,13 +119,16 @@ mod tests {
     use crate::memory::Loss;
     use crate::platform::tokio;
 
-    #[test]
-    fn only_what_changes_a_key_at_its_revision_holds_once() {
-        let at = |key: &'static str, revision| Compare {
+    fn at(key: &'static str, revision: u64) -> Compare {
+        Compare {
             range: KeyRange::key(key),
             target: CompareTarget::ModRevision(Revision(revision)),
             operator: CompareOperator::Equal,
-        };
+        }
+    }
+
+    #[test]
+    fn only_what_changes_a_key_at_its_revision_holds_once() {
         let put = || Op::Put(PutRequest { key: "a".into(), ..PutRequest::default() });
         let delete = || Op::Delete(DeleteRequest { range: KeyRange::key("a"), prev_kv: false });
         let check =
@@ -143,13 +141,9 @@ mod tests {
         assert!(!check(vec![at("a", 5), at("b", 0)], put()), "the other may be gone again");
     }
 
-    fn set(key: &'static str, at: u64, value: &'static str) -> Txn {
+    fn set(key: &'static str, revision: u64, value: &'static str) -> Txn {
         Txn {
-            compare: vec![Compare {
-                range: KeyRange::key(key),
-                target: CompareTarget::ModRevision(Revision(at)),
-                operator: CompareOperator::Equal,
-            }],
+            compare: vec![at(key, revision)],
             success: vec![Op::Put(PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() })],
             failure: Vec::new(),
         }
