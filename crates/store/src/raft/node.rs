@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::ServerState;
+use openraft::errors::RaftError;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use quorate_api::Revision;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ use super::roster::Roster;
 use super::space::Space;
 use super::state::StateStore;
 use super::told::Told;
-use super::types::{Metrics, Raft};
+use super::types::{AppendRequest, AppendResponse, Fatal, Metrics, Raft, Snapshot, SnapshotResponse, Vote};
 use super::watching::Watching;
 use crate::error::StoreError;
 use crate::membership::{Alarm, Leadership, Member, MemberId, MemberRole};
@@ -287,5 +288,28 @@ impl Instance {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Answers the leader of `vote`, who has sent a snapshot.
+    ///
+    /// A follower whose log has the snapshot's last entry keeps its log and its state, and answers once that entry is on
+    /// disk (the Raft paper, extended version, figure 13, step 6): it applies the entries when it learns that they are
+    /// committed. openraft (0.10.0-alpha.37) would install the snapshot, and set back what it counts as accepted from this
+    /// leader, at which a debug build of it panics. So it is asked first to append nothing behind that entry.
+    ///
+    /// # Errors
+    /// When Raft has ended.
+    pub async fn take_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse, Fatal> {
+        let last = snapshot.meta.last_log_id;
+        let nothing = AppendRequest { vote, prev_log_id: last, entries: Vec::new(), leader_commit: None };
+        match self.raft.append_entries(nothing).await {
+            Ok(AppendResponse::Conflict) => self.raft.install_full_snapshot(vote, snapshot).await,
+            Ok(AppendResponse::Success | AppendResponse::PartialSuccess(_)) => {
+                tracing::info!(?last, "the log has all that the snapshot holds; it is not installed");
+                Ok(SnapshotResponse { vote })
+            }
+            Ok(AppendResponse::HigherVote(vote)) => Ok(SnapshotResponse { vote }),
+            Err(RaftError::Fatal(fatal)) => Err(fatal),
+        }
     }
 }

@@ -5,18 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use openraft::{OptionalSend, type_config::alias};
 
 use super::snapshot::SnapshotData;
 use super::state::StateStore;
-use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::platform::tokio;
 
 /// Entries applied in one write at most; what a write makes visible at once should not keep the first waiting.
 const MAX_ENTRIES_PER_WRITE: usize = 64;
-
-type Snapshot = alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 /// What openraft applies to.
 pub struct StateMachine {

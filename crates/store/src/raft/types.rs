@@ -8,6 +8,7 @@ use quorate_mvcc::{Command, Reply};
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, CodecError};
+use super::snapshot::SnapshotData;
 use super::state_machine::StateMachine;
 use crate::membership::{Member, MemberId};
 use crate::platform::Runtime;
@@ -29,8 +30,10 @@ pub type LeaderId = alias::CommittedLeaderIdOf<TypeConfig>;
 pub type Vote = alias::VoteOf<TypeConfig>;
 pub type Entry = alias::EntryOf<TypeConfig>;
 pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
+pub type Snapshot = alias::SnapshotOf<TypeConfig, SnapshotData>;
 pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 pub type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
+pub type AppendResponse = openraft::raft::AppendEntriesResponse<TypeConfig>;
 pub type AppendResult = openraft::raft::StreamAppendResult<TypeConfig>;
 pub type VoteRequest = openraft::raft::VoteRequest<TypeConfig>;
 pub type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;

@@ -7,10 +7,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
 use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::AppendEntriesResponse;
-use openraft::{OptionalSend, type_config::alias};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::channel::ResponseBody;
@@ -24,8 +23,8 @@ use crate::platform::tokio::time::Instant;
 use crate::raft::announced::Announced;
 use crate::raft::snapshot::SnapshotData;
 use crate::raft::types::{
-    AppendRequest, AppendResult, RpcError, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig, Vote,
-    VoteRequest, VoteResponse,
+    AppendRequest, AppendResponse, AppendResult, RpcError, Snapshot, SnapshotResponse, TransferRequest,
+    TransferResponse, TypeConfig, Vote, VoteRequest, VoteResponse,
 };
 
 /// Append requests under way to one follower. Two keep the wire busy; more would take from the batching.
@@ -86,11 +85,7 @@ impl PeerNetwork {
 impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     type SnapshotData = SnapshotData;
 
-    async fn append_entries(
-        &mut self,
-        request: AppendRequest,
-        option: RPCOption,
-    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+    async fn append_entries(&mut self, request: AppendRequest, option: RPCOption) -> Result<AppendResponse, RpcError> {
         let once = Box::pin(futures::stream::once(async move { request }));
         let mut results = self.stream_append(once, option).await?;
         match results.next().await {
@@ -143,7 +138,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: alias::SnapshotOf<TypeConfig, SnapshotData>,
+        snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse, StreamingError<TypeConfig>> {

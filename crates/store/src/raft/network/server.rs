@@ -266,8 +266,8 @@ async fn snapshot<B: RequestBody>(instance: &Instance, body: B) -> Result<PeerBo
     let (vote, meta, dir) = received.map_err(|error| Refusal::bad(&error))?;
     tracing::info!(last_log_id = ?meta.last_log_id, "received a snapshot");
     let snapshot = Snapshot { meta, snapshot: SnapshotData::Directory(Arc::new(dir)) };
-    let installed = instance.raft.install_full_snapshot(vote, snapshot).await;
-    single(&installed.map_err(|error| Refusal::unavailable(&error))?)
+    let taken = instance.take_snapshot(vote, snapshot).await;
+    single(&taken.map_err(|error| Refusal::unavailable(&error))?)
 }
 
 async fn message<T: DeserializeOwned>(body: impl RequestBody) -> Result<T, Refusal> {

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::entry::RaftEntry;
 use quorate_api::Revision;
 use quorate_mvcc::{Command, CommandError, KeyRange, LeaseId, Outcome, RangeRequest};
 
 use super::cluster::{Cluster, eventually, get, put, put_surely, put_with_lease};
 use crate::raft::engine::RaftEngine;
+use crate::raft::snapshot::SnapshotData;
+use crate::raft::types::{AppendRequest, Entry, LeaderId, LogId, Snapshot, Vote};
 use crate::raft::{LogRetention, start, start_node};
 use crate::{Consistency, MemberRole, Store, StoreError, WatchError};
 
@@ -210,6 +213,56 @@ async fn a_follower_that_is_far_behind_gets_a_snapshot() {
     put_surely(cluster.store(lagging), "after", b"1").await;
     cluster.assert_equal_states().await;
     cluster.shutdown().await;
+}
+
+/// What the simulation found (seed 798533): a leader that does not know what a follower has may send a snapshot of what
+/// that one's log holds and does not know to be committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_of_what_the_log_holds_takes_nothing_back() {
+    let mut cluster = Cluster::prepare(3, |_| {});
+    for id in [1, 2] {
+        cluster.restart(id).await;
+    }
+    cluster.release_ports();
+    let node = start_node(cluster.config(3)).await.expect("it starts");
+    let store = Store::new(Arc::new(RaftEngine::new(node.clone())));
+    put_surely(&store, "k", b"0").await;
+    for id in [1, 2] {
+        cluster.stop(id).await;
+    }
+    // From here on this test is the leader: nobody that the member knows, so that it does not see that he is not there.
+    let instance = node.instance().expect("it runs");
+    let leader_id = LeaderId { term: instance.metrics().current_term + 10, node_id: 9 };
+    let vote = Vote::new_committed(leader_id.term, leader_id.node_id);
+    let append = async |prev_log_id, entries, leader_commit| {
+        let request = AppendRequest { vote, prev_log_id, entries, leader_commit };
+        let answer = instance.raft.append_entries(request).await.expect("it runs");
+        assert!(answer.is_success(), "{answer}");
+    };
+    append(None, Vec::new(), None).await;
+    let before = eventually("what is committed to be applied", async || {
+        let metrics = instance.metrics();
+        metrics.last_applied.filter(|applied| metrics.local_committed == Some(*applied))
+    })
+    .await;
+    let (mut meta, dir) = instance.state.checkpoint().expect("a copy");
+    let indexes = before.index + 1..before.index + 6;
+    let entries: Vec<_> = indexes.map(|index| Entry::new_blank(LogId::new(leader_id, index))).collect();
+    let (third, last) = (entries[2].log_id, entries[4].log_id);
+    append(Some(before), entries, None).await;
+
+    meta.last_log_id = Some(third);
+    let snapshot = Snapshot { meta, snapshot: SnapshotData::Directory(Arc::new(dir)) };
+    let answer = instance.take_snapshot(vote, snapshot).await.expect("it runs");
+    assert_eq!(answer.vote, vote);
+    assert_eq!(instance.metrics().last_applied, Some(before), "nothing was installed");
+    append(Some(last), Vec::new(), Some(last)).await;
+    eventually("what the log holds to be applied", async || {
+        (instance.metrics().last_applied == Some(last)).then_some(())
+    })
+    .await;
+    drop(instance);
+    store.shutdown().await.expect("it stops");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
