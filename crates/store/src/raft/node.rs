@@ -292,10 +292,12 @@ impl Instance {
 
     /// Answers the leader of `vote`, who has sent a snapshot.
     ///
-    /// A follower whose log has the snapshot's last entry keeps its log and its state, and answers once that entry is on
-    /// disk (the Raft paper, extended version, figure 13, step 6): it applies the entries when it learns that they are
-    /// committed. openraft (0.10.0-alpha.37) would install the snapshot, and set back what it counts as accepted from this
-    /// leader, at which a debug build of it panics. So it is asked first to append nothing behind that entry.
+    /// A follower whose log has the snapshot's last entry keeps its log and its state, and answers once that entry is
+    /// on disk (the Raft paper, extended version, figure 13, step 6): it applies the entries when it learns that they
+    /// are committed. openraft (0.10.0-alpha.37) would install the snapshot, and set back what it counts as accepted
+    /// from this leader, at which a debug build of it panics. So it is asked first to append nothing behind that entry.
+    /// Should entries of this leader come between its refusal and the installation, over a stream that has lasted, it
+    /// would panic still, and the instance start anew.
     ///
     /// # Errors
     /// When Raft has ended.
