@@ -6,6 +6,9 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/quorate/target}
 # Where rustup puts cargo, for shells that were opened before it was installed.
 export PATH=$HOME/.cargo/bin:$PATH
 
+# shellcheck source=scripts/rocksdb.sh
+. scripts/rocksdb.sh
+
 say() { printf '%s\n' "$*"; }
 
 die() {
@@ -42,6 +45,7 @@ need_rust() {
     # The etcd client of tests and benchmarks compiles its protocol with it.
     need protoc protobuf-compiler
     need_file /usr/include/google/protobuf/descriptor.proto libprotobuf-dev
+    need_rocksdb
 }
 
 # What faults of the chaos runs take: a library that moves clocks and troubles syncs is compiled, and disks that lose what
