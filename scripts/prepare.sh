@@ -38,14 +38,27 @@ install_packages() {
         die "cannot install $*"
 }
 
+# What the product itself is compiled with.
 need_rust() {
     command -v cargo >/dev/null || die "cargo is not on PATH; install Rust from https://rustup.rs first"
     need clang clang libclang-dev
     need g++ g++
-    # The etcd client of tests and benchmarks compiles its protocol with it.
+    need_rocksdb
+}
+
+# What tests and benchmarks are compiled with on top: the etcd client compiles its protocol.
+need_protobuf() {
     need protoc protobuf-compiler
     need_file /usr/include/google/protobuf/descriptor.proto libprotobuf-dev
-    need_rocksdb
+}
+
+# step TEXT COMMAND...: tells what is being done and, at its end, how long it took.
+step() {
+    local text=$1 began=$SECONDS
+    shift
+    say "==> $text"
+    "$@"
+    say "    $((SECONDS - began)) s"
 }
 
 # What faults of the chaos runs take: a library that moves clocks and troubles syncs is compiled, and disks that lose what
