@@ -127,7 +127,7 @@ async fn the_version_is_raised_by_the_leader_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_joiner_that_is_too_old_is_refused_and_a_learner_holds_the_version_back() {
+async fn a_joiner_that_is_too_old_is_refused() {
     super::cluster::show_logs();
     let nodes = Nodes::start(1, |config| config.commands = future::VERSION).await;
     agreed(&nodes.stores[0], future::VERSION).await;

@@ -274,9 +274,11 @@ async fn a_read_stays_with_the_state_that_its_barrier_was_passed_on() {
     let reader = store.reader(Consistency::Linearizable).await.expect("a reader");
     assert_eq!(reader.range(&request).expect("readable").count, 1);
     // The instance dies, and another opens the state from what is on the disk, from before the write perhaps.
-    let first = node.instance().expect("it runs");
-    first.state.panics.store(true, Ordering::Relaxed);
-    let first = Arc::downgrade(&first.state);
+    let first = {
+        let instance = node.instance().expect("it runs");
+        instance.state.panics.store(true, Ordering::Relaxed);
+        Arc::downgrade(&instance.state)
+    };
     put_surely(store, "the one that panics", b"1").await;
     eventually("the end of the first state", async || (first.strong_count() == 0).then_some(())).await;
     let refused = reader.range(&request);
