@@ -19,6 +19,7 @@ pub(crate) fn from_store(error: &StoreError) -> Status {
         StoreError::Command(error) => Status::internal(error),
         StoreError::NoLeader(_) => Status::unavailable(format!("etcdserver: {error}")),
         StoreError::ShuttingDown => Status::unavailable("the server is shutting down"),
+        StoreError::Unsupported(_) => Status::unavailable(error.to_string()),
         StoreError::Overloaded => too_many_requests(),
         StoreError::NoSpace(_) => Status::unavailable(format!("etcdserver: mvcc: database space exceeded: {error}")),
         StoreError::TooLarge { .. } => too_large_to_store(),

@@ -138,6 +138,11 @@ impl Share<'_> {
         Ok(())
     }
 
+    /// Gives everything back: the answer is begun again.
+    pub(crate) fn reset(&mut self) {
+        *self = self.answers.share();
+    }
+
     /// What the answer takes along; `None` when it is free.
     pub(crate) fn held(self) -> Option<Held> {
         self.held.map(Held::of)

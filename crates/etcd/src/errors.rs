@@ -76,6 +76,7 @@ pub(crate) fn status(error: StoreError) -> Status {
             NO_SPACE.into()
         }
         StoreError::TooLarge { .. } => REQUEST_TOO_LARGE.into(),
+        StoreError::Unsupported(reason) => Status::unimplemented(reason),
         StoreError::ShuttingDown => STOPPED.into(),
         StoreError::Fatal(reason) => Status::internal(reason),
     }

@@ -1,14 +1,14 @@
 //! Reads and writes of keys.
 
 use quorate_api::Revision;
-use quorate_mvcc::{Command, Op, OpResponse, Txn, TxnResponse};
+use quorate_mvcc::{Command, Op, OpResponse, ReadTxn, Txn, TxnResponse};
 use quorate_store::Consistency;
 use tonic::{Request, Response, Status};
 
 use crate::answers::{Held, answer};
 use crate::convert;
 use crate::errors;
-use crate::pb::etcdserverpb::{self as pb, kv_server::Kv};
+use crate::pb::etcdserverpb::{self as pb, kv_server::Kv, request_op};
 use crate::range_stream;
 use crate::shared::Shared;
 
@@ -66,8 +66,13 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        let txn = convert::txn(no_larger_than_etcd_takes(request.into_inner())?)?;
-        let (revision, response, held) = self.commit(txn).await?;
+        let request = no_larger_than_etcd_takes(request.into_inner())?;
+        let is_serializable = is_serializable(&request);
+        let txn = convert::txn(request)?;
+        let (revision, response, held) = match ReadTxn::of(&txn) {
+            Some(read) => self.read(&read, is_serializable).await?,
+            None => self.commit(txn).await?,
+        };
         Ok(answer(convert::txn_response(self.0.header(revision), response), held))
     }
 
@@ -85,7 +90,30 @@ impl Kv for KvService {
     }
 }
 
+/// Whether all that a transaction may read can be what this member has. One without a range is not said to be.
+fn is_serializable(request: &pb::TxnRequest) -> bool {
+    let ops = || request.success.iter().chain(&request.failure);
+    let is_serializable = |op: &pb::RequestOp| match &op.request {
+        Some(request_op::Request::RequestRange(range)) => range.serializable,
+        _ => false,
+    };
+    ops().next().is_some() && ops().all(is_serializable)
+}
+
 impl KvService {
+    /// Answers a transaction that only reads, without the log.
+    async fn read(
+        &self,
+        txn: &ReadTxn,
+        is_serializable: bool,
+    ) -> Result<(Revision, TxnResponse, Option<Held>), Status> {
+        let consistency = if is_serializable { Consistency::Local } else { Consistency::Linearizable };
+        let source = self.0.source(consistency).await?;
+        let mut share = source.answers.share();
+        let (revision, response) = source.read_txn(txn, &mut share).await?;
+        Ok((revision, response, share.held()))
+    }
+
     /// Commits a transaction, and takes room for its answer.
     async fn commit(&self, txn: Txn) -> Result<(Revision, TxnResponse, Option<Held>), Status> {
         self.0.answers.admit(&txn)?;

@@ -2,6 +2,7 @@
 
 use futures::{Stream, StreamExt};
 use quorate_mvcc::{Command, LeaseId, Outcome};
+use quorate_store::Consistency;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert;
@@ -45,7 +46,7 @@ impl Shared {
 
     /// Ends a lease and deletes its keys, unless one of them is guarded.
     pub(crate) async fn revoke(&self, id: LeaseId) -> Result<pb::LeaseRevokeResponse, Status> {
-        if let Some(lease) = self.store.lease_status(id).await.map_err(errors::status)? {
+        if let Some(lease) = self.store.lease_status(id, Consistency::Local).await.map_err(errors::status)? {
             lease.keys.iter().try_for_each(|key| self.guard.check_key(key))?;
         }
         let (revision, _) = self.propose(Command::LeaseRevoke { id, generation: None }).await?;
@@ -104,8 +105,8 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let request = request.into_inner();
-        self.0.store.read_barrier().await.map_err(errors::status)?;
-        let lease = self.0.store.lease_status(LeaseId(request.id)).await.map_err(errors::status)?;
+        let lease = self.0.store.lease_status(LeaseId(request.id), Consistency::Linearizable);
+        let lease = lease.await.map_err(errors::status)?;
         let mut response = pb::LeaseTimeToLiveResponse {
             header: Some(self.0.current_header()),
             id: request.id,
@@ -126,8 +127,7 @@ impl Lease for LeaseService {
         &self,
         _: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.0.store.read_barrier().await.map_err(errors::status)?;
-        let leases = self.0.store.leases().map_err(errors::status)?;
+        let leases = self.0.store.leases(Consistency::Linearizable).await.map_err(errors::status)?;
         let leases = leases.into_iter().map(|lease| pb::LeaseStatus { id: lease.id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: Some(self.0.current_header()), leases }))
     }

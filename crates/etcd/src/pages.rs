@@ -1,13 +1,18 @@
 //! Long ranges: read a page at a time, at one revision, and only as far as there is room for the answer.
 
-use quorate_mvcc::{CommandError, KeyValue, RangePage, RangeRequest, RangeResponse, SortTarget, next_key};
-use quorate_store::StoreError;
+use std::sync::Arc;
+
+use quorate_api::Revision;
+use quorate_mvcc::{
+    CommandError, KeyValue, RangePage, RangeRequest, RangeResponse, ReadPlan, ReadTxn, SortTarget, TxnResponse,
+    next_key,
+};
+use quorate_store::{Reader, StoreError};
 use tokio::task::block_in_place;
 use tonic::Status;
 
-use crate::answers::{Held, Share, weight_of};
+use crate::answers::{Answers, Held, Share, weight_of};
 use crate::errors::{self, Refusal};
-use crate::shared::Shared;
 
 /// What is read at a time, give or take a key. Most ranges have less.
 pub(crate) const PAGE_BYTES: usize = 1 << 20;
@@ -15,93 +20,155 @@ pub(crate) const PAGE_BYTES: usize = 1 << 20;
 /// many of their values are read.
 const FEW_KEYS: u64 = 4096;
 const FEW_VALUES: u64 = 16;
+/// How often a transaction is read anew because a compaction has overtaken its revision.
+const PLANS: usize = 4;
 
 /// What was found, and the room that it takes along to the client.
 pub(crate) type Found = (RangeResponse, Option<Held>);
 
-/// Reads a range of this member's own state.
-///
-/// # Errors
-/// Those of a range; `TOO_MANY_REQUESTS` when there is no room for the answer.
-pub(crate) async fn read(shared: &Shared, request: RangeRequest) -> Result<Found, Status> {
-    if request.count_only {
-        return Ok((shared.read_here(&request).map_err(errors::status)?, None));
-    }
-    if request.is_in_key_order()
-        && let Some(found) = block_in_place(|| in_pages(shared, &request))?
-    {
-        return Ok(found);
-    }
-    at_once(shared, &request).await
-}
-
-/// Reads what comes in the order of the keys. `None` when it was begun at the newest revision, and a compaction has
-/// overtaken it.
-fn in_pages(shared: &Shared, request: &RangeRequest) -> Result<Option<Found>, Status> {
-    let RangePage { kvs, more, revision } = shared.read_page(request).map_err(errors::status)?;
-    let mut share = shared.answers.share();
-    share.grow(weight_of(&kvs))?;
-    let mut found = RangeResponse { count: kvs.len() as u64, kvs, more: false, revision };
-    if !more {
-        return Ok(Some((found, share.held())));
-    }
-    match read_on(shared, request, &mut found, &mut share) {
-        Ok(()) => Ok(Some((found, share.held()))),
-        Err(Stopped::NoRoom(refusal)) => Err(refusal.into()),
-        Err(Stopped::Failed(StoreError::Command(CommandError::Compacted { .. }))) if request.revision.is_zero() => {
-            Ok(None)
-        }
-        Err(Stopped::Failed(error)) => Err(errors::status(error)),
-    }
+/// A state to read from, and the room for what is found.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) reader: Reader,
+    pub(crate) answers: Arc<Answers>,
 }
 
 /// Why a range was not read to its end.
-enum Stopped {
+pub(crate) enum Stopped {
     NoRoom(Refusal),
     Failed(StoreError),
 }
 
-/// Reads what comes behind the first page, which becomes the whole.
-fn read_on(
-    shared: &Shared,
-    request: &RangeRequest,
-    found: &mut RangeResponse,
-    share: &mut Share<'_>,
-) -> Result<(), Stopped> {
-    let mut request = request.clone();
-    if request.revision.is_zero() {
-        request.revision = found.revision;
+impl From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Self {
+        Stopped::Failed(error)
     }
-    let counted = RangeRequest { count_only: true, ..request.clone() };
-    found.count = shared.read_here(&counted).map_err(Stopped::Failed)?.count;
-    let mut unread = Unread::new(shared, request, found.count);
-    unread.pass(&found.kvs);
-    while !unread.is_empty() {
-        let page = unread.next_page().map_err(Stopped::Failed)?;
-        share.grow(weight_of(&page)).map_err(Stopped::NoRoom)?;
-        found.kvs.extend(page);
-    }
-    found.more = found.count > found.kvs.len() as u64;
-    Ok(())
 }
 
-/// Reads of what nobody knows the first before all have been seen, and what cannot be read in pages: a few at a time,
-/// but for what is little.
-async fn at_once(shared: &Shared, request: &RangeRequest) -> Result<Found, Status> {
-    let little = block_in_place(|| {
-        let count = shared.read_here(&RangeRequest { count_only: true, ..request.clone() })?.count;
-        if is_little(request, count) { shared.read_here(request).map(Some) } else { Ok(None) }
-    });
-    if let Some(found) = little.map_err(errors::status)? {
-        return weighed(shared, found);
+impl From<Stopped> for Status {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::NoRoom(refusal) => refusal.into(),
+            Stopped::Failed(error) => errors::status(error),
+        }
     }
-    let _turn = shared.answers.turn().await;
-    weighed(shared, shared.read_here(request).map_err(errors::status)?)
 }
 
-fn weighed(shared: &Shared, found: RangeResponse) -> Result<Found, Status> {
-    let held = shared.answers.hold(weight_of(&found.kvs))?;
-    Ok((found, held))
+impl Source {
+    /// Reads a range. What is found takes its room of `share`.
+    ///
+    /// # Errors
+    /// Those of a range; `TOO_MANY_REQUESTS` when there is no room for the answer.
+    pub(crate) async fn read(&self, request: RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
+        if request.range.single().is_some() {
+            return weighed(self.reader.range(&request)?, share);
+        }
+        if request.count_only {
+            return Ok(self.read_here(&request)?);
+        }
+        if request.is_in_key_order() {
+            match block_in_place(|| self.in_pages(&request, share)) {
+                // It was begun at the newest revision, and a compaction has overtaken that.
+                Err(Stopped::Failed(StoreError::Command(CommandError::Compacted { .. })))
+                    if request.revision.is_zero() =>
+                {
+                    share.reset();
+                }
+                done => return done,
+            }
+        }
+        self.at_once(&request, share).await
+    }
+
+    /// Answers a transaction that only reads, at one revision, each of its ranges as [`Source::read`] does.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub(crate) async fn read_txn(
+        &self,
+        txn: &ReadTxn,
+        share: &mut Share<'_>,
+    ) -> Result<(Revision, TxnResponse), Stopped> {
+        let mut plans = 0;
+        loop {
+            let plan = block_in_place(|| self.reader.plan(txn))?;
+            plans += 1;
+            match self.read_planned(&plan, share).await {
+                Ok(found) => return Ok((plan.revision, txn.respond(&plan, found))),
+                Err(Stopped::Failed(StoreError::Command(refused)))
+                    if plans < PLANS && plan.is_overtaken_by(&refused) =>
+                {
+                    share.reset();
+                }
+                Err(stopped) => return Err(stopped),
+            }
+        }
+    }
+
+    async fn read_planned(&self, plan: &ReadPlan, share: &mut Share<'_>) -> Result<Vec<RangeResponse>, Stopped> {
+        let mut found = Vec::with_capacity(plan.ranges.len());
+        for range in &plan.ranges {
+            found.push(self.read(range.clone(), share).await?);
+        }
+        Ok(found)
+    }
+
+    fn read_here(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        block_in_place(|| self.reader.range(request))
+    }
+
+    fn read_page(&self, request: &RangeRequest) -> Result<RangePage, StoreError> {
+        block_in_place(|| self.reader.range_page(request, PAGE_BYTES))
+    }
+
+    /// Reads what comes in the order of the keys.
+    fn in_pages(&self, request: &RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
+        let RangePage { kvs, more, revision } = self.read_page(request)?;
+        share.grow(weight_of(&kvs)).map_err(Stopped::NoRoom)?;
+        let mut found = RangeResponse { count: kvs.len() as u64, kvs, more: false, revision };
+        if more {
+            self.read_on(request, &mut found, share)?;
+        }
+        Ok(found)
+    }
+
+    /// Reads what comes behind the first page, which becomes the whole.
+    fn read_on(&self, request: &RangeRequest, found: &mut RangeResponse, share: &mut Share<'_>) -> Result<(), Stopped> {
+        let mut request = request.clone();
+        if request.revision.is_zero() {
+            request.revision = found.revision;
+        }
+        let counted = RangeRequest { count_only: true, ..request.clone() };
+        found.count = self.read_here(&counted)?.count;
+        let mut unread = Unread::new(self, request, found.count);
+        unread.pass(&found.kvs);
+        while !unread.is_empty() {
+            let page = unread.next_page()?;
+            share.grow(weight_of(&page)).map_err(Stopped::NoRoom)?;
+            found.kvs.extend(page);
+        }
+        found.more = found.count > found.kvs.len() as u64;
+        Ok(())
+    }
+
+    /// Reads of what nobody knows the first before all have been seen, and what cannot be read in pages: a few at a time,
+    /// but for what is little.
+    async fn at_once(&self, request: &RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
+        let little = block_in_place(|| {
+            let count = self.read_here(&RangeRequest { count_only: true, ..request.clone() })?.count;
+            if is_little(request, count) { self.read_here(request).map(Some) } else { Ok(None) }
+        });
+        if let Some(found) = little? {
+            return weighed(found, share);
+        }
+        let _turn = self.answers.turn().await;
+        weighed(self.read_here(request)?, share)
+    }
+}
+
+fn weighed(found: RangeResponse, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
+    share.grow(weight_of(&found.kvs)).map_err(Stopped::NoRoom)?;
+    Ok(found)
 }
 
 /// Whether little is read for a request of a range that has so many keys.
@@ -118,16 +185,16 @@ fn is_little(request: &RangeRequest, count: u64) -> bool {
 
 /// What is still to be read of a range, in the order of its keys and at one revision.
 pub(crate) struct Unread {
-    shared: Shared,
+    source: Source,
     request: RangeRequest,
     left: u64,
 }
 
 impl Unread {
     /// All that is wanted of a range that has so many keys at the revision of the request.
-    pub(crate) fn new(shared: &Shared, request: RangeRequest, count: u64) -> Self {
+    pub(crate) fn new(source: &Source, request: RangeRequest, count: u64) -> Self {
         let left = if request.limit == 0 { count } else { request.limit.min(count) };
-        Unread { shared: shared.clone(), request, left }
+        Unread { source: source.clone(), request, left }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -137,13 +204,13 @@ impl Unread {
     /// The next page; empty when there is none.
     ///
     /// # Errors
-    /// As [`quorate_store::Store::read_page`]; `Compacted` too when a compaction has overtaken the revision.
+    /// As [`quorate_store::StateReader::range_page`]; `Compacted` too when a compaction has overtaken the revision.
     pub(crate) fn next_page(&mut self) -> Result<Vec<KeyValue>, StoreError> {
         if self.is_empty() {
             return Ok(Vec::new());
         }
         self.request.limit = self.left;
-        let kvs = self.shared.read_page(&self.request)?.kvs;
+        let kvs = self.source.read_page(&self.request)?.kvs;
         self.pass(&kvs);
         Ok(kvs)
     }

@@ -34,12 +34,14 @@ pub(crate) async fn parts(
 ) -> Result<(impl Stream<Item = Part> + use<>, Option<Held>), Status> {
     let (parts, held) = if request.is_in_key_order() && !request.count_only {
         // What the whole is like, and of which revision.
-        let (whole, _) = shared.range(RangeRequest { count_only: true, ..request.clone() }, consistency).await?;
+        let source = shared.source(consistency).await?;
+        let counted = RangeRequest { count_only: true, ..request.clone() };
+        let whole = source.read(counted, &mut shared.answers.share()).await?;
         if request.revision.is_zero() {
             request.revision = whole.revision;
         }
         let limit = request.limit;
-        let mut unread = Unread::new(shared, request, whole.count);
+        let mut unread = Unread::new(&source, request, whole.count);
         let first = unread.next_page().map_err(errors::status)?;
         let size_bytes = if unread.is_empty() { weight_of(&first) } else { WAITING_BYTES };
         let parts = Parts {

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use quorate_api::Revision;
-use quorate_mvcc::{Command, Outcome, RangePage, RangeRequest, RangeResponse, Reply, Txn, TxnResponse};
-use quorate_store::{Consistency, Identity, Leadership, Store, StoreError};
+use quorate_mvcc::{Command, Outcome, RangeRequest, Reply, Txn, TxnResponse};
+use quorate_store::{Consistency, Identity, Leadership, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::Outgoing;
-use crate::answers::{Answers, weight_of};
+use crate::answers::Answers;
 use crate::convert;
 use crate::errors;
 use crate::guard::Guard;
-use crate::pages::{self, Found, PAGE_BYTES};
+use crate::pages::{Found, Source};
 use crate::pb::etcdserverpb::ResponseHeader;
 
 #[derive(Clone)]
@@ -74,26 +74,16 @@ impl Shared {
 
     /// Reads; what may be long goes where it keeps no other request waiting.
     pub(crate) async fn range(&self, request: RangeRequest, consistency: Consistency) -> Result<Found, Status> {
-        let is_short = request.range.single().is_some();
-        if consistency == Consistency::Linearizable {
-            self.store.read_barrier().await.map_err(errors::status)?;
-        }
-        if is_short {
-            let found = self.store.range(&request, Consistency::Local).await.map_err(errors::status)?;
-            let held = self.answers.hold(weight_of(&found.kvs))?;
-            return Ok((found, held));
-        }
-        pages::read(self, request).await
+        let source = self.source(consistency).await?;
+        let mut share = self.answers.share();
+        let found = source.read(request, &mut share).await?;
+        Ok((found, share.held()))
     }
 
-    /// Reads this member's own state where it keeps no other request waiting.
-    pub(crate) fn read_here(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        tokio::task::block_in_place(|| self.store.read_local(request))
-    }
-
-    /// Reads a page of this member's own state, as [`Shared::read_here`].
-    pub(crate) fn read_page(&self, request: &RangeRequest) -> Result<RangePage, StoreError> {
-        tokio::task::block_in_place(|| self.store.read_page(request, PAGE_BYTES))
+    /// Where to read what is as fresh as asked for.
+    pub(crate) async fn source(&self, consistency: Consistency) -> Result<Source, Status> {
+        let reader = self.store.reader(consistency).await.map_err(errors::status)?;
+        Ok(Source { reader, answers: self.answers.clone() })
     }
 
     /// Commits a transaction that the guard lets through.

@@ -65,6 +65,7 @@ impl Watch for WatchService {
             next_id: 0,
             wanted_progress: None,
             later_progress: None,
+            has_ended: false,
         };
         Ok(Response::new(session.boxed()))
     }
@@ -91,6 +92,8 @@ struct Session {
     /// came meanwhile.
     wanted_progress: Option<Revision>,
     later_progress: Option<Revision>,
+    /// This member watches no more: the stream ends, so that the client watches on at another member.
+    has_ended: bool,
 }
 
 /// What a client asked for with one watch, and how far it is.
@@ -120,6 +123,10 @@ impl Stream for Session {
         loop {
             if let Some(answer) = self.answers.pop_front() {
                 return Poll::Ready(Some(Ok(answer)));
+            }
+            if std::mem::take(&mut self.has_ended) {
+                self.inputs.clear();
+                return Poll::Ready(Some(Err(errors::STOPPED.into())));
             }
             if !has_budget_remaining() {
                 // Without it a watch that has something looks as if it had nothing, and loses its place.
@@ -160,7 +167,7 @@ impl Session {
                     None => self.wanted_progress = Some(now),
                     Some(_) => self.later_progress = Some(now),
                 }
-                self.shared.store.mark_watch_progress();
+                self.shared.store.mark_watch_progress(now);
                 self.tell_progress();
             }
             None => {}
@@ -242,7 +249,10 @@ impl Session {
                 compact_revision: convert::wire(compacted.0),
                 ..self.canceled(id, revision, errors::COMPACTED.message())
             },
-            WatchError::ShuttingDown => self.canceled(id, revision, errors::STOPPED.message()),
+            WatchError::ShuttingDown => {
+                self.has_ended = true;
+                return;
+            }
             WatchError::Fatal(reason) => self.canceled(id, revision, reason.as_str()),
         });
         self.tell_progress();

@@ -29,7 +29,7 @@ fn version() -> String {
 /// Healthy is who can answer a linearizable read.
 async fn health(shared: &Shared) -> Response {
     match shared.store.read_barrier().await {
-        Ok(()) => json(StatusCode::OK, "{\"health\":\"true\",\"reason\":\"\"}".to_owned()),
+        Ok(_) => json(StatusCode::OK, "{\"health\":\"true\",\"reason\":\"\"}".to_owned()),
         Err(error) => {
             tracing::debug!(%error, "not healthy");
             let reason = "{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}";

@@ -6,7 +6,8 @@ use quorate_api::Revision;
 
 use crate::backend::{Backend, BackendError, Table, WriteBatch};
 use crate::command::{
-    Command, CommandError, DeleteRequest, Op, OpResponse, Outcome, PutRequest, RangeRequest, Reply, Txn, TxnResponse,
+    Command, CommandError, CommandVersion, DeleteRequest, Op, OpResponse, Outcome, PutRequest, RangeRequest, Reply,
+    Txn, TxnResponse,
 };
 use crate::event::{Event, Previous};
 use crate::index::Head;
@@ -65,6 +66,7 @@ impl<'a, B: Backend> Applier<'a, B> {
             Command::LeaseGrant { id, ttl_seconds } => self.grant(*id, *ttl_seconds),
             Command::LeaseKeepAlive { id } => self.keep_alive(*id),
             Command::LeaseRevoke { id, generation } => self.revoke(*id, *generation)?,
+            Command::RaiseVersion { version } => Ok(self.raise_version(*version)),
         };
         if !self.events.is_empty() {
             self.standing.revision = self.standing.revision.next();
@@ -214,6 +216,15 @@ impl<'a, B: Backend> Applier<'a, B> {
         }
         self.standing.compacted = requested;
         Ok(())
+    }
+
+    fn raise_version(&mut self, version: CommandVersion) -> Outcome {
+        let mut shared = self.state.shared.write();
+        if shared.commands < version {
+            shared.commands = version;
+            self.batch.put(Table::Meta, layout::META_COMMANDS, &version.0.to_be_bytes());
+        }
+        Outcome::RaiseVersion { version: shared.commands }
     }
 
     fn grant(&mut self, id: LeaseId, ttl_seconds: u64) -> Result<Outcome, CommandError> {

@@ -36,6 +36,45 @@ pub enum Command {
         trace: TraceId,
         txn: Txn,
     },
+    /// From now on commands up to this version may be proposed: all members can decode them. It never goes back.
+    RaiseVersion {
+        version: CommandVersion,
+    },
+}
+
+/// Which commands a program can decode: all whose version is not above its own. A new command, or a new form of one that
+/// there is, gets the next version; then [`CommandVersion::NEWEST`] is that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CommandVersion(pub u32);
+
+impl CommandVersion {
+    /// That of a quorum that has not agreed on another.
+    pub const FIRST: CommandVersion = CommandVersion(1);
+    /// What this program decodes.
+    pub const NEWEST: CommandVersion = CommandVersion(2);
+}
+
+impl std::fmt::Display for CommandVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Command {
+    /// The first version with this command.
+    #[must_use]
+    pub fn version(&self) -> CommandVersion {
+        match self {
+            Command::Txn(_)
+            | Command::Compact { .. }
+            | Command::LeaseGrant { .. }
+            | Command::LeaseKeepAlive { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::TracedTxn { .. } => CommandVersion::FIRST,
+            Command::RaiseVersion { .. } => CommandVersion(2),
+        }
+    }
 }
 
 /// Which transaction a command is, each time that it is sent: a number that nobody else uses.
@@ -204,6 +243,10 @@ pub enum Outcome {
     /// `revoked` is false when the generation had moved on.
     LeaseRevoke {
         revoked: bool,
+    },
+    /// The version that holds now.
+    RaiseVersion {
+        version: CommandVersion,
     },
 }
 

@@ -6,6 +6,7 @@
 //! | `events` | revision (8) ∥ sub-revision (4) | 0 put or 1 delete ∥ revision of the version before, 0 for none (8) ∥ key |
 //! | `lease` | id, offset so that negative ones sort first (8) | TTL in seconds (8) ∥ generation (8) |
 //! | `meta` | `mvcc.revision`, `mvcc.compacted` | revision (8) |
+//! | `meta` | `mvcc.commands` | version (4) |
 //!
 //! In an escaped key each `00` is followed by `ff`, so that no key's rows lie between those of another. A key is
 //! written at most once in a revision, so its rows need no sub-revision.
@@ -14,12 +15,15 @@ use bytes::{Buf, Bytes};
 use quorate_api::Revision;
 
 use crate::backend::{BackendError, Table};
+use crate::command::CommandVersion;
 use crate::kv::{KeyValue, LeaseId};
 
 /// The newest revision.
 pub const META_REVISION: &[u8] = b"mvcc.revision";
 /// The compacted revision.
 pub const META_COMPACTED: &[u8] = b"mvcc.compacted";
+/// The version of commands that the quorum has agreed on, as a big-endian `u32`.
+pub const META_COMMANDS: &[u8] = b"mvcc.commands";
 
 const PUT: u8 = 0;
 const DELETE: u8 = 1;
@@ -226,6 +230,13 @@ pub fn read_lease(row_key: &[u8], row: &[u8]) -> Result<(LeaseId, u64, u64), Bac
 pub fn read_meta(row_key: &[u8], row: &[u8]) -> Result<Revision, BackendError> {
     let bytes: [u8; 8] = row.try_into().map_err(|_| corrupt(Table::Meta, row_key, "not a revision"))?;
     Ok(Revision(u64::from_be_bytes(bytes)))
+}
+
+/// # Errors
+/// When the row is no version.
+pub fn read_command_version(row: &[u8]) -> Result<CommandVersion, BackendError> {
+    let bytes: [u8; 4] = row.try_into().map_err(|_| corrupt(Table::Meta, META_COMMANDS, "not a version"))?;
+    Ok(CommandVersion(u32::from_be_bytes(bytes)))
 }
 
 pub(crate) fn corrupt(table: Table, key: &[u8], what: &'static str) -> BackendError {

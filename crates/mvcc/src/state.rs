@@ -10,7 +10,7 @@ use quorate_api::Revision;
 
 use crate::apply::Applier;
 use crate::backend::{Backend, BackendError, Table};
-use crate::command::CommandError;
+use crate::command::{CommandError, CommandVersion};
 use crate::compact::Progress;
 use crate::index::Index;
 use crate::kv::LeaseId;
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     /// The newest that readers may see: all of it is in the backend.
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
+    /// What may be proposed. Ahead of the backend while a batch is applied, which makes no difference: it is committed.
+    pub(crate) commands: CommandVersion,
 }
 
 /// What a batch of commands came to: to be written, then published.
@@ -68,17 +70,6 @@ impl<B: Backend> State<B> {
         Ok(State { backend, shared: RwLock::new(shared), compaction: Mutex::new(Progress::default()) })
     }
 
-    /// Reads everything anew, after the backend's contents were replaced or a batch was given up.
-    ///
-    /// # Errors
-    /// As [`State::open`]; the state is then as it was.
-    pub fn reload(&self) -> Result<(), BackendError> {
-        let shared = Shared::load(&self.backend)?;
-        *self.compaction.lock() = Progress::default();
-        *self.shared.write() = shared;
-        Ok(())
-    }
-
     pub fn backend(&self) -> &B {
         &self.backend
     }
@@ -91,6 +82,11 @@ impl<B: Backend> State<B> {
     /// The oldest revision that can still be read; zero when nothing was compacted yet.
     pub fn compacted(&self) -> Revision {
         self.shared.read().compacted
+    }
+
+    /// The version of commands that the quorum has agreed on.
+    pub fn command_version(&self) -> CommandVersion {
+        self.shared.read().commands
     }
 
     /// The newest published revision and the compacted one, of the same moment.
@@ -162,7 +158,9 @@ impl Shared {
             backend.get(Table::Meta, key)?.map_or(Ok(default), |row| layout::read_meta(key, &row))
         };
         let index = Index::load(backend)?;
+        let commands = backend.get(Table::Meta, layout::META_COMMANDS)?;
         Ok(Shared {
+            commands: commands.map_or(Ok(CommandVersion::FIRST), |row| layout::read_command_version(&row))?,
             leases: Leases::load(backend, &index)?,
             index,
             revision: meta(layout::META_REVISION, Revision::INITIAL)?,

@@ -168,13 +168,22 @@ fn compare_holds<B: Backend>(view: &View<'_, B>, at: Revision, compare: &Compare
         let head = shared.index.get(key).map(|(key, head)| head.to_kv(key)).filter(|kv| kv.version > 0);
         return Ok(holds_for(compare, &head.unwrap_or_default()));
     }
+    compare_range(view, compare, at, at)?.ok_or_else(|| view.state.missing())
+}
+
+/// Compares what a range held at `at`, which is at most `newest`. `None` when a value is not there any more.
+pub(crate) fn compare_range<B: Backend>(
+    view: &View<'_, B>,
+    compare: &Compare,
+    at: Revision,
+    newest: Revision,
+) -> Result<Option<bool>, BackendError> {
     let keys_only = !matches!(compare.target, CompareTarget::Value(_));
     let request = RangeRequest { keys_only, ..RangeRequest::new(compare.range.clone()) };
-    let found = view.range(&request, at, at)?.ok_or_else(|| view.state.missing())?;
-    if found.kvs.is_empty() {
-        return Ok(keys_only && holds_for(compare, &KeyValue::default()));
-    }
-    Ok(found.kvs.iter().all(|kv| holds_for(compare, kv)))
+    Ok(view.range(&request, at, newest)?.map(|found| match &found.kvs[..] {
+        [] => keys_only && holds_for(compare, &KeyValue::default()),
+        kvs => kvs.iter().all(|kv| holds_for(compare, kv)),
+    }))
 }
 
 fn holds_for(compare: &Compare, kv: &KeyValue) -> bool {

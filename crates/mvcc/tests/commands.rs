@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use quorate_api::Revision;
 use quorate_mvcc::{
-    Applied, Command, CommandError, Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, LeaseId,
-    MemoryBackend, Op, OpResponse, Outcome, PutRequest, RangeRequest, ReadError, State, Txn, TxnResponse,
+    Applied, Command, CommandError, CommandVersion, Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange,
+    LeaseId, MemoryBackend, Op, OpResponse, Outcome, PutRequest, RangeRequest, ReadError, ReadTxn, State, Txn,
+    TxnResponse,
 };
 
 fn new_state() -> State<MemoryBackend> {
@@ -285,4 +286,82 @@ fn a_command_sees_what_its_batch_has_done() {
         values(&state, &read_all).expect("it is there").into_iter().flat_map(|kv| kv.1).collect::<Vec<_>>(),
         newest
     );
+}
+
+#[test]
+fn a_transaction_that_only_reads_is_answered_as_if_it_were_applied() {
+    let state = new_state();
+    for (key, value) in [("a", "1"), ("b", "2"), ("a", "3"), ("c", "4")] {
+        run(&state, vec![put(key, value)]).expect("written");
+    }
+    run(&state, vec![delete(KeyRange::key("b"))]).expect("deleted");
+    let range = |range| Op::Range(RangeRequest::new(range));
+    let compare =
+        |key: &'static str, target| Compare { range: KeyRange::key(key), target, operator: CompareOperator::Equal };
+    let all = || range(KeyRange::from(""));
+    let old = Op::Range(RangeRequest::new(KeyRange::key("b")).at(Revision(3)));
+    let txns = [
+        txn(vec![]),
+        txn(vec![all(), range(KeyRange::key("b")), old.clone()]),
+        Txn {
+            compare: vec![compare("a", CompareTarget::Value("3".into())), compare("b", CompareTarget::Version(0))],
+            success: vec![nested(vec![all()], vec![]), all()],
+            failure: vec![old.clone()],
+        },
+        Txn { compare: vec![compare("a", CompareTarget::Version(1))], success: vec![all()], failure: vec![old] },
+        txn(vec![Op::Range(RangeRequest::new(KeyRange::from("")).at(Revision(99)))]),
+        txn(vec![Op::Range(RangeRequest::new(KeyRange::from("")).limit(1))]),
+    ];
+    for txn in txns {
+        let read = ReadTxn::of(&txn).expect("it only reads");
+        let found = match state.read_txn(&read) {
+            Ok((revision, response)) => {
+                assert_eq!(revision, state.revision());
+                Ok(response)
+            }
+            Err(ReadError::Refused(refused)) => Err(refused),
+            Err(error) => panic!("{error}"),
+        };
+        let before = state.revision();
+        let applied = apply(&state, Command::Txn(txn.clone())).reply;
+        assert_eq!(applied.revision, before, "nothing changes");
+        assert_eq!(found.map(Outcome::Txn), applied.outcome, "{txn:?}");
+    }
+    for writes in [vec![put("a", "1")], vec![delete(KeyRange::key("a"))], vec![nested(vec![], vec![put("a", "1")])]] {
+        assert!(ReadTxn::of(&txn(writes)).is_none());
+    }
+}
+
+#[test]
+fn a_plan_is_of_one_revision_until_a_compaction_overtakes_it() {
+    let state = new_state();
+    run(&state, vec![put("a", "1"), put("b", "1")]).expect("written");
+    let read = ReadTxn::of(&txn(vec![Op::Range(RangeRequest::new(KeyRange::from("")))])).expect("it only reads");
+    let plan = state.plan(&read).expect("readable");
+    run(&state, vec![put("a", "2"), put("c", "2")]).expect("written");
+    let found = plan.ranges.iter().map(|range| state.range(range).expect("readable")).collect();
+    let response = read.respond(&plan, found);
+    let [OpResponse::Range(found)] = &response.responses[..] else { panic!("{response:?}") };
+    assert_eq!((found.kvs.len(), found.count, &found.kvs[0].value[..]), (2, 2, &b"1"[..]));
+
+    apply(&state, Command::Compact { revision: state.revision() }).reply.outcome.expect("compacted");
+    let overtaken = state.range(&plan.ranges[0]).expect_err("it is compacted");
+    assert!(plan.is_overtaken(&overtaken), "{overtaken}");
+    let (_, response) = state.read_txn(&read).expect("it is planned anew");
+    assert!(matches!(&response.responses[..], [OpResponse::Range(found)] if found.count == 3), "{response:?}");
+}
+
+#[test]
+fn the_version_of_commands_only_rises_and_is_kept() {
+    let state = new_state();
+    assert_eq!(state.command_version(), CommandVersion::FIRST);
+    for (raised, expected) in [(3, 3), (2, 3), (4, 4)] {
+        let command = Command::RaiseVersion { version: CommandVersion(raised) };
+        assert_eq!(command.version(), CommandVersion(2));
+        let outcome = apply(&state, command).reply.outcome;
+        assert_eq!(outcome, Ok(Outcome::RaiseVersion { version: CommandVersion(expected) }));
+        assert_eq!(state.command_version(), CommandVersion(expected));
+        assert!(state.matches_backend().expect("readable"));
+    }
+    assert_eq!(state.revision(), Revision::INITIAL, "nothing that is watched has changed");
 }

@@ -68,6 +68,7 @@ impl Collector for StoreCollector {
         let leadership = self.0.leadership().borrow().clone();
         let gauges = [
             ("store_revision", "Newest applied revision", self.0.revision().0),
+            ("command_version", "Version of commands that the quorum has agreed on", self.0.command_version().0.into()),
             ("raft_term", "Current Raft term", leadership.term),
             ("raft_has_leader", "Whether this member knows a leader", u64::from(leadership.leader.is_some())),
             ("raft_is_leader", "Whether this member leads", u64::from(leadership.is_active_leader)),

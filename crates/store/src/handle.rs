@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quorate_api::Revision;
 use quorate_mvcc::{
-    Command, KeyRange, LeaseId, LeaseInfo, Outcome, RangePage, RangeRequest, RangeResponse, Reply, Txn, TxnResponse,
+    Command, CommandVersion, KeyRange, LeaseId, LeaseInfo, Outcome, RangePage, RangeRequest, RangeResponse, ReadTxn,
+    Reply, Txn, TxnResponse,
 };
 
 use crate::backup::Backup;
@@ -16,6 +17,7 @@ use crate::error::StoreError;
 use crate::membership::{Identity, Leadership, MemberId, QuorumStatus};
 use crate::once;
 use crate::platform::tokio;
+use crate::reader::Reader;
 use crate::traces::Traces;
 use crate::watch::{Watch, WatchError, WatchOptions};
 
@@ -57,17 +59,18 @@ pub trait Engine: Send + Sync + 'static {
     /// The transactions that are followed as this member applies them.
     fn traces(&self) -> &Arc<Traces>;
 
-    /// Waits until this member has applied everything acknowledged before the call. Calls are coalesced.
-    async fn read_barrier(&self) -> Result<(), StoreError>;
+    /// Waits until this member has applied everything acknowledged before the call; returns the state that has it. Calls
+    /// are coalesced.
+    async fn read_barrier(&self) -> Result<Reader, StoreError>;
 
-    /// Reads this member's applied state; may touch the disk.
-    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError>;
-
-    /// Reads a page of this member's applied state; may touch the disk.
-    fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError>;
+    /// This member's applied state as it is.
+    fn reader(&self) -> Result<Reader, StoreError>;
 
     /// The newest applied revision.
     fn revision(&self) -> Revision;
+
+    /// The version of commands that the quorum has agreed on, as far as this member knows.
+    fn command_version(&self) -> CommandVersion;
 
     /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied. See
     /// [`WatchOptions`].
@@ -83,19 +86,17 @@ pub trait Engine: Send + Sync + 'static {
 
     fn identity(&self) -> Identity;
 
-    /// All leases in this member's applied state, by id.
-    fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError>;
+    /// How long a lease has left by the leader's clock; `None` when that has not seen it yet.
+    async fn lease_remaining(&self, id: LeaseId) -> Result<Option<Duration>, StoreError>;
 
-    /// A lease as this member has it; the leader says how long it has left.
-    async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError>;
-
-    /// Tells every watcher that has no events how far it has come, soon rather than at the next interval.
-    fn mark_watch_progress(&self);
+    /// Tells every watcher how far it has come, as soon as it has had everything up to `at_least`, rather than at the next
+    /// interval.
+    fn mark_watch_progress(&self, at_least: Revision);
 
     /// Waits until this member has deleted what was compacted before the call.
     async fn compaction_settled(&self) -> Result<(), StoreError>;
 
-    /// Copies this member's state as it is, while it goes on.
+    /// Copies this member's state while it goes on; everything acknowledged before the call is in it.
     async fn backup(&self) -> Result<Backup, StoreError>;
 
     /// Begins to hand leadership to another voter, if this member leads.
@@ -135,11 +136,14 @@ impl Store {
         self.engine.propose(command).await
     }
 
-    /// Commits a transaction; the revision is the store's after it.
+    /// Commits a transaction; the revision is the store's after it. One that only reads is a linearizable read.
     ///
     /// # Errors
     /// As [`Store::propose`].
     pub async fn txn(&self, txn: Txn) -> Result<(Revision, TxnResponse), StoreError> {
+        if let Some(read) = ReadTxn::of(&txn) {
+            return self.read_barrier().await?.read_txn(&read);
+        }
         self.answered(Command::Txn(txn)).await
     }
 
@@ -174,10 +178,19 @@ impl Store {
     /// `Command(Compacted | FutureRevision)` for a historical revision that is not there; `NoLeader` when a
     /// linearizable read finds none.
     pub async fn range(&self, request: &RangeRequest, consistency: Consistency) -> Result<RangeResponse, StoreError> {
-        if consistency == Consistency::Linearizable {
-            self.engine.read_barrier().await?;
+        self.reader(consistency).await?.range(request)
+    }
+
+    /// The state to read from. It is as fresh as asked for whenever it is read, which two separate questions, for a barrier
+    /// and for the state, would not ensure: the member may open another state in between.
+    ///
+    /// # Errors
+    /// `NoLeader` when a linearizable read finds none.
+    pub async fn reader(&self, consistency: Consistency) -> Result<Reader, StoreError> {
+        match consistency {
+            Consistency::Linearizable => self.engine.read_barrier().await,
+            Consistency::Local => self.engine.reader(),
         }
-        self.engine.range(request)
     }
 
     /// Reads this member's own applied state; may touch the disk.
@@ -185,7 +198,7 @@ impl Store {
     /// # Errors
     /// As [`Store::range`] without `NoLeader`.
     pub fn read_local(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        self.engine.range(request)
+        self.engine.reader()?.range(request)
     }
 
     /// Reads the first page of a range, in the order of its keys, of this member's own applied state: those keys and
@@ -194,20 +207,26 @@ impl Store {
     /// # Errors
     /// As [`Store::read_local`].
     pub fn read_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError> {
-        self.engine.range_page(request, page_bytes)
+        self.engine.reader()?.range_page(request, page_bytes)
     }
 
-    /// Waits until this member has applied everything acknowledged before the call.
+    /// Waits until this member has applied everything acknowledged before the call; returns the state that has it.
     ///
     /// # Errors
     /// `NoLeader` when there is none within the deadline.
-    pub async fn read_barrier(&self) -> Result<(), StoreError> {
+    pub async fn read_barrier(&self) -> Result<Reader, StoreError> {
         self.engine.read_barrier().await
     }
 
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.engine.revision()
+    }
+
+    /// The version of commands that all members can decode, as they have agreed and as far as this member knows.
+    #[must_use]
+    pub fn command_version(&self) -> CommandVersion {
+        self.engine.command_version()
     }
 
     /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied. Of the version
@@ -251,25 +270,37 @@ impl Store {
         self.engine.identity()
     }
 
-    /// All leases in this member's applied state, by id.
+    /// All leases, by id.
     ///
     /// # Errors
-    /// While this member starts or stops.
-    pub fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError> {
-        self.engine.leases()
+    /// As [`Store::reader`].
+    pub async fn leases(&self, consistency: Consistency) -> Result<Vec<LeaseInfo>, StoreError> {
+        self.reader(consistency).await?.leases()
     }
 
-    /// A lease as this member has it; the leader says how long it has left.
+    /// A lease; the leader says how long it has left.
     ///
     /// # Errors
     /// `NoLeader` when the leader cannot be asked.
-    pub async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
-        self.engine.lease_status(id).await
+    pub async fn lease_status(&self, id: LeaseId, consistency: Consistency) -> Result<Option<LeaseStatus>, StoreError> {
+        let found = self.reader(consistency).await?.lease(id)?;
+        let Some((LeaseInfo { ttl_seconds, .. }, keys)) = found else { return Ok(None) };
+        let remaining = self.engine.lease_remaining(id).await?.unwrap_or(Duration::from_secs(ttl_seconds));
+        Ok(Some(LeaseStatus { ttl_seconds, remaining, keys }))
     }
 
-    /// Tells every watcher that has no events how far it has come, soon rather than at the next interval.
-    pub fn mark_watch_progress(&self) {
-        self.engine.mark_watch_progress();
+    /// How long a lease has left by the leader's clock; `None` when that has not seen it yet.
+    ///
+    /// # Errors
+    /// `NoLeader` when the leader cannot be asked.
+    pub async fn lease_remaining(&self, id: LeaseId) -> Result<Option<Duration>, StoreError> {
+        self.engine.lease_remaining(id).await
+    }
+
+    /// Tells every watcher how far it has come, as soon as it has had everything up to `at_least`, rather than at the next
+    /// interval.
+    pub fn mark_watch_progress(&self, at_least: Revision) {
+        self.engine.mark_watch_progress(at_least);
     }
 
     /// Waits until this member has deleted what was compacted before the call.
@@ -285,7 +316,6 @@ impl Store {
     /// # Errors
     /// `NoLeader` when there is none within the deadline; `Fatal` when the copy cannot be written.
     pub async fn backup(&self) -> Result<Backup, StoreError> {
-        self.engine.read_barrier().await?;
         self.engine.backup().await
     }
 

@@ -10,6 +10,7 @@ mod memory;
 mod once;
 mod platform;
 pub mod raft;
+pub mod reader;
 pub mod traces;
 pub mod watch;
 
@@ -18,4 +19,5 @@ pub use changes::{Addresses, Change, ChangeError, Changed, Invite, MemberName, T
 pub use error::StoreError;
 pub use handle::{Consistency, LeaseStatus, StateHash, Store};
 pub use membership::{Alarm, Identity, Intent, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
+pub use reader::{Reader, StateReader};
 pub use watch::{Watch, WatchBatch, WatchBudget, WatchError, WatchEvents, WatchOptions};

@@ -128,6 +128,9 @@ pub struct QuorumStatus {
     /// The leader's name, when there is one.
     pub leader: Option<String>,
     pub term: u64,
+    /// The version of commands that all members can decode, as they have agreed.
+    #[serde(default)]
+    pub command_version: u32,
     pub members: Vec<MemberStatus>,
     /// Who was asked to join and has not come yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

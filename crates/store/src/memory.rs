@@ -7,19 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use quorate_api::Revision;
-use quorate_mvcc::{
-    Command, KeyRange, LeaseId, LeaseInfo, MemoryBackend, RangePage, RangeRequest, RangeResponse, ReadError, Reply,
-    State,
-};
+use quorate_mvcc::{Command, CommandVersion, KeyRange, LeaseId, MemoryBackend, Reply, State};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backup::Backup;
 use crate::error::StoreError;
-use crate::handle::{Engine, LeaseStatus, StateHash, Store};
+use crate::handle::{Engine, StateHash, Store};
 use crate::hub::{Hub, HubConfig};
 use crate::membership::{Identity, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
 use crate::platform::TaskTracker;
 use crate::platform::tokio::sync::watch;
+use crate::reader::Reader;
 use crate::traces::{Landing, Traces};
 use crate::watch::{Watch, WatchError, WatchOptions};
 
@@ -152,22 +150,21 @@ impl Engine for MemoryEngine {
         &self.traces
     }
 
-    async fn read_barrier(&self) -> Result<(), StoreError> {
-        self.check_running()
+    async fn read_barrier(&self) -> Result<Reader, StoreError> {
+        self.reader()
     }
 
-    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+    fn reader(&self) -> Result<Reader, StoreError> {
         self.check_running()?;
-        self.state.range(request).map_err(read_failed)
-    }
-
-    fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError> {
-        self.check_running()?;
-        self.state.range_page(request, page_bytes).map_err(read_failed)
+        Ok(self.state.clone())
     }
 
     fn revision(&self) -> Revision {
         self.state.revision()
+    }
+
+    fn command_version(&self) -> CommandVersion {
+        CommandVersion::NEWEST
     }
 
     fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
@@ -193,11 +190,12 @@ impl Engine for MemoryEngine {
             database_size_bytes: 0,
             alarms: Vec::new(),
         };
-        Ok(QuorumStatus { leader: Some(member().name), term: TERM, members: vec![status], invited: Vec::new() })
+        let (command_version, members) = (self.command_version().0, vec![status]);
+        Ok(QuorumStatus { leader: Some(member().name), term: TERM, command_version, members, invited: Vec::new() })
     }
 
     async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {
-        let (revision, hash) = self.state.hash_at(revision).map_err(read_failed)?;
+        let (revision, hash) = self.state.hash_at(revision)?;
         Ok(StateHash { revision, hash, compacted: self.state.compacted() })
     }
 
@@ -205,22 +203,13 @@ impl Engine for MemoryEngine {
         Identity { cluster: 1, member: member().id }
     }
 
-    fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError> {
+    async fn lease_remaining(&self, _: LeaseId) -> Result<Option<Duration>, StoreError> {
         self.check_running()?;
-        Ok(self.state.leases())
+        Ok(None)
     }
 
-    async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
-        self.check_running()?;
-        Ok(self.state.lease(id).map(|lease| LeaseStatus {
-            ttl_seconds: lease.ttl_seconds,
-            remaining: Duration::from_secs(lease.ttl_seconds),
-            keys: self.state.lease_keys(id),
-        }))
-    }
-
-    fn mark_watch_progress(&self) {
-        self.hub.mark_progress();
+    fn mark_watch_progress(&self, at_least: Revision) {
+        self.hub.mark_progress(at_least);
     }
 
     async fn compaction_settled(&self) -> Result<(), StoreError> {
@@ -241,12 +230,5 @@ impl Engine for MemoryEngine {
         self.tasks.close();
         self.tasks.wait().await;
         Ok(())
-    }
-}
-
-fn read_failed(error: ReadError) -> StoreError {
-    match error {
-        ReadError::Refused(refused) => StoreError::Command(refused),
-        ReadError::Backend(error) => StoreError::Fatal(error.to_string()),
     }
 }

@@ -96,23 +96,33 @@ pub struct WatchOptions {
     pub budget: Option<WatchBudget>,
 }
 
-/// A running watch; dropping it ends it.
+/// A running watch; dropping it ends it. A watch that ends by itself ends with exactly one error.
 pub struct Watch {
     messages: mpsc::Receiver<Message>,
     room: Arc<Semaphore>,
+    end: Arc<OnceLock<WatchError>>,
+    has_ended: bool,
 }
 
 impl Watch {
-    /// The next batch; after an error or `None` there is no more. Cancel-safe.
+    /// The next batch, or the error that ends the watch; `None` after that error. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<WatchBatch, WatchError>> {
-        self.messages.recv().await.map(|message| self.received(message))
+        let message = self.messages.recv().await;
+        self.received(message)
     }
 
-    /// Makes room for the next.
-    fn received(&self, Message { content, charge, share }: Message) -> Result<WatchBatch, WatchError> {
-        drop(share);
-        self.room.add_permits(charge as usize);
-        content
+    /// Makes room for the next message. The end of the channel is the end of the watch.
+    fn received(&mut self, message: Option<Message>) -> Option<Result<WatchBatch, WatchError>> {
+        if let Some(Message { batch, charge, share }) = message {
+            drop(share);
+            self.room.add_permits(charge as usize);
+            return Some(Ok(batch));
+        }
+        if std::mem::replace(&mut self.has_ended, true) {
+            return None;
+        }
+        let unexplained = || WatchError::Fatal("the watch ended for no known reason".to_owned());
+        Some(Err(self.end.get().cloned().unwrap_or_else(unexplained)))
     }
 }
 
@@ -120,12 +130,12 @@ impl Stream for Watch {
     type Item = Result<WatchBatch, WatchError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.messages.poll_recv(context).map(|message| message.map(|message| self.received(message)))
+        self.messages.poll_recv(context).map(|message| self.received(message))
     }
 }
 
 struct Message {
-    content: Result<WatchBatch, WatchError>,
+    batch: WatchBatch,
     /// Bytes that it takes of the channel's room.
     charge: u32,
     /// Given back when it has been received.
@@ -137,6 +147,8 @@ struct Message {
 pub(crate) struct WatchSender {
     messages: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
+    /// Why the watch ends. It needs no room in the channel, so it is never lost.
+    end: Arc<OnceLock<WatchError>>,
     max_bytes: u32,
     budget: Option<WatchBudget>,
 }
@@ -159,7 +171,9 @@ pub(crate) fn watch_channel(
     let (sender, messages) = mpsc::channel(max_messages);
     let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX >> 3);
     let room = Arc::new(Semaphore::new(max_bytes as usize));
-    (WatchSender { messages: sender, room: room.clone(), max_bytes, budget }, Watch { messages, room })
+    let end = Arc::new(OnceLock::new());
+    let sender = WatchSender { messages: sender, room: room.clone(), end: end.clone(), max_bytes, budget };
+    (sender, Watch { messages, room, end, has_ended: false })
 }
 
 impl WatchSender {
@@ -167,8 +181,14 @@ impl WatchSender {
         u32::try_from(size_bytes).unwrap_or(u32::MAX).min(self.max_bytes)
     }
 
-    /// Sends without waiting; `size_bytes` is what the content takes in memory.
-    pub(crate) fn try_send(&self, content: Result<WatchBatch, WatchError>, size_bytes: usize) -> Result<(), NotSent> {
+    /// Ends the watch with an error, which its reader sees after everything that was sent before. Clones of this sender
+    /// keep the watch open until they are dropped; the first error counts.
+    pub(crate) fn end(self, error: WatchError) {
+        self.end.get_or_init(|| error);
+    }
+
+    /// Sends without waiting; `size_bytes` is what the batch takes in memory.
+    pub(crate) fn try_send(&self, batch: WatchBatch, size_bytes: usize) -> Result<(), NotSent> {
         let charge = self.charge(size_bytes);
         let full = || if self.messages.is_closed() { NotSent::Closed } else { NotSent::Full };
         let room = self.room.try_acquire_many(charge).map_err(|_| full())?;
@@ -176,7 +196,7 @@ impl WatchSender {
             Some(budget) if charge > 0 => Some(budget.room.clone().try_acquire_many_owned(charge).map_err(|_| full())?),
             _ => None,
         };
-        self.messages.try_send(Message { content, charge, share }).map_err(|error| match error {
+        self.messages.try_send(Message { batch, charge, share }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NotSent::Full,
             mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
         })?;
@@ -194,26 +214,28 @@ impl WatchSender {
     }
 
     /// Sends when there is room, and gives the turn up when it has been received; false when the watch is gone.
-    pub(crate) async fn send(&self, content: Result<WatchBatch, WatchError>, size_bytes: usize, turn: Share) -> bool {
+    pub(crate) async fn send(&self, batch: WatchBatch, size_bytes: usize, turn: Share) -> bool {
         let charge = self.charge(size_bytes);
         let room = tokio::select! {
             room = self.room.acquire_many(charge) => room,
             () = self.messages.closed() => return false,
         };
         let Ok(room) = room else { return false };
-        if self.messages.send(Message { content, charge, share: turn }).await.is_err() {
+        if self.messages.send(Message { batch, charge, share: turn }).await.is_err() {
             return false;
         }
         room.forget();
         true
     }
 
-    /// Waits until all bytes that were sent have been received; false when the watch is gone.
+    /// Waits until all bytes that were sent have been received and there is room for a message; false when the watch is
+    /// gone.
     pub(crate) async fn drained(&self) -> bool {
         tokio::select! {
-            all = self.room.acquire_many(self.max_bytes) => all.is_ok() && !self.messages.is_closed(),
-            () = self.messages.closed() => false,
+            all = self.room.acquire_many(self.max_bytes) => if all.is_err() { return false },
+            () = self.messages.closed() => return false,
         }
+        self.messages.reserve().await.is_ok()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -326,6 +326,75 @@ async fn a_watch_ends_with_the_store() {
     assert_eq!(refused, Err(StoreError::ShuttingDown));
 }
 
+/// Reads what is left of a watch: how many events, and the error that ends it.
+async fn drain(watch: &mut Watch) -> (usize, WatchError) {
+    let mut events = 0;
+    loop {
+        match tokio::time::timeout(DEADLINE, watch.next()).await.expect("a watch ends") {
+            Some(Ok(batch)) => events += batch.events.len(),
+            Some(Err(error)) => {
+                assert_eq!(watch.next().await.map(|_| ()), None, "one error is the end");
+                return (events, error);
+            }
+            None => panic!("a watch ended without an error after {events} events"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_whose_channel_is_full_ends_with_an_error() {
+    let store = Store::memory_with(HubConfig { progress_interval: Duration::from_secs(3600), ..tight() });
+    let watch = |key| store.watch(KeyRange::key(key), Revision::ZERO).expect("a watch starts");
+    let (mut full, mut lagging) = (watch("/full"), watch("/lagging"));
+    for _ in 0..2 {
+        write(&store, vec![put("/full", "1")]).await;
+    }
+    for _ in 0..5 {
+        write(&store, vec![put("/lagging", "1")]).await;
+    }
+    // All of this was delivered before.
+    let mut other = watch("/other");
+    let last = write(&store, vec![put("/other", "1")]).await;
+    collect(&mut other, Revision(1), last, None).await;
+    store.shutdown().await.expect("it shuts down");
+    assert_eq!(drain(&mut full).await, (2, WatchError::ShuttingDown));
+    assert_eq!(drain(&mut lagging).await, (2, WatchError::ShuttingDown));
+}
+
+#[tokio::test]
+async fn asked_for_progress_is_no_older_than_what_was_published() {
+    let state = new_state();
+    let source = Arc::new(Exchangeable(RwLock::new(state.clone())));
+    let hub = Hub::new(source, HubConfig { progress_interval: Duration::from_secs(3600), ..tight() });
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(hub.clone().run(stop.clone()));
+    let watch = |key| hub.watch(KeyRange::key(key), Revision(1), WatchOptions::default()).expect("a watch starts");
+    let (mut idle, mut full) = (watch("/idle"), watch("/x"));
+    for revision in 2..=3 {
+        let (revision, events) = advance(&state, revision..=revision);
+        hub.publish(revision, events);
+    }
+    hub.mark_progress(Revision(3));
+    collect(&mut idle, Revision(1), Revision(3), None).await;
+
+    // Readers see a revision before the hub has its events.
+    let mut applier = state.applier();
+    let txn = Txn { success: vec![put("/y", "1")], ..Txn::default() };
+    let events = applier.apply(&Command::Txn(txn)).expect("memory does not fail").events;
+    state.commit(applier.finish()).expect("memory does not fail");
+    assert_eq!(state.revision(), Revision(4));
+    hub.mark_progress(state.revision());
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    hub.publish(Revision(4), events);
+    assert_eq!(collect(&mut idle, Revision(3), Revision(4), None).await, []);
+    // This one had no room for a mark.
+    assert_eq!(collect(&mut full, Revision(1), Revision(4), None).await.len(), 2);
+    stop.cancel();
+    running.await.expect("the hub ends");
+}
+
 #[tokio::test]
 async fn the_store_in_memory_is_a_store() {
     let store = Store::memory();

@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub struct Served {
     pub client: Client,
     pub address: String,
+    pub store: Store,
     pub stop: DropGuard,
 }
 
@@ -19,9 +20,10 @@ pub async fn start(answers_bytes: usize) -> Served {
     let address = listener.local_addr().expect("its address").to_string();
     let shutdown = CancellationToken::new();
     let config = ServerConfig { listener, access: Access::Plain, guard: Guard::default(), answers_bytes };
-    tokio::spawn(serve(Store::memory(), config, shutdown.clone()));
+    let store = Store::memory();
+    tokio::spawn(serve(store.clone(), config, shutdown.clone()));
     let client = Client::connect([address.as_str()], None).await.expect("a client");
-    Served { client, address, stop: shutdown.drop_guard() }
+    Served { client, address, store, stop: shutdown.drop_guard() }
 }
 
 /// Code and message of a refusal.

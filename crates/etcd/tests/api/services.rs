@@ -1,8 +1,9 @@
 //! All services but for how much they may hold.
 
 use etcd_client::{
-    AlarmAction, AlarmType, CompactionOptions, EventType, GetOptions, LeaseGrantOptions, LeaseTimeToLiveOptions,
-    PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchFilterType, WatchOptions, WatchResponse, WatchStream,
+    AlarmAction, AlarmType, CompactionOptions, Compare, CompareOp, EventType, GetOptions, LeaseGrantOptions,
+    LeaseTimeToLiveOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, WatchFilterType,
+    WatchOptions, WatchResponse, WatchStream,
 };
 use quorate_etcd::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -242,6 +243,52 @@ async fn a_stream_of_watches_lasts_until_the_server_ends() {
     drop(stop);
     let end = refusal(next().await);
     assert_eq!(end, ("Unavailable".to_owned(), "etcdserver: server stopped".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_watches_ends_with_the_store_that_it_watches() {
+    let Served { mut client, store, stop: _stop, .. } = start().await;
+    let mut watch = client.watch("a", None).await.expect("a watch");
+    assert!(next(&mut watch).await.created());
+    // As a member does that is out of service, while its process goes on.
+    store.shutdown().await.expect("it stops");
+    let end = refusal(watch.message().await);
+    assert_eq!(end, ("Unavailable".to_owned(), "etcdserver: server stopped".to_owned()));
+    let mut late = client.watch("a", None).await.expect("a watch");
+    assert!(next(&mut late).await.created());
+    assert_eq!(refusal(late.message().await).0, "Unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_that_only_read_do_not_enter_the_log() {
+    let Served { mut client, store, stop: _stop, .. } = start().await;
+    let value = vec![b'v'; 300 << 10];
+    for key in 0..5 {
+        client.put(format!("t/{key}"), value.clone(), None).await.expect("a put");
+    }
+    let applied = async || store.quorum_status().await.expect("a status").members[0].applied_index;
+    assert_eq!(applied().await, 5);
+    let all = || TxnOp::get("t/", Some(GetOptions::new().with_prefix()));
+    let past = TxnOp::get("t/", Some(GetOptions::new().with_prefix().with_revision(3).with_count_only()));
+    let is_there = Compare::version("t/0", CompareOp::Equal, 1);
+    let inner = Txn::new().when([is_there.clone()]).and_then([all()]).or_else([]);
+    let txn = Txn::new().when([is_there]).and_then([all(), past, TxnOp::txn(inner)]).or_else([TxnOp::get("t/9", None)]);
+    let answer = client.txn(txn).await.expect("a transaction");
+    assert!(answer.succeeded());
+    assert_eq!(answer.header().map(etcd_client::ResponseHeader::revision), Some(6));
+    let responses = answer.op_responses();
+    let [TxnOpResponse::Get(all), TxnOpResponse::Get(past), TxnOpResponse::Txn(inner)] = &responses[..] else {
+        panic!("{} answers", responses.len())
+    };
+    assert!(all.kvs().len() == 5 && all.count() == 5 && all.kvs().iter().all(|kv| kv.value() == value));
+    assert_eq!((past.kvs().len(), past.count()), (0, 2));
+    assert!(matches!(&inner.op_responses()[..], [TxnOpResponse::Get(found)] if found.kvs().len() == 5));
+    let future = TxnOp::get("t/", Some(GetOptions::new().with_revision(99)));
+    let refused = refusal(client.txn(Txn::new().and_then([future])).await);
+    assert_eq!(refused.1, "etcdserver: mvcc: required revision is a future revision");
+    assert_eq!(applied().await, 5, "none of this was proposed");
+    client.txn(Txn::new().and_then([TxnOp::put("t/0", "1", None)])).await.expect("a transaction");
+    assert_eq!(applied().await, 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

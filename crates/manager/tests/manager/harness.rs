@@ -8,12 +8,12 @@ use futures::FutureExt;
 use quorate_api::{GroupVersionResource, ObjectKey, ResourcePrefix, Revision, Status};
 use quorate_apiserver::{Api, LocalClient, UserInfo};
 use quorate_manager::{Manager, ManagerConfig, ManagerError};
-use quorate_mvcc::{Command, Event, KeyRange, LeaseId, LeaseInfo, RangePage, RangeRequest, RangeResponse, Reply};
+use quorate_mvcc::{Command, CommandVersion, Event, KeyRange, LeaseId, RangeRequest, Reply};
 use quorate_store::handle::Engine;
 use quorate_store::traces::Traces;
 use quorate_store::{
-    Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, QuorumStatus, StateHash, Store, StoreError,
-    Watch, WatchError, WatchOptions,
+    Backup, Consistency, Identity, Leadership, MemberId, QuorumStatus, Reader, StateHash, Store, StoreError, Watch,
+    WatchError, WatchOptions,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -56,20 +56,20 @@ impl Engine for Member {
         self.store.traces()
     }
 
-    async fn read_barrier(&self) -> Result<(), StoreError> {
+    async fn read_barrier(&self) -> Result<Reader, StoreError> {
         self.store.read_barrier().await
     }
 
-    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        self.store.range(request, Consistency::Local).now_or_never().expect("a local read does not wait")
-    }
-
-    fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError> {
-        self.store.read_page(request, page_bytes)
+    fn reader(&self) -> Result<Reader, StoreError> {
+        self.store.reader(Consistency::Local).now_or_never().expect("a local read does not wait")
     }
 
     fn revision(&self) -> Revision {
         self.store.revision()
+    }
+
+    fn command_version(&self) -> CommandVersion {
+        self.store.command_version()
     }
 
     fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
@@ -92,16 +92,12 @@ impl Engine for Member {
         self.store.identity()
     }
 
-    fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError> {
-        self.store.leases()
+    async fn lease_remaining(&self, id: LeaseId) -> Result<Option<Duration>, StoreError> {
+        self.store.lease_remaining(id).await
     }
 
-    async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
-        self.store.lease_status(id).await
-    }
-
-    fn mark_watch_progress(&self) {
-        self.store.mark_watch_progress();
+    fn mark_watch_progress(&self, at_least: Revision) {
+        self.store.mark_watch_progress(at_least);
     }
 
     async fn compaction_settled(&self) -> Result<(), StoreError> {

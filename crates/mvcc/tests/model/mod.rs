@@ -93,6 +93,7 @@ impl Model {
 
     fn outcome(&mut self, command: &Command, work: &mut Work) -> Result<Outcome, CommandError> {
         match command {
+            Command::RaiseVersion { version } => Ok(Outcome::RaiseVersion { version: *version }),
             Command::Txn(txn) | Command::TracedTxn { txn, .. } => {
                 check_form(&txn.success)?;
                 check_form(&txn.failure)?;

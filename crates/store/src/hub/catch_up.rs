@@ -26,9 +26,7 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
         let page = match next_page(hub, &range, watcher.after, watcher.with_previous).await {
             Ok(page) => page,
             Err(error) => {
-                // Whether it still listens makes no difference any more.
-                watcher.sender.send(Err(error), 0, None).await;
-                return;
+                return watcher.sender.end(error);
             }
         };
         if page.revision <= watcher.after {
@@ -43,7 +41,7 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
         }
         let size_bytes = page.events.iter().map(Event::size_bytes).sum();
         let batch = WatchBatch { revision: page.revision, events: WatchEvents::new(page.events.into()) };
-        if !watcher.sender.send(Ok(batch), size_bytes, turn).await {
+        if !watcher.sender.send(batch, size_bytes, turn).await {
             return;
         }
     }
@@ -53,8 +51,8 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
 fn rejoin(hub: &Inner, range: &KeyRange, watcher: Watcher) -> Result<(), Watcher> {
     let mut live = hub.live.lock();
     if watcher.after >= live.delivered() {
-        // Without room it has enough to do anyway.
-        drop(watcher.sender.try_send(Ok(progress_mark(watcher.after)), 0));
+        // It was drained before, so there is room. If it is gone, the live watchers notice.
+        drop(watcher.sender.try_send(progress_mark(watcher.after), 0));
     }
     live.join(range, watcher)
 }

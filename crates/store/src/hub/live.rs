@@ -111,29 +111,41 @@ impl Live {
             .collect()
     }
 
-    /// Tells everyone who has room how far they have come, and forgets those who have left.
-    pub(super) fn mark_progress(&mut self) {
+    /// Tells everyone who has room how far they have come, and forgets those who have left. If somebody asked for it, the
+    /// others are returned, who have had everything so far, to be told when they have room.
+    pub(super) fn mark_progress(&mut self, is_wanted: bool) -> Lagging {
         let mark = progress_mark(self.delivered);
-        let mark_all = |watchers: &mut Vec<Watcher>| {
-            watchers.retain(|watcher| {
-                if watcher.after > mark.revision {
-                    return !watcher.sender.is_closed();
+        let mut lagging = Vec::new();
+        let mut mark_all = |range: &dyn Fn() -> KeyRange, watchers: &mut Vec<Watcher>| {
+            let mut place = 0;
+            while let Some(watcher) = watchers.get(place) {
+                let told = if watcher.after > mark.revision {
+                    if watcher.sender.is_closed() { Err(NotSent::Closed) } else { Ok(()) }
+                } else {
+                    watcher.sender.try_send(mark.clone(), 0)
+                };
+                match told {
+                    Err(NotSent::Full) if !is_wanted => place += 1,
+                    Ok(()) => place += 1,
+                    Err(NotSent::Closed) => drop(watchers.swap_remove(place)),
+                    Err(NotSent::Full) => {
+                        let watcher = watchers.swap_remove(place);
+                        lagging.push((range(), Watcher { after: watcher.after.max(mark.revision), ..watcher }));
+                    }
                 }
-                watcher.sender.try_send(Ok(mark.clone()), 0) != Err(NotSent::Closed)
-            });
+            }
             !watchers.is_empty()
         };
-        self.keys.retain(|_, watchers| mark_all(watchers));
-        self.ranges.retain(|_, watchers| mark_all(watchers));
+        self.keys.retain(|key, watchers| mark_all(&|| KeyRange::key(key.clone()), watchers));
+        self.ranges.retain(|range, watchers| mark_all(&|| range.clone(), watchers));
+        lagging
     }
 
-    /// Tells everyone that this was it.
+    /// Ends all watches.
     pub(super) fn end(&mut self) {
-        for watcher in self.keys.drain().flat_map(|(_, watchers)| watchers) {
-            drop(watcher.sender.try_send(Err(WatchError::ShuttingDown), 0));
-        }
-        for watcher in self.ranges.drain().flat_map(|(_, watchers)| watchers) {
-            drop(watcher.sender.try_send(Err(WatchError::ShuttingDown), 0));
+        let keys = self.keys.drain().flat_map(|(_, watchers)| watchers);
+        for watcher in keys.chain(self.ranges.drain().flat_map(|(_, watchers)| watchers)) {
+            watcher.sender.end(WatchError::ShuttingDown);
         }
     }
 }
@@ -170,7 +182,7 @@ fn offer(
             place += 1;
             continue;
         }
-        match watcher.sender.try_send(Ok(WatchBatch { revision: batch.revision, events: wanted }), size_bytes) {
+        match watcher.sender.try_send(WatchBatch { revision: batch.revision, events: wanted }, size_bytes) {
             Ok(()) => place += 1,
             Err(NotSent::Closed) => drop(watchers.swap_remove(place)),
             Err(NotSent::Full) => {

@@ -121,8 +121,10 @@ struct Inner {
     live: Mutex<Live>,
     /// The end of the ring.
     published: watch::Sender<Revision>,
-    /// Somebody wants to know how far the watchers are.
-    progress_wanted: Notify,
+    /// The revision that all watchers have to be told they have reached, because somebody asked; zero when nobody did.
+    progress_wanted: Mutex<Revision>,
+    /// `progress_wanted` has changed.
+    progress_asked: Notify,
     /// Those that catch up.
     tasks: TaskTracker,
     /// How many they are.
@@ -142,7 +144,8 @@ impl Hub {
                 source,
                 config,
                 published: watch::Sender::new(revision),
-                progress_wanted: Notify::new(),
+                progress_wanted: Mutex::new(Revision::ZERO),
+                progress_asked: Notify::new(),
                 tasks: TaskTracker::new(),
                 lagging: AtomicUsize::new(0),
                 stopping: CancellationToken::new(),
@@ -198,9 +201,15 @@ impl Hub {
         Ok(watch)
     }
 
-    /// Has every watcher told how far it has come, without waiting for the interval.
-    pub fn mark_progress(&self) {
-        self.inner.progress_wanted.notify_one();
+    /// Has every watcher told how far it has come, as soon as everything up to `at_least` was delivered. The source shows a
+    /// revision to readers before it hands the events to this hub, so those may still be on their way.
+    pub fn mark_progress(&self, at_least: Revision) {
+        {
+            let mut wanted = self.inner.progress_wanted.lock();
+            // Zero means that nobody asked.
+            *wanted = (*wanted).max(at_least).max(Revision(1));
+        }
+        self.inner.progress_asked.notify_one();
     }
 
     /// Delivers until the token fires; then every watcher is told so.
@@ -214,9 +223,12 @@ impl Hub {
                 biased;
                 () = shutdown.cancelled() => break,
                 // The sender lives as long as `self`.
-                Ok(()) = published.changed() => self.inner.deliver(),
-                _ = progress.tick() => self.inner.live.lock().mark_progress(),
-                () = self.inner.progress_wanted.notified() => self.inner.live.lock().mark_progress(),
+                Ok(()) = published.changed() => {
+                    self.inner.deliver();
+                    self.inner.mark_wanted_progress();
+                }
+                _ = progress.tick() => drop(self.inner.live.lock().mark_progress(false)),
+                () = self.inner.progress_asked.notified() => self.inner.mark_wanted_progress(),
             }
         }
         self.inner.stopping.cancel();
@@ -248,6 +260,23 @@ impl Inner {
         }
     }
 
+    /// Tells all watchers how far they have come, if somebody asked for it and everything was delivered that had been
+    /// published by then. Those without room are told when they have taken what they were given.
+    fn mark_wanted_progress(self: &Arc<Self>) {
+        let lagging = {
+            let mut wanted = self.progress_wanted.lock();
+            let mut live = self.live.lock();
+            if wanted.is_zero() || live.delivered() < *wanted {
+                return;
+            }
+            *wanted = Revision::ZERO;
+            live.mark_progress(true)
+        };
+        for (range, watcher) in lagging {
+            self.clone().spawn_catch_up(range, watcher);
+        }
+    }
+
     /// Published events with the version before each; `None` when that is not to be had now: the source may have gone
     /// back to a state from before them.
     fn complete(&self, events: &[Event]) -> Option<Vec<Event>> {
@@ -274,11 +303,9 @@ impl Inner {
         tasks.spawn(async move {
             let stopping = self.stopping.clone();
             let sender = watcher.sender.clone();
+            // A watcher that joins the live ones again keeps a sender there.
             tokio::select! {
-                () = stopping.cancelled() => {
-                    // It may be full, or gone; then its end says as much.
-                    drop(sender.try_send(Err(WatchError::ShuttingDown), 0));
-                }
+                () = stopping.cancelled() => sender.end(WatchError::ShuttingDown),
                 () = catch_up::run(&self, range, watcher) => {}
             }
             self.lagging.fetch_sub(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use bincode::config::{Configuration, standard};
 use bytes::Bytes;
+use quorate_mvcc::CommandVersion;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +18,8 @@ pub enum CodecError {
     Decode(#[from] bincode::error::DecodeError),
     #[error("{0} bytes too many")]
     TrailingBytes(usize),
+    #[error("a command of version {version}, and this program knows them up to version {newest}")]
+    TooNew { version: CommandVersion, newest: CommandVersion },
 }
 
 thread_local! {

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use quorate_mvcc::CommandVersion;
+
 use crate::error::StoreError;
 use crate::membership::Member;
 
@@ -104,6 +106,8 @@ pub struct RaftConfig {
     pub reserve_bytes: u64,
     /// How often the leader has the members compare what they hold.
     pub integrity_interval: Duration,
+    /// The newest commands that this member decodes. Less than the program does is for tests of older members.
+    pub commands: CommandVersion,
 }
 
 impl RaftConfig {
@@ -129,6 +133,7 @@ impl RaftConfig {
             request_timeout: Duration::from_secs(5),
             reserve_bytes: 64 << 20,
             integrity_interval: Duration::from_secs(600),
+            commands: CommandVersion::NEWEST,
         }
     }
 }

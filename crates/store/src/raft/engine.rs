@@ -5,20 +5,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_api::Revision;
-use quorate_mvcc::{Command, KeyRange, LeaseId, LeaseInfo, RangePage, RangeRequest, RangeResponse, ReadError, Reply};
+use quorate_mvcc::{Command, CommandVersion, KeyRange, LeaseId, ReadError, Reply};
 
 use super::network::client::{Lane, PeerClient};
 use super::network::messages::{self, StatusFields, StatusResponse};
 use super::node::Node;
+use super::state::OpenState;
 use super::state::store::StateError;
 use super::{changing, compaction, invitations, leases, proposals, reads};
 use crate::backup::Backup;
 use crate::changes::{Change, ChangeError, Changed};
 use crate::error::StoreError;
-use crate::handle::{Engine, LeaseStatus, StateHash};
+use crate::handle::{Engine, StateHash};
 use crate::membership::{Identity, Leadership, Member, MemberId, MemberRole, QuorumStatus};
 use crate::platform::tokio;
 use crate::platform::tokio::sync::watch;
+use crate::reader::Reader;
 use crate::traces::Traces;
 use crate::watch::{Watch, WatchError, WatchOptions};
 
@@ -46,20 +48,20 @@ impl Engine for RaftEngine {
         &self.node.traces
     }
 
-    async fn read_barrier(&self) -> Result<(), StoreError> {
-        reads::barrier(&self.node).await
+    async fn read_barrier(&self) -> Result<Reader, StoreError> {
+        Ok(Arc::new(OpenState::of(&reads::barrier(&self.node).await?)))
     }
 
-    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        self.node.instance()?.state.current().range(request).map_err(read_failed)
-    }
-
-    fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError> {
-        self.node.instance()?.state.current().range_page(request, page_bytes).map_err(read_failed)
+    fn reader(&self) -> Result<Reader, StoreError> {
+        Ok(Arc::new(OpenState::of(&self.node.instance()?.state)))
     }
 
     fn revision(&self) -> Revision {
         self.node.revision()
+    }
+
+    fn command_version(&self) -> CommandVersion {
+        self.node.command_version()
     }
 
     fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
@@ -93,7 +95,8 @@ impl Engine for RaftEngine {
             })
             .collect();
         let invited = invitations::list_local(&self.node)?.into_iter().map(|(_, invitation)| invitation.member);
-        Ok(QuorumStatus { leader, term, members, invited: invited.collect() })
+        let command_version = self.command_version().0;
+        Ok(QuorumStatus { leader, term, command_version, members, invited: invited.collect() })
     }
 
     async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {
@@ -102,27 +105,21 @@ impl Engine for RaftEngine {
             let (revision, hash) = state.hash_at(revision)?;
             Ok(StateHash { revision, hash, compacted: state.compacted() })
         });
-        hashing.await.map_err(|error| StoreError::Fatal(error.to_string()))?.map_err(read_failed)
+        let hashed: Result<StateHash, ReadError> =
+            hashing.await.map_err(|error| StoreError::Fatal(error.to_string()))?;
+        Ok(hashed?)
     }
 
     fn identity(&self) -> Identity {
         Identity { cluster: self.node.settings.cluster.into(), member: self.node.id() }
     }
 
-    fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError> {
-        Ok(self.node.instance()?.state.current().leases())
+    async fn lease_remaining(&self, id: LeaseId) -> Result<Option<Duration>, StoreError> {
+        leases::remaining(&self.node, id).await
     }
 
-    async fn lease_status(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
-        let state = self.node.instance()?.state.current();
-        let Some(lease) = state.lease(id) else { return Ok(None) };
-        let remaining = leases::remaining(&self.node, id).await?;
-        let remaining = remaining.unwrap_or(Duration::from_secs(lease.ttl_seconds));
-        Ok(Some(LeaseStatus { ttl_seconds: lease.ttl_seconds, remaining, keys: state.lease_keys(id) }))
-    }
-
-    fn mark_watch_progress(&self) {
-        self.node.watching.mark_progress();
+    fn mark_watch_progress(&self, at_least: Revision) {
+        self.node.watching.mark_progress(at_least);
     }
 
     async fn compaction_settled(&self) -> Result<(), StoreError> {
@@ -130,7 +127,7 @@ impl Engine for RaftEngine {
     }
 
     async fn backup(&self) -> Result<Backup, StoreError> {
-        let (store, cluster) = (self.node.instance()?.state.clone(), self.node.settings.cluster);
+        let (store, cluster) = (reads::barrier(&self.node).await?, self.node.settings.cluster);
         let copying = tokio::task::spawn_blocking(move || {
             let (revision, dir) = store.backup()?;
             Ok(Backup::new(cluster.into(), revision, dir)?)
@@ -178,12 +175,5 @@ async fn ask_status(peer: PeerClient) -> StatusFields {
                 alarms: Vec::new(),
             }
         }
-    }
-}
-
-fn read_failed(error: ReadError) -> StoreError {
-    match error {
-        ReadError::Refused(refused) => StoreError::Command(refused),
-        ReadError::Backend(error) => StoreError::Fatal(error.to_string()),
     }
 }

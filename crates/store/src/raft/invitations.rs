@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::node::Node;
+use super::state::StateStore;
 use super::{proposals, reads};
 use crate::changes::INVITATION_TTL_SECONDS;
 use crate::error::StoreError;
@@ -64,13 +65,16 @@ pub async fn store(node: &Node, secret: &str, invitation: &Invitation) -> Result
 
 /// All invitations that nobody has taken up to the end, with their keys.
 pub async fn list(node: &Node) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
-    reads::barrier(node).await?;
-    list_local(node)
+    list_in(&*reads::barrier(node).await?)
 }
 
 /// As this member has applied them.
 pub fn list_local(node: &Node) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
-    let found = read(node, KeyRange::prefix(PREFIX))?;
+    list_in(&node.instance()?.state)
+}
+
+fn list_in(state: &StateStore) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
+    let found = read(state, KeyRange::prefix(PREFIX))?;
     let readable = found.into_iter().filter_map(|kv| match decode(&kv.value) {
         Ok(invitation) => Some((kv.key, invitation)),
         Err(error) => {
@@ -81,15 +85,14 @@ pub fn list_local(node: &Node) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
     Ok(readable.collect())
 }
 
-fn read(node: &Node, range: KeyRange) -> Result<Vec<quorate_mvcc::KeyValue>, StoreError> {
-    let state = node.instance()?.state.current();
-    let found = state.range(&RangeRequest::new(range)).map_err(|error| StoreError::Fatal(error.to_string()))?;
-    Ok(found.kvs)
+fn read(state: &StateStore, range: KeyRange) -> Result<Vec<quorate_mvcc::KeyValue>, StoreError> {
+    Ok(state.current().range(&RangeRequest::new(range))?.kvs)
 }
 
 /// Takes an invitation back, by ending its lease.
 pub async fn withdraw(node: &Node, key: Bytes) -> Result<(), StoreError> {
-    for found in read(node, KeyRange::key(key))? {
+    let found = read(&node.instance()?.state, KeyRange::key(key))?;
+    for found in found {
         let revoke = Command::LeaseRevoke { id: found.lease, generation: None };
         match proposals::propose(node, &revoke).await?.outcome {
             // It has ended meanwhile.
@@ -110,11 +113,12 @@ pub async fn withdraw_of(node: &Node, member: MemberId) -> Result<(), StoreError
 
 /// Presents a token for a directory; says who it is now, or why not.
 pub async fn present(node: &Node, secret: &str, incarnation: u64) -> Result<Result<Member, String>, StoreError> {
-    reads::barrier(node).await?;
+    let state = reads::barrier(node).await?;
     let key = key_of(secret);
-    let Some(found) = read(node, KeyRange::key(key.clone()))?.into_iter().next() else {
+    let Some(found) = read(&state, KeyRange::key(key.clone()))?.into_iter().next() else {
         return Ok(Err("the token is not known: it was used, taken back, or has ended".to_owned()));
     };
+    drop(state);
     let mut invitation = decode(&found.value)?;
     match invitation.taken_by {
         Some(by) if by == incarnation => return Ok(Ok(invitation.member)),

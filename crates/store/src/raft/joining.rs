@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
+use quorate_mvcc::CommandVersion;
 use tokio_util::sync::CancellationToken;
 
 use super::config::PeerTls;
@@ -13,7 +14,7 @@ use super::network::client::{CallError, Lane, Peers, Sender};
 use super::network::messages::{self, JoinRequest, JoinResponse};
 use super::network::tls::PeerTlsContext;
 use super::node::Node;
-use super::{changing, invitations};
+use super::{changing, commands, invitations};
 use crate::changes::Token;
 use crate::error::StoreError;
 use crate::membership::Member;
@@ -63,6 +64,7 @@ pub async fn join(config: JoinConfig) -> Result<Member, StoreError> {
         api_port: config.api_port,
         etcd: config.etcd.map(|(scheme, port)| (scheme.to_owned(), port)),
         is_forwarded: false,
+        commands: CommandVersion::NEWEST,
     };
     let member = ask(&config, &request).await?;
     let owner = Owner { cluster: config.token.cluster, member: member.clone(), origin: Origin::Joined };
@@ -131,6 +133,9 @@ async fn let_in_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResp
         } else {
             JoinResponse::NotNow("the quorum has not agreed to it yet".to_owned())
         });
+    }
+    if let Err(reason) = commands::check_joiner(node, &request.name, request.commands)? {
+        return Ok(JoinResponse::Refused(reason));
     }
     let member = match invitations::present(node, &request.secret, request.incarnation).await? {
         Ok(member) => complete(member, request),

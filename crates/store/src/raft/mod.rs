@@ -3,12 +3,13 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`], [`identity`] | what a member is told, and who its directory belongs to |
-//! | [`types`], [`codec`] | openraft's type parameters, and how things are encoded |
+//! | [`types`], [`leader_id`], [`codec`] | openraft's type parameters, and how things are encoded |
 //! | [`log`] | the Raft log |
 //! | [`state`], [`state_machine`], [`snapshot`] | the applied state and its copies |
 //! | [`network`] | the transport |
 //! | [`node`], [`supervisor`] | the running member, and the Raft instance in it that may be started again |
 //! | [`proposals`], [`reads`], [`batching`] | the ways in: commands and linearizable reads |
+//! | [`commands`] | which commands all members can decode |
 //! | [`confirmation`], [`announced`] | how a leader knows that it still leads, and what others may have shown |
 //! | [`watching`] | the watch hub over a state that may be replaced (and [`traces`](crate::traces), what of all that is one's own) |
 //! | [`roster`], [`leadership`], [`failover`] | who is a member, who leads, and what to do when the leader dies |
@@ -26,6 +27,7 @@ pub mod batching;
 mod changing;
 mod closing;
 pub mod codec;
+mod commands;
 mod compaction;
 pub mod config;
 mod confirmation;
@@ -39,6 +41,7 @@ mod identity;
 mod integrity;
 mod invitations;
 mod joining;
+mod leader_id;
 mod leadership;
 mod leases;
 mod log;
@@ -134,6 +137,7 @@ async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
         request_timeout: config.request_timeout,
         reserve_bytes: config.reserve_bytes,
         integrity_interval: config.integrity_interval,
+        commands: config.commands,
     };
     let node = launch(settings, HubConfig::default(), peers, tasks, shutdown, transport.clone()).await?;
     let serving = PeerServer::new(node.clone(), listener, tls.acceptor).run(transport);
@@ -154,8 +158,8 @@ async fn launch(
     shutdown: CancellationToken,
     transport: CancellationToken,
 ) -> Result<Arc<Node>, StoreError> {
-    let (lead, lead_batcher) = Batcher::new(proposals::LEAD_LIMITS, tasks.clone());
-    let (forward, forward_batcher) = Batcher::new(proposals::FORWARD_LIMITS, tasks.clone());
+    let (lead, lead_batcher) = Batcher::new(proposals::LIMITS, tasks.clone());
+    let (forward, forward_batcher) = Batcher::new(proposals::LIMITS, tasks.clone());
     let (read_index, read_index_rounds) = Rounds::new(reads::QUEUE);
     let (barrier, barrier_rounds) = Rounds::new(reads::QUEUE);
     let node = Arc::new(Node::new(
@@ -205,6 +209,7 @@ async fn launch(
     tasks.spawn(changing::run(node.clone(), shutdown.clone()));
     tasks.spawn(departure::run(node.clone(), shutdown.clone()));
     tasks.spawn(damage::run(node.clone(), shutdown.clone()));
+    tasks.spawn(commands::run(node.clone(), shutdown.clone()));
     Ok(node)
 }
 

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -12,10 +13,12 @@ use openraft::ServerState;
 use openraft::errors::RaftError;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use quorate_api::Revision;
+use quorate_mvcc::CommandVersion;
 use tokio_util::sync::CancellationToken;
 
 use super::announced::Announced;
 use super::batching::{BatchQueue, RoundQueue};
+use super::commands::Decodable;
 use super::config::{LogRetention, Timing};
 use super::damage::DamageReport;
 use super::leases::LeaseClock;
@@ -56,6 +59,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     pub reserve_bytes: u64,
     pub integrity_interval: Duration,
+    /// The newest commands that this member decodes.
+    pub commands: CommandVersion,
 }
 
 /// Where work is handed in.
@@ -83,6 +88,10 @@ pub struct Node {
     pub space: Arc<Space>,
     /// Hears of damage of the state.
     pub damage: DamageReport,
+    /// What this member decodes.
+    pub decodable: Decodable,
+    /// The highest version of commands that this member, as the leader, has proposed to its quorum.
+    pub proposed_version: AtomicU32,
     roster: ArcSwap<Roster>,
     /// Held while the newest report is taken, so that no older one comes after it.
     taking_roster: parking_lot::Mutex<()>,
@@ -111,6 +120,7 @@ impl Node {
     ) -> Self {
         let space = Arc::new(Space::new(&settings.data_dir, settings.reserve_bytes, shutdown.clone()));
         let roster = Roster::founding(&settings.founders);
+        let decodable = Decodable { newest: settings.commands, ..Decodable::default() };
         peers.follow(roster.members.values());
         Node {
             settings,
@@ -127,6 +137,8 @@ impl Node {
             announced: Arc::default(),
             space,
             damage: DamageReport::default(),
+            decodable,
+            proposed_version: AtomicU32::new(0),
             condemned: Told::default(),
             instance: ArcSwapOption::empty(),
             tasks,
@@ -275,6 +287,13 @@ impl Node {
             database_size_bytes: state.backend().size_bytes() + instance.log.size_bytes(),
             alarms: if self.space.is_full() { vec![Alarm::NoSpace] } else { Vec::new() },
         })
+    }
+
+    /// The version of commands that the quorum has agreed on, as far as this member knows.
+    #[must_use]
+    pub fn command_version(&self) -> CommandVersion {
+        let instance = self.instance.load();
+        instance.as_ref().map_or(CommandVersion::FIRST, |instance| instance.state.current().command_version())
     }
 
     /// The newest applied revision; zero while there is no state.

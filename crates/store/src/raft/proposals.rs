@@ -10,20 +10,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::errors::{ClientWriteError, ForwardReason};
 use openraft::impls::ProgressResponder;
-use quorate_mvcc::{Command, Reply};
+use quorate_mvcc::{Command, CommandVersion, Reply};
 
 use super::batching::{Batch, Limits, Slot};
 use super::network::client::Lane;
 use super::network::messages::{self, ProposeRequest, ProposeResponse, Proposed};
 use super::node::Node;
 use super::types::{CommandBatch, LeaderId};
-use super::{codec, space};
+use super::{codec, commands, space};
 use crate::error::StoreError;
 use crate::membership::MemberId;
 use crate::platform::tokio;
 use crate::platform::tokio::time::Instant;
 
-pub const LEAD_LIMITS: Limits = Limits {
+/// Limits of the commands that this member leads, and of those that it forwards.
+pub const LIMITS: Limits = Limits {
     queue: 32_768,
     queue_bytes: 64 << 20,
     batch_commands: 2048,
@@ -33,7 +34,6 @@ pub const LEAD_LIMITS: Limits = Limits {
     worth_commands: 64,
     patience: Duration::from_millis(20),
 };
-pub const FORWARD_LIMITS: Limits = LEAD_LIMITS;
 
 /// A command longer than this would not fit into an entry that followers take.
 const MAX_COMMAND_BYTES: usize = 16 << 20;
@@ -42,7 +42,20 @@ const RETRY_MAX: Duration = Duration::from_millis(50);
 
 /// Commits a command and answers after this member has applied it.
 pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError> {
-    let encoded = encode(command)?;
+    if matches!(command, Command::RaiseVersion { .. }) {
+        return Err(StoreError::Unsupported("the version of commands is raised by the leader alone".to_owned()));
+    }
+    propose_encoded(node, encode(command)?, command.version(), |term| node.traces.left_open(command, term)).await
+}
+
+/// Commits an encoded command that needs a version; `left_open` hears of the term in which its outcome became unknown.
+pub async fn propose_encoded(
+    node: &Node,
+    encoded: Bytes,
+    version: CommandVersion,
+    left_open: impl Fn(u64),
+) -> Result<Reply, StoreError> {
+    commands::check_own(node, version)?;
     let deadline = Instant::now() + node.settings.request_timeout;
     let mut pause = RETRY_MIN;
     let mut problem = "none is known".to_owned();
@@ -64,8 +77,9 @@ pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError
                 }
                 Proposed::Overloaded => return Err(StoreError::Overloaded),
                 Proposed::NoSpace => return Err(no_space(node, leader)),
+                Proposed::Unsupported { reason } => return Err(StoreError::Unsupported(reason)),
                 Proposed::Unknown { reason } => {
-                    node.traces.left_open(command, term);
+                    left_open(term);
                     return Err(StoreError::OutcomeUnknown(reason));
                 }
             }
@@ -88,6 +102,7 @@ pub async fn propose_as_leader(node: &Node, term: u64, command: &Command) -> Res
         Proposed::NotLeader { .. } => Err(StoreError::NoLeader("this member does not lead any more".to_owned())),
         Proposed::Overloaded => Err(StoreError::Overloaded),
         Proposed::NoSpace => Err(no_space(node, node.id())),
+        Proposed::Unsupported { reason } => Err(StoreError::Unsupported(reason)),
         Proposed::Unknown { reason } => Err(StoreError::OutcomeUnknown(reason)),
     }
 }
@@ -139,8 +154,8 @@ async fn wait_applied(node: &Node, index: u64, deadline: Instant) -> Result<(), 
 pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
-    if node.space.is_full() && commands.iter().any(|command| !frees_space(command)) {
-        return lead_what_frees_space(node, Batch { term, commands }, slot).await;
+    if node.space.is_full() && commands.iter().any(|command| !is_taken_when_full(command)) {
+        return lead_what_is_taken_when_full(node, Batch { term, commands }, slot).await;
     }
     let (leader, current) = node.leader_and_term();
     if current > term {
@@ -155,7 +170,6 @@ pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) 
     if instance.raft.write(batch).with_leader(leader).responder(responder).await.is_err() {
         return all(Proposed::NotLeader { leader: None });
     }
-    let raft = instance.raft.clone();
     drop(instance);
     match slot.keep_for(response, over(&node, term)).await {
         Ok(Ok(written)) if written.data.len() == count => {
@@ -172,10 +186,7 @@ pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) 
             all(Proposed::NotLeader { leader: forward.leader_id })
         }
         Ok(Err(error)) => all(Proposed::Unknown { reason: error.to_string() }),
-        Err(_) => {
-            drop(raft);
-            all(Proposed::Unknown { reason: "this member's raft has stopped".to_owned() })
-        }
+        Err(_) => all(Proposed::Unknown { reason: "this member's raft has stopped".to_owned() }),
     }
 }
 
@@ -187,21 +198,29 @@ async fn over(node: &Node, term: u64) {
 }
 
 /// Refuses the commands of a batch that need space.
-async fn lead_what_frees_space(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
-    let is_taken: Vec<bool> = commands.iter().map(frees_space).collect();
-    let taken = commands.into_iter().zip(&is_taken).filter_map(|(command, &is_taken)| is_taken.then_some(command));
-    let taken: Vec<Bytes> = taken.collect();
-    let mut outcomes = Vec::new();
-    if !taken.is_empty() {
-        outcomes = Box::pin(lead(node, Batch { term, commands: taken }, slot)).await;
-    }
-    let mut outcomes = outcomes.into_iter();
-    let outcome = |is_taken| if is_taken { outcomes.next().unwrap_or(Proposed::NoSpace) } else { Proposed::NoSpace };
-    is_taken.into_iter().map(outcome).collect()
+async fn lead_what_is_taken_when_full(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
+    let refused = commands.iter().map(|command| (!is_taken_when_full(command)).then_some(Proposed::NoSpace)).collect();
+    let lead = async |commands| Box::pin(lead(node, Batch { term, commands }, slot)).await;
+    some_of(commands, refused, lead).await
 }
 
-fn frees_space(command: &Bytes) -> bool {
-    codec::decode::<Command>(command).is_ok_and(|command| space::frees_space(&command))
+/// What becomes of commands some of which are refused, and the others are done.
+async fn some_of(
+    commands: Vec<Bytes>,
+    refused: Vec<Option<Proposed>>,
+    run: impl AsyncFnOnce(Vec<Bytes>) -> Vec<Proposed>,
+) -> Vec<Proposed> {
+    let taken =
+        commands.into_iter().zip(&refused).filter_map(|(command, refused)| refused.is_none().then_some(command));
+    let taken: Vec<Bytes> = taken.collect();
+    let done = if taken.is_empty() { Vec::new() } else { run(taken).await };
+    let mut done = done.into_iter();
+    let missing = || Proposed::Unknown { reason: "it was not answered".to_owned() };
+    refused.into_iter().map(|refused| refused.unwrap_or_else(|| done.next().unwrap_or_else(missing))).collect()
+}
+
+fn is_taken_when_full(command: &Bytes) -> bool {
+    codec::decode::<Command>(command).is_ok_and(|command| space::is_taken_when_full(&command))
 }
 
 /// Sends commands to the leader, if that is still the one of their term, and waits until this member has applied them.
@@ -241,15 +260,26 @@ async fn applied_here(node: &Node, mut outcomes: Vec<Proposed>, deadline: Instan
     outcomes
 }
 
-/// Takes commands that another member forwards.
-pub async fn take_forwarded(node: &Node, request: ProposeRequest) -> ProposeResponse {
-    let count = request.commands.len();
-    let Some(outcomes) = node.queues.lead.submit_many(request.term, request.commands) else {
-        return ProposeResponse { outcomes: vec![Proposed::Overloaded; count] };
+/// Takes commands that another member forwards, if all members can decode them.
+pub async fn take_forwarded(node: &Node, ProposeRequest { term, commands }: ProposeRequest) -> ProposeResponse {
+    let count = commands.len();
+    let Ok(refused) = commands::check_forwarded(node, &commands) else {
+        return ProposeResponse { outcomes: vec![Proposed::NotLeader { leader: None }; count] };
     };
-    let outcomes = outcomes.await.unwrap_or_else(|_| {
+    if refused.iter().all(Option::is_none) {
+        return ProposeResponse { outcomes: lead_together(node, term, commands).await };
+    }
+    tracing::warn!(reason = refused.iter().flatten().next(), "commands of another member are refused");
+    let refused = refused.into_iter().map(|reason| reason.map(|reason| Proposed::Unsupported { reason })).collect();
+    let outcomes = some_of(commands, refused, async |commands| lead_together(node, term, commands).await).await;
+    ProposeResponse { outcomes }
+}
+
+async fn lead_together(node: &Node, term: u64, commands: Vec<Bytes>) -> Vec<Proposed> {
+    let count = commands.len();
+    let Some(outcomes) = node.queues.lead.submit_many(term, commands) else { return vec![Proposed::Overloaded; count] };
+    outcomes.await.unwrap_or_else(|_| {
         let reason = format!("{} is shutting down", node.settings.member.name);
         vec![Proposed::Unknown { reason }; count]
-    });
-    ProposeResponse { outcomes }
+    })
 }

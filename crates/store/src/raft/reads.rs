@@ -15,6 +15,7 @@ use super::confirmation::{self, Confirmed};
 use super::network::client::Lane;
 use super::network::messages::{self, ReadIndexRequest, ReadIndexResponse};
 use super::node::Node;
+use super::state::StateStore;
 use super::types::Vote;
 use crate::error::StoreError;
 use crate::membership::MemberId;
@@ -31,8 +32,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The index that must have been applied, or why there is none.
 pub type Barrier = Result<u64, StoreError>;
 
-/// Waits until this member has applied everything acknowledged before the call.
-pub async fn barrier(node: &Node) -> Result<(), StoreError> {
+/// Waits until this member has applied everything acknowledged before the call; returns the state that has it. Another
+/// one, that is opened later from what is on disk, may not have it yet.
+pub async fn barrier(node: &Node) -> Result<Arc<StateStore>, StoreError> {
     let deadline = Instant::now() + node.settings.request_timeout;
     let index = match tokio::time::timeout_at(deadline, node.queues.barrier.next()).await {
         Ok(Ok(index)) => index?,
@@ -40,11 +42,16 @@ pub async fn barrier(node: &Node) -> Result<(), StoreError> {
         Ok(Err(NoRound::Ended)) => return Err(StoreError::ShuttingDown),
         Err(_) => return Err(StoreError::NoLeader("no leader confirmed a read in time".to_owned())),
     };
-    let mut position = node.instance()?.state.position();
+    // Whoever waits does not keep a state open that is to be closed.
+    let (state, mut position) = {
+        let instance = node.instance()?;
+        (Arc::downgrade(&instance.state), instance.state.position())
+    };
     let applied = position.wait_for(|position| position.next_index() > index);
+    let restarts = || StoreError::NoLeader("this member restarts its state".to_owned());
     match tokio::time::timeout_at(deadline, applied).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(_)) => Err(StoreError::NoLeader("this member restarts its state".to_owned())),
+        Ok(Ok(_)) => state.upgrade().ok_or_else(restarts),
+        Ok(Err(_)) => Err(restarts()),
         Err(_) => Err(StoreError::NoLeader(format!("this member has not applied up to {index} in time"))),
     }
 }

@@ -18,12 +18,13 @@ use rocksdb::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::closing::{Closed, close_signal};
+use super::commands::Decodable;
 use super::damage::DamageReport;
 use super::identity::{self, Origin, Owner};
 use super::integrity;
 use super::log::{LogOptions, LogStore};
 use super::space::Space;
-use super::state::StateStore;
+use super::state::{StateOptions, StateStore};
 use super::types::{Entry, LogId, Vote};
 use super::watching::Watching;
 use crate::error::StoreError;
@@ -65,10 +66,15 @@ impl Recovery {
         let (signal, state_closed) = close_signal();
         let (path, state_space) = (data_dir.join("state"), space.clone());
         let watching = Arc::new(Watching::new(HubConfig::default()));
-        let cache = Cache::new_lru_cache(CACHE_BYTES);
-        let (traces, damage) = (Arc::default(), DamageReport::default());
-        let state = StateStore::open(&path, cache, watching.clone(), traces, state_space, &damage, signal)
-            .map_err(|error| failed("open the state", &error))?;
+        let options = StateOptions {
+            cache: Cache::new_lru_cache(CACHE_BYTES),
+            watching: watching.clone(),
+            traces: Arc::default(),
+            space: state_space,
+            damage: DamageReport::default(),
+            decodable: Decodable::default(),
+        };
+        let state = StateStore::open(&path, options, signal).map_err(|error| failed("open the state", &error))?;
         let (signal, closed) = close_signal();
         let log = LogStore::open(&data_dir.join("log"), LogOptions::default(), space, signal);
         let mut log = log.map_err(|error| failed("open the log", &error))?;

@@ -1,8 +1,8 @@
 //! What this member does when its disk is full.
 //!
 //! It keeps a reserve: a file of zeros that it gives up when a write finds no space. From then on the leader refuses
-//! what would need more space, so the reserve is left to what must go on: votes, the log's own marks, deletions and
-//! compactions, and the flush of what was applied. When the reserve can be filled again, all is as before.
+//! what would need more space, so the reserve is left to what must go on: votes, the log's own marks, renewals of leases,
+//! deletions and compactions, and the flush of what was applied. When the reserve can be filled again, all is as before.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -232,12 +232,16 @@ async fn find_another_leader(node: &Node) {
     }
 }
 
-/// Whether a command is taken when the disk is full: it leaves less than it found.
+/// Whether a command is taken when the disk is full: it leaves less than it found, or it keeps a lease alive. Leases end
+/// on a full disk as on any other, so their holders must be able to renew them. A renewal takes some bytes of the
+/// reserve; when that is gone too the log waits, for renewals and ends of leases alike.
 #[must_use]
-pub fn frees_space(command: &Command) -> bool {
+pub fn is_taken_when_full(command: &Command) -> bool {
     match command {
-        Command::Compact { .. } | Command::LeaseRevoke { .. } => true,
-        Command::LeaseGrant { .. } | Command::LeaseKeepAlive { .. } => false,
+        Command::Compact { .. } | Command::LeaseRevoke { .. } | Command::LeaseKeepAlive { .. } => true,
+        // Once in the life of a version.
+        Command::RaiseVersion { .. } => true,
+        Command::LeaseGrant { .. } => false,
         Command::Txn(txn) | Command::TracedTxn { txn, .. } => only_deletes(txn),
     }
 }
@@ -273,16 +277,17 @@ mod tests {
     }
 
     #[test]
-    fn only_what_frees_space_is_taken_on_a_full_disk() {
+    fn only_what_frees_space_or_renews_a_lease_is_taken_on_a_full_disk() {
         let put = || Op::Put(PutRequest::default());
         let delete = || Op::Delete(DeleteRequest { range: KeyRange::key("k"), prev_kv: false });
         let txn = |success, failure| Command::Txn(Txn { success, failure, ..Txn::default() });
         let nested = |op| Op::Txn(Box::new(Txn { failure: vec![op], ..Txn::default() }));
-        assert!(frees_space(&txn(vec![delete()], vec![])));
-        assert!(frees_space(&txn(vec![nested(delete())], vec![delete()])));
-        assert!(!frees_space(&txn(vec![delete()], vec![put()])));
-        assert!(!frees_space(&txn(vec![nested(put())], vec![])));
-        assert!(frees_space(&Command::LeaseRevoke { id: LeaseId(1), generation: None }));
-        assert!(!frees_space(&Command::LeaseGrant { id: LeaseId(1), ttl_seconds: 1 }));
+        assert!(is_taken_when_full(&txn(vec![delete()], vec![])));
+        assert!(is_taken_when_full(&txn(vec![nested(delete())], vec![delete()])));
+        assert!(!is_taken_when_full(&txn(vec![delete()], vec![put()])));
+        assert!(!is_taken_when_full(&txn(vec![nested(put())], vec![])));
+        assert!(is_taken_when_full(&Command::LeaseRevoke { id: LeaseId(1), generation: None }));
+        assert!(!is_taken_when_full(&Command::LeaseGrant { id: LeaseId(1), ttl_seconds: 1 }));
+        assert!(is_taken_when_full(&Command::LeaseKeepAlive { id: LeaseId(1) }));
     }
 }

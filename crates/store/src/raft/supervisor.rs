@@ -19,7 +19,7 @@ use super::log::{LogOptions, LogStore};
 use super::network::openraft_network::NetworkFactory;
 use super::node::{Instance, Node};
 use super::roster::Roster;
-use super::state::StateStore;
+use super::state::{StateOptions, StateStore};
 use super::state_machine::StateMachine;
 use super::types::Raft;
 use super::{formation, leadership};
@@ -122,19 +122,24 @@ impl Supervisor {
         let (log_signal, log_closed) = close_signal();
         let (state_signal, state_closed) = close_signal();
         let dir = self.node.settings.data_dir.clone();
-        let (cache, watching, traces) = (self.cache.clone(), self.node.watching.clone(), self.node.traces.clone());
         let (log_path, state_path, space) = (dir.join("log"), dir.join("state"), self.node.space.clone());
         let exists = |path| fs::exists(path).map_err(|error| fatal("the directory", &error));
         if exists(&state_path)? && !exists(&log_path)? {
             // Its votes are gone with it, and what it has acknowledged beyond the state.
             return Err(fatal(&format!("{} is missing", log_path.display()), &REJOIN));
         }
-        let (state_space, damage) = (space.clone(), self.node.damage.clone());
+        let state_options = StateOptions {
+            cache: self.cache.clone(),
+            watching: self.node.watching.clone(),
+            traces: self.node.traces.clone(),
+            space: space.clone(),
+            damage: self.node.damage.clone(),
+            decodable: self.node.decodable.clone(),
+        };
         let options = LogOptions { prepares_first: true, ..LogOptions::default() };
         let opening_log = tokio::task::spawn_blocking(move || LogStore::open(&log_path, options, space, log_signal));
-        let opening_state = tokio::task::spawn_blocking(move || {
-            StateStore::open(&state_path, cache, watching, traces, state_space, &damage, state_signal)
-        });
+        let opening_state =
+            tokio::task::spawn_blocking(move || StateStore::open(&state_path, state_options, state_signal));
         let (log, state) = tokio::join!(opening_log, opening_state);
         let log = log.map_err(|error| fatal("the log", &error))?.map_err(|error| fatal("the log", &error))?;
         let state = state.map_err(|error| fatal("the state", &error))?.map_err(|error| fatal("the state", &error))?;

@@ -4,10 +4,11 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use openraft::type_config::alias;
-use quorate_mvcc::{Command, Reply};
+use quorate_mvcc::{Command, CommandVersion, Reply};
 use serde::{Deserialize, Serialize};
 
-use super::codec::{self, CodecError};
+use super::codec::CodecError;
+use super::commands;
 use super::snapshot::SnapshotData;
 use super::state_machine::StateMachine;
 use crate::membership::{Member, MemberId};
@@ -20,6 +21,7 @@ openraft::declare_raft_types!(
         R = Vec<Reply>,
         NodeId = MemberId,
         Node = Member,
+        LeaderId = super::leader_id::LeaderId,
         AsyncRuntime = Runtime,
 );
 
@@ -54,7 +56,7 @@ pub struct CommandBatch {
 }
 
 impl CommandBatch {
-    /// A batch of commands that [`codec::encode`] has encoded one by one.
+    /// A batch of commands that [`codec::encode`](super::codec::encode) has encoded one by one.
     #[must_use]
     pub fn concat<'a>(commands: impl ExactSizeIterator<Item = &'a Bytes> + Clone) -> Self {
         let count = u32::try_from(commands.len()).expect("a batch is bounded far below four billion commands");
@@ -75,15 +77,15 @@ impl CommandBatch {
         self.encoded.len()
     }
 
-    /// The commands, in order.
+    /// The commands, in order, as a program decodes them that knows those up to `newest`.
     ///
     /// # Errors
     /// When the bytes are not `count` commands and nothing more.
-    pub fn decode(&self) -> Result<Vec<Command>, CodecError> {
+    pub fn decode(&self, newest: CommandVersion) -> Result<Vec<Command>, CodecError> {
         let mut rest = &self.encoded[..];
         let mut commands = Vec::with_capacity(self.count().min(rest.len()));
         for _ in 0..self.count {
-            let (command, used) = codec::decode_prefix(rest)?;
+            let (command, _, used) = commands::decode_prefix(rest, newest)?;
             commands.push(command);
             rest = &rest[used..];
         }

@@ -104,8 +104,8 @@ impl Watching {
     }
 
     /// See [`Hub::mark_progress`].
-    pub fn mark_progress(&self) {
-        self.hub.mark_progress();
+    pub fn mark_progress(&self, at_least: Revision) {
+        self.hub.mark_progress(at_least);
     }
 
     /// Delivers until the token fires.

@@ -6,7 +6,6 @@ mod session;
 use futures::{StreamExt, stream};
 use quorate_api::{FieldError, FieldPath, Revision, Status};
 use quorate_registry::Verb;
-use quorate_store::Consistency;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -76,18 +75,17 @@ async fn start(api: &Api, query: &Query) -> Result<Start, Status> {
     let wants_state = initial.unwrap_or(matches!(version, None | Some("0")));
     if wants_state {
         let consistency = read::freshness(store, version).await?;
-        if consistency == Consistency::Linearizable {
-            store.read_barrier().await.map_err(|e| crate::error::from_store(&e))?;
-        }
-        return Ok(Start::State { at: store.revision(), marks_end: initial == Some(true) });
+        let reader = store.reader(consistency).await.map_err(|e| crate::error::from_store(&e))?;
+        let at = reader.revision().map_err(|e| crate::error::from_store(&e))?;
+        return Ok(Start::State { at, marks_end: initial == Some(true) });
     }
     let after = match version {
         Some(version) if version != "0" => read::parse(version)?,
         _ => Revision::ZERO,
     };
     if after.is_zero() {
-        store.read_barrier().await.map_err(|e| crate::error::from_store(&e))?;
-        return Ok(Start::After(store.revision()));
+        let reader = store.read_barrier().await.map_err(|e| crate::error::from_store(&e))?;
+        return Ok(Start::After(reader.revision().map_err(|e| crate::error::from_store(&e))?));
     }
     read::reach(store, after).await?;
     Ok(Start::After(after))

@@ -95,9 +95,17 @@ struct Writer {
     durable: u64,
     /// Whether the segment is in a file that was prepared, and need not grow.
     is_prepared: bool,
-    /// Whether a write that failed may have left something after `end`. The next one goes over it.
-    is_torn: bool,
+    /// Up to where writes that failed may have left something behind `end`, if that is later. The next write goes over it.
+    torn_until: u64,
+    /// Whether something that was written later says that everything before `durable` was synced.
+    is_proven: bool,
     head: Head,
+}
+
+impl Writer {
+    fn is_torn(&self) -> bool {
+        self.torn_until > self.end
+    }
 }
 
 /// Where entries lie.
@@ -170,7 +178,9 @@ impl LogDisk {
         fs::create_dir_all(directory)?;
         segment::clear_spares(directory)?;
         let mut recovery = Recovery { directory, index: Index::default(), head: Head::default() };
-        let (segment, end) = match recovery.run()? {
+        let found = recovery.run()?;
+        let is_new = found.is_none();
+        let (segment, end) = match found {
             Some(newest) => newest,
             None => {
                 let (segment, end) =
@@ -192,11 +202,22 @@ impl LogDisk {
         let disk = LogDisk {
             directory: directory.to_owned(),
             index: RwLock::new(index),
-            writer: Mutex::new(Writer { segment, end, durable: end, is_prepared: false, is_torn: false, head }),
+            writer: Mutex::new(Writer {
+                segment,
+                end,
+                durable: end,
+                is_prepared: false,
+                torn_until: 0,
+                is_proven: is_new,
+                head,
+            }),
             spare: Arc::default(),
             prepares_first,
             closed,
         };
+        if let Err(error) = disk.prove_durable(&mut LogBatch::default()) {
+            tracing::debug!(%error, "that the log is durable is not written down yet");
+        }
         Ok((disk, recovered))
     }
 
@@ -223,29 +244,57 @@ impl LogDisk {
     pub fn write(&self, batch: &mut LogBatch, sync: bool) -> Result<(), WriteError> {
         let mut writer = self.writer.lock();
         // The first one after a start is never in a prepared file.
-        let is_provisional = self.prepares_first && !writer.is_prepared && !writer.is_torn;
-        if writer.end >= threshold(SEGMENT_BYTES) || is_provisional && self.has_spare() {
+        let is_provisional = self.prepares_first && !writer.is_prepared;
+        if !writer.is_torn() && (writer.end >= threshold(SEGMENT_BYTES) || is_provisional && self.has_spare()) {
             self.begin_next(&mut writer)?;
         } else if writer.end >= threshold(PREPARE_FROM_BYTES) || is_provisional {
             self.prepare_spare();
         }
+        self.put(&mut writer, batch, sync)
+    }
+
+    /// Writes a record, without a sync, that says that everything in the log was synced, if nothing says so yet. Until
+    /// then damage of the last batch looks like a write that a crash tore, and entries that this member has acknowledged
+    /// would be cut off. The record repeats what is known to be committed, so it changes nothing.
+    ///
+    /// # Errors
+    /// When it cannot be written; the log is then as it was.
+    pub fn prove_durable(&self, batch: &mut LogBatch) -> Result<(), WriteError> {
+        let mut writer = self.writer.lock();
+        if writer.is_proven || writer.is_torn() || writer.durable < writer.end {
+            return Ok(());
+        }
+        batch.clear();
+        batch.committed(writer.head.committed)?;
+        self.put(&mut writer, batch, false)
+    }
+
+    /// Writes a batch behind what is there.
+    fn put(&self, writer: &mut Writer, batch: &mut LogBatch, sync: bool) -> Result<(), WriteError> {
         let durable = place(writer.durable)?;
         for change in &batch.changes {
             record::seal(&mut batch.buffer, change.start, durable, writer.segment.salt);
         }
         let end = writer.end + batch.buffer.len() as u64;
         place(end)?;
-        writer.is_torn = true;
+        let torn_until = writer.torn_until;
+        writer.torn_until = end.max(torn_until);
         #[cfg(test)]
         super::tests::fill_disk_if_asked(&self.directory, &writer.segment.file, &batch.buffer, writer.end)
             .map_err(write_failed)?;
         writer.segment.file.write_all_at(&batch.buffer, writer.end).map_err(write_failed)?;
-        writer.is_torn = false;
+        if torn_until > end {
+            let zeros = vec![0; usize::try_from(torn_until - end).map_err(io::Error::other)?];
+            writer.segment.file.write_all_at(&zeros, end).map_err(write_failed)?;
+        }
+        writer.torn_until = 0;
+        writer.is_proven = true;
         if sync {
             #[cfg(test)]
             super::tests::fail_if_asked(&self.directory)?;
             writer.segment.file.sync_data()?;
             writer.durable = end;
+            writer.is_proven = false;
         }
         let begin = writer.end;
         writer.end = end;
@@ -258,10 +307,10 @@ impl LogDisk {
         Ok(())
     }
 
-    /// Begins another segment; the one before it is then durable.
+    /// Begins another segment. The one before it is then durable, which its successor proves.
     ///
-    /// Nothing may lie after its last record, for nobody tells that from damage when it is the last segment no more: a
-    /// write that failed is done again in the same place before.
+    /// Nothing may lie after its last record, for nobody tells that from damage when it is the last segment no more: after
+    /// a write that failed, the next one goes to the same place before.
     fn begin_next(&self, writer: &mut Writer) -> Result<(), WriteError> {
         if writer.durable < writer.end {
             writer.segment.file.sync_data()?;
@@ -282,6 +331,7 @@ impl LogDisk {
         let (segment, end) = begin_segment(&self.directory, writer.segment.number + 1, spare, &writer.head)?;
         self.index.write().spans.push_back(Span::new(segment.clone()));
         (writer.segment, writer.end, writer.durable, writer.is_prepared) = (segment, end, end, is_prepared);
+        writer.is_proven = true;
         Ok(())
     }
 

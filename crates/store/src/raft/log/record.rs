@@ -10,7 +10,8 @@
 //! | … | the payload, then zeros up to a multiple of eight |
 //!
 //! Numbers are little endian. `durable` tells a write that a crash tore from damage: what comes before the `durable` of
-//! any later record had been synced, and somebody may have been told so.
+//! any later record had been synced, and somebody may have been told so. When nothing follows a sync, a record is written
+//! for this alone, and not synced: see [`LogDisk::prove_durable`](super::disk::LogDisk::prove_durable).
 
 use std::io;
 

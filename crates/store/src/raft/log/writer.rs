@@ -73,6 +73,7 @@ impl Writer {
             if !self.write_with(first, &mut batch, &mut truncations) {
                 return;
             }
+            self.rest(&mut batch);
         }
         self.end(&mut batch);
     }
@@ -87,8 +88,19 @@ impl Writer {
             if !self.write_with(first, &mut batch, &mut truncations) {
                 return;
             }
+            self.rest(&mut batch);
         }
         self.end(&mut batch);
+    }
+
+    /// Has the log say that it is durable, if nobody waits for anything else. It costs no sync, and nobody waits for it.
+    fn rest(&self, batch: &mut LogBatch) {
+        if !self.tasks.is_empty() {
+            return;
+        }
+        if let Err(error) = self.disk.prove_durable(batch) {
+            tracing::debug!(%error, "that the log is durable is not written down yet");
+        }
     }
 
     /// Does a task and those that wait behind it. False when nobody wants it any more.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_api::Revision;
-use quorate_mvcc::Reply;
+use quorate_mvcc::{CommandVersion, Reply};
 use serde::{Deserialize, Serialize};
 
 use crate::changes::{ChangeError, Changed};
@@ -35,6 +35,9 @@ pub const HELLO: &str = "/quorum/hello";
 pub const JOIN: &str = "/quorum/join";
 /// Asks the leader to change the quorum: a [`Change`], answered by a [`ChangeResponse`].
 pub const CHANGE: &str = "/quorum/change";
+
+/// Asks for the newest [`quorate_mvcc::CommandVersion`] that a member decodes.
+pub const COMMANDS: &str = "/quorum/commands";
 
 /// Asks for a hash of the state.
 pub const HASH: &str = "/store/hash";
@@ -95,6 +98,8 @@ pub struct JoinRequest {
     pub etcd: Option<(String, u16)>,
     /// By a member that took the addressee for the leader.
     pub is_forwarded: bool,
+    /// What it decodes.
+    pub commands: CommandVersion,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -140,6 +145,8 @@ pub enum Proposed {
     NoSpace,
     /// It may take effect, or have done so.
     Unknown { reason: String },
+    /// Certainly not proposed: the leader, or another member, may not be able to decode it.
+    Unsupported { reason: String },
 }
 
 /// One [`Proposed`] for each command.

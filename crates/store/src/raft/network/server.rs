@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, MAX_FRAME_BYTES, PeerBody};
 use super::link::{MAX_HTTP_FRAME_BYTES, Tracked};
-use super::messages::{self, Claim, HashRequest, HashResponse, HelloResponse, ReadIndexRequest, StatusResponse};
+use super::messages::{
+    self, Claim, HashRequest, HashResponse, HelloResponse, ProposeResponse, Proposed, ReadIndexRequest, StatusResponse,
+};
 use super::snapshot_stream;
 use crate::platform::tokio;
 use crate::platform::tokio::net::{TcpListener, TcpStream};
@@ -199,7 +201,7 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
             single(&transfer.map_err(|error| Refusal::unavailable(&error))?)
         }
         messages::SNAPSHOT => snapshot(&*instance(node)?, body).await,
-        messages::PROPOSE => single(&proposals::take_forwarded(node, message(body).await?).await),
+        messages::PROPOSE => proposed(proposals::take_forwarded(node, message(body).await?).await, MAX_FRAME_BYTES),
         messages::READ_INDEX => {
             let ReadIndexRequest { member, vote } = message(body).await?;
             let index = reads::read_index_for(node, member, vote).await;
@@ -220,6 +222,7 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
         }
         messages::HELLO => single(&hello(node, &head.headers)),
         messages::JOIN => single(&joining::let_in(node, message(body).await?).await),
+        messages::COMMANDS => single(&node.decodable.newest),
         messages::CHANGE => single(&changing::take_forwarded(node, message(body).await?).await),
         messages::STATUS => {
             let status = node.status().map_err(|error| Refusal::unavailable(&error))?;
@@ -227,6 +230,31 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
         }
         other => Err(Refusal(StatusCode::NOT_FOUND, format!("{other} is unknown"))),
     }
+}
+
+/// Answers with what became of commands. When all replies together are too long for one message, the longest are left out:
+/// their commands have taken effect, and whoever asked is told that the outcome is unknown; the others are answered.
+fn proposed(mut response: ProposeResponse, max_bytes: usize) -> Result<PeerBody, Refusal> {
+    let encode = |response: &ProposeResponse| codec::encode(response).map_err(|error| Refusal::unavailable(&error));
+    let mut message = encode(&response)?;
+    if message.len() > max_bytes {
+        let mut sizes = Vec::with_capacity(response.outcomes.len());
+        for (place, outcome) in response.outcomes.iter().enumerate() {
+            let size_bytes = codec::encode(outcome).map_err(|error| Refusal::unavailable(&error))?.len();
+            sizes.push((size_bytes, place));
+        }
+        sizes.sort_unstable();
+        let mut longest = sizes.into_iter().rev();
+        while message.len() > max_bytes
+            && let Some((size_bytes, place)) = longest.next()
+        {
+            let reason =
+                format!("it was done, but its answer of {size_bytes} bytes does not fit a message between members");
+            response.outcomes[place] = Proposed::Unknown { reason };
+            message = encode(&response)?;
+        }
+    }
+    Ok(frames::single(message))
 }
 
 fn hello(node: &Node, headers: &HeaderMap) -> HelloResponse {
@@ -282,4 +310,33 @@ async fn message<T: DeserializeOwned>(body: impl RequestBody) -> Result<T, Refus
 fn single<T: Serialize>(message: &T) -> Result<PeerBody, Refusal> {
     let message = codec::encode(message).map_err(|error| Refusal::unavailable(&error))?;
     Ok(frames::single(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_api::Revision;
+    use quorate_mvcc::{KeyValue, OpResponse, Outcome, RangeResponse, Reply, TxnResponse};
+
+    use super::*;
+    use crate::platform::tokio;
+
+    fn read(value_bytes: usize) -> Proposed {
+        let kv = KeyValue { value: vec![7; value_bytes].into(), ..KeyValue::default() };
+        let found = OpResponse::Range(RangeResponse { kvs: vec![kv], ..RangeResponse::default() });
+        let outcome = Ok(Outcome::Txn(TxnResponse { succeeded: true, responses: vec![found] }));
+        Proposed::Applied { index: 1, reply: Reply { revision: Revision(2), outcome } }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_fit_is_missing_alone() {
+        const MAX_BYTES: usize = 10_000;
+        let outcomes = vec![read(10), read(9000), read(20_000), read(500), read(8000)];
+        let body = proposed(ProposeResponse { outcomes }, MAX_BYTES).map_err(|refusal| refusal.1).expect("an answer");
+        let message = Limited::new(body, MAX_BYTES).collect().await.expect("it fits").to_bytes();
+        let response: ProposeResponse = codec::decode(&message).expect("a response");
+        let is_answered = |outcome: &Proposed| matches!(outcome, Proposed::Applied { .. });
+        let answered: Vec<_> = response.outcomes.iter().map(is_answered).collect();
+        assert_eq!(answered, [true, false, false, true, true]);
+        assert!(matches!(&response.outcomes[2], Proposed::Unknown { reason } if reason.contains("does not fit")));
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate_mvcc::CommandVersion;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{Disk, Trouble};
@@ -210,6 +211,7 @@ impl Cluster {
             request_timeout: Duration::from_secs(2),
             reserve_bytes: 0,
             integrity_interval: Duration::from_secs(2),
+            commands: CommandVersion::NEWEST,
         };
         let had_trouble = disk.has_trouble();
         let (launched, launching) = oneshot::channel();

@@ -5,14 +5,16 @@
 //!
 //! [`backend`] puts the tables of `quorate-mvcc` into column families, [`fault`] knows what its errors mean,
 //! [`directory`] keeps the database's directories across the installation of snapshots, and [`store`] is the state that
-//! the rest of the member uses.
+//! the rest of the member uses, and [`open`] what readers have of it while it is open.
 
 pub mod backend;
 pub mod directory;
 pub mod fault;
+mod open;
 pub mod store;
 
-pub use store::StateStore;
+pub use open::OpenState;
+pub use store::{StateOptions, StateStore};
 
 /// What the state lies in.
 #[cfg(not(test))]

@@ -22,6 +22,7 @@ use crate::platform::random;
 use crate::platform::tokio::sync::watch;
 use crate::raft::closing::CloseSignal;
 use crate::raft::codec::{self, CodecError};
+use crate::raft::commands::Decodable;
 use crate::raft::damage::DamageReport;
 #[cfg(test)]
 use crate::raft::simulation::planted::{self, Bug};
@@ -44,6 +45,8 @@ pub enum StateError {
     Position(CodecError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("{0}")]
+    Outdated(String),
     #[error("a snapshot of {promised:?} holds the state at {found:?}")]
     WrongSnapshot { promised: Option<LogId>, found: Option<LogId> },
 }
@@ -69,6 +72,16 @@ impl AppliedAt {
     }
 }
 
+/// What a state is opened with.
+pub struct StateOptions {
+    pub cache: Cache,
+    pub watching: Arc<Watching>,
+    pub traces: Arc<Traces>,
+    pub space: Arc<Space>,
+    pub damage: DamageReport,
+    pub decodable: Decodable,
+}
+
 /// The applied state and its place on disk.
 pub struct StateStore {
     current: ArcSwap<State<StateBackend>>,
@@ -78,6 +91,7 @@ pub struct StateStore {
     surroundings: Surroundings,
     watching: Arc<Watching>,
     traces: Arc<Traces>,
+    decodable: Decodable,
     /// The next time something is applied, a test wants a panic.
     #[cfg(test)]
     pub panics: AtomicBool,
@@ -88,15 +102,8 @@ impl StateStore {
     ///
     /// # Errors
     /// When it cannot be read, or is damaged.
-    pub fn open(
-        path: &Path,
-        cache: Cache,
-        watching: Arc<Watching>,
-        traces: Arc<Traces>,
-        space: Arc<Space>,
-        damage: &DamageReport,
-        closed: CloseSignal,
-    ) -> Result<Self, StateError> {
+    pub fn open(path: &Path, options: StateOptions, closed: CloseSignal) -> Result<Self, StateError> {
+        let StateOptions { cache, watching, traces, space, damage, decodable } = options;
         let surroundings = Surroundings {
             cache,
             space,
@@ -106,6 +113,7 @@ impl StateStore {
         };
         let directory = StateDirectory::open(path)?;
         let state = Arc::new(State::open(StateBackend::open(&directory.current(), &surroundings)?)?);
+        decodable.check(state.command_version()).map_err(StateError::Outdated)?;
         let position = read_position(state.backend())?;
         traces.lose_sight();
         watching.attach(state.clone());
@@ -117,6 +125,7 @@ impl StateStore {
             surroundings,
             watching,
             traces,
+            decodable,
             #[cfg(test)]
             panics: AtomicBool::new(false),
         })
@@ -161,7 +170,7 @@ impl StateStore {
                 }
                 EntryPayload::Normal(batch) => {
                     of_entry.reserve(batch.count());
-                    for command in batch.decode().map_err(StateError::Entry)? {
+                    for command in batch.decode(self.decodable.newest).map_err(StateError::Entry)? {
                         #[cfg(test)]
                         if planted::is(Bug::AppliesTwice) && entry.log_id.index.is_multiple_of(16) {
                             events.extend(applier.apply(&command)?.events);
@@ -176,6 +185,7 @@ impl StateStore {
             replies.push(of_entry);
         }
         let mut prepared = applier.finish();
+        self.decodable.check(state.command_version()).map_err(StateError::Outdated)?;
         let encode = |result: Result<Bytes, CodecError>| result.map_err(StateError::Position);
         prepared.batch.put(Table::Meta, APPLIED, &encode(codec::encode(&last.log_id))?);
         if let Some(membership) = &membership {
@@ -269,6 +279,7 @@ impl StateStore {
         if found.log_id != meta.last_log_id {
             return Err(StateError::WrongSnapshot { promised: meta.last_log_id, found: found.log_id });
         }
+        self.decodable.check(state.command_version()).map_err(StateError::Outdated)?;
         state.backend().verify()?;
         self.directory.lock().commit()?;
         incoming.damage.set_heard(true);

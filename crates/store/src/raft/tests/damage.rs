@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quorate_mvcc::{Backend, Cursor, DeleteRequest, KeyRange, Op, Table, Txn, WriteBatch};
+use quorate_mvcc::{
+    Backend, Command, Cursor, DeleteRequest, KeyRange, LeaseId, Op, RangeRequest, Table, Txn, WriteBatch,
+};
 
-use super::cluster::{Cluster, PATIENCE, eventually, get, put, put_surely};
+use super::cluster::{Cluster, PATIENCE, eventually, get, put, put_surely, put_with_lease};
 use crate::membership::{Alarm, MemberId};
 use crate::raft::config::RaftConfig;
 use crate::raft::engine::RaftEngine;
@@ -16,14 +18,14 @@ use crate::raft::{start, start_node};
 use crate::{Consistency, Store, StoreError};
 
 /// Members whose inside can be reached.
-struct Nodes {
-    cluster: Cluster,
-    nodes: Vec<Arc<Node>>,
-    stores: Vec<Store>,
+pub struct Nodes {
+    pub cluster: Cluster,
+    pub nodes: Vec<Arc<Node>>,
+    pub stores: Vec<Store>,
 }
 
 impl Nodes {
-    async fn start(size: u64, adjust: fn(&mut RaftConfig)) -> Self {
+    pub async fn start(size: u64, adjust: fn(&mut RaftConfig)) -> Self {
         let mut cluster = Cluster::prepare(size, adjust);
         cluster.release_ports();
         let (mut nodes, mut stores) = (Vec::new(), Vec::new());
@@ -35,14 +37,14 @@ impl Nodes {
         Nodes { cluster, nodes, stores }
     }
 
-    async fn leader(&self) -> usize {
+    pub async fn leader(&self) -> usize {
         eventually("a leader", async || {
             self.stores.iter().position(|store| store.leadership().borrow().is_active_leader)
         })
         .await
     }
 
-    async fn shutdown(self) {
+    pub async fn shutdown(self) {
         for store in self.stores {
             store.shutdown().await.expect("it stops");
         }
@@ -190,6 +192,34 @@ async fn a_member_ends_without_space_and_keeps_what_it_acknowledged() {
     again.shutdown().await.expect("it stops");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_are_renewed_while_the_disk_is_full() {
+    super::cluster::show_logs();
+    let (renewed, left) = (LeaseId(1), LeaseId(2));
+    let nodes = Nodes::start(1, |_| {}).await;
+    let (node, store) = (&nodes.nodes[0], &nodes.stores[0]);
+    put_surely(store, "before", b"1").await;
+    for (id, key) in [(renewed, "renewed"), (left, "left")] {
+        let granted = store.propose(Command::LeaseGrant { id, ttl_seconds: 4 }).await.expect("proposed");
+        assert!(granted.outcome.is_ok(), "{granted:?}");
+        store.propose(put_with_lease(key, b"1", id)).await.expect("proposed").outcome.expect("put");
+    }
+    // The log still finds the space that the reserve has left, and nobody fills that again.
+    let reserve_is_needed = node.space.wait();
+    node.space.exhausted(&"as a test wants it");
+    let refused = store.propose(put("full", b"1")).await;
+    assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+    eventually("the end of the lease that nobody renews", async || {
+        let reply = store.propose(Command::LeaseKeepAlive { id: renewed }).await.expect("it is taken");
+        reply.outcome.expect("the lease is there");
+        get(store, "left", Consistency::Linearizable).await.expect("readable").is_none().then_some(())
+    })
+    .await;
+    assert_eq!(get(store, "renewed", Consistency::Linearizable).await, Ok(Some(b"1".to_vec())));
+    drop(reserve_is_needed);
+    nodes.shutdown().await;
+}
+
 async fn put_surely_with_space(store: &Store, key: &str) {
     eventually("a write", async || store.propose(put(key, b"1")).await.ok()).await;
 }
@@ -231,6 +261,30 @@ async fn a_panic_while_applying_costs_nothing_but_time() {
             assert_eq!(read, Some(b"1".to_vec()));
         }
     }
+    nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_stays_with_the_state_that_its_barrier_was_passed_on() {
+    super::cluster::show_logs();
+    let nodes = Nodes::start(1, |_| {}).await;
+    let (node, store) = (&nodes.nodes[0], &nodes.stores[0]);
+    put_surely(store, "before", b"1").await;
+    let request = RangeRequest::new(KeyRange::key("before"));
+    let reader = store.reader(Consistency::Linearizable).await.expect("a reader");
+    assert_eq!(reader.range(&request).expect("readable").count, 1);
+    // The instance dies, and another opens the state from what is on the disk, from before the write perhaps.
+    let first = {
+        let instance = node.instance().expect("it runs");
+        instance.state.panics.store(true, Ordering::Relaxed);
+        Arc::downgrade(&instance.state)
+    };
+    put_surely(store, "the one that panics", b"1").await;
+    eventually("the end of the first state", async || (first.strong_count() == 0).then_some(())).await;
+    let refused = reader.range(&request);
+    assert!(matches!(refused, Err(StoreError::NoLeader(_))), "{refused:?}");
+    let again = eventually("a reader", async || store.reader(Consistency::Linearizable).await.ok()).await;
+    assert_eq!(again.range(&request).expect("readable").count, 1);
     nodes.shutdown().await;
 }
 

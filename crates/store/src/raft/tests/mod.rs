@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod cluster_tests;
+mod commands;
 mod damage;
 mod failover;
 mod membership;

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::HubConfig;
 use crate::raft::closing::{Closed, close_signal};
+use crate::raft::commands::Decodable;
 use crate::raft::damage::DamageReport;
 use crate::raft::log::{LogOptions, LogStore};
 use crate::raft::space::Space;
-use crate::raft::state::StateStore;
+use crate::raft::state::{StateOptions, StateStore};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::TypeConfig;
 use crate::raft::watching::Watching;
@@ -41,10 +42,15 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         );
         let (signal, closed) = close_signal();
         self.opened.lock().push(closed);
-        let watching = Arc::new(Watching::new(HubConfig::default()));
-        let damage = DamageReport::default();
-        let path = dir.path().join("state");
-        let state = StateStore::open(&path, cache, watching, Arc::default(), space, &damage, signal);
+        let options = StateOptions {
+            cache,
+            watching: Arc::new(Watching::new(HubConfig::default())),
+            traces: Arc::default(),
+            space,
+            damage: DamageReport::default(),
+            decodable: Decodable::default(),
+        };
+        let state = StateStore::open(&dir.path().join("state"), options, signal);
         let machine = StateMachine::new(Arc::new(state.expect("the state opens")));
         Ok((dir, log.expect("the log opens"), machine))
     }
