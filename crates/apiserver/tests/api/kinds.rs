@@ -148,10 +148,11 @@ impl Walk<'_> {
         assert_eq!(put["metadata"]["labels"]["by"], expected, "{}", self.kind());
         self.wrote(put);
         object["metadata"]["resourceVersion"] = version(self.latest()).into();
+        object["metadata"]["labels"]["by"] = "last".into();
         object["status"]["conditions"] = status("elsewhere")["conditions"].take();
         let put = self.admin.put(&self.path, &object).await.expect(200);
         assert_eq!(put["status"], self.latest()["status"], "{}", self.kind());
-        assert_eq!(put["metadata"]["labels"]["by"], "put", "{}", self.kind());
+        assert_eq!(put["metadata"]["labels"]["by"], "last", "{}", self.kind());
         self.wrote(put);
     }
 
