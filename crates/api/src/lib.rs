@@ -1,5 +1,5 @@
 //! The object model that every other crate speaks: kinds and resources, object keys, revisions, selectors,
-//! quantities, patches and `Status` errors. Pure: no I/O, no clock, no randomness.
+//! quantities, patches, YAML and `Status` errors. Pure: no I/O, no clock, no randomness.
 
 pub mod architecture;
 pub mod duration;
@@ -12,6 +12,7 @@ pub mod quantity;
 pub mod revision;
 pub mod selector;
 pub mod status;
+pub mod yaml;
 
 pub use architecture::architecture;
 pub use field::{FieldError, FieldErrorKind, FieldPath};

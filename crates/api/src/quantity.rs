@@ -97,6 +97,12 @@ impl Quantity {
         div_away_from_zero(self.nanos, NANOS / 1000)
     }
 
+    /// The amount in whole thousandths, rounded away from zero, in the same format.
+    #[must_use]
+    pub fn rounded_to_milli(self) -> Self {
+        Quantity { nanos: self.milli_value().saturating_mul(NANOS / 1000), format: self.format }
+    }
+
     #[must_use]
     pub fn is_zero(self) -> bool {
         self.nanos == 0

@@ -1,7 +1,7 @@
 //! [`Api`]: the API server without a network.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use futures::{FutureExt, StreamExt};
@@ -18,6 +18,7 @@ use crate::pipeline::watch::SharedEvents;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::route::{Route, route};
+use crate::version::Build;
 use crate::{error, health, openapi, openapi_v2, quorum, version};
 
 /// The pipeline over a store, for every kind of a table. Cheap to clone.
@@ -31,6 +32,7 @@ struct Inner {
     catalog: ArcSwap<Catalog>,
     events: SharedEvents,
     nodes: ArcSwapOption<NodeClient>,
+    build: OnceLock<Build>,
 }
 
 impl Api {
@@ -38,7 +40,13 @@ impl Api {
     #[must_use]
     pub fn new(store: Store, descriptors: Vec<Descriptor>) -> Self {
         let catalog = ArcSwap::from_pointee(Catalog::new(descriptors));
-        let inner = Inner { store, catalog, events: SharedEvents::default(), nodes: ArcSwapOption::empty() };
+        let inner = Inner {
+            store,
+            catalog,
+            events: SharedEvents::default(),
+            nodes: ArcSwapOption::empty(),
+            build: OnceLock::new(),
+        };
         Api { inner: Arc::new(inner) }
     }
 
@@ -51,6 +59,14 @@ impl Api {
     /// Replaces the table of kinds, as when a CustomResourceDefinition adds rows to it.
     pub fn set_descriptors(&self, descriptors: Vec<Descriptor>) {
         self.inner.catalog.store(Arc::new(Catalog::new(descriptors)));
+    }
+
+    /// Says where the binary came from, which `/version` shows.
+    ///
+    /// # Errors
+    /// With `build`, when it was said before.
+    pub fn set_build(&self, build: Build) -> Result<(), Build> {
+        self.inner.build.set(build)
     }
 
     pub(crate) fn catalog(&self) -> Guard<Arc<Catalog>> {
@@ -99,7 +115,7 @@ impl Api {
             Route::OpenApiV2 => openapi_v2::answer(&self.catalog(), &request.headers),
             Route::OpenApi(None) => Response::json(&openapi::index(&self.catalog())),
             Route::OpenApi(Some(path)) => Response::json(&openapi::document(&self.catalog(), &path)?),
-            Route::Version => Response::json(&version::version()),
+            Route::Version => Response::json(&version::version(self.inner.build.get().copied().unwrap_or_default())),
             Route::Health { endpoint, check } => Ok(health::answer(self, endpoint, check, &query).await),
             Route::Quorum => {
                 let mut status = self.inner.store.quorum_status().await.map_err(|e| error::from_store(&e))?;

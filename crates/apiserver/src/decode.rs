@@ -2,12 +2,16 @@
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use quorate_api::{GroupVersion, Reason, Status};
+use quorate_api::{GroupVersion, Reason, Status, yaml};
 use serde_json::Value;
 
 use crate::catalog::Served;
+use crate::duplicates::duplicates;
 use crate::protobuf::{self, ProtobufError};
 use crate::query::Query;
+
+/// The most that a client is told of what is odd about one request, as in Kubernetes.
+const MAX_ODDITIES: usize = 100;
 
 /// What happens with fields that a kind does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,19 +50,51 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
     }
 }
 
-/// Parses a body into a JSON value.
+/// The document of a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Body {
+    pub object: Value,
+    /// What a strict reader finds wrong with the notation: fields that are there twice. Parsing keeps the last of them.
+    pub oddities: Vec<String>,
+}
+
+impl From<Value> for Body {
+    fn from(object: Value) -> Self {
+        Body { object, oddities: Vec::new() }
+    }
+}
+
+/// Parses a body into a JSON value; `validation` says whether anybody wants to know its oddities.
 ///
 /// # Errors
 /// `UnsupportedMediaType` for what is neither JSON nor YAML nor Protocol Buffers, `BadRequest` for what does not parse.
-pub(crate) fn body(headers: &HeaderMap, body: &[u8], expected: &str) -> Result<Value, Status> {
+pub(crate) fn body(
+    headers: &HeaderMap,
+    body: &[u8],
+    expected: &str,
+    validation: FieldValidation,
+) -> Result<Body, Status> {
     let unrecognized = |error: String| {
         Status::bad_request(format!("the object provided is unrecognized (must be of type {expected}): {error}"))
     };
-    let value: Value = match media_type(headers) {
-        "application/json" => serde_json::from_slice(body)
-            .map_err(|error| unrecognized(format!("couldn't get version/kind; json parse error: {error}")))?,
-        "application/yaml" | "application/x-yaml" | "text/yaml" => serde_yaml_ng::from_slice(body)
-            .map_err(|error| unrecognized(format!("couldn't get version/kind; yaml parse error: {error}")))?,
+    let mut oddities = Vec::new();
+    let object: Value = match media_type(headers) {
+        "application/json" => {
+            let object = serde_json::from_slice(body)
+                .map_err(|error| unrecognized(format!("couldn't get version/kind; json parse error: {error}")))?;
+            oddities = duplicate_fields(body, validation);
+            object
+        }
+        "application/yaml" | "application/x-yaml" | "text/yaml" => {
+            let document = std::str::from_utf8(body)
+                .map_err(|error| unrecognized(error.to_string()))
+                .and_then(|text| yaml::document(text).map_err(|error| unrecognized(in_yaml(&error))))?;
+            if !document.duplicates.is_empty() {
+                let list = document.duplicates.join("\n  ");
+                oddities.push(in_yaml(&format_args!("yaml: unmarshal errors:\n  {list}")));
+            }
+            document.value
+        }
         protobuf::MEDIA_TYPE => match protobuf::decode(body) {
             Ok(object) => object,
             // As Kubernetes answers for custom resources.
@@ -67,7 +103,19 @@ pub(crate) fn body(headers: &HeaderMap, body: &[u8], expected: &str) -> Result<V
         },
         _ => return Err(unsupported(&["application/json", "application/yaml", protobuf::MEDIA_TYPE])),
     };
-    if value.is_object() { Ok(value) } else { Err(unrecognized("it is not an object".to_owned())) }
+    if object.is_object() { Ok(Body { object, oddities }) } else { Err(unrecognized("it is not an object".to_owned())) }
+}
+
+fn in_yaml(error: &dyn std::fmt::Display) -> String {
+    format!("error converting YAML to JSON: {error}")
+}
+
+/// The fields that a JSON document names twice, unless they are of no interest.
+pub(crate) fn duplicate_fields(json: &[u8], validation: FieldValidation) -> Vec<String> {
+    if validation == FieldValidation::Ignore {
+        return Vec::new();
+    }
+    duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()
 }
 
 /// `415` with the list of what would have been accepted.
@@ -107,24 +155,26 @@ pub(crate) fn check_kind(object: &mut Value, api_version: &str, kind: &str) -> R
     Ok(())
 }
 
-/// Gives an object the shape of its kind, and says which of its fields the kind does not have.
+/// Gives an object the shape of its kind, and says which of its fields the kind does not have, beside the oddities that
+/// were found before.
 ///
 /// # Errors
-/// `BadRequest` for a wrong kind or a wrong type, and, when strict, for unknown fields.
+/// `BadRequest` for a wrong kind or a wrong type, and, when strict, for all oddities and unknown fields together.
 pub(crate) fn object(
     served: &Served,
-    mut object: Value,
+    body: Body,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let descriptor = &served.descriptor;
+    let Body { mut object, oddities: mut odd } = body;
     check_kind(&mut object, &served.api_version, &descriptor.kind.kind)?;
     let decoded = descriptor.strategy.decode(object).map_err(|error| {
         let (kind, version) = (&descriptor.kind.kind, &descriptor.kind.version);
         Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
     })?;
-    let unknown = decoded.unknown_fields.iter().map(|path| format!("unknown field \"{path}\"")).collect();
-    judge(served, validation, unknown, warnings)?;
+    odd.extend(decoded.unknown_fields.iter().map(|path| format!("unknown field \"{path}\"")));
+    judge(served, validation, odd, warnings)?;
     Ok(decoded.object)
 }
 
@@ -135,9 +185,10 @@ pub(crate) fn object(
 pub(crate) fn judge(
     served: &Served,
     validation: FieldValidation,
-    odd: Vec<String>,
+    mut odd: Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
+    odd.truncate(MAX_ODDITIES);
     match validation {
         FieldValidation::Strict if !odd.is_empty() => {
             let (kind, version) = (&served.descriptor.kind.kind, &served.descriptor.kind.version);

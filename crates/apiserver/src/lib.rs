@@ -37,3 +37,4 @@ pub use response::{Body, Request, Response};
 pub use server::{ServeError, ServerConfig, serve};
 pub use tls::{Identity, TlsError, certificate_user, client_config, server_config};
 pub use user::{MASTERS, NODES, UserInfo};
+pub use version::Build;

@@ -44,7 +44,7 @@ impl LocalClient {
         object: Value,
     ) -> Result<Value, Status> {
         let mut operation = self.operation(Verb::Create, resource, namespace, None, None)?;
-        create::create(&mut operation, object).await.map(Written::into_object)
+        create::create(&mut operation, object.into()).await.map(Written::into_object)
     }
 
     /// Reads an object, linearizably.
@@ -77,7 +77,7 @@ impl LocalClient {
         let mut operation = self.operation(Verb::Update, resource, namespace, Some(name), subresource)?;
         let written = match operation.target.subresource {
             Some(Subresource::Scale) => scale::update(&operation, object).await?,
-            _ => update(&mut operation, object).await?,
+            _ => update(&mut operation, object.into()).await?,
         };
         Ok(written.into_object())
     }
@@ -98,7 +98,7 @@ impl LocalClient {
         let changes = Patch::Merge(changes);
         let written = match operation.target.subresource {
             Some(Subresource::Scale) => scale::patch(&operation, &changes).await?,
-            _ => patch(&mut operation, &changes).await?,
+            _ => patch(&mut operation, &changes, Vec::new()).await?,
         };
         Ok(written.into_object())
     }

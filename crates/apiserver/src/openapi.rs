@@ -34,7 +34,7 @@ pub(crate) fn document(catalog: &Catalog, path: &str) -> Result<Value, Status> {
     }
     Ok(json!({
         "openapi": "3.0.0",
-        "info": { "title": "Kubernetes", "version": crate::version::version()["gitVersion"] },
+        "info": { "title": "Kubernetes", "version": crate::version::git_version() },
         "paths": paths,
         "components": { "schemas": schemas },
     }))

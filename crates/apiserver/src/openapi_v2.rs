@@ -46,7 +46,7 @@ fn patched(catalog: &Catalog) -> impl Iterator<Item = (String, &Served)> {
 }
 
 fn info() -> Value {
-    json!({ "title": "Kubernetes", "version": version::version()["gitVersion"] })
+    json!({ "title": "Kubernetes", "version": version::git_version() })
 }
 
 fn operation(row: &Served) -> Value {

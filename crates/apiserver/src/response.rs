@@ -93,7 +93,7 @@ impl Response {
             }
             (Encoding::Yaml, _) => {
                 let value: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
-                (serde_yaml_ng::to_string(&value).map_err(Status::internal)?.into_bytes(), "application/yaml")
+                (quorate_api::yaml::to_string(&value).into_bytes(), "application/yaml")
             }
         };
         Ok(Response::new(code, content_type, Body::Full(bytes.into())))

@@ -122,9 +122,9 @@ fn resource(
     query: &Query,
 ) -> Result<Route, Status> {
     // The paths of watches before the `watch` parameter existed.
-    let (parts, is_watch) = match parts {
+    let (parts, is_watch_path) = match parts {
         ["watch", rest @ ..] if !rest.is_empty() => (rest, true),
-        _ => (parts, query.flag("watch")),
+        _ => (parts, false),
     };
     let (namespace, resource, rest) = split_namespace(catalog, (group, version), parts)?;
     let served = catalog.find(group, version, resource)?;
@@ -140,6 +140,8 @@ fn resource(
         }
         _ => return Err(error::no_such_path()),
     };
+    // The parameter is one of collections: with a name it means nothing.
+    let is_watch = is_watch_path || (name.is_none() && query.flag("watch"));
     let verb = verb(method, name.is_some(), subresource, is_watch).ok_or_else(error::method_not_allowed)?;
     let known = subresource.is_some() || served.descriptor.verbs.contains(&verb);
     let is_everywhere = served.is_namespaced() && namespace.is_none();
@@ -231,6 +233,7 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods?watch=true", "watch pods ns=a name=- sub=-"),
             ("GET", "/api/v1/namespaces/a/pods?watch=false", "list pods ns=a name=- sub=-"),
             ("GET", "/api/v1/watch/namespaces/a/pods/x", "watch pods ns=a name=x sub=-"),
+            ("GET", "/api/v1/namespaces/a/pods/x?watch=true", "get pods ns=a name=x sub=-"),
             ("GET", "/api/v1/namespaces/a/pods/x/log", "get pods ns=a name=x sub=log"),
             ("PATCH", "/api/v1/namespaces/a/pods/x/status", "patch pods ns=a name=x sub=status"),
             ("POST", "/api/v1/namespaces/a/pods/x/eviction", "create pods ns=a name=x sub=eviction"),

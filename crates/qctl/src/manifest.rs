@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::{Map, Number, Value};
+use quorate_api::yaml;
+use serde_json::Value;
 
 use crate::error::{CliError, Result};
 use crate::streams::Streams;
@@ -121,12 +121,9 @@ pub fn parse(text: &str, source: &str) -> Result<Vec<Manifest>> {
     if let Some(values) = json {
         documents = values;
     } else {
-        for document in serde_yaml_ng::Deserializer::from_str(text) {
-            let mut document = serde_yaml_ng::Value::deserialize(document)
-                .map_err(|error| failed(&format_args!("error converting YAML to JSON: yaml: {error}")))?;
-            document.apply_merge().map_err(|error| failed(&error))?;
-            documents.push(json_of(document).map_err(|error| failed(&error))?);
-        }
+        let read =
+            yaml::documents(text).map_err(|error| failed(&format_args!("error converting YAML to JSON: {error}")))?;
+        documents.extend(read.into_iter().map(|document| document.value));
     }
     let mut manifests = Vec::new();
     for document in documents.into_iter().filter(|document| !document.is_null()) {
@@ -155,61 +152,8 @@ fn flatten(mut object: Value, source: &str, out: &mut Vec<Manifest>) -> Result<(
         let missing = if missing.len() == 1 { missing.concat() } else { format!("[{}]", missing.join(", ")) };
         return Err(CliError::usage(format!("error validating \"{source}\": error validating data: {missing}")));
     }
-    read_octal_modes(&mut object, false);
     out.push(Manifest { object, source: source.to_owned() });
     Ok(())
-}
-
-fn json_of(value: serde_yaml_ng::Value) -> Result<Value, String> {
-    use serde_yaml_ng::Value as Yaml;
-    Ok(match value {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(value) => Value::Bool(value),
-        Yaml::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(integer), ..) => integer.into(),
-            (None, Some(integer), _) => integer.into(),
-            (None, None, Some(float)) => Number::from_f64(float).map(Value::Number).ok_or("a number is not finite")?,
-            (None, None, None) => return Err(format!("the number {number} has no JSON form")),
-        },
-        Yaml::String(text) => Value::String(text),
-        Yaml::Sequence(items) => Value::Array(items.into_iter().map(json_of).collect::<Result<_, _>>()?),
-        Yaml::Mapping(fields) => {
-            let mut object = Map::new();
-            for (key, value) in fields {
-                let key = match key {
-                    Yaml::String(text) => text,
-                    Yaml::Number(number) => number.to_string(),
-                    Yaml::Bool(value) => value.to_string(),
-                    other => return Err(format!("{other:?} cannot be the key of a field")),
-                };
-                object.insert(key, json_of(value)?);
-            }
-            Value::Object(object)
-        }
-        Yaml::Tagged(tagged) => json_of(tagged.value)?,
-    })
-}
-
-/// YAML 1.1, which Kubernetes reads, takes `defaultMode: 0644` for an octal number; our parser, of YAML 1.2, for a string.
-/// Only the modes of volumes are octal in practice, and those are never strings.
-fn read_octal_modes(value: &mut Value, in_volumes: bool) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| read_octal_modes(item, in_volumes)),
-        Value::Object(fields) => {
-            for (key, field) in fields {
-                if in_volumes
-                    && (key == "mode" || key == "defaultMode")
-                    && let Some(octal) = field.as_str().and_then(|text| text.strip_prefix('0'))
-                    && let Ok(mode) = u32::from_str_radix(octal, 8)
-                {
-                    *field = mode.into();
-                } else {
-                    read_octal_modes(field, in_volumes || key == "volumes");
-                }
-            }
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]
@@ -231,11 +175,11 @@ mod tests {
 
     #[test]
     fn documents_and_lists_are_read_one_object_each() {
-        let text = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\n# nothing\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: b, namespace: n}\n";
+        let text = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\n# nothing\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: b, namespace: ns}\n";
         let manifests = parse(text, "f").expect("two objects");
         assert_eq!(
             manifests.iter().map(|m| (m.kind(), m.name(), m.namespace())).collect::<Vec<_>>(),
-            [("Pod", "a", None), ("Secret", "b", Some("n"))]
+            [("Pod", "a", None), ("Secret", "b", Some("ns"))]
         );
         let json = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}} {"apiVersion":"v1","kind":"Pod","metadata":{"name":"b"}}"#;
         assert_eq!(parse(json, "f").expect("two objects").len(), 2);
@@ -243,11 +187,12 @@ mod tests {
 
     #[test]
     fn yaml_oddities_read_as_kubernetes_reads_them() {
-        let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: {1: one, true: yes}\nspec:\n  volumes:\n  - configMap: {name: c, defaultMode: 0644}\n";
+        let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: {1: one, true: &a x, b: *a}\nspec:\n  volumes:\n  - configMap: {name: c, defaultMode: 0644}\n";
         let object = &parse(text, "f").expect("an object")[0].object;
         assert_eq!(object["spec"]["volumes"][0]["configMap"]["defaultMode"], 420);
         assert_eq!(object["metadata"]["labels"]["1"], "one");
-        assert!(object["metadata"]["labels"].get("true").is_some());
+        assert_eq!(object["metadata"]["labels"]["true"], "x");
+        assert_eq!(object["metadata"]["labels"]["b"], "x");
         let data = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {mode: \"0644\"}\n";
         assert_eq!(parse(data, "f").expect("an object")[0].object["data"]["mode"], "0644");
     }

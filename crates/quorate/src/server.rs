@@ -84,11 +84,21 @@ async fn serve(
     let raft_config = raft_config(&config, member, listeners.peer);
     let store = raft::start(raft_config).await.context("the store cannot start")?;
     let api = Api::new(store.clone(), quorate_registry::builtin());
+    api.set_build(build()).expect("the API was just made");
     let services = ServiceListeners { api: listeners.api, etcd: listeners.etcd, metrics: listeners.metrics };
     let result = run_services(&config, services, &store, api, shutdown).await;
     store.shutdown().await.context("the store did not stop in order")?;
     tracing::info!(name, "stopped");
     result
+}
+
+/// What the build script found out.
+fn build() -> quorate_apiserver::Build {
+    quorate_apiserver::Build {
+        commit: env!("QUORATE_COMMIT"),
+        tree_state: env!("QUORATE_TREE_STATE"),
+        date_seconds: env!("QUORATE_BUILD_SECONDS").parse().unwrap_or_default(),
+    }
 }
 
 /// Runs everything above the store, until `shutdown` or until one part fails, which ends the others.

@@ -32,11 +32,14 @@ pub fn builtin() -> Vec<Descriptor> {
 
     let mut pods = row::<Pod>("", "Pod", "pods", &["po"]);
     pods.categories = Cow::Borrowed(ALL);
+    pods.returns_deleted = true;
     pods.subresources = &[Subresource::Binding, Subresource::Eviction, Subresource::Log, Subresource::Status];
 
     let mut services = row::<Service>("", "Service", "services", &["svc"]);
     services.categories = Cow::Borrowed(ALL);
     services.subresources = STATUS;
+    services.creates_on_update = true;
+    services.returns_deleted = true;
 
     let mut deployments = row::<Deployment>("apps", "Deployment", "deployments", &["deploy"]);
     deployments.categories = Cow::Borrowed(ALL);
@@ -46,19 +49,31 @@ pub fn builtin() -> Vec<Descriptor> {
     replicasets.categories = Cow::Borrowed(ALL);
     replicasets.subresources = SCALABLE;
 
+    let mut endpoints = row::<Endpoints>("", "Endpoints", "endpoints", &["ep"]);
+    endpoints.creates_on_update = true;
+
+    let mut events = row::<Event>("", "Event", "events", &["ev"]);
+    events.creates_on_update = true;
+
+    let mut serviceaccounts = row::<ServiceAccount>("", "ServiceAccount", "serviceaccounts", &["sa"]);
+    serviceaccounts.returns_deleted = true;
+
+    let mut leases = row::<Lease>("coordination.k8s.io", "Lease", "leases", &[]);
+    leases.creates_on_update = true;
+
     vec![
         row::<ConfigMap>("", "ConfigMap", "configmaps", &["cm"]),
-        row::<Endpoints>("", "Endpoints", "endpoints", &["ep"]),
-        row::<Event>("", "Event", "events", &["ev"]),
+        endpoints,
+        events,
         namespaces,
         nodes,
         pods,
         row::<Secret>("", "Secret", "secrets", &[]),
-        row::<ServiceAccount>("", "ServiceAccount", "serviceaccounts", &["sa"]),
+        serviceaccounts,
         services,
         deployments,
         replicasets,
-        row::<Lease>("coordination.k8s.io", "Lease", "leases", &[]),
+        leases,
         row::<EndpointSlice>("discovery.k8s.io", "EndpointSlice", "endpointslices", &[]),
     ]
 }
@@ -80,6 +95,8 @@ fn row<K: Kind>(
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
         subresources: &[],
+        creates_on_update: false,
+        returns_deleted: false,
         columns: K::columns(),
         strategy: Arc::new(Builtin::<K>::default()),
     }

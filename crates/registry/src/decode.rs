@@ -8,14 +8,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::strategy::{DecodeError, Decoded};
+use crate::typed;
 
 /// Decodes `object` as a `T` and encodes it again, which drops nulls and what `T` does not have.
 ///
 /// # Errors
 /// With the first field whose type is wrong.
 pub fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Decoded, DecodeError> {
-    let typed = T::deserialize(object).map_err(|error| DecodeError {
-        path: locate(object, &|candidate| T::deserialize(candidate).is_err()),
+    let typed: T = typed::read(object).map_err(|error| DecodeError {
+        path: locate(object, &|candidate| typed::read::<T>(candidate).is_err()),
         message: error.to_string(),
     })?;
     let encoded =
@@ -150,6 +151,16 @@ mod tests {
             assert_eq!(error.path, path, "{}", error.message);
         }
         assert_eq!(decode::<Pod>(&json!([])).expect_err("no object").path, "");
+    }
+
+    #[test]
+    fn a_malformed_quantity_is_located() {
+        let error = decode::<Pod>(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {},
+            "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1", "memory": "1gb"}}}]},
+        }))
+        .expect_err("no quantity");
+        assert_eq!(error.path, "spec.containers[0].resources.limits.memory");
     }
 
     #[test]

@@ -110,6 +110,10 @@ pub struct Descriptor {
     pub scope: Scope,
     pub verbs: &'static [Verb],
     pub subresources: &'static [Subresource],
+    /// Whether an update of an object that does not exist creates it.
+    pub creates_on_update: bool,
+    /// Whether a deletion that removes the object answers with its last state instead of a `Status`.
+    pub returns_deleted: bool,
     pub columns: Vec<Column>,
     pub strategy: Arc<dyn Strategy>,
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::decode::decode;
 use crate::descriptor::Column;
 use crate::strategy::{DecodeError, Decoded, Deletion, Scale, Strategy};
-use crate::value::{carry_over, equal, int};
+use crate::value::{carry_over, child, equal, int};
 
 /// What differs between the built-in kinds.
 ///
@@ -21,6 +21,8 @@ pub trait Kind: Send + Sync + 'static {
 
     /// Whether the status is written through its own subresource.
     const HAS_STATUS: bool = false;
+    /// The fields of the metadata that a write of the status leaves alone.
+    const STATUS_KEEPS: &'static [&'static str] = &[];
     /// Whether `metadata.generation` counts the changes of the desired state.
     const COUNTS_GENERATIONS: bool = false;
 
@@ -41,7 +43,7 @@ pub trait Kind: Send + Sync + 'static {
     /// After the generic part.
     fn prepare_update(_new: &mut Value, _old: &Value) {}
 
-    /// After the generic part, which carries over everything but the status.
+    /// After the generic part, which carries over everything but the status and the metadata.
     fn prepare_status_update(_new: &mut Value, _old: &Value) {}
 
     fn starts_new_generation(new: &Value, old: &Value) -> bool {
@@ -122,17 +124,19 @@ impl<K: Kind> Strategy for Builtin<K> {
     }
 
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
-        let version = new["metadata"].get("resourceVersion").cloned();
-        let status = new.get_mut("status").map(Value::take);
+        let given = ["metadata", "status"].map(|part| (part, new.get_mut(part).map(Value::take)));
         *new = old.clone();
         if let Value::Object(object) = &mut *new {
-            match status {
-                Some(status) if !status.is_null() => object.insert("status".to_owned(), status),
-                _ => object.remove("status"),
-            };
+            for (part, value) in given {
+                match value {
+                    Some(value) if !value.is_null() => object.insert(part.to_owned(), value),
+                    _ => object.remove(part),
+                };
+            }
         }
-        if let Some(version) = version {
-            new["metadata"]["resourceVersion"] = version;
+        let metadata = child(new, "metadata");
+        for field in K::STATUS_KEEPS.iter().copied().chain(["generation"]) {
+            carry_over(metadata, &old["metadata"], field);
         }
         K::prepare_status_update(new, old);
     }

@@ -2,7 +2,7 @@
 //! special about a kind sits in its [`Strategy`]. Pure: objects are JSON values in, JSON values out.
 //!
 //! Built-in kinds live in `kinds`, one file each; [`builtin`] lists them. What they share: `decode`, `value` (JSON in
-//! place), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`], which the pipeline calls.
+//! place), `typed` (JSON as a type), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`], which the pipeline calls.
 
 mod builtin;
 mod check;
@@ -15,6 +15,7 @@ mod pod_template;
 pub mod registry;
 pub mod strategy;
 mod table;
+mod typed;
 mod value;
 
 pub use builtin::builtin;

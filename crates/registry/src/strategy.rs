@@ -60,7 +60,7 @@ pub trait Strategy: Send + Sync {
     /// Carries over what this endpoint may not change (status) and raises the generation when the spec changed.
     fn prepare_update(&self, new: &mut Value, old: &Value);
 
-    /// Carries over everything but the status.
+    /// Carries over everything but the status and the metadata that may change with it.
     fn prepare_status_update(&self, new: &mut Value, old: &Value);
 
     /// Everything but the generic metadata, which the pipeline checks.

@@ -20,6 +20,7 @@ pub mod snapshot;
 mod spread;
 pub mod taint;
 pub mod unschedulable;
+pub mod unsupported;
 
 pub use event::ClusterEvents;
 pub use node::{NodeInfo, NodeSpec};

@@ -11,6 +11,7 @@ use crate::ports::HostPort;
 use crate::requests::PodRequests;
 use crate::resources::ParseError;
 use crate::taint::Toleration;
+use crate::unsupported;
 
 /// A pod's namespace and name. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +87,8 @@ pub struct PodInfo {
     /// Preferred node affinity: weights and terms.
     pub preferred: Vec<(i64, Term)>,
     pub tolerations: Vec<Toleration>,
+    /// The fields that ask for what this scheduler does not honour, as paths.
+    pub unsupported: Vec<String>,
     /// Someone still holds the pod back: `spec.schedulingGates` is not empty.
     pub gated: bool,
 }
@@ -104,6 +107,7 @@ impl PodInfo {
             required,
             preferred: preferred_terms(&spec),
             tolerations: spec.tolerations.iter().flatten().filter_map(Toleration::parse).collect(),
+            unsupported: unsupported::fields(&spec),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             node_name: spec.node_name.filter(|name| !name.is_empty()),
         })

@@ -58,6 +58,10 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, cursor: Cursor) -> Decision 
     if snapshot.is_empty() {
         return Decision::Unschedulable(Unschedulable::no_nodes());
     }
+    if !pod.unsupported.is_empty() {
+        let why = format!("not supported by the scheduler yet: {}", pod.unsupported.join(", "));
+        return Decision::Unschedulable(Unschedulable::whole_pod(snapshot.len(), &why));
+    }
     let mut tally = Tally::default();
     let search = match &pod.named_nodes {
         Some(names) if names.is_empty() => {

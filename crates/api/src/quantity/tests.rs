@@ -64,6 +64,23 @@ fn refuses_what_is_none() {
 }
 
 #[test]
+fn what_is_finer_than_a_thousandth_is_rounded_up() {
+    for (text, rounded) in [
+        ("100u", "1m"),
+        ("1500u", "2m"),
+        ("0.1m", "1m"),
+        ("1n", "1m"),
+        ("1500m", "1500m"),
+        ("1e-6", "1e-3"),
+        ("1Gi", "1Gi"),
+        ("-1u", "-1m"),
+        ("0", "0"),
+    ] {
+        assert_eq!(parse(text).rounded_to_milli().to_string(), rounded, "{text}");
+    }
+}
+
+#[test]
 fn rounds_up_and_compares_by_amount() {
     assert_eq!(parse("1500m").value(), 2);
     assert_eq!(parse("-1500m").value(), -2);

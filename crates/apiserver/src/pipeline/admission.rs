@@ -1,7 +1,7 @@
 //! The admit stage: policies that look at objects. Two are static: a namespace's life cycle, and what a node may touch.
 
 use quorate_api::{Cause, GroupVersionResource, Status, StatusDetails};
-use quorate_registry::Verb;
+use quorate_registry::{Subresource, Verb};
 use quorate_store::Consistency;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -12,6 +12,7 @@ use crate::pipeline::commit::Guard;
 use crate::pipeline::{Operation, read};
 
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
+const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
 
 /// The namespaces that the system lives in; they cannot be deleted.
 pub const SYSTEM_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -46,7 +47,8 @@ pub(crate) async fn create(operation: &Operation, object: &Value) -> Result<Opti
 /// `Forbidden`.
 pub(crate) fn update(operation: &Operation, new: &Value, old: &Value) -> Result<(), Status> {
     restrict_node(operation, old)?;
-    restrict_node(operation, new)
+    restrict_node(operation, new)?;
+    keep_labels(operation, new, old)
 }
 
 /// Admits a deletion.
@@ -60,6 +62,19 @@ pub(crate) fn delete(operation: &Operation, object: &Value) -> Result<(), Status
         return Err(Status::forbidden(resource, name, "this namespace may not be deleted"));
     }
     restrict_node(operation, object)
+}
+
+/// A pod's labels decide which Services and controllers it belongs to, so a node does not change them with the status.
+fn keep_labels(operation: &Operation, new: &Value, old: &Value) -> Result<(), Status> {
+    let Some(node) = operation.user.node() else { return Ok(()) };
+    let target = &operation.target;
+    let resource = &target.resource.descriptor.resource;
+    let is_pod_status = *resource == PODS && target.subresource == Some(Subresource::Status);
+    if !is_pod_status || metadata::of(new).get("labels") == metadata::of(old).get("labels") {
+        return Ok(());
+    }
+    let why = format!("node \"{node}\" cannot update labels through pod status");
+    Err(Status::forbidden(resource, target.name(), &why))
 }
 
 fn is_terminating(namespace: &[u8]) -> bool {

@@ -6,6 +6,7 @@ use quorate_api::{Revision, Status};
 use serde_json::Value;
 
 use crate::catalog::Served;
+use crate::decode::Body;
 use crate::pipeline::admission;
 use crate::pipeline::commit::{Committed, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
@@ -18,14 +19,14 @@ const MAX_ATTEMPTS: usize = 8;
 ///
 /// # Errors
 /// A `Status` from any stage; `AlreadyExists`.
-pub(crate) async fn create(operation: &mut Operation, body: Value) -> Result<Written, Status> {
+pub(crate) async fn create(operation: &mut Operation, body: Body) -> Result<Written, Status> {
     create_with(operation, body, metadata::generated_name).await
 }
 
 /// [`create`], with what makes a name of a `generateName`.
 async fn create_with(
     operation: &mut Operation,
-    body: Value,
+    body: Body,
     mut draw: impl FnMut(&str) -> String,
 ) -> Result<Written, Status> {
     let mut object = prepare(operation, body)?;
@@ -46,10 +47,10 @@ async fn create_with(
         let encoded = encode::stored(&target.resource, &object)?;
         if operation.is_dry_run {
             refuse_existing(operation, &guards[0].key, name).await?;
-            return Ok(Written { object, encoded, revision: Revision::ZERO, effect: Effect::Written });
+            return Ok(Written { object, encoded, revision: Revision::ZERO, effect: Effect::Created });
         }
         match commit(operation.api.store(), &guards, &Write::Put(encoded.clone())).await? {
-            Committed::Done(revision) => return Ok(Written { object, encoded, revision, effect: Effect::Written }),
+            Committed::Done(revision) => return Ok(Written { object, encoded, revision, effect: Effect::Created }),
             // The name is taken: a random one is drawn again.
             Committed::Stale(now)
                 if now.first().is_some_and(Option::is_some) && (generate_from.is_none() || attempt == MAX_ATTEMPTS) =>
@@ -64,13 +65,13 @@ async fn create_with(
 }
 
 /// decode → default → mutate.
-fn prepare(operation: &mut Operation, body: Value) -> Result<Value, Status> {
+fn prepare(operation: &mut Operation, body: Body) -> Result<Value, Status> {
     let target = &operation.target;
     let served = &target.resource;
-    if !metadata::text(&body, "resourceVersion").is_empty() {
+    if !metadata::text(&body.object, "resourceVersion").is_empty() {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    check_namespace(target.namespace.as_deref(), &body)?;
+    check_namespace(target.namespace.as_deref(), &body.object)?;
     let mut object = decode::object(served, body, operation.validation, &mut operation.warnings)?;
     let strategy = &served.descriptor.strategy;
     strategy.default(&mut object);
@@ -154,7 +155,7 @@ mod tests {
             format!("{base}{suffix}")
         };
         let body = json!({ "metadata": { "generateName": "web-" } });
-        let created = create_with(&mut operation, body, draw).await;
+        let created = create_with(&mut operation, body.into(), draw).await;
         (created.map(Written::into_object), drawn)
     }
 

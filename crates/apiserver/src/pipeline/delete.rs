@@ -6,12 +6,13 @@ use quorate_registry::Deletion;
 use serde_json::{Value, json};
 
 use crate::catalog::Served;
+use crate::decode::{self, FieldValidation};
+use crate::metadata;
 use crate::pipeline::modify::{Change, Current, modify};
 use crate::pipeline::update::{is_held, success};
 use crate::pipeline::{Effect, Operation, Written, admission};
 use crate::query::Query;
 use crate::route::Target;
-use crate::{decode, metadata};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -204,16 +205,14 @@ fn shorten(object: &mut Value, requested_seconds: Option<i64>) {
 }
 
 /// What the client is told of a deletion: the object while it is still there, and `Success` when it is gone, except
-/// for kinds that are deleted gracefully, whose last state is returned.
+/// for kinds whose last state is returned.
 pub(crate) enum Told {
     Object(Written),
     Success(Value),
 }
 
 pub(crate) fn told(served: &Served, written: Written) -> Told {
-    let is_graceful =
-        matches!(served.descriptor.strategy.deletion(&written.object, Some(1)), Deletion::Graceful { .. });
-    if written.effect != Effect::Removed || is_graceful {
+    if written.effect != Effect::Removed || served.descriptor.returns_deleted {
         return Told::Object(written);
     }
     let resource = &served.descriptor.resource;
@@ -232,6 +231,10 @@ pub(crate) fn told(served: &Served, written: Written) -> Told {
 /// # Errors
 /// As [`DeleteOptions::parse`].
 pub(crate) fn options(headers: &http::HeaderMap, body: &[u8], query: &Query) -> Result<DeleteOptions, Status> {
-    let body = if body.is_empty() { Value::Null } else { decode::body(headers, body, "DeleteOptions")? };
+    let body = if body.is_empty() {
+        Value::Null
+    } else {
+        decode::body(headers, body, "DeleteOptions", FieldValidation::Ignore)?.object
+    };
     DeleteOptions::parse(body, query)
 }

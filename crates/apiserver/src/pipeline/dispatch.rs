@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::decode::{self, FieldValidation};
-use crate::duplicates::duplicates;
 use crate::logs;
 use crate::pipeline::delete::{self, Told};
 use crate::pipeline::list::{ListOptions, list};
@@ -16,7 +15,7 @@ use crate::pipeline::patch::{Patch, patch};
 use crate::pipeline::selection::Selection;
 use crate::pipeline::subresource::{binding, eviction, scale};
 use crate::pipeline::update::{success, update};
-use crate::pipeline::{Operation, create, delete_collection, read, watch};
+use crate::pipeline::{Effect, Operation, create, delete_collection, read, watch};
 use crate::query::Query;
 use crate::representation::{IncludeObject, negotiate};
 use crate::response::{Request, Response, Style};
@@ -83,18 +82,24 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         Some(Subresource::Eviction) => "Eviction",
         _ => &served.descriptor.kind.kind,
     };
-    if operation.validation != FieldValidation::Ignore && decode::media_type(&request.headers) == "application/json" {
-        let odd = duplicates(&request.body).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
-        decode::judge(&served, operation.validation, odd, &mut operation.warnings)?;
-    }
-    let body = || decode::body(&request.headers, &request.body, expected);
+    let validation = operation.validation;
+    let body = || decode::body(&request.headers, &request.body, expected, validation);
+    // The body of a subresource that is a document of its own.
+    let document = |warnings: &mut Vec<String>| -> Result<Value, Status> {
+        let body = body()?;
+        decode::judge(&served, validation, body.oddities, warnings)?;
+        Ok(body.object)
+    };
+    let patch_oddities = || decode::duplicate_fields(&request.body, validation);
     let (code, written) = match (verb, subresource) {
         (Verb::Create, Some(Subresource::Binding)) => {
-            binding::bind(&operation, body()?).await?;
+            let binding = document(&mut operation.warnings)?;
+            binding::bind(&operation, binding).await?;
             return Ok(Response::json(&success(201, None))?.with_code(201));
         }
         (Verb::Create, Some(Subresource::Eviction)) => {
-            let written = eviction::evict(&mut operation, body()?).await?;
+            let eviction = document(&mut operation.warnings)?;
+            let written = eviction::evict(&mut operation, eviction).await?;
             let details = StatusDetails {
                 name: operation.target.name().to_owned(),
                 kind: served.descriptor.resource.resource.to_string(),
@@ -105,15 +110,23 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         }
         (Verb::Create, _) => (201, create::create(&mut operation, body()?).await?),
         (Verb::Update, Some(Subresource::Scale)) => {
-            let written = scale::update(&operation, body()?).await?;
+            let scale = document(&mut operation.warnings)?;
+            let written = scale::update(&operation, scale).await?;
             return shown(200, &scale::show(&served, &written.object, written.revision)?, style);
         }
-        (Verb::Update, _) => (200, update(&mut operation, body()?).await?),
+        (Verb::Update, _) => {
+            let written = update(&mut operation, body()?).await?;
+            (if written.effect == Effect::Created { 201 } else { 200 }, written)
+        }
         (_, Some(Subresource::Scale)) => {
+            decode::judge(&served, validation, patch_oddities(), &mut operation.warnings)?;
             let written = scale::patch(&operation, &Patch::parse(&request.headers, &request.body)?).await?;
             return shown(200, &scale::show(&served, &written.object, written.revision)?, style);
         }
-        _ => (200, patch(&mut operation, &Patch::parse(&request.headers, &request.body)?).await?),
+        _ => {
+            let changes = Patch::parse(&request.headers, &request.body)?;
+            (200, patch(&mut operation, &changes, patch_oddities()).await?)
+        }
     };
     Ok(Response::written(code, &served, &written, style)?.with_warnings(&operation.warnings))
 }

@@ -45,6 +45,7 @@ pub(crate) struct Operation {
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
+    Created,
     Written,
     /// Nothing had changed, so nothing was written.
     Unchanged,

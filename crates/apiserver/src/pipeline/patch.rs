@@ -5,6 +5,7 @@ use quorate_api::{Reason, Status, patch};
 use serde_json::Value;
 
 use crate::catalog::Served;
+use crate::decode::Body;
 use crate::pipeline::modify::{Current, modify};
 use crate::pipeline::update::transition;
 use crate::pipeline::{Operation, Written};
@@ -71,15 +72,15 @@ impl Patch {
     }
 }
 
-/// Patches an object, or through a subresource a part of it.
+/// Patches an object, or through a subresource a part of it. `oddities` is what a strict reader found in the patch.
 ///
 /// # Errors
 /// A `Status` from any stage; `NotFound`, `Conflict`.
-pub(crate) async fn patch(operation: &mut Operation, patch: &Patch) -> Result<Written, Status> {
+pub(crate) async fn patch(operation: &mut Operation, patch: &Patch, oddities: Vec<String>) -> Result<Written, Status> {
     let mut warnings = Vec::new();
     let written = modify(operation, |current| {
         warnings.clear();
-        let new = patched(operation, current, patch, &mut warnings)?;
+        let new = patched(operation, current, patch, &oddities, &mut warnings)?;
         transition(operation, current, new)
     })
     .await?;
@@ -91,6 +92,7 @@ fn patched(
     operation: &Operation,
     current: &Current,
     patch: &Patch,
+    oddities: &[String],
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let target = &operation.target;
@@ -98,7 +100,8 @@ fn patched(
     let mut object = current.object.clone();
     encode::set_resource_version(&mut object, current.revision);
     patch.apply(served, &mut object)?;
-    let mut new: Value = decode::object(served, object, operation.validation, warnings)?;
+    let body = Body { object, oddities: oddities.to_vec() };
+    let mut new: Value = decode::object(served, body, operation.validation, warnings)?;
     served.descriptor.strategy.default(&mut new);
     if metadata::text(&new, "name") != target.name() {
         return Err(Status::bad_request(format!(

@@ -1,29 +1,72 @@
 //! `update`, and the stages that every change of an existing object passes.
 
-use quorate_api::{Status, StatusDetails};
-use quorate_registry::Subresource;
+use std::sync::Arc;
+
+use quorate_api::{Reason, Status, StatusDetails};
+use quorate_registry::{Subresource, Verb};
 use serde_json::Value;
 
 use crate::catalog::Served;
+use crate::decode::{self, Body, FieldValidation};
+use crate::metadata;
+use crate::pipeline::authorize::authorize;
 use crate::pipeline::modify::{Change, Current, modify};
 use crate::pipeline::{Operation, Written, admission, create};
-use crate::route::Target;
-use crate::{decode, metadata};
+use crate::route::{Route, Target};
 
 /// What Kubernetes says when an object is not the one that the client has seen.
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
-/// Replaces an object, or through a subresource a part of it.
+/// How often an update and a creation may each find that the other was needed.
+const MAX_TURNS: usize = 8;
+
+/// Replaces an object, or through a subresource a part of it. Creates an absent one of a kind that allows that.
 ///
 /// # Errors
-/// A `Status` from any stage; `NotFound`, since an update never creates; `Conflict`.
-pub(crate) async fn update(operation: &mut Operation, body: Value) -> Result<Written, Status> {
-    check_name(&operation.target, &body)?;
-    let served = &operation.target.resource;
-    let mut new = decode::object(served, body, operation.validation, &mut operation.warnings)?;
+/// A `Status` from any stage; `NotFound` for a kind whose objects are not created this way; `Conflict`.
+pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Written, Status> {
+    check_name(&operation.target, &body.object)?;
+    let served = Arc::clone(&operation.target.resource);
+    let may_create = operation.target.subresource.is_none() && served.descriptor.creates_on_update;
+    let given = may_create.then(|| body.clone());
+    let mut new = decode::object(&served, body, operation.validation, &mut operation.warnings)?;
     served.descriptor.strategy.default(&mut new);
-    let operation = &*operation;
-    modify(operation, |current| transition(operation, current, new.clone())).await
+    for _ in 0..MAX_TURNS {
+        let updating = &*operation;
+        let absent = match modify(updating, |current| transition(updating, current, new.clone())).await {
+            Err(status) if status.reason == Reason::NotFound => status,
+            result => return result,
+        };
+        let Some(given) = given.clone() else { return Err(absent) };
+        match create_absent(operation, given).await {
+            Err(status) if status.reason == Reason::AlreadyExists => {}
+            result => return result,
+        }
+    }
+    let why = "the object kept coming and going while the request was tried; please try again";
+    Err(Status::conflict(&served.descriptor.resource, operation.target.name(), why))
+}
+
+/// Creates the object that an update did not find, if the user may create it.
+async fn create_absent(operation: &Operation, mut body: Body) -> Result<Written, Status> {
+    let target = Target { verb: Verb::Create, ..operation.target.clone() };
+    authorize(&operation.user, &Route::Resource(target.clone()))?;
+    let uid = metadata::text(&body.object, "uid");
+    if !uid.is_empty() {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+        return Err(Status::conflict(&target.resource.descriptor.resource, target.name(), &why));
+    }
+    metadata::of_mut(&mut body.object).remove("resourceVersion");
+    // Its warnings are those of the update.
+    let mut creation = Operation {
+        api: operation.api.clone(),
+        user: operation.user.clone(),
+        target,
+        is_dry_run: operation.is_dry_run,
+        validation: FieldValidation::Ignore,
+        warnings: Vec::new(),
+    };
+    create::create(&mut creation, body).await
 }
 
 /// A body must name the object that the path names.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::Method;
+use quorate_apiserver::Build;
 use quorate_mvcc::{Command, DeleteRequest, KeyRange, Op, Txn};
 use serde_json::{Value, json};
 
@@ -29,6 +30,12 @@ async fn anonymous_users_get_health_and_version() {
     let version = anonymous.get("/version").await.json();
     assert_eq!((&version["major"], &version["minor"]), (&json!("1"), &json!("36")));
     assert!(version["gitVersion"].as_str().is_some_and(|v| v.starts_with("v1.36.0+quorate")), "{version}");
+    assert_eq!((&version["gitTreeState"], &version["buildDate"]), (&json!("archive"), &json!("1970-01-01T00:00:00Z")));
+    let build = Build { commit: "0123abc", tree_state: "clean", date_seconds: 1_767_225_600 };
+    server.api.set_build(build).expect("it was not set before");
+    let version = anonymous.get("/version").await.json();
+    assert_eq!((&version["gitCommit"], &version["gitTreeState"]), (&json!("0123abc"), &json!("clean")));
+    assert_eq!(version["buildDate"], "2026-01-01T00:00:00Z");
 }
 
 #[tokio::test(flavor = "multi_thread")]

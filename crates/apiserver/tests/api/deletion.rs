@@ -32,6 +32,21 @@ async fn what_nothing_holds_goes_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_answers_with_the_object_where_kubernetes_does() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "robot" } });
+    admin.post(PODS, &pod("unscheduled")).await.expect(201);
+    admin.post(accounts, &account).await.expect(201);
+    let gone = admin.delete(&format!("{PODS}/unscheduled"), &json!({})).await.expect(200);
+    assert_eq!((&gone["kind"], &gone["metadata"]["name"]), (&json!("Pod"), &json!("unscheduled")));
+    let gone = admin.delete(&format!("{accounts}/robot"), &json!({})).await.expect(200);
+    assert_eq!((&gone["kind"], &gone["metadata"]["name"]), (&json!("ServiceAccount"), &json!("robot")));
+    admin.get(&format!("{accounts}/robot")).await.failure();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn finalizers_hold_until_the_last_is_dropped() {
     let server = Server::start().await;
     let admin = server.admin();

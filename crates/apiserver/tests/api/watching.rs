@@ -45,11 +45,19 @@ async fn without_a_version_the_state_comes_first() {
         admin.delete(&format!("{MAPS}/b"), &json!({})).await.expect(200);
         expect(&mut lines, "DELETED", "b").await;
     }
-    let mut one = admin.watch(&format!("{MAPS}/a?watch=true")).await;
+    let mut one = admin.watch("/api/v1/watch/namespaces/default/configmaps/a").await;
     expect(&mut one, "ADDED", "a").await;
     admin.post(MAPS, &config_map("c")).await.expect(201);
     admin.delete(&format!("{MAPS}/a"), &json!({})).await.expect(200);
     expect(&mut one, "DELETED", "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_object_is_returned_even_if_a_watch_is_asked_for() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(MAPS, &config_map("a")).await.expect(201);
+    assert_eq!(admin.get(&format!("{MAPS}/a?watch=true")).await.expect(200), created);
 }
 
 #[tokio::test(flavor = "multi_thread")]

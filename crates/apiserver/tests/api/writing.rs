@@ -497,6 +497,149 @@ async fn a_pod_is_bound_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gated_pod_is_not_bound() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut gated = pod("gated");
+    gated["spec"]["schedulingGates"] = json!([{ "name": "example.com/wait" }]);
+    admin.post(PODS, &gated).await.expect(201);
+    let binding =
+        json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "gated" }, "target": { "name": "n1" } });
+    let (code, reason, message) = admin.post(&format!("{PODS}/gated/binding"), &binding).await.failure();
+    assert_eq!((code, reason.as_str()), (409, "Conflict"));
+    assert_eq!(
+        message,
+        "Operation cannot be fulfilled on pods/binding \"gated\": pod gated has non-empty .spec.schedulingGates"
+    );
+    let open = json!({ "spec": { "schedulingGates": null } });
+    admin.patch(&format!("{PODS}/gated"), "merge", &open).await.expect(200);
+    admin.post(&format!("{PODS}/gated/binding"), &binding).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_creates_only_where_the_kind_allows_it() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let named = |kind: &str, version: &str| json!({ "apiVersion": version, "kind": kind, "metadata": { "name": "x" } });
+    let mut lease = named("Lease", "coordination.k8s.io/v1");
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/x";
+    let created = admin.put(path, &lease).await.expect(201);
+    assert_eq!(admin.get(path).await.expect(200), created);
+    lease["spec"] = json!({ "holderIdentity": "me" });
+    admin.put(path, &lease).await.expect(200);
+    admin.delete(path, &json!({})).await.expect(200);
+    lease["metadata"]["uid"] = "11111111-1111-1111-1111-111111111111".into();
+    assert_eq!(admin.put(path, &lease).await.failure().0, 409, "that one object is gone");
+
+    let endpoints = named("Endpoints", "v1");
+    admin.put("/api/v1/namespaces/default/endpoints/x?dryRun=All", &endpoints).await.expect(201);
+    admin.put("/api/v1/namespaces/default/endpoints/x", &endpoints).await.expect(201);
+    for (path, body) in [(format!("{MAPS}/x"), config_map("x")), (format!("{PODS}/x"), pod("x"))] {
+        assert_eq!(admin.put(&path, &body).await.failure().0, 404, "{path}");
+    }
+    let user = server.user("nobody");
+    assert_eq!(user.put(path, &named("Lease", "coordination.k8s.io/v1")).await.failure().0, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_write_may_change_metadata() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post(PODS, &pod("web")).await.expect(201);
+    let note =
+        json!({ "metadata": { "annotations": { "a": "b" }, "labels": { "c": "d" } }, "spec": { "nodeName": "n1" } });
+    let patched = admin.patch(&format!("{PODS}/web/status"), "merge", &note).await.expect(200);
+    assert_eq!(patched["metadata"]["annotations"], json!({ "a": "b" }));
+    assert_eq!(patched["metadata"]["labels"], json!({ "c": "d" }));
+    assert_eq!(patched["spec"].get("nodeName"), None);
+    let broken = json!({ "metadata": { "labels": { "c": "not a label!" } } });
+    assert_eq!(admin.patch(&format!("{PODS}/web/status"), "merge", &broken).await.failure().0, 422);
+
+    let binding = json!({ "target": { "name": "n1" } });
+    admin.post(&format!("{PODS}/web/binding"), &binding).await.expect(201);
+    let node = server.node("n1");
+    let labels = json!({ "metadata": { "labels": { "c": "e" } } });
+    let (code, _, message) = node.patch(&format!("{PODS}/web/status"), "merge", &labels).await.failure();
+    assert_eq!(code, 403);
+    assert!(message.ends_with("node \"n1\" cannot update labels through pod status"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_an_absent_map_in_a_patch_is_no_change() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(DEPLOYMENTS, &deployment("web")).await.expect(201);
+    let patch = json!({ "spec": { "template": { "spec": { "nodeSelector": { "$patch": "delete" } } } } });
+    let patched = admin.patch(&format!("{DEPLOYMENTS}/web"), "strategic-merge", &patch).await.expect(200);
+    assert_eq!(patched["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_quantities_do_not_decode() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let with = |cpu: Value| {
+        let mut object = pod("q");
+        object["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": cpu } });
+        object
+    };
+    let path = format!("{PODS}?dryRun=All");
+    let (code, reason, message) = admin.post(&path, &with(json!("1 Gi"))).await.failure();
+    assert_eq!((code, reason.as_str()), (400, "BadRequest"));
+    assert!(message.contains("spec.containers[0].resources.requests.cpu: quantities must match"), "{message}");
+    assert_eq!(admin.post(&path, &with(json!("-1"))).await.failure().0, 422);
+    let stored = admin.post(&path, &with(json!("100u"))).await.expect(201);
+    assert_eq!(stored["spec"]["containers"][0]["resources"]["requests"]["cpu"], "1m");
+    let text = with(json!("number")).to_string().replace("\"number\"", "1e3");
+    let stored = admin.request(Method::POST, &path, &[("content-type", "application/json")], text).await.expect(201);
+    assert_eq!(stored["spec"]["containers"][0]["resources"]["requests"]["cpu"], "1e3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn yaml_is_read_as_kubernetes_reads_it() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let post = async |path: &str, text: &str| {
+        admin.request(Method::POST, path, &[("content-type", "application/yaml")], text.to_owned()).await
+    };
+    let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: from-yaml\n  labels: &same {app: \"yes\"}\n  annotations: *same\nspec:\n  containers:\n  - {name: c, image: i}\n  volumes:\n  - {name: v, secret: {secretName: s, defaultMode: 0400}}\n";
+    let stored = post(PODS, text).await.expect(201);
+    assert_eq!(stored["spec"]["volumes"][0]["secret"]["defaultMode"], 256);
+    assert_eq!(stored["metadata"]["annotations"]["app"], "yes");
+    let map = |rest: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: m\n{rest}");
+    assert_eq!(post(MAPS, &map("  labels: {a: yes}\n")).await.failure().0, 400, "yes is a boolean");
+    assert_eq!(post(MAPS, &map("data: [\n")).await.failure().0, 400);
+    let twice = map("data:\n  a: \"1\"\n  a: \"2\"\n");
+    let (code, _, message) = post(&format!("{MAPS}?fieldValidation=Strict"), &twice).await.failure();
+    assert_eq!(code, 400);
+    assert!(message.contains("line 7: key \"a\" already set in map"), "{message}");
+    let answer = post(MAPS, &twice).await;
+    let warning = answer.headers.get("warning").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    assert!(warning.contains("already set in map"), "{warning}");
+    assert_eq!(answer.expect(201)["data"], json!({ "a": "2" }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_decoding_reports_everything_at_once() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let text = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"m"},"data":{"a":"1","a":"2"},"spec":{},"extra":1}"#;
+    let path = format!("{MAPS}?fieldValidation=Strict");
+    let answer = admin.request(Method::POST, &path, &[("content-type", "application/json")], text).await;
+    let (code, _, message) = answer.failure();
+    assert_eq!(code, 400);
+    let all = "strict decoding error: duplicate field \"data.a\", unknown field \"extra\", unknown field \"spec\"";
+    assert!(message.ends_with(all), "{message}");
+    admin.post(MAPS, &config_map("m")).await.expect(201);
+    let patch = r#"{"data":{"b":"1","b":"2"},"extra":1}"#;
+    let headers = [("content-type", "application/merge-patch+json")];
+    let answer = admin.request(Method::PATCH, &format!("{MAPS}/m?fieldValidation=Strict"), &headers, patch).await;
+    let (code, _, message) = answer.failure();
+    assert_eq!(code, 400);
+    assert!(message.ends_with("duplicate field \"data.b\", unknown field \"extra\""), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn racing_patches_all_take_effect() {
     let server = Server::start().await;
     let admin = server.admin();

@@ -43,6 +43,42 @@ async fn an_unschedulable_pod_says_why_and_is_bound_as_soon_as_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_with_required_anti_affinity_stays_pending_and_says_so() {
+    let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
+    cluster.node_with("large", json!({"cpu": "2", "memory": "1Gi", "pods": "10"})).await;
+    let spec = json!({
+        "containers": [{"name": "c", "image": "i"}],
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}]}},
+    });
+    cluster.pod("web", spec).await.expect("the pod is created");
+    let field = "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution";
+    cluster
+        .wait("the condition", || {
+            let pod = pod(&cluster, "web");
+            let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+            conditions.into_iter().any(|condition| {
+                condition["type"] == "PodScheduled"
+                    && condition["status"] == "False"
+                    && condition["reason"] == "Unschedulable"
+                    && condition["message"].as_str().is_some_and(|message| message.contains(field))
+            })
+        })
+        .await;
+    cluster
+        .wait("the event", || {
+            let events = cluster.list(&EVENTS, Some("default"));
+            events.iter().any(|event| {
+                event["reason"] == "FailedScheduling"
+                    && event["message"].as_str().is_some_and(|message| message.contains(field))
+            })
+        })
+        .await;
+    assert_eq!(node_of(&pod(&cluster, "web")), None);
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_are_never_over_committed_by_many_bindings_at_once() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     for name in ["a", "b"] {

@@ -1,5 +1,6 @@
 //! `patch`: sends a patch as it is.
 
+use quorate_api::yaml;
 use serde_json::Value;
 
 use crate::changes::ChangeFlags;
@@ -62,7 +63,7 @@ impl Patch {
                 ));
             }
         };
-        serde_yaml_ng::from_str(&text).map_err(|error| CliError::usage(format!("unable to parse \"{text}\": {error}")))
+        yaml::value(&text).map_err(|error| CliError::usage(format!("unable to parse \"{text}\": {error}")))
     }
 
     async fn patch(&self, session: &mut Session, target: &Target, patch: &Value) -> Result<()> {

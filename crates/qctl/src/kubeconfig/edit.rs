@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kube::config::Kubeconfig;
+use quorate_api::yaml;
 use serde_json::Value;
 
 use crate::error::{CliError, Result};
@@ -72,12 +73,10 @@ pub fn use_context(files: &[PathBuf], merged: &Kubeconfig, context: &str) -> Res
     let file = chosen.ok_or_else(|| CliError::usage("no kubeconfig file to change"))?;
     let describe = |verb: &str| format!("{verb} {}", file.display());
     let text = std::fs::read_to_string(file).map_err(|source| CliError::io(describe("reading"), source))?;
-    let mut document: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text)
+    let mut document = yaml::value(&text)
         .map_err(|error| CliError::usage(format!("error loading config file \"{}\": {error}", file.display())))?;
     document["current-context"] = context.into();
-    let text = serde_yaml_ng::to_string(&document)
-        .map_err(|error| CliError::usage(format!("the kubeconfig cannot be written: {error}")))?;
-    replace(file, &text).map_err(|source| CliError::io(describe("writing"), source))
+    replace(file, &yaml::to_string(&document)).map_err(|source| CliError::io(describe("writing"), source))
 }
 
 /// Writes beside the file and renames, so that an interrupted write never leaves half a kubeconfig.

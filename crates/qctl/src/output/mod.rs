@@ -7,12 +7,11 @@ mod format;
 mod natural;
 mod table;
 mod tabs;
-mod yaml;
 
 pub use age::{age_since, parse_time};
 pub use document::json;
 pub use format::Format;
 pub use natural::natural_order;
+pub use quorate_api::yaml::to_string as yaml;
 pub use table::{Column, Row, ServerTable, TablePrinter, TableStyle};
 pub use tabs::align;
-pub use yaml::yaml;

@@ -25,6 +25,7 @@ impl Kind for Deployment {
 
     const HAS_STATUS: bool = true;
     const COUNTS_GENERATIONS: bool = true;
+    const STATUS_KEEPS: &'static [&'static str] = &["labels"];
 
     fn columns() -> Vec<Column> {
         vec![
@@ -80,7 +81,13 @@ impl Kind for Deployment {
         let path = FieldPath::new("spec");
         let Some(spec) = &object.spec else { return vec![FieldError::required(path, "")] };
         let mut errors = Vec::new();
-        workload::validate("Deployment", spec.replicas, &spec.selector, &spec.template, &mut errors);
+        workload::validate(
+            &workload::long_running("Deployment"),
+            spec.replicas,
+            &spec.selector,
+            &spec.template,
+            &mut errors,
+        );
         let min_ready = spec.min_ready_seconds.unwrap_or_default();
         check::non_negative(min_ready, path.child("minReadySeconds"), &mut errors);
         if let Some(limit) = spec.revision_history_limit {

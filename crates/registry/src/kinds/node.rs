@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::check;
 use crate::descriptor::Column;
 use crate::kind::Kind;
+use crate::pod_template;
 use crate::table::{age_cell, column, name_cell, name_column, or_none, wide};
 use crate::value::{child, items, text};
 
@@ -70,6 +71,9 @@ impl Kind for Node {
         let status = child(object, "status");
         if status["allocatable"].is_null() && status["capacity"].is_object() {
             status["allocatable"] = status["capacity"].clone();
+        }
+        for amounts in ["capacity", "allocatable"] {
+            pod_template::round(object["status"].get_mut(amounts));
         }
         child(object, "spec");
     }

@@ -64,7 +64,7 @@ impl Kind for ReplicaSet {
         let mut errors = Vec::new();
         let no_template = Default::default();
         let template = spec.template.as_ref().unwrap_or(&no_template);
-        workload::validate("ReplicaSet", spec.replicas, &spec.selector, template, &mut errors);
+        workload::validate(&workload::long_running("ReplicaSet"), spec.replicas, &spec.selector, template, &mut errors);
         if let Some(seconds) = spec.min_ready_seconds {
             check::non_negative(seconds, path.child("minReadySeconds"), &mut errors);
         }

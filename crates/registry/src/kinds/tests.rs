@@ -84,7 +84,7 @@ fn a_deployment_is_filled_in() {
                             {"name": "d", "image": "redis", "imagePullPolicy": "Always", "resources": {},
                                 "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"},
                         ],
-                        "dnsPolicy": "ClusterFirst", "enableServiceLinks": true, "restartPolicy": "Always",
+                        "dnsPolicy": "ClusterFirst", "restartPolicy": "Always",
                         "schedulerName": "default-scheduler", "securityContext": {},
                         "terminationGracePeriodSeconds": 30,
                     },
@@ -94,6 +94,43 @@ fn a_deployment_is_filled_in() {
         })
     );
     assert_eq!(errors_of("Deployment", &deployment()), Vec::<String>::new());
+}
+
+#[test]
+fn templates_do_not_get_what_is_decided_in_pods() {
+    let template = json!({"spec": {"hostNetwork": true, "containers": [{
+        "name": "c", "image": "nginx:1", "ports": [{"containerPort": 80}],
+        "resources": {"limits": {"cpu": "1500u", "memory": "1024Ki"}},
+    }]}});
+    for kind in ["Deployment", "ReplicaSet"] {
+        let object = created(kind, &with(deployment(), &json!({"spec": {"template": template}})));
+        let spec = &object["spec"]["template"]["spec"];
+        assert_eq!(spec.get("enableServiceLinks"), None, "{kind}");
+        assert_eq!(spec["containers"][0]["ports"], json!([{"containerPort": 80, "protocol": "TCP"}]), "{kind}");
+        assert_eq!(spec["containers"][0]["resources"], json!({"limits": {"cpu": "2m", "memory": "1Mi"}}), "{kind}");
+    }
+    let pod = created("Pod", &with(template, &json!({"metadata": {"name": "web"}})));
+    let spec = &pod["spec"];
+    assert_eq!(spec["enableServiceLinks"], true);
+    assert_eq!(spec["containers"][0]["ports"], json!([{"containerPort": 80, "hostPort": 80, "protocol": "TCP"}]));
+    let amounts = json!({"cpu": "2m", "memory": "1Mi"});
+    assert_eq!(spec["containers"][0]["resources"], json!({"limits": amounts, "requests": amounts}));
+}
+
+#[test]
+fn a_nodes_resources_are_rounded_and_canonical() {
+    let node = json!({"metadata": {"name": "n"}, "status": {"capacity": {"cpu": "3.9999999", "memory": "1024Ki"}}});
+    let amounts = json!({"cpu": "4", "memory": "1Mi"});
+    assert_eq!(created("Node", &node)["status"], json!({"capacity": amounts, "allocatable": amounts}));
+}
+
+#[test]
+fn a_deployments_status_write_leaves_its_labels_alone() {
+    let old = created("Deployment", &with(deployment(), &json!({"metadata": {"labels": {"a": "b"}}})));
+    let changes = json!({"metadata": {"labels": {"a": "c"}, "annotations": {"d": "e"}}, "spec": {"replicas": 7}});
+    let mut new = with(old.clone(), &changes);
+    strategy("Deployment").prepare_status_update(&mut new, &old);
+    assert_eq!(new, with(old, &json!({"metadata": {"annotations": {"d": "e"}}})));
 }
 
 #[test]

@@ -9,14 +9,19 @@ use serde_json::Value;
 
 use crate::check;
 use crate::metadata;
-use crate::pod_template;
+use crate::pod_template::{self, TemplateOwner};
 use crate::strategy::Scale;
 use crate::table::selector_text;
 use crate::value::{child, int};
 
+/// The owner of a template whose pods run on until they are deleted.
+pub const fn long_running(kind: &'static str) -> TemplateOwner {
+    TemplateOwner { kind, restart_policies: &["Always"], allows_deadline: false }
+}
+
 /// Replicas, selector and template of a workload's spec.
 pub fn validate(
-    kind: &str,
+    owner: &TemplateOwner,
     replicas: Option<i32>,
     selector: &meta::LabelSelector,
     template: &PodTemplateSpec,
@@ -43,19 +48,7 @@ pub fn validate(
         }
         Ok(_) => {}
     }
-    let at = path.child("template");
-    pod_template::validate(template, &at, errors);
-    if let Some(spec) = &template.spec {
-        let policy = spec.restart_policy.as_deref().unwrap_or_default();
-        if policy != "Always" {
-            let path = at.child("spec").child("restartPolicy");
-            errors.push(FieldError::not_supported(path, policy, &["Always"]));
-        }
-        if spec.active_deadline_seconds.is_some() {
-            let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
-            errors.push(FieldError::forbidden(at.child("spec").child("activeDeadlineSeconds"), detail));
-        }
-    }
+    pod_template::validate_template(template, owner, &path.child("template"), errors);
 }
 
 /// The selector decides which pods belong to the workload, so it stays.

@@ -7,24 +7,41 @@ use crate::value::{child, items_mut, set_default, set_default_text, text};
 
 const FILE_MODE: i32 = 0o644;
 
-/// The template of a workload. Requests are not filled in from limits here: that happens in the pods.
+/// The fields of volume sources that have a fixed default.
+const SOURCE_DEFAULTS: &[(&str, &[(&str, &str)])] = &[
+    ("iscsi", &[("iscsiInterface", "default")]),
+    ("rbd", &[("pool", "rbd"), ("user", "admin"), ("keyring", "/etc/ceph/keyring")]),
+    ("scaleIO", &[("storageMode", "ThinProvisioned"), ("fsType", "xfs")]),
+    ("azureDisk", &[("cachingMode", "ReadWrite"), ("kind", "Shared"), ("fsType", "ext4")]),
+];
+
+/// The template of a workload. A field that is left out here is filled in in the pods that are made of it, so that a new
+/// default does not change the templates that are stored already.
 pub fn default_template(template: &mut Value) {
     child(template, "metadata");
-    default_pod_spec(child(template, "spec"));
+    default_spec(child(template, "spec"));
 }
 
-pub fn default_pod_spec(spec: &mut Value) {
+/// The spec of a pod: what templates get, and what is decided in pods alone.
+pub fn default_pod(spec: &mut Value) {
+    default_spec(spec);
+    requests_from_limits(spec);
+    set_default(spec, "enableServiceLinks", true);
+    if spec["hostNetwork"] == true {
+        host_ports(spec);
+    }
+}
+
+fn default_spec(spec: &mut Value) {
     set_default_text(spec, "restartPolicy", "Always");
     set_default_text(spec, "dnsPolicy", "ClusterFirst");
     set_default_text(spec, "schedulerName", "default-scheduler");
     set_default(spec, "terminationGracePeriodSeconds", 30);
-    set_default(spec, "enableServiceLinks", true);
     child(spec, "securityContext");
     same_account_under_both_names(spec);
-    let host_network = spec["hostNetwork"] == true;
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in items_mut(spec, list) {
-            container_defaults(container, host_network);
+            container_defaults(container);
         }
     }
     for volume in items_mut(spec, "volumes") {
@@ -34,18 +51,32 @@ pub fn default_pod_spec(spec: &mut Value) {
         set_default_text(constraint, "nodeAffinityPolicy", "Honor");
         set_default_text(constraint, "nodeTaintsPolicy", "Ignore");
     }
-    if let Some(overhead) = spec.get_mut("overhead") {
-        canonical_quantities(overhead);
+    round(spec.get_mut("overhead"));
+    if let Some(resources) = spec.get_mut("resources") {
+        resource_defaults(resources);
     }
 }
 
 /// What is limited but not requested is requested in full.
-pub fn default_requests(spec: &mut Value) {
+fn requests_from_limits(spec: &mut Value) {
     for list in ["initContainers", "containers"] {
         for container in items_mut(spec, list) {
             let limits = container["resources"]["limits"].as_object().cloned().unwrap_or_default();
             for (resource, limit) in limits {
                 set_default(child(child(container, "resources"), "requests"), &resource, limit);
+            }
+        }
+    }
+}
+
+/// On the node's network, a container's port is the node's.
+fn host_ports(spec: &mut Value) {
+    for list in ["initContainers", "containers"] {
+        for container in items_mut(spec, list) {
+            for port in items_mut(container, "ports") {
+                if port["hostPort"].as_i64().unwrap_or_default() == 0 {
+                    port["hostPort"] = port["containerPort"].clone();
+                }
             }
         }
     }
@@ -63,22 +94,14 @@ fn same_account_under_both_names(spec: &mut Value) {
     }
 }
 
-fn container_defaults(container: &mut Value, host_network: bool) {
+fn container_defaults(container: &mut Value) {
     set_default_text(container, "terminationMessagePath", "/dev/termination-log");
     set_default_text(container, "terminationMessagePolicy", "File");
-    let policy = if is_latest(text(&container["image"])) { "Always" } else { "IfNotPresent" };
+    let policy = pull_policy(text(&container["image"]));
     set_default_text(container, "imagePullPolicy", policy);
-    let resources = child(container, "resources");
-    for list in ["limits", "requests"] {
-        if let Some(amounts) = resources.get_mut(list) {
-            canonical_quantities(amounts);
-        }
-    }
+    resource_defaults(child(container, "resources"));
     for port in items_mut(container, "ports") {
         set_default_text(port, "protocol", "TCP");
-        if host_network && port["hostPort"].as_i64().unwrap_or_default() == 0 {
-            port["hostPort"] = port["containerPort"].clone();
-        }
     }
     for variable in items_mut(container, "env") {
         if let Some(reference) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef")) {
@@ -148,8 +171,25 @@ fn volume_defaults(volume: &mut Value) {
             }
         }
     }
-    if let Some(limit) = volume.get_mut("emptyDir").and_then(|source| source.get_mut("sizeLimit")) {
-        canonical_quantity(limit);
+    if let Some(image) = volume.get_mut("image") {
+        let policy = pull_policy(text(&image["reference"]));
+        set_default_text(image, "pullPolicy", policy);
+    }
+    if let Some(claim) = volume.get_mut("ephemeral").and_then(|source| source.get_mut("volumeClaimTemplate")) {
+        let spec = child(claim, "spec");
+        set_default_text(spec, "volumeMode", "Filesystem");
+        if let Some(resources) = spec.get_mut("resources") {
+            resource_defaults(resources);
+        }
+    }
+    for (source, fields) in SOURCE_DEFAULTS {
+        let Some(source) = volume.get_mut(*source) else { continue };
+        for (field, value) in *fields {
+            set_default_text(source, field, value);
+        }
+    }
+    if let Some(disk) = volume.get_mut("azureDisk") {
+        set_default(disk, "readOnly", false);
     }
 }
 
@@ -167,18 +207,24 @@ fn set_positive_default(object: &mut Value, key: &str, value: i32) {
     }
 }
 
-/// Kubernetes writes amounts in their canonical form, so `1000m` reads back as `1`. What does not parse is left for
-/// validation.
-fn canonical_quantities(amounts: &mut Value) {
-    for (_, amount) in amounts.as_object_mut().into_iter().flatten() {
-        canonical_quantity(amount);
+/// Requests and limits.
+fn resource_defaults(resources: &mut Value) {
+    for list in ["limits", "requests"] {
+        round(resources.get_mut(list));
     }
 }
 
-fn canonical_quantity(amount: &mut Value) {
-    if let Some(Ok(quantity)) = amount.as_str().map(Quantity::parse) {
-        *amount = Value::from(quantity.to_string());
+/// Kubernetes stores no amount of a resource that is finer than a thousandth.
+pub fn round(amounts: Option<&mut Value>) {
+    for (_, amount) in amounts.and_then(Value::as_object_mut).into_iter().flatten() {
+        if let Some(Ok(quantity)) = amount.as_str().map(Quantity::parse) {
+            *amount = Value::from(quantity.rounded_to_milli().to_string());
+        }
     }
+}
+
+fn pull_policy(image: &str) -> &'static str {
+    if is_latest(image) { "Always" } else { "IfNotPresent" }
 }
 
 /// Whether an image reference names no version: no tag and no digest, or the tag `latest`.

@@ -1,14 +1,17 @@
 //! The pod spec, in pods and in the templates of workloads: `defaults` fills it in, the other modules check one part of
 //! it each.
 
+mod claim_template;
 mod containers;
 mod defaults;
 mod pod_spec;
 mod probes;
+mod projections;
 mod resources;
 mod scheduling;
 mod security;
+mod volume_sources;
 mod volumes;
 
-pub use defaults::{default_pod_spec, default_requests, default_template};
-pub use pod_spec::{validate, validate_spec};
+pub use defaults::{default_pod, default_template, round};
+pub use pod_spec::{TemplateOwner, validate_spec, validate_template};

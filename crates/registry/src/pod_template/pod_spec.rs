@@ -12,21 +12,43 @@ use crate::metadata;
 const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
 const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
 
-/// The template of a workload: its labels, annotations and spec.
-pub fn validate(template: &core::PodTemplateSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+/// The kind that pods of a template belong to, and what it asks of them.
+pub struct TemplateOwner {
+    pub kind: &'static str,
+    pub restart_policies: &'static [&'static str],
+    /// Whether its pods may have a deadline of their own.
+    pub allows_deadline: bool,
+}
+
+/// The template of a workload: its labels, annotations and spec, and what its owner asks of it.
+pub fn validate_template(
+    template: &core::PodTemplateSpec,
+    owner: &TemplateOwner,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
     if let Some(meta) = &template.metadata {
         let path = path.child("metadata");
         metadata::labels(meta.labels.iter().flatten(), &path.child("labels"), errors);
         metadata::annotations(meta.annotations.iter().flatten(), &path.child("annotations"), errors);
     }
     let path = path.child("spec");
-    match &template.spec {
-        Some(spec) => validate_spec(spec, &path, errors),
-        None => errors.push(FieldError::required(path.child("containers"), "")),
-    }
-    if template.spec.as_ref().is_some_and(|spec| spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty())) {
+    let Some(spec) = &template.spec else {
+        errors.push(FieldError::required(path.child("containers"), ""));
+        return;
+    };
+    validate_spec(spec, &path, errors);
+    if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
         let detail = "ephemeral containers not allowed in pod template";
         errors.push(FieldError::forbidden(path.child("ephemeralContainers"), detail));
+    }
+    let policy = spec.restart_policy.as_deref().unwrap_or_default();
+    if !owner.restart_policies.contains(&policy) {
+        errors.push(FieldError::not_supported(path.child("restartPolicy"), policy, owner.restart_policies));
+    }
+    if spec.active_deadline_seconds.is_some() && !owner.allows_deadline {
+        let detail = format!("activeDeadlineSeconds in {} is not Supported", owner.kind);
+        errors.push(FieldError::forbidden(path.child("activeDeadlineSeconds"), detail));
     }
 }
 

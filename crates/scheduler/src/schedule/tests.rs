@@ -166,6 +166,46 @@ fn messages_are_those_of_kube_scheduler() {
 }
 
 #[test]
+fn a_pod_that_asks_for_more_than_is_honoured_stays_pending_with_that_reason() {
+    let term = json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}]);
+    let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": term});
+    let spread = |when: &str| json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": when}]});
+    let nodes = || snapshot(vec![node("a", json!({})), node("b", json!({}))]);
+    for (spec, fields) in [
+        (
+            json!({"affinity": {"podAntiAffinity": required}}),
+            "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+        ),
+        (
+            json!({"affinity": {"podAffinity": required}, "resourceClaims": [{"name": "gpu"}]}),
+            "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution, spec.resourceClaims",
+        ),
+        (spread("DoNotSchedule"), "spec.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule"),
+        (
+            json!({"volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "persistentVolumeClaim": {"claimName": "c"}},
+                {"name": "x", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]}),
+            "spec.volumes[1].persistentVolumeClaim, spec.volumes[2].ephemeral",
+        ),
+        (
+            json!({"containers": [{"name": "c", "resources": {"claims": [{"name": "gpu"}]}}]}),
+            "spec.containers[0].resources.claims",
+        ),
+        (json!({"schedulingGroup": {"podGroupName": "g"}}), "spec.schedulingGroup"),
+    ] {
+        let message = format!(
+            "0/2 nodes are available: not supported by the scheduler yet: {fields}. preemption: 0/2 nodes are available: \
+             2 Preemption is not helpful for scheduling."
+        );
+        assert_eq!(decide(&nodes(), &pod("web", spec.clone())), Err(message), "{spec}");
+    }
+    let preferred = json!({"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "podAffinityTerm": {"topologyKey": "zone"}}]}}});
+    for spec in [spread("ScheduleAnyway"), preferred, json!({"affinity": {"podAffinity": {}}})] {
+        assert!(decide(&nodes(), &pod("web", spec.clone())).is_ok(), "{spec}");
+    }
+}
+
+#[test]
 fn what_preemption_could_do_is_said_only_where_it_is_true() {
     let cpu = |cpu: &str, priority: i32| {
         let mut spec = requests(json!({"cpu": cpu}));

@@ -102,6 +102,7 @@ fn pod_info(pod: u8, cpu: i64, port: Option<u8>, owner: Option<u8>) -> PodInfo {
         named_nodes: None,
         preferred: Vec::new(),
         tolerations: Vec::new(),
+        unsupported: Vec::new(),
         gated: false,
     }
 }

@@ -61,7 +61,8 @@ pub fn strip(value: Value) -> Option<Value> {
             let entries = map.into_iter().filter(|(key, value)| !key.starts_with('$') && !value.is_null());
             Some(Value::Object(entries.filter_map(|(key, value)| Some((key, strip(value)?))).collect()))
         }
-        Value::Array(list) => Some(Value::Array(strip_list(list))),
+        Value::Array(list) if list.is_empty() => Some(Value::Array(list)),
+        Value::Array(list) => Some(strip_list(list)).filter(|kept| !kept.is_empty()).map(Value::Array),
         scalar => Some(scalar),
     }
 }

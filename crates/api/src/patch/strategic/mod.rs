@@ -64,9 +64,15 @@ fn merge_map(
         match (target.get_mut(&key), value) {
             (Some(Value::Object(old)), Value::Object(new)) => merge_map(old, new, field.and_then(|f| f.ty))?,
             (Some(Value::Array(old)), Value::Array(new)) => merge_field_list(old, new, field)?,
-            (_, value) => {
-                target.insert(key, directive::strip(value).unwrap_or_else(|| Value::Array(Vec::new())));
-            }
+            (_, value) => match directive::strip(value) {
+                Some(value) => {
+                    target.insert(key, value);
+                }
+                // The patch only deletes something, and there is nothing that it could be deleted from.
+                None => {
+                    target.remove(&key);
+                }
+            },
         }
     }
     Ok(())

@@ -19,6 +19,27 @@ fn containers(list: Value) -> Value {
 }
 
 #[test]
+fn deleting_what_is_not_there_changes_nothing() {
+    let pod = json!({"spec": {"containers": [{"name": "a"}]}});
+    for patch in [
+        json!({"spec": {"nodeSelector": {"$patch": "delete"}}}),
+        json!({"spec": {"volumes": [{"name": "v", "$patch": "delete"}]}}),
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["x"]}}),
+    ] {
+        let mut target = pod.clone();
+        apply(&POD, &mut target, &patch).expect("the patch applies");
+        let kept = target["spec"].as_object().expect("a spec").len();
+        assert_eq!((&target["spec"]["containers"], kept), (&pod["spec"]["containers"], 1), "{patch}");
+    }
+    check(
+        &POD,
+        pod,
+        &json!({"spec": {"tolerations": []}}),
+        &json!({"spec": {"containers": [{"name": "a"}], "tolerations": []}}),
+    );
+}
+
+#[test]
 fn lists_merge_by_key_or_are_replaced() {
     check(
         &POD,

@@ -11,7 +11,7 @@ use crate::{decode, metadata};
 /// Assigns the target's pod to a node. Returns the pod.
 ///
 /// # Errors
-/// `Conflict` when it has a node already, is being deleted, or has another uid; `Invalid` without a node.
+/// `Conflict` when it has a node already, is gated, is being deleted, or has another uid; `Invalid` without a node.
 pub(crate) async fn bind(operation: &Operation, mut binding: Value) -> Result<Written, Status> {
     decode::check_kind(&mut binding, "v1", "Binding")?;
     let target = &binding["target"];
@@ -58,6 +58,9 @@ fn assign(
     }
     if let Some(assigned) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
         return conflict(format!("pod {name} is already assigned to node \"{assigned}\""));
+    }
+    if old["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     let mut new = old.clone();
     new["spec"]["nodeName"] = node.into();

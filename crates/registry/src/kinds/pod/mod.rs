@@ -7,7 +7,7 @@ mod update;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use quorate_api::{FieldError, FieldPath};
+use quorate_api::{FieldError, FieldPath, name};
 use serde_json::{Value, json};
 
 use crate::descriptor::Column;
@@ -26,6 +26,8 @@ impl Kind for Pod {
 
     const HAS_STATUS: bool = true;
     const COUNTS_GENERATIONS: bool = true;
+    // A node that writes a status must not break garbage collection.
+    const STATUS_KEEPS: &'static [&'static str] = &["ownerReferences"];
 
     fn columns() -> Vec<Column> {
         printing::columns()
@@ -36,8 +38,7 @@ impl Kind for Pod {
     }
 
     fn default(object: &mut Value) {
-        pod_template::default_pod_spec(child(object, "spec"));
-        pod_template::default_requests(child(object, "spec"));
+        pod_template::default_pod(child(object, "spec"));
     }
 
     fn prepare_create(object: &mut Value) {
@@ -59,6 +60,12 @@ impl Kind for Pod {
         if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
             errors.push(FieldError::forbidden(path.child("ephemeralContainers"), "cannot be set on create"));
         }
+        let is_gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
+        if is_gated && spec.node_name.as_ref().is_some_and(|node| !node.is_empty()) {
+            let detail = "cannot be set until all schedulingGates have been cleared";
+            errors.push(FieldError::forbidden(path.child("nodeName"), detail));
+        }
+        volumes(object.metadata.name.as_deref().unwrap_or_default(), spec, &path, &mut errors);
         errors
     }
 
@@ -118,6 +125,35 @@ impl Kind for Pod {
             // The least grace that still lets the node end it in order.
             seconds if seconds < 0 => Deletion::Graceful { seconds: 1 },
             seconds => Deletion::Graceful { seconds },
+        }
+    }
+}
+
+/// What must hold of the volumes of pods alone. An image has to be named here, since a template may leave it open. A claim that is
+/// made for an ephemeral volume is named after the pod and the volume: the name must be one of a claim, and no other volume of the
+/// pod may use it.
+fn volumes(pod: &str, spec: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let volumes = spec.volumes.as_deref().unwrap_or_default();
+    let claim_of = |volume: &core::Volume| format!("{pod}-{}", volume.name);
+    let made: Vec<String> =
+        volumes.iter().filter(|_| !pod.is_empty()).filter(|volume| volume.ephemeral.is_some()).map(claim_of).collect();
+    for (index, volume) in volumes.iter().enumerate() {
+        let path = path.child("volumes").index(index);
+        if volume.ephemeral.is_some() && !volume.name.is_empty() && !pod.is_empty() {
+            let claim = claim_of(volume);
+            for problem in name::dns1123_subdomain(&claim) {
+                let detail = format!("PVC name {claim:?}: {problem}");
+                errors.push(FieldError::invalid(path.child("name"), &volume.name, detail));
+            }
+        }
+        if volume.image.as_ref().is_some_and(|image| image.reference.as_ref().is_none_or(String::is_empty)) {
+            errors.push(FieldError::required(path.child("image").child("reference"), ""));
+        }
+        let used = volume.persistent_volume_claim.as_ref().map(|source| &source.claim_name);
+        if let Some(claim) = used.filter(|claim| made.contains(claim)) {
+            let path = path.child("persistentVolumeClaim").child("claimName");
+            let detail = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.push(FieldError::invalid(path, claim, detail));
         }
     }
 }

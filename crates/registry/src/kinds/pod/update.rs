@@ -25,6 +25,9 @@ pub fn validate(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
     active_deadline(new, old, &path, &mut errors);
     tolerations(new, old, &path, &mut errors);
     gates(new, old, &path, &mut errors);
+    if is_gated(old) {
+        placement(new, old, &path, &mut errors);
+    }
 
     let mut rest = new.clone();
     hide_mutable_fields(&mut rest, old);
@@ -104,11 +107,65 @@ fn tolerations(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, error
 
 fn gates(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let before = old.scheduling_gates.as_deref().unwrap_or_default();
-    let added = new.scheduling_gates.iter().flatten().find(|gate| !before.contains(gate));
-    if let Some(gate) = added {
+    let gates = new.scheduling_gates.iter().flatten().enumerate();
+    for (index, gate) in gates.filter(|(_, gate)| !before.contains(gate)) {
         let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
-        errors.push(FieldError::forbidden(path.child("schedulingGates"), detail));
+        errors.push(FieldError::forbidden(path.child("schedulingGates").index(index).child("name"), detail));
     }
+}
+
+fn is_gated(spec: &core::PodSpec) -> bool {
+    spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty())
+}
+
+/// A gated pod is not being scheduled yet, so where it may go can still be narrowed, but not widened.
+fn placement(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let selector = |spec: &core::PodSpec| spec.node_selector.clone().unwrap_or_default();
+    let (narrowed, before) = (selector(new), selector(old));
+    if before.iter().any(|(key, value)| narrowed.get(key) != Some(value)) {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.push(FieldError::invalid(path.child("nodeSelector"), narrowed, detail));
+    }
+
+    let (narrowed, before) = (required_terms(new), required_terms(old));
+    let path = path
+        .child("affinity")
+        .child("nodeAffinity")
+        .child("requiredDuringSchedulingIgnoredDuringExecution")
+        .child("nodeSelectorTerms");
+    if before.is_empty() {
+        return;
+    }
+    // A pod goes where one of the terms holds: another term would widen the choice.
+    if narrowed.len() != before.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(FieldError::invalid(path, narrowed, detail));
+        return;
+    }
+    for (index, (narrowed, before)) in narrowed.iter().zip(before).enumerate() {
+        if !only_adds_requirements(narrowed, before) {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.push(FieldError::invalid(path.index(index), narrowed, detail));
+        }
+    }
+}
+
+fn required_terms(spec: &core::PodSpec) -> &[core::NodeSelectorTerm] {
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.as_ref());
+    required.map_or(&[], |required| required.node_selector_terms.as_slice())
+}
+
+fn only_adds_requirements(new: &core::NodeSelectorTerm, old: &core::NodeSelectorTerm) -> bool {
+    let lists = |term: &core::NodeSelectorTerm| {
+        [&term.match_expressions, &term.match_fields].map(|list| list.clone().unwrap_or_default())
+    };
+    let (new, old) = (lists(new), lists(old));
+    // An empty term matches no node, so that anything added to it would widen the choice.
+    if old.iter().all(Vec::is_empty) {
+        return new.iter().all(Vec::is_empty);
+    }
+    new.iter().zip(&old).all(|(new, old)| new.starts_with(old))
 }
 
 /// Gives `spec` the old values where an update may differ.
@@ -128,10 +185,19 @@ fn hide_mutable_fields(spec: &mut core::PodSpec, old: &core::PodSpec) {
     {
         spec.termination_grace_period_seconds = old.termination_grace_period_seconds;
     }
-    // A gated pod is not being scheduled yet, so where it may go can still be narrowed.
-    if old.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+    if is_gated(old) {
         spec.node_selector.clone_from(&old.node_selector);
-        spec.affinity.clone_from(&old.affinity);
+        hide_node_affinity(spec, old);
+    }
+}
+
+/// Pod affinity is fixed even in a gated pod.
+fn hide_node_affinity(spec: &mut core::PodSpec, old: &core::PodSpec) {
+    let before = old.affinity.as_ref().and_then(|affinity| affinity.node_affinity.clone());
+    let affinity = spec.affinity.get_or_insert_default();
+    affinity.node_affinity = before;
+    if old.affinity.is_none() && affinity.pod_affinity.is_none() && affinity.pod_anti_affinity.is_none() {
+        spec.affinity = None;
     }
 }
 

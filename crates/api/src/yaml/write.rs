@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// A YAML document, ended by a newline.
 #[must_use]
-pub fn yaml(value: &Value) -> String {
+pub fn to_string(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Object(fields) if !fields.is_empty() => map(value, 0, &mut out),
@@ -208,7 +208,7 @@ spec:
   - name: http
     port: 80
 ";
-        assert_eq!(yaml(&value), expected);
+        assert_eq!(to_string(&value), expected);
     }
 
     #[test]
@@ -272,9 +272,8 @@ spec:
             "v1.36.0",
         ] {
             for value in [json!({"k": text, "l": [text, {"m": text}]}), json!({text: 1}), json!([text])] {
-                let written = yaml(&value);
-                let read: Value =
-                    serde_yaml_ng::from_str(&written).unwrap_or_else(|error| panic!("{written:?}: {error}"));
+                let written = to_string(&value);
+                let read = crate::yaml::value(&written).unwrap_or_else(|error| panic!("{written:?}: {error}"));
                 assert_eq!(read, value, "{written:?}");
             }
         }
