@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
+
 use crate::cluster::Cluster;
 use crate::config::AgentConfig;
 use crate::events::Recorder;
@@ -11,8 +13,9 @@ use crate::gate::Gate;
 use crate::machine::Machine;
 use crate::plan::NodeFacts;
 use crate::probes::Prober;
-use crate::runtime::Runtime;
+use crate::runtime::{Capabilities, Runtime, RuntimeError};
 use crate::status::Reporter;
+use crate::volumes::Volumes;
 use crate::volumes::objects::Objects;
 
 /// Steps that the container engine does at the same time, beyond one for each processor: it waits for the disk, too. More
@@ -28,10 +31,12 @@ pub(crate) struct Context {
     pub cluster: Arc<dyn Cluster>,
     pub runtime: Arc<dyn Runtime>,
     pub objects: Objects,
+    pub volumes: Volumes,
     pub prober: Prober,
     pub recorder: Recorder,
     pub reporter: Reporter,
     pub gate: Gate,
+    capabilities: OnceCell<Option<Capabilities>>,
 }
 
 impl Context {
@@ -52,12 +57,19 @@ impl Context {
             gate: Gate::new(cpus + STARTS_BEYOND_CPUS),
             machine,
             offline_after: config.offline_after,
+            volumes: Volumes::new(&config.data_dir),
             objects: Objects::new(Arc::clone(&cluster)),
             prober: Prober::new(Arc::clone(&runtime)),
             cluster,
             runtime,
             recorder,
             reporter,
+            capabilities: OnceCell::new(),
         })
+    }
+
+    /// See [`Runtime::capabilities`]. The engine is asked once.
+    pub(crate) async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
+        self.capabilities.get_or_try_init(|| self.runtime.capabilities()).await.copied()
     }
 }
