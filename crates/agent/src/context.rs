@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::config::AgentConfig;
 use crate::events::Recorder;
 use crate::gate::Gate;
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::plan::NodeFacts;
 use crate::probes::Prober;
 use crate::runtime::{Capabilities, Runtime, RuntimeError};
@@ -48,6 +48,11 @@ impl Context {
         reporter: Reporter,
     ) -> Arc<Self> {
         let facts = NodeFacts { host_ip: config.node_ip.clone(), runtime_scheme: runtime.scheme().to_owned() };
+        if !runtime.is_hollow() && !machine::may_mount() {
+            tracing::warn!(
+                "the agent may not mount: no memory volumes, Secrets lie on disk, subPath is mostly refused"
+            );
+        }
         let machine = Machine::measure(&config.data_dir);
         let cpus = usize::try_from(machine.cpus).unwrap_or(1);
         Arc::new(Context {
