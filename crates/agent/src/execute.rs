@@ -91,6 +91,7 @@ impl Task {
                 self.create_container(pod, container, *attempt, sandbox_id).await
             }
             Action::StartContainer { container, id, .. } => {
+                self.check_mounts(pod, container, id).await?;
                 self.update_hosts(container).await?;
                 let _permit = self.context.gate.pass(Stage::StartContainer).await;
                 let started = runtime.start_container(pod, id).await;
@@ -221,6 +222,21 @@ impl Task {
         let hosts = hosts::mount(&self.context.data_dir, &self.pod, container, ips).await;
         mounts.extend(hosts.map_err(|error| config(format!("cannot write the pod's hosts file: {error}")))?);
         Ok(mounts)
+    }
+
+    /// A container that was made before a reboot is made anew, together with what it mounts.
+    async fn check_mounts(&self, pod: &PodRef, name: &str, id: &str) -> Result<(), Failed> {
+        if self.context.runtime.is_hollow() {
+            return Ok(());
+        }
+        let (container, _) = self.container(name)?;
+        let failed = |message: String| Failed::new(FailureReason::CreateContainerError, message);
+        let in_place = self.context.volumes.in_place(&self.pod, container).await;
+        if in_place.map_err(|error| failed(format!("cannot check what the container mounts: {error}")))? {
+            return Ok(());
+        }
+        self.context.runtime.remove(pod, &[id.to_owned()]).await.map_err(|error| failed(error.to_string()))?;
+        Err(failed("what the container mounts is no longer mounted: it is made anew".to_owned()))
     }
 
     /// The container may have been made before the pod's address was known.

@@ -1,6 +1,9 @@
 //! Fields of a container.
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, Lifecycle, Pod, ResourceRequirements, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, Lifecycle, LifecycleHandler, Pod, Probe,
+    ResourceRequirements, VolumeMount,
+};
 use quorate_api::quantity::Quantity;
 
 use super::{Findings, any, security};
@@ -9,17 +12,12 @@ pub(super) fn examine(pod: &Pod, container: &Container, path: &str, findings: &m
     let Container {
         // Honoured by the plan.
         image_pull_policy: _,
-        liveness_probe: _,
         name: _,
-        readiness_probe: _,
         restart_policy: _,
-        startup_probe: _,
         // Honoured in the container's spec.
         args: _,
         command: _,
-        env_from: _,
         image: _,
-        ports: _,
         stdin: _,
         stdin_once: _,
         termination_message_path: _,
@@ -29,21 +27,38 @@ pub(super) fn examine(pod: &Pod, container: &Container, path: &str, findings: &m
         // Says what a later resize would do, and the API has none.
         resize_policy: _,
         env,
+        env_from,
         lifecycle,
+        liveness_probe,
+        ports,
+        readiness_probe,
         resources,
         restart_policy_rules,
         security_context,
+        startup_probe,
         volume_devices,
         volume_mounts,
     } = container;
     for (index, variable) in env.iter().flatten().enumerate() {
-        if let Some(source) = &variable.value_from {
+        let EnvVar { name: _, value: _, value_from } = variable;
+        if let Some(source) = value_from {
             variable_source(source, &format!("{path}.env[{index}].valueFrom"), findings);
         }
     }
-    if let Some(lifecycle) = lifecycle {
-        // All are honoured: the hooks by the plan, the signal in the container's spec.
-        let Lifecycle { post_start: _, pre_stop: _, stop_signal: _ } = lifecycle;
+    for source in env_from.iter().flatten() {
+        let EnvFromSource { config_map_ref: _, prefix: _, secret_ref: _ } = source;
+    }
+    for port in ports.iter().flatten() {
+        // Opened on the node where it has a port there; the others are for people to read.
+        let ContainerPort { container_port: _, host_ip: _, host_port: _, name: _, protocol: _ } = port;
+    }
+    for probe in [liveness_probe, readiness_probe, startup_probe].into_iter().flatten() {
+        supervision(probe);
+    }
+    if let Some(Lifecycle { post_start, pre_stop, stop_signal: _ }) = lifecycle {
+        for hook in [post_start, pre_stop].into_iter().flatten() {
+            let LifecycleHandler { exec: _, http_get: _, sleep: _, tcp_socket: _ } = hook;
+        }
     }
     if let Some(resources) = resources {
         requirements(resources, &format!("{path}.resources"), findings);
@@ -69,6 +84,22 @@ pub(super) fn examine(pod: &Pod, container: &Container, path: &str, findings: &m
         security::of_container(context, &format!("{path}.securityContext"), findings);
     }
     security::effective_profiles(pod, container, path, findings);
+}
+
+/// Probes are honoured as a whole: when they run by the plan, and what they do by the prober.
+fn supervision(probe: &Probe) {
+    let Probe {
+        exec: _,
+        failure_threshold: _,
+        grpc: _,
+        http_get: _,
+        initial_delay_seconds: _,
+        period_seconds: _,
+        success_threshold: _,
+        tcp_socket: _,
+        termination_grace_period_seconds: _,
+        timeout_seconds: _,
+    } = probe;
 }
 
 fn variable_source(source: &EnvVarSource, path: &str, findings: &mut Findings) {

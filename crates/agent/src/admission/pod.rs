@@ -1,6 +1,6 @@
 //! Fields of a pod's spec.
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{HostAlias, Pod, PodDNSConfig, PodSpec, ResourceRequirements};
 
 use super::{Findings, any, container, security, volume};
 use crate::specs;
@@ -14,8 +14,6 @@ pub(super) fn examine(pod: &Pod, findings: &mut Findings) {
         restart_policy: _,
         termination_grace_period_seconds: _,
         // Honoured in the sandbox, the hosts file and the containers.
-        dns_config: _,
-        host_aliases: _,
         host_ipc: _,
         host_network: _,
         host_pid: _,
@@ -49,7 +47,9 @@ pub(super) fn examine(pod: &Pod, findings: &mut Findings) {
         // Set by the API for a runtime class, which is refused, and counted by the scheduler.
         overhead: _,
         containers,
+        dns_config,
         ephemeral_containers,
+        host_aliases,
         host_users,
         init_containers,
         os,
@@ -62,6 +62,12 @@ pub(super) fn examine(pod: &Pod, findings: &mut Findings) {
     if os.as_ref().is_some_and(|os| os.name != "linux") {
         let message = "Failed to admit pod as the OS field doesn't match node OS";
         findings.refuse_as("PodOSNotSupported", message.to_owned());
+    }
+    if let Some(PodDNSConfig { nameservers: _, options: _, searches: _ }) = dns_config {
+        // Honoured in the sandbox.
+    }
+    for HostAlias { hostnames: _, ip: _ } in host_aliases.iter().flatten() {
+        // Honoured in the hosts file.
     }
     findings.refuse_if(any(ephemeral_containers.as_ref()), "spec.ephemeralContainers");
     findings.refuse_if(*host_users == Some(false), "spec.hostUsers");

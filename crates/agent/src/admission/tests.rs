@@ -209,7 +209,7 @@ fn protection_that_the_engine_gives_is_no_reason_to_refuse() {
 fn annotations_ask_for_app_armor_as_the_field_does() {
     let mut pod = pod(json!({}), json!({}));
     let mut annotate = |value: &str| {
-        let key = format!("container.apparmor.security.beta.kubernetes.io/c");
+        let key = "container.apparmor.security.beta.kubernetes.io/c".to_owned();
         pod.metadata.annotations = Some([(key, value.to_owned())].into());
         refusal(&pod, NONE).is_some()
     };

@@ -1,6 +1,9 @@
 //! Kinds of volumes.
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ProjectedVolumeSource, Volume, VolumeProjection};
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, DownwardAPIVolumeSource, EmptyDirVolumeSource, HostPathVolumeSource, ProjectedVolumeSource,
+    SecretVolumeSource, Volume, VolumeProjection,
+};
 use quorate_api::quantity::Quantity;
 
 use super::Findings;
@@ -74,12 +77,26 @@ pub(super) fn examine(volume: &Volume, path: &str, findings: &mut Findings) {
     for (is_set, kind) in refused {
         findings.refuse_if(is_set, &format!("{path}.{kind}"));
     }
+    made_whole(config_map.as_ref(), downward_api.as_ref(), host_path.as_ref(), secret.as_ref());
     if let Some(source) = empty_dir {
         of_empty_dir(source, &format!("{path}.emptyDir"), findings);
     }
     if let Some(source) = projected {
         of_projected(source, &format!("{path}.projected"), findings);
     }
+}
+
+/// Kinds of which every field is honoured.
+fn made_whole(
+    config_map: Option<&ConfigMapVolumeSource>,
+    downward_api: Option<&DownwardAPIVolumeSource>,
+    host_path: Option<&HostPathVolumeSource>,
+    secret: Option<&SecretVolumeSource>,
+) {
+    if let Some(ConfigMapVolumeSource { default_mode: _, items: _, name: _, optional: _ }) = config_map {}
+    if let Some(DownwardAPIVolumeSource { default_mode: _, items: _ }) = downward_api {}
+    if let Some(HostPathVolumeSource { path: _, type_: _ }) = host_path {}
+    if let Some(SecretVolumeSource { default_mode: _, items: _, optional: _, secret_name: _ }) = secret {}
 }
 
 fn of_empty_dir(source: &EmptyDirVolumeSource, path: &str, findings: &mut Findings) {

@@ -190,8 +190,7 @@ impl Volumes {
             let is_payload = payload::sources(volume).is_some();
             let source = match sub_path(mount, variables) {
                 Some(sub) => {
-                    let place = pod_dir(&self.data_dir, &uid).join(SUB_PATHS);
-                    let place = place.join(&volume.name).join(&container.name).join(index.to_string());
+                    let place = part_dir(&pod_dir(&self.data_dir, &uid), volume, container, index);
                     self.part(volume, container, root, sub, place).await?
                 }
                 None => root,
@@ -208,6 +207,42 @@ impl Volumes {
             });
         }
         Ok(list)
+    }
+
+    /// Whether everything that the agent has mounted for a container is still mounted. After a reboot, a container that had
+    /// only been made would find plain directories in its place.
+    pub(crate) async fn in_place(&self, pod: &Pod, container: &Container) -> io::Result<bool> {
+        if !self.may_mount {
+            return Ok(true);
+        }
+        let dir = pod_dir(&self.data_dir, &pod_ref(pod).uid);
+        let (mut parts, mut memory) = (Vec::new(), Vec::new());
+        for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+            let Some(volume) = volumes(pod).iter().find(|volume| volume.name == mount.name) else { continue };
+            if mount.sub_path.as_ref().is_some_and(|path| !path.is_empty()) || mount.sub_path_expr.is_some() {
+                parts.push(part_dir(&dir, volume, container, index));
+            }
+            if lies_in_memory(volume) {
+                memory.push(dir.join("volumes").join(&volume.name));
+            }
+        }
+        if parts.is_empty() && memory.is_empty() {
+            return Ok(true);
+        }
+        let look = move || {
+            for dir in memory {
+                if !dir.try_exists()? || !mounts::is_tmpfs(&dir)? {
+                    return Ok(false);
+                }
+            }
+            for dir in parts {
+                if mounts::below(&dir)?.is_empty() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        blocking::local(look).await?
     }
 
     /// The path for the runtime to mount instead of `sub` inside of the volume.
@@ -247,6 +282,17 @@ impl Volumes {
             source: SubPathFailure(source),
         })
     }
+}
+
+/// Where one mount of a part of a volume is, inside a pod's directory.
+fn part_dir(pod_dir: &Path, volume: &Volume, container: &Container, index: usize) -> PathBuf {
+    pod_dir.join(SUB_PATHS).join(&volume.name).join(&container.name).join(index.to_string())
+}
+
+/// Whether the agent keeps a volume off the disk where it can.
+fn lies_in_memory(volume: &Volume) -> bool {
+    let is_memory = |source: &EmptyDirVolumeSource| source.medium.as_deref() == Some("Memory");
+    payload::lies_in_memory(volume) || volume.empty_dir.as_ref().is_some_and(is_memory)
 }
 
 /// Runs file calls that make a volume in the agent's own directory.

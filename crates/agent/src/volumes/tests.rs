@@ -168,6 +168,25 @@ async fn a_sub_path_is_made_with_the_mode_of_its_volume_and_mounted_apart() {
 }
 
 #[tokio::test]
+async fn mounts_that_a_reboot_has_taken_are_missed() {
+    if !mounting() {
+        return;
+    }
+    for source in [json!({}), json!({ "medium": "Memory" })] {
+        let dir = Data::new();
+        let pod = pod(json!([{ "name": "v", "emptyDir": source }]));
+        let volumes = Volumes::new(dir.path());
+        let container = first_container(&pod);
+        assert!(!volumes.in_place(&pod, container).await.expect("it can be told"), "nothing is there yet");
+        prepare_with(&volumes, &pod, &Referenced::default()).await.expect("prepared");
+        volumes.bind_mounts(&pod, container, &who("me")).await.expect("mounts");
+        assert!(volumes.in_place(&pod, container).await.expect("it can be told"));
+        mounts::unmount_below(dir.path()).expect("as a reboot does it");
+        assert!(!volumes.in_place(&pod, container).await.expect("it can be told"));
+    }
+}
+
+#[tokio::test]
 async fn hostile_links_in_a_volume_lead_nowhere() {
     if !mounting() {
         return;

@@ -308,13 +308,15 @@ async fn a_huge_termination_message_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminals_log_is_passed_on_before_its_line_ends() {
     let Some(node) = Node1::start().await else { return };
-    let mut main = script("main", "printf '\\001\\000\\000\\000\\177\\177\\177\\177begun'; sleep 3600");
+    // Docker writes a line that does not end down in pieces of 16 KiB.
+    let header = "printf '\\001\\000\\000\\000\\177\\177\\177\\177'";
+    let mut main = script("main", &format!("{header}; head -c 20000 /dev/zero | tr '\\0' x; sleep 3600"));
     main["tty"] = json!(true);
     let pod = node.cluster.create("terminal", json!({ "terminationGracePeriodSeconds": 0, "containers": [main] }));
     node.cluster.wait(&pod, "ready", is_ready).await;
     // It follows the log until it has so many bytes.
-    let log = node.log("terminal", "main", "follow=true&limitBytes=13").await;
-    assert_eq!(log, "\u{1}\0\0\0\u{7f}\u{7f}\u{7f}\u{7f}begun");
+    let log = node.log("terminal", "main", "follow=true&limitBytes=16384").await;
+    assert_eq!(log, format!("\u{1}\0\0\0{}{}", "\u{7f}".repeat(4), "x".repeat(16384 - 8)));
     node.finish(&[&pod]).await;
 }
 
