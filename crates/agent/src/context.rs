@@ -4,15 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
+
 use crate::cluster::Cluster;
 use crate::config::AgentConfig;
 use crate::events::Recorder;
 use crate::gate::Gate;
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::plan::NodeFacts;
 use crate::probes::Prober;
-use crate::runtime::Runtime;
+use crate::runtime::{Capabilities, Runtime, RuntimeError};
 use crate::status::Reporter;
+use crate::volumes::Volumes;
 use crate::volumes::objects::Objects;
 
 /// Steps that the container engine does at the same time, beyond one for each processor: it waits for the disk, too. More
@@ -28,10 +31,12 @@ pub(crate) struct Context {
     pub cluster: Arc<dyn Cluster>,
     pub runtime: Arc<dyn Runtime>,
     pub objects: Objects,
+    pub volumes: Volumes,
     pub prober: Prober,
     pub recorder: Recorder,
     pub reporter: Reporter,
     pub gate: Gate,
+    capabilities: OnceCell<Option<Capabilities>>,
 }
 
 impl Context {
@@ -43,6 +48,11 @@ impl Context {
         reporter: Reporter,
     ) -> Arc<Self> {
         let facts = NodeFacts { host_ip: config.node_ip.clone(), runtime_scheme: runtime.scheme().to_owned() };
+        if !runtime.is_hollow() && !machine::may_mount() {
+            tracing::warn!(
+                "the agent may not mount: no memory volumes, Secrets lie on disk, subPath is mostly refused"
+            );
+        }
         let machine = Machine::measure(&config.data_dir);
         let cpus = usize::try_from(machine.cpus).unwrap_or(1);
         Arc::new(Context {
@@ -52,12 +62,19 @@ impl Context {
             gate: Gate::new(cpus + STARTS_BEYOND_CPUS),
             machine,
             offline_after: config.offline_after,
+            volumes: Volumes::new(&config.data_dir),
             objects: Objects::new(Arc::clone(&cluster)),
             prober: Prober::new(Arc::clone(&runtime)),
             cluster,
             runtime,
             recorder,
             reporter,
+            capabilities: OnceCell::new(),
         })
+    }
+
+    /// See [`Runtime::capabilities`]. The engine is asked once.
+    pub(crate) async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
+        self.capabilities.get_or_try_init(|| self.runtime.capabilities()).await.copied()
     }
 }

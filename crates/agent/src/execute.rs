@@ -1,5 +1,6 @@
 //! Carries out one action of a pod's plan, and tells what came of it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,9 +13,11 @@ use crate::context::Context;
 use crate::env::{self, Facts};
 use crate::events::Note;
 use crate::gate::Stage;
+use crate::hosts;
 use crate::plan::{self, Action, Completion, FailureReason, Observed, Outcome, PodRef, ProbeKind};
 use crate::probes::Target;
-use crate::runtime::{ImageError, RuntimeError};
+use crate::runtime::{BindMount, ImageError, RuntimeError};
+use crate::seccomp;
 use crate::specs::{self, PullPolicy};
 use crate::volumes;
 
@@ -87,7 +90,9 @@ impl Task {
             Action::CreateContainer { container, attempt, sandbox_id } => {
                 self.create_container(pod, container, *attempt, sandbox_id).await
             }
-            Action::StartContainer { id, .. } => {
+            Action::StartContainer { container, id, .. } => {
+                self.check_mounts(pod, container, id).await?;
+                self.update_hosts(container).await?;
                 let _permit = self.context.gate.pass(Stage::StartContainer).await;
                 let started = runtime.start_container(pod, id).await;
                 started.map_err(|error| Failed::new(error.start_reason(), error.to_string()))?;
@@ -138,7 +143,7 @@ impl Task {
         let wanted = volumes::references(&self.pod);
         let objects = self.context.objects.fetch(&wanted).await.map_err(|error| mount(error.to_string()))?;
         let ips = self.ips();
-        let prepared = volumes::prepare(&self.context.data_dir, &objects, self.facts(&ips)).await;
+        let prepared = self.context.volumes.prepare(&objects, self.facts(&ips)).await;
         prepared.map_err(|error| mount(error.to_string()))?;
         Ok(Outcome::Done)
     }
@@ -184,16 +189,12 @@ impl Task {
             env::resolve(&pod.namespace, container, &objects, self.facts(&ips)).map_err(|e| config(e.to_string()))?
         };
         let by_name = variables.iter().cloned().collect();
-        let mounts = volumes::bind_mounts(&self.context.data_dir, &self.pod, container, &by_name);
         let prepared = specs::Prepared {
             attempt,
             sandbox_id: sandbox.to_owned(),
-            mounts: if self.context.runtime.is_hollow() {
-                Vec::new()
-            } else {
-                mounts.map_err(|error| config(error.to_string()))?
-            },
+            mounts: self.mounts(container, &by_name, &ips).await?,
             variables,
+            seccomp_profile: self.seccomp_profile(container).await?,
             message_file: self.message_file(pod, name, attempt).await?,
         };
         let spec = specs::container(&self.pod, container, init, prepared, &self.context.machine);
@@ -204,6 +205,64 @@ impl Task {
             .recorder
             .record(pod, Note::normal("Created", format!("Created container: {name}")).about(name, init));
         Ok(Outcome::Done)
+    }
+
+    async fn mounts(
+        &self,
+        container: &Container,
+        variables: &BTreeMap<String, String>,
+        ips: &[String],
+    ) -> Result<Vec<BindMount>, Failed> {
+        if self.context.runtime.is_hollow() {
+            return Ok(Vec::new());
+        }
+        let config = |message: String| Failed::new(FailureReason::CreateContainerConfigError, message);
+        let mounts = self.context.volumes.bind_mounts(&self.pod, container, variables).await;
+        let mut mounts = mounts.map_err(|error| config(error.to_string()))?;
+        let hosts = hosts::mount(&self.context.data_dir, &self.pod, container, ips).await;
+        mounts.extend(hosts.map_err(|error| config(format!("cannot write the pod's hosts file: {error}")))?);
+        Ok(mounts)
+    }
+
+    /// A container that was made before a reboot is made anew, together with what it mounts.
+    async fn check_mounts(&self, pod: &PodRef, name: &str, id: &str) -> Result<(), Failed> {
+        if self.context.runtime.is_hollow() {
+            return Ok(());
+        }
+        let (container, _) = self.container(name)?;
+        let failed = |message: String| Failed::new(FailureReason::CreateContainerError, message);
+        let in_place = self.context.volumes.in_place(&self.pod, container).await;
+        if in_place.map_err(|error| failed(format!("cannot check what the container mounts: {error}")))? {
+            return Ok(());
+        }
+        self.context.runtime.remove(pod, &[id.to_owned()]).await.map_err(|error| failed(error.to_string()))?;
+        Err(failed("what the container mounts is no longer mounted: it is made anew".to_owned()))
+    }
+
+    /// The container may have been made before the pod's address was known.
+    async fn update_hosts(&self, name: &str) -> Result<(), Failed> {
+        if self.context.runtime.is_hollow() {
+            return Ok(());
+        }
+        let (container, _) = self.container(name)?;
+        let updated = hosts::update(&self.context.data_dir, &self.pod, container, &self.ips()).await;
+        updated.map_err(|error| {
+            let message = format!("cannot write the pod's hosts file: {error}");
+            Failed::new(FailureReason::CreateContainerError, message)
+        })
+    }
+
+    /// The content of the file that a Localhost seccomp profile names.
+    async fn seccomp_profile(&self, container: &Container) -> Result<Option<String>, Failed> {
+        let Some(file) = specs::seccomp_file(&self.pod, container).map(str::to_owned) else { return Ok(None) };
+        if self.context.runtime.is_hollow() {
+            return Ok(None);
+        }
+        let config = |message: String| Failed::new(FailureReason::CreateContainerConfigError, message);
+        let data_dir = self.context.data_dir.clone();
+        let read = tokio::task::spawn_blocking(move || seccomp::read(&data_dir, &file)).await;
+        let read = read.map_err(|error| config(error.to_string()))?;
+        read.map(Some).map_err(|error| config(error.to_string()))
     }
 
     /// An empty file for the container's termination message.

@@ -3,6 +3,7 @@
 //! [`plan`] decides and is pure; everything else carries out: [`runtime`] drives Docker (or pretends to), `volumes`
 //! makes what pods mount, `client` finds the leader, `worker` is the one shell that executes a pod's plan.
 
+mod admission;
 mod api_cluster;
 mod checkpoint;
 pub mod client;
@@ -14,12 +15,14 @@ mod events;
 mod execute;
 mod gate;
 mod heartbeat;
+mod hosts;
 mod machine;
 mod node;
 pub mod plan;
 mod pods;
 mod probes;
 pub mod runtime;
+mod seccomp;
 mod server;
 mod specs;
 mod status;

@@ -60,6 +60,26 @@ fn read(path: &str) -> String {
     })
 }
 
+/// A capability of this process, by its number in `capabilities(7)`.
+fn has_capability(number: u32) -> bool {
+    let status = read("/proc/self/status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
+    effective.is_some_and(|capabilities| capabilities & (1 << number) != 0)
+}
+
+/// Whether the agent may mount file systems.
+pub(crate) fn may_mount() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    has_capability(CAP_SYS_ADMIN)
+}
+
+/// Whether processes may be protected from being killed when memory runs out.
+pub(crate) fn may_lower_oom_score() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    has_capability(CAP_SYS_RESOURCE)
+}
+
 fn kilobytes(meminfo: &str, field: &str) -> u64 {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)

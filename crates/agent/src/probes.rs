@@ -59,10 +59,12 @@ impl Prober {
             return Report::healthy("");
         }
         let timeout = Duration::from_secs(u64::try_from(probe.timeout_seconds.unwrap_or(1).max(1)).unwrap_or(1));
+        if let Some(exec) = &probe.exec {
+            // It ends by itself in time, and must get to end its process.
+            return self.exec(&target, exec, timeout).await;
+        }
         let run = async {
-            if let Some(exec) = &probe.exec {
-                self.exec(&target, exec, timeout).await
-            } else if let Some(get) = &probe.http_get {
+            if let Some(get) = &probe.http_get {
                 self.http(&target, get).await
             } else if let Some(tcp) = &probe.tcp_socket {
                 connect(&target, tcp.host.as_deref(), &tcp.port).await
@@ -81,10 +83,11 @@ impl Prober {
         if self.runtime.is_hollow() {
             return Report::healthy("");
         }
+        if let Some(exec) = &hook.exec {
+            return self.exec(&target, exec, timeout).await;
+        }
         let run = async {
-            if let Some(exec) = &hook.exec {
-                self.exec(&target, exec, timeout).await
-            } else if let Some(get) = &hook.http_get {
+            if let Some(get) = &hook.http_get {
                 self.http(&target, get).await
             } else if let Some(tcp) = &hook.tcp_socket {
                 connect(&target, tcp.host.as_deref(), &tcp.port).await
@@ -295,3 +298,6 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod bounds;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityContext};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile};
 use quorate_api::quantity::Quantity;
 
+use crate::admission;
 use crate::env;
 use crate::machine::Machine;
 use crate::plan;
@@ -15,11 +16,48 @@ use crate::runtime::{BindMount, ContainerSpec, HostPort, Limits, SandboxSpec, Se
 const CPU_PERIOD_US: i128 = 100_000;
 const MIN_CPU_SHARES: i128 = 2;
 
+/// The domain of names that pods with a `subdomain` have. It becomes configuration together with the cluster's DNS.
+const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Linux takes no longer host names.
+pub(crate) const MAX_HOSTNAME: usize = 64;
+
+fn hostname_override(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.hostname_override.as_deref().filter(|name| !name.is_empty())
+}
+
+/// The pod's host name without its domain.
+pub(crate) fn short_hostname(pod: &Pod) -> String {
+    if let Some(name) = hostname_override(pod) {
+        return name.to_owned();
+    }
+    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty());
+    let name = given.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+}
+
+/// The domain of the pod's host name, which pods with a `subdomain` have.
+pub(crate) fn domain(pod: &Pod) -> Option<String> {
+    if hostname_override(pod).is_some() {
+        return None;
+    }
+    let subdomain = pod.spec.as_ref()?.subdomain.as_deref().filter(|name| !name.is_empty())?;
+    Some(format!("{subdomain}.{}.svc.{CLUSTER_DOMAIN}", plan::pod_ref(pod).namespace))
+}
+
+/// The host name that the pod's processes see.
+pub(crate) fn hostname(pod: &Pod) -> String {
+    let as_fqdn = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn).unwrap_or(false);
+    let short = short_hostname(pod);
+    match domain(pod).filter(|_| as_fqdn) {
+        Some(domain) => format!("{short}.{domain}"),
+        None => short,
+    }
+}
+
 pub(crate) fn sandbox(pod: &Pod, attempt: u32) -> SandboxSpec {
+    let hostname = hostname(pod);
     let spec = pod.spec.clone().unwrap_or_default();
-    let reference = plan::pod_ref(pod);
     let dns = spec.dns_config.unwrap_or_default();
-    let hostname = spec.hostname.filter(|name| !name.is_empty()).unwrap_or_else(|| reference.name.clone());
     let host_network = spec.host_network.unwrap_or(false);
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let ports = containers.flat_map(|container| container.ports.iter().flatten()).filter_map(|port| {
@@ -30,27 +68,20 @@ pub(crate) fn sandbox(pod: &Pod, attempt: u32) -> SandboxSpec {
             protocol: port.protocol.as_deref().unwrap_or("TCP").to_lowercase(),
         })
     });
-    let extra_hosts = spec
-        .host_aliases
-        .iter()
-        .flatten()
-        .flat_map(|alias| alias.hostnames.iter().flatten().map(move |name| format!("{name}:{}", alias.ip)));
     SandboxSpec {
         attempt,
-        // Linux takes no longer host names.
-        hostname: hostname.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned(),
+        hostname,
         host_network,
         host_pid: spec.host_pid.unwrap_or(false),
         host_ipc: spec.host_ipc.unwrap_or(false),
         shares_processes: spec.share_process_namespace.unwrap_or(false),
         grace_seconds: spec.termination_grace_period_seconds.unwrap_or(30),
         ports: if host_network { Vec::new() } else { ports.collect() },
-        extra_hosts: extra_hosts.collect(),
         dns: dns.nameservers.unwrap_or_default(),
         dns_search: dns.searches.unwrap_or_default(),
         dns_options: dns.options.unwrap_or_default().into_iter().filter_map(dns_option).collect(),
         sysctls: sysctls(spec.security_context.as_ref()),
-        pod: reference,
+        pod: plan::pod_ref(pod),
     }
 }
 
@@ -64,7 +95,8 @@ fn dns_option(option: k8s_openapi::api::core::v1::PodDNSConfigOption) -> Option<
 
 fn sysctls(context: Option<&PodSecurityContext>) -> BTreeMap<String, String> {
     let list = context.and_then(|context| context.sysctls.as_deref()).unwrap_or_default();
-    list.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect()
+    // Both separators are names of the same setting; Docker knows one.
+    list.iter().map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone())).collect()
 }
 
 /// What has been found out about a container before it is started.
@@ -73,6 +105,8 @@ pub(crate) struct Prepared {
     pub sandbox_id: String,
     pub variables: Vec<(String, String)>,
     pub mounts: Vec<BindMount>,
+    /// The content of the Localhost seccomp profile, when the container has one.
+    pub seccomp_profile: Option<String>,
     pub message_file: Option<PathBuf>,
 }
 
@@ -101,14 +135,16 @@ pub(crate) fn container(
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         mounts: prepared.mounts,
         limits: limits(pod, container, machine),
-        security: security(spec.and_then(|spec| spec.security_context.as_ref()), container.security_context.as_ref()),
+        security: security(pod, container, prepared.seccomp_profile),
         host_pid: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
         share_processes: spec.and_then(|spec| spec.share_process_namespace).unwrap_or(false),
         grace_seconds: plan::grace_seconds(pod),
         message_file: prepared.message_file,
         message_path: container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned()),
         message_from_logs: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
+        stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
     }
 }
@@ -123,7 +159,6 @@ fn limits(pod: &Pod, container: &Container, machine: &Machine) -> Limits {
     let limit_cpu = quantity(container, true, "cpu").map(|cpu| cpu.milli_value());
     let request_cpu = quantity(container, false, "cpu").map(|cpu| cpu.milli_value()).or(limit_cpu);
     let limit_memory = quantity(container, true, "memory").map(|memory| memory.value());
-    let request_memory = quantity(container, false, "memory").map(|memory| memory.value()).or(limit_memory);
     let narrow = |value: i128| i64::try_from(value).unwrap_or(i64::MAX);
     Limits {
         cpu_shares: narrow((request_cpu.unwrap_or(0) * 1024 / 1000).clamp(MIN_CPU_SHARES, 262_144)),
@@ -131,46 +166,93 @@ fn limits(pod: &Pod, container: &Container, machine: &Machine) -> Limits {
             .filter(|milli| *milli > 0)
             .map_or(0, |milli| narrow((milli * CPU_PERIOD_US / 1000).max(1000))),
         memory_bytes: limit_memory.map_or(0, narrow),
-        oom_score_adj: oom_score(plan::qos_class(pod), request_memory.unwrap_or(0), i128::from(machine.memory_bytes)),
+        oom_score_adj: oom_score(pod, container, i128::from(machine.memory_bytes)),
     }
 }
 
-/// Who dies first when memory runs out: best effort before burstable before guaranteed, the more one uses beyond its
-/// request the sooner.
-fn oom_score(qos: &str, request: i128, machine_memory: i128) -> i64 {
-    match qos {
-        "Guaranteed" => -997,
+/// The order in which processes are killed when memory runs out: best effort before burstable before guaranteed, and the
+/// more one uses beyond its request the sooner.
+fn oom_score(pod: &Pod, container: &Container, machine_memory: i128) -> i64 {
+    const PROTECTED: i64 = -997;
+    let spec = pod.spec.as_ref();
+    if spec.and_then(|spec| spec.priority_class_name.as_deref()) == Some("system-node-critical") {
+        return PROTECTED;
+    }
+    let burstable = |container: &Container| {
+        let request = quantity(container, false, "memory").or_else(|| quantity(container, true, "memory"));
+        let request = request.map_or(0, |memory| memory.value());
+        let share = (1000 * request).checked_div(machine_memory).unwrap_or(0);
+        i64::try_from((1000 - share).clamp(3, 999)).unwrap_or(999)
+    };
+    match plan::qos_class(pod) {
+        "Guaranteed" => PROTECTED,
         "BestEffort" => 1000,
-        _ => {
-            let share = (1000 * request).checked_div(machine_memory).unwrap_or(0);
-            i64::try_from((1000 - share).clamp(3, 999)).unwrap_or(999)
+        // A sidecar is not killed before the containers that it serves.
+        _ if plan::is_sidecar(container) => {
+            let mains = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+            mains.iter().map(burstable).fold(burstable(container), i64::min)
         }
+        _ => burstable(container),
     }
 }
 
-fn security(pod: Option<&PodSecurityContext>, own: Option<&SecurityContext>) -> Security {
-    let user = own.and_then(|own| own.run_as_user).or_else(|| pod?.run_as_user);
-    let group = own.and_then(|own| own.run_as_group).or_else(|| pod?.run_as_group);
-    let must_not_be_root = own.and_then(|own| own.run_as_non_root).or_else(|| pod?.run_as_non_root).unwrap_or(false);
-    let seccomp = own.and_then(|own| own.seccomp_profile.as_ref()).or_else(|| pod?.seccomp_profile.as_ref());
+/// The seccomp profile that holds for a container: its own, or else the pod's.
+fn seccomp<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a SeccompProfile> {
+    let own = container.security_context.as_ref().and_then(|own| own.seccomp_profile.as_ref());
+    own.or_else(|| pod.spec.as_ref()?.security_context.as_ref()?.seccomp_profile.as_ref())
+}
+
+/// The file that the container's seccomp profile is in, if it is one of this node's files.
+pub(crate) fn seccomp_file<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a str> {
+    let profile = seccomp(pod, container).filter(|profile| profile.type_ == "Localhost")?;
+    Some(profile.localhost_profile.as_deref().unwrap_or_default())
+}
+
+/// Docker's name of the AppArmor profile that holds for a container. `None` is the engine's own.
+fn app_armor(pod: &Pod, container: &Container) -> Option<String> {
+    let profile = admission::app_armor(pod, container)?;
+    match profile.type_.as_str() {
+        "Unconfined" => Some("unconfined".to_owned()),
+        "Localhost" => profile.localhost_profile,
+        _ => None,
+    }
+}
+
+fn se_linux(options: &SELinuxOptions) -> Vec<String> {
+    let SELinuxOptions { level, role, type_, user } = options;
+    let parts = [("user", user), ("role", role), ("type", type_), ("level", level)];
+    let given = parts.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    given.filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name}:{value}")).collect()
+}
+
+fn security(pod: &Pod, container: &Container, seccomp_profile: Option<String>) -> Security {
+    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let own = container.security_context.as_ref();
+    let user = own.and_then(|own| own.run_as_user).or_else(|| of_pod?.run_as_user);
+    let group = own.and_then(|own| own.run_as_group).or_else(|| of_pod?.run_as_group);
+    let non_root = own.and_then(|own| own.run_as_non_root).or_else(|| of_pod?.run_as_non_root);
+    let labels = own.and_then(|own| own.se_linux_options.as_ref()).or_else(|| of_pod?.se_linux_options.as_ref());
     let mut groups: Vec<String> =
-        pod.and_then(|pod| pod.supplemental_groups.as_ref()).into_iter().flatten().map(i64::to_string).collect();
-    groups.extend(pod.and_then(|pod| pod.fs_group).map(|group| group.to_string()));
+        of_pod.and_then(|pod| pod.supplemental_groups.as_ref()).into_iter().flatten().map(i64::to_string).collect();
+    groups.extend(of_pod.and_then(|pod| pod.fs_group).map(|group| group.to_string()));
     let capabilities = own.and_then(|own| own.capabilities.as_ref());
     let names = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
     Security {
-        user: match (user, group) {
-            (Some(user), Some(group)) => Some(format!("{user}:{group}")),
-            (Some(user), None) => Some(user.to_string()),
-            (None, Some(group)) => Some(format!("0:{group}")),
-            (None, None) => None,
-        },
+        user,
+        group,
         groups,
-        must_not_be_root: must_not_be_root && user.is_none_or(|user| user == 0),
+        must_not_be_root: non_root.unwrap_or(false),
         privileged: own.and_then(|own| own.privileged).unwrap_or(false),
         read_only_root: own.and_then(|own| own.read_only_root_filesystem).unwrap_or(false),
         no_new_privileges: own.and_then(|own| own.allow_privilege_escalation) == Some(false),
-        unconfined: seccomp.is_some_and(|profile| profile.type_ == "Unconfined"),
+        seccomp: match seccomp_profile {
+            Some(profile) => Some(profile),
+            None => seccomp(pod, container)
+                .is_some_and(|profile| profile.type_ == "Unconfined")
+                .then(|| "unconfined".to_owned()),
+        },
+        app_armor: app_armor(pod, container),
+        se_linux: labels.map(se_linux).unwrap_or_default(),
         cap_add: names(capabilities.and_then(|capabilities| capabilities.add.as_ref())),
         cap_drop: names(capabilities.and_then(|capabilities| capabilities.drop.as_ref())),
     }

@@ -13,9 +13,11 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission;
 use crate::checkpoint;
 use crate::cluster::ObjectRef;
 use crate::context::Context;
+use crate::events::Note;
 use crate::execute::{self, Task};
 use crate::plan::{
     self, Action, Completion, FailureReason, Memory, Observed, Outcome, PodRef, PodView, Termination, TerminationCause,
@@ -28,6 +30,9 @@ use crate::volumes::objects::Watched;
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 /// A pod whose object is gone gets no more than this many seconds: it may run elsewhere by now.
 const GONE_GRACE_SECONDS: i64 = 2;
+
+/// The time before the engine is asked again for what it can do.
+const CAPABILITIES_RETRY: Duration = Duration::from_secs(1);
 
 /// What the API says about a pod.
 #[derive(Clone, Debug)]
@@ -75,6 +80,10 @@ impl Worker {
 
     /// Runs until nothing is left of the pod, or until `shutdown`, which leaves its containers alone.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> PodRef {
+        tokio::select! {
+            () = shutdown.cancelled() => return self.reference,
+            () = self.admit() => {}
+        }
         self.watch_objects();
         while let Some(sleep) = self.step().await {
             tokio::select! {
@@ -96,6 +105,34 @@ impl Worker {
             tracing::debug!(pod = %self.reference, "left work under way behind");
         }
         self.reference
+    }
+
+    /// Rejects a pod that asks for what this node does not do. A pod that runs was admitted before.
+    async fn admit(&mut self) {
+        let pod = Arc::clone(&self.desired.borrow().pod);
+        let over = matches!(self.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if over || self.observed.borrow().running().next().is_some() {
+            return;
+        }
+        let capabilities = loop {
+            match self.context.capabilities().await {
+                Ok(Some(capabilities)) => break capabilities,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(pod = %self.reference, error = %error, "cannot tell whether the pod can run here");
+                    tokio::time::sleep(CAPABILITIES_RETRY).await;
+                }
+            }
+        };
+        let verdict = admission::examine(&pod, &capabilities);
+        for message in verdict.unenforced {
+            self.context.recorder.record(&self.reference, Note::warning("Unenforced", message));
+        }
+        if let Some(rejection) = verdict.rejection {
+            tracing::info!(pod = %self.reference, reason = rejection.reason, "the pod is rejected: {}", rejection.message);
+            self.context.recorder.record(&self.reference, Note::warning(rejection.reason, rejection.message.clone()));
+            self.memory.rejected = Some(rejection);
+        }
     }
 
     /// Plans once. `None` when the pod is done with; else how long to sleep at most.

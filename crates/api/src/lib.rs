@@ -8,6 +8,7 @@ pub mod gvk;
 pub mod key;
 pub mod name;
 pub mod patch;
+pub mod qos;
 pub mod quantity;
 pub mod revision;
 pub mod selector;

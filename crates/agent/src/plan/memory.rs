@@ -83,6 +83,14 @@ pub struct Termination {
     pub grace_seconds: i64,
 }
 
+/// Why this node does not run a pod that it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The reason of the pod's status and of the event.
+    pub reason: &'static str,
+    pub message: String,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerMemory {
     /// The image was found on this machine for the next start.
@@ -105,6 +113,8 @@ pub struct Memory {
     pub volumes_stale: bool,
     pub start_time: Option<Timestamp>,
     pub termination: Option<Termination>,
+    /// The pod asks for something that this node does not do: nothing of it is started, and it has failed.
+    pub rejected: Option<Rejection>,
     pub removed: bool,
     pub deleted_from_api: bool,
 }

@@ -18,7 +18,7 @@ mod terminate;
 
 pub use action::{Action, Completion, Outcome, Work};
 pub use decide::{PodPlan, PodView, deadline, plan};
-pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Termination, TerminationCause};
+pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Rejection, Termination, TerminationCause};
 pub use observed::{ContainerRecord, Exit, Observed, RunState, Sandbox, SandboxState};
 pub use probe::{ProbeKind, ProbeState};
 pub use spec::{

@@ -20,6 +20,9 @@ pub(super) fn phase(view: PodView<'_>) -> &'static str {
         Some("Failed") => return "Failed",
         _ => {}
     }
+    if view.memory.rejected.is_some() {
+        return "Failed";
+    }
     if view.memory.termination.is_some_and(|t| t.cause == TerminationCause::DeadlineExceeded) {
         return "Failed";
     }

@@ -1,6 +1,7 @@
 //! Reading a pod's spec with the API's defaults applied.
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use quorate_api::qos::{self, Amounts};
 
 use super::probe::ProbeKind;
 
@@ -103,27 +104,17 @@ pub(super) fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
 }
 
-/// The quality of service class, by the rules of the Kubernetes documentation ("Pod Quality of Service Classes").
+/// The quality of service class of a pod.
 #[must_use]
 pub fn qos_class(pod: &Pod) -> &'static str {
     let containers = main_containers(pod).iter().chain(init_containers(pod));
-    let (mut any, mut guaranteed) = (false, true);
-    for container in containers {
-        for resource in ["cpu", "memory"] {
-            let of = |list: Option<&std::collections::BTreeMap<String, _>>| {
-                list.and_then(|list| list.get(resource))
-                    .map(|quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| quantity.0.clone())
-            };
-            let resources = container.resources.as_ref();
-            let request = of(resources.and_then(|resources| resources.requests.as_ref()));
-            let limit = of(resources.and_then(|resources| resources.limits.as_ref()));
-            any |= request.is_some() || limit.is_some();
-            guaranteed &= limit.is_some() && request.is_none_or(|request| Some(request) == limit);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
+    qos::class(containers.map(|container| {
+        let resources = container.resources.as_ref();
+        let requests = resources.and_then(|resources| resources.requests.as_ref());
+        let limits = resources.and_then(|resources| resources.limits.as_ref());
+        ["cpu", "memory"].map(|name| Amounts {
+            request: requests.and_then(|list| Some(list.get(name)?.0.as_str())),
+            limit: limits.and_then(|list| Some(list.get(name)?.0.as_str())),
+        })
+    }))
 }

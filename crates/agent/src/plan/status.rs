@@ -44,11 +44,15 @@ pub(super) fn pod_status(view: PodView<'_>) -> PodStatus {
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(mains),
         qos_class: Some(spec::qos_class(view.pod).to_owned()),
-        reason: if overdue { Some("DeadlineExceeded".to_owned()) } else { view.reported.reason.clone() },
-        message: if overdue {
-            Some("Pod was active on the node longer than the specified deadline".to_owned())
-        } else {
-            view.reported.message.clone()
+        reason: match &view.memory.rejected {
+            Some(rejection) => Some(rejection.reason.to_owned()),
+            None if overdue => Some("DeadlineExceeded".to_owned()),
+            None => view.reported.reason.clone(),
+        },
+        message: match &view.memory.rejected {
+            Some(rejection) => Some(format!("Pod was rejected: {}", rejection.message)),
+            None if overdue => Some("Pod was active on the node longer than the specified deadline".to_owned()),
+            None => view.reported.message.clone(),
         },
         observed_generation: view.pod.metadata.generation,
         nominated_node_name: None,
@@ -166,12 +170,25 @@ fn terminated_state(view: PodView<'_>, record: &ContainerRecord) -> ContainerSta
         container_id: Some(container_id(view, record)),
         exit_code: *code,
         finished_at: Some(Time(*finished_at)),
-        message: (!message.is_empty()).then(|| message.clone()),
+        message: (!message.is_empty()).then(|| message_part(view, message).to_owned()),
         reason: Some(reason.clone()),
         signal: None,
         started_at: started_at.map(Time),
     };
     ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+}
+
+/// The messages of all containers of a pod share this many bytes, as in the kubelet.
+const POD_MESSAGE_BYTES: usize = 12 * 1024;
+
+/// As much of a termination message as one container of the pod may have in the status.
+fn message_part<'a>(view: PodView<'_>, message: &'a str) -> &'a str {
+    let containers = spec::main_containers(view.pod).len() + spec::init_containers(view.pod).len();
+    let mut end = message.len().min(POD_MESSAGE_BYTES / containers.max(1));
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    &message[..end]
 }
 
 fn waiting(view: PodView<'_>, container: &Container, ended: Option<&ContainerRecord>, init: bool) -> ContainerState {

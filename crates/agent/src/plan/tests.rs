@@ -555,3 +555,21 @@ proptest! {
         prop_assert!(sim.plan().actions.is_empty(), "{:?}", sim.plan().actions);
     }
 }
+
+#[test]
+fn a_rejected_pod_has_failed_and_nothing_of_it_is_started() {
+    let mut sim = Simulation::new(one(json!({})));
+    let message = "spec.hostUsers: this node does not support it".to_owned();
+    sim.memory.rejected = Some(Rejection { reason: "UnexpectedAdmissionError", message });
+    let plan = sim.plan();
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.status.phase.as_deref(), Some("Failed"));
+    assert_eq!(plan.status.reason.as_deref(), Some("UnexpectedAdmissionError"));
+    let message = "Pod was rejected: spec.hostUsers: this node does not support it";
+    assert_eq!(plan.status.message.as_deref(), Some(message));
+    // The next agent knows it from the status.
+    sim.reported = plan.status;
+    sim.memory.rejected = None;
+    let plan = sim.plan();
+    assert_eq!((plan.actions, plan.status.message.as_deref()), (Vec::new(), Some(message)));
+}

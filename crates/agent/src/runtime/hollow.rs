@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError, RuntimeInfo,
-    SandboxSpec,
+    Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
+    RuntimeInfo, SandboxSpec,
 };
 use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
@@ -99,6 +99,10 @@ impl Runtime for HollowRuntime {
 
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
         Ok(RuntimeInfo { version: format!("hollow://{}", env!("CARGO_PKG_VERSION")) })
+    }
+
+    async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
+        Ok(None)
     }
 
     async fn relist(&self) -> Result<(), RuntimeError> {

@@ -74,8 +74,6 @@ pub struct SandboxSpec {
     pub shares_processes: bool,
     pub grace_seconds: i64,
     pub ports: Vec<HostPort>,
-    /// `name:address` lines for `/etc/hosts`.
-    pub extra_hosts: Vec<String>,
     pub dns: Vec<String>,
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
@@ -114,16 +112,33 @@ pub struct Limits {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
-    /// `uid` or `uid:gid`.
-    pub user: Option<String>,
+    /// The image's user when `None`.
+    pub user: Option<i64>,
+    /// The user's own group when `None`.
+    pub group: Option<i64>,
     pub groups: Vec<String>,
+    /// The container is not started as the user 0, nor as one that may be it.
     pub must_not_be_root: bool,
     pub privileged: bool,
     pub read_only_root: bool,
     pub no_new_privileges: bool,
-    pub unconfined: bool,
+    /// `unconfined`, or a profile as JSON. `None` is the engine's own profile.
+    pub seccomp: Option<String>,
+    /// `unconfined`, or the name of a loaded profile. `None` is the engine's own profile.
+    pub app_armor: Option<String>,
+    /// Parts of the SELinux label, such as `level:s0:c1,c2`.
+    pub se_linux: Vec<String>,
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
+}
+
+/// The kinds of protection that the engine can give on this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    pub app_armor: bool,
+    pub se_linux: bool,
+    /// The engine filters system calls, by default as well.
+    pub seccomp: bool,
 }
 
 /// One container to make and start.
@@ -154,7 +169,11 @@ pub struct ContainerSpec {
     pub message_path: String,
     /// An empty message is replaced by the end of the log when the container failed.
     pub message_from_logs: bool,
+    /// `SIGTERM` or the image's own when `None`.
+    pub stop_signal: Option<String>,
     pub stdin: bool,
+    /// The input ends with the first client that was attached to it.
+    pub stdin_once: bool,
     pub tty: bool,
 }
 
@@ -201,6 +220,9 @@ pub trait Runtime: Send + Sync + 'static {
     }
 
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError>;
+
+    /// The protection that containers can be given, or `None` where none is started that could lack it.
+    async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError>;
 
     /// Looks at everything of this node anew.
     async fn relist(&self) -> Result<(), RuntimeError>;

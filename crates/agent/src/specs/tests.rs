@@ -25,22 +25,100 @@ fn resources_become_cgroup_limits() {
 }
 
 #[test]
+fn a_zero_limit_protects_from_nothing() {
+    let limits =
+        limits_of(json!({ "limits": { "cpu": "0", "memory": "0" }, "requests": { "cpu": "0", "memory": "0" } }));
+    assert_eq!(limits, Limits { cpu_shares: 2, cpu_quota: 0, memory_bytes: 0, oom_score_adj: 1000 });
+    let limits = limits_of(json!({ "limits": { "cpu": "1", "memory": "0" } }));
+    assert_eq!((limits.memory_bytes, limits.oom_score_adj), (0, 999), "it is burstable");
+}
+
+#[test]
+fn those_that_others_depend_on_are_killed_last() {
+    let machine = Machine { cpus: 4, memory_bytes: 8 << 30, ..Machine::default() };
+    let score = |spec: Value| {
+        let pod = pod(spec);
+        let spec = pod.spec.as_ref().expect("a spec");
+        let first = spec.init_containers.iter().flatten().chain(&spec.containers).next().expect("a container");
+        limits(&pod, first, &machine).oom_score_adj
+    };
+    let main = json!([{ "name": "c", "resources": { "requests": { "memory": "4Gi" } } }]);
+    let sidecar = json!([{ "name": "s", "restartPolicy": "Always" }]);
+    assert_eq!(
+        score(json!({ "initContainers": sidecar, "containers": main })),
+        500,
+        "a sidecar is as safe as it serves"
+    );
+    assert_eq!(score(json!({ "initContainers": [{ "name": "s" }], "containers": main })), 999);
+    let critical = json!({ "priorityClassName": "system-node-critical", "containers": [{ "name": "c" }] });
+    assert_eq!(score(critical), -997);
+}
+
+#[test]
 fn security_contexts_of_pod_and_container_are_merged() {
-    let of_pod: PodSecurityContext =
-        serde_json::from_value(json!({ "runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000, "runAsNonRoot": true }))
-            .expect("a context");
-    let own: SecurityContext = serde_json::from_value(json!({
+    let merged = |of_pod: Value, own: Value| {
+        let container = json!({ "name": "c", "securityContext": own });
+        let pod = pod(json!({ "securityContext": of_pod, "containers": [container] }));
+        security(&pod, &pod.spec.as_ref().expect("a spec").containers[0], None)
+    };
+    let of_pod = json!({ "runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000, "runAsNonRoot": true });
+    let own = json!({
         "runAsUser": 1001, "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] },
-    }))
-    .expect("a context");
-    let merged = security(Some(&of_pod), Some(&own));
-    assert_eq!(merged.user.as_deref(), Some("1001:3000"));
-    assert_eq!(merged.groups, ["2000"]);
-    assert!(merged.no_new_privileges && !merged.must_not_be_root && !merged.privileged);
-    assert_eq!((merged.cap_add, merged.cap_drop), (vec!["NET_BIND_SERVICE".to_owned()], vec!["ALL".to_owned()]));
-    assert!(
-        security(Some(&PodSecurityContext { run_as_non_root: Some(true), ..Default::default() }), None)
-            .must_not_be_root
+    });
+    let both = merged(of_pod, own);
+    assert_eq!((both.user, both.group), (Some(1001), Some(3000)));
+    assert_eq!(both.groups, ["2000"]);
+    assert!(both.no_new_privileges && both.must_not_be_root && !both.privileged);
+    assert_eq!((both.cap_add, both.cap_drop), (vec!["NET_BIND_SERVICE".to_owned()], vec!["ALL".to_owned()]));
+    let group = merged(json!({ "runAsGroup": 3000 }), json!({}));
+    assert_eq!((group.user, group.group), (None, Some(3000)), "the user is the image's");
+    let own = merged(json!({ "runAsNonRoot": true }), json!({ "runAsNonRoot": false }));
+    assert!(!own.must_not_be_root);
+}
+
+#[test]
+fn profiles_become_the_engines_options() {
+    let of = |context: Value, profile: Option<&str>| {
+        let pod = pod(json!({ "containers": [{ "name": "c", "securityContext": context }] }));
+        security(&pod, &pod.spec.as_ref().expect("a spec").containers[0], profile.map(str::to_owned))
+    };
+    let unconfined = json!({ "seccompProfile": { "type": "Unconfined" }, "appArmorProfile": { "type": "Unconfined" } });
+    let unconfined = of(unconfined, None);
+    assert_eq!(
+        (unconfined.seccomp.as_deref(), unconfined.app_armor.as_deref()),
+        (Some("unconfined"), Some("unconfined"))
+    );
+    let default = of(
+        json!({ "seccompProfile": { "type": "RuntimeDefault" }, "appArmorProfile": { "type": "RuntimeDefault" } }),
+        None,
+    );
+    assert_eq!((default.seccomp, default.app_armor), (None, None));
+    let local = json!({
+        "seccompProfile": { "type": "Localhost", "localhostProfile": "strict.json" },
+        "appArmorProfile": { "type": "Localhost", "localhostProfile": "strict" },
+        "seLinuxOptions": { "user": "u", "level": "s0:c1" },
+    });
+    let local = of(local, Some("{}"));
+    assert_eq!((local.seccomp.as_deref(), local.app_armor.as_deref()), (Some("{}"), Some("strict")));
+    assert_eq!(local.se_linux, ["user:u", "level:s0:c1"]);
+}
+
+#[test]
+fn host_names_have_a_domain_where_the_pod_asks_for_it() {
+    let names = |spec: Value| {
+        let mut spec = spec;
+        spec["containers"] = json!([]);
+        let pod = pod(spec);
+        (sandbox(&pod, 0).hostname, domain(&pod))
+    };
+    let domain = Some("shops.shop.svc.cluster.local".to_owned());
+    assert_eq!(names(json!({ "subdomain": "shops" })), ("web-1".to_owned(), domain.clone()));
+    let whole = "web-1.shops.shop.svc.cluster.local".to_owned();
+    assert_eq!(names(json!({ "subdomain": "shops", "setHostnameAsFQDN": true })), (whole, domain));
+    assert_eq!(names(json!({ "setHostnameAsFQDN": true })), ("web-1".to_owned(), None));
+    assert_eq!(
+        names(json!({ "subdomain": "shops", "hostnameOverride": "other.name" })),
+        ("other.name".to_owned(), None)
     );
 }
 
@@ -59,17 +137,15 @@ fn moving_tags_are_pulled_always() {
 }
 
 #[test]
-fn the_sandbox_opens_host_ports_and_knows_its_hosts() {
+fn the_sandbox_opens_host_ports() {
     let spec = sandbox(
         &pod(json!({
-            "hostAliases": [{ "ip": "10.9.8.7", "hostnames": ["db", "db.local"] }],
             "containers": [{ "name": "c", "ports": [
                 { "containerPort": 80, "hostPort": 8080 }, { "containerPort": 53, "protocol": "UDP" } ] }],
         })),
         2,
     );
     assert_eq!((spec.hostname.as_str(), spec.attempt), ("web-1", 2));
-    assert_eq!(spec.extra_hosts, ["db:10.9.8.7", "db.local:10.9.8.7"]);
     let port = HostPort { container_port: 80, host_port: 8080, host_ip: String::new(), protocol: "tcp".into() };
     assert_eq!(spec.ports, [port]);
     let host = sandbox(

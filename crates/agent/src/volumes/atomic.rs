@@ -9,17 +9,12 @@ use super::payload::File;
 
 const DATA: &str = "..data";
 
-/// Makes `dir` show exactly these files. Readers see either all old or all new ones.
-pub(crate) async fn write(dir: &Path, files: &BTreeMap<String, File>, group: Option<i64>) -> io::Result<()> {
-    let (dir, files) = (dir.to_owned(), files.clone());
-    let group = group.and_then(|group| u32::try_from(group).ok());
-    tokio::task::spawn_blocking(move || write_now(&dir, &files, group)).await.map_err(io::Error::other)?
-}
-
-fn write_now(dir: &Path, files: &BTreeMap<String, File>, group: Option<u32>) -> io::Result<()> {
+/// Makes `dir` show exactly these files. Readers see either all old or all new ones. Files are readable by `group`.
+pub(crate) fn write(dir: &Path, files: &BTreeMap<String, File>, group: Option<u32>) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     if shows(dir, files)? {
-        return Ok(());
+        // An agent that died in between has not made all links.
+        return link_top_level(dir, files);
     }
     let generation = format!("..{:016x}", rand::random::<u64>());
     let new = dir.join(&generation);
@@ -30,27 +25,32 @@ fn write_now(dir: &Path, files: &BTreeMap<String, File>, group: Option<u32>) -> 
             std::fs::create_dir_all(parent)?;
         }
         std::fs::write(&target, &file.content)?;
-        let mode = if group.is_some() { file.mode | 0o040 } else { file.mode };
-        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))?;
+        let mode = if group.is_some() { file.mode | 0o440 } else { file.mode };
         if group.is_some() {
             std::os::unix::fs::chown(&target, None, group)?;
         }
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))?;
     }
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
-    let old = match std::fs::read_link(dir.join(DATA)) {
-        Ok(old) => Some(old),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
     let swap = dir.join("..data_tmp");
     remove_if_there(&swap)?;
     std::os::unix::fs::symlink(&generation, &swap)?;
     std::fs::rename(&swap, dir.join(DATA))?;
     link_top_level(dir, files)?;
-    match old {
-        Some(old) => std::fs::remove_dir_all(dir.join(old)),
-        None => Ok(()),
+    remove_generations_but(dir, &generation)
+}
+
+/// Removes what was shown before, and what an agent that died has left half written.
+fn remove_generations_but(dir: &Path, current: &str) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_generation = name.to_string_lossy().starts_with("..") && entry.file_type()?.is_dir();
+        if is_generation && name != current {
+            std::fs::remove_dir_all(entry.path())?;
+        }
     }
+    Ok(())
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -1,26 +1,41 @@
 //! What pods mount: directories of this node, and the content of ConfigMaps, Secrets and the pod itself.
 //!
-//! A pod's volumes live in `<data>/pods/<uid>/volumes/<name>`; `<data>/pods` is closed to everybody else.
+//! A pod's volumes live in `<data>/pods/<uid>/volumes/<name>`; `<data>/pods` is closed to everybody else. What shows
+//! Secrets or the pod's own fields lies in memory, as memory volumes do. Parts of volumes that containers mount by
+//! `subPath` are mounted in `<data>/pods/<uid>/volume-subpaths/<volume>/<container>/<index>`.
+//!
+//! An agent without the right to mount (it is not root) runs pods as well as it can: content of Secrets lies on disk, in
+//! the directory that is closed to others; memory volumes are refused, and so is `subPath`, except in volumes that no
+//! container can write to.
 
 mod atomic;
+mod blocking;
 mod host_path;
+mod mounts;
 pub(crate) mod objects;
 mod payload;
+mod sub_path;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume, VolumeMount};
-use nix::mount::MsFlags;
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume, VolumeMount};
 use quorate_api::quantity::Quantity;
 
+use self::blocking::HostCalls;
+use self::mounts::Memory;
+use self::sub_path::SubPathError;
 use crate::checkpoint::pod_dir;
 use crate::cluster::ObjectRef;
 use crate::env::{self, Facts, Referenced};
+use crate::machine;
 use crate::plan::pod_ref;
 use crate::runtime::BindMount;
+
+/// Where the parts of volumes that `subPath` names are mounted, inside a pod's directory.
+const SUB_PATHS: &str = "volume-subpaths";
 
 /// Why a volume cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +50,16 @@ pub(crate) enum VolumeError {
     Unsupported { volume: String },
     #[error("the container mounts the volume \"{volume}\", which the pod does not have")]
     Unknown { volume: String },
-    #[error("subPath \"{path}\" of volume \"{volume}\" leaves the volume")]
-    Escape { volume: String, path: String },
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : the agent may not mount anything, so it cannot {what}")]
+    MayNotMount { volume: String, what: &'static str },
+    #[error("failed to prepare subPath \"{path}\" for volumeMount \"{volume}\" of container \"{container}\": {source}")]
+    SubPath { volume: String, container: String, path: String, source: SubPathFailure },
 }
+
+/// Why a part of a volume cannot be mounted.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct SubPathFailure(SubPathError);
 
 fn volume_dir(data_dir: &Path, uid: &str, name: &str) -> PathBuf {
     pod_dir(data_dir, uid).join("volumes").join(name)
@@ -53,121 +75,256 @@ pub(crate) fn references(pod: &Pod) -> BTreeSet<ObjectRef> {
     volumes(pod).iter().flat_map(|volume| payload::references(&namespace, volume)).collect()
 }
 
-/// Makes all volumes of a pod, or brings their content up to date. Doing it again changes nothing.
-pub(crate) async fn prepare(data_dir: &Path, objects: &Referenced, facts: Facts<'_>) -> Result<(), VolumeError> {
-    let pod = facts.pod;
-    let uid = pod_ref(pod).uid;
-    let group = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.fs_group);
-    for volume in volumes(pod) {
-        let dir = volume_dir(data_dir, &uid, &volume.name);
-        let failed = |path: &Path| {
-            let (volume, path) = (volume.name.clone(), path.to_owned());
-            move |source| VolumeError::Io { volume, path, source }
-        };
-        if let Some(source) = &volume.empty_dir {
-            if !tokio::fs::try_exists(&dir).await.map_err(failed(&dir))? {
-                empty_dir(&dir, source, group).map_err(failed(&dir))?;
-            }
-        } else if let Some(source) = &volume.host_path {
-            host_path::check(source).map_err(|source| VolumeError::HostPath { volume: volume.name.clone(), source })?;
-        } else if let Some(sources) = payload::sources(volume) {
-            let files = payload::files(&sources, objects, facts)
-                .map_err(|source| VolumeError::Payload { volume: volume.name.clone(), source })?;
-            atomic::write(&dir, &files, group).await.map_err(failed(&dir))?;
-        } else {
-            return Err(VolumeError::Unsupported { volume: volume.name.clone() });
-        }
-    }
-    Ok(())
-}
-
-fn empty_dir(dir: &Path, source: &EmptyDirVolumeSource, group: Option<i64>) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    if source.medium.as_deref() == Some("Memory") {
-        let limit = source.size_limit.as_ref().and_then(|limit| Quantity::parse(&limit.0).ok());
-        let options = limit.map(|limit| format!("size={}", limit.value()));
-        nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), options.as_deref())?;
-    }
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777))?;
-    if let Some(group) = group.and_then(|group| u32::try_from(group).ok()) {
-        std::os::unix::fs::chown(dir, None, Some(group))?;
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o2777))?;
-    }
-    Ok(())
+/// Opens a file below `root` for reading. Links that leave `root` are not followed.
+pub(crate) fn open_beneath(root: &Path, path: &str) -> io::Result<std::fs::File> {
+    sub_path::open_file(root, path).map_err(|error| match error {
+        SubPathError::Io(error) => error,
+        error => io::Error::other(error),
+    })
 }
 
 /// Removes everything of a pod from the data directory.
 pub(crate) async fn clean_up(data_dir: &Path, uid: &str) -> io::Result<()> {
     let dir = pod_dir(data_dir, uid);
-    let mounts = tokio::fs::read_to_string("/proc/self/mounts").await?;
-    let inside = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-    for mount in inside.filter(|mount| mount.starts_with(&dir)) {
-        nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH)?;
-    }
-    match tokio::fs::remove_dir_all(&dir).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
+    blocking::local(move || mounts::remove_all(&dir)).await?
 }
 
-/// Where a container's mounts come from on this machine.
-pub(crate) fn bind_mounts(
-    data_dir: &Path,
-    pod: &Pod,
-    container: &Container,
-    variables: &std::collections::BTreeMap<String, String>,
-) -> Result<Vec<BindMount>, VolumeError> {
-    let uid = pod_ref(pod).uid;
-    let mounts = container.volume_mounts.iter().flatten().map(|mount| {
-        let volume = volumes(pod)
-            .iter()
-            .find(|volume| volume.name == mount.name)
-            .ok_or_else(|| VolumeError::Unknown { volume: mount.name.clone() })?;
-        let root = match &volume.host_path {
-            Some(source) => PathBuf::from(&source.path),
-            None => volume_dir(data_dir, &uid, &volume.name),
+/// Makes the volumes of this node's pods.
+pub(crate) struct Volumes {
+    data_dir: PathBuf,
+    may_mount: bool,
+    host: HostCalls,
+}
+
+impl Volumes {
+    pub(crate) fn new(data_dir: &Path) -> Self {
+        let may_mount = machine::may_mount();
+        if !may_mount {
+            tracing::warn!(
+                "the agent may not mount: no memory volumes, Secrets lie on disk, subPath is mostly refused"
+            );
+        }
+        Volumes { data_dir: data_dir.to_owned(), may_mount, host: HostCalls::default() }
+    }
+
+    /// Makes all volumes of a pod, or brings their content up to date. Doing it again changes nothing.
+    pub(crate) async fn prepare(&self, objects: &Referenced, facts: Facts<'_>) -> Result<(), VolumeError> {
+        let pod = facts.pod;
+        let uid = pod_ref(pod).uid;
+        let group = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.fs_group);
+        let group = group.and_then(|group| u32::try_from(group).ok());
+        for volume in volumes(pod) {
+            let dir = volume_dir(&self.data_dir, &uid, &volume.name);
+            if let Some(source) = &volume.empty_dir {
+                self.empty_dir(volume, dir, source, group).await?;
+            } else if let Some(source) = &volume.host_path {
+                self.host_path(volume, source).await?;
+            } else if let Some(sources) = payload::sources(volume) {
+                let files = payload::files(&sources, objects, facts)
+                    .map_err(|source| VolumeError::Payload { volume: volume.name.clone(), source })?;
+                let in_memory = self.may_mount && payload::lies_in_memory(volume);
+                let make = {
+                    let dir = dir.clone();
+                    move || {
+                        if in_memory {
+                            Memory { mode: 0o755, group: None, size_bytes: None }.mount(&dir)?;
+                        }
+                        atomic::write(&dir, &files, group)
+                    }
+                };
+                local(volume, dir, make).await?;
+            } else {
+                return Err(VolumeError::Unsupported { volume: volume.name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    async fn empty_dir(
+        &self,
+        volume: &Volume,
+        dir: PathBuf,
+        source: &EmptyDirVolumeSource,
+        group: Option<u32>,
+    ) -> Result<(), VolumeError> {
+        let mode = if group.is_some() { 0o2777 } else { 0o777 };
+        if source.medium.as_deref() != Some("Memory") {
+            let path = dir.clone();
+            return local(volume, path, move || disk_dir(&dir, mode, group)).await;
+        }
+        if !self.may_mount {
+            return Err(VolumeError::MayNotMount { volume: volume.name.clone(), what: "make a volume in memory" });
+        }
+        let limit = source.size_limit.as_ref().and_then(|limit| Quantity::parse(&limit.0).ok());
+        let size_bytes = limit.map(Quantity::value).filter(|bytes| *bytes > 0);
+        let path = dir.clone();
+        local(volume, path, move || Memory { mode, group, size_bytes }.mount(&dir)).await
+    }
+
+    async fn host_path(&self, volume: &Volume, source: &HostPathVolumeSource) -> Result<(), VolumeError> {
+        let failed = |source| VolumeError::HostPath { volume: volume.name.clone(), source };
+        let path = PathBuf::from(&source.path);
+        let wanted = source.clone();
+        let checked = self.host.run(&path, move || host_path::check(&wanted)).await;
+        checked.map_err(|source| failed(host_path::HostPathError::Io { path, source }))?.map_err(failed)
+    }
+
+    /// Where a container's mounts come from on this machine.
+    pub(crate) async fn bind_mounts(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Vec<BindMount>, VolumeError> {
+        let uid = pod_ref(pod).uid;
+        let mut list = Vec::new();
+        for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+            let volume = volumes(pod)
+                .iter()
+                .find(|volume| volume.name == mount.name)
+                .ok_or_else(|| VolumeError::Unknown { volume: mount.name.clone() })?;
+            let root = match &volume.host_path {
+                Some(source) => PathBuf::from(&source.path),
+                None => volume_dir(&self.data_dir, &uid, &volume.name),
+            };
+            let is_payload = payload::sources(volume).is_some();
+            let source = match sub_path(mount, variables) {
+                Some(sub) => {
+                    let place = part_dir(&pod_dir(&self.data_dir, &uid), volume, container, index);
+                    self.part(volume, container, root, sub, place).await?
+                }
+                None => root,
+            };
+            list.push(BindMount {
+                source,
+                target: mount.mount_path.clone(),
+                read_only: mount.read_only == Some(true) || is_payload,
+                propagation: match mount.mount_propagation.as_deref() {
+                    Some("Bidirectional") => "rshared",
+                    Some("HostToContainer") => "rslave",
+                    _ => "rprivate",
+                },
+            });
+        }
+        Ok(list)
+    }
+
+    /// Whether everything that the agent has mounted for a container is still mounted. After a reboot, a container that had
+    /// only been made would find plain directories in its place.
+    pub(crate) async fn in_place(&self, pod: &Pod, container: &Container) -> io::Result<bool> {
+        if !self.may_mount {
+            return Ok(true);
+        }
+        let dir = pod_dir(&self.data_dir, &pod_ref(pod).uid);
+        let (mut parts, mut memory) = (Vec::new(), Vec::new());
+        for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+            let Some(volume) = volumes(pod).iter().find(|volume| volume.name == mount.name) else { continue };
+            if mount.sub_path.as_ref().is_some_and(|path| !path.is_empty()) || mount.sub_path_expr.is_some() {
+                parts.push(part_dir(&dir, volume, container, index));
+            }
+            if lies_in_memory(volume) {
+                memory.push(dir.join("volumes").join(&volume.name));
+            }
+        }
+        if parts.is_empty() && memory.is_empty() {
+            return Ok(true);
+        }
+        let look = move || {
+            for dir in memory {
+                if !dir.try_exists()? || !mounts::is_tmpfs(&dir)? {
+                    return Ok(false);
+                }
+            }
+            for dir in parts {
+                if mounts::below(&dir)?.is_empty() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         };
-        let source = match sub_path(mount, variables) {
-            Some(sub) => inside(&root, &sub, &mount.name, payload::sources(volume).is_none())?,
-            None => root,
+        blocking::local(look).await?
+    }
+
+    /// The path for the runtime to mount instead of `sub` inside of the volume.
+    async fn part(
+        &self,
+        volume: &Volume,
+        container: &Container,
+        root: PathBuf,
+        sub: String,
+        place: PathBuf,
+    ) -> Result<PathBuf, VolumeError> {
+        let is_payload = payload::sources(volume).is_some();
+        if !self.may_mount && !is_payload {
+            // What was checked could be another file by the time that the runtime mounts it.
+            return Err(VolumeError::MayNotMount { volume: volume.name.clone(), what: "mount a subPath of it safely" });
+        }
+        let may_mount = self.may_mount;
+        let find = {
+            let (root, sub) = (root.clone(), sub.clone());
+            move || -> Result<PathBuf, SubPathError> {
+                let found = sub_path::find(&root, &sub, !is_payload)?;
+                if !may_mount {
+                    return Ok(sub_path::path_of(&found)?);
+                }
+                sub_path::bind(&found, &place)?;
+                Ok(place)
+            }
         };
-        let payload = payload::sources(volume).is_some();
-        Ok(BindMount {
-            source,
-            target: mount.mount_path.clone(),
-            read_only: mount.read_only == Some(true) || payload,
-            propagation: match mount.mount_propagation.as_deref() {
-                Some("Bidirectional") => "rshared",
-                Some("HostToContainer") => "rslave",
-                _ => "rprivate",
-            },
+        let found = match &volume.host_path {
+            Some(_) => self.host.run(&root, find).await,
+            None => blocking::local(find).await,
+        };
+        found.unwrap_or_else(|error| Err(SubPathError::Io(error))).map_err(|source| VolumeError::SubPath {
+            volume: volume.name.clone(),
+            container: container.name.clone(),
+            path: sub,
+            source: SubPathFailure(source),
         })
-    });
-    mounts.collect()
+    }
 }
 
-fn sub_path(mount: &VolumeMount, variables: &std::collections::BTreeMap<String, String>) -> Option<String> {
+/// Where one mount of a part of a volume is, inside a pod's directory.
+fn part_dir(pod_dir: &Path, volume: &Volume, container: &Container, index: usize) -> PathBuf {
+    pod_dir.join(SUB_PATHS).join(&volume.name).join(&container.name).join(index.to_string())
+}
+
+/// Whether the agent keeps a volume off the disk where it can.
+fn lies_in_memory(volume: &Volume) -> bool {
+    let is_memory = |source: &EmptyDirVolumeSource| source.medium.as_deref() == Some("Memory");
+    payload::lies_in_memory(volume) || volume.empty_dir.as_ref().is_some_and(is_memory)
+}
+
+/// Runs file calls that make a volume in the agent's own directory.
+async fn local(
+    volume: &Volume,
+    path: PathBuf,
+    make: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<(), VolumeError> {
+    let made = blocking::local(make).await.and_then(|made| made);
+    made.map_err(|source| VolumeError::Io { volume: volume.name.clone(), path, source })
+}
+
+/// An empty directory that every user can write to. It gets its name last: one that has it is complete, and what
+/// containers have changed about it since stays.
+fn disk_dir(dir: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    if dir.try_exists()? {
+        return Ok(());
+    }
+    let name = dir.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let new = dir.with_file_name(format!("..{name}"));
+    mounts::remove_all(&new)?;
+    std::fs::create_dir_all(&new)?;
+    if group.is_some() {
+        std::os::unix::fs::chown(&new, None, group)?;
+    }
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))?;
+    std::fs::rename(new, dir)
+}
+
+fn sub_path(mount: &VolumeMount, variables: &BTreeMap<String, String>) -> Option<String> {
     let plain = mount.sub_path.clone().filter(|path| !path.is_empty());
     plain.or_else(|| mount.sub_path_expr.as_ref().map(|expression| env::expand(expression, variables)))
-}
-
-/// A path inside a volume, made if it may be, and checked not to leave the volume through links.
-fn inside(root: &Path, sub: &str, volume: &str, may_create: bool) -> Result<PathBuf, VolumeError> {
-    let escape = || VolumeError::Escape { volume: volume.to_owned(), path: sub.to_owned() };
-    let io = |path: &Path| {
-        let (volume, path) = (volume.to_owned(), path.to_owned());
-        move |source| VolumeError::Io { volume, path, source }
-    };
-    if !Path::new(sub).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(escape());
-    }
-    let path = root.join(sub);
-    if may_create && !path.exists() {
-        std::fs::create_dir_all(&path).map_err(io(&path))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).map_err(io(&path))?;
-    }
-    let real = path.canonicalize().map_err(io(&path))?;
-    if real.starts_with(root.canonicalize().map_err(io(root))?) { Ok(real) } else { Err(escape()) }
 }
 
 #[cfg(test)]

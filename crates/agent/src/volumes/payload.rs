@@ -103,6 +103,11 @@ pub(crate) fn sources(volume: &Volume) -> Option<Vec<Source<'_>>> {
     Some(list)
 }
 
+/// Whether the content of a volume is kept off the disk, as the kubelet keeps all but ConfigMaps.
+pub(crate) fn lies_in_memory(volume: &Volume) -> bool {
+    volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some()
+}
+
 /// Objects that a volume shows.
 pub(crate) fn references(namespace: &str, volume: &Volume) -> Vec<ObjectRef> {
     let sources = sources(volume).unwrap_or_default();

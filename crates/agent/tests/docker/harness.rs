@@ -322,13 +322,23 @@ pub fn busybox() -> Vec<u8> {
 }
 
 async fn ensure_image(docker: &Docker) {
+    import(docker, IMAGE, "").await;
+}
+
+/// The same image under another name, with a user of its own.
+pub async fn ensure_image_of_user(docker: &Docker, name: &str, user: &str) {
+    import(docker, name, &format!("USER {user}")).await;
+}
+
+async fn import(docker: &Docker, name: &str, change: &str) {
     // Tests are processes of their own, and two imports of one name leave an image without a name behind.
     let lock = std::fs::File::create(std::env::temp_dir().join("quorate-agent-test.lock")).expect("a lock file");
     lock.lock().expect("nobody holds it for long");
-    if docker.inspect_image(IMAGE).await.is_err() {
+    if docker.inspect_image(name).await.is_err() {
         let tar = busybox();
-        let (repo, tag) = IMAGE.split_once(':').expect("a tag");
-        let options = CreateImageOptionsBuilder::default().from_src("-").repo(repo).tag(tag).build();
+        let (repo, tag) = name.split_once(':').expect("a tag");
+        let changes: Vec<String> = Some(change.to_owned()).filter(|change| !change.is_empty()).into_iter().collect();
+        let options = CreateImageOptionsBuilder::default().from_src("-").repo(repo).tag(tag).changes(changes).build();
         let import = docker.create_image(Some(options), Some(bollard::body_full(tar.into())), None);
         import.try_for_each(|_| std::future::ready(Ok(()))).await.expect("the image is imported");
     }

@@ -7,3 +7,4 @@ mod lifecycle;
 mod pods;
 mod probes;
 mod registry;
+mod security;

@@ -41,7 +41,6 @@ pub(super) fn sandbox(
         ipc_mode: Some(if spec.host_ipc { "host" } else { "shareable" }.to_owned()),
         pid_mode: spec.host_pid.then(|| "host".to_owned()),
         port_bindings: (!bindings.is_empty()).then_some(bindings),
-        extra_hosts: some(&spec.extra_hosts),
         dns: some(&spec.dns),
         dns_search: some(&spec.dns_search),
         dns_options: some(&spec.dns_options),
@@ -66,6 +65,7 @@ pub(super) fn sandbox(
 
 pub(super) fn container(
     spec: &ContainerSpec,
+    user: Option<String>,
     min_oom_score: i64,
     labels: HashMap<String, String>,
 ) -> ContainerCreateBody {
@@ -84,9 +84,9 @@ pub(super) fn container(
     if security.no_new_privileges {
         options.push("no-new-privileges".to_owned());
     }
-    if security.unconfined {
-        options.push("seccomp=unconfined".to_owned());
-    }
+    options.extend(security.seccomp.iter().map(|profile| format!("seccomp={profile}")));
+    options.extend(security.app_armor.iter().map(|profile| format!("apparmor={profile}")));
+    options.extend(security.se_linux.iter().map(|part| format!("label={part}")));
     let positive = |value: i64| (value > 0).then_some(value);
     let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
     let rotation = [("max-size", "10m"), ("max-file", "5")];
@@ -120,8 +120,10 @@ pub(super) fn container(
         cmd: some(&spec.args),
         env: some(&spec.env),
         working_dir: spec.working_dir.clone(),
-        user: security.user.clone(),
+        user,
+        stop_signal: spec.stop_signal.clone(),
         open_stdin: Some(spec.stdin),
+        stdin_once: Some(spec.stdin_once),
         tty: Some(spec.tty),
         labels: Some(labels),
         host_config: Some(host),

@@ -1,12 +1,16 @@
 //! Pods on a Docker engine: a sandbox container holds each pod's network, the pod's containers join it.
 
+mod capabilities;
 mod create;
+mod exec;
 mod labels;
+mod log_stream;
+mod logs;
 mod look;
 mod pause;
 mod purge;
-mod since;
 mod table;
+mod user;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,15 +18,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as DockerError;
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, EventMessage};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, ImportImageOptions,
-    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions, StopContainerOptionsBuilder,
 };
 use bollard::{ClientVersion, Docker, body_full};
 use futures::{StreamExt, TryStreamExt};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -31,10 +35,11 @@ pub use self::purge::remove_containers;
 use self::labels::Owner;
 use self::table::{Seen, Table};
 use super::{
-    ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError, RuntimeInfo,
-    SandboxSpec,
+    Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
+    RuntimeInfo, SandboxSpec,
 };
 use crate::config::AgentConfig;
+use crate::machine;
 use crate::plan::{ContainerRecord, FailureReason, Observed, PodRef, RunState};
 
 /// Docker Engine 20.10.
@@ -50,14 +55,14 @@ const CLIENT_TIMEOUT_SECONDS: u64 = 3600;
 const RELIST_INTERVAL: Duration = Duration::from_secs(30);
 const CONCURRENT_LOOKS: usize = 8;
 /// Limits of the kubelet: a termination message, and one made from the log.
-const MESSAGE_BYTES: usize = 4096;
+const MESSAGE_BYTES: u64 = 4096;
 const MESSAGE_LOG_LINES: u64 = 80;
 const MESSAGE_LOG_BYTES: usize = 2048;
-const EXEC_OUTPUT_BYTES: usize = 10 * 1024;
 
 /// [`Runtime`] over the Docker Engine API.
 pub struct DockerRuntime {
     docker: Docker,
+    engine: logs::Engine,
     owner: Owner,
     network: String,
     min_oom_score: i64,
@@ -79,6 +84,7 @@ impl DockerRuntime {
         let owner = Owner { cluster: config.cluster_id.clone(), node: config.node_name.clone() };
         Ok(DockerRuntime {
             docker,
+            engine: logs::Engine::new(endpoint),
             owner,
             network: config.pod_network.clone(),
             min_oom_score: min_oom_score(),
@@ -153,13 +159,9 @@ impl DockerRuntime {
         let id = record.id.clone();
         let RunState::Exited(exit) = &mut record.state else { return };
         if let Some(file) = &container.message_file {
-            match tokio::fs::read(file).await {
-                Ok(content) => {
-                    let content = &content[..content.len().min(MESSAGE_BYTES)];
-                    if !content.is_empty() {
-                        exit.message = String::from_utf8_lossy(content).into_owned();
-                    }
-                }
+            match message(file).await {
+                Ok(content) if content.is_empty() => {}
+                Ok(content) => exit.message = String::from_utf8_lossy(&content).into_owned(),
                 Err(error) => tracing::debug!(%file, error = %error, "no termination message"),
             }
         }
@@ -173,10 +175,11 @@ impl DockerRuntime {
 
     async fn log_tail(&self, id: &str) -> Result<String, RuntimeError> {
         let options = LogOptions { tail_lines: Some(MESSAGE_LOG_LINES), ..LogOptions::default() };
-        let chunks: Vec<_> = self.logs(id, options).await?.try_collect().await?;
-        let text = chunks.concat();
-        let tail = &text[text.len().saturating_sub(MESSAGE_LOG_BYTES)..];
-        Ok(String::from_utf8_lossy(tail).into_owned())
+        let tail = logs::last_bytes(self.logs(id, options).await?, MESSAGE_LOG_BYTES);
+        let doing = "read the log";
+        let tail = tokio::time::timeout(DEADLINE, tail).await;
+        let tail = tail.map_err(|_| RuntimeError::TimedOut { doing, seconds: DEADLINE.as_secs() })??;
+        Ok(String::from_utf8_lossy(&tail).into_owned())
     }
 
     /// Follows Docker's events until they break off.
@@ -212,40 +215,32 @@ impl DockerRuntime {
         Ok(())
     }
 
-    /// What the image says about its user must not contradict `runAsNonRoot`.
-    async fn check_user(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
-        if !spec.security.must_not_be_root {
-            return Ok(());
-        }
-        let image = within("inspect the image", self.docker.inspect_image(&spec.image)).await?;
-        let user = image.config.and_then(|config| config.user).unwrap_or_default();
-        let user = user.split(':').next().unwrap_or_default().to_owned();
-        let refused = |message: String| Err(RuntimeError::Config { message });
-        if spec.security.user.is_some() || matches!(user.as_str(), "" | "0" | "root") {
-            return refused(format!(
-                "container has runAsNonRoot and image will run as root (container: {})",
-                spec.name
-            ));
-        }
-        if user.parse::<u32>().is_err() {
-            return refused(format!(
-                "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"
-            ));
-        }
-        Ok(())
+    /// The user that a container is to be started as, which must not contradict `runAsNonRoot`.
+    async fn user_of(&self, spec: &ContainerSpec) -> Result<Option<String>, RuntimeError> {
+        let image = if user::depends_on_image(spec) {
+            let image = within("inspect the image", self.docker.inspect_image(&spec.image)).await?;
+            image.config.and_then(|config| config.user)
+        } else {
+            None
+        };
+        user::of(spec, image.as_deref()).map_err(|message| RuntimeError::Config { message })
     }
+}
+
+/// The end of a termination message, which is as long as the container likes.
+async fn message(file: &str) -> std::io::Result<Vec<u8>> {
+    let mut file = tokio::fs::File::open(file).await?;
+    let length = file.metadata().await?.len();
+    file.seek(std::io::SeekFrom::Start(length.saturating_sub(MESSAGE_BYTES))).await?;
+    let mut content = Vec::new();
+    file.take(MESSAGE_BYTES).read_to_end(&mut content).await?;
+    Ok(content)
 }
 
 /// The lowest score that a container may be given. Going below zero takes CAP_SYS_RESOURCE, which Docker has when we
 /// have it: inside many virtual machines and containers neither does, and runc fails rather than doing without.
 fn min_oom_score() -> i64 {
-    const CAP_SYS_RESOURCE: u64 = 1 << 24;
-    let status = std::fs::read_to_string("/proc/self/status");
-    let effective = status.ok().and_then(|status| {
-        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-        u64::from_str_radix(line.trim(), 16).ok()
-    });
-    if effective.is_some_and(|capabilities| capabilities & CAP_SYS_RESOURCE != 0) { -1000 } else { 0 }
+    if machine::may_lower_oom_score() { -1000 } else { 0 }
 }
 
 fn failed(doing: &'static str, error: DockerError) -> RuntimeError {
@@ -298,6 +293,11 @@ impl Runtime for DockerRuntime {
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
         let version = within_limit("ask for the version", Duration::from_secs(10), self.docker.version()).await?;
         Ok(RuntimeInfo { version: format!("docker://{}", version.version.unwrap_or_default()) })
+    }
+
+    async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
+        let info = within("ask for the engine's settings", self.docker.info()).await?;
+        Ok(Some(capabilities::of(&info.security_options.unwrap_or_default())))
     }
 
     async fn relist(&self) -> Result<(), RuntimeError> {
@@ -400,8 +400,8 @@ impl Runtime for DockerRuntime {
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
-        self.check_user(spec).await?;
-        let body = create::container(spec, self.min_oom_score, self.owner.of_container(spec));
+        let user = self.user_of(spec).await?;
+        let body = create::container(spec, user, self.min_oom_score, self.owner.of_container(spec));
         let name = labels::container_name(&spec.pod, &spec.name, spec.attempt);
         let id = self.create(&name, body).await?;
         self.look(&spec.pod.uid, &id).await
@@ -464,51 +464,14 @@ impl Runtime for DockerRuntime {
     }
 
     async fn exec(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecResult, RuntimeError> {
-        let options = CreateExecOptions {
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            cmd: Some(command.to_vec()),
-            ..CreateExecOptions::default()
-        };
-        let run = async {
-            let exec = self.docker.create_exec(id, options).await?;
-            let mut text = Vec::new();
-            if let StartExecResults::Attached { mut output, .. } =
-                self.docker.start_exec(&exec.id, None::<StartExecOptions>).await?
-            {
-                while let Some(chunk) = output.try_next().await? {
-                    let bytes = chunk.into_bytes();
-                    text.extend_from_slice(&bytes[..bytes.len().min(EXEC_OUTPUT_BYTES - text.len())]);
-                }
-            }
-            let ended = self.docker.inspect_exec(&exec.id).await?;
-            Ok((ended.exit_code.unwrap_or(-1), String::from_utf8_lossy(&text).into_owned()))
-        };
-        let (code, output) = within_limit("run a command in the container", timeout, run).await?;
-        Ok(ExecResult { code, output })
+        exec::run(&self.docker, id, command, timeout).await
     }
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream, RuntimeError> {
-        let tail = options.tail_lines.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
-        let LogOptions { since, timestamps, .. } = options;
-        let second = since.and_then(|since| i32::try_from(since.as_second()).ok()).unwrap_or(0);
-        let options = LogsOptionsBuilder::default()
-            .stdout(true)
-            .stderr(true)
-            .follow(options.follow)
-            .timestamps(timestamps || since.is_some())
-            .since(second)
-            .tail(&tail)
-            .build();
-        let lines = self.docker.logs(id, Some(options));
-        let lines = lines.map(move |line| {
-            let line = line.map_err(|error| failed("read the log", error))?.into_bytes();
-            Ok(match since {
-                Some(since) => since::from_time_on(&line, since, timestamps),
-                None => line,
-            })
-        });
-        Ok(lines.boxed())
+        let inspect = self.docker.inspect_container(id, None::<InspectContainerOptions>);
+        let container = within("inspect the container", inspect).await?;
+        let is_terminal = container.config.and_then(|config| config.tty).unwrap_or(false);
+        logs::read(&self.engine, self.docker.client_version(), id, is_terminal, options).await
     }
 }
 

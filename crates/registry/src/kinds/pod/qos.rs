@@ -1,27 +1,20 @@
-//! The quality of service class of a pod, which follows from its requests and limits.
+//! The quality of service class of a pod as it is stored.
 
-use quorate_api::Quantity;
+use quorate_api::qos::{self, Amounts};
 use serde_json::Value;
 
 use crate::value::items;
 
-/// `Guaranteed`: cpu and memory limited everywhere and requests equal to limits; `BestEffort`: neither anywhere.
+/// See [`qos::class`].
 pub fn class(spec: &Value) -> &'static str {
-    let amount = |value: &Value| value.as_str().and_then(|text| Quantity::parse(text).ok()).filter(|q| !q.is_zero());
-    let (mut any, mut guaranteed) = (false, true);
-    for container in items(&spec["initContainers"]).iter().chain(items(&spec["containers"])) {
-        for resource in ["cpu", "memory"] {
-            let request = amount(&container["resources"]["requests"][resource]);
-            let limit = amount(&container["resources"]["limits"][resource]);
-            any |= request.is_some() || limit.is_some();
-            guaranteed &= limit.is_some() && request.or(limit) == limit;
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
+    let containers = items(&spec["initContainers"]).iter().chain(items(&spec["containers"]));
+    qos::class(containers.map(|container| {
+        let resources = &container["resources"];
+        ["cpu", "memory"].map(|name| Amounts {
+            request: resources["requests"][name].as_str(),
+            limit: resources["limits"][name].as_str(),
+        })
+    }))
 }
 
 #[cfg(test)]

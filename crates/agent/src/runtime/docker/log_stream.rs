@@ -1,0 +1,232 @@
+//! Docker's answer to a request for a log, taken apart as it arrives. Nothing is held back but a header or a time, so a
+//! line that never ends, or a terminal's log that looks like headers, takes no memory. Pure.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+const HEADER: usize = 8;
+/// Maximum length of a time at the beginning of a line, in bytes.
+const TIME: usize = 48;
+
+/// Lines from a time on; Docker begins them at a full second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// Earlier lines are left out.
+    pub since: Option<Timestamp>,
+    /// The time stays at the beginning of each line.
+    pub keep: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// What comes next begins with a time, which has not been read whole. `continues` an earlier piece of the same line.
+    Time {
+        continues: bool,
+    },
+    Text,
+}
+
+/// One of a container's streams: where in a line it is, and whether that line is wanted.
+#[derive(Clone, Debug)]
+struct Track {
+    line: Line,
+    time: Vec<u8>,
+    wanted: bool,
+    mid_line: bool,
+}
+
+impl Track {
+    fn new() -> Self {
+        Track { line: Line::Time { continues: false }, time: Vec::new(), wanted: true, mid_line: false }
+    }
+
+    fn begin_piece(&mut self) {
+        self.line = Line::Time { continues: self.mid_line };
+        self.time.clear();
+    }
+
+    fn feed(&mut self, mut bytes: &[u8], times: Times, framed: bool, out: &mut Vec<u8>) {
+        while !bytes.is_empty() {
+            match self.line {
+                Line::Time { continues } => bytes = self.read_time(bytes, continues, times, out),
+                Line::Text => {
+                    let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
+                    let (text, rest) = bytes.split_at(end);
+                    self.mid_line = text.last() != Some(&b'\n');
+                    if self.wanted {
+                        out.extend_from_slice(text);
+                    }
+                    // A piece with a header is one entry, of which only the beginning has a time.
+                    if !self.mid_line && !framed {
+                        self.begin_piece();
+                    }
+                    bytes = rest;
+                }
+            }
+        }
+    }
+
+    /// Takes bytes up to the blank after the time, and returns the rest.
+    fn read_time<'a>(&mut self, bytes: &'a [u8], continues: bool, times: Times, out: &mut Vec<u8>) -> &'a [u8] {
+        let room = TIME - self.time.len();
+        let blank = bytes.iter().take(room).position(|byte| matches!(byte, b' ' | b'\n'));
+        let taken = blank.map_or(bytes.len().min(room), |at| if bytes[at] == b' ' { at + 1 } else { at });
+        self.time.extend_from_slice(&bytes[..taken]);
+        let is_whole = blank.is_some() || self.time.len() == TIME;
+        if is_whole {
+            let text = std::str::from_utf8(&self.time).ok();
+            let time: Option<Timestamp> = text.and_then(|text| text.trim_end().parse().ok());
+            if !continues {
+                self.wanted = match (time, times.since) {
+                    (Some(time), Some(since)) => time >= since,
+                    _ => true,
+                };
+            }
+            // Docker repeats the time in the middle of a long line.
+            let shows = time.is_none() || times.keep && !continues;
+            if self.wanted && shows {
+                out.extend_from_slice(&self.time);
+            }
+            self.time.clear();
+            self.line = Line::Text;
+        }
+        &bytes[taken..]
+    }
+}
+
+/// Takes an answer apart, piece by piece.
+#[derive(Clone, Debug)]
+pub(super) struct Demux {
+    /// A terminal has one stream, without headers.
+    framed: bool,
+    times: Option<Times>,
+    header: Vec<u8>,
+    left: usize,
+    stream: usize,
+    tracks: [Track; 2],
+}
+
+impl Demux {
+    pub(super) fn new(framed: bool, times: Option<Times>) -> Self {
+        Demux { framed, times, header: Vec::new(), left: 0, stream: 0, tracks: [Track::new(), Track::new()] }
+    }
+
+    /// What of the log is in these bytes.
+    pub(super) fn feed(&mut self, chunk: Bytes) -> Bytes {
+        if !self.framed && self.times.is_none() {
+            return chunk;
+        }
+        let mut out = Vec::with_capacity(chunk.len());
+        let mut rest = &chunk[..];
+        if !self.framed {
+            self.text(rest, &mut out);
+            return out.into();
+        }
+        while !rest.is_empty() {
+            if self.left == 0 {
+                let (head, after) = rest.split_at(rest.len().min(HEADER - self.header.len()));
+                self.header.extend_from_slice(head);
+                rest = after;
+                if let [stream, _, _, _, a, b, c, d] = self.header[..] {
+                    self.left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+                    self.stream = usize::from(stream == 2);
+                    self.tracks[self.stream].begin_piece();
+                    self.header.clear();
+                }
+                continue;
+            }
+            let (text, after) = rest.split_at(rest.len().min(self.left));
+            self.left -= text.len();
+            self.text(text, &mut out);
+            rest = after;
+        }
+        out.into()
+    }
+
+    fn text(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        match self.times {
+            Some(times) => self.tracks[self.stream].feed(bytes, times, self.framed, out),
+            None => out.extend_from_slice(bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(stream: u8, text: &str) -> Vec<u8> {
+        let length = u32::try_from(text.len()).expect("a short text");
+        [&[stream, 0, 0, 0][..], &length.to_be_bytes(), text.as_bytes()].concat()
+    }
+
+    /// The same, in whatever pieces it arrives.
+    fn read(framed: bool, times: Option<Times>, answer: &[u8]) -> String {
+        let mut results = Vec::new();
+        for size in [1, 2, 3, 7, 64, answer.len().max(1)] {
+            let mut demux = Demux::new(framed, times);
+            let pieces = answer.chunks(size).map(|piece| demux.feed(Bytes::copy_from_slice(piece)));
+            results.push(String::from_utf8(pieces.collect::<Vec<_>>().concat()).expect("text"));
+        }
+        results.dedup();
+        assert_eq!(results.len(), 1, "the pieces' size makes a difference: {results:?}");
+        results.remove(0)
+    }
+
+    #[test]
+    fn earlier_lines_are_left_out() {
+        let since = "2026-01-02T03:04:05.5Z".parse().expect("a time");
+        let early = "2026-01-02T03:04:05.499999999Z early\n";
+        let late = "2026-01-02T03:04:05.5Z late\n";
+        let cases = [
+            (format!("{early}{late}"), true, late),
+            (format!("{early}{late}"), false, "late\n"),
+            (format!("{early}{early}"), false, ""),
+            ("no time\n".to_owned(), false, "no time\n"),
+            ("2026-01-02T03:04:06Z \n".to_owned(), false, "\n"),
+            ("\n\n".to_owned(), false, "\n\n"),
+        ];
+        for (text, keep, kept) in cases {
+            let times = Some(Times { since: Some(since), keep });
+            assert_eq!(read(false, times, text.as_bytes()), kept, "a terminal: {text}");
+            let frames: Vec<u8> = text.split_inclusive('\n').flat_map(|line| frame(1, line)).collect();
+            assert_eq!(read(true, times, &frames), kept, "frames: {text}");
+        }
+    }
+
+    #[test]
+    fn pieces_of_one_line_are_one_line_with_one_time() {
+        let time = "2026-01-02T03:04:05Z ";
+        let answer = [
+            frame(1, &format!("{time}first ")),
+            frame(2, &format!("{time}aside\n")),
+            frame(1, &format!("{time}second\n")),
+            frame(1, &format!("{time}third\n")),
+        ];
+        let with = Some(Times { since: None, keep: true });
+        let expected = format!("{time}first {time}aside\nsecond\n{time}third\n");
+        assert_eq!(read(true, with, &answer.concat()), expected);
+        let since = Some(Times { since: Some("2026-01-02T03:04:06Z".parse().expect("a time")), keep: false });
+        assert_eq!(read(true, since, &answer.concat()), "");
+        let plain = [frame(1, "out "), frame(2, "err\n"), frame(1, "more\n")];
+        assert_eq!(read(true, None, &plain.concat()), "out err\nmore\n");
+    }
+
+    #[test]
+    fn a_line_without_an_end_passes_and_stays_nowhere() {
+        let long = "x".repeat(1 << 16);
+        for times in [None, Some(Times { since: Some(Timestamp::UNIX_EPOCH), keep: true })] {
+            assert_eq!(read(false, times, long.as_bytes()), long);
+            let mut demux = Demux::new(true, times);
+            let mut huge = frame(1, "");
+            huge[4..].copy_from_slice(&u32::MAX.to_be_bytes());
+            demux.feed(huge.into());
+            let passed: usize = (0..64).map(|_| demux.feed(Bytes::from_static(&[b'x'; 1024])).len()).sum();
+            assert_eq!(passed, 64 * 1024, "what has arrived of a piece is passed on");
+            assert!(demux.header.is_empty() && demux.tracks.iter().all(|track| track.time.len() < TIME));
+        }
+        let forged = b"\x01\0\0\0\xff\xff\xff\xffnot a header";
+        let passed = Demux::new(false, None).feed(Bytes::from_static(forged));
+        assert_eq!(passed, forged[..], "a terminal's log has no headers");
+    }
+}

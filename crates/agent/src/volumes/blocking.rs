@@ -1,0 +1,101 @@
+//! File calls that may never return, such as those on a network file system whose server is gone. They run on threads that
+//! may block, a bounded number of them, and one for each path, so that nothing else of the agent waits for them.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+/// Paths of the node that may be looked at at the same time.
+const CONCURRENT: usize = 32;
+/// Time for one look at a path of the node, waiting for its turn included.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) struct HostCalls {
+    all: Arc<Semaphore>,
+    by_path: Mutex<HashMap<PathBuf, Weak<Semaphore>>>,
+    limit: Duration,
+}
+
+impl Default for HostCalls {
+    fn default() -> Self {
+        HostCalls::new(CONCURRENT, LIMIT)
+    }
+}
+
+impl HostCalls {
+    pub(super) fn new(concurrent: usize, limit: Duration) -> Self {
+        HostCalls { all: Arc::new(Semaphore::new(concurrent)), by_path: Mutex::default(), limit }
+    }
+
+    /// Runs `work`, which looks at `path` of the node.
+    ///
+    /// # Errors
+    /// `TimedOut` when it has not returned in time. Its thread is given up; until it returns, it counts.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let turn = self.turn(path);
+        let all = Arc::clone(&self.all);
+        let run = async move {
+            let turn = turn.acquire_owned().await.map_err(io::Error::other)?;
+            let permit = all.acquire_owned().await.map_err(io::Error::other)?;
+            let call = tokio::task::spawn_blocking(move || {
+                let _held = (turn, permit);
+                work()
+            });
+            call.await.map_err(io::Error::other)
+        };
+        match tokio::time::timeout(self.limit, run).await {
+            Ok(done) => done,
+            Err(_) => {
+                let message = format!("the file system did not answer within {} s", self.limit.as_secs());
+                Err(io::Error::new(io::ErrorKind::TimedOut, message))
+            }
+        }
+    }
+
+    fn turn(&self, path: &Path) -> Arc<Semaphore> {
+        let mut by_path = self.by_path.lock();
+        by_path.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = by_path.get(path).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(Semaphore::new(1));
+        by_path.insert(path.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+}
+
+/// Runs file calls on the agent's own directory, which is on a local disk.
+pub(super) async fn local<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_path_that_hangs_takes_one_thread_and_stops_no_other_path() {
+        let calls = HostCalls::new(2, Duration::from_millis(100));
+        let (release, hung) = mpsc::channel::<()>();
+        let hang = calls.run(Path::new("/hangs"), move || hung.recv()).await;
+        assert_eq!(hang.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        let again = calls.run(Path::new("/hangs"), || ()).await.map_err(|error| error.kind());
+        assert_eq!(again, Err(io::ErrorKind::TimedOut), "it waits for the first call");
+        assert_eq!(calls.all.available_permits(), 1, "only the first call holds a thread");
+        let answers = HostCalls { limit: Duration::from_secs(60), ..calls };
+        assert_eq!(answers.run(Path::new("/answers"), || 7).await.expect("it is not in the way"), 7);
+        release.send(()).expect("the call waits");
+        answers.run(Path::new("/hangs"), || ()).await.expect("the path answers again");
+    }
+}
