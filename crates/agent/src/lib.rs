@@ -13,6 +13,7 @@ mod env;
 mod events;
 mod execute;
 mod gate;
+mod grpc;
 mod heartbeat;
 mod machine;
 mod node;
