@@ -90,7 +90,7 @@ impl Task {
             Action::StartContainer { id, .. } => {
                 let _permit = self.context.gate.pass(Stage::StartContainer).await;
                 let started = runtime.start_container(pod, id).await;
-                started.map_err(|error| Failed::new(error.start_reason(), error.to_string()))?;
+                started.map_err(|error| Failed::new(FailureReason::RunContainerError, error.to_string()))?;
                 Ok(Outcome::Done)
             }
             Action::RunPostStart { container, id } => self.post_start(container, id).await,
@@ -199,7 +199,7 @@ impl Task {
         let spec = specs::container(&self.pod, container, init, prepared, &self.context.machine);
         let _permit = self.context.gate.pass(Stage::CreateContainer).await;
         let created = self.context.runtime.create_container(&spec).await;
-        created.map_err(|error| Failed::new(error.start_reason(), error.to_string()))?;
+        created.map_err(|error| Failed::new(error.create_reason(), error.to_string()))?;
         self.context
             .recorder
             .record(pod, Note::normal("Created", format!("Created container: {name}")).about(name, init));
