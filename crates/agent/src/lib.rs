@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crate::runtime::remove_containers;
-pub use api_cluster::ApiCluster;
+pub use api_cluster::{ApiCluster, status_patch};
 pub use config::{AgentConfig, Listen, RuntimeChoice, TlsIdentity};
 
 use crate::cluster::Cluster;

@@ -53,6 +53,11 @@ pub(crate) fn references(pod: &Pod) -> BTreeSet<ObjectRef> {
     volumes(pod).iter().flat_map(|volume| payload::references(&namespace, volume)).collect()
 }
 
+/// Whether any of the pod's volumes shows its labels or annotations.
+pub(crate) fn show_metadata(pod: &Pod) -> bool {
+    volumes(pod).iter().any(payload::shows_metadata)
+}
+
 /// Makes all volumes of a pod, or brings their content up to date. Doing it again changes nothing.
 pub(crate) async fn prepare(data_dir: &Path, objects: &Referenced, facts: Facts<'_>) -> Result<(), VolumeError> {
     let pod = facts.pod;

@@ -3,7 +3,12 @@
 mod adoption;
 mod harness;
 mod images;
+mod images_change;
 mod lifecycle;
+mod node;
 mod pods;
 mod probes;
+mod recovery;
+mod refresh;
 mod registry;
+mod status;
