@@ -47,6 +47,10 @@ pub struct FakeCluster {
     pub node_reports: AtomicUsize,
     /// Statuses of pods wait while this is set.
     pub holds_reports: AtomicBool,
+    /// How many statuses wait.
+    pub held_reports: AtomicUsize,
+    /// Conditions that the agent does not own and has changed all the same, as they were and as they became.
+    pub overwritten: Mutex<Vec<(Value, Value)>>,
     /// The next watch of an object panics.
     pub panics: AtomicBool,
     config_maps: Mutex<BTreeMap<String, ConfigMap>>,
@@ -78,6 +82,8 @@ impl FakeCluster {
             lease_owner: Mutex::default(),
             node_reports: AtomicUsize::default(),
             holds_reports: AtomicBool::default(),
+            held_reports: AtomicUsize::default(),
+            overwritten: Mutex::default(),
             panics: AtomicBool::default(),
             config_maps: Mutex::default(),
             secrets: Mutex::default(),
@@ -259,11 +265,19 @@ impl Cluster for FakeCluster {
     }
 
     async fn report_pod(&self, pod: &PodRef, status: &PodStatus) -> Result<(), ClusterError> {
+        self.held_reports.fetch_add(1, Ordering::SeqCst);
         while self.holds_reports.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.held_reports.fetch_sub(1, Ordering::SeqCst);
         self.check()?;
-        self.apply_patch(pod, &status_patch(pod, status))
+        let before = foreign_conditions(&self.status(pod));
+        self.apply_patch(pod, &status_patch(pod, status))?;
+        let after = foreign_conditions(&self.status(pod));
+        if before != after {
+            self.overwritten.lock().push((before, after));
+        }
+        Ok(())
     }
 
     async fn release_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
@@ -334,6 +348,18 @@ impl Cluster for FakeCluster {
     async fn repeat_event(&self, _: &Event) -> Result<(), ClusterError> {
         self.check()
     }
+}
+
+/// The conditions of a pod that are not its node's to set.
+fn foreign_conditions(status: &PodStatus) -> Value {
+    let own = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .filter(|condition| !own.contains(&condition.type_.as_str()))
+        .map(|c| json!(c))
+        .collect()
 }
 
 fn not_found(message: &str) -> ClusterError {
