@@ -176,6 +176,9 @@ fn create_and_apply(pair: &mut Pair<'_>) {
 }
 
 fn read(pair: &mut Pair<'_>) {
+    for goal in ["condition=Ready", "condition=Absent", "jsonpath={.status.phase}=Running", "delete"] {
+        pair.says(&format!("wait pod one --for={goal} --timeout=0"), "");
+    }
     for what in ["pods", "pods,deploy", "nodes", "pods one nobody"] {
         for flags in ["", " -o wide", " -o name", " --no-headers", " --show-labels"] {
             pair.says(&format!("get {what}{flags}"), "");

@@ -1,5 +1,6 @@
 //! The masters' REST API behind [`Cluster`].
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -7,10 +8,9 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::future::ready;
 use futures::stream::BoxStream;
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
@@ -146,7 +146,7 @@ impl Cluster for ApiCluster {
     }
 
     async fn report_pod(&self, pod: &PodRef, status: &PodStatus) -> Result<(), ClusterError> {
-        let patch = json!({ "metadata": { "uid": pod.uid }, "status": explicit(status) });
+        let patch = status_patch(pod, status);
         let api = self.pod_api(pod);
         within(api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await?;
         Ok(())
@@ -173,45 +173,42 @@ impl Cluster for ApiCluster {
     }
 
     async fn report_node(&self, node: &Node) -> Result<(), ClusterError> {
-        let api = Api::<Node>::all(self.client.clone());
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let params = PatchParams::default();
-        if let Some(labels) = node.metadata.labels.as_ref().filter(|labels| !labels.is_empty()) {
-            let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
-            within(api.patch(name, &params, &patch)).await?;
-        }
         let patch = Patch::Strategic(json!({ "status": node.status }));
-        within(api.patch_status(name, &params, &patch)).await?;
+        let api = Api::<Node>::all(self.client.clone());
+        within(api.patch_status(name, &PatchParams::default(), &patch)).await?;
         Ok(())
     }
 
-    async fn renew_lease(&self, node: &Node, now: Timestamp, duration_seconds: i32) -> Result<(), ClusterError> {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let spec = LeaseSpec {
-            holder_identity: Some(name.clone()),
-            lease_duration_seconds: Some(duration_seconds),
-            renew_time: Some(MicroTime(now)),
-            ..LeaseSpec::default()
-        };
+    async fn label_node(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), ClusterError> {
+        let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+        let api = Api::<Node>::all(self.client.clone());
+        within(api.patch(name, &PatchParams::default(), &patch)).await?;
+        Ok(())
+    }
+
+    async fn renew_lease(&self, node: &str, spec: &LeaseSpec) -> Result<(), ClusterError> {
         let patch = Patch::Merge(json!({ "spec": spec }));
-        match within(self.leases().patch(&name, &PatchParams::default(), &patch)).await {
-            Err(error) if error.is_not_found() => {}
-            result => return result.map(drop),
-        }
-        let owner = node.metadata.uid.clone().map(|uid| OwnerReference {
+        within(self.leases().patch(node, &PatchParams::default(), &patch)).await?;
+        Ok(())
+    }
+
+    async fn create_lease(&self, node: &Node, spec: &LeaseSpec) -> Result<(), ClusterError> {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let owner = OwnerReference {
             api_version: "v1".to_owned(),
             kind: "Node".to_owned(),
             name: name.clone(),
-            uid,
+            uid: node.metadata.uid.clone().unwrap_or_default(),
             ..OwnerReference::default()
-        });
+        };
         let metadata = ObjectMeta {
             name: Some(name),
             namespace: Some(LEASES.to_owned()),
-            owner_references: owner.map(|owner| vec![owner]),
+            owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         };
-        let lease = Lease { metadata, spec: Some(spec) };
+        let lease = Lease { metadata, spec: Some(spec.clone()) };
         within(self.leases().create(&PostParams::default(), &lease)).await?;
         Ok(())
     }
@@ -233,11 +230,18 @@ impl Cluster for ApiCluster {
     }
 }
 
-/// The status in the form of a strategic patch that leaves nothing of the one before: `null` for what it no longer says,
-/// and addresses in the place of others.
+/// The strategic patch that brings an agent's report into the status of that very pod. Conditions and fields of others
+/// stay as they are.
+#[must_use]
+pub fn status_patch(pod: &PodRef, status: &PodStatus) -> Value {
+    json!({ "metadata": { "uid": pod.uid }, "status": explicit(status) })
+}
+
+/// The status in the form of a strategic patch that leaves nothing of the report before: `null` for what it no longer
+/// says, and addresses in the place of others.
 fn explicit(status: &PodStatus) -> Value {
     let mut value = json!(status);
-    nullify(&mut value, &["message", "reason", "podIP", "podIPs", "nominatedNodeName"]);
+    nullify(&mut value, &["message", "reason", "podIP", "podIPs"]);
     for condition in value["conditions"].as_array_mut().into_iter().flatten() {
         nullify(condition, &["message", "reason"]);
     }
@@ -285,14 +289,16 @@ mod tests {
     fn a_report_leaves_nothing_of_the_one_before() {
         let kind = GroupVersionKind { group: "".into(), version: "v1".into(), kind: "Pod".into() };
         let foreign = json!({ "type": "example.com/gate", "status": "True", "reason": "Open" });
-        let mut stored = json!({ "status": { "conditions": [foreign] } });
+        let mut stored = json!({ "status": { "conditions": [foreign], "nominatedNodeName": "node-b" } });
         for (ready, ip) in [(false, "10.0.0.1"), (true, "10.0.0.2")] {
-            let patch = json!({ "status": explicit(&status(ready, ip)) });
+            let pod = PodRef { namespace: "shop".into(), name: "web".into(), uid: "u1".into() };
+            let patch = status_patch(&pod, &status(ready, ip));
             strategic::apply(&kind, &mut stored, &patch).expect("a patch");
         }
         let conditions = stored["status"]["conditions"].as_array().expect("conditions");
         assert!(conditions.contains(&foreign), "{conditions:?}");
         assert!(conditions.contains(&json!({ "type": "Ready", "status": "True" })), "{conditions:?}");
+        assert_eq!(stored["status"]["nominatedNodeName"], "node-b", "it is the scheduler's");
         assert_eq!(
             (&stored["status"]["podIP"], &stored["status"]["podIPs"]),
             (&json!("10.0.0.2"), &json!([{ "ip": "10.0.0.2" }]))

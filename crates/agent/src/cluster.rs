@@ -1,8 +1,10 @@
 //! What the agent needs of the masters, as a trait: the API behind it, or a test.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret};
 
 use crate::plan::PodRef;
@@ -85,10 +87,17 @@ pub trait Cluster: Send + Sync + 'static {
 
     async fn create_node(&self, node: &Node) -> Result<(), ClusterError>;
 
-    /// Merges labels (when there are any) and status into an existing Node; the rest of it stays.
+    /// Merges the status into an existing Node; the rest of it stays.
     async fn report_node(&self, node: &Node) -> Result<(), ClusterError>;
 
-    async fn renew_lease(&self, node: &Node, now: Timestamp, duration_seconds: i32) -> Result<(), ClusterError>;
+    /// Sets these labels of an existing Node; its other labels stay.
+    async fn label_node(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), ClusterError>;
+
+    /// Renews the node's lease. One that is absent is not found.
+    async fn renew_lease(&self, node: &str, spec: &LeaseSpec) -> Result<(), ClusterError>;
+
+    /// Makes the lease of a node, which belongs to that very Node object and goes with it.
+    async fn create_lease(&self, node: &Node, spec: &LeaseSpec) -> Result<(), ClusterError>;
 
     async fn create_event(&self, event: &Event) -> Result<(), ClusterError>;
 

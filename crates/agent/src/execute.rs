@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
 use crate::checkpoint::pod_dir;
@@ -14,15 +15,13 @@ use crate::env::{self, Facts};
 use crate::events::Note;
 use crate::gate::Stage;
 use crate::hosts;
-use crate::plan::{self, Action, Completion, FailureReason, Observed, Outcome, PodRef, ProbeKind};
+use crate::plan::{self, Action, Completion, FailureReason, Grace, Observed, Outcome, PodRef, ProbeKind};
 use crate::probes::Target;
 use crate::runtime::{BindMount, ImageError, RuntimeError};
 use crate::seccomp;
 use crate::specs::{self, PullPolicy};
 use crate::volumes;
 
-/// A container gets at least so long between its preStop hook and SIGKILL.
-const MIN_GRACE: Duration = Duration::from_secs(2);
 /// The longest that a postStart hook may take.
 const POST_START_LIMIT: Duration = Duration::from_secs(600);
 
@@ -74,7 +73,7 @@ impl Task {
         };
         match action {
             Action::PrepareVolumes => self.prepare_volumes().await,
-            Action::EnsureImage { container } => self.ensure_image(pod, container).await,
+            Action::EnsureImage { container, image } => self.ensure_image(pod, container, image).await,
             Action::CreateSandbox { attempt } => {
                 let _permit = self.context.gate.pass(Stage::CreateSandbox).await;
                 let made = runtime.create_sandbox(&specs::sandbox(&self.pod, *attempt)).await;
@@ -95,13 +94,23 @@ impl Task {
                 self.update_hosts(container).await?;
                 let _permit = self.context.gate.pass(Stage::StartContainer).await;
                 let started = runtime.start_container(pod, id).await;
-                started.map_err(|error| Failed::new(error.start_reason(), error.to_string()))?;
+                started.map_err(|error| Failed::new(FailureReason::RunContainerError, error.to_string()))?;
                 Ok(Outcome::Done)
             }
             Action::RunPostStart { container, id } => self.post_start(container, id).await,
             Action::RunProbe { container, id, kind } => self.probe(container, id, *kind).await,
-            Action::StopContainer { container, id, grace_seconds, why } => {
-                self.stop_container(pod, container, id, *grace_seconds, why).await
+            Action::RunPreStop { container, id, grace } => {
+                self.pre_stop(pod, container, id, *grace).await;
+                Ok(Outcome::Done)
+            }
+            Action::StopContainer { container, id, grace, pre_stop, why, replace: _ } => {
+                let init = plan::find_container(&self.pod, container).is_some_and(|(_, init)| init);
+                self.context.recorder.record(pod, Note::normal("Killing", why.as_str()).about(container, init));
+                let grace = grace.begun(Timestamp::now());
+                if *pre_stop {
+                    self.pre_stop(pod, container, id, grace).await;
+                }
+                plain(runtime.stop_container(pod, id, grace.for_stop(Timestamp::now())).await)
             }
             Action::RemoveHistory { ids } => plain(runtime.remove(pod, ids).await),
             Action::StopSandbox { id } => plain(runtime.stop_sandbox(pod, id).await),
@@ -141,16 +150,21 @@ impl Task {
         }
         let mount = |message: String| Failed::new(FailureReason::FailedMount, message);
         let wanted = volumes::references(&self.pod);
-        let objects = self.context.objects.fetch(&wanted).await.map_err(|error| mount(error.to_string()))?;
+        let fetched = self.context.objects.fetch(&wanted).await.map_err(|error| mount(error.to_string()))?;
         let ips = self.ips();
-        let prepared = self.context.volumes.prepare(&objects, self.facts(&ips)).await;
+        let prepared = self.context.volumes.prepare(&fetched.objects, self.facts(&ips)).await;
         prepared.map_err(|error| mount(error.to_string()))?;
-        Ok(Outcome::Done)
+        Ok(match fetched.unreachable {
+            None => Outcome::Done,
+            Some(error) => {
+                tracing::debug!(pod = %plan::pod_ref(&self.pod), error = %error, "volumes show what was last known");
+                Outcome::Remembered { message: error.to_string() }
+            }
+        })
     }
 
-    async fn ensure_image(&self, pod: &PodRef, name: &str) -> Result<Outcome, Failed> {
+    async fn ensure_image(&self, pod: &PodRef, name: &str, image: &str) -> Result<Outcome, Failed> {
         let (container, init) = self.container(name)?;
-        let image = container.image.as_deref().unwrap_or_default();
         let refused = |error: ImageError| Failed::new(error.reason, error.message);
         let tell = |reason, message| self.context.recorder.record(pod, Note::normal(reason, message).about(name, init));
         let policy = specs::pull_policy(container);
@@ -180,7 +194,8 @@ impl Task {
         let objects = if self.context.runtime.is_hollow() {
             Ok(env::Referenced::default())
         } else {
-            self.context.objects.fetch(&wanted).await.map_err(|error| config(error.to_string()))
+            let fetched = self.context.objects.fetch(&wanted).await.map_err(|error| config(error.to_string()))?;
+            Ok(fetched.objects)
         }?;
         let ips = self.ips();
         let variables = if self.context.runtime.is_hollow() {
@@ -200,7 +215,7 @@ impl Task {
         let spec = specs::container(&self.pod, container, init, prepared, &self.context.machine);
         let _permit = self.context.gate.pass(Stage::CreateContainer).await;
         let created = self.context.runtime.create_container(&spec).await;
-        created.map_err(|error| Failed::new(error.start_reason(), error.to_string()))?;
+        created.map_err(|error| Failed::new(error.create_reason(), error.to_string()))?;
         self.context
             .recorder
             .record(pod, Note::normal("Created", format!("Created container: {name}")).about(name, init));
@@ -305,36 +320,17 @@ impl Task {
         Ok(Outcome::Probed { healthy: report.healthy, output: report.output })
     }
 
-    async fn stop_container(
-        &self,
-        pod: &PodRef,
-        name: &str,
-        id: &str,
-        grace_seconds: i64,
-        why: &str,
-    ) -> Result<Outcome, Failed> {
-        let known = plan::find_container(&self.pod, name);
-        let init = known.is_some_and(|(_, init)| init);
-        self.context.recorder.record(pod, Note::normal("Killing", why).about(name, init));
-        let grace = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
-        let hook = known.and_then(|(container, _)| Some((container, container.lifecycle.as_ref()?.pre_stop.as_ref()?)));
-        let begun = Instant::now();
-        if let Some((container, hook)) = hook
-            && !grace.is_zero()
-        {
-            let ip = self.ips().into_iter().next().unwrap_or_default();
-            let target = Target { container, container_id: id, pod_ip: &ip };
-            let report = self.context.prober.hook(target, hook, grace).await;
-            if !report.healthy {
-                let note = Note::warning("FailedPreStopHook", format!("PreStopHook failed: {}", report.output));
-                self.context.recorder.record(pod, note.about(name, init));
-            }
-        }
-        let left = grace.saturating_sub(begun.elapsed());
-        let left = if grace.is_zero() { left } else { left.max(MIN_GRACE.min(grace)) };
-        match self.context.runtime.stop_container(pod, id, left).await {
-            Ok(()) => Ok(Outcome::Done),
-            Err(error) => Err(Failed::runtime(&error)),
+    /// Runs the preStop hook, if there is one, for as long as the grace lasts. Its failure does not keep the container.
+    async fn pre_stop(&self, pod: &PodRef, name: &str, id: &str, grace: Grace) {
+        let Some((container, init)) = plan::find_container(&self.pod, name) else { return };
+        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+        let limit = grace.for_hook(Timestamp::now());
+        let Some(hook) = hook.filter(|_| !limit.is_zero()) else { return };
+        let ip = self.ips().into_iter().next().unwrap_or_default();
+        let report = self.context.prober.hook(Target { container, container_id: id, pod_ip: &ip }, hook, limit).await;
+        if !report.healthy {
+            let note = Note::warning("FailedPreStopHook", format!("PreStopHook failed: {}", report.output));
+            self.context.recorder.record(pod, note.about(name, init));
         }
     }
 
@@ -372,8 +368,7 @@ fn notes_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Vec<Note> {
             Action::CreateContainer { container, .. } | Action::StartContainer { container, .. },
             Outcome::Failed { message, .. },
         ) => vec![about(Note::warning("Failed", format!("Error: {message}")), container)],
-        (Action::EnsureImage { container }, Outcome::Failed { reason, message }) => {
-            let image = plan::find_container(pod, container).and_then(|(c, _)| c.image.clone()).unwrap_or_default();
+        (Action::EnsureImage { container, image }, Outcome::Failed { reason, message }) => {
             let why = match reason {
                 FailureReason::ErrImageNeverPull => Note::warning("ErrImageNeverPull", message.clone()),
                 FailureReason::InvalidImageName => Note::warning("InspectFailed", message.clone()),

@@ -4,31 +4,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::coordination::v1::LeaseSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterError};
 use crate::config::AgentConfig;
 
 /// Without a heartbeat for so many seconds the node counts as dead.
 const LEASE_SECONDS: i32 = 10;
+/// How soon a heartbeat follows that found no Node object: the node is being registered.
+const UNREGISTERED_DELAY: Duration = Duration::from_millis(250);
 
 pub(crate) struct Heartbeat {
     cluster: Arc<dyn Cluster>,
-    node: Node,
+    node_name: String,
     interval: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Beat {
+    Renewed,
+    /// There is no Node object that a lease could belong to.
+    Unregistered,
 }
 
 impl Heartbeat {
     pub(crate) fn new(config: &AgentConfig, cluster: Arc<dyn Cluster>) -> Self {
-        let metadata = ObjectMeta { name: Some(config.node_name.clone()), ..ObjectMeta::default() };
-        let node = Node { metadata, ..Node::default() };
-        Heartbeat { cluster, node, interval: config.heartbeat_interval }
+        Heartbeat { cluster, node_name: config.node_name.clone(), interval: config.heartbeat_interval }
     }
 
-    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent = false;
@@ -42,11 +49,12 @@ impl Heartbeat {
                 beat = self.beat() => beat,
             };
             match beat {
-                Ok(()) if silent => {
+                Ok(Beat::Renewed) if silent => {
                     silent = false;
                     tracing::info!("the masters hear this node's heartbeat again");
                 }
-                Ok(()) => {}
+                Ok(Beat::Renewed) => {}
+                Ok(Beat::Unregistered) => ticks.reset_after(UNREGISTERED_DELAY.min(self.interval)),
                 Err(error) if !silent => {
                     silent = true;
                     tracing::warn!(error = %error, "the heartbeat does not reach the masters");
@@ -56,12 +64,21 @@ impl Heartbeat {
         }
     }
 
-    async fn beat(&mut self) -> Result<(), crate::cluster::ClusterError> {
-        // The lease belongs to its node, so that it goes with it.
-        if self.node.metadata.uid.is_none() {
-            let name = self.node.metadata.name.clone().unwrap_or_default();
-            self.node.metadata.uid = self.cluster.node(&name).await?.and_then(|node| node.metadata.uid);
+    async fn beat(&self) -> Result<Beat, ClusterError> {
+        let spec = LeaseSpec {
+            holder_identity: Some(self.node_name.clone()),
+            lease_duration_seconds: Some(LEASE_SECONDS),
+            renew_time: Some(MicroTime(Timestamp::now())),
+            ..LeaseSpec::default()
+        };
+        match self.cluster.renew_lease(&self.node_name, &spec).await {
+            Err(error) if error.is_not_found() => {}
+            renewed => return renewed.map(|()| Beat::Renewed),
         }
-        self.cluster.renew_lease(&self.node, Timestamp::now(), LEASE_SECONDS).await
+        // The Node is read anew for each new lease: it may have been deleted and registered again under another uid.
+        let node = self.cluster.node(&self.node_name).await?;
+        let Some(node) = node.filter(|node| node.metadata.uid.is_some()) else { return Ok(Beat::Unregistered) };
+        self.cluster.create_lease(&node, &spec).await?;
+        Ok(Beat::Renewed)
     }
 }

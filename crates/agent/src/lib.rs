@@ -14,6 +14,7 @@ mod env;
 mod events;
 mod execute;
 mod gate;
+mod grpc;
 mod heartbeat;
 mod hosts;
 mod machine;
@@ -36,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crate::runtime::remove_containers;
-pub use api_cluster::ApiCluster;
+pub use api_cluster::{ApiCluster, status_patch};
 pub use config::{AgentConfig, Listen, RuntimeChoice, TlsIdentity};
 
 use crate::cluster::Cluster;

@@ -31,6 +31,22 @@ const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
 const DISK_PRESSURE_PERCENT: u64 = 5;
 const PID_PRESSURE: u64 = 1000;
 
+/// The labels that an agent which starts puts right on a Node that exists already: the kubelet's default labels.
+const MANAGED_LABELS: [&str; 12] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/windows-build",
+];
+
 /// What the Node object is made from.
 #[derive(Clone, Debug)]
 struct Identity {
@@ -71,9 +87,9 @@ impl NodeReporter {
 
     async fn keep_reporting(self) {
         let machine = Machine::measure(&self.data_dir);
-        let mut reported_at = Timestamp::UNIX_EPOCH;
+        let mut progress = Progress { reported_at: Timestamp::UNIX_EPOCH, labelled: false };
         loop {
-            match self.check(&machine, &mut reported_at).await {
+            match self.check(&machine, &mut progress).await {
                 Ok(()) => tokio::time::sleep(CHECK_INTERVAL).await,
                 Err(error) => {
                     tracing::warn!(error = %error, "the masters do not take this node's status");
@@ -84,7 +100,7 @@ impl NodeReporter {
     }
 
     /// Compares the Node object with this node. Masters change it too: they mark a node that fell silent.
-    async fn check(&self, machine: &Machine, reported_at: &mut Timestamp) -> Result<(), ClusterError> {
+    async fn check(&self, machine: &Machine, progress: &mut Progress) -> Result<(), ClusterError> {
         let runtime = self.runtime.info().await;
         let health = Health {
             headroom: Headroom::measure(&self.data_dir),
@@ -94,22 +110,37 @@ impl NodeReporter {
         let now = Timestamp::now();
         let existing = self.cluster.node(&self.identity.name).await?;
         let previous = existing.as_ref().and_then(|node| node.status.as_ref());
-        let node = node(&self.identity, machine, &health, previous, now);
+        let mut node = node(&self.identity, machine, &health, previous, now);
         let Some(existing) = existing else {
-            match self.cluster.create_node(&node).await {
-                Err(error) if error.is_conflict() => {}
-                created => created?,
-            }
+            let created = match self.cluster.create_node(&node).await {
+                Err(error) if error.is_conflict() => false,
+                created => created.map(|()| true)?,
+            };
             tracing::info!(node = %self.identity.name, "registered this node");
-            *reported_at = now;
+            *progress = Progress { reported_at: now, labelled: created };
             return self.cluster.report_node(&node).await;
         };
-        if differs(&existing, &node) || now.duration_since(*reported_at).as_secs() >= REPORT_SECONDS {
+        let labels = node.metadata.labels.take().unwrap_or_default();
+        if !progress.labelled {
+            let labels = outdated_labels(&existing, labels);
+            if !labels.is_empty() {
+                self.cluster.label_node(&self.identity.name, &labels).await?;
+            }
+            progress.labelled = true;
+        }
+        if differs(&existing, &node) || now.duration_since(progress.reported_at).as_secs() >= REPORT_SECONDS {
             self.cluster.report_node(&node).await?;
-            *reported_at = now;
+            progress.reported_at = now;
         }
         Ok(())
     }
+}
+
+/// How far the Node object agrees with this node.
+struct Progress {
+    reported_at: Timestamp,
+    /// The managed labels are right. They are looked at once, when the agent starts, as with the kubelet.
+    labelled: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -119,13 +150,18 @@ struct Health {
     runtime_error: Option<String>,
 }
 
-/// Whether the object says something else than the node, of what is the node's to say.
+/// Of the labels that describe the machine those that the object lacks or has otherwise. All others are given at
+/// registration and are the users' to change from then on, as with the kubelet.
+fn outdated_labels(object: &Node, wanted: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let has = |key: &str| object.metadata.labels.as_ref().and_then(|labels| labels.get(key));
+    wanted
+        .into_iter()
+        .filter(|(key, value)| MANAGED_LABELS.contains(&key.as_str()) && has(key) != Some(value))
+        .collect()
+}
+
+/// Whether the object's status says something else than the node, of what is the node's to say.
 fn differs(object: &Node, node: &Node) -> bool {
-    let labels = node.metadata.labels.iter().flatten();
-    let has = object.metadata.labels.as_ref();
-    if labels.into_iter().any(|(key, value)| has.and_then(|labels| labels.get(key)) != Some(value)) {
-        return true;
-    }
     let (Some(before), Some(after)) = (&object.status, &node.status) else { return true };
     let essence = |condition: &NodeCondition| {
         (condition.type_.clone(), condition.status.clone(), condition.reason.clone(), condition.message.clone())

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::PodChange;
@@ -24,6 +24,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Grace for containers whose pod is not known any more.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
 
+/// The longest pause before a worker that panicked is started again, in seconds.
+const MAX_RESTART_SECONDS: i64 = 60;
+
 /// The pods of this node by uid, as the node API shows them.
 pub(crate) type PodTable = Arc<ArcSwap<BTreeMap<String, Arc<Pod>>>>;
 
@@ -33,6 +36,10 @@ pub(crate) struct Pods {
     table: PodTable,
     workers: HashMap<String, watch::Sender<Desired>>,
     running: JoinSet<PodRef>,
+    /// Which pod each running worker is about.
+    tasks: HashMap<Id, PodRef>,
+    /// How often the worker of a pod has panicked.
+    panics: HashMap<String, u32>,
     /// Pods that are not this node's, while what is left of them is removed.
     orphans: BTreeSet<String>,
     clearing: JoinSet<String>,
@@ -48,6 +55,8 @@ impl Pods {
             table,
             workers: HashMap::new(),
             running: JoinSet::new(),
+            tasks: HashMap::new(),
+            panics: HashMap::new(),
             orphans: BTreeSet::new(),
             clearing: JoinSet::new(),
             synced: false,
@@ -70,7 +79,7 @@ impl Pods {
                     Some(change) => self.take_in(change, &shutdown).await,
                     None => break,
                 },
-                Some(ended) = self.running.join_next() => self.reap(ended),
+                Some(ended) = self.running.join_next_with_id() => self.reap(ended, &shutdown),
                 Some(cleared) = self.clearing.join_next() => self.note_cleared(cleared),
                 () = &mut offline, if !self.synced && self.workers.is_empty() => {
                     self.carry_on_alone(&shutdown).await;
@@ -79,8 +88,8 @@ impl Pods {
                 _ = sweep.tick(), if self.synced => self.sweep().await,
             }
         }
-        while let Some(ended) = self.running.join_next().await {
-            self.reap(ended);
+        while let Some(ended) = self.running.join_next_with_id().await {
+            self.reap(ended, &shutdown);
         }
     }
 
@@ -133,13 +142,45 @@ impl Pods {
 
     fn employ(&mut self, reference: PodRef, pod: Pod, shutdown: &CancellationToken) {
         let (sender, desired) = watch::channel(Desired { pod: Arc::new(pod), gone: false });
-        self.workers.insert(reference.uid, sender);
-        self.running.spawn(Worker::new(Arc::clone(&self.context), desired).run(shutdown.clone()));
+        self.workers.insert(reference.uid.clone(), sender);
+        self.start_worker(reference, desired, Duration::ZERO, shutdown);
     }
 
-    fn reap(&mut self, ended: Result<PodRef, tokio::task::JoinError>) {
+    fn start_worker(
+        &mut self,
+        reference: PodRef,
+        desired: watch::Receiver<Desired>,
+        delay: Duration,
+        shutdown: &CancellationToken,
+    ) {
+        let (context, pod, shutdown) = (Arc::clone(&self.context), reference.clone(), shutdown.clone());
+        let work = async move {
+            tokio::select! {
+                () = shutdown.cancelled() => return pod,
+                () = tokio::time::sleep(delay) => {}
+            }
+            Worker::new(context, desired).run(shutdown).await
+        };
+        let handle = self.running.spawn(work);
+        self.tasks.insert(handle.id(), reference);
+    }
+
+    /// A worker that panicked has lost what it remembered, not its pod: another one takes over what runs.
+    fn restart_worker(&mut self, reference: PodRef, error: &JoinError, shutdown: &CancellationToken) {
+        let Some(desired) = self.workers.get(&reference.uid).map(watch::Sender::subscribe) else { return };
+        let count = self.panics.entry(reference.uid.clone()).or_default();
+        let seconds = plan::backoff::doubled(1, MAX_RESTART_SECONDS, *count);
+        *count += 1;
+        tracing::error!(pod = %reference, error = %error, seconds, "a pod's worker panicked; it is started again");
+        let delay = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
+        self.start_worker(reference, desired, delay, shutdown);
+    }
+
+    fn reap(&mut self, ended: Result<(Id, PodRef), JoinError>, shutdown: &CancellationToken) {
         match ended {
-            Ok(reference) => {
+            Ok((id, reference)) => {
+                self.tasks.remove(&id);
+                self.panics.remove(&reference.uid);
                 self.workers.remove(&reference.uid);
                 self.context.runtime.forget(&reference.uid);
                 let pods = self.workers.values().map(|worker| Arc::clone(&worker.borrow().pod));
@@ -147,7 +188,11 @@ impl Pods {
                 self.context.objects.forget_unwatched(&needed);
                 self.publish();
             }
-            Err(error) => tracing::error!(error = %error, "a pod's worker broke down"),
+            Err(error) => {
+                if let Some(reference) = self.tasks.remove(&error.id()) {
+                    self.restart_worker(reference, &error, shutdown);
+                }
+            }
         }
     }
 
@@ -201,7 +246,7 @@ impl Pods {
         }
     }
 
-    fn note_cleared(&mut self, cleared: Result<String, tokio::task::JoinError>) {
+    fn note_cleared(&mut self, cleared: Result<String, JoinError>) {
         match cleared {
             Ok(uid) => {
                 self.orphans.remove(&uid);

@@ -1,4 +1,5 @@
-//! Runs single probes and lifecycle hooks: a command in the container, an HTTP request, a TCP connection.
+//! Runs single probes and lifecycle hooks: a command in the container, an HTTP request, a TCP connection, a gRPC health
+//! check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +8,17 @@ use bytes::Bytes;
 use http::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, LifecycleHandler, Probe};
+use k8s_openapi::api::core::v1::{Container, ExecAction, GRPCAction, HTTPGetAction, LifecycleHandler, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::grpc::{self, CheckError, ServingStatus};
 use crate::runtime::{Runtime, RuntimeError};
+
+const USER_AGENT_NAME: &str = "kube-probe/1.36";
 
 /// As much of an answer's body is kept, in bytes.
 const BODY_LIMIT: usize = 10 * 1024;
@@ -68,8 +72,10 @@ impl Prober {
                 self.http(&target, get).await
             } else if let Some(tcp) = &probe.tcp_socket {
                 connect(&target, tcp.host.as_deref(), &tcp.port).await
+            } else if let Some(action) = &probe.grpc {
+                check_health(&target, action).await
             } else {
-                Report::unhealthy("this kind of probe is not supported: use exec, httpGet or tcpSocket")
+                Report::unhealthy("the probe names nothing to do")
             }
         };
         match tokio::time::timeout(timeout, run).await {
@@ -128,7 +134,7 @@ impl Prober {
         let stream = dial(host, port).await?;
         let mut request = http::Request::get(path(get)).body(Empty::<Bytes>::new()).map_err(ProbeError::Request)?;
         let headers = request.headers_mut();
-        headers.insert(USER_AGENT, HeaderValue::from_static("kube-probe/1.36"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_NAME));
         let authority =
             HeaderValue::try_from(format!("{host}:{port}")).map_err(|error| ProbeError::Request(error.into()))?;
         headers.insert(HOST, authority);
@@ -193,6 +199,35 @@ async fn connect(target: &Target<'_>, host: Option<&str>, to: &IntOrString) -> R
     }
 }
 
+async fn check_health(target: &Target<'_>, action: &GRPCAction) -> Report {
+    let Ok(port) = u16::try_from(action.port) else { return Report::unhealthy("the container has no such port") };
+    let address = grpc_address(target, action);
+    let stream = match dial(target.pod_ip, port).await {
+        Ok(stream) => stream,
+        Err(error) => return Report::unhealthy(format!("error: failed to connect service at \"{address}\": {error}")),
+    };
+    let service = action.service.as_deref().unwrap_or_default();
+    match grpc::check(stream, &address, service, USER_AGENT_NAME).await {
+        Ok(ServingStatus::Serving) => Report::healthy("service healthy"),
+        Ok(status) => Report::unhealthy(format!("service unhealthy (responded with \"{}\")", status.name())),
+        Err(CheckError::Refused(status)) if status.code() == tonic::Code::Unimplemented => Report::unhealthy(format!(
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {}",
+            status.message()
+        )),
+        Err(CheckError::Refused(status)) => Report::unhealthy(format!(
+            "error: health rpc probe failed: rpc error: code = {:?} desc = {}",
+            status.code(),
+            status.message()
+        )),
+        Err(error) => Report::unhealthy(format!("error: health rpc probe failed: {error}")),
+    }
+}
+
+fn grpc_address(target: &Target<'_>, action: &GRPCAction) -> String {
+    let ip = target.pod_ip;
+    if ip.contains(':') { format!("[{ip}]:{}", action.port) } else { format!("{ip}:{}", action.port) }
+}
+
 async fn dial(host: &str, port: u16) -> Result<TcpStream, ProbeError> {
     let connected = TcpStream::connect((host, port)).await;
     connected.map_err(|source| ProbeError::Connect { address: format!("{host}:{port}"), source })
@@ -207,6 +242,9 @@ fn timed_out(target: &Target<'_>, probe: &Probe) -> String {
     if let Some(tcp) = &probe.tcp_socket {
         let host = tcp.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(target.pod_ip);
         return format!("dial tcp {host}:{}: i/o timeout", port(target.container, &tcp.port).unwrap_or_default());
+    }
+    if probe.grpc.is_some() {
+        return format!("timeout: health rpc did not complete within {}s", probe.timeout_seconds.unwrap_or(1).max(1));
     }
     command_timed_out(probe.exec.as_ref().and_then(|exec| exec.command.as_deref()).unwrap_or_default())
 }
@@ -301,3 +339,5 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
 
 #[cfg(test)]
 mod bounds;
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::events::Note;
 use crate::execute::{self, Task};
 use crate::plan::{
-    self, Action, Completion, FailureReason, Memory, Observed, Outcome, PodRef, PodView, Termination, TerminationCause,
+    self, Action, Completion, FailureReason, Memory, Observed, Outcome, PodRef, PodView, ProbeKind, TerminationCause,
     Work,
 };
 use crate::volumes;
@@ -54,6 +54,8 @@ pub(crate) struct Worker {
     running: HashMap<Id, (Action, AbortHandle)>,
     watched: Vec<Arc<Watched>>,
     changes: SelectAll<WatchStream<u64>>,
+    /// The pod whose labels and annotations the volumes were last asked to show.
+    shown: Option<Arc<Pod>>,
 }
 
 impl Worker {
@@ -61,7 +63,7 @@ impl Worker {
         let pod = Arc::clone(&desired.borrow().pod);
         let reference = plan::pod_ref(&pod);
         let observed = context.runtime.subscribe(&reference.uid);
-        let reported = pod.status.clone().unwrap_or_default();
+        let reported = pod.status.as_ref().map(plan::own_report).unwrap_or_default();
         let memory = Memory::adopt(&pod, &observed.borrow(), &reported, Timestamp::now());
         Worker {
             context,
@@ -75,6 +77,7 @@ impl Worker {
             running: HashMap::new(),
             watched: Vec::new(),
             changes: SelectAll::new(),
+            shown: None,
         }
     }
 
@@ -141,7 +144,8 @@ impl Worker {
         let observed = Arc::clone(&self.observed.borrow_and_update());
         let now = Timestamp::now();
         self.memory.start_time.get_or_insert(now);
-        self.note_termination(&desired, now);
+        self.note_termination(&desired, &observed, now);
+        self.note_metadata(&desired.pod);
         let view = PodView {
             pod: &desired.pod,
             observed: &observed,
@@ -177,38 +181,53 @@ impl Worker {
         self.saved = Some(Arc::clone(&desired.pod));
     }
 
-    fn note_termination(&mut self, desired: &Desired, now: Timestamp) {
+    fn note_termination(&mut self, desired: &Desired, observed: &Observed, now: Timestamp) {
         let pod = &desired.pod;
         let spec_grace = plan::grace_seconds(pod);
         let wanted = if desired.gone {
-            Some(Termination { cause: TerminationCause::Gone, grace_seconds: spec_grace.min(GONE_GRACE_SECONDS) })
+            Some((TerminationCause::Gone, spec_grace.min(GONE_GRACE_SECONDS)))
         } else if pod.metadata.deletion_timestamp.is_some() {
             let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(spec_grace);
-            Some(Termination { cause: TerminationCause::Deleted, grace_seconds: grace })
+            Some((TerminationCause::Deleted, grace))
         } else {
             let overdue = plan::deadline(pod, self.memory.start_time).is_some_and(|deadline| deadline <= now);
             let over = matches!(self.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
-            let late = Termination { cause: TerminationCause::DeadlineExceeded, grace_seconds: spec_grace };
-            (overdue && !over).then_some(late)
+            (overdue && !over).then_some((TerminationCause::DeadlineExceeded, spec_grace))
         };
-        let Some(wanted) = wanted else { return };
+        let Some((cause, grace_seconds)) = wanted else { return };
         if self.memory.termination.is_none() {
-            tracing::debug!(pod = %self.reference, cause = ?wanted.cause, "the pod is to end");
+            tracing::debug!(pod = %self.reference, ?cause, "the pod is to end");
         }
-        // A termination can be hurried, never slowed down.
-        let grace = self
-            .memory
-            .termination
-            .map_or(wanted.grace_seconds, |before| before.grace_seconds.min(wanted.grace_seconds));
-        self.memory.termination = Some(Termination { cause: wanted.cause, grace_seconds: grace });
-        self.abandon_waiting();
+        self.memory.terminate(cause, grace_seconds, now);
+        self.abandon_waiting(observed);
     }
 
-    /// Takes back work that a pod that ends has no use for and that may take long.
-    fn abandon_waiting(&mut self) {
+    /// Volumes that show labels or annotations are prepared again when these have changed.
+    fn note_metadata(&mut self, pod: &Arc<Pod>) {
+        if self.shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, pod)) {
+            return;
+        }
+        let before = self.shown.replace(Arc::clone(pod));
+        let changed = before.is_some_and(|before| {
+            (&before.metadata.labels, &before.metadata.annotations) != (&pod.metadata.labels, &pod.metadata.annotations)
+        });
+        if changed && volumes::show_metadata(pod) {
+            self.memory.volumes_stale = true;
+        }
+    }
+
+    /// Takes back work that a pod that ends has no use for and that may take long. Readiness probes go on for as long as
+    /// their container runs.
+    fn abandon_waiting(&mut self, observed: &Observed) {
+        let runs = |id: &str| observed.running().any(|record| record.id == id);
         self.running.retain(|_, (action, handle)| {
             let work = action.work();
-            if matches!(work, Work::Image(_) | Work::Probe(..) | Work::PostStart(_)) {
+            let useless = match &work {
+                Work::Image(..) | Work::PostStart(_) => true,
+                Work::Probe(id, kind) => *kind != ProbeKind::Readiness || !runs(id),
+                _ => false,
+            };
+            if useless {
                 handle.abort();
                 self.memory.abandon(&work);
                 return false;
@@ -252,7 +271,7 @@ impl Worker {
             }
             Err(error) => {
                 if let Some((action, _)) = self.running.remove(&error.id()) {
-                    tracing::error!(pod = %self.reference, ?action, error = %error, "an action broke down");
+                    tracing::error!(pod = %self.reference, ?action, error = %error, "an action panicked");
                     let message = "an internal error; the node's log has it".to_owned();
                     let outcome = Outcome::Failed { reason: FailureReason::Other, message };
                     let pod = Arc::clone(&self.desired.borrow().pod);

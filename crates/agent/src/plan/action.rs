@@ -1,7 +1,57 @@
 //! The vocabulary between planner and worker.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::backoff;
 use super::memory::FailureReason;
 use super::probe::ProbeKind;
+
+/// A container that is stopped gets at least so many seconds of its grace, however late its turn comes.
+const MIN_GRACE_SECONDS: i64 = 2;
+
+/// How long a container may take to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace {
+    /// The grace that was promised. Zero kills at once.
+    pub seconds: i64,
+    /// When the grace is over that the containers of a pod share. `None` until a container with its own grace is stopped.
+    pub until: Option<Timestamp>,
+}
+
+impl Grace {
+    /// A grace of its own, which begins when the container is stopped.
+    #[must_use]
+    pub fn own(seconds: i64) -> Self {
+        Grace { seconds, until: None }
+    }
+
+    /// The same grace with its end, for a stop that begins at `now`.
+    #[must_use]
+    pub fn begun(self, now: Timestamp) -> Self {
+        Grace { until: Some(self.until.unwrap_or_else(|| backoff::after(now, self.seconds))), ..self }
+    }
+
+    #[must_use]
+    pub fn is_over(self, now: Timestamp) -> bool {
+        self.seconds == 0 || self.until.is_some_and(|until| until <= now)
+    }
+
+    /// The time that a hook may take which begins at `now`.
+    #[must_use]
+    pub fn for_hook(self, now: Timestamp) -> Duration {
+        let Some(until) = self.begun(now).until else { return Duration::ZERO };
+        Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO)
+    }
+
+    /// The time between SIGTERM at `now` and SIGKILL.
+    #[must_use]
+    pub fn for_stop(self, now: Timestamp) -> Duration {
+        let least = u64::try_from(self.seconds.clamp(0, MIN_GRACE_SECONDS)).unwrap_or(0);
+        self.for_hook(now).max(Duration::from_secs(least))
+    }
+}
 
 /// One thing to do for a pod. All actions of one plan may run at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +61,7 @@ pub enum Action {
     /// Have the image of this container on this machine, as its pull policy wants.
     EnsureImage {
         container: String,
+        image: String,
     },
     CreateSandbox {
         attempt: u32,
@@ -38,11 +89,21 @@ pub enum Action {
         id: String,
         kind: ProbeKind,
     },
-    /// The preStop hook, SIGTERM, and SIGKILL when the grace is over.
+    /// The preStop hook of a container whose turn to be stopped comes later.
+    RunPreStop {
+        container: String,
+        id: String,
+        grace: Grace,
+    },
+    /// SIGTERM, and SIGKILL when the grace is over.
     StopContainer {
         container: String,
         id: String,
-        grace_seconds: i64,
+        grace: Grace,
+        /// The preStop hook has not run yet and comes first.
+        pre_stop: bool,
+        /// The container is started again from its changed definition, whatever its restart policy.
+        replace: bool,
         why: String,
     },
     /// Remove ended containers and sandboxes that nobody needs any more.
@@ -65,13 +126,14 @@ impl Action {
     pub fn work(&self) -> Work {
         match self {
             Action::PrepareVolumes => Work::Volumes,
-            Action::EnsureImage { container } => Work::Image(container.clone()),
+            Action::EnsureImage { container, image } => Work::Image(container.clone(), image.clone()),
             Action::CreateSandbox { .. } | Action::StartSandbox { .. } => Work::Sandbox,
             Action::CreateContainer { container, .. } => Work::Create(container.clone()),
             Action::StartContainer { container, .. } => Work::Start(container.clone()),
             Action::RunPostStart { id, .. } => Work::PostStart(id.clone()),
             Action::RunProbe { id, kind, .. } => Work::Probe(id.clone(), *kind),
-            Action::StopContainer { id, grace_seconds, .. } => Work::Stop(id.clone(), *grace_seconds),
+            Action::RunPreStop { id, .. } => Work::PreStop(id.clone()),
+            Action::StopContainer { id, grace, .. } => Work::Stop(id.clone(), grace.seconds),
             Action::RemoveHistory { .. } => Work::History,
             Action::StopSandbox { .. } => Work::StopSandbox,
             Action::RemovePod => Work::Remove,
@@ -84,13 +146,15 @@ impl Action {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Work {
     Volumes,
-    Image(String),
+    /// The container and its image: another image is tried at once, whatever became of the one before.
+    Image(String, String),
     /// Making it or starting it: after a failure of either, making one is tried again.
     Sandbox,
     Create(String),
     Start(String),
     PostStart(String),
     Probe(String, ProbeKind),
+    PreStop(String),
     Stop(String, i64),
     History,
     StopSandbox,
@@ -108,6 +172,10 @@ pub struct Completion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
+    /// No master answered, so the volumes show what was last known. They are brought up to date later.
+    Remembered {
+        message: String,
+    },
     /// A probe ran.
     Probed {
         healthy: bool,

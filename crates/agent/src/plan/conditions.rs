@@ -7,7 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::decide::PodView;
 use super::{initialise, spec};
 
-const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OURS: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+/// The scheduler's condition. The agent sets it on a pod that came to this node without a scheduler.
+const SCHEDULED: &str = "PodScheduled";
 
 struct Verdict {
     holds: bool,
@@ -23,19 +25,33 @@ impl Verdict {
     }
 }
 
-/// The conditions that the agent owns, followed by those of others as last seen.
+/// What an agent that starts takes for its own last report: the status in the API without the conditions of others.
+#[must_use]
+pub fn own_report(status: &PodStatus) -> PodStatus {
+    let mut own = status.clone();
+    if let Some(conditions) = &mut own.conditions {
+        conditions.retain(|condition| OURS.contains(&condition.type_.as_str()));
+    }
+    own
+}
+
+/// The conditions that the agent owns. Those of others are not in its report: its copy of them may be old.
 pub(super) fn conditions(view: PodView<'_>, phase: &str, containers: &[ContainerStatus]) -> Vec<PodCondition> {
     let containers_ready = containers_ready(phase, containers);
     let ready = ready(view, &containers_ready);
-    let verdicts = [sandbox_ready(view), initialised(view, phase), ready, containers_ready, Verdict::HOLDS];
-    let mut conditions: Vec<PodCondition> = OURS
-        .into_iter()
+    let verdicts = [sandbox_ready(view), initialised(view, phase), ready, containers_ready];
+    let scheduled = sets_scheduled(view).then_some((SCHEDULED, Verdict::HOLDS));
+    OURS.into_iter()
         .zip(verdicts)
+        .chain(scheduled)
         .map(|(type_, verdict)| condition(view.reported, view.pod.metadata.generation, type_, verdict, view.now))
-        .collect();
-    let others = view.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.extend(others.iter().filter(|other| !OURS.contains(&other.type_.as_str())).cloned());
-    conditions
+        .collect()
+}
+
+/// Whether the condition is absent, or in the agent's own report already.
+fn sets_scheduled(view: PodView<'_>) -> bool {
+    let has = |status: &PodStatus| status.conditions.iter().flatten().any(|condition| condition.type_ == SCHEDULED);
+    has(view.reported) || !view.pod.status.as_ref().is_some_and(has)
 }
 
 fn condition(

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
-use super::action::{Action, Work};
+use super::action::{Action, Grace, Work};
 use super::memory::Memory;
 use super::observed::{ContainerRecord, Observed, RunState, Sandbox, SandboxState};
 use super::probe::{ProbeKind, ProbeState};
@@ -95,7 +95,7 @@ fn wake_for_deadline(view: PodView<'_>, steps: &mut Steps<'_>) {
 fn wake_for_image_reason(view: PodView<'_>, steps: &mut Steps<'_>) {
     for (work, failure) in &view.memory.failures {
         let turns = backoff::after(failure.at, status::ERR_IMAGE_PULL_SECONDS);
-        if matches!(work, Work::Image(_)) && turns > view.now {
+        if matches!(work, Work::Image(..)) && turns > view.now {
             steps.wake_at(turns);
         }
     }
@@ -120,6 +120,8 @@ fn advance(view: PodView<'_>, steps: &mut Steps<'_>) {
                 supervise(view, container, record, steps);
                 held |= !view.memory.passed_post_start(container, &record.id);
             }
+            // Made from an image that is not wanted any more: it is removed, and another one made.
+            Some(record) if record.state == RunState::Created && record.is_outdated(container) => {}
             Some(record) if record.state == RunState::Created => {
                 if !held {
                     start(record, steps);
@@ -141,7 +143,7 @@ fn bring_up_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
     for record in view.observed.running() {
         any_running = true;
         let why = format!("Stopping container {}", record.name);
-        steps.add(stop(record, spec::grace_seconds(view.pod), why));
+        steps.add(stop(view, record, Grace::own(spec::grace_seconds(view.pod)), why));
     }
     if any_running || !initialise::has_something_to_start(view) {
         return;
@@ -158,10 +160,21 @@ fn bring_up_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
     }
     steps.add(Action::CreateSandbox { attempt: view.observed.next_sandbox_attempt() });
     for container in initialise::first_starts(view.pod) {
-        if !view.memory.containers.get(&container.name).is_some_and(|entry| entry.image_ready) {
-            steps.add(Action::EnsureImage { container: container.name.clone() });
+        if !view.memory.image_is_ready(container) {
+            steps.add(ensure_image(container));
         }
     }
+}
+
+fn ensure_image(container: &Container) -> Action {
+    Action::EnsureImage { container: container.name.clone(), image: container.image.clone().unwrap_or_default() }
+}
+
+/// Whether a container that has ended is started again.
+pub(super) fn restarts(view: PodView<'_>, container: &Container, init: bool, record: &ContainerRecord) -> bool {
+    let policy = spec::restart_policy(view.pod, container, init);
+    view.memory.is_replaced(&container.name, &record.id)
+        || record.exit().is_some_and(|exit| spec::restarts(policy, exit.code))
 }
 
 /// Starts a container that has been made.
@@ -177,12 +190,15 @@ pub(super) fn start(record: &ContainerRecord, steps: &mut Steps<'_>) {
 pub(super) fn create(view: PodView<'_>, sandbox: &Sandbox, container: &Container, init: bool, steps: &mut Steps<'_>) {
     let last = view.observed.latest(&container.name);
     let memory = view.memory.containers.get(&container.name);
-    if let Some(exit) = last.and_then(ContainerRecord::exit) {
-        let again = init || spec::restarts(spec::restart_policy(view.pod, container, init), exit.code);
-        if !again {
+    if let Some(record) = last
+        && let Some(exit) = record.exit()
+    {
+        if !(init || restarts(view, container, init, record)) {
             return;
         }
-        let until = memory.map_or(exit.finished_at, |entry| entry.crash.until(exit.finished_at));
+        // The crashes of another image do not count against this one.
+        let crash = memory.map(|entry| entry.crash).filter(|_| !record.is_outdated(container));
+        let until = crash.map_or(exit.finished_at, |crash| crash.until(exit.finished_at));
         if until > view.now {
             steps.wake_at(until);
             return;
@@ -190,9 +206,9 @@ pub(super) fn create(view: PodView<'_>, sandbox: &Sandbox, container: &Container
     }
     // The address is known when the sandbox runs.
     let addressed = sandbox.state == SandboxState::Running || !spec::asks_for_address(view.pod, container);
-    if !memory.is_some_and(|entry| entry.image_ready) {
+    if !view.memory.image_is_ready(container) {
         if !steps.busy_with(&Work::Create(container.name.clone())) {
-            steps.add(Action::EnsureImage { container: container.name.clone() });
+            steps.add(ensure_image(container));
         }
     } else if view.memory.volumes_ready && addressed {
         steps.add(Action::CreateContainer {
@@ -205,12 +221,15 @@ pub(super) fn create(view: PodView<'_>, sandbox: &Sandbox, container: &Container
 
 /// Hooks and probes of a container that runs.
 pub(super) fn supervise(view: PodView<'_>, container: &Container, record: &ContainerRecord, steps: &mut Steps<'_>) {
-    let RunState::Running { started_at } = record.state else { return };
+    if is_replaceable(view, container) && record.is_outdated(container) {
+        steps.add(replace(view, container, record));
+        return;
+    }
     let condemned = view.memory.containers.get(&container.name).and_then(|entry| entry.condemned.as_ref());
     if let Some((id, why)) = condemned
         && *id == record.id
     {
-        steps.add(stop(record, condemned_grace(view, container, record), why.clone()));
+        steps.add(stop(view, record, Grace::own(condemned_grace(view, container, record)), why.clone()));
         return;
     }
     if !view.memory.passed_post_start(container, &record.id) {
@@ -220,8 +239,43 @@ pub(super) fn supervise(view: PodView<'_>, container: &Container, record: &Conta
         }
         return;
     }
+    probe(view, container, record, &ProbeKind::ALL, steps);
+}
+
+/// Whether a change of the image restarts the container. An init container that runs to its end is left to do so.
+fn is_replaceable(view: PodView<'_>, container: &Container) -> bool {
+    spec::is_sidecar(container) || spec::main_containers(view.pod).iter().any(|main| main.name == container.name)
+}
+
+/// Stops a container whose definition has changed, in the kubelet's words.
+fn replace(view: PodView<'_>, container: &Container, record: &ContainerRecord) -> Action {
+    let name = &container.name;
+    let why = if spec::init_containers(view.pod).iter().any(|init| init.name == *name) {
+        format!("Init container {name} definition changed, will be restarted")
+    } else {
+        format!("Container {name} definition changed, will be restarted")
+    };
+    Action::StopContainer {
+        container: name.clone(),
+        id: record.id.clone(),
+        grace: Grace::own(spec::grace_seconds(view.pod)),
+        pre_stop: true,
+        replace: true,
+        why,
+    }
+}
+
+/// Runs those of these probes that are due.
+pub(super) fn probe(
+    view: PodView<'_>,
+    container: &Container,
+    record: &ContainerRecord,
+    kinds: &[ProbeKind],
+    steps: &mut Steps<'_>,
+) {
+    let RunState::Running { started_at } = record.state else { return };
     let started = view.memory.has_started(container, &record.id);
-    for kind in ProbeKind::ALL {
+    for kind in kinds.iter().copied() {
         let applies = if kind == ProbeKind::Startup { !started } else { started };
         let Some(probe) = spec::probe_of(container, kind).filter(|_| applies) else { continue };
         let fresh = ProbeState::new(&record.id);
@@ -244,12 +298,19 @@ fn condemned_grace(view: PodView<'_>, container: &Container, record: &ContainerR
         .unwrap_or_else(|| spec::grace_seconds(view.pod))
 }
 
-pub(super) fn stop(record: &ContainerRecord, grace_seconds: i64, why: String) -> Action {
-    Action::StopContainer { container: record.name.clone(), id: record.id.clone(), grace_seconds, why }
+pub(super) fn stop(view: PodView<'_>, record: &ContainerRecord, grace: Grace, why: String) -> Action {
+    Action::StopContainer {
+        container: record.name.clone(),
+        id: record.id.clone(),
+        grace,
+        pre_stop: !view.memory.passed_pre_stop(&record.name, &record.id),
+        replace: false,
+        why,
+    }
 }
 
-/// Of each entry the newest container stays, and one before it for `--previous`; of sandboxes the newest. What was made
-/// in a sandbox that has died meanwhile will never be started.
+/// Of each entry the newest container stays, and one before it for `--previous`; of sandboxes the newest. A container
+/// that was made in a sandbox that has died meanwhile, or from an image that has changed, will never be started.
 fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
     let observed = view.observed;
     let usable = |id: &str| observed.sandboxes.iter().any(|s| s.id == id && s.state != SandboxState::Stopped);
@@ -258,7 +319,7 @@ fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
         .iter()
         .filter(|record| match record.state {
             RunState::Running { .. } => false,
-            RunState::Created => !usable(&record.sandbox_id),
+            RunState::Created => !usable(&record.sandbox_id) || is_superseded(view, record),
             RunState::Exited(_) => {
                 let newer = observed.containers.iter().filter(|r| r.name == record.name && r.attempt > record.attempt);
                 newer.count() >= 2
@@ -272,4 +333,10 @@ fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
     if !ids.is_empty() {
         steps.add(Action::RemoveHistory { ids });
     }
+}
+
+/// Whether the image of a container that waits to be started has changed. One that is being started is left alone.
+fn is_superseded(view: PodView<'_>, record: &ContainerRecord) -> bool {
+    spec::find_container(view.pod, &record.name).is_some_and(|(container, _)| record.is_outdated(container))
+        && !view.memory.in_flight.contains(&Work::Start(record.name.clone()))
 }

@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::decide::{PodView, Steps, create, start, supervise};
-use super::observed::{ContainerRecord, RunState, Sandbox};
+use super::decide::{PodView, Steps, create, restarts, start, supervise};
+use super::observed::{RunState, Sandbox};
 use super::spec;
 
 /// Brings initialisation forward. True when the main containers may run.
@@ -31,7 +31,9 @@ pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_
                 debug_assert!(record.exit().is_some());
             }
             Some((record, RunState::Created)) => {
-                start(record, steps);
+                if !record.is_outdated(container) {
+                    start(record, steps);
+                }
                 if !initialised {
                     return false;
                 }
@@ -93,7 +95,7 @@ pub(super) fn first_starts(pod: &Pod) -> &[Container] {
 /// Whether a new sandbox would have anything to run: some main container may still be started.
 pub(super) fn has_something_to_start(view: PodView<'_>) -> bool {
     spec::main_containers(view.pod).iter().any(|container| {
-        let exit = view.observed.latest(&container.name).and_then(ContainerRecord::exit);
-        exit.is_none_or(|exit| spec::restarts(spec::restart_policy(view.pod, container, false), exit.code))
+        let ended = view.observed.latest(&container.name).filter(|record| record.exit().is_some());
+        ended.is_none_or(|record| restarts(view, container, false, record))
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
 use super::action::{Action, Completion, Outcome, Work};
 use super::backoff::{self, CrashBackoff};
@@ -81,6 +81,8 @@ pub enum TerminationCause {
 pub struct Termination {
     pub cause: TerminationCause,
     pub grace_seconds: i64,
+    /// When the grace is over. All containers of the pod share it.
+    pub until: Timestamp,
 }
 
 /// Why this node does not run a pod that it was given.
@@ -93,13 +95,21 @@ pub struct Rejection {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerMemory {
-    /// The image was found on this machine for the next start.
+    /// The image that was last found on this machine or pulled.
+    pub image: Option<String>,
+    /// That image may be used for the next start.
     pub image_ready: bool,
     pub crash: CrashBackoff,
+    /// The image that `crash` counts the restarts of.
+    pub crash_image: Option<String>,
     /// The container whose postStart hook has succeeded.
     pub post_start_done: Option<String>,
     /// The container that is to be stopped, and why.
     pub condemned: Option<(String, String)>,
+    /// The container that was stopped because its definition has changed: it is started again in any case.
+    pub replaced: Option<String>,
+    /// The container whose preStop hook has run ahead of its stop.
+    pub pre_stop_done: Option<String>,
     pub probes: BTreeMap<ProbeKind, ProbeState>,
 }
 
@@ -132,6 +142,7 @@ impl Memory {
             let entry = memory.containers.entry(status.name.clone()).or_default();
             if let Some(started_at) = record.started_at() {
                 entry.crash = CrashBackoff::adopted(record.attempt, started_at);
+                entry.crash_image = Some(record.image.clone()).filter(|image| !image.is_empty());
             }
             let same = status.container_id.as_deref().is_some_and(|id| id.ends_with(&record.id));
             if !same || !record.is_running() || status.started != Some(true) {
@@ -148,10 +159,26 @@ impl Memory {
         memory
     }
 
+    /// Notes that the pod is to end. A termination can be hurried, never slowed down.
+    pub fn terminate(&mut self, cause: TerminationCause, grace_seconds: i64, now: Timestamp) {
+        let until = backoff::after(now, grace_seconds);
+        let wanted = Termination { cause, grace_seconds, until };
+        self.termination = Some(self.termination.map_or(wanted, |before| Termination {
+            cause,
+            grace_seconds: before.grace_seconds.min(grace_seconds),
+            until: before.until.min(until),
+        }));
+    }
+
     pub fn begin(&mut self, action: &Action) {
         self.in_flight.insert(action.work());
-        if *action == Action::PrepareVolumes {
-            self.volumes_stale = false;
+        match action {
+            // A change that comes while the volumes are prepared makes them stale again.
+            Action::PrepareVolumes => self.volumes_stale = false,
+            Action::StopContainer { container, id, replace: true, .. } => {
+                self.containers.entry(container.clone()).or_default().replaced = Some(id.clone());
+            }
+            _ => {}
         }
     }
 
@@ -168,7 +195,11 @@ impl Memory {
             Outcome::Failed { reason, message } => self.fail(pod, action, *reason, message, now),
             Outcome::Done => {
                 self.failures.remove(&work);
-                self.succeed(action, now);
+                self.succeed(pod, action, now);
+            }
+            Outcome::Remembered { message } => {
+                self.volumes_ready = true;
+                self.fail(pod, action, FailureReason::FailedMount, message, now);
             }
             Outcome::Probed { healthy, .. } => self.probed(pod, action, *healthy, now),
         }
@@ -181,14 +212,18 @@ impl Memory {
         let failure = Failure { reason, message: message.to_owned(), at: now, retry_at, count };
         self.failures.insert(action.work(), failure);
         match action {
+            Action::PrepareVolumes => self.volumes_stale = true,
             Action::CreateContainer { container, .. } => {
                 self.containers.entry(container.clone()).or_default().image_ready = false;
             }
             Action::StartContainer { container, attempt, .. } => {
-                let entry = self.containers.entry(container.clone()).or_default();
-                if reason == FailureReason::RunContainerError && *attempt > 0 {
-                    entry.crash.restarted(now);
+                if reason == FailureReason::RunContainerError {
+                    self.count_start(pod, container, *attempt, now);
                 }
+            }
+            // The stop goes on without the hook, whose failure is told by an event.
+            Action::RunPreStop { container, id, .. } => {
+                self.containers.entry(container.clone()).or_default().pre_stop_done = Some(id.clone());
             }
             Action::RunPostStart { container, id } => {
                 let why = format!("Container {container} failed its postStart hook: {message}");
@@ -200,24 +235,43 @@ impl Memory {
         }
     }
 
-    fn succeed(&mut self, action: &Action, now: Timestamp) {
+    /// Counts a start towards the crash backoff. A changed image begins anew.
+    fn count_start(&mut self, pod: &Pod, name: &str, attempt: u32, now: Timestamp) {
+        let image = spec::find_container(pod, name).and_then(|(container, _)| container.image.clone());
+        let entry = self.containers.entry(name.to_owned()).or_default();
+        let before = std::mem::replace(&mut entry.crash_image, image);
+        if before.is_some() && before != entry.crash_image {
+            entry.crash = CrashBackoff::default();
+        } else if attempt > 0 {
+            entry.crash.restarted(now);
+        }
+    }
+
+    fn succeed(&mut self, pod: &Pod, action: &Action, now: Timestamp) {
         match action {
             Action::PrepareVolumes => self.volumes_ready = true,
-            Action::EnsureImage { container } => {
-                self.containers.entry(container.clone()).or_default().image_ready = true;
+            Action::EnsureImage { container, image } => {
+                let entry = self.containers.entry(container.clone()).or_default();
+                entry.image_ready = true;
+                let before = entry.image.replace(image.clone());
+                if before.is_some_and(|before| before != *image) {
+                    // Failures of the image before say nothing about this one.
+                    self.failures.remove(&Work::Create(container.clone()));
+                    self.failures.remove(&Work::Start(container.clone()));
+                }
             }
             Action::CreateContainer { container, .. } => {
                 self.containers.entry(container.clone()).or_default().image_ready = false;
             }
             Action::StartContainer { container, attempt, .. } => {
-                let entry = self.containers.entry(container.clone()).or_default();
-                entry.condemned = None;
-                if *attempt > 0 {
-                    entry.crash.restarted(now);
-                }
+                self.containers.entry(container.clone()).or_default().condemned = None;
+                self.count_start(pod, container, *attempt, now);
             }
             Action::RunPostStart { container, id } => {
                 self.containers.entry(container.clone()).or_default().post_start_done = Some(id.clone());
+            }
+            Action::RunPreStop { container, id, .. } => {
+                self.containers.entry(container.clone()).or_default().pre_stop_done = Some(id.clone());
             }
             Action::RemovePod => self.removed = true,
             Action::DeleteFromApi => self.deleted_from_api = true,
@@ -247,16 +301,36 @@ impl Memory {
         self.containers.get(container)?.probes.get(&kind).filter(|state| state.container_id == id)
     }
 
+    /// Whether the image that the spec names is on this machine for the next start.
+    #[must_use]
+    pub fn image_is_ready(&self, container: &Container) -> bool {
+        self.containers.get(&container.name).is_some_and(|entry| {
+            entry.image_ready && entry.image.as_deref() == Some(container.image.as_deref().unwrap_or_default())
+        })
+    }
+
+    /// Whether this very container was stopped because its definition has changed.
+    #[must_use]
+    pub fn is_replaced(&self, container: &str, id: &str) -> bool {
+        self.containers.get(container).is_some_and(|entry| entry.replaced.as_deref() == Some(id))
+    }
+
+    /// Whether the preStop hook of this very container has run ahead of its stop.
+    #[must_use]
+    pub fn passed_pre_stop(&self, container: &str, id: &str) -> bool {
+        self.containers.get(container).is_some_and(|entry| entry.pre_stop_done.as_deref() == Some(id))
+    }
+
     /// Whether the container has passed its postStart hook and startup probe.
     #[must_use]
-    pub fn has_started(&self, container: &k8s_openapi::api::core::v1::Container, id: &str) -> bool {
+    pub fn has_started(&self, container: &Container, id: &str) -> bool {
         self.passed_post_start(container, id)
             && (container.startup_probe.is_none()
                 || self.probe(&container.name, id, ProbeKind::Startup).is_some_and(|s| s.verdict == Some(true)))
     }
 
     #[must_use]
-    pub fn passed_post_start(&self, container: &k8s_openapi::api::core::v1::Container, id: &str) -> bool {
+    pub fn passed_post_start(&self, container: &Container, id: &str) -> bool {
         !spec::has_post_start(container)
             || self.containers.get(&container.name).is_some_and(|entry| entry.post_start_done.as_deref() == Some(id))
     }

@@ -16,7 +16,8 @@ mod spec;
 mod status;
 mod terminate;
 
-pub use action::{Action, Completion, Outcome, Work};
+pub use action::{Action, Completion, Grace, Outcome, Work};
+pub use conditions::own_report;
 pub use decide::{PodPlan, PodView, deadline, plan};
 pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Rejection, Termination, TerminationCause};
 pub use observed::{ContainerRecord, Exit, Observed, RunState, Sandbox, SandboxState};

@@ -1,6 +1,7 @@
 //! What the runtime has of one pod.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
 
 /// How far a sandbox has come; it only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +53,7 @@ pub struct ContainerRecord {
     /// How often the entry had been started before.
     pub attempt: u32,
     pub sandbox_id: String,
+    /// The image as the pod's spec named it when the container was made. Empty when the runtime does not know.
     pub image: String,
     pub image_id: String,
     pub state: RunState,
@@ -69,6 +71,12 @@ impl ContainerRecord {
             RunState::Exited(exit) => Some(exit),
             RunState::Created | RunState::Running { .. } => None,
         }
+    }
+
+    /// Whether the container was made from another image than its entry of the spec names now.
+    #[must_use]
+    pub fn is_outdated(&self, container: &Container) -> bool {
+        !self.image.is_empty() && self.image != container.image.as_deref().unwrap_or_default()
     }
 
     #[must_use]

@@ -1,6 +1,6 @@
 //! `status.phase`, by the kubelet's rules.
 
-use super::decide::PodView;
+use super::decide::{PodView, restarts};
 use super::memory::TerminationCause;
 use super::observed::{ContainerRecord, RunState};
 use super::{initialise, spec};
@@ -70,8 +70,7 @@ fn tally(view: PodView<'_>) -> Tally {
 
 fn some_will_restart(view: PodView<'_>) -> bool {
     spec::main_containers(view.pod).iter().any(|container| {
-        let exit = view.observed.latest(&container.name).and_then(ContainerRecord::exit);
-        exit.is_some_and(|exit| spec::restarts(spec::restart_policy(view.pod, container, false), exit.code))
+        view.observed.latest(&container.name).is_some_and(|record| restarts(view, container, false, record))
     })
 }
 

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::Work;
-use super::decide::PodView;
+use super::decide::{PodView, restarts};
 use super::memory::{ContainerMemory, FailureReason, TerminationCause};
 use super::observed::{ContainerRecord, Exit, RunState};
 use super::probe::ProbeKind;
@@ -55,7 +55,6 @@ pub(super) fn pod_status(view: PodView<'_>) -> PodStatus {
             None => view.reported.message.clone(),
         },
         observed_generation: view.pod.metadata.generation,
-        nominated_node_name: None,
         ..PodStatus::default()
     }
 }
@@ -89,6 +88,9 @@ fn container_status(view: PodView<'_>, container: &Container, init: bool) -> Con
     };
     status.restart_count = i32::try_from(record.attempt).unwrap_or(i32::MAX);
     status.container_id = Some(container_id(view, record));
+    if !record.image.is_empty() {
+        status.image.clone_from(&record.image);
+    }
     status.image_id.clone_from(&record.image_id);
     let running = record.is_running();
     status.started = Some(running && view.memory.has_started(container, &record.id));
@@ -145,7 +147,9 @@ fn is_ready(view: PodView<'_>, container: &Container, record: &ContainerRecord, 
 }
 
 fn will_start_again(view: PodView<'_>, container: &Container, record: &ContainerRecord, init: bool) -> bool {
-    let Some(exit) = record.exit() else { return false };
+    if record.exit().is_none() {
+        return false;
+    }
     let over = view.memory.termination.is_some() || matches!(phase::phase(view), "Succeeded" | "Failed");
     if over {
         return false;
@@ -154,7 +158,7 @@ fn will_start_again(view: PodView<'_>, container: &Container, record: &Container
     if init && !in_current_sandbox && !initialise::is_initialised(view) {
         return true;
     }
-    spec::restarts(spec::restart_policy(view.pod, container, init), exit.code)
+    restarts(view, container, init, record)
 }
 
 fn running_state(started_at: Timestamp) -> ContainerState {
@@ -203,17 +207,19 @@ fn waiting_reason(
     ended: Option<&ContainerRecord>,
     init: bool,
 ) -> (&'static str, Option<String>) {
-    if let Some(failure) = view.memory.failures.get(&Work::Image(container.name.clone())) {
+    let image = container.image.as_deref().unwrap_or_default();
+    if let Some(failure) = view.memory.failures.get(&Work::Image(container.name.clone(), image.to_owned())) {
         let settled = backoff::after(failure.at, ERR_IMAGE_PULL_SECONDS) <= view.now;
         if failure.reason == FailureReason::ErrImagePull && settled {
-            let image = container.image.as_deref().unwrap_or_default();
             let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", failure.message);
             return ("ImagePullBackOff", Some(message));
         }
         return (failure.reason.as_str(), Some(failure.message.clone()));
     }
     if let Some(exit) = ended.and_then(ContainerRecord::exit) {
-        let crash = view.memory.containers.get(&container.name).map(|entry: &ContainerMemory| entry.crash);
+        let outdated = ended.is_some_and(|record| record.is_outdated(container));
+        let entry = view.memory.containers.get(&container.name).filter(|_| !outdated);
+        let crash = entry.map(|entry: &ContainerMemory| entry.crash);
         let delay = crash.map_or(0, |crash| crash.delay_after(exit.finished_at));
         if delay > 0 && crash.is_some_and(|crash| crash.until(exit.finished_at) > view.now) {
             let message = format!(

@@ -1,15 +1,19 @@
 //! The end of a pod: containers with their grace, sandbox, volumes, and at last the object.
 
-use super::action::{Action, Work};
-use super::decide::{PodView, Steps, stop};
+use super::action::{Action, Grace, Work};
+use super::backoff;
+use super::decide::{PodView, Steps, probe, stop};
 use super::memory::{Termination, TerminationCause};
 use super::observed::ContainerRecord;
+use super::probe::ProbeKind;
 use super::spec;
 
 /// Ends a pod on request. True when nothing is left to do.
 pub(super) fn terminate(view: PodView<'_>, steps: &mut Steps<'_>) -> bool {
-    let Some(Termination { cause, grace_seconds }) = view.memory.termination else { return false };
-    if stop_running(view, grace_seconds, steps) || making_something(view) {
+    let Some(Termination { cause, grace_seconds, until }) = view.memory.termination else { return false };
+    keep_probing_readiness(view, steps);
+    let grace = Grace { seconds: grace_seconds, until: Some(until) };
+    if stop_running(view, grace, steps) || making_something(view) {
         return false;
     }
     if cause == TerminationCause::DeadlineExceeded {
@@ -29,7 +33,12 @@ pub(super) fn terminate(view: PodView<'_>, steps: &mut Steps<'_>) -> bool {
 
 /// Gives back what a pod that has run to its end no longer needs. Its ended containers stay for their logs.
 pub(super) fn retire(view: PodView<'_>, steps: &mut Steps<'_>) {
-    if !stop_running(view, spec::grace_seconds(view.pod), steps) && !making_something(view) {
+    let grace = spec::grace_seconds(view.pod);
+    // The sidecars' common grace begins when the last of the other containers has ended.
+    let ends = view.observed.containers.iter().filter(|record| !is_sidecar(view, record));
+    let last = ends.filter_map(|record| record.exit().map(|exit| exit.finished_at)).max();
+    let grace = Grace { seconds: grace, until: last.map(|last| backoff::after(last, grace)) };
+    if !stop_running(view, grace, steps) && !making_something(view) {
         stop_sandbox(view, steps);
     }
 }
@@ -48,20 +57,52 @@ fn making_something(view: PodView<'_>) -> bool {
         .any(|work| matches!(work, Work::Create(_) | Work::Start(_) | Work::Sandbox | Work::Volumes | Work::History))
 }
 
-/// Stops main containers together, then sidecars one by one, last first. True while something runs.
-fn stop_running(view: PodView<'_>, grace_seconds: i64, steps: &mut Steps<'_>) -> bool {
-    let is_sidecar = |record: &ContainerRecord| {
-        spec::find_container(view.pod, &record.name).is_some_and(|(c, init)| init && spec::is_sidecar(c))
-    };
+/// Endpoints of a pod that ends still depend on its readiness.
+fn keep_probing_readiness(view: PodView<'_>, steps: &mut Steps<'_>) {
+    for record in view.observed.running() {
+        if let Some((container, _)) = spec::find_container(view.pod, &record.name) {
+            probe(view, container, record, &[ProbeKind::Readiness], steps);
+        }
+    }
+}
+
+fn is_sidecar(view: PodView<'_>, record: &ContainerRecord) -> bool {
+    spec::find_container(view.pod, &record.name).is_some_and(|(c, init)| init && spec::is_sidecar(c))
+}
+
+/// Stops main containers together, then sidecars one by one, last first, all within one grace. When that is over, all
+/// that still run are stopped at once. True while something runs.
+fn stop_running(view: PodView<'_>, grace: Grace, steps: &mut Steps<'_>) -> bool {
     let running: Vec<&ContainerRecord> = view.observed.running().collect();
-    let (sidecars, others): (Vec<_>, Vec<_>) = running.into_iter().partition(|record| is_sidecar(record));
+    let (sidecars, others): (Vec<_>, Vec<_>) = running.iter().copied().partition(|record| is_sidecar(view, record));
     let order = |record: &&ContainerRecord| {
         spec::init_containers(view.pod).iter().position(|container| container.name == record.name)
     };
-    let last_sidecar = sidecars.iter().copied().max_by_key(order);
-    let next: Vec<&ContainerRecord> = if others.is_empty() { last_sidecar.into_iter().collect() } else { others };
-    for record in &next {
-        steps.add(stop(record, grace_seconds, format!("Stopping container {}", record.name)));
+    let over = grace.is_over(view.now);
+    let turn: Vec<&ContainerRecord> = if over {
+        running.clone()
+    } else if others.is_empty() {
+        sidecars.iter().copied().max_by_key(order).into_iter().collect()
+    } else {
+        others
+    };
+    for record in &running {
+        let hook_runs = view.memory.in_flight.contains(&Work::PreStop(record.id.clone()));
+        if turn.iter().any(|next| next.id == record.id) {
+            if over || !hook_runs {
+                steps.add(stop(view, record, grace, format!("Stopping container {}", record.name)));
+            }
+        } else if has_pre_stop(view, record) && !view.memory.passed_pre_stop(&record.name, &record.id) {
+            steps.add(Action::RunPreStop { container: record.name.clone(), id: record.id.clone(), grace });
+        }
     }
-    !next.is_empty()
+    if let Some(until) = grace.until.filter(|_| !over && turn.len() < running.len()) {
+        steps.wake_at(until);
+    }
+    !running.is_empty()
+}
+
+fn has_pre_stop(view: PodView<'_>, record: &ContainerRecord) -> bool {
+    let container = spec::find_container(view.pod, &record.name).map(|(container, _)| container);
+    container.and_then(|container| container.lifecycle.as_ref()).is_some_and(|hooks| hooks.pre_stop.is_some())
 }

@@ -1,5 +1,7 @@
 //! Decisions of the planner: tables, a simulated node, and properties that hold for any history.
 
+mod ending;
+mod images;
 mod simulation;
 
 use jiff::Timestamp;
@@ -50,7 +52,7 @@ fn sandbox_volumes_and_image_are_begun_together() {
     let sim = Simulation::new(one(json!({})));
     let plan = sim.plan();
     let begun: Vec<Work> = plan.actions.iter().map(Action::work).collect();
-    assert_eq!(begun, [Work::Volumes, Work::Sandbox, Work::Image("main".into())]);
+    assert_eq!(begun, [Work::Volumes, Work::Sandbox, Work::Image("main".into(), "app:1".into())]);
     assert_eq!(plan.status.phase.as_deref(), Some("Pending"));
     assert_eq!(waiting(&plan.status, "main").0, "ContainerCreating");
     assert_eq!(condition(&plan.status, "PodScheduled"), "True");
@@ -355,7 +357,10 @@ fn deletion_stops_removes_and_lets_the_object_go_in_that_order() {
     sim.settle();
     sim.terminate(TerminationCause::Deleted, 30);
     let plan = sim.plan();
-    assert!(matches!(plan.actions.as_slice(), [Action::StopContainer { grace_seconds: 30, .. }]), "{plan:?}");
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::StopContainer { grace: Grace { seconds: 30, .. }, .. }]),
+        "{plan:?}"
+    );
     sim.step();
     let plan = sim.plan();
     assert_eq!(plan.actions, [Action::RemovePod]);
@@ -378,7 +383,10 @@ fn a_shorter_grace_hurries_a_stop_that_is_under_way() {
     assert!(sim.plan().actions.is_empty());
     sim.terminate(TerminationCause::Deleted, 0);
     let plan = sim.plan();
-    assert!(matches!(plan.actions.as_slice(), [Action::StopContainer { grace_seconds: 0, .. }]), "{plan:?}");
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::StopContainer { grace: Grace { seconds: 0, .. }, .. }]),
+        "{plan:?}"
+    );
 }
 
 #[test]
@@ -473,7 +481,7 @@ fn only_the_newest_containers_are_kept() {
 }
 
 #[test]
-fn conditions_keep_their_transition_times_and_those_of_others() {
+fn a_readiness_gate_moves_ready_and_stays_its_setters_to_report() {
     let mut subject = one(json!({}));
     subject.status = Some(
         serde_json::from_value(json!({ "conditions": [{ "type": "example.com/gate", "status": "True" }] }))
@@ -487,11 +495,60 @@ fn conditions_keep_their_transition_times_and_those_of_others() {
     let second = sim.settle();
     assert_eq!(first.conditions, second.conditions);
     assert_eq!(condition(&second, "Ready"), "True");
-    assert_eq!(condition(&second, "example.com/gate"), "True");
+    assert_eq!(condition(&second, "example.com/gate"), "", "the agent's copy of it may be old");
     sim.pod.status = None;
     let third = sim.settle();
     assert_eq!(condition(&third, "Ready"), "False", "the gate is closed");
     assert_eq!(condition(&third, "ContainersReady"), "True");
+}
+
+#[test]
+fn the_scheduled_condition_is_the_schedulers_where_there_is_one() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    assert_eq!(condition(&sim.settle(), "PodScheduled"), "True", "nobody else has set it");
+    let mut bound = one(json!({}));
+    let set = json!({ "conditions": [{ "type": "PodScheduled", "status": "True", "reason": "Bound" }] });
+    bound.status = Some(serde_json::from_value(set).expect("a status"));
+    let adopted = own_report(bound.status.as_ref().expect("a status"));
+    let mut sim = Simulation::new(bound);
+    sim.reported = adopted;
+    assert_eq!(condition(&sim.settle(), "PodScheduled"), "");
+    assert_eq!(condition(&sim.settle(), "Ready"), "True");
+}
+
+#[test]
+fn volumes_stay_stale_until_they_show_what_the_masters_have() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    assert_eq!((sim.prepared, sim.memory.volumes_stale), (1, false));
+    sim.memory.volumes_stale = true;
+    sim.unreachable = true;
+    sim.settle();
+    assert_eq!((sim.prepared, sim.memory.volumes_stale), (2, true), "what is remembered is not what there is");
+    sim.unreachable = false;
+    sim.now = sim.plan().wake.expect("another try");
+    sim.settle();
+    assert_eq!((sim.prepared, sim.memory.volumes_stale), (3, false));
+
+    sim.memory.volumes_stale = true;
+    let fail = Outcome::Failed { reason: FailureReason::FailedMount, message: "no luck".into() };
+    sim.memory.begin(&Action::PrepareVolumes);
+    sim.memory.record(&sim.pod, &Completion { action: Action::PrepareVolumes, outcome: fail }, sim.now);
+    assert!(sim.memory.volumes_stale, "a failure has brought nothing up to date");
+
+    sim.memory.begin(&Action::PrepareVolumes);
+    sim.memory.volumes_stale = true;
+    sim.memory.record(&sim.pod, &Completion { action: Action::PrepareVolumes, outcome: Outcome::Done }, sim.now);
+    assert!(sim.memory.volumes_stale, "the change came while the volumes were prepared");
+}
+
+#[test]
+fn a_pod_whose_masters_are_away_starts_with_what_is_remembered() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.unreachable = true;
+    assert_eq!(sim.settle().phase.as_deref(), Some("Running"));
+    assert!(sim.memory.volumes_stale);
 }
 
 #[test]
@@ -509,7 +566,7 @@ fn qos_classes_follow_requests_and_limits() {
 proptest! {
     /// Whatever containers do and whatever the runtime refuses, a deleted pod goes, and nothing of it stays.
     #[test]
-    fn a_deleted_pod_always_goes(history in proptest::collection::vec(0_u8..8, 0..40)) {
+    fn a_deleted_pod_always_goes(history in proptest::collection::vec(0_u8..10, 0..40)) {
         let mut sim = Simulation::new(pod(json!({
             "initContainers": [{ "name": "init", "image": "i" }],
             "containers": [{ "name": "main", "image": "x" }, { "name": "side", "image": "x" }],
@@ -531,7 +588,7 @@ proptest! {
 
     /// Whatever happened before, a pod left in peace comes to rest as ready, and never runs a container twice.
     #[test]
-    fn a_pod_left_in_peace_becomes_ready(history in proptest::collection::vec(0_u8..8, 0..40)) {
+    fn a_pod_left_in_peace_becomes_ready(history in proptest::collection::vec(0_u8..10, 0..40)) {
         let mut sim = Simulation::new(pod(json!({
             "initContainers": [{ "name": "init", "image": "i" }],
             "containers": [{ "name": "main", "image": "x" }, { "name": "side", "image": "x" }],
@@ -552,6 +609,7 @@ proptest! {
         }
         let status = sim.settle();
         prop_assert_eq!(condition(&status, "Ready"), "True", "{:?}", status);
+        prop_assert_eq!(Some(main_status(&status).image), sim.pod.spec.as_ref().and_then(|s| s.containers[0].image.clone()));
         prop_assert!(sim.plan().actions.is_empty(), "{:?}", sim.plan().actions);
     }
 }

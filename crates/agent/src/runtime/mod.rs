@@ -30,7 +30,9 @@ pub enum RuntimeError {
     #[error("Docker did not answer within {seconds} s while it was to {doing}")]
     TimedOut { doing: &'static str, seconds: u64 },
     #[error("{message}")]
-    Docker { doing: &'static str, message: String, code: Option<u16> },
+    Docker { message: String, code: Option<u16> },
+    #[error("the Docker engine at {endpoint} {message}")]
+    Version { endpoint: String, message: String },
     #[error("no sandbox program for the processor {arch}")]
     Architecture { arch: &'static str },
     #[error("the container {id} is not known")]
@@ -42,12 +44,11 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// The waiting reason of a container that could not be started because of this.
+    /// The waiting reason of a container that could not be made because of this.
     #[must_use]
-    pub fn start_reason(&self) -> FailureReason {
+    pub fn create_reason(&self) -> FailureReason {
         match self {
             RuntimeError::Config { .. } => FailureReason::CreateContainerConfigError,
-            RuntimeError::Docker { doing: "start the container", .. } => FailureReason::RunContainerError,
             _ => FailureReason::CreateContainerError,
         }
     }
@@ -72,7 +73,6 @@ pub struct SandboxSpec {
     pub host_ipc: bool,
     /// The containers of the pod see the sandbox's process.
     pub shares_processes: bool,
-    pub grace_seconds: i64,
     pub ports: Vec<HostPort>,
     pub dns: Vec<String>,
     pub dns_search: Vec<String>,
@@ -162,7 +162,6 @@ pub struct ContainerSpec {
     pub host_pid: bool,
     /// The containers of the pod see each other's processes.
     pub share_processes: bool,
-    pub grace_seconds: i64,
     /// Where the termination message is read from on this machine.
     pub message_file: Option<PathBuf>,
     /// Where the container writes it.

@@ -75,6 +75,11 @@ pub(crate) fn references(pod: &Pod) -> BTreeSet<ObjectRef> {
     volumes(pod).iter().flat_map(|volume| payload::references(&namespace, volume)).collect()
 }
 
+/// Whether any of the pod's volumes shows its labels or annotations.
+pub(crate) fn show_metadata(pod: &Pod) -> bool {
+    volumes(pod).iter().any(payload::shows_metadata)
+}
+
 /// Opens a file below `root` for reading. Links that leave `root` are not followed.
 pub(crate) fn open_beneath(root: &Path, path: &str) -> io::Result<std::fs::File> {
     sub_path::open_file(root, path).map_err(|error| match error {

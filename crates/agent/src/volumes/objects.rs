@@ -30,9 +30,18 @@ impl Watched {
     }
 }
 
+/// Objects as far as they could be fetched.
+#[derive(Default)]
+pub(crate) struct Fetched {
+    pub objects: Referenced,
+    /// Why some of them are remembered from before.
+    pub unreachable: Option<ClusterError>,
+}
+
 pub(crate) struct Objects {
     cluster: Arc<dyn Cluster>,
-    last: Mutex<HashMap<ObjectRef, Object>>,
+    /// The objects as they last were, `None` where there was none.
+    last: Mutex<HashMap<ObjectRef, Option<Object>>>,
     watched: Mutex<HashMap<ObjectRef, Weak<Watched>>>,
 }
 
@@ -42,20 +51,30 @@ impl Objects {
     }
 
     /// The objects as they are now, or as they last were when no master answers. Absent ones are left out.
-    pub(crate) async fn fetch(&self, wanted: &BTreeSet<ObjectRef>) -> Result<Referenced, ClusterError> {
-        let mut referenced = Referenced::default();
+    pub(crate) async fn fetch(&self, wanted: &BTreeSet<ObjectRef>) -> Result<Fetched, ClusterError> {
+        let mut fetched = Fetched::default();
         for object in wanted {
-            match self.fetch_one(object).await? {
+            let found = match self.fetch_one(object).await {
+                Err(error @ ClusterError::Unreachable(_)) => match self.last.lock().get(object) {
+                    Some(last) => {
+                        fetched.unreachable = Some(error);
+                        last.clone()
+                    }
+                    None => return Err(error),
+                },
+                found => found?,
+            };
+            match found {
                 Some(Object::ConfigMap(map)) => {
-                    referenced.config_maps.insert(map.metadata.name.clone().unwrap_or_default(), map);
+                    fetched.objects.config_maps.insert(map.metadata.name.clone().unwrap_or_default(), map);
                 }
                 Some(Object::Secret(secret)) => {
-                    referenced.secrets.insert(secret.metadata.name.clone().unwrap_or_default(), secret);
+                    fetched.objects.secrets.insert(secret.metadata.name.clone().unwrap_or_default(), secret);
                 }
                 None => {}
             }
         }
-        Ok(referenced)
+        Ok(fetched)
     }
 
     async fn fetch_one(&self, object: &ObjectRef) -> Result<Option<Object>, ClusterError> {
@@ -67,21 +86,9 @@ impl Objects {
                 self.cluster.secret(namespace, name).await.map(|secret| secret.map(Object::Secret))
             }
         };
-        match fetched {
-            Ok(Some(fetched)) => {
-                self.last.lock().insert(object.clone(), fetched.clone());
-                Ok(Some(fetched))
-            }
-            Ok(None) => {
-                self.last.lock().remove(object);
-                Ok(None)
-            }
-            Err(error @ ClusterError::Unreachable(_)) => match self.last.lock().get(object) {
-                Some(last) => Ok(Some(last.clone())),
-                None => Err(error),
-            },
-            Err(error) => Err(error),
-        }
+        let fetched = fetched?;
+        self.last.lock().insert(object.clone(), fetched.clone());
+        Ok(fetched)
     }
 
     /// Tells of changes to an object for as long as the result is held.

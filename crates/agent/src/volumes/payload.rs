@@ -118,6 +118,19 @@ pub(crate) fn references(namespace: &str, volume: &Volume) -> Vec<ObjectRef> {
     objects.collect()
 }
 
+/// Whether a volume shows the pod's labels or annotations, which may change.
+pub(crate) fn shows_metadata(volume: &Volume) -> bool {
+    let changes = |path: &str| path.starts_with("metadata.labels") || path.starts_with("metadata.annotations");
+    let shows = |source: &Source<'_>| match source {
+        Source::Fields { items, .. } => {
+            let mut paths = items.iter().filter_map(|item| item.field_ref.as_ref());
+            paths.any(|field| changes(&field.field_path))
+        }
+        Source::Object { .. } | Source::Unsupported { .. } => false,
+    };
+    sources(volume).unwrap_or_default().iter().any(shows)
+}
+
 /// The files of a volume by their path inside it.
 pub(crate) fn files(
     sources: &[Source<'_>],

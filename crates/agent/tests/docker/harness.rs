@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use bollard::query_parameters::{CreateImageOptionsBuilder, ListContainersOptions
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::api::core::v1::{
     ConfigMap, ContainerStateTerminated, ContainerStatus, Event, Node, Pod, PodStatus, Secret,
 };
@@ -19,7 +21,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
 use quorate_agent::cluster::{Cluster, ClusterError, ObjectRef, PodChange};
 use quorate_agent::plan::PodRef;
-use quorate_agent::{Agent, AgentConfig, Listen, RuntimeChoice, TlsIdentity};
+use quorate_agent::{Agent, AgentConfig, Listen, RuntimeChoice, TlsIdentity, status_patch};
+use quorate_api::GroupVersionKind;
+use quorate_api::patch::strategic;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
@@ -37,12 +41,24 @@ pub struct FakeCluster {
     /// The last statuses of pods that were released.
     ended: Mutex<BTreeMap<String, PodStatus>>,
     watchers: Mutex<Vec<mpsc::UnboundedSender<PodChange>>>,
+    /// Who owns the node's lease, while there is one.
+    pub lease_owner: Mutex<Option<String>>,
+    /// How many statuses of the node were taken.
+    pub node_reports: AtomicUsize,
+    /// Statuses of pods wait while this is set.
+    pub holds_reports: AtomicBool,
+    /// How many statuses wait.
+    pub held_reports: AtomicUsize,
+    /// Conditions that the agent does not own and has changed all the same, as they were and as they became.
+    pub overwritten: Mutex<Vec<(Value, Value)>>,
+    /// The next watch of an object panics.
+    pub panics: AtomicBool,
     config_maps: Mutex<BTreeMap<String, ConfigMap>>,
     secrets: Mutex<BTreeMap<String, Secret>>,
     object_changes: broadcast::Sender<()>,
     pub events: Mutex<Vec<Event>>,
     pub node: Mutex<Option<Node>>,
-    pub reachable: std::sync::atomic::AtomicBool,
+    pub reachable: AtomicBool,
 }
 
 /// Waits until `check` gives `Ok`.
@@ -63,6 +79,12 @@ impl FakeCluster {
             pods: Mutex::default(),
             ended: Mutex::default(),
             watchers: Mutex::default(),
+            lease_owner: Mutex::default(),
+            node_reports: AtomicUsize::default(),
+            holds_reports: AtomicBool::default(),
+            held_reports: AtomicUsize::default(),
+            overwritten: Mutex::default(),
+            panics: AtomicBool::default(),
             config_maps: Mutex::default(),
             secrets: Mutex::default(),
             object_changes: broadcast::channel(64).0,
@@ -77,7 +99,7 @@ impl FakeCluster {
     }
 
     fn check(&self) -> Result<(), ClusterError> {
-        if self.reachable.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.reachable.load(Ordering::SeqCst) {
             Ok(())
         } else {
             Err(ClusterError::Unreachable("the test has taken the masters away".into()))
@@ -98,6 +120,48 @@ impl FakeCluster {
         self.pods.lock().insert(uid.clone(), pod.clone());
         self.tell(&PodChange::Applied(Box::new(pod)));
         PodRef { namespace: "default".to_owned(), name: name.to_owned(), uid }
+    }
+
+    /// Changes a pod as a client does.
+    pub fn change(&self, pod: &PodRef, change: impl FnOnce(&mut Pod)) {
+        let mut pods = self.pods.lock();
+        let stored = pods.get_mut(&pod.uid).expect("the pod exists");
+        change(stored);
+        let changed = stored.clone();
+        drop(pods);
+        self.tell(&PodChange::Applied(Box::new(changed)));
+    }
+
+    /// Patches a pod's status as a controller does.
+    pub fn patch_status(&self, pod: &PodRef, status: &Value) {
+        self.apply_patch(pod, &json!({ "status": status })).expect("the pod exists");
+    }
+
+    /// What the API does with a strategic patch of a status.
+    fn apply_patch(&self, pod: &PodRef, patch: &Value) -> Result<(), ClusterError> {
+        let mut pods = self.pods.lock();
+        let Some(stored) = pods.get_mut(&pod.uid) else {
+            return Err(not_found("no such pod"));
+        };
+        let kind = GroupVersionKind { group: "".into(), version: "v1".into(), kind: "Pod".into() };
+        let mut document = json!(stored);
+        strategic::apply(&kind, &mut document, patch).expect("a patch that the API takes");
+        *stored = serde_json::from_value(document).expect("a pod");
+        let changed = stored.clone();
+        drop(pods);
+        self.tell(&PodChange::Applied(Box::new(changed)));
+        Ok(())
+    }
+
+    /// Takes the Node away, and with it, as the garbage collector does, the lease that it owns.
+    pub fn delete_node(&self) -> String {
+        let node = self.node.lock().take().expect("the node is registered");
+        let uid = node.metadata.uid.expect("a stored object has a uid");
+        let mut owner = self.lease_owner.lock();
+        if owner.as_ref() == Some(&uid) {
+            *owner = None;
+        }
+        uid
     }
 
     /// Asks for a graceful deletion.
@@ -186,6 +250,7 @@ impl Cluster for FakeCluster {
     }
 
     fn changes_of(&self, _: &ObjectRef) -> BoxStream<'static, ()> {
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "the test wants a panic");
         BroadcastStream::new(self.object_changes.subscribe()).map(|_| ()).boxed()
     }
 
@@ -200,12 +265,18 @@ impl Cluster for FakeCluster {
     }
 
     async fn report_pod(&self, pod: &PodRef, status: &PodStatus) -> Result<(), ClusterError> {
+        self.held_reports.fetch_add(1, Ordering::SeqCst);
+        while self.holds_reports.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.held_reports.fetch_sub(1, Ordering::SeqCst);
         self.check()?;
-        let mut pods = self.pods.lock();
-        let Some(stored) = pods.get_mut(&pod.uid) else {
-            return Err(ClusterError::Refused { code: 404, reason: "NotFound".into(), message: "no such pod".into() });
-        };
-        stored.status = Some(status.clone());
+        let before = foreign_conditions(&self.status(pod));
+        self.apply_patch(pod, &status_patch(pod, status))?;
+        let after = foreign_conditions(&self.status(pod));
+        if before != after {
+            self.overwritten.lock().push((before, after));
+        }
         Ok(())
     }
 
@@ -226,16 +297,46 @@ impl Cluster for FakeCluster {
 
     async fn create_node(&self, node: &Node) -> Result<(), ClusterError> {
         self.check()?;
-        *self.node.lock() = Some(node.clone());
+        let mut stored = self.node.lock();
+        if stored.is_some() {
+            return Err(ClusterError::Refused {
+                code: 409,
+                reason: "AlreadyExists".into(),
+                message: "it exists".into(),
+            });
+        }
+        let mut node = node.clone();
+        node.metadata.uid = Some(format!("node-{:016x}", rand::random::<u64>()));
+        *stored = Some(node);
         Ok(())
     }
 
     async fn report_node(&self, node: &Node) -> Result<(), ClusterError> {
-        self.create_node(node).await
+        self.check()?;
+        let mut stored = self.node.lock();
+        let Some(stored) = stored.as_mut() else { return Err(not_found("no such node")) };
+        stored.status.clone_from(&node.status);
+        self.node_reports.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
-    async fn renew_lease(&self, _: &Node, _: Timestamp, _: i32) -> Result<(), ClusterError> {
-        self.check()
+    async fn label_node(&self, _: &str, labels: &BTreeMap<String, String>) -> Result<(), ClusterError> {
+        self.check()?;
+        let mut stored = self.node.lock();
+        let Some(stored) = stored.as_mut() else { return Err(not_found("no such node")) };
+        stored.metadata.labels.get_or_insert_default().extend(labels.clone());
+        Ok(())
+    }
+
+    async fn renew_lease(&self, _: &str, _: &LeaseSpec) -> Result<(), ClusterError> {
+        self.check()?;
+        if self.lease_owner.lock().is_some() { Ok(()) } else { Err(not_found("no such lease")) }
+    }
+
+    async fn create_lease(&self, node: &Node, _: &LeaseSpec) -> Result<(), ClusterError> {
+        self.check()?;
+        self.lease_owner.lock().clone_from(&node.metadata.uid);
+        Ok(())
     }
 
     async fn create_event(&self, event: &Event) -> Result<(), ClusterError> {
@@ -247,6 +348,22 @@ impl Cluster for FakeCluster {
     async fn repeat_event(&self, _: &Event) -> Result<(), ClusterError> {
         self.check()
     }
+}
+
+/// The conditions of a pod that are not its node's to set.
+fn foreign_conditions(status: &PodStatus) -> Value {
+    let own = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .filter(|condition| !own.contains(&condition.type_.as_str()))
+        .map(|c| json!(c))
+        .collect()
+}
+
+fn not_found(message: &str) -> ClusterError {
+    ClusterError::Refused { code: 404, reason: "NotFound".into(), message: message.into() }
 }
 
 /// A certificate authority with what an agent and its clients need.
@@ -394,6 +511,8 @@ impl Node1 {
         config.runtime = runtime;
         config.cluster_id.clone_from(&self.cluster_id);
         config.offline_after = Duration::from_millis(500);
+        config.labels = BTreeMap::from([("tier".to_owned(), "given".to_owned())]);
+        config.heartbeat_interval = Duration::from_millis(100);
         let agent = Agent::with_cluster(config, Arc::clone(&self.cluster) as Arc<dyn Cluster>).expect("an agent");
         self.port = agent.port().expect("a port");
         let shutdown = CancellationToken::new();

@@ -141,3 +141,41 @@ async fn logs_are_given_from_a_time_on_and_of_the_previous_run() {
     assert_eq!(node.log("twice", "main", "sinceSeconds=36000").await, "life 2\nmore\n");
     node.finish(&[&pod]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deaf_sidecars_share_the_grace_of_their_pod() {
+    let Some(node) = Node1::start().await else { return };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let deaf = |name: &str| script(name, "trap '' TERM; while true; do sleep 0.1; done");
+    let sidecar = |name: &str| {
+        let mut container = deaf(name);
+        container["restartPolicy"] = json!("Always");
+        container["lifecycle"] = json!({ "preStop": { "exec": { "command": ["touch", name] } } });
+        container
+    };
+    let pod = node.cluster.create(
+        "deaf",
+        json!({
+            "terminationGracePeriodSeconds": 6, "volumes": host(&dir),
+            "initContainers": [sidecar("first"), sidecar("second")], "containers": [deaf("main")],
+        }),
+    );
+    node.cluster.wait(&pod, "ready", is_ready).await;
+    node.cluster.delete(&pod, 6);
+    let last = node.cluster.wait_gone(&pod).await;
+    let ended = |name: &str| {
+        let end = terminated(&last, name).expect("it has ended");
+        (end.exit_code, end.finished_at.as_ref().expect("a time").0)
+    };
+    let [main, second, first] = ["main", "second", "first"].map(ended);
+    assert_eq!([main.0, second.0, first.0], [137; 3], "all are killed in the end");
+    assert!(main.1 < second.1 && main.1 < first.1, "{last:?}");
+    // With the grace over, the first sidecar does not wait for the end of the second one.
+    let events = node.cluster.events.lock().clone();
+    let killing = events.iter().find(|event| event.message.as_deref() == Some("Stopping container first"));
+    let killing = killing.and_then(|event| event.first_timestamp.as_ref()).expect("the event of its stop").0;
+    assert!(killing < second.1, "stopped at {killing}: {last:?}");
+    assert!(dir.path().join("first").exists() && dir.path().join("second").exists(), "their hooks have run");
+    node.wait_no_containers().await;
+    node.stop().await;
+}

@@ -3,8 +3,13 @@
 mod adoption;
 mod harness;
 mod images;
+mod images_change;
 mod lifecycle;
+mod node;
 mod pods;
 mod probes;
+mod recovery;
+mod refresh;
 mod registry;
 mod security;
+mod status;

@@ -31,9 +31,30 @@ pub struct Wait {
     /// condition=NAME[=VALUE], jsonpath={PATH}[=VALUE], delete or create
     #[arg(long = "for")]
     goal: String,
-    /// How long to wait
-    #[arg(long, default_value = "30s", value_parser = crate::duration::parse)]
-    timeout: Duration,
+    /// How long to wait; zero checks once, a negative time waits for a week
+    #[arg(long, default_value = "30s", value_parser = Timeout::parse, allow_hyphen_values = true)]
+    timeout: Timeout,
+}
+
+/// How long kubectl means by a `--timeout`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Timeout {
+    CheckOnce,
+    Within(Duration),
+}
+
+impl Timeout {
+    const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (negative, amount) = text.strip_prefix('-').map_or((false, text), |amount| (true, amount));
+        let amount = crate::duration::parse(amount).map_err(|error| error.replace(amount, text))?;
+        Ok(match (amount.is_zero(), negative) {
+            (true, _) => Timeout::CheckOnce,
+            (false, true) => Timeout::Within(Self::WEEK),
+            (false, false) => Timeout::Within(amount),
+        })
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -104,7 +125,7 @@ impl Wait {
         if targets.iter().any(|target| target.name.is_none()) && !self.all && !self.select.selects() {
             return Err(CliError::usage("resource(s) were provided, but no name was specified"));
         }
-        let deadline = Instant::now() + self.timeout;
+        let begun = Instant::now();
         let named = self.named(session, targets, &goal).await?;
         if named.is_empty() && goal != Goal::Delete {
             return Err(CliError::usage("no matching resources found"));
@@ -112,15 +133,19 @@ impl Wait {
         let mut errors = Vec::new();
         for target in &named {
             let name = target.name.as_deref().unwrap_or_default();
-            match wait_for(session, target, name, &goal, deadline).await {
+            let (met, failure) = match self.timeout {
+                Timeout::CheckOnce => (is_met(session, target, name, &goal).await, "condition not met for"),
+                Timeout::Within(time) => (
+                    wait_for(session, target, name, &goal, begun + time).await,
+                    "timed out waiting for the condition on",
+                ),
+            };
+            match met {
                 Ok(true) => {
                     session.streams.line(format!("{}/{name} condition met", target.resource.kind_name()))?;
                     session.streams.flush()?;
                 }
-                Ok(false) => errors.push(CliError::usage(format!(
-                    "timed out waiting for the condition on {}/{name}",
-                    target.resource.plural
-                ))),
+                Ok(false) => errors.push(CliError::usage(format!("{failure} {}/{name}", target.resource.plural))),
                 Err(error) => errors.push(error),
             }
         }
@@ -156,6 +181,15 @@ impl Wait {
     }
 }
 
+/// Whether the goal is met at this moment.
+async fn is_met(session: &Session, target: &Target, name: &str, goal: &Goal) -> Result<bool> {
+    let object = session.find(&target.resource, target.namespace.as_deref(), name).await?;
+    Ok(match (goal, object) {
+        (Goal::Delete, object) => object.is_none(),
+        (goal, object) => object.is_some_and(|object| goal.met(&object)),
+    })
+}
+
 async fn wait_for(session: &Session, target: &Target, name: &str, goal: &Goal, deadline: Instant) -> Result<bool> {
     let (resource, namespace) = (&*target.resource, target.namespace.as_deref());
     if *goal == Goal::Delete {
@@ -179,6 +213,19 @@ mod tests {
 
     fn met(goal: &str, object: &Value) -> bool {
         Goal::parse(goal).expect("a goal").met(object)
+    }
+
+    #[test]
+    fn zero_checks_once_and_a_negative_time_is_a_week() {
+        let parse = |text: &str| Timeout::parse(text).expect("a timeout");
+        assert_eq!(
+            (parse("0"), parse("0s"), parse("-0s")),
+            (Timeout::CheckOnce, Timeout::CheckOnce, Timeout::CheckOnce)
+        );
+        assert_eq!(parse("30s"), Timeout::Within(Duration::from_secs(30)));
+        assert_eq!((parse("-1s"), parse("-5m")), (Timeout::Within(Timeout::WEEK), Timeout::Within(Timeout::WEEK)));
+        assert!(Timeout::parse("--1s").is_err());
+        assert!(Timeout::parse("-soon").expect_err("no number").contains("\"-soon\""));
     }
 
     #[test]

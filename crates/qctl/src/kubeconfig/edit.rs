@@ -1,6 +1,7 @@
 //! Showing and changing kubeconfig files: `config view`, `config use-context`.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use kube::config::Kubeconfig;
 use quorate_api::yaml;
@@ -79,12 +80,14 @@ pub fn use_context(files: &[PathBuf], merged: &Kubeconfig, context: &str) -> Res
     replace(file, &yaml::to_string(&document)).map_err(|source| CliError::io(describe("writing"), source))
 }
 
-/// Writes beside the file and renames, so that an interrupted write never leaves half a kubeconfig.
-fn replace(file: &std::path::Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+/// Writes beside the file and renames, so that an interrupted write never leaves half a kubeconfig. A link to the file
+/// stays a link, and the file keeps its permissions.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let target = std::fs::canonicalize(file)?;
+    let directory = target.parent().ok_or(std::io::ErrorKind::IsADirectory)?;
     let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
     temporary.write_all(text.as_bytes())?;
-    temporary.persist(file)?;
+    temporary.as_file().set_permissions(std::fs::metadata(&target)?.permissions())?;
+    temporary.persist(&target)?;
     Ok(())
 }

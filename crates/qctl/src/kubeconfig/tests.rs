@@ -125,3 +125,24 @@ fn view_hides_secrets_and_use_context_changes_one_line() {
     let error = use_context(&files(&overrides, &environment), &merged, "x").expect_err("unknown");
     assert_eq!(error.to_string(), "no context exists with the name: \"x\"");
 }
+
+#[test]
+fn use_context_writes_through_a_link() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).expect("a directory");
+    let (link, target) = (directory.path().join("link"), elsewhere.join("config"));
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts:\n- name: a\n  context: {cluster: c, user: u}\n- name: b\n  context: {cluster: c, user: u}\n";
+    std::fs::write(&target, text).expect("written");
+    std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o640)).expect("permissions");
+    std::os::unix::fs::symlink("elsewhere/config", &link).expect("a link");
+    let overrides = Overrides { kubeconfig: Some(link.clone()), ..Overrides::default() };
+    let merged = load(&overrides, &Environment::default()).expect("readable");
+
+    use_context(&files(&overrides, &Environment::default()), &merged, "b").expect("a known context");
+    assert!(link.symlink_metadata().expect("the link").is_symlink(), "the link is not replaced by a file");
+    assert!(std::fs::read_to_string(&target).expect("the file").contains("current-context: b"));
+    assert_eq!(std::fs::metadata(&target).expect("the file").permissions().mode() & 0o777, 0o640);
+    assert_eq!(std::fs::read_dir(&elsewhere).expect("the directory").count(), 1, "no temporary file is left");
+}

@@ -1,13 +1,13 @@
 //! A node without Docker: it does what plans say, and lets containers run or fail as the test wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::{
     Action, Completion, ContainerRecord, Exit, FailureReason, Memory, NodeFacts, Observed, Outcome, PodPlan, PodView,
-    RunState, Sandbox, SandboxState, Termination, TerminationCause, at, plan,
+    ProbeKind, RunState, Sandbox, SandboxState, TerminationCause, at, plan, spec,
 };
 use crate::plan::backoff;
 
@@ -30,11 +30,23 @@ pub(super) struct Simulation {
     pub broken_hook: bool,
     /// Hooks begin and do not end.
     pub held_hook: bool,
+    /// These containers end when they are killed, not before.
+    pub deaf: BTreeSet<String>,
     pub stopped: Vec<String>,
+    /// Why containers were stopped.
+    pub told: Vec<String>,
+    /// The containers whose preStop hook has run, in order.
+    pub pre_stops: Vec<String>,
     pub probes: usize,
+    pub probed: BTreeMap<ProbeKind, usize>,
+    /// Volumes can be prepared from what is remembered only.
+    pub unreachable: bool,
+    pub prepared: usize,
     pub deleted: bool,
     fates: BTreeMap<String, Fate>,
     starts: Vec<String>,
+    /// Stops of deaf containers, and when these are killed.
+    stopping: Vec<(Timestamp, Action)>,
 }
 
 impl Simulation {
@@ -50,12 +62,40 @@ impl Simulation {
             broken_start: None,
             broken_hook: false,
             held_hook: false,
+            deaf: BTreeSet::new(),
             stopped: Vec::new(),
+            told: Vec::new(),
+            pre_stops: Vec::new(),
             probes: 0,
+            probed: BTreeMap::new(),
+            unreachable: false,
+            prepared: 0,
             deleted: false,
             fates: BTreeMap::new(),
             starts: Vec::new(),
+            stopping: Vec::new(),
         }
+    }
+
+    pub(super) fn set_image(&mut self, name: &str, image: &str) {
+        let spec = self.pod.spec.as_mut().expect("a spec");
+        let containers = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
+        for container in containers.filter(|container| container.name == name) {
+            container.image = Some(image.to_owned());
+        }
+    }
+
+    /// How many seconds pass until the plan has no running container left.
+    pub(super) fn seconds_until_stopped(&mut self) -> i64 {
+        let begun = self.now;
+        for _ in 0..1000 {
+            self.settle();
+            if self.observed.running().next().is_none() {
+                return backoff::seconds_between(begun, self.now);
+            }
+            self.pass(1);
+        }
+        panic!("containers never end: {:?}", self.observed);
     }
 
     pub(super) fn fate(&mut self, name: &str, fate: Fate) {
@@ -68,10 +108,18 @@ impl Simulation {
 
     pub(super) fn pass(&mut self, seconds: i64) {
         self.now = backoff::after(self.now, seconds);
+        let now = self.now;
+        let (due, later) = std::mem::take(&mut self.stopping).into_iter().partition(|(kill, _)| *kill <= now);
+        self.stopping = later;
+        for (_, action) in due {
+            let Action::StopContainer { container, .. } = &action else { continue };
+            self.exit(container, 137);
+            self.memory.record(&self.pod, &Completion { action, outcome: Outcome::Done }, now);
+        }
     }
 
     pub(super) fn terminate(&mut self, cause: TerminationCause, grace_seconds: i64) {
-        self.memory.termination = Some(Termination { cause, grace_seconds });
+        self.memory.terminate(cause, grace_seconds, self.now);
     }
 
     pub(super) fn plan(&self) -> PodPlan {
@@ -95,6 +143,16 @@ impl Simulation {
             any = true;
             self.memory.begin(&action);
             if self.held_hook && matches!(action, Action::RunPostStart { .. }) {
+                continue;
+            }
+            if let Action::StopContainer { container, grace, pre_stop, why, id, .. } = &action
+                && self.deaf.contains(container)
+            {
+                let left = i64::try_from(grace.for_stop(self.now).as_secs()).expect("a short time");
+                self.stopped.push(id.clone());
+                self.told.push(why.clone());
+                self.note_pre_stop(container, id, *pre_stop);
+                self.stopping.push((backoff::after(self.now, left), action));
                 continue;
             }
             let outcome = self.carry_out(&action);
@@ -134,6 +192,8 @@ impl Simulation {
             }
             5 => self.calm(),
             6 => self.pass(15),
+            7 => self.set_image("main", "x:2"),
+            8 => self.set_image("main", "x"),
             _ => self.pass(400),
         }
     }
@@ -147,7 +207,12 @@ impl Simulation {
     fn carry_out(&mut self, action: &Action) -> Outcome {
         let failed = |reason| Outcome::Failed { reason, message: "the test wants it so".to_owned() };
         match action {
-            Action::PrepareVolumes => {}
+            Action::PrepareVolumes => {
+                self.prepared += 1;
+                if self.unreachable {
+                    return Outcome::Remembered { message: "no master answered".to_owned() };
+                }
+            }
             Action::EnsureImage { .. } => {
                 if let Some(reason) = self.missing_image {
                     return failed(reason);
@@ -181,13 +246,17 @@ impl Simulation {
                     return failed(FailureReason::FailedPostStart);
                 }
             }
-            Action::RunProbe { .. } => {
+            Action::RunProbe { kind, .. } => {
                 self.probes += 1;
+                *self.probed.entry(*kind).or_default() += 1;
                 return Outcome::Probed { healthy: self.healthy, output: String::new() };
             }
-            Action::StopContainer { container, id, .. } => {
+            Action::RunPreStop { container, id, .. } => self.note_pre_stop(container, id, true),
+            Action::StopContainer { container, id, pre_stop, why, .. } => {
                 self.stopped.push(id.clone());
-                self.exit(&container.clone(), 143);
+                self.told.push(why.clone());
+                self.note_pre_stop(container, id, *pre_stop);
+                self.exit(container, 143);
             }
             Action::RemoveHistory { ids } => {
                 self.observed.containers.retain(|record| !ids.contains(&record.id));
@@ -204,14 +273,22 @@ impl Simulation {
         Outcome::Done
     }
 
+    fn note_pre_stop(&mut self, name: &str, id: &str, runs: bool) {
+        let hooks = spec::find_container(&self.pod, name).and_then(|(container, _)| container.lifecycle.as_ref());
+        if runs && hooks.is_some_and(|hooks| hooks.pre_stop.is_some()) {
+            self.pre_stops.push(id.to_owned());
+        }
+    }
+
     fn create(&mut self, name: &str, attempt: u32, sandbox_id: &str) {
+        let image = spec::find_container(&self.pod, name).and_then(|(container, _)| container.image.clone());
         self.observed.containers.push(ContainerRecord {
             id: format!("{name}-{attempt}"),
             name: name.to_owned(),
             attempt,
             sandbox_id: sandbox_id.to_owned(),
-            image: "app:1".to_owned(),
-            image_id: "docker://sha256:1".to_owned(),
+            image_id: format!("docker://sha256:{}", image.clone().unwrap_or_default()),
+            image: image.unwrap_or_default(),
             state: RunState::Created,
         });
     }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use bollard::ClientVersion;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::{Request, Response, header};
@@ -47,7 +46,7 @@ impl Engine {
 }
 
 fn broken(error: impl std::fmt::Display) -> RuntimeError {
-    RuntimeError::Docker { doing: DOING, message: format!("cannot {DOING}: {error}"), code: None }
+    RuntimeError::Docker { message: format!("cannot {DOING}: {error}"), code: None }
 }
 
 /// Sends one request over a connection of its own, which lives as long as what is returned.
@@ -68,7 +67,7 @@ where
 /// The log of a container, in pieces as they arrive.
 pub(super) async fn read(
     engine: &Engine,
-    version: ClientVersion,
+    prefix: &str,
     id: &str,
     is_terminal: bool,
     options: LogOptions,
@@ -77,9 +76,8 @@ pub(super) async fn read(
     let tail = tail_lines.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
     let times = (timestamps || since.is_some()).then_some(Times { since, keep: timestamps });
     let second = since.map_or(0, |since| since.as_second().max(0));
-    let ClientVersion { major_version, minor_version } = version;
     let path = format!(
-        "/v{major_version}.{minor_version}/containers/{id}/logs?stdout=true&stderr=true&follow={follow}&timestamps={}\
+        "{prefix}/containers/{id}/logs?stdout=true&stderr=true&follow={follow}&timestamps={}\
          &since={second}&tail={tail}",
         times.is_some()
     );

@@ -1,6 +1,7 @@
 //! Pods on a Docker engine: a sandbox container holds each pod's network, the pod's containers join it.
 
 mod capabilities;
+mod connection;
 mod create;
 mod exec;
 mod labels;
@@ -24,7 +25,7 @@ use bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
     StartContainerOptions, StopContainerOptionsBuilder,
 };
-use bollard::{ClientVersion, Docker, body_full};
+use bollard::{Docker, body_full};
 use futures::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::{Mutex, watch};
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::purge::remove_containers;
 
+use self::connection::Connection;
 use self::labels::Owner;
 use self::table::{Seen, Table};
 use super::{
@@ -42,15 +44,11 @@ use crate::config::AgentConfig;
 use crate::machine;
 use crate::plan::{ContainerRecord, FailureReason, Observed, PodRef, RunState};
 
-/// Docker Engine 20.10.
-const API_VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
 /// How long Docker may take for anything but stopping and pulling.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a pull may take.
 const PULL_DEADLINE: Duration = Duration::from_secs(600);
-/// bollard's own deadline; ours are shorter, each for its call.
-const CLIENT_TIMEOUT_SECONDS: u64 = 3600;
 /// Everything is looked at anew this often, in case an event was missed.
 const RELIST_INTERVAL: Duration = Duration::from_secs(30);
 const CONCURRENT_LOOKS: usize = 8;
@@ -62,6 +60,7 @@ const MESSAGE_LOG_BYTES: usize = 2048;
 /// [`Runtime`] over the Docker Engine API.
 pub struct DockerRuntime {
     docker: Docker,
+    connection: Connection,
     engine: logs::Engine,
     owner: Owner,
     network: String,
@@ -74,17 +73,12 @@ impl DockerRuntime {
     /// # Errors
     /// When the endpoint is unusable. Whether an engine answers is seen later.
     pub fn new(config: &AgentConfig, endpoint: Option<&str>) -> Result<Self, RuntimeError> {
-        let endpoint = endpoint.unwrap_or(DEFAULT_ENDPOINT);
-        let docker = if endpoint.starts_with("unix://") || endpoint.starts_with('/') {
-            Docker::connect_with_unix(endpoint, CLIENT_TIMEOUT_SECONDS, &API_VERSION)
-        } else {
-            Docker::connect_with_http(endpoint, CLIENT_TIMEOUT_SECONDS, &API_VERSION)
-        };
-        let docker = docker.map_err(|source| RuntimeError::Unreachable { endpoint: endpoint.to_owned(), source })?;
+        let connection = Connection::new(endpoint)?;
         let owner = Owner { cluster: config.cluster_id.clone(), node: config.node_name.clone() };
         Ok(DockerRuntime {
-            docker,
-            engine: logs::Engine::new(endpoint),
+            docker: connection.docker.clone(),
+            engine: logs::Engine::new(endpoint.unwrap_or(DEFAULT_ENDPOINT)),
+            connection,
             owner,
             network: config.pod_network.clone(),
             min_oom_score: min_oom_score(),
@@ -246,9 +240,9 @@ fn min_oom_score() -> i64 {
 fn failed(doing: &'static str, error: DockerError) -> RuntimeError {
     match error {
         DockerError::DockerResponseServerError { status_code, message } => {
-            RuntimeError::Docker { doing, message, code: Some(status_code) }
+            RuntimeError::Docker { message, code: Some(status_code) }
         }
-        error => RuntimeError::Docker { doing, message: format!("cannot {doing}: {error}"), code: None },
+        error => RuntimeError::Docker { message: format!("cannot {doing}: {error}"), code: None },
     }
 }
 
@@ -291,8 +285,8 @@ impl Runtime for DockerRuntime {
     }
 
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
-        let version = within_limit("ask for the version", Duration::from_secs(10), self.docker.version()).await?;
-        Ok(RuntimeInfo { version: format!("docker://{}", version.version.unwrap_or_default()) })
+        let version = self.connection.negotiate().await?;
+        Ok(RuntimeInfo { version: format!("docker://{version}") })
     }
 
     async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
@@ -301,6 +295,7 @@ impl Runtime for DockerRuntime {
     }
 
     async fn relist(&self) -> Result<(), RuntimeError> {
+        self.connection.negotiate().await?;
         let before = self.table.ids();
         let options = ListContainersOptionsBuilder::default().all(true).filters(&self.owner.filters()).build();
         let list = within("list containers", self.docker.list_containers(Some(options))).await?;
@@ -471,7 +466,7 @@ impl Runtime for DockerRuntime {
         let inspect = self.docker.inspect_container(id, None::<InspectContainerOptions>);
         let container = within("inspect the container", inspect).await?;
         let is_terminal = container.config.and_then(|config| config.tty).unwrap_or(false);
-        logs::read(&self.engine, self.docker.client_version(), id, is_terminal, options).await
+        logs::read(&self.engine, &self.connection.version_prefix(), id, is_terminal, options).await
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use bollard::Docker;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use futures::{StreamExt, TryStreamExt};
 
+use super::connection::Connection;
 use super::labels::of_cluster;
-use super::{API_VERSION, CLIENT_TIMEOUT_SECONDS, DEFAULT_ENDPOINT, within};
+use super::within;
 use crate::runtime::RuntimeError;
 
 /// How many containers are removed at a time.
@@ -18,8 +18,9 @@ const CONCURRENT: usize = 8;
 /// # Errors
 /// When the engine does not answer, or refuses to remove one.
 pub async fn remove_containers(cluster: &str) -> Result<usize, RuntimeError> {
-    let docker = Docker::connect_with_unix(DEFAULT_ENDPOINT, CLIENT_TIMEOUT_SECONDS, &API_VERSION)
-        .map_err(|source| RuntimeError::Unreachable { endpoint: DEFAULT_ENDPOINT.to_owned(), source })?;
+    let connection = Connection::new(None)?;
+    connection.negotiate().await?;
+    let docker = connection.docker;
     let filters = HashMap::from([("label".to_owned(), vec![of_cluster(cluster)])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let found = within("list the containers", docker.list_containers(Some(options))).await?;

@@ -72,7 +72,6 @@ mod tests {
             security: Security { user, group, must_not_be_root, ..Security::default() },
             host_pid: false,
             share_processes: false,
-            grace_seconds: 0,
             message_file: None,
             message_path: String::new(),
             message_from_logs: false,

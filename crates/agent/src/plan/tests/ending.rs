@@ -1,0 +1,121 @@
+//! How long pods take to end, and what goes on meanwhile.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn with_sidecars(main: Value) -> Simulation {
+    let mut main = main;
+    main["name"] = json!("main");
+    main["image"] = json!("app:1");
+    Simulation::new(pod(json!({
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 10,
+        "initContainers": [
+            { "name": "first", "image": "p", "restartPolicy": "Always" },
+            { "name": "second", "image": "p", "restartPolicy": "Always", "lifecycle": { "preStop": { "sleep": { "seconds": 1 } } } },
+        ],
+        "containers": [main],
+    })))
+}
+
+fn deafen(sim: &mut Simulation, names: &[&str]) {
+    sim.deaf = names.iter().map(|name| (*name).to_owned()).collect();
+}
+
+#[test]
+fn all_containers_share_one_grace() {
+    // Whoever has not had its turn when the grace is over gets two seconds, as with the kubelet.
+    let cases: [(&[&str], i64); 5] =
+        [(&[], 0), (&["main"], 10), (&["second"], 10), (&["first", "second"], 12), (&["main", "first", "second"], 12)];
+    for (deaf, seconds) in cases {
+        let mut sim = with_sidecars(json!({}));
+        sim.settle();
+        deafen(&mut sim, deaf);
+        sim.terminate(TerminationCause::Deleted, 10);
+        assert_eq!(sim.seconds_until_stopped(), seconds, "{deaf:?}");
+        sim.settle();
+        assert!(sim.plan().finished, "{deaf:?}");
+    }
+}
+
+#[test]
+fn sidecars_end_last_first_after_the_main_containers() {
+    let mut sim = with_sidecars(json!({}));
+    sim.settle();
+    sim.terminate(TerminationCause::Deleted, 10);
+    sim.settle();
+    assert_eq!(sim.stopped, ["main-0", "second-0", "first-0"]);
+}
+
+#[test]
+fn without_grace_everything_is_killed_at_once() {
+    let mut sim = with_sidecars(json!({}));
+    sim.settle();
+    sim.terminate(TerminationCause::Deleted, 0);
+    let stops = sim.plan().actions.len();
+    assert_eq!(stops, 3, "{:?}", sim.plan());
+}
+
+#[test]
+fn the_hook_of_a_waiting_sidecar_runs_at_once_and_only_once() {
+    let mut sim = with_sidecars(json!({}));
+    sim.settle();
+    deafen(&mut sim, &["main"]);
+    sim.terminate(TerminationCause::Deleted, 10);
+    sim.settle();
+    assert_eq!(
+        (sim.stopped.as_slice(), sim.pre_stops.as_slice()),
+        (["main-0".to_owned()].as_slice(), ["second-0".to_owned()].as_slice())
+    );
+    assert_eq!(sim.seconds_until_stopped(), 10);
+    assert_eq!(sim.pre_stops, ["second-0"]);
+}
+
+#[test]
+fn a_hook_that_still_runs_holds_the_stop_of_its_sidecar_back_while_there_is_grace() {
+    let mut sim = with_sidecars(json!({}));
+    sim.settle();
+    deafen(&mut sim, &["main"]);
+    sim.terminate(TerminationCause::Deleted, 10);
+    let hook =
+        sim.plan().actions.into_iter().find(|action| matches!(action, Action::RunPreStop { .. })).expect("a hook");
+    sim.memory.begin(&hook);
+    sim.settle();
+    sim.exit("main", 0);
+    sim.settle();
+    assert_eq!(sim.stopped, ["main-0"], "the hook of the second sidecar still runs");
+    sim.pass(10);
+    sim.settle();
+    assert_eq!(sim.stopped.len(), 3, "the grace is over");
+}
+
+#[test]
+fn the_sidecars_of_a_pod_that_has_run_to_its_end_share_one_grace() {
+    let mut sim = with_sidecars(json!({}));
+    sim.settle();
+    deafen(&mut sim, &["first", "second"]);
+    sim.exit("main", 0);
+    assert_eq!(sim.seconds_until_stopped(), 12);
+    let status = sim.settle();
+    assert_eq!(status.phase.as_deref(), Some("Succeeded"));
+    assert!(sim.observed.sandbox().is_none());
+}
+
+#[test]
+fn readiness_is_probed_until_the_containers_have_ended() {
+    let probe = json!({ "tcpSocket": { "port": 80 }, "periodSeconds": 1, "failureThreshold": 1 });
+    let mut sim = Simulation::new(one(json!({ "readinessProbe": probe, "livenessProbe": probe })));
+    assert_eq!(condition(&sim.settle(), "Ready"), "True");
+    deafen(&mut sim, &["main"]);
+    sim.terminate(TerminationCause::Deleted, 10);
+    let before = sim.probed.clone();
+    sim.pass(1);
+    assert_eq!(condition(&sim.settle(), "Ready"), "True", "it still serves");
+    sim.healthy = false;
+    sim.pass(1);
+    let status = sim.settle();
+    assert_eq!((condition(&status, "Ready").as_str(), status.phase.as_deref()), ("False", Some("Running")));
+    assert!(sim.probed[&ProbeKind::Readiness] > before[&ProbeKind::Readiness]);
+    assert_eq!(sim.probed[&ProbeKind::Liveness], before[&ProbeKind::Liveness], "nothing is restarted any more");
+}

@@ -1,0 +1,229 @@
+//! The connection to a Docker engine, and which version of its API is spoken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
+use http::Uri;
+use http::uri::PathAndQuery;
+use parking_lot::RwLock;
+
+use super::{DEFAULT_ENDPOINT, within_limit};
+use crate::runtime::RuntimeError;
+
+/// The oldest version of the API that has what this runtime needs: Docker Engine 20.10.
+const OLDEST: ApiVersion = ApiVersion { major: 1, minor: 41 };
+/// How long the engine may take to tell its version.
+const VERSION_DEADLINE: Duration = Duration::from_secs(10);
+/// bollard's own deadline. Ours are shorter, each for its call.
+const CLIENT_TIMEOUT_SECONDS: u64 = 3600;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ApiVersion {
+    major: usize,
+    minor: usize,
+}
+
+impl ApiVersion {
+    /// The newest version that the client library knows.
+    fn newest() -> Self {
+        ApiVersion { major: API_DEFAULT_VERSION.major_version, minor: API_DEFAULT_VERSION.minor_version }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(ApiVersion { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// A client, and the version that was agreed with the engine. Requests before the first agreement name no version.
+pub(super) struct Connection {
+    pub docker: Docker,
+    endpoint: String,
+    agreed: Arc<RwLock<Option<ApiVersion>>>,
+}
+
+impl Connection {
+    /// # Errors
+    /// When the endpoint is unusable. Whether an engine answers is seen later.
+    pub(super) fn new(endpoint: Option<&str>) -> Result<Self, RuntimeError> {
+        let endpoint = endpoint.unwrap_or(DEFAULT_ENDPOINT).to_owned();
+        let newest: &ClientVersion = API_DEFAULT_VERSION;
+        let docker = if endpoint.starts_with("unix://") || endpoint.starts_with('/') {
+            Docker::connect_with_unix(&endpoint, CLIENT_TIMEOUT_SECONDS, newest)
+        } else {
+            Docker::connect_with_http(&endpoint, CLIENT_TIMEOUT_SECONDS, newest)
+        };
+        let docker = docker.map_err(|source| RuntimeError::Unreachable { endpoint: endpoint.clone(), source })?;
+        let agreed: Arc<RwLock<Option<ApiVersion>>> = Arc::default();
+        let spoken = Arc::clone(&agreed);
+        // bollard leaves the version out of its paths, which means the engine's newest, known to us or not.
+        let docker = docker.with_request_modifier(move |mut request| {
+            if let Some(uri) = spoken.read().and_then(|version| versioned(request.uri(), version)) {
+                *request.uri_mut() = uri;
+            }
+            request
+        });
+        Ok(Connection { docker, endpoint, agreed })
+    }
+
+    /// The beginning of the paths of requests that bollard does not make: `/v1.41`, or nothing before an agreement.
+    pub(super) fn version_prefix(&self) -> String {
+        self.agreed.read().map_or_else(String::new, |version| format!("/v{version}"))
+    }
+
+    /// Agrees with the engine on the newest version that both speak, and returns the engine's own version. Doing it again
+    /// follows an engine that was replaced.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or no version is common.
+    pub(super) async fn negotiate(&self) -> Result<String, RuntimeError> {
+        let answer = within_limit("ask for the version", VERSION_DEADLINE, self.docker.version()).await?;
+        let parse = |text: Option<&String>| text.and_then(|text| ApiVersion::parse(text));
+        let newest = parse(answer.api_version.as_ref());
+        let oldest = parse(answer.min_api_version.as_ref());
+        let agreed = agree(oldest, newest)
+            .map_err(|message| RuntimeError::Version { endpoint: self.endpoint.clone(), message })?;
+        let before = self.agreed.write().replace(agreed);
+        if before != Some(agreed) {
+            tracing::info!(endpoint = %self.endpoint, version = %agreed, "agreed on a version of Docker's API");
+        }
+        Ok(answer.version.unwrap_or_default())
+    }
+}
+
+/// The newest version that an engine speaking `oldest` to `newest` has in common with us, or why there is none.
+fn agree(oldest: Option<ApiVersion>, newest: Option<ApiVersion>) -> Result<ApiVersion, String> {
+    let Some(newest) = newest else { return Err("does not tell which version of its API it speaks".to_owned()) };
+    if newest < OLDEST {
+        return Err(format!(
+            "speaks version {newest} of its API, and {OLDEST} is needed: upgrade it to Docker 20.10 or later"
+        ));
+    }
+    let ours = ApiVersion::newest();
+    match oldest {
+        Some(oldest) if oldest > ours => Err(format!(
+            "speaks version {oldest} of its API and later, and this agent {ours} at most: upgrade the agent"
+        )),
+        _ => Ok(newest.min(ours)),
+    }
+}
+
+/// The address with the version in front of its path. The engine is asked for its version without one.
+fn versioned(uri: &Uri, version: ApiVersion) -> Option<Uri> {
+    let path = uri.path_and_query()?;
+    if path.path() == "/version" {
+        return None;
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(format!("/v{version}{path}")).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::Full;
+    use hyper::body::{Bytes, Incoming};
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    fn version(minor: usize) -> ApiVersion {
+        ApiVersion { major: 1, minor }
+    }
+
+    #[test]
+    fn the_newest_version_that_both_speak_is_agreed_on() {
+        let ours = ApiVersion::newest();
+        assert_eq!(agree(Some(version(12)), Some(version(41))), Ok(version(41)), "Docker 20.10");
+        assert_eq!(agree(Some(version(44)), Some(version(52))), Ok(version(52)), "Docker 29");
+        assert_eq!(agree(Some(version(44)), Some(version(990))), Ok(ours), "a Docker of the future");
+        let too_old = agree(None, Some(version(40))).expect_err("Docker 19.03");
+        assert!(too_old.contains("speaks version 1.40 of its API, and 1.41 is needed"), "{too_old}");
+        let too_new = agree(Some(version(989)), Some(version(990))).expect_err("a Docker of the far future");
+        assert!(too_new.contains("speaks version 1.989 of its API and later"), "{too_new}");
+        assert!(agree(None, None).is_err());
+    }
+
+    /// An engine that speaks versions 1.`oldest` to 1.`newest` and refuses all others in Docker's words.
+    fn answer(request: &Request<Incoming>, oldest: usize, newest: usize) -> Response<Full<Bytes>> {
+        let json = |status: u16, body: String| {
+            let response = Response::builder().status(status).header("content-type", "application/json");
+            response.body(Full::new(Bytes::from(body))).expect("a response")
+        };
+        let path = request.uri().path();
+        let (asked, path) = match path.strip_prefix("/v1.").and_then(|rest| rest.split_once('/')) {
+            Some((minor, rest)) => (minor.parse().expect("a minor version"), format!("/{rest}")),
+            None => (newest, path.to_owned()),
+        };
+        if asked < oldest {
+            let message = format!("client version 1.{asked} is too old. Minimum supported API version is 1.{oldest}");
+            return json(400, format!(r#"{{"message":"{message}, please upgrade your client to a newer version"}}"#));
+        }
+        if asked > newest {
+            let message = format!("client version 1.{asked} is too new. Maximum supported API version is 1.{newest}");
+            return json(400, format!(r#"{{"message":"{message}"}}"#));
+        }
+        match path.as_str() {
+            "/version" => {
+                json(200, format!(r#"{{"Version":"x","ApiVersion":"1.{newest}","MinAPIVersion":"1.{oldest}"}}"#))
+            }
+            "/containers/json" => json(200, format!(r#"[{{"Id":"asked-1.{asked}"}}]"#)),
+            _ => json(404, r#"{"message":"page not found"}"#.to_owned()),
+        }
+    }
+
+    fn engine(dir: &tempfile::TempDir, oldest: usize, newest: usize) -> Connection {
+        let socket = dir.path().join("docker.sock");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let spoken = Arc::new((oldest, newest));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let spoken = Arc::clone(&spoken);
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let response = answer(&request, spoken.0, spoken.1);
+                    async move { Ok::<_, std::convert::Infallible>(response) }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Connection::new(socket.to_str()).expect("a connection")
+    }
+
+    async fn listed(connection: &Connection) -> String {
+        let options = None::<bollard::query_parameters::ListContainersOptions>;
+        let list = connection.docker.list_containers(options).await.expect("the engine takes the version");
+        list.into_iter().filter_map(|container| container.id).collect()
+    }
+
+    #[tokio::test]
+    async fn engines_old_and_new_are_spoken_to_in_a_version_they_take() {
+        let ours = ApiVersion::newest().minor;
+        for (oldest, newest, spoken) in [(12, 41, 41), (44, 52, 52), (44, ours + 5, ours)] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let connection = engine(&dir, oldest, newest);
+            assert_eq!(listed(&connection).await, format!("asked-1.{newest}"), "no version is named at first");
+            connection.negotiate().await.expect("a common version");
+            assert_eq!(listed(&connection).await, format!("asked-1.{spoken}"), "{oldest} to {newest}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_too_old_is_named_with_what_it_needs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let error = engine(&dir, 12, 40).negotiate().await.expect_err("Docker 19.03").to_string();
+        assert!(error.contains("docker.sock speaks version 1.40 of its API, and 1.41 is needed"), "{error}");
+    }
+}
