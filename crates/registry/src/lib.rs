@@ -12,6 +12,7 @@ mod kind;
 mod kinds;
 pub mod metadata;
 mod pod_template;
+pub mod pool;
 pub mod registry;
 pub mod strategy;
 mod table;
@@ -19,5 +20,6 @@ mod value;
 
 pub use builtin::builtin;
 pub use descriptor::{Column, Descriptor, Scope, Subresource, Verb};
+pub use kinds::pod::references as pod;
 pub use registry::{Registry, RegistryError};
 pub use strategy::{DecodeError, Decoded, Deletion, Scale, Strategy};
