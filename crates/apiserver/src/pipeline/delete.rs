@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::catalog::Served;
 use crate::pipeline::modify::{Change, Current, modify};
 use crate::pipeline::update::{is_held, success};
-use crate::pipeline::{Effect, Operation, Written, admission};
+use crate::pipeline::{Effect, Operation, Written};
 use crate::query::Query;
 use crate::route::Target;
 use crate::{decode, metadata};
@@ -111,7 +111,6 @@ pub(crate) async fn delete(operation: &Operation, options: &DeleteOptions) -> Re
     let now = Timestamp::now();
     modify(operation, |current| {
         precondition(&operation.target, current, options)?;
-        admission::delete(operation, &current.object)?;
         Ok(decide(&operation.target.resource, &current.object, options, now))
     })
     .await

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::catalog::Served;
 use crate::pipeline::modify::{Change, Current, modify};
-use crate::pipeline::{Operation, Written, admission, create};
+use crate::pipeline::{Operation, Written, allocate, create};
 use crate::route::Target;
 use crate::{decode, metadata};
 
@@ -43,7 +43,7 @@ fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
     create::check_namespace(target.namespace.as_deref(), body)
 }
 
-/// mutate → validate → admit → precondition, for `new` in the place of `current`; `new` is decoded and defaulted.
+/// precondition → mutate → fit → validate, for `new` in the place of `current`; `new` is decoded and defaulted.
 ///
 /// # Errors
 /// A `Status` from any stage.
@@ -57,10 +57,12 @@ pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Valu
     match target.subresource {
         Some(Subresource::Status) => strategy.prepare_status_update(&mut new, old),
         Some(Subresource::Finalize) => new = with_spec_finalizers(&new, old),
-        _ => strategy.prepare_update(&mut new, old),
+        _ => {
+            strategy.prepare_update(&mut new, old);
+            allocate::fit(operation, &mut new, Some(old))?;
+        }
     }
     validate(served, target.subresource, &new, old)?;
-    admission::update(operation, &new, old)?;
     Ok(change(served, new, old))
 }
 
