@@ -12,6 +12,7 @@ use crate::machine::Machine;
 use crate::plan::NodeFacts;
 use crate::probes::Prober;
 use crate::runtime::Runtime;
+use crate::services::Services;
 use crate::status::Reporter;
 use crate::volumes::objects::Objects;
 
@@ -28,6 +29,7 @@ pub(crate) struct Context {
     pub cluster: Arc<dyn Cluster>,
     pub runtime: Arc<dyn Runtime>,
     pub objects: Objects,
+    pub services: Services,
     pub prober: Prober,
     pub recorder: Recorder,
     pub reporter: Reporter,
@@ -53,6 +55,7 @@ impl Context {
             machine,
             offline_after: config.offline_after,
             objects: Objects::new(Arc::clone(&cluster)),
+            services: Services::default(),
             prober: Prober::new(Arc::clone(&runtime)),
             cluster,
             runtime,

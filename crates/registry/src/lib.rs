@@ -11,6 +11,7 @@ pub mod descriptor;
 mod kind;
 mod kinds;
 pub mod metadata;
+pub mod node_labels;
 mod pod_template;
 pub mod pool;
 pub mod registry;

@@ -3,29 +3,11 @@
 use std::collections::BTreeSet;
 
 use quorate_api::Status;
-use quorate_registry::Subresource;
+use quorate_registry::{Subresource, node_labels};
 use serde_json::Value;
 
 use crate::metadata;
 use crate::pipeline::admission::{Action, Attributes};
-
-/// Labels of its Node that an agent may set although they are Kubernetes' own.
-const OWN_LABELS: &[&str] = &[
-    "beta.kubernetes.io/arch",
-    "beta.kubernetes.io/instance-type",
-    "beta.kubernetes.io/os",
-    "failure-domain.beta.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone",
-    "kubernetes.io/arch",
-    "kubernetes.io/hostname",
-    "kubernetes.io/os",
-    "node.kubernetes.io/instance-type",
-    "topology.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-];
-/// Prefixes of labels that an agent may set, and with them everything below.
-const OWN_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
-const RESTRICTED_DOMAIN: &str = "node-restriction.kubernetes.io";
 
 /// Admits a write of a node's agent; those of others are not looked at.
 ///
@@ -49,7 +31,8 @@ fn own_node(attributes: &Attributes<'_>, node: &str) -> Result<(), String> {
         return Err(format!("node \"{node}\" is not allowed to modify node \"{name}\""));
     }
     let (old, new) = (attributes.old.unwrap_or(&Value::Null), attributes.new);
-    let forbidden: Vec<&str> = changed_labels(new, old).into_iter().filter(|key| !may_label(key)).collect();
+    let forbidden: Vec<&str> =
+        changed_labels(new, old).into_iter().filter(|key| !node_labels::agent_may_set(key)).collect();
     match attributes.action {
         Action::Create if !forbidden.is_empty() => {
             Err(format!("node \"{node}\" is not allowed to set the following labels: {}", forbidden.join(", ")))
@@ -127,41 +110,4 @@ fn changed_labels<'a>(new: &'a Value, old: &'a Value) -> BTreeSet<&'a str> {
     let value = |labels: Option<&'a serde_json::Map<String, Value>>, key: &str| labels?.get(key).cloned();
     let keys = new.into_iter().chain(old).flat_map(|labels| labels.keys());
     keys.filter(|key| value(new, key) != value(old, key)).map(String::as_str).collect()
-}
-
-/// Whether an agent may set this label of its Node: its own ones, and those that are not Kubernetes'.
-fn may_label(key: &str) -> bool {
-    let Some((domain, _)) = key.split_once('/') else { return true };
-    let is_in = |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
-    if is_in(RESTRICTED_DOMAIN) {
-        return false;
-    }
-    let is_kubernetes = is_in("kubernetes.io") || is_in("k8s.io");
-    !is_kubernetes || OWN_LABELS.contains(&key) || OWN_DOMAINS.iter().any(|domain| is_in(domain))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kubernetes_labels_are_set_by_others_but_for_some() {
-        for (key, allowed) in [
-            ("disk", true),
-            ("example.com/disk", true),
-            ("notkubernetes.io/disk", true),
-            ("kubernetes.io/hostname", true),
-            ("kubernetes.io/role", false),
-            ("node-role.kubernetes.io/control-plane", false),
-            ("node-restriction.kubernetes.io/secure", false),
-            ("a.node-restriction.kubernetes.io/secure", false),
-            ("node.kubernetes.io/anything", true),
-            ("a.kubelet.kubernetes.io/anything", true),
-            ("topology.kubernetes.io/zone", true),
-            ("topology.kubernetes.io/rack", false),
-            ("x.k8s.io/a", false),
-        ] {
-            assert_eq!(may_label(key), allowed, "{key}");
-        }
-    }
 }

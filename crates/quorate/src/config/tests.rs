@@ -157,3 +157,12 @@ fn the_pools_of_services_are_checked_before_anything_starts() {
         assert!(refused.starts_with(expected), "{refused}");
     }
 }
+
+#[test]
+fn an_agent_does_not_start_with_labels_that_the_masters_refuse() {
+    let file: AgentOptions = toml::from_str(AGENT_EXAMPLE).expect("config/agent.toml");
+    let labels = Some(vec!["node-role.kubernetes.io/control-plane=".to_owned()]);
+    let refused = AgentOptions { node_labels: labels, ..AgentOptions::default() }.over(file).resolve();
+    let error = refused.expect_err("no agent takes a role").to_string();
+    assert!(error.contains("node-role.kubernetes.io/control-plane") && error.contains("qctl label node"), "{error}");
+}
