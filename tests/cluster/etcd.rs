@@ -74,7 +74,9 @@ fn the_objects_of_kubernetes_are_read_only_here() {
         .ok();
     let keys = cluster.etcdctl_at("master-1", &["get", "/registry/", "--prefix", "--keys-only"], "").ok();
     let key = keys.lines().find(|line| line.ends_with("/configmaps/default/seen")).expect("the ConfigMap's key");
-    for args in [&["put", key, "x"][..], &["del", key], &["del", "", "--from-key"], &["put", "/registry/x", "y"]] {
+    let allocation = ["del", "/quorate/allocations/addresses/10.96.0.1"];
+    let put = ["put", "/registry/x", "y"];
+    for args in [&["put", key, "x"][..], &["del", key], &["del", "", "--from-key"], &put, &allocation] {
         let refused = cluster.etcdctl_at("master-1", args, "");
         assert!(!refused.success && refused.stderr.contains("permission denied"), "{args:?}: {refused:?}");
     }

@@ -9,6 +9,7 @@ mod follower_catches_up;
 mod kubectl;
 mod leader_death;
 mod membership;
+mod node_access;
 mod parity;
 mod power_loss;
 mod qctl;

@@ -170,6 +170,25 @@ impl Cluster {
         Client::try_from(config).expect("a client")
     }
 
+    /// A client with the certificate of this worker's agent, that talks to this master alone.
+    ///
+    /// # Panics
+    /// When the kubeconfig cannot be used.
+    pub async fn worker_client(&self, worker: &str, master: &str) -> Client {
+        let mut kubeconfig = Kubeconfig::read_from(self.kubeconfig()).expect("the kubeconfig of quorate up");
+        let pki = self.dir().join("pki");
+        let file = |end: &str| Some(pki.join(format!("{worker}-client.{end}")).display().to_string());
+        for user in kubeconfig.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
+            (user.client_certificate_data, user.client_key_data) = (None, None);
+            (user.client_certificate, user.client_key) = (file("crt"), file("key"));
+        }
+        let options = KubeConfigOptions::default();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("a usable kubeconfig");
+        let url = self.member(master).api.expect("a master has an API");
+        config.cluster_url = url.parse().expect("a URL");
+        Client::try_from(config).expect("a client")
+    }
+
     /// Runs `kubectl` as the administrator, against this master.
     pub fn kubectl_at(&self, master: &str, args: &[&str], stdin: &str) -> Output {
         let url = self.member(master).api.expect("a master has an API");

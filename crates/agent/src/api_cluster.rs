@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::future::ready;
 use futures::stream::BoxStream;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::WatchStreamExt;
@@ -18,7 +18,7 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, ClusterError, ObjectRef, PodChange};
+use crate::cluster::{Cluster, ClusterError, ObjectRef, PodChange, ServiceChange};
 use crate::plan::PodRef;
 
 /// How long one request may take, failover included.
@@ -119,6 +119,32 @@ impl Cluster for ApiCluster {
                     Ok(watcher::Event::Delete(pod)) => Some(PodChange::Deleted(Box::new(pod))),
                     Err(error) => {
                         tracing::debug!(error = %error, "the watch of this node's pods broke off");
+                        None
+                    }
+                })
+            })
+            .boxed()
+    }
+
+    fn services(&self) -> BoxStream<'static, ServiceChange> {
+        let mut listed = Vec::new();
+        watcher(Api::<Service>::all(self.client.clone()), watcher::Config::default())
+            .backoff(WatchBackoff::default())
+            .filter_map(move |event| {
+                ready(match event {
+                    Ok(watcher::Event::Init) => {
+                        listed.clear();
+                        None
+                    }
+                    Ok(watcher::Event::InitApply(service)) => {
+                        listed.push(service);
+                        None
+                    }
+                    Ok(watcher::Event::InitDone) => Some(ServiceChange::Synced(std::mem::take(&mut listed))),
+                    Ok(watcher::Event::Apply(service)) => Some(ServiceChange::Applied(Box::new(service))),
+                    Ok(watcher::Event::Delete(service)) => Some(ServiceChange::Deleted(Box::new(service))),
+                    Err(error) => {
+                        tracing::debug!(error = %error, "the watch of the services broke off");
                         None
                     }
                 })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use k8s_openapi::api::coordination::v1::LeaseSpec;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret, Service};
 
 use crate::plan::PodRef;
 
@@ -48,6 +48,15 @@ pub enum PodChange {
     Deleted(Box<Pod>),
 }
 
+/// A change to the Services of the cluster.
+#[derive(Clone, Debug)]
+pub enum ServiceChange {
+    /// All of them, on start and after a gap.
+    Synced(Vec<Service>),
+    Applied(Box<Service>),
+    Deleted(Box<Service>),
+}
+
 /// An object that a pod refers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectRef {
@@ -69,6 +78,9 @@ impl std::fmt::Display for ObjectRef {
 pub trait Cluster: Send + Sync + 'static {
     /// The pods bound to this node, from now on. It retries inside and never ends by itself.
     fn pods(&self) -> BoxStream<'static, PodChange>;
+
+    /// The Services of the cluster, from now on. It retries inside and never ends by itself.
+    fn services(&self) -> BoxStream<'static, ServiceChange>;
 
     /// Yields whenever the object was changed, made or deleted.
     fn changes_of(&self, object: &ObjectRef) -> BoxStream<'static, ()>;

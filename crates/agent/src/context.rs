@@ -14,6 +14,7 @@ use crate::machine::{self, Machine};
 use crate::plan::NodeFacts;
 use crate::probes::Prober;
 use crate::runtime::{Capabilities, Runtime, RuntimeError};
+use crate::services::Services;
 use crate::status::Reporter;
 use crate::volumes::Volumes;
 use crate::volumes::objects::Objects;
@@ -32,6 +33,7 @@ pub(crate) struct Context {
     pub runtime: Arc<dyn Runtime>,
     pub objects: Objects,
     pub volumes: Volumes,
+    pub services: Services,
     pub prober: Prober,
     pub recorder: Recorder,
     pub reporter: Reporter,
@@ -64,6 +66,7 @@ impl Context {
             offline_after: config.offline_after,
             volumes: Volumes::new(&config.data_dir),
             objects: Objects::new(Arc::clone(&cluster)),
+            services: Services::default(),
             prober: Prober::new(Arc::clone(&runtime)),
             cluster,
             runtime,

@@ -23,11 +23,13 @@ pub(crate) enum EnvError {
     Source { name: String },
 }
 
-/// The ConfigMaps and Secrets that a pod refers to, as far as they exist.
+/// What a pod's environment is made from: the ConfigMaps and Secrets that it refers to, as far as they exist, and Services.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Referenced {
     pub config_maps: BTreeMap<String, ConfigMap>,
     pub secrets: BTreeMap<String, Secret>,
+    /// The variables of the Services that the pod finds.
+    pub services: BTreeMap<String, String>,
 }
 
 impl Referenced {
@@ -73,7 +75,8 @@ pub(crate) fn references(namespace: &str, container: &Container) -> BTreeSet<Obj
     objects
 }
 
-/// The variables of a container, later ones replacing earlier ones of the same name.
+/// The variables of a container, later ones replacing earlier ones of the same name. Those of Services come last, where
+/// the container has none of that name; they can be referred to all the same.
 pub(crate) fn resolve(
     namespace: &str,
     container: &Container,
@@ -104,11 +107,18 @@ pub(crate) fn resolve(
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
             (_, Some(source)) => from_source(namespace, container, &variable.name, source, objects, facts)?,
-            (Some(value), None) => Some(expand(value, &variables.by_name)),
+            (Some(value), None) => {
+                Some(expand_with(value, |name| variables.by_name.get(name).or(objects.services.get(name))))
+            }
             (None, None) => Some(String::new()),
         };
         if let Some(value) = value {
             variables.set(variable.name.clone(), value);
+        }
+    }
+    for (name, value) in &objects.services {
+        if !variables.by_name.contains_key(name) {
+            variables.set(name.clone(), value.clone());
         }
     }
     Ok(variables.in_order())
@@ -237,6 +247,10 @@ pub(crate) fn resource(
 
 /// Replaces `$(NAME)` by known variables; `$$` is a dollar sign, and what is unknown stays as it is.
 pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
+    expand_with(text, |name| variables.get(name))
+}
+
+fn expand_with<'a>(text: &str, variable: impl Fn(&str) -> Option<&'a String>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -246,7 +260,7 @@ pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String
             expanded.push('$');
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            match variables.get(name) {
+            match variable(name) {
                 Some(value) => expanded.push_str(value),
                 None => expanded.push_str(&format!("$({name})")),
             }

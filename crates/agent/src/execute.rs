@@ -191,12 +191,15 @@ impl Task {
         let (container, init) = self.container(name)?;
         let config = |message: String| Failed::new(FailureReason::CreateContainerConfigError, message);
         let wanted = env::references(&pod.namespace, container);
-        let objects = if self.context.runtime.is_hollow() {
+        let mut objects = if self.context.runtime.is_hollow() {
             Ok(env::Referenced::default())
         } else {
             let fetched = self.context.objects.fetch(&wanted).await.map_err(|error| config(error.to_string()))?;
             Ok(fetched.objects)
         }?;
+        if !self.context.runtime.is_hollow() {
+            objects.services = self.context.services.variables(&self.pod).await.map_err(|e| config(e.to_string()))?;
+        }
         let ips = self.ips();
         let variables = if self.context.runtime.is_hollow() {
             Vec::new()

@@ -25,6 +25,7 @@ mod probes;
 pub mod runtime;
 mod seccomp;
 mod server;
+mod services;
 mod specs;
 mod status;
 mod tls;
@@ -120,6 +121,8 @@ impl Agent {
             tracker.spawn(masters.follow_leader(shutdown.clone()));
         }
         tracker.spawn(Arc::clone(&context.runtime).observe(shutdown.clone()));
+        let (follower, stop) = (Arc::clone(&context), shutdown.clone());
+        tracker.spawn(async move { follower.services.follow(Arc::clone(&follower.cluster), stop).await });
         tracker.spawn(event_sender.run(shutdown.clone()));
         tracker.spawn(status_sender.run(shutdown.clone()));
         tracker.spawn(node.run(shutdown.clone()));

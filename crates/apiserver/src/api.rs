@@ -7,12 +7,13 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use futures::{FutureExt, StreamExt};
 use quorate_api::{Revision, Status};
 use quorate_registry::Descriptor;
+use quorate_registry::pool::Pools;
 use quorate_store::{StateHash, Store};
 use serde_json::json;
 
 use crate::catalog::Catalog;
 use crate::logs::NodeClient;
-use crate::pipeline::authorize::{authenticate, authorize};
+use crate::pipeline::authorize::{NodeRelations, authenticate, authorize};
 use crate::pipeline::dispatch;
 use crate::pipeline::watch::SharedEvents;
 use crate::query::Query;
@@ -30,20 +31,31 @@ pub struct Api {
 struct Inner {
     store: Store,
     catalog: ArcSwap<Catalog>,
+    /// What Services take from.
+    pools: Pools,
     events: SharedEvents,
+    /// Which objects the pods of each node name.
+    relations: NodeRelations,
     nodes: ArcSwapOption<NodeClient>,
     build: OnceLock<Build>,
 }
 
 impl Api {
-    /// Serves the kinds that `descriptors` describe from `store`.
+    /// Serves the kinds that `descriptors` describe from `store`, with the default pools.
     #[must_use]
     pub fn new(store: Store, descriptors: Vec<Descriptor>) -> Self {
-        let catalog = ArcSwap::from_pointee(Catalog::new(descriptors));
+        Api::with_pools(store, descriptors, Pools::default())
+    }
+
+    /// As [`Api::new`], with the pools that Services take addresses and node ports from.
+    #[must_use]
+    pub fn with_pools(store: Store, descriptors: Vec<Descriptor>, pools: Pools) -> Self {
         let inner = Inner {
             store,
-            catalog,
+            catalog: ArcSwap::from_pointee(Catalog::new(descriptors)),
+            pools,
             events: SharedEvents::default(),
+            relations: NodeRelations::default(),
             nodes: ArcSwapOption::empty(),
             build: OnceLock::new(),
         };
@@ -71,6 +83,15 @@ impl Api {
 
     pub(crate) fn catalog(&self) -> Guard<Arc<Catalog>> {
         self.inner.catalog.load()
+    }
+
+    #[must_use]
+    pub fn pools(&self) -> &Pools {
+        &self.inner.pools
+    }
+
+    pub(crate) fn relations(&self) -> &NodeRelations {
+        &self.inner.relations
     }
 
     pub(crate) fn events(&self) -> &SharedEvents {
@@ -108,7 +129,7 @@ impl Api {
         // Who is unknown is not told which paths exist.
         let user = authenticate(request.connection.user.clone(), &request.path)?;
         let routed = routed?;
-        authorize(&user, &routed)?;
+        authorize(self, &user, &routed, &query).await?;
         match routed {
             Route::Resource(target) => dispatch::dispatch(self, user, target, request, &query).await,
             Route::Discovery(what) => self.catalog().documents.answer(&what, &request.headers),

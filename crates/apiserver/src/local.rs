@@ -43,7 +43,7 @@ impl LocalClient {
         namespace: Option<&str>,
         object: Value,
     ) -> Result<Value, Status> {
-        let mut operation = self.operation(Verb::Create, resource, namespace, None, None)?;
+        let mut operation = self.operation(Verb::Create, resource, namespace, None, None).await?;
         create::create(&mut operation, object.into()).await.map(Written::into_object)
     }
 
@@ -57,7 +57,7 @@ impl LocalClient {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Value, Status> {
-        let operation = self.operation(Verb::Get, resource, namespace, Some(name), None)?;
+        let operation = self.operation(Verb::Get, resource, namespace, Some(name), None).await?;
         let KeyValue { value, mod_revision, .. } = read::get(self.api.store(), &operation.target, None).await?;
         encode::decoded(&value, mod_revision)
     }
@@ -74,7 +74,7 @@ impl LocalClient {
         subresource: Option<&str>,
         object: Value,
     ) -> Result<Value, Status> {
-        let mut operation = self.operation(Verb::Update, resource, namespace, Some(name), subresource)?;
+        let mut operation = self.operation(Verb::Update, resource, namespace, Some(name), subresource).await?;
         let written = match operation.target.subresource {
             Some(Subresource::Scale) => scale::update(&operation, object).await?,
             _ => update(&mut operation, object.into()).await?,
@@ -94,7 +94,7 @@ impl LocalClient {
         subresource: Option<&str>,
         changes: Value,
     ) -> Result<Value, Status> {
-        let mut operation = self.operation(Verb::Patch, resource, namespace, Some(name), subresource)?;
+        let mut operation = self.operation(Verb::Patch, resource, namespace, Some(name), subresource).await?;
         let changes = Patch::Merge(changes);
         let written = match operation.target.subresource {
             Some(Subresource::Scale) => scale::patch(&operation, &changes).await?,
@@ -115,7 +115,7 @@ impl LocalClient {
         name: &str,
         options: Value,
     ) -> Result<Value, Status> {
-        let mut operation = self.operation(Verb::Delete, resource, namespace, Some(name), None)?;
+        let mut operation = self.operation(Verb::Delete, resource, namespace, Some(name), None).await?;
         let options = DeleteOptions::parse(options, &Query::default())?;
         operation.is_dry_run = options.is_dry_run;
         let written = delete(&operation, &options).await?;
@@ -132,7 +132,7 @@ impl LocalClient {
     pub async fn bind(&self, namespace: &str, pod: &str, uid: &str, node: &str) -> Result<Value, Status> {
         const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
         let binding_name = Subresource::Binding.as_str();
-        let operation = self.operation(Verb::Create, &PODS, Some(namespace), Some(pod), Some(binding_name))?;
+        let operation = self.operation(Verb::Create, &PODS, Some(namespace), Some(pod), Some(binding_name)).await?;
         let body = json!({
             "apiVersion": "v1",
             "kind": "Binding",
@@ -149,7 +149,7 @@ impl LocalClient {
     }
 
     /// route → authenticate → authorize.
-    fn operation(
+    async fn operation(
         &self,
         verb: Verb,
         resource: &GroupVersionResource,
@@ -175,7 +175,7 @@ impl LocalClient {
             subresource,
         };
         let route = Route::Resource(target);
-        authorize(&self.user, &route)?;
+        authorize(&self.api, &self.user, &route, &Query::default()).await?;
         let Route::Resource(target) = route else { return Err(error::no_such_path()) };
         Ok(Operation {
             api: self.api.clone(),

@@ -99,8 +99,10 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
     let acceptor = TlsAcceptor::from(Arc::new(tls_config));
     let in_flight = Arc::new(Semaphore::new(config.max_in_flight));
     let intake = Arc::new(Semaphore::new(INTAKE_BYTES));
-    let router = router(Server { api, in_flight, intake });
     let connections = TaskTracker::new();
+    let (follower, stop) = (api.clone(), shutdown.clone());
+    connections.spawn(async move { follower.relations().follow(follower.store(), stop).await });
+    let router = router(Server { api, in_flight, intake });
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod controller;
 mod deployment;
 mod garbage;
+pub mod masters;
 mod namespace;
 mod naming;
 mod node;

@@ -11,6 +11,7 @@ use crate::plan::{Action, EventType, Target};
 pub(crate) const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
 pub(crate) const NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
+pub(crate) const SERVICES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "services");
 pub(crate) const ENDPOINTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "endpoints");
 pub(crate) const REPLICA_SETS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "replicasets");
 pub(crate) const DEPLOYMENTS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "deployments");

@@ -20,6 +20,8 @@ pub struct ManagerConfig {
     pub event_ttl: Duration,
     /// How many objects the informer reads at a time when it starts.
     pub page_size: u64,
+    /// A master that has not answered the leader for this long is no endpoint of `default/kubernetes` any more.
+    pub forget_masters_after: Duration,
 }
 
 impl Default for ManagerConfig {
@@ -32,6 +34,7 @@ impl Default for ManagerConfig {
             request_timeout: Duration::from_secs(10),
             event_ttl: Duration::from_secs(60 * 60),
             page_size: 500,
+            forget_masters_after: Duration::from_secs(10),
         }
     }
 }

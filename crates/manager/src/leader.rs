@@ -13,6 +13,8 @@ use crate::cluster::Cluster;
 use crate::config::ManagerConfig;
 use crate::controllers::{ControllerRunner, Dispatch, Executor};
 use crate::events::{EventExpiry, EventWriter};
+use crate::masters::MasterService;
+use crate::repair;
 use crate::scheduling::SchedulerRunner;
 
 const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -106,6 +108,21 @@ impl Leader {
         self.cluster.attach(dispatch);
 
         tasks.spawn(bootstrap(self.api.clone(), cancelled.clone()));
+        let masters = MasterService {
+            store: self.store.clone(),
+            cluster: self.cluster.clone(),
+            executor: Executor {
+                client: controller_client.clone(),
+                recorder: recorder.clone(),
+                component: component("kubernetes-service"),
+                parallel_actions: self.config.parallel_actions,
+                request_timeout: timeout,
+            },
+            address: self.api.pools().default_block().map(|block| block.first_usable()),
+            forget_after: self.config.forget_masters_after,
+        };
+        tasks.spawn(masters.run(cancelled.clone()));
+        tasks.spawn(repair::run(self.api.clone(), recorder, cancelled.clone()));
         tasks.spawn(self.expiry.clone().sweep(cancelled.clone()));
         tasks.spawn(watch_pulse(self.cluster.clone(), cancelled.clone()));
     }

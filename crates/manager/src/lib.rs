@@ -11,6 +11,8 @@ mod guard;
 mod informer;
 mod leader;
 mod manager;
+mod masters;
+mod repair;
 mod scheduling;
 
 pub use config::ManagerConfig;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use quorate_api::key::REGISTRY_ROOT;
-use quorate_apiserver::{Api, Identity, MASTERS};
+use quorate_apiserver::{ALLOCATIONS, Api, Identity, MASTERS};
 use quorate_etcd::{Access, Guard};
 use quorate_manager::{Manager, ManagerConfig};
 use quorate_store::raft::{self, JoinConfig, PeerListen, PeerTls, Pem, RaftConfig};
@@ -83,7 +83,7 @@ async fn serve(
     };
     let raft_config = raft_config(&config, member, listeners.peer);
     let store = raft::start(raft_config).await.context("the store cannot start")?;
-    let api = Api::new(store.clone(), quorate_registry::builtin());
+    let api = Api::with_pools(store.clone(), quorate_registry::builtin(), config.pools.clone());
     api.set_build(build()).expect("the API was just made");
     let services = ServiceListeners { api: listeners.api, etcd: listeners.etcd, metrics: listeners.metrics };
     let result = run_services(&config, services, &store, api, shutdown).await;
@@ -158,8 +158,9 @@ fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<q
         };
         Access::Tls { acceptor: TlsAcceptor::from(Arc::new(tls)), admits: Arc::new(is_admin) }
     };
-    let registry = Some(REGISTRY_ROOT).filter(|_| !etcd.write_registry);
-    let guard = Guard::new(registry.into_iter().chain([raft::INVITATIONS]));
+    // Allocations belong to the objects that hold them.
+    let registry = [REGISTRY_ROOT, ALLOCATIONS].into_iter().filter(|_| !etcd.write_registry);
+    let guard = Guard::new(registry.chain([raft::INVITATIONS]));
     Ok(quorate_etcd::ServerConfig {
         listener: tokio::net::TcpListener::from_std(listener)?,
         access,

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::decode::decode;
 use crate::descriptor::Column;
+use crate::pool::Pooled;
 use crate::strategy::{DecodeError, Decoded, Deletion, Scale, Strategy};
 use crate::value::{carry_over, child, equal, int};
 
@@ -85,6 +86,10 @@ pub trait Kind: Send + Sync + 'static {
     }
 
     fn set_scale(_object: &mut Value, _replicas: i32) {}
+
+    fn pooled() -> Option<&'static dyn Pooled> {
+        None
+    }
 }
 
 /// The [`Strategy`] of a [`Kind`].
@@ -190,6 +195,10 @@ impl<K: Kind> Strategy for Builtin<K> {
 
     fn set_scale(&self, object: &mut Value, replicas: i32) {
         K::set_scale(object, replicas);
+    }
+
+    fn pooled(&self) -> Option<&dyn Pooled> {
+        K::pooled()
     }
 }
 

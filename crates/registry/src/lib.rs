@@ -11,7 +11,9 @@ pub mod descriptor;
 mod kind;
 mod kinds;
 pub mod metadata;
+pub mod node_labels;
 mod pod_template;
+pub mod pool;
 pub mod registry;
 pub mod strategy;
 mod table;
@@ -20,5 +22,6 @@ mod value;
 
 pub use builtin::builtin;
 pub use descriptor::{Column, Descriptor, Scope, Subresource, Verb};
+pub use kinds::pod::references as pod;
 pub use registry::{Registry, RegistryError};
 pub use strategy::{DecodeError, Decoded, Deletion, Scale, Strategy};

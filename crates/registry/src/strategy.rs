@@ -1,12 +1,16 @@
 //! What is special about a kind. The pipeline calls these in a fixed order and never asks which kind it has.
 //!
-//! create: `decode → default → prepare_create → validate`;
-//! update and patch: `decode → default → prepare_update → validate → validate_update`;
+//! create: `decode → default → prepare_create → fit → validate`;
+//! update and patch: `decode → default → prepare_update → fit → validate → validate_update`;
 //! status: `decode → default → prepare_status_update → validate_status_update`.
+//!
+//! `fit`, for the kinds that take from a pool, is in [`Pooled`].
 
 use jiff::Timestamp;
 use quorate_api::{FieldError, name};
 use serde_json::Value;
+
+use crate::pool::Pooled;
 
 /// An object that has the shape of its type.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,4 +115,9 @@ pub trait Strategy: Send + Sync {
     }
 
     fn set_scale(&self, _object: &mut Value, _replicas: i32) {}
+
+    /// How objects of this kind take from the cluster's pools; `None` for a kind that takes nothing.
+    fn pooled(&self) -> Option<&dyn Pooled> {
+        None
+    }
 }

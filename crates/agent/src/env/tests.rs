@@ -20,6 +20,7 @@ fn objects() -> Referenced {
     Referenced {
         config_maps: [("settings".to_owned(), serde_json::from_value(map).expect("a map"))].into(),
         secrets: [("keys".to_owned(), serde_json::from_value(secret).expect("a secret"))].into(),
+        ..Referenced::default()
     }
 }
 
@@ -43,6 +44,24 @@ fn values_refer_to_earlier_ones() {
     ]);
     let got = check(json!({ "name": "c", "env": env })).expect("it resolves");
     assert_eq!(got, ["HOST=again-db", "URL=pg://db:$(PORT)/$(HOST)", "EMPTY="]);
+}
+
+#[test]
+fn services_can_be_referred_to_and_yield_to_the_container_s_own_variables() {
+    let pod = subject(json!({
+        "name": "c",
+        "env": [{ "name": "URL", "value": "redis://$(REDIS_SERVICE_HOST):$(REDIS_SERVICE_PORT)" },
+                { "name": "REDIS_SERVICE_PORT", "value": "own" }],
+    }));
+    let services = [("REDIS_SERVICE_HOST", "10.96.0.7"), ("REDIS_SERVICE_PORT", "6379")];
+    let services = services.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let objects = Referenced { services, ..objects() };
+    let machine = machine();
+    let facts = Facts { pod: &pod, pod_ips: &[], host_ip: "192.0.2.1", machine: &machine };
+    let container = &pod.spec.as_ref().expect("a spec").containers[0];
+    let variables = resolve("shop", container, &objects, facts).expect("it resolves");
+    let lines: Vec<String> = variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(lines, ["URL=redis://10.96.0.7:6379", "REDIS_SERVICE_PORT=own", "REDIS_SERVICE_HOST=10.96.0.7"]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
-use quorate_agent::cluster::{Cluster, ClusterError, ObjectRef, PodChange};
+use quorate_agent::cluster::{Cluster, ClusterError, ObjectRef, PodChange, ServiceChange};
 use quorate_agent::plan::PodRef;
 use quorate_agent::{Agent, AgentConfig, Listen, RuntimeChoice, TlsIdentity, status_patch};
 use quorate_api::GroupVersionKind;
@@ -247,6 +247,11 @@ impl Cluster for FakeCluster {
         }
         self.watchers.lock().push(sender);
         UnboundedReceiverStream::new(receiver).boxed()
+    }
+
+    fn services(&self) -> BoxStream<'static, ServiceChange> {
+        let none = futures::stream::once(std::future::ready(ServiceChange::Synced(Vec::new())));
+        none.chain(futures::stream::pending()).boxed()
     }
 
     fn changes_of(&self, _: &ObjectRef) -> BoxStream<'static, ()> {

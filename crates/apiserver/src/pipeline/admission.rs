@@ -1,4 +1,7 @@
-//! The admit stage: policies that look at objects. Two are static: a namespace's life cycle, and what a node may touch.
+//! The admit stage: policies that look at objects, once for each attempt to write.
+//!
+//! Two are static: a namespace's life cycle, and what a node may touch. Each returns [`Effects`]: guards keep what it
+//! judged from changing before the commit, and writes land in the object's own transaction.
 
 use quorate_api::{Cause, GroupVersionResource, Status, StatusDetails};
 use quorate_registry::{Subresource, Verb};
@@ -8,24 +11,78 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::metadata;
-use crate::pipeline::commit::Guard;
-use crate::pipeline::{Operation, read};
+use crate::pipeline::commit::{Effects, Guard};
+use crate::pipeline::{Operation, node_restriction, read};
 
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
-const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
 
 /// The namespaces that the system lives in; they cannot be deleted.
 pub const SYSTEM_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// Admits a creation. The guards keep what was judged from changing before the commit.
+/// What a request does to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Create,
+    Update,
+    Delete,
+}
+
+/// One attempt to write, as the policies see it.
+pub(crate) struct Attributes<'a> {
+    pub operation: &'a Operation,
+    pub action: Action,
+    /// The stored object; `None` when there is none yet.
+    pub old: Option<&'a Value>,
+    /// The object as it would be written, or as it is when it goes.
+    pub new: &'a Value,
+}
+
+impl Attributes<'_> {
+    pub fn resource(&self) -> &GroupVersionResource {
+        &self.operation.target.resource.descriptor.resource
+    }
+
+    pub fn name(&self) -> &str {
+        metadata::text(self.new, "name")
+    }
+
+    pub fn refuse(&self, why: &str) -> Status {
+        Status::forbidden(self.resource(), self.name(), why)
+    }
+}
+
+/// Admits a write.
 ///
 /// # Errors
-/// `NotFound` without the namespace, `Forbidden` while it goes away or for another node's objects.
-pub(crate) async fn create(operation: &Operation, object: &Value) -> Result<Option<Guard>, Status> {
-    restrict_node(operation, object)?;
-    let Some(namespace) = &operation.target.namespace else { return Ok(None) };
+/// What a policy says: `Forbidden` by most of them, `NotFound` for an object without its namespace.
+pub(crate) async fn admit(operation: &Operation, old: Option<&Value>, new: &Value) -> Result<Effects, Status> {
+    let action = match (operation.target.verb, operation.target.subresource) {
+        (Verb::Delete | Verb::DeleteCollection, _) | (_, Some(Subresource::Eviction)) => Action::Delete,
+        _ if old.is_none() => Action::Create,
+        _ => Action::Update,
+    };
+    let attributes = Attributes { operation, action, old, new };
+    node_restriction::admit(&attributes)?;
+    protect_system_namespaces(&attributes)?;
+    namespace_lifecycle(&attributes).await
+}
+
+fn protect_system_namespaces(attributes: &Attributes<'_>) -> Result<(), Status> {
+    let is_deletion = attributes.action == Action::Delete;
+    if is_deletion && *attributes.resource() == NAMESPACES && SYSTEM_NAMESPACES.contains(&attributes.name()) {
+        return Err(attributes.refuse("this namespace may not be deleted"));
+    }
+    Ok(())
+}
+
+/// Nothing new comes into a namespace that does not exist or is being deleted.
+async fn namespace_lifecycle(attributes: &Attributes<'_>) -> Result<Effects, Status> {
+    let operation = attributes.operation;
+    let Some(namespace) = operation.target.namespace.as_ref().filter(|_| attributes.action == Action::Create) else {
+        return Ok(Effects::default());
+    };
     let Ok(served) = operation.api.catalog().find("", "v1", &NAMESPACES.resource).cloned() else {
-        return Ok(None);
+        return Ok(Effects::default());
     };
     let key = served.key(None, namespace);
     let store = operation.api.store();
@@ -36,45 +93,10 @@ pub(crate) async fn create(operation: &Operation, object: &Value) -> Result<Opti
     }
     let found = found.ok_or_else(|| Status::not_found(&NAMESPACES, namespace))?;
     if is_terminating(&found.value) {
-        return Err(terminating(operation, object, namespace));
+        return Err(terminating(operation, attributes.new, namespace));
     }
-    Ok(Some(Guard { key: found.key, revision: found.mod_revision }))
-}
-
-/// Admits a change of an existing object.
-///
-/// # Errors
-/// `Forbidden`.
-pub(crate) fn update(operation: &Operation, new: &Value, old: &Value) -> Result<(), Status> {
-    restrict_node(operation, old)?;
-    restrict_node(operation, new)?;
-    keep_labels(operation, new, old)
-}
-
-/// Admits a deletion.
-///
-/// # Errors
-/// `Forbidden`.
-pub(crate) fn delete(operation: &Operation, object: &Value) -> Result<(), Status> {
-    let resource = &operation.target.resource.descriptor.resource;
-    let name = metadata::text(object, "name");
-    if *resource == NAMESPACES && SYSTEM_NAMESPACES.contains(&name) {
-        return Err(Status::forbidden(resource, name, "this namespace may not be deleted"));
-    }
-    restrict_node(operation, object)
-}
-
-/// A pod's labels decide which Services and controllers it belongs to, so a node does not change them with the status.
-fn keep_labels(operation: &Operation, new: &Value, old: &Value) -> Result<(), Status> {
-    let Some(node) = operation.user.node() else { return Ok(()) };
-    let target = &operation.target;
-    let resource = &target.resource.descriptor.resource;
-    let is_pod_status = *resource == PODS && target.subresource == Some(Subresource::Status);
-    if !is_pod_status || metadata::of(new).get("labels") == metadata::of(old).get("labels") {
-        return Ok(());
-    }
-    let why = format!("node \"{node}\" cannot update labels through pod status");
-    Err(Status::forbidden(resource, target.name(), &why))
+    let unchanged = Guard { key: found.key, revision: found.mod_revision };
+    Ok(Effects { guards: vec![unchanged], writes: Vec::new() })
 }
 
 fn is_terminating(namespace: &[u8]) -> bool {
@@ -106,22 +128,4 @@ fn terminating(operation: &Operation, object: &Value, namespace: &str) -> Status
         causes: vec![cause],
         ..StatusDetails::default()
     })
-}
-
-/// A node's agent touches its own node and lease, and the pods that run on it.
-fn restrict_node(operation: &Operation, object: &Value) -> Result<(), Status> {
-    let Some(node) = operation.user.node() else { return Ok(()) };
-    let resource = &operation.target.resource.descriptor.resource;
-    let name = metadata::text(object, "name");
-    let refuse = |why: String| Err(Status::forbidden(resource, name, &why));
-    match (resource.group.as_ref(), resource.resource.as_ref()) {
-        ("", "nodes") | ("coordination.k8s.io", "leases") if name != node => {
-            refuse(format!("node \"{node}\" is not allowed to modify {} \"{name}\"", resource.resource))
-        }
-        ("", "pods") if object["spec"]["nodeName"].as_str() != Some(node) => {
-            let verb = if operation.target.verb == Verb::Delete { "delete pods" } else { "update pod status" };
-            refuse(format!("node \"{node}\" can only {verb} for pods with spec.nodeName set to itself"))
-        }
-        _ => Ok(()),
-    }
 }

@@ -7,13 +7,15 @@ use serde_json::Value;
 
 use crate::catalog::Served;
 use crate::decode::Body;
-use crate::pipeline::admission;
-use crate::pipeline::commit::{Committed, Guard, Write, commit};
+use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
+use crate::pipeline::{admission, allocate};
 use crate::{decode, encode, metadata};
 
-/// How many random names are tried for a `generateName`, and how often a namespace may change under a creation.
-const MAX_ATTEMPTS: usize = 8;
+/// How many random names are tried for a `generateName`.
+const MAX_NAMES: usize = 8;
+/// How often what a creation rests on besides its name may change under it: its namespace, and what it allocates.
+const MAX_ATTEMPTS: usize = 64;
 
 /// Creates an object.
 ///
@@ -33,38 +35,51 @@ async fn create_with(
     let target = &operation.target;
     let descriptor = &target.resource.descriptor;
     let generate_from = generate_name(&object);
-    for attempt in 1..=MAX_ATTEMPTS {
+    let mut names = 0;
+    let mut is_fresh = false;
+    for _ in 0..MAX_ATTEMPTS {
         if let Some(base) = &generate_from {
             metadata::of_mut(&mut object).insert("name".to_owned(), draw(base).into());
         }
+        names += 1;
         validate(&target.resource, &object)?;
         let name = metadata::text(&object, "name");
-        let mut guards = vec![Guard {
-            key: target.resource.key(target.namespace.as_deref(), name).into(),
-            revision: Revision::ZERO,
-        }];
-        guards.extend(admission::create(operation, &object).await?);
-        let encoded = encode::stored(&target.resource, &object)?;
+        let key = Bytes::from(target.resource.key(target.namespace.as_deref(), name));
+        let admitted = admission::admit(operation, None, &object).await?;
+        let (allocated, allocation) = allocate::creation(operation, &object, is_fresh).await?;
+        let encoded = encode::stored(&target.resource, allocated.as_ref().unwrap_or(&object))?;
         if operation.is_dry_run {
-            refuse_existing(operation, &guards[0].key, name).await?;
+            refuse_existing(operation, &key, name).await?;
+            let object = allocated.unwrap_or(object);
             return Ok(Written { object, encoded, revision: Revision::ZERO, effect: Effect::Created });
         }
-        match commit(operation.api.store(), &guards, &Write::Put(encoded.clone())).await? {
-            Committed::Done(revision) => return Ok(Written { object, encoded, revision, effect: Effect::Created }),
+        // The object's guard comes first.
+        let mut effects = Effects {
+            guards: vec![Guard { key: key.clone(), revision: Revision::ZERO }],
+            writes: vec![Write::Put { key, value: encoded.clone() }],
+        };
+        effects.join(admitted);
+        effects.join(allocation);
+        match commit(operation.api.store(), &effects).await? {
+            Committed::Done(revision) => {
+                let object = allocated.unwrap_or(object);
+                return Ok(Written { object, encoded, revision, effect: Effect::Created });
+            }
             // The name is taken: a random one is drawn again.
             Committed::Stale(now)
-                if now.first().is_some_and(Option::is_some) && (generate_from.is_none() || attempt == MAX_ATTEMPTS) =>
+                if now.first().is_some_and(Option::is_some) && (generate_from.is_none() || names == MAX_NAMES) =>
             {
                 return Err(Status::already_exists(&descriptor.resource, name));
             }
-            // The namespace changed after it had been looked at.
-            Committed::Stale(_) => {}
+            // The namespace changed after it had been looked at, or somebody else got what was free.
+            Committed::Stale(_) => is_fresh = true,
         }
     }
-    Err(Status::conflict(&descriptor.resource, metadata::text(&object, "name"), "its namespace kept changing"))
+    let why = "its namespace, or what is free in the cluster's pools, kept changing; please try again";
+    Err(Status::conflict(&descriptor.resource, metadata::text(&object, "name"), why))
 }
 
-/// decode → default → mutate.
+/// decode → default → mutate → fit.
 fn prepare(operation: &mut Operation, body: Body) -> Result<Value, Status> {
     let target = &operation.target;
     let served = &target.resource;
@@ -77,6 +92,7 @@ fn prepare(operation: &mut Operation, body: Body) -> Result<Value, Status> {
     strategy.default(&mut object);
     metadata::stamp_new(&mut object, target.namespace.as_deref(), Timestamp::now());
     strategy.prepare_create(&mut object);
+    allocate::fit(operation, &mut object, None)?;
     Ok(object)
 }
 
@@ -171,7 +187,7 @@ mod tests {
         let before = api.store().revision();
         let (refused, drawn) = generated(&api, &["taken", "free"]).await;
         let refused = refused.expect_err("every name is taken");
-        assert_eq!((refused.reason, drawn), (Reason::AlreadyExists, MAX_ATTEMPTS));
+        assert_eq!((refused.reason, drawn), (Reason::AlreadyExists, MAX_NAMES));
         assert_eq!(refused.message, "configmaps \"web-free\" already exists");
         assert_eq!(api.store().revision(), before, "nothing was written");
     }

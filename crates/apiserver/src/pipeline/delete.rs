@@ -10,7 +10,7 @@ use crate::decode::{self, FieldValidation};
 use crate::metadata;
 use crate::pipeline::modify::{Change, Current, modify};
 use crate::pipeline::update::{is_held, success};
-use crate::pipeline::{Effect, Operation, Written, admission};
+use crate::pipeline::{Effect, Operation, Written};
 use crate::query::Query;
 use crate::route::Target;
 
@@ -112,7 +112,6 @@ pub(crate) async fn delete(operation: &Operation, options: &DeleteOptions) -> Re
     let now = Timestamp::now();
     modify(operation, |current| {
         precondition(&operation.target, current, options)?;
-        admission::delete(operation, &current.object)?;
         Ok(decide(&operation.target.resource, &current.object, options, now))
     })
     .await

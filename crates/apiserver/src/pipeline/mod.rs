@@ -1,10 +1,13 @@
 //! The one pipeline for every kind:
-//! `route → authenticate → authorize → decode → default → mutate → validate → admit → precondition → commit`.
+//! `route → authenticate → authorize → decode → default → mutate → fit → validate → admit → allocate → commit`.
+//!
+//! `admit` and `allocate` may add keys to the object's transaction (`commit::Effects`).
 //!
 //! Each verb is a file here that runs these stages in this order. Nothing here names a kind except the static
 //! policies in `authorize` and `admission`; what is special about a kind is in its strategy.
 
 pub(crate) mod admission;
+pub(crate) mod allocate;
 pub(crate) mod authorize;
 pub(crate) mod commit;
 pub(crate) mod create;
@@ -13,6 +16,7 @@ pub(crate) mod delete_collection;
 pub(crate) mod dispatch;
 pub(crate) mod list;
 pub(crate) mod modify;
+mod node_restriction;
 pub(crate) mod patch;
 pub(crate) mod read;
 pub(crate) mod selection;

@@ -10,7 +10,9 @@ use quorate_store::Consistency;
 use serde_json::Value;
 
 use crate::encode;
-use crate::pipeline::commit::{Committed, Guard, Write, commit};
+use crate::pipeline::admission;
+use crate::pipeline::allocate;
+use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
 use crate::pipeline::read;
 use crate::pipeline::{Effect, Operation, Written};
 
@@ -49,12 +51,16 @@ pub(crate) async fn modify(
         let decided = match found.take() {
             Some(kv) => {
                 let current = decode(kv)?;
-                decide(&current).map(|change| (change, current))
+                let decided = match decide(&current) {
+                    Ok(change) => admit(operation, change, &current, is_fresh).await,
+                    Err(status) => Err(status),
+                };
+                decided.map(|(change, effects)| (change, effects, current))
             }
             None => Err(read::not_found(target)),
         };
-        let (change, current) = match decided {
-            Ok((Change::Keep, _)) | Err(_) if !is_fresh => {
+        let (change, effects, current) = match decided {
+            Ok((Change::Keep, ..)) | Err(_) if !is_fresh => {
                 found = read::key(store, &key, Consistency::Linearizable).await?;
                 is_fresh = true;
                 continue;
@@ -73,16 +79,39 @@ pub(crate) async fn modify(
         if operation.is_dry_run {
             return Ok(Written { object, encoded, revision: current.revision, effect });
         }
-        let guard = Guard { key: Bytes::copy_from_slice(key.as_bytes()), revision: current.revision };
-        let write = if effect == Effect::Removed { Write::Delete } else { Write::Put(encoded.clone()) };
-        match commit(store, &[guard], &write).await? {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let write = match effect {
+            Effect::Removed => Write::Delete { key: key.clone() },
+            _ => Write::Put { key: key.clone(), value: encoded.clone() },
+        };
+        // The object's guard comes first.
+        let mut all = Effects { guards: vec![Guard { key, revision: current.revision }], writes: vec![write] };
+        all.join(effects);
+        match commit(store, &all).await? {
             Committed::Done(revision) => return Ok(Written { object, encoded, revision, effect }),
-            Committed::Stale(mut now) => found = now.pop().flatten(),
+            Committed::Stale(now) => found = now.into_iter().next().flatten(),
         }
         is_fresh = true;
     }
     let why = "the object kept changing while the request was tried; please try again";
     Err(Status::conflict(&target.resource.descriptor.resource, target.name(), why))
+}
+
+/// admit → allocate, for a change of `current`.
+async fn admit(
+    operation: &Operation,
+    change: Change,
+    current: &Current,
+    is_fresh: bool,
+) -> Result<(Change, Effects), Status> {
+    let new = match &change {
+        Change::Keep => &current.object,
+        Change::Put(object) | Change::Remove(object) => object,
+    };
+    let mut effects = admission::admit(operation, Some(&current.object), new).await?;
+    let (change, allocated) = allocate::change(operation, change, &current.object, is_fresh).await?;
+    effects.join(allocated);
+    Ok((change, effects))
 }
 
 fn decode(kv: KeyValue) -> Result<Current, Status> {

@@ -11,7 +11,8 @@ use crate::decode::{self, Body, FieldValidation};
 use crate::metadata;
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::modify::{Change, Current, modify};
-use crate::pipeline::{Operation, Written, admission, create};
+use crate::pipeline::{Operation, Written, allocate, create};
+use crate::query::Query;
 use crate::route::{Route, Target};
 
 /// What Kubernetes says when an object is not the one that the client has seen.
@@ -50,7 +51,7 @@ pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Writ
 /// Creates the object that an update did not find, if the user may create it.
 async fn create_absent(operation: &Operation, mut body: Body) -> Result<Written, Status> {
     let target = Target { verb: Verb::Create, ..operation.target.clone() };
-    authorize(&operation.user, &Route::Resource(target.clone()))?;
+    authorize(&operation.api, &operation.user, &Route::Resource(target.clone()), &Query::default()).await?;
     let uid = metadata::text(&body.object, "uid");
     if !uid.is_empty() {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
@@ -86,7 +87,7 @@ fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
     create::check_namespace(target.namespace.as_deref(), body)
 }
 
-/// mutate → validate → admit → precondition, for `new` in the place of `current`; `new` is decoded and defaulted.
+/// precondition → mutate → fit → validate, for `new` in the place of `current`; `new` is decoded and defaulted.
 ///
 /// # Errors
 /// A `Status` from any stage.
@@ -100,10 +101,12 @@ pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Valu
     match target.subresource {
         Some(Subresource::Status) => strategy.prepare_status_update(&mut new, old),
         Some(Subresource::Finalize) => new = with_spec_finalizers(&new, old),
-        _ => strategy.prepare_update(&mut new, old),
+        _ => {
+            strategy.prepare_update(&mut new, old);
+            allocate::fit(operation, &mut new, Some(old))?;
+        }
     }
     validate(served, target.subresource, &new, old)?;
-    admission::update(operation, &new, old)?;
     Ok(change(served, new, old))
 }
 

@@ -8,6 +8,8 @@ mod kinds;
 mod kubectl;
 mod local;
 mod logs;
+mod nodes;
 mod reading;
+mod services;
 mod watching;
 mod writing;

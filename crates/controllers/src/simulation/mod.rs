@@ -109,8 +109,13 @@ impl Cluster {
 
     /// Executes that plan, and wakes nobody yet.
     pub(crate) fn carry_out(&mut self, controller: &str, key: &WorkKey) {
-        for action in self.plan(controller, key).actions {
-            self.act(&action).expect("accepted");
+        self.carry_out_plan(&self.plan(controller, key));
+    }
+
+    /// Executes a plan that must not be refused.
+    pub(crate) fn carry_out_plan(&mut self, plan: &Plan) {
+        for action in &plan.actions {
+            self.act(action).expect("accepted");
         }
     }
 

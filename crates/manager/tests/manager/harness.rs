@@ -8,12 +8,15 @@ use futures::FutureExt;
 use quorate_api::{GroupVersionResource, ObjectKey, ResourcePrefix, Revision, Status};
 use quorate_apiserver::{Api, LocalClient, UserInfo};
 use quorate_manager::{Manager, ManagerConfig, ManagerError};
-use quorate_mvcc::{Command, CommandVersion, Event, KeyRange, LeaseId, RangeRequest, Reply};
+use quorate_mvcc::{
+    Command, CommandVersion, Event, KeyRange, LeaseId, LeaseInfo, Op, PutRequest, RangePage, RangeRequest,
+    RangeResponse, Reply, Txn,
+};
 use quorate_store::handle::Engine;
 use quorate_store::traces::Traces;
 use quorate_store::{
-    Backup, Consistency, Identity, Leadership, MemberId, QuorumStatus, Reader, StateHash, Store, StoreError, Watch,
-    WatchError, WatchOptions,
+    Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, MemberRole, MemberStatus, QuorumStatus, Reader,
+    StateHash, Store, StoreError, Watch, WatchError, WatchOptions,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -44,6 +47,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 struct Member {
     store: Store,
     leadership: watch::Sender<Leadership>,
+    /// The members as the test has them, instead of the store's own one.
+    members: watch::Sender<Option<Vec<MemberStatus>>>,
 }
 
 #[async_trait]
@@ -81,7 +86,11 @@ impl Engine for Member {
     }
 
     async fn quorum_status(&self) -> Result<QuorumStatus, StoreError> {
-        self.store.quorum_status().await
+        let mut status = self.store.quorum_status().await?;
+        if let Some(members) = self.members.borrow().clone() {
+            status.members = members;
+        }
+        Ok(status)
     }
 
     async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {
@@ -130,6 +139,17 @@ impl Master {
         self.member.leadership.send_replace(Leadership { term, leader: None, is_active_leader: true });
     }
 
+    /// From now on the quorum has these members, by the URLs of their REST APIs.
+    pub async fn set_members(&self, members: &[(&str, MemberRole)]) {
+        let own = self.member.store.quorum_status().await.expect("the store runs").members.remove(0);
+        let member = |(url, role): &(&str, MemberRole)| {
+            let mut status = own.clone();
+            (status.member.name, status.member.api, status.role) = ((*url).to_owned(), (*url).to_owned(), *role);
+            status
+        };
+        self.member.members.send_replace(Some(members.iter().map(member).collect()));
+    }
+
     /// Returns when the master has acted on it.
     pub async fn depose(&mut self) {
         self.member.leadership.send_modify(|leadership| leadership.is_active_leader = false);
@@ -161,7 +181,11 @@ impl Cluster {
 
     /// A master that does not lead yet.
     pub fn master(&self, config: ManagerConfig) -> Master {
-        let member = Arc::new(Member { store: self.store.clone(), leadership: watch::Sender::default() });
+        let member = Arc::new(Member {
+            store: self.store.clone(),
+            leadership: watch::Sender::default(),
+            members: watch::Sender::default(),
+        });
         let store = Store::new(member.clone());
         let api = Api::new(store.clone(), quorate_registry::builtin());
         let shutdown = CancellationToken::new();
@@ -209,6 +233,13 @@ impl Cluster {
         let pulled = plug.clone();
         self.nodes.spawn(async move { pulled.run_until_cancelled(node.live()).await.unwrap_or_default() });
         plug
+    }
+
+    /// Writes an object as it is, as a client of the etcd API or an older version may have left it.
+    pub async fn write_past_the_api(&self, key: &str, object: &Value) {
+        let put = PutRequest { key: key.to_owned().into(), value: object.to_string().into(), ..PutRequest::default() };
+        let txn = Txn { compare: Vec::new(), success: vec![Op::Put(put)], failure: Vec::new() };
+        self.store.txn(txn).await.expect("the store writes");
     }
 
     pub async fn deploy(&self, namespace: &str, name: &str, replicas: u32) {

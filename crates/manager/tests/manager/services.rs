@@ -1,9 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::Duration;
+
 use quorate_manager::ManagerConfig;
+use quorate_store::MemberRole;
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, ENDPOINT_SLICES, ENDPOINTS, NOT_READY, PODS, SERVICES};
+use crate::harness::{Cluster, ENDPOINT_SLICES, ENDPOINTS, EVENTS, NAMESPACES, NOT_READY, PODS, SERVICES};
 
 /// What a pod is to the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,5 +131,76 @@ async fn endpoints_follow_pods_that_become_ready_and_unready_and_go() {
 
     cluster.client.delete(&SERVICES, Some("default"), "web", json!({})).await.expect("the service is deleted");
     cluster.wait("its endpoints to be gone", || addresses(&cluster).is_none() && slices(&cluster).is_empty()).await;
+    master.stop().await;
+}
+
+/// The addresses of `default/kubernetes`, if both forms of its endpoints agree on them.
+fn masters(cluster: &Cluster) -> Option<BTreeSet<String>> {
+    let endpoints = cluster.object(&ENDPOINTS, Some("default"), "kubernetes")?;
+    let slice = cluster.object(&ENDPOINT_SLICES, Some("default"), "kubernetes")?;
+    let addresses = list(&endpoints["subsets"]).iter().flat_map(|subset| list(&subset["addresses"]));
+    let addresses: BTreeSet<String> = addresses.map(|address| text(&address["ip"])).collect();
+    let in_slice = list(&slice["endpoints"]).iter().flat_map(|endpoint| list(&endpoint["addresses"]));
+    (addresses == in_slice.map(text).collect()).then_some(addresses)
+}
+
+fn set(addresses: &[&str]) -> BTreeSet<String> {
+    addresses.iter().map(|address| (*address).to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_of_the_masters_names_those_that_are_alive() {
+    let config = ManagerConfig { forget_masters_after: Duration::from_millis(500), ..ManagerConfig::default() };
+    let (cluster, master) = Cluster::led(config).await;
+    let (alive, dead) = (MemberRole::Follower, MemberRole::Unreachable);
+    let [a, b, c] = ["https://192.0.2.1:6443", "https://192.0.2.2:6443", "https://192.0.2.3:6443"];
+    master.set_members(&[(a, alive), (b, alive), (c, alive)]).await;
+    let all = set(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    cluster.wait("all masters as endpoints", || masters(&cluster).as_ref() == Some(&all)).await;
+    let service = cluster.object(&SERVICES, Some("default"), "kubernetes").expect("the service");
+    assert_eq!(
+        (&service["spec"]["clusterIP"], &service["spec"]["ports"][0]["port"]),
+        (&json!("10.96.0.1"), &json!(443))
+    );
+
+    master.set_members(&[(a, alive), (b, dead), (c, alive)]).await;
+    let rest = set(&["192.0.2.1", "192.0.2.3"]);
+    cluster.wait("the dead master to leave", || masters(&cluster).as_ref() == Some(&rest)).await;
+
+    cluster.client.delete(&SERVICES, Some("default"), "kubernetes", json!({})).await.expect("deleted");
+    let is_there = || cluster.object(&SERVICES, Some("default"), "kubernetes").is_some();
+    cluster.wait("the service to be made again", is_there).await;
+    // Nobody can reach a master at an address that means another machine to each who asks.
+    master.set_members(&[("https://127.0.0.1:6443", alive)]).await;
+    cluster.wait("no endpoint", || masters(&cluster).is_some_and(|masters| masters.is_empty())).await;
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_gives_services_what_they_lack_and_says_so() {
+    let cluster = Cluster::new();
+    let bare = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "old", "namespace": "default", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {
+            "type": "ClusterIP", "sessionAffinity": "None", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "internalTrafficPolicy": "Cluster", "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}],
+        },
+    });
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
+    cluster.client.create(&NAMESPACES, None, namespace).await.expect("the namespace is made");
+    cluster.write_past_the_api("/registry/core/services/default/old", &bare).await;
+    let master = cluster.master(ManagerConfig::default());
+    master.elect(1);
+    let address =
+        || cluster.object(&SERVICES, Some("default"), "old").map(|service| text(&service["spec"]["clusterIP"]));
+    cluster.wait("an address", || address().is_some_and(|address| address.starts_with("10.96."))).await;
+    let is_told = || {
+        let events = cluster.list(&EVENTS, Some("default"));
+        events
+            .iter()
+            .any(|event| event["reason"] == "ClusterIPNotAllocated" && event["involvedObject"]["name"] == "old")
+    };
+    cluster.wait("the event", is_told).await;
     master.stop().await;
 }

@@ -174,5 +174,9 @@ impl AgentOptions {
 
 fn label(text: &str) -> anyhow::Result<(String, String)> {
     let (key, value) = text.split_once('=').ok_or_else(|| anyhow::anyhow!("label {text:?} is not key=value"))?;
+    anyhow::ensure!(
+        quorate_registry::node_labels::agent_may_set(key),
+        "`node-labels` has {key}, which the masters take from no agent; set it with `qctl label node`"
+    );
     Ok((key.to_owned(), value.to_owned()))
 }

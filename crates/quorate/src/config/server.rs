@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use quorate_registry::pool::{AddressBlock, Pools};
 use quorate_store::Token;
 use quorate_store::raft::LogRetention;
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,13 @@ pub struct ServerOptions {
     /// Pods leave a node that is not ready after this long, unless they tolerate it longer. [default: 10s]
     #[arg(long, env = "QUORATE_EVICTION_AFTER")]
     pub eviction_after: Option<HumanDuration>,
+    /// Block of addresses that Services get, one for each IP family, separated by `,`; the first is the default one. The
+    /// same on every master. [default: 10.96.0.0/16]
+    #[arg(long, env = "QUORATE_SERVICE_CIDR", value_delimiter = ',')]
+    pub service_cidr: Option<Vec<String>>,
+    /// Ports of the nodes that Services get, the same on every master. [default: 30000-32767]
+    #[arg(long, env = "QUORATE_SERVICE_NODE_PORT_RANGE")]
+    pub service_node_port_range: Option<String>,
     /// Filter of the log, as `info` or `debug,openraft=warn`. [default: info,openraft=warn]
     #[arg(long, env = "QUORATE_LOG_LEVEL")]
     pub log_level: Option<String>,
@@ -126,6 +134,8 @@ overlay!(
     log_keep_bytes,
     node_monitor_grace,
     eviction_after,
+    service_cidr,
+    service_node_port_range,
     log_level,
 );
 
@@ -153,6 +163,8 @@ pub struct ServerConfig {
     pub log_retention: LogRetention,
     pub node_monitor_grace: Duration,
     pub eviction_after: Duration,
+    /// What Services get addresses and node ports from.
+    pub pools: Pools,
     pub log_level: String,
 }
 
@@ -227,9 +239,22 @@ impl ServerOptions {
             log_retention: self.log_keep_bytes.map_or_else(LogRetention::default, LogRetention::keeping),
             node_monitor_grace: self.node_monitor_grace.map_or(Duration::from_secs(10), |d| d.0),
             eviction_after: self.eviction_after.map_or(Duration::from_secs(10), |d| d.0),
+            pools: pools(self.service_cidr, self.service_node_port_range.as_deref())?,
             log_level: self.log_level.unwrap_or_else(|| "info,openraft=warn".to_owned()),
         })
     }
+}
+
+fn pools(blocks: Option<Vec<String>>, node_ports: Option<&str>) -> anyhow::Result<Pools> {
+    let blocks = blocks.unwrap_or_else(|| vec!["10.96.0.0/16".to_owned()]);
+    let blocks = blocks.iter().map(|block| block.parse::<AddressBlock>()).collect::<Result<_, _>>();
+    let blocks = blocks.context("`service-cidr` is no list of address blocks")?;
+    let text = node_ports.unwrap_or("30000-32767");
+    let (first, last) = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)))
+        .with_context(|| format!("`service-node-port-range` is {text:?}, which is not first-last"))?;
+    Pools::new(blocks, first..=last).context("`service-cidr` and `service-node-port-range` do not fit")
 }
 
 fn peer_via(text: &str) -> anyhow::Result<(String, String)> {

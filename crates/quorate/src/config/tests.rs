@@ -125,3 +125,44 @@ fn an_unknown_key_is_refused_by_name() {
     let error = toml::from_str::<ServerOptions>("data-dri = \"/x\"").expect_err("a refusal").to_string();
     assert!(error.contains("data-dri"), "{error}");
 }
+
+#[test]
+fn the_pools_of_services_are_checked_before_anything_starts() {
+    let with = |blocks: &[&str], ports: &str| {
+        let file: ServerOptions = toml::from_str(SERVER_EXAMPLE).expect("config/server.toml");
+        let options = ServerOptions {
+            service_cidr: Some(blocks.iter().map(|block| (*block).to_owned()).collect()),
+            service_node_port_range: Some(ports.to_owned()),
+            ..ServerOptions::default()
+        };
+        options.over(file).resolve().map(|config| config.pools).map_err(|error| format!("{error:#}"))
+    };
+    let both = with(&["10.0.0.0/24", "fd00::/112"], "31000-31999").expect("two families");
+    assert_eq!(both.node_ports(), &(31_000..=31_999));
+    for (blocks, ports, expected) in [
+        (
+            &["10.0.0.1/24"][..],
+            "1-2",
+            "`service-cidr` is no list of address blocks: 10.0.0.1/24 is not the first address",
+        ),
+        (
+            &["10.0.0.0/24", "10.1.0.0/24"],
+            "1-2",
+            "`service-cidr` and `service-node-port-range` do not fit: Services have one",
+        ),
+        (&["10.0.0.0/24"], "2-1", "`service-cidr` and `service-node-port-range` do not fit: the node ports 2-1 are no"),
+        (&["10.0.0.0/24"], "many", "`service-node-port-range` is \"many\", which is not first-last"),
+    ] {
+        let refused = with(blocks, ports).expect_err("it makes no sense");
+        assert!(refused.starts_with(expected), "{refused}");
+    }
+}
+
+#[test]
+fn an_agent_does_not_start_with_labels_that_the_masters_refuse() {
+    let file: AgentOptions = toml::from_str(AGENT_EXAMPLE).expect("config/agent.toml");
+    let labels = Some(vec!["node-role.kubernetes.io/control-plane=".to_owned()]);
+    let refused = AgentOptions { node_labels: labels, ..AgentOptions::default() }.over(file).resolve();
+    let error = refused.expect_err("no agent takes a role").to_string();
+    assert!(error.contains("node-role.kubernetes.io/control-plane") && error.contains("qctl label node"), "{error}");
+}

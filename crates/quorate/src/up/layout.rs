@@ -165,6 +165,8 @@ impl Layout {
                     log_keep_bytes: None,
                     node_monitor_grace: args.node_monitor_grace,
                     eviction_after: args.eviction_after,
+                    service_cidr: None,
+                    service_node_port_range: None,
                     log_level: args.log_level.clone(),
                 },
             )?;

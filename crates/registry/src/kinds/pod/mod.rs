@@ -3,6 +3,7 @@
 
 mod printing;
 mod qos;
+pub mod references;
 mod update;
 
 use jiff::Timestamp;

@@ -1,0 +1,85 @@
+//! The authenticate and authorize stages, with the small static policy that holds until roles come: administrators may
+//! do everything, and nodes what [`node`] says.
+
+mod node;
+mod relations;
+
+use quorate_api::{Reason, Status};
+
+pub(crate) use relations::NodeRelations;
+
+use crate::api::Api;
+use crate::query::Query;
+use crate::route::{Route, Target};
+use crate::user::{MASTERS, UserInfo};
+
+/// Whether anonymous users may go there.
+pub(crate) fn is_public(path: &str) -> bool {
+    matches!(path.split('/').nth(1), Some("healthz" | "livez" | "readyz" | "version"))
+}
+
+/// The authenticate stage: who this is, unless nobody needs to be known.
+///
+/// # Errors
+/// `Unauthorized`.
+pub(crate) fn authenticate(user: Option<UserInfo>, path: &str) -> Result<UserInfo, Status> {
+    match user {
+        Some(user) => Ok(user),
+        None if is_public(path) => {
+            Ok(UserInfo { name: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()] })
+        }
+        None => Err(Status::unauthorized()),
+    }
+}
+
+/// The authorize stage.
+///
+/// # Errors
+/// `Forbidden` with what the user may not do; what the store says when it has to be asked.
+pub(crate) async fn authorize(api: &Api, user: &UserInfo, route: &Route, query: &Query) -> Result<(), Status> {
+    match route {
+        Route::Resource(_) if user.is_in(MASTERS) => Ok(()),
+        Route::Resource(target) => match user.node() {
+            Some(node) => match node::judge(api, node, target, query).await? {
+                node::Verdict::Allowed => Ok(()),
+                node::Verdict::Refused(reason) => Err(refusal(user, target, reason.as_deref())),
+            },
+            None => Err(refusal(user, target, None)),
+        },
+        // It holds every Secret, and reading all of it is work.
+        Route::QuorumBackup | Route::QuorumHash if !user.is_in(MASTERS) => {
+            let path = if matches!(route, Route::QuorumBackup) { "/quorum/backup" } else { "/quorum/hash" };
+            let message = format!("forbidden: User {:?} cannot get path {path:?}", user.name);
+            Err(Status::new(Reason::Forbidden, message))
+        }
+        Route::QuorumChange(_) if !user.is_in(MASTERS) => {
+            let message = format!("forbidden: User {:?} cannot change the quorum", user.name);
+            Err(Status::new(Reason::Forbidden, message))
+        }
+        // Whoever is known may find out what there is.
+        _ => Ok(()),
+    }
+}
+
+fn refusal(user: &UserInfo, target: &Target, reason: Option<&str>) -> Status {
+    let resource = &target.resource.descriptor.resource;
+    let full = match target.subresource {
+        Some(subresource) => format!("{}/{}", resource.resource, subresource.as_str()),
+        None => resource.resource.to_string(),
+    };
+    let place = match &target.namespace {
+        Some(namespace) => format!("in the namespace \"{namespace}\""),
+        None => "at the cluster scope".to_owned(),
+    };
+    let mut why = format!(
+        "User \"{}\" cannot {} resource \"{full}\" in API group \"{}\" {place}",
+        user.name,
+        target.verb.as_str(),
+        resource.group
+    );
+    if let Some(reason) = reason {
+        why.push_str(": ");
+        why.push_str(reason);
+    }
+    Status::forbidden(resource, target.name(), &why)
+}

@@ -1,0 +1,167 @@
+//! What a node's agent may do, before the object is looked at (upstream's Node authorizer): read what the pods bound to
+//! it name, by name, and write what is its own. Whose an object is that a request does not name (the name of a new
+//! object, the node of a pod) is for admission to judge.
+
+use quorate_api::selector::FieldSelector;
+use quorate_api::{GroupVersionResource, Status};
+use quorate_registry::pod::ReferenceKind;
+use quorate_registry::{Subresource, Verb};
+
+use super::relations::Related;
+use crate::api::Api;
+use crate::query::Query;
+use crate::route::Target;
+
+/// The namespace of the leases of nodes.
+const NODE_LEASES: &str = "kube-node-lease";
+
+pub(super) enum Verdict {
+    Allowed,
+    /// With why, where upstream says it.
+    Refused(Option<String>),
+}
+
+impl Verdict {
+    fn allow_if(is_allowed: bool) -> Self {
+        if is_allowed { Verdict::Allowed } else { Verdict::Refused(None) }
+    }
+
+    fn because(reason: impl Into<String>) -> Self {
+        Verdict::Refused(Some(reason.into()))
+    }
+}
+
+/// A request of a node's agent.
+struct NodeRequest<'a> {
+    api: &'a Api,
+    node: &'a str,
+    target: &'a Target,
+    fields: FieldSelector,
+}
+
+/// Judges a request of the agent of `node`.
+///
+/// # Errors
+/// What the store says when this member has to catch up first.
+pub(super) async fn judge(api: &Api, node: &str, target: &Target, query: &Query) -> Result<Verdict, Status> {
+    let selector = query.get("fieldSelector").unwrap_or_default();
+    let fields = FieldSelector::parse(selector).map_err(|error| Status::bad_request(error.to_string()))?;
+    let request = NodeRequest { api, node, target, fields };
+    let GroupVersionResource { group, resource, .. } = &target.resource.descriptor.resource;
+    match (group.as_ref(), resource.as_ref()) {
+        ("", "configmaps") => request.read_many(ReferenceKind::ConfigMap).await,
+        ("", "secrets") => request.read_many(ReferenceKind::Secret).await,
+        ("", "persistentvolumeclaims") => request.get(ReferenceKind::PersistentVolumeClaim).await,
+        ("", "serviceaccounts") => request.get(ReferenceKind::ServiceAccount).await,
+        ("", "persistentvolumes") => request.volume().await,
+        ("", "pods") => request.pod().await,
+        ("", "nodes") => Ok(request.node()),
+        ("coordination.k8s.io", "leases") => Ok(request.lease()),
+        ("" | "events.k8s.io", "events") => {
+            Ok(Verdict::allow_if(matches!(target.verb, Verb::Create | Verb::Update | Verb::Patch)))
+        }
+        ("", "services")
+        | ("discovery.k8s.io", "endpointslices")
+        | ("node.k8s.io", "runtimeclasses")
+        | ("storage.k8s.io", "csidrivers") => Ok(Verdict::allow_if(request.is_read() && target.subresource.is_none())),
+        _ => Ok(Verdict::Refused(None)),
+    }
+}
+
+impl NodeRequest<'_> {
+    fn is_read(&self) -> bool {
+        matches!(self.target.verb, Verb::Get | Verb::List | Verb::Watch)
+    }
+
+    /// The one object that the request is about: by its path, or by the selector of a list or watch.
+    fn name(&self) -> Option<&str> {
+        self.target.name.as_deref().or_else(|| self.fields.exact("metadata.name"))
+    }
+
+    /// `get`, `list` and `watch` of one object that a pod of the node names.
+    async fn read_many(&self, kind: ReferenceKind) -> Result<Verdict, Status> {
+        if !self.is_read() {
+            return Ok(Verdict::because("can only read resources of this type"));
+        }
+        if self.target.namespace.is_none() {
+            return Ok(Verdict::because("can only read namespaced object of this type"));
+        }
+        self.read(kind).await
+    }
+
+    /// `get` of one object that a pod of the node names.
+    async fn get(&self, kind: ReferenceKind) -> Result<Verdict, Status> {
+        if self.target.verb != Verb::Get {
+            return Ok(Verdict::because("can only get individual resources of this type"));
+        }
+        self.read(kind).await
+    }
+
+    async fn read(&self, kind: ReferenceKind) -> Result<Verdict, Status> {
+        let (Some(namespace), Some(name)) = (self.target.namespace.as_deref(), self.name()) else {
+            return Ok(Verdict::because("No Object name found"));
+        };
+        self.related(&Related::Named { kind, namespace, name }).await
+    }
+
+    async fn volume(&self) -> Result<Verdict, Status> {
+        match (self.target.verb, self.name()) {
+            (Verb::Get, Some(name)) => self.related(&Related::Volume { name }).await,
+            _ => Ok(Verdict::because("can only get individual resources of this type")),
+        }
+    }
+
+    async fn pod(&self) -> Result<Verdict, Status> {
+        match (self.target.verb, self.target.subresource) {
+            (Verb::List | Verb::Watch, None) if self.fields.exact("spec.nodeName") == Some(self.node) => {
+                Ok(Verdict::Allowed)
+            }
+            (Verb::Get | Verb::List | Verb::Watch, None) => {
+                let (Some(namespace), Some(name)) = (self.target.namespace.as_deref(), self.name()) else {
+                    return Ok(Verdict::because("can only list/watch pods with spec.nodeName field selector"));
+                };
+                self.related(&Related::Pod { namespace, name }).await
+            }
+            (Verb::Delete, None)
+            | (Verb::Update | Verb::Patch, Some(Subresource::Status))
+            | (Verb::Create, Some(Subresource::Eviction)) => Ok(Verdict::Allowed),
+            _ => Ok(Verdict::Refused(None)),
+        }
+    }
+
+    fn node(&self) -> Verdict {
+        let node = self.node;
+        let is_own = self.name() == Some(node);
+        match (self.target.verb, self.target.subresource) {
+            (Verb::Create, None) => Verdict::Allowed,
+            (Verb::Get | Verb::List | Verb::Watch, None | Some(Subresource::Status)) if is_own => Verdict::Allowed,
+            (Verb::Get | Verb::List | Verb::Watch, _) => Verdict::because(match self.name() {
+                Some(other) => format!("node '{node}' cannot read '{other}', only its own Node object"),
+                None => format!("node '{node}' cannot read all nodes, only its own Node object"),
+            }),
+            (Verb::Update | Verb::Patch, None | Some(Subresource::Status)) => Verdict::allow_if(is_own),
+            _ => Verdict::Refused(None),
+        }
+    }
+
+    fn lease(&self) -> Verdict {
+        let verbs = [Verb::Get, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete];
+        if !verbs.contains(&self.target.verb) {
+            return Verdict::because("can only get, create, update, patch, or delete a node lease");
+        }
+        if self.target.namespace.as_deref() != Some(NODE_LEASES) {
+            return Verdict::because(format!("can only access leases in the \"{NODE_LEASES}\" system namespace"));
+        }
+        if self.target.verb != Verb::Create && self.name() != Some(self.node) {
+            return Verdict::because("can only access node lease with the same name as the requesting node");
+        }
+        Verdict::Allowed
+    }
+
+    async fn related(&self, object: &Related<'_>) -> Result<Verdict, Status> {
+        if self.api.relations().allows(self.api.store(), self.node, object).await? {
+            return Ok(Verdict::Allowed);
+        }
+        Ok(Verdict::because(format!("no relationship found between node '{}' and this object", self.node)))
+    }
+}
