@@ -14,6 +14,7 @@ use crate::catalog::Catalog;
 use crate::logs::NodeClient;
 use crate::pipeline::authorize::{authenticate, authorize};
 use crate::pipeline::dispatch;
+use crate::pipeline::pod_defaults::PodDefaults;
 use crate::pipeline::watch::SharedEvents;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
@@ -31,6 +32,7 @@ struct Inner {
     catalog: ArcSwap<Catalog>,
     events: SharedEvents,
     nodes: ArcSwapOption<NodeClient>,
+    pod_defaults: ArcSwap<PodDefaults>,
 }
 
 impl Api {
@@ -38,7 +40,13 @@ impl Api {
     #[must_use]
     pub fn new(store: Store, descriptors: Vec<Descriptor>) -> Self {
         let catalog = ArcSwap::from_pointee(Catalog::new(descriptors));
-        let inner = Inner { store, catalog, events: SharedEvents::default(), nodes: ArcSwapOption::empty() };
+        let inner = Inner {
+            store,
+            catalog,
+            events: SharedEvents::default(),
+            nodes: ArcSwapOption::empty(),
+            pod_defaults: ArcSwap::default(),
+        };
         Api { inner: Arc::new(inner) }
     }
 
@@ -51,6 +59,15 @@ impl Api {
     /// Replaces the table of kinds, as when a CustomResourceDefinition adds rows to it.
     pub fn set_descriptors(&self, descriptors: Vec<Descriptor>) {
         self.inner.catalog.store(Arc::new(Catalog::new(descriptors)));
+    }
+
+    /// What new pods get that do not say it themselves; the same on every member of a quorum.
+    pub fn set_pod_defaults(&self, defaults: PodDefaults) {
+        self.inner.pod_defaults.store(Arc::new(defaults));
+    }
+
+    pub(crate) fn pod_defaults(&self) -> PodDefaults {
+        **self.inner.pod_defaults.load()
     }
 
     pub(crate) fn catalog(&self) -> Guard<Arc<Catalog>> {

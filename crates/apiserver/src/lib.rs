@@ -33,6 +33,8 @@ pub use api::Api;
 pub use bootstrap::bootstrap;
 pub use connection::Connection;
 pub use local::LocalClient;
+pub use pipeline::condition::Condition;
+pub use pipeline::pod_defaults::PodDefaults;
 pub use response::{Body, Request, Response};
 pub use server::{ServeError, ServerConfig, serve};
 pub use tls::{Identity, TlsError, certificate_user, client_config, server_config};

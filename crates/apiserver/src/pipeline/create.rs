@@ -6,9 +6,9 @@ use quorate_api::{Revision, Status};
 use serde_json::Value;
 
 use crate::catalog::Served;
-use crate::pipeline::admission;
 use crate::pipeline::commit::{Committed, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
+use crate::pipeline::{admission, pod_defaults};
 use crate::{decode, encode, metadata};
 
 /// How many random names are tried for a `generateName`, and how often a namespace may change under a creation.
@@ -76,6 +76,7 @@ fn prepare(operation: &mut Operation, body: Value) -> Result<Value, Status> {
     strategy.default(&mut object);
     metadata::stamp_new(&mut object, target.namespace.as_deref(), Timestamp::now());
     strategy.prepare_create(&mut object);
+    pod_defaults::create(operation, &mut object);
     Ok(object)
 }
 
@@ -145,6 +146,7 @@ mod tests {
             },
             is_dry_run: false,
             validation: FieldValidation::Ignore,
+            conditions: Vec::new(),
             warnings: Vec::new(),
         };
         let mut drawn = 0;

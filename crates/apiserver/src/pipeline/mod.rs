@@ -7,6 +7,7 @@
 pub(crate) mod admission;
 pub(crate) mod authorize;
 pub(crate) mod commit;
+pub(crate) mod condition;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod delete_collection;
@@ -14,6 +15,7 @@ pub(crate) mod dispatch;
 pub(crate) mod list;
 pub(crate) mod modify;
 pub(crate) mod patch;
+pub(crate) mod pod_defaults;
 pub(crate) mod read;
 pub(crate) mod selection;
 pub(crate) mod subresource;
@@ -27,6 +29,7 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::decode::FieldValidation;
 use crate::encode;
+use crate::pipeline::condition::Condition;
 use crate::route::Target;
 use crate::user::UserInfo;
 
@@ -38,6 +41,8 @@ pub(crate) struct Operation {
     /// Everything but the commit.
     pub is_dry_run: bool,
     pub validation: FieldValidation,
+    /// What must hold of other objects when the write is committed. Creations have none.
+    pub conditions: Vec<Condition>,
     /// What the client is told beside the answer.
     pub warnings: Vec<String>,
 }

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::encode;
 use crate::pipeline::commit::{Committed, Guard, Write, commit};
-use crate::pipeline::read;
 use crate::pipeline::{Effect, Operation, Written};
+use crate::pipeline::{condition, read};
 
 /// How often a write whose object keeps changing under it is decided anew.
 const MAX_ATTEMPTS: usize = 64;
@@ -42,6 +42,7 @@ pub(crate) async fn modify(
     mut decide: impl FnMut(&Current) -> Result<Change, Status>,
 ) -> Result<Written, Status> {
     let (store, target) = (operation.api.store(), &operation.target);
+    let conditions = condition::guards(operation).await?;
     let key = target.key();
     let mut found = read::key(store, &key, Consistency::Local).await?;
     let mut is_fresh = false;
@@ -73,11 +74,15 @@ pub(crate) async fn modify(
         if operation.is_dry_run {
             return Ok(Written { object, encoded, revision: current.revision, effect });
         }
-        let guard = Guard { key: Bytes::copy_from_slice(key.as_bytes()), revision: current.revision };
+        let own = Guard { key: Bytes::copy_from_slice(key.as_bytes()), revision: current.revision };
+        let guards: Vec<Guard> = std::iter::once(own).chain(conditions.iter().cloned()).collect();
         let write = if effect == Effect::Removed { Write::Delete } else { Write::Put(encoded.clone()) };
-        match commit(store, &[guard], &write).await? {
+        match commit(store, &guards, &write).await? {
             Committed::Done(revision) => return Ok(Written { object, encoded, revision, effect }),
-            Committed::Stale(mut now) => found = now.pop().flatten(),
+            Committed::Stale(now) => {
+                condition::check(operation, &conditions, now.get(1..).unwrap_or_default())?;
+                found = now.into_iter().next().flatten();
+            }
         }
         is_fresh = true;
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::catalog::Served;
 use crate::pipeline::modify::{Change, Current, modify};
-use crate::pipeline::{Operation, Written, admission, create};
+use crate::pipeline::{Operation, Written, admission, create, pod_defaults};
 use crate::route::Target;
 use crate::{decode, metadata};
 
@@ -59,6 +59,7 @@ pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Valu
         Some(Subresource::Finalize) => new = with_spec_finalizers(&new, old),
         _ => strategy.prepare_update(&mut new, old),
     }
+    pod_defaults::update(operation, &mut new);
     validate(served, target.subresource, &new, old)?;
     admission::update(operation, &new, old)?;
     Ok(change(served, new, old))

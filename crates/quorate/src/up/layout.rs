@@ -165,7 +165,9 @@ impl Layout {
                     log_keep_bytes: None,
                     node_monitor_grace: args.node_monitor_grace,
                     eviction_after: args.eviction_after,
+                    fence_after: args.fence_after,
                     log_level: args.log_level.clone(),
+                    ..ServerOptions::default()
                 },
             )?;
         }
