@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::cluster::Cluster;
 use crate::config::AgentConfig;
 use crate::events::Recorder;
+use crate::fence::Fence;
 use crate::gate::Gate;
 use crate::machine::Machine;
 use crate::plan::NodeFacts;
@@ -32,6 +33,7 @@ pub(crate) struct Context {
     pub recorder: Recorder,
     pub reporter: Reporter,
     pub gate: Gate,
+    pub fence: Arc<Fence>,
 }
 
 impl Context {
@@ -41,6 +43,7 @@ impl Context {
         runtime: Arc<dyn Runtime>,
         recorder: Recorder,
         reporter: Reporter,
+        fence: Arc<Fence>,
     ) -> Arc<Self> {
         let facts = NodeFacts { host_ip: config.node_ip.clone(), runtime_scheme: runtime.scheme().to_owned() };
         let machine = Machine::measure(&config.data_dir);
@@ -58,6 +61,7 @@ impl Context {
             runtime,
             recorder,
             reporter,
+            fence,
         })
     }
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::config::AgentConfig;
+use crate::fence::Fence;
 
 /// Without a heartbeat for so many seconds the node counts as dead.
 const LEASE_SECONDS: i32 = 10;
@@ -19,13 +20,14 @@ pub(crate) struct Heartbeat {
     cluster: Arc<dyn Cluster>,
     node: Node,
     interval: Duration,
+    fence: Arc<Fence>,
 }
 
 impl Heartbeat {
-    pub(crate) fn new(config: &AgentConfig, cluster: Arc<dyn Cluster>) -> Self {
+    pub(crate) fn new(config: &AgentConfig, cluster: Arc<dyn Cluster>, fence: Arc<Fence>) -> Self {
         let metadata = ObjectMeta { name: Some(config.node_name.clone()), ..ObjectMeta::default() };
         let node = Node { metadata, ..Node::default() };
-        Heartbeat { cluster, node, interval: config.heartbeat_interval }
+        Heartbeat { cluster, node, interval: config.heartbeat_interval, fence }
     }
 
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
@@ -62,6 +64,6 @@ impl Heartbeat {
             let name = self.node.metadata.name.clone().unwrap_or_default();
             self.node.metadata.uid = self.cluster.node(&name).await?.and_then(|node| node.metadata.uid);
         }
-        self.cluster.renew_lease(&self.node, Timestamp::now(), LEASE_SECONDS).await
+        self.fence.renew(self.cluster.renew_lease(&self.node, Timestamp::now(), LEASE_SECONDS)).await
     }
 }

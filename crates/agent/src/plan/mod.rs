@@ -8,6 +8,7 @@ pub mod backoff;
 mod conditions;
 mod decide;
 mod initialise;
+mod leave;
 mod memory;
 mod observed;
 mod phase;
@@ -18,6 +19,7 @@ mod terminate;
 
 pub use action::{Action, Completion, Outcome, Work};
 pub use decide::{PodPlan, PodView, deadline, plan};
+pub use leave::{Leave, within_leave};
 pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Termination, TerminationCause};
 pub use observed::{ContainerRecord, Exit, Observed, RunState, Sandbox, SandboxState};
 pub use probe::{ProbeKind, ProbeState};

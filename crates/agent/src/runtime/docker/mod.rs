@@ -1,6 +1,7 @@
 //! Pods on a Docker engine: a sandbox container holds each pod's network, the pod's containers join it.
 
 mod create;
+mod fence;
 mod labels;
 mod look;
 mod pause;
@@ -26,6 +27,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::fence::DockerFence;
 pub use self::purge::remove_containers;
 
 use self::labels::Owner;
