@@ -15,16 +15,17 @@ pub fn web(replicas: usize) -> String {
     example.replace("replicas: 6", &format!("replicas: {replicas}"))
 }
 
-/// The running containers, when each of `replicas` ready pods has exactly one.
+/// The running containers, when each of `replicas` ready pods has exactly one. Pods on their way out do not count: those
+/// of a dead worker stay until it returns or its Node object is deleted.
 pub fn all_running(cluster: &Cluster, master: &str, replicas: usize) -> Result<Vec<harness::Container>, String> {
     let args = ["get", "pods", "-l", "app=web", "-o", "json"];
     let text = cluster.qctl_at(master, &args, "").result().map_err(|output| output.stderr)?;
     let list: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let pods = list["items"].as_array().ok_or("no items")?;
-    let ready = |pod: &&serde_json::Value| {
+    let pods = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect::<Vec<_>>();
+    let ready = |pod: &&&serde_json::Value| {
         let conditions = pod["status"]["conditions"].as_array();
-        pod["metadata"]["deletionTimestamp"].is_null()
-            && conditions.is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+        conditions.is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
     };
     let ready = pods.iter().filter(ready).filter_map(|p| p["metadata"]["uid"].as_str()).collect::<BTreeSet<_>>();
     let found = containers(&cluster.name());
@@ -68,6 +69,13 @@ fn a_deployment_survives_its_leader_and_a_worker() {
     kill_containers(&cluster.name(), "worker-1");
     let found = eventually("eight pods on the other worker", || all_running(&cluster, &survivor, 8));
     assert!(found.iter().all(|container| container.node == "worker-2"), "{found:?}");
+    // The machine will not come back, and its pods go with its Node object.
+    cluster.qctl_at(&survivor, &["delete", "node", "worker-1"], "").ok();
+    eventually("the dead worker's pods to be gone", || {
+        let nodes = ["get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}"];
+        let nodes = cluster.qctl_at(&survivor, &nodes, "").result().map_err(|output| output.stderr)?;
+        if nodes.contains("worker-1") { Err(nodes) } else { Ok(()) }
+    });
 
     cluster.qctl_at(&survivor, &["set", "image", "deployment/web", "httpd=quorate/demo:v2"], "").ok();
     cluster.qctl_at(&survivor, &["rollout", "status", "deployment/web", "--timeout=120s"], "").ok();

@@ -5,6 +5,7 @@ mod backup;
 mod demo_path;
 mod etcd;
 mod etcd_limits;
+mod fencing;
 mod follower_catches_up;
 mod kubectl;
 mod leader_death;

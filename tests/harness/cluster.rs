@@ -288,6 +288,24 @@ impl Cluster {
         self.wait_gone(name);
     }
 
+    /// Stops a member's process without ending it: it keeps its connections, and does nothing.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn freeze(&self, name: &str) {
+        let pid = self.member(name).pid;
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap_or_else(|error| panic!("cannot freeze {name}: {error}"));
+    }
+
+    /// Lets a frozen member go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn thaw(&self, name: &str) {
+        let pid = self.member(name).pid;
+        kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap_or_else(|error| panic!("cannot thaw {name}: {error}"));
+    }
+
     /// Waits until a member's process is gone, with its last thread: until then its files are in use.
     pub fn wait_gone(&self, name: &str) {
         let pid = self.member(name).pid;

@@ -178,6 +178,15 @@ impl Cluster for ApiCluster {
         Ok(())
     }
 
+    async fn is_assigned(&self, pod: &PodRef) -> Result<bool, ClusterError> {
+        // Without a resource version the read is linearizable.
+        let found = within(self.pod_api(pod).get_opt(&pod.name)).await?;
+        Ok(found.is_some_and(|found| {
+            let node = found.spec.and_then(|spec| spec.node_name);
+            found.metadata.uid.as_deref() == Some(&pod.uid) && node.as_deref() == Some(&self.node_name)
+        }))
+    }
+
     async fn release_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
         let params = DeleteParams {
             grace_period_seconds: Some(0),

@@ -92,6 +92,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// Writes a pod's status, if it still is that very pod.
     async fn report_pod(&self, pod: &PodRef, status: &PodStatus) -> Result<(), ClusterError>;
 
+    /// Whether the masters say at this moment that this very pod is this node's to run.
+    async fn is_assigned(&self, pod: &PodRef) -> Result<bool, ClusterError>;
+
     /// Lets a pod's object go for good, if it still is that very pod.
     async fn release_pod(&self, pod: &PodRef) -> Result<(), ClusterError>;
 

@@ -1,6 +1,7 @@
 //! What an agent must be told.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,6 +79,9 @@ pub struct AgentConfig {
     pub cluster_id: String,
     /// How long a new agent waits for the masters before it takes over what runs without them.
     pub offline_after: Duration,
+    /// Program and first arguments of the process that keeps the fences of pods on Docker when the agent cannot; it
+    /// calls [`crate::watch_containers`]. Without it this node keeps no fences.
+    pub watchdog: Option<Vec<OsString>>,
 }
 
 impl AgentConfig {
@@ -103,6 +107,7 @@ impl AgentConfig {
             max_pods: 110,
             cluster_id: "quorate".to_owned(),
             offline_after: Duration::from_secs(15),
+            watchdog: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use crate::cluster::Cluster;
 use crate::config::AgentConfig;
 use crate::events::Recorder;
+use crate::fence::Fence;
 use crate::gate::Gate;
 use crate::machine::{self, Machine};
 use crate::plan::NodeFacts;
@@ -39,6 +40,7 @@ pub(crate) struct Context {
     pub reporter: Reporter,
     pub gate: Gate,
     capabilities: OnceCell<Option<Capabilities>>,
+    pub fence: Arc<Fence>,
 }
 
 impl Context {
@@ -48,6 +50,7 @@ impl Context {
         runtime: Arc<dyn Runtime>,
         recorder: Recorder,
         reporter: Reporter,
+        fence: Arc<Fence>,
     ) -> Arc<Self> {
         let facts = NodeFacts { host_ip: config.node_ip.clone(), runtime_scheme: runtime.scheme().to_owned() };
         if !runtime.is_hollow() && !machine::may_mount() {
@@ -73,6 +76,7 @@ impl Context {
             recorder,
             reporter,
             capabilities: OnceCell::new(),
+            fence,
         })
     }
 

@@ -82,6 +82,7 @@ impl Task {
             }
             Action::StartSandbox { id } => {
                 let _permit = self.context.gate.pass(Stage::StartSandbox).await;
+                self.admit(pod, FailureReason::FailedSandbox).await?;
                 let started = runtime.start_sandbox(pod, id).await;
                 started.map_err(|error| Failed::new(FailureReason::FailedSandbox, error.to_string()))?;
                 Ok(Outcome::Done)
@@ -93,6 +94,7 @@ impl Task {
                 self.check_mounts(pod, container, id).await?;
                 self.update_hosts(container).await?;
                 let _permit = self.context.gate.pass(Stage::StartContainer).await;
+                self.admit(pod, FailureReason::Other).await?;
                 let started = runtime.start_container(pod, id).await;
                 started.map_err(|error| Failed::new(FailureReason::RunContainerError, error.to_string()))?;
                 Ok(Outcome::Done)
@@ -123,6 +125,11 @@ impl Task {
             }
             Action::DeleteFromApi => self.delete_from_api(pod).await,
         }
+    }
+
+    /// Nothing of a fenced pod is started that may have to run elsewhere already.
+    async fn admit(&self, pod: &PodRef, reason: FailureReason) -> Result<(), Failed> {
+        self.context.fence.admit(&pod.uid).await.map_err(|error| Failed::new(reason, error.to_string()))
     }
 
     fn container(&self, name: &str) -> Result<(&Container, bool), Failed> {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::config::AgentConfig;
+use crate::fence::Fence;
 
 /// Without a heartbeat for so many seconds the node counts as dead.
 const LEASE_SECONDS: i32 = 10;
@@ -21,6 +22,7 @@ pub(crate) struct Heartbeat {
     cluster: Arc<dyn Cluster>,
     node_name: String,
     interval: Duration,
+    fence: Arc<Fence>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +33,8 @@ enum Beat {
 }
 
 impl Heartbeat {
-    pub(crate) fn new(config: &AgentConfig, cluster: Arc<dyn Cluster>) -> Self {
-        Heartbeat { cluster, node_name: config.node_name.clone(), interval: config.heartbeat_interval }
+    pub(crate) fn new(config: &AgentConfig, cluster: Arc<dyn Cluster>, fence: Arc<Fence>) -> Self {
+        Heartbeat { cluster, node_name: config.node_name.clone(), interval: config.heartbeat_interval, fence }
     }
 
     pub(crate) async fn run(self, shutdown: CancellationToken) {
@@ -71,14 +73,14 @@ impl Heartbeat {
             renew_time: Some(MicroTime(Timestamp::now())),
             ..LeaseSpec::default()
         };
-        match self.cluster.renew_lease(&self.node_name, &spec).await {
+        match self.fence.renew(self.cluster.renew_lease(&self.node_name, &spec)).await {
             Err(error) if error.is_not_found() => {}
             renewed => return renewed.map(|()| Beat::Renewed),
         }
         // The Node is read anew for each new lease: it may have been deleted and registered again under another uid.
         let node = self.cluster.node(&self.node_name).await?;
         let Some(node) = node.filter(|node| node.metadata.uid.is_some()) else { return Ok(Beat::Unregistered) };
-        self.cluster.create_lease(&node, &spec).await?;
+        self.fence.renew(self.cluster.create_lease(&node, &spec)).await?;
         Ok(Beat::Renewed)
     }
 }

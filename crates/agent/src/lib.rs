@@ -13,6 +13,7 @@ mod context;
 mod env;
 mod events;
 mod execute;
+mod fence;
 mod gate;
 mod grpc;
 mod heartbeat;
@@ -40,8 +41,10 @@ use tokio_util::task::TaskTracker;
 pub use crate::runtime::remove_containers;
 pub use api_cluster::{ApiCluster, status_patch};
 pub use config::{AgentConfig, Listen, RuntimeChoice, TlsIdentity};
+pub use fence::{Containers, WatchdogError, watch_containers};
 
 use crate::cluster::Cluster;
+use crate::fence::Fence;
 use crate::runtime::Runtime;
 
 /// Why an agent cannot start, or had to stop.
@@ -66,6 +69,7 @@ pub struct Agent {
     masters: Option<client::Masters>,
     cluster: Arc<dyn Cluster>,
     runtime: Arc<dyn Runtime>,
+    fence: Arc<Fence>,
 }
 
 impl Agent {
@@ -88,10 +92,12 @@ impl Agent {
     /// See [`AgentError`].
     pub fn with_cluster(config: AgentConfig, cluster: Arc<dyn Cluster>) -> Result<Self, AgentError> {
         let data_dir = config.data_dir.display().to_string();
-        checkpoint::prepare(&config.data_dir).map_err(|source| AgentError::DataDirectory { path: data_dir, source })?;
+        let unusable = |source| AgentError::DataDirectory { path: data_dir.clone(), source };
+        checkpoint::prepare(&config.data_dir).map_err(unusable)?;
         let listener = config.listen.bind().map_err(|(address, source)| AgentError::Listen { address, source })?;
         let runtime = runtime::choose(&config).map_err(AgentError::Runtime)?;
-        Ok(Agent { config, listener, masters: None, cluster, runtime })
+        let fence = Arc::new(Fence::open(&config, runtime.is_hollow()).map_err(unusable)?);
+        Ok(Agent { config, listener, masters: None, cluster, runtime, fence })
     }
 
     /// The port that the node API listens on.
@@ -111,9 +117,10 @@ impl Agent {
         let server = server::NodeApi::new(&self.config, self.listener, Arc::clone(&self.runtime))?;
         let (recorder, event_sender) = events::channel(Arc::clone(&self.cluster), &self.config.node_name);
         let (reporter, status_sender) = status::channel(Arc::clone(&self.cluster));
-        let node = node::NodeReporter::new(&self.config, port, Arc::clone(&self.cluster), Arc::clone(&self.runtime));
-        let heartbeat = heartbeat::Heartbeat::new(&self.config, Arc::clone(&self.cluster));
-        let context = context::Context::new(&self.config, self.cluster, self.runtime, recorder, reporter);
+        let (cluster, runtime) = (Arc::clone(&self.cluster), Arc::clone(&self.runtime));
+        let node = node::NodeReporter::new(&self.config, port, cluster, runtime, self.fence.is_kept());
+        let heartbeat = heartbeat::Heartbeat::new(&self.config, Arc::clone(&self.cluster), Arc::clone(&self.fence));
+        let context = context::Context::new(&self.config, self.cluster, self.runtime, recorder, reporter, self.fence);
         let pods = pods::Pods::new(&self.config, Arc::clone(&context), server.pods());
 
         let tracker = TaskTracker::new();

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use quorate_api::fence;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterError};
@@ -56,6 +57,8 @@ struct Identity {
     labels: BTreeMap<String, String>,
     capacity: BTreeMap<String, String>,
     max_pods: u32,
+    /// The fences of pods are kept, even if the agent dies.
+    keeps_fences: bool,
 }
 
 pub(crate) struct NodeReporter {
@@ -66,7 +69,13 @@ pub(crate) struct NodeReporter {
 }
 
 impl NodeReporter {
-    pub(crate) fn new(config: &AgentConfig, port: u16, cluster: Arc<dyn Cluster>, runtime: Arc<dyn Runtime>) -> Self {
+    pub(crate) fn new(
+        config: &AgentConfig,
+        port: u16,
+        cluster: Arc<dyn Cluster>,
+        runtime: Arc<dyn Runtime>,
+        keeps_fences: bool,
+    ) -> Self {
         let identity = Identity {
             name: config.node_name.clone(),
             ip: config.node_ip.clone(),
@@ -74,6 +83,7 @@ impl NodeReporter {
             labels: config.labels.clone(),
             capacity: config.capacity.clone(),
             max_pods: config.max_pods,
+            keeps_fences,
         };
         NodeReporter { identity, data_dir: config.data_dir.clone(), cluster, runtime }
     }
@@ -188,6 +198,7 @@ fn node(
         ("kubernetes.io/arch", arch),
         ("beta.kubernetes.io/os", "linux"),
         ("beta.kubernetes.io/arch", arch),
+        (fence::NODE_LABEL, if identity.keeps_fences { "true" } else { "false" }),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))

@@ -271,6 +271,8 @@ async fn clear(context: Arc<Context>, pod: PodRef) -> String {
         tracing::warn!(pod = %pod, error = %error, "cannot remove what is left of a pod");
     } else if let Err(error) = volumes::clean_up(&context.data_dir, &pod.uid).await {
         tracing::warn!(pod = %pod, error = %error, "cannot remove a pod's volumes");
+    } else {
+        context.fence.forget(&pod.uid).await;
     }
     pod.uid
 }

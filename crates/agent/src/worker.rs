@@ -20,14 +20,16 @@ use crate::context::Context;
 use crate::events::Note;
 use crate::execute::{self, Task};
 use crate::plan::{
-    self, Action, Completion, FailureReason, Memory, Observed, Outcome, PodRef, PodView, ProbeKind, TerminationCause,
-    Work,
+    self, Action, Completion, FailureReason, Leave, Memory, Observed, Outcome, PodRef, PodView, ProbeKind,
+    TerminationCause, Work,
 };
 use crate::volumes;
 use crate::volumes::objects::Watched;
 
 /// The longest a worker sleeps: what no event told is noticed then.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
+/// Between two questions whether a fenced pod is this node's.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A pod whose object is gone gets no more than this many seconds: it may run elsewhere by now.
 const GONE_GRACE_SECONDS: i64 = 2;
 
@@ -56,6 +58,10 @@ pub(crate) struct Worker {
     changes: SelectAll<WatchStream<u64>>,
     /// The pod whose labels and annotations the volumes were last asked to show.
     shown: Option<Arc<Pod>>,
+    /// Renewals and confirmations, of a fenced pod: what is allowed with it may have changed.
+    fence_changes: Option<watch::Receiver<()>>,
+    /// The question whether the pod is still this node's, while it is under way.
+    asking: JoinSet<()>,
 }
 
 impl Worker {
@@ -64,6 +70,7 @@ impl Worker {
         let reference = plan::pod_ref(&pod);
         let observed = context.runtime.subscribe(&reference.uid);
         let reported = pod.status.as_ref().map(plan::own_report).unwrap_or_default();
+        let fence_changes = context.fence.add(&pod).then(|| context.fence.changes());
         let memory = Memory::adopt(&pod, &observed.borrow(), &reported, Timestamp::now());
         Worker {
             context,
@@ -78,6 +85,8 @@ impl Worker {
             watched: Vec::new(),
             changes: SelectAll::new(),
             shown: None,
+            fence_changes,
+            asking: JoinSet::new(),
         }
     }
 
@@ -94,6 +103,8 @@ impl Worker {
                 changed = self.desired.changed() => if changed.is_err() { break },
                 changed = self.observed.changed() => if changed.is_err() { break },
                 Some(done) = self.tasks.join_next_with_id() => self.finish(done),
+                () = next_change(&mut self.fence_changes) => {}
+                Some(_) = self.asking.join_next() => {}
                 Some(_) = self.changes.next() => self.memory.volumes_stale = true,
                 () = tokio::time::sleep(sleep) => {}
             }
@@ -154,10 +165,15 @@ impl Worker {
             facts: &self.context.facts,
             now,
         };
-        let planned = plan::plan(view);
+        let (leave, stays_for) = self.context.fence.leave(&self.reference.uid);
+        let planned = plan::within_leave(view, plan::plan(view), leave);
         if planned.finished {
             self.context.reporter.forget(&self.reference);
+            self.context.fence.forget(&self.reference.uid).await;
             return None;
+        }
+        if leave != Leave::Run {
+            self.ask_masters();
         }
         self.report(&desired, planned.status);
         for action in planned.actions {
@@ -165,7 +181,24 @@ impl Worker {
         }
         self.save(&desired).await;
         let until = planned.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        Some(until.map_or(MAX_SLEEP, |until| until.min(MAX_SLEEP)))
+        Some([until, stays_for].into_iter().flatten().fold(MAX_SLEEP, Duration::min))
+    }
+
+    /// Has the masters confirm that the pod is still this node's, unless they are being asked or cannot be.
+    fn ask_masters(&mut self) {
+        if !self.asking.is_empty() {
+            return;
+        }
+        let Some(asked) = self.context.fence.ask(&self.reference.uid) else { return };
+        let (context, pod) = (Arc::clone(&self.context), self.reference.clone());
+        self.asking.spawn(async move {
+            match context.cluster.is_assigned(&pod).await {
+                Ok(true) => return context.fence.confirm(&pod.uid, asked),
+                Ok(false) => tracing::info!(%pod, "the fenced pod is not this node's any more"),
+                Err(error) => tracing::debug!(%pod, error = %error, "nobody says whose the fenced pod is"),
+            }
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        });
     }
 
     async fn save(&mut self, desired: &Desired) {
@@ -293,4 +326,13 @@ impl Worker {
             self.watched.push(watched);
         }
     }
+}
+
+async fn next_change(changes: &mut Option<watch::Receiver<()>>) {
+    if let Some(changes) = changes
+        && changes.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }

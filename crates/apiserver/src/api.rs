@@ -15,6 +15,7 @@ use crate::catalog::Catalog;
 use crate::logs::NodeClient;
 use crate::pipeline::authorize::{NodeRelations, authenticate, authorize};
 use crate::pipeline::dispatch;
+use crate::pipeline::pod_defaults::PodDefaults;
 use crate::pipeline::watch::SharedEvents;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
@@ -38,6 +39,7 @@ struct Inner {
     relations: NodeRelations,
     nodes: ArcSwapOption<NodeClient>,
     build: OnceLock<Build>,
+    pod_defaults: ArcSwap<PodDefaults>,
 }
 
 impl Api {
@@ -58,6 +60,7 @@ impl Api {
             relations: NodeRelations::default(),
             nodes: ArcSwapOption::empty(),
             build: OnceLock::new(),
+            pod_defaults: ArcSwap::default(),
         };
         Api { inner: Arc::new(inner) }
     }
@@ -79,6 +82,15 @@ impl Api {
     /// With `build`, when it was said before.
     pub fn set_build(&self, build: Build) -> Result<(), Build> {
         self.inner.build.set(build)
+    }
+
+    /// What new pods get that do not say it themselves; the same on every member of a quorum.
+    pub fn set_pod_defaults(&self, defaults: PodDefaults) {
+        self.inner.pod_defaults.store(Arc::new(defaults));
+    }
+
+    pub(crate) fn pod_defaults(&self) -> PodDefaults {
+        **self.inner.pod_defaults.load()
     }
 
     pub(crate) fn catalog(&self) -> Guard<Arc<Catalog>> {

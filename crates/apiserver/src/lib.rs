@@ -35,6 +35,8 @@ pub use bootstrap::bootstrap;
 pub use connection::Connection;
 pub use local::LocalClient;
 pub use pipeline::allocate::ALLOCATIONS;
+pub use pipeline::condition::Condition;
+pub use pipeline::pod_defaults::PodDefaults;
 pub use repair::{Finding, repair_allocations};
 pub use response::{Body, Request, Response};
 pub use server::{ServeError, ServerConfig, serve};

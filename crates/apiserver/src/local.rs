@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::api::Api;
 use crate::decode::FieldValidation;
 use crate::pipeline::authorize::authorize;
+use crate::pipeline::condition::Condition;
 use crate::pipeline::delete::{DeleteOptions, Told, delete, told};
 use crate::pipeline::patch::{Patch, patch};
 use crate::pipeline::subresource::{binding, scale};
@@ -25,12 +26,29 @@ use crate::{encode, error};
 pub struct LocalClient {
     api: Api,
     user: UserInfo,
+    conditions: Vec<Condition>,
 }
 
 impl LocalClient {
     #[must_use]
     pub fn new(api: Api, user: UserInfo) -> Self {
-        LocalClient { api, user }
+        LocalClient { api, user, conditions: Vec::new() }
+    }
+
+    /// A client whose updates, patches and deletions are refused with `Conflict` unless all conditions hold at the
+    /// moment of the write.
+    #[must_use]
+    pub fn provided(&self, conditions: Vec<Condition>) -> Self {
+        LocalClient { conditions, ..self.clone() }
+    }
+
+    /// The resource of a kind that is served, and whether it is namespaced.
+    #[must_use]
+    pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<(GroupVersionResource, bool)> {
+        let catalog = self.api.catalog();
+        let mut rows = catalog.rows.iter();
+        let row = rows.find(|row| row.api_version == api_version && row.descriptor.kind.kind == kind)?;
+        Some((row.descriptor.resource.clone(), row.is_namespaced()))
     }
 
     /// Creates an object and returns it as it was stored.
@@ -183,6 +201,7 @@ impl LocalClient {
             target,
             is_dry_run: false,
             validation: FieldValidation::Ignore,
+            conditions: self.conditions.clone(),
             warnings: Vec::new(),
         })
     }

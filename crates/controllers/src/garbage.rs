@@ -1,24 +1,34 @@
-//! Garbage collection by owner references, for objects of every kind: what all of whose owners are gone is deleted;
-//! an owner being deleted in the foreground waits for the dependents that block it; one being deleted as `Orphan` is
-//! first removed from its dependents' references.
+//! Garbage collection by owner references, for objects of every kind: an object all of whose owners are gone is
+//! deleted; an owner being deleted in the foreground waits for the dependents that block it; one being deleted as
+//! `Orphan` is first removed from its dependents' references.
+//!
+//! An owner is the object of its reference's kind and name in the dependent's own namespace (or without one, for a
+//! cluster-scoped kind), if it has the reference's uid. The cache alone never proves that an owner is absent: every
+//! write that rests on an absence carries it as a [`Guard`]. While a reference cannot be resolved, because its kind is
+//! not served or cannot own this object, nothing happens to the dependent.
 //!
 //! A work key is the storage key of one object.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use quorate_api::{GroupVersion, ObjectKey};
+use quorate_api::ObjectKey;
 use serde_json::{Value, json};
 
 use crate::cache::{Cache, Change, Entry, Meta};
 use crate::controller::{Controller, Input, WorkKey};
-use crate::plan::{Action, Plan};
+use crate::kinds::Kinds;
+use crate::plan::{Action, EventType, Guard, Plan};
 use crate::resource::{batch, target_of, to_json};
 
 /// Holds an owner back until what blocks it is gone.
 const FOREGROUND: &str = "foregroundDeletion";
 /// Holds an owner back until its dependents have forgotten it.
 const ORPHAN: &str = "orphan";
+/// How soon a reference of a kind that is not served is looked at again. Serving a kind is no change of an object, so
+/// nothing else wakes its dependents.
+const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(30);
 
 pub(crate) const CONTROLLER: Controller =
     Controller { name: "garbage-collector", triggers, all_keys, reconcile, resync: None };
@@ -75,7 +85,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     keys
 }
 
-fn reconcile(Input { cache, .. }: Input<'_>, key: &WorkKey) -> Plan {
+fn reconcile(Input { cache, kinds, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let Some(key) = ObjectKey::parse(&key.name) else { return Plan::default() };
     let Some(entry) = cache.get(&key) else { return Plan::default() };
     let meta = &entry.meta;
@@ -88,7 +98,7 @@ fn reconcile(Input { cache, .. }: Input<'_>, key: &WorkKey) -> Plan {
             Vec::new()
         }
     } else {
-        collect(cache, &key, meta)
+        return collect(cache, kinds, &key, meta);
     };
     Plan { actions, requeue_after: None }
 }
@@ -103,7 +113,7 @@ fn orphan_dependents(cache: &Cache, key: &ObjectKey, owner: &Meta) -> Vec<Action
     let forget = |(key, dependent): (&ObjectKey, &Entry)| {
         let references = &dependent.meta.owner_references;
         let rest = references.iter().filter(|reference| reference.uid != owner.uid).map(to_json).collect();
-        set_owners(key, &dependent.meta, rest)
+        set_owners(key, &dependent.meta, rest, Vec::new())
     };
     let mut actions: Vec<Action> = batch(cache.dependents(&owner.uid).map(forget).collect()).into_iter().collect();
     actions.push(remove_finalizer(key, owner, ORPHAN));
@@ -112,44 +122,63 @@ fn orphan_dependents(cache: &Cache, key: &ObjectKey, owner: &Meta) -> Vec<Action
 
 /// How one owner reference stands.
 enum Owner {
-    /// There, and to stay; or not resolvable, which must not cost an object its life.
     Solid,
-    /// There, but waiting for its dependents to be deleted.
+    /// Waits for its dependents to be deleted.
     Waiting,
-    Absent,
+    /// Not in the cache; the guard has this confirmed.
+    Absent(Guard),
+    UnknownKind,
+    /// A namespaced kind cannot own a cluster-scoped object.
+    Impossible,
 }
 
-fn classify(cache: &Cache, dependent: &Meta, reference: &OwnerReference) -> Owner {
-    let Some((key, owner)) = cache.by_uid(&reference.uid) else { return Owner::Absent };
-    let group = GroupVersion::parse(&reference.api_version).group;
-    if owner.meta.kind != reference.kind || key.group != group {
-        return Owner::Absent;
+fn classify(cache: &Cache, kinds: &dyn Kinds, dependent: &ObjectKey, reference: &OwnerReference) -> Owner {
+    let Some(kind) = kinds.find(&reference.api_version, &reference.kind) else { return Owner::UnknownKind };
+    let namespace = if kind.is_namespaced { dependent.namespace.clone() } else { None };
+    if kind.is_namespaced && namespace.is_none() {
+        return Owner::Impossible;
     }
-    match (&dependent.namespace, &key.namespace) {
-        (None, Some(_)) => return Owner::Solid,
-        (Some(dependent), Some(owner)) if dependent != owner => return Owner::Absent,
-        _ => {}
+    let key = ObjectKey {
+        group: kind.resource.group.to_string(),
+        resource: kind.resource.resource.to_string(),
+        namespace,
+        name: reference.name.clone(),
+    };
+    match cache.get(&key).filter(|owner| owner.meta.uid == reference.uid) {
+        Some(owner) if is_deleting_dependents(&owner.meta) => Owner::Waiting,
+        Some(_) => Owner::Solid,
+        None => Owner::Absent(Guard::Absent { key, uid: reference.uid.clone() }),
     }
-    if is_deleting_dependents(&owner.meta) { Owner::Waiting } else { Owner::Solid }
 }
 
 /// What becomes of an object for the sake of its owners.
-fn collect(cache: &Cache, key: &ObjectKey, meta: &Arc<Meta>) -> Vec<Action> {
+fn collect(cache: &Cache, kinds: &dyn Kinds, key: &ObjectKey, meta: &Arc<Meta>) -> Plan {
     let mut solid = Vec::new();
-    let mut waiting = 0;
+    let mut guards = Vec::new();
+    let (mut waiting, mut is_resolved, mut requeue_after) = (0, true, None);
     for reference in &meta.owner_references {
-        match classify(cache, meta, reference) {
+        match classify(cache, kinds, key, reference) {
             Owner::Solid => solid.push(reference),
             Owner::Waiting => waiting += 1,
-            Owner::Absent => {}
+            Owner::Absent(guard) => guards.push(guard),
+            Owner::UnknownKind => (is_resolved, requeue_after) = (false, Some(UNKNOWN_KIND_RETRY)),
+            Owner::Impossible => is_resolved = false,
         }
     }
-    if meta.owner_references.is_empty() || solid.len() == meta.owner_references.len() {
-        return Vec::new();
+    let mut actions = Vec::new();
+    if is_resolved && solid.len() < meta.owner_references.len() {
+        actions.push(if solid.is_empty() {
+            delete_for(cache, key, meta, waiting, guards)
+        } else {
+            set_owners(key, meta, solid.into_iter().map(to_json).collect(), guards)
+        });
     }
-    if !solid.is_empty() {
-        return vec![set_owners(key, meta, solid.into_iter().map(to_json).collect())];
-    }
+    actions.extend(invalid_namespaces(cache, kinds, meta));
+    Plan { actions, requeue_after }
+}
+
+/// The deletion of an object without an owner to stay for; `waiting` owners wait for it.
+fn delete_for(cache: &Cache, key: &ObjectKey, meta: &Arc<Meta>, waiting: usize, guards: Vec<Guard>) -> Action {
     if waiting == 0 || cache.dependents(&meta.uid).next().is_none() {
         let propagation = if meta.has_finalizer(ORPHAN) {
             "Orphan"
@@ -158,7 +187,7 @@ fn collect(cache: &Cache, key: &ObjectKey, meta: &Arc<Meta>) -> Vec<Action> {
         } else {
             "Background"
         };
-        return vec![delete(key, meta, propagation)];
+        return delete(key, meta, propagation, guards);
     }
     // Its own dependents go first. Where two wait for each other, this one stops blocking its owner.
     let is_cycle = cache.dependents(&meta.uid).any(|(_, dependent)| is_deleting_dependents(&dependent.meta));
@@ -168,36 +197,67 @@ fn collect(cache: &Cache, key: &ObjectKey, meta: &Arc<Meta>) -> Vec<Action> {
             reference.block_owner_deletion = Some(false);
             to_json(&reference)
         });
-        return vec![set_owners(key, meta, unblocked.collect())];
+        return set_owners(key, meta, unblocked.collect(), Vec::new());
     }
-    vec![delete(key, meta, "Foreground")]
+    delete(key, meta, "Foreground", guards)
+}
+
+/// Warnings about references to an object that exists in another namespace, where it can own nothing of this one, and
+/// to namespaced kinds from outside of any namespace.
+fn invalid_namespaces<'a>(cache: &'a Cache, kinds: &'a dyn Kinds, meta: &'a Meta) -> impl Iterator<Item = Action> + 'a {
+    let is_elsewhere = |reference: &&OwnerReference| {
+        let owner = cache.by_uid(&reference.uid).and_then(|(key, _)| key.namespace.as_ref());
+        let is_namespaced =
+            || kinds.find(&reference.api_version, &reference.kind).is_some_and(|kind| kind.is_namespaced);
+        match owner {
+            Some(namespace) => meta.namespace.as_ref() != Some(namespace),
+            None => meta.namespace.is_none() && is_namespaced(),
+        }
+    };
+    meta.owner_references.iter().filter(is_elsewhere).map(|reference| {
+        let OwnerReference { api_version, kind, name, uid, .. } = reference;
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let mut regarding = json!({"apiVersion": meta.api_version, "kind": meta.kind, "name": meta.name, "uid": meta.uid});
+        if let Some(namespace) = &meta.namespace {
+            regarding["namespace"] = json!(namespace);
+        }
+        Action::Event {
+            regarding,
+            event_type: EventType::Warning,
+            reason: "OwnerRefInvalidNamespace",
+            message: format!(
+                "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in namespace {namespace:?}"
+            ),
+        }
+    })
 }
 
 /// Deletes the object unless it has changed since: it may have found another owner.
-fn delete(key: &ObjectKey, meta: &Meta, propagation: &'static str) -> Action {
+fn delete(key: &ObjectKey, meta: &Meta, propagation: &'static str, guards: Vec<Guard>) -> Action {
     Action::Delete {
         target: target_of(key, meta),
         uid: Some(meta.uid.clone()),
         resource_version: Some(meta.resource_version.to_string()),
         grace_period_seconds: None,
         propagation: Some(propagation),
+        guards,
     }
 }
 
-fn set_owners(key: &ObjectKey, meta: &Meta, owners: Vec<Value>) -> Action {
-    patch_metadata(key, meta, "ownerReferences", owners)
+fn set_owners(key: &ObjectKey, meta: &Meta, owners: Vec<Value>, guards: Vec<Guard>) -> Action {
+    patch_metadata(key, meta, "ownerReferences", owners, guards)
 }
 
 fn remove_finalizer(key: &ObjectKey, meta: &Meta, finalizer: &str) -> Action {
     let rest = meta.finalizers.iter().filter(|f| *f != finalizer).map(|f| json!(f)).collect();
-    patch_metadata(key, meta, "finalizers", rest)
+    patch_metadata(key, meta, "finalizers", rest, Vec::new())
 }
 
-fn patch_metadata(key: &ObjectKey, meta: &Meta, field: &str, list: Vec<Value>) -> Action {
+fn patch_metadata(key: &ObjectKey, meta: &Meta, field: &str, list: Vec<Value>, guards: Vec<Guard>) -> Action {
     let list = if list.is_empty() { Value::Null } else { Value::Array(list) };
     let mut metadata = json!({"uid": meta.uid, "resourceVersion": meta.resource_version.to_string()});
     metadata[field] = list;
-    Action::Patch { target: target_of(key, meta), subresource: None, patch: json!({"metadata": metadata}) }
+    Action::Patch { target: target_of(key, meta), subresource: None, patch: json!({"metadata": metadata}), guards }
 }
 
 #[cfg(test)]

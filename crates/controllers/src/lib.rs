@@ -5,6 +5,7 @@ pub mod cache;
 pub mod controller;
 mod deployment;
 mod garbage;
+pub mod kinds;
 pub mod masters;
 mod namespace;
 mod naming;
@@ -15,10 +16,13 @@ mod pod_gc;
 mod pod_state;
 mod replicaset;
 mod resource;
+mod root_authority;
 mod service;
+mod service_account;
 #[cfg(test)]
 mod simulation;
 
 pub use cache::{Cache, CacheError, Change};
-pub use controller::{Controller, Input, Settings, WorkKey, controllers};
-pub use plan::{Action, EventType, Failure, Plan, Target, Verb};
+pub use controller::{Controller, EvictionRate, Input, Settings, WorkKey, controllers};
+pub use kinds::{KindInfo, Kinds};
+pub use plan::{Action, EventType, Failure, Guard, Plan, Target, Verb};

@@ -69,6 +69,7 @@ fn delete_content(key: &ObjectKey, entry: &Entry) -> Action {
         resource_version: None,
         grace_period_seconds: None,
         propagation: Some("Background"),
+        guards: Vec::new(),
     }
 }
 

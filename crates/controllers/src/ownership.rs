@@ -84,5 +84,6 @@ pub(crate) fn owners_patch(resource: &GroupVersionResource, metadata: &ObjectMet
             "resourceVersion": metadata.resource_version,
             "ownerReferences": owners,
         }}),
+        guards: Vec::new(),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quorate_api::GroupVersionResource;
+use quorate_api::{GroupVersionResource, ObjectKey, Revision};
 use serde_json::Value;
 
 /// What to do now, and when to look again if nothing else triggers it.
@@ -31,6 +31,16 @@ pub struct Target {
     pub name: String,
 }
 
+/// A condition on another object than the one that is written. It is checked in the transaction of the write, so it
+/// holds at the moment of the write and not only in a cache that may lag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Nothing is stored under the key, or an object with another uid.
+    Absent { key: ObjectKey, uid: String },
+    /// The object was not written after this revision; [`Revision::ZERO`] means that it does not exist.
+    Unchanged { key: ObjectKey, revision: Revision },
+}
+
 /// One write through the API.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -39,7 +49,7 @@ pub enum Action {
     /// Replaces the object; its `metadata.resourceVersion` makes stale plans harmless. `subresource` is e.g. `status`.
     Update { target: Target, subresource: Option<&'static str>, object: Value },
     /// A JSON merge patch (RFC 7386).
-    Patch { target: Target, subresource: Option<&'static str>, patch: Value },
+    Patch { target: Target, subresource: Option<&'static str>, patch: Value, guards: Vec<Guard> },
     /// NotFound counts as done.
     Delete {
         target: Target,
@@ -48,6 +58,7 @@ pub enum Action {
         grace_period_seconds: Option<i64>,
         /// `Background`, `Foreground` or `Orphan`.
         propagation: Option<&'static str>,
+        guards: Vec<Guard>,
     },
     /// Several actions that do not depend on each other, executed concurrently; all are tried, the first error counts.
     Batch(Vec<Action>),

@@ -10,6 +10,9 @@ use crate::plan::{Action, EventType, Target};
 
 pub(crate) const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
 pub(crate) const NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
+pub(crate) const CONFIG_MAPS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "configmaps");
+pub(crate) const SERVICE_ACCOUNTS: GroupVersionResource =
+    GroupVersionResource::from_static("", "v1", "serviceaccounts");
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
 pub(crate) const SERVICES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "services");
 pub(crate) const ENDPOINTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "endpoints");
@@ -45,6 +48,7 @@ pub(crate) fn delete(target: Target, uid: Option<&str>) -> Action {
         resource_version: None,
         grace_period_seconds: None,
         propagation: None,
+        guards: Vec::new(),
     }
 }
 

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use quorate_api::{ObjectKey, Revision};
 use quorate_controllers::{Cache, Change};
@@ -47,7 +46,7 @@ impl Cluster {
         self.cache.read()
     }
 
-    /// Time since this process began, the scheduling queue's clock.
+    /// Time since this process began, by the monotonic clock: it dates heartbeats and the scheduling queue.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -76,7 +75,7 @@ impl Cluster {
     }
 
     fn update_cache(&self, updates: Vec<Update>, revision: Option<Revision>) -> Vec<Change> {
-        let at = Timestamp::now();
+        let at = self.now();
         let mut changes = Vec::with_capacity(updates.len());
         let mut cache = self.cache.write();
         let dispatch = self.dispatch.lock().clone();
@@ -106,7 +105,7 @@ impl Cluster {
     /// From now on changes wake these controllers; all their keys are queued. Nothing can fall between the two.
     pub(crate) fn attach(&self, dispatch: Arc<Dispatch>) {
         let mut cache = self.cache.write();
-        cache.begin_observation(Timestamp::now());
+        cache.begin_observation(self.now());
         dispatch.wake_all(&cache);
         dispatch.advance(*self.reached.borrow());
         *self.dispatch.lock() = Some(dispatch);
@@ -119,6 +118,7 @@ impl Cluster {
 
     /// This master may have missed heartbeats: no node is declared dead for that.
     pub(crate) fn begin_observation(&self) {
-        self.cache.write().begin_observation(Timestamp::now());
+        let now = self.now();
+        self.cache.write().begin_observation(now);
     }
 }

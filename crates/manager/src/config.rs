@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_controllers::Settings;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ManagerConfig {
     /// When nodes count as dead, and when their pods go.
     pub settings: Settings,

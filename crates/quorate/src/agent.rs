@@ -1,7 +1,9 @@
 //! `quorate agent`: composes one worker.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
-use quorate_agent::{Agent, Listen, RuntimeChoice, TlsIdentity};
+use quorate_agent::{Agent, Containers, Listen, RuntimeChoice, TlsIdentity};
 
 use crate::config::{AgentArgs, AgentConfig, Runtime, TlsFiles, read_pem};
 use crate::{logging, process};
@@ -37,7 +39,36 @@ fn compose(config: &AgentConfig) -> anyhow::Result<quorate_agent::AgentConfig> {
     agent.heartbeat_interval = config.heartbeat_interval;
     agent.max_pods = config.max_pods;
     agent.cluster_id = config.cluster.clone();
+    let program = std::env::current_exe().context("cannot find the quorate binary")?;
+    agent.watchdog = Some(vec![program.into(), WATCHDOG.into()]);
     Ok(agent)
+}
+
+/// The command by which an agent starts its watchdog.
+pub const WATCHDOG: &str = "fence-watchdog";
+
+/// Options of the watchdog, which agents fill in.
+#[derive(clap::Args, Clone, Debug)]
+pub struct WatchdogArgs {
+    /// Where the agent writes its fenced pods down.
+    #[arg(long)]
+    file: PathBuf,
+    /// The cluster's name.
+    #[arg(long)]
+    cluster: String,
+    /// The node's name.
+    #[arg(long)]
+    node: String,
+}
+
+/// Stops the containers of fenced pods when their agent cannot.
+pub fn watchdog(args: WatchdogArgs) -> anyhow::Result<()> {
+    logging::start("info")?;
+    let containers = Containers { cluster: args.cluster, node: args.node };
+    process::run(BLOCKING_THREADS, async move |_| {
+        // It ends by itself. A signal that is meant for the agent must not end it early.
+        quorate_agent::watch_containers(args.file, containers).await.context("the watchdog of the fences failed")
+    })
 }
 
 fn identity(files: &TlsFiles) -> anyhow::Result<TlsIdentity> {

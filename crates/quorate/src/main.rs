@@ -39,6 +39,9 @@ enum Command {
     Recover(Box<recover::RecoverArgs>),
     /// Run one worker: the node agent that runs pods.
     Agent(Box<config::AgentArgs>),
+    /// Stop the containers of fenced pods when their agent cannot. Agents start it.
+    #[command(name = agent::WATCHDOG, hide = true)]
+    FenceWatchdog(agent::WatchdogArgs),
     /// Run a whole cluster on this machine, each member a process of its own.
     Up(up::UpArgs),
     /// Stop a cluster that `quorate up` started, and remove its containers.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Restore(args) => restore::main(*args),
         Command::Recover(args) => recover::main(*args),
         Command::Agent(args) => agent::main(*args),
+        Command::FenceWatchdog(args) => agent::watchdog(args),
         Command::Up(args) => up::main(args),
         Command::Down(args) => up::down(args),
         Command::Ctl { args } => return quorate_qctl::run(std::iter::once("qctl".into()).chain(args)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use quorate_api::key::REGISTRY_ROOT;
-use quorate_apiserver::{ALLOCATIONS, Api, Identity, MASTERS};
+use quorate_apiserver::{ALLOCATIONS, Api, Identity, MASTERS, PodDefaults};
 use quorate_etcd::{Access, Guard};
 use quorate_manager::{Manager, ManagerConfig};
 use quorate_store::raft::{self, JoinConfig, PeerListen, PeerTls, Pem, RaftConfig};
@@ -85,6 +85,7 @@ async fn serve(
     let store = raft::start(raft_config).await.context("the store cannot start")?;
     let api = Api::with_pools(store.clone(), quorate_registry::builtin(), config.pools.clone());
     api.set_build(build()).expect("the API was just made");
+    api.set_pod_defaults(PodDefaults { eviction_after: config.eviction_after, fence_after: config.fence_after });
     let services = ServiceListeners { api: listeners.api, etcd: listeners.etcd, metrics: listeners.metrics };
     let result = run_services(&config, services, &store, api, shutdown).await;
     store.shutdown().await.context("the store did not stop in order")?;
@@ -126,8 +127,11 @@ async fn run_services(
     let metrics_listener = tokio::net::TcpListener::from_std(listeners.metrics)?;
     let metrics = tracker.spawn(metrics::serve(metrics_listener, store.clone(), api.clone(), stop.clone()));
     let mut manager_config = ManagerConfig::default();
-    manager_config.settings.node_monitor_grace = config.node_monitor_grace;
-    manager_config.settings.eviction_after = config.eviction_after;
+    let settings = &mut manager_config.settings;
+    settings.node_monitor_grace = config.node_monitor_grace;
+    settings.eviction_after = config.eviction_after;
+    settings.eviction_rate = config.eviction_rate;
+    settings.root_authority = Some(root_authority(&config.tls.ca)?);
     let manager = tracker.spawn(Manager::new(store.clone(), api, manager_config).run(stop.clone()));
     tracker.close();
 
@@ -167,6 +171,11 @@ fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<q
         guard,
         answers_bytes: quorate_etcd::ServerConfig::DEFAULT_ANSWERS_BYTES,
     })
+}
+
+/// The authority that pods are given to trust the API server by: it signs the masters' serving certificates, too.
+fn root_authority(file: &Path) -> anyhow::Result<String> {
+    String::from_utf8(read_pem(file)?).with_context(|| format!("{} is not PEM", file.display()))
 }
 
 fn identity(cert: &Path, key: &Path) -> anyhow::Result<Identity> {

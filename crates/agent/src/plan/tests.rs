@@ -631,3 +631,16 @@ fn a_rejected_pod_has_failed_and_nothing_of_it_is_started() {
     let plan = sim.plan();
     assert_eq!((plan.actions, plan.status.message.as_deref()), (Vec::new(), Some(message)));
 }
+
+#[test]
+fn a_fence_keeps_a_pod_from_starting_and_stops_it_when_it_has_lapsed() {
+    let sim = Simulation::new(one(json!({})));
+    let begun: Vec<Work> = sim.plan_within(Leave::Hold).actions.iter().map(Action::work).collect();
+    assert_eq!(begun, [Work::Volumes, Work::Image("main".into())], "nothing is started");
+
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    assert!(sim.plan_within(Leave::Hold).actions.is_empty(), "what runs goes on");
+    let stops = sim.plan_within(Leave::Stop).actions;
+    assert_eq!(stops.iter().map(Action::work).collect::<Vec<_>>(), [Work::Stop("main-0".into(), 30)]);
+}

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{AgentConfig, RuntimeChoice};
 use crate::plan::{FailureReason, Observed, PodRef};
 
+pub(crate) use docker::DockerFence;
 pub use docker::DockerRuntime;
 pub use hollow::HollowRuntime;
 

@@ -108,12 +108,18 @@ impl FakeCluster {
 
     /// Creates a pod on the test's node from its spec.
     pub fn create(&self, name: &str, spec: Value) -> PodRef {
+        self.create_annotated(name, &json!({}), spec)
+    }
+
+    /// [`FakeCluster::create`] with annotations.
+    pub fn create_annotated(&self, name: &str, annotations: &Value, spec: Value) -> PodRef {
         let uid = format!("{name}-{:016x}", rand::random::<u64>());
         let mut spec = spec;
         spec["nodeName"] = json!(NODE);
         let pod: Pod = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": { "name": name, "namespace": "default", "uid": uid, "labels": { "app": name } },
+            "metadata": { "name": name, "namespace": "default", "uid": uid, "labels": { "app": name },
+                "annotations": annotations },
             "spec": spec,
         }))
         .expect("the test's pod is well-formed");
@@ -283,6 +289,11 @@ impl Cluster for FakeCluster {
             self.overwritten.lock().push((before, after));
         }
         Ok(())
+    }
+
+    async fn is_assigned(&self, pod: &PodRef) -> Result<bool, ClusterError> {
+        self.check()?;
+        Ok(self.pods.lock().contains_key(&pod.uid))
     }
 
     async fn release_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {

@@ -1,6 +1,7 @@
 //! An agent on real Docker.
 
 mod adoption;
+mod fences;
 mod harness;
 mod images;
 mod images_change;

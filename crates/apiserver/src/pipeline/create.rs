@@ -9,7 +9,7 @@ use crate::catalog::Served;
 use crate::decode::Body;
 use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
-use crate::pipeline::{admission, allocate};
+use crate::pipeline::{admission, allocate, pod_defaults};
 use crate::{decode, encode, metadata};
 
 /// How many random names are tried for a `generateName`.
@@ -93,6 +93,7 @@ fn prepare(operation: &mut Operation, body: Body) -> Result<Value, Status> {
     metadata::stamp_new(&mut object, target.namespace.as_deref(), Timestamp::now());
     strategy.prepare_create(&mut object);
     allocate::fit(operation, &mut object, None)?;
+    pod_defaults::create(operation, &mut object);
     Ok(object)
 }
 
@@ -162,6 +163,7 @@ mod tests {
             },
             is_dry_run: false,
             validation: FieldValidation::Ignore,
+            conditions: Vec::new(),
             warnings: Vec::new(),
         };
         let mut drawn = 0;

@@ -41,6 +41,7 @@ async fn delete_one(operation: &Operation, kv: &KeyValue, options: &DeleteOption
         target: Target { namespace: key.namespace, name: Some(key.name), ..operation.target.clone() },
         is_dry_run: operation.is_dry_run,
         validation: operation.validation,
+        conditions: Vec::new(),
         warnings: Vec::new(),
     };
     match delete(&one, options).await {

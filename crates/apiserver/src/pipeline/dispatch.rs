@@ -40,7 +40,15 @@ pub(crate) async fn dispatch(
     let style = Style { negotiated, is_pretty: query.flag("pretty") };
     let is_dry_run = delete::is_dry_run(&query.all("dryRun").collect::<Vec<_>>())?;
     let validation = FieldValidation::parse(query)?;
-    let operation = Operation { api: api.clone(), user, target, is_dry_run, validation, warnings: Vec::new() };
+    let operation = Operation {
+        api: api.clone(),
+        user,
+        target,
+        is_dry_run,
+        validation,
+        conditions: Vec::new(),
+        warnings: Vec::new(),
+    };
     match operation.target.verb {
         Verb::Get | Verb::List | Verb::Watch => show(&operation, request, query, style).await,
         Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,

@@ -10,6 +10,7 @@ pub(crate) mod admission;
 pub(crate) mod allocate;
 pub(crate) mod authorize;
 pub(crate) mod commit;
+pub(crate) mod condition;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod delete_collection;
@@ -18,6 +19,7 @@ pub(crate) mod list;
 pub(crate) mod modify;
 mod node_restriction;
 pub(crate) mod patch;
+pub(crate) mod pod_defaults;
 pub(crate) mod read;
 pub(crate) mod selection;
 pub(crate) mod subresource;
@@ -31,6 +33,7 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::decode::FieldValidation;
 use crate::encode;
+use crate::pipeline::condition::Condition;
 use crate::route::Target;
 use crate::user::UserInfo;
 
@@ -42,6 +45,8 @@ pub(crate) struct Operation {
     /// Everything but the commit.
     pub is_dry_run: bool,
     pub validation: FieldValidation,
+    /// What must hold of other objects when the write is committed. Creations have none.
+    pub conditions: Vec<Condition>,
     /// What the client is told beside the answer.
     pub warnings: Vec<String>,
 }

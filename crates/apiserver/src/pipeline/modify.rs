@@ -13,8 +13,8 @@ use crate::encode;
 use crate::pipeline::admission;
 use crate::pipeline::allocate;
 use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
-use crate::pipeline::read;
 use crate::pipeline::{Effect, Operation, Written};
+use crate::pipeline::{condition, read};
 
 /// How often a write whose object keeps changing under it is decided anew.
 const MAX_ATTEMPTS: usize = 64;
@@ -44,6 +44,7 @@ pub(crate) async fn modify(
     mut decide: impl FnMut(&Current) -> Result<Change, Status>,
 ) -> Result<Written, Status> {
     let (store, target) = (operation.api.store(), &operation.target);
+    let conditions = condition::guards(operation).await?;
     let key = target.key();
     let mut found = read::key(store, &key, Consistency::Local).await?;
     let mut is_fresh = false;
@@ -84,12 +85,16 @@ pub(crate) async fn modify(
             Effect::Removed => Write::Delete { key: key.clone() },
             _ => Write::Put { key: key.clone(), value: encoded.clone() },
         };
-        // The object's guard comes first.
+        // The object's guard comes first, then those of the conditions.
         let mut all = Effects { guards: vec![Guard { key, revision: current.revision }], writes: vec![write] };
+        all.guards.extend(conditions.iter().cloned());
         all.join(effects);
         match commit(store, &all).await? {
             Committed::Done(revision) => return Ok(Written { object, encoded, revision, effect }),
-            Committed::Stale(now) => found = now.into_iter().next().flatten(),
+            Committed::Stale(now) => {
+                condition::check(operation, &conditions, now.get(1..).unwrap_or_default())?;
+                found = now.into_iter().next().flatten();
+            }
         }
         is_fresh = true;
     }

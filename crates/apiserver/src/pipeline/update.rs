@@ -11,7 +11,7 @@ use crate::decode::{self, Body, FieldValidation};
 use crate::metadata;
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::modify::{Change, Current, modify};
-use crate::pipeline::{Operation, Written, allocate, create};
+use crate::pipeline::{Operation, Written, allocate, create, pod_defaults};
 use crate::query::Query;
 use crate::route::{Route, Target};
 
@@ -66,6 +66,7 @@ async fn create_absent(operation: &Operation, mut body: Body) -> Result<Written,
         is_dry_run: operation.is_dry_run,
         validation: FieldValidation::Ignore,
         warnings: Vec::new(),
+        conditions: Vec::new(),
     };
     create::create(&mut creation, body).await
 }
@@ -106,6 +107,7 @@ pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Valu
             allocate::fit(operation, &mut new, Some(old))?;
         }
     }
+    pod_defaults::update(operation, &mut new);
     validate(served, target.subresource, &new, old)?;
     Ok(change(served, new, old))
 }

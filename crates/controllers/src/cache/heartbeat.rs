@@ -1,9 +1,11 @@
 //! When this process saw which node alive.
 //!
-//! A renewed Lease or a fresh node status counts from the moment that this process saw it, by its own clock: the times
-//! written inside are only compared with each other, for having changed.
+//! A renewed Lease or a fresh node status counts from the moment that this process saw it, by its own monotonic clock:
+//! the times written inside are only compared with each other, for having changed. A step of the wall clock therefore
+//! neither kills a node nor lets a fence pass early.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -15,20 +17,20 @@ const NODE_LEASES: &str = "kube-node-lease";
 
 #[derive(Debug, Default)]
 pub(super) struct Heartbeats {
-    since: Option<Timestamp>,
-    seen: HashMap<String, Timestamp>,
+    since: Option<Duration>,
+    seen: HashMap<String, Duration>,
 }
 
 impl Heartbeats {
-    pub(super) fn begin(&mut self, at: Timestamp) {
+    pub(super) fn begin(&mut self, at: Duration) {
         self.since = Some(at);
     }
 
-    pub(super) fn last(&self, node: &str) -> Option<Timestamp> {
+    pub(super) fn last(&self, node: &str) -> Option<Duration> {
         self.seen.get(node).copied().max(self.since)
     }
 
-    pub(super) fn observe(&mut self, change: &Change, at: Timestamp) {
+    pub(super) fn observe(&mut self, change: &Change, at: Duration) {
         if is_sign_of_life(change) {
             self.seen.insert(change.key.name.clone(), at);
         }

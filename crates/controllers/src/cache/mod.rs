@@ -9,8 +9,8 @@ mod table;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
@@ -19,6 +19,7 @@ use quorate_api::{ObjectKey, Revision};
 
 use heartbeat::Heartbeats;
 use index::Index;
+pub(crate) use object::ROOT_AUTHORITY;
 pub use object::{Entry, Meta, Object};
 use table::LabelIndex;
 pub use table::Table;
@@ -89,8 +90,8 @@ impl Cache {
     }
 
     /// Takes in the stored bytes of an object of any kind, as of `revision` (the key's `mod_revision`, which becomes
-    /// the typed object's `resourceVersion`). `at` is when this process saw the write: it dates heartbeats, so that
-    /// the clocks of other machines do not matter.
+    /// the typed object's `resourceVersion`). `at` is when this process saw the write, by its monotonic clock
+    /// ([`crate::Input::uptime`]): it dates heartbeats, so that wall clocks do not matter.
     ///
     /// # Errors
     /// See [`CacheError`]; the cache stays usable in each case.
@@ -99,7 +100,7 @@ impl Cache {
         key: &ObjectKey,
         value: &[u8],
         revision: Revision,
-        at: Timestamp,
+        at: Duration,
     ) -> Result<Change, CacheError> {
         self.revision = self.revision.max(revision);
         let (entry, failure) = match Entry::decode(key, value, revision) {
@@ -127,13 +128,13 @@ impl Cache {
     /// Starts every node's grace period afresh: to be called when this process wins leadership, and whenever it may
     /// have missed heartbeats (a pause of the process, a lost quorum), so that no node is declared dead for the
     /// silence of the masters.
-    pub fn begin_observation(&mut self, at: Timestamp) {
+    pub fn begin_observation(&mut self, at: Duration) {
         self.heartbeats.begin(at);
     }
 
     /// When this process last saw a sign of life of the node, or began to watch; `None` before either.
     #[must_use]
-    pub fn last_heartbeat(&self, node: &str) -> Option<Timestamp> {
+    pub fn last_heartbeat(&self, node: &str) -> Option<Duration> {
         self.heartbeats.last(node)
     }
 
@@ -301,7 +302,7 @@ impl Cache {
             Object::EndpointSlice(slice) => self.endpoint_slices.insert(&key, slice),
             Object::Namespace(namespace) => self.namespaces.insert(&key, namespace),
             Object::Lease(lease) => self.leases.insert(&key, lease),
-            Object::Other => {}
+            Object::RootAuthority(_) | Object::Other => {}
         }
         self.entries.insert(key, entry.clone());
     }
@@ -333,7 +334,7 @@ impl Cache {
             Object::EndpointSlice(_) => self.endpoint_slices.remove(key),
             Object::Namespace(_) => self.namespaces.remove(key),
             Object::Lease(_) => self.leases.remove(key),
-            Object::Other => {}
+            Object::RootAuthority(_) | Object::Other => {}
         }
         Some(entry)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::{Metadata, Resource};
@@ -64,6 +64,9 @@ impl Meta {
     }
 }
 
+/// Name of the ConfigMap with which each namespace gets the cluster's authority.
+pub(crate) const ROOT_AUTHORITY: &str = "kube-root-ca.crt";
+
 /// The object itself, for the kinds that some controller looks into.
 #[derive(Clone, Debug)]
 pub enum Object {
@@ -76,6 +79,8 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     Namespace(Arc<Namespace>),
     Lease(Arc<Lease>),
+    /// The ConfigMap of a namespace that holds the cluster's authority; other ConfigMaps are [`Object::Other`].
+    RootAuthority(Arc<ConfigMap>),
     /// Any other kind: the metadata is all that is kept.
     Other,
 }
@@ -99,6 +104,7 @@ impl Entry {
             ("discovery.k8s.io", "endpointslices") => typed(value, revision, Object::EndpointSlice),
             ("", "namespaces") => typed(value, revision, Object::Namespace),
             ("coordination.k8s.io", "leases") => typed(value, revision, Object::Lease),
+            ("", "configmaps") if key.name == ROOT_AUTHORITY => typed(value, revision, Object::RootAuthority),
             _ => Self::decode_metadata(value, revision),
         }
     }

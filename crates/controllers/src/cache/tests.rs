@@ -2,8 +2,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("in range")
+fn at(second: u64) -> Duration {
+    Duration::from_secs(second)
 }
 
 fn key(path: &str) -> ObjectKey {
@@ -123,7 +123,7 @@ fn heartbeats_count_from_when_they_were_seen() {
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n1",
             "namespace": "kube-node-lease", "uid": "l"}, "spec": {"renewTime": renewed}})
     };
-    let renew = |cache: &mut Cache, revision: u64, renewed: &str, second: i64| {
+    let renew = |cache: &mut Cache, revision: u64, renewed: &str, second: u64| {
         let bytes = serde_json::to_vec(&lease(renewed)).expect("JSON");
         let key = key("coordination.k8s.io/leases/kube-node-lease/n1");
         cache.upsert(&key, &bytes, Revision(revision), at(second)).expect("decodes");
@@ -141,9 +141,11 @@ fn heartbeats_count_from_when_they_were_seen() {
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "n"},
             "status": {"conditions": conditions}})
     };
-    let report =
-        |status: &str, second: i64| json!([{"type": "Ready", "status": status, "lastHeartbeatTime": at(second)}]);
-    let write = |cache: &mut Cache, revision: u64, conditions: Value, second: i64| {
+    let report = |status: &str, second: u64| {
+        let reported_at = format!("2026-01-01T00:00:{second:02}Z");
+        json!([{"type": "Ready", "status": status, "lastHeartbeatTime": reported_at}])
+    };
+    let write = |cache: &mut Cache, revision: u64, conditions: Value, second: u64| {
         let bytes = serde_json::to_vec(&node(conditions)).expect("JSON");
         cache.upsert(&key("core/nodes/n1"), &bytes, Revision(revision), at(second)).expect("decodes");
     };

@@ -228,6 +228,7 @@ impl<'a> Pass<'a> {
                 target: target(DEPLOYMENTS, &self.deployment.metadata),
                 subresource: None,
                 patch: json!({"metadata": {"annotations": annotations}}),
+                guards: Vec::new(),
             });
         }
         Plan { actions, requeue_after }

@@ -174,7 +174,12 @@ impl Managed {
         if !spec.is_empty() {
             patch["spec"] = Value::Object(spec);
         }
-        Some(Action::Patch { target: target(REPLICA_SETS, &self.object.metadata), subresource: None, patch })
+        Some(Action::Patch {
+            target: target(REPLICA_SETS, &self.object.metadata),
+            subresource: None,
+            patch,
+            guards: Vec::new(),
+        })
     }
 
     /// The event on the deployment when the number of pods changes.

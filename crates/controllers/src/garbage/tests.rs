@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::simulation::Cluster;
+use crate::simulation::{Cluster, render};
 
 fn object(name: &str, owners: &[(&str, &Value)]) -> Value {
     let owners: Vec<Value> = owners
@@ -68,9 +70,84 @@ fn the_owner_must_be_of_the_kind_and_namespace_that_the_reference_says() {
     // A cluster-scoped dependent cannot have a namespaced owner; such a mistake must not cost it its life.
     cluster.create(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv",
         "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": a}]}}));
+    let wrong_name = object("wrong-name", &[("b", &a)]);
+    cluster.create(wrong_name);
     cluster.settle();
     assert_eq!(cluster.names("configmaps"), ["a"]);
     assert_eq!(cluster.names("persistentvolumes"), ["pv"]);
+}
+
+#[test]
+fn an_owner_in_another_namespace_is_warned_of() {
+    let mut cluster = Cluster::new();
+    let a = add(&mut cluster, "a", &[]);
+    let mut elsewhere = object("elsewhere", &[("a", &a)]);
+    elsewhere["metadata"]["namespace"] = json!("other");
+    cluster.create(elsewhere);
+    cluster.settle();
+    let uid = a.as_str().expect("a uid");
+    let warning = format!(
+        "OwnerRefInvalidNamespace: ownerRef [v1/ConfigMap, namespace: other, name: a, uid: {uid}] does not exist in namespace \"other\""
+    );
+    assert_eq!(cluster.events, [warning]);
+
+    // Nothing in a namespace can own what is in none, whether it exists or not.
+    cluster.create(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv",
+        "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "b", "uid": "nobody"}]}}));
+    cluster.settle();
+    assert_eq!(cluster.names("persistentvolumes"), ["pv"]);
+    let warning = "OwnerRefInvalidNamespace: ownerRef [v1/ConfigMap, namespace: , name: b, uid: nobody] does not exist in namespace \"\"";
+    assert_eq!(cluster.events.last().map(String::as_str), Some(warning));
+}
+
+#[test]
+fn an_owner_of_an_unknown_kind_costs_nobody_anything() {
+    let mut cluster = Cluster::new();
+    let a = add(&mut cluster, "a", &[]);
+    let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": "u"});
+    let mut alone = object("alone", &[]);
+    alone["metadata"]["ownerReferences"] = json!([widget]);
+    cluster.create(alone);
+    // The reference to an absent owner beside it stays as well: what becomes of the object is not known yet.
+    let mut mixed = object("mixed", &[("a", &a), ("ghost", &json!("nobody"))]);
+    mixed["metadata"]["ownerReferences"].as_array_mut().expect("owners").push(widget);
+    cluster.create(mixed);
+    cluster.settle();
+    assert_eq!(cluster.names("configmaps"), ["a", "alone", "mixed"]);
+    assert_eq!(owners_of(&cluster, "mixed"), ["a", "ghost", "w"]);
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn a_kind_that_is_served_later_is_looked_for_again() {
+    let mut cluster = Cluster::new();
+    cluster.unserved.insert("Secret".to_owned());
+    let mut child = object("child", &[("s", &json!("nobody"))]);
+    child["metadata"]["ownerReferences"][0]["kind"] = json!("Secret");
+    cluster.create(child);
+    cluster.advance(Duration::from_secs(60));
+    assert_eq!(cluster.names("configmaps"), ["child"]);
+    cluster.unserved.clear();
+    cluster.advance(Duration::from_secs(31));
+    assert!(cluster.names("configmaps").is_empty());
+}
+
+#[test]
+fn an_owner_that_the_cache_does_not_know_yet_keeps_its_dependents() {
+    let mut cluster = Cluster::new();
+    let a = add(&mut cluster, "a", &[]);
+    // The cache sees the dependents, and not yet the owner.
+    cluster.create(object("child", &[("a", &a)]));
+    cluster.create(object("shared", &[("a", &a), ("ghost", &json!("nobody"))]));
+    let key = quorate_api::ObjectKey::parse("/registry/core/configmaps/default/a").expect("a key");
+    cluster.cache.remove(&key);
+    for (name, action) in [("child", "delete"), ("shared", "delete")] {
+        let key = crate::controller::WorkKey::cluster(&format!("/registry/core/configmaps/default/{name}"));
+        let plan = cluster.plan("garbage-collector", &key);
+        assert!(render(&plan).starts_with(action), "{}", render(&plan));
+        assert!(plan.actions.iter().all(|action| cluster.act(action).is_err()), "the owner is there");
+    }
+    assert_eq!(cluster.names("configmaps"), ["a", "child", "shared"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn everything_in_it_goes_before_the_namespace_does() {
     cluster.create(pod);
     cluster.create(object("ConfigMap", "v1", "c", &Value::Null));
     cluster.create(object("Widget", "example.com/v1", "w", &json!(["example.com/hold"])));
+    cluster.settle();
     cluster.assert_at_rest();
 
     cluster.delete("namespaces/default", None);

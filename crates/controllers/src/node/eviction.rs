@@ -8,15 +8,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::fence::{Fence, Fenced};
 use super::taint::{NOT_READY, OUT_OF_SERVICE, UNREACHABLE, no_execute};
 use super::{earliest, health, remaining};
-use crate::cache::Cache;
-use crate::controller::Settings;
+use crate::controller::{Input, Settings};
 use crate::plan::{Action, EventType, Plan};
 use crate::pod_state::{is_ready, is_terminal};
 use crate::resource::{PODS, batch, delete, event, name, namespace, target, to_json};
 
-pub(super) fn plan(cache: &Cache, node: &Node, is_silent: bool, now: Timestamp, settings: &Settings) -> Plan {
+pub(super) fn plan(input: Input<'_>, node: &Node, is_silent: bool) -> Plan {
+    let Input { cache, now, settings, .. } = input;
     let is_unknown = is_silent && health::condition(node, "Ready") == Some("Unknown");
     // While a node that was given up gives signs of life again, nothing more is taken from it.
     let taints: Vec<&Taint> = no_execute(node).filter(|taint| is_silent || taint.key != UNREACHABLE).collect();
@@ -24,10 +25,11 @@ pub(super) fn plan(cache: &Cache, node: &Node, is_silent: bool, now: Timestamp, 
     if !is_unknown && taints.is_empty() {
         return Plan::default();
     }
+    let fence = Fence::of(input, node).filter(|_| is_unknown);
     let mut steps = Steps::default();
     for pod in cache.pods_on_node(name(&node.metadata)) {
         if pod.metadata.deletion_timestamp.is_some() {
-            steps.confirm(pod, is_unknown, is_out_of_service, now, settings);
+            steps.confirm(pod, is_out_of_service, fence.as_ref());
             continue;
         }
         let is_lost = is_unknown && is_ready(pod) && !is_terminal(pod);
@@ -76,20 +78,20 @@ impl Steps {
         ]));
     }
 
-    /// Removes a terminating pod in the place of its node, once that has had its time.
-    fn confirm(&mut self, pod: &Pod, is_unknown: bool, is_out_of_service: bool, now: Timestamp, settings: &Settings) {
+    /// Removes a terminating pod in the place of its node, once it cannot run there any more.
+    fn confirm(&mut self, pod: &Pod, is_out_of_service: bool, fence: Option<&Fence>) {
         if pod.metadata.deletion_grace_period_seconds == Some(0) {
             // Already forced; its finalizers are what is left.
             return;
         }
-        let wait = match (&pod.metadata.deletion_timestamp, settings.force_delete_after) {
-            _ if is_out_of_service => None,
-            (Some(due), Some(after)) if is_unknown => remaining(due.0, after, now),
-            _ => return,
-        };
-        match wait {
-            Some(wait) => self.look_again(wait),
-            None => self.actions.push(force_delete(pod)),
+        if is_out_of_service {
+            self.actions.push(force_delete(pod));
+            return;
+        }
+        match fence.and_then(|fence| fence.verdict(pod)) {
+            Some(Fenced::In(wait)) => self.look_again(wait),
+            Some(Fenced::Stopped(removal)) => self.actions.push(removal),
+            None => {}
         }
     }
 
@@ -106,6 +108,7 @@ pub(crate) fn force_delete(pod: &Pod) -> Action {
         resource_version: None,
         grace_period_seconds: Some(0),
         propagation: None,
+        guards: Vec::new(),
     }
 }
 

@@ -1,14 +1,17 @@
 //! The life of a node as the masters see it: Ready, silent, tainted, emptied, back.
 //!
-//! A node that gives no sign of life for the grace period gets Unknown conditions; the conditions become taints; the
-//! `NoExecute` taints cost pods their place once their toleration ends. Each step is a write that wakes the next one.
-//! Pods leave by an ordinary deletion, which makes their controllers replace them at once; the record of a pod goes
-//! when its node confirms, when its Node object is gone, or after `force_delete_after`. A node that comes back
-//! removes what has no record any more before it does anything else, so nothing runs twice for long.
+//! A node that gives no sign of life for the grace period gets Unknown conditions; the conditions become taints, the
+//! `NoExecute` ones at the rate that [`zone`] allows; these cost pods their place once their toleration ends. Each step
+//! is a write that wakes the next one. Pods leave by an ordinary deletion, which makes their controllers replace them
+//! at once. A deleted pod of a silent node stays until its node confirms the end, its Node object is gone, or somebody
+//! sets the out-of-service taint, since nobody else knows whether it still runs; a fenced pod ([`fence`]) stays until
+//! its node must have stopped it.
 
 mod eviction;
+mod fence;
 mod health;
 mod taint;
+mod zone;
 
 use std::time::Duration;
 
@@ -55,20 +58,22 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     }
 }
 
-fn reconcile(Input { cache, now, settings, .. }: Input<'_>, key: &WorkKey) -> Plan {
+fn reconcile(input: Input<'_>, key: &WorkKey) -> Plan {
+    let Input { cache, now, settings, .. } = input;
     let Some(node) = cache.nodes().get("", &key.name) else { return Plan::default() };
-    let watch = Watch::of(cache, node, now, settings);
+    let watch = Watch::of(cache, node, input.uptime, settings);
     if watch.is_silent
         && let Some(actions) = health::declare_unknown(node, now)
     {
         return Plan { actions, requeue_after: None };
     }
-    let any_ready = || cache.nodes().iter().any(|node| health::is_ready(node));
-    if let Some(patch) = taint::update(node, now, any_ready) {
-        return Plan { actions: vec![patch], requeue_after: watch.look_again };
+    let taints = taint::update(node, now, || zone::is_any_well(input), || zone::turn(input, node));
+    let look_again = earliest(watch.look_again, taints.look_again);
+    if let Some(patch) = taints.patch {
+        return Plan { actions: vec![patch], requeue_after: look_again };
     }
-    let mut plan = eviction::plan(cache, node, watch.is_silent, now, settings);
-    plan.requeue_after = earliest(plan.requeue_after, watch.look_again);
+    let mut plan = eviction::plan(input, node, watch.is_silent);
+    plan.requeue_after = earliest(plan.requeue_after, look_again);
     plan
 }
 
@@ -79,13 +84,14 @@ struct Watch {
 }
 
 impl Watch {
-    fn of(cache: &Cache, node: &Node, now: Timestamp, settings: &Settings) -> Self {
+    fn of(cache: &Cache, node: &Node, uptime: Duration, settings: &Settings) -> Self {
         // A node that is in the cache was seen when it came in.
         let Some(last) = cache.last_heartbeat(name(&node.metadata)) else {
             return Watch { is_silent: false, look_again: Some(settings.node_monitor_grace) };
         };
-        let remaining = remaining(last, settings.node_monitor_grace, now);
-        Watch { is_silent: remaining.is_none(), look_again: remaining }
+        let silent_at = last.saturating_add(settings.node_monitor_grace);
+        let look_again = silent_at.checked_sub(uptime).filter(|left| !left.is_zero());
+        Watch { is_silent: look_again.is_none(), look_again }
     }
 }
 

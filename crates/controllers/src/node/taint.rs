@@ -1,11 +1,14 @@
 //! From a node's conditions to its taints, which tell the scheduler and the eviction what the conditions mean.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::health::condition;
+use super::zone::Turn;
 use crate::plan::Action;
 use crate::resource::{NODES, target, to_json};
 
@@ -35,11 +38,20 @@ fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
 }
 
-/// The patch that brings the taints in line with the conditions, if they are not. When no node at all is ready, the
-/// fault is more likely ours than theirs, and nobody is evicted.
-pub(super) fn update(node: &Node, now: Timestamp, any_ready: impl Fn() -> bool) -> Option<Action> {
+/// What the state of a node's taints calls for.
+#[derive(Default)]
+pub(super) struct Update {
+    /// The patch that brings the taints in line with the conditions, if they are not.
+    pub patch: Option<Action>,
+    /// The wait for the node's turn to get its eviction taint.
+    pub look_again: Option<Duration>,
+}
+
+/// `is_any_well`: when no node at all is well, nobody is evicted. `turn` is asked for a failed node that is not
+/// tainted yet.
+pub(super) fn update(node: &Node, now: Timestamp, is_any_well: impl Fn() -> bool, turn: impl Fn() -> Turn) -> Update {
     let present = taints(node);
-    let wanted = wanted(node, any_ready);
+    let (wanted, look_again) = wanted(node, is_any_well, turn);
     let is_wanted = |taint: &Taint| wanted.iter().any(|(key, effect)| taint.key == *key && taint.effect == *effect);
     let mut result: Vec<Taint> =
         present.iter().filter(|taint| !is_managed(&taint.key) || is_wanted(taint)).cloned().collect();
@@ -58,17 +70,19 @@ pub(super) fn update(node: &Node, now: Timestamp, any_ready: impl Fn() -> bool) 
         }
     }
     if result == present {
-        return None;
+        return Update { patch: None, look_again };
     }
     let list = if result.is_empty() { Value::Null } else { result.iter().map(to_json).collect() };
-    Some(Action::Patch {
+    let patch = Action::Patch {
         target: target(NODES, &node.metadata),
         subresource: None,
         patch: json!({
             "metadata": {"resourceVersion": node.metadata.resource_version},
             "spec": {"taints": list},
         }),
-    })
+        guards: Vec::new(),
+    };
+    Update { patch: Some(patch), look_again }
 }
 
 fn is_managed(key: &str) -> bool {
@@ -76,8 +90,13 @@ fn is_managed(key: &str) -> bool {
 }
 
 /// The managed taints, by key and effect, that the node's state calls for.
-fn wanted(node: &Node, any_ready: impl Fn() -> bool) -> Vec<(&'static str, &'static str)> {
+fn wanted(
+    node: &Node,
+    is_any_well: impl Fn() -> bool,
+    turn: impl Fn() -> Turn,
+) -> (Vec<(&'static str, &'static str)>, Option<Duration>) {
     let mut wanted = Vec::new();
+    let mut look_again = None;
     let trouble = match condition(node, "Ready") {
         Some("True") => None,
         Some("Unknown") => Some(UNREACHABLE),
@@ -85,8 +104,21 @@ fn wanted(node: &Node, any_ready: impl Fn() -> bool) -> Vec<(&'static str, &'sta
     };
     if let Some(key) = trouble {
         wanted.push((key, NO_SCHEDULE));
+        let is_tainted = no_execute(node).any(|taint| taint.key == NOT_READY || taint.key == UNREACHABLE);
         // A node that never reported yet has nothing to be evicted.
-        if condition(node, "Ready").is_some() && any_ready() {
+        let is_due = match condition(node, "Ready") {
+            None => false,
+            Some(_) if is_tainted => is_any_well(),
+            Some(_) => match turn() {
+                Turn::Now => true,
+                Turn::In(wait) => {
+                    look_again = Some(wait);
+                    false
+                }
+                Turn::Never => false,
+            },
+        };
+        if is_due {
             wanted.push((key, NO_EXECUTE));
         }
     }
@@ -98,5 +130,5 @@ fn wanted(node: &Node, any_ready: impl Fn() -> bool) -> Vec<(&'static str, &'sta
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, NO_SCHEDULE));
     }
-    wanted
+    (wanted, look_again)
 }

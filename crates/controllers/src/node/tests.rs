@@ -74,13 +74,200 @@ fn a_dead_node_is_noticed_tainted_and_emptied_in_time() {
     // Replaced at once: two that run, two that go, two that are new.
     assert_eq!(cluster.names("pods").len(), 6);
 
-    // Nobody confirms: gone 10 s after the end of the grace period of 30 s.
-    cluster.advance_with_heartbeats(38, &["n2"]);
+    // The agent may have been cut off and still run them: they stay until it says otherwise.
+    cluster.advance_with_heartbeats(600, &["n2"]);
     assert_eq!(pods_of(&cluster, "n1"), doomed);
-    cluster.advance_with_heartbeats(4, &["n2"]);
-    assert!(pods_of(&cluster, "n1").is_empty());
+    cluster.assert_at_rest();
+
+    cluster.heartbeat("n1");
+    cluster.report_ready("n1");
+    for pod in &doomed {
+        cluster.confirm_deletion(&format!("pods/default/{pod}"));
+    }
+    cluster.settle();
     assert_eq!(cluster.names("pods").len(), 4);
     cluster.assert_at_rest();
+}
+
+#[test]
+fn pods_of_an_unreachable_node_go_with_its_node_object() {
+    let mut cluster = cluster();
+    cluster.advance_with_heartbeats(30, &["n2"]);
+    assert_eq!(pods_of(&cluster, "n1").len(), 2);
+    cluster.delete("nodes/n1", None);
+    cluster.settle();
+    assert!(pods_of(&cluster, "n1").is_empty());
+    cluster.assert_at_rest();
+}
+
+/// A pod on `n1` with this fence and a grace of 20 s, on a node that keeps fences or not.
+fn fenced(cluster: &mut Cluster, fence: &str, node_keeps_fences: bool) -> &'static str {
+    cluster.patch("nodes/n1", &json!({"metadata": {"labels": {"quorate.io/fencing": node_keeps_fences.to_string()}}}));
+    cluster.create(json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "default", "annotations": {"quorate.io/fence-after": fence}},
+        "spec": {"nodeName": "n1", "containers": [], "terminationGracePeriodSeconds": 20}}));
+    cluster.settle();
+    "pods/default/p"
+}
+
+#[test]
+fn a_fenced_pod_is_removed_once_its_node_must_have_stopped_it() {
+    let mut cluster = cluster();
+    let pod = fenced(&mut cluster, "30s", true);
+    // A fence of 30 s, the grace of 20 s, a second of drift, and ten seconds of margin.
+    cluster.advance_with_heartbeats(60, &["n2"]);
+    assert!(cluster.get(pod).expect("it may still run")["metadata"]["deletionTimestamp"].is_string());
+    cluster.advance_with_heartbeats(2, &["n2"]);
+    assert!(cluster.get(pod).is_none());
+    // Those without a fence stay.
+    assert_eq!(pods_of(&cluster, "n1").len(), 2);
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn only_fences_that_the_node_keeps_are_relied_on() {
+    for (fence, node_keeps_fences) in [("30s", false), ("none", true), ("soon", true)] {
+        let mut cluster = cluster();
+        let pod = fenced(&mut cluster, fence, node_keeps_fences);
+        cluster.advance_with_heartbeats(600, &["n2"]);
+        assert!(cluster.get(pod).is_some(), "{fence}, {node_keeps_fences}");
+    }
+}
+
+#[test]
+fn a_renewal_that_the_cache_has_not_seen_stops_the_removal_of_a_fenced_pod() {
+    let mut cluster = cluster();
+    let pod = fenced(&mut cluster, "30s", true);
+    cluster.advance_with_heartbeats(60, &["n2"]);
+    let key = WorkKey::cluster("n1");
+    cluster.now += Duration::from_secs(2);
+    let plan = cluster.plan("node-lifecycle", &key);
+    assert_snapshot!("removal_of_a_fenced_pod", render(&plan));
+    cluster.is_cache_cut_off = true;
+    cluster.heartbeat("n1");
+    for action in &plan.actions {
+        assert!(cluster.act(action).is_err(), "the node was heard meanwhile");
+    }
+    assert!(cluster.get(pod).is_some());
+}
+
+#[test]
+fn the_wall_clock_does_not_hurry_a_fence() {
+    let mut cluster = cluster();
+    let pod = fenced(&mut cluster, "30s", true);
+    cluster.advance_with_heartbeats(25, &["n2"]);
+    cluster.wall_clock_ahead = Duration::from_secs(3600);
+    cluster.advance_with_heartbeats(30, &["n2"]);
+    assert!(cluster.get(pod).is_some());
+    cluster.advance_with_heartbeats(10, &["n2"]);
+    assert!(cluster.get(pod).is_none());
+}
+
+/// `count` nodes in one zone, of which the first `failed` fall silent at the same time, beside a healthy one elsewhere.
+fn zone(count: usize, failed: usize) -> (Cluster, Vec<String>) {
+    let mut cluster = Cluster::new();
+    cluster.settings = Settings::default();
+    let names: Vec<String> = (1..=count).map(|number| format!("a{number}")).collect();
+    for (zone, name) in names.iter().map(|name| ("a", name.as_str())).chain([("b", "b1")]) {
+        cluster.add_node(name);
+        cluster
+            .patch(&format!("nodes/{name}"), &json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}));
+    }
+    cluster.settle();
+    (cluster, names.into_iter().take(failed).collect())
+}
+
+/// How many of the nodes have the eviction taint.
+fn evicted(cluster: &Cluster, nodes: &[String]) -> usize {
+    nodes.iter().filter(|node| taints(cluster, node).contains(&"unreachable:NoExecute".to_owned())).count()
+}
+
+#[test]
+fn nodes_of_a_zone_lose_their_pods_one_after_the_other() {
+    let (mut cluster, failed) = zone(6, 3);
+    let alive = ["a4", "a5", "a6", "b1"];
+    cluster.advance_with_heartbeats(11, &alive);
+    assert_eq!(evicted(&cluster, &failed), 1, "the first one at once");
+    for node in &failed {
+        assert!(taints(&cluster, node).contains(&"unreachable:NoSchedule".to_owned()));
+    }
+    cluster.advance_with_heartbeats(8, &alive);
+    assert_eq!(evicted(&cluster, &failed), 1);
+    // Another leader finds the bucket as it is.
+    let uptime = cluster.uptime();
+    cluster.cache.begin_observation(uptime);
+    cluster.advance_with_heartbeats(3, &alive);
+    assert_eq!(evicted(&cluster, &failed), 2);
+    cluster.advance_with_heartbeats(20, &alive);
+    assert_eq!(evicted(&cluster, &failed), 3);
+    cluster.assert_at_rest();
+}
+
+#[test]
+fn a_zone_that_has_mostly_failed_is_left_alone_until_it_recovers() {
+    let (mut cluster, failed) = zone(5, 3);
+    cluster.advance_with_heartbeats(60, &["a4", "a5", "b1"]);
+    assert_eq!(evicted(&cluster, &failed), 0, "three of five");
+    cluster.assert_at_rest();
+    cluster.report_ready("a3");
+    cluster.advance_with_heartbeats(1, &["a3", "a4", "a5", "b1"]);
+    assert_eq!(evicted(&cluster, &failed[..2]), 1);
+}
+
+#[test]
+fn a_zone_that_failed_as_a_whole_is_emptied_while_another_one_lives() {
+    let (mut cluster, failed) = zone(3, 3);
+    cluster.advance_with_heartbeats(45, &["b1"]);
+    assert_eq!(evicted(&cluster, &failed), 3);
+}
+
+#[test]
+fn removing_a_taint_cancels_the_eviction_that_it_had_scheduled() {
+    let mut cluster = cluster();
+    let toleration = |seconds: Value| json!([{"key": "mine", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
+    for (name, tolerations) in
+        [("held", toleration(json!(30))), ("never", toleration(Value::Null)), ("control", json!([]))]
+    {
+        cluster.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"nodeName": "n1", "containers": [], "tolerations": tolerations}}));
+    }
+    let is_going = |cluster: &Cluster, name: &str| {
+        let pod = cluster.get(&format!("pods/default/{name}")).expect("there");
+        pod["metadata"]["deletionTimestamp"].is_string()
+    };
+    let set = |cluster: &mut Cluster, taints: Value| cluster.patch("nodes/n1", &json!({"spec": {"taints": taints}}));
+    let taint = json!([{"key": "mine", "effect": "NoExecute"}]);
+    set(&mut cluster, taint.clone());
+    cluster.advance_with_heartbeats(20, &["n1", "n2"]);
+    assert!(is_going(&cluster, "control") && !is_going(&cluster, "held"));
+    set(&mut cluster, Value::Null);
+    cluster.advance_with_heartbeats(60, &["n1", "n2"]);
+    assert!(!is_going(&cluster, "held"), "the taint is gone");
+    // The time begins anew with the next taint.
+    set(&mut cluster, taint);
+    cluster.advance_with_heartbeats(28, &["n1", "n2"]);
+    assert!(!is_going(&cluster, "held"));
+    cluster.advance_with_heartbeats(4, &["n1", "n2"]);
+    assert!(is_going(&cluster, "held") && !is_going(&cluster, "never"));
+}
+
+#[test]
+fn the_taint_that_is_tolerated_shortest_decides() {
+    let mut cluster = cluster();
+    let tolerates = |key: &str, seconds: u64| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+    cluster.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"nodeName": "n1", "containers": [], "tolerations": [tolerates("a", 60), tolerates("b", 20)]}}));
+    let taint = |key: &str| json!({"key": key, "effect": "NoExecute"});
+    cluster.patch("nodes/n1", &json!({"spec": {"taints": [taint("a"), taint("b")]}}));
+    cluster.advance_with_heartbeats(10, &["n1", "n2"]);
+    cluster.patch("nodes/n1", &json!({"spec": {"taints": [taint("a")]}}));
+    cluster.advance_with_heartbeats(30, &["n1", "n2"]);
+    let is_going =
+        |cluster: &Cluster| cluster.get("pods/default/p").expect("there")["metadata"]["deletionTimestamp"].is_string();
+    assert!(!is_going(&cluster));
+    cluster.patch("nodes/n1", &json!({"spec": {"taints": [taint("a"), taint("b"), taint("untolerated")]}}));
+    cluster.advance_with_heartbeats(1, &["n1", "n2"]);
+    assert!(is_going(&cluster));
 }
 
 #[test]
@@ -95,6 +282,7 @@ fn the_steps_of_a_death() {
     };
     step(&mut cluster, "alive");
     cluster.now += Duration::from_secs(10);
+    cluster.heartbeat("n2");
     step(&mut cluster, "silent for 10 s");
     step(&mut cluster, "Unknown");
     step(&mut cluster, "tainted");
@@ -104,8 +292,11 @@ fn the_steps_of_a_death() {
     step(&mut cluster, "emptied");
     cluster.now += Duration::from_secs(40);
     step(&mut cluster, "emptied for 40 s");
-    step(&mut cluster, "nothing left");
-    assert_snapshot!("death", steps);
+    for pod in pods_of(&cluster, "n1") {
+        cluster.confirm_deletion(&format!("pods/default/{pod}"));
+    }
+    let rest = render(&cluster.plan("node-lifecycle", &key));
+    assert_snapshot!("death", format!("{steps}--- confirmed by the node\n{rest}"));
 }
 
 #[test]
@@ -132,7 +323,8 @@ fn a_new_leader_gives_every_node_a_full_grace_period() {
     let mut cluster = cluster();
     // The masters themselves were silent for a minute; no heartbeat could be stored.
     cluster.now += Duration::from_secs(60);
-    cluster.cache.begin_observation(cluster.now);
+    let uptime = cluster.uptime();
+    cluster.cache.begin_observation(uptime);
     cluster.advance(Duration::from_secs(9));
     assert_eq!((ready(&cluster, "nodes/n1"), ready(&cluster, "nodes/n2")), ("True".to_owned(), "True".to_owned()));
     cluster.heartbeat("n2");

@@ -104,6 +104,7 @@ fn endpoints_follow_their_pods() {
 #[test]
 fn a_service_without_a_selector_is_left_alone() {
     let mut cluster = cluster();
+    cluster.settle();
     cluster.create(service(&json!({"selector": null})));
     cluster.create(json!({"apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": "web", "namespace": "default"}, "subsets": [{"addresses": [{"ip": "192.0.2.1"}]}]}));

@@ -5,7 +5,7 @@ use quorate_api::patch::merge;
 use serde_json::{Value, json};
 
 use super::Cluster;
-use crate::plan::{Action, Failure, Target, Verb};
+use crate::plan::{Action, Failure, Guard, Target, Verb};
 
 /// Why a write was refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Cluster {
         self.objects.keys().filter(|key| key.resource == resource).map(|key| key.name.as_str()).collect()
     }
 
-    pub(super) fn act(&mut self, action: &Action) -> Result<(), Refused> {
+    pub(crate) fn act(&mut self, action: &Action) -> Result<(), Refused> {
         match action {
             Action::Create { resource, namespace, object } => {
                 let key = key_of(object);
@@ -71,16 +71,18 @@ impl Cluster {
                 self.check(&key, None, object["metadata"]["resourceVersion"].as_str())?;
                 self.change(&key, *subresource, |stored| stored.clone_from(object))
             }
-            Action::Patch { target, subresource, patch } => {
+            Action::Patch { target, subresource, patch, guards } => {
                 let key = key_at(target);
                 self.admit(Verb::Patch, target)?;
+                self.check_guards(guards)?;
                 let metadata = &patch["metadata"];
                 self.check(&key, metadata["uid"].as_str(), metadata["resourceVersion"].as_str())?;
                 self.change(&key, *subresource, |stored| merge::apply(stored, patch))
             }
-            Action::Delete { target, uid, resource_version, grace_period_seconds, propagation } => {
+            Action::Delete { target, uid, resource_version, grace_period_seconds, propagation, guards } => {
                 let key = key_at(target);
                 self.admit(Verb::Delete, target)?;
+                self.check_guards(guards)?;
                 match self.check(&key, uid.as_deref(), resource_version.as_deref()) {
                     Err(Refused::Stale("NotFound")) => Ok(()),
                     Err(refused) => Err(refused),
@@ -112,10 +114,20 @@ impl Cluster {
         }
     }
 
+    fn check_guards(&self, guards: &[Guard]) -> Result<(), Refused> {
+        let holds = |guard: &Guard| match guard {
+            Guard::Absent { key, uid } => self.objects.get(key).is_none_or(|o| o["metadata"]["uid"] != uid.as_str()),
+            Guard::Unchanged { key, revision } => {
+                let stored = self.objects.get(key).and_then(|_| self.revisions.get(key));
+                stored.copied().unwrap_or_default() == revision.0
+            }
+        };
+        if guards.iter().all(holds) { Ok(()) } else { Err(Refused::Stale("Conflict")) }
+    }
+
     fn read(&self, key: &ObjectKey) -> Option<Value> {
         let mut object = self.objects.get(key)?.clone();
-        let revision = self.cache.get(key)?.meta.resource_version.to_string();
-        object["metadata"]["resourceVersion"] = json!(revision);
+        object["metadata"]["resourceVersion"] = json!(self.revisions.get(key)?.to_string());
         Some(object)
     }
 

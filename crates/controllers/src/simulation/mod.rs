@@ -2,6 +2,7 @@
 //! work queue that runs controllers until nothing is left to do. No time passes unless a test says so.
 
 mod api;
+mod kinds;
 mod nodes;
 mod render;
 
@@ -26,6 +27,12 @@ pub(crate) struct Cluster {
     pub(crate) cache: Cache,
     pub(crate) settings: Settings,
     pub(crate) now: Timestamp,
+    /// How far the wall clock that controllers see is ahead of simulated time.
+    pub(crate) wall_clock_ahead: Duration,
+    /// Kinds that are not served although the API stores objects of them.
+    pub(crate) unserved: BTreeSet<String>,
+    /// What the cache does not hear of any more, from this point of the API's history on.
+    pub(crate) is_cache_cut_off: bool,
     /// Every event, as `reason: message`.
     pub(crate) events: Vec<String>,
     /// How often anything was written.
@@ -35,6 +42,8 @@ pub(crate) struct Cluster {
     /// How often a controller was refused something.
     pub(crate) refusals: usize,
     objects: BTreeMap<ObjectKey, Value>,
+    /// The revision of each key's last write, that of its removal included.
+    revisions: BTreeMap<ObjectKey, u64>,
     revision: u64,
     uids: u64,
     queue: BTreeSet<(usize, WorkKey)>,
@@ -48,6 +57,9 @@ pub(crate) struct Cluster {
 
 /// What is refused, and why.
 pub(crate) type Refusals = Box<dyn Fn(Verb, &Target) -> Option<&'static str>>;
+
+/// When simulated time begins.
+const START: &str = "2026-01-01T00:00:00Z";
 
 /// Between a refusal and the next attempt.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -77,12 +89,16 @@ impl Cluster {
             cache: Cache::new(),
             // Nodes stay well unless a test is about them.
             settings: Settings { node_monitor_grace: Duration::from_secs(1 << 20), ..Settings::default() },
-            now: "2026-01-01T00:00:00Z".parse().expect("a time"),
+            now: START.parse().expect("a time"),
+            wall_clock_ahead: Duration::ZERO,
+            unserved: BTreeSet::new(),
+            is_cache_cut_off: false,
             events: Vec::new(),
             writes: 0,
             refuses: Box::new(|_, _| None),
             refusals: 0,
             objects: BTreeMap::new(),
+            revisions: BTreeMap::new(),
             revision: 1,
             uids: 0,
             queue: BTreeSet::new(),
@@ -103,8 +119,15 @@ impl Cluster {
     }
 
     fn reconcile(&self, controller: &Controller, key: &WorkKey, failure: Option<&Failure>) -> Plan {
-        let input = Input { cache: &self.cache, now: self.now, settings: &self.settings, failure };
-        (controller.reconcile)(input, key)
+        let kinds = kinds::SimulatedKinds(&self.unserved);
+        let (now, uptime, settings) = (self.now + self.wall_clock_ahead, self.uptime(), &self.settings);
+        (controller.reconcile)(Input { cache: &self.cache, now, uptime, kinds: &kinds, settings, failure }, key)
+    }
+
+    /// The simulated process's monotonic clock.
+    pub(crate) fn uptime(&self) -> Duration {
+        let start: Timestamp = START.parse().expect("a time");
+        Duration::try_from(self.now.duration_since(start)).expect("time goes forward")
     }
 
     /// Executes that plan, and wakes nobody yet.
@@ -214,10 +237,14 @@ impl Cluster {
     fn committed(&mut self, key: &ObjectKey) {
         self.revision += 1;
         self.writes += 1;
+        self.revisions.insert(key.clone(), self.revision);
+        if self.is_cache_cut_off {
+            return;
+        }
         let change: Option<Change> = match self.objects.get(key) {
             Some(object) => {
                 let bytes = serde_json::to_vec(object).expect("JSON");
-                let change = self.cache.upsert(key, &bytes, Revision(self.revision), self.now);
+                let change = self.cache.upsert(key, &bytes, Revision(self.revision), self.uptime());
                 Some(change.unwrap_or_else(|error| panic!("{error}: {}", object)))
             }
             None => self.cache.remove(key),

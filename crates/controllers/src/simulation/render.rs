@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::plan::{Action, Plan, Target};
+use crate::plan::{Action, Guard, Plan, Target};
 
 /// The plan, one action after the other, with what is written as JSON.
 pub(crate) fn render(plan: &Plan) -> String {
@@ -30,13 +30,20 @@ fn write_action(text: &mut String, action: &Action, depth: usize) {
             (format!("update {}{part}", at(target)), Some(body))
         }
         Action::Patch { target, patch, .. } => (format!("patch {}", at(target)), Some(patch.clone())),
-        Action::Delete { target, uid, grace_period_seconds, propagation, .. } => {
+        Action::Delete { target, uid, grace_period_seconds, propagation, guards, .. } => {
             let mut line = format!("delete {} uid {}", at(target), uid.as_deref().unwrap_or("any"));
             if let Some(grace) = grace_period_seconds {
                 write!(line, " grace {grace}").expect("a string");
             }
             if let Some(propagation) = propagation {
                 write!(line, " {propagation}").expect("a string");
+            }
+            for guard in guards {
+                match guard {
+                    Guard::Absent { key, uid } => write!(line, " while {key} has not uid {uid}"),
+                    Guard::Unchanged { key, revision } => write!(line, " while {key} is at revision {revision}"),
+                }
+                .expect("a string");
             }
             (line, None)
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use quorate_api::{GroupVersionResource, Reason, Status};
-use quorate_apiserver::LocalClient;
-use quorate_controllers::{Action, Failure, Target, Verb};
+use quorate_apiserver::{Condition, LocalClient};
+use quorate_controllers::{Action, Failure, Guard, KindInfo, Kinds, Target, Verb};
 use serde_json::{Value, json};
 
 use crate::events::{Record, Recorder};
@@ -77,19 +77,20 @@ impl Executor {
                     };
                     self.write(what, update).await
                 }
-                Action::Patch { target, subresource, patch } => {
+                Action::Patch { target, subresource, patch, guards } => {
                     let what = What { verb: Verb::Patch, target: target.clone(), subresource };
                     let Target { resource, namespace, name } = target;
+                    let client = self.client.provided(conditions(guards));
                     let patch = async {
                         let namespace = namespace.as_deref();
-                        self.client.patch_merge(&resource, namespace, &name, subresource, patch).await.map(drop)
+                        client.patch_merge(&resource, namespace, &name, subresource, patch).await.map(drop)
                     };
                     self.write(what, patch).await
                 }
-                Action::Delete { target, uid, resource_version, grace_period_seconds, propagation } => {
+                Action::Delete { target, uid, resource_version, grace_period_seconds, propagation, guards } => {
                     let what = What { verb: Verb::Delete, target: target.clone(), subresource: None };
                     let options = delete_options(uid, resource_version, grace_period_seconds, propagation);
-                    self.write(what, self.delete(target, options)).await
+                    self.write(what, self.delete(target, options, conditions(guards))).await
                 }
             }
         }
@@ -118,14 +119,35 @@ impl Executor {
     }
 
     /// What is not there need not be deleted.
-    async fn delete(&self, target: Target, options: Value) -> Result<(), Status> {
+    async fn delete(&self, target: Target, options: Value, conditions: Vec<Condition>) -> Result<(), Status> {
         let Target { resource, namespace, name } = target;
-        match self.client.delete(&resource, namespace.as_deref(), &name, options).await {
+        match self.client.provided(conditions).delete(&resource, namespace.as_deref(), &name, options).await {
             Ok(_) => Ok(()),
             Err(status) if status.reason == Reason::NotFound => Ok(()),
             Err(status) => Err(status),
         }
     }
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor").field("component", &self.component).finish_non_exhaustive()
+    }
+}
+
+impl Kinds for Executor {
+    fn find(&self, api_version: &str, kind: &str) -> Option<KindInfo> {
+        let (resource, is_namespaced) = self.client.resource_of(api_version, kind)?;
+        Some(KindInfo { resource, is_namespaced })
+    }
+}
+
+fn conditions(guards: Vec<Guard>) -> Vec<Condition> {
+    let condition = |guard| match guard {
+        Guard::Absent { key, uid } => Condition::Absent { key, uid },
+        Guard::Unchanged { key, revision } => Condition::Unchanged { key, revision },
+    };
+    guards.into_iter().map(condition).collect()
 }
 
 fn delete_options(

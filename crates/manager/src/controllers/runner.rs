@@ -67,7 +67,9 @@ impl ControllerRunner {
 
     fn plan(&self, key: &WorkKey, failure: Option<&Failure>) -> Option<Plan> {
         let cache = self.cluster.cache();
-        let input = Input { cache: &cache, now: Timestamp::now(), settings: &self.settings, failure };
+        // The clock is read under the lock, so that it is not behind what the cache has seen.
+        let (now, uptime) = (Timestamp::now(), self.cluster.now());
+        let input = Input { cache: &cache, now, uptime, kinds: &self.executor, settings: &self.settings, failure };
         guard::catch(self.controller.name, || (self.controller.reconcile)(input, key))
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::FutureExt;
 use quorate_api::{GroupVersionResource, ObjectKey, ResourcePrefix, Revision, Status};
-use quorate_apiserver::{Api, LocalClient, UserInfo};
+use quorate_apiserver::{Api, LocalClient, PodDefaults, UserInfo};
 use quorate_manager::{Manager, ManagerConfig, ManagerError};
 use quorate_mvcc::{
     Command, CommandVersion, Event, KeyRange, LeaseId, LeaseInfo, Op, PutRequest, RangePage, RangeRequest,
@@ -188,6 +188,8 @@ impl Cluster {
         });
         let store = Store::new(member.clone());
         let api = Api::new(store.clone(), quorate_registry::builtin());
+        let eviction_after = config.settings.eviction_after;
+        api.set_pod_defaults(PodDefaults { eviction_after, ..PodDefaults::default() });
         let shutdown = CancellationToken::new();
         let manager = Manager::new(store, api, config);
         let active = manager.active();

@@ -10,7 +10,7 @@ async fn pods_of_a_dead_node_are_replaced_on_another() {
     let settings = Settings {
         node_monitor_grace: Duration::from_secs(2),
         eviction_after: Duration::from_secs(1),
-        force_delete_after: Some(Duration::from_secs(1)),
+        orphan_grace: Duration::from_secs(1),
         ..Settings::default()
     };
     let (mut cluster, master) = Cluster::led(ManagerConfig { settings, ..ManagerConfig::default() }).await;
@@ -41,6 +41,16 @@ async fn pods_of_a_dead_node_are_replaced_on_another() {
             ready.iter().filter(|pod| node_of(pod) == Some("worker-1")).count() == 4
         })
         .await;
+    // Nobody knows whether the node still runs its pods: they stay, on their way out, until its Node object is gone.
+    let left = cluster.list(&PODS, Some("default"));
+    let left: Vec<_> = left.iter().filter(|pod| node_of(pod) == Some("worker-2")).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    for pod in left {
+        assert!(pod["metadata"]["deletionTimestamp"].is_string(), "{pod}");
+        let tolerations = pod["spec"]["tolerations"].as_array().expect("those of admission");
+        assert!(tolerations.iter().all(|toleration| toleration["tolerationSeconds"] == 1), "{tolerations:?}");
+    }
+    cluster.client.delete(&NODES, None, "worker-2", serde_json::Value::Null).await.expect("deleted");
     cluster.wait("the dead node's pods to be gone", || on_dead(&cluster) == 0).await;
     master.stop().await;
 }

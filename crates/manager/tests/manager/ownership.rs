@@ -1,9 +1,14 @@
 use std::collections::BTreeSet;
 
+use quorate_api::GroupVersionResource;
 use quorate_manager::ManagerConfig;
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, DEPLOYMENTS, PODS, REPLICA_SETS, is_ready, name_of, uid_of};
+use crate::harness::{Cluster, DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, is_ready, name_of, uid_of};
+
+const CONFIG_MAPS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "configmaps");
+const EVENTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "events");
+const SERVICE_ACCOUNTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "serviceaccounts");
 
 /// What says that `set` controls an object.
 fn reference(set: &Value) -> Value {
@@ -153,5 +158,77 @@ async fn a_replica_set_adopts_what_its_selector_matches_and_lets_go_of_what_it_d
             cluster.list(&PODS, Some("default")).len() == 2 && owned(&cluster).len() == 2
         })
         .await;
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_goes_with_its_last_owner_and_stays_while_an_owner_is_unknown() {
+    let (cluster, master) = Cluster::led(ManagerConfig::default()).await;
+    let namespace = json!({"metadata": {"name": "other"}});
+    let other = cluster.client.create(&NAMESPACES, None, namespace).await.expect("created");
+    let create = async |namespace: &str, name: &str, owners: Value| {
+        let map = json!({"metadata": {"name": name, "ownerReferences": owners}});
+        cluster.client.create(&CONFIG_MAPS, Some(namespace), map).await.expect("created")
+    };
+    let owner = create("default", "owner", json!([])).await;
+    let reference =
+        |kind: &str, name: &str, uid: &str| json!({"apiVersion": "v1", "kind": kind, "name": name, "uid": uid});
+    let uid = uid_of(&owner);
+    let right = reference("ConfigMap", "owner", &uid);
+    let absent = reference("ConfigMap", "ghost", "11111111-2222-3333-4444-555555555555");
+    let unserved = json!({"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": "u"});
+    for (name, owners) in [
+        ("right", json!([right])),
+        ("clustered", json!([reference("Namespace", "other", &uid_of(&other))])),
+        ("mixed", json!([right, absent])),
+        ("unserved", json!([unserved])),
+        ("unserved-and-absent", json!([unserved, absent])),
+        ("miskinded", json!([reference("Secret", "owner", &uid)])),
+        ("misnamed", json!([reference("ConfigMap", "ghost", &uid)])),
+        ("absent", json!([absent])),
+    ] {
+        create("default", name, owners).await;
+    }
+    create("other", "crossed", json!([right])).await;
+    let names = |namespace: &str| -> BTreeSet<String> {
+        cluster.list(&CONFIG_MAPS, Some(namespace)).iter().map(name_of).collect()
+    };
+    let staying = ["clustered", "mixed", "owner", "right", "unserved", "unserved-and-absent"];
+    let staying: BTreeSet<String> = staying.map(str::to_owned).into();
+    cluster
+        .wait("those without an owner to be gone", || names("default") == staying && names("other").is_empty())
+        .await;
+    cluster
+        .wait("the dangling reference to be dropped", || {
+            let mixed = cluster.object(&CONFIG_MAPS, Some("default"), "mixed").expect("it is there");
+            mixed["metadata"]["ownerReferences"] == json!([right])
+        })
+        .await;
+    cluster
+        .wait("a warning about the owner in another namespace", || {
+            let events = cluster.list(&EVENTS, Some("other"));
+            events.iter().any(|event| event["reason"] == "OwnerRefInvalidNamespace" && event["type"] == "Warning")
+        })
+        .await;
+    assert_eq!(names("default"), staying);
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_namespace_has_an_account_and_the_authority() {
+    let mut config = ManagerConfig::default();
+    config.settings.root_authority = Some("PEM".to_owned());
+    let (cluster, master) = Cluster::led(config).await;
+    cluster.client.create(&NAMESPACES, None, json!({"metadata": {"name": "new"}})).await.expect("created");
+    cluster
+        .wait("both", || {
+            let authority = cluster.object(&CONFIG_MAPS, Some("new"), "kube-root-ca.crt");
+            let account = cluster.object(&SERVICE_ACCOUNTS, Some("new"), "default");
+            authority.is_some_and(|map| map["data"] == json!({"ca.crt": "PEM"})) && account.is_some()
+        })
+        .await;
+    // What the namespace got does not keep it.
+    cluster.client.delete(&NAMESPACES, None, "new", json!({})).await.expect("deleted");
+    cluster.wait("the namespace to be gone", || cluster.object(&NAMESPACES, None, "new").is_none()).await;
     master.stop().await;
 }

@@ -7,7 +7,7 @@ mod server;
 
 pub use agent::{AgentArgs, AgentConfig, AgentOptions, Runtime};
 pub use members::MemberSpec;
-pub use server::{ServerArgs, ServerConfig, ServerOptions, check_quorum_size};
+pub use server::{FenceDefault, ServerArgs, ServerConfig, ServerOptions, check_quorum_size};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

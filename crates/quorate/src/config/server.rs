@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use quorate_api::fence;
+use quorate_manager::EvictionRate;
 use quorate_registry::pool::{AddressBlock, Pools};
 use quorate_store::Token;
 use quorate_store::raft::LogRetention;
@@ -97,6 +99,23 @@ pub struct ServerOptions {
     /// Pods leave a node that is not ready after this long, unless they tolerate it longer. [default: 10s]
     #[arg(long, env = "QUORATE_EVICTION_AFTER")]
     pub eviction_after: Option<HumanDuration>,
+    /// The fence of pods that have no `quorate.io/fence-after` annotation: their node stops them once it has not
+    /// reached the masters for this long, and then they need not be waited for. [default: none]
+    #[arg(long, env = "QUORATE_FENCE_AFTER")]
+    pub fence_after: Option<FenceDefault>,
+    /// Nodes of a zone that begin to lose their pods, in each second, when several have failed. [default: 0.1]
+    #[arg(long, env = "QUORATE_NODE_EVICTION_RATE")]
+    pub node_eviction_rate: Option<f64>,
+    /// The same in a large zone most of whose nodes have failed. [default: 0.01]
+    #[arg(long, env = "QUORATE_SECONDARY_NODE_EVICTION_RATE")]
+    pub secondary_node_eviction_rate: Option<f64>,
+    /// Part of a zone's nodes, and at least three, that must have failed for the secondary rate to count.
+    /// [default: 0.55]
+    #[arg(long, env = "QUORATE_UNHEALTHY_ZONE_THRESHOLD")]
+    pub unhealthy_zone_threshold: Option<f64>,
+    /// A zone with no more nodes than this is not evicted from at all while most of it has failed. [default: 50]
+    #[arg(long, env = "QUORATE_LARGE_CLUSTER_SIZE_THRESHOLD")]
+    pub large_cluster_size_threshold: Option<usize>,
     /// Block of addresses that Services get, one for each IP family, separated by `,`; the first is the default one. The
     /// same on every master. [default: 10.96.0.0/16]
     #[arg(long, env = "QUORATE_SERVICE_CIDR", value_delimiter = ',')]
@@ -134,10 +153,43 @@ overlay!(
     log_keep_bytes,
     node_monitor_grace,
     eviction_after,
+    fence_after,
+    node_eviction_rate,
+    secondary_node_eviction_rate,
+    unhealthy_zone_threshold,
+    large_cluster_size_threshold,
     service_cidr,
     service_node_port_range,
     log_level,
 );
+
+/// The cluster's default fence, `none` or a duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FenceDefault(Option<Duration>);
+
+impl std::str::FromStr for FenceDefault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        fence::parse(text).map(FenceDefault)
+    }
+}
+
+impl<'de> Deserialize<'de> for FenceDefault {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?} {error}")))
+    }
+}
+
+impl Serialize for FenceDefault {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(after) => serializer.collect_str(&humantime::format_duration(after)),
+            None => serializer.serialize_str(fence::NONE),
+        }
+    }
+}
 
 /// Everything a master needs to know, complete and checked before any port is bound.
 #[derive(Clone, Debug)]
@@ -163,6 +215,8 @@ pub struct ServerConfig {
     pub log_retention: LogRetention,
     pub node_monitor_grace: Duration,
     pub eviction_after: Duration,
+    pub eviction_rate: EvictionRate,
+    pub fence_after: Option<Duration>,
     /// What Services get addresses and node ports from.
     pub pools: Pools,
     pub log_level: String,
@@ -212,6 +266,20 @@ impl ServerOptions {
                 "`etcd-plain` lets in anyone who reaches {listen}; leave it out, or listen on a loopback address"
             );
         }
+        let usual = EvictionRate::default();
+        let eviction_rate = EvictionRate {
+            nodes_per_second: self.node_eviction_rate.unwrap_or(usual.nodes_per_second),
+            secondary_nodes_per_second: self.secondary_node_eviction_rate.unwrap_or(usual.secondary_nodes_per_second),
+            unhealthy_zone_threshold: self.unhealthy_zone_threshold.unwrap_or(usual.unhealthy_zone_threshold),
+            large_zone_size: self.large_cluster_size_threshold.unwrap_or(usual.large_zone_size),
+        };
+        for (key, rate) in [
+            ("node-eviction-rate", eviction_rate.nodes_per_second),
+            ("secondary-node-eviction-rate", eviction_rate.secondary_nodes_per_second),
+            ("unhealthy-zone-threshold", eviction_rate.unhealthy_zone_threshold),
+        ] {
+            anyhow::ensure!(rate >= 0.0 && rate.is_finite(), "`{key}` is {rate}; give a number that is not negative");
+        }
         let peer_port = |default| SocketAddr::from(([0, 0, 0, 0], default));
         Ok(ServerConfig {
             name,
@@ -239,6 +307,8 @@ impl ServerOptions {
             log_retention: self.log_keep_bytes.map_or_else(LogRetention::default, LogRetention::keeping),
             node_monitor_grace: self.node_monitor_grace.map_or(Duration::from_secs(10), |d| d.0),
             eviction_after: self.eviction_after.map_or(Duration::from_secs(10), |d| d.0),
+            eviction_rate,
+            fence_after: self.fence_after.and_then(|fence| fence.0),
             pools: pools(self.service_cidr, self.service_node_port_range.as_deref())?,
             log_level: self.log_level.unwrap_or_else(|| "info,openraft=warn".to_owned()),
         })

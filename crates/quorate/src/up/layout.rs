@@ -165,9 +165,9 @@ impl Layout {
                     log_keep_bytes: None,
                     node_monitor_grace: args.node_monitor_grace,
                     eviction_after: args.eviction_after,
-                    service_cidr: None,
-                    service_node_port_range: None,
+                    fence_after: args.fence_after,
                     log_level: args.log_level.clone(),
+                    ..ServerOptions::default()
                 },
             )?;
         }

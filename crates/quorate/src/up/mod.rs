@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{HumanDuration, Runtime};
+use crate::config::{FenceDefault, HumanDuration, Runtime};
 use crate::logging::{self, progress};
 use cluster::{ClusterFile, Role};
 use layout::Layout;
@@ -57,6 +57,9 @@ pub struct UpArgs {
     /// Passed on to the masters, see `quorate server --help`.
     #[arg(long, env = "QUORATE_UP_EVICTION_AFTER")]
     pub eviction_after: Option<HumanDuration>,
+    /// Passed on to the masters, see `quorate server --help`.
+    #[arg(long, env = "QUORATE_UP_FENCE_AFTER")]
+    pub fence_after: Option<FenceDefault>,
     /// Passed on to the workers, see `quorate agent --help`.
     #[arg(long, env = "QUORATE_UP_HEARTBEAT_INTERVAL")]
     pub heartbeat_interval: Option<HumanDuration>,

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::{
-    Action, Completion, ContainerRecord, Exit, FailureReason, Memory, NodeFacts, Observed, Outcome, PodPlan, PodView,
-    ProbeKind, RunState, Sandbox, SandboxState, TerminationCause, at, plan, spec,
+    Action, Completion, ContainerRecord, Exit, FailureReason, Leave, Memory, NodeFacts, Observed, Outcome, PodPlan,
+    PodView, ProbeKind, RunState, Sandbox, SandboxState, TerminationCause, at, plan, spec, within_leave,
 };
 use crate::plan::backoff;
 
@@ -123,15 +123,21 @@ impl Simulation {
     }
 
     pub(super) fn plan(&self) -> PodPlan {
+        self.plan_within(Leave::Run)
+    }
+
+    /// The plan, as far as the fence of the pod allows it.
+    pub(super) fn plan_within(&self, leave: Leave) -> PodPlan {
         let facts = NodeFacts { host_ip: "192.0.2.1".to_owned(), runtime_scheme: "docker".to_owned() };
-        plan(PodView {
+        let view = PodView {
             pod: &self.pod,
             observed: &self.observed,
             memory: &self.memory,
             reported: &self.reported,
             facts: &facts,
             now: self.now,
-        })
+        };
+        within_leave(view, plan(view), leave)
     }
 
     /// One plan, carried out.

@@ -13,7 +13,7 @@ const MESSAGE_FROM_LOGS: &str = "io.quorate.message-from-logs";
 const IMAGE: &str = "io.quorate.image";
 const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-const POD_UID: &str = "io.kubernetes.pod.uid";
+pub(super) const POD_UID: &str = "io.kubernetes.pod.uid";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 const ATTEMPT: &str = "io.kubernetes.container.restartCount";
 /// The container name of sandboxes.

@@ -4,6 +4,7 @@ mod capabilities;
 mod connection;
 mod create;
 mod exec;
+mod fence;
 mod labels;
 mod log_stream;
 mod logs;
@@ -31,6 +32,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::fence::DockerFence;
 pub use self::purge::remove_containers;
 
 use self::connection::Connection;

@@ -1,6 +1,7 @@
 //! Pod: `update` says what may change, `printing` what kubectl shows. Defaults and the checks of the spec are shared with
 //! the templates of workloads in [`crate::pod_template`].
 
+mod fence;
 mod printing;
 mod qos;
 pub mod references;
@@ -55,7 +56,7 @@ impl Kind for Pod {
     fn validate(object: &core::Pod) -> Vec<FieldError> {
         let path = FieldPath::new("spec");
         let Some(spec) = &object.spec else { return vec![FieldError::required(path, "")] };
-        let mut errors = Vec::new();
+        let mut errors = fence::validate(object);
         pod_template::validate_spec(spec, &path, &mut errors);
         // They come through a subresource of their own, which is not served.
         if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {

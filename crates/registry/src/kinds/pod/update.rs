@@ -4,13 +4,15 @@ use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath};
 use serde_json::Value;
 
+use super::fence;
 use crate::value::equal;
 
 const ONLY: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 pub fn validate(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
-    let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return Vec::new() };
-    let (path, mut errors) = (FieldPath::new("spec"), Vec::new());
+    let mut errors = fence::validate_update(new, old);
+    let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return errors };
+    let path = FieldPath::new("spec");
     if new.containers.len() != old.containers.len() {
         errors.push(FieldError::forbidden(path.child("containers"), "pod updates may not add or remove containers"));
     }
@@ -45,7 +47,7 @@ pub fn validate(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
 
 /// Phases only move on, and a container that ended under `restartPolicy: Never` stays ended.
 pub fn validate_status(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+    let mut errors = fence::validate_update(new, old);
     let (Some(new_status), Some(old_status)) = (&new.status, &old.status) else { return errors };
     let policy = old.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or_default();
     if policy == "Always" {

@@ -1,0 +1,261 @@
+//! What the agent may do with its fenced pods, by the time of its last renewal. Pure: times are durations since the
+//! machine was started, suspension included.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Leave;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Standing {
+    /// Taken over, or new.
+    #[default]
+    Unconfirmed,
+    /// The masters said that the pod is this node's, and no renewal has been missed since.
+    Confirmed,
+    /// A renewal was missed for longer than the fence.
+    Lapsed,
+}
+
+/// One fenced pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FencedPod {
+    pub after: Duration,
+    pub grace: Duration,
+    #[serde(skip)]
+    standing: Standing,
+    /// Counts the lapses, so that a confirmation that was asked for before one does not count after it.
+    #[serde(skip)]
+    lapses: u64,
+}
+
+/// The fenced pods of a node, and the last renewal of its Lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ledger {
+    /// The start of the machine that the times belong to.
+    pub boot_id: String,
+    /// When the last renewal that succeeded was sent; `None` before the first one.
+    pub renewed: Option<Duration>,
+    /// By uid.
+    pub pods: BTreeMap<String, FencedPod>,
+}
+
+impl Ledger {
+    /// Adds a pod; one that is there stays as it is.
+    pub(crate) fn add(&mut self, uid: &str, after: Duration, grace: Duration) {
+        let new = || FencedPod { after, grace, standing: Standing::Unconfirmed, lapses: 0 };
+        self.pods.entry(uid.to_owned()).or_insert_with(new);
+    }
+
+    /// A renewal that was sent at this time has succeeded.
+    pub(crate) fn renewed(&mut self, sent: Duration) {
+        self.lapse(sent);
+        self.renewed = self.renewed.max(Some(sent));
+    }
+
+    /// What is allowed with a pod at this time; `None` for one without a fence.
+    pub(crate) fn leave(&mut self, uid: &str, now: Duration) -> Option<Leave> {
+        self.lapse(now);
+        Some(match self.pods.get(uid)?.standing {
+            Standing::Confirmed => Leave::Run,
+            Standing::Unconfirmed => Leave::Hold,
+            Standing::Lapsed => Leave::Stop,
+        })
+    }
+
+    /// What a question whether the pod is this node's has to carry to its answer; `None` while the answer could not
+    /// count, because no renewal is recent enough.
+    pub(crate) fn ask(&mut self, uid: &str, now: Duration) -> Option<u64> {
+        self.lapse(now);
+        let pod = self.pods.get(uid)?;
+        self.renewed.filter(|renewed| now.saturating_sub(*renewed) <= pod.after).map(|_| pod.lapses)
+    }
+
+    /// The masters said that the pod is this node's, after `ask` gave `asked`.
+    pub(crate) fn confirm(&mut self, uid: &str, asked: u64, now: Duration) {
+        let current = self.ask(uid, now);
+        if let Some(pod) = self.pods.get_mut(uid).filter(|_| current == Some(asked)) {
+            pod.standing = Standing::Confirmed;
+        }
+    }
+
+    /// When the first fence that has not lapsed does so.
+    pub(crate) fn next_lapse(&self) -> Option<Duration> {
+        let renewed = self.renewed.unwrap_or_default();
+        let standing = self.pods.values().filter(|pod| pod.standing != Standing::Lapsed);
+        standing.map(|pod| renewed.saturating_add(pod.after)).min()
+    }
+
+    /// Whether the pod's containers must not run at this time, by the renewals alone.
+    pub(crate) fn is_overdue(&self, uid: &str, now: Duration) -> bool {
+        let since = now.saturating_sub(self.renewed.unwrap_or_default());
+        self.pods.get(uid).is_some_and(|pod| since > pod.after)
+    }
+
+    /// Notes which fences have lapsed until this time.
+    fn lapse(&mut self, until: Duration) {
+        let since = until.saturating_sub(self.renewed.unwrap_or_default());
+        for pod in self.pods.values_mut().filter(|pod| since > pod.after) {
+            pod.standing = Standing::Lapsed;
+            pod.lapses += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(second: u64) -> Duration {
+        Duration::from_secs(second)
+    }
+
+    /// A pod with a fence of 10 s, renewed at second 100.
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.renewed(at(100));
+        ledger.add("p", at(10), at(1));
+        ledger
+    }
+
+    fn confirm(ledger: &mut Ledger, now: u64) {
+        let asked = ledger.ask("p", at(now)).expect("an answer would count");
+        ledger.confirm("p", asked, at(now));
+    }
+
+    #[test]
+    fn a_pod_runs_once_it_is_confirmed_and_until_a_renewal_is_missed() {
+        let mut ledger = ledger();
+        assert_eq!(ledger.leave("p", at(101)), Some(Leave::Hold));
+        confirm(&mut ledger, 101);
+        assert_eq!(ledger.leave("p", at(110)), Some(Leave::Run));
+        assert_eq!(ledger.next_lapse(), Some(at(110)));
+        assert_eq!(ledger.leave("p", at(111)), Some(Leave::Stop));
+        // A renewal alone does not bring it back.
+        ledger.renewed(at(112));
+        assert_eq!(ledger.leave("p", at(112)), Some(Leave::Stop));
+        confirm(&mut ledger, 113);
+        assert_eq!(ledger.leave("p", at(113)), Some(Leave::Run));
+        assert_eq!(ledger.leave("unfenced", at(113)), None);
+    }
+
+    #[test]
+    fn a_gap_that_nobody_noticed_counts_as_well() {
+        let mut ledger = ledger();
+        confirm(&mut ledger, 101);
+        // The process was suspended, and the first thing that it does is a renewal.
+        ledger.renewed(at(500));
+        assert_eq!(ledger.leave("p", at(500)), Some(Leave::Stop));
+    }
+
+    #[test]
+    fn an_answer_from_before_a_lapse_does_not_count() {
+        let mut ledger = ledger();
+        let asked = ledger.ask("p", at(105)).expect("it would count now");
+        ledger.renewed(at(200));
+        ledger.confirm("p", asked, at(201));
+        assert_eq!(ledger.leave("p", at(201)), Some(Leave::Stop));
+        // It does not count either once the renewal is too old, whoever notices first.
+        let asked = ledger.ask("p", at(205)).expect("it would count now");
+        ledger.confirm("p", asked, at(211));
+        assert_eq!(ledger.leave("p", at(211)), Some(Leave::Stop));
+        assert_eq!(ledger.ask("p", at(211)), None);
+    }
+
+    #[test]
+    fn a_node_that_never_reached_the_masters_runs_no_fenced_pod() {
+        let mut ledger = Ledger::default();
+        ledger.add("p", at(10), at(1));
+        assert_eq!(ledger.leave("p", at(1000)), Some(Leave::Stop));
+        assert!(ledger.is_overdue("p", at(1000)));
+    }
+
+    #[test]
+    fn what_is_taken_over_goes_on_until_the_fence() {
+        let stored = serde_json::to_vec(&ledger()).expect("JSON");
+        let mut ledger: Ledger = serde_json::from_slice(&stored).expect("a ledger");
+        assert_eq!(ledger.leave("p", at(109)), Some(Leave::Hold));
+        ledger.renewed(at(109));
+        assert_eq!(ledger.leave("p", at(119)), Some(Leave::Hold));
+        assert_eq!(ledger.leave("p", at(120)), Some(Leave::Stop));
+    }
+
+    /// One renewal of a simulated history, in milliseconds.
+    #[derive(Clone, Debug)]
+    struct Renewal {
+        /// Since the one before was sent.
+        gap: u64,
+        /// From being sent to being committed; `None` for one that is lost.
+        commit: Option<u64>,
+        /// From being committed to the answer's arrival; `None` for an answer that is lost.
+        answer: Option<u64>,
+        /// From being committed to the leader's seeing it.
+        seen: u64,
+    }
+
+    fn renewals() -> impl Strategy<Value = Vec<Renewal>> {
+        let delay = || prop_oneof![4 => 0..500_u64, 1 => 0..30_000_u64];
+        let gap = prop_oneof![6 => 500..4_000_u64, 1 => 500..90_000_u64];
+        let one = (gap, prop::option::weighted(0.9, delay()), prop::option::weighted(0.9, delay()), delay());
+        prop::collection::vec(one.prop_map(|(gap, commit, answer, seen)| Renewal { gap, commit, answer, seen }), 1..40)
+    }
+
+    proptest! {
+        /// Whatever is lost or late: when the masters can remove a pod, its node has had it stopped for the pod's whole
+        /// grace, and does not start it again by itself.
+        #[test]
+        fn a_pod_is_removed_only_after_its_node_has_stopped_it(history in renewals(), fence in 10_000..60_000_u64) {
+            let (fence, grace) = (Duration::from_millis(fence), Duration::from_secs(2));
+            let ms = Duration::from_millis;
+            // When each one takes effect: committed, seen by the leader, counted by the agent.
+            let (mut sent, mut effects) = (ms(1), Vec::new());
+            for renewal in &history {
+                sent += ms(renewal.gap);
+                let Some(commit) = renewal.commit else { continue };
+                let committed = sent + ms(commit);
+                let answered = renewal.answer.map(|answer| committed + ms(answer));
+                let counted = answered.filter(|at| *at - sent <= quorate_api::fence::RENEWAL_LIMIT);
+                effects.push((committed, committed + ms(renewal.seen), counted.map(|at| (at, sent))));
+            }
+            effects.sort();
+            // A leader sees commits in their order, each no earlier than those before it.
+            let mut seen = Duration::ZERO;
+            for effect in &mut effects {
+                seen = seen.max(effect.1);
+                effect.1 = seen;
+            }
+            let mut answers: Vec<_> = effects.iter().filter_map(|(.., counted)| *counted).collect();
+            answers.sort();
+
+            for (index, (_, seen, _)) in effects.iter().enumerate() {
+                let removed = *seen + quorate_api::fence::removable_after(fence, grace);
+                if effects.get(index + 1).is_some_and(|(next, ..)| *next <= removed) {
+                    // The guard of the removal does not hold.
+                    continue;
+                }
+                let mut ledger = Ledger::default();
+                ledger.add("p", fence, grace);
+                let mut stopped_at = None;
+                for (at, sent) in answers.iter().filter(|(at, _)| *at <= removed) {
+                    ledger.renewed(*sent);
+                    if let Some(asked) = ledger.ask("p", *at) {
+                        ledger.confirm("p", asked, *at);
+                    }
+                    stopped_at = ledger.next_lapse();
+                }
+                if let Some(stopped_at) = stopped_at {
+                    prop_assert!(stopped_at + grace <= removed, "stopped at {stopped_at:?}, removed at {removed:?}");
+                }
+                prop_assert_eq!(ledger.leave("p", removed), Some(Leave::Stop));
+                for (_, sent) in answers.iter().filter(|(at, _)| *at > removed) {
+                    ledger.renewed(*sent);
+                    prop_assert_eq!(ledger.leave("p", *sent), Some(Leave::Stop), "nobody has confirmed it");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The process beside the agent that stops fenced pods when the agent cannot: it was killed, hangs, or is stopped.
+//!
+//! The agent starts it before the first fenced container and whenever it is not there, which a lock on a file tells.
+//! It reads what the agent writes down, and stops the containers of every pod whose fence has lapsed, again and again,
+//! for as long as the agent lives or anything of these pods may run.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::ledger::Ledger;
+use super::{clock, read};
+use crate::config::AgentConfig;
+use crate::runtime::{DockerFence, RuntimeError};
+
+/// Between two looks at the fences.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How often a starting watchdog tries to take its lock before another one is taken to hold it.
+const LOCK_ATTEMPTS: u32 = 50;
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// How long a watchdog may take to start.
+const STARTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why the watchdog ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchdogError {
+    #[error("{} cannot be used", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("the container engine cannot be used")]
+    Runtime(#[source] RuntimeError),
+}
+
+/// Whose containers a watchdog stops.
+#[derive(Clone, Debug)]
+pub struct Containers {
+    pub cluster: String,
+    pub node: String,
+}
+
+/// The agent's side: starts the process and sees that it is there.
+pub(super) struct Watchdog {
+    command: Vec<OsString>,
+    lock: PathBuf,
+    /// Tells the watchdog that the agent lives.
+    _owner: File,
+}
+
+fn lock_of(file: &Path) -> PathBuf {
+    file.with_extension("watchdog")
+}
+
+fn owner_of(file: &Path) -> PathBuf {
+    file.with_extension("owner")
+}
+
+/// Takes the agent's lock. A watchdog holds it for a moment now and then to see whether the agent lives.
+fn own(file: &File) -> io::Result<()> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another agent uses this directory"))
+}
+
+/// Whether another process holds the lock.
+fn is_locked(path: &Path) -> io::Result<bool> {
+    match File::create(path)?.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+impl Watchdog {
+    pub(super) fn new(command: &[OsString], file: &Path, config: &AgentConfig) -> io::Result<Self> {
+        let owner = File::create(owner_of(file))?;
+        own(&owner)?;
+        let mut command = command.to_vec();
+        for (flag, value) in [
+            ("--file", file.as_os_str()),
+            ("--cluster", config.cluster_id.as_ref()),
+            ("--node", config.node_name.as_ref()),
+        ] {
+            command.extend([OsString::from(flag), value.to_owned()]);
+        }
+        Ok(Watchdog { command, lock: lock_of(file), _owner: owner })
+    }
+
+    async fn is_running(&self) -> io::Result<bool> {
+        let lock = self.lock.clone();
+        tokio::task::spawn_blocking(move || is_locked(&lock)).await.map_err(io::Error::other)?
+    }
+
+    /// Starts the process unless it runs, and returns once it does.
+    pub(super) async fn ensure_running(&self) -> io::Result<()> {
+        if self.is_running().await? {
+            return Ok(());
+        }
+        let (program, arguments) = self.command.split_first().ok_or_else(|| io::Error::other("no command"))?;
+        let mut command = tokio::process::Command::new(program);
+        // A group of its own: what ends the agent's group must not end what watches over it.
+        command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(false);
+        // The lock tells whether it lives. The runtime reaps it when it ends.
+        drop(command.spawn()?);
+        let deadline = tokio::time::Instant::now() + STARTS_WITHIN;
+        while !self.is_running().await? {
+            if tokio::time::Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+/// The process itself: stops what must not run until nothing of it can any more.
+///
+/// # Errors
+/// See [`WatchdogError`]. What fails later is tried again.
+pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(), WatchdogError> {
+    let path = lock_of(&file);
+    let at = |source| WatchdogError::File { path: path.clone(), source };
+    let lock = File::create(&path).map_err(at)?;
+    let mut attempts = LOCK_ATTEMPTS;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if attempts == 0 => return Ok(()),
+            // The agent takes it for a moment to see whether a watchdog holds it.
+            Err(TryLockError::WouldBlock) => attempts -= 1,
+            Err(TryLockError::Error(source)) => return Err(at(source)),
+        }
+        tokio::time::sleep(LOCK_RETRY).await;
+    }
+    let engine = DockerFence::new(&containers.cluster, &containers.node).map_err(WatchdogError::Runtime)?;
+    let mut ledger = read(&file).map_err(|source| WatchdogError::File { path: file.clone(), source })?;
+    let mut stopping: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    loop {
+        // The last that was written counts when the file is gone with its directory.
+        ledger = read(&file).unwrap_or(ledger);
+        let overdue: Vec<&String> = ledger.pods.keys().filter(|uid| ledger.is_overdue(uid, clock::now())).collect();
+        let mut is_anything_left = overdue.len() < ledger.pods.len();
+        for uid in overdue {
+            let running = engine.running(uid).await;
+            if running.as_ref().is_ok_and(Vec::is_empty) {
+                continue;
+            }
+            is_anything_left = true;
+            match running {
+                Ok(ids) if stopping.get(uid).is_none_or(JoinHandle::is_finished) => {
+                    tracing::warn!(%uid, "the node has not reached the masters for too long; stopping a fenced pod");
+                    let (engine, grace) = (engine.clone(), grace_of(&ledger, uid));
+                    stopping.insert(uid.clone(), tokio::spawn(async move { engine.stop(&ids, grace).await }));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%uid, error = %error, "cannot see what runs of a fenced pod"),
+            }
+        }
+        if !is_anything_left && !is_locked(&owner_of(&file)).unwrap_or(false) {
+            return Ok(());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn grace_of(ledger: &Ledger, uid: &str) -> Duration {
+    ledger.pods.get(uid).map_or(Duration::ZERO, |pod| pod.grace)
+}

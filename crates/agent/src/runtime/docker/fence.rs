@@ -1,0 +1,57 @@
+//! Stopping the containers of fenced pods, for the watchdog.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, StopContainerOptionsBuilder,
+};
+
+use super::labels::{Owner, POD_UID};
+use super::{
+    API_VERSION, CLIENT_TIMEOUT_SECONDS, DEADLINE, DEFAULT_ENDPOINT, gone_is_fine, whole_seconds, within, within_limit,
+};
+use crate::runtime::RuntimeError;
+
+/// The engine, as far as the watchdog uses it. Cheap to clone.
+#[derive(Clone)]
+pub struct DockerFence {
+    docker: Docker,
+    owner: Owner,
+}
+
+impl DockerFence {
+    pub(crate) fn new(cluster: &str, node: &str) -> Result<Self, RuntimeError> {
+        let docker = Docker::connect_with_unix(DEFAULT_ENDPOINT, CLIENT_TIMEOUT_SECONDS, &API_VERSION)
+            .map_err(|source| RuntimeError::Unreachable { endpoint: DEFAULT_ENDPOINT.to_owned(), source })?;
+        Ok(DockerFence { docker, owner: Owner { cluster: cluster.to_owned(), node: node.to_owned() } })
+    }
+
+    /// The containers of a pod that run, its sandbox included.
+    pub(crate) async fn running(&self, uid: &str) -> Result<Vec<String>, RuntimeError> {
+        let mut filters: HashMap<String, Vec<String>> = self.owner.filters();
+        filters.entry("label".to_owned()).or_default().push(format!("{POD_UID}={uid}"));
+        let options = ListContainersOptionsBuilder::default().filters(&filters).build();
+        let list = within("list the pod's containers", self.docker.list_containers(Some(options))).await?;
+        Ok(list.into_iter().filter_map(|container| container.id).collect())
+    }
+
+    /// Stops containers together. Whatever cannot be stopped in order is killed.
+    pub(crate) async fn stop(&self, ids: &[String], grace: Duration) {
+        let stops = ids.iter().map(|id| async move {
+            let options = StopContainerOptionsBuilder::default().t(whole_seconds(grace)).build();
+            let stop = self.docker.stop_container(id, Some(options));
+            let stopped = within_limit("stop the container", grace + DEADLINE, stop).await;
+            if let Err(error) = gone_is_fine(stopped) {
+                tracing::warn!(%id, error = %error, "a fenced container does not stop; killing it");
+                let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+                let killed = within("kill the container", self.docker.kill_container(id, Some(options))).await;
+                if let Err(error) = gone_is_fine(killed) {
+                    tracing::error!(%id, error = %error, "a fenced container cannot be killed");
+                }
+            }
+        });
+        futures::future::join_all(stops).await;
+    }
+}

@@ -1,0 +1,198 @@
+//! The mutating admission of pods: tolerations of failed nodes, the account, and the cluster's fence. Kubernetes'
+//! plugins DefaultTolerationSeconds and ServiceAccount do the first two.
+
+use std::time::Duration;
+
+use quorate_api::{GroupVersionResource, fence};
+use serde_json::{Value, json};
+
+use crate::metadata;
+use crate::pipeline::Operation;
+
+const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
+/// The taints of a failed node.
+const FAILED: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+const NO_EXECUTE: &str = "NoExecute";
+/// The account that exists in each namespace.
+const DEFAULT_ACCOUNT: &str = "default";
+
+/// What pods get that do not say it themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodDefaults {
+    /// How long a pod stays bound to a node that has failed.
+    pub eviction_after: Duration,
+    /// The fence of every new pod.
+    pub fence_after: Option<Duration>,
+}
+
+impl Default for PodDefaults {
+    fn default() -> Self {
+        PodDefaults { eviction_after: Duration::from_secs(10), fence_after: None }
+    }
+}
+
+impl PodDefaults {
+    /// Whole seconds, since a toleration counts no smaller ones. A begun second is a full one.
+    fn toleration_seconds(&self) -> u64 {
+        self.eviction_after.as_secs() + u64::from(self.eviction_after.subsec_nanos() > 0)
+    }
+}
+
+/// Completes a pod that is to be created.
+pub(crate) fn create(operation: &Operation, pod: &mut Value) {
+    if !is_pod(operation) {
+        return;
+    }
+    let defaults = operation.api.pod_defaults();
+    tolerate_failed_nodes(pod, &defaults);
+    let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    if spec["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
+        // The older name of the same field, which clients may still use.
+        let older = spec["serviceAccount"].as_str().filter(|name| !name.is_empty());
+        spec["serviceAccountName"] = json!(older.unwrap_or(DEFAULT_ACCOUNT));
+    }
+    spec["serviceAccount"] = spec["serviceAccountName"].clone();
+    let annotations = pod["metadata"].get("annotations").and_then(|annotations| annotations.get(fence::ANNOTATION));
+    if let (None, Some(after)) = (annotations, defaults.fence_after) {
+        let annotations = metadata::of_mut(pod).entry("annotations").or_insert(Value::Null);
+        if annotations.is_null() {
+            *annotations = json!({});
+        }
+        annotations[fence::ANNOTATION] = json!(format!("{}s", after.as_secs()));
+    }
+}
+
+/// Gives a pod that is to be changed its tolerations back, for clients that send a list of their own.
+pub(crate) fn update(operation: &Operation, pod: &mut Value) {
+    if is_pod(operation) {
+        tolerate_failed_nodes(pod, &operation.api.pod_defaults());
+    }
+}
+
+fn is_pod(operation: &Operation) -> bool {
+    operation.target.resource.descriptor.resource == PODS && operation.target.subresource.is_none()
+}
+
+fn tolerate_failed_nodes(pod: &mut Value, defaults: &PodDefaults) {
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let tolerations = spec.entry("tolerations").or_insert(Value::Null);
+    if tolerations.is_null() {
+        *tolerations = json!([]);
+    }
+    let Some(tolerations) = tolerations.as_array_mut() else { return };
+    for taint in FAILED {
+        let is_unset_or =
+            |field: &Value, value: &str| field.as_str().is_none_or(|field| field.is_empty() || field == value);
+        let is_tolerated = |toleration: &Value| {
+            is_unset_or(&toleration["key"], taint) && is_unset_or(&toleration["effect"], NO_EXECUTE)
+        };
+        if !tolerations.iter().any(is_tolerated) {
+            tolerations.push(json!({"key": taint, "operator": "Exists", "effect": NO_EXECUTE,
+                "tolerationSeconds": defaults.toleration_seconds()}));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_store::Store;
+
+    use super::*;
+    use crate::api::Api;
+    use crate::bootstrap::bootstrap;
+    use crate::local::LocalClient;
+    use crate::user::UserInfo;
+
+    async fn client(defaults: PodDefaults) -> LocalClient {
+        let api = Api::new(Store::memory(), quorate_registry::builtin());
+        bootstrap(&api).await.expect("the namespaces");
+        api.set_pod_defaults(defaults);
+        LocalClient::new(api, UserInfo::master("test"))
+    }
+
+    async fn created(client: &LocalClient, name: &str, annotations: Value, mut spec: Value) -> Result<Value, String> {
+        spec["containers"] = json!([{"name": "c", "image": "i"}]);
+        let pod = json!({"metadata": {"name": name, "annotations": annotations}, "spec": spec});
+        client.create(&PODS, Some("default"), pod).await.map_err(|status| status.message)
+    }
+
+    fn tolerates(key: &str, seconds: u64) -> Value {
+        json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds})
+    }
+
+    #[tokio::test]
+    async fn a_pod_shows_how_long_it_stays_on_a_failed_node() {
+        let eviction_after = Duration::from_millis(6500);
+        let client = client(PodDefaults { eviction_after, ..PodDefaults::default() }).await;
+        let [not_ready, unreachable] = FAILED;
+        let both = json!([tolerates(not_ready, 7), tolerates(unreachable, 7)]);
+        let forever = json!({"operator": "Exists"});
+        let own = tolerates(unreachable, 60);
+        let other = json!({"key": "mine", "operator": "Exists"});
+        let elsewhere = json!({"key": not_ready, "operator": "Exists", "effect": "NoSchedule"});
+        let cases = [
+            (Value::Null, both.clone()),
+            (json!([other]), json!([other, both[0], both[1]])),
+            (json!([own]), json!([own, both[0]])),
+            (json!([elsewhere]), json!([elsewhere, both[0], both[1]])),
+            (json!([forever]), json!([forever])),
+        ];
+        for (index, (given, expected)) in cases.into_iter().enumerate() {
+            let spec = json!({"tolerations": given});
+            let pod = created(&client, &format!("p{index}"), Value::Null, spec).await.expect("created");
+            assert_eq!(pod["spec"]["tolerations"], expected, "{given}");
+        }
+        // A client that replaces the list does not lose them, which would be refused.
+        let mut pod = client.get(&PODS, Some("default"), "p0").await.expect("there");
+        pod["spec"]["tolerations"] = json!([other]);
+        let pod = client.update(&PODS, Some("default"), "p0", None, pod).await.expect("updated");
+        assert_eq!(pod["spec"]["tolerations"], json!([other, both[0], both[1]]));
+    }
+
+    #[tokio::test]
+    async fn a_pod_without_an_account_gets_the_default_one() {
+        let client = client(PodDefaults::default()).await;
+        let cases = [
+            (json!({}), "default"),
+            (json!({"serviceAccountName": "own"}), "own"),
+            (json!({"serviceAccount": "older"}), "older"),
+        ];
+        for (index, (spec, expected)) in cases.into_iter().enumerate() {
+            let pod = created(&client, &format!("p{index}"), Value::Null, spec).await.expect("created");
+            let names = (&pod["spec"]["serviceAccountName"], &pod["spec"]["serviceAccount"]);
+            assert_eq!(names, (&json!(expected), &json!(expected)));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_fence_of_a_pod_is_shown_on_it_and_never_changes() {
+        let fence_after = Some(Duration::from_secs(30));
+        let client = client(PodDefaults { fence_after, ..PodDefaults::default() }).await;
+        let cases = [
+            (Value::Null, Ok("30s")),
+            (json!({"mine": "x"}), Ok("30s")),
+            (json!({fence::ANNOTATION: "2m"}), Ok("2m")),
+            (json!({fence::ANNOTATION: "none"}), Ok("none")),
+            (json!({fence::ANNOTATION: "soon"}), Err("must be a duration such as 30s or 2m, or none")),
+            (json!({fence::ANNOTATION: "1s"}), Err("must be between 10s and 86400s")),
+        ];
+        for (index, (annotations, expected)) in cases.into_iter().enumerate() {
+            let pod = created(&client, &format!("p{index}"), annotations, json!({})).await;
+            match (&pod, expected) {
+                (Ok(pod), Ok(expected)) => assert_eq!(pod["metadata"]["annotations"][fence::ANNOTATION], expected),
+                (Err(message), Err(expected)) => assert!(message.contains(expected), "{message}"),
+                _ => panic!("{index}: {pod:?}"),
+            }
+        }
+        for value in [json!("1m"), Value::Null] {
+            let patch = json!({"metadata": {"annotations": {fence::ANNOTATION: value}}});
+            for subresource in [None, Some("status")] {
+                let patched = client.patch_merge(&PODS, Some("default"), "p0", subresource, patch.clone()).await;
+                // A status update may leave metadata alone, but must not change this.
+                let stored = client.get(&PODS, Some("default"), "p0").await.expect("there");
+                assert_eq!(stored["metadata"]["annotations"][fence::ANNOTATION], "30s");
+                assert!(subresource.is_some() || patched.is_err(), "{patched:?}");
+            }
+        }
+    }
+}
