@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::runtime::remove_containers;
 pub use api_cluster::ApiCluster;
-pub use config::{AgentConfig, Listen, RuntimeChoice, TlsIdentity};
+pub use config::{AgentConfig, Listen, RuntimeChoice};
 
 use crate::cluster::Cluster;
 use crate::runtime::Runtime;
@@ -69,7 +69,7 @@ impl Agent {
     /// # Errors
     /// See [`AgentError`].
     pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
-        let tls = tls::client(&config.ca_pem, &config.client).map_err(AgentError::Tls)?;
+        let tls = tls::client(&config.ca_pem, Arc::clone(&config.client)).map_err(AgentError::Tls)?;
         let masters = client::Masters::new(&config.masters, tls)?;
         let cluster = Arc::new(ApiCluster::new(masters.kube_client(), &config.node_name));
         let mut agent = Agent::with_cluster(config, cluster)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use futures::{FutureExt, StreamExt};
 use quorate_api::{Revision, Status};
+use quorate_pki::Authorities;
 use quorate_registry::Descriptor;
 use quorate_store::{StateHash, Store};
 use serde_json::json;
@@ -18,7 +19,7 @@ use crate::pipeline::watch::SharedEvents;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::route::{Route, route};
-use crate::{error, health, openapi, openapi_v2, quorum, version};
+use crate::{error, health, join, openapi, openapi_v2, quorum, version};
 
 /// The pipeline over a store, for every kind of a table. Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ struct Inner {
     catalog: ArcSwap<Catalog>,
     events: SharedEvents,
     nodes: ArcSwapOption<NodeClient>,
+    authorities: ArcSwapOption<Authorities>,
 }
 
 impl Api {
@@ -38,7 +40,8 @@ impl Api {
     #[must_use]
     pub fn new(store: Store, descriptors: Vec<Descriptor>) -> Self {
         let catalog = ArcSwap::from_pointee(Catalog::new(descriptors));
-        let inner = Inner { store, catalog, events: SharedEvents::default(), nodes: ArcSwapOption::empty() };
+        let (nodes, authorities) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        let inner = Inner { store, catalog, events: SharedEvents::default(), nodes, authorities };
         Api { inner: Arc::new(inner) }
     }
 
@@ -67,6 +70,15 @@ impl Api {
 
     pub(crate) fn node_client(&self) -> Option<Arc<NodeClient>> {
         self.inner.nodes.load_full()
+    }
+
+    /// Has this server sign certificates of machines that join.
+    pub fn set_authorities(&self, authorities: Arc<Authorities>) {
+        self.inner.authorities.store(Some(authorities));
+    }
+
+    pub(crate) fn authorities(&self) -> Option<Arc<Authorities>> {
+        self.inner.authorities.load_full()
     }
 
     /// The checks of `/readyz` that fail now, by Kubernetes' names; none when this member is ready to serve.
@@ -113,6 +125,7 @@ impl Api {
                 Response::json(&json!({ "revision": revision, "hash": format!("{hash:016x}") }))
             }
             Route::QuorumChange(operation) => quorum::change(&self.inner.store, operation, &request.body).await,
+            Route::Join(operation) => join::answer(self, &user, operation, request).await,
             Route::QuorumBackup => {
                 let backup = self.inner.store.backup().await.map_err(|e| error::from_store(&e))?;
                 let chunks = backup.into_chunks();
