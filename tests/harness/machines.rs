@@ -97,8 +97,7 @@ pub struct Machine {
 impl Machine {
     /// A command line as its administrator types it, with `quorate` and `qctl` on PATH.
     fn command(&self, line: &str) -> Command {
-        let bin = binary("quorate").parent().expect("a directory").to_owned();
-        binary("qctl");
+        let bin = ["quorate", "qctl"].map(|name| binary(name).parent().expect("a directory").to_owned())[0].clone();
         let path = std::env::var("PATH").unwrap_or_default();
         let script = format!(
             "mount --make-rprivate / && mount --bind {}/var-lib /var/lib && hostname {} && exec {line}",

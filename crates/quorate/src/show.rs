@@ -108,17 +108,17 @@ fn names(details: &Details) -> Vec<String> {
 }
 
 fn table(certificates: &[Certificate], now: OffsetDateTime) -> String {
-    let headers = ["FILE", "NAMES", "GROUPS", "EXPIRES", "ISSUER", "FINGERPRINT"].map(str::to_owned);
+    let headers = ["FILE", "EXPIRES", "ISSUER", "FINGERPRINT", "GROUPS", "NAMES"].map(str::to_owned);
     let mut rows = vec![headers];
     for Certificate { path, details } in certificates {
         let groups = if details.is_authority { "(authority)".to_owned() } else { details.groups.join(",") };
         rows.push([
             path.display().to_string(),
-            names(details).join(", "),
-            groups,
             format!("{} ({})", day(details.not_after), left(details.remaining(now))),
             details.issuer.clone(),
             details.fingerprint.chars().take(16).collect(),
+            groups,
+            names(details).join(", "),
         ]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

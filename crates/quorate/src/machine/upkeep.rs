@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::{look_every, master, worker};
 use crate::config::{AgentConfig, ServerConfig};
 
+const FIRST_LOOK: Duration = Duration::from_secs(30);
+
 /// The certificates that a process shows. They follow their files, whoever writes those.
 #[derive(Debug)]
 pub struct Credentials(Vec<FileIdentity>);
@@ -62,7 +64,10 @@ pub async fn keep_master(
 ) {
     let every = master::look_every(&config);
     let mut known = Vec::new();
-    while sleep(every, &shutdown).await {
+    // Others may join soon after the start.
+    let mut pause = every.min(FIRST_LOOK);
+    while sleep(pause, &shutdown).await {
+        pause = every;
         // Masters that have come, or have other addresses, since the last turn.
         let servers: Vec<String> = match store.quorum_status().await {
             Ok(status) => status.members.into_iter().map(|status| status.member.api).collect(),

@@ -126,7 +126,16 @@ pub fn prepare(config: &mut AgentConfig) -> anyhow::Result<()> {
         check_cluster(&read(&own.authority)?, &token.pin)?;
     }
     let now = OffsetDateTime::now_utc();
-    let has_valid = certificate(&own.client.cert)?.is_some_and(|found| found.remaining(now).is_some());
+    let found = certificate(&own.client.cert)?;
+    if let Some(user) = found.as_ref().map(|found| &found.user) {
+        ensure!(
+            *user == format!("system:node:{}", config.node_name),
+            "{} is of {user}, not of the node {}; give --node-name, or another --data-dir",
+            config.pki().display(),
+            config.node_name
+        );
+    }
+    let has_valid = found.is_some_and(|found| found.remaining(now).is_some());
     if !has_valid {
         let had = if own.client.cert.exists() {
             "the certificates of this node have expired"
