@@ -21,6 +21,7 @@ const TIERS: &[(&str, Tier)] = &[
     ("quorate-registry", Tier::Pure),
     ("quorate-scheduler", Tier::Pure),
     ("quorate-controllers", Tier::Pure),
+    ("quorate-pki", Tier::Io),
     ("quorate-store", Tier::Io),
     ("quorate-etcd", Tier::Io),
     ("quorate-apiserver", Tier::Io),

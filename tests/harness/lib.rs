@@ -4,10 +4,12 @@ mod cluster;
 mod commands;
 mod containers;
 mod lines;
+mod machines;
 mod retry;
 
 pub use cluster::{Cluster, Member, Runtime, Spec, binary, kubectl_is_recent};
 pub use commands::{Output, Running, run};
 pub use containers::{Container, containers, kill_containers, remove_image, tag_image};
 pub use lines::Lines;
+pub use machines::{Machine, Network};
 pub use retry::{Deadline, eventually, eventually_async};

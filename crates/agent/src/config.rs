@@ -4,20 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// A certificate chain and its key, both PEM.
-#[derive(Clone)]
-pub struct TlsIdentity {
-    pub cert_pem: String,
-    pub key_pem: String,
-}
-
-impl std::fmt::Debug for TlsIdentity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsIdentity")
-    }
-}
+use quorate_pki::LiveIdentity;
 
 /// What pods run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +47,9 @@ pub struct AgentConfig {
     /// The authority that the masters' certificates chain to.
     pub ca_pem: String,
     /// Who the agent is: CN `system:node:<name>`, O `system:nodes`.
-    pub client: TlsIdentity,
+    pub client: Arc<LiveIdentity>,
     /// What the node API shows.
-    pub serving: TlsIdentity,
+    pub serving: Arc<LiveIdentity>,
     /// The authority of the node API's clients.
     pub client_ca_pem: String,
     pub listen: Listen,
@@ -87,7 +77,12 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// A configuration with the defaults of a node on Docker that listens on port 10250.
     #[must_use]
-    pub fn new(node_name: impl Into<String>, client: TlsIdentity, serving: TlsIdentity, ca_pem: String) -> Self {
+    pub fn new(
+        node_name: impl Into<String>,
+        client: Arc<LiveIdentity>,
+        serving: Arc<LiveIdentity>,
+        ca_pem: String,
+    ) -> Self {
         let node_name = node_name.into();
         AgentConfig {
             data_dir: PathBuf::from("/var/lib/quorate/agent"),

@@ -40,7 +40,7 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::runtime::remove_containers;
 pub use api_cluster::{ApiCluster, status_patch};
-pub use config::{AgentConfig, Listen, RuntimeChoice, TlsIdentity};
+pub use config::{AgentConfig, Listen, RuntimeChoice};
 pub use fence::{Containers, WatchdogError, watch_containers};
 
 use crate::cluster::Cluster;
@@ -78,7 +78,7 @@ impl Agent {
     /// # Errors
     /// See [`AgentError`].
     pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
-        let tls = tls::client(&config.ca_pem, &config.client).map_err(AgentError::Tls)?;
+        let tls = tls::client(&config.ca_pem, Arc::clone(&config.client)).map_err(AgentError::Tls)?;
         let masters = client::Masters::new(&config.masters, tls)?;
         let cluster = Arc::new(ApiCluster::new(masters.kube_client(), &config.node_name));
         let mut agent = Agent::with_cluster(config, cluster)?;

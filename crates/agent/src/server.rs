@@ -48,7 +48,7 @@ impl NodeApi {
         listener: TcpListener,
         runtime: Arc<dyn Runtime>,
     ) -> Result<Self, AgentError> {
-        let tls = tls::server(&config.client_ca_pem, &config.serving).map_err(AgentError::Tls)?;
+        let tls = tls::server(&config.client_ca_pem, Arc::clone(&config.serving)).map_err(AgentError::Tls)?;
         let shared = Shared { pods: PodTable::default(), runtime };
         Ok(NodeApi { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), shared })
     }

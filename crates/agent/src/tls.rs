@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use quorate_pki::LiveIdentity;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-
-use crate::config::TlsIdentity;
 
 /// Which part of the TLS material is broken.
 #[derive(Debug, thiserror::Error)]
@@ -37,29 +36,24 @@ fn roots(pem: &str, what: &'static str) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn key(identity: &TlsIdentity, what: &'static str) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|source| TlsError::Pem { what, source })
-}
-
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Towards the masters: our certificate, their authority, HTTP/2 if they speak it.
-pub(crate) fn client(ca_pem: &str, identity: &TlsIdentity) -> Result<ClientConfig, TlsError> {
+/// Towards the masters: our certificate as it is at each handshake, their authority, HTTP/2 if they speak it.
+pub(crate) fn client(ca_pem: &str, identity: Arc<LiveIdentity>) -> Result<ClientConfig, TlsError> {
     let what = "client certificate";
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Rejected { what, source })?
         .with_root_certificates(roots(ca_pem, "masters' authority")?)
-        .with_client_auth_cert(certificates(&identity.cert_pem, what)?, key(identity, "client key")?)
-        .map_err(|source| TlsError::Rejected { what, source })?;
+        .with_client_cert_resolver(identity);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
 /// For the node API: only holders of a certificate of the clients' authority get in.
-pub(crate) fn server(client_ca_pem: &str, identity: &TlsIdentity) -> Result<ServerConfig, TlsError> {
+pub(crate) fn server(client_ca_pem: &str, identity: Arc<LiveIdentity>) -> Result<ServerConfig, TlsError> {
     let what = "serving certificate";
     let authority = Arc::new(roots(client_ca_pem, "clients' authority")?);
     let verifier =
@@ -68,8 +62,7 @@ pub(crate) fn server(client_ca_pem: &str, identity: &TlsIdentity) -> Result<Serv
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Rejected { what, source })?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&identity.cert_pem, what)?, key(identity, "serving key")?)
-        .map_err(|source| TlsError::Rejected { what, source })?;
+        .with_cert_resolver(identity);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

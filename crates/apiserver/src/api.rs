@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use futures::{FutureExt, StreamExt};
 use quorate_api::{Revision, Status};
+use quorate_pki::Authorities;
 use quorate_registry::Descriptor;
 use quorate_registry::pool::Pools;
 use quorate_store::{StateHash, Store};
@@ -21,7 +22,7 @@ use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::route::{Route, route};
 use crate::version::Build;
-use crate::{error, health, openapi, openapi_v2, quorum, version};
+use crate::{error, health, join, openapi, openapi_v2, quorum, version};
 
 /// The pipeline over a store, for every kind of a table. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +41,7 @@ struct Inner {
     nodes: ArcSwapOption<NodeClient>,
     build: OnceLock<Build>,
     pod_defaults: ArcSwap<PodDefaults>,
+    authorities: ArcSwapOption<Authorities>,
 }
 
 impl Api {
@@ -61,6 +63,7 @@ impl Api {
             nodes: ArcSwapOption::empty(),
             build: OnceLock::new(),
             pod_defaults: ArcSwap::default(),
+            authorities: ArcSwapOption::empty(),
         };
         Api { inner: Arc::new(inner) }
     }
@@ -118,6 +121,15 @@ impl Api {
         self.inner.nodes.load_full()
     }
 
+    /// Has this server sign certificates of machines that join.
+    pub fn set_authorities(&self, authorities: Arc<Authorities>) {
+        self.inner.authorities.store(Some(authorities));
+    }
+
+    pub(crate) fn authorities(&self) -> Option<Arc<Authorities>> {
+        self.inner.authorities.load_full()
+    }
+
     /// The checks of `/readyz` that fail now, by Kubernetes' names; none when this member is ready to serve.
     pub async fn failing_checks(&self) -> Vec<&'static str> {
         health::failing(self).await
@@ -162,6 +174,7 @@ impl Api {
                 Response::json(&json!({ "revision": revision, "hash": format!("{hash:016x}") }))
             }
             Route::QuorumChange(operation) => quorum::change(&self.inner.store, operation, &request.body).await,
+            Route::Join(operation) => join::answer(self, &user, operation, request).await,
             Route::QuorumBackup => {
                 let backup = self.inner.store.backup().await.map_err(|e| error::from_store(&e))?;
                 let chunks = backup.into_chunks();

@@ -1,5 +1,6 @@
 //! What the requests of a connection share: its user, and how much it may hold.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +26,8 @@ const FREE_ANSWER_BYTES: usize = 64 << 10;
 pub struct Connection {
     /// `None`: anonymous.
     pub user: Option<UserInfo>,
+    /// Where the client is, if it came over the network.
+    pub address: Option<IpAddr>,
     pub watches: WatchBudget,
     pub answers: AnswersRoom,
     /// Ends streams (watches, logs) when the server goes down.
@@ -35,7 +38,13 @@ impl Connection {
     #[must_use]
     pub fn new(user: Option<UserInfo>, shutdown: CancellationToken) -> Self {
         let watches = WatchBudget::new(CATCHING_UP, WATCH_ROOM_BYTES);
-        Connection { user, watches, answers: AnswersRoom::default(), shutdown }
+        Connection { user, address: None, watches, answers: AnswersRoom::default(), shutdown }
+    }
+
+    /// A connection from this address.
+    #[must_use]
+    pub fn from(self, address: IpAddr) -> Self {
+        Connection { address: Some(address), ..self }
     }
 }
 

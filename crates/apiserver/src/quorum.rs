@@ -66,7 +66,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
     serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be understood: {error}")))
 }
 
-fn refusal(error: &ChangeError) -> Status {
+pub(crate) fn refusal(error: &ChangeError) -> Status {
     let reason = match error {
         ChangeError::NotFound(_) => Reason::NotFound,
         ChangeError::Exists(_) | ChangeError::PeerInUse(_) => Reason::AlreadyExists,

@@ -9,6 +9,7 @@ use quorate_registry::{Subresource, Verb};
 
 use crate::catalog::{Catalog, Served};
 use crate::error;
+use crate::join;
 use crate::query::Query;
 use crate::quorum;
 
@@ -33,6 +34,8 @@ pub(crate) enum Route {
     /// The whole state of this member, as a stream.
     QuorumBackup,
     QuorumChange(quorum::Operation),
+    /// What machines that join ask, and who may let them in.
+    Join(join::Operation),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +102,9 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
         ["quorum"] => Route::Quorum,
         ["quorum", "hash"] => Route::QuorumHash,
         ["quorum", "backup"] => Route::QuorumBackup,
+        ["quorum", "authority" | "join" | "renew" | "tokens", ..] => {
+            return Ok(Route::Join(join::operation(method, &parts[1..])?));
+        }
         ["quorum", rest @ ..] => return Ok(Route::QuorumChange(quorum::operation(method, rest)?)),
         _ => return Err(error::no_such_path()),
     };

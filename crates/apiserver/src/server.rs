@@ -1,5 +1,6 @@
 //! The network side: TLS connections, HTTP/1.1 and HTTP/2, limits, orderly shutdown.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use quorate_api::{Reason, Status};
+use quorate_pki::LiveIdentity;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -26,10 +28,11 @@ use tower_http::compression::CompressionLayer;
 use crate::api::Api;
 use crate::connection::Connection;
 use crate::error;
+use crate::join;
 use crate::logs::NodeClient;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
-use crate::tls::{self, Identity, TlsError};
+use crate::tls::{self, TlsError};
 
 /// The largest body that is read, as in Kubernetes.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
@@ -40,6 +43,9 @@ const FREE_BODY_BYTES: usize = 64 << 10;
 const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Responses from this size on are compressed, as in Kubernetes.
 const COMPRESS_FROM_BYTES: usize = 128 * 1024;
+/// What a machine that asks to join may send, and how many may ask at the same time.
+const MAX_STRANGER_BODY_BYTES: usize = 32 << 10;
+const MAX_STRANGERS: usize = 16;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 const BODY_WITHIN: Duration = Duration::from_secs(60);
@@ -55,11 +61,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// What a server needs besides the API.
 pub struct ServerConfig {
     pub listener: TcpListener,
-    pub identity: Identity,
+    pub identity: Arc<LiveIdentity>,
     /// The authority that signs client certificates, and those of nodes.
     pub client_authority_pem: Vec<u8>,
     /// With what this server authenticates to nodes, to fetch logs.
-    pub node_client: Option<Identity>,
+    pub node_client: Option<Arc<LiveIdentity>>,
     /// Requests at work at the same time; watches and logs do not count.
     pub max_in_flight: usize,
 }
@@ -84,6 +90,8 @@ struct Server {
     in_flight: Arc<Semaphore>,
     /// Room for the bodies of all requests at work, in bytes.
     intake: Arc<Semaphore>,
+    /// Machines that ask to join at the same time; nobody knows them yet.
+    strangers: Arc<Semaphore>,
 }
 
 /// Serves the API until the shutdown, then ends watches, lets running requests finish, and returns.
@@ -91,26 +99,27 @@ struct Server {
 /// # Errors
 /// When TLS cannot be set up.
 pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let tls_config = tls::server_config(&config.identity, &config.client_authority_pem).map_err(ServeError::Tls)?;
-    if let Some(identity) = &config.node_client {
+    let tls_config = tls::server_config(config.identity, &config.client_authority_pem).map_err(ServeError::Tls)?;
+    if let Some(identity) = config.node_client {
         let client = tls::client_config(identity, &config.client_authority_pem).map_err(ServeError::NodeTls)?;
         api.set_node_client(NodeClient::new(Arc::new(client)));
     }
     let acceptor = TlsAcceptor::from(Arc::new(tls_config));
     let in_flight = Arc::new(Semaphore::new(config.max_in_flight));
     let intake = Arc::new(Semaphore::new(INTAKE_BYTES));
+    let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
     let connections = TaskTracker::new();
     let (follower, stop) = (api.clone(), shutdown.clone());
     connections.spawn(async move { follower.relations().follow(follower.store(), stop).await });
-    let router = router(Server { api, in_flight, intake });
+    let router = router(Server { api, in_flight, intake, strangers });
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = config.listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(stream, acceptor.clone(), router.clone(), shutdown.clone()));
+            Ok((stream, from)) => {
+                connections.spawn(connection(stream, from.ip(), acceptor.clone(), router.clone(), shutdown.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -133,7 +142,13 @@ fn router(server: Server) -> Router {
     Router::new().fallback(answer).with_state(server).layer(CompressionLayer::new().compress_when(is_large))
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    from: IpAddr,
+    acceptor: TlsAcceptor,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps Nagle's delay");
     }
@@ -143,7 +158,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, sh
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(tls::certificate_user);
-    let service = TowerToHyperService::new(router.layer(Extension(Connection::new(user, shutdown.clone()))));
+    let service = TowerToHyperService::new(router.layer(Extension(Connection::new(user, shutdown.clone()).from(from))));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
     builder
@@ -175,12 +190,19 @@ async fn answer(
 ) -> http::Response<HttpBody> {
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or_default();
-    let Some(permit) = admit(&server, &parts.method, parts.uri.path(), query) else {
+    let is_stranger = connection.user.is_none() && join::takes_body(parts.uri.path());
+    let permit = if is_stranger {
+        Arc::clone(&server.strangers).try_acquire_owned().ok().map(Some)
+    } else {
+        admit(&server, &parts.method, parts.uri.path(), query)
+    };
+    let Some(permit) = permit else {
         return respond(Response::failure(&error::too_many_requests()));
     };
-    // Nobody unknown may send anything, so nothing is read from them.
+    // From someone unknown nothing is read but a request to join.
     let body = match connection.user {
         Some(_) => read_body(body, &server.intake).await,
+        None if is_stranger => read_stranger(body).await,
         None => Ok((Bytes::new(), None)),
     };
     let response = match body {
@@ -225,6 +247,14 @@ async fn read_body(body: HttpBody, intake: &Arc<Semaphore>) -> Result<Taken, Sta
     }
     let late = || Status::new(Reason::Timeout, "the body of the request took too long");
     timeout(BODY_WITHIN, collect(body, intake)).await.map_err(|_| late())?
+}
+
+/// Reads a request to join, which is short.
+async fn read_stranger(body: HttpBody) -> Result<Taken, Status> {
+    let late = || Status::new(Reason::Timeout, "the body of the request took too long");
+    let read = timeout(HANDSHAKE_WITHIN, Limited::new(body, MAX_STRANGER_BODY_BYTES).collect());
+    let body = read.await.map_err(|_| late())?.map_err(|_| error::too_large(MAX_STRANGER_BODY_BYTES))?;
+    Ok((body.to_bytes(), None))
 }
 
 /// Reads a body up to the limit, and as far as there is room for it. What lies beyond is thrown away, within reason: a

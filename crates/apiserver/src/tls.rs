@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use quorate_pki::LiveIdentity;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::user::UserInfo;
@@ -20,33 +21,8 @@ pub enum TlsError {
     Authority(#[source] rustls::Error),
     #[error("client certificates cannot be verified")]
     Verifier(#[source] rustls::client::VerifierBuilderError),
-    #[error("certificate and key are not usable")]
-    Identity(#[source] rustls::Error),
-}
-
-/// A certificate (chain) and its key, both as PEM.
-#[derive(Clone)]
-pub struct Identity {
-    pub certificate_pem: Vec<u8>,
-    pub key_pem: Vec<u8>,
-}
-
-impl std::fmt::Debug for Identity {
-    /// Without the key.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").finish_non_exhaustive()
-    }
-}
-
-type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn chain(identity: &Identity) -> Result<Chain, TlsError> {
-    let certificates = CertificateDer::pem_slice_iter(&identity.certificate_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::Pem { what: "certificate", source })?;
-    let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
-        .map_err(|source| TlsError::Pem { what: "private key", source })?;
-    Ok((certificates, key))
+    #[error("TLS does not work as it is built here")]
+    Protocol(#[source] rustls::Error),
 }
 
 fn roots(authority_pem: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
@@ -63,22 +39,23 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Serves with `identity`; a client may show a certificate of the authority, and what it shows must be valid.
+/// Serves with `identity`, as it is at each handshake; a client may show a certificate of the authority, and what it shows must be valid.
 ///
 /// # Errors
 /// See [`TlsError`].
-pub fn server_config(identity: &Identity, client_authority_pem: &[u8]) -> Result<rustls::ServerConfig, TlsError> {
-    let (certificates, key) = chain(identity)?;
+pub fn server_config(
+    identity: Arc<LiveIdentity>,
+    client_authority_pem: &[u8],
+) -> Result<rustls::ServerConfig, TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(client_authority_pem)?, provider())
         .allow_unauthenticated()
         .build()
         .map_err(TlsError::Verifier)?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Identity)?
+        .map_err(TlsError::Protocol)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates, key)
-        .map_err(TlsError::Identity)?;
+        .with_cert_resolver(identity);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -87,14 +64,12 @@ pub fn server_config(identity: &Identity, client_authority_pem: &[u8]) -> Result
 ///
 /// # Errors
 /// See [`TlsError`].
-pub fn client_config(identity: &Identity, authority_pem: &[u8]) -> Result<ClientConfig, TlsError> {
-    let (certificates, key) = chain(identity)?;
-    ClientConfig::builder_with_provider(provider())
+pub fn client_config(identity: Arc<LiveIdentity>, authority_pem: &[u8]) -> Result<ClientConfig, TlsError> {
+    Ok(ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Identity)?
+        .map_err(TlsError::Protocol)?
         .with_root_certificates(roots(authority_pem)?)
-        .with_client_auth_cert(certificates, key)
-        .map_err(TlsError::Identity)
+        .with_client_cert_resolver(identity))
 }
 
 /// Who a verified client certificate names: CN is the user, each O a group.

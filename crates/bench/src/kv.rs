@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use quorate_api::Revision;
 use quorate_mvcc::{Command, KeyRange, Op, PutRequest, RangeRequest, Txn};
+use quorate_pki::LiveIdentity;
 use quorate_store::raft::{self, PeerListen, PeerTls, Pem, RaftConfig};
 use quorate_store::{Consistency, Member, Store};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -204,9 +205,6 @@ fn certificates() -> anyhow::Result<PeerTls> {
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate()?;
     let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?;
-    Ok(PeerTls {
-        ca: Pem::Bytes(ca_certificate.pem().into_bytes()),
-        cert: Pem::Bytes(certificate.pem().into_bytes()),
-        key: Pem::Bytes(key.serialize_pem().into_bytes()),
-    })
+    let identity = LiveIdentity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())?;
+    Ok(PeerTls { ca: Pem::Bytes(ca_certificate.pem().into_bytes()), identity })
 }

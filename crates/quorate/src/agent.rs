@@ -3,28 +3,44 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use quorate_agent::{Agent, Containers, Listen, RuntimeChoice, TlsIdentity};
+use quorate_agent::{Agent, Containers, Listen, RuntimeChoice};
+use quorate_pki::Pair;
 
 use crate::config::{AgentArgs, AgentConfig, Runtime, TlsFiles, read_pem};
+use crate::machine::{self, Credentials};
 use crate::{logging, process};
 
 /// It reads and writes small files, and is to stay small itself.
 const BLOCKING_THREADS: usize = 4;
 
+/// Which of the [`Credentials`] is for what.
+const CLIENT: usize = 0;
+const SERVING: usize = 1;
+
 pub fn main(args: AgentArgs) -> anyhow::Result<()> {
-    let config = args.resolve()?;
+    let mut config = args.resolve()?;
     logging::start(&config.log_level)?;
-    let composed = compose(&config)?;
+    machine::prepare_worker(&mut config)?;
+    let pair = |files: &TlsFiles| Pair { cert: files.cert.clone(), key: files.key.clone() };
+    let credentials =
+        Credentials::load([pair(&config.client_tls), pair(&config.serving_tls)]).context("the certificates")?;
+    let composed = compose(&config, &credentials)?;
     process::run(BLOCKING_THREADS, async move |shutdown| {
         tracing::info!(node = config.node_name, listen = %config.listen, "starting");
         let agent = Agent::new(composed).context("the agent cannot start")?;
-        agent.run(shutdown).await.context("the agent failed")
+        let stop = shutdown.child_token();
+        let running = async {
+            let result = agent.run(shutdown).await.context("the agent failed");
+            stop.cancel();
+            result
+        };
+        tokio::join!(running, machine::keep_worker(config, credentials, stop.clone())).0
     })
 }
 
-fn compose(config: &AgentConfig) -> anyhow::Result<quorate_agent::AgentConfig> {
+fn compose(config: &AgentConfig, credentials: &Credentials) -> anyhow::Result<quorate_agent::AgentConfig> {
     let ca = text(&config.client_tls.ca)?;
-    let (client, serving) = (identity(&config.client_tls)?, identity(&config.serving_tls)?);
+    let (client, serving) = (credentials.live(CLIENT), credentials.live(SERVING));
     let mut agent = quorate_agent::AgentConfig::new(&config.node_name, client, serving, ca);
     agent.masters = config.masters.clone();
     agent.client_ca_pem = text(&config.serving_tls.ca)?;
@@ -69,10 +85,6 @@ pub fn watchdog(args: WatchdogArgs) -> anyhow::Result<()> {
         // It ends by itself. A signal that is meant for the agent must not end it early.
         quorate_agent::watch_containers(args.file, containers).await.context("the watchdog of the fences failed")
     })
-}
-
-fn identity(files: &TlsFiles) -> anyhow::Result<TlsIdentity> {
-    Ok(TlsIdentity { cert_pem: text(&files.cert)?, key_pem: text(&files.key)? })
 }
 
 fn text(path: &std::path::Path) -> anyhow::Result<String> {

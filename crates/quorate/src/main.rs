@@ -3,13 +3,16 @@
 
 mod agent;
 mod config;
+mod install;
+mod kubeconfig;
 mod logging;
+mod machine;
 mod metrics;
-mod pki;
 mod process;
 mod recover;
 mod restore;
 mod server;
+mod show;
 mod up;
 
 use std::process::ExitCode;
@@ -42,6 +45,15 @@ enum Command {
     /// Stop the containers of fenced pods when their agent cannot. Agents start it.
     #[command(name = agent::WATCHDOG, hide = true)]
     FenceWatchdog(agent::WatchdogArgs),
+    /// Have systemd run this machine as a master or a worker.
+    Install(install::InstallArgs),
+    /// Undo `install`; the data stays unless --purge is given.
+    Uninstall(install::UninstallArgs),
+    /// Look at the certificates of this machine.
+    Pki {
+        #[command(subcommand)]
+        command: show::PkiCommand,
+    },
     /// Run a whole cluster on this machine, each member a process of its own.
     Up(up::UpArgs),
     /// Stop a cluster that `quorate up` started, and remove its containers.
@@ -65,6 +77,9 @@ fn main() -> ExitCode {
         Command::Recover(args) => recover::main(*args),
         Command::Agent(args) => agent::main(*args),
         Command::FenceWatchdog(args) => agent::watchdog(args),
+        Command::Install(args) => install::install(args),
+        Command::Uninstall(args) => install::uninstall(args),
+        Command::Pki { command } => show::main(command),
         Command::Up(args) => up::main(args),
         Command::Down(args) => up::down(args),
         Command::Ctl { args } => return quorate_qctl::run(std::iter::once("qctl".into()).chain(args)),

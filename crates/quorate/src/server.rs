@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use quorate_api::key::REGISTRY_ROOT;
-use quorate_apiserver::{ALLOCATIONS, Api, Identity, MASTERS, PodDefaults};
+use quorate_apiserver::{ALLOCATIONS, Api, JOIN_ROWS, MASTERS, PodDefaults};
 use quorate_etcd::{Access, Guard};
 use quorate_manager::{Manager, ManagerConfig};
+use quorate_pki::{Authorities, LiveIdentity, Pair};
 use quorate_store::raft::{self, JoinConfig, PeerListen, PeerTls, Pem, RaftConfig};
 use quorate_store::{Member, Store};
 use rustls::pki_types::CertificateDer;
@@ -16,7 +17,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{MemberSpec, ServerArgs, ServerConfig, read_pem};
+use crate::config::{Join, MemberSpec, ServerArgs, ServerConfig, TlsFiles, read_pem};
+use crate::machine::{self, Credentials, Founding};
 use crate::{logging, metrics, process};
 
 /// Where the store lies in the data directory.
@@ -26,12 +28,31 @@ pub const STORE_DIRECTORY: &str = "store";
 const BLOCKING_THREADS: usize = 512;
 
 pub fn main(args: ServerArgs) -> anyhow::Result<()> {
-    let config = args.resolve()?;
+    let mut config = args.resolve()?;
     logging::start(&config.log_level)?;
     // Everything that can be wrong is found before the store is opened.
+    let founding = machine::prepare_master(&mut config)?;
+    let start = Start { founding, credentials: credentials(&config)?, listeners: Listeners::bind(&config)? };
     let member = known_member(&config)?;
-    let listeners = Listeners::bind(&config)?;
-    process::run(BLOCKING_THREADS, async move |shutdown| serve(config, member, listeners, shutdown).await)
+    process::run(BLOCKING_THREADS, async move |shutdown| serve(config, member, start, shutdown).await)
+}
+
+/// What is ready before the store is.
+struct Start {
+    founding: Founding,
+    credentials: Credentials,
+    listeners: Listeners,
+}
+
+/// Which of the [`Credentials`] is for what.
+const API: usize = 0;
+const PEER: usize = 1;
+const NODES: usize = 2;
+
+fn credentials(config: &ServerConfig) -> anyhow::Result<Credentials> {
+    let pair = |files: &TlsFiles| Pair { cert: files.cert.clone(), key: files.key.clone() };
+    let node_client = Pair { cert: config.node_client_cert.clone(), key: config.node_client_key.clone() };
+    Credentials::load([pair(&config.tls), pair(&config.peer_tls), node_client]).context("the certificates")
 }
 
 struct Listeners {
@@ -69,25 +90,32 @@ fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 async fn serve(
     config: ServerConfig,
     known: Option<Member>,
-    listeners: Listeners,
+    start: Start,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Start { founding, credentials, listeners } = start;
     let name = &config.name;
+    let peer_tls = peer_tls(&config, &credentials);
     tracing::info!(name, founders = config.founders.len(), data_dir = %config.data_dir.display(), "starting");
     let member = match known {
         Some(member) => member,
-        None => match shutdown.run_until_cancelled(join(&config)).await {
+        None => match shutdown.run_until_cancelled(join(&config, peer_tls.clone())).await {
             Some(joined) => joined?,
             None => return Ok(()),
         },
     };
-    let raft_config = raft_config(&config, member, listeners.peer);
+    let raft_config = raft_config(&config, member.clone(), listeners.peer, peer_tls);
     let store = raft::start(raft_config).await.context("the store cannot start")?;
     let api = Api::with_pools(store.clone(), quorate_registry::builtin(), config.pools.clone());
     api.set_build(build()).expect("the API was just made");
     api.set_pod_defaults(PodDefaults { eviction_after: config.eviction_after, fence_after: config.fence_after });
+    if config.managed.is_some() {
+        let authorities = Authorities::load(&config.pki(), config.lifetimes())?;
+        api.set_authorities(Arc::new(authorities));
+    }
     let services = ServiceListeners { api: listeners.api, etcd: listeners.etcd, metrics: listeners.metrics };
-    let result = run_services(&config, services, &store, api, shutdown).await;
+    let part = Part { config: &config, founding, member };
+    let result = run_services(part, services, credentials, &store, api, shutdown).await;
     store.shutdown().await.context("the store did not stop in order")?;
     tracing::info!(name, "stopped");
     result
@@ -102,26 +130,35 @@ fn build() -> quorate_apiserver::Build {
     }
 }
 
+/// This master's part in its quorum.
+struct Part<'a> {
+    config: &'a ServerConfig,
+    founding: Founding,
+    member: Member,
+}
+
 /// Runs everything above the store, until `shutdown` or until one part fails, which ends the others.
 async fn run_services(
-    config: &ServerConfig,
+    part: Part<'_>,
     listeners: ServiceListeners,
+    credentials: Credentials,
     store: &Store,
     api: Api,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Part { config, founding, member } = part;
     let tracker = TaskTracker::new();
     let stop = shutdown.child_token();
     let server_config = quorate_apiserver::ServerConfig {
         listener: tokio::net::TcpListener::from_std(listeners.api)?,
-        identity: identity(&config.tls.cert, &config.tls.key)?,
+        identity: credentials.live(API),
         client_authority_pem: read_pem(&config.tls.ca)?,
-        node_client: Some(identity(&config.node_client_cert, &config.node_client_key)?),
+        node_client: Some(credentials.live(NODES)),
         max_in_flight: quorate_apiserver::ServerConfig::DEFAULT_MAX_IN_FLIGHT,
     };
     let server = tracker.spawn(quorate_apiserver::serve(api.clone(), server_config, stop.clone()));
     if let Some(listener) = listeners.etcd {
-        let etcd_config = etcd_config(config, listener)?;
+        let etcd_config = etcd_config(config, listener, credentials.live(API))?;
         tracker.spawn(quorate_etcd::serve(store.clone(), etcd_config, stop.clone()));
     }
     let metrics_listener = tokio::net::TcpListener::from_std(listeners.metrics)?;
@@ -132,7 +169,14 @@ async fn run_services(
     settings.eviction_after = config.eviction_after;
     settings.eviction_rate = config.eviction_rate;
     settings.root_authority = Some(root_authority(&config.tls.ca)?);
-    let manager = tracker.spawn(Manager::new(store.clone(), api, manager_config).run(stop.clone()));
+    let manager = tracker.spawn(Manager::new(store.clone(), api.clone(), manager_config).run(stop.clone()));
+    tracker.spawn(machine::keep_master(config.clone(), member, credentials, store.clone(), stop.clone()));
+    let announced = machine::announce(founding, config.clone(), api, store.clone(), stop.clone());
+    tracker.spawn(async move {
+        if let Err(error) = announced.await {
+            tracing::error!(error = format!("{error:#}"), "the tokens for other machines were not made");
+        }
+    });
     tracker.close();
 
     let result = tokio::select! {
@@ -147,14 +191,17 @@ async fn run_services(
     result
 }
 
-fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<quorate_etcd::ServerConfig> {
+fn etcd_config(
+    config: &ServerConfig,
+    listener: TcpListener,
+    identity: Arc<LiveIdentity>,
+) -> anyhow::Result<quorate_etcd::ServerConfig> {
     let etcd = config.etcd.context("the etcd API has an address")?;
     let access = if etcd.plain {
         Access::Plain
     } else {
-        let identity = identity(&config.tls.cert, &config.tls.key)?;
         let tls =
-            quorate_apiserver::server_config(&identity, &read_pem(&config.tls.ca)?).context("TLS of the etcd API")?;
+            quorate_apiserver::server_config(identity, &read_pem(&config.tls.ca)?).context("TLS of the etcd API")?;
         // What is behind it knows no roles, and it shows all Secrets.
         let is_admin = |certificate: &CertificateDer<'_>| {
             quorate_apiserver::certificate_user(certificate)
@@ -164,7 +211,7 @@ fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<q
     };
     // Allocations belong to the objects that hold them.
     let registry = [REGISTRY_ROOT, ALLOCATIONS].into_iter().filter(|_| !etcd.write_registry);
-    let guard = Guard::new(registry.chain([raft::INVITATIONS]));
+    let guard = Guard::new(registry.chain([raft::INVITATIONS]).chain(JOIN_ROWS));
     Ok(quorate_etcd::ServerConfig {
         listener: tokio::net::TcpListener::from_std(listener)?,
         access,
@@ -176,10 +223,6 @@ fn etcd_config(config: &ServerConfig, listener: TcpListener) -> anyhow::Result<q
 /// The authority that pods are given to trust the API server by: it signs the masters' serving certificates, too.
 fn root_authority(file: &Path) -> anyhow::Result<String> {
     String::from_utf8(read_pem(file)?).with_context(|| format!("{} is not PEM", file.display()))
-}
-
-fn identity(cert: &Path, key: &Path) -> anyhow::Result<Identity> {
-    Ok(Identity { certificate_pem: read_pem(cert)?, key_pem: read_pem(key)? })
 }
 
 /// Who this is, unless the quorum has to say it: a founder, or who has joined with this directory before.
@@ -204,8 +247,12 @@ fn known_member(config: &ServerConfig) -> anyhow::Result<Option<Member>> {
 }
 
 /// Has the quorum let this member in.
-async fn join(config: &ServerConfig) -> anyhow::Result<Member> {
-    let token = config.join.as_ref().context("`join` is set")?;
+async fn join(config: &ServerConfig, tls: PeerTls) -> anyhow::Result<Member> {
+    let Some(Join::Peers(token)) = &config.join else {
+        anyhow::bail!(
+            "the token of `join` brings certificates; leave out the certificates' files, or use `qctl quorum add`"
+        );
+    };
     let etcd = config.etcd.map(|etcd| (if etcd.plain { "http" } else { "https" }, etcd.listen.port()));
     let join = JoinConfig {
         token: token.clone(),
@@ -213,24 +260,20 @@ async fn join(config: &ServerConfig) -> anyhow::Result<Member> {
         api_port: config.api_listen.port(),
         etcd,
         data_dir: config.data_dir.join(STORE_DIRECTORY),
-        tls: peer_tls(config),
+        tls,
         peer_via: config.peer_via.clone(),
     };
     raft::join(join).await.context("cannot join the quorum")
 }
 
-fn peer_tls(config: &ServerConfig) -> PeerTls {
-    PeerTls {
-        ca: Pem::File(config.peer_tls.ca.clone()),
-        cert: Pem::File(config.peer_tls.cert.clone()),
-        key: Pem::File(config.peer_tls.key.clone()),
-    }
+fn peer_tls(config: &ServerConfig, credentials: &Credentials) -> PeerTls {
+    PeerTls { ca: Pem::File(config.peer_tls.ca.clone()), identity: credentials.live(PEER) }
 }
 
-fn raft_config(config: &ServerConfig, own: Member, listener: TcpListener) -> RaftConfig {
+fn raft_config(config: &ServerConfig, own: Member, listener: TcpListener, tls: PeerTls) -> RaftConfig {
     let founders = config.founders.iter().map(member).collect();
     let (store, listen) = (config.data_dir.join(STORE_DIRECTORY), PeerListen::Bound(listener));
-    let mut raft = RaftConfig::new(own, founders, store, listen, peer_tls(config));
+    let mut raft = RaftConfig::new(own, founders, store, listen, tls);
     raft.retention = config.retention;
     raft.log_retention = config.log_retention;
     raft.peer_via.clone_from(&config.peer_via);

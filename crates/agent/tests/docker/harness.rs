@@ -21,9 +21,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
 use quorate_agent::cluster::{Cluster, ClusterError, ObjectRef, PodChange, ServiceChange};
 use quorate_agent::plan::PodRef;
-use quorate_agent::{Agent, AgentConfig, Listen, RuntimeChoice, TlsIdentity, status_patch};
+use quorate_agent::{Agent, AgentConfig, Listen, RuntimeChoice, status_patch};
 use quorate_api::GroupVersionKind;
 use quorate_api::patch::strategic;
+use quorate_pki::LiveIdentity;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
@@ -388,6 +389,18 @@ pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
 }
 
+/// A certificate and its key, both PEM.
+pub struct TlsIdentity {
+    pub cert_pem: String,
+    pub key_pem: String,
+}
+
+impl TlsIdentity {
+    fn live(&self) -> Arc<LiveIdentity> {
+        LiveIdentity::from_pem(self.cert_pem.as_bytes(), self.key_pem.as_bytes()).expect("they belong together")
+    }
+}
+
 impl Pki {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
@@ -518,8 +531,8 @@ impl Node1 {
     pub fn start_agent(&mut self, runtime: RuntimeChoice) {
         let mut config = AgentConfig::new(
             NODE,
-            self.pki.identity("system:node:node-a", "system:nodes"),
-            self.pki.identity("node-a", "quorate"),
+            self.pki.identity("system:node:node-a", "system:nodes").live(),
+            self.pki.identity("node-a", "quorate").live(),
             self.pki.ca_pem.clone(),
         );
         config.listen = Listen::Address(([127, 0, 0, 1], 0).into());

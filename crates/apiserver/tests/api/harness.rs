@@ -11,7 +11,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use quorate_apiserver::{Api, Identity, ServerConfig, UserInfo, bootstrap, client_config, serve};
+use quorate_apiserver::{Api, ServerConfig, UserInfo, bootstrap, client_config, serve};
+use quorate_pki::LiveIdentity;
 use quorate_store::Store;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls_pki_types::ServerName;
@@ -29,6 +30,18 @@ pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
     pub authority_pem: String,
     authority_der: Vec<u8>,
+}
+
+/// A certificate and its key, both PEM.
+pub struct Identity {
+    pub certificate_pem: Vec<u8>,
+    pub key_pem: Vec<u8>,
+}
+
+impl Identity {
+    pub fn live(&self) -> Arc<LiveIdentity> {
+        LiveIdentity::from_pem(&self.certificate_pem, &self.key_pem).expect("they belong together")
+    }
 }
 
 impl Pki {
@@ -87,9 +100,9 @@ impl Server {
         let port = listener.local_addr().expect("its address").port();
         let config = ServerConfig {
             listener,
-            identity: pki.sign("quorate:server", &[]),
+            identity: pki.sign("quorate:server", &[]).live(),
             client_authority_pem: pki.authority_pem.clone().into_bytes(),
-            node_client: Some(pki.sign("quorate:apiserver", &["system:masters"])),
+            node_client: Some(pki.sign("quorate:apiserver", &["system:masters"]).live()),
             max_in_flight,
         };
         let shutdown = CancellationToken::new();
@@ -128,7 +141,7 @@ impl Server {
     fn client(&self, identity: Option<Identity>) -> Client {
         let authority = self.pki.authority_pem.as_bytes();
         let config = match identity {
-            Some(identity) => client_config(&identity, authority).expect("a client's TLS"),
+            Some(identity) => client_config(identity.live(), authority).expect("a client's TLS"),
             None => {
                 let mut roots = rustls::RootCertStore::empty();
                 roots.add(self.pki.authority_der.clone().into()).expect("the authority");

@@ -46,7 +46,7 @@ impl Node {
     /// Starts the endpoint and registers the node `worker` with it.
     async fn start(server: &Server) -> Self {
         let identity = server.pki.sign("system:node:worker", &["system:nodes"]);
-        let tls = server_config(&identity, server.pki.authority_pem.as_bytes()).expect("a node's TLS");
+        let tls = server_config(identity.live(), server.pki.authority_pem.as_bytes()).expect("a node's TLS");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         let (sender, asked) = mpsc::unbounded_channel();

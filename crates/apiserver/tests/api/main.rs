@@ -4,6 +4,7 @@ mod access;
 mod deletion;
 mod documents;
 mod harness;
+mod join;
 mod kinds;
 mod kubectl;
 mod local;

@@ -24,5 +24,6 @@ pub mod run;
 pub mod scale;
 pub mod set;
 pub mod taint;
+pub mod token;
 pub mod version;
 pub mod wait;

@@ -4,9 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
+use quorate_pki::JoinToken;
 use serde::{Deserialize, Serialize};
 
-use super::{HumanDuration, TlsFiles, overlay, read_file, required};
+use super::{HumanDuration, PKI_DIRECTORY, TlsFiles, host_name, overlay, read_file, required};
+use crate::machine::address;
+
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/quorate/agent";
+/// The name that marks the containers of a cluster.
+pub const DEFAULT_CLUSTER: &str = "quorate";
+/// Where the options of the first start are kept, in the data directory.
+pub const KEPT_FILE: &str = "agent.toml";
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct AgentArgs {
@@ -36,16 +45,21 @@ pub struct AgentOptions {
     /// The cluster's name: containers of other clusters on the same engine are left alone. [default: quorate]
     #[arg(long, env = "QUORATE_CLUSTER")]
     pub cluster: Option<String>,
-    /// URLs of the masters' REST APIs.
-    #[arg(long, env = "QUORATE_MASTERS", value_delimiter = ',')]
+    /// URLs of the masters' REST APIs, one at least: others are learned from it.
+    #[arg(long, visible_alias = "server", env = "QUORATE_MASTERS", value_delimiter = ',')]
     pub masters: Option<Vec<String>>,
-    /// Where volumes and checkpoints are kept.
+    /// Joins a cluster with a token of `qctl token create --role worker`, which brings the certificates. Once joined, it is
+    /// not looked at.
+    #[arg(long, env = "QUORATE_TOKEN")]
+    pub token: Option<String>,
+    /// Where volumes, checkpoints and certificates are kept. [default: /var/lib/quorate/agent]
     #[arg(long, env = "QUORATE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Address of the node API. [default: 0.0.0.0:10250]
     #[arg(long, env = "QUORATE_LISTEN")]
     pub listen: Option<SocketAddr>,
-    /// The address under which masters and pods reach this node. [default: the listening address]
+    /// The address under which masters and pods reach this node. [default: the listening address, or the one from which
+    /// this machine reaches the masters]
     #[arg(long, env = "QUORATE_NODE_IP")]
     pub node_ip: Option<IpAddr>,
     /// What pods run on. [default: docker]
@@ -85,6 +99,7 @@ overlay!(
     node_name,
     cluster,
     masters,
+    token,
     data_dir,
     listen,
     node_ip,
@@ -112,6 +127,8 @@ pub struct AgentConfig {
     pub runtime: Runtime,
     /// Client certificate, and the authority of the masters'.
     pub client_tls: TlsFiles,
+    /// Whether the certificates are got from the masters, and the token for it.
+    pub managed: Option<Managed>,
     /// Serving certificate, and the authority of the clients'.
     pub serving_tls: TlsFiles,
     pub heartbeat_interval: Duration,
@@ -120,55 +137,100 @@ pub struct AgentConfig {
     pub log_level: String,
 }
 
+/// Certificates that the masters sign and renew.
+#[derive(Clone, Debug)]
+pub struct Managed {
+    pub token: Option<JoinToken>,
+    /// What is worth keeping in a file, when none was given.
+    pub options: Option<Box<AgentOptions>>,
+}
+
+impl AgentConfig {
+    /// Where certificates are that the masters sign.
+    pub fn pki(&self) -> PathBuf {
+        self.data_dir.join(PKI_DIRECTORY)
+    }
+}
+
 impl AgentArgs {
+    /// Without a file, what an earlier start has left in the data directory counts as one.
     pub fn resolve(self) -> anyhow::Result<AgentConfig> {
-        let file = self.config.as_deref().map(read_file::<AgentOptions>).transpose()?.unwrap_or_default();
-        self.options.over(file).resolve()
+        let data_dir = self.options.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let kept = data_dir.join(KEPT_FILE);
+        let is_kept = self.config.is_none() && kept.exists();
+        let path = self.config.clone().or(is_kept.then_some(kept));
+        let file = path.as_deref().map(read_file::<AgentOptions>).transpose()?.unwrap_or_default();
+        let options = self.options.over(file);
+        let keeps = path.is_none().then(|| {
+            let kept = AgentOptions { token: None, data_dir: Some(data_dir), ..options.clone() };
+            Box::new(kept)
+        });
+        let mut config = options.resolve()?;
+        if let Some(managed) = &mut config.managed {
+            managed.options = keeps;
+        }
+        Ok(config)
     }
 }
 
 impl AgentOptions {
     pub fn resolve(self) -> anyhow::Result<AgentConfig> {
-        let node_name = match self.node_name {
-            Some(name) => name,
-            None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
-        };
+        let managed = self.managed()?;
+        let data_dir = self.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let pki = data_dir.join(PKI_DIRECTORY);
+        let node_name = self.node_name.map_or_else(host_name, Ok)?;
         let masters = required(self.masters, "masters")?;
         anyhow::ensure!(!masters.is_empty(), "`masters` is empty; name at least one master's URL");
         for url in &masters {
             anyhow::ensure!(url.starts_with("https://"), "master {url:?} is not an https:// URL");
         }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 10250)));
-        let node_ip = self.node_ip.unwrap_or_else(|| listen.ip());
-        anyhow::ensure!(
-            !node_ip.is_unspecified(),
-            "`node-ip` is not set and the node API listens on every address; give --node-ip"
-        );
-        let ca = required(self.ca_file, "ca-file")?;
+        let node_ip = match self.node_ip {
+            Some(address) => address,
+            None if listen.ip().is_unspecified() => address::towards(&masters).context(
+                "`node-ip` is not set, the node API listens on every address, and no route leads to a master; give --node-ip",
+            )?,
+            None => listen.ip(),
+        };
+        let made = |name: &str| managed.is_some().then(|| pki.join(name));
+        let ca = required(self.ca_file.or_else(|| made("ca.crt")), "ca-file")?;
         let node_labels = self.node_labels.unwrap_or_default().iter().map(|l| label(l)).collect::<Result<_, _>>()?;
         Ok(AgentConfig {
             node_name,
-            cluster: self.cluster.unwrap_or_else(|| "quorate".to_owned()),
+            cluster: self.cluster.unwrap_or_else(|| DEFAULT_CLUSTER.to_owned()),
             masters,
-            data_dir: required(self.data_dir, "data-dir")?,
+            data_dir,
             listen,
             node_ip,
             runtime: self.runtime.unwrap_or(Runtime::Docker),
             client_tls: TlsFiles {
                 ca: ca.clone(),
-                cert: required(self.client_cert_file, "client-cert-file")?,
-                key: required(self.client_key_file, "client-key-file")?,
+                cert: required(self.client_cert_file.or_else(|| made("client.crt")), "client-cert-file")?,
+                key: required(self.client_key_file.or_else(|| made("node.key")), "client-key-file")?,
             },
             serving_tls: TlsFiles {
                 ca,
-                cert: required(self.tls_cert_file, "tls-cert-file")?,
-                key: required(self.tls_key_file, "tls-key-file")?,
+                cert: required(self.tls_cert_file.or_else(|| made("serving.crt")), "tls-cert-file")?,
+                key: required(self.tls_key_file.or_else(|| made("node.key")), "tls-key-file")?,
             },
             heartbeat_interval: self.heartbeat_interval.map_or(Duration::from_secs(3), |d| d.0),
             max_pods: self.max_pods.unwrap_or(110),
             node_labels,
             log_level: self.log_level.unwrap_or_else(|| "info".to_owned()),
+            managed,
         })
+    }
+
+    /// The token, when the certificates are not given as files.
+    fn managed(&self) -> anyhow::Result<Option<Managed>> {
+        let files =
+            [&self.ca_file, &self.client_cert_file, &self.client_key_file, &self.tls_cert_file, &self.tls_key_file];
+        if files.iter().any(|file| file.is_some()) {
+            return Ok(None);
+        }
+        let token = self.token.as_deref().filter(|token| !token.is_empty()).map(str::parse::<JoinToken>);
+        let token = token.transpose().map_err(|error| anyhow::anyhow!("`token`: {error}"))?;
+        Ok(Some(Managed { token, options: None }))
     }
 }
 

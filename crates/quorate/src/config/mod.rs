@@ -1,13 +1,13 @@
 //! Configuration of the long-running commands. One struct each is at once the flags, the environment variables and
 //! the keys of the file, so that none can be missing: flag beats environment beats file beats default.
 
-mod agent;
+pub mod agent;
 mod members;
-mod server;
+pub mod server;
 
 pub use agent::{AgentArgs, AgentConfig, AgentOptions, Runtime};
 pub use members::MemberSpec;
-pub use server::{FenceDefault, ServerArgs, ServerConfig, ServerOptions, check_quorum_size};
+pub use server::{FenceDefault, Join, Managed, ServerArgs, ServerConfig, ServerOptions, check_quorum_size};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +19,14 @@ use serde::de::DeserializeOwned;
 fn read_file<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+}
+
+/// Where certificates are that are made here, in a data directory.
+pub const PKI_DIRECTORY: &str = "pki";
+
+/// This machine's name, as Kubernetes takes it.
+fn host_name() -> anyhow::Result<String> {
+    Ok(nix::unistd::gethostname()?.to_string_lossy().to_lowercase())
 }
 
 fn required<T>(value: Option<T>, key: &str) -> anyhow::Result<T> {

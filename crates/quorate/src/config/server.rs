@@ -8,12 +8,23 @@ use std::time::Duration;
 use anyhow::Context;
 use quorate_api::fence;
 use quorate_manager::EvictionRate;
+use quorate_pki::{Authorities, JoinToken, Lifetimes};
 use quorate_registry::pool::{AddressBlock, Pools};
 use quorate_store::Token;
 use quorate_store::raft::LogRetention;
 use serde::{Deserialize, Serialize};
 
-use super::{HumanDuration, MemberSpec, TlsFiles, overlay, read_file, required};
+use super::{HumanDuration, MemberSpec, PKI_DIRECTORY, TlsFiles, host_name, overlay, read_file, required};
+
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/quorate/server";
+/// Where the options of the first start are kept, in the data directory.
+pub const KEPT_FILE: &str = "server.toml";
+
+/// File names of certificates that are made here, without their ending.
+pub const SERVER: &str = "server";
+pub const PEER: &str = "peer";
+pub const NODE_CLIENT: &str = "node-client";
+pub const ADMIN: &str = "admin";
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct ServerArgs {
@@ -27,27 +38,46 @@ pub struct ServerArgs {
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServerOptions {
-    /// This member's name in the member list.
+    /// This member's name. [default: the host name]
     #[arg(long, env = "QUORATE_NAME")]
     pub name: Option<String>,
-    /// Where the log and the state are kept.
+    /// Where the log, the state and the certificates are kept. [default: /var/lib/quorate/server]
     #[arg(long, env = "QUORATE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// All founding members, this one included: 1, 3, 5 or 7. Separated by `;` in one flag or variable. Once the quorum
     /// is formed, its members are those that it has.
     #[arg(long, env = "QUORATE_MEMBERS", value_delimiter = ';')]
     pub members: Option<Vec<MemberSpec>>,
-    /// Instead of `members`: joins a running quorum with the token that `qctl quorum add` printed. Once joined, the token
-    /// is not looked at.
+    /// Founds a cluster: makes its authorities and certificates, and a quorum of this master alone. Prints the lines to
+    /// run on further machines. Once founded, it is not looked at. [default: false]
+    #[arg(long, env = "QUORATE_INIT", num_args = 0..=1, default_missing_value = "true")]
+    pub init: Option<bool>,
+    /// Joins a running quorum with a token, as `TOKEN@HOST:PORT,HOST:PORT`: one of `qctl token create --role master`, which
+    /// brings the certificates too, or one of `qctl quorum add` beside certificates of your own. Once joined, the token is
+    /// not looked at.
     #[arg(long, env = "QUORATE_JOIN")]
     pub join: Option<String>,
+    /// The host or address under which other machines reach this one, when its certificates are made here. [default: its
+    /// first address]
+    #[arg(long, env = "QUORATE_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Further names and addresses that the API's certificate holds for, as those of a load balancer.
+    #[arg(long, env = "QUORATE_TLS_NAMES", value_delimiter = ',')]
+    pub tls_names: Option<Vec<String>>,
+    /// How long certificates are valid that are made here; they are renewed in the last third of it. [default: 365d]
+    #[arg(long, env = "QUORATE_CERTIFICATE_LIFETIME")]
+    pub certificate_lifetime: Option<HumanDuration>,
+    /// How long the authorities are valid that `init` makes. [default: 3650d]
+    #[arg(long, env = "QUORATE_AUTHORITY_LIFETIME")]
+    pub authority_lifetime: Option<HumanDuration>,
     /// Where this member reaches others, when that is not where the quorum knows them: `name=host:port`, separated by `;`.
     #[arg(long, env = "QUORATE_PEER_VIA", value_delimiter = ';')]
     pub peer_via: Option<Vec<String>>,
     /// Address of the REST API. [default: 0.0.0.0:6443]
     #[arg(long, env = "QUORATE_API_LISTEN")]
     pub api_listen: Option<SocketAddr>,
-    /// Address of the etcd v3 API; not served without. Clients need an administrator's certificate.
+    /// Address of the etcd v3 API; not served without, unless the certificates are made here: then it is 0.0.0.0:2379.
+    /// Clients need an administrator's certificate.
     #[arg(long, env = "QUORATE_ETCD_LISTEN")]
     pub etcd_listen: Option<SocketAddr>,
     /// Serve the etcd API without TLS and to anyone, on a loopback address. [default: false]
@@ -133,7 +163,12 @@ overlay!(
     name,
     data_dir,
     members,
+    init,
     join,
+    advertise,
+    tls_names,
+    certificate_lifetime,
+    authority_lifetime,
     peer_via,
     api_listen,
     etcd_listen,
@@ -197,7 +232,9 @@ pub struct ServerConfig {
     pub name: String,
     /// Empty on a member that joins, or has joined.
     pub founders: Vec<MemberSpec>,
-    pub join: Option<Token>,
+    pub join: Option<Join>,
+    /// Set when the certificates are made here.
+    pub managed: Option<Managed>,
     /// Addresses of others by name.
     pub peer_via: BTreeMap<String, String>,
     pub data_dir: PathBuf,
@@ -222,6 +259,26 @@ pub struct ServerConfig {
     pub log_level: String,
 }
 
+/// A token to join with.
+#[derive(Clone, Debug)]
+pub enum Join {
+    /// Of the quorum itself: the peer transport takes it.
+    Peers(Token),
+    /// Of the cluster: a master's API takes it, and gives the authorities and a token of the quorum for it.
+    Masters { token: JoinToken, hosts: Vec<String> },
+}
+
+/// Certificates that are made and renewed here.
+#[derive(Clone, Debug)]
+pub struct Managed {
+    pub init: bool,
+    pub advertise: Option<String>,
+    pub tls_names: Vec<String>,
+    pub lifetimes: Lifetimes,
+    /// What is worth keeping in a file, when none was given.
+    pub options: Option<Box<ServerOptions>>,
+}
+
 /// How the etcd API is served.
 #[derive(Clone, Copy, Debug)]
 pub struct EtcdConfig {
@@ -231,6 +288,16 @@ pub struct EtcdConfig {
 }
 
 impl ServerConfig {
+    /// How long certificates are valid that are made here.
+    pub fn lifetimes(&self) -> Lifetimes {
+        self.managed.as_ref().map(|managed| managed.lifetimes).unwrap_or_default()
+    }
+
+    /// Where certificates are that are made here.
+    pub fn pki(&self) -> PathBuf {
+        self.data_dir.join(PKI_DIRECTORY)
+    }
+
     /// This member as the list of founders has it.
     pub fn founder(&self) -> Option<&MemberSpec> {
         self.founders.iter().find(|founder| founder.name == self.name)
@@ -238,24 +305,42 @@ impl ServerConfig {
 }
 
 impl ServerArgs {
+    /// Without a file, what an earlier start has left in the data directory counts as one.
     pub fn resolve(self) -> anyhow::Result<ServerConfig> {
-        let file = self.config.as_deref().map(read_file::<ServerOptions>).transpose()?.unwrap_or_default();
-        self.options.over(file).resolve()
+        let data_dir = self.options.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let kept = data_dir.join(KEPT_FILE);
+        let is_kept = self.config.is_none() && kept.exists();
+        let path = self.config.clone().or(is_kept.then_some(kept));
+        let file = path.as_deref().map(read_file::<ServerOptions>).transpose()?.unwrap_or_default();
+        let options = self.options.over(file);
+        let keeps = path.is_none().then(|| {
+            let kept = ServerOptions { init: None, join: None, data_dir: Some(data_dir), ..options.clone() };
+            Box::new(kept)
+        });
+        let mut config = options.resolve()?;
+        if let Some(managed) = &mut config.managed {
+            managed.options = keeps;
+        }
+        Ok(config)
     }
 }
 
 impl ServerOptions {
     pub fn resolve(self) -> anyhow::Result<ServerConfig> {
-        let name = required(self.name, "name")?;
-        let join = self.join.filter(|token| !token.is_empty()).map(|token| token.parse::<Token>());
-        let join = join.transpose().map_err(|error| anyhow::anyhow!("`join`: {error}"))?;
+        let managed = self.managed()?;
+        let data_dir = self.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let pki = data_dir.join(PKI_DIRECTORY);
+        let name = self.name.map_or_else(host_name, Ok)?;
+        let join = self.join.filter(|token| !token.is_empty()).map(|token| join(&token)).transpose()?;
         // Who has joined needs neither the token any more nor the list.
         let founders = self.members.filter(|_| join.is_none()).unwrap_or_default();
         if !founders.is_empty() {
             check_quorum(&founders)?;
         }
         let peer_via = self.peer_via.unwrap_or_default().iter().map(|via| peer_via(via)).collect::<Result<_, _>>()?;
-        let etcd = self.etcd_listen.map(|listen| EtcdConfig {
+        let everywhere = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let etcd_listen = self.etcd_listen.or_else(|| managed.is_some().then(|| everywhere(2379)));
+        let etcd = etcd_listen.map(|listen| EtcdConfig {
             listen,
             plain: self.etcd_plain.unwrap_or(false),
             write_registry: self.etcd_write_registry.unwrap_or(false),
@@ -280,29 +365,35 @@ impl ServerOptions {
         ] {
             anyhow::ensure!(rate >= 0.0 && rate.is_finite(), "`{key}` is {rate}; give a number that is not negative");
         }
-        let peer_port = |default| SocketAddr::from(([0, 0, 0, 0], default));
+        let made = |name: &str, ending: &str| managed.is_some().then(|| pki.join(format!("{name}.{ending}")));
         Ok(ServerConfig {
             name,
             founders,
             join,
             peer_via,
-            data_dir: required(self.data_dir, "data-dir")?,
-            api_listen: self.api_listen.unwrap_or_else(|| peer_port(6443)),
+            data_dir,
+            api_listen: self.api_listen.unwrap_or_else(|| everywhere(6443)),
             etcd,
-            peer_listen: self.peer_listen.unwrap_or_else(|| peer_port(2380)),
+            peer_listen: self.peer_listen.unwrap_or_else(|| everywhere(2380)),
             metrics_listen: self.metrics_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9090))),
             tls: TlsFiles {
-                ca: required(self.client_ca_file, "client-ca-file")?,
-                cert: required(self.tls_cert_file, "tls-cert-file")?,
-                key: required(self.tls_key_file, "tls-key-file")?,
+                ca: required(self.client_ca_file.or_else(|| made(Authorities::CLUSTER, "crt")), "client-ca-file")?,
+                cert: required(self.tls_cert_file.or_else(|| made(SERVER, "crt")), "tls-cert-file")?,
+                key: required(self.tls_key_file.or_else(|| made(SERVER, "key")), "tls-key-file")?,
             },
             peer_tls: TlsFiles {
-                ca: required(self.peer_ca_file, "peer-ca-file")?,
-                cert: required(self.peer_cert_file, "peer-cert-file")?,
-                key: required(self.peer_key_file, "peer-key-file")?,
+                ca: required(self.peer_ca_file.or_else(|| made(Authorities::PEERS, "crt")), "peer-ca-file")?,
+                cert: required(self.peer_cert_file.or_else(|| made(PEER, "crt")), "peer-cert-file")?,
+                key: required(self.peer_key_file.or_else(|| made(PEER, "key")), "peer-key-file")?,
             },
-            node_client_cert: required(self.node_client_cert_file, "node-client-cert-file")?,
-            node_client_key: required(self.node_client_key_file, "node-client-key-file")?,
+            node_client_cert: required(
+                self.node_client_cert_file.or_else(|| made(NODE_CLIENT, "crt")),
+                "node-client-cert-file",
+            )?,
+            node_client_key: required(
+                self.node_client_key_file.or_else(|| made(NODE_CLIENT, "key")),
+                "node-client-key-file",
+            )?,
             retention: self.retention.map_or(Duration::from_secs(600), |d| d.0),
             log_retention: self.log_keep_bytes.map_or_else(LogRetention::default, LogRetention::keeping),
             node_monitor_grace: self.node_monitor_grace.map_or(Duration::from_secs(10), |d| d.0),
@@ -311,8 +402,58 @@ impl ServerOptions {
             fence_after: self.fence_after.and_then(|fence| fence.0),
             pools: pools(self.service_cidr, self.service_node_port_range.as_deref())?,
             log_level: self.log_level.unwrap_or_else(|| "info,openraft=warn".to_owned()),
+            managed,
         })
     }
+
+    /// How the certificates are made here; none when they are given as files.
+    fn managed(&self) -> anyhow::Result<Option<Managed>> {
+        let files = [
+            (&self.client_ca_file, "client-ca-file"),
+            (&self.tls_cert_file, "tls-cert-file"),
+            (&self.tls_key_file, "tls-key-file"),
+            (&self.peer_ca_file, "peer-ca-file"),
+            (&self.peer_cert_file, "peer-cert-file"),
+            (&self.peer_key_file, "peer-key-file"),
+            (&self.node_client_cert_file, "node-client-cert-file"),
+            (&self.node_client_key_file, "node-client-key-file"),
+        ];
+        let given = files.iter().find(|(file, _)| file.is_some());
+        let init = self.init.unwrap_or(false);
+        let is_joining = self.join.as_ref().is_some_and(|token| !token.is_empty());
+        anyhow::ensure!(!(init && is_joining), "`init` founds a cluster and `join` enters one; give one of the two");
+        if let Some((_, key)) = given {
+            anyhow::ensure!(!init, "`init` makes the certificates; leave out `{key}` and the other files");
+            return Ok(None);
+        }
+        let default = Lifetimes::default();
+        Ok(Some(Managed {
+            init,
+            advertise: self.advertise.clone().filter(|host| !host.is_empty()),
+            tls_names: self.tls_names.clone().unwrap_or_default(),
+            lifetimes: Lifetimes {
+                certificate: self.certificate_lifetime.map_or(default.certificate, |lifetime| lifetime.0),
+                authority: self.authority_lifetime.map_or(default.authority, |lifetime| lifetime.0),
+            },
+            options: None,
+        }))
+    }
+}
+
+/// A token of the cluster has three parts before its hosts, one of the quorum has two.
+fn join(text: &str) -> anyhow::Result<Join> {
+    let wrong = |error: String| anyhow::anyhow!("`join`: {error}");
+    let (token, hosts) = text.trim().split_once('@').unwrap_or((text.trim(), ""));
+    if token.split('.').count() != 3 {
+        return text.parse::<Token>().map(Join::Peers).map_err(wrong);
+    }
+    let token = token.parse::<JoinToken>().map_err(wrong)?;
+    let hosts: Vec<_> = hosts.split(',').map(|host| host.trim_start_matches("https://").to_owned()).collect();
+    anyhow::ensure!(
+        hosts.iter().all(|host| host.contains(':')),
+        "`join`: masters to ask are missing; write it as TOKEN@HOST:PORT,HOST:PORT"
+    );
+    Ok(Join::Masters { token, hosts })
 }
 
 fn pools(blocks: Option<Vec<String>>, node_ports: Option<&str>) -> anyhow::Result<Pools> {

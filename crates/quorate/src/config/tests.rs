@@ -65,7 +65,8 @@ fn who_joins_needs_no_list() {
     let token = Some("000000ab.secret@10.0.0.1:2380".to_owned());
     let flags = ServerOptions { name: Some("master-4".to_owned()), join: token, ..ServerOptions::default() };
     let config = flags.over(file.clone()).resolve().expect("a complete configuration");
-    assert!(config.founders.is_empty() && config.join.is_some_and(|token| token.secret == "secret"));
+    let is_meant = |join: &Join| matches!(join, Join::Peers(token) if token.secret == "secret");
+    assert!(config.founders.is_empty() && config.join.as_ref().is_some_and(is_meant));
     let joined = ServerOptions { members: None, name: Some("master-4".to_owned()), ..file.clone() };
     let config = joined.resolve().expect("who it is stands in its directory");
     assert!(config.founders.is_empty() && config.founder().is_none());
@@ -74,6 +75,38 @@ fn who_joins_needs_no_list() {
     assert!(refused(flags).contains("is no token"));
     let flags = ServerOptions { peer_via: Some(vec!["master-2".to_owned()]), ..ServerOptions::default() };
     assert!(refused(flags).contains("not name=host:port"));
+}
+
+#[test]
+fn without_certificates_of_ones_own_they_are_made() {
+    let options = ServerOptions { name: Some("m1".to_owned()), init: Some(true), ..ServerOptions::default() };
+    let config = options.clone().resolve().expect("it needs nothing else");
+    assert!(config.managed.as_ref().is_some_and(|managed| managed.init));
+    assert_eq!(config.tls.cert, PathBuf::from("/var/lib/quorate/server/pki/server.crt"));
+    assert_eq!(config.etcd.map(|etcd| etcd.listen.port()), Some(2379));
+
+    let token = format!("{}.{}.{}@10.0.0.1:6443,m2:6443", "0".repeat(8), "1".repeat(32), "2".repeat(64));
+    let joining = ServerOptions { init: None, join: Some(token.clone()), ..options.clone() };
+    let config = joining.resolve().expect("a token is enough");
+    assert!(matches!(config.join, Some(Join::Masters { hosts, .. }) if hosts == ["10.0.0.1:6443", "m2:6443"]));
+
+    let refused = |options: ServerOptions| options.resolve().expect_err("a refusal").to_string();
+    assert!(refused(ServerOptions { join: Some(token.clone()), ..options.clone() }).contains("one of the two"));
+    let bare = token.split('@').next().map(str::to_owned);
+    let bare = ServerOptions { init: None, join: bare, ..options.clone() };
+    assert!(refused(bare).contains("TOKEN@HOST:PORT"));
+    let own = ServerOptions { tls_cert_file: Some("/x".into()), ..options };
+    assert!(refused(own).contains("leave out `tls-cert-file`"));
+
+    let worker = AgentOptions {
+        masters: Some(vec!["https://127.0.0.1:6443".to_owned()]),
+        token: token.split('@').next().map(str::to_owned),
+        ..AgentOptions::default()
+    };
+    let config = worker.resolve().expect("a token is enough");
+    assert_eq!(config.client_tls.key, config.serving_tls.key);
+    assert_eq!(config.node_ip, std::net::IpAddr::from([127, 0, 0, 1]));
+    assert!(config.managed.is_some_and(|managed| managed.token.is_some()));
 }
 
 #[test]

@@ -4,16 +4,22 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use quorate_pki::{Authorities, Authority, Lifetimes, Pair, Subject, Usage};
 use rand::Rng;
 
 use super::UpArgs;
 use super::cluster::{ClusterFile, ClusterMember, Role};
-use super::{kubeconfig, quorum};
+use super::quorum;
 use crate::config::{AgentOptions, MemberSpec, ServerOptions, check_quorum_size};
+use crate::kubeconfig;
 use crate::logging::progress;
-use crate::pki::{Authority, Usage};
+
+/// Certificates outlive any cluster that is tried out on one machine.
+const LIFETIMES: Lifetimes =
+    Lifetimes { certificate: Duration::from_secs(3650 * 24 * 3600), authority: Duration::from_secs(3650 * 24 * 3600) };
 
 /// Ports are picked from here: below the range from which Linux takes those of outgoing connections, so that a member
 /// that is down for a while finds its port free when it returns.
@@ -124,15 +130,25 @@ impl Layout {
 
     fn write_files(&self, args: &UpArgs, cluster: &ClusterFile) -> anyhow::Result<()> {
         let pki = self.data_dir.join("pki");
-        let ca = Authority::open(&pki, "ca")?;
-        let peer_ca = Authority::open(&pki, "peer-ca")?;
+        let Authorities { cluster: ca, peers: peer_ca, lifetimes } = Authorities::open(&pki, LIFETIMES)?;
+        let [ca_cert, peer_ca_cert] = [Authorities::CLUSTER, Authorities::PEERS].map(|name| Pair::new(&pki, name).cert);
         let hosts = ["localhost", "127.0.0.1"];
+        let issue = |authority: &Authority, file: &str, user: &str, group: Option<&str>, hosts: &[&str], usage| {
+            let pair = Pair::new(&pki, file);
+            if !pair.cert.exists() {
+                let (user, group) = (user.to_owned(), group.map(str::to_owned));
+                let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+                authority.issue(&pair, &Subject { user, group, hosts, usage }, lifetimes.certificate)?;
+            }
+            anyhow::Ok(pair)
+        };
         let servers = cluster.with_role(Role::Master).filter_map(|master| master.api.clone()).collect::<Vec<_>>();
         for member in cluster.with_role(Role::Master) {
             let name = &member.name;
-            let serving = ca.issue(name, name, None, &hosts, Usage::Server)?;
-            let peer = peer_ca.issue(&format!("{name}-peer"), name, None, &hosts, Usage::Peer)?;
-            let node_client = ca.issue(
+            let serving = issue(&ca, name, name, None, &hosts, Usage::Server)?;
+            let peer = issue(&peer_ca, &format!("{name}-peer"), name, None, &hosts, Usage::Peer)?;
+            let node_client = issue(
+                &ca,
                 &format!("{name}-node-client"),
                 "quorate:apiserver",
                 Some("system:masters"),
@@ -146,23 +162,19 @@ impl Layout {
                     data_dir: Some(member.data.clone()),
                     members: member.join.is_none().then(|| cluster.founders.clone()),
                     join: member.join.clone(),
-                    peer_via: None,
                     api_listen: Some(address(member.api.as_deref())?),
                     etcd_listen: member.etcd.as_deref().map(|url| address(Some(url))).transpose()?,
                     etcd_plain: member.etcd.as_ref().map(|url| url.starts_with("http://")),
-                    etcd_write_registry: None,
                     peer_listen: Some(address(member.peer.as_deref())?),
                     metrics_listen: Some(address(member.metrics.as_deref())?),
-                    client_ca_file: Some(ca.cert.clone()),
+                    client_ca_file: Some(ca_cert.clone()),
                     tls_cert_file: Some(serving.cert),
                     tls_key_file: Some(serving.key),
-                    peer_ca_file: Some(peer_ca.cert.clone()),
+                    peer_ca_file: Some(peer_ca_cert.clone()),
                     peer_cert_file: Some(peer.cert),
                     peer_key_file: Some(peer.key),
                     node_client_cert_file: Some(node_client.cert),
                     node_client_key_file: Some(node_client.key),
-                    retention: None,
-                    log_keep_bytes: None,
                     node_monitor_grace: args.node_monitor_grace,
                     eviction_after: args.eviction_after,
                     fence_after: args.fence_after,
@@ -174,8 +186,8 @@ impl Layout {
         for member in cluster.with_role(Role::Worker) {
             let name = &member.name;
             let user = format!("system:node:{name}");
-            let client = ca.issue(&format!("{name}-client"), &user, Some("system:nodes"), &[], Usage::Client)?;
-            let serving = ca.issue(name, &user, None, &hosts, Usage::Server)?;
+            let client = issue(&ca, &format!("{name}-client"), &user, Some("system:nodes"), &[], Usage::Client)?;
+            let serving = issue(&ca, name, &user, None, &hosts, Usage::Server)?;
             write_config(
                 member,
                 &AgentOptions {
@@ -185,7 +197,7 @@ impl Layout {
                     data_dir: Some(member.data.clone()),
                     listen: Some(address(member.node.as_deref())?),
                     runtime: Some(cluster.runtime),
-                    ca_file: Some(ca.cert.clone()),
+                    ca_file: Some(ca_cert.clone()),
                     client_cert_file: Some(client.cert),
                     client_key_file: Some(client.key),
                     tls_cert_file: Some(serving.cert),
@@ -196,8 +208,8 @@ impl Layout {
                 },
             )?;
         }
-        let admin = ca.issue("admin", "kubernetes-admin", Some("system:masters"), &[], Usage::Client)?;
-        kubeconfig::write(&self.kubeconfig(), "quorate", &servers, &ca.cert, &admin)
+        let admin = issue(&ca, "admin", "kubernetes-admin", Some("system:masters"), &[], Usage::Client)?;
+        kubeconfig::write(&self.kubeconfig(), "quorate", &servers, &ca_cert, &admin)
     }
 }
 

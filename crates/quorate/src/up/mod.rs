@@ -1,7 +1,6 @@
 //! `quorate up` and `quorate down`: a whole cluster on this machine, each member a process of its own.
 
 mod cluster;
-mod kubeconfig;
 mod layout;
 mod process;
 mod quorum;

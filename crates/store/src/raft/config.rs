@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_mvcc::CommandVersion;
+use quorate_pki::LiveIdentity;
 
 use crate::error::StoreError;
 use crate::membership::Member;
@@ -24,8 +26,8 @@ pub enum Pem {
 #[derive(Clone, Debug)]
 pub struct PeerTls {
     pub ca: Pem,
-    pub cert: Pem,
-    pub key: Pem,
+    /// What this member shows. It may be replaced while the transport uses it.
+    pub identity: Arc<LiveIdentity>,
 }
 
 /// Where peers reach this member.

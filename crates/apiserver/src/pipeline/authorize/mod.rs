@@ -9,6 +9,7 @@ use quorate_api::{Reason, Status};
 pub(crate) use relations::NodeRelations;
 
 use crate::api::Api;
+use crate::join;
 use crate::query::Query;
 use crate::route::{Route, Target};
 use crate::user::{MASTERS, UserInfo};
@@ -25,7 +26,7 @@ pub(crate) fn is_public(path: &str) -> bool {
 pub(crate) fn authenticate(user: Option<UserInfo>, path: &str) -> Result<UserInfo, Status> {
     match user {
         Some(user) => Ok(user),
-        None if is_public(path) => {
+        None if is_public(path) || join::is_open(path) => {
             Ok(UserInfo { name: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()] })
         }
         None => Err(Status::unauthorized()),
@@ -54,6 +55,10 @@ pub(crate) async fn authorize(api: &Api, user: &UserInfo, route: &Route, query: 
         }
         Route::QuorumChange(_) if !user.is_in(MASTERS) => {
             let message = format!("forbidden: User {:?} cannot change the quorum", user.name);
+            Err(Status::new(Reason::Forbidden, message))
+        }
+        Route::Join(operation) if operation.is_for_administrators() && !user.is_in(MASTERS) => {
+            let message = format!("forbidden: User {:?} cannot use path \"/quorum/tokens\"", user.name);
             Err(Status::new(Reason::Forbidden, message))
         }
         // Whoever is known may find out what there is.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::StoreError;
@@ -22,31 +22,28 @@ pub struct PeerTlsContext {
 
 impl PeerTlsContext {
     /// # Errors
-    /// When a document cannot be read, or they do not belong together.
+    /// When the authority's certificate cannot be read or used.
     pub fn load(tls: &PeerTls) -> Result<Self, StoreError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(&tls.ca, "CA")? {
+        for certificate in certificates(&tls.ca)? {
             roots.add(certificate).map_err(|error| fatal("the peers' CA", &error))?;
         }
         let roots = Arc::new(roots);
-        let chain = certificates(&tls.cert, "certificate")?;
-        let key =
-            PrivateKeyDer::from_pem_slice(&read(&tls.key, "key")?).map_err(|error| fatal("the peer key", &error))?;
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .map_err(|error| fatal("the peers' CA", &error))?;
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .and_then(|builder| {
-                builder.with_client_cert_verifier(verifier).with_single_cert(chain.clone(), key.clone_key())
-            })
-            .map_err(|error| fatal("the peer certificate", &error))?;
+            .map_err(|error| fatal("TLS 1.3", &error))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(tls.identity.clone());
         server.alpn_protocols = vec![ALPN.to_vec()];
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .and_then(|builder| builder.with_root_certificates(roots).with_client_auth_cert(chain, key))
-            .map_err(|error| fatal("the peer certificate", &error))?;
+            .map_err(|error| fatal("TLS 1.3", &error))?
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(tls.identity.clone());
         client.alpn_protocols = vec![ALPN.to_vec()];
         Ok(PeerTlsContext { acceptor: Arc::new(server).into(), connector: Arc::new(client).into() })
     }
@@ -62,20 +59,20 @@ pub fn server_name(peer: &str) -> Result<ServerName<'static>, StoreError> {
         .map_err(|error| StoreError::Fatal(format!("the peer address {peer:?} has no host name: {error}")))
 }
 
-fn certificates(pem: &Pem, what: &str) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(pem, what)?).collect();
+fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(pem)?).collect();
     match found {
-        Ok(found) if found.is_empty() => Err(StoreError::Fatal(format!("the peer {what} holds no certificate"))),
+        Ok(found) if found.is_empty() => Err(StoreError::Fatal("the peers' CA holds no certificate".to_owned())),
         Ok(found) => Ok(found),
-        Err(error) => Err(fatal(&format!("the peer {what}"), &error)),
+        Err(error) => Err(fatal("the peers' CA", &error)),
     }
 }
 
-fn read(pem: &Pem, what: &str) -> Result<Vec<u8>, StoreError> {
+fn read(pem: &Pem) -> Result<Vec<u8>, StoreError> {
     match pem {
         Pem::Bytes(bytes) => Ok(bytes.clone()),
         Pem::File(path) => std::fs::read(path)
-            .map_err(|error| StoreError::Fatal(format!("cannot read the peer {what} {}: {error}", path.display()))),
+            .map_err(|error| StoreError::Fatal(format!("cannot read the peers' CA {}: {error}", path.display()))),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quorate_api::Revision;
 use quorate_mvcc::{Command, KeyRange, LeaseId, Op, PutRequest, RangeRequest, Txn};
+use quorate_pki::LiveIdentity;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
@@ -188,6 +189,19 @@ fn slot(id: MemberId) -> usize {
 }
 
 pub fn certificates() -> PeerTls {
+    let Pems { ca, cert, key } = pems();
+    let identity = LiveIdentity::from_pem(&cert, &key).expect("they belong together");
+    PeerTls { ca: Pem::Bytes(ca), identity }
+}
+
+/// A certificate of an authority of its own.
+pub struct Pems {
+    pub ca: Vec<u8>,
+    pub cert: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+pub fn pems() -> Pems {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -196,10 +210,10 @@ pub fn certificates() -> PeerTls {
     let key = KeyPair::generate().expect("a key");
     let member = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
     let certificate = member.signed_by(&key, &issuer).expect("a certificate");
-    PeerTls {
-        ca: Pem::Bytes(ca_certificate.pem().into_bytes()),
-        cert: Pem::Bytes(certificate.pem().into_bytes()),
-        key: Pem::Bytes(key.serialize_pem().into_bytes()),
+    Pems {
+        ca: ca_certificate.pem().into_bytes(),
+        cert: certificate.pem().into_bytes(),
+        key: key.serialize_pem().into_bytes(),
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::platform::TaskTracker;
 use quorate_mvcc::{KeyRange, RangeRequest};
+use quorate_pki::LiveIdentity;
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{Cluster, eventually, put};
+use super::cluster::{Cluster, Pems, eventually, pems, put};
 use crate::Consistency;
 use crate::membership::{Member, MemberId};
 use crate::raft::log::tests::FAIL_SYNC;
@@ -43,8 +44,9 @@ async fn member_process() {
 }
 
 fn tls_in(directory: &Path) -> PeerTls {
-    let file = |name| Pem::File(directory.join(name));
-    PeerTls { ca: file("ca"), cert: file("cert"), key: file("key") }
+    let [cert, key] = ["cert", "key"].map(|name| std::fs::read(directory.join(name)).expect("written before"));
+    let identity = LiveIdentity::from_pem(&cert, &key).expect("they belong together");
+    PeerTls { ca: Pem::File(directory.join("ca")), identity }
 }
 
 struct Processes {
@@ -59,9 +61,8 @@ impl Processes {
     fn start() -> Self {
         let mut cluster = Cluster::prepare(3, |_| {});
         let directory = cluster.data_dir(1).parent().expect("below the cluster's").to_owned();
-        let PeerTls { ca, cert, key } = cluster.tls().clone();
-        for (name, pem) in [("ca", ca), ("cert", cert), ("key", key)] {
-            let Pem::Bytes(bytes) = pem else { panic!("made in memory") };
+        let Pems { ca, cert, key } = pems();
+        for (name, bytes) in [("ca", ca), ("cert", cert), ("key", key)] {
             std::fs::write(directory.join(name), bytes).expect("written");
         }
         cluster.release_ports();

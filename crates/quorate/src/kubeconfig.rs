@@ -1,17 +1,13 @@
 //! The administrator's kubeconfig: credentials inline, so that the file can be carried elsewhere.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use quorate_pki::Pair;
 use serde_json::json;
 
 use crate::config::read_pem;
-use crate::pki::Pair;
 
 /// Writes a kubeconfig for the first of `servers`; the others stand in an extension that `qctl` reads.
 pub fn write(path: &Path, cluster: &str, servers: &[String], ca: &Path, admin: &Pair) -> anyhow::Result<()> {
@@ -38,12 +34,5 @@ pub fn write(path: &Path, cluster: &str, servers: &[String], ca: &Path, admin: &
         "current-context": cluster,
     });
     // JSON is YAML; what `kubectl config` writes back will be YAML in its usual form.
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(format!("{config:#}\n").as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
+    Ok(quorate_pki::write_private(path, format!("{config:#}\n").as_bytes())?)
 }

@@ -1,0 +1,142 @@
+//! How machines come into a cluster: tokens that administrators hand out, and what a machine gets for one.
+//!
+//! Below `/quorum`, beside the other routes that are no resources: `authority`, `join` and `renew` for machines, `tokens`
+//! for administrators. `authority` and `join` answer to anyone: a joining machine has no certificate yet, and checks by
+//! its token whom it talks to.
+
+mod machines;
+mod rows;
+mod tokens;
+
+use std::sync::Arc;
+
+use http::Method;
+use quorate_api::Status;
+use quorate_pki::Authorities;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::api::Api;
+use crate::error;
+use crate::response::{Request, Response};
+use crate::user::UserInfo;
+
+pub use tokens::{Role, TokenRequest, create_token};
+
+/// Prefixes of the rows that this module keeps in the store. They are not for the etcd API to write.
+pub const JOIN_ROWS: [&str; 2] = [tokens::PREFIX, machines::PREFIX];
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// The certificate of the cluster's authority.
+    Authority,
+    /// Lets a machine in.
+    Join,
+    /// Signs a worker's certificates anew.
+    Renew,
+    ListTokens,
+    CreateToken,
+    RevokeToken(String),
+}
+
+impl Operation {
+    pub(crate) fn is_for_administrators(&self) -> bool {
+        matches!(self, Operation::ListTokens | Operation::CreateToken | Operation::RevokeToken(_))
+    }
+}
+
+/// Whether anonymous users may go there.
+pub(crate) fn is_open(path: &str) -> bool {
+    matches!(path, "/quorum/authority" | "/quorum/join")
+}
+
+/// Whether anonymous users may send a body there.
+pub(crate) fn takes_body(path: &str) -> bool {
+    path == "/quorum/join"
+}
+
+/// Finds what a path below `/quorum` and a method ask for.
+///
+/// # Errors
+/// `MethodNotAllowed`; `NotFound` for a path that leads nowhere.
+pub(crate) fn operation(method: &Method, path: &[&str]) -> Result<Operation, Status> {
+    let (is_allowed, operation) = match path {
+        ["authority"] => (*method == Method::GET, Operation::Authority),
+        ["join"] => (*method == Method::POST, Operation::Join),
+        ["renew"] => (*method == Method::POST, Operation::Renew),
+        ["tokens"] if *method == Method::GET => (true, Operation::ListTokens),
+        ["tokens"] => (*method == Method::POST, Operation::CreateToken),
+        ["tokens", id] => (*method == Method::DELETE, Operation::RevokeToken((*id).to_owned())),
+        _ => return Err(error::no_such_path()),
+    };
+    if is_allowed { Ok(operation) } else { Err(error::method_not_allowed()) }
+}
+
+/// Runs an operation.
+///
+/// # Errors
+/// The refusal, or what the store says.
+pub(crate) async fn answer(
+    api: &Api,
+    user: &UserInfo,
+    operation: Operation,
+    request: &Request,
+) -> Result<Response, Status> {
+    match operation {
+        Operation::Authority => {
+            let authorities = authorities(api)?;
+            Ok(Response::text(200, authorities.cluster.certificate_pem().to_owned()))
+        }
+        Operation::Join => machines::join(api, parse(&request.body)?, request.connection.address).await,
+        Operation::Renew => machines::renew(api, user, parse(&request.body)?, request.connection.address).await,
+        Operation::ListTokens => Response::json(&json!({ "tokens": tokens::list(api).await? })),
+        Operation::CreateToken => {
+            let created = create_token(api, parse(&request.body)?).await?;
+            Ok(Response::json(&json!(created))?.with_code(201))
+        }
+        Operation::RevokeToken(id) => Response::json(&json!(tokens::revoke(api, &id).await?)),
+    }
+}
+
+fn authorities(api: &Api) -> Result<Arc<Authorities>, Status> {
+    api.authorities().ok_or_else(|| {
+        Status::new(
+            quorate_api::Reason::NotFound,
+            "this master has certificates that were made by hand, and no authority's key to sign others: tokens work in \
+             clusters that `quorate server --init` began",
+        )
+    })
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
+    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be understood: {error}")))
+}
+
+/// Seconds since 1970, by this machine's clock.
+fn now_seconds() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_methods_lead_to_operations() {
+        let cases = [
+            (Method::GET, &["authority"][..], Ok(Operation::Authority)),
+            (Method::POST, &["join"], Ok(Operation::Join)),
+            (Method::POST, &["renew"], Ok(Operation::Renew)),
+            (Method::GET, &["tokens"], Ok(Operation::ListTokens)),
+            (Method::POST, &["tokens"], Ok(Operation::CreateToken)),
+            (Method::DELETE, &["tokens", "a"], Ok(Operation::RevokeToken("a".to_owned()))),
+            (Method::GET, &["join"], Err(405)),
+            (Method::GET, &["tokens", "a"], Err(405)),
+            (Method::POST, &["join", "x"], Err(404)),
+        ];
+        for (method, path, expected) in cases {
+            assert_eq!(operation(&method, path).map_err(|status| status.code), expected, "{method} {path:?}");
+        }
+    }
+}

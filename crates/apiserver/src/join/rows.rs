@@ -1,0 +1,86 @@
+//! Rows of our own in the store, written only when they are as they were read.
+
+use bytes::Bytes;
+use quorate_api::{Revision, Status};
+use quorate_mvcc::{
+    Compare, CompareOperator, CompareTarget, KeyRange, KeyValue, LeaseId, Op, PutRequest, RangeRequest, Txn,
+};
+use quorate_store::{Consistency, Store};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error;
+use crate::pipeline::read;
+
+/// A row as it was read; `value` is none when there is no such row.
+#[derive(Clone, Debug)]
+pub(super) struct Row<T> {
+    key: String,
+    revision: Revision,
+    pub value: Option<T>,
+}
+
+/// Reads a row, as it is on all members.
+pub(super) async fn read<T: DeserializeOwned>(store: &Store, key: String) -> Result<Row<T>, Status> {
+    let found = read::key(store, &key, Consistency::Linearizable).await?;
+    let revision = found.as_ref().map_or(Revision::ZERO, |found| found.mod_revision);
+    let value = found.map(|found| decode(&found)).transpose()?;
+    Ok(Row { key, revision, value })
+}
+
+/// Reads all rows whose keys begin with `prefix`.
+pub(super) async fn read_all<T: DeserializeOwned>(store: &Store, prefix: &'static str) -> Result<Vec<Row<T>>, Status> {
+    let request = RangeRequest::new(KeyRange::prefix(prefix));
+    let found = store.range(&request, Consistency::Linearizable).await.map_err(|e| error::from_store(&e))?;
+    let row = |found: KeyValue| {
+        let key = String::from_utf8_lossy(&found.key).into_owned();
+        Ok(Row { key, revision: found.mod_revision, value: Some(decode(&found)?) })
+    };
+    found.kvs.into_iter().map(row).collect()
+}
+
+fn decode<T: DeserializeOwned>(found: &KeyValue) -> Result<T, Status> {
+    let unreadable = |error| Status::internal(format!("{}: {error}", String::from_utf8_lossy(&found.key)));
+    serde_json::from_slice(&found.value).map_err(unreadable)
+}
+
+impl<T: Serialize> Row<T> {
+    /// A row that must not exist when it is written.
+    pub(super) fn new(key: String) -> Self {
+        Row { key, revision: Revision::ZERO, value: None }
+    }
+
+    pub(super) fn unchanged(&self) -> Compare {
+        Compare {
+            range: KeyRange::key(self.key.clone()),
+            target: CompareTarget::ModRevision(self.revision),
+            operator: CompareOperator::Equal,
+        }
+    }
+
+    /// Replaces the value; the row keeps its lease.
+    pub(super) fn put(&self, value: &T) -> Result<Op, Status> {
+        let ignore_lease = self.revision != Revision::ZERO;
+        Ok(Op::Put(PutRequest { ignore_lease, ..self.request(value)? }))
+    }
+
+    pub(super) fn put_leased(&self, value: &T, lease: LeaseId) -> Result<Op, Status> {
+        Ok(Op::Put(PutRequest { lease, ..self.request(value)? }))
+    }
+
+    pub(super) fn delete(&self) -> Op {
+        Op::Delete(quorate_mvcc::DeleteRequest { range: KeyRange::key(self.key.clone()), prev_kv: false })
+    }
+
+    fn request(&self, value: &T) -> Result<PutRequest, Status> {
+        let value: Bytes = serde_json::to_vec(value).map_err(Status::internal)?.into();
+        Ok(PutRequest { key: self.key.clone().into(), value, ..PutRequest::default() })
+    }
+}
+
+/// Writes all or nothing; false when a row is not as it was read any more.
+pub(super) async fn commit(store: &Store, compare: Vec<Compare>, success: Vec<Op>) -> Result<bool, Status> {
+    let txn = Txn { compare, success, failure: Vec::new() };
+    let (_, response) = store.txn(txn).await.map_err(|e| error::from_store(&e))?;
+    Ok(response.succeeded)
+}

@@ -1,0 +1,305 @@
+//! Tokens, in the replicated state itself. Of the secret only a hash is kept, and a lease ends what nobody came for.
+
+use jiff::Timestamp;
+use quorate_api::{Reason, Status};
+use quorate_mvcc::{Command, CommandError, LeaseId, Outcome};
+use quorate_pki::{JoinToken, Pin};
+use quorate_store::Store;
+use serde::{Deserialize, Serialize};
+
+use super::rows::{self, Row};
+use super::{authorities, now_seconds};
+use crate::api::Api;
+use crate::error;
+
+pub(super) const PREFIX: &str = "/quorate/tokens/";
+
+const DEFAULT_TTL_SECONDS: u64 = 24 * 3600;
+/// A lease's longest life is far longer.
+const MAX_TTL_SECONDS: u64 = 10 * 365 * 24 * 3600;
+const MAX_USES: u32 = 10_000;
+
+/// What a token lets a machine become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Master,
+    Worker,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Role::Master => "master",
+            Role::Worker => "worker",
+        })
+    }
+}
+
+/// The token that is wanted.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenRequest {
+    pub role: Role,
+    /// Machines that it lets in; one when it is not said.
+    #[serde(default)]
+    pub uses: Option<u32>,
+    /// Zero: it does not expire. A day when it is not said.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
+    #[serde(default)]
+    pub description: String,
+    /// The master whose place the new one takes.
+    #[serde(default)]
+    pub replaces: Option<String>,
+}
+
+/// A token, once.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedToken {
+    #[serde(flatten)]
+    pub shown: ShownToken,
+    pub token: String,
+    /// The line to run on a new machine.
+    pub command: String,
+}
+
+/// A token without its secret.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownToken {
+    pub id: String,
+    pub role: Role,
+    pub uses: u32,
+    /// Names of the machines that it has let in.
+    pub used_by: Vec<String>,
+    pub description: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// RFC 3339; none when it does not expire.
+    pub expires: Option<String>,
+}
+
+/// A token as it is stored, under the hash of its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StoredToken {
+    id: String,
+    pub role: Role,
+    uses: u32,
+    used_by: Vec<Use>,
+    description: String,
+    pub replaces: Option<String>,
+    expires_seconds: Option<i64>,
+}
+
+/// A machine that has joined, by its key: it may come again until it has got its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Use {
+    key: String,
+    name: String,
+}
+
+impl StoredToken {
+    fn shown(&self) -> ShownToken {
+        let expires = self.expires_seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        ShownToken {
+            id: self.id.clone(),
+            role: self.role,
+            uses: self.uses,
+            used_by: self.used_by.iter().map(|used| used.name.clone()).collect(),
+            description: self.description.clone(),
+            replaces: self.replaces.clone(),
+            expires: expires.map(|expires| expires.to_string()),
+        }
+    }
+
+    /// The token after a machine has used it; itself when that machine had used it before.
+    ///
+    /// # Errors
+    /// `Forbidden` when it lets nobody else in, or nobody as `role`.
+    pub fn used(&self, role: Role, key: &Pin, name: &str, now_seconds: i64) -> Result<StoredToken, Status> {
+        if self.expires_seconds.is_some_and(|expires| expires <= now_seconds) {
+            return Err(unknown());
+        }
+        if self.role != role {
+            let own = self.role;
+            let message =
+                format!("token {} lets a {own} in, not a {role}; use `qctl token create --role {role}`", self.id);
+            return Err(Status::new(Reason::Forbidden, message));
+        }
+        if self.used_by.iter().any(|used| used.key == key.as_str()) {
+            return Ok(self.clone());
+        }
+        if self.used_by.len() >= usize::try_from(self.uses).unwrap_or(usize::MAX) {
+            let names: Vec<_> = self.used_by.iter().map(|used| used.name.as_str()).collect();
+            let message = format!(
+                "token {} is used up: it has let in {}; use `qctl token create --role {role}` to make another",
+                self.id,
+                names.join(", ")
+            );
+            return Err(Status::new(Reason::Forbidden, message));
+        }
+        let mut token = self.clone();
+        token.used_by.push(Use { key: key.to_string(), name: name.to_owned() });
+        Ok(token)
+    }
+}
+
+fn unknown() -> Status {
+    Status::new(
+        Reason::Unauthorized,
+        "the token is not known: it has expired or was revoked; `qctl token create` makes another",
+    )
+}
+
+/// Finds the token that a machine presents, as `ID.SECRET`.
+///
+/// # Errors
+/// `Unauthorized` when there is none.
+pub(super) async fn find(store: &Store, presented: &str) -> Result<(Row<StoredToken>, StoredToken), Status> {
+    let (id, secret) = presented.split_once('.').ok_or_else(unknown)?;
+    let row = rows::read::<StoredToken>(store, key_of(secret)).await?;
+    let token = row.value.clone().filter(|token| token.id == id).ok_or_else(unknown)?;
+    Ok((row, token))
+}
+
+fn key_of(secret: &str) -> String {
+    format!("{PREFIX}{}", JoinToken::hash_of(secret))
+}
+
+/// Makes a token.
+///
+/// # Errors
+/// `BadRequest` for one that makes no sense, `NotFound` when this master cannot sign.
+pub async fn create_token(api: &Api, request: TokenRequest) -> Result<CreatedToken, Status> {
+    let authorities = authorities(api)?;
+    let uses = request.uses.unwrap_or(1);
+    let ttl_seconds = request.ttl_seconds.unwrap_or(DEFAULT_TTL_SECONDS);
+    let wrong = |message: &str| Err(Status::bad_request(message));
+    match request.role {
+        Role::Master if uses != 1 => {
+            return wrong("a token for a master lets one machine in; make one for each master");
+        }
+        Role::Master if ttl_seconds == 0 => {
+            return wrong("a token for a master gives the authorities' keys; it has to expire");
+        }
+        Role::Worker if request.replaces.is_some() => return wrong("only a master can take the place of another"),
+        _ if uses == 0 || uses > MAX_USES => return wrong("a token lets between 1 and 10000 machines in"),
+        _ if ttl_seconds > MAX_TTL_SECONDS => return wrong("a token lives for ten years at most; 0 means for ever"),
+        _ => {}
+    }
+    let store = api.store();
+    let members = store.quorum_status().await.map_err(|e| error::from_store(&e))?.members;
+    if let Some(old) = &request.replaces
+        && members.iter().all(|status| status.member.name != *old)
+    {
+        return Err(Status::new(Reason::NotFound, format!("there is no master {old} to replace")));
+    }
+    let token = JoinToken::new(authorities.cluster.pin().clone());
+    let ttl = i64::try_from(ttl_seconds).unwrap_or(i64::MAX);
+    let stored = StoredToken {
+        id: token.id.clone(),
+        role: request.role,
+        uses,
+        used_by: Vec::new(),
+        description: request.description,
+        replaces: request.replaces,
+        expires_seconds: (ttl > 0).then(|| now_seconds() + ttl),
+    };
+    let row = Row::new(key_of(&token.secret));
+    let put = match ttl_seconds {
+        0 => row.put(&stored)?,
+        seconds => row.put_leased(&stored, grant(store, seconds).await?)?,
+    };
+    if !rows::commit(store, vec![row.unchanged()], vec![put]).await? {
+        return Err(Status::internal("a token was made twice"));
+    }
+    let urls: Vec<String> = members.into_iter().map(|status| status.member.api).collect();
+    let command = match request.role {
+        Role::Master => {
+            let hosts: Vec<_> = urls.iter().map(|url| url.trim_start_matches("https://")).collect();
+            format!("quorate server --join {token}@{}", hosts.join(","))
+        }
+        Role::Worker => format!("quorate agent --server {} --token {token}", urls.join(",")),
+    };
+    Ok(CreatedToken { shown: stored.shown(), token: token.to_string(), command })
+}
+
+async fn grant(store: &Store, ttl_seconds: u64) -> Result<LeaseId, Status> {
+    loop {
+        let id = LeaseId((rand::random::<i64>() & i64::MAX).max(1));
+        let grant = Command::LeaseGrant { id, ttl_seconds };
+        match store.propose(grant).await.map_err(|e| error::from_store(&e))?.outcome {
+            Ok(Outcome::LeaseGrant { id, .. }) => return Ok(id),
+            Ok(other) => return Err(Status::internal(format!("a lease was answered with {other:?}"))),
+            Err(CommandError::LeaseExists(_)) => {}
+            Err(refused) => return Err(Status::internal(refused)),
+        }
+    }
+}
+
+/// All tokens, without their secrets.
+pub(super) async fn list(api: &Api) -> Result<Vec<ShownToken>, Status> {
+    let tokens = rows::read_all::<StoredToken>(api.store(), PREFIX).await?;
+    let now = now_seconds();
+    let is_valid = |token: &StoredToken| token.expires_seconds.is_none_or(|expires| expires > now);
+    let mut shown: Vec<_> =
+        tokens.into_iter().filter_map(|row| row.value).filter(is_valid).map(|token| token.shown()).collect();
+    shown.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(shown)
+}
+
+/// Takes a token back; machines that it has let in stay.
+pub(super) async fn revoke(api: &Api, id: &str) -> Result<ShownToken, Status> {
+    loop {
+        let tokens = rows::read_all::<StoredToken>(api.store(), PREFIX).await?;
+        let found = tokens.into_iter().find(|row| row.value.as_ref().is_some_and(|token| token.id == id));
+        let Some((row, token)) = found.and_then(|row| row.value.clone().map(|token| (row, token))) else {
+            return Err(Status::new(Reason::NotFound, format!("there is no token {id}; see `qctl token list`")));
+        };
+        if rows::commit(api.store(), vec![row.unchanged()], vec![row.delete()]).await? {
+            return Ok(token.shown());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(role: Role, uses: u32) -> StoredToken {
+        StoredToken {
+            id: "0a0b0c0d".to_owned(),
+            role,
+            uses,
+            used_by: Vec::new(),
+            description: String::new(),
+            replaces: None,
+            expires_seconds: Some(1000),
+        }
+    }
+
+    #[test]
+    fn a_token_counts_machines_and_not_their_attempts() {
+        let keys = [1, 2, 3].map(|key: u8| Pin::of_key(&[key]));
+        let once = token(Role::Worker, 2).used(Role::Worker, &keys[0], "w1", 0).expect("the first");
+        let again = once.used(Role::Worker, &keys[0], "w1", 0).expect("its answer was lost");
+        assert_eq!(once, again);
+        let twice = again.used(Role::Worker, &keys[1], "w2", 0).expect("the second");
+        let refused = twice.used(Role::Worker, &keys[2], "w3", 0).expect_err("the third");
+        assert!(refused.code == 403 && refused.message.contains("has let in w1, w2"), "{refused:?}");
+        twice.used(Role::Worker, &keys[1], "w2", 0).expect("the second again");
+        assert_eq!(twice.shown().used_by, ["w1", "w2"]);
+    }
+
+    #[test]
+    fn a_token_is_for_one_role_and_ends() {
+        let key = Pin::of_key(b"1");
+        let refused = token(Role::Worker, 1).used(Role::Master, &key, "m", 0).expect_err("a worker's");
+        assert!(refused.code == 403 && refused.message.contains("lets a worker in"), "{refused:?}");
+        let refused = token(Role::Master, 1).used(Role::Master, &key, "m", 1000).expect_err("expired");
+        assert_eq!(refused.code, 401);
+    }
+}

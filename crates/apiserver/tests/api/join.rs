@@ -1,0 +1,167 @@
+//! Machines that join: tokens, names, certificates.
+
+use std::sync::Arc;
+
+use http::Method;
+use quorate_mvcc::{KeyRange, RangeRequest};
+use quorate_pki::{Authorities, JoinToken, Lifetimes, Machine, Pair, details};
+use quorate_store::Consistency;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Answer, Client, Server};
+
+const JOIN: &str = "/quorum/join";
+const TOKENS: &str = "/quorum/tokens";
+
+/// A server that can sign, and a directory for machines' keys.
+async fn start() -> (Server, TempDir) {
+    let server = Server::start().await;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let authorities = Authorities::open(dir.path(), Lifetimes::default()).expect("authorities");
+    server.api.set_authorities(Arc::new(authorities));
+    (server, dir)
+}
+
+async fn token(server: &Server, wanted: Value) -> JoinToken {
+    let created = server.admin().post(TOKENS, &wanted).await.expect(201);
+    created["token"].as_str().expect("a token").parse().expect("a join token")
+}
+
+fn request(dir: &TempDir, key: &str) -> String {
+    let machine = Machine::open(&Pair::new(dir.path(), key)).expect("a key");
+    machine.request(&["10.0.0.4".to_owned()]).expect("a request")
+}
+
+fn joining(token: &JoinToken, name: &str, request: &str) -> Value {
+    json!({
+        "token": format!("{}.{}", token.id, token.secret), "role": "worker", "name": name, "request": request,
+    })
+}
+
+async fn join(client: &Client, token: &JoinToken, name: &str, request: &str) -> Answer {
+    client.post(JOIN, &joining(token, name, request)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_gets_certificates_for_a_token_and_renews_them() {
+    let (server, dir) = start().await;
+    let anonymous = server.anonymous();
+    let authority = anonymous.get("/quorum/authority").await;
+    let token = token(&server, json!({ "role": "worker" })).await;
+    assert_eq!(quorate_pki::Pin::of_certificate(&authority.bytes).expect("a certificate"), token.pin);
+
+    let first = request(&dir, "w1");
+    let signed = join(&anonymous, &token, "w1", &first).await.expect(200);
+    assert_eq!(signed["authority"], authority.text());
+    let [client, serving] = ["client", "serving"]
+        .map(|which| details(signed[which].as_str().expect("a certificate").as_bytes()).expect("a certificate"));
+    assert_eq!((client.user.as_str(), &client.groups[..]), ("system:node:w1", &["system:nodes".to_owned()][..]));
+    assert_eq!(serving.hosts, ["10.0.0.4", "w1"]);
+    assert_eq!(client.key_pin, serving.key_pin);
+    // The answer may get lost.
+    join(&anonymous, &token, "w1", &first).await.expect(200);
+    let (code, _, message) = join(&anonymous, &token, "w2", &request(&dir, "w2")).await.failure();
+    assert!(code == 403 && message.contains("has let in w1"), "{message}");
+
+    // It is renewed for the same key, and for nobody else.
+    let renew = |request: String| json!({ "request": request });
+    let renewed = server.node("w1").post("/quorum/renew", &renew(request(&dir, "w1"))).await.expect(200);
+    let renewed = details(renewed["client"].as_str().expect("a certificate").as_bytes()).expect("a certificate");
+    assert!(renewed.key_pin == client.key_pin && renewed.serial != client.serial);
+    for (client, key) in [(server.node("w1"), "w2"), (server.node("w2"), "w1"), (server.admin(), "w1")] {
+        assert_eq!(client.post("/quorum/renew", &renew(request(&dir, key))).await.failure().0, 403);
+    }
+    assert_eq!(anonymous.post("/quorum/renew", &renew(first)).await.failure().0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_one_lets_one_of_many_in() {
+    let (server, dir) = start().await;
+    let token = token(&server, json!({ "role": "worker" })).await;
+    let tries = (0..8).map(|i| {
+        let (client, token, request) = (server.anonymous(), token.clone(), request(&dir, &format!("key{i}")));
+        async move { join(&client, &token, &format!("w{i}"), &request).await.code }
+    });
+    let codes = futures::future::join_all(tries).await;
+    assert_eq!(codes.iter().filter(|code| **code == 200).count(), 1, "{codes:?}");
+    assert!(codes.iter().all(|code| [200, 403, 503].contains(code)), "{codes:?}");
+    let listed = server.admin().get(TOKENS).await.expect(200);
+    assert_eq!(listed["tokens"][0]["usedBy"].as_array().map(Vec::len), Some(1), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workers_name_stays_with_its_key() {
+    let (server, dir) = start().await;
+    let (anonymous, admin) = (server.anonymous(), server.admin());
+    let token = token(&server, json!({ "role": "worker", "uses": 10 })).await;
+    let node = |name: &str| json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } });
+    let (own, other) = (request(&dir, "own"), request(&dir, "other"));
+    join(&anonymous, &token, "w1", &own).await.expect(200);
+    let (code, _, message) = join(&anonymous, &token, "w1", &other).await.failure();
+    assert!(code == 409 && message.contains("just joined under it"), "{message}");
+    admin.post("/api/v1/nodes", &node("w1")).await.expect(201);
+    let (code, _, message) = join(&anonymous, &token, "w1", &other).await.failure();
+    assert!(code == 409 && message.contains("qctl delete node w1"), "{message}");
+    join(&anonymous, &token, "w1", &own).await.expect(200);
+    // A node that was made in another way.
+    admin.post("/api/v1/nodes", &node("w2")).await.expect(201);
+    assert_eq!(join(&anonymous, &token, "w2", &own).await.failure().0, 409);
+    for wrong in ["", "W1", "a b", "../w1"] {
+        assert_eq!(join(&anonymous, &token, wrong, &own).await.failure().0, 400, "{wrong:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_listed_revoked_and_stored_without_their_secrets() {
+    let (server, dir) = start().await;
+    let admin = server.admin();
+    let wanted = json!({ "role": "worker", "uses": 3, "ttlSeconds": 600, "description": "rack 7" });
+    let created = admin.post(TOKENS, &wanted).await.expect(201);
+    let token: JoinToken = created["token"].as_str().expect("a token").parse().expect("a join token");
+    let command = created["command"].as_str().expect("a line");
+    assert!(command.starts_with("quorate agent --server ") && command.ends_with(&token.to_string()), "{command}");
+    let listed = admin.get(TOKENS).await.expect(200);
+    assert_eq!((&listed["tokens"][0]["id"], &listed["tokens"][0]["uses"]), (&json!(token.id), &json!(3)));
+    assert!(!listed.to_string().contains(&token.secret));
+    let all = RangeRequest::new(KeyRange::prefix("/"));
+    let all = server.api.store().range(&all, Consistency::Linearizable).await.expect("everything").kvs;
+    let contains = |bytes: &[u8]| bytes.windows(token.secret.len()).any(|part| part == token.secret.as_bytes());
+    assert!(all.iter().all(|kv| !contains(&kv.key) && !contains(&kv.value)), "the secret is stored");
+
+    for client in [server.node("w1"), server.user("jane")] {
+        assert_eq!(client.get(TOKENS).await.failure().0, 403);
+        assert_eq!(client.post(TOKENS, &wanted).await.failure().0, 403);
+        let revoked = client.request(Method::DELETE, &format!("{TOKENS}/{}", token.id), &[], "").await;
+        assert_eq!(revoked.failure().0, 403);
+    }
+    let path = format!("{TOKENS}/{}", token.id);
+    admin.request(Method::DELETE, &path, &[], "").await.expect(200);
+    assert_eq!(admin.request(Method::DELETE, &path, &[], "").await.failure().0, 404);
+    let (code, _, message) = join(&server.anonymous(), &token, "w1", &request(&dir, "w1")).await.failure();
+    assert!(code == 401 && message.contains("expired or was revoked"), "{message}");
+    for wrong in [
+        json!({ "role": "master", "uses": 2 }),
+        json!({ "role": "master", "ttlSeconds": 0 }),
+        json!({ "role": "worker", "uses": 0 }),
+        json!({ "role": "worker", "replaces": "m1" }),
+        json!({ "role": "king" }),
+    ] {
+        assert_eq!(admin.post(TOKENS, &wrong).await.failure().0, 400, "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_bounded() {
+    let (server, dir) = start().await;
+    let anonymous = server.anonymous();
+    assert_eq!(anonymous.request(Method::POST, JOIN, &[], vec![b' '; 64 << 10]).await.failure().0, 413);
+    assert_eq!(anonymous.request(Method::POST, JOIN, &[], "{}").await.failure().0, 400);
+    let unsigned = request(&dir, "w1").replacen('M', "N", 1);
+    let token = token(&server, json!({ "role": "worker" })).await;
+    assert_eq!(join(&anonymous, &token, "w1", &unsigned).await.failure().0, 400);
+    // Without authorities there is nothing to join.
+    let bare = Server::start().await;
+    assert_eq!(bare.anonymous().get("/quorum/authority").await.failure().0, 404);
+    assert_eq!(bare.admin().post(TOKENS, &json!({ "role": "worker" })).await.failure().0, 404);
+}

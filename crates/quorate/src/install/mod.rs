@@ -1,0 +1,338 @@
+//! `quorate install` and `quorate uninstall`: this machine as a master or a worker that systemd runs.
+
+mod unit;
+
+use std::fs;
+use std::io::{self, BufRead};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use quorate_pki::{write_private, write_public};
+
+use crate::config::{AgentOptions, Runtime, ServerOptions, agent, server};
+use crate::logging::progress;
+use unit::Role;
+
+const BINARY: &str = "/usr/local/bin/quorate";
+const UNITS: &str = "/etc/systemd/system";
+const CONFIGURATION: &str = "/etc/quorate";
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct InstallArgs {
+    #[command(subcommand)]
+    role: InstallRole,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+enum InstallRole {
+    /// A master; takes the options of `quorate server`, as --init or --join.
+    Server {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        options: Box<ServerOptions>,
+    },
+    /// A worker; takes the options of `quorate agent`, as --server and --token.
+    Agent {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        options: Box<AgentOptions>,
+    },
+}
+
+#[derive(clap::Args, Clone, Debug)]
+struct Target {
+    /// Write below this directory instead of `/`, and start nothing: for images of machines.
+    #[arg(long, default_value = "/")]
+    root: PathBuf,
+    /// Write the files and start nothing.
+    #[arg(long)]
+    no_start: bool,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct UninstallArgs {
+    /// What to remove. [default: whatever is installed]
+    #[arg(value_enum)]
+    role: Option<Role>,
+    /// Remove the data too: the state, the certificates, and a worker's containers. Asks first.
+    #[arg(long)]
+    purge: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// Remove below this directory instead of `/`, and stop nothing.
+    #[arg(long, default_value = "/")]
+    root: PathBuf,
+}
+
+/// A path as the machine will see it, below the directory that stands for its root.
+fn below(root: &Path, path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+pub fn install(args: InstallArgs) -> anyhow::Result<()> {
+    match args.role {
+        InstallRole::Server { target, options } => {
+            // What is wrong shows now and not in the journal.
+            (*options).clone().resolve()?;
+            let data_dir = options.data_dir.clone().unwrap_or_else(|| server::DEFAULT_DATA_DIR.into());
+            let founds = options.init.unwrap_or(false);
+            let text = toml::to_string(&*options).context("the options cannot be written")?;
+            place(&target, Role::Server, &text, &data_dir, true)?;
+            if founds && is_started(&target) {
+                progress("The lines for other machines are in its journal: journalctl -u quorate-server -o cat");
+            }
+            Ok(())
+        }
+        InstallRole::Agent { target, options } => {
+            ensure!(
+                options.masters.as_ref().is_some_and(|masters| !masters.is_empty()),
+                "no master is named; give the line that `qctl token create --role worker` prints, with `quorate install agent` \
+                 in the place of `quorate agent`"
+            );
+            let data_dir = options.data_dir.clone().unwrap_or_else(|| agent::DEFAULT_DATA_DIR.into());
+            let docker = options.runtime.unwrap_or(Runtime::Docker) == Runtime::Docker;
+            let text = toml::to_string(&*options).context("the options cannot be written")?;
+            place(&target, Role::Agent, &text, &data_dir, docker)
+        }
+    }
+}
+
+/// Whether systemd runs this machine, and is to start what is installed.
+fn is_started(target: &Target) -> bool {
+    target.root == Path::new("/") && !target.no_start && has_systemd()
+}
+
+fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+fn place(target: &Target, role: Role, options: &str, data_dir: &Path, docker: bool) -> anyhow::Result<()> {
+    let root = &target.root;
+    let (unit, config) = (Path::new(UNITS).join(role.unit()), Path::new(CONFIGURATION).join(role.config()));
+    ensure!(
+        !below(root, &config).exists(),
+        "{} exists already: edit it and restart {}, or run `quorate uninstall {role}` first",
+        below(root, &config).display(),
+        role.unit()
+    );
+    copy_binary(root)?;
+    for directory in [data_dir, Path::new(CONFIGURATION)] {
+        let path = below(root, directory);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.with_context(|| format!("cannot create {}; are you root?", path.display()))?;
+    }
+    // It may hold a token.
+    let text = format!("# Options of `quorate {role}`; `quorate {role} --help` explains them.\n{options}");
+    write_private(&below(root, &config), text.as_bytes())?;
+    write_public(&below(root, &unit), unit::text(role, Path::new(BINARY), &config, docker).as_bytes())?;
+    progress(format!("wrote {} and {}", below(root, &unit).display(), below(root, &config).display()));
+    if is_started(target) {
+        systemctl(&["daemon-reload"])?;
+        systemctl(&["enable", "--now", role.unit()])?;
+        progress(format!("started {}; its log: journalctl -u {}", role.unit(), role.unit()));
+    } else if *root == Path::new("/") {
+        let unit = role.unit();
+        progress(if has_systemd() {
+            format!("start it: systemctl daemon-reload && systemctl enable --now {unit}")
+        } else {
+            format!(
+                "systemd does not run this machine; have its init run: {BINARY} {role} --config {}",
+                config.display()
+            )
+        });
+    }
+    Ok(())
+}
+
+/// Puts this binary where the unit expects it, unless it is there.
+fn copy_binary(root: &Path) -> anyhow::Result<()> {
+    let own = std::env::current_exe().context("cannot find the quorate binary")?;
+    let target = below(root, BINARY);
+    if fs::canonicalize(&target).is_ok_and(|target| target == own) {
+        return Ok(());
+    }
+    let directory = target.parent().context("a directory")?;
+    let partial = target.with_extension("partial");
+    let copy = || -> io::Result<()> {
+        fs::create_dir_all(directory)?;
+        fs::copy(&own, &partial)?;
+        fs::set_permissions(&partial, fs::Permissions::from_mode(0o755))?;
+        // A running binary cannot be written, but it can be replaced.
+        fs::rename(&partial, &target)
+    };
+    copy().with_context(|| format!("cannot write {}; are you root?", target.display()))
+}
+
+fn systemctl(args: &[&str]) -> anyhow::Result<()> {
+    let command = || format!("systemctl {}", args.join(" "));
+    let status = Command::new("systemctl").args(args).status().with_context(command)?;
+    ensure!(status.success(), "`{}` failed ({status})", command());
+    Ok(())
+}
+
+pub fn uninstall(args: UninstallArgs) -> anyhow::Result<()> {
+    let is_installed = |role: &Role| {
+        let paths = [Path::new(UNITS).join(role.unit()), Path::new(CONFIGURATION).join(role.config())];
+        paths.iter().any(|path| below(&args.root, path).exists())
+    };
+    let roles: Vec<_> = match args.role {
+        Some(role) => vec![role],
+        None => [Role::Server, Role::Agent].into_iter().filter(is_installed).collect(),
+    };
+    ensure!(roles.iter().any(is_installed), "nothing is installed below {}", args.root.display());
+    for role in roles {
+        remove(&args, role)?;
+    }
+    Ok(())
+}
+
+fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
+    let config = below(&args.root, Path::new(CONFIGURATION).join(role.config()));
+    let installed = Installed::read(role, &config)?;
+    let data_dir = below(&args.root, &installed.data_dir);
+    if args.purge && !args.yes {
+        progress(format!("Everything in {} goes, for good{}.", data_dir.display(), role.loss()));
+        progress("Type `yes` to go on:");
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        ensure!(answer.trim() == "yes", "nothing was removed");
+    }
+    let is_own = args.root == Path::new("/");
+    if is_own && has_systemd() {
+        systemctl(&["disable", "--now", role.unit()])?;
+    }
+    for path in [below(&args.root, Path::new(UNITS).join(role.unit())), config] {
+        match fs::remove_file(&path) {
+            Ok(()) => progress(format!("removed {}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot remove {}", path.display())),
+        }
+    }
+    if is_own && has_systemd() {
+        systemctl(&["daemon-reload"])?;
+    }
+    if !args.purge {
+        progress(format!("left {}; --purge removes it", data_dir.display()));
+        return Ok(());
+    }
+    if let Some(cluster) = installed.containers_of.filter(|_| is_own) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        match runtime.block_on(quorate_agent::remove_containers(&cluster)) {
+            Ok(count) => progress(format!("removed {count} containers")),
+            Err(error) => progress(format!("containers of {cluster} may be left: {error}")),
+        }
+    }
+    match fs::remove_dir_all(&data_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", data_dir.display()))
+        }
+        _ => {
+            progress(format!("removed {}", data_dir.display()));
+            Ok(())
+        }
+    }
+}
+
+/// What was installed, by its configuration.
+struct Installed {
+    data_dir: PathBuf,
+    /// The name that marks a worker's containers on the local engine.
+    containers_of: Option<String>,
+}
+
+impl Installed {
+    fn read(role: Role, config: &Path) -> anyhow::Result<Installed> {
+        let text = match fs::read_to_string(config) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text.with_context(|| format!("cannot read {}", config.display()))?,
+        };
+        let wrong = || format!("{} is not a valid configuration", config.display());
+        Ok(match role {
+            Role::Server => {
+                let options: ServerOptions = toml::from_str(&text).with_context(wrong)?;
+                let data_dir = options.data_dir.unwrap_or_else(|| server::DEFAULT_DATA_DIR.into());
+                Installed { data_dir, containers_of: None }
+            }
+            Role::Agent => {
+                let options: AgentOptions = toml::from_str(&text).with_context(wrong)?;
+                let docker = options.runtime.unwrap_or(Runtime::Docker) == Runtime::Docker;
+                let cluster = options.cluster.unwrap_or_else(|| agent::DEFAULT_CLUSTER.to_owned());
+                let data_dir = options.data_dir.unwrap_or_else(|| agent::DEFAULT_DATA_DIR.into());
+                Installed { data_dir, containers_of: docker.then_some(cluster) }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    enum Cli {
+        Install(InstallArgs),
+        Uninstall(UninstallArgs),
+    }
+
+    fn run(line: &str, root: &Path) -> anyhow::Result<()> {
+        let words = line.split(' ').chain(["--root", root.to_str().expect("UTF-8")]);
+        match Cli::try_parse_from(std::iter::once("quorate").chain(words)).expect("a command line") {
+            Cli::Install(args) => install(args),
+            Cli::Uninstall(args) => uninstall(args),
+        }
+    }
+
+    #[test]
+    fn what_is_installed_is_removed_again() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = dir.path();
+        run("install server --init --advertise 10.0.0.1", root).expect("installed");
+        let unit = fs::read_to_string(root.join("etc/systemd/system/quorate-server.service")).expect("a unit");
+        assert!(unit.contains("ExecStart=/usr/local/bin/quorate server --config /etc/quorate/server.toml\n"), "{unit}");
+        let config = root.join("etc/quorate/server.toml");
+        let options: ServerOptions = toml::from_str(&fs::read_to_string(&config).expect("a file")).expect("options");
+        assert_eq!((options.init, options.advertise.as_deref()), (Some(true), Some("10.0.0.1")));
+        assert_eq!(fs::metadata(&config).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(root.join("usr/local/bin/quorate")).expect("a binary").permissions().mode() & 0o777,
+            0o755
+        );
+        let data = root.join("var/lib/quorate/server");
+        assert_eq!(fs::metadata(&data).expect("a directory").permissions().mode() & 0o777, 0o700);
+
+        let refused = run("install server --init", root).expect_err("it is there").to_string();
+        assert!(refused.contains("exists already"), "{refused}");
+        run("uninstall", root).expect("removed");
+        assert!(!config.exists() && data.exists());
+        let refused = run("uninstall", root).expect_err("it is gone").to_string();
+        assert!(refused.contains("nothing is installed"), "{refused}");
+        run("install server --init", root).expect("installed again");
+        run("uninstall server --purge --yes", root).expect("removed");
+        assert!(!data.exists());
+    }
+
+    #[test]
+    fn a_worker_is_installed_by_the_line_for_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let token = format!("{}.{}.{}", "0".repeat(8), "1".repeat(32), "2".repeat(64));
+        let line = format!("install agent --server https://10.0.0.1:6443 --token {token} --data-dir /srv/q");
+        run(&line, dir.path()).expect("installed");
+        let unit = fs::read_to_string(dir.path().join("etc/systemd/system/quorate-agent.service")).expect("a unit");
+        assert!(unit.contains("docker.service"), "{unit}");
+        let text = fs::read_to_string(dir.path().join("etc/quorate/agent.toml")).expect("options");
+        let options: AgentOptions = toml::from_str(&text).expect("options");
+        assert_eq!(options.token, Some(token));
+        run("uninstall agent --purge --yes", dir.path()).expect("removed");
+        assert!(!dir.path().join("srv/q").exists());
+        let refused = run("install agent", dir.path()).expect_err("no master").to_string();
+        assert!(refused.contains("no master is named"), "{refused}");
+    }
+}

@@ -1,0 +1,333 @@
+//! Masters: the first one, which makes the authorities, and those that join it.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use quorate_apiserver::{Api, Role, TokenRequest, create_token};
+use quorate_pki::{Authorities, Authority, Machine, Pair, Subject, Usage, read, write_private};
+use quorate_store::raft;
+use quorate_store::{Member, Store, Token};
+use serde::Deserialize;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Masters, check_cluster};
+use super::{address, block_on, is_due};
+use crate::config::server::{ADMIN, KEPT_FILE, NODE_CLIENT, PEER, SERVER};
+use crate::config::{Join, Managed, MemberSpec, ServerConfig};
+use crate::kubeconfig;
+use crate::logging::progress;
+use crate::server::STORE_DIRECTORY;
+
+/// Says, beside the authorities, that a quorum was founded with them.
+const FOUNDED: &str = "founded";
+/// How many workers the first token lets in.
+const WORKERS: u32 = 10;
+const ADMINISTRATORS: &str = "system:masters";
+
+/// Names by which pods and clients know any API server.
+const API_NAMES: [&str; 7] = [
+    "localhost",
+    "127.0.0.1",
+    "::1",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+
+/// A quorum that this start founds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Founding(bool);
+
+/// A master's own certificates, and by what they are signed.
+pub struct Own {
+    pub authorities: Arc<Authorities>,
+    certificates: Vec<(bool, Pair, Subject)>,
+}
+
+#[derive(Deserialize)]
+struct JoinAnswer {
+    cluster: PemPair,
+    peers: PemPair,
+    invitation: Option<String>,
+    waits: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PemPair {
+    certificate: String,
+    key: String,
+}
+
+/// Sees to it that there are authorities and certificates, and that it is known how this master comes into its quorum. Does
+/// nothing when the certificates are given as files.
+pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
+    let Some(managed) = config.managed.clone() else { return Ok(Founding(false)) };
+    let pki = config.pki();
+    make_private(&config.data_dir)?;
+    let owner = raft::owner(&config.data_dir.join(STORE_DIRECTORY))?;
+    let host = advertised(&managed, owner.as_ref(), config.join.as_ref())?;
+    let mut founding = Founding(false);
+    if let Some(owner) = owner.as_ref().filter(|owner| owner.name != config.name) {
+        bail!(
+            "{} belongs to the master {}, not to {}; give --name",
+            config.data_dir.display(),
+            owner.name,
+            config.name
+        );
+    }
+    match (&owner, config.join.clone()) {
+        (Some(_), _) => ensure!(
+            Authorities::exist(&pki),
+            "{} has a store and {} lacks the authorities: give the certificates' files, or bring {} back from another master",
+            config.data_dir.display(),
+            pki.display(),
+            pki.display()
+        ),
+        (None, Some(Join::Masters { token, hosts })) => {
+            if Pair::new(&pki, Authorities::CLUSTER).cert.exists() {
+                check_cluster(&read(&Pair::new(&pki, Authorities::CLUSTER).cert)?, &token.pin)?;
+            }
+            let answer = ask_in(config, &host, &token, &hosts)?;
+            config.join = Some(Join::Peers(enter(&pki, &managed, &token.pin, answer)?));
+        }
+        (None, Some(Join::Peers(_))) => bail!(
+            "the token of `qctl quorum add` brings no certificates: give their files, or use a token of `qctl token create \
+             --role master`"
+        ),
+        (None, None) if !config.founders.is_empty() => ensure!(
+            Authorities::exist(&pki),
+            "`members` founds a quorum with certificates of your own, and `client-ca-file` and the other files are not set; \
+             `--init` founds one with certificates that are made here"
+        ),
+        (None, None) if managed.init => {
+            ensure!(
+                !pki.join(FOUNDED).exists(),
+                "{} is gone, and this master has founded a quorum with it before. If others of that quorum are left, have \
+                 one let it in again (`qctl token create --role master --replaces {}`, with an empty {}); otherwise restore \
+                 a backup",
+                config.data_dir.join(STORE_DIRECTORY).display(),
+                config.name,
+                config.data_dir.display()
+            );
+            Authorities::open(&pki, managed.lifetimes)?;
+            config.founders = vec![founder(config, &host)];
+            founding = Founding(true);
+        }
+        (None, None) => bail!(
+            "{} belongs to no cluster yet: `--init` founds one, `--join TOKEN@HOST:PORT` joins one, and certificates of \
+             your own are given as files (see config/server.toml)",
+            config.data_dir.display()
+        ),
+    }
+    let own = Own::new(config, &managed, &host)?;
+    own.renew()?;
+    own.write_kubeconfig(config, &[api_url(config, &host)])?;
+    if let Some(options) = &managed.options {
+        let mut options = (**options).clone();
+        options.name = Some(config.name.clone());
+        options.advertise = Some(host);
+        let text = toml::to_string(&options).context("the options cannot be written")?;
+        write_private(&config.data_dir.join(KEPT_FILE), text.as_bytes())?;
+    }
+    Ok(founding)
+}
+
+fn make_private(dir: &Path) -> anyhow::Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("cannot create {}; choose another with --data-dir", dir.display()))
+}
+
+/// The host under which others reach this master.
+fn advertised(managed: &Managed, owner: Option<&Member>, join: Option<&Join>) -> anyhow::Result<String> {
+    if let Some(host) = &managed.advertise {
+        return Ok(host.clone());
+    }
+    if let Some((host, _)) = owner.and_then(|owner| owner.peer.rsplit_once(':')) {
+        return Ok(host.trim_matches(['[', ']']).to_owned());
+    }
+    let found = match join {
+        Some(Join::Masters { hosts, .. }) => address::towards(hosts),
+        _ => address::own(),
+    };
+    Ok(found.context("`advertise` is not set")?.to_string())
+}
+
+fn api_url(config: &ServerConfig, host: &str) -> String {
+    format!("https://{}", address::with_port(host, config.api_listen.port()))
+}
+
+fn peer_address(config: &ServerConfig, host: &str) -> String {
+    address::with_port(host, config.peer_listen.port())
+}
+
+fn etcd_url(config: &ServerConfig, host: &str) -> String {
+    let url = |etcd: crate::config::server::EtcdConfig| {
+        format!("{}://{}", if etcd.plain { "http" } else { "https" }, address::with_port(host, etcd.listen.port()))
+    };
+    config.etcd.map(url).unwrap_or_default()
+}
+
+fn founder(config: &ServerConfig, host: &str) -> MemberSpec {
+    MemberSpec {
+        // Exact in every JSON reader. A cluster's number comes from those of its founders, so this one is not just 1.
+        id: (rand::random::<u64>() >> 11) | 1,
+        name: config.name.clone(),
+        peer: peer_address(config, host),
+        api: api_url(config, host),
+        etcd: etcd_url(config, host),
+    }
+}
+
+fn ask_in(
+    config: &ServerConfig,
+    host: &str,
+    token: &quorate_pki::JoinToken,
+    hosts: &[String],
+) -> anyhow::Result<JoinAnswer> {
+    let machine = Machine::open(&Pair::new(&config.pki(), SERVER))?;
+    let body = json!({
+        "token": format!("{}.{}", token.id, token.secret),
+        "role": "master",
+        "name": config.name,
+        "request": machine.request(&[])?,
+        "peer": peer_address(config, host),
+        "api": api_url(config, host),
+        "etcd": etcd_url(config, host),
+    });
+    let masters = Masters::new(hosts);
+    let (_, answer) = block_on(masters.join::<JoinAnswer>(token, &body)).context("this master cannot join")?;
+    Ok(answer)
+}
+
+/// Keeps the authorities that a master has handed over; returns the token for the quorum.
+fn enter(pki: &Path, managed: &Managed, pin: &quorate_pki::Pin, answer: JoinAnswer) -> anyhow::Result<Token> {
+    let authority = |pair: &PemPair| Authority::from_pem(&pair.certificate, &pair.key);
+    let authorities = Authorities {
+        cluster: authority(&answer.cluster)?,
+        peers: authority(&answer.peers)?,
+        lifetimes: managed.lifetimes,
+    };
+    ensure!(authorities.cluster.pin() == pin, "the master handed over another authority than the token is for");
+    authorities.save(pki)?;
+    if let Some(waits) = answer.waits {
+        tracing::info!(waits, "let in, without a vote for now");
+    }
+    let invitation = answer.invitation.context("the master gave no token for the quorum")?;
+    invitation.parse().map_err(|error: String| anyhow::anyhow!(error))
+}
+
+impl Own {
+    pub fn new(config: &ServerConfig, managed: &Managed, host: &str) -> anyhow::Result<Own> {
+        let pki = config.pki();
+        let authorities = Arc::new(Authorities::load(&pki, managed.lifetimes)?);
+        let mut hosts = vec![host.to_owned(), config.name.clone()];
+        hosts.extend(API_NAMES.map(str::to_owned));
+        hosts.extend(managed.tls_names.iter().cloned());
+        let machine_name = nix::unistd::gethostname()?.to_string_lossy().to_lowercase();
+        hosts.extend(Some(machine_name).filter(|name| !name.is_empty()));
+        let mut seen = Vec::new();
+        hosts.retain(|host| {
+            let is_new = !seen.contains(host);
+            seen.push(host.clone());
+            is_new
+        });
+        let pair = |name: &str| Pair::new(&pki, name);
+        let subject = |user: &str, group: Option<&str>, hosts: Vec<String>, usage| Subject {
+            user: user.to_owned(),
+            group: group.map(str::to_owned),
+            hosts,
+            usage,
+        };
+        let name = &config.name;
+        let certificates = vec![
+            (false, pair(SERVER), subject(name, None, hosts, Usage::Server)),
+            (true, pair(PEER), subject(name, None, vec![host.to_owned()], Usage::Peer)),
+            (false, pair(NODE_CLIENT), subject("quorate:apiserver", Some(ADMINISTRATORS), Vec::new(), Usage::Client)),
+            (false, pair(ADMIN), subject("kubernetes-admin", Some(ADMINISTRATORS), Vec::new(), Usage::Client)),
+        ];
+        Ok(Own { authorities, certificates })
+    }
+
+    /// Of a master that runs: its host is known by now.
+    pub fn of_running(config: &ServerConfig, member: &Member) -> anyhow::Result<Option<Own>> {
+        let Some(managed) = &config.managed else { return Ok(None) };
+        let host = advertised(managed, Some(member), None)?;
+        Own::new(config, managed, &host).map(Some)
+    }
+
+    /// Signs those certificates anew that need it; says whether there were any.
+    pub fn renew(&self) -> anyhow::Result<bool> {
+        let mut is_changed = false;
+        for (is_of_peers, pair, subject) in &self.certificates {
+            if is_due(&pair.cert, &subject.hosts)? {
+                let authority = if *is_of_peers { &self.authorities.peers } else { &self.authorities.cluster };
+                authority.issue(pair, subject, self.authorities.lifetimes.certificate)?;
+                tracing::info!(certificate = %pair.cert.display(), "signed");
+                is_changed = true;
+            }
+        }
+        Ok(is_changed)
+    }
+
+    /// The administrator's kubeconfig, for these masters.
+    pub fn write_kubeconfig(&self, config: &ServerConfig, servers: &[String]) -> anyhow::Result<()> {
+        let pki = config.pki();
+        let (ca, admin) = (Pair::new(&pki, Authorities::CLUSTER).cert, Pair::new(&pki, ADMIN));
+        kubeconfig::write(&config.data_dir.join("kubeconfig"), "quorate", servers, &ca, &admin)
+    }
+}
+
+/// Tells the person who has founded a cluster how others join it.
+pub async fn announce(
+    founding: Founding,
+    config: ServerConfig,
+    api: Api,
+    store: Store,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    if !founding.0 {
+        return Ok(());
+    }
+    write_private(&config.pki().join(FOUNDED), b"")?;
+    let mut leadership = store.leadership();
+    tokio::select! {
+        led = leadership.wait_for(|leadership| leadership.is_active_leader) => drop(led),
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    let token = async |role, uses| {
+        let request = TokenRequest {
+            role,
+            uses: Some(uses),
+            ttl_seconds: None,
+            description: "made by --init".to_owned(),
+            replaces: None,
+        };
+        let created = create_token(&api, request).await;
+        created
+            .map_err(|status| anyhow::anyhow!(status.message))
+            .context("no token can be made; use `qctl token create`")
+    };
+    let (master, worker) = (token(Role::Master, 1).await?, token(Role::Worker, WORKERS).await?);
+    progress(format!(
+        "{} has founded a cluster. To use it:\n\n  export KUBECONFIG={}\n\nOn a machine that is to be a master, within a day \
+         (for each further one, run `qctl token create --role master`):\n\n  {}\n\nOn up to {WORKERS} machines that are to be \
+         workers, within a day:\n\n  {}\n",
+        config.name,
+        config.data_dir.join("kubeconfig").display(),
+        master.command,
+        worker.command,
+    ));
+    Ok(())
+}
+
+/// How often a master looks at its certificates.
+pub fn look_every(config: &ServerConfig) -> Duration {
+    let lifetime = config.managed.as_ref().map(|managed| managed.lifetimes.certificate);
+    super::look_every(lifetime.unwrap_or(Duration::from_secs(3600)))
+}

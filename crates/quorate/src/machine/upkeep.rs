@@ -1,0 +1,120 @@
+//! Keeps certificates valid while they are in use, without a restart.
+
+use std::time::Duration;
+
+use quorate_pki::{FileIdentity, Pair, PkiError};
+use quorate_store::{Member, Store};
+use tokio_util::sync::CancellationToken;
+
+use super::{look_every, master, worker};
+use crate::config::{AgentConfig, ServerConfig};
+
+const FIRST_LOOK: Duration = Duration::from_secs(30);
+
+/// The certificates that a process shows. They follow their files, whoever writes those.
+#[derive(Debug)]
+pub struct Credentials(Vec<FileIdentity>);
+
+impl Credentials {
+    /// # Errors
+    /// When a file cannot be read, or two do not belong together.
+    pub fn load(pairs: impl IntoIterator<Item = Pair>) -> Result<Credentials, PkiError> {
+        pairs.into_iter().map(FileIdentity::load).collect::<Result<_, _>>().map(Credentials)
+    }
+
+    /// The identity in this file.
+    pub fn live(&self, index: usize) -> std::sync::Arc<quorate_pki::LiveIdentity> {
+        self.0[index].live()
+    }
+
+    fn refresh(&mut self) {
+        for identity in &mut self.0 {
+            let file = identity.pair().cert.display().to_string();
+            match identity.refresh() {
+                Ok(true) => tracing::info!(file, "new connections show the new certificate"),
+                Ok(false) => {}
+                // Certificate and key may be written one after the other.
+                Err(error) => tracing::warn!(file, error = chain(&error), "the old certificate stays in use"),
+            }
+        }
+    }
+}
+
+fn chain(error: &PkiError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Reads files where that does not hold up others.
+async fn refresh(mut credentials: Credentials) -> Option<Credentials> {
+    let refreshed = tokio::task::spawn_blocking(move || {
+        credentials.refresh();
+        credentials
+    });
+    refreshed.await.ok()
+}
+
+/// Renews a master's certificates, has new connections show them, and keeps its kubeconfig up to date.
+pub async fn keep_master(
+    config: ServerConfig,
+    member: Member,
+    mut credentials: Credentials,
+    store: Store,
+    shutdown: CancellationToken,
+) {
+    let every = master::look_every(&config);
+    let mut known = Vec::new();
+    // Others may join soon after the start.
+    let mut pause = every.min(FIRST_LOOK);
+    while sleep(pause, &shutdown).await {
+        pause = every;
+        // Masters that have come, or have other addresses, since the last turn.
+        let servers: Vec<String> = match store.quorum_status().await {
+            Ok(status) => status.members.into_iter().map(|status| status.member.api).collect(),
+            Err(_) => known.clone(),
+        };
+        let (turn, turn_member, turn_known) = (config.clone(), member.clone(), known.clone());
+        let now_known = servers.clone();
+        let turned = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
+            let Some(own) = master::Own::of_running(&turn, &turn_member)? else { return Ok(()) };
+            if (own.renew()? || now_known != turn_known) && !now_known.is_empty() {
+                own.write_kubeconfig(&turn, &now_known)?;
+            }
+            Ok(())
+        });
+        match turned.await {
+            Ok(Ok(())) => known = servers,
+            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the certificates are not renewed"),
+            Err(error) => tracing::error!(%error, "looking after the certificates failed"),
+        }
+        match refresh(credentials).await {
+            Some(refreshed) => credentials = refreshed,
+            None => return tracing::error!("looking after the certificates has ended"),
+        }
+    }
+}
+
+/// Renews a worker's certificates, and has new connections show them.
+pub async fn keep_worker(config: AgentConfig, mut credentials: Credentials, shutdown: CancellationToken) {
+    let mut own = config.managed.is_some().then(|| worker::Own::new(&config));
+    loop {
+        let lifetime = own.as_ref().and_then(|own| own.lifetime().ok().flatten());
+        if !sleep(look_every(lifetime.unwrap_or(Duration::from_secs(3600))), &shutdown).await {
+            return;
+        }
+        if let Some(own) = &mut own
+            && let Err(error) = own.keep().await
+        {
+            tracing::warn!(error = format!("{error:#}"), "the certificates are not looked after; tried again");
+        }
+        match refresh(credentials).await {
+            Some(refreshed) => credentials = refreshed,
+            None => return tracing::error!("looking after the certificates has ended"),
+        }
+    }
+}
+
+/// False when it is time to stop.
+async fn sleep(duration: Duration, shutdown: &CancellationToken) -> bool {
+    shutdown.run_until_cancelled(tokio::time::sleep(duration)).await.is_some()
+}
