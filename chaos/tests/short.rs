@@ -55,6 +55,7 @@ fn the_seeds_have_all_faults() {
             kinds: Kind::ALL.to_vec(),
             small_disk: usize::try_from(seed % 3).ok(),
             lossy_disks: true,
+            workers: 3,
         };
         plan.draw().into_iter().map(|planned| planned.fault.kind())
     });

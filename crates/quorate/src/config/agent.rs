@@ -51,6 +51,9 @@ pub struct AgentOptions {
     /// What pods run on. [default: docker]
     #[arg(long, env = "QUORATE_RUNTIME")]
     pub runtime: Option<Runtime>,
+    /// Where the hollow runtime keeps its containers, so that they outlive the agent, for tests.
+    #[arg(long, env = "QUORATE_HOLLOW_DIR")]
+    pub hollow_dir: Option<PathBuf>,
     /// The authority that signs the masters' certificates and those of this node's clients, PEM.
     #[arg(long, env = "QUORATE_CA_FILE")]
     pub ca_file: Option<PathBuf>,
@@ -89,6 +92,7 @@ overlay!(
     listen,
     node_ip,
     runtime,
+    hollow_dir,
     ca_file,
     client_cert_file,
     client_key_file,
@@ -110,6 +114,7 @@ pub struct AgentConfig {
     pub listen: SocketAddr,
     pub node_ip: IpAddr,
     pub runtime: Runtime,
+    pub hollow_dir: Option<PathBuf>,
     /// Client certificate, and the authority of the masters'.
     pub client_tls: TlsFiles,
     /// Serving certificate, and the authority of the clients'.
@@ -154,6 +159,7 @@ impl AgentOptions {
             listen,
             node_ip,
             runtime: self.runtime.unwrap_or(Runtime::Docker),
+            hollow_dir: self.hollow_dir,
             client_tls: TlsFiles {
                 ca: ca.clone(),
                 cert: required(self.client_cert_file, "client-cert-file")?,
