@@ -198,7 +198,7 @@ fn judge(args: &Args, recorded: &Recorded, seed: u64, docker: usize, out: &Path)
     Ok(is_violated)
 }
 
-/// What the members' logs tell of panics.
+/// What the logs of members and agents tell of panics.
 fn panics(logs: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(logs)? {

@@ -126,6 +126,8 @@ pub struct Nemesis {
     active: BTreeMap<usize, (Micros, Effect)>,
     restarts: BTreeMap<MemberIndex, Instant>,
     agent_restarts: BTreeMap<WorkerIndex, Instant>,
+    /// Agents that were told to end, are to run again, and have not ended yet; until when they must have.
+    agent_ends: BTreeMap<WorkerIndex, Instant>,
     replacements: BTreeMap<MemberIndex, Replacement>,
     /// Faults whose time is over, while the new member has no vote yet.
     lingering: BTreeMap<MemberIndex, (usize, Planned)>,
@@ -151,6 +153,7 @@ impl Nemesis {
             active: BTreeMap::new(),
             restarts: BTreeMap::new(),
             agent_restarts: BTreeMap::new(),
+            agent_ends: BTreeMap::new(),
             replacements: BTreeMap::new(),
             lingering: BTreeMap::new(),
             outcomes: BTreeMap::new(),
@@ -193,7 +196,7 @@ impl Nemesis {
             }
         }
         let deadline = Instant::now() + REPLACE_WITHIN;
-        while !self.lingering.is_empty() && Instant::now() < deadline {
+        while !(self.lingering.is_empty() && self.agent_ends.is_empty()) && Instant::now() < deadline {
             self.supervise(Instant::now() + TICK).await?;
         }
         for (member, (index, planned)) in std::mem::take(&mut self.lingering) {

@@ -49,7 +49,7 @@ pub fn judge(recorded: &Recorded, members: usize, bound: Micros, panics: Vec<Str
     checks.push(check_leaders(&recorded.leaders));
     checks.push(check_processes(account));
     checks.extend(workers::checks(recorded));
-    checks.push(Check::of("no member panicked", format!("{members} logs"), panics));
+    checks.push(Check::of("no process panicked", format!("{} logs", members + recorded.workers), panics));
     checks
 }
 

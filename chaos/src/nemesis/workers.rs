@@ -1,6 +1,8 @@
 //! The workers' part: keeps agents, machines and containers as the active faults demand.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
@@ -52,19 +54,38 @@ impl Nemesis {
     pub(super) async fn look_after_agents(&mut self, world: &World) -> anyhow::Result<()> {
         for ended in self.means.agents.reap()? {
             let (worker, around) = (ended.worker, &world.workers[ended.worker]);
-            let is_wanted = self.note_agent_end(ended, around);
-            if !is_wanted && !around.ended {
-                self.agent_restarts.insert(worker, Instant::now() + RESTART_AFTER);
+            let was_to_end = self.agent_ends.remove(&worker).is_some();
+            let is_wanted = self.note_agent_end(ended, around.ended || was_to_end);
+            if !around.ended {
+                let pause = if is_wanted { Duration::ZERO } else { RESTART_AFTER };
+                self.agent_restarts.insert(worker, Instant::now() + pause);
             }
         }
-        let is_due = |at: &Instant| *at <= Instant::now();
-        let due: Vec<WorkerIndex> =
-            self.agent_restarts.iter().filter(|(_, at)| is_due(at)).map(|(worker, _)| *worker).collect();
-        for worker in due {
+        self.look_after_ends(world).await?;
+        for worker in due(&self.agent_restarts) {
             self.agent_restarts.remove(&worker);
             if !world.workers[worker].down && !world.workers[worker].ended {
                 self.start_agent_again(worker).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Kills agents that do not end. A stopped one cannot.
+    async fn look_after_ends(&mut self, world: &World) -> anyhow::Result<()> {
+        let now = Instant::now();
+        for (worker, until) in &mut self.agent_ends {
+            if world.workers[*worker].paused {
+                *until = now + END_WITHIN;
+            }
+        }
+        for worker in due(&self.agent_ends) {
+            self.agent_ends.remove(&worker);
+            let status = format!("it has not ended within {} s of SIGTERM", END_WITHIN.as_secs());
+            let (at, said) = (self.clock.now(), String::new());
+            self.account.agent_deaths.push(AgentDeath { at, worker, status, is_wanted: false, said });
+            self.means.agents.kill(worker).await?;
+            self.start_agent_again(worker).await?;
         }
         Ok(())
     }
@@ -95,8 +116,8 @@ impl Nemesis {
         for kill in is.kills.iter().filter(|kill| !was.kills.contains(kill)) {
             self.kill_container(worker, *kill).await?;
         }
-        if was.ended && !is.ended {
-            self.finish_agent_end(worker, was).await?;
+        if is.down || is.ended {
+            self.agent_ends.remove(&worker);
         }
         if is.down {
             self.means.agents.kill(worker).await?;
@@ -108,6 +129,11 @@ impl Nemesis {
         if is.ended {
             if !was.ended {
                 self.means.agents.signal(worker, Signal::SIGTERM)?;
+            }
+        } else if self.means.agents.runs(worker) {
+            if was.ended {
+                // The schedule does not wait for it.
+                self.agent_ends.insert(worker, Instant::now() + END_WITHIN);
             }
         } else if was.down || was.ended {
             self.start_agent_again(worker).await?;
@@ -139,31 +165,18 @@ impl Nemesis {
     }
 
     /// Notes an agent that has ended by itself; whether it had to.
-    fn note_agent_end(&mut self, ended: AgentEnded, around: &WorkerSurroundings) -> bool {
+    fn note_agent_end(&mut self, ended: AgentEnded, was_told: bool) -> bool {
         let AgentEnded { worker, status, said } = ended;
         // Just begun, it does not listen to signals yet.
-        let is_wanted = around.ended && (status.success() || status.signal() == Some(Signal::SIGTERM as i32));
+        let is_wanted = was_told && (status.success() || status.signal() == Some(Signal::SIGTERM as i32));
         let (at, status) = (self.clock.now(), status.to_string());
         self.account.agent_deaths.push(AgentDeath { at, worker, status, is_wanted, said });
         is_wanted
     }
+}
 
-    /// Waits for an agent that must end, and notes it if it does not.
-    async fn finish_agent_end(&mut self, worker: WorkerIndex, around: &WorkerSurroundings) -> anyhow::Result<()> {
-        if !self.means.agents.runs(worker) {
-            return Ok(());
-        }
-        if around.paused {
-            // It cannot.
-            return self.means.agents.kill(worker).await;
-        }
-        if let Some(ended) = self.means.agents.wait(worker, END_WITHIN).await? {
-            self.note_agent_end(ended, around);
-            return Ok(());
-        }
-        let status = format!("it has not ended within {} s of SIGTERM", END_WITHIN.as_secs());
-        let (at, said) = (self.clock.now(), String::new());
-        self.account.agent_deaths.push(AgentDeath { at, worker, status, is_wanted: false, said });
-        self.means.agents.kill(worker).await
-    }
+/// Those whose time has come.
+fn due(times: &BTreeMap<WorkerIndex, Instant>) -> Vec<WorkerIndex> {
+    let now = Instant::now();
+    times.iter().filter(|(_, at)| **at <= now).map(|(worker, _)| *worker).collect()
 }

@@ -162,7 +162,7 @@ fn every_check_fails_when_it_should() {
     );
     add("at most one member leads in a term", planted(|run| run.leaders[1].term = 1));
     add("members end only when they are killed or have to", planted(|run| run.account.deaths.push(death(5, false))));
-    add("no member panicked", violated(&truth(), &["m1.log: panicked at"]));
+    add("no process panicked", violated(&truth(), &["m1.log: panicked at"]));
     let settled = |plant: fn(&mut Settled)| planted(|run| run.settled.iter_mut().for_each(plant));
     let agent =
         AgentDeath { at: 5, worker: 0, status: "exit code 1".to_owned(), is_wanted: false, said: String::new() };

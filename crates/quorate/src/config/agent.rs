@@ -51,7 +51,7 @@ pub struct AgentOptions {
     /// What pods run on. [default: docker]
     #[arg(long, env = "QUORATE_RUNTIME")]
     pub runtime: Option<Runtime>,
-    /// Where the hollow runtime keeps its containers, so that they outlive the agent, for tests.
+    /// For tests: where the hollow runtime keeps its containers, so that they outlive the agent. [default: they end with it]
     #[arg(long, env = "QUORATE_HOLLOW_DIR")]
     pub hollow_dir: Option<PathBuf>,
     /// The authority that signs the masters' certificates and those of this node's clients, PEM.

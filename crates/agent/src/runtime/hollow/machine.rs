@@ -143,7 +143,11 @@ impl Machine {
 
     /// The container has ended, or there is none with this id.
     pub async fn killed(&self, id: &str) -> io::Result<()> {
-        tokio::fs::remove_file(self.dir.join("kill").join(id)).await
+        match tokio::fs::remove_file(self.dir.join("kill").join(id)).await {
+            // Two looked for it at once.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 }
 

@@ -320,3 +320,6 @@ impl Runtime for HollowRuntime {
         Ok(if options.follow { lines.chain(futures::stream::pending()).boxed() } else { lines.boxed() })
     }
 }
+
+#[cfg(test)]
+mod tests;
