@@ -27,12 +27,15 @@ pub fn check(
         {
             let was_killed =
                 killed.iter().any(|killed| killed.uid == container.uid && killed.container == container.name);
-            let was_lost = losses.iter().any(|(worker, _)| *worker == machine.worker);
-            if was_killed || was_lost {
+            let mut its_losses = losses.iter().filter(|(worker, _)| *worker == machine.worker);
+            if was_killed || its_losses.clone().any(|(_, at)| *at >= machine.at) {
                 continue;
             }
             adopted += 1;
-            violations.extend(started_again(machine, container, starts));
+            // What was started before a loss cannot be told from what was started after it: clocks are moved.
+            if its_losses.next().is_none() {
+                violations.extend(started_again(machine, container, starts));
+            }
             violations.extend(replaced(machine, container, settled));
         }
     }
@@ -108,6 +111,7 @@ mod tests {
         let killed = Killed { at: 9, worker: 0, uid, container, id };
         assert_eq!(check(&seen(), &[start(0)], &[killed], &[], &replaced).status, Status::Passed);
         assert_eq!(check(&seen(), &[start(0)], &[], &[(0, 9)], &replaced).status, Status::Passed);
+        assert_eq!(check(&seen(), &[start(0)], &[], &[(0, 1)], &replaced).status, Status::Violated);
         assert_eq!(check(&seen(), &[start(0)], &[], &[(1, 9)], &replaced).status, Status::Violated);
         let mut deleted = settled();
         deleted.api.pods.clear();
