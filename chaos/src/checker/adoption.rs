@@ -2,11 +2,8 @@
 //! on.
 
 use super::Check;
-use crate::history::{Container, Killed, MachineSeen, Micros, Settled, Start, node_name};
+use crate::history::{Container, Killed, MachineSeen, Micros, SANDBOX, Settled, Start, node_name};
 use crate::world::WorkerIndex;
-
-/// The name of sandboxes among containers.
-const SANDBOX: &str = "POD";
 
 /// When a machine was lost.
 pub type Loss = (WorkerIndex, Micros);

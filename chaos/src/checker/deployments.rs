@@ -107,7 +107,7 @@ pub fn check(requests: &[Request], settled: &Settled) -> Check {
 #[cfg(test)]
 mod tests {
     use super::super::Status;
-    use super::super::workload::{request, requests, settled, unknown, wanted};
+    use super::super::workload::{Plant, request, requests, settled, unknown, wanted};
     use super::*;
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn planted_faults_are_found() {
-        let plants: [(&str, fn(&mut Settled)); 9] = [
+        let plants: [Plant; 9] = [
             ("one pod is not ready", |s| s.api.pods[0].is_ready = false),
             ("one pod is of an old template", |s| s.api.pods[1].template = "t0".to_owned()),
             ("a surplus pod", |s| s.api.pods.push(s.api.pods[0].clone())),

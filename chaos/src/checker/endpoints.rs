@@ -68,7 +68,7 @@ fn served(changes: &[Change], from: Micros, to: Micros) -> Micros {
 #[cfg(test)]
 mod tests {
     use super::super::Status;
-    use super::super::workload::settled;
+    use super::super::workload::{Plant, settled};
     use super::*;
 
     const S: Micros = 1_000_000;
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn planted_endpoints_are_found() {
         assert_eq!(check(&[], &[], &settled()).status, Status::Passed);
-        let plants: [(&str, fn(&mut Settled)); 5] = [
+        let plants: [Plant; 5] = [
             ("a pod without an endpoint", |s| drop(s.api.endpoints.pop())),
             ("an endpoint of a pod that is gone", |s| s.api.endpoints[0].uid = "gone".to_owned()),
             ("an endpoint of a pod that is not ready", |s| s.api.pods[0].is_ready = false),

@@ -60,10 +60,8 @@ fn unexplained_restarts(
             .map(|(container, count)| (pod.uid.as_str(), pod.node.as_deref(), container.as_str(), *count))
     });
     let last = settled.api.pods.iter().flat_map(|pod| {
-        let told = |status: &'_ crate::history::ContainerStatus| status.restarts;
-        pod.containers
-            .iter()
-            .map(move |status| (pod.uid.as_str(), pod.node.as_deref(), status.name.as_str(), told(status)))
+        let (uid, node) = (pod.uid.as_str(), pod.node.as_deref());
+        pod.containers.iter().map(move |status| (uid, node, status.name.as_str(), status.restarts))
     });
     let is_too_many = |(uid, node, container, count): &(&str, Option<&str>, &str, u64)| {
         *count > kills(uid, container) + worker_of(*node).map_or(0, |worker| lost(&worker))

@@ -1,7 +1,7 @@
 //! The statuses of pods agree with what their machines run.
 
 use super::Check;
-use crate::history::{Container, ContainerStatus, PodSeen, Settled, node_name};
+use crate::history::{Container, ContainerStatus, MAIN, PodSeen, Settled, node_name};
 
 /// Up to whole seconds, which is as much as a status tells.
 fn seconds(at: &str) -> &str {
@@ -34,11 +34,11 @@ fn of_pod(pod: &PodSeen, containers: &[&Container]) -> Vec<String> {
     let newest = |name: &str| {
         containers.iter().filter(|container| container.name == name).max_by_key(|container| container.attempt)
     };
-    let Some(status) = pod.containers.iter().find(|status| status.name == "main") else {
+    let Some(status) = pod.containers.iter().find(|status| status.name == MAIN) else {
         violations.push("its status tells of no container".to_owned());
         return violations;
     };
-    match newest("main") {
+    match newest(MAIN) {
         Some(container) => {
             if !agree(status, container) {
                 violations.push(format!("its status tells {status:?}, its machine {container:?}"));
@@ -69,13 +69,13 @@ pub fn check(settled: &Settled) -> Check {
 #[cfg(test)]
 mod tests {
     use super::super::Status;
-    use super::super::workload::settled;
+    use super::super::workload::{Plant, settled};
     use super::*;
 
     #[test]
     fn planted_statuses_are_found() {
         assert_eq!(check(&settled()).status, Status::Passed);
-        let plants: [(&str, fn(&mut Settled)); 8] = [
+        let plants: [Plant; 8] = [
             ("a phase that lags", |s| s.api.pods[0].phase = "Pending".to_owned()),
             ("the id of an earlier container", |s| s.api.pods[0].containers[0].id = "hollow://c8".to_owned()),
             ("restarts that were not counted", |s| s.machines[0][1].attempt = 1),

@@ -1,7 +1,7 @@
 //! Machines run what the API knows, and nothing else: each pod's sandbox and container once, on its own node.
 
 use super::Check;
-use crate::history::{Container, Settled, node_name};
+use crate::history::{Container, MAIN, SANDBOX, Settled, node_name};
 
 /// What is not as it should be.
 #[must_use]
@@ -15,7 +15,7 @@ pub fn violations(settled: &Settled) -> Vec<String> {
         violations
             .extend(strays.map(|stray| format!("{node} has {stray:?} of a pod that the API does not have there")));
         for pod in settled.api.pods.iter().filter(|pod| pod.node.as_deref() == Some(node.as_str())) {
-            for name in ["POD", "main"] {
+            for name in [SANDBOX, MAIN] {
                 let runs =
                     |container: &&Container| container.is_running && container.uid == pod.uid && container.name == name;
                 let running = containers.iter().filter(runs).count();
@@ -39,13 +39,13 @@ pub fn check(settled: &Settled) -> Check {
 #[cfg(test)]
 mod tests {
     use super::super::Status;
-    use super::super::workload::settled;
+    use super::super::workload::{Plant, settled};
     use super::*;
 
     #[test]
     fn planted_strays_are_found() {
         assert_eq!(check(&settled()).status, Status::Passed);
-        let plants: [(&str, fn(&mut Settled)); 5] = [
+        let plants: [Plant; 5] = [
             ("a pod that the API does not know", |s| s.machines[0][1].uid = "other".to_owned()),
             ("a pod of another node", |s| {
                 let moved = s.machines[1].clone();

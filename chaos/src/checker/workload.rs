@@ -4,6 +4,9 @@ use crate::history::{
     Answer, ApiSeen, Container, ContainerStatus, DeploymentSeen, EndpointSeen, PodSeen, Request, Settled, Start, Wanted,
 };
 
+/// A fault to be found, and its name.
+pub type Plant = (&'static str, fn(&mut Settled));
+
 pub fn wanted(replicas: u64) -> Wanted {
     Wanted { replicas, template: "t1".to_owned() }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use super::Context;
 use super::rest::{Credentials, Failure, Rest};
 use crate::cluster::IMAGES;
-use crate::history::{Answer, Request, Wanted};
+use crate::history::{Answer, MAIN, Request, Wanted};
 
 pub const COLLECTION: &str = "/apis/apps/v1/namespaces/default/deployments";
 pub const SERVICE: &str = "chaos";
@@ -185,7 +185,7 @@ fn created(name: &str, wanted: &Wanted) -> Json {
                 "spec": {
                     "terminationGracePeriodSeconds": 2,
                     "containers": [{
-                        "name": "main",
+                        "name": MAIN,
                         "image": IMAGES[0],
                         "imagePullPolicy": "IfNotPresent",
                         "command": ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"],

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use super::engine::{Engine, Events};
 use super::layout::Layout;
-use super::machine::{Machine, SANDBOX};
+use super::machine::Machine;
 use super::process::last_lines;
 use super::shim::{Control, Shim};
-use crate::history::{Container, Start};
+use crate::history::{Container, SANDBOX, Start};
 use crate::world::WorkerIndex;
 
 /// An agent that ended without being killed here.

@@ -11,8 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::machine::SANDBOX;
-use crate::history::{Container, Start};
+use crate::history::{Container, SANDBOX, Start};
 
 /// Two names for one image: another one is another version to a Deployment.
 pub const IMAGES: [&str; 2] = ["quorate/chaos:1", "quorate/chaos:2"];

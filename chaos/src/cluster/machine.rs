@@ -9,11 +9,8 @@ use anyhow::Context as _;
 use serde_json::Value as Json;
 
 use super::engine::Engine;
-use crate::history::{Container, Start};
+use crate::history::{Container, SANDBOX, Start};
 use crate::world::WorkerIndex;
-
-/// The name of a pod's sandbox among its containers.
-pub const SANDBOX: &str = "POD";
 
 #[derive(Clone, Debug)]
 pub enum Machine {
@@ -30,9 +27,7 @@ impl Machine {
     /// When the machine cannot be read.
     pub async fn containers(&self) -> anyhow::Result<Vec<Container>> {
         match self {
-            Machine::Hollow { dir, .. } => {
-                Ok(pods(&dir.join("pods"))?.iter().flat_map(|pod| hollow_containers(pod)).collect())
-            }
+            Machine::Hollow { dir, .. } => Ok(pods(&dir.join("pods"))?.iter().flat_map(hollow_containers).collect()),
             Machine::Docker { engine, node } => engine.containers(node).await,
         }
     }

@@ -20,6 +20,6 @@ pub use engine::{Engine, IMAGES};
 pub use failpoints::Failpoints;
 pub use layout::{Layout, Place, WorkerPlace, Workers};
 pub use lossy::LossyDisk;
-pub use machine::{Machine, SANDBOX};
+pub use machine::Machine;
 pub use process::{Ended, Processes};
 pub use shim::Shim;

@@ -9,8 +9,8 @@ mod watch;
 pub use counter::{Counted, Increment};
 pub use lease::{LeaseEvent, LeaseLog};
 pub use node::{
-    Answer, ApiSeen, Container, ContainerStatus, DeploymentSeen, EndpointSeen, Killed, MachineSeen, PodSample, PodSeen,
-    Request, Sample, Settled, Start, Wanted, node_name,
+    Answer, ApiSeen, Container, ContainerStatus, DeploymentSeen, EndpointSeen, Killed, MAIN, MachineSeen, PodSample,
+    PodSeen, Request, SANDBOX, Sample, Settled, Start, Wanted, node_name,
 };
 pub use operation::{Api, Operation, Outcome, Transaction, Value};
 pub use watch::{InformerLog, InformerRecord, Seen, WatchLog, WatchRecord};

@@ -43,6 +43,11 @@ pub struct Request {
     pub answer: Answer,
 }
 
+/// The name of a pod's sandbox among its containers.
+pub const SANDBOX: &str = "POD";
+/// The name of the one other container of each pod.
+pub const MAIN: &str = "main";
+
 /// A container on a worker's machine, as the machine itself tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
