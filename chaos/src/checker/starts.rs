@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
-use crate::history::{Killed, Sample, Settled, Start, node_name};
+use crate::history::{Container, Killed, MAIN, Sample, Settled, Start, node_name};
 use crate::world::WorkerIndex;
 
 /// How often each machine was lost.
@@ -35,6 +35,7 @@ pub fn check(starts: &[Start], killed: &[Killed], losses: &Losses, samples: &[Sa
             ));
         }
     }
+    violations.extend(unrecorded(starts, settled));
     violations.extend(unexplained_restarts(&kills, &lost, samples, settled));
     let extent = format!(
         "{} starts, {} containers killed, {} machines lost",
@@ -43,6 +44,20 @@ pub fn check(starts: &[Start], killed: &[Killed], losses: &Losses, samples: &[Sa
         losses.values().sum::<u64>()
     );
     Check::of("no container is started again unless something ended it", extent, violations)
+}
+
+/// Containers that run without a recorded start: then the record is not to be trusted.
+fn unrecorded(starts: &[Start], settled: &Settled) -> Vec<String> {
+    let machines = settled.machines.iter().enumerate();
+    let running = machines.flat_map(|(worker, containers)| containers.iter().map(move |container| (worker, container)));
+    let is_unrecorded = |(worker, container): &(WorkerIndex, &Container)| {
+        let is_its = |start: &Start| start.worker == *worker && start.id == container.id;
+        container.is_running && container.name == MAIN && !starts.iter().any(is_its)
+    };
+    let unrecorded = running.filter(is_unrecorded);
+    unrecorded
+        .map(|(worker, container)| format!("no start is recorded of {container:?} on {}", node_name(worker)))
+        .collect()
 }
 
 /// Statuses that count more restarts than there were reasons for.
@@ -91,7 +106,15 @@ mod tests {
     }
 
     fn status(starts: &[Start], killed: &[Killed], losses: &Losses) -> Status {
-        check(starts, killed, losses, &[], &settled()).status
+        let starts = [starts, &[start(0), start(1)]].concat();
+        check(&starts, killed, losses, &[], &settled()).status
+    }
+
+    #[test]
+    fn a_container_without_a_start_is_found() {
+        let status = |starts: &[Start]| check(starts, &[], &Losses::new(), &[], &settled()).status;
+        assert_eq!(status(&[start(0), start(1)]), Status::Passed);
+        assert_eq!(status(&[start(0)]), Status::Violated);
     }
 
     #[test]
@@ -118,7 +141,7 @@ mod tests {
         let mut restarted = settled();
         restarted.api.pods[0].containers[0].restarts = 1;
         let with = |killed: &[Killed], settled: &Settled, samples: &[Sample]| {
-            check(&[start(0)], killed, &Losses::new(), samples, settled).status
+            check(&[start(0), start(1)], killed, &Losses::new(), samples, settled).status
         };
         assert_eq!(with(&[], &restarted, &[]), Status::Violated);
         assert_eq!(with(&[killed()], &restarted, &[]), Status::Passed);
