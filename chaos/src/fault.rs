@@ -5,7 +5,7 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::world::{Action, Effect, Failpoint, MemberIndex, Phase, Point, Quality, split};
+use crate::world::{Action, Effect, Failpoint, MemberIndex, Phase, Point, Quality, WorkerIndex, split};
 
 /// What can be broken, as the command line names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
@@ -24,13 +24,29 @@ pub enum Kind {
     FailedSync,
     Clock,
     Replace,
+    /// An agent is killed with SIGKILL.
+    AgentKill,
+    /// An agent is stopped with SIGSTOP.
+    AgentPause,
+    /// An agent is ended in order.
+    AgentRestart,
+    /// A worker is lost with its containers.
+    MachineLoss,
+    /// A worker is cut off from some or all masters.
+    WorkerPartition,
+    /// A container is killed.
+    ContainerKill,
+    /// The clock of an agent is moved.
+    AgentClock,
+    /// A container is killed, and the checks are not told: to see that they find it. Comes only when it is asked for.
+    SecretKill,
     /// All disks at once, which no quorum survives: to see that the checks find it. Comes only when it is asked for.
     LostDisks,
 }
 
 impl Kind {
-    /// What a quorum must survive.
-    pub const ALL: [Kind; 13] = [
+    /// What a cluster must survive.
+    pub const ALL: [Kind; 20] = [
         Kind::Kill,
         Kind::PowerLoss,
         Kind::Restart,
@@ -44,7 +60,43 @@ impl Kind {
         Kind::FailedSync,
         Kind::Clock,
         Kind::Replace,
+        Kind::AgentKill,
+        Kind::AgentPause,
+        Kind::AgentRestart,
+        Kind::MachineLoss,
+        Kind::WorkerPartition,
+        Kind::ContainerKill,
+        Kind::AgentClock,
     ];
+
+    /// Whether it meets workers.
+    #[must_use]
+    pub fn is_of_workers(self) -> bool {
+        match self {
+            Kind::AgentKill
+            | Kind::AgentPause
+            | Kind::AgentRestart
+            | Kind::MachineLoss
+            | Kind::WorkerPartition
+            | Kind::ContainerKill
+            | Kind::AgentClock
+            | Kind::SecretKill => true,
+            Kind::Kill
+            | Kind::PowerLoss
+            | Kind::Restart
+            | Kind::LogVersion
+            | Kind::Failpoint
+            | Kind::Pause
+            | Kind::Partition
+            | Kind::Network
+            | Kind::SlowDisk
+            | Kind::FullDisk
+            | Kind::FailedSync
+            | Kind::Clock
+            | Kind::Replace
+            | Kind::LostDisks => false,
+        }
+    }
 }
 
 impl Kind {
@@ -121,6 +173,26 @@ pub enum Fault {
         target: Target,
         offset_s: i64,
     },
+    KillAgents(Vec<WorkerIndex>),
+    PauseAgents(Vec<WorkerIndex>),
+    EndAgents(Vec<WorkerIndex>),
+    LoseMachine(WorkerIndex),
+    CutOff {
+        worker: WorkerIndex,
+        from: Target,
+    },
+    KillContainer {
+        worker: WorkerIndex,
+        drawn: u32,
+    },
+    KillContainerInSecret {
+        worker: WorkerIndex,
+        drawn: u32,
+    },
+    AgentClock {
+        worker: WorkerIndex,
+        offset_s: i64,
+    },
 }
 
 impl Fault {
@@ -143,6 +215,14 @@ impl Fault {
             Fault::FullDisk(_) => Kind::FullDisk,
             Fault::FailedSync(_) => Kind::FailedSync,
             Fault::Clock { .. } => Kind::Clock,
+            Fault::KillAgents(_) => Kind::AgentKill,
+            Fault::PauseAgents(_) => Kind::AgentPause,
+            Fault::EndAgents(_) => Kind::AgentRestart,
+            Fault::LoseMachine(_) => Kind::MachineLoss,
+            Fault::CutOff { .. } => Kind::WorkerPartition,
+            Fault::KillContainer { .. } => Kind::ContainerKill,
+            Fault::KillContainerInSecret { .. } => Kind::SecretKill,
+            Fault::AgentClock { .. } => Kind::AgentClock,
         }
     }
 
@@ -183,6 +263,16 @@ impl Fault {
             Fault::FullDisk(member) => Effect::FullDisk(*member),
             Fault::FailedSync(target) => Effect::FailingSync(target.one(leader)),
             Fault::Clock { target, offset_s } => Effect::Clock { member: target.one(leader), offset_s: *offset_s },
+            Fault::KillAgents(workers) => Effect::AgentsDown(workers.clone()),
+            Fault::PauseAgents(workers) => Effect::AgentsPaused(workers.clone()),
+            Fault::EndAgents(workers) => Effect::AgentsEnded(workers.clone()),
+            Fault::LoseMachine(worker) => Effect::MachineLost(*worker),
+            Fault::CutOff { worker, from } => Effect::CutOff { worker: *worker, members: from.members(leader) },
+            Fault::KillContainer { worker, drawn } => Effect::ContainerKilled { worker: *worker, drawn: *drawn },
+            Fault::KillContainerInSecret { worker, drawn } => {
+                Effect::ContainerKilledInSecret { worker: *worker, drawn: *drawn }
+            }
+            Fault::AgentClock { worker, offset_s } => Effect::AgentClock { worker: *worker, offset_s: *offset_s },
         }
     }
 }
@@ -191,6 +281,7 @@ impl Fault {
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |members: &[usize]| members.iter().map(|i| format!("m{}", i + 1)).collect::<Vec<_>>().join(", ");
+        let workers = |workers: &[usize]| workers.iter().map(|i| format!("w{}", i + 1)).collect::<Vec<_>>().join(", ");
         match self {
             Effect::Down(members) => write!(f, "kill -9 {}", names(members)),
             Effect::Lost(members) => write!(f, "kill -9 {}, and their disks are lost", names(members)),
@@ -218,6 +309,18 @@ impl fmt::Display for Effect {
             Effect::FullDisk(member) => write!(f, "full disk of m{}", member + 1),
             Effect::FailingSync(member) => write!(f, "fsync of m{} fails", member + 1),
             Effect::Clock { member, offset_s } => write!(f, "clock of m{} off by {offset_s} s", member + 1),
+            Effect::AgentsDown(met) => write!(f, "kill -9 the agent of {}", workers(met)),
+            Effect::AgentsEnded(met) => write!(f, "SIGTERM to the agent of {}", workers(met)),
+            Effect::AgentsPaused(met) => write!(f, "stop the agent of {}", workers(met)),
+            Effect::MachineLost(worker) => write!(f, "w{} is lost with its containers", worker + 1),
+            Effect::CutOff { worker, members } => write!(f, "cut w{} off from {}", worker + 1, names(members)),
+            Effect::ContainerKilled { worker, .. } => write!(f, "kill a container of w{}", worker + 1),
+            Effect::ContainerKilledInSecret { worker, .. } => {
+                write!(f, "kill a container of w{}, which the checks are not told", worker + 1)
+            }
+            Effect::AgentClock { worker, offset_s } => {
+                write!(f, "clock of the agent of w{} off by {offset_s} s", worker + 1)
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `chaos`: breaks a quorum of real processes for a while, and checks what its clients saw.
+//! `chaos`: breaks a quorum of real processes and its workers for a while, and checks what its clients saw.
 
 use std::fs;
 use std::io::BufWriter;
@@ -11,6 +11,7 @@ use clap::Parser;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
+use quorate_chaos::cluster::{Engine, Workers};
 use quorate_chaos::fault::Kind;
 use quorate_chaos::report::{self, Report};
 use quorate_chaos::run::{self, Options, Recorded};
@@ -18,7 +19,8 @@ use quorate_chaos::verdict;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Breaks a quorum of real processes for a while, and checks what its clients saw. Ends with 1 on a violation.
+/// Breaks a quorum of real processes and its workers for a while, and checks what its clients saw and what runs. Ends with 1
+/// on a violation.
 #[derive(Parser)]
 #[command(name = "chaos", version)]
 struct Args {
@@ -31,6 +33,12 @@ struct Args {
     /// Members of the quorum: 1, 3, 5 or 7.
     #[arg(long, default_value_t = 3)]
     members: usize,
+    /// Hollow workers: agents whose containers are files.
+    #[arg(long, default_value_t = 3)]
+    workers: usize,
+    /// Workers on Docker. [default: 1 where an engine answers]
+    #[arg(long)]
+    docker_workers: Option<usize>,
     /// The only faults that come; without it all of them.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
@@ -43,13 +51,16 @@ struct Args {
     /// How long a connected majority may take no write, in seconds.
     #[arg(long, default_value_t = 10)]
     recover_within: u64,
+    /// How long Deployments and their pods may take after the last fault until they are as they should be, in seconds.
+    #[arg(long, default_value_t = 120)]
+    settle_within: u64,
     /// Where the report goes, and after a violation history, logs and data. [default: a directory for temporary files]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Keep them in any case.
     #[arg(long)]
     keep: bool,
-    /// The members' log level.
+    /// The log level of members and agents.
     #[arg(long, default_value = "info,openraft=warn")]
     log_level: String,
 }
@@ -92,9 +103,16 @@ async fn chaos(args: &Args) -> anyhow::Result<bool> {
         }
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
+    let cluster = format!("chaos-{seed}-{}", std::process::id());
+    let engine = engine(args, &cluster).await?;
+    let docker = if engine.is_some() { args.docker_workers.unwrap_or(1) } else { 0 };
+    let workers = Workers { hollow: args.workers, docker, cluster };
     let options = Options {
         seed,
         members: args.members,
+        workers,
+        engine,
+        settle_within: Duration::from_secs(args.settle_within),
         duration: Duration::from_secs_f64(args.minutes * 60.0),
         kinds: if args.faults.is_empty() { Kind::ALL.to_vec() } else { args.faults.clone() },
         clients: args.clients,
@@ -104,10 +122,15 @@ async fn chaos(args: &Args) -> anyhow::Result<bool> {
         logs: logs.canonicalize()?,
         log_level: args.log_level.clone(),
     };
-    say(&format!("seed {seed}, {} members, {} s of faults", args.members, options.duration.as_secs()));
+    say(&format!(
+        "seed {seed}, {} members, {} hollow workers, {docker} on Docker, {} s of faults",
+        args.members,
+        args.workers,
+        options.duration.as_secs()
+    ));
     let recorded = run::run(&options, abort_on_signal()?).await;
     let recorded = recorded.with_context(|| format!("the run failed; logs are in {}", logs.display()))?;
-    let is_violated = judge(args, &recorded, seed, &out)?;
+    let is_violated = judge(args, &recorded, seed, docker, &out)?;
     if !is_violated && !args.keep {
         fs::remove_dir_all(&directory)?;
         fs::remove_dir_all(&logs)?;
@@ -116,12 +139,31 @@ async fn chaos(args: &Args) -> anyhow::Result<bool> {
     Ok(!is_violated)
 }
 
+/// The engine for Docker workers, if there are to be any: asked for, or where one answers.
+async fn engine(args: &Args, cluster: &str) -> anyhow::Result<Option<Engine>> {
+    match args.docker_workers {
+        Some(0) => Ok(None),
+        // A run without workers is one of the quorum alone.
+        None if args.workers == 0 => Ok(None),
+        Some(_) => Ok(Some(Engine::find(cluster.to_owned()).await.context("there can be no workers on Docker")?)),
+        None => match Engine::find(cluster.to_owned()).await {
+            Ok(engine) => Ok(Some(engine)),
+            Err(error) => {
+                complain(&format!("no workers on Docker: {error:#}"));
+                Ok(None)
+            }
+        },
+    }
+}
+
 /// Writes the report, and of a failure what it needs to be looked into.
-fn judge(args: &Args, recorded: &Recorded, seed: u64, out: &Path) -> anyhow::Result<bool> {
+fn judge(args: &Args, recorded: &Recorded, seed: u64, docker: usize, out: &Path) -> anyhow::Result<bool> {
     let panics = panics(&out.join("logs"))?;
     let checks = verdict::judge(recorded, args.members, args.recover_within * 1_000_000, panics);
     let setting = [
         ("members", args.members.to_string()),
+        ("workers", args.workers.to_string()),
+        ("docker-workers", docker.to_string()),
         ("minutes", args.minutes.to_string()),
         ("clients", args.clients.to_string()),
         ("pause-ms", args.pause_ms.to_string()),
@@ -131,6 +173,7 @@ fn judge(args: &Args, recorded: &Recorded, seed: u64, out: &Path) -> anyhow::Res
     let mut report = Report {
         seed,
         members: args.members,
+        workers: args.workers + docker,
         setting: setting.into_iter().chain(faults).map(|(name, value)| (name.to_owned(), value)).collect(),
         checks: &checks,
         operations: &recorded.history.operations,
@@ -155,7 +198,7 @@ fn judge(args: &Args, recorded: &Recorded, seed: u64, out: &Path) -> anyhow::Res
     Ok(is_violated)
 }
 
-/// What the members' logs tell of panics.
+/// What the logs of members and agents tell of panics.
 fn panics(logs: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(logs)? {

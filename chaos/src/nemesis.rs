@@ -1,5 +1,9 @@
 //! Carries out the schedule: keeps processes, network, disks and clocks as the faults that are active demand.
 
+mod workers;
+
+pub use workers::AgentDeath;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
@@ -13,12 +17,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::clients::Clock;
-use crate::cluster::{Ended, Failpoints, LossyDisk, Processes, SmallDisk};
+use crate::cluster::{Agents, Ended, Failpoints, LossyDisk, Processes, SmallDisk};
 use crate::fault::Kind;
-use crate::history::Micros;
+use crate::history::{Killed, MachineSeen, Micros, Start};
 use crate::replacement::{Operator, Replacement};
 use crate::schedule::Planned;
-use crate::world::{Action, Effect, MemberIndex, Service, Surroundings, World};
+use crate::world::{Action, Effect, MemberIndex, Service, Surroundings, WorkerIndex, World};
 
 const TICK: Duration = Duration::from_millis(100);
 /// A member that ended by itself is started again after this, as a service manager would.
@@ -91,6 +95,12 @@ pub struct Account {
     pub injected: Vec<Injected>,
     pub changes: Vec<Change>,
     pub deaths: Vec<Death>,
+    pub agent_deaths: Vec<AgentDeath>,
+    /// What ran on a worker when its agent was started again.
+    pub machines: Vec<MachineSeen>,
+    pub killed: Vec<Killed>,
+    /// Every start of a container.
+    pub starts: Vec<Start>,
     /// The longest time by which a step of the schedule was late.
     pub late_ms: u64,
 }
@@ -98,6 +108,7 @@ pub struct Account {
 /// What the nemesis has to break things with.
 pub struct Means {
     pub processes: Processes,
+    pub agents: Agents,
     pub small_disk: Option<(MemberIndex, SmallDisk)>,
     /// One for each member, or none.
     pub lossy_disks: Vec<LossyDisk>,
@@ -114,6 +125,9 @@ pub struct Nemesis {
     leader: watch::Receiver<Option<MemberIndex>>,
     active: BTreeMap<usize, (Micros, Effect)>,
     restarts: BTreeMap<MemberIndex, Instant>,
+    agent_restarts: BTreeMap<WorkerIndex, Instant>,
+    /// Agents that were told to end, are to run again, and have not ended yet; until when they must have.
+    agent_ends: BTreeMap<WorkerIndex, Instant>,
     replacements: BTreeMap<MemberIndex, Replacement>,
     /// Faults whose time is over, while the new member has no vote yet.
     lingering: BTreeMap<MemberIndex, (usize, Planned)>,
@@ -138,6 +152,8 @@ impl Nemesis {
             leader,
             active: BTreeMap::new(),
             restarts: BTreeMap::new(),
+            agent_restarts: BTreeMap::new(),
+            agent_ends: BTreeMap::new(),
             replacements: BTreeMap::new(),
             lingering: BTreeMap::new(),
             outcomes: BTreeMap::new(),
@@ -180,7 +196,7 @@ impl Nemesis {
             }
         }
         let deadline = Instant::now() + REPLACE_WITHIN;
-        while !self.lingering.is_empty() && Instant::now() < deadline {
+        while !(self.lingering.is_empty() && self.agent_ends.is_empty()) && Instant::now() < deadline {
             self.supervise(Instant::now() + TICK).await?;
         }
         for (member, (index, planned)) in std::mem::take(&mut self.lingering) {
@@ -225,6 +241,7 @@ impl Nemesis {
     async fn look_after(&mut self) -> anyhow::Result<()> {
         self.go_on_replacing().await?;
         let world = self.world.borrow().clone();
+        self.look_after_agents(&world).await?;
         for ended in self.means.processes.reap()? {
             let member = ended.member;
             let around = &world.members[member];
@@ -383,7 +400,8 @@ impl Nemesis {
     /// Makes the world what the active faults say.
     async fn bring_about(&mut self) -> anyhow::Result<()> {
         let old = self.world.borrow().clone();
-        let new = World::under(old.members.len(), self.active.values().map(|(_, effect)| effect));
+        let effects = self.active.values().map(|(_, effect)| effect);
+        let new = World::under(old.members.len(), old.workers.len(), effects);
         // The network first when it gets worse, so that nobody sees a dead process behind a live address.
         self.world.send_replace(new.clone());
         // All that die in one fault die at once.
@@ -398,7 +416,7 @@ impl Nemesis {
             }
         }
         self.note_change();
-        Ok(())
+        self.change_workers(&old, &new).await
     }
 
     /// Makes one member's surroundings what they are to be.
@@ -497,12 +515,15 @@ impl Nemesis {
         self.account.changes.push(Change { at: self.clock.now(), service });
     }
 
-    /// Kills all members and tells what happened.
+    /// Kills all members and agents, and tells what happened.
     ///
     /// # Errors
     /// When one cannot be killed.
     pub async fn finish(mut self) -> anyhow::Result<Account> {
+        let finished = self.means.agents.finish().await;
         self.means.processes.kill_all().await?;
+        finished?;
+        self.account.starts = self.means.agents.starts()?;
         self.account.injected.sort_by_key(|injected| injected.from);
         Ok(self.account)
     }

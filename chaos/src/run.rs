@@ -16,30 +16,39 @@ use tokio_util::sync::CancellationToken;
 use crate::checker::hashes::Round;
 use crate::clients::rest::Credentials;
 use crate::clients::watcher::{Progress, Style};
-use crate::clients::{self, Clock, Connection, Context, Objects};
-use crate::cluster::{Failpoints, Layout, LossyDisk, Processes, Shim, SmallDisk, proxy};
+use crate::clients::{self, Clock, Connection, Context, Objects, workload};
+use crate::cluster::{Agents, Engine, Failpoints, Layout, LossyDisk, Processes, Shim, SmallDisk, Workers, proxy};
 use crate::ending::{Closing, Ending};
 use crate::fault::Kind;
 use crate::history::{
-    Api, History, Increment, InformerLog, LeaseLog, Micros, Operation, Outcome, Transaction, WatchLog,
+    Api, History, Increment, InformerLog, LeaseLog, Micros, Operation, Outcome, Request, Sample, Settled, Transaction,
+    WatchLog,
 };
 use crate::leader::{self, Led};
 use crate::nemesis::{Account, Means, Nemesis};
 use crate::replacement::Operator;
 use crate::schedule::{Plan, Planned};
+use crate::settle;
 use crate::world::World;
 
 /// How long the members may take until all of them serve, at the start and after everything is healed.
 const SERVE_WITHIN: Duration = Duration::from_secs(60);
 const WATCHERS: usize = 3;
 const INFORMERS: usize = 2;
+/// Clients that make Deployments; each has two at a time.
+const DEPLOYERS: usize = 2;
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub seed: u64,
     pub members: usize,
+    pub workers: Workers,
+    /// What Docker workers run on.
+    pub engine: Option<Engine>,
     pub duration: Duration,
+    /// How long the workload may take after the last fault until it is as it should be.
+    pub settle_within: Duration,
     pub kinds: Vec<Kind>,
     /// Clients of each sort.
     pub clients: usize,
@@ -69,6 +78,9 @@ pub struct Recorded {
     /// Revisions up to this one may have been compacted.
     pub compacted: u64,
     pub ending: Ending,
+    pub workers: usize,
+    /// What the workload had become in the end; `None` when the quorum did not serve.
+    pub settled: Option<Settled>,
 }
 
 /// Runs until the end, or until `abort`; either way no process is left.
@@ -76,7 +88,8 @@ pub struct Recorded {
 /// # Errors
 /// When the quorum cannot be set up, or a fault cannot be brought about.
 pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<Recorded> {
-    let layout = Layout::create(&options.directory, &options.logs, options.members, &options.log_level)?;
+    let Options { members, workers, directory, logs, log_level, .. } = options;
+    let layout = Layout::create(directory, logs, *members, workers, log_level)?;
     let mut left_out = Vec::new();
     let failpoints = Arc::new(Failpoints::new(options.members));
     let tools = Tools::prepare(options, &layout, &failpoints, &mut left_out);
@@ -88,11 +101,13 @@ pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<
         kinds: tools.kinds,
         small_disk: tools.small_disk.as_ref().map(|(member, _)| *member),
         lossy_disks: !tools.lossy_disks.is_empty(),
+        workers: options.workers.count(),
     };
     let schedule = plan.draw();
-    let (world, world_seen) = watch::channel(World::healthy(options.members));
+    let (world, world_seen) = watch::channel(World::healthy(options.members, options.workers.count()));
     let (leader, leader_seen) = watch::channel(None);
-    let processes = Processes::new(options.binary.clone(), layout.clone(), tools.shim)?;
+    let processes = Processes::new(options.binary.clone(), layout.clone(), tools.shim.clone())?;
+    let agents = Agents::new(options.binary.clone(), layout.clone(), tools.shim, options.engine.clone())?;
     let context = Context {
         layout: layout.clone(),
         clock: Clock::start(),
@@ -108,7 +123,7 @@ pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<
     let (small_disk, lossy_disks) = (tools.small_disk, tools.lossy_disks);
     let operator = Operator::new(context.layout.clone(), Credentials::of(&context.layout)?);
     let rng = StdRng::seed_from_u64(!options.seed);
-    let means = Means { processes, small_disk, lossy_disks, failpoints, operator, rng };
+    let means = Means { processes, agents, small_disk, lossy_disks, failpoints, operator, rng };
     let mut nemesis = Nemesis::new(context.clock, means, world, leader_seen);
     let driven = abort.run_until_cancelled(drive(options, &schedule, context, &mut nemesis, leader)).await;
     let account = nemesis.finish().await?;
@@ -132,12 +147,14 @@ impl Tools {
     fn prepare(options: &Options, layout: &Layout, failpoints: &Arc<Failpoints>, left_out: &mut Vec<String>) -> Tools {
         let mut tools = Tools { shim: None, small_disk: None, lossy_disks: Vec::new(), kinds: options.kinds.clone() };
         let wants = |kinds: &[Kind]| options.kinds.iter().any(|kind| kinds.contains(kind));
-        let needs_shim = [Kind::Clock, Kind::SlowDisk, Kind::FailedSync];
+        let needs_shim = [Kind::Clock, Kind::SlowDisk, Kind::FailedSync, Kind::AgentClock, Kind::WorkerPartition];
         if wants(&needs_shim) {
             match Shim::build(&options.directory) {
                 Ok(shim) => tools.shim = Some(shim),
                 Err(error) => {
-                    left_out.push(format!("clock jumps, slow disks and failing fsync: {error:#}"));
+                    left_out.push(format!(
+                        "clock jumps, slow disks, failing fsync and workers that are cut off: {error:#}"
+                    ));
                     tools.kinds.retain(|kind| !needs_shim.contains(kind));
                 }
             }
@@ -185,20 +202,38 @@ async fn drive(
 ) -> anyhow::Result<Recorded> {
     nemesis.start_all()?;
     let began = nemesis.alongside(until_all_serve(&context)).await?.context("the quorum does not begin to serve")?;
+    let credentials = Credentials::of(&context.layout)?;
+    let has_workers = options.workers.count() > 0;
+    if has_workers {
+        nemesis.start_agents()?;
+        nemesis.alongside(workload::make_service(&context, credentials.clone())).await??;
+    }
     // The time of clients and schedule begins now.
     context.clock = nemesis.restart_clock();
-    let credentials = Credentials::of(&context.layout)?;
     let mut traffic = Traffic::start(options, &context, &credentials, began, leader);
     nemesis.run(schedule).await?;
     nemesis.supervise(context.clock.at_ms(u64::try_from(options.duration.as_millis())?)).await?;
     let healed = context.clock.now();
     let served = nemesis.alongside(until_all_serve(&context)).await?;
-    let problem = served.err().map(|error| format!("{error:#}"));
+    let mut problem = served.err().map(|error| format!("{error:#}"));
     context.stop.cancel();
     let operations = traffic.writers.join_all().await.into_iter().flatten().collect();
     let leases = traffic.leases.join_all().await.into_iter().flatten().collect();
     let increments = traffic.counters.join_all().await.into_iter().flatten().collect();
-    let mut history = History { operations, leases, increments, ..History::default() };
+    let requests: Vec<Request> = traffic.deployers.join_all().await.into_iter().flatten().collect();
+    let samples: Vec<Sample> = traffic.samplers.join_all().await.into_iter().flatten().collect();
+    let mut settled = None;
+    if has_workers && problem.is_none() {
+        let machines = nemesis.machines();
+        let settling = settle::settle(&context, credentials.clone(), &machines, &requests, options.settle_within);
+        match nemesis.alongside(settling).await? {
+            Ok(seen) => settled = Some(seen),
+            Err(error) => problem = Some(format!("the workload cannot be seen: {error:#}")),
+        }
+    }
+    // Their heartbeats would go on changing what members are compared by.
+    nemesis.end_agents().await?;
+    let mut history = History { operations, leases, increments, requests, samples, ..History::default() };
     let hashes = traffic.hasher.join_all().await.into_iter().flatten().collect();
     let compacted = traffic.compacted.load(Ordering::Relaxed);
     let mut ending = Ending { problem, ..Ending::default() };
@@ -217,7 +252,8 @@ async fn drive(
     history.informers.extend(traffic.informers.join_all().await);
     let leaders = traffic.observer.join_all().await.into_iter().flatten().collect();
     let (account, schedule, left_out) = Default::default();
-    Ok(Recorded { history, account, leaders, schedule, left_out, healed, hashes, compacted, ending })
+    let workers = options.workers.count();
+    Ok(Recorded { history, account, leaders, schedule, left_out, healed, hashes, compacted, ending, workers, settled })
 }
 
 /// All clients, while faults come.
@@ -225,6 +261,8 @@ struct Traffic {
     writers: JoinSet<Vec<Operation>>,
     leases: JoinSet<Vec<LeaseLog>>,
     counters: JoinSet<Vec<Increment>>,
+    deployers: JoinSet<Vec<Request>>,
+    samplers: JoinSet<Vec<Sample>>,
     watches: JoinSet<WatchLog>,
     informers: JoinSet<InformerLog>,
     hasher: JoinSet<Vec<Round>>,
@@ -251,6 +289,8 @@ impl Traffic {
             writers: JoinSet::new(),
             leases: JoinSet::new(),
             counters: JoinSet::new(),
+            deployers: JoinSet::new(),
+            samplers: JoinSet::new(),
             watches: JoinSet::new(),
             informers: JoinSet::new(),
             hasher: JoinSet::new(),
@@ -286,6 +326,14 @@ impl Traffic {
                 clients::counters::run(context.clone(), credentials.clone(), format!("n{index}"), seed(9, index));
             traffic.counters.spawn(counters);
             traffic.leases.spawn(clients::leases::run(context.clone(), format!("l{index}"), seed(6, index)));
+        }
+        if options.workers.count() > 0 {
+            for index in 0..DEPLOYERS {
+                let (credentials, name) = (credentials.clone(), format!("d{index}"));
+                let deployer = clients::deployments::run(context.clone(), credentials, name, seed(10, index));
+                traffic.deployers.spawn(deployer);
+            }
+            traffic.samplers.spawn(workload::sample(context.clone(), credentials.clone(), seed(11, 0)));
         }
         for member in 0..options.members {
             traffic.writers.spawn(clients::prober::run(context.clone(), format!("p{member}"), member));

@@ -1,5 +1,7 @@
 //! Which fault comes when: drawn from a seed, the same for the same seed.
 
+mod workers;
+
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -29,6 +31,7 @@ pub struct Plan {
     pub small_disk: Option<MemberIndex>,
     /// Whether disks lose what was not synced, and tell what is done on them.
     pub lossy_disks: bool,
+    pub workers: usize,
 }
 
 /// A run shorter than this has many small faults and no long scenes.
@@ -39,10 +42,18 @@ const WARM_UP_MS: u64 = 1500;
 const COOL_DOWN_MS: u64 = 1500;
 
 impl Plan {
-    /// Draws the schedule. Every variant comes once before any comes again. Faults mostly follow each other with a pause
-    /// between; now and then one begins while another lasts.
+    /// Draws the schedule: faults on members, and beside them faults on workers, each by itself.
     #[must_use]
     pub fn draw(&self) -> Vec<Planned> {
+        let mut planned = self.draw_for_members();
+        planned.extend(workers::draw(self));
+        planned.sort_by_key(|planned| (planned.start_ms, planned.end_ms));
+        planned
+    }
+
+    /// Every variant comes once before any comes again. Faults mostly follow each other with a pause
+    /// between; now and then one begins while another lasts.
+    fn draw_for_members(&self) -> Vec<Planned> {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut bag: Vec<Variant> = Vec::new();
         let mut planned = Vec::new();
@@ -360,6 +371,7 @@ mod tests {
             kinds: Kind::ALL.to_vec(),
             small_disk: Some(0),
             lossy_disks: true,
+            workers: 3,
         }
     }
 
@@ -396,7 +408,7 @@ mod tests {
                 let now = second * 1000;
                 let active = schedule.iter().filter(|p| p.start_ms <= now && now < p.end_ms);
                 let effects: Vec<Effect> = active.map(|p| p.fault.effect(3, Some(0))).collect();
-                World::under(3, &effects).service() != crate::world::Service::Impossible
+                World::under(3, 3, &effects).service() != crate::world::Service::Impossible
             });
             let served = served.count();
             assert!((1300..1799).contains(&served), "seed {seed}: {served} of 1800 seconds");
@@ -413,5 +425,6 @@ mod tests {
         let failpoint = Failpoint { point: Point::LogSync, phase: Phase::Before, action: Action::LosePower };
         let target = Target::Leader { or: 0 };
         assert_eq!(text(Fault::Failpoint { target, failpoint }), "m3 loses power before a sync of its log");
+        assert_eq!(text(Fault::CutOff { worker: 1, from: Target::Leader { or: 0 } }), "cut w2 off from m3");
     }
 }

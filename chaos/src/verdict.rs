@@ -1,5 +1,7 @@
 //! All checks of a run.
 
+mod workers;
+
 use std::collections::BTreeMap;
 
 use crate::checker::events::EventLog;
@@ -46,7 +48,8 @@ pub fn judge(recorded: &Recorded, members: usize, bound: Micros, panics: Vec<Str
     }
     checks.push(check_leaders(&recorded.leaders));
     checks.push(check_processes(account));
-    checks.push(Check::of("no member panicked", format!("{members} logs"), panics));
+    checks.extend(workers::checks(recorded));
+    checks.push(Check::of("no process panicked", format!("{} logs", members + recorded.workers), panics));
     checks
 }
 

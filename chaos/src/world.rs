@@ -1,10 +1,20 @@
-//! The state of the quorum's surroundings: which processes run, which paths between them carry, how disks and clocks
-//! behave. Faults are effects on it, several at a time; what the shell has to do follows from the whole.
+//! The state of the cluster's surroundings: which processes run, which paths between them carry, how disks and clocks
+//! behave, for the members of the quorum and for the workers. Faults are effects on it, several at a time; what the shell has to do follows from the whole.
 
 use serde::{Deserialize, Serialize};
 
 /// A member's place in the list, from 0.
 pub type MemberIndex = usize;
+
+/// A worker's place in the list, from 0.
+pub type WorkerIndex = usize;
+
+/// One end of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Member(MemberIndex),
+    Worker(WorkerIndex),
+}
 
 /// What one fault does while it lasts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +49,23 @@ pub enum Effect {
     FailingSync(MemberIndex),
     /// The wall clock is off by this much.
     Clock { member: MemberIndex, offset_s: i64 },
+    /// Agents are killed with SIGKILL; started again at the end. Their containers run on.
+    AgentsDown(Vec<WorkerIndex>),
+    /// Agents are ended in order, with SIGTERM; started again at the end. Their containers run on.
+    AgentsEnded(Vec<WorkerIndex>),
+    /// Agents are stopped with SIGSTOP.
+    AgentsPaused(Vec<WorkerIndex>),
+    /// A worker's machine is lost: the agent and its containers are killed, and the agent's disk is empty when it is started
+    /// again.
+    MachineLost(WorkerIndex),
+    /// Nothing passes between a worker and these members.
+    CutOff { worker: WorkerIndex, members: Vec<MemberIndex> },
+    /// One container of the worker is killed when the fault begins, drawn by this number.
+    ContainerKilled { worker: WorkerIndex, drawn: u32 },
+    /// The same, without a note of it: for seeing that the checks find a restart that nothing explains.
+    ContainerKilledInSecret { worker: WorkerIndex, drawn: u32 },
+    /// The agent's wall clock is off by this much.
+    AgentClock { worker: WorkerIndex, offset_s: i64 },
 }
 
 /// How well a path carries.
@@ -124,6 +151,28 @@ pub struct Surroundings {
     pub clock_offset_s: i64,
 }
 
+/// A worker's agent and machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerSurroundings {
+    pub down: bool,
+    pub paused: bool,
+    /// It was told to end.
+    pub ended: bool,
+    pub machine_lost: bool,
+    pub clock_offset_s: i64,
+    /// The members that it does not reach.
+    pub cut_off: Vec<MemberIndex>,
+    /// Containers that die, each once.
+    pub kills: Vec<ContainerKill>,
+}
+
+/// The death of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerKill {
+    pub drawn: u32,
+    pub is_secret: bool,
+}
+
 impl Failpoint {
     #[must_use]
     pub fn kills(&self) -> bool {
@@ -144,6 +193,7 @@ pub struct World {
     pub members: Vec<Surroundings>,
     /// By sender, then receiver.
     pub paths: Vec<Vec<Path>>,
+    pub workers: Vec<WorkerSurroundings>,
 }
 
 /// Whether the quorum must accept writes.
@@ -158,16 +208,32 @@ pub enum Service {
 
 impl World {
     #[must_use]
-    pub fn healthy(members: usize) -> Self {
-        World { members: vec![Surroundings::default(); members], paths: vec![vec![Path::default(); members]; members] }
+    pub fn healthy(members: usize, workers: usize) -> Self {
+        World {
+            members: vec![Surroundings::default(); members],
+            paths: vec![vec![Path::default(); members]; members],
+            workers: vec![WorkerSurroundings::default(); workers],
+        }
     }
 
     /// The healthy world under all of these.
     #[must_use]
-    pub fn under<'a>(members: usize, effects: impl IntoIterator<Item = &'a Effect>) -> Self {
-        let mut world = World::healthy(members);
+    pub fn under<'a>(members: usize, workers: usize, effects: impl IntoIterator<Item = &'a Effect>) -> Self {
+        let mut world = World::healthy(members, workers);
         effects.into_iter().for_each(|effect| world.add(effect));
         world
+    }
+
+    /// The path between two ends, in this direction.
+    #[must_use]
+    pub fn path(&self, from: End, to: End) -> Path {
+        match (from, to) {
+            (End::Member(from), End::Member(to)) => self.paths[from][to],
+            (End::Worker(worker), End::Member(member)) | (End::Member(member), End::Worker(worker)) => {
+                Path { cut: self.workers[worker].cut_off.contains(&member), quality: Quality::default() }
+            }
+            (End::Worker(_), End::Worker(_)) => Path::default(),
+        }
     }
 
     fn add(&mut self, effect: &Effect) {
@@ -195,6 +261,21 @@ impl World {
             Effect::FullDisk(member) => self.members[*member].disk_full = true,
             Effect::FailingSync(member) => self.members[*member].sync_fails = true,
             Effect::Clock { member, offset_s } => self.members[*member].clock_offset_s = *offset_s,
+            Effect::AgentsDown(workers) => workers.iter().for_each(|i| self.workers[*i].down = true),
+            Effect::AgentsEnded(workers) => workers.iter().for_each(|i| self.workers[*i].ended = true),
+            Effect::AgentsPaused(workers) => workers.iter().for_each(|i| self.workers[*i].paused = true),
+            Effect::MachineLost(worker) => {
+                self.workers[*worker].down = true;
+                self.workers[*worker].machine_lost = true;
+            }
+            Effect::CutOff { worker, members } => self.workers[*worker].cut_off.extend(members),
+            Effect::ContainerKilled { worker, drawn } => {
+                self.workers[*worker].kills.push(ContainerKill { drawn: *drawn, is_secret: false });
+            }
+            Effect::ContainerKilledInSecret { worker, drawn } => {
+                self.workers[*worker].kills.push(ContainerKill { drawn: *drawn, is_secret: true });
+            }
+            Effect::AgentClock { worker, offset_s } => self.workers[*worker].clock_offset_s = *offset_s,
         }
     }
 
@@ -245,7 +326,27 @@ mod tests {
     use super::*;
 
     fn service(members: usize, effects: &[Effect]) -> Service {
-        World::under(members, effects).service()
+        World::under(members, 2, effects).service()
+    }
+
+    #[test]
+    fn workers_matter_to_themselves_alone() {
+        let effects = [
+            Effect::MachineLost(0),
+            Effect::AgentsPaused(vec![0, 1]),
+            Effect::CutOff { worker: 1, members: vec![0, 2] },
+            Effect::ContainerKilled { worker: 1, drawn: 7 },
+        ];
+        assert_eq!(service(3, &effects), Service::Required);
+        let world = World::under(3, 2, &effects);
+        assert!(world.workers[0].down && world.workers[0].machine_lost && !world.workers[1].down);
+        let is_cut = |member| {
+            let there = world.path(End::Worker(1), End::Member(member)).cut;
+            assert_eq!(there, world.path(End::Member(member), End::Worker(1)).cut);
+            there
+        };
+        assert_eq!([0, 1, 2].map(is_cut), [true, false, true]);
+        assert_eq!(world.workers[1].kills, [ContainerKill { drawn: 7, is_secret: false }]);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! What a history must fulfil. Pure: a history in, findings out.
 
+pub mod adoption;
 pub mod availability;
 pub mod counters;
+pub mod deployments;
+pub mod endpoints;
 pub mod events;
 pub mod hashes;
 pub mod informers;
@@ -9,7 +12,13 @@ pub mod leases;
 pub mod linearizability;
 pub mod registers;
 pub mod revisions;
+pub mod starts;
+pub mod statuses;
+pub mod strays;
 pub mod watches;
+
+#[cfg(test)]
+pub(crate) mod workload;
 
 use serde::Serialize;
 

@@ -3,6 +3,7 @@
 pub mod compactor;
 mod connection;
 pub mod counters;
+pub mod deployments;
 pub mod filler;
 pub mod hasher;
 pub mod informer;
@@ -13,6 +14,7 @@ pub mod prober;
 pub mod registers;
 pub mod rest;
 pub mod watcher;
+pub mod workload;
 
 pub use connection::{CALL_DEADLINE, Connection};
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::pki::{Authority, Pair};
 use super::ports::Ports;
+use crate::history::node_name;
 use crate::world::MemberIndex;
 
 /// So little that who was away for some seconds needs a snapshot.
@@ -34,10 +35,42 @@ pub struct Place {
     pub log: PathBuf,
 }
 
+/// One worker, as the harness knows it.
+#[derive(Clone, Debug)]
+pub struct WorkerPlace {
+    /// `w1` and so on; its node's name.
+    pub name: String,
+    pub listen: SocketAddr,
+    /// Where its connections to each member's API go: a proxy of its own.
+    pub via: Vec<SocketAddr>,
+    pub data: PathBuf,
+    /// Where a hollow worker's containers are; `None` for one on Docker.
+    pub machine: Option<PathBuf>,
+    pub config: PathBuf,
+    pub log: PathBuf,
+}
+
+/// How many workers there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workers {
+    pub hollow: usize,
+    pub docker: usize,
+    /// Keeps the containers of clusters apart that share an engine.
+    pub cluster: String,
+}
+
+impl Workers {
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.hollow + self.docker
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub directory: PathBuf,
     pub places: Vec<Place>,
+    pub workers: Vec<WorkerPlace>,
     pub ca: PathBuf,
     pub admin: Pair,
     /// Its places' ports are nobody else's as long as it is there.
@@ -66,15 +99,47 @@ struct Config<'a> {
     node_client_key_file: &'a Path,
     retention: &'a str,
     log_keep_bytes: u64,
+    node_monitor_grace: &'a str,
+    eviction_after: &'a str,
     log_level: &'a str,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct AgentConfig<'a> {
+    node_name: &'a str,
+    cluster: &'a str,
+    masters: Vec<String>,
+    data_dir: &'a Path,
+    listen: SocketAddr,
+    runtime: &'a str,
+    hollow_dir: Option<&'a Path>,
+    ca_file: &'a Path,
+    client_cert_file: &'a Path,
+    client_key_file: &'a Path,
+    tls_cert_file: &'a Path,
+    tls_key_file: &'a Path,
+    heartbeat_interval: &'a str,
+    log_level: &'a str,
+}
+
+/// A node may be silent for so long; some faults last longer, and its pods are replaced.
+const NODE_MONITOR_GRACE: &str = "6s";
+const EVICTION_AFTER: &str = "3s";
+const HEARTBEAT_INTERVAL: &str = "1s";
+
 impl Layout {
-    /// Lays out `members` members under `directory`, logs under `logs`.
+    /// Lays out `members` members and the workers under `directory`, logs under `logs`.
     ///
     /// # Errors
     /// When there are no free ports, or a file cannot be written.
-    pub fn create(directory: &Path, logs: &Path, members: usize, log_level: &str) -> anyhow::Result<Layout> {
+    pub fn create(
+        directory: &Path,
+        logs: &Path,
+        members: usize,
+        workers: &Workers,
+        log_level: &str,
+    ) -> anyhow::Result<Layout> {
         let pki = directory.join("pki");
         fs::create_dir_all(&pki).with_context(|| format!("cannot create {}", pki.display()))?;
         let ca = Authority::create(&pki, "ca")?;
@@ -109,14 +174,62 @@ impl Layout {
                 // The harness compacts; nothing else shall.
                 retention: "24h",
                 log_keep_bytes: LOG_KEEP_BYTES,
+                node_monitor_grace: NODE_MONITOR_GRACE,
+                eviction_after: EVICTION_AFTER,
                 log_level,
             };
             fs::create_dir_all(&place.data)?;
             fs::create_dir_all(&place.below)?;
             fs::write(&place.config, toml::to_string(&config)?)?;
         }
-        Ok(Layout { directory: directory.to_owned(), places, ca: ca.cert, admin, _ports: Arc::new(ports) })
+        let workers = lay_out_workers(directory, logs, &places, workers, &ca, log_level, &mut ports)?;
+        Ok(Layout { directory: directory.to_owned(), places, workers, ca: ca.cert, admin, _ports: Arc::new(ports) })
     }
+}
+
+fn lay_out_workers(
+    directory: &Path,
+    logs: &Path,
+    members: &[Place],
+    workers: &Workers,
+    ca: &Authority,
+    log_level: &str,
+    ports: &mut Ports,
+) -> anyhow::Result<Vec<WorkerPlace>> {
+    let mut places = Vec::new();
+    for worker in 0..workers.count() {
+        let name = node_name(worker);
+        let identity = ca.issue(&name, &format!("system:node:{name}"), Some("system:nodes"))?;
+        let machine = (worker < workers.hollow).then(|| directory.join(format!("{name}.machine")));
+        let place = WorkerPlace {
+            listen: ports.next()?,
+            via: members.iter().map(|_| ports.next()).collect::<anyhow::Result<_>>()?,
+            data: directory.join(&name),
+            config: directory.join(format!("{name}.toml")),
+            log: logs.join(format!("{name}.log")),
+            machine,
+            name,
+        };
+        let config = AgentConfig {
+            node_name: &place.name,
+            cluster: &workers.cluster,
+            masters: members.iter().map(|member| format!("https://{}", member.api)).collect(),
+            data_dir: &place.data,
+            listen: place.listen,
+            runtime: if place.machine.is_some() { "hollow" } else { "docker" },
+            hollow_dir: place.machine.as_deref(),
+            ca_file: &ca.cert,
+            client_cert_file: &identity.cert,
+            client_key_file: &identity.key,
+            tls_cert_file: &identity.cert,
+            tls_key_file: &identity.key,
+            heartbeat_interval: HEARTBEAT_INTERVAL,
+            log_level,
+        };
+        fs::write(&place.config, toml::to_string(&config)?)?;
+        places.push(place);
+    }
+    Ok(places)
 }
 
 fn places(directory: &Path, logs: &Path, members: usize, ports: &mut Ports) -> anyhow::Result<Vec<Place>> {

@@ -130,13 +130,7 @@ impl Processes {
     /// # Errors
     /// When a file cannot be removed.
     pub fn lose_disk(&self, member: MemberIndex) -> anyhow::Result<()> {
-        let data = &self.layout.places[member].data;
-        for entry in fs::read_dir(data)? {
-            let path = entry?.path();
-            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }
-                .with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-        Ok(())
+        empty(&self.layout.places[member].data)
     }
 
     /// Ends all members at once.
@@ -188,7 +182,18 @@ impl Processes {
     }
 }
 
-fn last_lines(log: &Path) -> String {
+/// Removes everything in a directory, for good: a later loss of power brings nothing of it back.
+pub(super) fn empty(directory: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }
+            .with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.with_context(|| format!("cannot sync {}", directory.display()))
+}
+
+pub(super) fn last_lines(log: &Path) -> String {
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(6).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")

@@ -1,6 +1,7 @@
-//! The network between the members: a TCP proxy for each ordered pair, all under one set of rules.
+//! The network between the members, and between workers and members: a TCP proxy for each ordered pair, all under one set of
+//! rules.
 //!
-//! A member reaches each of its peers through a listener of its own, so the proxy knows both ends of every connection
+//! A member reaches each of its peers through a listener of its own, and a worker each member's API, so the proxy knows both ends of every connection
 //! and each of its directions can be troubled by itself. A cut path behaves as one behind a broken switch: nothing comes
 //! through, connections stay open, and what was sent arrives when the path is whole again. A member whose process is
 //! dead refuses connections, as its machine would.
@@ -18,9 +19,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::failpoints::Failpoints;
+use super::failpoints::{Failpoints, Passing};
 use super::layout::Layout;
-use crate::world::{MemberIndex, Path, Phase, Point, World};
+use crate::world::{End, MemberIndex, Path, Phase, Point, World};
 
 /// What a first retransmission of TCP waits at least (Linux' `TCP_RTO_MIN`).
 const RETRANSMISSION: Duration = Duration::from_millis(200);
@@ -35,17 +36,25 @@ pub async fn run(layout: Arc<Layout>, world: watch::Receiver<World>, failpoints:
     for (from, place) in layout.places.iter().enumerate() {
         for (to, listen) in place.peers.iter().enumerate().filter(|(to, _)| *to != from) {
             let (target, world, failpoints) = (layout.places[to].peer, world.clone(), failpoints.clone());
-            let link = Link { from, to, listen: *listen, target, world, failpoints };
+            let link = Link { from: End::Member(from), to, listen: *listen, target, world, failpoints };
             let seed = seed ^ ((from as u64) << 32 | (to as u64) << 40);
+            links.spawn(link.run(seed));
+        }
+    }
+    for (worker, place) in layout.workers.iter().enumerate() {
+        for (to, listen) in place.via.iter().enumerate() {
+            let (target, world, failpoints) = (layout.places[to].api, world.clone(), failpoints.clone());
+            let link = Link { from: End::Worker(worker), to, listen: *listen, target, world, failpoints };
+            let seed = seed ^ ((worker as u64) << 48 | (to as u64) << 40);
             links.spawn(link.run(seed));
         }
     }
     while links.join_next().await.is_some() {}
 }
 
-/// The connections that one member opens to another.
+/// The connections that a member or a worker opens to a member.
 struct Link {
-    from: MemberIndex,
+    from: End,
     to: MemberIndex,
     listen: SocketAddr,
     target: SocketAddr,
@@ -95,7 +104,7 @@ impl Link {
 }
 
 struct Connection {
-    from: MemberIndex,
+    from: End,
     to: MemberIndex,
     target: SocketAddr,
     world: watch::Receiver<World>,
@@ -111,9 +120,9 @@ impl Connection {
         }
         let ((incoming_read, incoming_write), (outgoing_read, outgoing_write)) =
             (incoming.into_split(), outgoing.into_split());
-        let there =
-            Direction { from: self.from, to: self.to, world: self.world.clone(), failpoints: self.failpoints.clone() };
-        let back = Direction { from: self.to, to: self.from, world: self.world, failpoints: self.failpoints };
+        let (from, to) = (self.from, End::Member(self.to));
+        let there = Direction { from, to, world: self.world.clone(), failpoints: self.failpoints.clone() };
+        let back = Direction { from: to, to: from, world: self.world, failpoints: self.failpoints };
         // An orderly end of one direction passes through it like data; the other one may go on.
         let _both = tokio::try_join!(
             there.carry(incoming_read, outgoing_write, StdRng::seed_from_u64(seed)),
@@ -127,22 +136,30 @@ struct Broken;
 
 #[derive(Clone)]
 struct Direction {
-    from: MemberIndex,
-    to: MemberIndex,
+    from: End,
+    to: End,
     world: watch::Receiver<World>,
     failpoints: Arc<Failpoints>,
 }
 
 impl Direction {
     fn path(&self) -> Path {
-        self.world.borrow().paths[self.from][self.to]
+        self.world.borrow().path(self.from, self.to)
+    }
+
+    /// What the sender's failpoint does here. Only what members send to each other is a point of theirs.
+    fn pass(&self, phase: Phase) -> Passing {
+        match (self.from, self.to) {
+            (End::Member(from), End::Member(_)) => self.failpoints.pass(from, Point::Send, phase),
+            _ => Passing::default(),
+        }
     }
 
     /// Returns when the path is not cut.
     async fn whole(&mut self) {
         let (from, to) = (self.from, self.to);
         // The world ends with the run.
-        if self.world.wait_for(|world| !world.paths[from][to].cut).await.is_err() {
+        if self.world.wait_for(|world| !world.path(from, to).cut).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -168,7 +185,7 @@ impl Direction {
             self.whole().await;
             let length = read?;
             piece.truncate(length);
-            let before = self.failpoints.pass(self.from, Point::Send, Phase::Before);
+            let before = self.pass(Phase::Before);
             sleep(before.pause).await;
             if before.is_dead {
                 return Err(Broken);
@@ -189,7 +206,7 @@ impl Direction {
             if pieces.send((last, piece)).await.is_err() || length == 0 {
                 return Ok(());
             }
-            let after = self.failpoints.pass(self.from, Point::Send, Phase::After);
+            let after = self.pass(Phase::After);
             sleep(after.pause).await;
             if after.is_dead {
                 // What is under way still arrives.

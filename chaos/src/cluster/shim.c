@@ -1,4 +1,5 @@
-/* Loaded into a member by LD_PRELOAD: lets the harness move its wall clock and trouble its fsync.
+/* Loaded into a member or an agent by LD_PRELOAD: lets the harness move its wall clock, trouble its fsync, and lead its
+ * connections to certain ports of this machine through proxies (CHAOS_VIA, as in 21001=22001,21002=22002).
  *
  * What to do stands in a small file that the harness writes and this maps: see struct control. The monotonic clock is
  * left alone, as it is when an operator or NTP sets a clock. */
@@ -6,10 +7,13 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
@@ -69,6 +73,33 @@ int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restr
     struct timespec moved = *deadline;
     moved.tv_sec -= control->clock_offset_s;
     return real_cond_timedwait(cond, mutex, &moved);
+}
+
+/* The port to connect to instead of this one. */
+static unsigned long via(unsigned long port) {
+    for (const char *next = getenv("CHAOS_VIA"); next && *next;) {
+        char *end;
+        unsigned long from = strtoul(next, &end, 10);
+        if (*end != '=') break;
+        unsigned long to = strtoul(end + 1, &end, 10);
+        if (from == port) return to;
+        next = *end == ',' ? end + 1 : end;
+        if (*end != ',') break;
+    }
+    return port;
+}
+
+int connect(int file, __CONST_SOCKADDR_ARG to, socklen_t length) {
+    struct sockaddr_in address;
+    const struct sockaddr *given = to.__sockaddr__;
+    if (given && length >= sizeof address && given->sa_family == AF_INET) {
+        memcpy(&address, given, sizeof address);
+        if (address.sin_addr.s_addr == htonl(INADDR_LOOPBACK)) {
+            address.sin_port = htons((in_port_t)via(ntohs(address.sin_port)));
+        }
+        return (int)syscall(SYS_connect, file, &address, sizeof address);
+    }
+    return (int)syscall(SYS_connect, file, given, length);
 }
 
 static int trouble(void) {

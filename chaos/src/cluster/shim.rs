@@ -1,4 +1,4 @@
-//! Clocks and fsync of a member under our control: a small library that is compiled here and loaded into its process.
+//! Clocks, fsync and connections of a process under our control: a small library that is compiled here and loaded into its process.
 //!
 //! It is C because the functions that it stands in front of are; a library of Rust would need `unsafe`, which the
 //! workspace forbids.
@@ -94,5 +94,20 @@ mod tests {
         let mut sync = Command::new("sync");
         sync.arg(shim.library()).env("LD_PRELOAD", shim.library()).env("CHAOS_CONTROL", control.path());
         assert!(!sync.output().expect("sync").status.success(), "fsync must fail");
+    }
+
+    #[test]
+    fn connections_go_where_they_are_led() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let Ok(shim) = Shim::build(dir.path()) else { return };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let connects = |via: String| {
+            let mut bash = Command::new("bash");
+            bash.args(["-c", "exec 3<>/dev/tcp/127.0.0.1/9"]).env("LD_PRELOAD", shim.library()).env("CHAOS_VIA", via);
+            bash.output().expect("bash").status.success()
+        };
+        assert!(connects(format!("7=1,9={port}")));
+        assert!(!connects(format!("7={port},8={port}")), "nobody listens there");
     }
 }

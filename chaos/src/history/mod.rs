@@ -2,11 +2,16 @@
 
 mod counter;
 mod lease;
+mod node;
 mod operation;
 mod watch;
 
 pub use counter::{Counted, Increment};
 pub use lease::{LeaseEvent, LeaseLog};
+pub use node::{
+    Answer, ApiSeen, Container, ContainerStatus, DeploymentSeen, EndpointSeen, Killed, MAIN, MachineSeen, PodSample,
+    PodSeen, Request, SANDBOX, Sample, Settled, Start, Wanted, node_name,
+};
 pub use operation::{Api, Operation, Outcome, Transaction, Value};
 pub use watch::{InformerLog, InformerRecord, Seen, WatchLog, WatchRecord};
 
@@ -24,6 +29,9 @@ pub struct History {
     pub informers: Vec<InformerLog>,
     pub leases: Vec<LeaseLog>,
     pub increments: Vec<Increment>,
+    /// Writes on Deployments.
+    pub requests: Vec<Request>,
+    pub samples: Vec<Sample>,
 }
 
 /// One line of a history that is kept.
@@ -35,6 +43,8 @@ enum Line {
     Informer(InformerLog),
     Lease(LeaseLog),
     Increment(Increment),
+    Request(Request),
+    Sample(Sample),
 }
 
 impl History {
@@ -49,7 +59,9 @@ impl History {
             .chain(self.watches.iter().cloned().map(Line::Watch))
             .chain(self.informers.iter().cloned().map(Line::Informer))
             .chain(self.leases.iter().cloned().map(Line::Lease))
-            .chain(self.increments.iter().cloned().map(Line::Increment));
+            .chain(self.increments.iter().cloned().map(Line::Increment))
+            .chain(self.requests.iter().cloned().map(Line::Request))
+            .chain(self.samples.iter().cloned().map(Line::Sample));
         for line in lines {
             serde_json::to_writer(&mut *to, &line)?;
             to.write_all(b"\n")?;
@@ -70,6 +82,8 @@ impl History {
                 Line::Informer(informer) => history.informers.push(informer),
                 Line::Lease(lease) => history.leases.push(lease),
                 Line::Increment(increment) => history.increments.push(increment),
+                Line::Request(request) => history.requests.push(request),
+                Line::Sample(sample) => history.samples.push(sample),
             }
         }
         Ok(history)

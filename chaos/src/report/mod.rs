@@ -18,6 +18,7 @@ use crate::nemesis::Account;
 pub struct Report<'a> {
     pub seed: u64,
     pub members: usize,
+    pub workers: usize,
     /// What else was set, by the names of the command's options.
     pub setting: Vec<(String, String)>,
     pub checks: &'a [Check],

@@ -28,7 +28,8 @@ svg .label { fill: #fff; font-size: 11px; pointer-events: none }
 .impossible { fill: #cf222e; fill-opacity: .13 }
 .kill { fill: #cf222e } .power { fill: #82071e } .restart { fill: #57606a } .version { fill: #116329 }
 .failpoint { fill: #bc4c00 } .pause { fill: #e16f24 } .partition { fill: #8250df } .network { fill: #bf3989 }
-.disk { fill: #7d4e00 } .clock { fill: #0969da } .replace { fill: #1b7c83 } .leader { fill: #2da44e } .wanted { fill: #fff; stroke: #57606a;
+.disk { fill: #7d4e00 } .clock { fill: #0969da } .replace { fill: #1b7c83 } .machine { fill: #6e011a }
+.container { fill: #d1242f } .leader { fill: #2da44e } .wanted { fill: #fff; stroke: #57606a;
 stroke-width: 2 } .unwanted { fill: #cf222e; stroke: #fff; stroke-width: 2 }
 .done { fill: #54aeff } .refused { fill: #d4a72c } .unknown { fill: #cf222e }
 .p50 { fill: #0969da } .p99 { fill: #e16f24 } .p100 { fill: #cf222e; fill-opacity: .45 }
@@ -50,6 +51,8 @@ const KEY: [&[(&str, &str)]; 3] = [
         ("disk", "slow, full or failing disk"),
         ("clock", "clock"),
         ("replace", "replaced"),
+        ("machine", "machine lost with its containers"),
+        ("container", "container killed"),
     ],
     &[
         ("leader", "leads"),
@@ -138,6 +141,7 @@ fn tiles(report: &Report) -> Vec<(&'static str, String)> {
         ("faults", report.account.injected.len().to_string()),
         ("operations", figures.operations.to_string()),
         ("members", report.members.to_string()),
+        ("workers", report.workers.to_string()),
         ("terms with a leader", figures.terms.to_string()),
     ]
 }
@@ -184,7 +188,7 @@ mod tests {
     use crate::fault::Kind;
     use crate::history::{Api, Operation, Outcome, Transaction};
     use crate::leader::Led;
-    use crate::nemesis::{Account, Change, Death, Injected, ServiceLevel};
+    use crate::nemesis::{Account, AgentDeath, Change, Death, Injected, ServiceLevel};
     use crate::world::Effect;
 
     #[test]
@@ -206,6 +210,13 @@ mod tests {
             (Kind::FailedSync, Effect::FailingSync(1)),
             (Kind::Clock, Effect::Clock { member: 0, offset_s: -3600 }),
             (Kind::Replace, Effect::Replaced(2)),
+            (Kind::AgentKill, Effect::AgentsDown(vec![0, 1])),
+            (Kind::AgentPause, Effect::AgentsPaused(vec![1])),
+            (Kind::AgentRestart, Effect::AgentsEnded(vec![0])),
+            (Kind::MachineLoss, Effect::MachineLost(1)),
+            (Kind::WorkerPartition, Effect::CutOff { worker: 0, members: vec![0, 2] }),
+            (Kind::ContainerKill, Effect::ContainerKilled { worker: 1, drawn: 5 }),
+            (Kind::AgentClock, Effect::AgentClock { worker: 0, offset_s: 3600 }),
         ];
         assert!(Kind::ALL.iter().all(|kind| effects.iter().any(|(shown, _)| shown == kind)));
         let injected = effects.map(|(kind, effect)| {
@@ -217,6 +228,7 @@ mod tests {
         let report = Report {
             seed: 7,
             members: 3,
+            workers: 2,
             setting: Vec::new(),
             checks: &[],
             operations: &[],
@@ -266,7 +278,15 @@ mod tests {
                 is_wanted: false,
                 said: "<tag>".to_owned(),
             }],
+            agent_deaths: vec![AgentDeath {
+                at: 700_000,
+                worker: 1,
+                status: "exit code 7".to_owned(),
+                is_wanted: false,
+                said: String::new(),
+            }],
             late_ms: 3,
+            ..Account::default()
         };
         let checks = [
             Check::of("registers are linearizable", "3 operations".to_owned(), Vec::new()),
@@ -275,6 +295,7 @@ mod tests {
         let report = Report {
             seed: 7,
             members: 3,
+            workers: 2,
             setting: vec![("members".to_owned(), "3".to_owned())],
             checks: &checks,
             operations: &operations,
@@ -291,6 +312,7 @@ mod tests {
             "--seed 7 --members 3",
             "m3 leads in term 4",
             "m1 said &lt;tag&gt; &amp; more",
+            "w2 ended at 0.70 s: exit code 7",
             "only root",
             "/tmp/x",
         ] {

@@ -46,7 +46,7 @@ pub fn timeline(report: &Report) -> String {
     let last = report.operations.iter().map(|operation| operation.returned).max().unwrap_or(0);
     let end = last.max(report.end);
     let scale = Scale { end, width: WIDTH.max(end as f64 / 1e6 * WIDTH_OF_SECOND) };
-    let lanes = TOP + LANE * (report.members + 1) as f64;
+    let lanes = TOP + LANE * (report.members + 1 + report.workers) as f64;
     let (throughput, latency) = (lanes + GAP, lanes + CHART + 2.0 * GAP);
     let height = latency + CHART + GAP;
     let bins = Bins::of(report.operations, scale.end);
@@ -147,6 +147,9 @@ impl Svg {
             self.text(0.0, lane(member) + 17.0, "name", &format!("m{}", member + 1));
         }
         self.text(0.0, lane(report.members) + 17.0, "name", "network");
+        for worker in 0..report.workers {
+            self.text(0.0, lane(report.members + 1 + worker) + 17.0, "name", &format!("w{}", worker + 1));
+        }
         self.text(0.0, throughput + 10.0, "name", "operations/s");
         self.text(0.0, throughput + 26.0, "small", &format!("{:.0} at most", bins.most_per_second()));
         self.text(0.0, latency + 10.0, "name", "latency");
@@ -170,18 +173,26 @@ impl Svg {
     }
 
     fn faults(&mut self, report: &Report, scale: &Scale) {
-        for place in 0..=report.members {
+        for place in 0..=report.members + report.workers {
             self.faults_of(place, report, scale);
         }
         for death in &report.account.deaths {
-            let class = if death.is_wanted { "wanted" } else { "unwanted" };
-            self.add(format_args!(
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\" class=\"{class}\"><title>{}</title></circle>",
-                scale.x(death.at),
-                lane(death.member) + FAULTS / 2.0,
-                escape(&format!("m{} ended at {:.2} s: {}", death.member + 1, death.at as f64 / 1e6, death.status))
-            ));
+            let title = format!("m{} ended at {:.2} s: {}", death.member + 1, death.at as f64 / 1e6, death.status);
+            self.death(scale.x(death.at), lane(death.member), death.is_wanted, &title);
         }
+        for death in &report.account.agent_deaths {
+            let title = format!("w{} ended at {:.2} s: {}", death.worker + 1, death.at as f64 / 1e6, death.status);
+            self.death(scale.x(death.at), lane(report.members + 1 + death.worker), death.is_wanted, &title);
+        }
+    }
+
+    fn death(&mut self, x: f64, lane: f64, is_wanted: bool, title: &str) {
+        let class = if is_wanted { "wanted" } else { "unwanted" };
+        let y = lane + FAULTS / 2.0;
+        self.add(format_args!(
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" class=\"{class}\"><title>{}</title></circle>",
+            escape(title)
+        ));
     }
 
     /// Draws one lane; what lasts at the same time lies beneath each other.
@@ -272,7 +283,7 @@ fn height_of(micros: Micros, top: f64) -> f64 {
     top + CHART * (1.0 - decades / DECADES)
 }
 
-/// The lanes that a fault is drawn on; the last one is the network's.
+/// The lanes that a fault is drawn on: the members', the network's, and the workers'.
 fn met(effect: &Effect, members: usize) -> Vec<MemberIndex> {
     match effect {
         Effect::Down(met) | Effect::Lost(met) | Effect::PowerLost(met) | Effect::Ended(met) | Effect::Paused(met) => {
@@ -286,6 +297,14 @@ fn met(effect: &Effect, members: usize) -> Vec<MemberIndex> {
         | Effect::FullDisk(member)
         | Effect::Replaced(member)
         | Effect::FailingSync(member) => vec![*member],
+        Effect::AgentsDown(workers) | Effect::AgentsEnded(workers) | Effect::AgentsPaused(workers) => {
+            workers.iter().map(|worker| members + 1 + worker).collect()
+        }
+        Effect::MachineLost(worker)
+        | Effect::CutOff { worker, .. }
+        | Effect::ContainerKilled { worker, .. }
+        | Effect::ContainerKilledInSecret { worker, .. }
+        | Effect::AgentClock { worker, .. } => vec![members + 1 + worker],
     }
 }
 
@@ -306,23 +325,36 @@ fn label(effect: &Effect) -> String {
         Effect::SlowDisk { sync_delay_ms, .. } => format!("fsync +{sync_delay_ms} ms"),
         Effect::FullDisk(_) => "disk full".to_owned(),
         Effect::FailingSync(_) => "fsync fails".to_owned(),
-        Effect::Clock { offset_s, .. } => format!("clock {:+} h", offset_s / 3600),
+        Effect::Clock { offset_s, .. } | Effect::AgentClock { offset_s, .. } => {
+            format!("clock {:+} h", offset_s / 3600)
+        }
+        Effect::AgentsDown(_) => "kill -9".to_owned(),
+        Effect::AgentsEnded(_) => "SIGTERM".to_owned(),
+        Effect::AgentsPaused(_) => "SIGSTOP".to_owned(),
+        Effect::MachineLost(_) => "machine lost".to_owned(),
+        Effect::CutOff { members, .. } => {
+            let names: Vec<String> = members.iter().map(|member| format!("m{}", member + 1)).collect();
+            format!("cut off from {}", names.join(", "))
+        }
+        Effect::ContainerKilled { .. } | Effect::ContainerKilledInSecret { .. } => "container killed".to_owned(),
     }
 }
 
 /// Its class in the page's style.
 pub fn class(kind: Kind) -> &'static str {
     match kind {
-        Kind::Kill | Kind::LostDisks => "kill",
+        Kind::Kill | Kind::LostDisks | Kind::AgentKill => "kill",
         Kind::PowerLoss => "power",
-        Kind::Restart => "restart",
+        Kind::Restart | Kind::AgentRestart => "restart",
         Kind::LogVersion => "version",
         Kind::Failpoint => "failpoint",
-        Kind::Pause => "pause",
-        Kind::Partition => "partition",
+        Kind::Pause | Kind::AgentPause => "pause",
+        Kind::Partition | Kind::WorkerPartition => "partition",
         Kind::Network => "network",
         Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync => "disk",
-        Kind::Clock => "clock",
+        Kind::Clock | Kind::AgentClock => "clock",
         Kind::Replace => "replace",
+        Kind::MachineLoss => "machine",
+        Kind::ContainerKill | Kind::SecretKill => "container",
     }
 }

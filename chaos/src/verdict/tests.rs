@@ -4,12 +4,13 @@ use super::*;
 use crate::checker::Status;
 use crate::checker::events::tests::{put, watch};
 use crate::checker::hashes::Round;
+use crate::checker::workload;
 use crate::clients::PREFIX;
 use crate::history::{
-    Api, Counted, History, Increment, InformerLog, InformerRecord, LeaseEvent, LeaseLog, Operation, Outcome,
-    Transaction,
+    Api, Counted, History, Increment, InformerLog, InformerRecord, LeaseEvent, LeaseLog, MachineSeen, Operation,
+    Outcome, Settled, Start, Transaction,
 };
-use crate::nemesis::{Change, ServiceLevel};
+use crate::nemesis::{AgentDeath, Change, ServiceLevel};
 
 const SECOND: Micros = 1_000_000;
 const MEMBERS: usize = 3;
@@ -71,8 +72,15 @@ fn truth() -> Recorded {
             informers: vec![informer],
             leases: vec![lease],
             increments: vec![increment],
+            requests: workload::requests(),
+            samples: Vec::new(),
         },
-        account: Account { changes: vec![Change { at: 0, service: ServiceLevel::Required }], ..Account::default() },
+        account: Account {
+            changes: vec![Change { at: 0, service: ServiceLevel::Required }],
+            starts: vec![workload::start(0), workload::start(1)],
+            machines: vec![MachineSeen { at: 700, worker: 0, containers: workload::settled().machines.swap_remove(0) }],
+            ..Account::default()
+        },
         leaders: vec![Led { at: 0, member: 0, term: 1 }, Led { at: 50, member: 1, term: 2 }],
         schedule: Vec::new(),
         left_out: Vec::new(),
@@ -80,6 +88,8 @@ fn truth() -> Recorded {
         hashes: Vec::new(),
         compacted: 0,
         ending,
+        workers: 2,
+        settled: Some(workload::settled()),
     }
 }
 
@@ -152,7 +162,21 @@ fn every_check_fails_when_it_should() {
     );
     add("at most one member leads in a term", planted(|run| run.leaders[1].term = 1));
     add("members end only when they are killed or have to", planted(|run| run.account.deaths.push(death(5, false))));
-    add("no member panicked", violated(&truth(), &["m1.log: panicked at"]));
+    add("no process panicked", violated(&truth(), &["m1.log: panicked at"]));
+    let settled = |plant: fn(&mut Settled)| planted(|run| run.settled.iter_mut().for_each(plant));
+    let agent =
+        AgentDeath { at: 5, worker: 0, status: "exit code 1".to_owned(), is_wanted: false, said: String::new() };
+    add("agents end only when they are killed or have to", planted(|run| run.account.agent_deaths.push(agent)));
+    add("every Deployment reaches what is wanted of it", settled(|s| s.api.pods[0].is_ready = false));
+    add("machines run what the API knows, and nothing else", settled(|s| s.machines[0][0].uid = "other".to_owned()));
+    let again = Start { id: "c9".to_owned(), ..workload::start(1) };
+    add("no container is started again unless something ended it", planted(|run| run.account.starts.push(again)));
+    add(
+        "an agent that restarts adopts its containers as they are",
+        settled(|s| s.machines[0][1].started_at = "2026-11-30T10:30:00Z".to_owned()),
+    );
+    add("statuses agree with what runs", settled(|s| s.api.pods[0].containers[0].restarts = 3));
+    add("endpoints name the ready pods, and no pod that is gone", settled(|s| drop(s.api.endpoints.pop())));
     assert_eq!(found, names);
     // One that stands there only when it fails.
     let name = "the quorum serves again when all is healed";
@@ -218,4 +242,15 @@ fn an_end_that_is_seen_just_after_its_reason_had_one() {
     assert!(!with(3 * SECOND, "error=Input/output error (os error 5)"), "it failed in the background");
     assert!(with(SECOND + 150_000, "error: the log is damaged"));
     assert!(with(5 * SECOND, "error=Input/output error (os error 5)"), "its disk has been well for long");
+}
+
+#[test]
+fn a_run_without_workers_says_nothing_of_them() {
+    let mut recorded = truth();
+    (recorded.workers, recorded.settled) = (0, None);
+    let checks = judge(&recorded, MEMBERS, 10 * SECOND, Vec::new());
+    assert!(checks.iter().all(|check| !check.name.contains("agent") && !check.name.contains("Deployment")));
+    recorded.workers = 2;
+    let checks = judge(&recorded, MEMBERS, 10 * SECOND, Vec::new());
+    assert!(checks.iter().any(|check| check.status == Status::Undecided), "{checks:#?}");
 }

@@ -57,6 +57,8 @@ pub struct AgentConfig {
     pub node_ip: String,
     pub data_dir: PathBuf,
     pub runtime: RuntimeChoice,
+    /// Where a hollow node keeps its containers, so that they outlive the agent; they end with it when this is `None`.
+    pub hollow_dir: Option<PathBuf>,
     /// Docker network of the pods.
     pub pod_network: String,
     /// Labels for the Node object.
@@ -95,6 +97,7 @@ impl AgentConfig {
             listen: Listen::Address(SocketAddr::from(([0, 0, 0, 0], 10250))),
             node_ip: "127.0.0.1".to_owned(),
             runtime: RuntimeChoice::Docker { endpoint: None },
+            hollow_dir: None,
             pod_network: "bridge".to_owned(),
             labels: BTreeMap::new(),
             capacity: BTreeMap::new(),

@@ -51,6 +51,7 @@ fn compose(config: &AgentConfig, credentials: &Credentials) -> anyhow::Result<qu
         Runtime::Docker => RuntimeChoice::Docker { endpoint: None },
         Runtime::Hollow => RuntimeChoice::Hollow,
     };
+    agent.hollow_dir = config.hollow_dir.clone();
     agent.labels = config.node_labels.iter().cloned().collect();
     agent.heartbeat_interval = config.heartbeat_interval;
     agent.max_pods = config.max_pods;

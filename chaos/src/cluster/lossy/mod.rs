@@ -211,4 +211,18 @@ mod tests {
         drop(disk);
         assert_eq!(fs::read_dir(&at).expect("the directory below").count(), 0);
     }
+
+    #[test]
+    fn a_lost_disk_stays_empty_when_the_power_fails() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let Some((disk, at)) = mounted(dir.path()) else { return };
+        let mut rng = StdRng::seed_from_u64(5);
+        for _ in 0..10 {
+            fs::create_dir(at.join("store")).expect("a directory");
+            fs::write(at.join("store/identity"), "m1").expect("written");
+            crate::cluster::process::empty(&at).expect("emptied");
+            disk.lose(&mut rng).expect("lost");
+            assert_eq!(fs::read_dir(&at).expect("the root").count(), 0);
+        }
+    }
 }

@@ -274,6 +274,9 @@ pub trait Runtime: Send + Sync + 'static {
 pub(crate) fn choose(config: &AgentConfig) -> Result<Arc<dyn Runtime>, RuntimeError> {
     Ok(match &config.runtime {
         RuntimeChoice::Docker { endpoint } => Arc::new(DockerRuntime::new(config, endpoint.as_deref())?),
-        RuntimeChoice::Hollow => Arc::new(HollowRuntime::new(&config.node_name)),
+        RuntimeChoice::Hollow => Arc::new(match &config.hollow_dir {
+            Some(dir) => HollowRuntime::kept(&config.node_name, dir)?,
+            None => HollowRuntime::new(&config.node_name),
+        }),
     })
 }

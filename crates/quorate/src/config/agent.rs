@@ -65,6 +65,9 @@ pub struct AgentOptions {
     /// What pods run on. [default: docker]
     #[arg(long, env = "QUORATE_RUNTIME")]
     pub runtime: Option<Runtime>,
+    /// For tests: where the hollow runtime keeps its containers, so that they outlive the agent. [default: they end with it]
+    #[arg(long, env = "QUORATE_HOLLOW_DIR")]
+    pub hollow_dir: Option<PathBuf>,
     /// The authority that signs the masters' certificates and those of this node's clients, PEM.
     #[arg(long, env = "QUORATE_CA_FILE")]
     pub ca_file: Option<PathBuf>,
@@ -104,6 +107,7 @@ overlay!(
     listen,
     node_ip,
     runtime,
+    hollow_dir,
     ca_file,
     client_cert_file,
     client_key_file,
@@ -125,6 +129,7 @@ pub struct AgentConfig {
     pub listen: SocketAddr,
     pub node_ip: IpAddr,
     pub runtime: Runtime,
+    pub hollow_dir: Option<PathBuf>,
     /// Client certificate, and the authority of the masters'.
     pub client_tls: TlsFiles,
     /// Whether the certificates are got from the masters, and the token for it.
@@ -203,6 +208,7 @@ impl AgentOptions {
             listen,
             node_ip,
             runtime: self.runtime.unwrap_or(Runtime::Docker),
+            hollow_dir: self.hollow_dir,
             client_tls: TlsFiles {
                 ca: ca.clone(),
                 cert: required(self.client_cert_file.or_else(|| made("client.crt")), "client-cert-file")?,

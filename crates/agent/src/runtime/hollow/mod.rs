@@ -1,7 +1,10 @@
 //! The runtime that starts nothing and reports what healthy containers would.
 
+mod machine;
+
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -14,12 +17,19 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::machine::Machine;
 use super::{
     Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
     RuntimeInfo, SandboxSpec,
 };
 use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
+/// How often the directory of a kept runtime is searched for containers to kill.
+const LOOK_FOR_KILLS: Duration = Duration::from_millis(100);
+/// Addresses that one node makes up.
+const ADDRESSES: u32 = 254;
+
+#[derive(Default)]
 struct HollowPod {
     pod: Option<PodRef>,
     state: watch::Sender<Arc<Observed>>,
@@ -27,9 +37,10 @@ struct HollowPod {
     short_lived: HashSet<String>,
 }
 
-/// Pods that exist only in this process.
+/// Pods that exist only in this process, or in a directory that the next agent finds again.
 pub struct HollowRuntime {
     pods: Mutex<HashMap<String, HollowPod>>,
+    machine: Option<Machine>,
     /// The second and third octet of the pods' made-up addresses.
     range: (u8, u8),
     next_address: AtomicU32,
@@ -43,27 +54,97 @@ impl HollowRuntime {
         let [low, high, ..] = hasher.finish().to_le_bytes();
         HollowRuntime {
             pods: Mutex::new(HashMap::new()),
+            machine: None,
             range: (128 + high % 128, low),
             next_address: AtomicU32::new(1),
         }
     }
 
-    fn change(&self, uid: &str, pod: Option<&PodRef>, change: impl FnOnce(&mut Observed)) {
-        let mut pods = self.pods.lock();
-        let entry = pods.entry(uid.to_owned()).or_insert_with(|| HollowPod {
-            pod: None,
-            state: watch::Sender::default(),
-            short_lived: HashSet::new(),
+    /// A runtime whose containers are kept in `dir`, and with those that an earlier agent left there.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or written.
+    pub fn kept(node_name: &str, dir: &Path) -> Result<Self, RuntimeError> {
+        let host = |source| RuntimeError::Host { path: dir.to_owned(), source };
+        let machine = Machine::open(dir).map_err(host)?;
+        let kept = machine.load().map_err(host)?.into_iter().map(|kept| {
+            let state = watch::Sender::new(Arc::new(kept.observed));
+            let short_lived = kept.short_lived.into_iter().collect();
+            (kept.pod.uid.clone(), HollowPod { pod: Some(kept.pod), state, short_lived })
         });
-        if let Some(pod) = pod {
+        let pods = Mutex::new(kept.collect());
+        Ok(HollowRuntime { pods, machine: Some(machine), ..HollowRuntime::new(node_name) })
+    }
+
+    /// Changes a pod, on disk first if it is kept there.
+    async fn change(&self, pod: &PodRef, change: impl FnOnce(&mut Observed)) -> Result<(), RuntimeError> {
+        let Some(machine) = &self.machine else {
+            let mut pods = self.pods.lock();
+            let entry = pods.entry(pod.uid.clone()).or_default();
             entry.pod = Some(pod.clone());
+            entry.state.send_modify(|observed| change(Arc::make_mut(observed)));
+            return Ok(());
+        };
+        let _order = machine.order.lock().await;
+        let (mut observed, short_lived) = {
+            let mut pods = self.pods.lock();
+            let entry = pods.entry(pod.uid.clone()).or_default();
+            let observed = Observed::clone(&entry.state.borrow());
+            (observed, entry.short_lived.iter().cloned().collect::<Vec<_>>())
+        };
+        change(&mut observed);
+        let kept = machine.keep(pod, &observed, &short_lived).await;
+        kept.map_err(|source| RuntimeError::Host { path: format!("the state of pod {pod}").into(), source })?;
+        let mut pods = self.pods.lock();
+        let entry = pods.entry(pod.uid.clone()).or_default();
+        entry.pod = Some(pod.clone());
+        entry.state.send_replace(Arc::new(observed));
+        Ok(())
+    }
+
+    /// Ends the containers that somebody wants killed.
+    async fn kill(&self, machine: &Machine) -> std::io::Result<()> {
+        for id in machine.kills().await? {
+            let is_it = |record: &ContainerRecord| record.id == id && record.is_running();
+            let holder = {
+                let pods = self.pods.lock();
+                let mut entries = pods.values();
+                let found = entries.find(|entry| entry.state.borrow().containers.iter().any(is_it));
+                found.and_then(|entry| entry.pod.clone())
+            };
+            if let Some(pod) = holder {
+                let kill = |observed: &mut Observed| {
+                    for record in observed.containers.iter_mut().filter(|record| is_it(record)) {
+                        record.state = machine::killed(record);
+                    }
+                };
+                self.change(&pod, kill).await.map_err(std::io::Error::other)?;
+            }
+            machine.killed(&id).await?;
         }
-        entry.state.send_modify(|observed| change(Arc::make_mut(observed)));
+        Ok(())
     }
 
     fn address(&self) -> String {
-        let host = self.next_address.fetch_add(1, Ordering::Relaxed) % 254 + 1;
-        format!("10.{}.{}.{host}", self.range.0, self.range.1)
+        let next = || {
+            let host = self.next_address.fetch_add(1, Ordering::Relaxed) % ADDRESSES + 1;
+            format!("10.{}.{}.{host}", self.range.0, self.range.1)
+        };
+        // Pods that were kept have theirs; when all are taken, two share one, as there is no network anyway.
+        let pods = self.pods.lock();
+        let is_free = |address: &String| {
+            let mut sandboxes = pods.values().map(|entry| entry.state.borrow());
+            !sandboxes.any(|observed| observed.sandboxes.iter().any(|sandbox| sandbox.ips.contains(address)))
+        };
+        let tries = if self.machine.is_some() { ADDRESSES } else { 1 };
+        let mut address = next();
+        for _ in 1..tries {
+            if is_free(&address) {
+                break;
+            }
+            address = next();
+        }
+        address
     }
 }
 
@@ -106,11 +187,24 @@ impl Runtime for HollowRuntime {
     }
 
     async fn relist(&self) -> Result<(), RuntimeError> {
-        Ok(())
+        match &self.machine {
+            Some(machine) => {
+                self.kill(machine).await.map_err(|error| RuntimeError::Config { message: error.to_string() })
+            }
+            None => Ok(()),
+        }
     }
 
     async fn observe(self: Arc<Self>, shutdown: CancellationToken) {
-        shutdown.cancelled().await;
+        let Some(machine) = &self.machine else {
+            shutdown.cancelled().await;
+            return;
+        };
+        while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_FOR_KILLS)).await.is_some() {
+            if let Err(error) = self.kill(machine).await {
+                tracing::warn!(error = %error, "cannot see which containers are to be killed");
+            }
+        }
     }
 
     fn known_pods(&self) -> Vec<KnownPod> {
@@ -123,9 +217,7 @@ impl Runtime for HollowRuntime {
     }
 
     fn subscribe(&self, uid: &str) -> watch::Receiver<Arc<Observed>> {
-        self.change(uid, None, |_| {});
-        let pods = self.pods.lock();
-        pods.get(uid).map_or_else(|| watch::Sender::new(Arc::default()).subscribe(), |entry| entry.state.subscribe())
+        self.pods.lock().entry(uid.to_owned()).or_default().state.subscribe()
     }
 
     fn forget(&self, uid: &str) {
@@ -148,17 +240,16 @@ impl Runtime for HollowRuntime {
             ips: if spec.host_network { Vec::new() } else { vec![self.address()] },
             created_at: Timestamp::now(),
         };
-        self.change(&spec.pod.uid, Some(&spec.pod), |observed| observed.sandboxes.push(sandbox));
-        Ok(())
+        self.change(&spec.pod, |observed| observed.sandboxes.push(sandbox)).await
     }
 
     async fn start_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
-        self.change(&pod.uid, None, |observed| {
+        self.change(pod, |observed| {
             for sandbox in observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == id) {
                 sandbox.state = SandboxState::Running;
             }
-        });
-        Ok(())
+        })
+        .await
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
@@ -171,59 +262,55 @@ impl Runtime for HollowRuntime {
             image_id: format!("hollow://{}", spec.image),
             state: RunState::Created,
         };
-        let mut pods = self.pods.lock();
         if spec.runs_to_completion
-            && let Some(entry) = pods.get_mut(&spec.pod.uid)
+            && let Some(entry) = self.pods.lock().get_mut(&spec.pod.uid)
         {
             entry.short_lived.insert(record.id.clone());
         }
-        drop(pods);
-        self.change(&spec.pod.uid, Some(&spec.pod), |observed| observed.containers.push(record));
-        Ok(())
+        self.change(&spec.pod, |observed| observed.containers.push(record)).await
     }
 
     async fn start_container(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
         let ends = self.pods.lock().get_mut(&pod.uid).is_some_and(|entry| entry.short_lived.remove(id));
-        self.change(&pod.uid, None, |observed| {
+        self.change(pod, |observed| {
             for record in observed.containers.iter_mut().filter(|record| record.id == id) {
                 record.state = RunState::Running { started_at: Timestamp::now() };
                 if ends {
                     record.state = ended(record);
                 }
             }
-        });
-        Ok(())
+        })
+        .await
     }
 
     async fn stop_container(&self, pod: &PodRef, id: &str, _: Duration) -> Result<(), RuntimeError> {
-        self.change(&pod.uid, None, |observed| {
+        self.change(pod, |observed| {
             for record in observed.containers.iter_mut().filter(|record| record.id == id && record.is_running()) {
                 record.state = ended(record);
             }
-        });
-        Ok(())
+        })
+        .await
     }
 
     async fn remove(&self, pod: &PodRef, ids: &[String]) -> Result<(), RuntimeError> {
-        self.change(&pod.uid, None, |observed| {
+        self.change(pod, |observed| {
             observed.containers.retain(|record| !ids.contains(&record.id));
             observed.sandboxes.retain(|sandbox| !ids.contains(&sandbox.id));
-        });
-        Ok(())
+        })
+        .await
     }
 
     async fn stop_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
-        self.change(&pod.uid, None, |observed| {
+        self.change(pod, |observed| {
             for sandbox in observed.sandboxes.iter_mut().filter(|sandbox| sandbox.id == id) {
                 sandbox.state = SandboxState::Stopped;
             }
-        });
-        Ok(())
+        })
+        .await
     }
 
     async fn remove_pod(&self, pod: &PodRef) -> Result<(), RuntimeError> {
-        self.change(&pod.uid, None, |observed| *observed = Observed::default());
-        Ok(())
+        self.change(pod, |observed| *observed = Observed::default()).await
     }
 
     async fn exec(&self, _: &str, _: &[String], _: Duration) -> Result<ExecResult, RuntimeError> {
@@ -237,3 +324,6 @@ impl Runtime for HollowRuntime {
         Ok(if options.follow { lines.chain(futures::stream::pending()).boxed() } else { lines.boxed() })
     }
 }
+
+#[cfg(test)]
+mod tests;
