@@ -229,20 +229,17 @@ fn waiting(pod: &k8s_openapi::api::core::v1::Pod, container: &str) -> String {
 
 type Chunks = futures::stream::BoxStream<'static, std::io::Result<Bytes>>;
 
+/// Ends a stream with its last wanted byte, without waiting for what comes next.
 fn limit(chunks: Chunks, bytes: Option<u64>) -> Chunks {
     let Some(bytes) = bytes else { return chunks };
     let left = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let cut = chunks.scan(left, |left, chunk| {
-        let chunk = match chunk {
-            Ok(_) if *left == 0 => None,
-            Ok(chunk) => {
-                let chunk = chunk.slice(..chunk.len().min(*left));
-                *left -= chunk.len();
-                Some(Ok(chunk))
-            }
-            Err(error) => Some(Err(error)),
-        };
-        std::future::ready(chunk)
+    let cut = futures::stream::unfold((chunks, left), async |(mut chunks, left)| {
+        if left == 0 {
+            return None;
+        }
+        let chunk = chunks.next().await?.map(|chunk| chunk.slice(..chunk.len().min(left)));
+        let left = left - chunk.as_ref().map_or(0, Bytes::len);
+        Some((chunk, (chunks, left)))
     });
     cut.boxed()
 }
@@ -273,6 +270,18 @@ mod tests {
             image: String::new(),
             image_id: String::new(),
             state: if running { RunState::Running { started_at: at } } else { RunState::Exited(exit) },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_its_last_wanted_byte() {
+        let text = |text: &'static str| Ok(Bytes::from_static(text.as_bytes()));
+        let cases = [(0, ""), (2, "ab"), (3, "abc"), (5, "abcde")];
+        for (bytes, expected) in cases {
+            // Nothing comes after the two chunks, and the stream stays open.
+            let chunks = futures::stream::iter([text("abc"), text("de")]).chain(futures::stream::pending());
+            let read: Vec<Bytes> = limit(chunks.boxed(), Some(bytes)).try_collect().await.expect("no error");
+            assert_eq!(read.concat(), expected.as_bytes(), "{bytes}");
         }
     }
 

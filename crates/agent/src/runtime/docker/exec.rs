@@ -18,6 +18,10 @@ use crate::runtime::{ExecResult, RuntimeError};
 const DOING: &str = "run a command in the container";
 /// Maximum size of the output that is kept, in bytes. The rest is read and dropped.
 const OUTPUT_LIMIT: usize = 10 * 1024;
+/// Looks at a command that took too long and has not even been started.
+const LATE_STARTS: u32 = 10;
+/// The time between them.
+const LATE_START: Duration = Duration::from_millis(200);
 
 /// Runs a command, and ends it when it takes longer than `timeout`.
 pub(super) async fn run(
@@ -72,7 +76,16 @@ enum EndError {
 
 /// Kills the process of a command and those that it has started.
 async fn end(docker: &Docker, container: &str, exec: &str) -> Result<(), EndError> {
-    let Some(pid) = running(docker, exec).await? else { return Ok(()) };
+    let mut looks = 0;
+    let pid = loop {
+        match look(docker, exec).await? {
+            Progress::Runs(pid) => break pid,
+            // The engine is busy, and may start it although nobody waits for it any more.
+            Progress::NotStarted if looks < LATE_STARTS => tokio::time::sleep(LATE_START).await,
+            Progress::NotStarted | Progress::Ended => return Ok(()),
+        }
+        looks += 1;
+    };
     let signal = |source: rustix::io::Errno| EndError::Signal { pid, source: source.into() };
     let handle = match rustix::process::Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
         None | Some(Err(rustix::io::Errno::SRCH)) => return Ok(()),
@@ -80,7 +93,7 @@ async fn end(docker: &Docker, container: &str, exec: &str) -> Result<(), EndErro
     };
     // The number could have gone to another process before the handle was opened. Docker still calling the command
     // running by the same number, and the process being in the container, show that it has not.
-    if running(docker, exec).await? != Some(pid) {
+    if look(docker, exec).await? != Progress::Runs(pid) {
         return Ok(());
     }
     if !is_of_container(pid, container) {
@@ -101,11 +114,22 @@ async fn end(docker: &Docker, container: &str, exec: &str) -> Result<(), EndErro
     }
 }
 
-/// The number of a command's process on the engine's machine, while it runs.
-async fn running(docker: &Docker, exec: &str) -> Result<Option<i32>, RuntimeError> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    NotStarted,
+    /// The number of its process on the engine's machine.
+    Runs(i32),
+    Ended,
+}
+
+async fn look(docker: &Docker, exec: &str) -> Result<Progress, RuntimeError> {
     let found = within("inspect the command", docker.inspect_exec(exec)).await?;
     let pid = found.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
-    Ok(pid.filter(|_| found.running == Some(true)))
+    Ok(match pid {
+        Some(pid) if found.running == Some(true) => Progress::Runs(pid),
+        _ if found.exit_code.is_some() => Progress::Ended,
+        _ => Progress::NotStarted,
+    })
 }
 
 /// Whether a process is in a control group that is named after the container. An engine on another machine, or in another
