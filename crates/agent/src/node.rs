@@ -31,7 +31,7 @@ const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
 const DISK_PRESSURE_PERCENT: u64 = 5;
 const PID_PRESSURE: u64 = 1000;
 
-/// The labels that an agent which starts puts right on a Node that exists already: the kubelet's default labels.
+/// The labels that an agent corrects on an existing Node when it starts: the kubelet's default labels.
 const MANAGED_LABELS: [&str; 12] = [
     "kubernetes.io/hostname",
     "kubernetes.io/os",
@@ -136,10 +136,10 @@ impl NodeReporter {
     }
 }
 
-/// How far the Node object agrees with this node.
+/// The parts of the Node object that this agent has brought up to date.
 struct Progress {
     reported_at: Timestamp,
-    /// The managed labels are right. They are looked at once, when the agent starts, as with the kubelet.
+    /// The managed labels are correct. The agent checks them once, when it starts, like the kubelet.
     labelled: bool,
 }
 
@@ -150,8 +150,8 @@ struct Health {
     runtime_error: Option<String>,
 }
 
-/// Of the labels that describe the machine those that the object lacks or has otherwise. All others are given at
-/// registration and are the users' to change from then on, as with the kubelet.
+/// Returns the managed labels that are missing from the object or differ there. All other labels are set at registration
+/// only: from then on users may change them.
 fn outdated_labels(object: &Node, wanted: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let has = |key: &str| object.metadata.labels.as_ref().and_then(|labels| labels.get(key));
     wanted
@@ -160,7 +160,7 @@ fn outdated_labels(object: &Node, wanted: BTreeMap<String, String>) -> BTreeMap<
         .collect()
 }
 
-/// Whether the object's status says something else than the node, of what is the node's to say.
+/// Whether the object's status differs from the node in a field that the node sets.
 fn differs(object: &Node, node: &Node) -> bool {
     let (Some(before), Some(after)) = (&object.status, &node.status) else { return true };
     let essence = |condition: &NodeCondition| {

@@ -16,7 +16,8 @@ const MIN_GRACE_SECONDS: i64 = 2;
 pub struct Grace {
     /// The grace that was promised. Zero kills at once.
     pub seconds: i64,
-    /// When the grace is over that the containers of a pod share. `None` until a container with its own grace is stopped.
+    /// The end of the grace that the containers of a pod share. A container with a grace of its own has `None` until it
+    /// is stopped.
     pub until: Option<Timestamp>,
 }
 
@@ -38,7 +39,7 @@ impl Grace {
         self.seconds == 0 || self.until.is_some_and(|until| until <= now)
     }
 
-    /// The time that a hook may take which begins at `now`.
+    /// Maximum duration of a hook that begins at `now`.
     #[must_use]
     pub fn for_hook(self, now: Timestamp) -> Duration {
         let Some(until) = self.begun(now).until else { return Duration::ZERO };

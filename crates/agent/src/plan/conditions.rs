@@ -25,7 +25,7 @@ impl Verdict {
     }
 }
 
-/// What an agent that starts takes for its own last report: the status in the API without the conditions of others.
+/// Returns the status in the API without the conditions of others. A starting agent takes it for its own last report.
 #[must_use]
 pub fn own_report(status: &PodStatus) -> PodStatus {
     let mut own = status.clone();
@@ -35,7 +35,7 @@ pub fn own_report(status: &PodStatus) -> PodStatus {
     own
 }
 
-/// The conditions that the agent owns. Those of others are not in its report: its copy of them may be old.
+/// The conditions that the agent owns. A report leaves out all others, because the agent's copy of them may be stale.
 pub(super) fn conditions(view: PodView<'_>, phase: &str, containers: &[ContainerStatus]) -> Vec<PodCondition> {
     let containers_ready = containers_ready(phase, containers);
     let ready = ready(view, &containers_ready);

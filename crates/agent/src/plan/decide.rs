@@ -120,7 +120,7 @@ fn advance(view: PodView<'_>, steps: &mut Steps<'_>) {
                 supervise(view, container, record, steps);
                 held |= !view.memory.passed_post_start(container, &record.id);
             }
-            // Made from an image that is not wanted any more: it is removed, and another one made.
+            // The image has changed since the container was made: the container is removed and another one made.
             Some(record) if record.state == RunState::Created && record.is_outdated(container) => {}
             Some(record) if record.state == RunState::Created => {
                 if !held {
@@ -242,7 +242,7 @@ pub(super) fn supervise(view: PodView<'_>, container: &Container, record: &Conta
     probe(view, container, record, &ProbeKind::ALL, steps);
 }
 
-/// Whether a change of the image restarts the container. An init container that runs to its end is left to do so.
+/// Whether a changed image restarts the container. A plain init container runs to its end.
 fn is_replaceable(view: PodView<'_>, container: &Container) -> bool {
     spec::is_sidecar(container) || spec::main_containers(view.pod).iter().any(|main| main.name == container.name)
 }
@@ -309,8 +309,9 @@ pub(super) fn stop(view: PodView<'_>, record: &ContainerRecord, grace: Grace, wh
     }
 }
 
-/// Of each entry the newest container stays, and one before it for `--previous`; of sandboxes the newest. A container
-/// that was made in a sandbox that has died meanwhile, or from an image that has changed, will never be started.
+/// Removes containers and sandboxes that are not needed any more. The newest container of each entry stays, and the one
+/// before it for `--previous`, and the newest sandbox. A container that was made in a sandbox that has died, or from an
+/// image that has changed since, will never be started.
 fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
     let observed = view.observed;
     let usable = |id: &str| observed.sandboxes.iter().any(|s| s.id == id && s.state != SandboxState::Stopped);

@@ -97,7 +97,7 @@ pub struct Rejection {
 pub struct ContainerMemory {
     /// The image that was last found on this machine or pulled.
     pub image: Option<String>,
-    /// That image may be used for the next start.
+    /// The next start may use that image.
     pub image_ready: bool,
     pub crash: CrashBackoff,
     /// The image that `crash` counts the restarts of.
@@ -216,12 +216,10 @@ impl Memory {
             Action::CreateContainer { container, .. } => {
                 self.containers.entry(container.clone()).or_default().image_ready = false;
             }
-            Action::StartContainer { container, attempt, .. } => {
-                if reason == FailureReason::RunContainerError {
-                    self.count_start(pod, container, *attempt, now);
-                }
+            Action::StartContainer { container, attempt, .. } if reason == FailureReason::RunContainerError => {
+                self.count_start(pod, container, *attempt, now);
             }
-            // The stop goes on without the hook, whose failure is told by an event.
+            // A failed hook does not delay the stop; an event reports the failure.
             Action::RunPreStop { container, id, .. } => {
                 self.containers.entry(container.clone()).or_default().pre_stop_done = Some(id.clone());
             }

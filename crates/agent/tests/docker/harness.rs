@@ -41,7 +41,7 @@ pub struct FakeCluster {
     /// The last statuses of pods that were released.
     ended: Mutex<BTreeMap<String, PodStatus>>,
     watchers: Mutex<Vec<mpsc::UnboundedSender<PodChange>>>,
-    /// Who owns the node's lease, while there is one.
+    /// The uid of the Node that owns the lease, while there is a lease.
     pub lease_owner: Mutex<Option<String>>,
     /// How many statuses of the node were taken.
     pub node_reports: AtomicUsize,
@@ -49,7 +49,7 @@ pub struct FakeCluster {
     pub holds_reports: AtomicBool,
     /// How many statuses wait.
     pub held_reports: AtomicUsize,
-    /// Conditions that the agent does not own and has changed all the same, as they were and as they became.
+    /// Conditions of others that a report has changed, before and after it.
     pub overwritten: Mutex<Vec<(Value, Value)>>,
     /// The next watch of an object panics.
     pub panics: AtomicBool,
@@ -137,7 +137,7 @@ impl FakeCluster {
         self.apply_patch(pod, &json!({ "status": status })).expect("the pod exists");
     }
 
-    /// What the API does with a strategic patch of a status.
+    /// Applies a strategic patch of a status as the API does.
     fn apply_patch(&self, pod: &PodRef, patch: &Value) -> Result<(), ClusterError> {
         let mut pods = self.pods.lock();
         let Some(stored) = pods.get_mut(&pod.uid) else {

@@ -47,11 +47,11 @@ async fn volumes_follow_their_objects_and_the_pods_own_metadata() {
     shows("about/labels", "app=\"shows\"\ntier=\"front\"").await;
     shows("about/note", "hello").await;
 
-    // A change that no master can tell about is caught up with, without another event of the object.
+    // The agent catches up with a change that it could not fetch, without another event of the object.
     shows("settings/level", "one").await;
     cluster.reachable.store(false, Ordering::SeqCst);
     cluster.set_config_map("settings", &[("level", "two")]);
-    // The second of these is prepared when the event of the object has been taken in for certain.
+    // When the second note is shown, the event of the ConfigMap has been handled for certain.
     for note in ["again", "and again"] {
         cluster.change(&pod, |pod| {
             pod.metadata.annotations.get_or_insert_default().insert("note".to_owned(), note.to_owned());

@@ -1,4 +1,4 @@
-//! What pods' statuses are made of when others write them, too.
+//! Statuses of pods that others write as well.
 
 use std::sync::atomic::Ordering;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Node1, condition, eventually, is_ready};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_write_survives_reports_that_were_held_up() {
+async fn conditions_of_others_survive_delayed_reports() {
     let node = Node1::start_hollow();
     let cluster = &node.cluster;
     let spec = json!({

@@ -25,7 +25,7 @@ fn deafen(sim: &mut Simulation, names: &[&str]) {
 
 #[test]
 fn all_containers_share_one_grace() {
-    // Whoever has not had its turn when the grace is over gets two seconds, as with the kubelet.
+    // A container whose turn has not come when the grace is over gets two seconds, as with the kubelet.
     let cases: [(&[&str], i64); 5] =
         [(&[], 0), (&["main"], 10), (&["second"], 10), (&["first", "second"], 12), (&["main", "first", "second"], 12)];
     for (deaf, seconds) in cases {
@@ -58,7 +58,7 @@ fn without_grace_everything_is_killed_at_once() {
 }
 
 #[test]
-fn the_hook_of_a_waiting_sidecar_runs_at_once_and_only_once() {
+fn the_pre_stop_hook_of_a_waiting_sidecar_runs_at_once_and_only_once() {
     let mut sim = with_sidecars(json!({}));
     sim.settle();
     deafen(&mut sim, &["main"]);
@@ -73,7 +73,7 @@ fn the_hook_of_a_waiting_sidecar_runs_at_once_and_only_once() {
 }
 
 #[test]
-fn a_hook_that_still_runs_holds_the_stop_of_its_sidecar_back_while_there_is_grace() {
+fn a_running_pre_stop_hook_delays_the_stop_until_the_grace_is_over() {
     let mut sim = with_sidecars(json!({}));
     sim.settle();
     deafen(&mut sim, &["main"]);
