@@ -285,8 +285,11 @@ impl Cluster for FakeCluster {
         self.check()?;
         let before = foreign_conditions(&self.status(pod));
         self.apply_patch(pod, &status_patch(pod, status))?;
-        let after = foreign_conditions(&self.status(pod));
-        if before != after {
+        let after = self.pods.lock().get(&pod.uid).and_then(|pod| pod.status.clone());
+        // The agent may have released the pod meanwhile.
+        if let Some(after) = after.map(|status| foreign_conditions(&status))
+            && before != after
+        {
             self.overwritten.lock().push((before, after));
         }
         Ok(())
