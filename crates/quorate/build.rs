@@ -2,8 +2,6 @@
 //!
 //! The date is `SOURCE_DATE_EPOCH` where that is set, otherwise the commit's, so that a build can be repeated.
 
-#![expect(clippy::print_stdout, reason = "a build script talks to cargo through its output")]
-
 use std::path::Path;
 use std::process::Command;
 

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(variables.get("WEB_FRONT_PORT"), None);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn no_environment_is_made_before_the_services_are_read() {
         assert_eq!(Services::default().variables(&pod(None)).await, Err(NotRead));
     }

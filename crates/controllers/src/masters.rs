@@ -73,7 +73,12 @@ fn service(present: Option<&Service>, address: IpAddr, target_port: u16) -> Opti
                 && port.target_port == Some(IntOrString::Int(target_port.into())))
         });
     let patch = json!({ "spec": { "type": "ClusterIP", "ports": ports, "selector": null } });
-    (!is_right).then(|| Action::Patch { target: target(SERVICES, &present.metadata), subresource: None, patch })
+    (!is_right).then(|| Action::Patch {
+        target: target(SERVICES, &present.metadata),
+        subresource: None,
+        patch,
+        guards: Vec::new(),
+    })
 }
 
 /// The addresses of one family that listen on one port.

@@ -1,7 +1,7 @@
 //! What a fence leaves of a pod's plan.
 
-use super::action::Action;
-use super::decide::{PodPlan, PodView};
+use super::action::{Action, Grace};
+use super::decide::{PodPlan, PodView, stop};
 use super::spec;
 
 /// What is allowed with a pod now.
@@ -34,12 +34,9 @@ pub fn within_leave(view: PodView<'_>, mut plan: PodPlan, leave: Leave) -> PodPl
     plan.actions.retain(|action| !starts(action));
     if leave == Leave::Stop {
         for record in view.observed.running() {
-            let stop = Action::StopContainer {
-                container: record.name.clone(),
-                id: record.id.clone(),
-                grace_seconds: spec::grace_seconds(view.pod),
-                why: format!("Stopping container {}: the node cannot reach the masters", record.name),
-            };
+            let grace = Grace::own(spec::grace_seconds(view.pod));
+            let why = format!("Stopping container {}: the node cannot reach the masters", record.name);
+            let stop = stop(view, record, grace, why);
             let work = stop.work();
             if !view.memory.in_flight.contains(&work) && plan.actions.iter().all(|action| action.work() != work) {
                 plan.actions.push(stop);

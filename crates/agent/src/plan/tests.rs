@@ -636,7 +636,7 @@ fn a_rejected_pod_has_failed_and_nothing_of_it_is_started() {
 fn a_fence_keeps_a_pod_from_starting_and_stops_it_when_it_has_lapsed() {
     let sim = Simulation::new(one(json!({})));
     let begun: Vec<Work> = sim.plan_within(Leave::Hold).actions.iter().map(Action::work).collect();
-    assert_eq!(begun, [Work::Volumes, Work::Image("main".into())], "nothing is started");
+    assert_eq!(begun, [Work::Volumes, Work::Image("main".into(), "app:1".into())], "nothing is started");
 
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();

@@ -5,12 +5,13 @@ use std::convert::Infallible;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioExecutor;
+use quorate_pki::LiveIdentity;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tonic_prost::ProstCodec;
 
 use super::*;
-use crate::config::{AgentConfig, TlsIdentity};
+use crate::config::AgentConfig;
 use crate::grpc::{HealthCheckRequest, HealthCheckResponse};
 use crate::runtime::DockerRuntime;
 
@@ -66,8 +67,10 @@ async fn serve(with_health: bool) -> u16 {
 }
 
 fn prober() -> Prober {
-    let identity = || TlsIdentity { cert_pem: String::new(), key_pem: String::new() };
-    let config = AgentConfig::new("node-a", identity(), identity(), String::new());
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let identity = LiveIdentity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("they belong together");
+    let config = AgentConfig::new("node-a", Arc::clone(&identity), identity, String::new());
     Prober::new(Arc::new(DockerRuntime::new(&config, None).expect("no engine is asked")))
 }
 

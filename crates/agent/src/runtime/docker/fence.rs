@@ -8,10 +8,9 @@ use bollard::query_parameters::{
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, StopContainerOptionsBuilder,
 };
 
+use super::connection::Connection;
 use super::labels::{Owner, POD_UID};
-use super::{
-    API_VERSION, CLIENT_TIMEOUT_SECONDS, DEADLINE, DEFAULT_ENDPOINT, gone_is_fine, whole_seconds, within, within_limit,
-};
+use super::{DEADLINE, gone_is_fine, whole_seconds, within, within_limit};
 use crate::runtime::RuntimeError;
 
 /// The engine, as far as the watchdog uses it. Cheap to clone.
@@ -23,8 +22,8 @@ pub struct DockerFence {
 
 impl DockerFence {
     pub(crate) fn new(cluster: &str, node: &str) -> Result<Self, RuntimeError> {
-        let docker = Docker::connect_with_unix(DEFAULT_ENDPOINT, CLIENT_TIMEOUT_SECONDS, &API_VERSION)
-            .map_err(|source| RuntimeError::Unreachable { endpoint: DEFAULT_ENDPOINT.to_owned(), source })?;
+        // It names no version, so that it needs no answer before the first stop.
+        let docker = Connection::new(None)?.docker;
         Ok(DockerFence { docker, owner: Owner { cluster: cluster.to_owned(), node: node.to_owned() } })
     }
 

@@ -13,9 +13,7 @@ fn sandbox(pod: &PodRef) -> SandboxSpec {
         host_pid: false,
         host_ipc: false,
         shares_processes: false,
-        grace_seconds: 1,
         ports: Vec::new(),
-        extra_hosts: Vec::new(),
         dns: Vec::new(),
         dns_search: Vec::new(),
         dns_options: Vec::new(),
@@ -40,11 +38,12 @@ fn container(pod: &PodRef, sandbox_id: &str) -> ContainerSpec {
         security: super::super::Security::default(),
         host_pid: false,
         share_processes: false,
-        grace_seconds: 1,
         message_file: None,
         message_path: String::new(),
         message_from_logs: false,
+        stop_signal: None,
         stdin: false,
+        stdin_once: false,
         tty: false,
     }
 }
