@@ -90,7 +90,7 @@ impl Steps {
         }
         match fence.and_then(|fence| fence.verdict(pod)) {
             Some(Fenced::In(wait)) => self.look_again(wait),
-            Some(Fenced::Stopped(removal)) => self.actions.push(removal),
+            Some(Fenced::Stopped(removal)) => self.actions.push(*removal),
             None => {}
         }
     }

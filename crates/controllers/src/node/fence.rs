@@ -31,7 +31,7 @@ pub(super) enum Fenced {
     /// It may still run for this long.
     In(Duration),
     /// It has been stopped, which this removal relies on.
-    Stopped(Action),
+    Stopped(Box<Action>),
 }
 
 impl Fence {
@@ -64,6 +64,6 @@ impl Fence {
         if let Action::Delete { guards, .. } = &mut removal {
             guards.push(Guard::Unchanged { key: self.lease.clone(), revision: self.lease_revision });
         }
-        Some(Fenced::Stopped(removal))
+        Some(Fenced::Stopped(Box::new(removal)))
     }
 }

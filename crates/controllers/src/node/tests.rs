@@ -288,9 +288,11 @@ fn the_steps_of_a_death() {
     step(&mut cluster, "tainted");
     step(&mut cluster, "given up");
     cluster.now += Duration::from_secs(10);
+    cluster.heartbeat("n2");
     step(&mut cluster, "given up for 10 s");
     step(&mut cluster, "emptied");
     cluster.now += Duration::from_secs(40);
+    cluster.heartbeat("n2");
     step(&mut cluster, "emptied for 40 s");
     for pod in pods_of(&cluster, "n1") {
         cluster.confirm_deletion(&format!("pods/default/{pod}"));
