@@ -126,7 +126,7 @@ fn build() -> quorate_apiserver::Build {
     quorate_apiserver::Build {
         commit: env!("QUORATE_COMMIT"),
         tree_state: env!("QUORATE_TREE_STATE"),
-        date_seconds: env!("QUORATE_BUILD_SECONDS").parse().unwrap_or_default(),
+        date_seconds: env!("QUORATE_BUILD_SECONDS").parse().expect("the build script writes a number"),
     }
 }
 
