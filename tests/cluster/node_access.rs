@@ -46,6 +46,8 @@ async fn a_worker_reads_the_secrets_of_its_pods_and_no_others() {
         runtime: Runtime::Docker,
         flags: vec!["--heartbeat-interval", "1s"],
     });
+    // Pods that start before it is there do not find it in their environment.
+    eventually("the Service of the masters", || cluster.qctl(&["get", "service/kubernetes"], "").result());
     cluster.qctl(&["apply", "-f", "-"], &objects()).ok();
     eventually("the pod to print its secret", || {
         let log = cluster.qctl(&["logs", "reader"], "").result().map_err(|output| output.stderr)?;

@@ -75,8 +75,12 @@ impl Services {
     /// # Errors
     /// When the Services could not be read yet.
     pub(crate) async fn variables(&self, pod: &Pod) -> Result<BTreeMap<String, String>, NotRead> {
+        self.variables_within(pod, SYNC_WITHIN).await
+    }
+
+    async fn variables_within(&self, pod: &Pod, limit: Duration) -> Result<BTreeMap<String, String>, NotRead> {
         let mut is_read = self.is_read.subscribe();
-        match tokio::time::timeout(SYNC_WITHIN, is_read.wait_for(|is_read| *is_read)).await {
+        match tokio::time::timeout(limit, is_read.wait_for(|is_read| *is_read)).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(NotRead),
         }
@@ -224,6 +228,6 @@ mod tests {
 
     #[tokio::test]
     async fn no_environment_is_made_before_the_services_are_read() {
-        assert_eq!(Services::default().variables(&pod(None)).await, Err(NotRead));
+        assert_eq!(Services::default().variables_within(&pod(None), Duration::from_millis(1)).await, Err(NotRead));
     }
 }

@@ -64,6 +64,12 @@ impl Kind for Service {
             "ClusterIP" | "NodePort" => set_default_text(spec, "internalTrafficPolicy", "Cluster"),
             _ => {}
         }
+        if object["spec"]["type"] == "LoadBalancer" {
+            let ingress = object.pointer_mut("/status/loadBalancer/ingress").and_then(Value::as_array_mut);
+            for address in ingress.into_iter().flatten().filter(|address| !text(&address["ip"]).is_empty()) {
+                set_default_text(address, "ipMode", "VIP");
+            }
+        }
     }
 
     fn prepare_create(object: &mut Value) {

@@ -143,7 +143,15 @@ fn address_claims(spec: &Value, old: Option<&Value>, held: &[Item], claims: &mut
     if !needs_cluster_ip(spec) || headless(spec) || old.is_some_and(headless) {
         return;
     }
+    let has_one = |index: usize| {
+        let old = old.filter(|old| needs_cluster_ip(old));
+        old.is_some_and(|old| !text(&old["clusterIPs"][index]).is_empty())
+    };
     for (index, family) in families::families(spec).into_iter().enumerate() {
+        // An address does not change: validation sees to that, too.
+        if has_one(index) {
+            continue;
+        }
         let wanted = text(&spec["clusterIPs"][index]).parse().ok().map(Item::Address);
         if wanted.is_none_or(|wanted| !held.contains(&wanted)) {
             claims.push(Claim { pool: PoolName::Addresses(family), wanted, slots: vec![Slot::ClusterIp(index)] });

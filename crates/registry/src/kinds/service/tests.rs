@@ -73,6 +73,10 @@ fn a_service_gets_its_addresses_and_keeps_them() {
             json!({"clusterIP": "10.96.0.8"}),
             "spec.clusterIPs[0]: Invalid value: [\"10.96.0.8\"]: may not change once set",
         ),
+        (
+            json!({"clusterIP": "192.0.2.53"}),
+            "spec.clusterIPs[0]: Invalid value: [\"192.0.2.53\"]: may not change once set",
+        ),
         (json!({"clusterIP": "None"}), "spec.clusterIPs[0]: Invalid value: [\"None\"]: may not change once set"),
         (
             json!({"clusterIP": "10.96.0.8", "clusterIPs": ["10.96.0.7"]}),
@@ -120,6 +124,9 @@ fn fields_that_a_new_type_cannot_have_are_dropped() {
     let mut balanced = stored(&balanced, &["10.96.0.7", "30080", "30081"]);
     balanced["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
     assert_eq!(balanced["spec"]["healthCheckNodePort"], 30081);
+    let mut defaulted = balanced.clone();
+    strategy("Service").default(&mut defaulted);
+    assert_eq!(defaulted["status"]["loadBalancer"]["ingress"], json!([{"ip": "192.0.2.1", "ipMode": "VIP"}]));
     let (plain, errors) = patched(&balanced, &json!({"spec": {"type": "ClusterIP"}}));
     assert_eq!(errors, [""; 0]);
     for field in ["healthCheckNodePort", "allocateLoadBalancerNodePorts", "loadBalancerClass", "externalTrafficPolicy"]
