@@ -32,8 +32,9 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     logging::start(&config.log_level)?;
     // Everything that can be wrong is found before the store is opened.
     let founding = machine::prepare_master(&mut config)?;
-    let start = Start { founding, credentials: credentials(&config)?, listeners: Listeners::bind(&config)? };
     let member = known_member(&config)?;
+    let listeners = Listeners::bind(&config)?;
+    let start = Start { founding, credentials: credentials(&config)?, listeners };
     process::run(BLOCKING_THREADS, async move |shutdown| serve(config, member, start, shutdown).await)
 }
 

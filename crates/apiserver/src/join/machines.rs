@@ -248,7 +248,8 @@ mod tests {
         let machine = Joining::open(&Pair::new(dir.path(), "node")).expect("a key");
         let masters: HashSet<&str> = ["m1", "10.0.0.1", "api.example"].into();
         // The node's name, what it asks for, where it asks from, and what it gets.
-        let cases: [(&str, &[&str], &str, Result<&[&str], &str>); 7] = [
+        type Signed<'a> = Result<&'a [&'a str], &'a str>;
+        let cases: [(&str, &[&str], &str, Signed<'_>); 7] = [
             ("w1", &["10.0.0.4"], "10.0.0.4", Ok(&["10.0.0.4", "w1"])),
             ("w1", &["w1", "10.0.0.4"], "192.0.2.9", Ok(&["10.0.0.4", "w1"])),
             ("w1", &["10.0.0.1"], "10.0.0.4", Err("a master's address")),
