@@ -8,15 +8,12 @@ use futures::FutureExt;
 use quorate_api::{GroupVersionResource, ObjectKey, ResourcePrefix, Revision, Status};
 use quorate_apiserver::{Api, LocalClient, PodDefaults, UserInfo};
 use quorate_manager::{Manager, ManagerConfig, ManagerError};
-use quorate_mvcc::{
-    Command, CommandVersion, Event, KeyRange, LeaseId, LeaseInfo, Op, PutRequest, RangePage, RangeRequest,
-    RangeResponse, Reply, Txn,
-};
+use quorate_mvcc::{Command, CommandVersion, Event, KeyRange, LeaseId, Op, PutRequest, RangeRequest, Reply, Txn};
 use quorate_store::handle::Engine;
 use quorate_store::traces::Traces;
 use quorate_store::{
-    Backup, Consistency, Identity, Leadership, LeaseStatus, MemberId, MemberRole, MemberStatus, QuorumStatus, Reader,
-    StateHash, Store, StoreError, Watch, WatchError, WatchOptions,
+    Backup, Consistency, Identity, Leadership, MemberId, MemberRole, MemberStatus, QuorumStatus, Reader, StateHash,
+    Store, StoreError, Watch, WatchError, WatchOptions,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
