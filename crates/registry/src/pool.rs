@@ -400,7 +400,8 @@ mod tests {
         let v4: AddressBlock = "10.96.0.0/16".parse().expect("a block");
         assert_eq!(v4.to_string(), "10.96.0.0/16");
         assert_eq!(Pools::new(vec![v4, v4], 1..=2), Err(PoolsError::Families));
-        assert_eq!(Pools::new(vec![v4], RangeInclusive::new(2, 1)), Err(PoolsError::NodePorts(2, 1)));
+        let ports = RangeInclusive::new(2, 1);
+        assert_eq!(Pools::new(vec![v4], ports), Err(PoolsError::NodePorts(2, 1)));
     }
 
     #[test]

@@ -53,8 +53,8 @@ pub(super) fn validate_update(new: &core::Service, old: &core::Service) -> Vec<F
     let path = FieldPath::new("spec");
     let mut errors = Vec::new();
     let is_external = |spec: &core::ServiceSpec| spec.type_.as_deref() == Some("ExternalName");
-    let is_exempt = is_external(new) || is_external(old) || is_headless(new) && is_headless(old);
-    if !is_exempt {
+    let are_headless = is_headless(new) && is_headless(old);
+    if !is_external(new) && !is_external(old) && !are_headless {
         cluster_ips_update(new, old, &path, &mut errors);
     }
     if checks_health(new) && checks_health(old) && new.health_check_node_port != old.health_check_node_port {
