@@ -26,7 +26,7 @@ use super::snapshot_stream;
 use crate::platform::tokio;
 use crate::platform::tokio::net::{TcpListener, TcpStream};
 use crate::raft::node::{Instance, Node};
-use crate::raft::roster::Standing;
+use crate::raft::roster::SenderStatus;
 #[cfg(test)]
 use crate::raft::simulation::planted::{self, Bug};
 use crate::raft::snapshot::SnapshotData;
@@ -172,12 +172,12 @@ fn check(node: &Node, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(sender) = text(messages::SENDER_HEADER) else { return Ok(()) };
     let Claim { member, incarnation, version } = sender.parse().map_err(|error| Refusal::bad(&error))?;
     let gone = |reason: String| Err(Refusal(StatusCode::GONE, reason));
-    match node.roster().standing(member, incarnation, version) {
-        Standing::Member | Standing::Unknown => Ok(()),
+    match node.roster().sender_status(member, incarnation, version) {
+        SenderStatus::Member | SenderStatus::Unknown => Ok(()),
         #[cfg(test)]
-        Standing::Wiped(_) if planted::is(Bug::HearsWhoWasWiped) => Ok(()),
-        Standing::Removed => gone("it was removed from the quorum".to_owned()),
-        Standing::Wiped(member) => gone(format!(
+        SenderStatus::Wiped(_) if planted::is(Bug::HearsWhoWasWiped) => Ok(()),
+        SenderStatus::Removed => gone("it was removed from the quorum".to_owned()),
+        SenderStatus::Wiped(member) => gone(format!(
             "the quorum knows {} with another directory, which it has lost, and with it what it had promised to the others",
             member.name
         )),
@@ -201,7 +201,7 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
             single(&transfer.map_err(|error| Refusal::unavailable(&error))?)
         }
         messages::SNAPSHOT => snapshot(&*instance(node)?, body).await,
-        messages::PROPOSE => proposed(proposals::take_forwarded(node, message(body).await?).await, MAX_FRAME_BYTES),
+        messages::PROPOSE => proposed(proposals::receive_forwarded(node, message(body).await?).await, MAX_FRAME_BYTES),
         messages::READ_INDEX => {
             let ReadIndexRequest { member, vote } = message(body).await?;
             let index = reads::read_index_for(node, member, vote).await;
@@ -223,7 +223,7 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
         messages::HELLO => single(&hello(node, &head.headers)),
         messages::JOIN => single(&joining::let_in(node, message(body).await?).await),
         messages::COMMANDS => single(&node.decodable.newest),
-        messages::CHANGE => single(&changing::take_forwarded(node, message(body).await?).await),
+        messages::CHANGE => single(&changing::receive_forwarded(node, message(body).await?).await),
         messages::STATUS => {
             let status = node.status().map_err(|error| Refusal::unavailable(&error))?;
             single(&StatusResponse { status, leader: node.leader() })
@@ -294,7 +294,7 @@ async fn snapshot<B: RequestBody>(instance: &Instance, body: B) -> Result<PeerBo
     let (vote, meta, dir) = received.map_err(|error| Refusal::bad(&error))?;
     tracing::info!(last_log_id = ?meta.last_log_id, "received a snapshot");
     let snapshot = Snapshot { meta, snapshot: SnapshotData::Directory(Arc::new(dir)) };
-    let taken = instance.take_snapshot(vote, snapshot).await;
+    let taken = instance.receive_snapshot(vote, snapshot).await;
     single(&taken.map_err(|error| Refusal::unavailable(&error))?)
 }
 

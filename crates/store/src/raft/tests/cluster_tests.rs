@@ -253,7 +253,7 @@ async fn a_snapshot_of_what_the_log_holds_takes_nothing_back() {
 
     meta.last_log_id = Some(third);
     let snapshot = Snapshot { meta, snapshot: SnapshotData::Directory(Arc::new(dir)) };
-    let answer = instance.take_snapshot(vote, snapshot).await.expect("it runs");
+    let answer = instance.receive_snapshot(vote, snapshot).await.expect("it runs");
     assert_eq!(answer.vote, vote);
     assert_eq!(instance.metrics().last_applied, Some(before), "nothing was installed");
     append(Some(last), Vec::new(), Some(last)).await;

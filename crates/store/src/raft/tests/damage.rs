@@ -205,7 +205,7 @@ async fn leases_are_renewed_while_the_disk_is_full() {
         store.propose(put_with_lease(key, b"1", id)).await.expect("proposed").outcome.expect("put");
     }
     // The log still finds the space that the reserve has left, and nobody fills that again.
-    let reserve_is_needed = node.space.wait();
+    let reserve_is_needed = node.space.register_waiter();
     node.space.exhausted(&"as a test wants it");
     let refused = store.propose(put("full", b"1")).await;
     assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
