@@ -1,7 +1,7 @@
 //! Changes of the membership: the requested ones, and the changes of voters that follow from them.
 //!
-//! A request is stored in the membership itself, as the member's [`Intent`]. The leader of the time then changes the
-//! voters step by step until they match the intents; see [`balance`].
+//! A request is stored in the membership itself, as the member's [`Intent`]. The current leader then changes the voters
+//! step by step until they match the intents; see [`balance`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -331,7 +331,7 @@ pub async fn write(node: &Node, members: Members) -> Result<(), StoreError> {
         let changing = instance.raft.change_membership(members.clone(), false);
         let problem = match tokio::time::timeout_at(deadline, changing).await {
             Ok(Ok(_)) => break,
-            Ok(Err(error)) if is_transient(&error) => error.to_string(),
+            Ok(Err(error)) if is_retriable(&error) => error.to_string(),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
                 return Err(StoreError::NoLeader("this member does not lead any more".to_owned()));
             }
@@ -349,8 +349,8 @@ pub async fn write(node: &Node, members: Members) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether nothing was proposed, for a reason that passes.
-fn is_transient(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> bool {
+/// Returns whether an error means that nothing was proposed and that a retry may succeed.
+fn is_retriable(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> bool {
     match error {
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
             matches!(error, ChangeMembershipError::InProgress(_))

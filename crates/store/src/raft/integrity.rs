@@ -199,7 +199,7 @@ pub fn judge(node: &Node, comparison: &Comparison) {
                 node.own().name
             );
             note_out_of_service(node, &reason);
-            node.condemn(reason);
+            node.take_out_of_service(reason);
         }
     }
 }

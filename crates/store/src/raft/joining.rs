@@ -104,7 +104,7 @@ async fn ask(config: &JoinConfig, request: &JoinRequest) -> Result<Member, Store
 }
 
 /// Answers a request to join. A member that does not lead forwards the request to its leader.
-pub async fn let_in(node: &Node, request: JoinRequest) -> JoinResponse {
+pub async fn admit(node: &Node, request: JoinRequest) -> JoinResponse {
     let Some(leader) = node.leader() else { return JoinResponse::NotNow("there is no leader".to_owned()) };
     if leader != node.id() {
         if request.is_forwarded {
@@ -118,13 +118,13 @@ pub async fn let_in(node: &Node, request: JoinRequest) -> JoinResponse {
             peer.call(Lane::Control, messages::JOIN, &request, ASK_TIMEOUT).await;
         return answer.unwrap_or_else(|error| JoinResponse::NotNow(error.to_string()));
     }
-    match let_in_as_leader(node, &request).await {
+    match admit_as_leader(node, &request).await {
         Ok(answer) => answer,
         Err(error) => JoinResponse::NotNow(error.to_string()),
     }
 }
 
-async fn let_in_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResponse, StoreError> {
+async fn admit_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResponse, StoreError> {
     let _alone = node.changing.lock().await;
     let roster = node.roster();
     if let Some(member) = roster.members.values().find(|member| member.incarnation == request.incarnation) {

@@ -98,7 +98,7 @@ pub struct Node {
     /// Held while the membership changes.
     pub changing: tokio::sync::Mutex<()>,
     /// Why this member is out of service.
-    condemned: FirstReason,
+    out_of_service: FirstReason,
     /// Why this member was removed, or why its data directory is not accepted.
     removed: FirstReason,
     instance: ArcSwapOption<Instance>,
@@ -139,7 +139,7 @@ impl Node {
             damage: DamageReport::default(),
             decodable,
             proposed_version: AtomicU32::new(0),
-            condemned: FirstReason::default(),
+            out_of_service: FirstReason::default(),
             instance: ArcSwapOption::empty(),
             tasks,
             serving: shutdown.child_token(),
@@ -155,7 +155,7 @@ impl Node {
         self.instance.load_full().ok_or_else(|| {
             if self.shutdown.is_cancelled() {
                 StoreError::ShuttingDown
-            } else if let Some(reason) = self.condemned.reason() {
+            } else if let Some(reason) = self.out_of_service.reason() {
                 StoreError::Fatal(reason)
             } else {
                 StoreError::NoLeader("this member is starting".to_owned())
@@ -164,19 +164,19 @@ impl Node {
     }
 
     /// Takes this member out of service for good.
-    pub fn condemn(&self, reason: String) {
-        self.condemned.set(reason);
+    pub fn take_out_of_service(&self, reason: String) {
+        self.out_of_service.set(reason);
     }
 
     /// Returns when this member is out of service.
-    pub async fn condemned(&self) {
-        self.condemned.wait().await;
+    pub async fn out_of_service(&self) {
+        self.out_of_service.wait().await;
     }
 
     /// # Errors
     /// `Fatal` when this member is out of service.
     pub fn check_in_service(&self) -> Result<(), StoreError> {
-        self.condemned.reason().map_or(Ok(()), |reason| Err(StoreError::Fatal(reason)))
+        self.out_of_service.reason().map_or(Ok(()), |reason| Err(StoreError::Fatal(reason)))
     }
 
     pub fn set_instance(&self, instance: Option<Arc<Instance>>) {
@@ -238,7 +238,7 @@ impl Node {
 
     /// Takes this member out of service, and reports that its process can end.
     pub fn remove(&self, reason: String) {
-        self.condemn(reason.clone());
+        self.take_out_of_service(reason.clone());
         self.removed.set(reason);
     }
 

@@ -30,7 +30,7 @@ pub const LIMITS: Limits = Limits {
     batch_commands: 2048,
     batch_bytes: 1 << 20,
     in_flight: 3,
-    // So many commands are worth the cost of a round of their own; fewer go with the next one.
+    // From this number on, commands are worth the cost of a round of their own; fewer wait for the next one.
     worth_commands: 64,
     patience: Duration::from_millis(20),
 };

@@ -87,7 +87,7 @@ impl Space {
     }
 
     /// Raises the alarm because a write found no space, and frees the reserve.
-    pub fn exhausted(&self, error: &dyn std::fmt::Display) {
+    pub fn report_full(&self, error: &dyn std::fmt::Display) {
         let _changing = self.changing.lock();
         let is_news = !self.is_full.send_replace(true);
         if is_news {
@@ -269,7 +269,7 @@ mod tests {
         let space = Space::new(dir.path(), 3 * CHUNK_BYTES / 2, CancellationToken::new());
         let length = || std::fs::metadata(dir.path().join(RESERVE)).map_or(0, |metadata| metadata.len());
         assert!(space.fill().expect("writable") && length() == 3 * CHUNK_BYTES / 2);
-        space.exhausted(&"a test");
+        space.report_full(&"a test");
         assert!(space.is_full() && length() == 0);
         let waiter = space.register_waiter();
         assert!(!space.fill().expect("writable") && length() == 0 && space.is_full());

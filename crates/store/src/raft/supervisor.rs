@@ -80,7 +80,7 @@ impl Supervisor {
                     self.close(running).await;
                     return;
                 }
-                () = self.node.condemned() => {
+                () = self.node.out_of_service() => {
                     self.node.serving.cancel();
                     self.hand_over(&running.instance).await;
                     self.close(running).await;
@@ -107,7 +107,7 @@ impl Supervisor {
                 self.node.watching.detach();
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = self.node.condemned() => {
+                    () = self.node.out_of_service() => {
                         self.node.serving.cancel();
                         return shutdown.cancelled().await;
                     }

@@ -199,7 +199,7 @@ impl Writer {
             match written {
                 Ok(()) => return Ok(true),
                 Err(WriteError::Failed(error)) => return Err(error),
-                Err(WriteError::NoSpace(error)) => self.space.exhausted(&error),
+                Err(WriteError::NoSpace(error)) => self.space.report_full(&error),
             }
             if self.tasks.is_closed() || self.space.is_closing() {
                 return Ok(false);

@@ -221,7 +221,7 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
             single(&())
         }
         messages::HELLO => single(&hello(node, &head.headers)),
-        messages::JOIN => single(&joining::let_in(node, message(body).await?).await),
+        messages::JOIN => single(&joining::admit(node, message(body).await?).await),
         messages::COMMANDS => single(&node.decodable.newest),
         messages::CHANGE => single(&changing::receive_forwarded(node, message(body).await?).await),
         messages::STATUS => {

@@ -94,9 +94,9 @@ impl RocksBackend {
         let families = families.into_iter().chain([unused_family()]);
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| {
             if is_no_space(&error) {
-                space.exhausted(&error);
+                space.report_full(&error);
             }
-            failed("open the state", &conclude(&error, path, damage))
+            failed("open the state", &handle_error(&error, path, damage))
         })?;
         Ok(RocksBackend {
             db,
@@ -122,7 +122,7 @@ impl RocksBackend {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families = Table::ALL.map(|table| self.family(table));
-        self.when_it_can_flush(WaitFor::Anything, || self.db.flush_cfs_opt(&families, &options))
+        self.flush_when_possible(WaitFor::Anything, || self.db.flush_cfs_opt(&families, &options))
             .map_err(|reason| failed("flush the state", &reason))
     }
 
@@ -137,7 +137,7 @@ impl RocksBackend {
     }
 
     fn copy_to(&self, path: &Path, wait: WaitFor) -> io::Result<()> {
-        self.when_it_can_flush(wait, || Checkpoint::new(&self.db)?.create_checkpoint(path))
+        self.flush_when_possible(wait, || Checkpoint::new(&self.db)?.create_checkpoint(path))
             .map_err(|reason| failed("make a checkpoint", &reason))
     }
 
@@ -160,7 +160,7 @@ impl RocksBackend {
                 }
                 rows.next();
             }
-            rows.status().map_err(|error| failed(&self.conclude(&error)))?;
+            rows.status().map_err(|error| failed(&self.handle_error(&error)))?;
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl RocksBackend {
     pub fn meet_background_errors(&self) {
         self.met_errors.store(self.background_errors(), Ordering::Relaxed);
         if let Err(error) = self.probe() {
-            let error = self.conclude(&error);
+            let error = self.handle_error(&error);
             tracing::debug!(%error, "RocksDB failed in the background");
         }
     }
@@ -192,12 +192,12 @@ impl RocksBackend {
         }
     }
 
-    fn conclude(&self, error: &rocksdb::Error) -> String {
-        conclude(error, &self.directory.path, &self.damage)
+    fn handle_error(&self, error: &rocksdb::Error) -> String {
+        handle_error(error, &self.directory.path, &self.damage)
     }
 
     fn read_failed(&self, table: Table, error: &rocksdb::Error) -> BackendError {
-        BackendError::Failed { table, message: self.conclude(error) }
+        BackendError::Failed { table, message: self.handle_error(error) }
     }
 
     /// Returns the approximate size of the live data.
@@ -254,18 +254,19 @@ impl Backend for RocksBackend {
     fn write(&self, batch: RocksBatch) -> Result<(), BackendError> {
         self.last_changes.store(batch.changes.len().min(MAX_EXPECTED_CHANGES), Ordering::Relaxed);
         self.last_bytes.store(batch.bytes.len().min(MAX_EXPECTED_BYTES), Ordering::Relaxed);
-        self.put_in(&batch, WaitFor::Anything)
+        self.write_batch(&batch, WaitFor::Anything)
     }
 
     fn try_write(&self, batch: RocksBatch) -> Result<(), BackendError> {
-        self.put_in(&batch, WaitFor::Turn)
+        self.write_batch(&batch, WaitFor::Turn)
     }
 }
 
 impl RocksBackend {
-    fn put_in(&self, batch: &RocksBatch, wait: WaitFor) -> Result<(), BackendError> {
+    fn write_batch(&self, batch: &RocksBatch, wait: WaitFor) -> Result<(), BackendError> {
         let options = waiting::write_options();
-        self.when_it_can(wait, || Ok(self.db.write_opt(self.rows(batch), &options)?)).map_err(BackendError::Write)
+        self.write_when_possible(wait, || Ok(self.db.write_opt(self.rows(batch), &options)?))
+            .map_err(BackendError::Write)
     }
 
     /// Converts a batch into RocksDB's own form.
@@ -408,7 +409,7 @@ fn is_no_space(error: &rocksdb::Error) -> bool {
 
 /// Acts on an error by its class: ends the process after a failed sync, and reports damage. Returns the message for the
 /// caller. Every error of the database passes through this function.
-fn conclude(error: &rocksdb::Error, path: &Path, damage: &DamageReport) -> String {
+fn handle_error(error: &rocksdb::Error, path: &Path, damage: &DamageReport) -> String {
     match Fault::of(error.as_ref()) {
         Fault::SyncFailed => {
             // The contents of the disk are unknown, and the kernel may have dropped the pages; the same as for the log.

@@ -190,7 +190,7 @@ fn slot(id: MemberId) -> usize {
 
 pub fn certificates() -> PeerTls {
     let Pems { ca, cert, key } = pems();
-    let identity = LiveIdentity::from_pem(&cert, &key).expect("they belong together");
+    let identity = LiveIdentity::from_pem(&cert, &key).expect("the key matches the certificate");
     PeerTls { ca: Pem::Bytes(ca), identity }
 }
 

@@ -113,7 +113,7 @@ async fn watches_on_every_member_see_everything_in_order() {
         let mut seen = Vec::new();
         while seen.len() < 100 {
             let batch = tokio::time::timeout(super::cluster::PATIENCE, watch.next()).await.expect("in time");
-            let batch = batch.expect("it goes on").expect("no error");
+            let batch = batch.expect("the watch continues").expect("no error");
             seen.extend(batch.events.iter().map(|event| event.kv().mod_revision));
         }
         assert!(seen.is_sorted() && seen.len() == 100, "{seen:?}");
@@ -352,7 +352,7 @@ async fn a_dead_raft_core_is_restarted_from_disk() {
     let mut seen = Vec::new();
     while seen.len() < 6 {
         let batch = tokio::time::timeout(super::cluster::PATIENCE, watch.next()).await.expect("in time");
-        let batch = batch.expect("it goes on").expect("no error");
+        let batch = batch.expect("the watch continues").expect("no error");
         seen.extend(batch.events.iter().map(|event| event.kv().mod_revision.0 - first.0));
     }
     assert_eq!(seen, [1, 2, 3, 4, 5, 6], "the watch is not disturbed");

@@ -24,7 +24,7 @@ async fn agreed(store: &Store, version: CommandVersion) {
 }
 
 /// Starts three members, of which the last one is older.
-async fn one_is_older() -> Nodes {
+async fn start_with_an_older_member() -> Nodes {
     super::cluster::show_logs();
     Nodes::start(3, |config| {
         config.commands = if config.member.id == 3 { TODAY } else { future::VERSION };
@@ -47,7 +47,7 @@ async fn lead(nodes: &Nodes, place: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_waits_until_all_members_can_decode_it() {
-    let mut nodes = one_is_older().await;
+    let mut nodes = start_with_an_older_member().await;
     for store in &nodes.stores {
         agreed(store, TODAY).await;
     }
@@ -86,7 +86,7 @@ async fn a_command_waits_until_all_members_can_decode_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_refuses_forwarded_commands_that_an_older_member_cannot_decode() {
-    let nodes = one_is_older().await;
+    let nodes = start_with_an_older_member().await;
     agreed(&nodes.stores[0], TODAY).await;
     // The first leader knows the command, the second one does not.
     for (leader, why) in [(0, "has agreed on version"), (2, "cannot decode")] {
@@ -143,11 +143,11 @@ async fn a_joiner_that_is_too_old_is_refused() {
         is_forwarded: false,
         commands,
     };
-    match joining::let_in(&nodes.nodes[0], request(TODAY)).await {
+    match joining::admit(&nodes.nodes[0], request(TODAY)).await {
         JoinResponse::Refused(why) => assert!(why.contains("m2 knows them up to version"), "{why}"),
         other => panic!("{other:?}"),
     }
-    let joined = joining::let_in(&nodes.nodes[0], request(future::VERSION)).await;
+    let joined = joining::admit(&nodes.nodes[0], request(future::VERSION)).await;
     assert!(matches!(joined, JoinResponse::Joined(_)), "{joined:?}");
     nodes.shutdown().await;
 }

@@ -206,7 +206,7 @@ async fn leases_are_renewed_while_the_disk_is_full() {
     }
     // The log uses the space of the reserve, which is not filled again while a waiter is registered.
     let reserve_is_needed = node.space.register_waiter();
-    node.space.exhausted(&"a test");
+    node.space.report_full(&"a test");
     let refused = store.propose(put("full", b"1")).await;
     assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
     eventually("the end of the lease that is not renewed", async || {

@@ -45,7 +45,7 @@ async fn member_process() {
 
 fn tls_in(directory: &Path) -> PeerTls {
     let [cert, key] = ["cert", "key"].map(|name| std::fs::read(directory.join(name)).expect("written before"));
-    let identity = LiveIdentity::from_pem(&cert, &key).expect("they belong together");
+    let identity = LiveIdentity::from_pem(&cert, &key).expect("the key matches the certificate");
     PeerTls { ca: Pem::File(directory.join("ca")), identity }
 }
 
@@ -222,7 +222,7 @@ async fn killed_leaders_are_replaced_and_no_acknowledged_write_is_lost() {
     }
     processes.assert_other_terms_are_refused(&format!("k{written}")).await;
     gaps.sort_unstable();
-    tracing::info!(median = ?gaps[gaps.len() / 2], worst = ?gaps[gaps.len() - 1], "without an acknowledged write");
+    tracing::info!(median = ?gaps[gaps.len() / 2], worst = ?gaps[gaps.len() - 1], "time without an acknowledged write");
     assert!(gaps[gaps.len() - 1] < Duration::from_secs(10), "{gaps:?}");
 
     for id in 1..=3 {
@@ -230,7 +230,7 @@ async fn killed_leaders_are_replaced_and_no_acknowledged_write_is_lost() {
     }
     let mut stores = Vec::new();
     for id in 1..=3 {
-        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from what is there"));
+        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from its directory"));
     }
     let all = eventually("a read", async || {
         let request = RangeRequest::new(KeyRange::prefix("k"));
@@ -254,7 +254,7 @@ async fn a_frozen_leader_is_replaced_and_follows_when_it_resumes() {
     processes.freeze(frozen).await;
     let began = Instant::now();
     processes.write("k10").await;
-    tracing::info!(gap = ?began.elapsed(), "without an acknowledged write");
+    tracing::info!(gap = ?began.elapsed(), "time without an acknowledged write");
     let successor = processes.leader().await;
     assert_ne!(successor, frozen);
     processes.signal(frozen, "CONT");
@@ -272,7 +272,7 @@ async fn a_frozen_leader_is_replaced_and_follows_when_it_resumes() {
     }
     let mut stores = Vec::new();
     for id in 1..=3 {
-        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from what is there"));
+        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from its directory"));
     }
     let all = eventually("a read", async || {
         let request = RangeRequest::new(KeyRange::prefix("k"));

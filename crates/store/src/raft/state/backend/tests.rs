@@ -124,11 +124,11 @@ fn verification_finds_a_damaged_table() {
 
     let received = damage.not_in_use();
     let backend = open(&path, &received);
-    let failed = backend.verify().expect_err("it is not");
+    let failed = backend.verify().expect_err("a table is damaged");
     assert!(failed.to_string().contains("is damaged (Corruption: "), "{failed}");
     assert_eq!(damage.reported(), None);
     received.set_in_use(true);
-    backend.verify().expect_err("nor now");
+    backend.verify().expect_err("the table is still damaged");
     assert_reported(&damage);
 }
 
@@ -139,18 +139,18 @@ fn damage_of_a_database_that_is_not_in_use_is_not_reported() {
     let received = damage.not_in_use();
     let backend = open(&path, &received);
     let some = (0..KEYS).find(|i| backend.get(Table::Versions, &key(*i)).is_err()).expect("some cannot be read");
-    let failed = backend.get(Table::Versions, &key(some)).expect_err("nor again");
+    let failed = backend.get(Table::Versions, &key(some)).expect_err("the row is damaged");
     assert!(!failed.to_string().contains(REJOIN), "{failed}");
     assert_eq!(damage.reported(), None);
     received.set_in_use(true);
-    backend.get(Table::Versions, &key(some)).expect_err("nor now");
+    backend.get(Table::Versions, &key(some)).expect_err("the row is still damaged");
     assert_reported(&damage);
     drop(backend);
 
     let damage = DamageReport::default();
     let replaced = open(&path, &damage);
     replaced.make_obsolete();
-    replaced.get(Table::Versions, &key(some)).expect_err("it is the same");
+    replaced.get(Table::Versions, &key(some)).expect_err("the row is still damaged");
     assert_eq!(damage.reported(), None);
 }
 

@@ -35,7 +35,7 @@ const MAX_STALL_PAUSE: Duration = Duration::from_millis(10);
 /// A write that is held up for longer logs a warning.
 const LONG_STALL: Duration = Duration::from_secs(5);
 
-/// What a writer waits for.
+/// The conditions that a writer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitFor {
     /// Waits until the write succeeds, however long that takes.
@@ -66,10 +66,10 @@ impl RocksBackend {
     /// Runs `write`, and retries it while there is no space or RocksDB holds it up.
     ///
     /// # Errors
-    /// Any other failure of `write`, after [`conclude`](super::conclude). Lack of space and a hold-up are errors too
-    /// when `wait` does not cover them, when waits are cancelled, and when RocksDB does not recover though there is
-    /// space.
-    pub(super) fn when_it_can<T>(
+    /// Any other failure of `write`, after [`handle_error`](super::handle_error). Lack of space and a hold-up are errors
+    /// too when `wait` does not cover them, when waits are cancelled, and when RocksDB does not recover though there
+    /// is space.
+    pub(super) fn write_when_possible<T>(
         &self,
         wait: WaitFor,
         write: impl Fn() -> Result<T, WriteFailure>,
@@ -83,11 +83,11 @@ impl RocksBackend {
                 Ok(done) => return Ok(done),
                 Err(WriteFailure::NoSpace(error)) => {
                     if wait != WaitFor::Anything {
-                        return Err(self.conclude(&error));
+                        return Err(self.handle_error(&error));
                     }
                     self.give_up_reserve(&mut reserve, &error);
                     if !self.recovers(&error, pause) {
-                        return Err(self.conclude(&error));
+                        return Err(self.handle_error(&error));
                     }
                     pause = MAX_SPACE_PAUSE.min(2 * pause);
                     stall = None;
@@ -96,19 +96,19 @@ impl RocksBackend {
                     let stall = stall.get_or_insert_with(|| Stall::new(self.background_errors()));
                     self.wait_for_turn(stall, wait, &mut reserve)?;
                 }
-                Err(WriteFailure::Failed(error)) => return Err(self.conclude(&error)),
+                Err(WriteFailure::Failed(error)) => return Err(self.handle_error(&error)),
             }
         }
     }
 
-    /// Does the same as [`RocksBackend::when_it_can`], for flushes. RocksDB itself would hold a flush up until
+    /// Does the same as [`RocksBackend::write_when_possible`], for flushes. RocksDB itself would hold a flush up until
     /// compactions are not far behind, so this waits for that outside.
-    pub(super) fn when_it_can_flush<T>(
+    pub(super) fn flush_when_possible<T>(
         &self,
         wait: WaitFor,
         flush: impl Fn() -> Result<T, Error>,
     ) -> Result<T, String> {
-        self.when_it_can(wait, || {
+        self.write_when_possible(wait, || {
             self.probe()?;
             if self.is_far_behind()? { Err(WriteFailure::HeldUp) } else { Ok(flush()?) }
         })
@@ -129,7 +129,7 @@ impl RocksBackend {
     fn give_up_reserve<'a>(&'a self, reserve: &mut Option<SpaceWaiter<'a>>, error: &dyn std::fmt::Display) {
         if reserve.is_none() {
             *reserve = Some(self.space.register_waiter());
-            self.space.exhausted(error);
+            self.space.report_full(error);
         }
     }
 
