@@ -247,7 +247,7 @@ pub async fn forward(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slo
 }
 
 /// Waits until this member has applied the commands that the leader has applied, so that a caller can read its own
-/// write here. All commands of a batch wait for the last one, since they are in the same entry or in adjacent ones.
+/// write here. All commands of a batch wait for the last one, since they are in the same entry or in the next one.
 async fn applied_here(node: &Node, mut outcomes: Vec<Proposed>, deadline: Instant) -> Vec<Proposed> {
     let index = |outcome: &Proposed| match outcome {
         Proposed::Applied { index, .. } => Some(*index),
