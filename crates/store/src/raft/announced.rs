@@ -1,12 +1,12 @@
-//! How far this member has told others, as their leader, that they may apply.
+//! The highest commit index that this member, as the leader, has sent to its followers.
 //!
-//! openraft tells the followers before it applies itself. So one of them may have applied an entry, shown it to a reader,
-//! and acknowledged it to whoever handed it in there, when the leader has not yet. What the leader has applied is
-//! therefore not enough for a read; what it has told as well is.
+//! openraft sends the commit index to the followers before it applies the entries on the leader. A follower may
+//! therefore have applied an entry, shown it to a reader and acknowledged it to its caller before the leader has
+//! applied it. So a read index must cover both what the leader has applied and the commit index that it has sent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The largest index, 0 for none. It is for good: what is committed stays so, whoever leads.
+/// The largest index, 0 for none. It never decreases: a committed entry stays committed, whichever member leads.
 #[derive(Debug, Default)]
 pub struct Announced(AtomicU64);
 
@@ -18,8 +18,7 @@ impl Announced {
         }
     }
 
-    /// The index up to which others may have applied when this member, which leads and has applied up to `applied`, is
-    /// asked.
+    /// Returns the highest index that any member may have applied, when this leader has applied up to `applied`.
     #[must_use]
     pub fn at_least(&self, applied: u64) -> u64 {
         self.0.load(Ordering::SeqCst).max(applied)
@@ -31,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_told_counts_and_never_less() {
+    fn the_index_covers_the_announced_and_the_applied_one() {
         let announced = Announced::default();
         announced.note(None);
         assert_eq!(announced.at_least(3), 3);

@@ -1,8 +1,8 @@
-//! Which members should vote.
+//! The choice of voters.
 //!
-//! An even number of voters survives no more failures than the odd one below it. So whoever comes or goes does so when
-//! the number stays odd: in pairs, or one for another. Who is replaced goes with the one that comes in its place, and not
-//! before.
+//! An even number of voters survives no more failures than the odd one below it. So members gain or lose their votes
+//! only when the number stays odd: in pairs, or one for another. A member that is being replaced keeps its vote until
+//! its replacement gets one.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,11 @@ use super::config::QUORUM_SIZES;
 use super::roster::Roster;
 use crate::membership::{Intent, MemberId};
 
-/// The most voters that a quorum has.
+/// Maximum number of voters of a quorum.
 const MAX_VOTERS: usize = QUORUM_SIZES[QUORUM_SIZES.len() - 1];
 
-/// The voters as they should be, if they should be others. `is_ready` says who has caught up.
+/// Returns the voters that the quorum should have, if they differ from the current ones. `is_ready` tells whether a
+/// member has caught up.
 #[must_use]
 pub fn voters(roster: &Roster, is_ready: impl Fn(MemberId) -> bool) -> Option<BTreeSet<MemberId>> {
     let with = |intent: Intent| roster.members.values().filter(move |member| member.intent == intent).map(|m| m.id);
@@ -28,7 +29,7 @@ pub fn voters(roster: &Roster, is_ready: impl Fn(MemberId) -> bool) -> Option<BT
         }
         _ => true,
     });
-    // First come, first served would need an order of arrival; any order will do.
+    // The order of arrival is not stored, so it does not matter which members have to wait.
     while !coming.is_empty() && voters.len() + coming.len() > MAX_VOTERS + going.len() {
         coming.pop();
     }
@@ -37,7 +38,7 @@ pub fn voters(roster: &Roster, is_ready: impl Fn(MemberId) -> bool) -> Option<BT
         if !size.is_multiple_of(2) {
             break;
         }
-        // One more can wait; who goes should not leave before there is someone else.
+        // To stay odd, first a new voter waits; if there is none, a leaving one stays.
         if coming.pop().is_none() && going.pop().is_none() {
             break;
         }
@@ -47,14 +48,14 @@ pub fn voters(roster: &Roster, is_ready: impl Fn(MemberId) -> bool) -> Option<BT
     (voters != roster.voters).then_some(voters)
 }
 
-/// The voter whose place a member takes. If the one that it replaces has none, and was itself to replace another, then
-/// that one's.
+/// Returns the voter that a member replaces. If the replaced member has no vote, follows the chain of members that it
+/// was meant to replace.
 fn replaced_voter(roster: &Roster, id: MemberId) -> Option<MemberId> {
     let chain = std::iter::successors(roster.replaces(id), |replaced| roster.replaces(*replaced));
     chain.take(roster.members.len()).find(|id| roster.voters.contains(id))
 }
 
-/// Members without a vote that were told to go, or whose place is taken: they can at any time.
+/// Returns the members without a vote that are leaving, or whose replacement votes. They can be removed at any time.
 #[must_use]
 pub fn idle_leavers(roster: &Roster) -> BTreeSet<MemberId> {
     let members = roster.members.values();
@@ -63,7 +64,8 @@ pub fn idle_leavers(roster: &Roster) -> BTreeSet<MemberId> {
     leavers.map(|member| member.id).filter(|id| !roster.voters.contains(id)).collect()
 }
 
-/// What a member waits for before it gets, or loses, its vote; `None` when it need not wait long.
+/// Returns the condition that a member waits for before it gets or loses its vote; `None` when it depends on no other
+/// member.
 #[must_use]
 pub fn waits(roster: &Roster, id: MemberId) -> Option<String> {
     let member = roster.members.get(&id)?;
@@ -71,22 +73,23 @@ pub fn waits(roster: &Roster, id: MemberId) -> Option<String> {
     let end = voters(roster, |_| true).unwrap_or_else(|| roster.voters.clone());
     match member.intent {
         Intent::Voter if end.contains(&id) => None,
-        Intent::Voter if now >= MAX_VOTERS => {
-            Some(format!("{} has no vote: {MAX_VOTERS} voters are the most. It votes when one is removed", member.name))
-        }
+        Intent::Voter if now >= MAX_VOTERS => Some(format!(
+            "{} has no vote: at most {MAX_VOTERS} members vote. It votes when one is removed",
+            member.name
+        )),
         Intent::Voter => Some(format!(
             "{} has no vote yet: {} voters would survive no more failures than {now}. It votes when a second new member \
-             has come, or one is removed",
+             has joined, or one is removed",
             member.name,
             now + 1
         )),
         Intent::Learner => Some(format!("{} has no vote until it is promoted", member.name)),
         Intent::Leaving if end.contains(&id) && now == 1 => {
-            Some(format!("{} is the only voter: it goes when a new member has come in its place", member.name))
+            Some(format!("{} is the only voter: it is removed when a new member has taken its place", member.name))
         }
         Intent::Leaving if end.contains(&id) => Some(format!(
-            "{} keeps its vote for now: {} voters would survive no more failures than {}. It goes when a second member is \
-             removed, or a new one has come in its place",
+            "{} keeps its vote for now: {} voters would survive no more failures than {}. It is removed when a second \
+             member leaves, or a new one has taken its place",
             member.name,
             now - 1,
             now.saturating_sub(2).max(1)
@@ -100,7 +103,7 @@ mod tests {
     use super::*;
     use crate::membership::Member;
 
-    /// Voters, learners that want a vote, and those of both that leave.
+    /// Returns a roster of voters and of learners that should vote; the `leaving` ones of both are to be removed.
     fn roster(voters: &[MemberId], learners: &[MemberId], leaving: &[MemberId]) -> Roster {
         let members = voters.iter().chain(learners).map(|id| {
             let intent = if leaving.contains(id) { Intent::Leaving } else { Intent::Voter };
@@ -109,7 +112,7 @@ mod tests {
         Roster { members: members.collect(), voters: voters.iter().copied().collect(), ..Roster::default() }
     }
 
-    /// The first of each pair comes in the place of the second.
+    /// Makes the first member of each pair the replacement of the second.
     fn replacing(mut roster: Roster, pairs: &[(MemberId, MemberId)]) -> Roster {
         for (new, old) in pairs {
             roster.members.get_mut(new).expect("a member").replaces = Some(*old);
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_waits_for_another_to_go_or_to_come() {
+    fn a_leaving_voter_waits_for_another_to_leave_or_to_join() {
         check(&[1, 2, 3], &[], &[3], None);
         check(&[1, 2, 3], &[4], &[3], Some(&[1, 2, 4]));
         check(&[1, 2, 3], &[], &[2, 3], Some(&[1]));
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_replaced_stays_until_another_can_vote_in_its_place() {
+    fn a_replaced_voter_keeps_its_vote_until_its_replacement_is_ready() {
         let become_of = |voters: &[MemberId], learners: &[MemberId], leaving: &[MemberId], pairs: &[_], ready: &[_]| {
             let roster = replacing(roster(voters, learners, leaving), pairs);
             let voters = super::voters(&roster, |id| ready.contains(&id));
@@ -161,14 +164,14 @@ mod tests {
         assert_eq!(become_of(&[1, 2, 3], &[4, 5], &[], &two, &[5]), [1, 2, 5]);
         assert_eq!(become_of(&[1, 2, 3], &[4, 5], &[], &two, &[4, 5]), [1, 4, 5]);
         assert_eq!(become_of(&[1], &[2], &[], &[(2, 1)], &[2]), [2]);
-        // One that goes for good waits on, and does not take the replaced one along.
+        // A leaving voter without a replacement keeps waiting, and does not pair up with the replaced voter.
         assert!(become_of(&[1, 2, 3, 4, 5], &[6], &[5], &[(6, 4)], &[]).is_empty());
         assert_eq!(become_of(&[1, 2, 3, 4, 5], &[6], &[5], &[(6, 4)], &[6]), [1, 2, 3, 5, 6]);
         assert_eq!(become_of(&[1, 2, 3], &[4], &[2], &[(4, 2)], &[4]), [1, 3, 4]);
-        // Whose place was taken already, or who has none, makes room for nobody.
+        // A place is taken only once, and a replaced member without a vote has no place to take.
         assert_eq!(become_of(&[1, 2, 3], &[4, 5], &[], &[(4, 2), (5, 2)], &[4, 5]), [1, 3, 4]);
         assert!(become_of(&[1, 2, 3], &[4], &[], &[(4, 9)], &[4]).is_empty());
-        // The first new one was lost before it could vote.
+        // The first replacement was lost before it could vote, and is itself replaced.
         assert_eq!(become_of(&[1, 2, 3], &[4, 5], &[], &[(4, 3), (5, 4)], &[5]), [1, 2, 5]);
         let seven = [1, 2, 3, 4, 5, 6, 7];
         assert_eq!(become_of(&seven, &[8], &[], &[(8, 7)], &[8]), [1, 2, 3, 4, 5, 6, 8]);
@@ -186,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_ready_does_not_count() {
+    fn a_member_that_has_not_caught_up_gets_no_vote() {
         let roster = roster(&[1, 2, 3], &[4, 5], &[]);
         assert_eq!(voters(&roster, |id| id != 5), None);
     }
 
     #[test]
-    fn what_is_waited_for_is_said() {
+    fn the_condition_that_a_member_waits_for_is_named() {
         let says = |roster: &Roster, id, text: &str| {
             let waits = waits(roster, id).unwrap_or_default();
             assert!(waits.contains(text) && waits.is_empty() == text.is_empty(), "{waits}");

@@ -1,8 +1,8 @@
-//! Work that waits is taken together.
+//! Batches of commands, and rounds that many callers share.
 //!
-//! A [`Batcher`] gathers commands while those before them are under way, so batches grow with the load and a lone
-//! command never waits; a batch follows another that is under way only when it is worth a round of its own. A [`Rounds`]
-//! answers everyone who asked before a round began with that round's result.
+//! A [`Batcher`] gathers commands while earlier batches are in flight, so batches grow with the load and a lone command
+//! never waits. It sends a batch beside one in flight only when the batch is large enough for a round of its own. A
+//! [`Rounds`] answers every caller that asked before a round began with the result of that round.
 
 use std::future::Future;
 use std::pin::pin;
@@ -24,56 +24,56 @@ use crate::platform::tokio::time::Instant;
 /// Limits of a [`Batcher`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Commands that may wait.
+    /// Maximum number of commands in the queue.
     pub queue: usize,
-    /// Bytes that may wait; a command that is longer may wait alone.
+    /// Maximum number of bytes in the queue; an empty queue takes one command of any length.
     pub queue_bytes: usize,
     pub batch_commands: usize,
     pub batch_bytes: usize,
-    /// Batches under way.
+    /// Maximum number of batches in flight.
     pub in_flight: usize,
-    /// So many commands are sent while others are under way; fewer wait until those are done.
+    /// Minimum number of commands in a batch that is sent while others are in flight; fewer wait until those are done.
     pub worth_commands: usize,
-    /// A batch under way for longer holds no other back: a disk may be full or slow.
+    /// How long fewer commands wait for a batch in flight, whose disk may be full or slow.
     pub patience: Duration,
 }
 
-/// Commands that wait, and who waits for what becomes of them.
-struct Waiting {
+/// Commands in the queue, with the channel for their outcomes.
+struct Queued {
     term: u64,
-    what: What,
+    commands: QueuedCommands,
 }
 
-enum What {
+enum QueuedCommands {
     One { command: Bytes, outcome: oneshot::Sender<Proposed> },
     Many { commands: Vec<Bytes>, outcomes: oneshot::Sender<Vec<Proposed>> },
 }
 
-impl Waiting {
+impl Queued {
     fn count(&self) -> usize {
-        match &self.what {
-            What::One { .. } => 1,
-            What::Many { commands, .. } => commands.len(),
+        match &self.commands {
+            QueuedCommands::One { .. } => 1,
+            QueuedCommands::Many { commands, .. } => commands.len(),
         }
     }
 
     fn size_bytes(&self) -> usize {
-        match &self.what {
-            What::One { command, .. } => command.len(),
-            What::Many { commands, .. } => commands.iter().map(Bytes::len).sum(),
+        match &self.commands {
+            QueuedCommands::One { command, .. } => command.len(),
+            QueuedCommands::Many { commands, .. } => commands.iter().map(Bytes::len).sum(),
         }
     }
 }
 
-/// Who is told what became of some commands of a batch.
+/// The channel for the outcomes of some commands of a batch.
 enum Recipient {
     One(oneshot::Sender<Proposed>),
     Many(usize, oneshot::Sender<Vec<Proposed>>),
 }
 
 impl Recipient {
-    /// Takes its outcomes. Who asked may have given up.
-    fn tell(self, outcomes: &mut std::vec::IntoIter<Proposed>) {
+    /// Sends this recipient its share of `outcomes`. The caller may have given up, so a failed send is ignored.
+    fn send(self, outcomes: &mut std::vec::IntoIter<Proposed>) {
         match self {
             Recipient::One(recipient) => {
                 if let Some(outcome) = outcomes.next() {
@@ -85,94 +85,94 @@ impl Recipient {
     }
 }
 
-/// Where commands are handed in.
+/// The queue in front of a [`Batcher`].
 #[derive(Clone)]
 pub struct BatchQueue {
-    waiting: mpsc::Sender<Waiting>,
+    queued: mpsc::Sender<Queued>,
     backlog: Arc<Backlog>,
     limits: Limits,
 }
 
-/// What waits and what is under way.
+/// Counts of the queued commands and of the batches in flight.
 #[derive(Debug, Default)]
 struct Backlog {
-    waiting_bytes: AtomicUsize,
-    waiting_commands: AtomicUsize,
-    batches_under_way: AtomicUsize,
-    /// A batch is done, or what waits has become worth sending.
+    queued_bytes: AtomicUsize,
+    queued_commands: AtomicUsize,
+    in_flight: AtomicUsize,
+    /// Notified when a batch is done, and when enough commands are queued to be worth sending.
     changed: Notify,
 }
 
 impl Backlog {
-    /// Counts commands in, unless that would be too many bytes.
-    fn add(&self, waiting: &Waiting, limits: &Limits) -> bool {
-        let (length, count) = (waiting.size_bytes(), waiting.count());
-        let before = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);
+    /// Counts queued commands; false when they would exceed the limit of bytes.
+    fn add(&self, queued: &Queued, limits: &Limits) -> bool {
+        let (length, count) = (queued.size_bytes(), queued.count());
+        let before = self.queued_bytes.fetch_add(length, Ordering::Relaxed);
         if before > 0 && before + length > limits.queue_bytes {
-            self.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
+            self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
             return false;
         }
-        let before = self.waiting_commands.fetch_add(count, Ordering::AcqRel);
+        let before = self.queued_commands.fetch_add(count, Ordering::AcqRel);
         if before < limits.worth_commands && before + count >= limits.worth_commands {
             self.changed.notify_one();
         }
         true
     }
 
-    fn remove(&self, waiting: &Waiting) {
-        self.waiting_bytes.fetch_sub(waiting.size_bytes(), Ordering::Relaxed);
-        self.waiting_commands.fetch_sub(waiting.count(), Ordering::AcqRel);
+    fn remove(&self, queued: &Queued) {
+        self.queued_bytes.fetch_sub(queued.size_bytes(), Ordering::Relaxed);
+        self.queued_commands.fetch_sub(queued.count(), Ordering::AcqRel);
     }
 
     fn has_room(&self, limits: &Limits) -> bool {
-        self.batches_under_way.load(Ordering::Acquire) < limits.in_flight
+        self.in_flight.load(Ordering::Acquire) < limits.in_flight
     }
 
     fn is_worth_sending(&self, limits: &Limits) -> bool {
-        self.batches_under_way.load(Ordering::Acquire) == 0
-            || self.waiting_commands.load(Ordering::Acquire) >= limits.worth_commands
+        self.in_flight.load(Ordering::Acquire) == 0
+            || self.queued_commands.load(Ordering::Acquire) >= limits.worth_commands
     }
 }
 
 impl BatchQueue {
-    /// Hands a command in that is for the leader of `term`; `None` when the queue is full or closed, and then nothing will
-    /// come of it.
+    /// Queues a command for the leader of `term`. Returns `None` when the queue is full or closed; the command is then
+    /// certainly not proposed.
     #[must_use]
     pub fn submit(&self, term: u64, command: Bytes) -> Option<oneshot::Receiver<Proposed>> {
         let (outcome, receiver) = oneshot::channel();
-        self.enqueue(Waiting { term, what: What::One { command, outcome } }).then_some(receiver)
+        self.enqueue(Queued { term, commands: QueuedCommands::One { command, outcome } }).then_some(receiver)
     }
 
-    /// Hands commands in that go together, and are answered together.
+    /// Queues commands that stay in one batch and are answered together.
     #[must_use]
     pub fn submit_many(&self, term: u64, commands: Vec<Bytes>) -> Option<oneshot::Receiver<Vec<Proposed>>> {
         let (outcomes, receiver) = oneshot::channel();
-        self.enqueue(Waiting { term, what: What::Many { commands, outcomes } }).then_some(receiver)
+        self.enqueue(Queued { term, commands: QueuedCommands::Many { commands, outcomes } }).then_some(receiver)
     }
 
-    fn enqueue(&self, waiting: Waiting) -> bool {
-        if !self.backlog.add(&waiting, &self.limits) {
+    fn enqueue(&self, queued: Queued) -> bool {
+        if !self.backlog.add(&queued, &self.limits) {
             return false;
         }
-        let sent = self.waiting.try_send(waiting).map_err(TrySendError::into_inner);
-        if let Err(waiting) = &sent {
-            self.backlog.remove(waiting);
+        let sent = self.queued.try_send(queued).map_err(TrySendError::into_inner);
+        if let Err(queued) = &sent {
+            self.backlog.remove(queued);
         }
         sent.is_ok()
     }
 }
 
-/// One of the places for a batch under way. Who sends the batch lets go of it when the next may follow.
+/// A permit for one batch in flight. Dropping it lets the next batch follow.
 #[derive(Debug)]
 pub struct Slot(Arc<Backlog>);
 
 impl Slot {
     fn take(backlog: &Arc<Backlog>) -> Slot {
-        backlog.batches_under_way.fetch_add(1, Ordering::AcqRel);
+        backlog.in_flight.fetch_add(1, Ordering::AcqRel);
         Slot(backlog.clone())
     }
 
-    /// Keeps the place until the answer is there, or until `end`, if that is earlier, though the answer is waited for.
+    /// Waits for the answer. Keeps the slot until the answer arrives or `end` completes, whichever comes first.
     pub async fn keep_for<T>(self, answer: impl Future<Output = T>, end: impl Future<Output = ()>) -> T {
         match future::select(pin!(answer), pin!(end)).await {
             Either::Left((answer, _)) => answer,
@@ -186,25 +186,25 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.batches_under_way.fetch_sub(1, Ordering::AcqRel);
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.0.changed.notify_one();
     }
 }
 
-/// Commands that go together.
+/// Commands that are proposed together.
 #[derive(Debug)]
 pub struct Batch {
-    /// The term whose leader they are for.
+    /// The term in which they may be proposed; no leader of another term takes them.
     pub term: u64,
     pub commands: Vec<Bytes>,
 }
 
-/// Sends batches on.
+/// Gathers queued commands into batches and sends them.
 pub struct Batcher {
     limits: Limits,
-    waiting: mpsc::Receiver<Waiting>,
-    /// The first of the next batch, when it could not go with the last one.
-    held: Option<Waiting>,
+    queued: mpsc::Receiver<Queued>,
+    /// The first commands of the next batch, when their term differs from that of the last batch.
+    held: Option<Queued>,
     backlog: Arc<Backlog>,
     tasks: TaskTracker,
 }
@@ -212,13 +212,13 @@ pub struct Batcher {
 impl Batcher {
     #[must_use]
     pub fn new(limits: Limits, tasks: TaskTracker) -> (BatchQueue, Self) {
-        let (sender, waiting) = mpsc::channel(limits.queue);
+        let (sender, queued) = mpsc::channel(limits.queue);
         let backlog = Arc::new(Backlog::default());
-        let queue = BatchQueue { waiting: sender, backlog: backlog.clone(), limits };
-        (queue, Batcher { limits, waiting, held: None, backlog, tasks })
+        let queue = BatchQueue { queued: sender, backlog: backlog.clone(), limits };
+        (queue, Batcher { limits, queued, held: None, backlog, tasks })
     }
 
-    /// Runs until `shutdown`; `send` answers with one outcome for each command.
+    /// Runs until `shutdown`; `send` returns one outcome for each command.
     pub async fn run<F, Fut>(mut self, send: F, shutdown: CancellationToken)
     where
         F: Fn(Batch, Slot) -> Fut,
@@ -229,11 +229,11 @@ impl Batcher {
                 Some(held) => Some(held),
                 None => tokio::select! {
                     () = shutdown.cancelled() => return,
-                    first = self.waiting.recv() => first,
+                    first = self.queued.recv() => first,
                 },
             };
             let Some(first) = first else { return };
-            if shutdown.run_until_cancelled(self.turn()).await.is_none() {
+            if shutdown.run_until_cancelled(self.may_send()).await.is_none() {
                 return;
             }
             let (batch, recipients) = self.gather(first);
@@ -244,14 +244,14 @@ impl Batcher {
             self.tasks.spawn(async move {
                 let mut outcomes = sending.await.into_iter();
                 for recipient in recipients {
-                    recipient.tell(&mut outcomes);
+                    recipient.send(&mut outcomes);
                 }
             });
         }
     }
 
-    /// Returns when what waits may go.
-    async fn turn(&self) {
+    /// Waits until the next batch may be sent.
+    async fn may_send(&self) {
         let mut patience = None;
         while !(self.backlog.has_room(&self.limits) && self.backlog.is_worth_sending(&self.limits)) {
             let until = *patience.get_or_insert_with(|| Instant::now() + self.limits.patience);
@@ -264,57 +264,58 @@ impl Batcher {
         }
     }
 
-    /// What waits and is of one term, from `first` on.
-    fn gather(&mut self, first: Waiting) -> (Batch, Vec<Recipient>) {
+    /// Takes `first` and the queued commands behind it, as long as they have the same term and fit into one batch.
+    fn gather(&mut self, first: Queued) -> (Batch, Vec<Recipient>) {
         let mut batch = Batch { term: first.term, commands: Vec::new() };
         let (mut recipients, mut bytes) = (Vec::new(), 0);
         let mut next = Some(first);
-        while let Some(waiting) = next {
-            if waiting.term != batch.term {
-                self.held = Some(waiting);
+        while let Some(queued) = next {
+            if queued.term != batch.term {
+                self.held = Some(queued);
                 break;
             }
-            let length = waiting.size_bytes();
-            self.backlog.remove(&waiting);
-            match waiting.what {
-                What::One { command, outcome } if !outcome.is_closed() => {
+            let length = queued.size_bytes();
+            self.backlog.remove(&queued);
+            match queued.commands {
+                QueuedCommands::One { command, outcome } if !outcome.is_closed() => {
                     batch.commands.push(command);
                     recipients.push(Recipient::One(outcome));
                     bytes += length;
                 }
-                What::Many { commands, outcomes } if !outcomes.is_closed() => {
+                QueuedCommands::Many { commands, outcomes } if !outcomes.is_closed() => {
                     recipients.push(Recipient::Many(commands.len(), outcomes));
                     batch.commands.extend(commands);
                     bytes += length;
                 }
-                // Who asked has given up, and nothing has been begun.
-                What::One { .. } | What::Many { .. } => {}
+                // The caller has given up, and nothing was proposed yet.
+                QueuedCommands::One { .. } | QueuedCommands::Many { .. } => {}
             }
             let is_full = batch.commands.len() >= self.limits.batch_commands || bytes >= self.limits.batch_bytes;
-            next = if is_full { None } else { self.waiting.try_recv().ok() };
+            next = if is_full { None } else { self.queued.try_recv().ok() };
         }
         (batch, recipients)
     }
 }
 
-/// Why there is no result of a round.
+/// Why a caller got no result of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRound {
+    /// Too many callers wait already.
     TooMany,
     Ended,
 }
 
-/// Where to wait for a round.
+/// The callers' side of [`Rounds`].
 #[derive(Clone)]
 pub struct RoundQueue<T> {
     waiting: mpsc::Sender<oneshot::Sender<T>>,
 }
 
 impl<T> RoundQueue<T> {
-    /// The result of a round that began after this call.
+    /// Waits for a round that begins after this call, and returns its result.
     ///
     /// # Errors
-    /// When too many wait already, or there are no more rounds.
+    /// When too many callers wait already, or there are no more rounds.
     pub async fn next(&self) -> Result<T, NoRound> {
         let (sender, receiver) = oneshot::channel();
         self.waiting.try_send(sender).map_err(|error| match error {
@@ -325,7 +326,7 @@ impl<T> RoundQueue<T> {
     }
 }
 
-/// Runs one round at a time.
+/// Runs one round at a time and gives its result to all callers that asked before it began.
 pub struct Rounds<T> {
     waiting: mpsc::Receiver<oneshot::Sender<T>>,
 }
@@ -384,7 +385,7 @@ mod tests {
         }
     }
 
-    /// Runs a batcher until the token is cancelled; tells the size of each batch, whose slot lasts as long as it is kept.
+    /// Runs a batcher until the token is cancelled; sends the size and the slot of each batch to the receiver.
     fn begin(limits: Limits) -> (BatchQueue, mpsc::UnboundedReceiver<(usize, Slot)>, CancellationToken) {
         let tasks = TaskTracker::new();
         let (queue, batcher) = Batcher::new(limits, tasks.clone());
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_follows_another_when_it_is_worth_it() {
+    async fn a_second_batch_is_sent_once_enough_commands_are_queued() {
         let (queue, mut begun, shutdown) = begin(Limits { in_flight: 2, worth_commands: 4, ..limits() });
         let submit = || queue.submit(1, Bytes::from_static(b"x")).expect("there is room");
         let _one = submit();
@@ -412,7 +413,7 @@ mod tests {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert!(begun.try_recv().is_err(), "three wait while one is under way");
+        assert!(begun.try_recv().is_err(), "three wait while one is in flight");
         let _fourth = submit();
         let (count, second) = begun.recv().await.expect("four are worth a round");
         assert_eq!(count, 4);
@@ -420,17 +421,17 @@ mod tests {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert!(begun.try_recv().is_err(), "two are under way");
+        assert!(begun.try_recv().is_err(), "two are in flight");
         drop(second);
         assert_eq!(begun.recv().await.map(|(count, _)| count), Some(5));
         drop(first);
         let _last = submit();
-        assert_eq!(begun.recv().await.map(|(count, _)| count), Some(1), "the one before was dropped as it was seen");
+        assert_eq!(begun.recv().await.map(|(count, _)| count), Some(1), "the slot of the batch of five is free");
         shutdown.cancel();
     }
 
     #[tokio::test]
-    async fn a_batch_that_takes_long_holds_no_other_back() {
+    async fn a_slow_batch_does_not_hold_up_the_next_one() {
         let (queue, mut begun, shutdown) =
             begin(Limits { in_flight: 2, worth_commands: 4, patience: Duration::from_millis(1), ..limits() });
         let submit = || queue.submit(1, Bytes::from_static(b"x")).expect("there is room");
@@ -442,7 +443,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_for_a_slot_goes_together() {
+    async fn commands_that_wait_for_a_slot_are_sent_together() {
         let tasks = TaskTracker::new();
         let limits = Limits { queue: 100, ..limits() };
         let (queue, batcher) = Batcher::new(limits, tasks.clone());
@@ -484,7 +485,7 @@ mod tests {
         let (queue, mut batcher) = Batcher::new(limits, TaskTracker::new());
         let long = queue.submit(1, of_bytes(5000)).expect("an empty queue takes any length");
         assert!(queue.submit(1, of_bytes(1)).is_none());
-        let first = batcher.waiting.try_recv().expect("it waits");
+        let first = batcher.queued.try_recv().expect("it is queued");
         assert_eq!(batcher.gather(first).0.commands.len(), 1);
         drop(long);
         let waiting: Vec<_> = (0..5).filter_map(|_| queue.submit(1, of_bytes(300))).collect();
@@ -496,26 +497,26 @@ mod tests {
         assert_eq!(waiting.len(), 10);
         let (other, batcher) = Batcher::new(limits, TaskTracker::new());
         drop(batcher);
-        assert!(other.submit(1, of_bytes(1)).is_none(), "nobody would send it on");
+        assert!(other.submit(1, of_bytes(1)).is_none(), "the batcher is gone");
     }
 
     #[tokio::test]
-    async fn a_batch_is_of_one_term() {
+    async fn all_commands_of_a_batch_have_the_same_term() {
         let (queue, mut batcher) = Batcher::new(limits(), TaskTracker::new());
         let submit = |term| queue.submit(term, Bytes::from_static(b"x")).expect("there is room");
         let _waiting = [submit(1), submit(1), submit(2), submit(2), submit(1)];
         let mut batches = Vec::new();
-        while let Some(first) = batcher.held.take().or_else(|| batcher.waiting.try_recv().ok()) {
+        while let Some(first) = batcher.held.take().or_else(|| batcher.queued.try_recv().ok()) {
             let (batch, recipients) = batcher.gather(first);
             assert_eq!(batch.commands.len(), recipients.len());
             batches.push((batch.term, batch.commands.len()));
         }
         assert_eq!(batches, [(1, 2), (2, 2), (1, 1)]);
-        assert_eq!(batcher.backlog.waiting_commands.load(Ordering::Relaxed), 0);
+        assert_eq!(batcher.backlog.queued_commands.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
-    async fn the_next_term_waits_neither_for_its_turn_nor_for_the_answers_of_the_last() {
+    async fn commands_of_a_new_term_do_not_wait_for_answers_of_the_old_term() {
         let (queue, mut begun, shutdown) = begin(limits());
         let submit = |term| queue.submit(term, Bytes::from_static(b"x")).expect("there is room");
         let _first = submit(1);
@@ -525,18 +526,18 @@ mod tests {
         let (end, ended) = oneshot::channel();
         let end_of_term = async { drop(ended.await) };
         let waiting = tokio::spawn(slot.keep_for(answered, end_of_term));
-        end.send(()).expect("it is waited for");
-        let (count, slot) = begun.recv().await.expect("the place is free");
-        assert_eq!(count, 1, "what is left of the term");
+        end.send(()).expect("the slot waits for it");
+        let (count, slot) = begun.recv().await.expect("the slot is free");
+        assert_eq!(count, 1, "the rest of the old term");
         drop(slot);
         assert_eq!(begun.recv().await.map(|(count, _)| count), Some(2));
-        answer.send("late").expect("it is waited for");
+        answer.send("late").expect("the task waits for it");
         assert_eq!(waiting.await.expect("no panic"), Ok("late"));
         shutdown.cancel();
     }
 
     #[tokio::test]
-    async fn everyone_gets_the_outcomes_of_his_own_commands() {
+    async fn each_caller_gets_the_outcomes_of_its_own_commands() {
         let limits = Limits { batch_commands: 100, ..limits() };
         let tasks = TaskTracker::new();
         let (queue, batcher) = Batcher::new(limits, tasks.clone());
@@ -565,7 +566,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiters_share_a_round_that_began_after_them() {
+    async fn callers_share_a_round_that_begins_after_they_asked() {
         let (queue, rounds) = Rounds::new(100);
         let shutdown = CancellationToken::new();
         let count = Arc::new(AtomicUsize::new(0));

@@ -1,7 +1,7 @@
-//! Changes of the membership: those that are asked for, and those that follow from them.
+//! Changes of the membership: the requested ones, and the changes of voters that follow from them.
 //!
-//! What is asked for is noted in the membership itself, as each member's [`Intent`]; who votes is then the leader's to
-//! bring about, step by step, whoever leads by then. See [`balance`].
+//! A request is stored in the membership itself, as the member's [`Intent`]. The current leader then changes the voters
+//! step by step until they match the intents; see [`balance`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ use crate::platform::tokio::time::Instant;
 use crate::platform::{self, tokio};
 
 const DEADLINE: Duration = Duration::from_secs(15);
-/// Less, so that the leader answers before whoever asked gives up.
+/// Shorter than `DEADLINE`, so that the leader answers before the member that asked it gives up.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(20);
-/// A change that waits for nothing but the quorum itself is waited for so long.
+/// How long to wait for a change that needs nothing but the quorum's own progress.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Who lacks no more of the log than this has caught up.
+/// Maximum number of log entries that a member may lack and still count as caught up.
 const READY_LAG: u64 = 512;
 
 type Members = ChangeMembers<MemberId, Member>;
@@ -44,7 +44,7 @@ impl From<StoreError> for ChangeError {
     }
 }
 
-/// Has the leader make a change, and waits a while until it is complete.
+/// Asks the leader to make a change, and waits up to `SETTLE_WITHIN` until it is complete.
 pub async fn change(node: &Node, change: Change) -> Result<Changed, ChangeError> {
     let deadline = Instant::now() + DEADLINE;
     let mut problem = "there is no leader".to_owned();
@@ -70,7 +70,7 @@ pub async fn change(node: &Node, change: Change) -> Result<Changed, ChangeError>
 
 async fn ask(node: &Node, leader: MemberId, change: &Change) -> Result<ChangeResponse, CallError> {
     if leader == node.id() {
-        return Ok(take_forwarded(node, change.clone()).await);
+        return Ok(receive_forwarded(node, change.clone()).await);
     }
     match node.peers.get(leader) {
         Some(peer) => peer.call(Lane::Control, messages::CHANGE, change, DEADLINE).await,
@@ -78,8 +78,8 @@ async fn ask(node: &Node, leader: MemberId, change: &Change) -> Result<ChangeRes
     }
 }
 
-/// Makes a change, if this member leads.
-pub async fn take_forwarded(node: &Node, change: Change) -> ChangeResponse {
+/// Makes a change if this member leads.
+pub async fn receive_forwarded(node: &Node, change: Change) -> ChangeResponse {
     if !node.leadership.borrow().is_active_leader {
         return ChangeResponse::NotLeader { leader: node.leader() };
     }
@@ -96,8 +96,8 @@ pub async fn take_forwarded(node: &Node, change: Change) -> ChangeResponse {
     }
 }
 
-/// Follows what becomes of a change that the leader has accepted, as this member hears of it: the leader may be among
-/// those that go.
+/// Waits for a change that the leader has accepted, and returns it with the condition that it still waits for. This
+/// member watches its own copy of the membership, since the leader may be the member that is removed.
 async fn follow(node: &Node, change: &Change, changed: Changed, version: u64) -> Changed {
     let id = changed.member.id;
     let waits = match change {
@@ -113,7 +113,7 @@ fn find(roster: &Roster, name: &MemberName) -> Option<Member> {
     let members = || roster.members.values();
     let found = match name {
         MemberName::Id(id) => roster.members.get(id),
-        // A member that is about to go may have given its name to the one in its place.
+        // A member that is being removed may share its name with its replacement; the replacement wins.
         MemberName::Text(text) => members()
             .filter(|member| member.name == *text)
             .min_by_key(|member| roster.is_to_go(member))
@@ -126,7 +126,7 @@ fn known(roster: &Roster, name: &MemberName) -> Result<Member, ChangeError> {
     find(roster, name).ok_or_else(|| ChangeError::NotFound(name.to_string()))
 }
 
-/// The change that has this member as it is here, instead of as it was.
+/// Returns the change that replaces a member's record with this one.
 fn set(member: &Member) -> Members {
     ChangeMembers::SetNodes([(member.id, member.clone())].into())
 }
@@ -135,7 +135,7 @@ fn is_id(text: &str, id: MemberId) -> bool {
     text == id.to_string() || text.trim_start_matches("0x") == format!("{id:x}")
 }
 
-/// Whether this new member can be told from those that there are, and from those that were asked.
+/// Checks that a new member's name and peer address are not those of a member that stays.
 ///
 /// # Errors
 /// `Exists` or `PeerInUse`.
@@ -171,7 +171,7 @@ async fn invite(node: &Node, invite: Invite) -> Result<Changed, ChangeError> {
     let Invite { name, peer, api, etcd, .. } = invite;
     let member = Member { id, name, peer, api, etcd, incarnation: 0, intent, replaces };
     check_new(&roster, &member)?;
-    // Someone who was asked before under this name or address is asked anew; the old token ends.
+    // An earlier invitation for this name or address is replaced; its token ends.
     for (key, before) in invitations::list(node).await? {
         let is_same =
             before.member.peer == member.peer || (!member.name.is_empty() && before.member.name == member.name);
@@ -187,7 +187,7 @@ async fn invite(node: &Node, invite: Invite) -> Result<Changed, ChangeError> {
     let stays = |member: &&Member| !roster.is_to_go(member) && replaces != Some(member.id);
     let mut peers: Vec<_> = roster.members.values().filter(stays).map(|member| member.peer.clone()).collect();
     if peers.is_empty() {
-        // The only one is replaced.
+        // The only member is being replaced, so only it can answer.
         peers = roster.members.values().map(|member| member.peer.clone()).collect();
     }
     let token = Token { cluster: node.settings.cluster, secret, peers };
@@ -206,14 +206,14 @@ async fn remove(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> 
     Ok(Changed::of(member))
 }
 
-/// Takes the invitation of someone back who has not come.
+/// Withdraws the invitation of a member that has not joined yet.
 async fn withdraw(node: &Node, name: &MemberName) -> Result<Changed, ChangeError> {
     let (key, member) = invited(node, name).await?;
     invitations::withdraw(node, key).await?;
     Ok(Changed::of(member))
 }
 
-/// Someone who was asked to join and has not come, and the key of the invitation.
+/// Returns the key and the member of an invitation that nobody has used yet.
 async fn invited(node: &Node, name: &MemberName) -> Result<(Bytes, Member), ChangeError> {
     let is_meant = |member: &Member| match name {
         MemberName::Id(id) => member.id == *id,
@@ -278,7 +278,7 @@ async fn transfer(node: &Node, to: Option<&MemberName>) -> Result<Changed, Chang
     if heir.id == node.id() {
         return Ok(Changed::of(heir));
     }
-    // A leader that hands over takes no writes until the other one leads.
+    // A leader that hands over accepts no writes until the other member leads, so that member must have caught up.
     if !is_ready(node, &instance.metrics(), heir.id) {
         return Err(ChangeError::Unhealthy(format!("{} does not answer, or has not caught up", heir.name)));
     }
@@ -292,8 +292,8 @@ async fn transfer(node: &Node, to: Option<&MemberName>) -> Result<Changed, Chang
     }
 }
 
-/// Waits a while for a change that waits for nothing else; says what it waits for. The change is in the membership of
-/// this `version`.
+/// Waits until the change of member `id` is done, but not when it depends on other members joining or leaving. Returns
+/// the condition that it still waits for. The change is in the membership since `version`.
 async fn settled(node: &Node, id: MemberId, version: u64, is_done: impl Fn(&Roster) -> bool) -> Option<String> {
     let deadline = Instant::now() + SETTLE_WITHIN;
     loop {
@@ -308,19 +308,19 @@ async fn settled(node: &Node, id: MemberId, version: u64, is_done: impl Fn(&Rost
         }
         let name = |id| node.member(id).map_or_else(|| "it".to_owned(), |member| member.name);
         if node.is_removed() {
-            // Which it learns by not being told of the rest.
+            // A removed member receives no further membership, so this one cannot see the change.
             let (own, name) = (name(node.id()), name(id));
             let is_itself = id == node.id();
-            return (!is_itself).then(|| format!("{own} is itself out of service; ask another one about {name}"));
+            return (!is_itself).then(|| format!("{own} itself is out of service; ask another member about {name}"));
         }
         if Instant::now() > deadline {
-            return Some(format!("the quorum has not settled yet; {} follows when enough members answer", name(id)));
+            return Some(format!("the quorum is still changing; {} follows when enough members answer", name(id)));
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Commits a change of the membership. Whoever calls holds [`Node::changing`].
+/// Commits a change of the membership. The caller holds [`Node::changing`].
 ///
 /// # Errors
 /// `NoLeader` when it was not proposed, `OutcomeUnknown` when it may or may not take effect.
@@ -331,7 +331,7 @@ pub async fn write(node: &Node, members: Members) -> Result<(), StoreError> {
         let changing = instance.raft.change_membership(members.clone(), false);
         let problem = match tokio::time::timeout_at(deadline, changing).await {
             Ok(Ok(_)) => break,
-            Ok(Err(error)) if is_transient(&error) => error.to_string(),
+            Ok(Err(error)) if is_retriable(&error) => error.to_string(),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
                 return Err(StoreError::NoLeader("this member does not lead any more".to_owned()));
             }
@@ -343,14 +343,14 @@ pub async fn write(node: &Node, members: Members) -> Result<(), StoreError> {
         }
         tokio::time::sleep(RETRY).await;
     }
-    // What follows shall see it.
+    // The caller reads the roster next and must see the change.
     let metrics = node.instance()?.raft.server_metrics();
-    node.take_roster(|| Roster::reported(&metrics.borrow_watched()));
+    node.store_roster(|| Roster::reported(&metrics.borrow_watched()));
     Ok(())
 }
 
-/// Whether nothing was proposed, for a reason that passes.
-fn is_transient(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> bool {
+/// Returns whether an error means that nothing was proposed and that a retry may succeed.
+fn is_retriable(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> bool {
     match error {
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
             matches!(error, ChangeMembershipError::InProgress(_))
@@ -362,7 +362,7 @@ fn is_transient(error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> 
     }
 }
 
-/// Whether a member answers and has nearly all of this leader's log.
+/// Returns whether a member answers and lacks at most `READY_LAG` entries of this leader's log.
 fn is_ready(node: &Node, metrics: &Metrics, id: MemberId) -> bool {
     let matched = metrics.replication.as_ref().and_then(|progress| progress.get(&id).copied()).flatten();
     let last = metrics.last_log_index.unwrap_or(0);
@@ -373,7 +373,7 @@ fn answers(node: &Node, id: MemberId) -> bool {
     id == node.id() || node.peers.get(id).is_some_and(|peer| peer.link(Lane::Control).is_up())
 }
 
-/// Brings the voters to what they should be, while this member leads.
+/// Changes the voters to those that [`balance`] chooses, while this member leads.
 pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     loop {
         let pause = tokio::time::sleep(LOOK_EVERY);
@@ -386,17 +386,17 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
         match shutdown.run_until_cancelled(step(&node)).await {
             None => return,
             Some(Ok(())) => {}
-            Some(Err(error)) => tracing::info!(%error, "the membership was not changed; it is tried again"),
+            Some(Err(error)) => tracing::info!(%error, "the membership was not changed; will retry"),
         }
     }
 }
 
 async fn step(node: &Node) -> Result<(), StoreError> {
-    // Who changes it now will be followed.
+    // A change is being made; the next step comes after it.
     let Ok(_alone) = node.changing.try_lock() else { return Ok(()) };
     let roster = node.roster();
     if roster.is_joint {
-        // Another leader has begun it.
+        // An earlier leader began a change of voters; this completes it.
         return write(node, ChangeMembers::AddVoterIds(BTreeSet::new())).await;
     }
     let idle = balance::idle_leavers(&roster);
@@ -405,7 +405,7 @@ async fn step(node: &Node) -> Result<(), StoreError> {
     }
     let metrics = node.instance()?.metrics();
     let Some(voters) = balance::voters(&roster, |id| is_ready(node, &metrics, id)) else { return Ok(()) };
-    // A change to voters that cannot agree on it would never end.
+    // Without a majority that answers, the new voters could not commit the change, and it would never end.
     let able = voters.iter().filter(|id| answers(node, **id)).count();
     if able <= voters.len() / 2 {
         return Ok(());
@@ -414,18 +414,18 @@ async fn step(node: &Node) -> Result<(), StoreError> {
         ids.iter().filter_map(|id| Some(roster.members.get(id)?.name.clone())).collect()
     };
     if !voters.contains(&node.id()) {
-        return pass_on(node, &metrics, &voters).await;
+        return give_up_leadership(node, &metrics, &voters).await;
     }
-    tracing::info!(from = ?names(&roster.voters), to = ?names(&voters), "the voters change");
+    tracing::info!(from = ?names(&roster.voters), to = ?names(&voters), "changing the voters");
     write(node, ChangeMembers::ReplaceAllVoters(voters)).await
 }
 
-/// A leader that is to go gives up leadership first: writes go on meanwhile.
-async fn pass_on(node: &Node, metrics: &Metrics, voters: &BTreeSet<MemberId>) -> Result<(), StoreError> {
+/// Transfers leadership before this member loses its vote, so that writes continue.
+async fn give_up_leadership(node: &Node, metrics: &Metrics, voters: &BTreeSet<MemberId>) -> Result<(), StoreError> {
     let roster = node.roster();
     let heir = leadership::heir(node, metrics).filter(|heir| voters.contains(heir));
     let Some(heir) = heir.filter(|heir| roster.voters.contains(heir)) else {
-        // Nobody else votes yet who stays. As a leader without a vote it steps down when the change is committed.
+        // No other current voter stays. A leader without a vote steps down when the change is committed.
         return write(node, ChangeMembers::ReplaceAllVoters(voters.clone())).await;
     };
     let instance = node.instance()?;

@@ -1,7 +1,7 @@
-//! Knowing when a database is closed.
+//! Detection of the moment when a database is closed.
 //!
-//! openraft's tasks hold readers and die on their own time. A directory may be opened again, in this process, only
-//! after the last of them has let go.
+//! openraft's tasks hold readers of a database and may outlive the instance. This process may open the directory again
+//! only after the last of them has dropped its reader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::platform::tokio;
 use crate::platform::tokio::sync::watch;
 
-/// Lives inside what is to be closed, as its last field; dropping the last of its clones is the news.
+/// Last field of the type that owns a database; [`Closed`] completes when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct CloseSignal(#[expect(dead_code, reason = "it is held for its drop")] Arc<watch::Sender<()>>);
 
-/// Sees a [`CloseSignal`] dropped.
+/// Observes the drop of a [`CloseSignal`].
 #[derive(Clone, Debug)]
 pub struct Closed(watch::Receiver<()>);
 
@@ -24,15 +24,15 @@ pub fn close_signal() -> (CloseSignal, Closed) {
 }
 
 impl Closed {
-    /// Whether it has happened.
+    /// Returns whether the signal was dropped.
     #[cfg(test)]
     pub fn is_closed(&self) -> bool {
         self.0.has_changed().is_err()
     }
 
-    /// Whether it happened within `deadline`.
+    /// Waits for the drop; false when `deadline` passes first.
     pub async fn wait(mut self, deadline: Duration) -> bool {
-        // Nothing is ever sent, so the only change is the end.
+        // Nothing is ever sent, so this completes only when the sender is dropped.
         tokio::time::timeout(deadline, self.0.changed()).await.is_ok()
     }
 }

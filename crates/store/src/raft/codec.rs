@@ -1,4 +1,4 @@
-//! bincode, as it stands on disk and on the wire.
+//! The bincode encoding used on disk and between members.
 
 use std::cell::RefCell;
 
@@ -16,27 +16,29 @@ pub enum CodecError {
     Encode(#[from] bincode::error::EncodeError),
     #[error("cannot decode: {0}")]
     Decode(#[from] bincode::error::DecodeError),
-    #[error("{0} bytes too many")]
+    #[error("{0} bytes are left over")]
     TrailingBytes(usize),
     #[error("a command of version {version}, and this program knows them up to version {newest}")]
     TooNew { version: CommandVersion, newest: CommandVersion },
 }
 
 thread_local! {
-    /// Where things are encoded before their length is known.
+    /// Buffer for encoding a value whose length is not known yet.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A scratch buffer that grew past this is given back.
+/// Maximum capacity that a scratch buffer keeps between two uses.
 const KEPT_SCRATCH_BYTES: usize = 1 << 20;
 
+/// Encodes a value.
+///
 /// # Errors
-/// When a type's `Serialize` fails; ours do not.
+/// When the type's `Serialize` fails; those of this crate do not.
 pub fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
     encode_with(|buffer| encode_into(value, buffer))
 }
 
-/// What `write` writes, in memory of its own size.
+/// Returns the bytes that `write` writes, in an allocation of exactly their size.
 ///
 /// # Errors
 /// Those of `write`.
@@ -49,7 +51,7 @@ pub fn encode_with<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Resu
     })
 }
 
-/// Encodes behind what `buffer` holds already.
+/// Appends the encoding of a value to `buffer`.
 ///
 /// # Errors
 /// As [`encode`].
@@ -58,6 +60,8 @@ pub fn encode_into<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), 
     Ok(())
 }
 
+/// Decodes a `T` that takes up all of `bytes`.
+///
 /// # Errors
 /// When `bytes` is not exactly one `T`.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
@@ -65,7 +69,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     if used == bytes.len() { Ok(value) } else { Err(CodecError::TrailingBytes(bytes.len() - used)) }
 }
 
-/// Decodes a `T` from the beginning of `bytes`; says how many bytes it took.
+/// Decodes a `T` from the beginning of `bytes`; returns it with its length in bytes.
 ///
 /// # Errors
 /// When `bytes` does not begin with a `T`.

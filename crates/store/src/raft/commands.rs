@@ -1,10 +1,10 @@
-//! Which commands may enter the log, so that every member can apply them.
+//! The command version: which commands may enter the log, so that every member can apply them.
 //!
-//! Members may be of different versions while they are upgraded one after the other. A committed command that some of them
-//! cannot decode would end those for good, and perhaps a majority. So a quorum agrees through its log on a
-//! [`CommandVersion`], which its leader raises once all members, voters and learners, say that they decode it; what needs
-//! a newer one is refused before it is proposed, and once more by the leader, which decodes what others hand over. A member
-//! that is too old for what its quorum has agreed on is not let in, or ends.
+//! Members may run different versions of Quorate while they are upgraded one after the other. A committed command that
+//! a member cannot decode ends that member for good, and may end a majority. So a quorum agrees through its log on a
+//! [`CommandVersion`]. The leader raises it once all members, voters and learners, report that they decode it. A
+//! command that needs a newer version is refused before it is proposed; the leader also decodes forwarded commands and
+//! refuses those. A member that is too old for the agreed version may not join; if it is a member already, it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,19 +22,19 @@ use super::network::messages;
 use super::node::Node;
 use super::proposals;
 use super::roster::Roster;
-use super::told::Told;
+use super::told::FirstReason;
 use crate::error::StoreError;
 use crate::platform::tokio;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What this member can decode, and where it learns that this is not enough.
+/// The commands that this member can decode.
 #[derive(Clone, Debug)]
 pub struct Decodable {
     pub newest: CommandVersion,
-    /// Why this program is too old for its quorum.
-    pub outdated: Arc<Told>,
+    /// Why this program is too old for its quorum, once that is known.
+    pub outdated: Arc<FirstReason>,
 }
 
 impl Default for Decodable {
@@ -44,10 +44,10 @@ impl Default for Decodable {
 }
 
 impl Decodable {
-    /// Checks that this program can apply what a quorum of this version commits.
+    /// Checks that this program can apply the commands of the version that the quorum has agreed on.
     ///
     /// # Errors
-    /// Why not, which is told too.
+    /// When the program is too old. The reason is also stored in [`Decodable::outdated`].
     pub fn check(&self, agreed: CommandVersion) -> Result<(), String> {
         if agreed <= self.newest {
             return Ok(());
@@ -57,13 +57,13 @@ impl Decodable {
              this member with the newer version of Quorate that it ran before, or that the other members run",
             self.newest
         );
-        self.outdated.tell(&reason);
+        self.outdated.set(&reason);
         Err(reason)
     }
 }
 
-/// Decodes the command that `bytes` begin with, as a program does that knows those up to `newest`. Returns the version
-/// that it needs, and how many bytes it takes.
+/// Decodes the command that `bytes` begin with, as a program that knows versions up to `newest`. Returns the command,
+/// its version and its length in bytes.
 ///
 /// # Errors
 /// When this program cannot decode it.
@@ -77,15 +77,15 @@ pub fn decode_prefix(bytes: &[u8], newest: CommandVersion) -> Result<(Command, C
     if version > newest { Err(CodecError::TooNew { version, newest }) } else { Ok((command, version, used)) }
 }
 
-/// The version that a quorum has agreed on, as this member has applied it.
+/// Returns the version that the quorum has agreed on, as far as this member has applied.
 fn agreed(node: &Node) -> Result<CommandVersion, StoreError> {
     Ok(node.instance()?.state.current().command_version())
 }
 
-/// Refuses a command of this member's own that the quorum has not agreed on yet.
+/// Checks that the quorum has agreed on the version of a command that this member proposes.
 ///
 /// # Errors
-/// `Unsupported`; and while this member has no state, for what is not in every version.
+/// `Unsupported` when it has not. Commands newer than the first version also fail while no state is open.
 pub fn check_own(node: &Node, version: CommandVersion) -> Result<(), StoreError> {
     if version <= CommandVersion::FIRST {
         return Ok(());
@@ -103,15 +103,16 @@ fn check_agreed(version: CommandVersion, agreed: CommandVersion) -> Result<(), S
     ))
 }
 
-/// Decides which commands that another member hands over are taken: `None` for those, for the others why not.
+/// Checks the commands that another member forwards. Returns `None` for an accepted command, and the reason for a
+/// refused one.
 ///
 /// # Errors
-/// While this member has no state.
+/// While no state is open.
 pub fn check_forwarded(node: &Node, commands: &[Bytes]) -> Result<Vec<Option<String>>, StoreError> {
     let (name, newest, agreed) = (&node.settings.member.name, node.decodable.newest, agreed(node)?);
     let check = |bytes: &Bytes| match decode_prefix(bytes, newest) {
         Ok((_, _, used)) if used != bytes.len() => Some("more than one command in the place of one".to_owned()),
-        // What all members decode is for their leader alone to find out.
+        // Only the leader asks all members what they decode, so only it may raise the version.
         Ok((Command::RaiseVersion { .. }, ..)) => {
             Some("the version of commands is raised by the leader alone".to_owned())
         }
@@ -123,12 +124,12 @@ pub fn check_forwarded(node: &Node, commands: &[Bytes]) -> Result<Vec<Option<Str
     Ok(commands.iter().map(check).collect())
 }
 
-/// Refuses a joiner that cannot decode what the quorum commits.
+/// Checks that a joining member can decode the commands of the quorum. The inner error is the reason to refuse it.
 ///
 /// # Errors
-/// Why it is not let in.
+/// While no state is open.
 pub fn check_joiner(node: &Node, name: &str, newest: CommandVersion) -> Result<Result<(), String>, StoreError> {
-    // One that was proposed may be agreed on, although nobody here knows yet.
+    // A proposed version may be committed before this member has applied it.
     let agreed = agreed(node)?.max(CommandVersion(node.proposed_version.load(Ordering::SeqCst)));
     if agreed <= newest {
         return Ok(Ok(()));
@@ -139,13 +140,13 @@ pub fn check_joiner(node: &Node, name: &str, newest: CommandVersion) -> Result<R
     )))
 }
 
-/// Raises the version while this member leads, and ends this member when that has become too high for it.
+/// Raises the version while this member leads, and ends this member when the agreed version is too new for it.
 pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             reason = node.decodable.outdated.wait() => {
-                // Its directory is sound: a newer program goes on with it.
+                // The directory is sound and not marked: a newer program can start from it.
                 return node.remove(format!("{} is out of service: {reason}", node.own().name));
             }
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -153,7 +154,7 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
         match shutdown.run_until_cancelled(raise(&node)).await {
             None => return,
             Some(Ok(())) => {}
-            Some(Err(error)) => tracing::info!(%error, "the version of commands was not raised; it is tried again"),
+            Some(Err(error)) => tracing::info!(%error, "the command version was not raised; will retry"),
         }
     }
 }
@@ -167,19 +168,19 @@ async fn raise(node: &Node) -> Result<(), StoreError> {
     if !leads || agreed(node)? >= newest {
         return Ok(());
     }
-    // Nobody comes in while the members are asked.
+    // No member may join while the members are asked.
     let Ok(_alone) = node.changing.try_lock() else { return Ok(()) };
     let metrics = node.instance()?.raft.server_metrics();
-    node.take_roster(|| Roster::reported(&metrics.borrow_watched()));
+    node.store_roster(|| Roster::reported(&metrics.borrow_watched()));
     let others = node.roster().members.keys().copied().filter(|id| *id != node.id()).collect::<Vec<_>>();
     let asked = join_all(others.into_iter().map(async |id| {
         let peer = node.peers.get(id)?;
         match peer.call::<_, CommandVersion>(Lane::Control, messages::COMMANDS, &(), ASK_TIMEOUT).await {
             Ok(version) => Some(version),
-            // A member from before there were versions does not know the question.
+            // A member from before command versions does not know this request.
             Err(CallError::Refused { reason, .. }) if reason.starts_with("404") => Some(CommandVersion::FIRST),
             Err(error) => {
-                tracing::debug!(%error, "a member does not say which commands it knows");
+                tracing::debug!(%error, "a member did not report its command version");
                 None
             }
         }
@@ -195,16 +196,16 @@ async fn raise(node: &Node) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A command of a version to come, which programs of today cannot decode.
+/// A command of a future version, which the current program cannot decode.
 #[cfg(test)]
 pub mod future {
     use super::*;
 
     pub const VERSION: CommandVersion = CommandVersion(CommandVersion::NEWEST.0 + 1);
-    /// No command of today begins with it.
+    /// First byte of a future command; no current command begins with it.
     pub const MARK: u8 = 250;
 
-    /// A command of the future, which does what `command` does.
+    /// Encodes `command` as a command of the future version.
     pub fn encode(command: &Command) -> Bytes {
         [&[MARK], &codec::encode(command).expect("it encodes")[..]].concat().into()
     }

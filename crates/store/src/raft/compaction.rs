@@ -1,8 +1,8 @@
-//! Forgets old revisions, continuously.
+//! Continuous compaction of old revisions.
 //!
-//! The leader remembers which revision stood when, and proposes to forget what is older than the retention. A new
-//! leader starts to remember anew, so a revision is kept longer after a failover, never shorter. Each member then
-//! deletes for itself, in small parts.
+//! The leader samples the newest revision over time and proposes to compact revisions older than the retention. A new
+//! leader starts without samples, so after a failover revisions are kept longer, never shorter. Each member deletes the
+//! compacted revisions by itself, in small parts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,12 +24,13 @@ const SAMPLES: u32 = 20;
 const SAMPLE_EVERY_MIN: Duration = Duration::from_millis(200);
 const SAMPLE_EVERY_MAX: Duration = Duration::from_secs(30);
 
-/// Changes deleted in one part, and the pause between two.
+/// Maximum number of changes deleted in one part.
 const CHANGES_PER_PART: usize = 1000;
+/// Pause between two parts.
 const PAUSE: Duration = Duration::from_millis(10);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Revisions and when they stood.
+/// Samples of the newest revision over time.
 #[derive(Debug, Default)]
 struct Samples {
     samples: VecDeque<(Instant, Revision)>,
@@ -42,10 +43,10 @@ impl Samples {
         }
     }
 
-    /// The newest revision that was superseded more than `retention` ago; samples up to it are dropped.
+    /// Removes the samples that were superseded at least `retention` ago; returns the newest of their revisions.
     fn take_older_than(&mut self, now: Instant, retention: Duration) -> Option<Revision> {
         let mut old = None;
-        // What stood at a sample was readable until the next one: only then does its age count.
+        // A sampled revision was the newest until the next sample, so its age counts from there.
         while self.samples.len() > 1 && self.samples[1].0 + retention <= now {
             old = self.samples.pop_front();
         }
@@ -75,9 +76,9 @@ pub async fn run_leader(node: Arc<Node>, shutdown: CancellationToken) {
             let command = Command::Compact { revision };
             match proposals::propose(&node, &command).await.map(|reply| reply.outcome) {
                 Ok(Ok(_)) => tracing::debug!(%revision, "compacted"),
-                // Somebody else compacted further.
+                // A client has compacted further already.
                 Ok(Err(refused)) => tracing::debug!(%revision, %refused, "not compacted"),
-                Err(error) => tracing::info!(%revision, %error, "not compacted; tried again later"),
+                Err(error) => tracing::info!(%revision, %error, "not compacted; will retry"),
             }
         });
         if compacting.await.is_none() {
@@ -86,7 +87,7 @@ pub async fn run_leader(node: Arc<Node>, shutdown: CancellationToken) {
     }
 }
 
-/// Deletes what was compacted, on every member.
+/// Deletes compacted revisions. Every member runs this.
 pub async fn run_deletion(node: Arc<Node>, shutdown: CancellationToken) {
     loop {
         let has_more = match node.instance() {
@@ -101,7 +102,7 @@ pub async fn run_deletion(node: Arc<Node>, shutdown: CancellationToken) {
     }
 }
 
-/// Deletes everything that was compacted by now.
+/// Deletes all revisions that are compacted by now.
 pub async fn settle(state: Arc<quorate_mvcc::State<StateBackend>>) -> Result<(), StoreError> {
     let deleting = tokio::task::spawn_blocking(move || {
         while state.compact_some(CHANGES_PER_PART)? {}
@@ -114,13 +115,13 @@ pub async fn settle(state: Arc<quorate_mvcc::State<StateBackend>>) -> Result<(),
 async fn delete_part(state: Arc<quorate_mvcc::State<StateBackend>>, space: &Space) -> bool {
     match tokio::task::spawn_blocking(move || state.compact_some(CHANGES_PER_PART)).await {
         Ok(Ok(has_more)) => has_more,
-        // Which is told already.
+        // The full disk is logged already.
         Ok(Err(error)) if space.is_full() => {
             tracing::debug!(%error, "compacted revisions are deleted when there is space");
             false
         }
         Ok(Err(error)) => {
-            tracing::warn!(%error, "compacted revisions cannot be deleted; tried again");
+            tracing::warn!(%error, "compacted revisions cannot be deleted; will retry");
             false
         }
         Err(error) => {
@@ -136,7 +137,7 @@ mod tests {
     use crate::platform::tokio;
 
     #[tokio::test]
-    async fn nothing_younger_than_the_retention_goes() {
+    async fn revisions_within_the_retention_are_kept() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let retention = Duration::from_secs(60);

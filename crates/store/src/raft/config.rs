@@ -1,4 +1,4 @@
-//! What a member is told at start.
+//! Configuration of a member at start.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -12,38 +12,38 @@ use quorate_pki::LiveIdentity;
 use crate::error::StoreError;
 use crate::membership::Member;
 
-/// The sizes of quorum that make sense: an even one tolerates no more failures than the odd one below it.
+/// Supported sizes of a quorum. An even size tolerates no more failures than the odd one below it.
 pub(super) const QUORUM_SIZES: [usize; 4] = [1, 3, 5, 7];
 
-/// A PEM document, or where to read it.
+/// A PEM document, or the file that holds it.
 #[derive(Clone, Debug)]
 pub enum Pem {
     Bytes(Vec<u8>),
     File(PathBuf),
 }
 
-/// Certificates of the peer transport. Both ends present one, and accept only what `ca` has signed.
+/// Certificates of the peer transport. Both ends present one, and accept only certificates that `ca` has signed.
 #[derive(Clone, Debug)]
 pub struct PeerTls {
     pub ca: Pem,
-    /// What this member shows. It may be replaced while the transport uses it.
+    /// Certificate and key of this member. They may be replaced while the transport uses them.
     pub identity: Arc<LiveIdentity>,
 }
 
-/// Where peers reach this member.
+/// Where this member listens for its peers.
 #[derive(Debug)]
 pub enum PeerListen {
     Address(SocketAddr),
-    /// Already bound, so that a port picked free cannot be taken in between.
+    /// A bound listener, so that no other process can take a free port between its choice and its use.
     Bound(TcpListener),
 }
 
 /// Times of the Raft protocol.
 ///
-/// A follower that hears nothing elects after `election_max` (the lease that it grants its leader) and a random time
-/// between `election_min` and `election_max`. A leader whose process dies is noticed at once by its closed
-/// connections, so these may be generous: they decide how long a *silent* leader keeps the quorum waiting, and how
-/// much starvation of the processor a healthy one survives.
+/// A follower that hears nothing from its leader starts an election after `election_max` (the lease that it grants its
+/// leader) plus a random time between `election_min` and `election_max`. Followers notice the death of the leader's
+/// process at once by its closed connections, so these times may be generous: they decide how long a *silent* leader
+/// holds up the quorum, and for how long a healthy leader may be starved of CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     pub heartbeat: Duration,
@@ -61,12 +61,12 @@ impl Default for Timing {
     }
 }
 
-/// How much of the log is kept for followers that are behind; who is behind further gets a snapshot.
+/// Size of the log that is kept for followers that are behind. A follower that needs older entries gets a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogRetention {
-    /// What a purge leaves.
+    /// Size of the log after a purge.
     pub keep_bytes: u64,
-    /// What may grow beyond it before the next purge.
+    /// Growth of the log beyond `keep_bytes` that triggers the next purge.
     pub slack_bytes: u64,
 }
 
@@ -77,24 +77,24 @@ impl Default for LogRetention {
 }
 
 impl LogRetention {
-    /// Keeps so many bytes, and lets half as many more come together before a purge.
+    /// Keeps `keep_bytes`, and purges the log when it has grown by half as much again.
     #[must_use]
     pub fn keeping(keep_bytes: u64) -> Self {
         LogRetention { keep_bytes, slack_bytes: keep_bytes / 2 }
     }
 }
 
-/// Everything that [`super::start`] needs.
+/// Configuration for [`super::start`].
 #[derive(Debug)]
 pub struct RaftConfig {
-    /// This member. When its directory has an owner already, only the name counts: it must be the owner's.
+    /// This member. When its directory has an owner already, only the name is used: it must be the owner's.
     pub member: Member,
-    /// The voters that form the quorum, this one among them, the same list on each: 1, 3, 5 or 7. Not looked at once the
-    /// quorum is formed, and empty on a member that has joined later.
+    /// The 1, 3, 5 or 7 voters that form the quorum, this one included; the same list on each. Ignored once the quorum
+    /// is formed, and empty on a member that joined later.
     pub members: Vec<Member>,
-    /// Where this member reaches others, by name, when that is not where the quorum knows them.
+    /// Addresses at which this member reaches others, by name, where they differ from those in the membership.
     pub peer_via: BTreeMap<String, String>,
-    /// Its own directory, made if missing.
+    /// Data directory of this member, created if missing.
     pub data_dir: PathBuf,
     pub peer_listen: PeerListen,
     pub tls: PeerTls,
@@ -104,16 +104,16 @@ pub struct RaftConfig {
     pub log_retention: LogRetention,
     /// How long a proposal or a linearizable read looks for a leader before it gives up.
     pub request_timeout: Duration,
-    /// Disk space that is kept for what must go on when the disk is full.
+    /// Disk space that is reserved for the writes that must continue when the disk is full.
     pub reserve_bytes: u64,
-    /// How often the leader has the members compare what they hold.
+    /// How often the leader has the members compare their states.
     pub integrity_interval: Duration,
-    /// The newest commands that this member decodes. Less than the program does is for tests of older members.
+    /// The newest command version that this member decodes. Tests lower it to simulate older members.
     pub commands: CommandVersion,
 }
 
 impl RaftConfig {
-    /// The defaults for everything that has one.
+    /// Returns a configuration with the defaults for all other fields.
     #[must_use]
     pub fn new(
         member: Member,
@@ -140,7 +140,7 @@ impl RaftConfig {
     }
 }
 
-/// Refuses a list of voters that is no sensible quorum, or that `member` is not in.
+/// Checks that a list of voters is a supported quorum and includes `member`.
 pub(super) fn check_members(member: &Member, members: &[Member]) -> Result<(), StoreError> {
     let refuse = |reason: String| Err(StoreError::Fatal(reason));
     let size = members.len();

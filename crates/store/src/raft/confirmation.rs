@@ -1,9 +1,10 @@
-//! How a leader knows that it has not been replaced: by the votes of a quorum.
+//! Confirmation that a leader has not been replaced, by the votes of a quorum.
 //!
-//! A member whose vote, as it stands on its disk, is for a leader has voted for nobody in a later term, nor followed
-//! anyone there: it stores such a vote before it answers. So while a quorum's votes are for this leader, no other can
-//! have won a later term; and whoever wins one afterwards starts from all that was committed before. A vote confirms for
-//! the moment at which it was read, so that moment must come after the read began. No clock has a part in it.
+//! A member stores its vote before it answers a candidate or follows a leader of a later term. So a member whose stored
+//! vote is for this leader has neither voted nor followed anyone in a later term. While the votes of a quorum are for
+//! this leader, no other leader can have won a later term, and one that wins afterwards starts from all entries
+//! committed before. A vote confirms the leader for the moment at which it was read, so that moment must come after the
+//! read began. No clock is involved.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,17 +20,17 @@ use super::types::{StoredMembership, Vote};
 use crate::membership::MemberId;
 use crate::platform::tokio;
 
-/// When those that were asked first have not all answered by then, the others are asked as well.
+/// How long to wait for the members that were asked first before the others are asked as well.
 const PATIENCE: Duration = Duration::from_millis(10);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Who has confirmed a leader.
+/// The members that have confirmed a leader.
 pub struct Confirmed {
     term: u64,
     leader: MemberId,
-    /// As the leader knows it. When that is behind by a change, every quorum after the change has a member in common
-    /// with every quorum before it; it is never behind by more, since a leader begins no change before the last one is
-    /// committed.
+    /// The membership as the leader knows it. It may be one change behind; every quorum after that change shares a
+    /// member with every quorum before it. It is never further behind, since a leader begins no change before the last
+    /// one is committed.
     membership: Arc<StoredMembership>,
     by: BTreeSet<MemberId>,
 }
@@ -40,7 +41,7 @@ impl Confirmed {
         Confirmed { term, leader, membership, by: BTreeSet::new() }
     }
 
-    /// Counts a member in if its vote is for this leader.
+    /// Counts a member if its vote is for this leader.
     pub fn add(&mut self, member: MemberId, vote: Option<Vote>) {
         if vote.is_some_and(|vote| (vote.leader_id.term, vote.leader_id.node_id) == (self.term, self.leader)) {
             self.by.insert(member);
@@ -52,14 +53,14 @@ impl Confirmed {
         self.by.contains(&member)
     }
 
-    /// Whether they are a quorum; while the members change, one of the old and one of the new.
+    /// Returns whether the members are a quorum; in a joint membership, a quorum of the old and of the new voters.
     #[must_use]
     pub fn is_enough(&self) -> bool {
         let configs = self.membership.membership().get_joint_config();
         !configs.is_empty() && configs.iter().all(|voters| 2 * voters.intersection(&self.by).count() > voters.len())
     }
 
-    /// How many more voters must confirm at least.
+    /// Returns the minimum number of voters that must still confirm.
     fn missing(&self) -> usize {
         let configs = self.membership.membership().get_joint_config();
         let missing =
@@ -68,12 +69,12 @@ impl Confirmed {
     }
 }
 
-/// Asks other voters until they are enough: as many as are needed at first, the others when one of these is slow.
-/// False when all have been asked and they are not.
+/// Asks other voters until enough of them have confirmed: at first as many as are needed, and the rest when one of
+/// those is slow or refuses. Returns false when all were asked and too few confirmed.
 pub async fn ask(node: &Node, confirmed: &mut Confirmed) -> bool {
     let voters: Vec<MemberId> = confirmed.membership.voter_ids().filter(|id| !confirmed.has(*id)).collect();
     let peers = voters.into_iter().filter_map(|id| node.peers.get(id));
-    // Those that are connected first.
+    // Connected voters are asked first.
     let (near, far): (Vec<_>, Vec<_>) = peers.partition(|peer| peer.link(Lane::Control).is_up());
     let mut waiting = near.into_iter().chain(far);
     let mut asked: FuturesUnordered<_> = waiting.by_ref().take(confirmed.missing()).map(vote_of).collect();
@@ -97,7 +98,7 @@ pub async fn ask(node: &Node, confirmed: &mut Confirmed) -> bool {
 async fn vote_of(peer: PeerClient) -> (MemberId, Option<Vote>) {
     let answer = peer.call::<_, Option<Vote>>(Lane::Control, messages::CONFIRM, &(), ASK_TIMEOUT).await;
     let vote = answer.unwrap_or_else(|error| {
-        tracing::debug!(%error, "a leader is not confirmed");
+        tracing::debug!(%error, "a member did not confirm this leader");
         None
     });
     (peer.peer.id, vote)
@@ -132,7 +133,7 @@ mod tests {
             confirmed.add(2, other);
             assert!(!confirmed.is_enough(), "{other:?}");
         }
-        // One that has no vote in the quorum.
+        // Member 9 has no vote in the quorum.
         confirmed.add(9, vote(3, 1));
         assert!(!confirmed.is_enough());
         assert_eq!(confirmed.missing(), 1);

@@ -1,7 +1,7 @@
-//! What becomes of a member whose state is damaged on disk.
+//! Handling of a state that is damaged on disk.
 //!
-//! RocksDB has a checksum of each block. What does not match is given to nobody, but whoever needs it fails, and would
-//! again after every start. So this member ends, says what to do, and stays out over restarts.
+//! RocksDB has a checksum of each block. A read of a block that does not match fails, and would fail again after every
+//! start. So this member ends, logs the remedy, and stays out of service over restarts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,59 +11,59 @@ use tokio_util::sync::CancellationToken;
 use super::identity::REJOIN;
 use super::integrity;
 use super::node::Node;
-use super::told::Told;
+use super::told::FirstReason;
 
-/// Where a database of the state tells that it is damaged. Those that are made of one tell the same.
+/// Channel through which a state database reports damage. The reports derived from one share it.
 #[derive(Clone, Debug)]
 pub struct DamageReport {
-    /// With what to do.
-    found: Arc<Told>,
-    /// Whether the database is the state that counts. With a snapshot that is not installed nothing is lost.
-    is_heard: Arc<AtomicBool>,
+    /// The damage and its remedy.
+    found: Arc<FirstReason>,
+    /// Whether the database is the state in use. Damage to a snapshot that is not installed loses nothing.
+    is_in_use: Arc<AtomicBool>,
 }
 
 impl Default for DamageReport {
     fn default() -> Self {
-        DamageReport { found: Arc::default(), is_heard: Arc::new(AtomicBool::new(true)) }
+        DamageReport { found: Arc::default(), is_in_use: Arc::new(AtomicBool::new(true)) }
     }
 }
 
 impl DamageReport {
-    /// For a database that counts.
+    /// Returns a report for the database in use.
     #[must_use]
-    pub fn heard(&self) -> Self {
-        DamageReport { found: self.found.clone(), is_heard: Arc::new(AtomicBool::new(true)) }
+    pub fn in_use(&self) -> Self {
+        DamageReport { found: self.found.clone(), is_in_use: Arc::new(AtomicBool::new(true)) }
     }
 
-    /// For a database that does not count, or not yet.
+    /// Returns a report for a database that is not in use. It ignores damage until [`DamageReport::set_in_use`].
     #[must_use]
-    pub fn unheard(&self) -> Self {
-        DamageReport { found: self.found.clone(), is_heard: Arc::new(AtomicBool::new(false)) }
+    pub fn not_in_use(&self) -> Self {
+        DamageReport { found: self.found.clone(), is_in_use: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// From now on the database counts, or counts no more.
-    pub fn set_heard(&self, is_heard: bool) {
-        self.is_heard.store(is_heard, Ordering::Relaxed);
+    /// Sets whether the database is the state in use.
+    pub fn set_in_use(&self, is_in_use: bool) {
+        self.is_in_use.store(is_in_use, Ordering::Relaxed);
     }
 
-    /// Tells of damage, if the database counts. Returns what is to be told to who met it.
-    pub fn tell(&self, damage: String) -> String {
-        if !self.is_heard.load(Ordering::Relaxed) {
+    /// Reports damage if the database is in use. Returns the message for the caller whose read or write failed.
+    pub fn report(&self, damage: String) -> String {
+        if !self.is_in_use.load(Ordering::Relaxed) {
             return damage;
         }
         let reason = format!("{damage}: {REJOIN}");
-        self.found.tell(&reason);
+        self.found.set(&reason);
         reason
     }
 
-    /// Returns, with what it is and what to do, when a database is damaged.
+    /// Waits until damage is reported; returns it with its remedy.
     pub async fn found(&self) -> String {
         self.found.wait().await
     }
 
-    /// What was told.
+    /// Returns the damage that was reported so far.
     #[cfg(test)]
-    pub fn told(&self) -> Option<String> {
+    pub fn reported(&self) -> Option<String> {
         self.found.reason()
     }
 }

@@ -1,7 +1,7 @@
-//! Finds out that this member is none any more.
+//! Detection of this member's own removal.
 //!
-//! Whoever removes a member stops talking to it, so it has to ask. A member that was removed, or that lost its directory,
-//! notes that it is out, and never starts again from this directory.
+//! The other members stop talking to a removed member, so it has to ask them. A member that was removed, or that lost
+//! its directory, marks the directory as out of service and never starts from it again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,20 +34,20 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     };
     let name = node.own().name;
     let reason = format!(
-        "{name} is no member any more: {reason}. To have it back, let it join anew with an empty directory (`qctl quorum \
-         add`)"
+        "{name} is no member any more: {reason}. To bring it back, let it join anew with an empty directory (`qctl \
+         quorum add`)"
     );
     integrity::note_out_of_service(&node, &reason);
     node.remove(reason);
 }
 
-/// Who knows better refuses, and that is noted.
+/// Says hello to all peers. A peer that knows of the removal refuses, and the client then notes the removal.
 async fn ask(node: &Node) {
     let asked = node.peers.iter().map(async |peer| {
         let answer: Result<HelloResponse, CallError> =
             peer.call(Lane::Control, messages::HELLO, &(), ASK_TIMEOUT).await;
         if let Err(error) = answer {
-            tracing::trace!(%error, "a member does not say hello");
+            tracing::trace!(%error, "a member did not answer hello");
         }
     });
     join_all(asked).await;

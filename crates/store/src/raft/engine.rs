@@ -160,10 +160,10 @@ impl Engine for RaftEngine {
 async fn ask_status(peer: PeerClient) -> StatusFields {
     let answer = peer.call::<_, StatusResponse>(Lane::Control, messages::STATUS, &(), STATUS_TIMEOUT).await;
     match answer {
-        // It may not have heard yet what it is to become.
+        // The peer may not have received the newest membership yet, so its record comes from here.
         Ok(answer) => StatusFields { member: Member::clone(&peer.peer), ..answer.status },
         Err(error) => {
-            tracing::debug!(%error, "no status");
+            tracing::debug!(%error, "a member did not report its status");
             StatusFields {
                 member: Member::clone(&peer.peer),
                 role: MemberRole::Unreachable,

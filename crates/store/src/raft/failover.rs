@@ -1,11 +1,10 @@
-//! Not waiting for a leader that is known to be dead.
+//! Early election when the leader's process is known to be dead.
 //!
-//! When a process dies its connections close, and nobody listens at its address any more. A follower that sees this of
-//! its leader need not wait for the lease that it granted: it elects at once, the way a leader's own hand-over makes
-//! it. This costs a needless election at worst; safety never rests on the lease, since reads confirm their leader with
-//! a quorum.
+//! When a process dies its connections close, and its address refuses new ones. A follower that sees this of its leader
+//! need not wait for the lease that it granted: it starts an election at once, as in a transfer of leadership. At worst
+//! this costs a needless election; safety does not depend on the lease, since reads confirm their leader with a quorum.
 //!
-//! Not everyone at once: the candidates go in the order of their ids, each a little later than the one before it.
+//! The candidates do not start together: they go in the order of their ids, each one `TURN` after the one before it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +18,10 @@ use super::types::TransferRequest;
 use crate::membership::MemberId;
 use crate::platform::tokio;
 
-/// Long enough for an election with two fsyncs.
+/// Delay between two candidates: long enough for an election with two fsyncs.
 const TURN: Duration = Duration::from_millis(120);
 
-/// Watches whoever leads.
+/// Watches the connection to the current leader.
 pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     let mut leadership = node.leadership.subscribe();
     loop {
@@ -45,13 +44,13 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     }
 }
 
-/// Elects when the leader's process is gone; ends when it is a peer no longer.
+/// Starts an election when the leader's process is gone; returns when the leader is no longer a peer.
 async fn watch(node: &Node, leader: &PeerClient) {
     let mut link = leader.link(Lane::Control).state();
     loop {
         let is_dead = matches!(&*link.borrow_and_update(), LinkState::Down { refused: true, .. });
         if is_dead && node.leader() == Some(leader.peer.id) {
-            succeed(node, leader.peer.id).await;
+            elect_early(node, leader.peer.id).await;
         }
         if link.changed().await.is_err() {
             return;
@@ -59,7 +58,7 @@ async fn watch(node: &Node, leader: &PeerClient) {
     }
 }
 
-async fn succeed(node: &Node, dead: MemberId) {
+async fn elect_early(node: &Node, dead: MemberId) {
     let Ok(instance) = node.instance() else { return };
     let vote = instance.metrics().vote;
     let roster = node.roster();
@@ -70,7 +69,7 @@ async fn succeed(node: &Node, dead: MemberId) {
     if !is_still_leaderless {
         return;
     }
-    tracing::info!(leader = dead, "the leader's process is gone; electing");
+    tracing::info!(leader = dead, "the leader's process is gone; starting an election");
     let request = TransferRequest::new(vote, node.id(), None);
     match instance.raft.handle_transfer_leader(request).await {
         Ok(Ok(())) => {}

@@ -1,9 +1,9 @@
-//! Forms the quorum, once in its life.
+//! Forms a new quorum.
 //!
-//! The founders tell each other the numbers of their directories, and the first of them writes these into the
-//! membership that it begins the log with. So everyone who may ever vote is known with its directory from the first entry
-//! on, and all founders must be there at the founding. A founder that finds the quorum formed without its directory had
-//! another one, and has lost it.
+//! The founders tell each other the incarnations of their directories, and the founder with the lowest id writes these
+//! into the membership that begins the log. So every voter's directory is known from the first entry on, and all
+//! founders must be present at the founding. A founder that finds the quorum formed without its directory has lost the
+//! directory that the quorum was formed with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::platform::tokio;
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 const ASK_EVERY_AT_MOST: Duration = Duration::from_millis(500);
-/// How long before a word is said about who is awaited.
+/// How long to wait before the missing founders are logged.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationToken) {
@@ -42,7 +42,7 @@ async fn form(node: &Node, instance: &Instance) {
         let answers = ask_all(node).await;
         let formed = answers.iter().flatten().find_map(|answer| answer.knows_sender);
         match formed {
-            // The leader will send what there is.
+            // The quorum is formed; its leader will send the log.
             Some(true) => return,
             Some(false) => {
                 let reason = "the quorum is formed already, and does not know this directory";
@@ -56,7 +56,7 @@ async fn form(node: &Node, instance: &Instance) {
         }
         if !complained && began.elapsed() > PATIENCE && !awaited.is_empty() {
             let names: Vec<_> = awaited.into_iter().map(|(member, _)| &member.name).collect();
-            tracing::warn!(?names, "the quorum is formed when all founders are there; these are awaited");
+            tracing::warn!(?names, "the quorum forms when all founders are present; these are missing");
             complained = true;
         }
         tokio::time::sleep(pause).await;
@@ -72,14 +72,15 @@ fn is_first(node: &Node) -> bool {
     others(node).all(|founder| node.id() < founder.id)
 }
 
-/// In the order of [`others`]; `None` from who does not answer, or is someone else.
+/// Asks the other founders, and returns their answers in the order of [`others`]; `None` for a founder that does not
+/// answer, or whose address is another member's.
 async fn ask_all(node: &Node) -> Vec<Option<HelloResponse>> {
     join_all(others(node).map(async |founder| {
         let peer = node.peers.get(founder.id)?;
         match peer.call::<_, HelloResponse>(Lane::Control, messages::HELLO, &(), ASK_TIMEOUT).await {
             Ok(answer) if answer.id == founder.id || answer.knows_sender.is_some() => Some(answer),
             Ok(answer) => {
-                tracing::warn!(founder = founder.name, id = answer.id, "someone else listens at a founder's address");
+                tracing::warn!(founder = founder.name, id = answer.id, "another member listens at a founder's address");
                 None
             }
             Err(error) => {
@@ -102,11 +103,11 @@ async fn initialize(node: &Node, instance: &Instance, answers: &[Option<HelloRes
         .iter()
         .map(|founder| (founder.id, Member { incarnation: incarnation(founder.id), ..founder.clone() }))
         .collect();
-    // The first election goes to these directories.
+    // The requests of the first election must name these directories.
     node.peers.follow(members.values());
     match instance.raft.initialize(members).await {
         Ok(()) => tracing::info!("formed the cluster"),
-        // What was begun before a restart.
+        // The log was initialized before a restart.
         Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
         Err(error) => tracing::error!(%error, "cannot form the cluster"),
     }

@@ -1,10 +1,11 @@
-//! Who a data directory belongs to.
+//! The owner of a data directory.
 //!
-//! A member that comes up with another member's directory, or another cluster's, would vote with a log that is not its
-//! own. So the directory names its owner, and a start that disagrees is refused.
+//! A member that starts with another member's directory, or another cluster's, would vote with a log that is not its
+//! own. So the directory names its owner, and a start under another name is refused.
 //!
-//! The directory also has a number of its own, its incarnation, which all members know. A member whose directory was
-//! wiped has forgotten what it voted for and acknowledged; it comes back with another incarnation and is not heard.
+//! The directory also has a random number, its incarnation, which all members know. A member whose directory was wiped
+//! has lost its votes and acknowledged entries; it comes back with another incarnation, and the others reject its
+//! messages.
 
 use std::io::Write;
 use std::path::Path;
@@ -18,43 +19,43 @@ use crate::platform::{self, fs};
 
 const FILE: &str = "identity";
 const LOG: &str = "log";
-/// What is left to do with a directory that has lost something.
+/// Remedy for a directory that has lost data.
 pub const REJOIN: &str = "remove this member from the quorum and let it join anew with an empty directory";
 
-/// Whom a directory belongs to.
+/// The owner of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Owner {
     pub cluster: u32,
-    /// As it was when the directory was made; its addresses may be others now.
+    /// The member as it was when the directory was created; its addresses may have changed since.
     pub member: Member,
     #[serde(default)]
     pub origin: Origin,
 }
 
-/// How its member came to be one.
+/// How the owner became a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
-    /// It was in the list that the quorum was founded, or restored, with.
+    /// It was in the list of members that the quorum was founded or restored with.
     #[default]
     Founder,
-    /// It has asked to join with this directory, and was not let in yet.
+    /// It has asked to join with this directory and has no answer yet.
     Joining,
-    /// It joined a running quorum: lists of founders are not about it.
+    /// It joined a running quorum; lists of founders do not apply to it.
     Joined,
 }
 
-/// The owner of `data_dir`, if it has one.
+/// Reads the owner of `data_dir`, if it has one.
 ///
 /// # Errors
-/// When that cannot be read, its log is gone, or there is data that belongs to nobody.
+/// When the file cannot be read, the log of the owner is missing, or there is data without an owner.
 pub fn read(data_dir: &Path) -> Result<Option<Owner>, StoreError> {
     let (path, log) = (data_dir.join(FILE), data_dir.join(LOG));
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // An empty log is what a claim that was cut off leaves.
+            // An interrupted claim leaves an empty log directory.
             let is_empty = fs::read_dir(&log).map_or(true, |mut entries| entries.next().is_none());
             if !is_empty || exists(&data_dir.join("state"))? {
                 return Err(StoreError::Fatal(format!("{} has data but no {FILE} file", data_dir.display())));
@@ -82,10 +83,10 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
     fs::exists(path).map_err(|error| StoreError::Fatal(format!("cannot look for {}: {error}", path.display())))
 }
 
-/// Keeps `data_dir` for this process until the file is dropped.
+/// Locks `data_dir` for this process until the returned file is dropped.
 ///
 /// # Errors
-/// When another process has it.
+/// When another process has locked it.
 pub fn lock(data_dir: &Path) -> Result<std::fs::File, StoreError> {
     let path = data_dir.join("lock");
     let failed = |error: &dyn std::fmt::Display| StoreError::Fatal(format!("cannot lock {}: {error}", path.display()));
@@ -100,10 +101,11 @@ pub fn lock(data_dir: &Path) -> Result<std::fs::File, StoreError> {
     }
 }
 
-/// Checks that `data_dir` was taken for `member` before, or takes it for a founder of the cluster that `founders` form.
+/// Checks that `data_dir` belongs to `member`. A directory without an owner is claimed for a founder of the cluster
+/// that `founders` form.
 ///
 /// # Errors
-/// When it belongs to someone else, has not joined yet, or `founders` are no quorum.
+/// When it belongs to another member, its owner has not joined yet, or `founders` are not a supported quorum.
 pub fn claim(data_dir: &Path, member: &Member, founders: &[Member]) -> Result<Owner, StoreError> {
     if let Some(owner) = read(data_dir)? {
         check_owner(data_dir, &owner, member, founders)?;
@@ -135,10 +137,11 @@ fn check_owner(data_dir: &Path, owner: &Owner, member: &Member, founders: &[Memb
     Ok(())
 }
 
-/// Takes `data_dir` for `owner`. Unless it is only about to join, it has a log from now on, or has lost it.
+/// Writes `owner` as the owner of `data_dir`. Unless it is still joining, also creates its log directory; if that is
+/// missing later, the log was lost.
 ///
 /// # Errors
-/// When that cannot be written.
+/// When the owner cannot be written.
 pub fn write(data_dir: &Path, owner: &Owner) -> Result<(), StoreError> {
     let path = data_dir.join(FILE);
     let write = || -> std::io::Result<()> {
@@ -156,7 +159,7 @@ pub fn write(data_dir: &Path, owner: &Owner) -> Result<(), StoreError> {
     write().map_err(|error| StoreError::Fatal(format!("cannot write {}: {error}", path.display())))
 }
 
-/// A number that all members compute alike from the list that formed the cluster.
+/// Returns the id of the cluster that `members` form; all members compute the same from the same list.
 #[must_use]
 pub fn cluster_id(members: &[Member]) -> u32 {
     let mut ids: Vec<MemberId> = members.iter().map(|m| m.id).collect();
@@ -168,7 +171,7 @@ pub fn cluster_id(members: &[Member]) -> u32 {
     hasher.finalize()
 }
 
-/// A number that nobody had before; small enough to be exact in every JSON reader.
+/// Returns a random number that is unique in practice, and small enough to be exact in every JSON reader.
 #[must_use]
 pub fn random_number() -> u64 {
     (platform::random::<u64>() >> 11) | 1
@@ -211,25 +214,25 @@ mod tests {
         claim(dir.path(), &member(1), &[member(1)]).expect("a fresh directory");
         fs::remove_dir_all(dir.path().join(LOG)).expect("removed");
         claim(dir.path(), &member(1), &[member(1)]).expect_err("where is the log?");
-        read(dir.path()).expect_err("whoever asks");
+        read(dir.path()).expect_err("a read fails as well");
         fs::create_dir(dir.path().join(LOG)).expect("a directory");
         fs::write(dir.path().join(LOG).join("1"), "entries").expect("a segment");
         fs::remove_file(dir.path().join(FILE)).expect("removed");
         claim(dir.path(), &member(1), &[member(1)]).expect_err("whose log is this?");
-        fs::write(dir.path().join(FILE), "member 1\ncluster 2\n").expect("of another version");
+        fs::write(dir.path().join(FILE), "member 1\ncluster 2\n").expect("a file of another version");
         let refused = claim(dir.path(), &member(1), &[member(1)]).expect_err("it cannot be read");
         assert!(refused.to_string().contains("restored here"), "{refused}");
     }
 
     #[test]
-    fn a_claim_that_was_cut_off_is_made_anew() {
+    fn an_interrupted_claim_can_be_repeated() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir(dir.path().join(LOG)).expect("a directory");
-        claim(dir.path(), &member(1), &[member(1)]).expect("nobody's");
+        claim(dir.path(), &member(1), &[member(1)]).expect("it has no owner");
     }
 
     #[test]
-    fn lists_of_founders_are_not_about_who_has_joined() {
+    fn lists_of_founders_do_not_apply_to_members_that_joined() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let joined = Owner { cluster: 7, member: member(99), origin: Origin::Joined };
         write(dir.path(), &joined).expect("written");
@@ -239,12 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn one_process_has_a_directory() {
+    fn only_one_process_can_lock_a_directory() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let kept = lock(dir.path()).expect("nobody has it");
-        let refused = lock(dir.path()).expect_err("it is kept");
+        let kept = lock(dir.path()).expect("it is not locked");
+        let refused = lock(dir.path()).expect_err("it is locked");
         assert!(refused.to_string().contains("is in use"), "{refused}");
         drop(kept);
-        lock(dir.path()).expect("it was let go");
+        lock(dir.path()).expect("it was unlocked");
     }
 }

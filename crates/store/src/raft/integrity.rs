@@ -1,8 +1,9 @@
-//! Whether all members hold the same.
+//! Comparison of the members' states.
 //!
-//! They apply the same commands in the same order, so at equal revisions their states have equal hashes. The leader asks
-//! for them on a schedule and tells everyone what it got. A member that differs from a majority cannot know what else of
-//! its state is wrong: it hands over leadership, takes itself out of service, and stays out over restarts.
+//! The members apply the same commands in the same order, so at equal revisions their states have equal hashes. The
+//! leader collects the hashes on a schedule and sends them to all members. A member that differs from a majority cannot
+//! know what else of its state is wrong: it transfers leadership, takes itself out of service, and stays out over
+//! restarts.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -25,16 +26,17 @@ use crate::platform::tokio;
 use crate::platform::tokio::time::Instant;
 
 const MARK: &str = "out-of-service";
-/// How long a member may take to apply what is to be hashed, and to hash it.
+/// How long a member may take to apply the revision that is to be hashed.
 const APPLY_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a member may take to hash its state.
 const HASH_DEADLINE: Duration = Duration::from_secs(120);
-/// Hashing rests this many times as long as it works: nobody waits for it.
+/// Ratio of rest to work while hashing, which is never urgent.
 const REST: u32 = 4;
 
-/// Refuses to start with a state that was found to differ.
+/// Checks that the directory is not marked as out of service.
 ///
 /// # Errors
-/// `Fatal` with the reason.
+/// `Fatal` with the reason in the mark.
 pub fn check_mark(data_dir: &Path) -> Result<(), StoreError> {
     match fs::read_to_string(mark(data_dir)) {
         Ok(reason) => Err(StoreError::Fatal(format!("{reason} ({})", mark(data_dir).display()))),
@@ -57,22 +59,22 @@ fn set_mark(data_dir: &Path, reason: &str) -> io::Result<()> {
     };
     let written = write();
     if written.is_err() {
-        // On a full disk one that gives no reason is better than none.
+        // On a full disk an empty mark is better than none.
         fs::File::create(mark(data_dir))?;
     }
     sync_directory(data_dir)?;
     written
 }
 
-/// Says why this member is out of service, and notes it, so that it stays out over restarts.
+/// Logs why this member is out of service, and marks its directory, so that it stays out over restarts.
 pub fn note_out_of_service(node: &Node, reason: &str) {
     tracing::error!("{reason}");
     if let Err(error) = set_mark(&node.settings.data_dir, reason) {
-        tracing::error!(%error, "the mark that keeps it out of service cannot be written");
+        tracing::error!(%error, "the mark that keeps this member out of service cannot be written");
     }
 }
 
-/// Compares while this member leads.
+/// Compares the members' states on a schedule while this member leads.
 pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     loop {
         let Some(()) = shutdown.run_until_cancelled(tokio::time::sleep(node.settings.integrity_interval)).await else {
@@ -84,7 +86,7 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     }
 }
 
-/// One comparison of all members that can be reached.
+/// Compares the states of all members that can be reached, once.
 pub async fn compare(node: &Arc<Node>) {
     let revision = node.revision();
     let own = async { (node.id(), own_hash(node, revision).await) };
@@ -93,14 +95,14 @@ pub async fn compare(node: &Arc<Node>) {
     let hashes: BTreeMap<_, _> =
         others.into_iter().chain([own]).filter_map(|(member, hash)| Some((member, hash?))).collect();
     let comparison = Comparison { revision, hashes };
-    let telling = node.peers.iter().map(async |peer| {
-        let told: Result<(), CallError> =
+    let sending = node.peers.iter().map(async |peer| {
+        let sent: Result<(), CallError> =
             peer.call(Lane::Control, messages::COMPARISON, &comparison, APPLY_DEADLINE).await;
-        if let Err(error) = told {
-            tracing::debug!(%error, "a member was not told of the hashes");
+        if let Err(error) = sent {
+            tracing::debug!(%error, "a member did not receive the comparison");
         }
     });
-    futures::future::join_all(telling).await;
+    futures::future::join_all(sending).await;
     judge(node, &comparison);
 }
 
@@ -115,7 +117,7 @@ async fn ask(peer: &PeerClient, revision: Revision) -> Option<u64> {
     }
 }
 
-/// The hash of this member's state at a revision, once it is there; `None` when it is not to be had.
+/// Waits until this member has applied `revision`, and hashes its state there; `None` when that fails.
 pub async fn own_hash(node: &Node, revision: Revision) -> Option<u64> {
     let state = node.instance().ok()?.state.clone();
     let mut position = state.position();
@@ -138,7 +140,7 @@ pub async fn own_hash(node: &Node, revision: Revision) -> Option<u64> {
             tracing::debug!(%refused, "no hash");
             None
         }
-        // What cannot be read cannot be compared; whoever needs it will meet the same error.
+        // A state that cannot be read cannot be compared. Its readers meet the same error and handle it.
         Ok(Err(error @ ReadError::Backend(_))) => {
             tracing::error!(%error, "the state cannot be read");
             None
@@ -150,15 +152,15 @@ pub async fn own_hash(node: &Node, revision: Revision) -> Option<u64> {
     }
 }
 
-/// What a comparison means for one member.
+/// The result of a comparison for one member.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Equal,
-    /// It differs from a majority.
+    /// This member differs from a majority.
     Differs,
-    /// Others differ from a majority that it belongs to.
+    /// Other members differ from a majority.
     OthersDiffer(Vec<MemberId>),
-    /// Nobody knows who is right.
+    /// The members differ, and no majority agrees.
     Undecided,
 }
 
@@ -181,11 +183,11 @@ fn verdict(me: MemberId, members: usize, hashes: &BTreeMap<MemberId, u64>) -> Ve
     }
 }
 
-/// Draws the conclusion for this member.
+/// Acts on a comparison: takes this member out of service if it differs from a majority.
 pub fn judge(node: &Node, comparison: &Comparison) {
     let Comparison { revision, hashes } = comparison;
     match verdict(node.id(), node.roster().members.len(), hashes) {
-        Verdict::Equal => tracing::debug!(%revision, members = hashes.len(), "the members hold the same"),
+        Verdict::Equal => tracing::debug!(%revision, members = hashes.len(), "the members' states are equal"),
         Verdict::OthersDiffer(members) => tracing::error!(%revision, ?members, "members differ from the majority"),
         Verdict::Undecided => {
             tracing::error!(%revision, ?hashes, "members differ, and there is no majority to say which is right");
@@ -197,7 +199,7 @@ pub fn judge(node: &Node, comparison: &Comparison) {
                 node.own().name
             );
             note_out_of_service(node, &reason);
-            node.condemn(reason);
+            node.take_out_of_service(reason);
         }
     }
 }
@@ -207,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_majority_is_right() {
+    fn a_member_that_differs_from_the_majority_is_wrong() {
         let hashes = |pairs: &[(MemberId, u64)]| pairs.iter().copied().collect::<BTreeMap<_, _>>();
         assert_eq!(verdict(1, 3, &hashes(&[(1, 7), (2, 7), (3, 7)])), Verdict::Equal);
         assert_eq!(verdict(1, 3, &hashes(&[(1, 7)])), Verdict::Equal);
@@ -220,7 +222,7 @@ mod tests {
         assert_eq!(verdict(1, 3, &hashes(&[(1, 7), (2, 8), (3, 9)])), Verdict::Undecided);
         assert_eq!(verdict(1, 5, &hashes(&[(1, 7), (2, 7), (3, 8)])), Verdict::Undecided);
         assert_eq!(verdict(3, 5, &hashes(&[(1, 7), (2, 7), (3, 8), (4, 7)])), Verdict::Differs);
-        // Who was not asked is not judged.
+        // A member without a hash of its own is not judged.
         assert_eq!(verdict(5, 5, &hashes(&[(1, 7), (2, 7), (3, 8), (4, 7)])), Verdict::OthersDiffer(vec![3]));
     }
 }

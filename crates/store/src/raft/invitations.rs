@@ -1,7 +1,7 @@
-//! Who was asked to join, in the replicated state itself.
+//! Invitations to join, stored in the replicated state.
 //!
-//! A token is good for one directory: the first that presents it. Of the secret only a hash is kept, and a lease ends
-//! what nobody came for.
+//! A token admits one directory: the first that presents it. Only a hash of its secret is stored, and a lease removes
+//! invitations that are never used.
 
 use bytes::Bytes;
 use quorate_mvcc::{
@@ -18,16 +18,16 @@ use crate::changes::INVITATION_TTL_SECONDS;
 use crate::error::StoreError;
 use crate::membership::{Member, MemberId};
 
-/// What is below is ours, and not for the clients of the etcd API to write.
+/// Prefix of the invitations' keys. Clients of the etcd API may not write below it.
 pub const PREFIX: &str = "/quorate/invitations/";
 
 /// An invitation as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Invitation {
-    /// Who is to join. What it does not say (name, addresses) the joining member does.
+    /// The member that may join. The joining member supplies an empty name and empty addresses.
     pub member: Member,
-    /// The directory that has presented the token.
+    /// Incarnation of the directory that has presented the token.
     #[serde(default)]
     pub taken_by: Option<u64>,
 }
@@ -63,12 +63,12 @@ pub async fn store(node: &Node, secret: &str, invitation: &Invitation) -> Result
     Ok(())
 }
 
-/// All invitations that nobody has taken up to the end, with their keys.
+/// Returns the invitations of members that have not joined yet, with their keys, by a linearizable read.
 pub async fn list(node: &Node) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
     list_in(&*reads::barrier(node).await?)
 }
 
-/// As this member has applied them.
+/// Returns the same as [`list`], as far as this member has applied.
 pub fn list_local(node: &Node) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
     list_in(&node.instance()?.state)
 }
@@ -78,7 +78,7 @@ fn list_in(state: &StateStore) -> Result<Vec<(Bytes, Invitation)>, StoreError> {
     let readable = found.into_iter().filter_map(|kv| match decode(&kv.value) {
         Ok(invitation) => Some((kv.key, invitation)),
         Err(error) => {
-            tracing::warn!(%error, key = %String::from_utf8_lossy(&kv.key), "skipped");
+            tracing::warn!(%error, key = %String::from_utf8_lossy(&kv.key), "skipped an unreadable invitation");
             None
         }
     });
@@ -89,13 +89,13 @@ fn read(state: &StateStore, range: KeyRange) -> Result<Vec<quorate_mvcc::KeyValu
     Ok(state.current().range(&RangeRequest::new(range))?.kvs)
 }
 
-/// Takes an invitation back, by ending its lease.
+/// Withdraws an invitation by revoking its lease.
 pub async fn withdraw(node: &Node, key: Bytes) -> Result<(), StoreError> {
     let found = read(&node.instance()?.state, KeyRange::key(key))?;
     for found in found {
         let revoke = Command::LeaseRevoke { id: found.lease, generation: None };
         match proposals::propose(node, &revoke).await?.outcome {
-            // It has ended meanwhile.
+            // The lease has expired meanwhile.
             Ok(_) | Err(CommandError::LeaseNotFound(_)) => {}
             Err(refused) => return Err(refused.into()),
         }
@@ -103,7 +103,7 @@ pub async fn withdraw(node: &Node, key: Bytes) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Takes the invitation of this member back, if there is one left.
+/// Withdraws the invitation of `member`, if there is one.
 pub async fn withdraw_of(node: &Node, member: MemberId) -> Result<(), StoreError> {
     for (key, _) in list_local(node)?.into_iter().filter(|(_, invitation)| invitation.member.id == member) {
         withdraw(node, key).await?;
@@ -111,12 +111,12 @@ pub async fn withdraw_of(node: &Node, member: MemberId) -> Result<(), StoreError
     Ok(())
 }
 
-/// Presents a token for a directory; says who it is now, or why not.
+/// Presents a token for the directory with this incarnation. Returns the invited member, or the reason to refuse it.
 pub async fn present(node: &Node, secret: &str, incarnation: u64) -> Result<Result<Member, String>, StoreError> {
     let state = reads::barrier(node).await?;
     let key = key_of(secret);
     let Some(found) = read(&state, KeyRange::key(key.clone()))?.into_iter().next() else {
-        return Ok(Err("the token is not known: it was used, taken back, or has ended".to_owned()));
+        return Ok(Err("the token is not known: it was used or withdrawn, or it has expired".to_owned()));
     };
     drop(state);
     let mut invitation = decode(&found.value)?;

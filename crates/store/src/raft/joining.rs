@@ -1,4 +1,4 @@
-//! How a new member comes into a running quorum: it presents a token, and gets an id that nobody had before.
+//! Joining of a running quorum: a new member presents a token and gets an id that no member had before.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,31 +23,32 @@ use crate::platform::{TaskTracker, tokio};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(15);
 const ASK_AGAIN: Duration = Duration::from_millis(300);
-/// A quorum that cannot let a member in for so long has no leader, or is not there.
+/// How long to try to join. A quorum that admits no member for so long has no leader, or cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a joining member is told.
+/// Configuration of a member that joins.
 #[derive(Debug)]
 pub struct JoinConfig {
     pub token: Token,
-    /// What it calls itself.
+    /// Name of the member, for an invitation that has none.
     pub name: String,
-    /// Ports of its APIs, for an invitation that names no address: REST, and etcd with its scheme.
+    /// Port of its REST API, for an invitation that names no address.
     pub api_port: u16,
+    /// Scheme and port of its etcd API, likewise.
     pub etcd: Option<(&'static str, u16)>,
     pub data_dir: PathBuf,
     pub tls: PeerTls,
     pub peer_via: BTreeMap<String, String>,
 }
 
-/// Joins, unless `data_dir` belongs to a member already; then that is who it is.
+/// Joins the quorum and returns the new member. If `data_dir` belongs to a member already, returns that member.
 ///
 /// # Errors
-/// When the token is refused, nobody answers, or the directory is someone else's.
+/// When the token is refused, no member answers, or the directory cannot be used.
 pub async fn join(config: JoinConfig) -> Result<Member, StoreError> {
     let incarnation = match identity::read(&config.data_dir)? {
         Some(owner) if owner.origin != Origin::Joining => return Ok(owner.member),
-        // It has asked before, and may have been let in.
+        // An earlier attempt with this incarnation may have been accepted.
         Some(owner) => owner.member.incarnation,
         None => {
             let incarnation = identity::random_number();
@@ -102,8 +103,8 @@ async fn ask(config: &JoinConfig, request: &JoinRequest) -> Result<Member, Store
     Err(StoreError::NoLeader(format!("{} could not join: {problem}", request.name)))
 }
 
-/// Answers who asks to be let in; if this member does not lead, its leader answers.
-pub async fn let_in(node: &Node, request: JoinRequest) -> JoinResponse {
+/// Answers a request to join. A member that does not lead forwards the request to its leader.
+pub async fn admit(node: &Node, request: JoinRequest) -> JoinResponse {
     let Some(leader) = node.leader() else { return JoinResponse::NotNow("there is no leader".to_owned()) };
     if leader != node.id() {
         if request.is_forwarded {
@@ -117,21 +118,21 @@ pub async fn let_in(node: &Node, request: JoinRequest) -> JoinResponse {
             peer.call(Lane::Control, messages::JOIN, &request, ASK_TIMEOUT).await;
         return answer.unwrap_or_else(|error| JoinResponse::NotNow(error.to_string()));
     }
-    match let_in_as_leader(node, &request).await {
+    match admit_as_leader(node, &request).await {
         Ok(answer) => answer,
         Err(error) => JoinResponse::NotNow(error.to_string()),
     }
 }
 
-async fn let_in_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResponse, StoreError> {
+async fn admit_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResponse, StoreError> {
     let _alone = node.changing.lock().await;
     let roster = node.roster();
     if let Some(member) = roster.members.values().find(|member| member.incarnation == request.incarnation) {
-        // Its answer was lost. What is not committed may be lost as well.
+        // The member was added before and the answer was lost. An uncommitted membership may still be lost.
         return Ok(if roster.committed.contains(&member.id) {
             JoinResponse::Joined(member.clone())
         } else {
-            JoinResponse::NotNow("the quorum has not agreed to it yet".to_owned())
+            JoinResponse::NotNow("the quorum has not committed the new member yet".to_owned())
         });
     }
     if let Err(reason) = commands::check_joiner(node, &request.name, request.commands)? {
@@ -146,14 +147,14 @@ async fn let_in_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResp
     }
     changing::write(node, ChangeMembers::AddNodes([(member.id, member.clone())].into())).await?;
     tracing::info!(name = member.name, id = member.id, "a new member has joined as a learner");
-    // It has served; without this its lease ends it.
+    // If this fails, the lease of the invitation removes it later.
     if let Err(error) = invitations::withdraw_of(node, member.id).await {
-        tracing::info!(%error, "an invitation that was taken up was not removed");
+        tracing::info!(%error, "a used invitation was not removed");
     }
     Ok(JoinResponse::Joined(member))
 }
 
-/// What the invitation left open is as the member says.
+/// Fills the fields that the invitation left empty with those of the request.
 fn complete(invited: Member, request: &JoinRequest) -> Member {
     let mut member = Member { incarnation: request.incarnation, ..invited };
     let host = member.peer.rsplit_once(':').map_or("", |(host, _)| host).to_owned();

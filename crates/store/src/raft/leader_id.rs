@@ -1,9 +1,9 @@
-//! The ids of leaders, which allow one leader in a term (the Raft paper, section 5.2).
+//! Leader ids that allow one leader in a term (the Raft paper, section 5.2).
 //!
-//! openraft's default, `leader_id_adv`, orders the leaders of one term by their ids, so a term may have several. Ours
-//! orders leaders by their terms alone: two candidates of one term cannot be compared, and a member that has voted for
-//! one refuses the other. openraft's `leader_id_std` does the same, and leaves the leader's id out of the ids of log
-//! entries; ours are written as the default's are, so that a directory and a member from before read the same.
+//! openraft's default, `leader_id_adv`, orders the leaders of one term by their ids, so a term may have several. This
+//! type orders leaders by their terms alone: two candidates of one term cannot be compared, and a member that has voted
+//! for one refuses the other. openraft's `leader_id_std` does the same, but leaves the leader's id out of the ids of
+//! log entries. This type is encoded like the default, so that older directories and older members stay readable.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -42,7 +42,7 @@ impl PartialEq<CommittedLeaderId> for LeaderId {
     }
 }
 
-/// In its term, a leader that is elected counts for more than any candidate.
+/// In its term, an elected leader ranks above every candidate.
 impl PartialOrd<CommittedLeaderId> for LeaderId {
     fn partial_cmp(&self, other: &CommittedLeaderId) -> Option<Ordering> {
         Some(self.term.cmp(&other.term).then(Ordering::Less))
@@ -93,7 +93,10 @@ mod tests {
     fn a_vote_for_one_candidate_of_a_term_excludes_the_others() {
         let (first, second) = (Vote::new(3, 1), Vote::new(3, 2));
         assert_eq!(first.partial_cmp(&second), None, "neither is granted after the other");
-        assert!(Vote::new_committed(3, 1) > second, "the elected leader is followed by who voted for another");
+        assert!(
+            Vote::new_committed(3, 1) > second,
+            "a member that voted for another candidate follows the elected leader"
+        );
         assert!(Vote::new(4, 1) > Vote::new_committed(3, 2) && Vote::new(3, 1) >= first);
         assert!(LeaderId { term: 3, node_id: 9 } < CommittedLeaderId { term: 3, node_id: 1 });
     }

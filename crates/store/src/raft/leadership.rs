@@ -1,4 +1,4 @@
-//! Who leads and who is a member, as this member knows it, told to whoever wants to know.
+//! Publishes the leader and the membership that an instance reports.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::platform::tokio;
 
 /// Follows an instance until it stops or `stop` fires.
 pub async fn run(node: Arc<Node>, instance: Arc<Instance>, stop: CancellationToken) {
-    // Not all metrics: those change with every entry.
+    // Server metrics only: the full metrics change with every entry.
     let mut metrics = instance.raft.server_metrics();
     let mut position = instance.state.position();
     loop {
         let applied_term = position.borrow_and_update().log_id.map(|id| id.leader_id.term);
-        node.take_roster(|| Roster::reported(&metrics.borrow_watched()));
+        node.store_roster(|| Roster::reported(&metrics.borrow_watched()));
         let current = leadership(&node, &metrics.borrow_watched(), applied_term);
         let awaits_own_entry =
             current.leader.as_ref().is_some_and(|leader| leader.id == node.id()) && !current.is_active_leader;
@@ -58,12 +58,13 @@ fn leadership(node: &Node, metrics: &ServerMetrics, applied_term: Option<u64>) -
     Leadership {
         term,
         leader,
-        // An entry of the own term is applied only after everything that an earlier leader has committed.
+        // An entry of its own term is applied only after all entries that earlier leaders committed.
         is_active_leader: leads && applied_term == Some(term),
     }
 }
 
-/// The voter to which leadership is best given, if this member leads: one that answers, stays, and has most of the log.
+/// Returns the best voter to transfer leadership to, if this member leads: one that is connected, is not leaving, and
+/// has most of the log.
 #[must_use]
 pub fn heir(node: &Node, metrics: &Metrics) -> Option<MemberId> {
     if !metrics.state.is_leader() {

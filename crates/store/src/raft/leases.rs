@@ -1,7 +1,7 @@
-//! Ends leases whose time is over, on the leader.
+//! Expiration of leases, on the leader.
 //!
-//! The clock decides only when to *propose* an end. The proposal names the generation that was seen to expire, so one
-//! that a keep-alive has overtaken does nothing. A new leader gives every lease its whole time again.
+//! The clock decides only when to *propose* the revocation of a lease. The proposal names the generation that expired,
+//! so it has no effect if a keep-alive was committed before it. A new leader gives every lease its full TTL again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use crate::raft::simulation::planted::{self, Bug};
 const TICK: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
-/// Time between two looks counts only up to this.
+/// Maximum time that counts between two observations.
 const MAX_STEP: Duration = Duration::from_secs(1);
-/// Ends proposed in one tick; the rest have waited, and can wait a tick more.
+/// Maximum number of revocations proposed in one tick; the other expired leases wait for the next tick.
 const MAX_ENDS_PER_TICK: usize = 500;
 
-/// Time during which this process ran. A process that was stopped, or starved, could not take keep-alives either, so
-/// that time is nobody's.
+/// Clock of the time during which this process ran. A process that was stopped or starved could not receive keep-alives
+/// either, so that time does not count against a lease.
 #[derive(Debug, Default)]
 struct WakeClock {
     now: Duration,
@@ -50,14 +50,14 @@ impl WakeClock {
     }
 }
 
-/// When leases end, by this member's clock, as long as it leads.
+/// The deadlines of leases by this member's clock, while it leads.
 #[derive(Debug, Default)]
 pub struct LeaseClock {
     current: Mutex<Option<(u64, Deadlines)>>,
 }
 
 impl LeaseClock {
-    /// How long a lease has left; `None` when it was not seen yet.
+    /// Returns the remaining time of a lease; `None` when it was not observed yet.
     fn remaining(&self, id: LeaseId) -> Option<Duration> {
         let current = self.current.lock();
         let (_, deadlines) = current.as_ref()?;
@@ -65,7 +65,7 @@ impl LeaseClock {
         Some(deadline.saturating_sub(deadlines.clock.read(Instant::now())))
     }
 
-    /// Notes which leases the leader of `term` has; says which are over.
+    /// Records the leases that exist while this member leads in `term`; returns the expired ones.
     fn observe(&self, term: u64, leases: &[LeaseInfo], now: Instant) -> Vec<(LeaseId, u64)> {
         let mut current = self.current.lock();
         match &mut *current {
@@ -79,7 +79,7 @@ impl LeaseClock {
     }
 }
 
-/// What this member knows of a lease's time.
+/// Returns the remaining time of a lease by this member's clock, if it leads.
 pub fn lease_time(node: &Node, id: LeaseId) -> LeaseTimeResponse {
     if !node.leadership.borrow().is_active_leader {
         return LeaseTimeResponse::NotLeader;
@@ -87,7 +87,7 @@ pub fn lease_time(node: &Node, id: LeaseId) -> LeaseTimeResponse {
     node.lease_clock.remaining(id).map_or(LeaseTimeResponse::Unknown, LeaseTimeResponse::Remaining)
 }
 
-/// How long a lease has left by the leader's clock; `None` when that has not seen it yet.
+/// Returns the remaining time of a lease by the leader's clock; `None` when the leader has not observed it yet.
 pub async fn remaining(node: &Node, id: LeaseId) -> Result<Option<Duration>, StoreError> {
     let deadline = Instant::now() + node.settings.request_timeout;
     let mut problem = "none is known".to_owned();
@@ -126,7 +126,7 @@ struct Deadlines {
 }
 
 impl Deadlines {
-    /// Takes note of the leases that there are; says which are over.
+    /// Records the leases that exist; returns the expired ones with their generations.
     fn observe(&mut self, leases: &[LeaseInfo], at: Instant) -> Vec<(LeaseId, u64)> {
         let now = self.clock.look(at);
         let mut over = Vec::new();
@@ -169,10 +169,10 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
         drop(instance);
         let ends = over.into_iter().map(async |(id, generation)| {
             let command = Command::LeaseRevoke { id, generation: Some(generation) };
-            // Here or nowhere: what this member saw expire is no business of a leader that comes after it.
+            // Only this leader may commit it: a later leader gives the lease its full TTL again.
             match proposals::propose_as_leader(&node, term, &command).await {
-                Ok(_) => tracing::debug!(lease = id.0, "lease ended"),
-                Err(error) => tracing::info!(lease = id.0, %error, "a lease could not be ended; it is tried again"),
+                Ok(_) => tracing::debug!(lease = id.0, "a lease expired"),
+                Err(error) => tracing::info!(lease = id.0, %error, "an expired lease was not revoked; will retry"),
             }
         });
         let ends = futures::future::join_all(ends);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_ends_when_its_generation_has_aged() {
+    fn a_lease_expires_one_ttl_after_its_last_keep_alive() {
         let start = Instant::now();
         let mut deadlines = Deadlines::default();
         let kept_alive_at = 10;
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_lease_is_no_overflow() {
+    fn the_longest_ttl_does_not_overflow() {
         let mut deadlines = Deadlines::default();
         let start = Instant::now();
         for second in 0..3 {

@@ -2,24 +2,24 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`config`], [`identity`] | what a member is told, and who its directory belongs to |
-//! | [`types`], [`leader_id`], [`codec`] | openraft's type parameters, and how things are encoded |
+//! | [`config`], [`identity`] | a member's configuration, and the owner of its data directory |
+//! | [`types`], [`leader_id`], [`codec`] | openraft's type parameters, and the encoding on disk and on the wire |
 //! | [`log`] | the Raft log |
 //! | [`state`], [`state_machine`], [`snapshot`] | the applied state and its copies |
 //! | [`network`] | the transport |
-//! | [`node`], [`supervisor`] | the running member, and the Raft instance in it that may be started again |
-//! | [`proposals`], [`reads`], [`batching`] | the ways in: commands and linearizable reads |
-//! | [`commands`] | which commands all members can decode |
-//! | [`confirmation`], [`announced`] | how a leader knows that it still leads, and what others may have shown |
-//! | [`watching`] | the watch hub over a state that may be replaced (and [`traces`](crate::traces), what of all that is one's own) |
-//! | [`roster`], [`leadership`], [`failover`] | who is a member, who leads, and what to do when the leader dies |
-//! | [`formation`], [`joining`], [`invitations`], [`departure`] | how a quorum begins, and members come and go |
-//! | [`changing`], [`balance`] | changes of the membership, and who should vote |
-//! | [`leases`], [`compaction`], [`upkeep`], [`space`], [`integrity`] | what a member does by itself |
-//! | [`damage`], [`ending`], [`told`] | when it ends by itself, and why |
-//! | [`engine`] | all of it as an [`Engine`](crate::handle::Engine) |
+//! | [`node`], [`supervisor`] | the running member, and the Raft instance in it, which may be restarted |
+//! | [`proposals`], [`reads`], [`batching`] | the entry points: commands and linearizable reads |
+//! | [`commands`] | the command version that all members can decode |
+//! | [`confirmation`], [`announced`] | how a leader confirms that it still leads, and the commit index it has sent |
+//! | [`watching`] | the watch hub over a state that may be replaced (see also [`traces`](crate::traces)) |
+//! | [`roster`], [`leadership`], [`failover`] | the members, the leader, and the election when the leader dies |
+//! | [`formation`], [`joining`], [`invitations`], [`departure`] | how a quorum forms, and how members join and leave |
+//! | [`changing`], [`balance`] | membership changes, and the choice of voters |
+//! | [`leases`], [`compaction`], [`upkeep`], [`space`], [`integrity`] | a member's background tasks |
+//! | [`damage`], [`ending`], [`told`] | when a member ends by itself, and why |
+//! | [`engine`] | the member as an [`Engine`](crate::handle::Engine) |
 //!
-//! What a command means is not known here; that is `quorate-mvcc`.
+//! This module does not interpret commands; `quorate-mvcc` does.
 
 mod announced;
 mod balance;
@@ -95,20 +95,20 @@ use crate::platform::TaskTracker;
 use crate::platform::tokio::net::TcpListener;
 use crate::platform::tokio::sync::oneshot;
 
-/// Starts this member. It returns when its databases are open and its peers can reach it; a leader may not be known
-/// yet. On the first start the members form the quorum by themselves.
+/// Starts this member. Returns when its databases are open and its peers can reach it; a leader may not be known yet.
+/// On the first start the members form the quorum by themselves.
 ///
 /// # Errors
-/// When the configuration cannot work, the directory belongs to someone else, or what is in it is damaged.
+/// When the configuration is invalid, the directory belongs to another member, or its data is damaged.
 pub async fn start(config: RaftConfig) -> Result<Store, StoreError> {
     let node = start_node(config).await?;
     Ok(Store::new(Arc::new(RaftEngine::new(node))))
 }
 
-/// Whom a data directory belongs to, if to anyone: a member that has joined needs no list of founders.
+/// Returns the member that owns a data directory, if there is one. A member that has joined needs no list of founders.
 ///
 /// # Errors
-/// When that cannot be read.
+/// When the owner cannot be read.
 pub fn owner(data_dir: &Path) -> Result<Option<Member>, StoreError> {
     Ok(identity::read(data_dir)?.filter(|owner| owner.origin != Origin::Joining).map(|owner| owner.member))
 }
@@ -122,7 +122,7 @@ async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
     let listener = bind(config.peer_listen).await?;
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
 
-    // Connections and listener outlive the hand-over of leadership, so they have a token of their own.
+    // Connections and the listener must outlive the transfer of leadership, so they have a token of their own.
     let transport = CancellationToken::new();
     let sender = Sender { cluster, member: member.id, incarnation: member.incarnation };
     let peers = Peers::new(sender, config.peer_via, tls.clone(), tasks.clone(), transport.clone());
@@ -143,13 +143,14 @@ async fn start_node(config: RaftConfig) -> Result<Arc<Node>, StoreError> {
     let serving = PeerServer::new(node.clone(), listener, tls.acceptor).run(transport);
     node.tasks.spawn(async move {
         serving.await;
-        // The transport ends when the databases are closed.
+        // The transport ends only after the databases are closed, so the directory can be unlocked now.
         drop(lock);
     });
     Ok(node)
 }
 
-/// Opens a member and starts what it runs, but for what takes in its peers' messages. `transport` ends with it.
+/// Opens a member and starts its tasks, except for the server that receives its peers' messages. `transport` is
+/// cancelled when the member ends.
 async fn launch(
     settings: Settings,
     hub: HubConfig,
@@ -184,8 +185,8 @@ async fn launch(
             shutdown.cancel();
             tasks.close();
             tasks.wait().await;
-            let gone = || Err(StoreError::Fatal("the supervisor ended".to_owned()));
-            return Err(failed.unwrap_or_else(|_| gone()).err().unwrap_or(StoreError::ShuttingDown));
+            let ended = || Err(StoreError::Fatal("the supervisor ended".to_owned()));
+            return Err(failed.unwrap_or_else(|_| ended()).err().unwrap_or(StoreError::ShuttingDown));
         }
     }
 

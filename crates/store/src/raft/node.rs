@@ -1,7 +1,7 @@
-//! [`Node`]: what this member is while it runs, and the running Raft instance in it, if there is one.
+//! [`Node`]: the state of this member while its process runs, with the Raft instance if one is open.
 //!
 //! The instance may be torn down and opened again from disk (see [`super::supervisor`]) while everything else stays:
-//! the listener, the connections, the queues and who waits in them.
+//! the listener, the connections, the queues and the callers that wait in them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use super::reads::Barrier;
 use super::roster::Roster;
 use super::space::Space;
 use super::state::StateStore;
-use super::told::Told;
+use super::told::FirstReason;
 use super::types::{AppendRequest, AppendResponse, Fatal, Metrics, Raft, Snapshot, SnapshotResponse, Vote};
 use super::watching::Watching;
 use crate::error::StoreError;
@@ -45,11 +45,11 @@ pub struct Instance {
     pub state: Arc<StateStore>,
 }
 
-/// The parts of the configuration that stay.
+/// The parts of the configuration that are needed after the start.
 pub struct Settings {
-    /// This member as it was when its directory was made.
+    /// This member as it was when its directory was created.
     pub member: Member,
-    /// Who forms the quorum, if it is not formed yet.
+    /// The members that form the quorum if it is not formed yet.
     pub founders: Vec<Member>,
     pub cluster: u32,
     pub data_dir: PathBuf,
@@ -59,17 +59,17 @@ pub struct Settings {
     pub request_timeout: Duration,
     pub reserve_bytes: u64,
     pub integrity_interval: Duration,
-    /// The newest commands that this member decodes.
+    /// The newest command version that this member decodes.
     pub commands: CommandVersion,
 }
 
-/// Where work is handed in.
+/// The queues through which work reaches this member's tasks.
 pub struct Queues {
     /// Commands for this member's own log, when it leads.
     pub lead: BatchQueue,
-    /// Commands to be forwarded to who leads.
+    /// Commands to forward to the leader.
     pub forward: BatchQueue,
-    /// Read indexes of this member, when it leads.
+    /// Requests for this member's read index, when it leads.
     pub read_index: RoundQueue<ReadIndexResponse>,
     pub barrier: RoundQueue<Barrier>,
 }
@@ -82,25 +82,25 @@ pub struct Node {
     pub watching: Arc<Watching>,
     pub traces: Arc<Traces>,
     pub leadership: watch::Sender<Leadership>,
-    /// When leases end, while this member leads.
+    /// The deadlines of leases, while this member leads.
     pub lease_clock: LeaseClock,
     pub announced: Arc<Announced>,
     pub space: Arc<Space>,
-    /// Hears of damage of the state.
+    /// Receives reports of damage to the state.
     pub damage: DamageReport,
-    /// What this member decodes.
+    /// The commands that this member decodes.
     pub decodable: Decodable,
-    /// The highest version of commands that this member, as the leader, has proposed to its quorum.
+    /// The highest command version that this member, as the leader, has proposed to its quorum.
     pub proposed_version: AtomicU32,
     roster: ArcSwap<Roster>,
-    /// Held while the newest report is taken, so that no older one comes after it.
-    taking_roster: parking_lot::Mutex<()>,
-    /// Held by who changes the membership.
+    /// Held while the newest membership is stored, so that an older one cannot overwrite it.
+    storing_roster: parking_lot::Mutex<()>,
+    /// Held while the membership changes.
     pub changing: tokio::sync::Mutex<()>,
     /// Why this member is out of service.
-    condemned: Told,
-    /// Why this member is none any more, or can be none with this directory.
-    removed: Told,
+    out_of_service: FirstReason,
+    /// Why this member was removed, or why its data directory is not accepted.
+    removed: FirstReason,
     instance: ArcSwapOption<Instance>,
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
@@ -125,9 +125,9 @@ impl Node {
         Node {
             settings,
             roster: ArcSwap::from_pointee(roster),
-            taking_roster: parking_lot::Mutex::default(),
+            storing_roster: parking_lot::Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
-            removed: Told::default(),
+            removed: FirstReason::default(),
             peers,
             queues,
             watching,
@@ -139,7 +139,7 @@ impl Node {
             damage: DamageReport::default(),
             decodable,
             proposed_version: AtomicU32::new(0),
-            condemned: Told::default(),
+            out_of_service: FirstReason::default(),
             instance: ArcSwapOption::empty(),
             tasks,
             serving: shutdown.child_token(),
@@ -147,15 +147,15 @@ impl Node {
         }
     }
 
-    /// The running instance.
+    /// Returns the running instance.
     ///
     /// # Errors
-    /// While it is opened, after the shutdown, or when this member is out of service.
+    /// While the instance is being opened, after the shutdown, or when this member is out of service.
     pub fn instance(&self) -> Result<Arc<Instance>, StoreError> {
         self.instance.load_full().ok_or_else(|| {
             if self.shutdown.is_cancelled() {
                 StoreError::ShuttingDown
-            } else if let Some(reason) = self.condemned.reason() {
+            } else if let Some(reason) = self.out_of_service.reason() {
                 StoreError::Fatal(reason)
             } else {
                 StoreError::NoLeader("this member is starting".to_owned())
@@ -164,19 +164,19 @@ impl Node {
     }
 
     /// Takes this member out of service for good.
-    pub fn condemn(&self, reason: String) {
-        self.condemned.tell(reason);
+    pub fn take_out_of_service(&self, reason: String) {
+        self.out_of_service.set(reason);
     }
 
     /// Returns when this member is out of service.
-    pub async fn condemned(&self) {
-        self.condemned.wait().await;
+    pub async fn out_of_service(&self) {
+        self.out_of_service.wait().await;
     }
 
     /// # Errors
     /// `Fatal` when this member is out of service.
     pub fn check_in_service(&self) -> Result<(), StoreError> {
-        self.condemned.reason().map_or(Ok(()), |reason| Err(StoreError::Fatal(reason)))
+        self.out_of_service.reason().map_or(Ok(()), |reason| Err(StoreError::Fatal(reason)))
     }
 
     pub fn set_instance(&self, instance: Option<Arc<Instance>>) {
@@ -193,27 +193,27 @@ impl Node {
         self.leader_and_term().0
     }
 
-    /// Who leads, and in which term.
+    /// Returns the leader, if one is known, and the current term.
     #[must_use]
     pub fn leader_and_term(&self) -> (Option<MemberId>, u64) {
         self.leadership.borrow().leader_and_term()
     }
 
-    /// The membership as it is known here.
+    /// Returns the membership as this member knows it.
     #[must_use]
     pub fn roster(&self) -> Arc<Roster> {
         self.roster.load_full()
     }
 
-    /// Takes note of the membership that an instance reports.
-    pub fn take_roster(&self, reported: impl FnOnce() -> Option<Roster>) {
-        let _newest = self.taking_roster.lock();
+    /// Stores the membership that an instance reports. `reported` reads it under the lock.
+    pub fn store_roster(&self, reported: impl FnOnce() -> Option<Roster>) {
+        let _newest = self.storing_roster.lock();
         if let Some(roster) = reported() {
             self.set_roster(roster);
         }
     }
 
-    /// Has a membership that is known before there are reports.
+    /// Stores a membership that is known before an instance reports one.
     pub fn set_roster(&self, roster: Roster) {
         if *self.roster.load_full() == roster {
             return;
@@ -230,29 +230,29 @@ impl Node {
         self.roster.load().members.get(&id).cloned()
     }
 
-    /// This member, as all know it.
+    /// Returns this member as the membership has it.
     #[must_use]
     pub fn own(&self) -> Member {
         self.member(self.id()).unwrap_or_else(|| self.settings.member.clone())
     }
 
-    /// Ends this member: it is out of service, and says that its process is of no more use.
+    /// Takes this member out of service, and reports that its process can end.
     pub fn remove(&self, reason: String) {
-        self.condemn(reason.clone());
-        self.removed.tell(reason);
+        self.take_out_of_service(reason.clone());
+        self.removed.set(reason);
     }
 
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        self.removed.is_told()
+        self.removed.is_set()
     }
 
-    /// Returns the reason when this member is none any more.
+    /// Waits until this member is removed; returns the reason.
     pub async fn removed(&self) -> String {
         self.removed.wait().await
     }
 
-    /// This member as it sees itself.
+    /// Returns the status of this member.
     ///
     /// # Errors
     /// As [`Node::instance`].
@@ -289,14 +289,14 @@ impl Node {
         })
     }
 
-    /// The version of commands that the quorum has agreed on, as far as this member knows.
+    /// Returns the command version that the quorum has agreed on, as far as this member has applied.
     #[must_use]
     pub fn command_version(&self) -> CommandVersion {
         let instance = self.instance.load();
         instance.as_ref().map_or(CommandVersion::FIRST, |instance| instance.state.current().command_version())
     }
 
-    /// The newest applied revision; zero while there is no state.
+    /// Returns the newest applied revision; zero while no state is open.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.instance.load().as_ref().map_or(Revision::ZERO, |instance| instance.state.current().revision())
@@ -309,18 +309,19 @@ impl Instance {
         self.raft.metrics().borrow_watched().clone()
     }
 
-    /// Answers the leader of `vote`, who has sent a snapshot.
+    /// Installs a snapshot that the leader of `vote` has sent, unless the log already covers it.
     ///
     /// A follower whose log has the snapshot's last entry keeps its log and its state, and answers once that entry is
     /// on disk (the Raft paper, extended version, figure 13, step 6): it applies the entries when it learns that they
-    /// are committed. openraft (0.10.0-alpha.37) would install the snapshot, and set back what it counts as accepted
-    /// from this leader, at which a debug build of it panics. So it is asked first to append nothing behind that entry.
-    /// Should entries of this leader come between its refusal and the installation, over a stream that has lasted, it
-    /// would panic still, and the instance start anew.
+    /// are committed. openraft (0.10.0-alpha.37) would install the snapshot and lower the index that it counts as
+    /// accepted from this leader, and its debug build panics on that. So this function first asks openraft to append
+    /// no entries behind the snapshot's last one; success means that the log has that entry. If entries of this leader
+    /// arrive over an older stream between the refusal and the installation, openraft still panics, and the supervisor
+    /// restarts the instance.
     ///
     /// # Errors
     /// When Raft has ended.
-    pub async fn take_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse, Fatal> {
+    pub async fn receive_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse, Fatal> {
         let last = snapshot.meta.last_log_id;
         let nothing = AppendRequest { vote, prev_log_id: last, entries: Vec::new(), leader_commit: None };
         match self.raft.append_entries(nothing).await {

@@ -1,8 +1,8 @@
-//! From a proposed command to its reply, on any member.
+//! Proposes commands, on any member.
 //!
-//! The member that took the command looks for the leader and hands the command to it, together with whatever else
-//! waits; the leader writes what waits there as one entry, in the term for which it was handed over or not at all. What has
-//! certainly not been proposed is tried again until the deadline; what may have been is never sent twice.
+//! The member that received a command sends it to the leader in a batch with the other commands in its queue. The
+//! leader writes the commands in its own queue as one log entry, in the term that they were sent for or not at all. A
+//! command that was certainly not proposed is retried until the deadline; one that may have been is never sent twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,19 +23,19 @@ use crate::membership::MemberId;
 use crate::platform::tokio;
 use crate::platform::tokio::time::Instant;
 
-/// Limits of the commands that this member leads, and of those that it forwards.
+/// Limits of the queue for this member's own log, and of the queue to the leader.
 pub const LIMITS: Limits = Limits {
     queue: 32_768,
     queue_bytes: 64 << 20,
     batch_commands: 2048,
     batch_bytes: 1 << 20,
     in_flight: 3,
-    // What a round costs is worth it for so many; fewer go with the next one.
+    // From this number on, commands are worth the cost of a round of their own; fewer wait for the next one.
     worth_commands: 64,
     patience: Duration::from_millis(20),
 };
 
-/// A command longer than this would not fit into an entry that followers take.
+/// Maximum size of a command. A longer one would not fit into an entry that followers accept.
 const MAX_COMMAND_BYTES: usize = 16 << 20;
 const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(50);
@@ -48,7 +48,8 @@ pub async fn propose(node: &Node, command: &Command) -> Result<Reply, StoreError
     propose_encoded(node, encode(command)?, command.version(), |term| node.traces.left_open(command, term)).await
 }
 
-/// Commits an encoded command that needs a version; `left_open` hears of the term in which its outcome became unknown.
+/// Commits an encoded command that needs command version `version`. Calls `left_open` with the term in which its
+/// outcome became unknown.
 pub async fn propose_encoded(
     node: &Node,
     encoded: Bytes,
@@ -87,13 +88,13 @@ pub async fn propose_encoded(
         if Instant::now() + pause > deadline {
             return Err(StoreError::NoLeader(problem));
         }
-        // News of a leader end the pause, also those that came since it was asked for.
+        // A change of leadership ends the pause, also one that came since `borrow_and_update`.
         drop(tokio::time::timeout(pause, leadership.changed()).await);
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
 
-/// Commits a command if this member leads in `term`; otherwise nobody does.
+/// Commits a command if this member leads in `term`; no other leader commits it.
 pub async fn propose_as_leader(node: &Node, term: u64, command: &Command) -> Result<Reply, StoreError> {
     let command = encode(command)?;
     let deadline = Instant::now() + node.settings.request_timeout;
@@ -119,7 +120,7 @@ fn no_space(node: &Node, leader: MemberId) -> StoreError {
     StoreError::NoSpace(node.member(leader).map_or_else(|| leader.to_string(), |member| member.name))
 }
 
-/// Hands a command to the leader of a term; no other takes it.
+/// Hands a command to the leader of `term`; the leader of another term does not accept it.
 async fn hand_over(
     node: &Node,
     leader: MemberId,
@@ -154,12 +155,12 @@ async fn wait_applied(node: &Node, index: u64, deadline: Instant) -> Result<(), 
 pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
-    if node.space.is_full() && commands.iter().any(|command| !is_taken_when_full(command)) {
-        return lead_what_is_taken_when_full(node, Batch { term, commands }, slot).await;
+    if node.space.is_full() && commands.iter().any(|command| !is_allowed_when_full(command)) {
+        return lead_on_full_disk(node, Batch { term, commands }, slot).await;
     }
     let (leader, current) = node.leader_and_term();
     if current > term {
-        // This much is known without asking.
+        // The term is over: Raft would refuse the batch.
         return all(Proposed::NotLeader { leader });
     }
     let Ok(instance) = node.instance() else { return all(Proposed::NotLeader { leader: None }) };
@@ -171,7 +172,7 @@ pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) 
         return all(Proposed::NotLeader { leader: None });
     }
     drop(instance);
-    match slot.keep_for(response, over(&node, term)).await {
+    match slot.keep_for(response, term_is_over(&node, term)).await {
         Ok(Ok(written)) if written.data.len() == count => {
             let index = written.log_id.index;
             written.data.into_iter().map(|reply| Proposed::Applied { index, reply }).collect()
@@ -190,40 +191,41 @@ pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) 
     }
 }
 
-/// Returns when a term is over. The answer of a leader that nobody hears may be long in coming, and who leads next shall not
-/// wait for it.
-async fn over(node: &Node, term: u64) {
+/// Waits until a term is over. A leader that is cut off may take long to answer, and commands for the next leader must
+/// not wait for that.
+async fn term_is_over(node: &Node, term: u64) {
     let mut leadership = node.leadership.subscribe();
     drop(leadership.wait_for(|known| known.term > term).await);
 }
 
-/// Refuses the commands of a batch that need space.
-async fn lead_what_is_taken_when_full(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
-    let refused = commands.iter().map(|command| (!is_taken_when_full(command)).then_some(Proposed::NoSpace)).collect();
+/// Refuses the commands of a batch that need disk space, and leads the others.
+async fn lead_on_full_disk(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
+    let refused =
+        commands.iter().map(|command| (!is_allowed_when_full(command)).then_some(Proposed::NoSpace)).collect();
     let lead = async |commands| Box::pin(lead(node, Batch { term, commands }, slot)).await;
-    some_of(commands, refused, lead).await
+    run_accepted(commands, refused, lead).await
 }
 
-/// What becomes of commands some of which are refused, and the others are done.
-async fn some_of(
+/// Runs the commands that are not refused. Returns the outcomes of all commands in their order.
+async fn run_accepted(
     commands: Vec<Bytes>,
     refused: Vec<Option<Proposed>>,
     run: impl AsyncFnOnce(Vec<Bytes>) -> Vec<Proposed>,
 ) -> Vec<Proposed> {
-    let taken =
+    let accepted =
         commands.into_iter().zip(&refused).filter_map(|(command, refused)| refused.is_none().then_some(command));
-    let taken: Vec<Bytes> = taken.collect();
-    let done = if taken.is_empty() { Vec::new() } else { run(taken).await };
+    let accepted: Vec<Bytes> = accepted.collect();
+    let done = if accepted.is_empty() { Vec::new() } else { run(accepted).await };
     let mut done = done.into_iter();
     let missing = || Proposed::Unknown { reason: "it was not answered".to_owned() };
     refused.into_iter().map(|refused| refused.unwrap_or_else(|| done.next().unwrap_or_else(missing))).collect()
 }
 
-fn is_taken_when_full(command: &Bytes) -> bool {
-    codec::decode::<Command>(command).is_ok_and(|command| space::is_taken_when_full(&command))
+fn is_allowed_when_full(command: &Bytes) -> bool {
+    codec::decode::<Command>(command).is_ok_and(|command| space::is_allowed_when_full(&command))
 }
 
-/// Sends commands to the leader, if that is still the one of their term, and waits until this member has applied them.
+/// Sends commands to the leader if their term is the current one, and waits until this member has applied them.
 pub async fn forward(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) -> Vec<Proposed> {
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
@@ -234,7 +236,7 @@ pub async fn forward(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slo
     let request = ProposeRequest { term, commands };
     let timeout = node.settings.request_timeout;
     let answer = peer.call::<_, ProposeResponse>(Lane::Bulk, messages::PROPOSE, &request, timeout);
-    match slot.keep_for(answer, over(&node, term)).await {
+    match slot.keep_for(answer, term_is_over(&node, term)).await {
         Ok(answer) if answer.outcomes.len() == count => applied_here(&node, answer.outcomes, deadline).await,
         Ok(answer) => {
             all(Proposed::Unknown { reason: format!("{} outcomes of {count} commands", answer.outcomes.len()) })
@@ -244,8 +246,8 @@ pub async fn forward(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slo
     }
 }
 
-/// What the leader has applied, as this member may tell it: when it has applied it too. All of a batch wait for the
-/// last of them, since they come in the same entry or the one after it.
+/// Waits until this member has applied the commands that the leader has applied, so that a caller can read its own
+/// write here. All commands of a batch wait for the last one, since they are in the same entry or in the next one.
 async fn applied_here(node: &Node, mut outcomes: Vec<Proposed>, deadline: Instant) -> Vec<Proposed> {
     let index = |outcome: &Proposed| match outcome {
         Proposed::Applied { index, .. } => Some(*index),
@@ -260,8 +262,8 @@ async fn applied_here(node: &Node, mut outcomes: Vec<Proposed>, deadline: Instan
     outcomes
 }
 
-/// Takes commands that another member forwards, if all members can decode them.
-pub async fn take_forwarded(node: &Node, ProposeRequest { term, commands }: ProposeRequest) -> ProposeResponse {
+/// Leads commands that another member forwards. Commands that not all members can decode are refused.
+pub async fn receive_forwarded(node: &Node, ProposeRequest { term, commands }: ProposeRequest) -> ProposeResponse {
     let count = commands.len();
     let Ok(refused) = commands::check_forwarded(node, &commands) else {
         return ProposeResponse { outcomes: vec![Proposed::NotLeader { leader: None }; count] };
@@ -269,9 +271,9 @@ pub async fn take_forwarded(node: &Node, ProposeRequest { term, commands }: Prop
     if refused.iter().all(Option::is_none) {
         return ProposeResponse { outcomes: lead_together(node, term, commands).await };
     }
-    tracing::warn!(reason = refused.iter().flatten().next(), "commands of another member are refused");
+    tracing::warn!(reason = refused.iter().flatten().next(), "refused commands that another member forwarded");
     let refused = refused.into_iter().map(|reason| reason.map(|reason| Proposed::Unsupported { reason })).collect();
-    let outcomes = some_of(commands, refused, async |commands| lead_together(node, term, commands).await).await;
+    let outcomes = run_accepted(commands, refused, async |commands| lead_together(node, term, commands).await).await;
     ProposeResponse { outcomes }
 }
 

@@ -1,9 +1,9 @@
-//! Linearizable reads on any member: ask the leader how far one must have applied, then wait until one has.
+//! Linearizable reads on any member: ask the leader for its read index, then wait until this member has applied it.
 //!
-//! The leader answers only when a quorum has shown that it still leads (Raft dissertation, section 6.4); what counts as
-//! showing it is told in [`confirmation`](super::confirmation). Whoever asks shows it for himself along with the
-//! question, which among three members is enough: a read costs one message there and one back. Rounds are shared, on
-//! the member that reads and, where the leader has to ask others, on the leader.
+//! The leader answers only when a quorum has confirmed that it still leads (Raft dissertation, section 6.4; see
+//! [`confirmation`](super::confirmation)). The request carries the confirmation of the member that sends it. In a
+//! quorum of three that is enough, so a read costs one message to the leader and one back. Reads share rounds: on the
+//! member that reads, and on the leader when it has to ask other members.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,14 +26,14 @@ use crate::raft::simulation::planted::{self, Bug};
 
 pub const QUEUE: usize = 65_536;
 const RETRY: Duration = Duration::from_millis(20);
-/// A leader that has not answered by then is asked again, or another one is.
+/// How long to wait for an answer before the leader, or a new one, is asked again.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The index that must have been applied, or why there is none.
+/// The index that a read must wait for, or why there is none.
 pub type Barrier = Result<u64, StoreError>;
 
-/// Waits until this member has applied everything acknowledged before the call; returns the state that has it. Another
-/// one, that is opened later from what is on disk, may not have it yet.
+/// Waits until this member has applied everything acknowledged before the call; returns the state that has it. A state
+/// that is opened later from disk may be behind it.
 pub async fn barrier(node: &Node) -> Result<Arc<StateStore>, StoreError> {
     let deadline = Instant::now() + node.settings.request_timeout;
     let index = match tokio::time::timeout_at(deadline, node.queues.barrier.next()).await {
@@ -42,7 +42,7 @@ pub async fn barrier(node: &Node) -> Result<Arc<StateStore>, StoreError> {
         Ok(Err(NoRound::Ended)) => return Err(StoreError::ShuttingDown),
         Err(_) => return Err(StoreError::NoLeader("no leader confirmed a read in time".to_owned())),
     };
-    // Whoever waits does not keep a state open that is to be closed.
+    // A weak reference, so that a waiting read does not keep a state open that must be closed.
     let (state, mut position) = {
         let instance = node.instance()?;
         (Arc::downgrade(&instance.state), instance.state.position())
@@ -56,7 +56,7 @@ pub async fn barrier(node: &Node) -> Result<Arc<StateStore>, StoreError> {
     }
 }
 
-/// One round: finds the leader and its read index.
+/// Runs one round: finds the leader and its read index.
 pub async fn barrier_round(node: Arc<Node>) -> Barrier {
     let deadline = Instant::now() + node.settings.request_timeout;
     let mut problem = "none is known".to_owned();
@@ -91,10 +91,10 @@ async fn ask(node: &Node) -> Option<Result<ReadIndexResponse, String>> {
     Some(call.await.map_err(|error| error.to_string()))
 }
 
-/// The read index of this member, if it leads, for a member whose vote was this when it asked.
+/// Returns the read index of this member, if it leads, for the member `asking`, whose request carried `vote`.
 ///
 /// # Errors
-/// When nothing will come of it.
+/// When there is no round that could confirm this leader.
 pub async fn read_index_for(node: &Node, asking: MemberId, vote: Option<Vote>) -> Result<ReadIndexResponse, NoRound> {
     match read_index(node, |confirmed| confirmed.add(asking, vote)) {
         Ok(index) => Ok(index),
@@ -103,7 +103,7 @@ pub async fn read_index_for(node: &Node, asking: MemberId, vote: Option<Vote>) -
     }
 }
 
-/// The read index of this member, if it leads.
+/// Runs one round: returns the read index of this member, if it leads and a quorum confirms it.
 pub async fn read_index_round(node: Arc<Node>) -> ReadIndexResponse {
     let needed = match read_index(&node, |_| {}) {
         Ok(index) => return index,
@@ -116,21 +116,22 @@ pub async fn read_index_round(node: Arc<Node>) -> ReadIndexResponse {
     }
 }
 
-/// An index that is the read index once enough others have confirmed it.
+/// An index that becomes the read index once enough members have confirmed the leader.
 struct Unconfirmed {
     index: u64,
     confirmed: Confirmed,
 }
 
-/// The read index with the confirmations that are there; `Err(None)` when this member does not lead.
+/// Returns the read index if the confirmations so far are enough; `Err(None)` when this member does not lead.
 fn read_index(node: &Node, confirm: impl FnOnce(&mut Confirmed)) -> Result<ReadIndexResponse, Option<Unconfirmed>> {
     let instance = node.instance().map_err(|_| None)?;
     let (leads, term) = {
         let leadership = node.leadership.borrow();
         (leadership.is_active_leader, leadership.term)
     };
-    // Whoever leads and has applied an entry of its own has applied all that earlier leaders acknowledged. What it has
-    // committed since is acknowledged, or shown, by itself when it has applied it, and by others after it has told them.
+    // A leader that has applied an entry of its own term has applied all that earlier leaders acknowledged. An entry
+    // that it committed since is acknowledged or shown on the leader only after it has applied the entry, and on other
+    // members only after it has sent them the commit index.
     let applied = instance.state.position().borrow().log_id.map(|id| id.index);
     let (true, Some(applied)) = (leads, applied) else { return Err(None) };
     let index = node.announced.at_least(applied);
@@ -142,7 +143,7 @@ fn read_index(node: &Node, confirm: impl FnOnce(&mut Confirmed)) -> Result<ReadI
     }
     let membership = instance.raft.server_metrics().borrow_watched().membership_config.clone();
     let mut confirmed = Confirmed::new(term, node.id(), membership);
-    // After the position, for it is what must have been true of this leader.
+    // Read after the position: the vote must show that this member still led when the position was read.
     confirmed.add(node.id(), instance.log.vote());
     if !confirmed.has(node.id()) {
         return Err(None);

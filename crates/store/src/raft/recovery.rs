@@ -1,8 +1,8 @@
-//! Makes the one member that is left of a lost quorum a quorum of its own.
+//! Recovery: turns the one remaining member of a lost quorum into a quorum of its own.
 //!
-//! What the member has in its log counts as committed: of that, it cannot know what the others had acknowledged. A new
-//! membership of itself alone ends its log, and the cluster gets another number, so that none of the old quorum's members
-//! is heard, or listens, should it come back.
+//! All entries in the member's log count as committed, since it cannot know which of them the others had acknowledged.
+//! A membership of itself alone is appended to its log. The cluster gets a new id, so that members of the old quorum
+//! that come back can neither send messages to this one nor receive any from it.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -34,10 +34,10 @@ use crate::platform;
 
 const CACHE_BYTES: usize = 8 << 20;
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
-/// Entries that are looked through at a time.
+/// Number of entries read at a time.
 const CHUNK: u64 = 1024;
 
-/// A stopped member, looked at, and not changed yet.
+/// A stopped member that was read and is not changed yet.
 pub struct Recovery {
     data_dir: PathBuf,
     owner: Owner,
@@ -53,10 +53,10 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Looks at what is in `data_dir`.
+    /// Reads the member in `data_dir`.
     ///
     /// # Errors
-    /// When it belongs to no member, runs, is damaged, or never was in a quorum.
+    /// When the directory belongs to no member, its member is running, is damaged, or never was in a quorum.
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         integrity::check_mark(data_dir)?;
         let owner = identity::read(data_dir)?.filter(|owner| owner.origin != Origin::Joining);
@@ -107,19 +107,19 @@ impl Recovery {
         Ok(Recovery { data_dir, owner, member, given_up, revision, applied, last, vote, log, closed, _lock: lock })
     }
 
-    /// Who is left.
+    /// Returns the remaining member.
     #[must_use]
     pub fn member(&self) -> &Member {
         &self.member
     }
 
-    /// The other members of the quorum that is lost.
+    /// Returns the other members of the lost quorum.
     #[must_use]
     pub fn given_up(&self) -> &[Member] {
         &self.given_up
     }
 
-    /// The newest revision that is applied; the log may have more.
+    /// Returns the newest applied revision; the log may have newer ones.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
@@ -135,19 +135,20 @@ impl Recovery {
         self.last.leader_id.term
     }
 
-    /// Does it.
+    /// Makes the member a quorum of its own.
     ///
     /// # Errors
-    /// When it cannot be written; it can be tried again.
+    /// When the changes cannot be written; recovery can then be repeated.
     pub async fn commit(self) -> Result<(), StoreError> {
         let Recovery { data_dir, owner, member, applied, last, vote, mut log, closed, _lock, .. } = self;
-        // First the number: without the rest, this member reaches nobody, and can be recovered again.
+        // The cluster id is written first: if recovery stops here, the member reaches no other one and can be recovered
+        // again.
         let cluster = owner.cluster ^ (platform::random::<u32>() | 1);
         identity::write(&data_dir, &Owner { cluster, member: member.clone(), origin: owner.origin })?;
         let term = vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
         let vote = Vote::new(term, member.id);
         if applied == Some(last) {
-            // The log may end before the state; it goes on behind it.
+            // The log may end before the state. The purge makes the log continue after the last applied entry.
             log.purge(last).await.map_err(|error| failed("write the log", &error))?;
         }
         log.save_vote(&vote).await.map_err(|error| failed("write the log", &error))?;
@@ -159,7 +160,7 @@ impl Recovery {
         let id = RaftLogId::new(vote.leader_id.to_committed(), last.index + 1);
         let entry = Entry::new(id, EntryPayload::Membership(membership));
         log.append([entry], IOFlushed::noop()).await.map_err(|error| failed("write the log", &error))?;
-        // Written behind it, and waited for.
+        // The vote is written after the entry and is waited for, so the entry is durable as well.
         log.save_vote(&vote).await.map_err(|error| failed("write the log", &error))?;
         drop(log);
         closed.wait(CLOSE_DEADLINE).await;

@@ -1,7 +1,7 @@
-//! Makes the data directory of a member out of a backup.
+//! Restores a backup into the data directory of a member.
 //!
-//! Every member of the new quorum is restored from the same backup, with the same list of members. So all begin with the
-//! same state, applied up to the same entry of a log that none of them has, and elect a leader among themselves.
+//! Every member of the new quorum is restored from the same backup, with the same list of members. So all of them start
+//! with the same state, applied up to the same entry of a log that none of them has, and elect a leader.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -22,7 +22,7 @@ use super::identity::{self, Origin, Owner};
 use super::log::{LogOptions, LogStore};
 use super::snapshot::SnapshotDir;
 use super::space::Space;
-use super::state::backend::Surroundings;
+use super::state::backend::BackendContext;
 use super::state::directory::StateDirectory;
 use super::state::{StateBackend, store};
 use super::types::{LogId, StoredMembership, Vote};
@@ -37,7 +37,8 @@ const CACHE_BYTES: usize = 8 << 20;
 /// Restores `member` into `data_dir`, which must not exist or be empty.
 ///
 /// # Errors
-/// When the directory is in use, the members are no quorum, or the backup is not whole. What was begun is then removed.
+/// When the directory is in use, the members are not a supported quorum, or the backup is not complete. A directory
+/// that was partly restored is removed.
 pub async fn restore(
     backup: impl Read + Send + 'static,
     data_dir: &Path,
@@ -57,7 +58,7 @@ pub async fn restore(
         && let Err(error) = fs::remove_dir_all(data_dir)
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        tracing::warn!(path = %data_dir.display(), %error, "cannot remove what was restored");
+        tracing::warn!(path = %data_dir.display(), %error, "cannot remove a partly restored directory");
     }
     restored
 }
@@ -73,7 +74,7 @@ async fn restore_into(
     let unpacking = tokio::task::spawn_blocking(move || unpack_state(backup, &dir, &all));
     let (manifest, applied) = unpacking.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     if let Some(applied) = applied {
-        // Elections go on from the term of the state: entries of an earlier one could not follow it.
+        // Elections must continue from the term of the state, since entries of an earlier term could not follow it.
         let vote = Vote::new(applied.leader_id.term, member.id);
         let (signal, closed) = close_signal();
         let space = Arc::new(Space::new(data_dir, 0, CancellationToken::new()));
@@ -85,19 +86,20 @@ async fn restore_into(
     }
     let (nonce, origin) = (nonce(&manifest), Origin::Founder);
     let owner = Owner { cluster: identity::cluster_id(members) ^ nonce, member: restored(member, nonce), origin };
-    // Last: without it, what is there counts as left over from a restore that was cut off.
+    // Written last: a directory without an owner counts as the rest of an interrupted restore.
     identity::write(data_dir, &owner)?;
     Ok(manifest)
 }
 
-/// Sets clusters apart that are restored with the same members from different backups, or never were restored.
+/// Returns a number that distinguishes clusters with the same members: those restored from different backups, and those
+/// that were never restored.
 fn nonce(manifest: &Manifest) -> u32 {
     let encoded = codec::encode(manifest).unwrap_or_default();
     crc32fast::hash(&encoded) | 1
 }
 
-/// A member as the new quorum knows it. Each is restored by itself and has to know all others, so the number of its
-/// directory follows from the backup.
+/// Returns a member as the new quorum knows it. Its incarnation is derived from the backup, because each member is
+/// restored separately and must know the incarnations of all others.
 fn restored(member: &Member, nonce: u32) -> Member {
     let incarnation = (u64::from(nonce) << 16) ^ member.id;
     Member { incarnation, ..member.clone() }
@@ -113,18 +115,18 @@ fn unpack_state(
     let manifest = backup::unpack(backup, &staging)?;
     let (signal, _closed) = close_signal();
     let waits = CancellationToken::new();
-    // Who restores a backup is told at once that there is no space for it.
+    // A restore fails at once when there is no space, instead of waiting for it.
     waits.cancel();
-    let surroundings = Surroundings {
+    let context = BackendContext {
         cache: Cache::new_lru_cache(CACHE_BYTES),
         space: Arc::new(Space::new(data_dir, 0, CancellationToken::new())),
-        damage: DamageReport::default().unheard(),
+        damage: DamageReport::default().not_in_use(),
         closed: Arc::new(signal),
         waits,
     };
-    let backend = StateBackend::open(&staging, &surroundings)?;
+    let backend = StateBackend::open(&staging, &context)?;
     backend.verify()?;
-    // The membership of the old quorum is nobody's business, nor how its version wrote it.
+    // Only the applied id is read: the old membership is replaced, and another version may have encoded it.
     let applied = store::read_applied(&backend)?;
     let voters = members.iter().map(|member| member.id).collect();
     let nonce = nonce(&manifest);

@@ -1,51 +1,52 @@
-//! The membership as this member knows it: what its log says, and before there is any, who it was told.
+//! The membership as this member knows it: from its log, and before that has one, from the configured founders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::types::{ServerMetrics, StoredMembership};
 use crate::membership::{Intent, Member, MemberId};
 
-/// All members and who of them votes.
+/// All members, and which of them vote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
     pub members: BTreeMap<MemberId, Member>,
     pub voters: BTreeSet<MemberId>,
-    /// One more than the index of the log entry that says so; 0 before there is one.
+    /// One more than the index of the log entry of this membership; 0 before there is one.
     pub version: u64,
-    /// It is half way to another one.
+    /// Whether this is a joint membership, which an unfinished change of voters leaves.
     pub is_joint: bool,
-    /// The newest membership that is known to be committed, likewise.
+    /// The version of the newest membership that is known to be committed.
     pub(super) committed_version: u64,
     pub(super) committed: BTreeSet<MemberId>,
 }
 
-/// What a member knows of another that talks to it.
+/// The status of the sender of a message, as the receiver's membership has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum SenderStatus {
     Member,
-    /// Perhaps a newer membership has it.
+    /// Not a member here; a newer membership may have it.
     Unknown,
-    /// It was one, and never will be again.
+    /// A former member. Its id is never used again.
     Removed,
-    /// It is one, with another directory.
+    /// A member under this id has another directory.
     Wiped(Member),
 }
 
 impl Roster {
-    /// Before anything is in the log.
+    /// Returns the roster of the founders, for use before the log has a membership.
     #[must_use]
     pub fn founding(founders: &[Member]) -> Self {
         let members: BTreeMap<_, _> = founders.iter().map(|member| (member.id, member.clone())).collect();
         Roster { voters: members.keys().copied().collect(), members, ..Roster::default() }
     }
 
-    /// As an instance reports it; `None` while its log says nothing.
+    /// Returns the roster that an instance reports; `None` while its log has no membership.
     #[must_use]
     pub fn reported(metrics: &ServerMetrics) -> Option<Self> {
         Self::of(&metrics.membership_config, &metrics.committed_membership_config)
     }
 
-    /// From the newest membership in the log and the newest that is committed; `None` while the log says nothing.
+    /// Returns the roster of the newest membership in the log and the newest committed one; `None` while the log has no
+    /// membership.
     #[must_use]
     pub fn of(stored: &StoredMembership, committed: &StoredMembership) -> Option<Self> {
         stored.voter_ids().next()?;
@@ -59,13 +60,13 @@ impl Roster {
         })
     }
 
-    /// Whose place this member takes.
+    /// Returns the member that this one replaces, if any.
     #[must_use]
     pub fn replaces(&self, id: MemberId) -> Option<MemberId> {
         self.members.get(&id)?.replaces
     }
 
-    /// Whether this member goes, or another one comes in its place.
+    /// Returns whether this member is leaving or is being replaced.
     #[must_use]
     pub fn is_to_go(&self, member: &Member) -> bool {
         member.intent == Intent::Leaving || self.members.values().any(|other| other.replaces == Some(member.id))
@@ -76,17 +77,20 @@ impl Roster {
         self.version > 0
     }
 
-    /// Judges who calls itself `id` with this incarnation, and has itself in a membership of `version`, if in any.
+    /// Returns the status of a sender that claims this `id` and `incarnation`, and whose own membership, of `version`
+    /// (0 for none), includes itself.
     #[must_use]
-    pub fn standing(&self, id: MemberId, incarnation: u64, version: u64) -> Standing {
+    pub fn sender_status(&self, id: MemberId, incarnation: u64, version: u64) -> SenderStatus {
         match self.members.get(&id) {
-            Some(member) if self.is_formed() && member.incarnation != incarnation => Standing::Wiped(member.clone()),
-            Some(_) => Standing::Member,
-            // An id is given out once: who is in an older membership and not in a newer one was removed between them.
-            None if version > 0 && self.committed_version > version && !self.committed.contains(&id) => {
-                Standing::Removed
+            Some(member) if self.is_formed() && member.incarnation != incarnation => {
+                SenderStatus::Wiped(member.clone())
             }
-            None => Standing::Unknown,
+            Some(_) => SenderStatus::Member,
+            // Ids are never reused, so a member of an older membership that is missing from a newer one was removed.
+            None if version > 0 && self.committed_version > version && !self.committed.contains(&id) => {
+                SenderStatus::Removed
+            }
+            None => SenderStatus::Unknown,
         }
     }
 }
@@ -100,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_removed_or_wiped_is_known_by_it() {
+    fn removed_and_wiped_senders_are_recognized() {
         let member = |id| Member { id, incarnation: 10 * id, ..Member::default() };
         let roster = Roster {
             version: 9,
@@ -108,12 +112,12 @@ mod tests {
             committed: [1, 2].into(),
             ..Roster::founding(&[member(1), member(2)])
         };
-        assert_eq!(roster.standing(1, 10, 3), Standing::Member);
-        assert_eq!(roster.standing(1, 11, 0), Standing::Wiped(member(1)));
-        assert_eq!(roster.standing(3, 30, 6), Standing::Removed);
-        assert_eq!(roster.standing(3, 30, 7), Standing::Unknown, "what is not committed may not stay");
-        assert_eq!(roster.standing(3, 30, 0), Standing::Unknown, "it may be about to join");
+        assert_eq!(roster.sender_status(1, 10, 3), SenderStatus::Member);
+        assert_eq!(roster.sender_status(1, 11, 0), SenderStatus::Wiped(member(1)));
+        assert_eq!(roster.sender_status(3, 30, 6), SenderStatus::Removed);
+        assert_eq!(roster.sender_status(3, 30, 7), SenderStatus::Unknown, "an uncommitted membership may not stay");
+        assert_eq!(roster.sender_status(3, 30, 0), SenderStatus::Unknown, "it may be about to join");
         let founding = Roster::founding(&[member(1)]);
-        assert_eq!(founding.standing(1, 11, 0), Standing::Member, "no incarnation is known yet");
+        assert_eq!(founding.sender_status(1, 11, 0), SenderStatus::Member, "no incarnation is known yet");
     }
 }

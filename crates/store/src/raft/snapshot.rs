@@ -1,4 +1,4 @@
-//! A snapshot is a directory: a RocksDB checkpoint of the state, with the applied index and the membership inside.
+//! Snapshots: directories with a RocksDB checkpoint of the state, the applied index and the membership included.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use crate::platform::fs;
 
-/// What openraft passes around as the contents of a snapshot.
+/// The contents of a snapshot, as openraft passes them around.
 #[derive(Clone, Debug)]
 pub enum SnapshotData {
-    /// The state as it lies on disk, flushed up to the snapshot's index: enough to purge the log, nothing to send.
+    /// The state itself, flushed up to the snapshot's index. It lets the log be purged and cannot be sent.
     Flushed,
-    /// To be sent, or received and not yet installed.
+    /// A directory to send, or one that was received and is not yet installed.
     Directory(Arc<SnapshotDir>),
 }
 
-/// A checkpoint's directory, made or received. It goes when its last owner does, unless it was installed.
+/// Directory of a checkpoint, made or received. Dropping it removes the directory, unless it was installed.
 #[derive(Debug)]
 pub struct SnapshotDir {
     path: PathBuf,
@@ -33,7 +33,7 @@ impl SnapshotDir {
         &self.path
     }
 
-    /// The names of its files, sorted.
+    /// Returns the names of the files, sorted.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -41,7 +41,10 @@ impl SnapshotDir {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name().into_string().map_err(|name| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{} is no name of a file of ours", name.display()))
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} is not a file name of a snapshot", name.display()),
+                )
             })?;
             names.push(name);
         }
@@ -49,10 +52,10 @@ impl SnapshotDir {
         Ok(names)
     }
 
-    /// Makes it the directory `target`, durably. The files must have been synced.
+    /// Renames the directory to `target`, durably. The files must have been synced.
     ///
     /// # Errors
-    /// When it cannot be renamed; a snapshot is installed at most once.
+    /// When it cannot be renamed, for example because it was installed already.
     pub fn install(&self, target: &Path) -> io::Result<()> {
         sync_directory(&self.path)?;
         fs::rename(&self.path, target)?;
@@ -70,7 +73,7 @@ impl Drop for SnapshotDir {
     }
 }
 
-/// Makes the names in a directory durable.
+/// Syncs a directory, so that the names in it are durable.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }

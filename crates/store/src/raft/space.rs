@@ -1,8 +1,9 @@
-//! What this member does when its disk is full.
+//! Handling of a full disk.
 //!
-//! It keeps a reserve: a file of zeros that it gives up when a write finds no space. From then on the leader refuses
-//! what would need more space, so the reserve is left to what must go on: votes, the log's own marks, renewals of leases,
-//! deletions and compactions, and the flush of what was applied. When the reserve can be filled again, all is as before.
+//! A member keeps a reserve: a file of zeros that it truncates when a write finds no space. From then on the leader
+//! refuses commands that need more space, so the space of the reserve is left to the writes that must continue: votes,
+//! the log's own records, renewals of leases, deletions and compactions, and the flush of the state. The member accepts
+//! all commands again when it can fill the reserve again.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -27,25 +28,25 @@ const CHUNK_BYTES: u64 = 1 << 20;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whether there is space, and the reserve.
+/// The reserve of disk space, and whether the disk is full.
 #[derive(Debug)]
 pub struct Space {
     reserve: PathBuf,
     reserve_bytes: u64,
     is_full: watch::Sender<bool>,
-    /// When this is cancelled nobody waits for space any more.
+    /// Cancelled when this member shuts down; waits for space then end.
     shutdown: CancellationToken,
     /// Held while the reserve changes.
     changing: Mutex<()>,
-    /// So many wait until something can be written, and need the reserve for it.
-    waiting: AtomicUsize,
-    /// There is space, but not for us.
+    /// Number of writers that wait for space and need that of the reserve.
+    waiters: AtomicUsize,
+    /// Makes every check for space fail, as on a full disk.
     #[cfg(test)]
     pub pretend_full: std::sync::atomic::AtomicBool,
 }
 
 impl Space {
-    /// Nothing is reserved before [`run`] runs.
+    /// Returns a `Space` whose reserve is empty until [`run`] fills it.
     #[must_use]
     pub fn new(data_dir: &Path, reserve_bytes: u64, shutdown: CancellationToken) -> Self {
         Space {
@@ -54,7 +55,7 @@ impl Space {
             is_full: watch::Sender::new(false),
             shutdown,
             changing: Mutex::new(()),
-            waiting: AtomicUsize::new(0),
+            waiters: AtomicUsize::new(0),
             #[cfg(test)]
             pretend_full: std::sync::atomic::AtomicBool::new(false),
         }
@@ -65,7 +66,8 @@ impl Space {
         *self.is_full.borrow()
     }
 
-    /// Whether this member ends: what finds no space from now on fails at once. What was acknowledged is in the log.
+    /// Returns whether this member shuts down. Writes that find no space then fail at once, since acknowledged entries
+    /// are in the log.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.shutdown.is_cancelled()
@@ -84,15 +86,15 @@ impl Space {
         Ok(())
     }
 
-    /// Tells that a write found no space; gives up the reserve.
-    pub fn exhausted(&self, error: &dyn std::fmt::Display) {
+    /// Raises the alarm because a write found no space, and frees the reserve.
+    pub fn report_full(&self, error: &dyn std::fmt::Display) {
         let _changing = self.changing.lock();
         let is_news = !self.is_full.send_replace(true);
         if is_news {
             tracing::error!(%error, "the disk is full; writes are refused until there is space");
         }
         if let Err(error) = self.release() {
-            tracing::warn!(%error, "cannot give up the reserve");
+            tracing::warn!(%error, "cannot free the reserve of disk space");
         }
     }
 
@@ -108,33 +110,34 @@ impl Space {
         }
     }
 
-    /// Leaves the reserve to who waits until something can be written.
-    pub fn wait(&self) -> Waiting<'_> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(self)
+    /// Keeps the reserve empty for a writer that waits for space, until the returned guard is dropped.
+    pub fn register_waiter(&self) -> SpaceWaiter<'_> {
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        SpaceWaiter(self)
     }
 
-    /// Fills the reserve if it is not; false when there is no space for it, or somebody needs it.
+    /// Fills the reserve, and ends the alarm; false when there is no space, or a writer waits for the space.
     pub(super) fn fill(&self) -> io::Result<bool> {
         let _changing = self.changing.lock();
-        let is_filled = self.waiting.load(Ordering::Relaxed) == 0 && self.try_fill(self.reserve_bytes, true)?;
+        let is_filled = self.waiters.load(Ordering::Relaxed) == 0 && self.try_fill(self.reserve_bytes, true)?;
         if is_filled && self.is_full.send_replace(false) {
             tracing::info!("there is space on the disk again");
         }
         Ok(is_filled)
     }
 
-    /// Whether there is space for so many bytes. Only for who [waits](Space::wait): the reserve is empty then.
+    /// Returns whether the disk has space for `bytes`. Only for a [registered waiter](Space::register_waiter), since
+    /// the probe uses the file of the reserve, which must be empty.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {
         let _changing = self.changing.lock();
         self.try_fill(bytes, false).unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot look for disk space");
+            tracing::warn!(%error, "cannot check for disk space");
             false
         })
     }
 
-    /// Whether the reserve can have so many bytes, and if so, gives it them or empties it.
+    /// Fills the reserve up to `bytes`; false when there is no space. Empties it again on failure, or unless `keeps`.
     fn try_fill(&self, bytes: u64, keeps: bool) -> io::Result<bool> {
         let mut file = OpenOptions::new().append(true).create(true).open(&self.reserve)?;
         let filled = self.check().and_then(|()| fill_file(&mut file, bytes));
@@ -165,54 +168,54 @@ fn fill_file(file: &mut File, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Somebody waits for space.
-pub struct Waiting<'a>(&'a Space);
+/// The registration of a writer that waits for space.
+pub struct SpaceWaiter<'a>(&'a Space);
 
-impl Drop for Waiting<'_> {
+impl Drop for SpaceWaiter<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.waiters.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Whether an error says that there is no space.
+/// Returns whether an error means that the disk or a quota is full.
 #[must_use]
 pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Keeps the reserve, and ends the alarm when it can be filled again. A leader without space looks for another one.
+/// Keeps the reserve filled, and ends the alarm when that succeeds. A leader without space transfers leadership.
 pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     loop {
-        if shutdown.run_until_cancelled(look(&node)).await.is_none() {
+        if shutdown.run_until_cancelled(maintain_reserve(&node)).await.is_none() {
             return;
         }
     }
 }
 
-async fn look(node: &Node) {
+async fn maintain_reserve(node: &Node) {
     let space = &node.space;
     let filling = space.clone();
     match tokio::task::spawn_blocking(move || filling.fill()).await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => {
             if !space.is_full.send_replace(true) {
-                tracing::error!("the disk has no space for a reserve; writes are refused until it has");
+                tracing::error!("the disk has no space for the reserve; writes are refused until there is space");
             }
         }
         Ok(Err(error)) => tracing::warn!(%error, "cannot keep a reserve of disk space"),
         Err(error) => tracing::warn!(%error, "cannot keep a reserve of disk space"),
     }
     if space.is_full() {
-        find_another_leader(node).await;
+        transfer_leadership(node).await;
     } else {
-        // The sender lives in `space`.
+        // An error is impossible: the sender is in `space`.
         drop(space.is_full.subscribe().wait_for(|is_full| *is_full).await);
     }
     tokio::time::sleep(LOOK_EVERY).await;
 }
 
-/// Begins to hand leadership to a follower that has space, if this member leads and there is one.
-async fn find_another_leader(node: &Node) {
+/// Starts the transfer of leadership to a follower that has space, if this member leads and there is such a follower.
+async fn transfer_leadership(node: &Node) {
     if !node.leadership.borrow().is_active_leader {
         return;
     }
@@ -226,20 +229,20 @@ async fn find_another_leader(node: &Node) {
     });
     let Some(heir) = fit.max_by_key(|status| status.last_log_index) else { return };
     let Ok(instance) = node.instance() else { return };
-    tracing::warn!(heir = heir.member.name, "no space to lead with; leadership is handed over");
+    tracing::warn!(heir = heir.member.name, "the disk of this leader is full; transferring leadership");
     if let Err(error) = instance.raft.trigger().transfer_leader(heir.member.id).await {
-        tracing::info!(%error, "leadership is not handed over");
+        tracing::info!(%error, "leadership was not transferred");
     }
 }
 
-/// Whether a command is taken when the disk is full: it leaves less than it found, or it keeps a lease alive. Leases end
-/// on a full disk as on any other, so their holders must be able to renew them. A renewal takes some bytes of the
-/// reserve; when that is gone too the log waits, for renewals and ends of leases alike.
+/// Returns whether a command is accepted while the disk is full, because it frees space or keeps a lease alive. Leases
+/// expire on a full disk too, so their holders must be able to renew them. A renewal takes some bytes of the reserve;
+/// when the reserve is used up the log waits, for renewals and expirations alike.
 #[must_use]
-pub fn is_taken_when_full(command: &Command) -> bool {
+pub fn is_allowed_when_full(command: &Command) -> bool {
     match command {
         Command::Compact { .. } | Command::LeaseRevoke { .. } | Command::LeaseKeepAlive { .. } => true,
-        // Once in the life of a version.
+        // Proposed only once per version.
         Command::RaiseVersion { .. } => true,
         Command::LeaseGrant { .. } => false,
         Command::Txn(txn) | Command::TracedTxn { txn, .. } => only_deletes(txn),
@@ -261,33 +264,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reserve_is_given_up_and_filled_again() {
+    fn the_reserve_is_freed_and_filled_again() {
         let dir = tempfile::tempdir().expect("a directory");
         let space = Space::new(dir.path(), 3 * CHUNK_BYTES / 2, CancellationToken::new());
         let length = || std::fs::metadata(dir.path().join(RESERVE)).map_or(0, |metadata| metadata.len());
         assert!(space.fill().expect("writable") && length() == 3 * CHUNK_BYTES / 2);
-        space.exhausted(&"a test");
+        space.report_full(&"a test");
         assert!(space.is_full() && length() == 0);
-        let waiting = space.wait();
+        let waiter = space.register_waiter();
         assert!(!space.fill().expect("writable") && length() == 0 && space.is_full());
         assert!(space.has_room(1) && length() == 0 && space.is_full());
-        drop(waiting);
+        drop(waiter);
         assert!(space.fill().expect("writable") && length() == 3 * CHUNK_BYTES / 2);
         assert!(!space.is_full());
     }
 
     #[test]
-    fn only_what_frees_space_or_renews_a_lease_is_taken_on_a_full_disk() {
+    fn a_full_disk_allows_only_commands_that_free_space_or_renew_a_lease() {
         let put = || Op::Put(PutRequest::default());
         let delete = || Op::Delete(DeleteRequest { range: KeyRange::key("k"), prev_kv: false });
         let txn = |success, failure| Command::Txn(Txn { success, failure, ..Txn::default() });
         let nested = |op| Op::Txn(Box::new(Txn { failure: vec![op], ..Txn::default() }));
-        assert!(is_taken_when_full(&txn(vec![delete()], vec![])));
-        assert!(is_taken_when_full(&txn(vec![nested(delete())], vec![delete()])));
-        assert!(!is_taken_when_full(&txn(vec![delete()], vec![put()])));
-        assert!(!is_taken_when_full(&txn(vec![nested(put())], vec![])));
-        assert!(is_taken_when_full(&Command::LeaseRevoke { id: LeaseId(1), generation: None }));
-        assert!(!is_taken_when_full(&Command::LeaseGrant { id: LeaseId(1), ttl_seconds: 1 }));
-        assert!(is_taken_when_full(&Command::LeaseKeepAlive { id: LeaseId(1) }));
+        assert!(is_allowed_when_full(&txn(vec![delete()], vec![])));
+        assert!(is_allowed_when_full(&txn(vec![nested(delete())], vec![delete()])));
+        assert!(!is_allowed_when_full(&txn(vec![delete()], vec![put()])));
+        assert!(!is_allowed_when_full(&txn(vec![nested(put())], vec![])));
+        assert!(is_allowed_when_full(&Command::LeaseRevoke { id: LeaseId(1), generation: None }));
+        assert!(!is_allowed_when_full(&Command::LeaseGrant { id: LeaseId(1), ttl_seconds: 1 }));
+        assert!(is_allowed_when_full(&Command::LeaseKeepAlive { id: LeaseId(1) }));
     }
 }

@@ -1,4 +1,4 @@
-//! openraft's side of the applied state.
+//! The applied state as openraft's state machine.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,10 +13,10 @@ use super::state::StateStore;
 use super::types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::platform::tokio;
 
-/// Entries applied in one write at most; what a write makes visible at once should not keep the first waiting.
+/// Maximum number of entries applied in one write. They become visible together, so more would delay the first one.
 const MAX_ENTRIES_PER_WRITE: usize = 64;
 
-/// What openraft applies to.
+/// The state machine that openraft applies entries to.
 pub struct StateMachine {
     store: Arc<StateStore>,
 }
@@ -50,10 +50,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 entries.push(entry);
                 responders.push(responder);
             }
-            // A busy member applies later than others do.
+            // Simulates a busy member that applies later than others.
             #[cfg(test)]
             crate::raft::simulation::disk::delay().await;
-            // openraft would notice only at the next entry that its worker is dead.
+            // Without this, openraft would notice a panic of its worker only at the next entry.
             let applied = catch_unwind(AssertUnwindSafe(|| self.store.apply(&entries)));
             let replies = applied.map_err(|_| io::Error::other("applying an entry panicked"))??;
             for (responder, replies) in responders.into_iter().zip(replies) {
@@ -78,8 +78,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        // A copy is made when one is asked for, as new as the state: nothing is applied meanwhile, because this is
-        // the state machine's own task.
+        // Each call makes a new copy of the current state. Nothing is applied meanwhile, because this runs on the
+        // state machine's own task.
         if !self.store.has_snapshot() {
             return Ok(None);
         }
@@ -89,7 +89,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// Builds a snapshot of a state that lies on disk anyway, by flushing it.
+/// Builds a snapshot by flushing the state, which is on disk anyway.
 pub struct Flusher {
     store: Arc<StateStore>,
 }

@@ -1,8 +1,8 @@
 //! Opens the Raft instance, and opens it again when it dies.
 //!
-//! openraft ends its core for good after a storage error, and a panic in it leaves a member that looks alive and does
-//! nothing. What is on disk is sound in either case, so the instance is torn down and started from there. (It is not
-//! after a sync that failed, which has ended the process by then, nor when it is [damaged](super::damage).)
+//! openraft ends its core for good after a storage error, and a panic in the core leaves a member that looks alive and
+//! does nothing. The data on disk is sound in either case, so the supervisor tears the instance down and starts it from
+//! disk. (A failed sync ends the process before that, and [damage](super::damage) ends the member.)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,16 +31,16 @@ use crate::platform::tokio;
 use crate::platform::tokio::sync::oneshot;
 use crate::platform::tokio::time::Instant;
 
-/// For blocks of the state.
+/// Size of the cache for blocks of the state.
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
-/// An instance that dies younger than this is not started again at once.
-const INFANT: Duration = Duration::from_secs(10);
-/// How long a leader that goes tries to hand over.
+/// Minimum age of an instance that is restarted without a pause after it dies.
+const MIN_AGE: Duration = Duration::from_secs(10);
+/// How long a leader that shuts down waits for the transfer of leadership.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Owns the instance.
+/// Owns the Raft instance.
 pub struct Supervisor {
     node: Arc<Node>,
     cache: Cache,
@@ -59,7 +59,7 @@ impl Supervisor {
         Supervisor { node, cache: Cache::new_lru_cache(BLOCK_CACHE_BYTES) }
     }
 
-    /// Runs until the node's shutdown; `opened` learns how the first start went.
+    /// Runs until the node's shutdown; sends the result of the first start to `opened`.
     pub async fn run(self, opened: oneshot::Sender<Result<(), StoreError>>, shutdown: CancellationToken) {
         let mut running = match self.open().await {
             Ok(running) => {
@@ -80,20 +80,20 @@ impl Supervisor {
                     self.close(running).await;
                     return;
                 }
-                () = self.node.condemned() => {
+                () = self.node.out_of_service() => {
                     self.node.serving.cancel();
                     self.hand_over(&running.instance).await;
                     self.close(running).await;
                     return shutdown.cancelled().await;
                 }
                 reason = died(&running.instance) => {
-                    tracing::error!(reason, "the raft instance died; it is started again from disk");
+                    tracing::error!(reason, "the raft instance died; restarting it from disk");
                     if !self.close(running).await {
-                        // Two that write to one log would destroy it.
-                        tracing::error!("what the raft instance had open cannot be closed; this process ends");
+                        // A second instance that writes to the same log would destroy it.
+                        tracing::error!("the databases of the dead raft instance cannot be closed; this process ends");
                         exit(EX_SOFTWARE);
                     }
-                    let died_young = began.elapsed() < INFANT;
+                    let died_young = began.elapsed() < MIN_AGE;
                     if died_young && shutdown.run_until_cancelled(tokio::time::sleep(RESTART_PAUSE)).await.is_none() {
                         return;
                     }
@@ -102,12 +102,12 @@ impl Supervisor {
             running = loop {
                 match self.open().await {
                     Ok(running) => break running,
-                    Err(error) => tracing::error!(%error, "the raft instance cannot be started; it is tried again"),
+                    Err(error) => tracing::error!(%error, "the raft instance cannot be started; will retry"),
                 }
                 self.node.watching.detach();
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = self.node.condemned() => {
+                    () = self.node.out_of_service() => {
                         self.node.serving.cancel();
                         return shutdown.cancelled().await;
                     }
@@ -125,7 +125,7 @@ impl Supervisor {
         let (log_path, state_path, space) = (dir.join("log"), dir.join("state"), self.node.space.clone());
         let exists = |path| fs::exists(path).map_err(|error| fatal("the directory", &error));
         if exists(&state_path)? && !exists(&log_path)? {
-            // Its votes are gone with it, and what it has acknowledged beyond the state.
+            // The log held this member's votes, and the entries that it acknowledged and had not applied.
             return Err(fatal(&format!("{} is missing", log_path.display()), &REJOIN));
         }
         let state_options = StateOptions {
@@ -153,7 +153,7 @@ impl Supervisor {
         let raft = Raft::new(self.node.id(), Arc::new(config), network, log.clone(), machine)
             .await
             .map_err(|error| fatal("raft", &error))?;
-        // Before any peer is heard: who is one is told by the own log.
+        // The membership comes from the log, and peers must be checked against it from their first message.
         let known = raft.with_raft_state(|state| {
             let known = &state.membership_state;
             Roster::of(known.effective(), known.committed())
@@ -169,12 +169,12 @@ impl Supervisor {
         Ok(Running { instance, closed: [log_closed, state_closed], followers, stop })
     }
 
-    /// Gives leadership to the member that has most of the log.
+    /// Transfers leadership to the member that has most of the log, if this member leads.
     async fn hand_over(&self, instance: &Instance) {
         let metrics = instance.metrics();
         let Some(heir) = leadership::heir(&self.node, &metrics) else { return };
         if let Err(error) = instance.raft.trigger().transfer_leader(heir).await {
-            tracing::info!(%error, "leadership is not handed over");
+            tracing::info!(%error, "leadership was not transferred");
             return;
         }
         let mut changes = instance.raft.metrics();
@@ -186,19 +186,19 @@ impl Supervisor {
             }
         };
         match tokio::time::timeout(HAND_OVER_DEADLINE, handed_over).await {
-            Ok(()) => tracing::info!(heir, "leadership handed over"),
-            Err(_) => tracing::warn!(heir, "leadership was not taken over in time"),
+            Ok(()) => tracing::info!(heir, "leadership transferred"),
+            Err(_) => tracing::warn!(heir, "leadership was not transferred in time"),
         }
     }
 
-    /// Whether all that it had open is closed.
+    /// Closes an instance; returns whether both of its databases are closed.
     async fn close(&self, running: Running) -> bool {
         let Running { instance, closed, followers, stop } = running;
         stop.cancel();
         instance.state.stop_waiting();
         self.node.set_instance(None);
         if let Err(error) = instance.raft.shutdown().await {
-            tracing::warn!(%error, "raft did not stop in order");
+            tracing::warn!(%error, "raft did not stop cleanly");
         }
         followers.close();
         followers.wait().await;
@@ -206,8 +206,8 @@ impl Supervisor {
         drop(instance);
         match tokio::task::spawn_blocking(move || state.flush().map(drop)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the state was not flushed; the log has it"),
-            Err(error) => tracing::warn!(%error, "the state was not flushed; the log has it"),
+            Ok(Err(error)) => tracing::warn!(%error, "the state was not flushed; it is replayed from the log"),
+            Err(error) => tracing::warn!(%error, "the state was not flushed; it is replayed from the log"),
         }
         self.node.watching.detach();
         let mut all_closed = true;
@@ -221,9 +221,9 @@ impl Supervisor {
     }
 }
 
-/// Returns when the core has ended without being told to.
+/// Waits until the core of an instance ends; returns the reason.
 async fn died(instance: &Instance) -> String {
-    // These change rarely, and end with the core.
+    // Server metrics change rarely, and their channel closes with the core.
     let mut metrics = instance.raft.server_metrics();
     while metrics.changed().await.is_ok() {}
     match &instance.metrics().running_state {
@@ -241,9 +241,10 @@ fn raft_config(node: &Node) -> Result<Config, StoreError> {
         election_timeout_min: millis(timing.election_min),
         election_timeout_max: millis(timing.election_max),
         enable_pre_vote: Some(true),
-        // What a restarted leader knows to be committed may be older than what it has acknowledged; an election tells.
+        // The commit index that a restarted leader knows may be older than what it has acknowledged, so it must win an
+        // election first.
         enable_leader_restore: Some(false),
-        // The log is purged by bytes, see `upkeep`.
+        // `upkeep` purges the log by bytes.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         replication_lag_threshold: u64::MAX,
@@ -254,5 +255,5 @@ fn raft_config(node: &Node) -> Result<Config, StoreError> {
         backoff: "50ms 100ms 200ms ..500ms".to_owned(),
         ..Config::default()
     };
-    config.validate().map_err(|error| StoreError::Fatal(format!("the raft timing cannot work: {error}")))
+    config.validate().map_err(|error| StoreError::Fatal(format!("the raft timing is invalid: {error}")))
 }

@@ -1,44 +1,44 @@
-//! What is told once, and is so from then on.
+//! [`FirstReason`]: a reason that is set once and never changes.
 
 use crate::platform::tokio::sync::watch;
 
-/// A reason that nobody takes back; the first one stays.
+/// The first reason that was set; later ones are ignored.
 #[derive(Debug)]
-pub struct Told(watch::Sender<Option<String>>);
+pub struct FirstReason(watch::Sender<Option<String>>);
 
-impl Default for Told {
+impl Default for FirstReason {
     fn default() -> Self {
-        Told(watch::Sender::new(None))
+        FirstReason(watch::Sender::new(None))
     }
 }
 
-impl Told {
-    pub fn tell(&self, reason: impl Into<String>) {
-        self.0.send_if_modified(|told| {
-            let is_news = told.is_none();
-            told.get_or_insert_with(|| reason.into());
+impl FirstReason {
+    /// Sets the reason, unless there is one already.
+    pub fn set(&self, reason: impl Into<String>) {
+        self.0.send_if_modified(|first| {
+            let is_news = first.is_none();
+            first.get_or_insert_with(|| reason.into());
             is_news
         });
     }
 
-    /// What was told.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         self.0.borrow().clone()
     }
 
     #[must_use]
-    pub fn is_told(&self) -> bool {
+    pub fn is_set(&self) -> bool {
         self.0.borrow().is_some()
     }
 
-    /// Returns when something is told, with what it is.
+    /// Waits until a reason is set, and returns it.
     pub async fn wait(&self) -> String {
         let mut receiver = self.0.subscribe();
-        // The sender lives in here.
-        let told = receiver.wait_for(Option::is_some).await.map(|told| told.clone());
-        match told {
-            Ok(told) => told.unwrap_or_default(),
+        let reason = receiver.wait_for(Option::is_some).await.map(|reason| reason.clone());
+        match reason {
+            Ok(reason) => reason.unwrap_or_default(),
+            // Unreachable: `self` keeps the sender open.
             Err(_) => std::future::pending().await,
         }
     }

@@ -1,4 +1,4 @@
-//! The types that openraft is parameterised with: a log entry carries a batch of commands, its response their replies.
+//! Type parameters of openraft: a log entry carries a batch of commands, its response the replies to them.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ openraft::declare_raft_types!(
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub type LogId = alias::LogIdOf<TypeConfig>;
-/// Of a leader that a quorum has elected.
+/// Id of a leader that a quorum has elected.
 pub type LeaderId = alias::CommittedLeaderIdOf<TypeConfig>;
 pub type Vote = alias::VoteOf<TypeConfig>;
 pub type Entry = alias::EntryOf<TypeConfig>;
@@ -47,8 +47,8 @@ pub type Fatal = openraft::errors::Fatal<TypeConfig>;
 pub type Metrics = openraft::RaftMetrics<TypeConfig>;
 pub type ServerMetrics = openraft::metrics::RaftServerMetrics<TypeConfig>;
 
-/// Encoded commands that commit together. They are encoded once, where they were proposed, and decoded only by
-/// `apply`: log, replication and forwarding move the same shared bytes.
+/// Encoded commands that commit together. The member that proposes them encodes them once and `apply` decodes them; the
+/// log, replication and forwarding share the same bytes.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandBatch {
     count: u32,
@@ -56,7 +56,7 @@ pub struct CommandBatch {
 }
 
 impl CommandBatch {
-    /// A batch of commands that [`codec::encode`](super::codec::encode) has encoded one by one.
+    /// Returns a batch of commands that [`codec::encode`](super::codec::encode) has encoded one by one.
     #[must_use]
     pub fn concat<'a>(commands: impl ExactSizeIterator<Item = &'a Bytes> + Clone) -> Self {
         let count = u32::try_from(commands.len()).expect("a batch is bounded far below four billion commands");
@@ -77,7 +77,7 @@ impl CommandBatch {
         self.encoded.len()
     }
 
-    /// The commands, in order, as a program decodes them that knows those up to `newest`.
+    /// Decodes the commands, in order, as a program that knows versions up to `newest`.
     ///
     /// # Errors
     /// When the bytes are not `count` commands and nothing more.

@@ -1,7 +1,8 @@
-//! Keeps the log from growing without end, on every member: flushes the state, then purges what the log need not hold.
-//! And looks at what RocksDB does by itself.
+//! Purging of the log, on every member: flushes the state, then purges the entries that need not be kept. Also checks
+//! RocksDB for errors in the background.
 //!
-//! By bytes, not by entries: an entry holds one command or a thousand. openraft's own policies are off.
+//! The log is purged by bytes, not by entries, since an entry holds one command or a thousand. openraft's own policies
+//! are off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,14 +37,14 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     }
 }
 
-/// RocksDB tells an error in the background to who writes next, and that may take long.
+/// Handles RocksDB's background errors now. RocksDB itself reports them only to the next writer, which may take long.
 async fn meet_background_errors(instance: &Instance) {
     let state = instance.state.current();
     if !state.backend().has_background_errors() {
         return;
     }
     if let Err(error) = tokio::task::spawn_blocking(move || state.backend().meet_background_errors()).await {
-        tracing::error!(%error, "what failed in the background was not looked at");
+        tracing::error!(%error, "errors of RocksDB in the background were not checked");
     }
 }
 
@@ -58,7 +59,7 @@ async fn purge(instance: &Instance, upto: u64) -> Result<(), Fatal> {
         }
     };
     if tokio::time::timeout(FLUSH_DEADLINE, flushed).await.is_err() {
-        tracing::warn!(upto, "the state was not flushed in time; the log stays");
+        tracing::warn!(upto, "the state was not flushed in time; the log is not purged");
         return Ok(());
     }
     tracing::debug!(upto, "purging the log");

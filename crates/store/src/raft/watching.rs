@@ -14,7 +14,7 @@ use crate::hub::{Hub, HubConfig, WatchSource};
 use crate::raft::simulation::planted::{self, Bug};
 use crate::watch::{Watch, WatchError, WatchOptions};
 
-/// The state that watchers read from: none while it is opened.
+/// The state that watchers read from; none while it is being opened.
 #[derive(Default)]
 struct Source {
     state: ArcSwapOption<State<StateBackend>>,
@@ -51,12 +51,12 @@ fn not_open() -> BackendError {
     BackendError::Write("the state is not open".to_owned())
 }
 
-/// Watches of this member.
+/// The watch hub of this member, and the state behind it.
 pub struct Watching {
     source: Arc<Source>,
     hub: Hub,
-    /// What the hub was given so far. A state that was opened anew replays what it had not flushed; nobody hears of
-    /// that twice.
+    /// The newest revision that was published to the hub. A state that was reopened replays entries that it had not
+    /// flushed, and their events must not be published twice.
     published: Mutex<Revision>,
 }
 
@@ -67,7 +67,7 @@ impl Watching {
         Watching { hub: Hub::new(source.clone(), config), source, published: Mutex::new(Revision::ZERO) }
     }
 
-    /// Goes on with `state`, which may have jumped, or be a little behind what it was.
+    /// Continues with `state`, which may be newer than the last one (a snapshot) or a little older (a reopened state).
     pub fn attach(&self, state: Arc<State<StateBackend>>) {
         let revision = state.revision();
         self.source.state.store(Some(state));
@@ -78,12 +78,12 @@ impl Watching {
         }
     }
 
-    /// Lets go of the state.
+    /// Drops the reference to the state.
     pub fn detach(&self) {
         self.source.state.store(None);
     }
 
-    /// Takes the events that brought the attached state to `revision`.
+    /// Publishes the events that brought the attached state to `revision`.
     pub fn publish(&self, revision: Revision, mut events: Vec<Event>) {
         let mut published = self.published.lock();
         #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The log on disk: segments, one behind the other, and where in them each entry lies.
+//! The log on disk: a sequence of segments, and the place of each entry in them.
 //!
-//! What is written never changes; truncations, votes and purges are records as entries are. A segment begins with where
-//! the log stood then, so those before it can go when their entries have been purged.
+//! Records are only appended, never changed; truncations, votes and purges are records like entries. A segment begins
+//! with the head of the log at that time, so earlier segments can be removed once their entries are purged.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,48 +24,48 @@ use crate::raft::codec;
 use crate::raft::snapshot::sync_directory;
 use crate::raft::types::{Entry, LogId, Vote};
 
-/// A segment that has grown past this is followed by another one.
+/// Size at which a segment is full; the next batch then goes to a new segment.
 const SEGMENT_BYTES: u64 = 16 << 20;
-/// From here on a file is prepared for the next one.
+/// Size of a segment at which a file is prepared for the next one.
 const PREPARE_FROM_BYTES: u64 = SEGMENT_BYTES / 4;
-/// A batch's buffer that grew past this is given back.
+/// Maximum capacity that the buffer of a batch keeps between two uses.
 const KEPT_BUFFER_BYTES: usize = 4 << 20;
 
-/// The open log. Its last owner closes it, and tells `closed`.
+/// The open log. It is closed when its last owner drops it, and `closed` with it.
 pub struct LogDisk {
     directory: PathBuf,
-    index: RwLock<Index>,
-    writer: Mutex<Writer>,
+    index: RwLock<EntryIndex>,
+    writer: Mutex<WriteState>,
     spare: Arc<Mutex<Spare>>,
     /// See [`LogOptions`](super::LogOptions).
     prepares_first: bool,
-    /// Dropped last. Whoever prepares a file has a clone.
+    /// Dropped last. A thread that prepares a file has a clone.
     closed: CloseSignal,
 }
 
-/// What the disk knew when it was opened.
+/// The log as it was found on disk.
 #[derive(Debug, Default)]
 pub struct Recovered {
     pub vote: Option<Vote>,
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
-    /// What the entries take.
+    /// Size of the entries.
     pub size_bytes: u64,
 }
 
-/// Why something was not written.
+/// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// There is no space. Nothing has changed; it can be tried again.
+    /// There is no space. The log is unchanged; the write can be retried.
     #[error("no space for the log: {0}")]
     NoSpace(io::Error),
-    /// Nobody knows what is on disk now.
+    /// The contents of the disk are unknown now.
     #[error(transparent)]
     Failed(#[from] io::Error),
 }
 
-/// Where the log stands, but for its entries.
+/// The state of the log apart from its entries.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Head {
     vote: Option<Vote>,
@@ -79,48 +79,48 @@ struct Head {
 enum Spare {
     #[default]
     None,
-    /// It is on its way.
+    /// It is being prepared.
     Expected,
     Ready(SpareFile),
-    /// It could not be made. The next segment does without, and it is tried again for the one after that.
+    /// It could not be prepared. The next segment is created without one, and the one after that tries again.
     Failed,
 }
 
-/// What only the writer needs.
-struct Writer {
+/// The newest segment, and the state of writing to it.
+struct WriteState {
     segment: Segment,
-    /// Where the next record goes.
+    /// Place of the next record.
     end: u64,
-    /// Before this place everything in the segment is on disk.
+    /// Place before which everything in the segment is on disk.
     durable: u64,
-    /// Whether the segment is in a file that was prepared, and need not grow.
+    /// Whether the segment uses a prepared file, which need not grow.
     is_prepared: bool,
-    /// Up to where writes that failed may have left something behind `end`, if that is later. The next write goes over it.
+    /// Place up to which failed writes may have left bytes behind `end`. The next write overwrites them.
     torn_until: u64,
-    /// Whether something that was written later says that everything before `durable` was synced.
+    /// Whether a later record says that everything before `durable` was synced.
     is_proven: bool,
     head: Head,
 }
 
-impl Writer {
+impl WriteState {
     fn is_torn(&self) -> bool {
         self.torn_until > self.end
     }
 }
 
-/// Where entries lie.
+/// The places of all entries.
 #[derive(Default)]
-struct Index {
+struct EntryIndex {
     /// One for each segment, in order.
     spans: VecDeque<Span>,
 }
 
-/// The entries of a segment that still count: a range without gaps.
+/// The entries of a segment that are not truncated: a range without gaps.
 struct Span {
     segment: Segment,
     first: u64,
     places: Vec<u32>,
-    /// After the last one.
+    /// Place after the last entry.
     end: u32,
 }
 
@@ -129,13 +129,13 @@ impl Span {
         Span { segment, first: 0, places: Vec::new(), end: 0 }
     }
 
-    /// After the last index; zero when there is none.
+    /// Returns the index after the last entry; zero when there is none.
     fn next(&self) -> u64 {
         if self.places.is_empty() { 0 } else { self.first + self.places.len() as u64 }
     }
 }
 
-impl Index {
+impl EntryIndex {
     fn push(&mut self, index: u64, place: Range<u32>) {
         let Some(span) = self.spans.back_mut() else { return };
         if span.places.is_empty() {
@@ -156,7 +156,7 @@ impl Index {
         }
     }
 
-    /// Forgets the segments with nothing but entries before `first_kept`, but for the newest; returns their numbers.
+    /// Removes the segments that hold only entries before `first_kept`, except for the newest; returns their numbers.
     fn purge_before(&mut self, first_kept: u64) -> Vec<u64> {
         let mut gone = Vec::new();
         while self.spans.len() > 1 && self.spans.front().is_some_and(|span| span.next() <= first_kept) {
@@ -170,14 +170,14 @@ impl Index {
 }
 
 impl LogDisk {
-    /// Opens or makes the log in `directory`, checks all of it, and takes note of where things lie.
+    /// Opens or creates the log in `directory`, checks all of it, and indexes its entries.
     ///
     /// # Errors
-    /// When it cannot be read, or holds a log that is damaged elsewhere than at its torn end.
+    /// When the log cannot be read, or is damaged elsewhere than at a torn end.
     pub fn open(directory: &Path, prepares_first: bool, closed: CloseSignal) -> io::Result<(Self, Recovered)> {
         fs::create_dir_all(directory)?;
         segment::clear_spares(directory)?;
-        let mut recovery = Recovery { directory, index: Index::default(), head: Head::default() };
+        let mut recovery = Recovery { directory, index: EntryIndex::default(), head: Head::default() };
         let found = recovery.run()?;
         let is_new = found.is_none();
         let (segment, end) = match found {
@@ -202,7 +202,7 @@ impl LogDisk {
         let disk = LogDisk {
             directory: directory.to_owned(),
             index: RwLock::new(index),
-            writer: Mutex::new(Writer {
+            writer: Mutex::new(WriteState {
                 segment,
                 end,
                 durable: end,
@@ -216,12 +216,12 @@ impl LogDisk {
             closed,
         };
         if let Err(error) = disk.prove_durable(&mut LogBatch::default()) {
-            tracing::debug!(%error, "that the log is durable is not written down yet");
+            tracing::debug!(%error, "the proof that the log is durable is not written yet");
         }
         Ok((disk, recovered))
     }
 
-    /// Entries in `range`, as far as they are there, ending early when `limit_bytes` of encoded entries are reached.
+    /// Reads the entries of `range` that exist; stops when `limit_bytes` of encoded entries are reached.
     ///
     /// # Errors
     /// When they cannot be read or are damaged.
@@ -234,16 +234,20 @@ impl LogDisk {
             left = left.saturating_sub(part.read(&self.directory, &mut found)?);
         }
         let is_whole = found.windows(2).all(|pair| pair[0].log_id.index + 1 == pair[1].log_id.index);
-        if is_whole { Ok(found) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a hole in the log")) }
+        if is_whole {
+            Ok(found)
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "entries are missing in the log"))
+        }
     }
 
-    /// Writes a batch; with `sync`, returns when it and all before it are durable.
+    /// Writes a batch; with `sync`, returns when this batch and all earlier ones are durable.
     ///
     /// # Errors
     /// See [`WriteError`].
     pub fn write(&self, batch: &mut LogBatch, sync: bool) -> Result<(), WriteError> {
         let mut writer = self.writer.lock();
-        // The first one after a start is never in a prepared file.
+        // The first segment after a start is never in a prepared file.
         let is_provisional = self.prepares_first && !writer.is_prepared;
         if !writer.is_torn() && (writer.end >= threshold(SEGMENT_BYTES) || is_provisional && self.has_spare()) {
             self.begin_next(&mut writer)?;
@@ -253,12 +257,12 @@ impl LogDisk {
         self.put(&mut writer, batch, sync)
     }
 
-    /// Writes a record, without a sync, that says that everything in the log was synced, if nothing says so yet. Until
-    /// then damage of the last batch looks like a write that a crash tore, and entries that this member has acknowledged
-    /// would be cut off. The record repeats what is known to be committed, so it changes nothing.
+    /// Writes a record, without a sync, that says that everything in the log was synced, if no record says so yet.
+    /// Until then damage of the last batch looks like a torn write, and recovery would cut off entries that this member
+    /// has acknowledged. The record repeats the committed id, so it changes nothing.
     ///
     /// # Errors
-    /// When it cannot be written; the log is then as it was.
+    /// When the record cannot be written; the log is then unchanged.
     pub fn prove_durable(&self, batch: &mut LogBatch) -> Result<(), WriteError> {
         let mut writer = self.writer.lock();
         if writer.is_proven || writer.is_torn() || writer.durable < writer.end {
@@ -269,11 +273,11 @@ impl LogDisk {
         self.put(&mut writer, batch, false)
     }
 
-    /// Writes a batch behind what is there.
-    fn put(&self, writer: &mut Writer, batch: &mut LogBatch, sync: bool) -> Result<(), WriteError> {
+    /// Writes a batch behind the last record.
+    fn put(&self, writer: &mut WriteState, batch: &mut LogBatch, sync: bool) -> Result<(), WriteError> {
         let durable = place(writer.durable)?;
-        for change in &batch.changes {
-            record::seal(&mut batch.buffer, change.start, durable, writer.segment.salt);
+        for record in &batch.records {
+            record::seal(&mut batch.buffer, record.start, durable, writer.segment.salt);
         }
         let end = writer.end + batch.buffer.len() as u64;
         place(end)?;
@@ -299,19 +303,19 @@ impl LogDisk {
         let begin = writer.end;
         writer.end = end;
         let mut index = self.index.write();
-        for (i, change) in batch.changes.iter().enumerate() {
-            let next = batch.changes.get(i + 1).map_or(batch.buffer.len(), |next| next.start);
-            let lies = place(begin + change.start as u64)?..place(begin + next as u64)?;
-            change.what.note(&mut writer.head, &mut index, lies);
+        for (i, record) in batch.records.iter().enumerate() {
+            let next = batch.records.get(i + 1).map_or(batch.buffer.len(), |next| next.start);
+            let place = place(begin + record.start as u64)?..place(begin + next as u64)?;
+            record.change.apply(&mut writer.head, &mut index, place);
         }
         Ok(())
     }
 
-    /// Begins another segment. The one before it is then durable, which its successor proves.
+    /// Begins the next segment. The current one is synced first; the existence of its successor proves that.
     ///
-    /// Nothing may lie after its last record, for nobody tells that from damage when it is the last segment no more: after
-    /// a write that failed, the next one goes to the same place before.
-    fn begin_next(&self, writer: &mut Writer) -> Result<(), WriteError> {
+    /// Nothing may follow the last record of the current segment: once it is no longer the last one, recovery takes
+    /// such bytes for damage. So after a failed write, a successful one must overwrite its bytes before this is called.
+    fn begin_next(&self, writer: &mut WriteState) -> Result<(), WriteError> {
         if writer.durable < writer.end {
             writer.segment.file.sync_data()?;
             writer.durable = writer.end;
@@ -339,7 +343,7 @@ impl LogDisk {
         matches!(*self.spare.lock(), Spare::Ready(_))
     }
 
-    /// Has a file made for the next segment, if that has not been done.
+    /// Starts a thread that prepares a file for the next segment, unless there is one already.
     fn prepare_spare(&self) {
         {
             let mut spare = self.spare.lock();
@@ -358,7 +362,7 @@ impl LogDisk {
                     tracing::debug!(%error, "no file is prepared for the next segment");
                 }
             }
-            // The directory is left alone from here on.
+            // This thread no longer uses the directory.
             drop(closed);
         };
         let prepared = ThreadBuilder::new().name("raft-log-spare".to_owned()).spawn(prepare);
@@ -368,17 +372,17 @@ impl LogDisk {
         }
     }
 
-    /// Drops files that hold nothing but purged entries. The purge must be durable.
+    /// Removes the files that hold only purged entries. The purge must be durable.
     ///
     /// # Errors
-    /// When one cannot be removed.
+    /// When a file cannot be removed.
     pub fn drop_files_before(&self, first_kept: u64) -> io::Result<()> {
         let gone = self.index.write().purge_before(first_kept);
         gone.into_iter().try_for_each(|number| Segment::remove(&self.directory, number))
     }
 }
 
-/// Makes a segment that begins with where the log stands, durably; says where it goes on.
+/// Creates a segment that begins with `head`, durably; returns it with the place of its next record.
 fn begin_segment(
     directory: &Path,
     number: u64,
@@ -410,15 +414,15 @@ fn place(at: u64) -> io::Result<u32> {
     u32::try_from(at).map_err(io::Error::other)
 }
 
-/// Reads all segments, one after the other.
+/// Recovery of the log: reads all segments in order.
 struct Recovery<'a> {
     directory: &'a Path,
-    index: Index,
+    index: EntryIndex,
     head: Head,
 }
 
 impl Recovery<'_> {
-    /// The newest segment and where it ends, if there is one.
+    /// Reads all segments; returns the newest one with its end, if there is one.
     fn run(&mut self) -> io::Result<Option<(Segment, u64)>> {
         let numbers = segment::list(self.directory)?;
         let mut newest = None;
@@ -434,7 +438,7 @@ impl Recovery<'_> {
         Ok(newest)
     }
 
-    /// Where the segment ends.
+    /// Reads a segment; returns its end.
     fn scan(&mut self, segment: &Segment, is_last: bool) -> io::Result<u64> {
         let is_first = self.index.spans.is_empty();
         self.index.spans.push_back(Span::new(segment.clone()));
@@ -443,7 +447,7 @@ impl Recovery<'_> {
         let end = segment.scan(directory, is_last, |kind, at, payload| {
             records += 1;
             if (records == 1) != (kind == Kind::Head) {
-                return Err(self.invalid(number, "its head is not where it should be"));
+                return Err(self.invalid(number, "its head is not its first record"));
             }
             if kind == Kind::Head {
                 let head: Head = decode(payload)?;
@@ -454,13 +458,13 @@ impl Recovery<'_> {
                 return Ok(());
             }
             let end = at + (record::HEADER_BYTES + payload.len()).next_multiple_of(record::ALIGNMENT) as u64;
-            let what = What::read(kind, payload)?;
-            if let What::Entry(id) = &what
+            let change = LogChange::read(kind, payload)?;
+            if let LogChange::Entry(id) = &change
                 && id.index != self.head.last.map_or(0, |last| last.index + 1)
             {
-                return Err(self.invalid(number, &format!("a hole before entry {}", id.index)));
+                return Err(self.invalid(number, &format!("entries before {} are missing", id.index)));
             }
-            what.note(&mut self.head, &mut self.index, place(at)?..place(end)?);
+            change.apply(&mut self.head, &mut self.index, place(at)?..place(end)?);
             Ok(())
         })?;
         if records == 0 {
@@ -471,7 +475,7 @@ impl Recovery<'_> {
         }
         if is_last {
             segment.file.set_len(end.at)?;
-            // What a killed process has written may not be on disk yet; from here on it counts as if it were.
+            // Writes of a killed process may not be on disk yet; after this sync they are.
             segment.file.sync_all()?;
             sync_directory(directory)?;
         }
@@ -484,21 +488,21 @@ impl Recovery<'_> {
     }
 }
 
-/// Changes that become durable together, in order. It can be cleared and used again.
+/// Changes that become durable together, in order. The batch can be cleared and reused.
 #[derive(Default)]
 pub struct LogBatch {
     buffer: Vec<u8>,
-    changes: Vec<Change>,
+    records: Vec<BatchRecord>,
 }
 
-struct Change {
-    /// Where its record begins in the buffer.
+struct BatchRecord {
+    /// Start of the record in the buffer.
     start: usize,
-    what: What,
+    change: LogChange,
 }
 
-/// What a record changes.
-enum What {
+/// The change that a record makes to the log.
+enum LogChange {
     Entry(LogId),
     /// The new last id.
     TruncateAfter(Option<LogId>),
@@ -507,32 +511,33 @@ enum What {
     Purge(LogId),
 }
 
-impl What {
+impl LogChange {
     fn read(kind: Kind, payload: &[u8]) -> io::Result<Self> {
         Ok(match kind {
             Kind::Head => return Err(io::Error::new(io::ErrorKind::InvalidData, "a head in the middle of a segment")),
             // An entry begins with its id.
-            Kind::Entry => What::Entry(codec::decode_prefix(payload).map_err(invalid_data)?.0),
-            Kind::Truncate => What::TruncateAfter(decode(payload)?),
-            Kind::Vote => What::Vote(decode(payload)?),
-            Kind::Committed => What::Committed(decode(payload)?),
-            Kind::Purge => What::Purge(decode(payload)?),
+            Kind::Entry => LogChange::Entry(codec::decode_prefix(payload).map_err(invalid_data)?.0),
+            Kind::Truncate => LogChange::TruncateAfter(decode(payload)?),
+            Kind::Vote => LogChange::Vote(decode(payload)?),
+            Kind::Committed => LogChange::Committed(decode(payload)?),
+            Kind::Purge => LogChange::Purge(decode(payload)?),
         })
     }
 
-    fn note(&self, head: &mut Head, index: &mut Index, lies: Range<u32>) {
+    /// Applies the change to the head and the index. `place` is where its record lies in the segment.
+    fn apply(&self, head: &mut Head, index: &mut EntryIndex, place: Range<u32>) {
         match self {
-            What::Entry(id) => {
+            LogChange::Entry(id) => {
                 head.last = Some(*id);
-                index.push(id.index, lies);
+                index.push(id.index, place);
             }
-            What::TruncateAfter(last) => {
+            LogChange::TruncateAfter(last) => {
                 head.last = *last;
                 index.truncate_from(last.map_or(0, |last| last.index + 1));
             }
-            What::Vote(vote) => head.vote = Some(*vote),
-            What::Committed(committed) => head.committed = *committed,
-            What::Purge(upto) => {
+            LogChange::Vote(vote) => head.vote = Some(*vote),
+            LogChange::Committed(committed) => head.committed = *committed,
+            LogChange::Purge(upto) => {
                 head.purged = Some(*upto);
                 if head.last < Some(*upto) {
                     head.last = Some(*upto);
@@ -547,35 +552,35 @@ impl LogBatch {
     pub fn clear(&mut self) {
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BUFFER_BYTES);
-        self.changes.clear();
+        self.records.clear();
     }
 
     pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        self.add(Kind::Entry, entry, What::Entry(entry.log_id))
+        self.add(Kind::Entry, entry, LogChange::Entry(entry.log_id))
     }
 
     /// Removes everything after `last`.
     pub fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.add(Kind::Truncate, &last, What::TruncateAfter(last))
+        self.add(Kind::Truncate, &last, LogChange::TruncateAfter(last))
     }
 
     /// Removes everything up to and including `upto`.
     pub fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.add(Kind::Purge, &upto, What::Purge(upto))
+        self.add(Kind::Purge, &upto, LogChange::Purge(upto))
     }
 
     pub fn vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.add(Kind::Vote, vote, What::Vote(*vote))
+        self.add(Kind::Vote, vote, LogChange::Vote(*vote))
     }
 
     pub fn committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.add(Kind::Committed, &committed, What::Committed(committed))
+        self.add(Kind::Committed, &committed, LogChange::Committed(committed))
     }
 
-    fn add<T: Serialize>(&mut self, kind: Kind, value: &T, what: What) -> io::Result<()> {
+    fn add<T: Serialize>(&mut self, kind: Kind, value: &T, change: LogChange) -> io::Result<()> {
         let encode = |buffer: &mut Vec<u8>| codec::encode_into(value, buffer).map_err(io::Error::other);
         let start = record::append(&mut self.buffer, kind, encode)?;
-        self.changes.push(Change { start, what });
+        self.records.push(BatchRecord { start, change });
         Ok(())
     }
 }
@@ -587,9 +592,9 @@ struct Part {
     end: u32,
 }
 
-impl Index {
-    /// The first entries of `range` that there are, some `limit_bytes` of them but at least one, as far as they lie
-    /// together.
+impl EntryIndex {
+    /// Returns the places of the first entries of `range` that exist, as far as they are in one segment: about
+    /// `limit_bytes` of them, but at least one entry.
     fn part(&self, range: Range<u64>, limit_bytes: u64) -> Option<Part> {
         let span = self.spans.iter().find(|span| span.next() > range.start)?;
         let from = usize::try_from(range.start.max(span.first) - span.first).ok()?;
@@ -608,7 +613,7 @@ impl Index {
 }
 
 impl Part {
-    /// Appends the entries; says how many bytes they take.
+    /// Reads the entries and appends them to `entries`; returns their size in bytes.
     fn read(&self, directory: &Path, entries: &mut Vec<Entry>) -> io::Result<u64> {
         let Some(&begin) = self.places.first() else { return Ok(0) };
         let length = self.end - begin;

@@ -1,4 +1,4 @@
-//! Reading the log, from memory where it is recent.
+//! Reads of the log, from memory for recent entries.
 
 use std::fmt::Debug;
 use std::io;
@@ -13,10 +13,10 @@ use super::disk::LogDisk;
 use super::view::LogView;
 use crate::raft::types::{Entry, TypeConfig, Vote};
 
-/// One message to a follower holds about this much at most, and so much is read at once to be applied.
+/// Approximate maximum size of one message to a follower, and of one read of entries to apply.
 const MAX_READ_BYTES: usize = 2 << 20;
 
-/// Reads entries and the vote; any number of them may exist.
+/// Reader of the entries and the vote; any number of readers may exist.
 #[derive(Clone)]
 pub struct LogReader {
     pub(super) view: Arc<RwLock<LogView>>,
@@ -37,7 +37,7 @@ impl LogReader {
             let problem = format!("the log ends before {} on disk", lookup.on_disk.end);
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         } else if entries.is_empty() {
-            // Purged between the look at the view and the read.
+            // The entries on disk were purged after the lookup.
             entries = lookup.in_memory;
         }
         Ok(entries)
@@ -52,7 +52,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
         self.read(bounds(&range), usize::MAX)
     }
 
-    /// Committed entries, to be applied: part after part, and every single one of them.
+    /// Returns a stream of committed entries to apply, read in parts. A missing entry is an error.
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -67,15 +67,16 @@ impl RaftLogReader<TypeConfig> for LogReader {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let entries = self.read(start..end, MAX_READ_BYTES)?;
-        // openraft sends them behind the entry before `start`, whatever they are; without any it asks again.
+        // openraft sends these entries behind the one before `start` without checking their indexes, so the first must
+        // be `start`. It retries when there are none.
         if entries.first().is_some_and(|entry| entry.log_id.index == start) {
             return Ok(entries);
         }
         match self.view.read().purged {
-            // Of what it has begun to send before the purge it would ask for ever, and that follower would never hear
-            // of what comes later. With an error this instance ends, and its successor sends a snapshot.
+            // openraft began to send these entries before the purge and would ask for them forever, so the follower
+            // would never receive later ones. The error ends this instance, and the next one sends a snapshot.
             Some(purged) if start <= purged.index => {
-                Err(io::Error::other(format!("entry {start} is to be sent, and all up to {} are purged", purged.index)))
+                Err(io::Error::other(format!("cannot send entry {start}: all up to {} are purged", purged.index)))
             }
             _ => Ok(Vec::new()),
         }
@@ -96,7 +97,7 @@ fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
     start..end
 }
 
-/// Entries without a gap, read as they are asked for.
+/// Iterator over entries without a gap, which reads them part by part.
 struct Parts {
     reader: LogReader,
     left: Range<u64>,
@@ -128,7 +129,7 @@ impl Iterator for Parts {
             None if self.reader.view.read().last.is_some_and(|last| last.index >= self.left.start) => {
                 "nothing".to_owned()
             }
-            // The range may end behind the log.
+            // The range may reach beyond the end of the log.
             None => return None,
         };
         let problem = format!("the log has {found} in the place of entry {}", self.left.start);

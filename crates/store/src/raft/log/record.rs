@@ -1,36 +1,36 @@
-//! Records: how things lie in a segment of the log.
+//! Records: the format of the contents of a segment.
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 4 | CRC-32 of the rest, begun with the segment's salt |
+//! | 4 | CRC-32 of the rest, seeded with the segment's salt |
 //! | 4 | length of the payload |
-//! | 4 | `durable`: the place in the segment before which everything was on disk when this was written |
+//! | 4 | `durable`: the place in the segment before which everything was on disk when this record was written |
 //! | 1 | kind |
-//! | 3 | a mark by which a record is recognised |
+//! | 3 | magic bytes of a record |
 //! | … | the payload, then zeros up to a multiple of eight |
 //!
-//! Numbers are little endian. `durable` tells a write that a crash tore from damage: what comes before the `durable` of
-//! any later record had been synced, and somebody may have been told so. When nothing follows a sync, a record is written
-//! for this alone, and not synced: see [`LogDisk::prove_durable`](super::disk::LogDisk::prove_durable).
+//! Numbers are little endian. `durable` distinguishes a torn write from damage: everything before the `durable` of any
+//! later record had been synced, and may have been acknowledged. When no record follows a sync, one is written for this
+//! purpose alone, without a sync: see [`LogDisk::prove_durable`](super::disk::LogDisk::prove_durable).
 
 use std::io;
 
 pub const HEADER_BYTES: usize = 16;
-/// Records begin at multiples of it.
+/// Alignment of the records in a segment.
 pub const ALIGNMENT: usize = 8;
 const MARK: [u8; 3] = [0x51, 0x6c, 0x67];
 
-/// What a record is about.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Where the log stood when the segment was begun.
+    /// The state of the log when the segment was begun.
     Head = 1,
     Entry = 2,
-    /// Everything from an index on is gone.
+    /// All entries after an id are removed.
     Truncate = 3,
     Vote = 4,
     Committed = 5,
-    /// Everything up to an id is gone.
+    /// All entries up to an id are removed.
     Purge = 6,
 }
 
@@ -42,7 +42,7 @@ impl Kind {
     }
 }
 
-/// A header that may be true; [`Header::matches`] tells.
+/// A header whose checksum is not verified yet; [`Header::payload`] verifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     crc: u32,
@@ -52,7 +52,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the beginning of `bytes`; `None` when it is no header.
+    /// Reads a header from the beginning of `bytes`; `None` when there is none.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
@@ -68,13 +68,13 @@ impl Header {
         })
     }
 
-    /// What the whole record takes.
+    /// Returns the size of the whole record.
     #[must_use]
     pub fn record_bytes(&self) -> usize {
         (HEADER_BYTES + self.length).next_multiple_of(ALIGNMENT)
     }
 
-    /// The payload of `record`, which begins with this header; `None` when it is cut or damaged.
+    /// Returns the payload of `record`, which begins with this header; `None` when the record is cut or damaged.
     #[must_use]
     pub fn payload<'a>(&self, record: &'a [u8], salt: u32) -> Option<&'a [u8]> {
         let end = HEADER_BYTES + self.length;
@@ -83,7 +83,7 @@ impl Header {
     }
 }
 
-/// Appends a record to `buffer` without checksum and `durable`; [`seal`] adds them. Returns where it begins.
+/// Appends a record to `buffer` without checksum and `durable`, which [`seal`] adds. Returns its start.
 ///
 /// # Errors
 /// When the payload cannot be encoded or is too long.
@@ -141,12 +141,12 @@ mod tests {
             let header = Header::read(&record).expect("a header");
             assert_eq!((header.kind, header.durable, header.record_bytes()), (Kind::Vote, 40, record.len()));
             assert_eq!(header.payload(&record, 9), Some(&payload[..]));
-            assert_eq!(header.payload(&record, 8), None, "of another segment");
+            assert_eq!(header.payload(&record, 8), None, "the salt of another segment");
         }
     }
 
     #[test]
-    fn any_changed_or_missing_bit_shows() {
+    fn any_changed_or_missing_bit_is_detected() {
         let payload = [5; 21];
         let record = record(&payload);
         for bit in 0..(HEADER_BYTES + payload.len()) * 8 {

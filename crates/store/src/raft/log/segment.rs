@@ -1,4 +1,4 @@
-//! A segment: one file of the log, a header and then records.
+//! Segments: the files of the log, with a header and then records.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,13 @@ use crate::platform::random;
 use crate::raft::snapshot::sync_directory;
 
 const FILE_HEADER_BYTES: usize = 32;
-/// A segment begins with this and the version of what follows, in two digits.
+/// First bytes of a segment.
 const MAGIC: [u8; 6] = *b"qrtlog";
+/// Version of the format, in two digits; it follows the magic bytes.
 const VERSION: [u8; 2] = *b"01";
-/// A file has such a name until it is a complete segment.
+/// Prefix of the name of a file that is not a complete segment yet.
 const SPARE: &str = "spare-";
-/// Zeros are stepped over in blocks of this size.
+/// Size of the blocks in which zeros are skipped.
 const BLOCK_BYTES: usize = 4096;
 const READ_BYTES: usize = 1 << 20;
 
@@ -25,12 +26,12 @@ const READ_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Segment {
     pub number: u64,
-    /// Begins every checksum in here: no bytes that a client sends look like a record of this segment.
+    /// Random seed of every checksum in the segment, so that no bytes from a client can pass for a record.
     pub salt: u32,
     pub file: Arc<File>,
 }
 
-/// A file that no segment is in yet.
+/// A file for a future segment.
 #[derive(Debug)]
 pub struct SpareFile {
     file: File,
@@ -38,17 +39,17 @@ pub struct SpareFile {
 }
 
 impl SpareFile {
-    /// Makes an empty file under a name that nobody else has: whoever had the log open before may not be done yet.
+    /// Creates an empty file under a random name, since a thread of an earlier instance may still be creating one.
     fn create(directory: &Path) -> io::Result<Self> {
         let path = directory.join(format!("{SPARE}{:016x}", random::<u64>()));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         Ok(SpareFile { file, path })
     }
 
-    /// Makes one of `size_bytes` zeros, on disk. Writing over them is synced sooner than what makes a file grow.
+    /// Creates a file of `size_bytes` zeros, on disk. A sync of overwritten zeros is faster than one of a growing file.
     ///
     /// # Errors
-    /// When there is no space for it, or it is not wanted any more; then nothing is left of it.
+    /// When there is no space, or `is_wanted` returns false; the file is then removed.
     pub fn of_zeros(directory: &Path, size_bytes: u64, is_wanted: impl Fn() -> bool) -> io::Result<Self> {
         let spare = SpareFile::create(directory)?;
         let filled = spare.fill(size_bytes, is_wanted);
@@ -66,14 +67,14 @@ impl SpareFile {
             }
             let length = usize::try_from(size_bytes - at).map_or(READ_BYTES, |left| left.min(READ_BYTES));
             self.file.write_all_at(&zeros[..length], at)?;
-            // In small parts, for others sync here too.
+            // Synced in small parts, so that syncs of the log on the same disk are not delayed.
             self.file.sync_data()?;
         }
         self.file.sync_all()
     }
 }
 
-/// Why a segment was not made.
+/// Why a segment was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     #[error("cannot write a segment of the log: {0}")]
@@ -82,31 +83,31 @@ pub enum CreateError {
     Sync(io::Error),
 }
 
-/// What was found at the end of a segment.
+/// The end of a segment, as a scan finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// After the last whole record.
+    /// Place after the last whole record.
     pub at: u64,
     pub tail: Tail,
 }
 
-/// What follows the last record.
+/// The contents after the last whole record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
     /// Nothing, or zeros.
     Blank,
-    /// What a crash leaves of a write.
+    /// The rest of a write that a crash interrupted.
     Torn,
-    /// Records that say that what is no record had been synced.
+    /// A later record says that this place had been synced.
     Damaged,
 }
 
 impl Segment {
-    /// Makes a segment that begins with the record that `head` seals for its salt. It is there, durably, all of it or
-    /// not at all.
+    /// Creates a segment that begins with the record that `head` returns for its salt. It is created durably, and
+    /// either as a whole or not at all.
     ///
     /// # Errors
-    /// When it cannot be made. Errors of a sync are told from those of a write.
+    /// When the segment cannot be created. Errors of a sync are distinguished from those of a write.
     pub fn create(
         directory: &Path,
         number: u64,
@@ -133,7 +134,7 @@ impl Segment {
         };
         if let Err(error) = place() {
             if let Err(error) = fs::remove_file(&made) {
-                tracing::debug!(%error, "what was to become a segment stays until the next start");
+                tracing::debug!(%error, "the file of an incomplete segment stays until the next start");
             }
             return Err(error);
         }
@@ -141,8 +142,10 @@ impl Segment {
         Ok(Segment { number, salt, file: Arc::new(file) })
     }
 
+    /// Opens a segment.
+    ///
     /// # Errors
-    /// When it cannot be read, is of another version, or none of ours.
+    /// When the file cannot be read, has another version, or is not a segment of this number.
     pub fn open(directory: &Path, number: u64) -> io::Result<Self> {
         let path = path(directory, number);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
@@ -162,17 +165,17 @@ impl Segment {
         Ok(Segment { number, salt: word(16), file: Arc::new(file) })
     }
 
-    /// Where its first record begins.
+    /// Returns the place of the first record.
     #[must_use]
     pub fn first_record() -> u64 {
         FILE_HEADER_BYTES as u64
     }
 
-    /// Shows every record to `see`, with its place. The end may be torn if this is the last segment, for that is what a
-    /// crash leaves of a write that nobody was told of.
+    /// Passes every record and its place to `see`. The end of the last segment may be torn, by a crash during a write
+    /// that was not acknowledged.
     ///
     /// # Errors
-    /// When it cannot be read, or is damaged before what had been synced; and what `see` says.
+    /// When the segment cannot be read, or is damaged in a part that had been synced; and the errors of `see`.
     pub fn scan(
         &self,
         directory: &Path,
@@ -197,14 +200,14 @@ impl Segment {
         Ok(header.filter(|header| at + header.record_bytes() as u64 <= window.length))
     }
 
-    /// What follows the last whole record, which ends at `place`.
+    /// Examines the contents after the last whole record, which ends at `place`.
     fn tail(&self, window: &mut Window<'_>, place: u64) -> io::Result<Tail> {
         let mut tail = Tail::Blank;
         let mut at = place;
         while at < window.length {
             let block = window.get(at, BLOCK_BYTES)?;
             if block.iter().all(|byte| *byte == 0) {
-                // A header may begin in its last bytes.
+                // A header may begin in the last bytes of the block.
                 at += (block.len().max(2 * HEADER_BYTES) - HEADER_BYTES) as u64;
                 continue;
             }
@@ -220,7 +223,7 @@ impl Segment {
         Ok(tail)
     }
 
-    /// Removes the file. Who has it open may read on.
+    /// Removes the file. A reader that has it open can still read it.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -229,10 +232,10 @@ impl Segment {
     }
 }
 
-/// Removes what was to become a segment and did not.
+/// Removes the files that did not become segments.
 ///
 /// # Errors
-/// When it cannot be removed.
+/// When one cannot be removed.
 pub fn clear_spares(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -243,10 +246,10 @@ pub fn clear_spares(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The numbers of the segments in a directory, in order.
+/// Returns the numbers of the segments in a directory, in order.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the directory cannot be read.
 pub fn list(directory: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -271,7 +274,7 @@ pub fn damaged(path: &Path, at: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
-/// Whole, but not for us: nothing of it may be read, and nothing changed.
+/// Returns the error for an intact segment of another version, which may be neither read nor changed.
 fn of_other_version(path: &Path, version: &[u8]) -> io::Error {
     let problem = format!(
         "{} is of version {} of the log, and this program knows version {}. Start this member with the version of Quorate \
@@ -292,7 +295,7 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// The bytes from `at` on: `count`, or as many as there are.
+    /// Returns `count` bytes from `at` on, or fewer at the end of the file.
     fn get(&mut self, at: u64, count: usize) -> io::Result<&[u8]> {
         let end = (at + count as u64).min(self.length);
         let held = self.at..self.at + self.bytes.len() as u64;

@@ -1,4 +1,4 @@
-//! [`LogStore`], which openraft writes its log through.
+//! [`LogStore`]: the log as openraft's log storage.
 
 use std::io;
 use std::path::Path;
@@ -20,21 +20,21 @@ use crate::raft::identity::REJOIN;
 use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
-/// Writes that may wait for the disk before openraft is made to wait.
+/// Maximum number of tasks that wait for the disk; openraft waits when the queue is full.
 const QUEUE: usize = 4096;
 
-/// Recent entries that are kept, unless others are asked for.
+/// Default size of the cache of recent entries.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// What an entry takes beside its commands.
+/// Approximate size of an entry apart from its commands.
 const ENTRY_OVERHEAD_BYTES: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
 pub struct LogOptions {
-    /// Recent entries kept decoded for replication and apply.
+    /// Size of the cache of decoded recent entries, for replication and apply.
     pub cache_bytes: usize,
-    /// Whether a segment whose file grows with it gives way to one in a prepared file as soon as there is one, and not
-    /// only when it is full. It is worth it where the log is written for long.
+    /// Whether the first segment, whose file grows with it, is replaced as soon as a prepared file exists, and not only
+    /// when it is full. That pays off when the log is written for a long time.
     pub prepares_first: bool,
 }
 
@@ -45,7 +45,7 @@ impl Default for LogOptions {
     }
 }
 
-/// The log. Clones are handles to the same one; when the last is gone its thread ends and the database closes.
+/// The log. Clones share it; when the last one is dropped, its thread ends and its files are closed.
 #[derive(Clone)]
 pub struct LogStore {
     reader: LogReader,
@@ -56,7 +56,7 @@ impl LogStore {
     /// Opens the log in `path`.
     ///
     /// # Errors
-    /// When the disk cannot be read, or holds a log that is damaged elsewhere than at its torn end.
+    /// When the log cannot be read, or is damaged elsewhere than at a torn end.
     pub fn open(path: &Path, options: LogOptions, space: Arc<Space>, closed: CloseSignal) -> io::Result<Self> {
         let (disk, recovered) = LogDisk::open(path, options.prepares_first, closed)?;
         let view = Arc::new(RwLock::new(LogView::recovered(recovered, options.cache_bytes)));
@@ -68,25 +68,25 @@ impl LogStore {
         Ok(LogStore { reader, tasks })
     }
 
-    /// Makes the log agree with what the state has applied, before it is used. Entries are applied when they are
-    /// committed, which can be before they are on this disk; so the state can be ahead of the log, and the log can end
-    /// in entries that the applied ones have replaced. Those were never committed and go.
+    /// Makes the log agree with the applied state, before the log is used. Entries are applied once they are committed,
+    /// which can be before they are on this disk. So the state can be ahead of the log, and the log can end in entries
+    /// that the applied ones have replaced. Those were never committed, and are removed.
     ///
     /// # Errors
-    /// When the log cannot be read or written, or is not the one that was there when something was applied: a vote comes
-    /// before every entry.
+    /// When the log cannot be read or written, or has no vote. Every applied entry comes after a vote, so a log without
+    /// one is not the log of this state.
     pub fn reconcile(&self, applied: LogId) -> io::Result<()> {
         let LogReader { view, disk } = &self.reader;
         if view.read().vote.is_none() {
             let reason =
-                format!("it has lost its vote, and with it what this member has promised to the others: {REJOIN}");
+                format!("it has lost its vote, and with it the promises of this member to the others: {REJOIN}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
         let found = disk.entries(applied.index..applied.index + 1, usize::MAX)?;
         if found.first().is_none_or(|entry| entry.log_id == applied) {
             return Ok(());
         }
-        tracing::warn!(%applied, "the log ends in entries that were replaced; they are dropped");
+        tracing::warn!(%applied, "the log ends in entries that were replaced; removing them");
         let mut batch = LogBatch::default();
         batch.truncate_after(None)?;
         batch.purge(applied)?;
@@ -95,20 +95,20 @@ impl LogStore {
         Ok(())
     }
 
-    /// This member's vote, as it is on disk: no answer in a later term, and nothing that follows from one, has left
-    /// this member.
+    /// Returns this member's vote as it is on disk. The member has not yet sent any message that depends on a later
+    /// vote.
     #[must_use]
     pub fn vote(&self) -> Option<Vote> {
         self.reader.view.read().vote
     }
 
-    /// Bytes that the log holds.
+    /// Returns the approximate size of the log's entries.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.reader.view.read().size_bytes()
     }
 
-    /// The last index that can be purged while at least `keep_bytes` of log stay.
+    /// Returns the last index that can be purged while at least `keep_bytes` of log stay.
     #[must_use]
     pub fn purge_point(&self, keep_bytes: u64) -> Option<u64> {
         self.reader.view.read().purge_point(keep_bytes)

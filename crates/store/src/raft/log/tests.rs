@@ -1,4 +1,4 @@
-//! The log through its own eyes; openraft's suite is in `raft/tests`.
+//! Tests of the log by itself; openraft's test suite runs in `raft/tests`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,16 +26,16 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
     Entry::new(id(term, index), payload)
 }
 
-/// A file of this name beside the log has the next sync fail: a test of whole processes needs that.
+/// Name of a file beside the log that makes the next sync fail, for tests of whole processes.
 pub const FAIL_SYNC: &str = "fail-sync";
 
 pub fn fail_if_asked(log: &Path) -> io::Result<()> {
     let is_asked = log.parent().is_some_and(|member| member.join(FAIL_SYNC).exists());
-    if is_asked { Err(io::Error::other("the sync failed, as a test wants it")) } else { Ok(()) }
+    if is_asked { Err(io::Error::other("the sync failed because a test asked for it")) } else { Ok(()) }
 }
 
-/// A file of this name in the log has the next write come only half to the disk, as if that was full, once a file for
-/// the next segment is prepared.
+/// Name of a file in the log's directory that makes the next write fail halfway, as on a full disk, once a file for the
+/// next segment is prepared.
 const FILL_DISK: &str = "fill-disk";
 
 pub fn fill_disk_if_asked(log: &Path, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -51,7 +51,7 @@ pub fn fill_disk_if_asked(log: &Path, file: &File, bytes: &[u8], at: u64) -> io:
     Err(io::ErrorKind::StorageFull.into())
 }
 
-/// A log whose drop waits until its thread has closed the database: a process that exits in the middle of that aborts.
+/// A log whose drop waits until its thread has closed the files.
 struct TestLog {
     log: Option<LogStore>,
     closed: Closed,
@@ -101,7 +101,7 @@ async fn indexes(log: &mut LogStore, range: std::ops::Range<u64>) -> Vec<(u64, u
 }
 
 #[tokio::test]
-async fn everything_is_there_after_a_restart() {
+async fn a_restart_preserves_entries_vote_and_committed_id() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut log = open(dir.path(), 0);
     log.blocking_append((0..100).map(|index| entry(1, index, 100))).await.expect("appended");
@@ -169,9 +169,9 @@ async fn a_log_of_another_version_is_refused_and_left_as_it_is() {
     let checksum = crc32fast::hash(&other[..20]);
     other[20..24].copy_from_slice(&checksum.to_le_bytes());
     std::fs::write(&segment, &other).expect("writable");
-    let refused = try_open(dir.path(), 0).err().expect("nobody here knows what is in it");
+    let refused = try_open(dir.path(), 0).err().expect("its format is unknown");
     assert!(refused.to_string().contains("version 02 of the log, and this program knows version 01"), "{refused}");
-    assert_eq!(std::fs::read(&segment).expect("readable"), other, "nothing of it was changed");
+    assert_eq!(std::fs::read(&segment).expect("readable"), other, "the file is unchanged");
     std::fs::write(&segment, &ours).expect("writable");
     assert_eq!(indexes(&mut open(dir.path(), 0), 0..100).await.len(), 3);
 }
@@ -182,7 +182,7 @@ fn only_segment(path: &Path) -> PathBuf {
     segment::path(path, numbers[0])
 }
 
-/// Appends entry after entry, each synced; says where each ends in the file.
+/// Appends entry after entry, each synced; returns the end of each in the file.
 async fn append_one_by_one(path: &Path, count: u64) -> Vec<usize> {
     let mut log = open(path, 0);
     for index in 0..count {
@@ -193,7 +193,7 @@ async fn append_one_by_one(path: &Path, count: u64) -> Vec<usize> {
     records.into_iter().filter(|(kind, _)| *kind == Kind::Entry).map(|(_, lies)| lies.end).collect()
 }
 
-/// The whole records at the beginning of a segment's bytes, and where they lie.
+/// Returns the whole records at the beginning of a segment's bytes, with their places.
 fn records(bytes: &[u8]) -> Vec<(Kind, std::ops::Range<usize>)> {
     let salt = u32::from_le_bytes(bytes[16..20].try_into().expect("four bytes"));
     let mut at = usize::try_from(segment::Segment::first_record()).expect("a small number");
@@ -207,7 +207,7 @@ fn records(bytes: &[u8]) -> Vec<(Kind, std::ops::Range<usize>)> {
     found
 }
 
-/// What is in the only segment of a log that runs, once its last record is not an entry.
+/// Waits until the last record of the only segment of a running log is the proof of the last sync; returns its bytes.
 fn bytes_at_rest(path: &Path) -> Vec<u8> {
     let began = std::time::Instant::now();
     loop {
@@ -215,13 +215,13 @@ fn bytes_at_rest(path: &Path) -> Vec<u8> {
         if records(&bytes).last().is_some_and(|(kind, _)| *kind == Kind::Committed) {
             return bytes;
         }
-        assert!(began.elapsed().as_secs() < 60, "nothing says that the last entry was synced");
+        assert!(began.elapsed().as_secs() < 60, "no record proves that the last entry was synced");
         std::thread::yield_now();
     }
 }
 
 #[tokio::test]
-async fn damage_of_the_last_batch_of_a_killed_member_is_never_taken_for_a_torn_write() {
+async fn damage_of_the_last_batch_of_a_killed_member_is_not_mistaken_for_a_torn_write() {
     let (dir, killed) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let mut log = open(dir.path(), 0);
     for index in 0..3 {
@@ -240,7 +240,7 @@ async fn damage_of_the_last_batch_of_a_killed_member_is_never_taken_for_a_torn_w
             damaged[place] ^= 0x10;
             std::fs::write(&segment, &damaged).expect("writable");
             let Ok(mut found) = try_open(killed.path(), 0) else { continue };
-            // The filling behind an entry means nothing.
+            // A change of the padding behind an entry does no harm.
             assert_eq!(indexes(&mut found, 0..100).await.len(), 3, "byte {place}");
         }
     }
@@ -248,7 +248,7 @@ async fn damage_of_the_last_batch_of_a_killed_member_is_never_taken_for_a_torn_w
 }
 
 #[tokio::test]
-async fn wherever_a_write_was_torn_what_came_before_it_is_there() {
+async fn a_torn_write_loses_nothing_that_was_written_before_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let ends = append_one_by_one(dir.path(), 5).await;
     let segment = only_segment(dir.path());
@@ -260,10 +260,10 @@ async fn wherever_a_write_was_torn_what_came_before_it_is_there() {
             std::fs::write(&segment, torn).expect("writable");
             let mut log = open(dir.path(), 0);
             let found = indexes(&mut log, 0..100).await.len();
-            // A record ends in up to seven bytes that mean nothing.
+            // A record ends in up to seven bytes of padding, whose loss does no harm.
             let (surely, perhaps) = (before(cut), before(cut + record::ALIGNMENT - 1));
             assert!((surely..=perhaps).contains(&found), "{found} of {surely}..={perhaps}, cut at {cut}");
-            log.blocking_append([entry(2, found as u64, 30)]).await.expect("it goes on");
+            log.blocking_append([entry(2, found as u64, 30)]).await.expect("it accepts entries");
             drop(log);
             assert_eq!(indexes(&mut open(dir.path(), 0), 0..100).await.len(), found + 1, "cut at {cut}");
         }
@@ -271,7 +271,7 @@ async fn wherever_a_write_was_torn_what_came_before_it_is_there() {
 }
 
 #[tokio::test]
-async fn damage_of_what_was_synced_is_never_taken_for_a_torn_write() {
+async fn damage_of_a_synced_part_is_not_mistaken_for_a_torn_write() {
     let dir = tempfile::tempdir().expect("a directory");
     let ends = append_one_by_one(dir.path(), 6).await;
     let segment = only_segment(dir.path());
@@ -281,13 +281,13 @@ async fn damage_of_what_was_synced_is_never_taken_for_a_torn_write() {
         damaged[place] ^= 0x10;
         std::fs::write(&segment, &damaged).expect("writable");
         let Ok(mut log) = try_open(dir.path(), 0) else { continue };
-        // The filling between two records, or of the header, means nothing.
+        // A change of the padding between two records, or of the header, does no harm.
         assert_eq!(indexes(&mut log, 0..100).await.len(), 6, "byte {place}");
     }
 }
 
 #[tokio::test]
-async fn many_segments_are_one_log() {
+async fn truncations_and_purges_work_across_segments() {
     const ENTRY_BYTES: usize = 4 << 20;
     let dir = tempfile::tempdir().expect("a directory");
     let count = || segment::list(dir.path()).expect("readable").len();
@@ -297,7 +297,7 @@ async fn many_segments_are_one_log() {
     }
     log.save_vote(&Vote::new_committed(3, 1)).await.expect("saved");
     assert!(count() >= 3, "{} segments", count());
-    // Back into an earlier segment.
+    // The truncation reaches into an earlier segment.
     log.truncate_after(Some(id(1, 4))).await.expect("truncated");
     for index in 5..15 {
         log.blocking_append([entry(2, index, ENTRY_BYTES)]).await.expect("appended");
@@ -315,7 +315,7 @@ async fn many_segments_are_one_log() {
     let mut log = open(dir.path(), 0);
     assert_eq!(indexes(&mut log, 0..100).await, expected(13));
     assert_eq!(log.get_log_reader().await.read_vote().await.expect("readable"), Some(Vote::new_committed(3, 1)));
-    // Purged beyond its end, as by a snapshot.
+    // A purge beyond the end of the log, as after a snapshot.
     log.purge(id(5, 99)).await.expect("purged");
     log.blocking_append([entry(5, 100, 10)]).await.expect("appended");
     drop(log);
@@ -326,7 +326,7 @@ async fn many_segments_are_one_log() {
 }
 
 #[tokio::test]
-async fn a_segment_that_grows_gives_way_to_a_prepared_one() {
+async fn a_growing_segment_is_replaced_by_a_prepared_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = LogOptions { cache_bytes: 0, prepares_first: true };
     let mut count = 0;
@@ -344,18 +344,21 @@ async fn a_segment_that_grows_gives_way_to_a_prepared_one() {
         assert_eq!(indexes(&mut log, 0..u64::MAX).await.len() as u64, count);
     }
     let spares = || std::fs::read_dir(dir.path()).expect("readable").filter_map(Result::ok);
-    assert!(spares().all(|entry| !entry.file_name().to_string_lossy().starts_with("spare-")), "closed is closed");
+    assert!(
+        spares().all(|entry| !entry.file_name().to_string_lossy().starts_with("spare-")),
+        "a closed log prepares no file"
+    );
     assert_eq!(indexes(&mut open(dir.path(), 0), 0..u64::MAX).await.len() as u64, count);
 }
 
 #[tokio::test]
-async fn a_write_that_found_no_space_is_done_again_where_it_was() {
+async fn a_write_that_found_no_space_is_repeated_at_the_same_place() {
     for whole in [1, 2] {
         let dir = tempfile::tempdir().expect("a directory");
         let options = LogOptions { cache_bytes: 0, prepares_first: true };
         std::fs::write(dir.path().join(FILL_DISK), b"").expect("writable");
         let mut log = try_open_with(dir.path(), options).expect("the log opens");
-        // Half of the batch is a whole entry, or a part of one. It must not go to the prepared file when it is done again.
+        // Half of the batch is a whole entry, or a part of one. The repeated write must not go to the prepared file.
         log.blocking_append((0..whole).map(|index| entry(1, index, 1000))).await.expect("appended in the end");
         while segment::list(dir.path()).expect("readable").len() == 1 {
             let next = log.get_log_state().await.expect("readable").last_log_id.map_or(0, |last| last.index + 1);
@@ -386,7 +389,7 @@ async fn a_missing_segment_is_refused() {
 }
 
 #[tokio::test]
-async fn a_segment_whose_making_was_cut_short_is_made_again() {
+async fn an_incomplete_segment_is_removed_at_the_next_start() {
     let dir = tempfile::tempdir().expect("a directory");
     let ends = append_one_by_one(dir.path(), 3).await;
     let spare = dir.path().join("spare-0123");
@@ -403,15 +406,15 @@ async fn a_segment_whose_making_was_cut_short_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_log_that_contradicts_the_state_gives_way() {
+async fn a_log_that_contradicts_the_state_is_emptied() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut log = open(dir.path(), 0);
     log.blocking_append((0..10).map(|index| entry(1, index, 10))).await.expect("appended");
-    let stranger = log.reconcile(id(1, 5)).expect_err("who applies has voted");
+    let stranger = log.reconcile(id(1, 5)).expect_err("a member that has applied entries has voted");
     assert!(stranger.to_string().contains("has lost its vote"), "{stranger}");
     log.save_vote(&Vote::new(1, 1)).await.expect("a vote");
     log.reconcile(id(1, 5)).expect("they agree");
-    log.reconcile(id(2, 20)).expect("the state is ahead, which openraft sees to");
+    log.reconcile(id(2, 20)).expect("the state is ahead, which openraft handles");
     assert_eq!(indexes(&mut log, 0..100).await.len(), 10);
     log.reconcile(id(2, 7)).expect("the state is right");
     let state = log.get_log_state().await.expect("readable");
@@ -422,7 +425,7 @@ async fn a_log_that_contradicts_the_state_gives_way() {
 }
 
 #[tokio::test]
-async fn what_is_applied_has_no_gap() {
+async fn the_stream_of_entries_to_apply_has_no_gap() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut log = open(dir.path(), 100_000);
     for index in 0..50 {
@@ -440,8 +443,8 @@ async fn what_is_applied_has_no_gap() {
     log.purge(id(1, 9)).await.expect("purged");
     let mut reader = log.get_log_reader().await;
     let mut purged = Box::pin(reader.entries_stream(5..20).await);
-    assert!(purged.next().await.expect("an answer").is_err(), "entries that are not there any more are an error");
+    assert!(purged.next().await.expect("an answer").is_err(), "purged entries are an error");
     drop(purged);
-    assert!(reader.limited_get_log_entries(5, 20).await.is_err(), "nothing is sent out of place, nor waited for");
-    assert_eq!(reader.limited_get_log_entries(60, 70).await.expect("readable"), [], "what is not there yet may come");
+    assert!(reader.limited_get_log_entries(5, 20).await.is_err(), "purged entries are neither skipped nor waited for");
+    assert_eq!(reader.limited_get_log_entries(60, 70).await.expect("readable"), [], "later entries may still come");
 }

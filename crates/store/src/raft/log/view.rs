@@ -1,4 +1,4 @@
-//! What the log is at this moment, whether or not it is on disk yet.
+//! The current log in memory, whether or not it is on disk yet.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -6,26 +6,27 @@ use std::ops::Range;
 use crate::platform::threshold;
 use crate::raft::types::{Entry, LogId, Vote};
 
-/// A position is remembered for about so many bytes of log.
+/// Approximate number of bytes of log between two marks.
 const MARK_EVERY_BYTES: u64 = 1 << 20;
 
-/// The log's ends, its recent entries, and where how many bytes lie.
+/// The ends of the log, its recent entries, and its size up to certain indexes.
 #[derive(Debug, Default)]
 pub struct LogView {
     pub vote: Option<Vote>,
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
-    /// How often it was truncated: what the disk says of entries is true of the view's only between the same two.
+    /// Number of truncations so far. A report that entries are written applies to the view only if both have seen the
+    /// same number.
     truncations: u64,
     recent: Recent,
     marks: ByteMarks,
 }
 
-/// A range of entries, from memory as far as it is there.
+/// A range of entries, of which the recent ones are in memory.
 #[derive(Debug)]
 pub struct Lookup {
-    /// What has to be read from disk first.
+    /// Indexes of the first entries, which must be read from disk.
     pub on_disk: Range<u64>,
     pub in_memory: Vec<Entry>,
 }
@@ -45,7 +46,7 @@ impl LogView {
         }
     }
 
-    /// Forgets all entries; the log then ends, and is purged, at `at`.
+    /// Removes all entries; `at` is then both the last and the last purged id.
     pub fn restart_at(&mut self, at: LogId) {
         let recovered = super::disk::Recovered {
             vote: self.vote,
@@ -80,7 +81,7 @@ impl LogView {
         self.recent.purge_before(upto.index + 1);
     }
 
-    /// Entries below `end` are on disk, `truncations` included: memory may forget them.
+    /// Notes that entries below `end` are on disk, after `truncations` truncations, so that memory may evict them.
     pub fn written_before(&mut self, end: u64, truncations: u64) {
         if truncations == self.truncations {
             self.recent.written = self.recent.written.max(end);
@@ -88,34 +89,34 @@ impl LogView {
         }
     }
 
-    /// What of `range` the log has.
+    /// Returns the part of `range` that the log has.
     pub fn lookup(&self, range: Range<u64>, limit_bytes: usize) -> Lookup {
         let first = self.purged.map_or(0, |id| id.index + 1).max(range.start);
         let end = self.last.map_or(0, |id| id.index + 1).min(range.end);
         let split = self.recent.first().unwrap_or(u64::MAX).clamp(first, end.max(first));
-        // Behind a part that is on disk the limit may be passed: the reader that limits reads only the disk then.
+        // The limit ignores the part on disk: a reader with a limit uses only that part if there is one.
         let in_memory = if split < end { self.recent.slice(split..end, limit_bytes) } else { Vec::new() };
         Lookup { on_disk: first..split, in_memory }
     }
 
-    /// Bytes that the log holds.
+    /// Returns the approximate size of the log's entries.
     pub fn size_bytes(&self) -> u64 {
         self.marks.total()
     }
 
-    /// The last index that can go while at least `keep_bytes` stay.
+    /// Returns the last index that can be purged while at least `keep_bytes` stay.
     pub fn purge_point(&self, keep_bytes: u64) -> Option<u64> {
         self.marks.purge_point(keep_bytes)
     }
 }
 
-/// Decoded entries at the end of the log, without a gap up to its last one. It never forgets what is not on disk yet.
+/// Decoded entries at the end of the log, without gaps. Entries that are not on disk yet are never evicted.
 #[derive(Debug, Default)]
 struct Recent {
     entries: VecDeque<(Entry, usize)>,
     bytes: usize,
     limit_bytes: usize,
-    /// Below this index everything is on disk.
+    /// Index below which all entries are on disk.
     written: u64,
 }
 
@@ -173,16 +174,16 @@ impl Recent {
     }
 }
 
-/// How many bytes lie before certain indexes, counted from an arbitrary origin.
+/// Number of bytes before certain indexes, counted from an arbitrary origin.
 #[derive(Debug, Default)]
 struct ByteMarks {
-    /// (index, bytes before it), rising; the first is where the log begins.
+    /// Pairs of an index and the bytes before it, in ascending order; the first is the start of the log.
     marks: VecDeque<(u64, u64)>,
     end_bytes: u64,
 }
 
 impl ByteMarks {
-    /// Of a log found on disk only the sum is known.
+    /// Spreads marks evenly over a log found on disk, since only its total size is known.
     fn evenly(range: Range<u64>, bytes: u64) -> Self {
         let count = range.end.saturating_sub(range.start);
         let steps = (bytes / threshold(MARK_EVERY_BYTES)).min(count);
@@ -211,7 +212,7 @@ impl ByteMarks {
     }
 
     fn truncate_from(&mut self, first_removed: u64) {
-        // Rare, and never much: the bytes since the last mark that stays count as still there.
+        // The removed bytes since the last remaining mark still count. Truncations are rare, and that is never much.
         while let Some(&(index, before)) = self.marks.back()
             && index >= first_removed
         {
@@ -252,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_purge_leaves_what_is_to_be_kept() {
+    fn a_purge_keeps_the_requested_bytes() {
         let mut marks = ByteMarks::evenly(0..0, 0);
         for index in 0..100 {
             marks.append(index, MARK_EVERY_BYTES / 4);

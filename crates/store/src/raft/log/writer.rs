@@ -1,4 +1,4 @@
-//! The one thread that writes the log.
+//! The thread that writes the log.
 
 use std::io;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use crate::raft::ending::EX_IOERR;
 use crate::raft::space::Space;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
-/// Writes that wait for one fsync are taken together up to this size.
+/// Maximum size of the entries that are written together with one fsync; the last task may exceed it.
 const MAX_WRITE_BYTES: usize = 16 << 20;
-/// Between two attempts to write to a full disk.
+/// Pause between two attempts to write to a full disk.
 const SPACE_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is to be done, in the order in which it was asked for.
+/// A task of the writer. Tasks are done in the order in which they were submitted.
 pub enum Task {
     Append {
         entries: Vec<Entry>,
         bytes: usize,
-        /// What was known to be committed then; all of it comes before these entries. It is written along with them, so
-        /// what is committed last is not known to a member that was killed: it will hear it again.
+        /// The committed id known at that time, which is before these entries. It is written along with them, so a
+        /// killed member may not know the last committed entries; its leader will tell it again.
         committed: Option<LogId>,
         done: IOFlushed<TypeConfig>,
     },
@@ -41,7 +41,7 @@ pub enum Task {
     },
 }
 
-/// Writes tasks.
+/// Writes the tasks of its queue to disk.
 pub struct Writer {
     pub disk: Arc<LogDisk>,
     pub view: Arc<RwLock<LogView>>,
@@ -52,10 +52,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins to run.
+    /// Starts the writer on a thread of its own.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// When the thread cannot be started.
     pub fn start(self) -> io::Result<()> {
         #[cfg(test)]
         if crate::raft::simulation::process::is_simulated() {
@@ -78,7 +78,7 @@ impl Writer {
         self.end(&mut batch);
     }
 
-    /// The same where no thread waits for another.
+    /// Does the same as `run` in a simulation, where no thread may block.
     #[cfg(test)]
     async fn run_in_simulated_time(mut self) {
         let mut batch = LogBatch::default();
@@ -93,17 +93,17 @@ impl Writer {
         self.end(&mut batch);
     }
 
-    /// Has the log say that it is durable, if nobody waits for anything else. It costs no sync, and nobody waits for it.
+    /// Writes the proof that the log is durable, if no task waits. It costs no sync, and nobody waits for it.
     fn rest(&self, batch: &mut LogBatch) {
         if !self.tasks.is_empty() {
             return;
         }
         if let Err(error) = self.disk.prove_durable(batch) {
-            tracing::debug!(%error, "that the log is durable is not written down yet");
+            tracing::debug!(%error, "the proof that the log is durable is not written yet");
         }
     }
 
-    /// Does a task and those that wait behind it. False when nobody wants it any more.
+    /// Writes a task and those that wait behind it. Returns false when the log was closed meanwhile.
     fn write_with(&mut self, first: Task, batch: &mut LogBatch, truncations: &mut u64) -> bool {
         let mut waiting = vec![first];
         let mut bytes = 0;
@@ -116,24 +116,24 @@ impl Writer {
             waiting.push(task);
         }
         self.write(waiting, batch, truncations).unwrap_or_else(|error| {
-            // After a failed fsync nobody knows what is on disk, and the kernel may have dropped the pages: only a
-            // fresh start from what is really there can be trusted.
+            // After a failed fsync the contents of the disk are unknown, and the kernel may have dropped the pages, so
+            // only a new process that reads the disk again can be trusted.
             tracing::error!(%error, "the log cannot be written; this process ends");
             exit(EX_IOERR)
         })
     }
 
     fn end(&self, batch: &mut LogBatch) {
-        // All tasks are done, so what is committed is on disk.
+        // All tasks are done, so all committed entries are on disk.
         let committed = self.view.read().committed;
         batch.clear();
         let written = batch.committed(committed).and_then(|()| self.disk.write(batch, false).map_err(io::Error::other));
         if let Err(error) = written {
-            tracing::debug!(%error, "what is committed was not written down; this member will hear it again");
+            tracing::debug!(%error, "the committed id was not written; the leader will send it again");
         }
     }
 
-    /// False when nobody wants it any more.
+    /// Writes tasks as one batch. Returns false when the log was closed meanwhile.
     fn write(&mut self, tasks: Vec<Task>, batch: &mut LogBatch, truncations: &mut u64) -> io::Result<bool> {
         let mut sync = false;
         let mut written = None;
@@ -162,8 +162,8 @@ impl Writer {
                 Task::Purge { upto, .. } => {
                     batch.purge(*upto)?;
                     purged = Some(upto.index);
-                    // The files go at once and for good; a record of it that a power cut takes back would leave a log
-                    // that begins in the middle.
+                    // The files are removed right after this. Without the sync, a power cut could lose the record of
+                    // the purge, and the log would begin in the middle.
                     sync = true;
                 }
             }
@@ -181,7 +181,7 @@ impl Writer {
         for task in tasks {
             match task {
                 Task::Append { done, .. } => done.io_completed(Ok(())),
-                // Who asked may be gone by now; what he asked for is done all the same.
+                // The caller may have given up; the task is done all the same.
                 Task::Vote { done, .. } | Task::Purge { done, .. } => drop(done.send(())),
                 Task::TruncateAfter(_) => {}
             }
@@ -192,14 +192,14 @@ impl Writer {
         Ok(true)
     }
 
-    /// False when there was no space until nobody wanted it any more.
+    /// Writes a batch, and retries while the disk is full. Returns false when the log was closed meanwhile.
     fn write_when_there_is_space(&self, batch: &mut LogBatch, sync: bool) -> io::Result<bool> {
         loop {
             let written = self.space.check().map_err(WriteError::NoSpace).and_then(|()| self.disk.write(batch, sync));
             match written {
                 Ok(()) => return Ok(true),
                 Err(WriteError::Failed(error)) => return Err(error),
-                Err(WriteError::NoSpace(error)) => self.space.exhausted(&error),
+                Err(WriteError::NoSpace(error)) => self.space.report_full(&error),
             }
             if self.tasks.is_closed() || self.space.is_closing() {
                 return Ok(false);

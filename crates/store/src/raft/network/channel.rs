@@ -5,7 +5,7 @@ use hyper::client::conn::http2::SendRequest;
 
 use super::frames::PeerBody;
 
-/// Where requests go. Clones are the same connection.
+/// A connection that requests are sent on. Clones share it.
 #[derive(Clone)]
 pub enum Channel {
     Http2(SendRequest<PeerBody>),
@@ -19,10 +19,10 @@ pub type ResponseBody = hyper::body::Incoming;
 #[cfg(test)]
 pub type ResponseBody = PeerBody;
 
-/// Why there is no response.
+/// Why a request got no response.
 #[derive(Debug)]
 pub struct Unanswered {
-    /// The peer may have seen the request.
+    /// Whether the peer may have received the request.
     pub was_sent: bool,
     pub reason: String,
 }
@@ -37,7 +37,7 @@ impl Channel {
         }
     }
 
-    /// Sends a request; the response is there when its head is.
+    /// Sends a request. Returns when the head of the response has arrived.
     ///
     /// # Errors
     /// See [`Unanswered`].

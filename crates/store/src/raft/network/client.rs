@@ -29,26 +29,26 @@ use crate::raft::codec;
 /// Why a call failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CallError {
-    /// The peer has certainly not seen the call.
+    /// The peer has certainly not received the call.
     #[error("{peer} is not reachable: {reason}")]
     NotSent { peer: String, reason: String },
     /// The peer may have acted on it.
     #[error("{peer} did not answer: {reason}")]
     Lost { peer: String, reason: String },
-    /// The peer refused it before it looked at it.
+    /// The peer refused the call before acting on it.
     #[error("{peer} refused: {reason}")]
     Refused { peer: String, reason: String },
 }
 
 impl CallError {
-    /// Whether the call has certainly had no effect.
+    /// Returns whether the call has certainly had no effect.
     #[must_use]
     pub fn is_certainly_without_effect(&self) -> bool {
         !matches!(self, CallError::Lost { .. })
     }
 }
 
-/// Which of a peer's two connections.
+/// One of the two connections to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// Short messages that must not wait behind long ones.
@@ -65,7 +65,7 @@ pub struct PeerClient {
     bulk: Link,
 }
 
-/// Who this member is towards its peers.
+/// The identity that this member presents to its peers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sender {
     pub cluster: u32,
@@ -75,14 +75,14 @@ pub struct Sender {
 
 struct Shared {
     sender: Sender,
-    /// Of the newest membership in the own log that has this member, or zero.
+    /// Version of the newest membership in this member's log that includes it, or zero.
     membership_index: AtomicU64,
-    /// What a peer said that knows this member to be removed.
+    /// Reason that a peer gave for refusing this member as removed.
     removed: watch::Sender<Option<String>>,
 }
 
 impl Shared {
-    /// The first reason counts.
+    /// Notes that this member was removed; only the first reason is kept.
     fn note_removed(&self, reason: String) {
         self.removed.send_if_modified(|removed| {
             let is_news = removed.is_none();
@@ -97,7 +97,7 @@ struct Kept {
     stop: CancellationToken,
 }
 
-/// All peers of this member, as its membership changes.
+/// The connections to all peers of this member. They follow the membership.
 #[derive(Clone)]
 pub struct Peers {
     shared: Arc<Shared>,
@@ -109,8 +109,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Nobody yet; connections run in `tasks` until `shutdown`. `via` has addresses, by name, that beat those that a
-    /// member is known under.
+    /// Returns an empty set of peers. Connections run in `tasks` until `shutdown`. The addresses in `via`, by name,
+    /// override those in the membership.
     #[must_use]
     pub fn new(
         sender: Sender,
@@ -124,7 +124,7 @@ impl Peers {
         Peers { shared: Arc::new(shared), clients: Arc::default(), via: Arc::new(via), tls, tasks, shutdown }
     }
 
-    /// Keeps connections to exactly these members, and to this one none.
+    /// Keeps connections to exactly these members, except to this member itself.
     pub fn follow<'a>(&self, members: impl IntoIterator<Item = &'a Member>) {
         let mut clients = self.clients.write();
         let mut gone = std::mem::take(&mut *clients);
@@ -133,7 +133,7 @@ impl Peers {
                 Some(kept) if *kept.client.peer == *member => {
                     clients.insert(member.id, kept);
                 }
-                // With the same address, the connections stay.
+                // The connections depend only on the address and the name, so they can stay.
                 Some(mut kept) if kept.client.peer.peer == member.peer && kept.client.peer.name == member.name => {
                     kept.client.peer = Arc::new(member.clone());
                     clients.insert(member.id, kept);
@@ -153,7 +153,7 @@ impl Peers {
         }
     }
 
-    /// Adds a peer, if it is not one yet.
+    /// Adds a peer, unless it is one already.
     pub fn add(&self, member: &Member) {
         let mut clients = self.clients.write();
         if member.id != self.shared.sender.member
@@ -175,7 +175,7 @@ impl Peers {
         }
     }
 
-    /// Connects to a member without making it a peer, until `stop`.
+    /// Connects to a member without making it a peer. The connections end with `stop`.
     ///
     /// # Errors
     /// When its address is not `host:port`.
@@ -207,30 +207,30 @@ impl Peers {
         clients.into_iter()
     }
 
-    /// Tells peers from now on that this member has a membership at this index in its log that it belongs to.
+    /// Sets the version of this member's membership, which requests to peers carry from now on.
     pub fn set_membership_index(&self, index: u64) {
         self.shared.membership_index.store(index, Ordering::Relaxed);
     }
 
-    /// Takes note that this member is none any more.
+    /// Notes that this member was removed from the quorum.
     pub fn note_removed(&self, reason: String) {
         self.shared.note_removed(reason);
     }
 
-    /// Returns the reason when somebody knows this member to be removed.
+    /// Waits until this member is known to be removed; returns the reason.
     pub async fn removed(&self) -> String {
         let mut removed = self.shared.removed.subscribe();
-        // The sender lives in here.
         let known = removed.wait_for(Option::is_some).await.map(|reason| reason.clone());
         match known {
             Ok(reason) => reason.unwrap_or_default(),
+            // Unreachable: `self` keeps the sender open.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
 impl PeerClient {
-    /// One message there, one back, within `timeout`.
+    /// Sends one message and returns the answer, within `timeout`.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -247,7 +247,7 @@ impl PeerClient {
         self.answer(response, deadline).await
     }
 
-    /// Sends a body of any length; the response is there when its head is.
+    /// Sends a body of any length. Returns when the head of the response has arrived.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -292,10 +292,10 @@ impl PeerClient {
         Err(CallError::Refused { peer: self.peer.name.clone(), reason: format!("{status} {text}") })
     }
 
-    /// The one message of a response.
+    /// Reads the message of a response.
     ///
     /// # Errors
-    /// `Lost`: the request has been acted on.
+    /// `Lost`, since the peer has acted on the request.
     pub async fn answer<A: DeserializeOwned>(
         &self,
         response: Response<ResponseBody>,
@@ -305,7 +305,7 @@ impl PeerClient {
         codec::decode(&body).map_err(|error| self.lost(&error))
     }
 
-    /// The connection of a lane.
+    /// Returns the connection of a lane.
     #[must_use]
     pub fn link(&self, lane: Lane) -> &Link {
         match lane {

@@ -1,4 +1,4 @@
-//! Messages in the body of a request or a response: each behind its length.
+//! Framing of messages in the body of a request or a response: each message is preceded by its length.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::raft::codec::{self, CodecError};
 
-/// No message is longer: a length beyond it comes from someone who speaks something else.
+/// Maximum size of a message. A greater length comes from a peer that uses another protocol.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 const LENGTH_BYTES: usize = 4;
 
@@ -19,23 +19,23 @@ pub type PeerBody = UnsyncBoxBody<Bytes, FrameError>;
 pub enum FrameError {
     #[error("the connection failed: {0}")]
     Connection(String),
-    #[error("a message of {0} bytes, more than are allowed")]
+    #[error("a message of {0} bytes is too long")]
     TooLong(usize),
     #[error("the stream ended within a message")]
     Truncated,
     #[error(transparent)]
     Codec(#[from] CodecError),
-    #[error("cannot read what is to be sent: {0}")]
+    #[error("cannot read the data to send: {0}")]
     Source(#[from] std::io::Error),
 }
 
-/// A body of one message.
+/// Returns a body of one message, without a length.
 #[must_use]
 pub fn single(message: Bytes) -> PeerBody {
     Full::new(message).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body of many messages, encoded by [`frame`].
+/// Returns a body of many messages, encoded by [`frame`].
 pub fn stream<S>(frames: S) -> PeerBody
 where
     S: futures::Stream<Item = Result<Bytes, FrameError>> + Send + 'static,
@@ -44,7 +44,7 @@ where
     StreamBody::new(frames.map_ok(Frame::data)).boxed_unsync()
 }
 
-/// A message behind its length.
+/// Encodes a message with its length in front.
 ///
 /// # Errors
 /// When it is too long.
@@ -59,7 +59,7 @@ pub fn frame<T: Serialize>(message: &T) -> Result<Bytes, FrameError> {
     })
 }
 
-/// Takes messages out of a body.
+/// Reads framed messages from a body.
 pub struct FrameReader<B> {
     body: B,
     buffer: BytesMut,
@@ -74,10 +74,10 @@ where
         FrameReader { body, buffer: BytesMut::new() }
     }
 
-    /// The next message; `None` at the end of the body. Cancel-safe.
+    /// Reads the next message; `None` at the end of the body. Cancel-safe.
     ///
     /// # Errors
-    /// After any error the stream is of no use.
+    /// When the body fails or holds no valid message. The stream cannot be used after an error.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         loop {
             if let Some(prefix) = self.buffer.first_chunk::<LENGTH_BYTES>() {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_survive_any_cut() {
+    async fn messages_are_read_from_pieces_of_any_size() {
         let messages = ["".to_owned(), "a".to_owned(), "b".repeat(300)];
         let bytes: Vec<u8> = messages.iter().flat_map(|m| frame(m).expect("short")).collect();
         for piece in [1, 3, 7, 1000] {

@@ -1,7 +1,7 @@
 //! A connection to a peer that is kept open.
 //!
-//! It is made before it is needed and made again when it breaks, so that a call finds it ready or learns at once that
-//! the peer is not there. And that the process at the other end has died shows here first.
+//! It is opened before it is needed and reopened when it breaks, so that a call finds it ready or fails at once when
+//! the peer is down. The death of the peer's process is also noticed here first.
 
 use std::time::Duration;
 
@@ -21,21 +21,21 @@ use crate::platform::tokio::sync::watch;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(500);
-/// A peer that does not answer a ping for that long has its connection closed.
 const PING_EVERY: Duration = Duration::from_secs(2);
+/// How long a peer may take to answer a ping before the connection is closed.
 const PING_DEADLINE: Duration = Duration::from_secs(3);
-/// What may be under way before it is acknowledged: a few of the largest messages.
+/// Size of the flow-control window: a few of the largest messages.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 pub(super) const MAX_HTTP_FRAME_BYTES: u32 = 256 << 10;
 
 #[derive(Clone)]
 pub enum LinkState {
-    /// Not yet known, or just broken.
+    /// The first attempt is under way, or the connection just broke.
     Connecting,
     Up(Channel),
     Down {
-        /// Nobody listens at the peer's address: the process is gone.
+        /// Whether the peer's address refused the connection: its process is gone.
         refused: bool,
         reason: String,
     },
@@ -57,10 +57,10 @@ pub enum LinkError {
 }
 
 impl Link {
-    /// The open connection; waits until `deadline` while one is being made.
+    /// Returns the open connection; waits until `deadline` while one is being opened.
     ///
     /// # Errors
-    /// At once when the last attempt failed.
+    /// `Down` at once when the last attempt failed, `Timeout` after `deadline`.
     pub async fn sender(&self, deadline: tokio::time::Instant) -> Result<Channel, LinkError> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| match state {
@@ -84,14 +84,14 @@ impl Link {
         matches!(&*self.state.borrow(), LinkState::Up(sender) if !sender.is_closed())
     }
 
-    /// To watch the peer come and go.
+    /// Returns the state of the connection, which can be watched for changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.state.clone()
     }
 }
 
-/// Keeps the connection.
+/// Keeps a connection open.
 pub struct LinkKeeper {
     peer: String,
     address: String,
@@ -132,7 +132,7 @@ impl LinkKeeper {
                         },
                     }
                     self.state.send_replace(LinkState::Connecting);
-                    // A peer that accepts and then hangs up must not be asked in a busy loop.
+                    // A peer that accepts connections and closes them at once must not cause a busy loop.
                     tokio::select! {
                         () = shutdown.cancelled() => return,
                         () = tokio::time::sleep(Duration::from_millis(2)) => {},
@@ -177,10 +177,10 @@ impl LinkKeeper {
     }
 }
 
-/// Carries what is sent over a channel, until that ends.
+/// Future that drives the I/O of a channel until the connection ends.
 pub(in crate::raft) type Connection = BoxFuture<'static, std::io::Result<()>>;
 
-/// hyper's own tasks, owned like all others.
+/// Executor that runs hyper's tasks in a task tracker, like all tasks of the member.
 #[derive(Clone)]
 pub struct Tracked(pub TaskTracker);
 

@@ -1,4 +1,4 @@
-//! What members say to each other.
+//! The messages between members.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,9 +29,9 @@ pub const STATUS: &str = "/store/status";
 /// Asks for the time that a [`quorate_mvcc::LeaseId`] has left.
 pub const LEASE_TIME: &str = "/store/lease-time";
 
-/// Tells who one is, and asks whether one is known.
+/// Introduces the sender, and asks whether it is a known member.
 pub const HELLO: &str = "/quorum/hello";
-/// Asks to be let in.
+/// Asks to join the quorum: a [`JoinRequest`], answered by a [`JoinResponse`].
 pub const JOIN: &str = "/quorum/join";
 /// Asks the leader to change the quorum: a [`Change`], answered by a [`ChangeResponse`].
 pub const CHANGE: &str = "/quorum/change";
@@ -41,19 +41,20 @@ pub const COMMANDS: &str = "/quorum/commands";
 
 /// Asks for a hash of the state.
 pub const HASH: &str = "/store/hash";
-/// Tells what all members answered.
+/// Sends the hashes of all members: a [`Comparison`].
 pub const COMPARISON: &str = "/store/comparison";
 
-/// The cluster and the member that a request is for: who has moved in at an old address must not take it.
+/// Id of the cluster that a request is for. Another member that reuses an old address must refuse the request.
 pub const CLUSTER_HEADER: &str = "quorate-cluster";
+/// Id of the member that a request is for.
 pub const MEMBER_HEADER: &str = "quorate-member";
-/// The incarnation that a request is for, as the sender knows it.
+/// Incarnation of the member that a request is for, as the sender knows it.
 pub const INCARNATION_HEADER: &str = "quorate-incarnation";
-/// Who sends a request: its id, its incarnation, and the index of the newest membership in its log that has it, or 0;
-/// with commas between them.
+/// The sender of a request: its id, its incarnation, and the version of the newest membership in its log that includes
+/// it, or 0; separated by commas.
 pub const SENDER_HEADER: &str = "quorate-sender";
 
-/// What is in a [`SENDER_HEADER`].
+/// The contents of a [`SENDER_HEADER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub member: MemberId,
@@ -78,12 +79,12 @@ impl FromStr for Claim {
     }
 }
 
-/// Who answers a [`HELLO`].
+/// The answer to a [`HELLO`], with the identity of the member that answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloResponse {
     pub id: MemberId,
     pub incarnation: u64,
-    /// Whether the sender, with its incarnation, is a member; `None` from someone who is not in a quorum yet.
+    /// Whether the sender, with its incarnation, is a member; `None` when the answering member is not in a quorum yet.
     pub knows_sender: Option<bool>,
 }
 
@@ -91,30 +92,31 @@ pub struct HelloResponse {
 pub struct JoinRequest {
     pub secret: String,
     pub incarnation: u64,
-    /// What it calls itself.
+    /// Name of the joining member, for an invitation that has none.
     pub name: String,
-    /// Ports of its APIs, for an invitation that names no address: REST, and etcd with its scheme.
+    /// Port of its REST API, for an invitation that names no address.
     pub api_port: u16,
+    /// Scheme and port of its etcd API, likewise.
     pub etcd: Option<(String, u16)>,
-    /// By a member that took the addressee for the leader.
+    /// Whether another member has forwarded the request to the leader.
     pub is_forwarded: bool,
-    /// What it decodes.
+    /// The newest command version that it decodes.
     pub commands: CommandVersion,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum JoinResponse {
-    /// It is a member now, under this id.
+    /// The joining member is a member now, under this id.
     Joined(Member),
-    /// It will not be let in.
+    /// The quorum refuses the member for good.
     Refused(String),
-    /// Not now.
+    /// The request can be retried.
     NotNow(String),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ChangeResponse {
-    /// It is in the membership of this version, or in the state; who votes follows from it.
+    /// The change is in the membership of this version, or in the state; the voters follow later.
     Accepted {
         changed: Changed,
         version: u64,
@@ -125,25 +127,25 @@ pub enum ChangeResponse {
     },
 }
 
-/// Encoded commands to commit, by who leads in `term` or nobody; they may end up in several entries.
+/// Encoded commands that only the leader of `term` may commit; it may put them into several entries.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ProposeRequest {
     pub term: u64,
     pub commands: Vec<Bytes>,
 }
 
-/// What became of one command.
+/// The outcome of one command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Proposed {
     /// Committed in the entry `index`, and applied by the leader.
     Applied { index: u64, reply: Reply },
-    /// Certainly not proposed; perhaps that member leads.
+    /// Certainly not proposed; `leader` may be the current leader.
     NotLeader { leader: Option<MemberId> },
     /// Certainly not proposed.
     Overloaded,
     /// Certainly not proposed: the leader's disk is full.
     NoSpace,
-    /// It may take effect, or have done so.
+    /// The command may have taken effect, or may still take effect.
     Unknown { reason: String },
     /// Certainly not proposed: the leader, or another member, may not be able to decode it.
     Unsupported { reason: String },
@@ -155,17 +157,17 @@ pub struct ProposeResponse {
     pub outcomes: Vec<Proposed>,
 }
 
-/// A member asks for the read index, and shows its vote.
+/// A request for the read index. The vote confirms the leader for the member that asks.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ReadIndexRequest {
     pub member: MemberId,
     pub vote: Option<Vote>,
 }
 
-/// What a linearizable read has to wait for.
+/// The read index of a linearizable read.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum ReadIndexResponse {
-    /// The entry that must have been applied.
+    /// Index of the entry that must be applied before the read.
     At(u64),
     NotLeader {
         leader: Option<MemberId>,
@@ -174,42 +176,42 @@ pub enum ReadIndexResponse {
     NoQuorum,
 }
 
-/// How long a lease has left.
+/// The remaining time of a lease.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum LeaseTimeResponse {
     Remaining(Duration),
-    /// It is newer than the last look at the clock, or there is none.
+    /// The lease does not exist, or the leader has not observed it yet.
     Unknown,
     NotLeader,
 }
 
-/// At which revision to hash.
+/// A request for the hash of the state at a revision.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct HashRequest {
     pub revision: Revision,
 }
 
-/// `None`: the state cannot be read as it was at that revision.
+/// The hash; `None` when the state at that revision cannot be read.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct HashResponse {
     pub hash: Option<u64>,
 }
 
-/// The hashes of those members that answered.
+/// The hashes of the members that answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Comparison {
     pub revision: Revision,
     pub hashes: BTreeMap<MemberId, u64>,
 }
 
-/// A member's own view.
+/// The status of a member, and the leader that it knows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusResponse {
     pub status: StatusFields,
     pub leader: Option<MemberId>,
 }
 
-/// [`MemberStatus`] as bincode can carry it (it flattens for JSON).
+/// [`MemberStatus`] in a form that bincode can encode; `MemberStatus` itself flattens fields for JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusFields {
     pub member: Member,
@@ -240,7 +242,7 @@ impl StatusFields {
     }
 }
 
-/// A piece of a snapshot: `Begin`, then for each file `File`, its `Chunk`s and `FileEnd`, then `End`.
+/// A part of a snapshot stream: `Begin`, then for each file `File`, its `Chunk`s and `FileEnd`, then `End`.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum SnapshotPart {
     Begin { vote: Vote, meta: Box<SnapshotMeta> },
@@ -255,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_survives_its_header() {
+    fn a_claim_is_parsed_from_its_header() {
         let claim = Claim { member: 7, incarnation: u64::MAX, version: 0 };
         assert_eq!(claim.to_string().parse(), Ok(claim));
         for wrong in ["", "1,2", "1,2,3,4", "1,,3", "a,2,3"] {

@@ -1,10 +1,11 @@
-//! How members talk: HTTP/2 over mutual TLS, with bincode bodies.
+//! The transport between members: HTTP/2 over mutual TLS, with bincode bodies.
 //!
-//! To each peer there are two long-lived connections ([`channel`], kept by [`link`]): one for what must not wait (heartbeats, votes, read
-//! index, status), one for bulk (log, proposals, snapshots). [`messages`] is what is said, [`frames`] how a stream of
-//! messages lies in a body, [`client`] says it, [`server`] answers, and [`openraft_network`] lets openraft speak.
+//! Each peer has two long-lived connections ([`channel`], kept open by [`link`]): one for short messages that must not
+//! wait (heartbeats, votes, read index, status), and one for bulk (log, proposals, snapshots). [`messages`] defines the
+//! messages, [`frames`] puts a stream of messages into a body, [`client`] sends requests, [`server`] answers them, and
+//! [`openraft_network`] connects openraft to the transport.
 //!
-//! Nothing here decides anything about Raft.
+//! This module makes no decisions about Raft.
 
 pub mod channel;
 pub mod client;

@@ -1,4 +1,4 @@
-//! openraft's side of the transport.
+//! The transport as openraft's network.
 
 use std::io;
 use std::sync::Arc;
@@ -27,11 +27,12 @@ use crate::raft::types::{
     TransferResponse, TypeConfig, Vote, VoteRequest, VoteResponse,
 };
 
-/// Append requests under way to one follower. Two keep the wire busy; more would take from the batching.
+/// Maximum number of append requests in flight to one follower. Two keep the connection busy; more would make batches
+/// smaller.
 const APPENDS_IN_FLIGHT: usize = 2;
-/// A follower that owes an answer for so long, up to twice, has its stream given up.
+/// How long a follower may owe an answer, up to twice that, before its stream is given up.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
-/// A snapshot takes no longer; within it the receiver notices when nothing comes.
+/// Maximum duration of a snapshot's transfer. The receiver notices earlier when no parts arrive.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Makes [`PeerNetwork`]s.
@@ -47,7 +48,7 @@ impl NetworkFactory {
     }
 
     fn network(&self, target: MemberId, member: &Member, lane: Lane) -> PeerNetwork {
-        // openraft may know of a new member before anyone else here does.
+        // openraft may know a new member before the roster has it.
         self.peers.add(member);
         PeerNetwork { peers: self.peers.clone(), target, lane, announced: self.announced.clone() }
     }
@@ -65,12 +66,12 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     }
 }
 
-/// One peer, as openraft sees it.
+/// openraft's network to one peer.
 pub struct PeerNetwork {
-    /// Asked each time: the address of a member may change.
+    /// Looked up for each request, since the address of a member may change.
     peers: Peers,
     target: MemberId,
-    /// Where append requests go.
+    /// The connection for append requests.
     lane: Lane,
     announced: Arc<Announced>,
 }
@@ -103,16 +104,16 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            // The first request before anything can fail: openraft waits after failures where it makes requests, and
-            // nowhere else. A stream that fails without having asked is begun again at once, as fast as the processor
-            // can, for as long as the peer is away.
+            // The first request is taken before anything can fail, because openraft backs off only where it produces
+            // requests. A stream that failed without taking one would be restarted in a busy loop for as long as the
+            // peer is down.
             let mut input = input;
             let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
             let input = futures::stream::iter([first]).chain(input);
             let peer = self.peer()?;
             let slots = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT));
-            // The connection's task owns the request body and with it `input`, which must go when the results do:
-            // openraft begins the next stream only when this one has let go of its state.
+            // The connection's task owns the request body and with it `input`, which must be dropped with the results:
+            // openraft begins the next stream only when this one has dropped its state.
             let stop = CancellationToken::new();
             let requests =
                 requests(input, slots.clone(), self.announced.clone()).take_until(stop.clone().cancelled_owned());
@@ -168,7 +169,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     }
 }
 
-/// Append requests as frames, never more than have a slot.
+/// Returns the append requests as frames; each one waits for a slot.
 fn requests<S>(
     input: S,
     slots: Arc<Semaphore>,
@@ -178,7 +179,7 @@ where
     S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
 {
     futures::stream::unfold((input, slots, announced), async |(mut input, slots, announced)| {
-        // The slot is given back by the answer.
+        // The answer frees the slot.
         slots.acquire().await.ok()?.forget();
         let request = input.next().await?;
         announced.note(request.leader_commit.as_ref().map(|id| id.index));
@@ -215,8 +216,8 @@ impl Results {
             match tokio::time::timeout(ANSWER_DEADLINE, next.as_mut()).await {
                 Ok(result) => return result.map_err(|error| lost(error.to_string())),
                 Err(_) => {
-                    // One slot is held while the next request is awaited; more are requests to be answered. Silence
-                    // is wrong when there was one all the time.
+                    // One slot is held while the next request is awaited; any other one belongs to an unanswered
+                    // request. The stream has failed if there was one during the whole deadline.
                     let owes = self.slots.available_permits() < APPENDS_IN_FLIGHT - 1;
                     if owing && owes {
                         return Err(lost("no answer to an append request".to_owned()));
@@ -248,7 +249,7 @@ mod tests {
     use crate::raft::tests::cluster::certificates;
 
     #[tokio::test]
-    async fn a_stream_that_cannot_begin_asks_for_a_request_first() {
+    async fn a_stream_takes_a_request_before_it_can_fail() {
         let tls = PeerTlsContext::load(&certificates()).expect("certificates");
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let peers = Peers::new(Sender::default(), BTreeMap::new(), tls, tasks, shutdown);
@@ -266,6 +267,6 @@ mod tests {
         }));
         let result = network.stream_append(input, RPCOption::new(Duration::from_secs(1))).await;
         assert!(matches!(result, Err(RpcError::Unreachable(_))));
-        assert!(was_asked.try_recv().is_ok(), "this is where openraft waits before it tries again");
+        assert!(was_asked.try_recv().is_ok(), "openraft backs off where it produces requests");
     }
 }

@@ -1,4 +1,4 @@
-//! Answers peers.
+//! The server that answers the requests of peers.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use super::snapshot_stream;
 use crate::platform::tokio;
 use crate::platform::tokio::net::{TcpListener, TcpStream};
 use crate::raft::node::{Instance, Node};
-use crate::raft::roster::Standing;
+use crate::raft::roster::SenderStatus;
 #[cfg(test)]
 use crate::raft::simulation::planted::{self, Bug};
 use crate::raft::snapshot::SnapshotData;
@@ -39,7 +39,7 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// Why a request is not answered with 200.
+/// Status and reason of a request that is not answered with 200.
 #[derive(Debug)]
 struct Refusal(StatusCode, String);
 
@@ -64,7 +64,7 @@ impl<B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static> + S
 {
 }
 
-/// Listens for peers.
+/// Accepts the connections of peers.
 pub struct PeerServer {
     node: Arc<Node>,
     listener: TcpListener,
@@ -127,7 +127,7 @@ async fn serve(
     Ok(())
 }
 
-/// Answers a request, however it came.
+/// Answers a request, from a connection or from the simulated network.
 pub async fn respond<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Response<PeerBody> {
     let answer = match check(node, request.uri().path(), request.headers()) {
         Ok(()) => answer(node, request).await,
@@ -144,18 +144,18 @@ pub async fn respond<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> R
     }
 }
 
-/// Refuses what is for someone else, and who is no member any more.
+/// Refuses requests for another member or directory, and requests from removed members.
 fn check(node: &Node, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let number = |name: &str| text(name).and_then(|value| value.parse::<u64>().ok());
     let own = &node.settings.member;
     let is_meant = match path {
-        // To whoever listens at an address.
+        // These go to an address, before the sender knows the id of the member there.
         messages::HELLO | messages::JOIN => true,
         _ => number(messages::MEMBER_HEADER) == Some(own.id),
     };
     let incarnation = number(messages::INCARNATION_HEADER);
-    // A member that has lost its log must not be taken for the one that had it.
+    // A member that has lost its log must not act as the member that had it.
     let is_same = if path.starts_with("/raft/") || path == messages::CONFIRM {
         incarnation == Some(own.incarnation)
     } else {
@@ -166,19 +166,19 @@ fn check(node: &Node, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
     if number(messages::CLUSTER_HEADER) != Some(node.settings.cluster.into()) || !is_meant || !is_same {
         let (cluster, id, incarnation) = (node.settings.cluster, own.id, own.incarnation);
         let reason =
-            format!("this is member {id} of cluster {cluster:08x}, its directory has the number {incarnation}");
+            format!("this is member {id} of cluster {cluster:08x}, its directory has the incarnation {incarnation}");
         return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, reason));
     }
     let Some(sender) = text(messages::SENDER_HEADER) else { return Ok(()) };
     let Claim { member, incarnation, version } = sender.parse().map_err(|error| Refusal::bad(&error))?;
     let gone = |reason: String| Err(Refusal(StatusCode::GONE, reason));
-    match node.roster().standing(member, incarnation, version) {
-        Standing::Member | Standing::Unknown => Ok(()),
+    match node.roster().sender_status(member, incarnation, version) {
+        SenderStatus::Member | SenderStatus::Unknown => Ok(()),
         #[cfg(test)]
-        Standing::Wiped(_) if planted::is(Bug::HearsWhoWasWiped) => Ok(()),
-        Standing::Removed => gone("it was removed from the quorum".to_owned()),
-        Standing::Wiped(member) => gone(format!(
-            "the quorum knows {} with another directory, which it has lost, and with it what it had promised to the others",
+        SenderStatus::Wiped(_) if planted::is(Bug::HearsWhoWasWiped) => Ok(()),
+        SenderStatus::Removed => gone("it was removed from the quorum".to_owned()),
+        SenderStatus::Wiped(member) => gone(format!(
+            "the quorum knows {} with another directory; with that, it has lost its promises to the other members",
             member.name
         )),
     }
@@ -201,7 +201,7 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
             single(&transfer.map_err(|error| Refusal::unavailable(&error))?)
         }
         messages::SNAPSHOT => snapshot(&*instance(node)?, body).await,
-        messages::PROPOSE => proposed(proposals::take_forwarded(node, message(body).await?).await, MAX_FRAME_BYTES),
+        messages::PROPOSE => proposed(proposals::receive_forwarded(node, message(body).await?).await, MAX_FRAME_BYTES),
         messages::READ_INDEX => {
             let ReadIndexRequest { member, vote } = message(body).await?;
             let index = reads::read_index_for(node, member, vote).await;
@@ -221,9 +221,9 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
             single(&())
         }
         messages::HELLO => single(&hello(node, &head.headers)),
-        messages::JOIN => single(&joining::let_in(node, message(body).await?).await),
+        messages::JOIN => single(&joining::admit(node, message(body).await?).await),
         messages::COMMANDS => single(&node.decodable.newest),
-        messages::CHANGE => single(&changing::take_forwarded(node, message(body).await?).await),
+        messages::CHANGE => single(&changing::receive_forwarded(node, message(body).await?).await),
         messages::STATUS => {
             let status = node.status().map_err(|error| Refusal::unavailable(&error))?;
             single(&StatusResponse { status, leader: node.leader() })
@@ -232,8 +232,8 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
     }
 }
 
-/// Answers with what became of commands. When all replies together are too long for one message, the longest are left out:
-/// their commands have taken effect, and whoever asked is told that the outcome is unknown; the others are answered.
+/// Encodes the outcomes of commands. If they are too long for one message, the longest replies are left out: their
+/// commands have taken effect and get the outcome `Unknown`; the other commands keep their replies.
 fn proposed(mut response: ProposeResponse, max_bytes: usize) -> Result<PeerBody, Refusal> {
     let encode = |response: &ProposeResponse| codec::encode(response).map_err(|error| Refusal::unavailable(&error));
     let mut message = encode(&response)?;
@@ -249,7 +249,7 @@ fn proposed(mut response: ProposeResponse, max_bytes: usize) -> Result<PeerBody,
             && let Some((size_bytes, place)) = longest.next()
         {
             let reason =
-                format!("it was done, but its answer of {size_bytes} bytes does not fit a message between members");
+                format!("it was done, but its reply of {size_bytes} bytes does not fit into a message between members");
             response.outcomes[place] = Proposed::Unknown { reason };
             message = encode(&response)?;
         }
@@ -259,7 +259,7 @@ fn proposed(mut response: ProposeResponse, max_bytes: usize) -> Result<PeerBody,
 
 fn hello(node: &Node, headers: &HeaderMap) -> HelloResponse {
     let roster = node.roster();
-    // Its incarnation was compared before.
+    // `check` has compared the sender's incarnation already.
     let sender = headers.get(messages::SENDER_HEADER).and_then(|value| value.to_str().ok()?.parse::<Claim>().ok());
     let knows_sender = sender.map(|sender| roster.members.contains_key(&sender.member)).filter(|_| roster.is_formed());
     HelloResponse { id: node.id(), incarnation: node.settings.member.incarnation, knows_sender }
@@ -269,7 +269,7 @@ fn instance(node: &Node) -> Result<Arc<Instance>, Refusal> {
     node.instance().map_err(|error| Refusal::unavailable(&error))
 }
 
-/// Results go out while requests still come in.
+/// Appends a stream of requests; the results are sent while requests still arrive.
 fn append<B: RequestBody>(instance: &Instance, body: B) -> Result<PeerBody, Refusal> {
     let requests = futures::stream::unfold(FrameReader::new(body), async |mut reader| {
         match reader.next::<AppendRequest>().await {
@@ -294,7 +294,7 @@ async fn snapshot<B: RequestBody>(instance: &Instance, body: B) -> Result<PeerBo
     let (vote, meta, dir) = received.map_err(|error| Refusal::bad(&error))?;
     tracing::info!(last_log_id = ?meta.last_log_id, "received a snapshot");
     let snapshot = Snapshot { meta, snapshot: SnapshotData::Directory(Arc::new(dir)) };
-    let taken = instance.take_snapshot(vote, snapshot).await;
+    let taken = instance.receive_snapshot(vote, snapshot).await;
     single(&taken.map_err(|error| Refusal::unavailable(&error))?)
 }
 
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_does_not_fit_is_missing_alone() {
+    async fn only_replies_that_do_not_fit_are_left_out() {
         const MAX_BYTES: usize = 10_000;
         let outcomes = vec![read(10), read(9000), read(20_000), read(500), read(8000)];
         let body = proposed(ProposeResponse { outcomes }, MAX_BYTES).map_err(|refusal| refusal.1).expect("an answer");

@@ -1,4 +1,4 @@
-//! A snapshot on the wire: file after file in chunks, each file with its length and checksum.
+//! Snapshots on the wire: file after file in chunks, each file with its length and checksum.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -20,15 +20,15 @@ use crate::raft::snapshot::SnapshotDir;
 use crate::raft::types::{SnapshotMeta, Vote};
 
 const CHUNK_BYTES: usize = 512 << 10;
-/// A sender that stops for so long is given up.
+/// How long to wait for the next part before the transfer is given up.
 const PART_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What went wrong while a snapshot was received.
+/// Why a snapshot could not be received.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     #[error(transparent)]
     Frame(#[from] FrameError),
-    #[error("the sender fell silent")]
+    #[error("the sender stopped sending")]
     Silent,
     #[error("the stream ended early, or out of order at {0}")]
     Order(&'static str),
@@ -40,7 +40,7 @@ pub enum ReceiveError {
     Write(#[from] io::Error),
 }
 
-/// The parts of a snapshot, read as they are asked for.
+/// Returns a stream of the parts of a snapshot, read from disk on demand.
 pub fn send(
     vote: Vote,
     meta: SnapshotMeta,
@@ -100,10 +100,10 @@ impl Sender {
     }
 }
 
-/// Writes a snapshot that comes in below `parent`, checks it, and makes it durable.
+/// Receives a snapshot into a new directory below `parent`, checks it, and makes it durable.
 ///
 /// # Errors
-/// When it did not arrive whole; then nothing is left of it.
+/// When the snapshot did not arrive completely; its directory is then removed.
 pub async fn receive<B>(
     parts: &mut FrameReader<B>,
     parent: &Path,
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sent_arrives() {
+    async fn a_sent_snapshot_arrives_completely() {
         let (from, to) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let parts = wire(from.path()).await;
         let (_, _, dir) = receive(&mut reader(parts), to.path()).await.expect("all of it");
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_cannot_escape() {
+    async fn file_names_outside_the_directory_are_refused() {
         let to = tempfile::tempdir().expect("a directory");
         for name in ["../x", "/etc/passwd", "a/b", ".."] {
             let begin = SnapshotPart::Begin { vote: Vote::new_committed(1, 1), meta: Box::default() };

@@ -1,4 +1,4 @@
-//! Mutual TLS between members: both present a certificate, and trust only what the peers' CA has signed.
+//! Mutual TLS between members: both present a certificate, and trust only certificates that the peers' CA has signed.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::raft::config::{PeerTls, Pem};
 
 const ALPN: &[u8] = b"h2";
 
-/// Both ends of the peer transport.
+/// TLS configuration of both ends of the peer transport.
 #[derive(Clone)]
 pub struct PeerTlsContext {
     pub acceptor: TlsAcceptor,
@@ -21,8 +21,10 @@ pub struct PeerTlsContext {
 }
 
 impl PeerTlsContext {
+    /// Loads the certificates.
+    ///
     /// # Errors
-    /// When the authority's certificate cannot be read or used.
+    /// When the CA certificate cannot be read or used.
     pub fn load(tls: &PeerTls) -> Result<Self, StoreError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -49,7 +51,7 @@ impl PeerTlsContext {
     }
 }
 
-/// The name that a member's certificate must carry: the host that it is reached by.
+/// Returns the name that a member's certificate must have: the host in its peer address.
 ///
 /// # Errors
 /// When `peer` is not `host:port`.

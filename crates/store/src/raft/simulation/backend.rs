@@ -13,7 +13,7 @@ use super::process::{self, Process};
 use crate::platform::fs::{self, File, FileExt};
 use crate::raft::closing::CloseSignal;
 use crate::raft::snapshot::sync_directory;
-use crate::raft::state::backend::{RocksBackend, RocksBatch, RocksCursor, Surroundings};
+use crate::raft::state::backend::{BackendContext, RocksBackend, RocksBatch, RocksCursor};
 use crate::raft::state::store::APPLIED;
 
 const ROWS: &str = "ROWS";
@@ -27,11 +27,11 @@ pub enum EitherBackend {
 }
 
 impl EitherBackend {
-    pub fn open(path: &Path, surroundings: &Surroundings) -> io::Result<Self> {
+    pub fn open(path: &Path, context: &BackendContext) -> io::Result<Self> {
         if process::is_simulated() {
-            return SimulatedBackend::open(path, surroundings.closed.clone()).map(EitherBackend::Simulated);
+            return SimulatedBackend::open(path, context.closed.clone()).map(EitherBackend::Simulated);
         }
-        RocksBackend::open(path, surroundings).map(EitherBackend::Rocks)
+        RocksBackend::open(path, context).map(EitherBackend::Rocks)
     }
 
     pub fn make_obsolete(&self) {

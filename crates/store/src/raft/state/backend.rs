@@ -1,4 +1,4 @@
-//! The tables of `quorate-mvcc` as column families.
+//! [`RocksBackend`]: the tables of `quorate-mvcc` as column families of RocksDB.
 
 mod waiting;
 
@@ -23,32 +23,32 @@ use crate::raft::damage::DamageReport;
 use crate::raft::ending::EX_IOERR;
 use crate::raft::space::Space;
 
-/// All memory for writes that are not flushed yet.
+/// Memory limit of all writes that are not flushed yet.
 const WRITE_BUFFERS_BYTES: usize = 16 << 20;
 const LARGE_TABLE_BUFFER_BYTES: usize = 8 << 20;
 const SMALL_TABLE_BUFFER_BYTES: usize = 1 << 20;
 
-/// How far compactions may be behind. These are RocksDB's own limits.
+/// Limits of how far compactions may be behind. The values are RocksDB's defaults.
 const LEVEL_ZERO_FILES: i32 = 36;
 const PENDING_COMPACTION_BYTES: usize = 256 << 30;
 
-/// Read at once by who reads everything.
+/// Read-ahead of a scan of the whole database.
 const READ_AHEAD_BYTES: usize = 2 << 20;
-/// After so many rows it looks whether this member ends.
+/// Number of rows after which such a scan checks whether this member shuts down.
 const ROWS_BETWEEN_LOOKS: u64 = 1024;
 
-/// Room that is made beforehand for a batch.
+/// Maximum capacity that is allocated in advance for a batch.
 const MAX_EXPECTED_CHANGES: usize = 4096;
 const MAX_EXPECTED_BYTES: usize = 1 << 20;
 
-/// What a state database shares with others.
+/// The parts of the member that a state database uses and shares with other databases.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct BackendContext {
     pub cache: Cache,
     pub space: Arc<Space>,
     pub damage: DamageReport,
     pub closed: Arc<CloseSignal>,
-    /// When this is cancelled nobody waits any more until the database can be written.
+    /// Cancelled when the state is closed; writes that wait then fail.
     pub waits: CancellationToken,
 }
 
@@ -57,10 +57,10 @@ pub struct RocksBackend {
     db: DB,
     space: Arc<Space>,
     damage: DamageReport,
-    /// Errors in the background that were looked at.
+    /// Number of errors in the background that were handled.
     met_errors: AtomicU64,
     waits: CancellationToken,
-    /// Of the last batch.
+    /// Size of the last batch, as an estimate of the next one.
     last_changes: AtomicUsize,
     last_bytes: AtomicUsize,
     /// Dropped after `db`.
@@ -68,16 +68,16 @@ pub struct RocksBackend {
     _closed: Arc<CloseSignal>,
 }
 
-/// Removes the directory when the database in it is closed, if nobody needs it any more.
+/// Removes the directory when the database in it is closed, if the state was replaced.
 struct OwnedDirectory {
     path: PathBuf,
     obsolete: AtomicBool,
 }
 
 impl RocksBackend {
-    /// Opens or makes the database in `path`.
-    pub fn open(path: &Path, surroundings: &Surroundings) -> io::Result<Self> {
-        let Surroundings { cache, space, damage, closed, waits } = surroundings;
+    /// Opens or creates the database in `path`.
+    pub fn open(path: &Path, context: &BackendContext) -> io::Result<Self> {
+        let BackendContext { cache, space, damage, closed, waits } = context;
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -87,16 +87,16 @@ impl RocksBackend {
         options.set_max_background_jobs(2);
         options.set_keep_log_file_num(2);
         options.set_max_open_files(256);
-        // Writers take turns anyway (who applies, and who deletes what was compacted); an insertion then begins where
-        // the last one ended, and most keys follow each other.
+        // The two writers, `apply` and the deletion of compacted revisions, take turns anyway. Without concurrent
+        // writes an insertion begins where the last one ended, and most keys follow each other.
         options.set_allow_concurrent_memtable_write(false);
         let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table, cache)));
         let families = families.into_iter().chain([unused_family()]);
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| {
             if is_no_space(&error) {
-                space.exhausted(&error);
+                space.report_full(&error);
             }
-            failed("open the state", &conclude(&error, path, damage))
+            failed("open the state", &handle_error(&error, path, damage))
         })?;
         Ok(RocksBackend {
             db,
@@ -111,44 +111,44 @@ impl RocksBackend {
         })
     }
 
-    /// Lets the directory go with the database.
+    /// Makes the directory be removed when the database is closed, and ignores further damage to it.
     pub fn make_obsolete(&self) {
-        self.damage.set_heard(false);
+        self.damage.set_in_use(false);
         self.directory.obsolete.store(true, Ordering::Relaxed);
     }
 
-    /// Puts everything written so far on disk.
+    /// Flushes everything written so far to disk.
     pub fn flush(&self) -> io::Result<()> {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families = Table::ALL.map(|table| self.family(table));
-        self.when_it_can_flush(WaitFor::Anything, || self.db.flush_cfs_opt(&families, &options))
+        self.flush_when_possible(WaitFor::Anything, || self.db.flush_cfs_opt(&families, &options))
             .map_err(|reason| failed("flush the state", &reason))
     }
 
-    /// Makes `path` a copy of the database at this moment, by links.
+    /// Creates a copy of the current database in `path`, made of hard links.
     pub fn checkpoint(&self, path: &Path) -> io::Result<()> {
         self.copy_to(path, WaitFor::Anything)
     }
 
-    /// As [`RocksBackend::checkpoint`], but does not wait for space, and not long for anything else.
+    /// Does the same as [`RocksBackend::checkpoint`], but does not wait for space, and only briefly for RocksDB.
     pub fn try_checkpoint(&self, path: &Path) -> io::Result<()> {
         self.copy_to(path, WaitFor::Turn)
     }
 
     fn copy_to(&self, path: &Path, wait: WaitFor) -> io::Result<()> {
-        self.when_it_can_flush(wait, || Checkpoint::new(&self.db)?.create_checkpoint(path))
+        self.flush_when_possible(wait, || Checkpoint::new(&self.db)?.create_checkpoint(path))
             .map_err(|reason| failed("make a checkpoint", &reason))
     }
 
-    /// Reads every row, so that no damaged block is passed on. Blocks.
+    /// Reads every row, so that a damaged block is found before the database is copied or installed. Blocks.
     pub fn verify(&self) -> io::Result<()> {
         let failed = |reason: &str| failed("read all of the state", reason);
         for table in Table::ALL {
             let mut options = ReadOptions::default();
             options.fill_cache(false);
             options.set_readahead_size(READ_AHEAD_BYTES);
-            #[expect(deprecated, reason = "rows that a deletion of a range hides are passed on as well")]
+            #[expect(deprecated, reason = "rows hidden by the deletion of a range are copied as well")]
             options.set_ignore_range_deletions(true);
             let mut rows = self.db.raw_iterator_cf_opt(self.family(table), options);
             rows.seek_to_first();
@@ -156,31 +156,32 @@ impl RocksBackend {
             while rows.valid() {
                 count += 1;
                 if count.is_multiple_of(ROWS_BETWEEN_LOOKS) && self.space.is_closing() {
-                    return Err(failed("this member ends"));
+                    return Err(failed("this member is shutting down"));
                 }
                 rows.next();
             }
-            rows.status().map_err(|error| failed(&self.conclude(&error)))?;
+            rows.status().map_err(|error| failed(&self.handle_error(&error)))?;
         }
         Ok(())
     }
 
-    /// Whether a flush or a compaction in the background has failed since [`RocksBackend::meet_background_errors`].
+    /// Returns whether a flush or a compaction in the background has failed since
+    /// [`RocksBackend::meet_background_errors`].
     #[must_use]
     pub fn has_background_errors(&self) -> bool {
         self.background_errors() != self.met_errors.load(Ordering::Relaxed)
     }
 
-    /// Draws the conclusion from what has failed in the background, which else waits for somebody to write. Blocks.
+    /// Handles errors in the background, which RocksDB otherwise reports only to the next writer. Blocks.
     pub fn meet_background_errors(&self) {
         self.met_errors.store(self.background_errors(), Ordering::Relaxed);
         if let Err(error) = self.probe() {
-            let error = self.conclude(&error);
+            let error = self.handle_error(&error);
             tracing::debug!(%error, "RocksDB failed in the background");
         }
     }
 
-    /// How many there were.
+    /// Returns the number of errors in the background so far.
     fn background_errors(&self) -> u64 {
         match self.db.property_int_value(rocksdb::properties::BACKGROUND_ERRORS) {
             Ok(count) => count.unwrap_or(0),
@@ -191,15 +192,15 @@ impl RocksBackend {
         }
     }
 
-    fn conclude(&self, error: &rocksdb::Error) -> String {
-        conclude(error, &self.directory.path, &self.damage)
+    fn handle_error(&self, error: &rocksdb::Error) -> String {
+        handle_error(error, &self.directory.path, &self.damage)
     }
 
     fn read_failed(&self, table: Table, error: &rocksdb::Error) -> BackendError {
-        BackendError::Failed { table, message: self.conclude(error) }
+        BackendError::Failed { table, message: self.handle_error(error) }
     }
 
-    /// Live bytes, roughly.
+    /// Returns the approximate size of the live data.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         let sizes = Table::ALL.map(|table| {
@@ -245,7 +246,7 @@ impl Backend for RocksBackend {
     }
 
     fn batch(&self) -> RocksBatch {
-        // The next will be about as long as the last one.
+        // The next batch will probably be about as long as the last one.
         let (changes, bytes) = (self.last_changes.load(Ordering::Relaxed), self.last_bytes.load(Ordering::Relaxed));
         RocksBatch { changes: Vec::with_capacity(changes), bytes: Vec::with_capacity(bytes) }
     }
@@ -253,23 +254,24 @@ impl Backend for RocksBackend {
     fn write(&self, batch: RocksBatch) -> Result<(), BackendError> {
         self.last_changes.store(batch.changes.len().min(MAX_EXPECTED_CHANGES), Ordering::Relaxed);
         self.last_bytes.store(batch.bytes.len().min(MAX_EXPECTED_BYTES), Ordering::Relaxed);
-        self.put_in(&batch, WaitFor::Anything)
+        self.write_batch(&batch, WaitFor::Anything)
     }
 
     fn try_write(&self, batch: RocksBatch) -> Result<(), BackendError> {
-        self.put_in(&batch, WaitFor::Turn)
+        self.write_batch(&batch, WaitFor::Turn)
     }
 }
 
 impl RocksBackend {
-    fn put_in(&self, batch: &RocksBatch, wait: WaitFor) -> Result<(), BackendError> {
+    fn write_batch(&self, batch: &RocksBatch, wait: WaitFor) -> Result<(), BackendError> {
         let options = waiting::write_options();
-        self.when_it_can(wait, || Ok(self.db.write_opt(self.rows(batch), &options)?)).map_err(BackendError::Write)
+        self.write_when_possible(wait, || Ok(self.db.write_opt(self.rows(batch), &options)?))
+            .map_err(BackendError::Write)
     }
 
-    /// A batch as RocksDB takes it.
+    /// Converts a batch into RocksDB's own form.
     fn rows(&self, batch: &RocksBatch) -> rocksdb::WriteBatch {
-        // A row's lengths, table and kind take some bytes more.
+        // The lengths, the table and the kind of a change take up to 16 bytes more.
         let mut rows = rocksdb::WriteBatch::with_capacity_bytes(batch.bytes.len() + 16 * batch.changes.len() + 64);
         let mut rest = &batch.bytes[..];
         let mut take = |length: usize| {
@@ -290,8 +292,8 @@ impl RocksBackend {
     }
 }
 
-/// Changes to be written together. RocksDB's own batch needs the open database to name a column family, and a batch
-/// may not borrow it; so they are kept as they came, their bytes one behind the other.
+/// Changes to write together. RocksDB's own batch needs the open database to name a column family, and a batch may not
+/// borrow it; so the changes are kept in order, with their keys and values in one buffer.
 #[derive(Default)]
 pub struct RocksBatch {
     changes: Vec<Change>,
@@ -384,8 +386,8 @@ fn table_options(table: Table, cache: &Cache) -> Options {
         Table::Versions | Table::Events => LARGE_TABLE_BUFFER_BYTES,
         Table::Leases | Table::Meta => SMALL_TABLE_BUFFER_BYTES,
     });
-    // Writes are stopped when compactions are far behind, and not slowed down before: each attempt of one that does not
-    // wait would put the next off.
+    // Writes stop when compactions are far behind, and are not slowed down before: each attempt of a write that does
+    // not wait inside RocksDB would delay the next attempt.
     options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_FILES);
     options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_FILES);
     options.set_soft_pending_compaction_bytes_limit(PENDING_COMPACTION_BYTES);
@@ -393,7 +395,8 @@ fn table_options(table: Table, cache: &Cache) -> Options {
     options
 }
 
-/// The table that RocksDB insists on. After a full disk it waits until there is space for the largest buffer of all.
+/// Returns the default column family, which RocksDB requires. Its buffer is small, because after a full disk RocksDB
+/// waits for space for the largest buffer.
 fn unused_family() -> ColumnFamilyDescriptor {
     let mut options = Options::default();
     options.set_write_buffer_size(SMALL_TABLE_BUFFER_BYTES);
@@ -404,15 +407,16 @@ fn is_no_space(error: &rocksdb::Error) -> bool {
     Fault::of(error.as_ref()) == Fault::NoSpace
 }
 
-/// Draws the conclusion from an error, and returns what is to be told of it. All that are passed on come by here.
-fn conclude(error: &rocksdb::Error, path: &Path, damage: &DamageReport) -> String {
+/// Acts on an error by its class: ends the process after a failed sync, and reports damage. Returns the message for the
+/// caller. Every error of the database passes through this function.
+fn handle_error(error: &rocksdb::Error, path: &Path, damage: &DamageReport) -> String {
     match Fault::of(error.as_ref()) {
         Fault::SyncFailed => {
-            // As with the log: nobody knows what is on disk, and the kernel may have dropped the pages.
+            // The contents of the disk are unknown, and the kernel may have dropped the pages; the same as for the log.
             tracing::error!(%error, "the state cannot be synced; this process ends");
             exit(EX_IOERR)
         }
-        Fault::Damage => damage.tell(format!("{} is damaged ({error})", path.display())),
+        Fault::Damage => damage.report(format!("{} is damaged ({error})", path.display())),
         Fault::NoSpace | Fault::HeldUp | Fault::Other => error.to_string(),
     }
 }

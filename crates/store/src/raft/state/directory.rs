@@ -1,4 +1,4 @@
-//! The directories of the state: one that counts, named by a pointer, and the leftovers of what was interrupted.
+//! The directories of the state: the current one, which a pointer file names, and leftovers of interrupted operations.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub struct StateDirectory {
 }
 
 impl StateDirectory {
-    /// Opens it, makes it if it is not there, and clears away what a crash left of snapshots and replaced states.
+    /// Opens the directory, or creates it. Removes what a crash left of snapshots and replaced states.
     pub fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
         let generation = match fs::read_to_string(path.join(POINTER)) {
@@ -41,19 +41,19 @@ impl StateDirectory {
         Ok(StateDirectory { path: path.to_owned(), generation })
     }
 
-    /// Where the database lies.
+    /// Returns the directory of the current database.
     #[must_use]
     pub fn current(&self) -> PathBuf {
         self.path.join(name_of(self.generation))
     }
 
-    /// Where snapshots are made and received.
+    /// Returns the directory in which snapshots are made and received.
     #[must_use]
     pub fn snapshots(&self) -> PathBuf {
         self.path.join("snapshots")
     }
 
-    /// Moves a received snapshot beside the current state; it does not count before [`StateDirectory::commit`].
+    /// Moves a received snapshot beside the current state. It becomes current only with [`StateDirectory::commit`].
     pub fn stage(&self, snapshot: &SnapshotDir) -> io::Result<PathBuf> {
         let staged = self.path.join(name_of(self.generation + 1));
         match fs::remove_dir_all(&staged) {
@@ -65,7 +65,7 @@ impl StateDirectory {
         Ok(staged)
     }
 
-    /// Makes what was staged the state that counts, durably.
+    /// Makes the staged state the current one, durably.
     pub fn commit(&mut self) -> io::Result<()> {
         point_to(&self.path, self.generation + 1)?;
         self.generation += 1;
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_staged_snapshot_counts_only_when_it_is_committed() {
+    fn a_staged_snapshot_becomes_current_only_when_it_is_committed() {
         let temporary = tempfile::tempdir().expect("a directory");
         let path = temporary.path().join("state");
         let mut directory = StateDirectory::open(&path).expect("a new one");

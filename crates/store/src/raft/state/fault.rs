@@ -1,35 +1,35 @@
-//! What an error of RocksDB means for this member.
+//! Classification of RocksDB's errors.
 //!
-//! RocksDB tells errors as text: a class, often where in its work it was, the file, and what the system said. The text
-//! of an error in the background is kept, and told to who writes next. Not to be known from it are a sync that failed
-//! with `ESTALE` (only "Stale file handle" is left), and what is said about a file whose earlier error was told already
-//! ("Writer has previous error.").
+//! RocksDB reports errors as text: a class, often the operation, the file, and the system's message. It keeps the text
+//! of an error in the background and returns it to the next writer. Two errors cannot be classified by their text: a
+//! sync that failed with `ESTALE` (only "Stale file handle" is left), and an error of a file that has reported one
+//! before ("Writer has previous error.").
 
-/// What is wrong.
+/// The class of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// There is no space, be it for a write or at a sync. It can be tried again: RocksDB goes on in another file, with
-    /// what it still has in memory; if it was a quota, after it was opened anew.
+    /// A write or a sync found no space. It can be retried: RocksDB continues in another file with the data that it
+    /// still has in memory; after a full quota, only once it was reopened.
     NoSpace,
-    /// A sync failed: nobody knows what is on the disk.
+    /// A sync failed, so the contents of the disk are unknown.
     SyncFailed,
-    /// What is on the disk is not what was written.
+    /// The data on disk is not what was written.
     Damage,
-    /// Too much is to be flushed or compacted before. It can be tried again.
+    /// RocksDB refuses writes until it has flushed or compacted more. The write can be retried.
     HeldUp,
-    /// Something else. The state is opened anew; where the disk cannot be read, again and again until it can.
+    /// Any other error. The state is reopened; if the disk cannot be read, again and again until it can.
     Other,
 }
 
-/// Of a write that was held up by an error in the background.
+/// Prefix of the error of a write that an earlier error in the background held up.
 const HELD_UP: &str = "Result incomplete: ";
-/// What is left of one that was held up because memory is full, or compactions are far behind.
+/// The error, without the prefix, of a write that was held up by full memory or by compactions that are far behind.
 const STALL: &str = "Write stall";
-/// What RocksDB was at when a sync failed (`env/io_posix.cc`).
+/// The operations that RocksDB names when a sync fails (`env/io_posix.cc`).
 const SYNCS: [&str; 4] = ["While fsync", "While fdatasync", "While sync_file_range", "While msync"];
 
 impl Fault {
-    /// Of the text of an error.
+    /// Classifies the text of a RocksDB error.
     #[must_use]
     pub fn of(error: &str) -> Self {
         let error = error.strip_prefix(HELD_UP).unwrap_or(error);
@@ -47,7 +47,7 @@ impl Fault {
     }
 }
 
-/// Whether the space that an error is about is that of a quota.
+/// Returns whether an error is about the space of a quota.
 #[must_use]
 pub fn is_quota(error: &str) -> bool {
     error.contains("Disk quota exceeded")
@@ -59,7 +59,7 @@ pub mod tests {
 
     use super::*;
 
-    /// Has RocksDB write its next tables to where everything can be written and nothing synced.
+    /// Makes the syncs of RocksDB's next tables fail: links them to `/dev/null`, which takes writes and refuses syncs.
     pub fn let_no_table_be_synced(directory: &Path) {
         for number in 1..100 {
             let table = directory.join(format!("{number:06}.sst"));
@@ -70,7 +70,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_fault_is_known_by_its_text() {
+    fn errors_are_classified_by_their_text() {
         let cases = [
             ("IO error: While fsync: /d/000012.sst: Input/output error", Fault::SyncFailed),
             ("IO error: While fdatasync: /d/MANIFEST-000004: Input/output error", Fault::SyncFailed),
@@ -110,16 +110,16 @@ pub mod tests {
         }
     }
 
-    /// What RocksDB really says.
+    /// Checks the errors of a real RocksDB.
     #[test]
-    fn a_sync_that_fails_is_known() {
+    fn a_failed_sync_of_rocksdb_is_classified() {
         let dir = tempfile::tempdir().expect("a directory");
         let db = rocksdb::DB::open_default(dir.path()).expect("a new one");
         let_no_table_be_synced(dir.path());
         db.put(b"key", b"value").expect("written");
         let error = db.flush().expect_err("a table is synced");
         assert_eq!(Fault::of(error.as_ref()), Fault::SyncFailed, "{error}");
-        let error = db.put(b"key", b"another").expect_err("it remembers");
+        let error = db.put(b"key", b"another").expect_err("RocksDB keeps the error");
         assert_eq!(Fault::of(error.as_ref()), Fault::SyncFailed, "{error}");
     }
 }

@@ -1,11 +1,11 @@
 //! The applied state on RocksDB.
 //!
-//! Its database runs without a WAL: the Raft log is the WAL. All tables are flushed together, so whatever is on disk is
-//! the state at one applied index, and what is missing is replayed from the log.
+//! The database runs without a WAL: the Raft log is the WAL. All tables are flushed together, so the disk holds the
+//! state at one applied index, and later entries are replayed from the log.
 //!
-//! [`backend`] puts the tables of `quorate-mvcc` into column families, [`fault`] knows what its errors mean,
-//! [`directory`] keeps the database's directories across the installation of snapshots, and [`store`] is the state that
-//! the rest of the member uses, and [`open`] what readers have of it while it is open.
+//! [`backend`] maps the tables of `quorate-mvcc` to column families, [`fault`] classifies its errors, and [`directory`]
+//! keeps the database's directories across the installation of snapshots. [`store`] is the state that the rest of the
+//! member uses, and [`open`] the handle that readers hold on it.
 
 pub mod backend;
 pub mod directory;
@@ -16,7 +16,7 @@ pub mod store;
 pub use open::OpenState;
 pub use store::{StateOptions, StateStore};
 
-/// What the state lies in.
+/// The backend of the state.
 #[cfg(not(test))]
 pub type StateBackend = backend::RocksBackend;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! [`OpenState`]: reads of a state as long as it is open.
+//! [`OpenState`]: a reader that does not keep the state open.
 
 use std::sync::{Arc, Weak};
 
@@ -10,7 +10,7 @@ use super::{StateBackend, StateStore};
 use crate::error::StoreError;
 use crate::reader::StateReader;
 
-/// A state that may be closed while somebody holds this.
+/// A reader of a state that may be closed while the reader exists.
 pub struct OpenState(Weak<StateStore>);
 
 impl OpenState {
@@ -19,7 +19,7 @@ impl OpenState {
         OpenState(Arc::downgrade(state))
     }
 
-    /// The state, or a newer one that was installed over it.
+    /// Returns the state, or the one that a snapshot has replaced it by.
     fn current(&self) -> Result<Arc<State<StateBackend>>, StoreError> {
         let closed = || StoreError::NoLeader("this member has closed the state that was read".to_owned());
         Ok(self.0.upgrade().ok_or_else(closed)?.current())

@@ -1,4 +1,4 @@
-//! [`StateStore`]: the state of this member, applied to by Raft and read by everyone.
+//! [`StateStore`]: the state of this member. Raft applies entries to it and all readers share it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use rocksdb::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::StateBackend;
-use super::backend::Surroundings;
+use super::backend::BackendContext;
 use super::directory::StateDirectory;
 use crate::platform::fs;
 use crate::platform::random;
@@ -57,7 +57,7 @@ impl From<StateError> for io::Error {
     }
 }
 
-/// Where the state stands.
+/// The last applied entry, and the membership as of that entry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AppliedAt {
     pub log_id: Option<LogId>,
@@ -65,14 +65,14 @@ pub struct AppliedAt {
 }
 
 impl AppliedAt {
-    /// The number of entries applied: the index after the last one.
+    /// Returns the index after the last applied entry.
     #[must_use]
     pub fn next_index(&self) -> u64 {
         self.log_id.map_or(0, |id| id.index + 1)
     }
 }
 
-/// What a state is opened with.
+/// Everything that a state needs to be opened.
 pub struct StateOptions {
     pub cache: Cache,
     pub watching: Arc<Watching>,
@@ -88,11 +88,11 @@ pub struct StateStore {
     directory: Mutex<StateDirectory>,
     position: watch::Sender<AppliedAt>,
     has_snapshot: AtomicBool,
-    surroundings: Surroundings,
+    context: BackendContext,
     watching: Arc<Watching>,
     traces: Arc<Traces>,
     decodable: Decodable,
-    /// The next time something is applied, a test wants a panic.
+    /// Makes the next `apply` panic, for tests.
     #[cfg(test)]
     pub panics: AtomicBool,
 }
@@ -104,15 +104,15 @@ impl StateStore {
     /// When it cannot be read, or is damaged.
     pub fn open(path: &Path, options: StateOptions, closed: CloseSignal) -> Result<Self, StateError> {
         let StateOptions { cache, watching, traces, space, damage, decodable } = options;
-        let surroundings = Surroundings {
+        let context = BackendContext {
             cache,
             space,
-            damage: damage.heard(),
+            damage: damage.in_use(),
             closed: Arc::new(closed),
             waits: CancellationToken::new(),
         };
         let directory = StateDirectory::open(path)?;
-        let state = Arc::new(State::open(StateBackend::open(&directory.current(), &surroundings)?)?);
+        let state = Arc::new(State::open(StateBackend::open(&directory.current(), &context)?)?);
         decodable.check(state.command_version()).map_err(StateError::Outdated)?;
         let position = read_position(state.backend())?;
         traces.lose_sight();
@@ -122,7 +122,7 @@ impl StateStore {
             directory: Mutex::new(directory),
             position: watch::Sender::new(position),
             has_snapshot: AtomicBool::new(false),
-            surroundings,
+            context,
             watching,
             traces,
             decodable,
@@ -131,22 +131,22 @@ impl StateStore {
         })
     }
 
-    /// The state as it is now; after a snapshot is installed, another one.
+    /// Returns the current state. The installation of a snapshot replaces it by another one.
     #[must_use]
     pub fn current(&self) -> Arc<State<StateBackend>> {
         self.current.load_full()
     }
 
-    /// Where it stands, and when that changes.
+    /// Returns the applied position, which can be watched for changes.
     #[must_use]
     pub fn position(&self) -> watch::Receiver<AppliedAt> {
         self.position.subscribe()
     }
 
-    /// Applies entries in order: one write, then readers see it, then watchers hear of it.
+    /// Applies entries in order, in one write. First readers see them, then their events go to watchers.
     ///
     /// # Errors
-    /// The state is then of no more use.
+    /// When an entry cannot be applied; the state must then be closed.
     pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Vec<Reply>>, StateError> {
         let Some(last) = entries.last() else { return Ok(Vec::new()) };
         #[cfg(test)]
@@ -198,7 +198,8 @@ impl StateStore {
         }
         self.watching.publish(state.revision(), events);
         self.position.send_modify(|position| {
-            // Whoever is told of it by this must find it here: not before it, since reads wait for the position, nor after.
+            // Traces must change together with the position: a reader that waited for the position must find them here,
+            // and no reader may find them earlier.
             self.traces.landed(&landings);
             position.log_id = Some(last.log_id);
             if let Some(membership) = membership {
@@ -208,30 +209,30 @@ impl StateStore {
         Ok(replies)
     }
 
-    /// Puts everything applied so far on disk; from then on the log before it is not needed to restart.
+    /// Flushes everything applied so far to disk. A restart then no longer needs the log up to the returned position.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn flush(&self) -> Result<SnapshotMeta, StateError> {
-        // The position first: what is flushed is as new or newer.
+        // The position is read first, so the flushed state is at least as new.
         let AppliedAt { log_id, membership } = self.position.borrow().clone();
         self.current().backend().flush()?;
         self.has_snapshot.store(true, Ordering::Release);
         Ok(SnapshotMeta { last_log_id: log_id, last_membership: membership })
     }
 
-    /// From now on nobody waits until something can be written: it fails. What was acknowledged is in the log.
+    /// Makes writes that would wait for space or for RocksDB fail instead. All acknowledged entries are in the log.
     pub fn stop_waiting(&self) {
-        self.surroundings.waits.cancel();
+        self.context.waits.cancel();
     }
 
-    /// Whether the state was ever flushed as a snapshot, or installed from one, since it was opened.
+    /// Returns whether the state was flushed as a snapshot, or installed from one, since it was opened.
     #[must_use]
     pub fn has_snapshot(&self) -> bool {
         self.has_snapshot.load(Ordering::Acquire)
     }
 
-    /// Copies the state. Nothing may be applied meanwhile.
+    /// Copies the state into a new snapshot. Nothing may be applied meanwhile.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -244,8 +245,8 @@ impl StateStore {
         Ok((SnapshotMeta { last_log_id: log_id, last_membership: membership }, dir))
     }
 
-    /// A copy of the state for a backup, beside whatever is being applied; all writes up to the returned revision are in
-    /// it. Blocks.
+    /// Copies the state for a backup, while entries may be applied. The copy has all writes up to the returned
+    /// revision. Blocks.
     ///
     /// # Errors
     /// When it cannot be written, or the state is damaged.
@@ -260,20 +261,20 @@ impl StateStore {
         Ok((revision, dir))
     }
 
-    /// Where snapshots are received.
+    /// Returns the directory in which snapshots are received.
     #[must_use]
     pub fn snapshots_path(&self) -> PathBuf {
         self.directory.lock().snapshots()
     }
 
-    /// Replaces the state by a snapshot, durably. One at a time may be installed.
+    /// Replaces the state by a snapshot, durably. Only one snapshot may be installed at a time.
     ///
     /// # Errors
-    /// The old state is then still in place.
+    /// When the snapshot cannot be installed; the old state then stays in use.
     pub fn install(&self, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> Result<(), StateError> {
         let staged = self.directory.lock().stage(snapshot)?;
-        // If it is damaged, it is so at whom it came from.
-        let incoming = Surroundings { damage: self.surroundings.damage.unheard(), ..self.surroundings.clone() };
+        // Damage to the snapshot does not concern this member: it came from the sender.
+        let incoming = BackendContext { damage: self.context.damage.not_in_use(), ..self.context.clone() };
         let state = State::open(StateBackend::open(&staged, &incoming)?)?;
         let found = read_position(state.backend())?;
         if found.log_id != meta.last_log_id {
@@ -282,7 +283,7 @@ impl StateStore {
         self.decodable.check(state.command_version()).map_err(StateError::Outdated)?;
         state.backend().verify()?;
         self.directory.lock().commit()?;
-        incoming.damage.set_heard(true);
+        incoming.damage.set_in_use(true);
         let state = Arc::new(state);
         self.traces.lose_sight();
         let replaced = self.current.swap(state.clone());
@@ -302,7 +303,7 @@ pub fn read_position(backend: &StateBackend) -> Result<AppliedAt, StateError> {
     })
 }
 
-/// The last entry that is applied.
+/// Reads the id of the last applied entry.
 pub fn read_applied(backend: &StateBackend) -> Result<Option<LogId>, StateError> {
     let log_id = backend.get(Table::Meta, APPLIED)?.map(|row| codec::decode(&row)).transpose();
     log_id.map_err(StateError::Position)

@@ -1,4 +1,4 @@
-//! A quorum in one process, each member in a directory and on a port of its own.
+//! A quorum in one process. Each member has its own directory and port.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use crate::membership::{Member, MemberId};
 use crate::raft::{PeerListen, PeerTls, Pem, RaftConfig, start};
 use crate::{Consistency, Store, StoreError};
 
-/// Nothing here takes longer, however busy the machine.
+/// Deadline for everything in these tests, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Members, running in this process or not.
+/// The members of a quorum, of which some or all run in this process.
 pub struct Cluster {
     dir: TempDir,
     members: Vec<Member>,
@@ -59,7 +59,7 @@ impl Cluster {
         }
     }
 
-    /// Lets the ports go, for processes of their own to bind.
+    /// Releases the ports, so that the members can bind them themselves.
     pub fn release_ports(&mut self) {
         self.listeners.iter_mut().for_each(|listener| drop(listener.take()));
     }
@@ -87,7 +87,7 @@ impl Cluster {
         self.dir.path().join(format!("m{id}"))
     }
 
-    /// Starts a member from what is on its disk.
+    /// Starts a member from its directory.
     pub async fn restart(&mut self, id: MemberId) {
         let mut config = self.config(id);
         if let Some(listener) = self.listeners[slot(id)].take() {
@@ -96,7 +96,7 @@ impl Cluster {
         self.stores[slot(id)] = Some(start(config).await.expect("the member starts"));
     }
 
-    /// Stops a member in order.
+    /// Shuts a member down.
     pub async fn stop(&mut self, id: MemberId) {
         let store = self.stores[slot(id)].take().expect("it runs");
         store.shutdown().await.expect("it stops");
@@ -110,7 +110,7 @@ impl Cluster {
         self.stores.iter().zip(1..).filter_map(|(store, id)| Some((id, store.as_ref()?)))
     }
 
-    /// Waits until a running member leads and is ready to.
+    /// Waits until a running member is an active leader.
     pub async fn leader(&self) -> MemberId {
         eventually("a leader", async || {
             self.running().find(|(_, store)| store.leadership().borrow().is_active_leader).map(|(id, _)| id)
@@ -118,7 +118,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits until all running members stand at the same revision, and compares what they hold.
+    /// Waits until all running members are at the same revision, and compares their states.
     pub async fn assert_equal_states(&self) {
         let hashes = eventually("equal revisions", async || {
             let mut hashes = Vec::new();
@@ -138,7 +138,7 @@ impl Cluster {
     }
 }
 
-/// Asks again until there is an answer.
+/// Calls `ask` again and again until it returns an answer.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let waiting = async {
         loop {
@@ -168,7 +168,7 @@ pub fn put_with_lease(key: &str, value: &[u8], lease: LeaseId) -> Command {
     Command::Txn(Txn { success: vec![Op::Put(put)], ..Txn::default() })
 }
 
-/// Puts, trying again whatever is harmless to try again.
+/// Puts a key, and retries after errors for which a second put does no harm.
 pub async fn put_surely(store: &Store, key: &str, value: &[u8]) -> Revision {
     eventually("a write", async || match store.propose(put(key, value)).await {
         Ok(reply) => Some(reply.revision),
@@ -190,11 +190,11 @@ fn slot(id: MemberId) -> usize {
 
 pub fn certificates() -> PeerTls {
     let Pems { ca, cert, key } = pems();
-    let identity = LiveIdentity::from_pem(&cert, &key).expect("they belong together");
+    let identity = LiveIdentity::from_pem(&cert, &key).expect("the key matches the certificate");
     PeerTls { ca: Pem::Bytes(ca), identity }
 }
 
-/// A certificate of an authority of its own.
+/// A certificate with its key, and the CA that signed it.
 pub struct Pems {
     pub ca: Vec<u8>,
     pub cert: Vec<u8>,
@@ -217,12 +217,12 @@ pub fn pems() -> Pems {
     }
 }
 
-/// Shows what members log, when `RUST_LOG` asks for it.
+/// Prints the members' logs, as selected by `RUST_LOG`.
 pub fn show_logs() {
     let shown = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_test_writer()
         .try_init();
-    // Another test in this process may have been first.
+    // Another test in this process may have set the subscriber already.
     drop(shown);
 }

@@ -1,4 +1,4 @@
-//! What a quorum promises, whole members.
+//! Tests of the guarantees of a quorum, with whole members.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::raft::{LogRetention, start, start_node};
 use crate::{Consistency, MemberRole, Store, StoreError, WatchError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sizes_that_make_no_sense_are_refused() {
+async fn unsupported_quorum_sizes_are_refused() {
     for size in [2, 4, 6, 8, 9] {
         let cluster = Cluster::prepare(size, |_| {});
         let refused = start(cluster.config(1)).await.err().expect("it does not start");
@@ -72,7 +72,7 @@ async fn every_member_writes_and_reads_what_it_wrote() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_linearizable_read_sees_what_another_member_was_told() {
+async fn a_linearizable_read_sees_a_write_acknowledged_by_another_member() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let (writer, reader) = (cluster.store(leader % 3 + 1), cluster.store((leader + 1) % 3 + 1));
@@ -85,7 +85,7 @@ async fn a_linearizable_read_sees_what_another_member_was_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_command_is_answered_everywhere() {
+async fn every_member_returns_the_reply_to_a_refused_command() {
     let cluster = Cluster::start(3).await;
     cluster.leader().await;
     for (_, store) in cluster.running() {
@@ -113,7 +113,7 @@ async fn watches_on_every_member_see_everything_in_order() {
         let mut seen = Vec::new();
         while seen.len() < 100 {
             let batch = tokio::time::timeout(super::cluster::PATIENCE, watch.next()).await.expect("in time");
-            let batch = batch.expect("it goes on").expect("no error");
+            let batch = batch.expect("the watch continues").expect("no error");
             seen.extend(batch.events.iter().map(|event| event.kv().mod_revision));
         }
         assert!(seen.is_sorted() && seen.len() == 100, "{seen:?}");
@@ -123,7 +123,7 @@ async fn watches_on_every_member_see_everything_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_stops_hands_over_and_comes_back() {
+async fn a_stopped_leader_transfers_leadership_and_can_return() {
     let mut cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     put_surely(cluster.store(leader), "before", b"1").await;
@@ -140,7 +140,7 @@ async fn a_leader_that_stops_hands_over_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_members_stopped_and_started_have_lost_nothing() {
+async fn a_restart_of_all_members_loses_nothing() {
     let mut cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     for i in 0..50 {
@@ -196,7 +196,7 @@ async fn a_follower_that_is_far_behind_gets_a_snapshot() {
         });
         futures::future::join_all(puts).await;
     }
-    // 10 MiB of log, of which at most about two are kept.
+    // The log grows by 10 MiB, of which at most about 2 MiB are kept.
     eventually("a purge", async || {
         let status = store.quorum_status().await.ok()?;
         let leads = status.members.iter().find(|member| member.role == MemberRole::Leader)?;
@@ -207,7 +207,7 @@ async fn a_follower_that_is_far_behind_gets_a_snapshot() {
     let last = get(cluster.store(lagging), "19/31", Consistency::Linearizable).await;
     assert_eq!(last, Ok(Some(value)));
     cluster.assert_equal_states().await;
-    // What was installed survives a restart.
+    // The installed snapshot survives a restart.
     cluster.stop(lagging).await;
     cluster.restart(lagging).await;
     put_surely(cluster.store(lagging), "after", b"1").await;
@@ -215,10 +215,10 @@ async fn a_follower_that_is_far_behind_gets_a_snapshot() {
     cluster.shutdown().await;
 }
 
-/// What the simulation found (seed 798533): a leader that does not know what a follower has may send a snapshot of what
-/// that one's log holds and does not know to be committed.
+/// Regression test for a fault that the simulation found (seed 798533): a leader that does not know how much log a
+/// follower has may send a snapshot of entries that the follower's log has and does not know to be committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_of_what_the_log_holds_takes_nothing_back() {
+async fn a_snapshot_of_entries_in_the_log_is_not_installed() {
     let mut cluster = Cluster::prepare(3, |_| {});
     for id in [1, 2] {
         cluster.restart(id).await;
@@ -230,7 +230,8 @@ async fn a_snapshot_of_what_the_log_holds_takes_nothing_back() {
     for id in [1, 2] {
         cluster.stop(id).await;
     }
-    // From here on this test is the leader: nobody that the member knows, so that it does not see that he is not there.
+    // From here on the test acts as the leader, under an id that the member does not know, so that the member does not
+    // notice that its leader has no connection.
     let instance = node.instance().expect("it runs");
     let leader_id = LeaderId { term: instance.metrics().current_term + 10, node_id: 9 };
     let vote = Vote::new_committed(leader_id.term, leader_id.node_id);
@@ -240,7 +241,7 @@ async fn a_snapshot_of_what_the_log_holds_takes_nothing_back() {
         assert!(answer.is_success(), "{answer}");
     };
     append(None, Vec::new(), None).await;
-    let before = eventually("what is committed to be applied", async || {
+    let before = eventually("all committed entries to be applied", async || {
         let metrics = instance.metrics();
         metrics.last_applied.filter(|applied| metrics.local_committed == Some(*applied))
     })
@@ -253,11 +254,11 @@ async fn a_snapshot_of_what_the_log_holds_takes_nothing_back() {
 
     meta.last_log_id = Some(third);
     let snapshot = Snapshot { meta, snapshot: SnapshotData::Directory(Arc::new(dir)) };
-    let answer = instance.take_snapshot(vote, snapshot).await.expect("it runs");
+    let answer = instance.receive_snapshot(vote, snapshot).await.expect("it runs");
     assert_eq!(answer.vote, vote);
     assert_eq!(instance.metrics().last_applied, Some(before), "nothing was installed");
     append(Some(last), Vec::new(), Some(last)).await;
-    eventually("what the log holds to be applied", async || {
+    eventually("the entries in the log to be applied", async || {
         (instance.metrics().last_applied == Some(last)).then_some(())
     })
     .await;
@@ -266,7 +267,7 @@ async fn a_snapshot_of_what_the_log_holds_takes_nothing_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_that_is_not_kept_ends_with_its_keys() {
+async fn an_expired_lease_ends_with_its_keys() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let follower = cluster.store(leader % 3 + 1);
@@ -287,7 +288,7 @@ async fn a_lease_that_is_not_kept_ends_with_its_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn old_revisions_are_forgotten_and_new_ones_are_not() {
+async fn old_revisions_are_compacted_and_new_ones_are_kept() {
     let cluster = Cluster::start_with(3, |config| config.retention = Duration::from_secs(1)).await;
     let leader = cluster.leader().await;
     let store = cluster.store(leader % 3 + 1);
@@ -333,7 +334,7 @@ async fn the_status_names_every_member() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_raft_core_is_started_again_from_disk() {
+async fn a_dead_raft_core_is_restarted_from_disk() {
     let mut cluster = Cluster::prepare(1, |_| {});
     cluster.release_ports();
     let node = start_node(cluster.config(1)).await.expect("it starts");
@@ -343,7 +344,7 @@ async fn a_dead_raft_core_is_started_again_from_disk() {
     for round in 1..=3u64 {
         let instance = node.instance().expect("it runs");
         put_surely(&store, "k", b"x").await;
-        instance.raft.shutdown().await.expect("its core ends, and nobody told the member");
+        instance.raft.shutdown().await.expect("its core ends without a shutdown of the member");
         drop(instance);
         let written = put_surely(&store, "k", format!("{round}").as_bytes()).await;
         assert_eq!(written, Revision(first.0 + 2 * round), "nothing was lost or done twice");
@@ -351,9 +352,9 @@ async fn a_dead_raft_core_is_started_again_from_disk() {
     let mut seen = Vec::new();
     while seen.len() < 6 {
         let batch = tokio::time::timeout(super::cluster::PATIENCE, watch.next()).await.expect("in time");
-        let batch = batch.expect("it goes on").expect("no error");
+        let batch = batch.expect("the watch continues").expect("no error");
         seen.extend(batch.events.iter().map(|event| event.kv().mod_revision.0 - first.0));
     }
-    assert_eq!(seen, [1, 2, 3, 4, 5, 6], "the watch has noticed nothing");
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6], "the watch is not disturbed");
     store.shutdown().await.expect("it stops");
 }

@@ -1,4 +1,4 @@
-//! Members of different versions: no command enters the log that one of them cannot decode.
+//! Tests of members with different versions: no command enters the log that one of them cannot decode.
 
 use quorate_mvcc::{Command, CommandVersion, Reply};
 
@@ -23,8 +23,8 @@ async fn agreed(store: &Store, version: CommandVersion) {
     eventually("the version of commands", async || (store.command_version() == version).then_some(())).await;
 }
 
-/// Three members, the last of which is the older one.
-async fn one_is_older() -> Nodes {
+/// Starts three members, of which the last one is older.
+async fn start_with_an_older_member() -> Nodes {
     super::cluster::show_logs();
     Nodes::start(3, |config| {
         config.commands = if config.member.id == 3 { TODAY } else { future::VERSION };
@@ -32,9 +32,9 @@ async fn one_is_older() -> Nodes {
     .await
 }
 
-/// Has this member lead.
+/// Transfers leadership to the member at `place`.
 async fn lead(nodes: &Nodes, place: usize) {
-    eventually("the leader that a test wants", async || {
+    eventually("the leadership of this member", async || {
         if nodes.stores[place].leadership().borrow().is_active_leader {
             return Some(());
         }
@@ -47,7 +47,7 @@ async fn lead(nodes: &Nodes, place: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_waits_until_all_members_can_decode_it() {
-    let mut nodes = one_is_older().await;
+    let mut nodes = start_with_an_older_member().await;
     for store in &nodes.stores {
         agreed(store, TODAY).await;
     }
@@ -76,7 +76,7 @@ async fn a_command_waits_until_all_members_can_decode_it() {
         assert_eq!(get(&upgraded, &key, Consistency::Linearizable).await, Ok(Some(b"1".to_vec())));
     }
 
-    // It cannot go back.
+    // The upgraded member cannot be downgraded.
     upgraded.shutdown().await.expect("it stops");
     let refused = start(nodes.cluster.config(3)).await.err().expect("it is too old");
     assert!(refused.to_string().contains("has agreed on commands of version"), "{refused}");
@@ -85,10 +85,10 @@ async fn a_command_waits_until_all_members_can_decode_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_leader_refuses_what_an_older_member_cannot_decode() {
-    let nodes = one_is_older().await;
+async fn the_leader_refuses_forwarded_commands_that_an_older_member_cannot_decode() {
+    let nodes = start_with_an_older_member().await;
     agreed(&nodes.stores[0], TODAY).await;
-    // A leader that knows the command and one that does not.
+    // The first leader knows the command, the second one does not.
     for (leader, why) in [(0, "has agreed on version"), (2, "cannot decode")] {
         lead(&nodes, leader).await;
         let term = nodes.stores[leader].leadership().borrow().term;
@@ -107,7 +107,7 @@ async fn the_leader_refuses_what_an_older_member_cannot_decode() {
         assert!(matches!(beside, Proposed::Applied { .. }), "{beside:?}");
         assert!(matches!(garbage, Proposed::Unsupported { .. }), "{garbage:?}");
     }
-    // All of them live, and have the same.
+    // All members are alive and have the same keys.
     put_surely(&nodes.stores[1], "after", b"1").await;
     for store in &nodes.stores {
         assert_eq!(get(store, "after", Consistency::Linearizable).await, Ok(Some(b"1".to_vec())));
@@ -117,7 +117,7 @@ async fn the_leader_refuses_what_an_older_member_cannot_decode() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_version_is_raised_by_the_leader_alone() {
+async fn only_the_leader_raises_the_command_version() {
     let nodes = Nodes::start(1, |_| {}).await;
     agreed(&nodes.stores[0], TODAY).await;
     let refused = nodes.stores[0].propose(Command::RaiseVersion { version: CommandVersion(99) }).await;
@@ -143,11 +143,11 @@ async fn a_joiner_that_is_too_old_is_refused() {
         is_forwarded: false,
         commands,
     };
-    match joining::let_in(&nodes.nodes[0], request(TODAY)).await {
+    match joining::admit(&nodes.nodes[0], request(TODAY)).await {
         JoinResponse::Refused(why) => assert!(why.contains("m2 knows them up to version"), "{why}"),
         other => panic!("{other:?}"),
     }
-    let joined = joining::let_in(&nodes.nodes[0], request(future::VERSION)).await;
+    let joined = joining::admit(&nodes.nodes[0], request(future::VERSION)).await;
     assert!(matches!(joined, JoinResponse::Joined(_)), "{joined:?}");
     nodes.shutdown().await;
 }

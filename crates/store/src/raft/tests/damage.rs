@@ -1,4 +1,4 @@
-//! What a quorum does about a member whose state or disk is not as it should be.
+//! Tests of a member whose state is damaged or whose disk is full.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::raft::state::backend::tests::damage_a_table;
 use crate::raft::{start, start_node};
 use crate::{Consistency, Store, StoreError};
 
-/// Members whose inside can be reached.
+/// Members whose [`Node`]s a test can reach.
 pub struct Nodes {
     pub cluster: Cluster,
     pub nodes: Vec<Arc<Node>>,
@@ -51,7 +51,7 @@ impl Nodes {
     }
 }
 
-/// Changes a value behind everybody's back.
+/// Changes a value in the backend of one member only.
 fn corrupt(node: &Node) {
     let state = node.instance().expect("it runs").state.current();
     let backend = state.backend();
@@ -67,7 +67,7 @@ fn corrupt(node: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_differs_takes_itself_out_of_service() {
+async fn a_member_that_differs_from_the_majority_goes_out_of_service() {
     super::cluster::show_logs();
     for leads in [false, true] {
         let nodes = Nodes::start(3, |config| config.integrity_interval = Duration::from_millis(200)).await;
@@ -104,24 +104,24 @@ async fn a_member_that_differs_takes_itself_out_of_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_with_a_damaged_table_ends_and_says_what_to_do() {
+async fn a_member_with_a_damaged_table_ends_and_names_the_remedy() {
     const KEYS: usize = 64;
     super::cluster::show_logs();
     let nodes = Nodes::start(3, |_| {}).await;
     let leader = nodes.leader().await;
     let (damaged, other) = ((leader + 1) % 3, (leader + 2) % 3);
     let store = &nodes.stores[damaged];
-    // No compression makes them smaller.
+    // Random values cannot be compressed.
     let values: Vec<Vec<u8>> = (0..KEYS).map(|_| (0..64).flat_map(|_| rand::random::<[u8; 64]>()).collect()).collect();
     for (i, value) in values.iter().enumerate() {
         put_surely(store, &format!("k{i}"), value).await;
     }
-    // From here on it has applied all of them.
+    // After this read the member has applied all of them.
     eventually("a read", async || get(store, "k0", Consistency::Linearizable).await.ok()).await;
     nodes.nodes[damaged].instance().expect("it runs").state.flush().expect("flushed");
     damage_a_table(&nodes.cluster.data_dir(id_of(damaged)).join("state").join("generation-1"));
 
-    let refused = eventually("a read of what is damaged", async || {
+    let refused = eventually("a read of the damaged table", async || {
         for (i, value) in values.iter().enumerate() {
             match get(store, &format!("k{i}"), Consistency::Local).await {
                 Ok(found) => assert_eq!(found.as_ref(), Some(value), "k{i}"),
@@ -133,7 +133,7 @@ async fn a_member_with_a_damaged_table_ends_and_says_what_to_do() {
     })
     .await;
     assert!(refused.contains("is damaged") && refused.contains("join anew"), "{refused}");
-    let reason = tokio::time::timeout(PATIENCE, store.removed()).await.expect("it is told");
+    let reason = tokio::time::timeout(PATIENCE, store.removed()).await.expect("the member ends");
     assert!(reason.contains("out of service") && reason.contains("join anew"), "{reason}");
     let write = store.propose(put("k", b"v")).await;
     assert!(matches!(write, Err(StoreError::Fatal(_))), "{write:?}");
@@ -158,14 +158,14 @@ async fn a_full_disk_refuses_writes_and_recovers() {
     node.space.pretend_full.store(true, Ordering::Relaxed);
     eventually("a refusal", async || match store.propose(put("full", b"1")).await {
         Err(StoreError::NoSpace(member)) => Some(member),
-        // What was in the log's queue already waits for space.
+        // A command that was in the log's queue already waits for space.
         _ => None,
     })
     .await;
-    assert_eq!(get(store, "before", Consistency::Linearizable).await, Ok(Some(b"1".to_vec())), "reads go on");
+    assert_eq!(get(store, "before", Consistency::Linearizable).await, Ok(Some(b"1".to_vec())), "reads continue");
     let status = store.quorum_status().await.expect("a status");
     assert_eq!(status.members[0].alarms, [Alarm::NoSpace]);
-    // A deletion is taken; that it waits is because not even the reserve is there in this test.
+    // The deletion is accepted. It waits, because in this test even the reserve has no space.
     let delete = Op::Delete(DeleteRequest { range: KeyRange::key("before"), prev_kv: false });
     let deleted = store.txn(Txn { success: vec![delete], ..Txn::default() }).await;
     assert!(matches!(deleted, Err(StoreError::OutcomeUnknown(_))), "{deleted:?}");
@@ -177,7 +177,7 @@ async fn a_full_disk_refuses_writes_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_ends_without_space_and_keeps_what_it_acknowledged() {
+async fn a_member_without_space_shuts_down_and_loses_no_acknowledged_write() {
     super::cluster::show_logs();
     let nodes = Nodes::start(1, |config| config.request_timeout = Duration::from_secs(1)).await;
     let store = &nodes.stores[0];
@@ -204,13 +204,13 @@ async fn leases_are_renewed_while_the_disk_is_full() {
         assert!(granted.outcome.is_ok(), "{granted:?}");
         store.propose(put_with_lease(key, b"1", id)).await.expect("proposed").outcome.expect("put");
     }
-    // The log still finds the space that the reserve has left, and nobody fills that again.
-    let reserve_is_needed = node.space.wait();
-    node.space.exhausted(&"as a test wants it");
+    // The log uses the space of the reserve, which is not filled again while a waiter is registered.
+    let reserve_is_needed = node.space.register_waiter();
+    node.space.report_full(&"a test");
     let refused = store.propose(put("full", b"1")).await;
     assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
-    eventually("the end of the lease that nobody renews", async || {
-        let reply = store.propose(Command::LeaseKeepAlive { id: renewed }).await.expect("it is taken");
+    eventually("the end of the lease that is not renewed", async || {
+        let reply = store.propose(Command::LeaseKeepAlive { id: renewed }).await.expect("it is accepted");
         reply.outcome.expect("the lease is there");
         get(store, "left", Consistency::Linearizable).await.expect("readable").is_none().then_some(())
     })
@@ -225,14 +225,14 @@ async fn put_surely_with_space(store: &Store, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_without_space_gives_way_to_one_with() {
+async fn a_leader_without_space_transfers_leadership() {
     super::cluster::show_logs();
     let nodes = Nodes::start(3, |config| config.request_timeout = Duration::from_secs(2)).await;
     let full = nodes.leader().await;
     put_surely(&nodes.stores[full], "before", b"1").await;
     nodes.nodes[full].space.pretend_full.store(true, Ordering::Relaxed);
-    put_surely_with_space(&nodes.stores[(full + 1) % 3], "one that finds it full").await;
-    // Without even a reserve it cannot write down that it has been succeeded, so it is not asked.
+    put_surely_with_space(&nodes.stores[(full + 1) % 3], "a write on a full disk").await;
+    // Without the reserve the full member cannot store the vote for its successor, so the test does not ask it.
     let other = eventually("another leader", async || {
         (0..3).find(|&place| place != full && nodes.stores[place].leadership().borrow().is_active_leader)
     })
@@ -246,7 +246,7 @@ async fn a_leader_without_space_gives_way_to_one_with() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_while_applying_costs_nothing_but_time() {
+async fn a_panic_while_applying_loses_nothing() {
     let nodes = Nodes::start(3, |_| {}).await;
     for round in 0..2 {
         let leader = nodes.leader().await;
@@ -254,7 +254,7 @@ async fn a_panic_while_applying_costs_nothing_but_time() {
         for node in &nodes.nodes {
             node.instance().expect("it runs").state.panics.store(true, Ordering::Relaxed);
         }
-        let key = format!("the one that panics {round}");
+        let key = format!("the write that panics {round}");
         put_surely(&nodes.stores[leader], &key, b"1").await;
         for store in &nodes.stores {
             let read = eventually("a read", async || get(store, &key, Consistency::Linearizable).await.ok()).await;
@@ -265,7 +265,7 @@ async fn a_panic_while_applying_costs_nothing_but_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_stays_with_the_state_that_its_barrier_was_passed_on() {
+async fn a_reader_is_bound_to_the_state_of_its_barrier() {
     super::cluster::show_logs();
     let nodes = Nodes::start(1, |_| {}).await;
     let (node, store) = (&nodes.nodes[0], &nodes.stores[0]);
@@ -273,13 +273,13 @@ async fn a_read_stays_with_the_state_that_its_barrier_was_passed_on() {
     let request = RangeRequest::new(KeyRange::key("before"));
     let reader = store.reader(Consistency::Linearizable).await.expect("a reader");
     assert_eq!(reader.range(&request).expect("readable").count, 1);
-    // The instance dies, and another opens the state from what is on the disk, from before the write perhaps.
+    // The instance dies, and the next one opens the state from disk, where the write may be missing.
     let first = {
         let instance = node.instance().expect("it runs");
         instance.state.panics.store(true, Ordering::Relaxed);
         Arc::downgrade(&instance.state)
     };
-    put_surely(store, "the one that panics", b"1").await;
+    put_surely(store, "the write that panics", b"1").await;
     eventually("the end of the first state", async || (first.strong_count() == 0).then_some(())).await;
     let refused = reader.range(&request);
     assert!(matches!(refused, Err(StoreError::NoLeader(_))), "{refused:?}");

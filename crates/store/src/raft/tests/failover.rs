@@ -1,4 +1,4 @@
-//! Members as processes that are killed with -9.
+//! Tests with members as processes, which are killed with `SIGKILL`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const MEMBER: &str = "QUORATE_TEST_MEMBER";
 const MEMBERS: &str = "QUORATE_TEST_MEMBERS";
 const DIRECTORY: &str = "QUORATE_TEST_DIRECTORY";
 
-/// A member in a process of its own: what the test below starts.
+/// Runs a member in a process of its own, which the tests below start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a part of another test"]
 async fn member_process() {
@@ -45,7 +45,7 @@ async fn member_process() {
 
 fn tls_in(directory: &Path) -> PeerTls {
     let [cert, key] = ["cert", "key"].map(|name| std::fs::read(directory.join(name)).expect("written before"));
-    let identity = LiveIdentity::from_pem(&cert, &key).expect("they belong together");
+    let identity = LiveIdentity::from_pem(&cert, &key).expect("the key matches the certificate");
     PeerTls { ca: Pem::File(directory.join("ca")), identity }
 }
 
@@ -96,12 +96,13 @@ impl Processes {
         child.wait().expect("gone");
     }
 
-    /// Stops a process. It runs on for a moment after the signal, so that is waited for.
+    /// Stops a process with `SIGSTOP`, and waits until all its threads have stopped.
     async fn freeze(&self, id: MemberId) {
         self.signal(id, "STOP");
         let pid = self.children[usize::try_from(id - 1).expect("few members")].id();
         let is_stopped = |thread: std::io::Result<std::fs::DirEntry>| {
-            // One that ends meanwhile does nothing any more. The name before the state, in brackets, may hold anything.
+            // A thread that has ended meanwhile counts as stopped. The state follows the name, which is in parentheses
+            // and may contain any characters.
             let stat = std::fs::read_to_string(thread.expect("a thread").path().join("stat")).unwrap_or_default();
             stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
         };
@@ -138,7 +139,7 @@ impl Processes {
         .await
     }
 
-    /// Writes a key through whoever leads.
+    /// Writes a key through the current leader.
     async fn write(&self, key: &str) {
         let command = codec::encode(&put(key, key.as_bytes())).expect("encodable");
         eventually("a write", async || {
@@ -161,8 +162,9 @@ impl Processes {
 }
 
 impl Processes {
-    /// Asks the leader to write a key, as somebody would who has missed an election, or is ahead of it.
-    async fn other_terms_are_refused(&self, key: &str) {
+    /// Checks that the leader refuses commands for other terms, which a member sends that has missed an election or is
+    /// ahead of the leader.
+    async fn assert_other_terms_are_refused(&self, key: &str) {
         let leader = self.leader().await;
         let peer = self.peers.get(leader).expect("a member");
         let timeout = Duration::from_secs(5);
@@ -182,7 +184,7 @@ impl Drop for Processes {
     fn drop(&mut self) {
         self.shutdown.cancel();
         for child in &mut self.children {
-            // Already killed by the test, or killed here.
+            // This fails if the test has killed the process already.
             drop(child.kill());
             drop(child.wait());
         }
@@ -190,7 +192,7 @@ impl Drop for Processes {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_leaders_are_succeeded_and_nothing_acknowledged_is_lost() {
+async fn killed_leaders_are_replaced_and_no_acknowledged_write_is_lost() {
     super::cluster::show_logs();
     let rounds = std::env::var("QUORATE_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(3);
     let mut processes = Processes::start();
@@ -208,7 +210,7 @@ async fn killed_leaders_are_succeeded_and_nothing_acknowledged_is_lost() {
         written += 1;
         gaps.push(killed.elapsed());
         processes.revive(leader);
-        // It has caught up with what it missed before the next one dies.
+        // The killed member catches up before the next one is killed.
         eventually("the return of the killed", async || {
             let peer = processes.peers.get(leader)?;
             let asked = peer.call(Lane::Control, messages::STATUS, &(), Duration::from_secs(1)).await;
@@ -218,9 +220,9 @@ async fn killed_leaders_are_succeeded_and_nothing_acknowledged_is_lost() {
         })
         .await;
     }
-    processes.other_terms_are_refused(&format!("k{written}")).await;
+    processes.assert_other_terms_are_refused(&format!("k{written}")).await;
     gaps.sort_unstable();
-    tracing::info!(median = ?gaps[gaps.len() / 2], worst = ?gaps[gaps.len() - 1], "without an acknowledged write");
+    tracing::info!(median = ?gaps[gaps.len() / 2], worst = ?gaps[gaps.len() - 1], "time without an acknowledged write");
     assert!(gaps[gaps.len() - 1] < Duration::from_secs(10), "{gaps:?}");
 
     for id in 1..=3 {
@@ -228,7 +230,7 @@ async fn killed_leaders_are_succeeded_and_nothing_acknowledged_is_lost() {
     }
     let mut stores = Vec::new();
     for id in 1..=3 {
-        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from what is there"));
+        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from its directory"));
     }
     let all = eventually("a read", async || {
         let request = RangeRequest::new(KeyRange::prefix("k"));
@@ -242,7 +244,7 @@ async fn killed_leaders_are_succeeded_and_nothing_acknowledged_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_leader_is_succeeded_and_does_not_fight_when_it_thaws() {
+async fn a_frozen_leader_is_replaced_and_follows_when_it_resumes() {
     super::cluster::show_logs();
     let mut processes = Processes::start();
     for i in 0..10 {
@@ -252,11 +254,11 @@ async fn a_frozen_leader_is_succeeded_and_does_not_fight_when_it_thaws() {
     processes.freeze(frozen).await;
     let began = Instant::now();
     processes.write("k10").await;
-    tracing::info!(gap = ?began.elapsed(), "without an acknowledged write");
+    tracing::info!(gap = ?began.elapsed(), "time without an acknowledged write");
     let successor = processes.leader().await;
     assert_ne!(successor, frozen);
     processes.signal(frozen, "CONT");
-    eventually("the thawed member to follow", async || {
+    eventually("the resumed member to follow", async || {
         let peer = processes.peers.get(frozen)?;
         let asked = peer.call(Lane::Control, messages::STATUS, &(), Duration::from_secs(1)).await;
         let StatusResponse { status, leader } = asked.ok()?;
@@ -270,7 +272,7 @@ async fn a_frozen_leader_is_succeeded_and_does_not_fight_when_it_thaws() {
     }
     let mut stores = Vec::new();
     for id in 1..=3 {
-        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from what is there"));
+        stores.push(start(processes.cluster.config(id)).await.expect("the member starts from its directory"));
     }
     let all = eventually("a read", async || {
         let request = RangeRequest::new(KeyRange::prefix("k"));
@@ -284,7 +286,7 @@ async fn a_frozen_leader_is_succeeded_and_does_not_fight_when_it_thaws() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_whose_disk_fails_to_sync_ends_at_once() {
+async fn a_member_ends_at_once_when_a_sync_fails() {
     let mut processes = Processes::start();
     for i in 0..10 {
         processes.write(&format!("k{i}")).await;
@@ -292,7 +294,7 @@ async fn a_member_whose_disk_fails_to_sync_ends_at_once() {
     let failing = processes.leader().await;
     let order = processes.cluster.data_dir(failing).join(FAIL_SYNC);
     std::fs::write(&order, b"").expect("written");
-    // Whoever leads by the end of it, the write is acknowledged by members that have it on disk.
+    // A majority of the other members acknowledges the write, under whichever leader.
     processes.write("k10").await;
     let child = &mut processes.children[usize::try_from(failing - 1).expect("few members")];
     let status = eventually("the end of the process", async || child.try_wait().expect("a child")).await;

@@ -1,4 +1,4 @@
-//! Members come and go.
+//! Tests of membership changes.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ struct Joined {
     store: Store,
 }
 
-/// Asks a member in and lets it join.
+/// Invites a member through `asked`, and starts it once it has joined.
 async fn add(cluster: &Cluster, asked: &Store, name: &str, how: Invite) -> Joined {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let peer = listener.local_addr().expect("bound").to_string();
@@ -58,7 +58,7 @@ async fn remove(asked: &Store, id: MemberId) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_becomes_three_and_one_again() {
+async fn a_quorum_grows_to_three_members_and_shrinks_to_one() {
     let cluster = Cluster::start(1).await;
     let first = cluster.store(1);
     put_surely(first, "a", b"1").await;
@@ -78,11 +78,11 @@ async fn one_becomes_three_and_one_again() {
     }
     assert!(remove(&third.store, 1).await.is_some_and(|waits| waits.contains("keeps its vote")));
     voters(first, &all).await;
-    // Whoever leads is among those that go now; the one that stays sees it through.
+    // The leader may be one of the two members that leave now; the remaining one completes the change.
     assert_eq!(remove(&third.store, second.member.id).await, None);
     voters(&third.store, &[third.member.id]).await;
     for removed in [first, &second.store] {
-        let reason = tokio::time::timeout(PATIENCE, removed.removed()).await.expect("it is told");
+        let reason = tokio::time::timeout(PATIENCE, removed.removed()).await.expect("it learns of its removal");
         assert!(reason.contains("removed from the quorum"), "{reason}");
     }
     put_surely(&third.store, "c", b"3").await;
@@ -92,13 +92,13 @@ async fn one_becomes_three_and_one_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_learner_by_request_votes_only_when_it_is_promoted() {
+async fn a_member_invited_as_a_learner_votes_only_when_it_is_promoted() {
     let cluster = Cluster::start(1).await;
     let first = cluster.store(1);
     put_surely(first, "a", b"1").await;
     let learner = add(&cluster, first, "learner", Invite { learner: true, ..Invite::default() }).await;
     let second = add(&cluster, first, "m2", Invite::default()).await;
-    assert!(remove(first, 1).await.is_none(), "the second one can take its place");
+    assert!(remove(first, 1).await.is_none(), "the second member can take its place");
     voters(&second.store, &[second.member.id]).await;
     let quorum = second.store.quorum_status().await.expect("a status");
     let found = quorum.members.iter().find(|status| status.member.id == learner.member.id).expect("it is listed");
@@ -116,7 +116,7 @@ async fn a_learner_by_request_votes_only_when_it_is_promoted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wiped_member_is_no_part_of_a_majority() {
+async fn a_wiped_member_does_not_count_towards_a_majority() {
     let mut cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     put_surely(cluster.store(leader), "a", b"1").await;
@@ -125,9 +125,9 @@ async fn a_wiped_member_is_no_part_of_a_majority() {
     cluster.stop(other).await;
     std::fs::remove_dir_all(cluster.data_dir(wiped)).expect("wiped");
     cluster.restart(wiped).await;
-    let reason = tokio::time::timeout(PATIENCE, cluster.store(wiped).removed()).await.expect("it is told");
+    let reason = tokio::time::timeout(PATIENCE, cluster.store(wiped).removed()).await.expect("it learns of it");
     assert!(reason.contains("another directory"), "{reason}");
-    // The leader alone is no majority.
+    // Without the wiped member's vote, the leader has no majority.
     let lonely = cluster.store(leader).propose(put("b", b"2")).await;
     assert!(matches!(lonely, Err(StoreError::NoLeader(_) | StoreError::OutcomeUnknown(_))), "{lonely:?}");
     cluster.restart(other).await;
@@ -140,15 +140,15 @@ async fn a_wiped_member_is_no_part_of_a_majority() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quorum_forms_when_all_founders_are_there() {
+async fn a_quorum_forms_only_when_all_founders_are_present() {
     let mut cluster = Cluster::prepare(3, |_| {});
     cluster.restart(3).await;
     cluster.restart(1).await;
     let mut leadership = cluster.store(3).leadership();
     let led = leadership.wait_for(|known| known.leader.is_some());
-    // A majority that did not wait would have had time for several elections.
+    // A majority that did not wait for the third founder would elect a leader within this time.
     let led = tokio::time::timeout(4 * Timing::default().election_max, led).await;
-    assert!(led.is_err(), "nobody leads");
+    assert!(led.is_err(), "there is no leader");
     cluster.restart(2).await;
     cluster.leader().await;
     put_surely(cluster.store(2), "a", b"1").await;
@@ -156,7 +156,7 @@ async fn a_quorum_forms_when_all_founders_are_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_survivor_is_recovered_with_all_that_it_has() {
+async fn a_survivor_is_recovered_with_all_its_data() {
     let mut cluster = Cluster::start(3).await;
     cluster.leader().await;
     for i in 0..20 {
@@ -184,7 +184,7 @@ async fn a_survivor_is_recovered_with_all_that_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_replaced_before_the_new_one_has_come() {
+async fn a_member_is_not_replaced_before_its_replacement_has_joined() {
     let mut cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let (dead, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
@@ -197,7 +197,7 @@ async fn nobody_is_replaced_before_the_new_one_has_come() {
     };
     for (name, replaces) in [("never", dead), ("nor-this", other)] {
         let changed = asked.change(Change::Invite(invite(name, replaces))).await.expect("an invitation");
-        assert_eq!(changed.waits, None, "it waits for nobody but itself");
+        assert_eq!(changed.waits, None, "the new member waits for no other one");
     }
     voters(asked, &[1, 2, 3]).await;
     cluster.stop(dead).await;
@@ -210,7 +210,7 @@ async fn nobody_is_replaced_before_the_new_one_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_restored_can_be_recovered_before_it_ever_ran() {
+async fn a_restored_member_can_be_recovered_before_its_first_start() {
     let mut cluster = Cluster::start(3).await;
     put_surely(cluster.store(1), "a", b"1").await;
     let mut chunks = cluster.store(1).backup().await.expect("a backup").into_chunks();
@@ -237,7 +237,7 @@ async fn what_was_restored_can_be_recovered_before_it_ever_ran() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_lost_its_log_cannot_be_recovered_nor_started() {
+async fn a_member_without_its_log_is_neither_recovered_nor_started() {
     let mut cluster = Cluster::start(1).await;
     put_surely(cluster.store(1), "a", b"1").await;
     cluster.stop(1).await;
@@ -248,6 +248,6 @@ async fn who_has_lost_its_log_cannot_be_recovered_nor_started() {
         assert!(recovery.to_string().contains(expected), "{recovery}");
         let refused = start(cluster.config(1)).await.err().expect("it does not start");
         assert!(refused.to_string().contains(expected), "{refused}");
-        std::fs::create_dir_all(&log).expect("an empty one");
+        std::fs::create_dir_all(&log).expect("an empty directory");
     }
 }

@@ -1,4 +1,4 @@
-//! Whole members in one process, and openraft's own suite on our storage.
+//! Tests of whole members, and openraft's test suite on the storage of this crate.
 
 pub(crate) mod cluster;
 mod cluster_tests;

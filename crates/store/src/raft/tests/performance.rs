@@ -1,4 +1,4 @@
-//! Figures rather than assertions; run by name, `--run-ignored all --no-capture`.
+//! Measurements without assertions; run them by name, with `--run-ignored all --no-capture`.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What openraft demands of a storage.
+//! openraft's test suite for a storage.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::raft::state_machine::StateMachine;
 use crate::raft::types::TypeConfig;
 use crate::raft::watching::Watching;
 
-/// Remembers what it opened, since a process that exits while a database closes aborts.
+/// Records the databases that it opened, since a process that exits while a database closes aborts.
 #[derive(Clone, Default)]
 struct Builder {
     opened: Arc<Mutex<Vec<Closed>>>,
@@ -32,7 +32,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let cache = Cache::new_lru_cache(1 << 20);
         let (signal, closed) = close_signal();
         self.opened.lock().push(closed);
-        // A cache that holds nothing: the suite then reads the disk.
+        // The cache is empty, so that the suite reads from disk.
         let space = Arc::new(Space::new(dir.path(), 0, CancellationToken::new()));
         let log = LogStore::open(
             &dir.path().join("log"),

@@ -1,4 +1,4 @@
-//! What is made of a disk that fails, on a real RocksDB.
+//! Tests of a failing disk, on a real RocksDB.
 
 mod full_disk;
 
@@ -12,16 +12,16 @@ use crate::raft::closing::close_signal;
 use crate::raft::identity::REJOIN;
 
 const KEYS: u64 = 4000;
-/// Of the process that a test starts.
+/// Environment variable with the database's directory, for the process that a test starts.
 const DIRECTORY: &str = "QUORATE_TEST_DIRECTORY";
 
 fn open(path: &Path, damage: &DamageReport) -> RocksBackend {
-    RocksBackend::open(path, &surroundings(Space::new(path, 0, CancellationToken::new()), damage)).expect("it opens")
+    RocksBackend::open(path, &context(Space::new(path, 0, CancellationToken::new()), damage)).expect("it opens")
 }
 
-fn surroundings(space: Space, damage: &DamageReport) -> Surroundings {
+fn context(space: Space, damage: &DamageReport) -> BackendContext {
     let (signal, _closed) = close_signal();
-    Surroundings {
+    BackendContext {
         cache: Cache::new_lru_cache(1 << 20),
         space: Arc::new(space),
         damage: damage.clone(),
@@ -34,7 +34,7 @@ fn key(i: u64) -> Vec<u8> {
     format!("key {i:06}").into_bytes()
 }
 
-/// Writes every key, with values that take the room that they seem to.
+/// Writes every key, with random values that cannot be compressed.
 fn write_all(backend: &RocksBackend) {
     let mut batch = backend.batch();
     for i in 0..KEYS {
@@ -43,7 +43,7 @@ fn write_all(backend: &RocksBackend) {
     backend.write(batch).expect("written");
 }
 
-/// A database with so many files of all keys, one above the other. It goes with the directory.
+/// Creates a database with `files` tables that hold all keys each. It is removed with the directory.
 fn filled(files: usize) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("database");
@@ -55,7 +55,7 @@ fn filled(files: usize) -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// [`filled`], and then [damaged](damage_a_table).
+/// Creates a [`filled`] database and [damages](damage_a_table) a table of it.
 fn damaged(files: usize) -> (TempDir, PathBuf) {
     let (dir, path) = filled(files);
     damage_a_table(&path);
@@ -76,20 +76,20 @@ pub fn damage_a_table(database: &Path) {
     std::fs::write(&biggest, bytes).expect("writable");
 }
 
-fn assert_told(damage: &DamageReport) {
-    let told = damage.told().expect("the damage is told");
-    assert!(told.contains("is damaged (Corruption: ") && told.ends_with(REJOIN), "{told}");
+fn assert_reported(damage: &DamageReport) {
+    let reported = damage.reported().expect("the damage is reported");
+    assert!(reported.contains("is damaged (Corruption: ") && reported.ends_with(REJOIN), "{reported}");
 }
 
 #[test]
-fn a_read_of_a_damaged_table_tells() {
+fn a_read_of_a_damaged_table_reports_it() {
     let (_dir, path) = damaged(1);
     let damage = DamageReport::default();
     let backend = open(&path, &damage);
-    assert_eq!(damage.told(), None);
+    assert_eq!(damage.reported(), None);
     let failed = (0..KEYS).find_map(|i| backend.get(Table::Versions, &key(i)).err()).expect("some cannot be read");
     assert!(failed.to_string().contains("is damaged"), "{failed}");
-    assert_told(&damage);
+    assert_reported(&damage);
     drop(backend);
 
     let damage = DamageReport::default();
@@ -103,76 +103,75 @@ fn a_read_of_a_damaged_table_tells() {
     }
     let failed = found.expect_err("some cannot be read");
     assert!(rows < KEYS && failed.to_string().contains("is damaged"), "after {rows} rows: {failed}");
-    assert_told(&damage);
+    assert_reported(&damage);
 }
 
 #[test]
-fn a_damaged_table_is_found_before_it_is_passed_on() {
+fn verification_finds_a_damaged_table() {
     let (_dir, path) = filled(1);
     let damage = DamageReport::default();
     let backend = open(&path, &damage);
     backend.verify().expect("it is sound");
-    // What is hidden counts as well.
+    // Rows that a deletion hides are verified as well.
     let mut batch = backend.batch();
     batch.delete_range(Table::Versions, &key(0), &key(KEYS));
     backend.write(batch).expect("written");
     backend.flush().expect("flushed");
     backend.verify().expect("it is sound");
-    assert_eq!(damage.told(), None);
+    assert_eq!(damage.reported(), None);
     drop(backend);
     damage_a_table(&path);
 
-    let received = damage.unheard();
+    let received = damage.not_in_use();
     let backend = open(&path, &received);
-    let failed = backend.verify().expect_err("it is not");
+    let failed = backend.verify().expect_err("a table is damaged");
     assert!(failed.to_string().contains("is damaged (Corruption: "), "{failed}");
-    assert_eq!(damage.told(), None);
-    received.set_heard(true);
-    backend.verify().expect_err("nor now");
-    assert_told(&damage);
+    assert_eq!(damage.reported(), None);
+    received.set_in_use(true);
+    backend.verify().expect_err("the table is still damaged");
+    assert_reported(&damage);
 }
 
 #[test]
-fn damage_of_what_does_not_count_is_told_to_nobody() {
+fn damage_of_a_database_that_is_not_in_use_is_not_reported() {
     let (_dir, path) = damaged(1);
     let damage = DamageReport::default();
-    let received = damage.unheard();
+    let received = damage.not_in_use();
     let backend = open(&path, &received);
     let some = (0..KEYS).find(|i| backend.get(Table::Versions, &key(*i)).is_err()).expect("some cannot be read");
-    let failed = backend.get(Table::Versions, &key(some)).expect_err("nor again");
+    let failed = backend.get(Table::Versions, &key(some)).expect_err("the row is damaged");
     assert!(!failed.to_string().contains(REJOIN), "{failed}");
-    assert_eq!(damage.told(), None);
-    received.set_heard(true);
-    backend.get(Table::Versions, &key(some)).expect_err("nor now");
-    assert_told(&damage);
+    assert_eq!(damage.reported(), None);
+    received.set_in_use(true);
+    backend.get(Table::Versions, &key(some)).expect_err("the row is still damaged");
+    assert_reported(&damage);
     drop(backend);
 
     let damage = DamageReport::default();
     let replaced = open(&path, &damage);
     replaced.make_obsolete();
-    replaced.get(Table::Versions, &key(some)).expect_err("it is the same");
-    assert_eq!(damage.told(), None);
+    replaced.get(Table::Versions, &key(some)).expect_err("the row is still damaged");
+    assert_eq!(damage.reported(), None);
 }
 
 #[test]
-fn a_compaction_of_a_damaged_table_tells() {
+fn a_compaction_of_a_damaged_table_reports_it() {
     let (_dir, path) = damaged(2);
     let damage = DamageReport::default();
     let backend = open(&path, &damage);
     assert!(!backend.has_background_errors());
     backend.meet_background_errors();
-    assert_eq!(damage.told(), None);
+    assert_eq!(damage.reported(), None);
     backend.db.compact_range_cf(backend.family(Table::Versions), None::<&[u8]>, None::<&[u8]>);
-    assert_eq!(damage.told(), None, "nobody has asked");
-    // Nobody writes.
+    assert_eq!(damage.reported(), None, "the error in the background was not handled yet");
     assert!(backend.has_background_errors());
     backend.meet_background_errors();
-    assert_told(&damage);
+    assert_reported(&damage);
     assert!(!backend.has_background_errors());
 
     let mut batch = backend.batch();
     batch.put(Table::Meta, b"key", b"value");
-    let refused = backend.write(batch).expect_err("it takes no more");
+    let refused = backend.write(batch).expect_err("it accepts no more writes");
     assert!(refused.to_string().contains("is damaged"), "{refused}");
 }
 
@@ -193,11 +192,11 @@ fn a_failed_sync_of_the_state_ends_the_process() {
     assert_eq!(status.code(), Some(EX_IOERR), "{status}");
 }
 
-/// What the process does that is to end.
+/// Body of the process that must end.
 fn cannot_sync(path: &Path) {
     let backend = open(path, &DamageReport::default());
     let_no_table_be_synced(path);
     write_all(&backend);
     let flushed = backend.flush();
-    panic!("it goes on: {flushed:?}");
+    panic!("the process did not end: {flushed:?}");
 }

@@ -1,4 +1,4 @@
-//! A disk that is really full: a small one in memory, so only for root.
+//! Tests on a disk that is really full: a small tmpfs, so only root can run them.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -14,17 +14,17 @@ use super::*;
 
 const SIZE: &str = "size=128m";
 const PAGE: [u8; 4096] = [0; 4096];
-/// More than RocksDB keeps in memory.
+/// Number of rounds of writes; together they exceed what RocksDB keeps in memory.
 const ROUNDS: usize = 30;
 const BALLAST: &str = "ballast";
 const RESERVE_BYTES: u64 = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Mounted until it is dropped.
+/// A small file system, mounted until this is dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// `None` when this process may not mount.
+    /// Mounts the file system; `None` when this process may not mount.
     fn mount() -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
         match mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some(SIZE)) {
@@ -37,22 +37,22 @@ impl SmallDisk {
         }
     }
 
-    /// A database on it, with a reserve, and some keys.
+    /// Creates a database on the disk, with a reserve and some keys.
     fn database(&self) -> RocksBackend {
         let space = Space::new(self.0.path(), RESERVE_BYTES, CancellationToken::new());
         assert!(space.fill().expect("a file"));
-        let surroundings = surroundings(space, &DamageReport::default());
-        let backend = RocksBackend::open(&self.0.path().join("database"), &surroundings).expect("it opens");
+        let context = context(space, &DamageReport::default());
+        let backend = RocksBackend::open(&self.0.path().join("database"), &context).expect("it opens");
         write_all(&backend);
         backend
     }
 
-    /// Takes all space that there is.
+    /// Fills all space that is free now.
     fn fill(&self) {
         fill(&self.0.path().join(BALLAST));
     }
 
-    /// Takes all space that there is, and what others give up.
+    /// Fills all space, and keeps filling the space that others free.
     fn keep_full(&self) -> KeptFull {
         let ballast = self.0.path().join(BALLAST);
         fill(&ballast);
@@ -112,7 +112,7 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Does something again and again until this is dropped.
+/// Repeats `work` until the returned guard is dropped.
 fn repeat<'a>(scope: &'a thread::Scope<'a, '_>, work: impl Fn() + Send + 'a) -> DropGuard {
     let ended = CancellationToken::new();
     let is_ended = ended.clone();
@@ -125,10 +125,10 @@ fn repeat<'a>(scope: &'a thread::Scope<'a, '_>, work: impl Fn() + Send + 'a) -> 
     ended.drop_guard()
 }
 
-/// Writes more than fits into memory, with one beside it who flushes and one who fills the reserve: writes that RocksDB
-/// holds up, and flushes that are tried again and again, have kept it from going on.
+/// Writes more than fits into memory while one thread flushes and another fills the reserve. Writes held up inside
+/// RocksDB, and flushes that were retried again and again, used to prevent its recovery.
 #[test]
-fn writes_go_on_when_a_full_disk_has_space_again() {
+fn writes_continue_when_a_full_disk_has_space_again() {
     let Some(disk) = SmallDisk::mount() else { return };
     let backend = disk.database();
     backend.flush().expect("there is space");
@@ -154,7 +154,7 @@ fn writes_go_on_when_a_full_disk_has_space_again() {
 }
 
 #[test]
-fn the_reserve_is_left_to_what_was_written() {
+fn a_flush_on_a_full_disk_uses_the_reserve() {
     let Some(disk) = SmallDisk::mount() else { return };
     let backend = disk.database();
     disk.fill();
@@ -168,7 +168,7 @@ fn the_reserve_is_left_to_what_was_written() {
 }
 
 #[test]
-fn nobody_waits_for_space_when_the_state_is_closed() {
+fn closing_the_state_ends_waits_for_space() {
     let Some(disk) = SmallDisk::mount() else { return };
     let backend = disk.database();
     let copy = disk.0.path().join("copy");
@@ -178,10 +178,10 @@ fn nobody_waits_for_space_when_the_state_is_closed() {
         let flushes = [scope.spawn(|| backend.flush()), scope.spawn(|| backend.flush())];
         wait_until("a flush finds no space", || backend.has_background_errors());
         assert!(flushes.iter().all(|flush| !flush.is_finished()));
-        backend.try_checkpoint(&copy).expect_err("nobody waits with a copy");
+        backend.try_checkpoint(&copy).expect_err("a copy does not wait");
         let mut batch = backend.batch();
         batch.delete(Table::Versions, &key(0));
-        backend.try_write(batch).expect_err("nor with such a write");
+        backend.try_write(batch).expect_err("nor does such a write");
         backend.waits.cancel();
         for flush in flushes {
             let error = flush.join().expect("no panic").expect_err("there is no space");
