@@ -1,4 +1,4 @@
-//! Files, on the disk of the current process where that is a simulated one.
+//! Files, which are on the simulated disk of the current process in a simulation.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,7 +9,7 @@ use crate::raft::simulation::disk::{Disk, Entry, Inode, Trouble};
 use crate::raft::simulation::planted::{self, Bug};
 use crate::raft::simulation::process::{self, Process};
 
-/// The simulated disk to go to, if it is not the system's.
+/// Returns the simulated disk of the current process, or `None` outside of a simulation.
 fn disk() -> io::Result<Option<Arc<Disk>>> {
     if !process::is_simulated() {
         return Ok(None);
@@ -90,9 +90,9 @@ impl File {
     }
 }
 
-/// What is in the way of a sync.
+/// Runs into the planned trouble of a sync, if there is any. Returns the disk otherwise.
 fn trouble() -> io::Result<Arc<Disk>> {
-    let Some(disk) = disk()? else { return Err(io::Error::other("a file of a simulation that is over")) };
+    let Some(disk) = disk()? else { return Err(io::Error::other("a file of a finished simulation")) };
     match (disk.take_trouble(), Process::current()) {
         (Some(Trouble::Fails), _) => Err(io::Error::other("the disk failed")),
         (Some(Trouble::Ends), Some(process)) => process.exit(),
@@ -119,7 +119,7 @@ impl FileExt for File {
     }
 }
 
-/// Writes behind what is there.
+/// Appends to the file.
 impl io::Write for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
