@@ -25,7 +25,7 @@ impl ClusterService {
     async fn change(&self, change: Change) -> Result<(Changed, Vec<pb::Member>), Status> {
         let changed = self.0.store.change(change).await.map_err(errors::change)?;
         if let Some(waits) = &changed.waits {
-            tracing::info!(waits, "a change of the quorum through the etcd API");
+            tracing::info!(waits, "a membership change through the etcd API is pending");
         }
         // The change may not be applied on this member yet.
         self.0.store.read_barrier().await.map_err(errors::status)?;

@@ -65,7 +65,7 @@ pub(crate) fn status(error: StoreError) -> Status {
             tracing::debug!(reason, "no leader");
             NO_LEADER.into()
         }
-        // The write may have been committed. Clients treat a timeout as such, so they do not take it for a refusal.
+        // The write may have been committed. Clients treat a timeout as an unknown outcome, unlike a refusal.
         StoreError::OutcomeUnknown(reason) => {
             tracing::debug!(reason, "the outcome is unknown");
             TIMEOUT.into()

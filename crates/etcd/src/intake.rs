@@ -147,7 +147,10 @@ mod tests {
             let mut free = request(&intake, path, parts);
             assert!(free.next().await.is_some_and(|part| part.is_ok()), "{path}");
         }
-        assert!(first.next().await.is_some_and(|part| part.is_ok()), "a request that has begun continues while budget is left");
+        assert!(
+            first.next().await.is_some_and(|part| part.is_ok()),
+            "a request that has begun continues while budget is left"
+        );
         let mut declared =
             Counted { body: (), room: Some(Arc::new(Semaphore::new(0))), prefix: [0; 5], size_bytes: 0, held: None };
         let length = u32::try_from(MAX_REQUEST_BYTES + 1).expect("a length").to_be_bytes();

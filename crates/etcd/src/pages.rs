@@ -133,7 +133,12 @@ impl Source {
     }
 
     /// Reads the remaining pages and appends them to the first one.
-    fn read_rest(&self, request: &RangeRequest, found: &mut RangeResponse, share: &mut Share<'_>) -> Result<(), Stopped> {
+    fn read_rest(
+        &self,
+        request: &RangeRequest,
+        found: &mut RangeResponse,
+        share: &mut Share<'_>,
+    ) -> Result<(), Stopped> {
         let mut request = request.clone();
         if request.revision.is_zero() {
             request.revision = found.revision;

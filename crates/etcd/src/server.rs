@@ -101,7 +101,7 @@ pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationTok
                 connections.spawn(connection(stream, config.access.clone(), services.clone(), shutdown.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_RETRY).await;
             }
         }

@@ -15,7 +15,7 @@ use crate::kv::{KeyValue, LeaseId};
 use crate::layout;
 use crate::lease::LeaseInfo;
 use crate::state::{Prepared, State};
-use crate::txn::{self, Standing};
+use crate::txn::{self, Position};
 use crate::view::{Pending, View};
 
 /// Result of applying one command.
@@ -30,8 +30,8 @@ pub struct Applied {
 pub struct Applier<'a, B: Backend> {
     state: &'a State<B>,
     batch: B::Batch,
-    standing: Standing,
-    began_at: Standing,
+    position: Position,
+    began_at: Position,
     pending: Pending,
     /// The events of the current command.
     events: Vec<Event>,
@@ -42,12 +42,12 @@ pub struct Applier<'a, B: Backend> {
 impl<'a, B: Backend> Applier<'a, B> {
     pub(crate) fn new(state: &'a State<B>) -> Self {
         let (revision, compacted) = state.position();
-        let standing = Standing { revision, compacted };
+        let position = Position { revision, compacted };
         Applier {
             state,
             batch: state.backend.batch(),
-            standing,
-            began_at: standing,
+            position,
+            began_at: position,
             pending: Pending::default(),
             events: Vec::new(),
             row_key: Vec::new(),
@@ -69,17 +69,17 @@ impl<'a, B: Backend> Applier<'a, B> {
             Command::RaiseVersion { version } => Ok(self.raise_version(*version)),
         };
         if !self.events.is_empty() {
-            self.standing.revision = self.standing.revision.next();
+            self.position.revision = self.position.revision.next();
         }
         Ok(Applied {
-            reply: Reply { revision: self.standing.revision, outcome },
+            reply: Reply { revision: self.position.revision, outcome },
             events: std::mem::take(&mut self.events),
         })
     }
 
     /// Returns the changes of all applied commands.
     pub fn finish(mut self) -> Prepared<B::Batch> {
-        let Standing { revision, compacted } = self.standing;
+        let Position { revision, compacted } = self.position;
         if revision != self.began_at.revision {
             self.batch.put(Table::Meta, layout::META_REVISION, &revision.0.to_be_bytes());
         }
@@ -98,7 +98,7 @@ impl<'a, B: Backend> Applier<'a, B> {
             return Ok(Err(refused));
         }
         let mut path = Vec::new();
-        if let Err(refused) = txn::decide(&self.view(), self.standing, txn, &mut path)? {
+        if let Err(refused) = txn::decide(&self.view(), self.position, txn, &mut path)? {
             return Ok(Err(refused));
         }
         self.run(txn, &mut path.into_iter()).map(Ok)
@@ -121,11 +121,11 @@ impl<'a, B: Backend> Applier<'a, B> {
 
     /// The revision of the current command's changes.
     fn writing(&self) -> Revision {
-        self.standing.revision.next()
+        self.position.revision.next()
     }
 
     fn range(&mut self, request: &RangeRequest) -> Result<OpResponse, BackendError> {
-        let newest = if self.events.is_empty() { self.standing.revision } else { self.writing() };
+        let newest = if self.events.is_empty() { self.position.revision } else { self.writing() };
         let at = if request.revision.is_zero() { newest } else { request.revision };
         let found = self.view().range(request, at, newest)?;
         found.map(OpResponse::Range).ok_or_else(|| self.state.missing())
@@ -207,14 +207,14 @@ impl<'a, B: Backend> Applier<'a, B> {
     }
 
     fn compact(&mut self, requested: Revision) -> Result<(), CommandError> {
-        let Standing { revision: current, compacted } = self.standing;
+        let Position { revision: current, compacted } = self.position;
         if requested > current {
             return Err(CommandError::FutureRevision { requested, current });
         }
         if requested <= compacted {
             return Err(CommandError::Compacted { requested, compacted });
         }
-        self.standing.compacted = requested;
+        self.position.compacted = requested;
         Ok(())
     }
 

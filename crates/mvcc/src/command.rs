@@ -290,7 +290,7 @@ pub enum CommandError {
     LeaseNotFound(LeaseId),
     #[error("lease {} exists already", .0.0)]
     LeaseExists(LeaseId),
-    #[error("the key to keep the value or lease of does not exist")]
+    #[error("ignore_value or ignore_lease requires an existing key")]
     KeyNotFound,
     #[error("a transaction writes the same key twice")]
     DuplicateKey,

@@ -114,7 +114,7 @@ impl<'a> Writes<'a> {
 
 /// The revisions of the state before a transaction.
 #[derive(Clone, Copy)]
-pub(crate) struct Standing {
+pub(crate) struct Position {
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
 }
@@ -122,13 +122,13 @@ pub(crate) struct Standing {
 /// Evaluates the comparisons, and refuses operations that are impossible in this state.
 pub(crate) fn decide<B: Backend>(
     view: &View<'_, B>,
-    standing: Standing,
+    position: Position,
     txn: &Txn,
     path: &mut Path,
 ) -> Result<Result<(), CommandError>, BackendError> {
     let mut holds = true;
     for compare in &txn.compare {
-        holds = compare_holds(view, standing.revision, compare)?;
+        holds = compare_holds(view, position.revision, compare)?;
         if !holds {
             break;
         }
@@ -136,10 +136,10 @@ pub(crate) fn decide<B: Backend>(
     path.push(holds);
     for op in if holds { &txn.success } else { &txn.failure } {
         let allowed = match op {
-            Op::Range(range) => check_revision(range.revision, standing.compacted, standing.revision),
+            Op::Range(range) => check_revision(range.revision, position.compacted, position.revision),
             Op::Put(put) => put_is_possible(view, put),
             Op::Delete(_) => Ok(()),
-            Op::Txn(txn) => decide(view, standing, txn, path)?,
+            Op::Txn(txn) => decide(view, position, txn, path)?,
         };
         if allowed.is_err() {
             return Ok(allowed);

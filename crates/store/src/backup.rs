@@ -44,9 +44,9 @@ struct BackupFile {
 /// Reason why a backup cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("it is not a backup of this version")]
+    #[error("this is not a backup of this version")]
     NotABackup,
-    #[error("it is damaged or cut off: {0}")]
+    #[error("the backup is damaged or cut off: {0}")]
     Damaged(&'static str),
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -144,7 +144,7 @@ impl Engine for MemoryEngine {
     async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
         self.check_running()?;
         let reply = self.apply(&command).map_err(|error| StoreError::Fatal(error.to_string()))?;
-        reply.ok_or_else(|| StoreError::OutcomeUnknown("a test wants the answer to be lost".to_owned()))
+        reply.ok_or_else(|| StoreError::OutcomeUnknown("a test has lost the response".to_owned()))
     }
 
     fn traces(&self) -> &Arc<Traces> {

@@ -292,7 +292,9 @@ impl Inner {
             return None;
         }
         let complete = self.source.with_previous(events);
-        complete.inspect_err(|error| tracing::error!(%error, "the previous versions of some events cannot be read")).ok()
+        complete
+            .inspect_err(|error| tracing::error!(%error, "the previous versions of some events cannot be read"))
+            .ok()
     }
 
     /// Maximum size of a page for a watcher that catches up, in bytes.
