@@ -11,7 +11,7 @@ use crate::platform::tokio::time::{Instant, sleep};
 use crate::traces::{Fate, Known, Trace};
 
 /// Interval between attempts to find out an unknown outcome.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 const MISSED: &str = "this member may have missed it";
 
@@ -26,7 +26,7 @@ pub async fn commit(store: &Store, txn: Txn, within: Duration) -> Answer {
     let sending = Sending { store, command: Command::TracedTxn { trace: trace.id(), txn }, trace, holds_once };
     let mut may_have_landed = false;
     loop {
-        let answer = if may_have_landed { sending.look_and_send().await } else { sending.send().await };
+        let answer = if may_have_landed { sending.check_and_send().await } else { sending.send().await };
         let error = match (answer, sending.trace.known().fate) {
             (Ok((revision, response)), _) if response.succeeded => return Ok((revision, response)),
             // An earlier attempt may have taken effect, even if this one was refused.
@@ -44,7 +44,7 @@ pub async fn commit(store: &Store, txn: Txn, within: Duration) -> Answer {
             error if may_have_landed => return Err(unknown(&error.to_string())),
             error => return Err(error),
         }
-        sleep(LOOK_EVERY).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 
@@ -61,7 +61,7 @@ impl Sending<'_> {
     }
 
     /// Checks whether the transaction has taken effect, and sends it again if it has not and cannot take effect twice.
-    async fn look_and_send(&self) -> Answer {
+    async fn check_and_send(&self) -> Answer {
         let term = self.store.leadership().borrow().term;
         self.store.read_barrier().await?;
         let Known { fate, open_in } = self.trace.known();

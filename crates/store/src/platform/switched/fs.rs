@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::raft::simulation::disk::{Disk, Entry, Inode, Trouble};
+use crate::raft::simulation::disk::{Disk, Entry, Inode, SyncFault};
 use crate::raft::simulation::planted::{self, Bug};
 use crate::raft::simulation::process::{self, Process};
 
@@ -52,7 +52,7 @@ impl File {
         match self {
             File::Real(file) => file.sync_data(),
             File::Simulated(entry) => {
-                trouble()?;
+                syncing_disk()?;
                 if !planted::is(Bug::AcknowledgesBeforeSync) {
                     inode(entry)?.sync();
                 }
@@ -65,7 +65,7 @@ impl File {
         match self {
             File::Real(file) => file.sync_all(),
             File::Simulated(entry) => {
-                let disk = trouble()?;
+                let disk = syncing_disk()?;
                 disk.sync_names();
                 if let Entry::File(inode) = entry {
                     inode.sync();
@@ -90,12 +90,12 @@ impl File {
     }
 }
 
-/// Runs into the planned trouble of a sync, if there is any. Returns the disk otherwise.
-fn trouble() -> io::Result<Arc<Disk>> {
+/// Raises the planned fault of a sync: an error, or the end of the process. Returns the disk when none is planned.
+fn syncing_disk() -> io::Result<Arc<Disk>> {
     let Some(disk) = disk()? else { return Err(io::Error::other("a file of a finished simulation")) };
-    match (disk.take_trouble(), Process::current()) {
-        (Some(Trouble::Fails), _) => Err(io::Error::other("the disk failed")),
-        (Some(Trouble::Ends), Some(process)) => process.exit(),
+    match (disk.take_sync_fault(), Process::current()) {
+        (Some(SyncFault::Fails), _) => Err(io::Error::other("the disk failed")),
+        (Some(SyncFault::Ends), Some(process)) => process.exit(),
         _ => Ok(disk),
     }
 }

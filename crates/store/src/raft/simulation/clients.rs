@@ -24,7 +24,7 @@ const KEYS: u64 = 4;
 /// Prefix of the keys with leases, which expire.
 pub const LEASED: &str = "leased/";
 /// Time limit for finding out an unknown outcome.
-const LOOK_FOR: Duration = Duration::from_secs(4);
+const OUTCOME_WITHIN: Duration = Duration::from_secs(4);
 /// Time after which a client stops waiting for a response.
 const PATIENCE: Duration = Duration::from_secs(6);
 
@@ -146,7 +146,7 @@ async fn ask(store: &Store, action: &Action) -> Answer {
     let done = match command(action) {
         // `txn_once` finds out the outcome even if the response is lost.
         Command::Txn(txn) if matches!(action, Action::Swap { .. }) => {
-            let done = store.txn_once(txn, LOOK_FOR).await;
+            let done = store.txn_once(txn, OUTCOME_WITHIN).await;
             done.map(|(revision, response)| Reply { revision, outcome: Ok(Outcome::Txn(response)) })
         }
         command => store.propose(command).await,

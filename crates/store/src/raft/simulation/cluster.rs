@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use quorate_mvcc::CommandVersion;
 use tokio_util::sync::CancellationToken;
 
-use super::disk::{Disk, Trouble};
+use super::disk::{Disk, SyncFault};
 use super::evidence::Evidence;
 use super::invariants::Invariant;
 use super::network::{Network, Weather};
@@ -215,14 +215,14 @@ impl Cluster {
             integrity_interval: Duration::from_secs(2),
             commands: CommandVersion::NEWEST,
         };
-        let had_trouble = disk.has_trouble();
+        let had_sync_fault = disk.has_sync_fault();
         let (launched, launching) = oneshot::channel();
         process.spawn(async move { drop(launched.send(open(settings).await)) });
         let node = match launching.await {
             Ok(Ok(node)) => node,
             Ok(Err(error)) => {
                 process.kill();
-                if !had_trouble {
+                if !had_sync_fault {
                     let problem = format!("{} does not start: {error}", process.name);
                     self.evidence.problem(Invariant::Restarts, problem);
                 }
@@ -344,8 +344,8 @@ impl Cluster {
         self.network.changed();
     }
 
-    pub fn set_trouble(&self, id: MemberId, trouble: Option<Trouble>) {
-        self.slots[index(id)].lock().disk.set_trouble(trouble);
+    pub fn set_sync_fault(&self, id: MemberId, sync_fault: Option<SyncFault>) {
+        self.slots[index(id)].lock().disk.set_sync_fault(sync_fault);
     }
 
     pub fn stop(&self, id: MemberId) {

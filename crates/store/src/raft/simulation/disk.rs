@@ -29,12 +29,12 @@ struct State {
     durable: BTreeMap<PathBuf, Entry>,
     /// Changes that are in `names` and not yet in `durable`.
     changes: Vec<Change>,
-    trouble: Option<Trouble>,
+    sync_fault: Option<SyncFault>,
 }
 
 /// Fault of the next sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum SyncFault {
     /// The sync fails.
     Fails,
     /// The process ends during the sync.
@@ -191,16 +191,16 @@ impl Inode {
 
 impl Disk {
     /// Plans a fault for the next sync.
-    pub fn set_trouble(&self, trouble: Option<Trouble>) {
-        self.state.lock().trouble = trouble;
+    pub fn set_sync_fault(&self, sync_fault: Option<SyncFault>) {
+        self.state.lock().sync_fault = sync_fault;
     }
 
-    pub fn has_trouble(&self) -> bool {
-        self.state.lock().trouble.is_some()
+    pub fn has_sync_fault(&self) -> bool {
+        self.state.lock().sync_fault.is_some()
     }
 
-    pub fn take_trouble(&self) -> Option<Trouble> {
-        self.state.lock().trouble.take()
+    pub fn take_sync_fault(&self) -> Option<SyncFault> {
+        self.state.lock().sync_fault.take()
     }
 
     /// Loses unsynced changes, or some of them.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cluster::{Cluster, Shape};
-use super::disk::Trouble;
+use super::disk::SyncFault;
 use super::evidence::Evidence;
 use super::random::Random;
 use crate::membership::MemberId;
@@ -26,7 +26,7 @@ impl Faults {
     }
 
     /// Injects one fault for a while, then restarts all members that have ended.
-    pub async fn strike(&mut self) {
+    pub async fn inject(&mut self) {
         let member = self.member();
         let what = self.random.within(0..100);
         self.evidence.note(&("fault", what, member));
@@ -85,10 +85,10 @@ impl Faults {
             }
             // A sync fails, or a process ends during one.
             86..94 => {
-                let trouble = if self.random.percent(30) { Trouble::Fails } else { Trouble::Ends };
-                self.cluster.set_trouble(member, Some(trouble));
+                let sync_fault = if self.random.percent(30) { SyncFault::Fails } else { SyncFault::Ends };
+                self.cluster.set_sync_fault(member, Some(sync_fault));
                 sleep(self.random.millis(20..500)).await;
-                self.cluster.set_trouble(member, None);
+                self.cluster.set_sync_fault(member, None);
                 sleep(self.random.millis(0..500)).await;
             }
             // A machine is lost for good, and a new one replaces it.
@@ -144,7 +144,7 @@ impl Faults {
         self.cluster.network.restore_links();
         self.cluster.network.set_weather(super::network::Weather { delay_micros: 100..2000, loss_percent: 0 });
         for id in self.cluster.ids() {
-            self.cluster.set_trouble(id, None);
+            self.cluster.set_sync_fault(id, None);
             self.cluster.resume(id);
         }
         for _ in 0..MAX_STARTS {

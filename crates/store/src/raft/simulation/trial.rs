@@ -90,18 +90,18 @@ impl Trial {
         });
         let clients: Vec<_> = clients.collect();
         let until = random.millis(2500..7000);
-        let harm = (0..random.within(1..3)).map(|_| {
+        let injectors = (0..random.within(1..3)).map(|_| {
             let mut faults = Faults { cluster: cluster.clone(), evidence: evidence.clone(), random: random.fork() };
             let evidence = evidence.clone();
             SimRuntime::spawn(async move {
                 while evidence.elapsed() < until {
                     sleep(faults.random.millis(10..900)).await;
-                    faults.strike().await;
+                    faults.inject().await;
                 }
             })
         });
-        let harm: Vec<_> = harm.collect();
-        all(&evidence, harm).await;
+        let injectors: Vec<_> = injectors.collect();
+        all(&evidence, injectors).await;
         let mut faults = Faults { cluster: cluster.clone(), evidence: evidence.clone(), random: random.fork() };
         faults.heal().await;
         stop_clients.cancel();

@@ -176,8 +176,8 @@ pub fn violations(evidence: &Evidence) -> Vec<Violation> {
     let found = CHECKS.iter().flat_map(|(invariant, check)| {
         check(&facts).into_iter().map(move |what| Violation { invariant: *invariant, what })
     });
-    let at_once = evidence.problems.lock().clone();
+    let immediate = evidence.problems.lock().clone();
     let panicked = |panic: &String| Violation { invariant: Invariant::Soundness, what: format!("a panic in {panic}") };
     let panics: Vec<_> = evidence.panics.lock().iter().map(panicked).collect();
-    found.chain(at_once).chain(panics).collect()
+    found.chain(immediate).chain(panics).collect()
 }

@@ -17,7 +17,7 @@ use crate::raft::simulation::invariants::Invariant;
 
 /// Time limit, which is far longer than recovery takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Waits until everything works. Anything that does not work within the time limit is a violation.
 pub async fn settle(
@@ -43,14 +43,14 @@ pub async fn settle(
                 let problem = format!("m{id} does not work again: {written:?}, {read:?}");
                 return evidence.problem(Invariant::Progress, problem);
             }
-            sleep(LOOK_EVERY).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
     while let Some(waits_for) = unsettled(cluster, watchers, newest) {
         if evidence.elapsed() > deadline {
             return evidence.problem(Invariant::Progress, waits_for);
         }
-        sleep(LOOK_EVERY).await;
+        sleep(CHECK_INTERVAL).await;
     }
     let finals = cluster.ids().filter_map(|id| {
         let state = cluster.life(id)?.node.instance().ok()?.state.current();
