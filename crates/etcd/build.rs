@@ -1,4 +1,4 @@
-//! Turns the protocol definitions into Rust, without a protoc on the machine.
+//! Generates Rust from the protocol definitions, without `protoc` on the machine.
 
 use std::error::Error;
 

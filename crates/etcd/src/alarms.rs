@@ -1,12 +1,12 @@
-//! Alarms: what members cannot mend by themselves. Each is raised by its cause and ends with it, so that none can be
-//! forgotten and none is to be cleared by hand.
+//! Alarms: problems that a member cannot repair by itself. An alarm is raised by its cause and ends with it, so nobody
+//! has to clear one by hand.
 
 use quorate_store::{Alarm, QuorumStatus};
 use tonic::Status;
 
 use crate::pb::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction};
 
-/// The alarms of all members that answer or of which it is known.
+/// Returns the alarms in the status of all members.
 pub(crate) fn raised(quorum: &QuorumStatus) -> Vec<AlarmMember> {
     let of_member = |status: &quorate_store::MemberStatus| {
         let id = status.member.id;
@@ -22,30 +22,29 @@ fn kind(alarm: Alarm) -> AlarmType {
     }
 }
 
-/// As etcd prints them in a status.
+/// Formats an alarm as etcd does in a status.
 pub(crate) fn text(alarm: &AlarmMember) -> String {
     format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name())
 }
 
-/// What a request is told: the alarms that it asks for. Nothing can be raised by hand; to clear what still has its cause
-/// is refused, and of what is over there is nothing to clear.
+/// Answers an alarm request with the alarms that it selects.
 ///
 /// # Errors
-/// `InvalidArgument` and `FailedPrecondition`, with the reason.
+/// `InvalidArgument` for raising an alarm by hand, and `FailedPrecondition` for clearing one whose cause persists.
 pub(crate) fn answer(request: &AlarmRequest, raised: Vec<AlarmMember>) -> Result<Vec<AlarmMember>, Status> {
-    let is_meant = |alarm: &AlarmMember| {
+    let is_selected = |alarm: &AlarmMember| {
         (request.member_id == 0 || request.member_id == alarm.member_id)
             && (request.alarm() == AlarmType::None || request.alarm == alarm.alarm)
     };
-    let meant: Vec<_> = raised.into_iter().filter(is_meant).collect();
+    let selected: Vec<_> = raised.into_iter().filter(is_selected).collect();
     match request.action() {
-        AlarmAction::Get => Ok(meant),
+        AlarmAction::Get => Ok(selected),
         AlarmAction::Activate => {
-            Err(Status::invalid_argument("etcdserver: alarms are raised by what they tell of, not by hand"))
+            Err(Status::invalid_argument("etcdserver: alarms are raised by their causes, not by hand"))
         }
-        AlarmAction::Deactivate if meant.is_empty() => Ok(meant),
+        AlarmAction::Deactivate if selected.is_empty() => Ok(selected),
         AlarmAction::Deactivate => {
-            let still = meant.iter().map(|alarm| text(alarm).trim_end().to_owned()).collect::<Vec<_>>().join(", ");
+            let still = selected.iter().map(|alarm| text(alarm).trim_end().to_owned()).collect::<Vec<_>>().join(", ");
             Err(Status::failed_precondition(format!("etcdserver: an alarm ends when its cause does: {still}")))
         }
     }

@@ -1,9 +1,9 @@
-//! How much of all answers may wait for their clients.
+//! Memory budget of the responses that wait for their clients.
 //!
-//! A unary answer is put together in memory, and stays there until its client has read it. Of thousands that ask for much
-//! and read slowly each would have one: beyond a common budget reads are refused. A large one at a time may go beside it,
-//! so that a single answer may be as long as it likes. An answer gives back what it takes with its last byte: its room
-//! goes along with the bytes, out of the handler and through the body into what HTTP/2 has yet to send.
+//! A unary response is built in memory and stays there until its client has read it. Thousands of slow clients with
+//! large responses would exhaust the memory, so reads beyond a common budget are refused. One large response at a time
+//! may exceed the budget, so that a single response can have any size. A response releases its reservation with its
+//! last byte: the reservation moves with the bytes from the handler through the body into the send buffer of HTTP/2.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,23 +19,23 @@ use tonic::body::Body;
 
 use crate::errors::{self, Refusal};
 
-/// Answers up to this size are free: the number of streams of a connection bounds them.
+/// Maximum size of a response that needs no reservation. The number of streams per connection bounds these.
 const FREE_BYTES: usize = 16 << 10;
-/// Reads at a time of which nobody knows how much they will find.
+/// Maximum number of concurrent reads whose response size is not known in advance.
 const TURNS: usize = 4;
 
-/// The budget.
+/// The budget for responses.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    /// Of answers to reads, in bytes.
+    /// Bytes for responses to reads.
     reads: Arc<Semaphore>,
-    /// For the one that finds no room.
+    /// The permit of the one large response that may exceed the budget.
     alone: Arc<Semaphore>,
-    /// Of answers to writes, in bytes. What is done cannot be refused any more: it takes what is left.
+    /// Bytes for responses to writes. A committed write must be answered, so its response takes whatever is left.
     writes: Arc<Semaphore>,
-    /// What an answer has at least that goes alone.
+    /// Minimum size of a response that may exceed the budget.
     large_bytes: usize,
-    /// Of reads of which nobody knows how much they will find.
+    /// Permits for reads whose response size is not known in advance.
     turns: Semaphore,
 }
 
@@ -50,25 +50,25 @@ impl Answers {
         }
     }
 
-    /// For an answer that grows.
+    /// Starts a reservation for a response that grows.
     pub(crate) fn share(&self) -> Share<'_> {
         Share { answers: self, size_bytes: 0, held: None, is_alone: false }
     }
 
-    /// Takes room for an answer to a read; `None` when it needs none.
+    /// Reserves budget for the response to a read. Returns `None` when the response needs no reservation.
     ///
     /// # Errors
-    /// When there is no room.
+    /// When the budget is exhausted.
     pub(crate) fn hold(&self, size_bytes: usize) -> Result<Option<Held>, Refusal> {
         let mut share = self.share();
         share.grow(size_bytes)?;
         Ok(share.held())
     }
 
-    /// Takes room for the answer to a transaction; only one that has changed nothing can still be refused.
+    /// Reserves budget for the response to an applied transaction, which is refused only if it changed nothing.
     ///
     /// # Errors
-    /// When there is no room.
+    /// When the budget is exhausted.
     pub(crate) fn hold_txn(&self, response: &TxnResponse) -> Result<Option<Held>, Refusal> {
         let size_bytes = txn_weight(response);
         if size_bytes <= FREE_BYTES || is_read(response) {
@@ -77,44 +77,44 @@ impl Answers {
         loop {
             let left = size_bytes.min(self.writes.available_permits());
             let left = u32::try_from(left).unwrap_or(u32::MAX);
-            // Another may have been faster.
+            // This fails when another response has taken permits since they were counted.
             if let Ok(permit) = self.writes.clone().try_acquire_many_owned(left) {
                 return Ok(Some(Held::of(permit)));
             }
         }
     }
 
-    /// Refuses a transaction whose answer might find no room when it is done.
+    /// Refuses a transaction whose response may have values, while no budget for writes is left.
     ///
     /// # Errors
-    /// When there is no room.
+    /// When the budget is exhausted.
     pub(crate) fn admit(&self, txn: &Txn) -> Result<(), Refusal> {
         let is_full = self.writes.available_permits() == 0;
         if is_full && has_values(txn) { Err(errors::TOO_MANY_REQUESTS) } else { Ok(()) }
     }
 
-    /// The turn of a read of which nobody knows how much it will find.
+    /// Waits for the turn of a read whose response size is not known in advance.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
+        // This semaphore is never closed, so this is never `None`.
         self.turns.acquire().await.ok()
     }
 }
 
-/// An answer's part of the budget.
+/// Reservation of a response that is being built.
 #[derive(Debug)]
 pub(crate) struct Share<'a> {
     answers: &'a Answers,
     size_bytes: usize,
-    /// All of the size, once that is not free any more.
+    /// Permits for the whole size, once it exceeds `FREE_BYTES`.
     held: Option<OwnedSemaphorePermit>,
     is_alone: bool,
 }
 
 impl Share<'_> {
-    /// Takes room for more.
+    /// Reserves more bytes.
     ///
     /// # Errors
-    /// When there is none. What has been taken is given back with the share.
+    /// When the budget is exhausted. Dropping the share releases the bytes reserved so far.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.size_bytes += bytes;
         if self.is_alone || self.size_bytes <= FREE_BYTES {
@@ -138,18 +138,18 @@ impl Share<'_> {
         Ok(())
     }
 
-    /// Gives everything back: the answer is begun again.
+    /// Releases the whole reservation, because the response is built anew.
     pub(crate) fn reset(&mut self) {
         *self = self.answers.share();
     }
 
-    /// What the answer takes along; `None` when it is free.
+    /// Returns the reservation to send along with the response, or `None` when the response needs none.
     pub(crate) fn held(self) -> Option<Held> {
         self.held.map(Held::of)
     }
 }
 
-/// Room that is held until the last of its clones goes.
+/// A reservation that is released when its last clone is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     _permit: Arc<OwnedSemaphorePermit>,
@@ -160,7 +160,7 @@ impl Held {
         Held { _permit: Arc::new(permit) }
     }
 
-    /// Bytes that hold it.
+    /// Returns bytes that keep this reservation alive.
     fn attach(&self, data: Bytes) -> Bytes {
         Bytes::from_owner(HeldBytes { data, _held: self.clone() })
     }
@@ -177,7 +177,7 @@ impl AsRef<[u8]> for HeldBytes {
     }
 }
 
-/// An answer that takes its room along.
+/// Builds a response that carries its reservation.
 pub(crate) fn answer<T>(message: T, held: Option<Held>) -> tonic::Response<T> {
     let mut response = tonic::Response::new(message);
     if let Some(held) = held {
@@ -186,18 +186,19 @@ pub(crate) fn answer<T>(message: T, held: Option<Held>) -> tonic::Response<T> {
     response
 }
 
-/// Hands the room of an answer on to its bytes.
-pub(crate) fn hand_on(mut response: Response<Body>) -> Response<Body> {
+/// Moves the reservation of a response to its body.
+pub(crate) fn attach_to_body(mut response: Response<Body>) -> Response<Body> {
     match response.extensions_mut().remove::<Held>() {
         Some(held) => response.map(|body| Body::new(HeldBody { body, held: Some(held) })),
         None => response,
     }
 }
 
-/// A body of which what has been sent on still holds the room: HTTP/2 takes it whole, long before the client does.
+/// A body whose frames keep the reservation alive after they leave it. HTTP/2 buffers the whole body long before the
+/// client reads it.
 struct HeldBody {
     body: Body,
-    /// Until the trailers: who has read those may ask again.
+    /// Released before the trailers, so that a client that has read them can send its next request.
     held: Option<Held>,
 }
 
@@ -235,7 +236,7 @@ impl http_body::Body for HeldBody {
     }
 }
 
-/// What a version takes in an answer: its bytes, and what is around them.
+/// Approximate size of a version in a response, in bytes: key, value and overhead.
 pub(crate) fn weight(kv: &KeyValue) -> usize {
     kv.key.len() + kv.value.len() + size_of::<KeyValue>()
 }
@@ -254,7 +255,7 @@ fn txn_weight(response: &TxnResponse) -> usize {
     response.responses.iter().map(of).sum()
 }
 
-/// Whether nothing was changed.
+/// Whether the transaction changed nothing.
 fn is_read(response: &TxnResponse) -> bool {
     response.responses.iter().all(|response| match response {
         OpResponse::Range(_) | OpResponse::Delete { deleted: 0, .. } => true,
@@ -263,7 +264,7 @@ fn is_read(response: &TxnResponse) -> bool {
     })
 }
 
-/// Whether the answer may have values in it.
+/// Whether the response may contain values.
 fn has_values(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).any(|op| match op {
         Op::Range(request) => !request.count_only,
@@ -283,14 +284,14 @@ mod tests {
     const BUDGET_BYTES: usize = 8 * FREE_BYTES;
 
     fn held(taken: Result<Option<Held>, Refusal>) -> Held {
-        taken.expect("there is room").expect("it is not free")
+        taken.expect("budget is left").expect("a reservation is needed")
     }
 
     #[test]
-    fn reads_beyond_the_budget_are_refused_but_for_one() {
+    fn only_one_read_may_exceed_the_budget() {
         let answers = Answers::new(BUDGET_BYTES);
         let first = held(answers.hold(5 * FREE_BYTES));
-        assert!(answers.hold(FREE_BYTES).is_ok_and(|held| held.is_none()), "small ones are free");
+        assert!(answers.hold(FREE_BYTES).is_ok_and(|held| held.is_none()), "small responses need no reservation");
         let _second = held(answers.hold(3 * FREE_BYTES));
         let third = held(answers.hold(100 * BUDGET_BYTES));
         assert_eq!(answers.hold(FREE_BYTES + 1).err(), Some(errors::TOO_MANY_REQUESTS));
@@ -304,25 +305,25 @@ mod tests {
     }
 
     #[test]
-    fn a_share_grows_and_gives_back_what_it_has_when_it_goes_alone() {
+    fn an_oversized_share_releases_its_part_of_the_budget() {
         let answers = Answers::new(BUDGET_BYTES);
         let mut share = answers.share();
         for _ in 0..8 {
-            share.grow(FREE_BYTES).expect("there is room");
+            share.grow(FREE_BYTES).expect("budget is left");
         }
         assert_eq!(answers.reads.available_permits(), 0);
-        share.grow(FREE_BYTES).expect("it goes alone");
+        share.grow(FREE_BYTES).expect("it may exceed the budget");
         assert_eq!(answers.reads.available_permits(), BUDGET_BYTES);
         let mut other = answers.share();
-        other.grow(BUDGET_BYTES).expect("there is room");
-        other.grow(1).expect_err("another is alone");
+        other.grow(BUDGET_BYTES).expect("budget is left");
+        other.grow(1).expect_err("another response exceeds the budget");
         drop(other);
         drop(share.held());
         assert_eq!((answers.reads.available_permits(), answers.alone.available_permits()), (BUDGET_BYTES, 1));
     }
 
     #[test]
-    fn what_is_written_is_answered_and_what_might_be_is_refused() {
+    fn committed_writes_are_answered_and_new_ones_refused_without_budget() {
         let answers = Answers::new(BUDGET_BYTES);
         let kv = |size_bytes| KeyValue { value: vec![0_u8; size_bytes].into(), ..KeyValue::default() };
         let range =
@@ -348,11 +349,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_held_until_the_last_byte_goes() {
+    async fn a_reservation_is_held_until_the_last_byte_is_dropped() {
         let answers = Answers::new(BUDGET_BYTES);
         let mut response = Response::new(Body::new(axum::body::Body::from(vec![1_u8; 100])));
         response.extensions_mut().insert(held(answers.hold(2 * FREE_BYTES)));
-        let mut body = axum::body::Body::new(hand_on(response).into_body()).into_data_stream();
+        let mut body = axum::body::Body::new(attach_to_body(response).into_body()).into_data_stream();
         let data = body.next().await.expect("data").expect("it is read");
         drop(body);
         let rest = data.slice(99..);

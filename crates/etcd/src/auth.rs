@@ -1,4 +1,4 @@
-//! Users and roles: there are none here. Who may connect is decided by client certificates.
+//! The auth service. There are no users and roles: client certificates decide who may connect.
 
 use tonic::{Request, Response, Status};
 
@@ -10,7 +10,7 @@ pub(crate) struct AuthService(pub(crate) Shared);
 
 type Answer = Result<Response<pb::AuthResponse>, Status>;
 
-/// The calls that only a store with users could answer.
+/// Implements the given calls, which need users, with etcd's error that authentication is not enabled.
 macro_rules! not_enabled {
     ($($call:ident),* $(,)?) => {
         #[tonic::async_trait]

@@ -1,8 +1,8 @@
-//! Who is in the quorum, and changes of it.
+//! The members of the quorum, and membership changes.
 //!
-//! They go the way of `qctl quorum`. What etcd's answers cannot say: a new member joins by
-//! `quorate server --join CLUSTER.ID@PEERS`, its id being the token's secret; and who comes or goes gets or loses its vote
-//! when the number of voters can be odd with it.
+//! Changes take the same path as those of `qctl quorum`. Two facts have no place in etcd's responses: a new member
+//! joins with `quorate server --join CLUSTER.ID@PEERS`, where its id is the token's secret; and a member gains or loses
+//! its vote only when the number of voters can be odd afterwards.
 
 use quorate_store::{Addresses, Change, Changed, Invite, Member, MemberName};
 use tonic::{Request, Response, Status};
@@ -14,7 +14,7 @@ use crate::shared::Shared;
 pub(crate) struct ClusterService(pub(crate) Shared);
 
 impl ClusterService {
-    /// All members; one that was asked to join and has not come has no name, as in etcd.
+    /// Returns all members. As in etcd, an invited member that has not joined yet has no name.
     async fn members(&self) -> Result<Vec<pb::Member>, Status> {
         let quorum = self.0.store.quorum_status().await.map_err(errors::status)?;
         let members = quorum.members.into_iter().map(|status| member(status.member, !status.voter));
@@ -25,9 +25,9 @@ impl ClusterService {
     async fn change(&self, change: Change) -> Result<(Changed, Vec<pb::Member>), Status> {
         let changed = self.0.store.change(change).await.map_err(errors::change)?;
         if let Some(waits) = &changed.waits {
-            tracing::info!(waits, "a change of the quorum through the etcd API");
+            tracing::info!(waits, "a membership change through the etcd API is pending");
         }
-        // This member may not have heard of it yet.
+        // The change may not be applied on this member yet.
         self.0.store.read_barrier().await.map_err(errors::status)?;
         Ok((changed, self.members().await?))
     }
@@ -43,7 +43,7 @@ fn member(member: Member, is_learner: bool) -> pb::Member {
     }
 }
 
-/// The one peer address that a member has here.
+/// Parses the peer URL of a request. A member has exactly one.
 fn peer(urls: &[String]) -> Result<String, Status> {
     let [url] = urls else { return Err(errors::MEMBER_BAD_URLS.into()) };
     let address = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
@@ -76,7 +76,7 @@ impl Cluster for ClusterService {
         };
         let (changed, members) = self.change(Change::Invite(invite)).await?;
         let header = Some(self.0.current_header());
-        // Whatever was asked for, it has no vote yet.
+        // A new member has no vote yet, even if the request asked for a voter.
         let added = member(changed.member, true);
         Ok(Response::new(pb::MemberAddResponse { header, member: Some(added), members }))
     }

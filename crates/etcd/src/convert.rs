@@ -1,4 +1,4 @@
-//! From the wire to commands of the store, and back. Refuses what etcd refuses, in its words.
+//! Conversion between etcd's messages and the store's commands. Invalid requests get etcd's errors.
 
 use bytes::Bytes;
 use quorate_api::Revision;
@@ -11,9 +11,9 @@ use crate::errors::{self, Refusal};
 use crate::pb::etcdserverpb::{self as pb, ResponseHeader, request_op, response_op};
 use crate::pb::mvccpb;
 
-/// Operations in one list of a transaction, as etcd's default.
+/// Maximum number of comparisons or operations in one list of a transaction (etcd's default).
 const MAX_OPS: usize = 128;
-/// Nested transactions are read and checked recursively.
+/// Maximum nesting of transactions, which are converted and checked recursively.
 const MAX_DEPTH: usize = 16;
 
 pub(crate) fn revision(wire: i64) -> Revision {
@@ -24,7 +24,8 @@ pub(crate) fn wire(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The keys of a request: one, those up to `end`, or with an `end` of one zero byte, all from `key` on.
+/// The key range of a request. An empty `end` means the single key, and an `end` of one zero byte means every key from
+/// `key` on.
 pub(crate) fn key_range(key: Bytes, end: Bytes) -> Result<KeyRange, Refusal> {
     match &end[..] {
         _ if key.is_empty() => Err(errors::EMPTY_KEY),
@@ -45,7 +46,7 @@ pub(crate) fn range(request: pb::RangeRequest) -> Result<RangeRequest, Refusal> 
         pb::range_request::SortTarget::Value => SortTarget::Value,
     };
     let sort = match (order, by) {
-        // They are in this order already.
+        // Ranges are in key order already.
         (pb::range_request::SortOrder::None | pb::range_request::SortOrder::Ascend, SortTarget::Key) => None,
         (order, by) => Some(Sort { by, descending: order == pb::range_request::SortOrder::Descend }),
     };
@@ -123,7 +124,7 @@ fn compare(compare: pb::Compare) -> Result<Compare, Refusal> {
         pb::compare::CompareResult::NotEqual => CompareOperator::NotEqual,
     };
     let version = |version: i64| u64::try_from(version).unwrap_or(0);
-    // What is compared is said twice; a value of another kind than the target counts as that target's zero.
+    // The message names its target twice. A value of another kind than `target` counts as zero.
     let target = match (compare.target(), compare.target_union) {
         (pb::compare::CompareTarget::Version, Some(TargetUnion::Version(v))) => CompareTarget::Version(version(v)),
         (pb::compare::CompareTarget::Version, _) => CompareTarget::Version(0),
@@ -173,7 +174,7 @@ pub(crate) fn range_response(header: ResponseHeader, response: RangeResponse) ->
     }
 }
 
-/// The answer to a transaction. Inside it, headers tell only the revision, as etcd's do.
+/// The response to a transaction. As in etcd, the headers of its operations have only the revision.
 pub(crate) fn txn_response(header: ResponseHeader, response: mvcc::TxnResponse) -> pb::TxnResponse {
     let inner = ResponseHeader { revision: header.revision, ..ResponseHeader::default() };
     let TxnResponse { succeeded, responses } = response;
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_without_end_is_refused() {
+    fn oversized_transactions_are_refused() {
         let mut request = pb::TxnRequest::default();
         for _ in 0..=MAX_DEPTH {
             let inner = request_op::Request::RequestTxn(request);
@@ -229,11 +230,11 @@ mod tests {
         let many = vec![pb::Compare { key: "a".into(), ..Default::default() }; MAX_OPS + 1];
         assert_eq!(txn(pb::TxnRequest { compare: many, ..Default::default() }), Err(errors::TOO_MANY_OPS));
         let empty = pb::TxnRequest { success: vec![pb::RequestOp::default()], ..Default::default() };
-        assert_eq!(txn(empty), Err(errors::KEY_NOT_FOUND), "as etcd says of an operation that is none");
+        assert_eq!(txn(empty), Err(errors::KEY_NOT_FOUND), "etcd's error for an empty operation");
     }
 
     #[test]
-    fn an_order_by_something_else_sorts_even_without_a_direction() {
+    fn a_sort_target_other_than_the_key_sorts_even_without_an_order() {
         let request = |order, target| pb::RangeRequest {
             key: "a".into(),
             sort_order: order,

@@ -1,4 +1,4 @@
-//! Elections: whoever stands first in the queue of a name leads, and its key's value is what it proclaims.
+//! Elections. The first key in the queue of a name is the leader's, and its value is the leader's proclamation.
 
 use bytes::Bytes;
 use futures::Stream;
@@ -82,12 +82,12 @@ impl Election for ElectionService {
     }
 }
 
-/// The leader, and again whenever it or what it proclaims changes. Ends with the first failure.
+/// Returns a stream of the current leader and of every change of the leader or its value. It ends with the first error.
 fn observe(
     shared: &Shared,
     name: Bytes,
 ) -> Result<impl Stream<Item = Result<pb::LeaderResponse, Status>> + use<>, Status> {
-    // Watching begins before the first look, so nothing falls in between.
+    // The watch begins before the first read, so that no change is missed in between.
     let watch = shared.store.watch(KeyRange::prefix(queue::prefix(&name)), Revision::ZERO);
     let watch = watch.map_err(|error| Status::unavailable(error.to_string()))?;
     let observed = Observed { shared: shared.clone(), name, watch, last: None, is_first: true };

@@ -1,10 +1,10 @@
-//! Refusals in etcd's words: clients compare code and message (etcd's `rpctypes`).
+//! Errors with etcd's codes and messages (its `rpctypes`), which clients compare.
 
 use quorate_mvcc::CommandError;
 use quorate_store::{ChangeError, StoreError};
 use tonic::{Code, Status};
 
-/// A refusal of etcd's.
+/// An error of etcd's: its gRPC code and message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal(Code, &'static str);
 
@@ -57,7 +57,7 @@ pub(crate) const NO_SPACE: Refusal = Refusal(Code::ResourceExhausted, "etcdserve
 pub(crate) const AUTH_NOT_ENABLED: Refusal =
     Refusal(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
 
-/// What the store says, as etcd would say it.
+/// Converts an error of the store to etcd's.
 pub(crate) fn status(error: StoreError) -> Status {
     match error {
         StoreError::Command(refused) => refusal(&refused).into(),
@@ -65,7 +65,7 @@ pub(crate) fn status(error: StoreError) -> Status {
             tracing::debug!(reason, "no leader");
             NO_LEADER.into()
         }
-        // Clients must not take this for "did not happen".
+        // The write may have been committed. Clients treat a timeout as an unknown outcome, unlike a refusal.
         StoreError::OutcomeUnknown(reason) => {
             tracing::debug!(reason, "the outcome is unknown");
             TIMEOUT.into()
@@ -82,7 +82,7 @@ pub(crate) fn status(error: StoreError) -> Status {
     }
 }
 
-/// Why the quorum was not changed, as etcd would say it.
+/// Converts the error of a membership change to etcd's.
 pub(crate) fn change(error: ChangeError) -> Status {
     let refusal = match error {
         ChangeError::NotFound(_) => MEMBER_NOT_FOUND,
@@ -116,8 +116,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn full_queues_are_told_as_etcd_tells_of_them() {
-        let told = status(StoreError::Overloaded);
-        assert_eq!((told.code(), told.message()), (Code::ResourceExhausted, "etcdserver: too many requests"));
+    fn an_overloaded_store_is_too_many_requests() {
+        let status = status(StoreError::Overloaded);
+        assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "etcdserver: too many requests"));
     }
 }

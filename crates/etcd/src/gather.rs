@@ -1,8 +1,9 @@
-//! Gathers what the streams of a connection send.
+//! Batches the writes of a connection's streams.
 //!
-//! An event goes to many watches at once, and each wakes its connection as soon as it has something: the runtime would run
-//! that next, and every event would be a write of its own. And HTTP/2 flushes after each frame that it does not copy. So
-//! what a connection sends is kept until everyone has gone ahead who was ready to run, and is then written together.
+//! An event goes to many watches at once, and each watch wakes its connection immediately. The runtime would run the
+//! connection next, and every event would be a socket write of its own. HTTP/2 also flushes after each frame that it
+//! does not copy. The bytes of a connection are therefore buffered until all tasks that are ready have run, and are
+//! then written together.
 
 use std::io::{Error, IoSlice, Result};
 use std::pin::Pin;
@@ -12,30 +13,29 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is kept at most; more is written at once.
+/// Maximum number of buffered bytes. A write that exceeds it goes out immediately.
 const MAX_GATHERED_BYTES: usize = 64 << 10;
-/// Room that a connection keeps for what comes next.
+/// Maximum capacity of the buffer that a connection keeps after it was written.
 const KEPT_BYTES: usize = 16 << 10;
 
-/// A stream of bytes for whoever serves the connection. What is written to it, or flushed, goes out while its [`Outlet`]
-/// drives the server.
+/// The stream that the connection's server writes to. Its bytes go out while the [`Outlet`] drives the server.
 pub(crate) struct Gathered<S>(Arc<Mutex<Gathering<S>>>);
 
-/// Where what was gathered goes out.
+/// The other end of a [`Gathered`] stream, which sends its bytes.
 pub(crate) struct Outlet<S>(Arc<Mutex<Gathering<S>>>);
 
 struct Gathering<S> {
     stream: S,
     gathered: Vec<u8>,
-    /// Of `gathered`.
+    /// Number of bytes of `gathered` that have been sent.
     written: usize,
     is_flushed: bool,
     has_waited: bool,
-    /// Told to whoever writes next.
+    /// A failed write, which the next write or flush returns.
     failed: Option<Error>,
 }
 
-/// Both ends of what gathers before `stream`.
+/// Puts a buffer in front of `stream` and returns both of its ends.
 pub(crate) fn gather<S>(stream: S) -> (Gathered<S>, Outlet<S>) {
     let gathering =
         Gathering { stream, gathered: Vec::new(), written: 0, is_flushed: true, has_waited: false, failed: None };
@@ -44,7 +44,7 @@ pub(crate) fn gather<S>(stream: S) -> (Gathered<S>, Outlet<S>) {
 }
 
 impl<S: AsyncWrite + Unpin> Outlet<S> {
-    /// Runs the server of the connection, and sends what it has written each time it waits.
+    /// Runs the server of the connection, and sends the buffered bytes whenever the server is pending.
     pub(crate) async fn drive<F: Future>(&self, mut server: Pin<&mut F>) -> F::Output {
         std::future::poll_fn(|context| {
             let polled = server.as_mut().poll(context);
@@ -63,7 +63,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
             return;
         }
         if !std::mem::replace(&mut self.has_waited, true) {
-            // A task that wakes itself is put behind all that are ready.
+            // A task that wakes itself is queued behind all tasks that are ready.
             return context.waker().wake_by_ref();
         }
         if let Poll::Ready(Err(error)) = self.poll_send(context) {
@@ -72,7 +72,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
         }
     }
 
-    /// Writes and flushes what was gathered.
+    /// Writes the buffered bytes and flushes the stream.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_empty(context))?;
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
@@ -81,7 +81,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what was gathered.
+    /// Writes the buffered bytes.
     fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         while self.written < self.gathered.len() {
             let rest = &self.gathered[self.written..];
@@ -166,7 +166,7 @@ mod tests {
         }
     }
 
-    /// Counts the writes that arrive, as those of a socket.
+    /// A fake socket that counts writes and flushes.
     #[derive(Default)]
     struct Socket {
         writes: Vec<usize>,
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn others_go_ahead_of_each_burst_and_it_goes_out_together() {
+    fn a_burst_waits_for_ready_tasks_and_is_one_write() {
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(wakes.clone());
         let mut context = Context::from_waker(&waker);
@@ -216,18 +216,18 @@ mod tests {
             }));
             let mut driven = std::pin::pin!(outlet.drive(server.as_mut()));
             assert!(driven.as_mut().poll(&mut context).is_pending());
-            assert_eq!(wakes.0.load(Ordering::Relaxed), burst, "it comes back by itself");
+            assert_eq!(wakes.0.load(Ordering::Relaxed), burst, "the task wakes itself");
             assert_eq!(outlet.0.lock().stream.writes.len(), burst - 1);
             assert!(driven.as_mut().poll(&mut context).is_pending());
             assert_eq!(frames.get(), 6);
             assert_eq!(outlet.0.lock().stream.writes, vec![6 * 5; burst]);
             assert_eq!(outlet.0.lock().stream.flushes, burst);
         }
-        assert_eq!(wakes.0.load(Ordering::Relaxed), 2, "nothing is left to do");
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 2, "no further wakes");
     }
 
     #[test]
-    fn no_more_is_kept_than_the_limit() {
+    fn the_buffer_is_bounded() {
         let mut context = Context::from_waker(Waker::noop());
         let (mut stream, outlet) = gather(Socket::default());
         for _ in 0..4 {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_writes_learns_of_a_failure() {
+    fn the_next_write_returns_an_earlier_failure() {
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(wakes.clone());
         let mut context = Context::from_waker(&waker);
@@ -258,11 +258,10 @@ mod tests {
             assert!(driven.as_mut().poll(&mut context).is_pending());
             assert_eq!(wakes.0.load(Ordering::Relaxed), wake);
         }
-        let Poll::Ready(Err(error)) = driven.as_mut().poll(&mut context) else { panic!("it goes on") };
+        let Poll::Ready(Err(error)) = driven.as_mut().poll(&mut context) else { panic!("it did not fail") };
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
     }
 
-    /// Writes everything, however slowly it is read, in order.
     #[tokio::test]
     async fn nothing_is_lost_on_a_slow_connection() {
         let (ours, mut theirs): (DuplexStream, DuplexStream) = tokio::io::duplex(1000);
@@ -271,7 +270,7 @@ mod tests {
         let serve = async {
             for (i, piece) in sent.chunks(7_001).enumerate() {
                 stream.write_all(piece).await.expect("written");
-                stream.flush().await.expect("it says so");
+                stream.flush().await.expect("flushed");
                 if i % 5 == 0 {
                     tokio::task::yield_now().await;
                 }

@@ -1,23 +1,23 @@
-//! Keeps writes away from the keys of the Kubernetes objects: those go through the admission of the REST API alone.
+//! Refuses writes to the keys of Kubernetes objects, which must go through the admission of the Kubernetes API.
 
 use bytes::Bytes;
 use quorate_mvcc::{KeyRange, Op, Txn};
 use tonic::Status;
 
-/// Prefixes that can be read here and not written.
+/// Prefixes that are read-only for etcd clients.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     read_only: Vec<KeyRange>,
 }
 
 impl Guard {
-    /// Guards every key that starts with one of these.
+    /// Guards every key that starts with one of these prefixes.
     #[must_use]
     pub fn new(prefixes: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
         Guard { read_only: prefixes.into_iter().map(KeyRange::prefix).collect() }
     }
 
-    /// Refuses a transaction that may write a guarded key, whichever way it goes.
+    /// Refuses a transaction that may write a guarded key in either of its branches.
     pub(crate) fn check(&self, txn: &Txn) -> Result<(), Status> {
         txn.success.iter().chain(&txn.failure).try_for_each(|op| match op {
             Op::Range(_) => Ok(()),

@@ -1,7 +1,7 @@
-//! How much of all requests may be on its way in at once.
+//! Memory budget of incoming requests.
 //!
-//! A request is put together in memory before anything can be said to it. Thousands of large ones at the same time, or
-//! begun and not finished, would take as much as their senders like: beyond a common budget they are refused.
+//! A request is collected in memory before it can be answered. Thousands of large requests, complete or not, would take
+//! unbounded memory, so requests beyond a common budget are refused.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -16,19 +16,19 @@ use tonic::Status;
 
 use crate::errors;
 
-/// What requests may hold together, in bytes.
+/// Maximum total size of all incoming requests, in bytes.
 const BUDGET_BYTES: usize = 128 << 20;
-/// The largest request, as gRPC frames it. One that is larger than what etcd takes is refused with etcd's words, up to
-/// here.
+/// Maximum size of a gRPC request message, in bytes. It is larger than etcd's limit on writes, so that a somewhat
+/// larger write gets etcd's own error.
 pub(crate) const MAX_REQUEST_BYTES: usize = (3 << 19) + (512 << 10);
-/// What gRPC puts before a message: whether it is compressed, and its length.
+/// Size of the prefix of a gRPC message, in bytes: the compression flag and the length.
 const PREFIX_BYTES: usize = 5;
-/// Requests up to this size are free: the number of streams of a connection bounds them.
+/// Maximum size of a request that needs no reservation. The number of streams per connection bounds these.
 const FREE_BYTES: usize = 16 << 10;
-/// Streams of requests: each of those is small, and is taken before the next is read.
+/// Calls with a stream of requests. They are not counted: each message is small and is handled before the next is read.
 const STREAMS: [&str; 2] = ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"];
 
-/// The budget; clones share it.
+/// The budget for requests. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Intake {
     room: Arc<Semaphore>,
@@ -43,7 +43,7 @@ impl Intake {
         Intake { room: Arc::new(Semaphore::new(bytes)) }
     }
 
-    /// Has the request's body count from here on.
+    /// Wraps the body of a request so that its bytes count against the budget.
     pub(crate) fn count<B>(&self, request: Request<B>) -> Request<Counted<B>> {
         let counts = !STREAMS.contains(&request.uri().path());
         let room = counts.then(|| self.room.clone());
@@ -51,12 +51,12 @@ impl Intake {
     }
 }
 
-/// A body that takes its part of the budget as it comes in, and gives it back when it has been read or given up.
+/// A body that reserves budget as its bytes arrive, and releases it when the body is dropped.
 pub(crate) struct Counted<B> {
     body: B,
-    /// `None`: it does not count.
+    /// `None` for a request that is not counted.
     room: Option<Arc<Semaphore>>,
-    /// What has come of the message's prefix.
+    /// The received part of the message's prefix.
     prefix: [u8; PREFIX_BYTES],
     size_bytes: usize,
     held: Option<OwnedSemaphorePermit>,
@@ -71,7 +71,7 @@ impl<B> Counted<B> {
         self.size_bytes += data.len();
         let [_, a, b, c, d] = self.prefix;
         let declared = u32::from_be_bytes([a, b, c, d]);
-        // What is too large by its own account need not come first.
+        // A message that declares too large a size is refused before its bytes arrive.
         if more > 0 && known + more == PREFIX_BYTES && declared as usize > MAX_REQUEST_BYTES {
             let problem = format!("grpc: received message larger than max ({declared} vs. {MAX_REQUEST_BYTES})");
             return Err(Status::resource_exhausted(problem));
@@ -127,7 +127,7 @@ mod tests {
 
     const PUT: &str = "/etcdserverpb.KV/Put";
 
-    /// A request of parts, each of so many bytes, as it is read.
+    /// A counted request body that arrives in parts of the given sizes.
     fn request(intake: &Intake, path: &str, parts: &[usize]) -> BodyDataStream {
         let parts: Vec<_> = parts.iter().map(|size| Ok::<_, axum::Error>(Bytes::from(vec![0; *size]))).collect();
         let body = Body::from_stream(futures::stream::iter(parts));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_much_at_once_is_refused() {
+    async fn requests_beyond_the_budget_are_refused() {
         let intake = Intake::of(10 * FREE_BYTES);
         let mut first = request(&intake, PUT, &[8 * FREE_BYTES, FREE_BYTES]);
         assert!(first.next().await.is_some_and(|part| part.is_ok()));
@@ -147,12 +147,15 @@ mod tests {
             let mut free = request(&intake, path, parts);
             assert!(free.next().await.is_some_and(|part| part.is_ok()), "{path}");
         }
-        assert!(first.next().await.is_some_and(|part| part.is_ok()), "what has begun goes on while there is room");
+        assert!(
+            first.next().await.is_some_and(|part| part.is_ok()),
+            "a request that has begun continues while budget is left"
+        );
         let mut declared =
             Counted { body: (), room: Some(Arc::new(Semaphore::new(0))), prefix: [0; 5], size_bytes: 0, held: None };
         let length = u32::try_from(MAX_REQUEST_BYTES + 1).expect("a length").to_be_bytes();
         assert!(declared.take(&[0, length[0]]).is_ok());
-        let refused = declared.take(&length[1..]).expect_err("it says that it is too large");
+        let refused = declared.take(&length[1..]).expect_err("its declared length is too large");
         assert_eq!(refused.message(), "grpc: received message larger than max (2097153 vs. 2097152)");
         drop((first, second));
         let mut third = request(&intake, PUT, &[9 * FREE_BYTES]);

@@ -14,7 +14,7 @@ use crate::shared::Shared;
 
 pub(crate) struct KvService(pub(crate) Shared);
 
-/// As etcd's default of `--max-request-bytes`.
+/// Maximum size of a write request, in bytes: etcd's default of `--max-request-bytes`.
 const MAX_WRITE_BYTES: usize = 3 << 19;
 
 fn no_larger_than_etcd_takes<M: prost::Message>(write: M) -> Result<M, Status> {
@@ -90,7 +90,8 @@ impl Kv for KvService {
     }
 }
 
-/// Whether all that a transaction may read can be what this member has. One without a range is not said to be.
+/// Whether every operation of a transaction is a serializable range, so that this member may answer from its own state.
+/// A transaction without operations is not serializable.
 fn is_serializable(request: &pb::TxnRequest) -> bool {
     let ops = || request.success.iter().chain(&request.failure);
     let is_serializable = |op: &pb::RequestOp| match &op.request {
@@ -101,7 +102,7 @@ fn is_serializable(request: &pb::TxnRequest) -> bool {
 }
 
 impl KvService {
-    /// Answers a transaction that only reads, without the log.
+    /// Answers a read-only transaction, without a log entry.
     async fn read(
         &self,
         txn: &ReadTxn,
@@ -114,7 +115,7 @@ impl KvService {
         Ok((revision, response, share.held()))
     }
 
-    /// Commits a transaction, and takes room for its answer.
+    /// Commits a transaction and reserves budget for its response.
     async fn commit(&self, txn: Txn) -> Result<(Revision, TxnResponse, Option<Held>), Status> {
         self.0.answers.admit(&txn)?;
         let (revision, response) = self.0.txn(txn).await?;

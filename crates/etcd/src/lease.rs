@@ -1,4 +1,4 @@
-//! Leases.
+//! The lease service.
 
 use futures::{Stream, StreamExt};
 use quorate_mvcc::{Command, LeaseId, Outcome};
@@ -10,16 +10,16 @@ use crate::errors;
 use crate::pb::etcdserverpb::{self as pb, lease_server::Lease};
 use crate::shared::Shared;
 
-/// Shorter leases are lengthened to this: an expiry is noticed within half a second of its time, and a lease should
-/// outlive the change of a leader.
+/// Minimum TTL in seconds; shorter ones are raised to it. Expiry is detected within half a second, and a lease should
+/// outlive a change of the leader.
 const MIN_TTL_SECONDS: i64 = 2;
-/// etcd's limit.
+/// Maximum TTL in seconds (etcd's limit).
 const MAX_TTL_SECONDS: i64 = 9_000_000_000;
 
 pub(crate) struct LeaseService(pub(crate) Shared);
 
 impl Shared {
-    /// Grants a lease; an id of 0 stands for one chosen here.
+    /// Grants a lease. An id of 0 asks for a random one.
     pub(crate) async fn grant(&self, id: i64, ttl_seconds: i64) -> Result<pb::LeaseGrantResponse, Status> {
         if ttl_seconds > MAX_TTL_SECONDS {
             return Err(errors::LEASE_TTL_TOO_LARGE.into());
@@ -37,7 +37,7 @@ impl Shared {
                         error: String::new(),
                     });
                 }
-                // Taken by chance: another one.
+                // The random id exists already, so another one is tried.
                 Err(refused) if id == 0 && refused.code() == tonic::Code::FailedPrecondition => {}
                 Err(error) => return Err(error),
             }
@@ -53,7 +53,7 @@ impl Shared {
         Ok(pb::LeaseRevokeResponse { header: Some(self.header(revision)) })
     }
 
-    /// Keeps a lease alive; a lease that is not there has no time left.
+    /// Keeps a lease alive. As in etcd, a missing lease is answered with a TTL of 0.
     async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let reply = self.store.propose(Command::LeaseKeepAlive { id: LeaseId(id) }).await.map_err(errors::status)?;
         let ttl = match reply.outcome {
@@ -133,7 +133,7 @@ impl Lease for LeaseService {
     }
 }
 
-/// One answer for each request, in order; ends with the first that fails.
+/// Returns one response per request, in order. The stream ends with the first error.
 fn keep_alives(
     shared: Shared,
     requests: Streaming<pb::LeaseKeepAliveRequest>,

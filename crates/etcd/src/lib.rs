@@ -1,17 +1,17 @@
-//! The etcd v3 API in front of the store, so that clients and tools of etcd work unchanged.
+//! The etcd v3 API of the store, so that clients and tools of etcd work unchanged.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`pb`] | messages and services, generated from `proto/` |
-//! | `convert`, `errors` | from the wire to the store and back; refusals in etcd's words |
-//! | `alarms` | what members cannot mend by themselves |
-//! | [`guard`] | keeps writes away from the keys of the Kubernetes objects |
+//! | `convert`, `errors` | conversion between messages and commands; errors with etcd's codes and messages |
+//! | `alarms` | problems that members cannot repair by themselves |
+//! | [`guard`] | refusal of writes to the keys of Kubernetes objects |
 //! | `kv`, `watch`, `lease`, `cluster`, `maintenance`, `auth` | etcd's services |
-//! | `pages`, `range_stream` | long ranges: read a page at a time; answered in parts |
-//! | `web` | what etcd answers to plain HTTP |
-//! | `queue`, `lock`, `election` | etcd's recipes, served |
-//! | [`server`], `intake`, `answers` | listens, and bounds what may come in at once and what may wait to be read |
-//! | `gather` | writes of a connection that go together |
+//! | `pages`, `range_stream` | long ranges: reads in pages, responses in parts |
+//! | `web` | plain HTTP endpoints |
+//! | `queue`, `lock`, `election` | the lock and election services |
+//! | [`server`], `intake`, `answers` | the listener; memory budgets of requests and of responses |
+//! | `gather` | batching of a connection's writes |
 
 mod alarms;
 mod answers;
@@ -42,5 +42,5 @@ use tonic::Status;
 pub use guard::Guard;
 pub use server::{Access, ServerConfig, serve};
 
-/// What a service streams out.
+/// A stream of responses.
 type Outgoing<T> = BoxStream<'static, Result<T, Status>>;

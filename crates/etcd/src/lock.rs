@@ -1,4 +1,4 @@
-//! Locks: whoever stands first in the queue of a name holds it, until the key or its lease goes.
+//! Locks. The first key in the queue of a name holds the lock until the key is deleted or its lease ends.
 
 use bytes::Bytes;
 use quorate_mvcc::{DeleteRequest, KeyRange, Op, Txn};

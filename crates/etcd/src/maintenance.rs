@@ -1,4 +1,4 @@
-//! What operators ask.
+//! The maintenance service: status, alarms, hashes, snapshots and leadership transfer.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::errors;
 use crate::pb::etcdserverpb::{self as pb, maintenance_server::Maintenance};
 use crate::shared::Shared;
 
-/// The version of etcd whose API this is.
+/// Version of the etcd API that is served.
 pub(crate) const VERSION: &str = "3.5.0";
-/// How long a transfer of leadership may take.
+/// Maximum time to wait for a leadership transfer.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(5);
 
 pub(crate) struct MaintenanceService(pub(crate) Shared);
@@ -61,7 +61,7 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    /// The tables are compacted all the time; there is nothing to do.
+    /// Does nothing, because the tables are compacted continuously.
     async fn defragment(&self, _: Request<pb::DefragmentRequest>) -> Result<Response<pb::DefragmentResponse>, Status> {
         Ok(Response::new(pb::DefragmentResponse { header: Some(self.0.current_header()) }))
     }
@@ -82,7 +82,7 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    /// A backup, as `quorate restore` takes it.
+    /// Streams a backup for `quorate restore`.
     async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         let backup = self.0.store.backup().await.map_err(errors::status)?;
         let header = self.0.header(backup.revision());
@@ -121,7 +121,7 @@ impl Maintenance for MaintenanceService {
     }
 }
 
-/// etcd's hashes have 32 bits.
+/// Folds a hash to the 32 bits of etcd's hashes.
 fn fold(hash: u64) -> u32 {
     let [low, high] = [hash & u64::from(u32::MAX), hash >> 32];
     u32::try_from(low ^ high).unwrap_or(u32::MAX)

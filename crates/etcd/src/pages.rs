@@ -1,4 +1,4 @@
-//! Long ranges: read a page at a time, at one revision, and only as far as there is room for the answer.
+//! Long ranges, which are read in pages at one revision and only while the response budget lasts.
 
 use std::sync::Arc;
 
@@ -14,26 +14,26 @@ use tonic::Status;
 use crate::answers::{Answers, Held, Share, weight_of};
 use crate::errors::{self, Refusal};
 
-/// What is read at a time, give or take a key. Most ranges have less.
+/// Size of a page in bytes, exceeded by at most one key. Most ranges are smaller.
 pub(crate) const PAGE_BYTES: usize = 1 << 20;
-/// What cannot be read in pages is read without waiting for a turn when it has surely no more than so many keys, and so
-/// many of their values are read.
+/// Maximum number of keys in a range that is read without a turn although it cannot be read in pages.
 const FEW_KEYS: u64 = 4096;
+/// Maximum number of values that are read for such a range.
 const FEW_VALUES: u64 = 16;
-/// How often a transaction is read anew because a compaction has overtaken its revision.
+/// Maximum number of plans for a transaction when compactions keep overtaking its revision.
 const PLANS: usize = 4;
 
-/// What was found, and the room that it takes along to the client.
+/// The response to a range, and its reservation.
 pub(crate) type Found = (RangeResponse, Option<Held>);
 
-/// A state to read from, and the room for what is found.
+/// A state to read from, and the budget for responses.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) reader: Reader,
     pub(crate) answers: Arc<Answers>,
 }
 
-/// Why a range was not read to its end.
+/// Reason why a range was not read to its end.
 pub(crate) enum Stopped {
     NoRoom(Refusal),
     Failed(StoreError),
@@ -55,10 +55,10 @@ impl From<Stopped> for Status {
 }
 
 impl Source {
-    /// Reads a range. What is found takes its room of `share`.
+    /// Reads a range, and reserves the size of the response in `share`.
     ///
     /// # Errors
-    /// Those of a range; `TOO_MANY_REQUESTS` when there is no room for the answer.
+    /// The errors of a range, and `TOO_MANY_REQUESTS` when the budget is exhausted.
     pub(crate) async fn read(&self, request: RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
         if request.range.single().is_some() {
             return weighed(self.reader.range(&request)?, share);
@@ -67,8 +67,8 @@ impl Source {
             return Ok(self.read_here(&request)?);
         }
         if request.is_in_key_order() {
-            match block_in_place(|| self.in_pages(&request, share)) {
-                // It was begun at the newest revision, and a compaction has overtaken that.
+            match block_in_place(|| self.read_paged(&request, share)) {
+                // A compaction has overtaken the newest revision, at which the read began.
                 Err(Stopped::Failed(StoreError::Command(CommandError::Compacted { .. })))
                     if request.revision.is_zero() =>
                 {
@@ -77,7 +77,7 @@ impl Source {
                 done => return done,
             }
         }
-        self.at_once(&request, share).await
+        self.read_unpaged(&request, share).await
     }
 
     /// Answers a transaction that only reads, at one revision, each of its ranges as [`Source::read`] does.
@@ -121,19 +121,24 @@ impl Source {
         block_in_place(|| self.reader.range_page(request, PAGE_BYTES))
     }
 
-    /// Reads what comes in the order of the keys.
-    fn in_pages(&self, request: &RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
+    /// Reads a range in key order, page by page.
+    fn read_paged(&self, request: &RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
         let RangePage { kvs, more, revision } = self.read_page(request)?;
         share.grow(weight_of(&kvs)).map_err(Stopped::NoRoom)?;
         let mut found = RangeResponse { count: kvs.len() as u64, kvs, more: false, revision };
         if more {
-            self.read_on(request, &mut found, share)?;
+            self.read_rest(request, &mut found, share)?;
         }
         Ok(found)
     }
 
-    /// Reads what comes behind the first page, which becomes the whole.
-    fn read_on(&self, request: &RangeRequest, found: &mut RangeResponse, share: &mut Share<'_>) -> Result<(), Stopped> {
+    /// Reads the remaining pages and appends them to the first one.
+    fn read_rest(
+        &self,
+        request: &RangeRequest,
+        found: &mut RangeResponse,
+        share: &mut Share<'_>,
+    ) -> Result<(), Stopped> {
         let mut request = request.clone();
         if request.revision.is_zero() {
             request.revision = found.revision;
@@ -151,14 +156,14 @@ impl Source {
         Ok(())
     }
 
-    /// Reads of what nobody knows the first before all have been seen, and what cannot be read in pages: a few at a time,
-    /// but for what is little.
-    async fn at_once(&self, request: &RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
-        let little = block_in_place(|| {
+    /// Reads a range that is sorted or filtered, and therefore cannot be read in pages. Small ranges are read
+    /// immediately; others wait for a turn.
+    async fn read_unpaged(&self, request: &RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
+        let small = block_in_place(|| {
             let count = self.read_here(&RangeRequest { count_only: true, ..request.clone() })?.count;
-            if is_little(request, count) { self.read_here(request).map(Some) } else { Ok(None) }
+            if is_small(request, count) { self.read_here(request).map(Some) } else { Ok(None) }
         });
-        if let Some(found) = little? {
+        if let Some(found) = small? {
             return weighed(found, share);
         }
         let _turn = self.answers.turn().await;
@@ -171,19 +176,19 @@ fn weighed(found: RangeResponse, share: &mut Share<'_>) -> Result<RangeResponse,
     Ok(found)
 }
 
-/// Whether little is read for a request of a range that has so many keys.
-fn is_little(request: &RangeRequest, count: u64) -> bool {
+/// Whether a request reads few keys and few values of a range that has `count` keys.
+fn is_small(request: &RangeRequest, count: u64) -> bool {
     let values = match request.sort {
         Some(sort) if sort.by == SortTarget::Value => count,
         _ if request.keys_only => 0,
-        // Sorted by what the index knows: only the values of what is answered are read.
+        // The index has the sort keys, so only the returned values are read.
         Some(_) if request.limit > 0 => request.limit.min(count),
         _ => count,
     };
     count <= FEW_KEYS && values <= FEW_VALUES
 }
 
-/// What is still to be read of a range, in the order of its keys and at one revision.
+/// The unread rest of a range, in key order and at one revision.
 pub(crate) struct Unread {
     source: Source,
     request: RangeRequest,
@@ -191,7 +196,7 @@ pub(crate) struct Unread {
 }
 
 impl Unread {
-    /// All that is wanted of a range that has so many keys at the revision of the request.
+    /// Creates the rest for a request, up to its limit. `count` is the number of keys at the request's revision.
     pub(crate) fn new(source: &Source, request: RangeRequest, count: u64) -> Self {
         let left = if request.limit == 0 { count } else { request.limit.min(count) };
         Unread { source: source.clone(), request, left }
@@ -201,10 +206,10 @@ impl Unread {
         self.left == 0
     }
 
-    /// The next page; empty when there is none.
+    /// Reads the next page, which is empty at the end.
     ///
     /// # Errors
-    /// As [`quorate_store::StateReader::range_page`]; `Compacted` too when a compaction has overtaken the revision.
+    /// As [`quorate_store::StateReader::range_page`], and `Compacted` when a compaction has overtaken the revision.
     pub(crate) fn next_page(&mut self) -> Result<Vec<KeyValue>, StoreError> {
         if self.is_empty() {
             return Ok(Vec::new());
@@ -215,7 +220,7 @@ impl Unread {
         Ok(kvs)
     }
 
-    /// Leaves out the first keys. The revision stands still: as many are there as were counted.
+    /// Skips keys that have been read. The revision is fixed, so the count stays valid.
     fn pass(&mut self, kvs: &[KeyValue]) {
         let Some(last) = kvs.last() else {
             self.left = 0;
@@ -233,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn little_is_what_has_few_keys_and_needs_few_values() {
+    fn small_reads_have_few_keys_and_few_values() {
         let by = |by| Some(Sort { by, descending: false });
         let (created, value) = (by(SortTarget::CreateRevision), by(SortTarget::Value));
         // (order, limit, keys only, keys in the range)
@@ -248,7 +253,7 @@ mod tests {
             (None, 0, true, 4000, true),
         ] {
             let request = RangeRequest { sort, keys_only, ..RangeRequest::new(KeyRange::from("a")).limit(limit) };
-            assert_eq!(is_little(&request, count), expected, "{request:?} of {count}");
+            assert_eq!(is_small(&request, count), expected, "{request:?} of {count}");
         }
     }
 }

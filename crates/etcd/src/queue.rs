@@ -1,5 +1,5 @@
-//! The queue behind locks and elections: keys `<name>/<lease in hex>`, first come first served by creation revision.
-//! It is etcd's client-side recipe, so those who queue here and those who queue by themselves wait for each other.
+//! The queue behind locks and elections: keys `<name>/<lease in hex>`, served in the order of their creation revisions.
+//! It is etcd's client-side recipe, so clients of these services and clients that run the recipe share the queues.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_api::Revision;
@@ -14,7 +14,7 @@ use crate::answers::Held;
 use crate::errors;
 use crate::shared::Shared;
 
-/// What a session without a lease gets, in seconds (etcd's default of a session).
+/// TTL of the lease that a request without one gets, in seconds (etcd's default for a session).
 const SESSION_TTL_SECONDS: i64 = 60;
 
 /// The prefix of a queue.
@@ -24,7 +24,7 @@ pub(crate) fn prefix(name: &[u8]) -> Bytes {
     prefix.freeze()
 }
 
-/// The condition that `key` is the one created at `revision`; zero: that it does not exist.
+/// The condition that `key` was created at `revision`. Zero means that it does not exist.
 pub(crate) fn created_at(key: &Bytes, revision: Revision) -> Compare {
     Compare {
         range: KeyRange::key(key.clone()),
@@ -37,19 +37,19 @@ pub(crate) fn put(key: &Bytes, value: Bytes, lease: LeaseId) -> Op {
     Op::Put(PutRequest { key: key.clone(), value, lease, ..PutRequest::default() })
 }
 
-/// The newest or oldest key of a queue.
+/// A request for the newest or oldest key of a queue.
 fn end_of_queue(prefix: &Bytes, newest: bool) -> RangeRequest {
     let sort = Sort { by: SortTarget::CreateRevision, descending: newest };
     RangeRequest { sort: Some(sort), limit: 1, ..RangeRequest::new(KeyRange::prefix(prefix.clone())) }
 }
 
-/// Who stands first, and the room that this takes along to a client.
+/// Reads the first key of a queue. Also returns the reservation for sending it to a client.
 pub(crate) async fn first(shared: &Shared, name: &[u8]) -> Result<(Revision, Option<KeyValue>, Option<Held>), Status> {
     let (found, held) = shared.range(end_of_queue(&prefix(name), false), Consistency::Linearizable).await?;
     Ok((found.revision, found.kvs.into_iter().next(), held))
 }
 
-/// A place in a queue. Given up when it is dropped before its turn.
+/// A place in a queue. It is given up when it is dropped before its turn.
 pub(crate) struct Place {
     shared: Shared,
     prefix: Bytes,
@@ -60,7 +60,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Queues up with a value; who stands there already keeps the place and takes on the value.
+    /// Enters a queue with a value. A lease that is in the queue already keeps its place and gets the new value.
     pub(crate) async fn take(shared: &Shared, name: &[u8], lease: i64, value: Bytes) -> Result<Place, Status> {
         let lease = match lease {
             0 => shared.grant(0, SESSION_TTL_SECONDS).await?.id,
@@ -92,7 +92,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Waits until nobody stands before this place; returns the revision at which that was seen.
+    /// Waits until this place is the first one. Returns the revision at which it was.
     pub(crate) async fn wait(mut self) -> Result<(Revision, Place), Status> {
         loop {
             let last = Revision(self.created.0.saturating_sub(1));
@@ -106,12 +106,12 @@ impl Place {
         self.is_kept = true;
         match found.kvs.first() {
             Some(kv) if kv.create_revision == self.created => Ok((found.revision, self)),
-            // The lease ended while it waited.
+            // The lease ended during the wait.
             _ => Err(errors::LEASE_NOT_FOUND.into()),
         }
     }
 
-    /// Waits for the end of a key that was there at `revision`.
+    /// Waits for the deletion of a key that existed at `revision`.
     async fn deleted(&self, key: Bytes, revision: Revision) -> Result<(), Status> {
         let failed = |error: quorate_store::WatchError| Status::unavailable(error.to_string());
         let mut watch = self.shared.store.watch(KeyRange::key(key), revision).map_err(failed)?;
@@ -139,7 +139,7 @@ impl Drop for Place {
     }
 }
 
-/// Gives a place up, if it is still the one created at `created`.
+/// Gives up a place, if its key is still the one created at `created`.
 pub(crate) async fn leave(shared: &Shared, key: &Bytes, created: Revision) -> Result<Revision, Status> {
     let range = KeyRange::key(key.clone());
     let gone = Txn {

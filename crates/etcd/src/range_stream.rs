@@ -1,4 +1,5 @@
-//! A range in parts, each read when those before it have been taken: what is long costs neither side much memory.
+//! Responses to a range in parts. Each part is read after the client has taken the earlier ones, so that a long range
+//! costs little memory on either side.
 
 use std::iter::Peekable;
 use std::vec;
@@ -15,25 +16,25 @@ use crate::pages::{PAGE_BYTES, Unread};
 use crate::pb::etcdserverpb::{self as pb, ResponseHeader};
 use crate::shared::Shared;
 
-/// A part's size, give or take a key: clients take messages of a few MiB.
+/// Size of a part, in bytes, exceeded by at most one key. Clients accept messages of a few MiB.
 const PART_BYTES: usize = PAGE_BYTES;
-/// What a client that does not read has wait: a part that is sent, one behind it, and a page.
+/// Memory held for a client that does not read, in bytes: the part being sent, the next part, and a page.
 const WAITING_BYTES: usize = 3 * PART_BYTES;
 
 type Part = Result<pb::RangeStreamResponse, Status>;
 
-/// The parts of an answer to a range: keys in each, and all else in the last, as etcd has it. With them the room that
-/// they take.
+/// Returns the parts of the response to a range, and the budget that they hold. As in etcd, every part has keys, and
+/// the last one has everything else.
 ///
 /// # Errors
-/// Those of a range. Later ones end the stream.
+/// The errors of a range. Later errors end the stream.
 pub(crate) async fn parts(
     shared: &Shared,
     mut request: RangeRequest,
     consistency: Consistency,
 ) -> Result<(impl Stream<Item = Part> + use<>, Option<Held>), Status> {
     let (parts, held) = if request.is_in_key_order() && !request.count_only {
-        // What the whole is like, and of which revision.
+        // The count gives the revision of the whole response and its number of keys.
         let source = shared.source(consistency).await?;
         let counted = RangeRequest { count_only: true, ..request.clone() };
         let whole = source.read(counted, &mut shared.answers.share()).await?;
@@ -66,7 +67,7 @@ pub(crate) async fn parts(
     Ok((futures::stream::unfold(Some(parts), |parts| std::future::ready(step(parts))), held))
 }
 
-/// The next answer, and what comes after it; the last and a failure are the end.
+/// Returns the next part and the remaining parts. The stream ends after the last part or an error.
 fn step(parts: Option<Parts>) -> Option<(Part, Option<Parts>)> {
     let mut parts = parts?;
     match parts.next() {
@@ -86,7 +87,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// The next part, and whether it is the last.
+    /// Returns the next part and whether it is the last.
     fn next(&mut self) -> Result<(pb::RangeResponse, bool), Status> {
         if self.read.peek().is_none()
             && let Some(unread) = &mut self.unread

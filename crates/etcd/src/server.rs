@@ -1,4 +1,4 @@
-//! The network side: gRPC over HTTP/2, and a little plain HTTP, with or without TLS.
+//! The server: gRPC over HTTP/2 and a little plain HTTP, with or without TLS.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -49,42 +49,44 @@ use crate::web;
 
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
-/// How long running requests may take after the shutdown began.
+/// Time for running requests to finish after shutdown has begun.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// Calls at the same time on one connection, watches among them.
+/// Maximum number of concurrent calls on one connection, including watches.
 const MAX_STREAMS: u32 = 20_000;
-/// A dead client behind a live connection is noticed after this long.
+/// Interval of the HTTP/2 pings that detect dead connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// A message of a stream of requests. They name keys and leases, and thousands of streams may have one unfinished.
+/// Maximum size of a message in a stream of requests, in bytes. These messages name only keys and leases, and thousands
+/// of streams may hold an incomplete one.
 const MAX_STREAMED_BYTES: usize = 16 << 10;
 
-/// Who may connect.
+/// Access control of connections.
 #[derive(Clone)]
 pub enum Access {
-    /// Anyone who reaches the address: for loopback.
+    /// Anyone who reaches the address may connect. Meant for loopback addresses.
     Plain,
-    /// Holders of a client certificate that the acceptor has verified and `admits` lets in.
+    /// Clients may connect with a certificate that the acceptor verifies and `admits` accepts.
     Tls { acceptor: TlsAcceptor, admits: Arc<dyn Fn(&CertificateDer<'_>) -> bool + Send + Sync> },
 }
 
-/// What a server needs besides the store.
+/// Configuration of a server.
 pub struct ServerConfig {
     pub listener: TcpListener,
     pub access: Access,
     pub guard: Guard,
-    /// What answers to reads may hold together until their clients have read them; those to writes may hold as much.
+    /// Maximum total size of the responses to reads that their clients have not read yet, in bytes. Responses to writes
+    /// have a second budget of the same size.
     pub answers_bytes: usize,
 }
 
 impl ServerConfig {
-    /// The default of `answers_bytes`.
+    /// Default of `answers_bytes`.
     pub const DEFAULT_ANSWERS_BYTES: usize = 256 << 20;
 }
 
-/// Serves until the shutdown, then lets running requests finish, ends streams, and returns.
+/// Serves until shutdown, then lets running requests finish, ends streams, and returns.
 pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationToken) {
     let answers = Answers::new(config.answers_bytes);
     let services = Services::new(Shared::new(store, config.guard, answers, shutdown.clone()));
@@ -99,7 +101,7 @@ pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationTok
                 connections.spawn(connection(stream, config.access.clone(), services.clone(), shutdown.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_RETRY).await;
             }
         }
@@ -109,8 +111,7 @@ pub async fn serve(store: Store, config: ServerConfig, shutdown: CancellationTok
     connections.wait().await;
 }
 
-/// All services of one connection. Reads and writes of keys are most of what is asked: they go their own way, past the
-/// router that finds the others.
+/// All services of one connection. Most requests are for the KV service, so they bypass the router of the others.
 #[derive(Clone)]
 struct Services {
     intake: Intake,
@@ -154,20 +155,20 @@ impl Service<Request<Incoming>> for Services {
             let answering = tower::Service::call(&mut self.others.clone(), request);
             Box::pin(async move { answering.await.map(|response| response.map(Body::new)) })
         };
-        answering.map(hand_on as fn(Answered) -> Answered)
+        answering.map(attach_reservation as fn(Answered) -> Answered)
     }
 }
 
-fn hand_on(answered: Answered) -> Answered {
-    answered.map(answers::hand_on)
+fn attach_reservation(answered: Answered) -> Answered {
+    answered.map(answers::attach_to_body)
 }
 
 async fn connection(stream: TcpStream, access: Access, services: Services, shutdown: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection keeps Nagle's delay");
+        tracing::debug!(%error, "could not set TCP_NODELAY");
     }
     let Access::Tls { acceptor, admits } = access else {
-        return talk(stream, services, shutdown).await;
+        return serve_connection(stream, services, shutdown).await;
     };
     let stream = match timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -176,12 +177,12 @@ async fn connection(stream: TcpStream, access: Access, services: Services, shutd
     };
     let certificates = stream.get_ref().1.peer_certificates();
     if !certificates.and_then(|chain| chain.first()).is_some_and(|certificate| admits(certificate)) {
-        return tracing::info!("a client without an administrator's certificate was turned away");
+        return tracing::info!("a client without an administrator's certificate was rejected");
     }
-    talk(stream, services, shutdown).await;
+    serve_connection(stream, services, shutdown).await;
 }
 
-async fn talk(
+async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     services: Services,
     shutdown: CancellationToken,

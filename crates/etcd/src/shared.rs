@@ -1,4 +1,4 @@
-//! What all services share: the store, what is guarded, the room for answers, and the header of each.
+//! State that all services share: the store, the guard, the response budget, and the source of response headers.
 
 use std::sync::Arc;
 
@@ -34,7 +34,8 @@ impl Shared {
         Shared { store, guard, answers: Arc::new(answers), leadership, identity, shutdown }
     }
 
-    /// What to stream out. At the shutdown it ends, with an error, for its reader shall not take it for whole.
+    /// Wraps a response stream so that it ends with an error at shutdown. Without the error, its client would take the
+    /// stream for complete.
     pub(crate) fn outgoing<T: Send + 'static>(
         &self,
         stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
@@ -45,7 +46,7 @@ impl Shared {
         stream.take_until(self.stopped()).chain(cut_off.filter_map(std::future::ready)).boxed()
     }
 
-    /// Returns at the shutdown.
+    /// Completes at shutdown.
     pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
         self.shutdown.clone().cancelled_owned()
     }
@@ -59,7 +60,7 @@ impl Shared {
         }
     }
 
-    /// The header of an answer that has no revision of its own.
+    /// The header of a response that has no revision of its own.
     pub(crate) fn current_header(&self) -> ResponseHeader {
         self.header(self.store.revision())
     }
@@ -72,7 +73,7 @@ impl Shared {
         self.identity.member
     }
 
-    /// Reads; what may be long goes where it keeps no other request waiting.
+    /// Reads a range and reserves budget for the response.
     pub(crate) async fn range(&self, request: RangeRequest, consistency: Consistency) -> Result<Found, Status> {
         let source = self.source(consistency).await?;
         let mut share = self.answers.share();
@@ -80,19 +81,19 @@ impl Shared {
         Ok((found, share.held()))
     }
 
-    /// Where to read what is as fresh as asked for.
+    /// Returns a source of reads with the requested consistency.
     pub(crate) async fn source(&self, consistency: Consistency) -> Result<Source, Status> {
         let reader = self.store.reader(consistency).await.map_err(errors::status)?;
         Ok(Source { reader, answers: self.answers.clone() })
     }
 
-    /// Commits a transaction that the guard lets through.
+    /// Commits a transaction, unless the guard refuses it.
     pub(crate) async fn txn(&self, txn: Txn) -> Result<(Revision, TxnResponse), Status> {
         self.guard.check(&txn)?;
         self.store.txn(txn).await.map_err(errors::status)
     }
 
-    /// Commits any other command; a refusal is an error.
+    /// Commits any other command. A refused command is an error.
     pub(crate) async fn propose(&self, command: Command) -> Result<(Revision, Outcome), Status> {
         let Reply { revision, outcome } = self.store.propose(command).await.map_err(errors::status)?;
         Ok((revision, outcome.map_err(|refused| Status::from(errors::refusal(&refused)))?))

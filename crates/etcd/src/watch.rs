@@ -1,8 +1,9 @@
-//! Watches: any number of them on one stream.
+//! The watch service: any number of watches on one stream.
 //!
-//! A stream of answers does its work as it is read: it has no task and no queue of its own. Of one that is not read
-//! nothing is asked, and behind it the store's watches, which share some room, lag and later catch up from the tables, a
-//! few at a time: a slow client costs a bounded amount of memory, however many watches it has, and holds nobody back.
+//! A response stream does its work when it is polled: it has no task of its own. When a client does not read, the
+//! stream is not polled, and the store's watches behind it, which share a budget, fall behind and later catch up from
+//! the tables, a few at a time. A slow client therefore costs a bounded amount of memory, regardless of its number of
+//! watches, and delays nobody else.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -25,18 +26,18 @@ use crate::errors;
 use crate::pb::etcdserverpb::{self as pb, watch_request::RequestUnion, watch_server::Watch};
 use crate::shared::Shared;
 
-/// Watches of a stream that may catch up at a time: each holds up to half a MiB, or one revision.
+/// Maximum number of watches of a stream that catch up at the same time. Each holds up to half a MiB, or one revision.
 const CATCHING_UP: usize = 8;
-/// What all others of a stream may hold.
+/// Maximum size of the events that the other watches of a stream hold together, in bytes.
 const ROOM_BYTES: usize = 8 << 20;
-/// Watches on one stream.
+/// Maximum number of watches on one stream.
 const MAX_WATCHES: usize = 100_000;
-/// A fragment's size: etcd's limit of a request, and a little for what is around it.
+/// Maximum size of the events in a fragment, in bytes: etcd's request limit and 512 KiB of overhead.
 const FRAGMENT_BYTES: usize = (3 << 19) + (512 << 10);
-/// The id of an answer that belongs to no watch.
+/// Watch id of a response that belongs to no watch.
 const NO_WATCH: i64 = -1;
-/// A client that wants a leader is told that there is none after this long, as etcd does after three elections: those
-/// that succeed end no watch.
+/// Time without a leader after which the stream of a client that requires one ends. Like etcd's three election
+/// timeouts, it is long enough for a successful election.
 const LEADERLESS_FOR: Duration = Duration::from_secs(3);
 
 pub(crate) struct WatchService(pub(crate) Shared);
@@ -71,32 +72,32 @@ impl Watch for WatchService {
     }
 }
 
-/// What a session has to do something about.
+/// An input that a session handles.
 enum Input {
     Request(Result<pb::WatchRequest, Status>),
     Batch(i64, Result<WatchBatch, WatchError>),
     End(errors::Refusal),
 }
 
-/// One stream of a client: a stream of answers.
+/// One watch stream of a client, as a stream of responses.
 struct Session {
     shared: Shared,
-    /// In the order in which they come. Those that have nothing are not looked at.
+    /// The requests, the batches of all watches, and the reasons to end. Only inputs that are ready are polled.
     inputs: SelectAll<BoxStream<'static, Input>>,
-    /// To the last input. They are read before the next is taken.
+    /// Responses to the last input, which are sent before the next input is handled.
     answers: VecDeque<pb::WatchResponse>,
     budget: WatchBudget,
     watches: HashMap<i64, Options>,
     next_id: i64,
-    /// The revision that all watches must have passed before a progress request is answered, and before those are that
-    /// came meanwhile.
+    /// The revision that all watches must pass before the pending progress request is answered.
     wanted_progress: Option<Revision>,
+    /// The same for the progress requests that arrived in the meantime.
     later_progress: Option<Revision>,
-    /// This member watches no more: the stream ends, so that the client watches on at another member.
+    /// Set when the store has shut down: the stream ends, so that the client continues at another member.
     has_ended: bool,
 }
 
-/// What a client asked for with one watch, and how far it is.
+/// The options of a watch, and its progress.
 struct Options {
     no_put: bool,
     no_delete: bool,
@@ -129,7 +130,7 @@ impl Stream for Session {
                 return Poll::Ready(Some(Err(errors::STOPPED.into())));
             }
             if !has_budget_remaining() {
-                // Without it a watch that has something looks as if it had nothing, and loses its place.
+                // Without budget a watch that is ready returns `Pending` and loses its place in the queue.
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -140,7 +141,7 @@ impl Stream for Session {
                     self.inputs.clear();
                     return Poll::Ready(Some(Err(why.into())));
                 }
-                // The client has left, or it has sent something that is no request.
+                // The client has disconnected or has sent an invalid message.
                 Some(Input::Request(Err(status))) => {
                     self.inputs.clear();
                     return Poll::Ready(Some(Err(status)));
@@ -168,7 +169,7 @@ impl Session {
                     Some(_) => self.later_progress = Some(now),
                 }
                 self.shared.store.mark_watch_progress(now);
-                self.tell_progress();
+                self.send_progress();
             }
             None => {}
         }
@@ -182,7 +183,7 @@ impl Session {
         } else if self.watches.len() >= MAX_WATCHES {
             Err("etcdserver: too many watches on one stream")
         } else {
-            watched(request)
+            watched_range(request)
         };
         let range = match refused {
             Ok(range) => range,
@@ -192,8 +193,8 @@ impl Session {
             }
         };
         let id = if id == 0 { self.unused_id() } else { id };
-        // A watch from a revision on has had everything before it; the store itself was born at its initial one. One
-        // from now on begins after the revision that its client is told.
+        // A watch with a start revision begins after the revision before it, and at least after the initial revision of
+        // the store. A watch without one begins after the revision in the response to its creation.
         let after = match request.start_revision {
             start if start > 0 => convert::revision(start - 1).max(Revision::INITIAL),
             _ => revision,
@@ -237,10 +238,10 @@ impl Session {
         let Some(options) = self.watches.remove(&id) else { return };
         options.handle.abort();
         self.answers.push_back(self.canceled(id, self.shared.store.revision(), ""));
-        self.tell_progress();
+        self.send_progress();
     }
 
-    /// A watch has ended by itself.
+    /// Handles the end of a watch through an error.
     fn failed(&mut self, id: i64, error: &WatchError) {
         self.watches.remove(&id);
         let revision = self.shared.store.revision();
@@ -255,7 +256,7 @@ impl Session {
             }
             WatchError::Fatal(reason) => self.canceled(id, revision, reason.as_str()),
         });
-        self.tell_progress();
+        self.send_progress();
     }
 
     fn batch(&mut self, id: i64, batch: Result<WatchBatch, WatchError>) {
@@ -275,13 +276,13 @@ impl Session {
             let wanted = batch.events.iter().zip(&*encoded).filter(|(event, _)| options.wants(event));
             let events: Vec<Bytes> = wanted.map(|(_, encoded)| encoded.clone()).collect();
             if !events.is_empty() {
-                self.tell_events(id, batch.revision, events, fragment);
+                self.send_events(id, batch.revision, events, fragment);
             }
         }
-        self.tell_progress();
+        self.send_progress();
     }
 
-    fn tell_events(&mut self, id: i64, revision: Revision, mut events: Vec<Bytes>, fragment: bool) {
+    fn send_events(&mut self, id: i64, revision: Revision, mut events: Vec<Bytes>, fragment: bool) {
         if fragment {
             while let Some(place) = first_beyond(&events, FRAGMENT_BYTES) {
                 let rest = events.split_off(place);
@@ -293,8 +294,8 @@ impl Session {
         self.answers.push_back(pb::WatchResponse { events, ..self.answer(id, revision) });
     }
 
-    /// Answers progress requests once every watch of this stream has passed the revision they were made at.
-    fn tell_progress(&mut self) {
+    /// Answers progress requests once every watch of this stream has passed the revision at which they arrived.
+    fn send_progress(&mut self) {
         while let Some(wanted) = self.wanted_progress {
             if self.watches.values().any(|watch| watch.passed < wanted) {
                 return;
@@ -305,12 +306,12 @@ impl Session {
     }
 }
 
-/// The end of a session when `over` is.
+/// An input that ends the session with `why` when `over` completes.
 fn ends(over: impl Future<Output = ()> + Send + 'static, why: errors::Refusal) -> BoxStream<'static, Input> {
     stream::once(over).map(move |()| Input::End(why)).boxed()
 }
 
-/// Returns when no leader has been known for so long.
+/// Returns when no leader has been known for the duration of `patience`.
 async fn leaderless(mut leadership: tokio::sync::watch::Receiver<Leadership>, patience: Duration) {
     while leadership.wait_for(|known| known.leader.is_none()).await.is_ok() {
         let found = leadership.wait_for(|known| known.leader.is_some());
@@ -320,12 +321,12 @@ async fn leaderless(mut leadership: tokio::sync::watch::Receiver<Leadership>, pa
             Err(_) => return,
         }
     }
-    // The store tells of its end in other ways.
+    // The store has shut down, which other inputs report.
     std::future::pending().await
 }
 
-/// The keys that a request wants to watch.
-fn watched(request: &pb::WatchCreateRequest) -> Result<KeyRange, &'static str> {
+/// Converts the keys of a watch request to a range.
+fn watched_range(request: &pb::WatchCreateRequest) -> Result<KeyRange, &'static str> {
     let key = if request.key.is_empty() { bytes::Bytes::from_static(&[0]) } else { request.key.clone() };
     match convert::key_range(key, request.range_end.clone()) {
         Ok(range) if range.end.as_ref().is_some_and(|end| *end <= range.start) => Err("mvcc: watcher range is empty"),
@@ -334,7 +335,7 @@ fn watched(request: &pb::WatchCreateRequest) -> Result<KeyRange, &'static str> {
     }
 }
 
-/// Events as they are sent, made once for all who watch them.
+/// Encoded events of a batch. They are encoded once and shared by all watches that send them.
 #[derive(Clone)]
 struct Encoded<const WITH_PREV: bool>(Arc<[Bytes]>);
 
@@ -348,7 +349,7 @@ fn encoded(events: &WatchEvents, with_prev: bool) -> Arc<[Bytes]> {
     if with_prev { events.derived(Encoded::<true>::of).0 } else { events.derived(Encoded::<false>::of).0 }
 }
 
-/// The place of the first event with which these no longer fit, but never the first of all.
+/// Returns the position of the first event that exceeds the limit, but never the first position.
 fn first_beyond(events: &[Bytes], limit: usize) -> Option<usize> {
     let mut size = 0;
     events.iter().enumerate().find_map(|(place, event)| {
@@ -365,7 +366,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_short_time_without_a_leader_passes() {
+    async fn a_short_time_without_a_leader_ends_no_stream() {
         let known = |leader: Option<Member>| Leadership { leader, ..Leadership::default() };
         let (sender, receiver) = tokio::sync::watch::channel(known(Some(Member::default())));
         let mut waiting = Box::pin(leaderless(receiver.clone(), Duration::from_secs(3600)));

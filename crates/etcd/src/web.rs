@@ -1,5 +1,5 @@
-//! What etcd answers to plain HTTP at its clients' address: `/version`, `/health`, `/metrics`. Load balancers, monitors
-//! and `etcdctl check datascale` ask for it.
+//! The plain HTTP endpoints on etcd's client address: `/version`, `/health` and `/metrics`. Load balancers, monitoring
+//! and `etcdctl check datascale` use them.
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -9,7 +9,7 @@ use axum::routing::get;
 use crate::maintenance::VERSION;
 use crate::shared::Shared;
 
-/// The routes, to be put beside those of the services.
+/// The routes, to be merged with those of the gRPC services.
 pub(crate) fn routes(shared: Shared) -> Router {
     let asked = shared.clone();
     Router::new()
@@ -26,7 +26,7 @@ fn version() -> String {
     format!("{{\"etcdserver\":\"{VERSION}\",\"etcdcluster\":\"{VERSION}\"}}")
 }
 
-/// Healthy is who can answer a linearizable read.
+/// A member is healthy when it can answer a linearizable read.
 async fn health(shared: &Shared) -> Response {
     match shared.store.read_barrier().await {
         Ok(_) => json(StatusCode::OK, "{\"health\":\"true\",\"reason\":\"\"}".to_owned()),
@@ -38,7 +38,7 @@ async fn health(shared: &Shared) -> Response {
     }
 }
 
-/// The few of etcd's metrics that have a meaning here, under its names. The member's own are served elsewhere.
+/// The few etcd metrics that apply here, under etcd's names. Quorate's own metrics are served elsewhere.
 async fn metrics(shared: &Shared) -> Response {
     let memory = match resident_bytes().await {
         Ok(bytes) => bytes,
@@ -59,10 +59,10 @@ async fn metrics(shared: &Shared) -> Response {
     (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-/// The memory of this process that is in use, from the kernel.
+/// Resident memory of this process, in bytes, as reported by the kernel.
 async fn resident_bytes() -> std::io::Result<u64> {
     let status = tokio::fs::read_to_string("/proc/self/status").await?;
-    parse_resident(&status).ok_or_else(|| std::io::Error::other("the kernel does not tell the memory in use"))
+    parse_resident(&status).ok_or_else(|| std::io::Error::other("/proc/self/status has no VmRSS line"))
 }
 
 fn parse_resident(status: &str) -> Option<u64> {
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_words_are_understood() {
+    fn resident_memory_is_parsed() {
         assert_eq!(parse_resident("Name:\tquorate\nVmRSS:\t   12345 kB\nThreads:\t9\n"), Some(12_345 * 1024));
         assert_eq!(parse_resident("Name:\tquorate\n"), None);
     }

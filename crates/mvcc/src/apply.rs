@@ -1,4 +1,4 @@
-//! [`Applier`]: works through the commands of one batch. Deterministic: the same commands on the same state come to the
+//! [`Applier`] applies the commands of one batch. It is deterministic: the same commands on the same state give the
 //! same replies, events and rows, however they are grouped into batches.
 
 use bytes::Bytes;
@@ -15,25 +15,25 @@ use crate::kv::{KeyValue, LeaseId};
 use crate::layout;
 use crate::lease::LeaseInfo;
 use crate::state::{Prepared, State};
-use crate::txn::{self, Standing};
+use crate::txn::{self, Position};
 use crate::view::{Pending, View};
 
-/// What became of one command.
+/// Result of applying one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     pub reply: Reply,
-    /// All of one revision, [`Reply::revision`], in the order of their sub-revisions.
+    /// The command's events in sub-revision order, all at [`Reply::revision`].
     pub events: Vec<Event>,
 }
 
-/// One batch at work; see [`State::applier`].
+/// A batch that is being applied; see [`State::applier`].
 pub struct Applier<'a, B: Backend> {
     state: &'a State<B>,
     batch: B::Batch,
-    standing: Standing,
-    began_at: Standing,
+    position: Position,
+    began_at: Position,
     pending: Pending,
-    /// The events of the command at work.
+    /// The events of the current command.
     events: Vec<Event>,
     row_key: Vec<u8>,
     row: Vec<u8>,
@@ -42,12 +42,12 @@ pub struct Applier<'a, B: Backend> {
 impl<'a, B: Backend> Applier<'a, B> {
     pub(crate) fn new(state: &'a State<B>) -> Self {
         let (revision, compacted) = state.position();
-        let standing = Standing { revision, compacted };
+        let position = Position { revision, compacted };
         Applier {
             state,
             batch: state.backend.batch(),
-            standing,
-            began_at: standing,
+            position,
+            began_at: position,
             pending: Pending::default(),
             events: Vec::new(),
             row_key: Vec::new(),
@@ -55,10 +55,10 @@ impl<'a, B: Backend> Applier<'a, B> {
         }
     }
 
-    /// Applies the next command; it sees what those before it did.
+    /// Applies the next command, which sees the changes of the commands before it.
     ///
     /// # Errors
-    /// When the backend cannot be read. The batch must then be given up.
+    /// When the backend cannot be read. The caller must then give up the batch.
     pub fn apply(&mut self, command: &Command) -> Result<Applied, BackendError> {
         let outcome = match command {
             Command::Txn(txn) | Command::TracedTxn { txn, .. } => self.txn(txn)?.map(Outcome::Txn),
@@ -69,17 +69,17 @@ impl<'a, B: Backend> Applier<'a, B> {
             Command::RaiseVersion { version } => Ok(self.raise_version(*version)),
         };
         if !self.events.is_empty() {
-            self.standing.revision = self.standing.revision.next();
+            self.position.revision = self.position.revision.next();
         }
         Ok(Applied {
-            reply: Reply { revision: self.standing.revision, outcome },
+            reply: Reply { revision: self.position.revision, outcome },
             events: std::mem::take(&mut self.events),
         })
     }
 
-    /// The changes of all commands so far.
+    /// Returns the changes of all applied commands.
     pub fn finish(mut self) -> Prepared<B::Batch> {
-        let Standing { revision, compacted } = self.standing;
+        let Position { revision, compacted } = self.position;
         if revision != self.began_at.revision {
             self.batch.put(Table::Meta, layout::META_REVISION, &revision.0.to_be_bytes());
         }
@@ -98,7 +98,7 @@ impl<'a, B: Backend> Applier<'a, B> {
             return Ok(Err(refused));
         }
         let mut path = Vec::new();
-        if let Err(refused) = txn::decide(&self.view(), self.standing, txn, &mut path)? {
+        if let Err(refused) = txn::decide(&self.view(), self.position, txn, &mut path)? {
             return Ok(Err(refused));
         }
         self.run(txn, &mut path.into_iter()).map(Ok)
@@ -119,13 +119,13 @@ impl<'a, B: Backend> Applier<'a, B> {
         Ok(TxnResponse { succeeded, responses })
     }
 
-    /// The revision that the command at work writes.
+    /// The revision of the current command's changes.
     fn writing(&self) -> Revision {
-        self.standing.revision.next()
+        self.position.revision.next()
     }
 
     fn range(&mut self, request: &RangeRequest) -> Result<OpResponse, BackendError> {
-        let newest = if self.events.is_empty() { self.standing.revision } else { self.writing() };
+        let newest = if self.events.is_empty() { self.position.revision } else { self.writing() };
         let at = if request.revision.is_zero() { newest } else { request.revision };
         let found = self.view().range(request, at, newest)?;
         found.map(OpResponse::Range).ok_or_else(|| self.state.missing())
@@ -136,10 +136,10 @@ impl<'a, B: Backend> Applier<'a, B> {
         let revision = self.writing();
         let (key, head) = match found {
             Some((key, head)) => (key, Some(head).filter(Head::is_live)),
-            // A copy, for the request's may be a small part of a large buffer that it would keep.
+            // The key is copied because the request's key may be a slice that keeps a large buffer alive.
             None => (Bytes::copy_from_slice(&request.key), None),
         };
-        // Most puts need to know nothing of the version before but when it was written.
+        // Most puts need only the index entry of the previous version, not its value.
         let is_read = request.prev_kv || request.ignore_value;
         let prev = match head.filter(|_| is_read) {
             Some(head) => Some(self.view().newest(&key, &head)?),
@@ -175,7 +175,7 @@ impl<'a, B: Backend> Applier<'a, B> {
         self.write(Event::Delete { kv, prev: unread(Some(prev)) }, Some(prev));
     }
 
-    /// Records one change in the batch, in the index, and as an event.
+    /// Records a change in the batch, in the index and as an event.
     fn write(&mut self, event: Event, prev: Option<Head>) {
         let kv = event.kv();
         let head = Head::of(kv);
@@ -188,7 +188,7 @@ impl<'a, B: Backend> Applier<'a, B> {
         layout::event_value(!head.is_live(), previous, &kv.key, &mut self.row);
         self.batch.put(Table::Events, &layout::event_key(kv.mod_revision, sub), &self.row);
 
-        // Before the index: whoever finds the new head there must find its version here.
+        // The version is pending before the index has its entry, so that every entry's version can be found.
         self.pending.push(kv.clone());
         let old_lease = prev.map_or(LeaseId::NONE, |prev| prev.lease);
         {
@@ -207,14 +207,14 @@ impl<'a, B: Backend> Applier<'a, B> {
     }
 
     fn compact(&mut self, requested: Revision) -> Result<(), CommandError> {
-        let Standing { revision: current, compacted } = self.standing;
+        let Position { revision: current, compacted } = self.position;
         if requested > current {
             return Err(CommandError::FutureRevision { requested, current });
         }
         if requested <= compacted {
             return Err(CommandError::Compacted { requested, compacted });
         }
-        self.standing.compacted = requested;
+        self.position.compacted = requested;
         Ok(())
     }
 

@@ -1,19 +1,18 @@
-//! What the state machine stands on: four ordered tables, read through cursors and written in atomic batches.
+//! The storage interface of the state machine: four ordered tables, read through cursors and written in atomic batches.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-/// The tables; each is an ordered map of byte strings (a column family in RocksDB). [`crate::layout`] says what the
-/// rows look like.
+/// The tables. Each is an ordered map of byte strings (a column family in RocksDB); [`crate::layout`] has the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
-    /// Every kept version of every key, the newest first.
+    /// The retained versions of every key, newest first.
     Versions,
-    /// Every kept change, in the order in which it happened.
+    /// The retained events, in revision order.
     Events,
     Leases,
-    /// Single values. Keys that start with `mvcc.` belong to this crate; the backend's owner may keep others.
+    /// Single values. Keys that start with `mvcc.` belong to this crate; the backend's owner may store others.
     Meta,
 }
 
@@ -38,44 +37,48 @@ impl fmt::Display for Table {
     }
 }
 
-/// The tables could not be read or written. The member that meets one cannot go on.
+/// A failure to read or write the tables. A member cannot continue after it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     #[error("table {table}: {message}")]
     Failed { table: Table, message: String },
     #[error("write: {0}")]
     Write(String),
-    /// A row that this crate did not write that way, or one that should be there and is not.
+    /// A row that this crate cannot have written, or a required row that is missing.
     #[error("table {table} is corrupt at {key:02x?}: {what}")]
     Corrupt { table: Table, key: Vec<u8>, what: &'static str },
 }
 
-/// Ordered tables. Readers on other threads run while a batch is written: they see all of it or nothing of it in each
-/// table row they read, and rows that they may still need are only deleted below the compacted revision.
+/// Ordered tables. Readers on other threads run while a batch is written: in each row that they read they see either
+/// the whole batch or nothing of it. Rows are deleted only below the compacted revision, where readers no longer need
+/// them.
 pub trait Backend: Send + Sync + 'static {
     type Batch: WriteBatch;
     type Cursor<'a>: Cursor
     where
         Self: 'a;
 
+    /// Returns a row, or `None` when there is no such row.
+    ///
     /// # Errors
-    /// When the table cannot be read; a row that is not there is `None`.
+    /// When the table cannot be read.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError>;
 
-    /// A cursor over the rows from `lower` up to, and without, `upper` (`None`: the table's end). It stands nowhere
-    /// until it is sent somewhere, sees one consistent moment of the table or a later one, and never leaves its bounds.
+    /// Returns a cursor over the rows from `lower` (included) to `upper` (excluded; `None` means the end of the table).
+    /// The cursor has no position before its first `seek`, sees the table as of its creation or later, and never leaves
+    /// its bounds.
     fn cursor(&self, table: Table, lower: &[u8], upper: Option<&[u8]>) -> Self::Cursor<'_>;
 
     /// An empty batch.
     fn batch(&self) -> Self::Batch;
 
-    /// Writes all of a batch or nothing. How durable it then is, is the backend's business.
+    /// Writes a batch atomically. The backend decides when it becomes durable.
     ///
     /// # Errors
-    /// When it could not be written; then nothing was.
+    /// When the batch could not be written. In that case nothing of it was written.
     fn write(&self, batch: Self::Batch) -> Result<(), BackendError>;
 
-    /// As [`Backend::write`], which may wait until there is space: this does not.
+    /// Like [`Backend::write`], but fails instead of waiting when there is no space.
     ///
     /// # Errors
     /// As [`Backend::write`], and when there is no space.
@@ -84,31 +87,31 @@ pub trait Backend: Send + Sync + 'static {
     }
 }
 
-/// Walks the rows of a table upwards.
+/// A forward cursor over the rows of a table.
 pub trait Cursor {
-    /// Goes to the first row at or after `key`; false when there is none within the bounds.
+    /// Moves to the first row at or after `key`. Returns false when the bounds contain no such row.
     ///
     /// # Errors
     /// When the table cannot be read.
     fn seek(&mut self, key: &[u8]) -> Result<bool, BackendError>;
 
-    /// Goes to the next row; false at the end. Only after a `seek` or `next` that answered true.
+    /// Moves to the next row. Returns false at the end. May be called only after a `seek` or `next` that returned true.
     ///
     /// # Errors
     /// When the table cannot be read.
     fn next(&mut self) -> Result<bool, BackendError>;
 
-    /// The key it stands at; only after a `seek` or `next` that answered true.
+    /// The key of the current row. May be called only after a `seek` or `next` that returned true.
     fn key(&self) -> &[u8];
 
-    /// The value it stands at; only after a `seek` or `next` that answered true.
+    /// The value of the current row. May be called only after a `seek` or `next` that returned true.
     fn value(&self) -> &[u8];
 }
 
-/// Changes that take effect together, in the order in which they were added.
+/// Changes that are written atomically, in the order in which they were added.
 pub trait WriteBatch: Send {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]);
     fn delete(&mut self, table: Table, key: &[u8]);
-    /// Deletes the rows from `from` up to, and without, `to`.
+    /// Deletes the rows from `from` (included) to `to` (excluded).
     fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]);
 }

@@ -1,6 +1,6 @@
-//! What can be asked of the state machine, and what it answers.
+//! Commands of the state machine, and its replies.
 //!
-//! Everything that is not a function of the state (lease ids, times) is in the command: the proposer stamps it.
+//! Everything that does not follow from the state (lease ids, times) is in the command: the proposer sets it.
 
 use bytes::Bytes;
 use quorate_api::Revision;
@@ -21,37 +21,38 @@ pub enum Command {
         id: LeaseId,
         ttl_seconds: u64,
     },
-    /// Starts the lease's lifetime anew, which raises its generation.
+    /// Restarts the lease's TTL and increments its generation.
     LeaseKeepAlive {
         id: LeaseId,
     },
-    /// Ends a lease and deletes its keys. From the leader's expiry it carries the generation that was seen to expire
-    /// and does nothing when a keep-alive came in between; from a client it carries `None`.
+    /// Ends a lease and deletes its keys. When the leader expires a lease, `generation` is the one that expired, and
+    /// the command does nothing if a keep-alive was applied in between. A client's revoke has `None`.
     LeaseRevoke {
         id: LeaseId,
         generation: Option<u64>,
     },
-    /// A transaction that whoever sent it can tell from all others, when it is applied. The state does not keep the trace.
+    /// A transaction with an id by which its sender recognizes it when it is applied. The state does not store the id.
     TracedTxn {
         trace: TraceId,
         txn: Txn,
     },
-    /// From now on commands up to this version may be proposed: all members can decode them. It never goes back.
+    /// Allows proposals of commands up to this version, because all members can decode them. The allowed version never
+    /// decreases.
     RaiseVersion {
         version: CommandVersion,
     },
 }
 
-/// Which commands a program can decode: all whose version is not above its own. A new command, or a new form of one that
-/// there is, gets the next version; then [`CommandVersion::NEWEST`] is that.
+/// Version of the command encoding. A program decodes every command whose version is at most its own. A new command, or
+/// a new form of an existing one, gets the next version, and [`CommandVersion::NEWEST`] is raised to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CommandVersion(pub u32);
 
 impl CommandVersion {
-    /// That of a quorum that has not agreed on another.
+    /// Version in force until the quorum agrees on a newer one.
     pub const FIRST: CommandVersion = CommandVersion(1);
-    /// What this program decodes.
+    /// Newest version that this program decodes.
     pub const NEWEST: CommandVersion = CommandVersion(2);
 }
 
@@ -62,7 +63,7 @@ impl std::fmt::Display for CommandVersion {
 }
 
 impl Command {
-    /// The first version with this command.
+    /// Returns the first version that has this command.
     #[must_use]
     pub fn version(&self) -> CommandVersion {
         match self {
@@ -77,20 +78,22 @@ impl Command {
     }
 }
 
-/// Which transaction a command is, each time that it is sent: a number that nobody else uses.
+/// Unique id of a transaction, which stays the same when the transaction is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TraceId(pub u64);
 
-/// Compare, then one of two lists of operations, all at one revision.
+/// Comparisons that choose one of two lists of operations. The chosen list runs at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Txn {
     pub compare: Vec<Compare>,
-    /// When every comparison holds.
+    /// Runs when every comparison holds.
     pub success: Vec<Op>,
+    /// Runs when a comparison does not hold.
     pub failure: Vec<Op>,
 }
 
-/// A condition on each key of a range; on a single key that does not exist, revisions and version are 0.
+/// A condition that every key of a range must meet. In a range without keys, revisions, version and lease compare as 0,
+/// and a comparison of values fails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare {
     pub range: KeyRange,
@@ -98,7 +101,7 @@ pub struct Compare {
     pub operator: CompareOperator,
 }
 
-/// What is compared, and with what.
+/// The field to compare, and the value to compare it with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CompareTarget {
     Version(u64),
@@ -126,13 +129,13 @@ pub enum Op {
     Txn(Box<Txn>),
 }
 
-/// Which keys and versions to read, and in which order.
+/// A read of a range: the keys, the revision, the filters and the order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeRequest {
     pub range: KeyRange,
-    /// [`Revision::ZERO`]: the newest.
+    /// [`Revision::ZERO`] reads the newest revision.
     pub revision: Revision,
-    /// 0: no limit.
+    /// Maximum number of keys to return; 0 means no limit.
     pub limit: u64,
     pub keys_only: bool,
     pub count_only: bool,
@@ -144,7 +147,7 @@ pub struct RangeRequest {
 }
 
 impl RangeRequest {
-    /// All newest versions in a range, in key order.
+    /// A read of the newest version of every key in a range, in key order.
     #[must_use]
     pub fn new(range: KeyRange) -> Self {
         RangeRequest {
@@ -161,7 +164,7 @@ impl RangeRequest {
         }
     }
 
-    /// Whether it wants all keys of the range, up to the limit, in the order in which they are stored.
+    /// Whether the request is unsorted and unfiltered, so that it returns the first keys of the range in key order.
     #[must_use]
     pub fn is_in_key_order(&self) -> bool {
         self.sort.is_none() && !self.is_filtered()
@@ -185,7 +188,7 @@ impl RangeRequest {
     }
 }
 
-/// An order other than that of the keys.
+/// Sort order of a range response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sort {
     pub by: SortTarget,
@@ -207,9 +210,9 @@ pub struct PutRequest {
     pub value: Bytes,
     pub lease: LeaseId,
     pub prev_kv: bool,
-    /// Keep the value that is there; the key must exist.
+    /// Keeps the current value; the key must exist.
     pub ignore_value: bool,
-    /// Keep the lease that is there; the key must exist.
+    /// Keeps the current lease; the key must exist.
     pub ignore_lease: bool,
 }
 
@@ -219,7 +222,7 @@ pub struct DeleteRequest {
     pub prev_kv: bool,
 }
 
-/// What a command did.
+/// Result of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     /// The store's revision after the command.
@@ -227,7 +230,7 @@ pub struct Reply {
     pub outcome: Result<Outcome, CommandError>,
 }
 
-/// The answer to each kind of command.
+/// Response to each kind of command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     Txn(TxnResponse),
@@ -240,11 +243,11 @@ pub enum Outcome {
         id: LeaseId,
         ttl_seconds: u64,
     },
-    /// `revoked` is false when the generation had moved on.
+    /// `revoked` is false when a keep-alive had raised the generation.
     LeaseRevoke {
         revoked: bool,
     },
-    /// The version that holds now.
+    /// The version now in force.
     RaiseVersion {
         version: CommandVersion,
     },
@@ -268,15 +271,15 @@ pub enum OpResponse {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeResponse {
     pub kvs: Vec<KeyValue>,
-    /// Keys were left out because of the limit.
+    /// Whether the limit left out keys.
     pub more: bool,
-    /// All keys in the range, whatever the limit.
+    /// Number of keys in the range, regardless of the limit.
     pub count: u64,
-    /// The revision of the state that was read (not of a historical request's target).
+    /// The newest revision at the time of the read, even when the request asked for an older one.
     pub revision: Revision,
 }
 
-/// Why a command was refused; the state is unchanged.
+/// Reason for refusing a command. A refused command leaves the state unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CommandError {
     #[error("revision {requested} has been compacted; the oldest kept is {compacted}")]
@@ -287,7 +290,7 @@ pub enum CommandError {
     LeaseNotFound(LeaseId),
     #[error("lease {} exists already", .0.0)]
     LeaseExists(LeaseId),
-    #[error("the key to keep the value or lease of does not exist")]
+    #[error("ignore_value or ignore_lease requires an existing key")]
     KeyNotFound,
     #[error("a transaction writes the same key twice")]
     DuplicateKey,

@@ -1,9 +1,10 @@
-//! Deleting what was compacted: local, in the background, a bounded part at a time. It changes no answer.
+//! Deletion of compacted versions. It is local to a member, runs in the background in bounded steps, and changes no
+//! response.
 //!
-//! Every change up to the compacted revision says which version it replaced; that version goes, and so does the change.
-//! A deletion's own tombstone goes with it. So the work is in proportion to what changed, not to what there is. The
-//! changes of the compacted revision itself stay, because a watch may still start at it; going over them twice does no
-//! harm.
+//! Each event up to the compacted revision names the version that it replaced. The deletion removes that version and
+//! the event, and for a delete event the tombstone as well. The work is therefore proportional to the number of
+//! changes, not to the number of keys. The events of the compacted revision itself stay, because a watch may still
+//! start there; processing them twice does no harm.
 
 use bytes::Bytes;
 use quorate_api::Revision;
@@ -12,24 +13,24 @@ use crate::backend::{Backend, BackendError, Cursor, Table, WriteBatch};
 use crate::layout::{self, EventRow};
 use crate::state::State;
 
-/// How far the deletion has come; not kept over a restart.
+/// Progress of the deletion. It is in memory only: a restart begins again with the oldest event.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// Everything compacted up to this revision is gone.
+    /// The compaction up to this revision is deleted completely.
     done: Revision,
-    /// Where to go on.
+    /// Key of the next event to process.
     next: [u8; 12],
-    /// The changes before this one are gone. It is behind `next` when the deletion was interrupted among the changes of
-    /// the compacted revision, which stay until a later compaction.
+    /// Events before this key are deleted. It is behind `next` when the last step ended among the events of the
+    /// compacted revision, which stay until a later compaction.
     trimmed: [u8; 12],
 }
 
 impl<B: Backend> State<B> {
-    /// Deletes what some `max_events` changes left behind; false when nothing is left to delete. Runs beside readers
-    /// and the writer.
+    /// Processes at most `max_events` events. Returns false when nothing is left to delete. Runs concurrently with
+    /// readers and the writer.
     ///
     /// # Errors
-    /// When the backend cannot be read or written; it can be tried again.
+    /// When the backend cannot be read or written. The caller may try again.
     pub fn compact_some(&self, max_events: usize) -> Result<bool, BackendError> {
         let mut progress = self.compaction.lock();
         let compacted = self.compacted();
@@ -67,9 +68,10 @@ impl<B: Backend> State<B> {
         if progress.trimmed < trim_to {
             batch.delete_range(Table::Events, &progress.trimmed, &trim_to);
         }
-        // Readers of the past may wait for this.
+        // Readers may be waiting for the `compaction` lock, so this write must not wait for space.
         self.backend.try_write(batch)?;
-        // After the backend: whoever misses the tombstone in the index finds nothing older in the backend.
+        // The index changes after the backend, so that a reader that misses the tombstone in the index finds no older
+        // version in the backend.
         {
             let mut shared = self.shared.write();
             for (key, revision) in tombstones {

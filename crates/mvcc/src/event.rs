@@ -1,4 +1,4 @@
-//! What a watcher sees.
+//! Events that watchers receive.
 
 use quorate_api::Revision;
 use serde::{Deserialize, Serialize};
@@ -19,19 +19,19 @@ pub enum Event {
     },
 }
 
-/// The version before a change. Nothing that is applied depends on it, so it is read when somebody wants to see it.
+/// The version before a change. `apply` does not need it, so it is read only when a watcher asks for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Previous {
-    /// The key was created, or that version has been compacted away.
+    /// The change created the key, or the previous version has been compacted.
     #[default]
     None,
-    /// It was written at this revision; [`State::with_previous`](crate::State::with_previous) reads it.
+    /// The revision that wrote the previous version; [`State::with_previous`](crate::State::with_previous) reads it.
     Unread(Revision),
     Read(KeyValue),
 }
 
 impl Previous {
-    /// The revision that wrote it; zero when there is none.
+    /// The revision that wrote the previous version, or zero when there is none.
     #[must_use]
     pub fn revision(&self) -> Revision {
         match self {
@@ -56,7 +56,7 @@ impl Event {
         }
     }
 
-    /// Roughly what it takes in memory.
+    /// Approximate size in memory, in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         let size = |kv: &KeyValue| size_of::<KeyValue>() + kv.key.len() + kv.value.len();
@@ -70,7 +70,7 @@ impl Event {
         }
     }
 
-    /// The version before, if it was read.
+    /// The previous version, if it was read.
     #[must_use]
     pub fn prev(&self) -> Option<&KeyValue> {
         match self.previous() {
@@ -79,7 +79,7 @@ impl Event {
         }
     }
 
-    /// The same change with what is known of the version before.
+    /// Returns the same change with another previous version.
     #[must_use]
     pub(crate) fn after(self, prev: Previous) -> Self {
         match self {

@@ -1,4 +1,4 @@
-//! A hash of the state at a revision, to compare members by.
+//! Hash of the state at a revision, to compare members.
 
 use bytes::Bytes;
 use quorate_api::Revision;
@@ -7,26 +7,29 @@ use crate::backend::Backend;
 use crate::kv::{KeyRange, KeyValue, next_key};
 use crate::state::{ReadError, State};
 
-/// Keys to hash at a time.
+/// Number of keys that are hashed between two calls of `go_on`.
 const PAGE_KEYS: usize = 1024;
 
 impl<B: Backend> State<B> {
     /// Hashes the revision and every key that exists at it: key, value, revisions, version and lease, read from the
-    /// tables. It says the same on every member, whatever each has compacted or how far its deletion has come. What it
-    /// leaves out is what may differ at equal revisions, because it has no revision: leases without keys, generations,
-    /// and the compacted revision. Reads all values: costly on a large store.
+    /// tables. Zero stands for the newest revision. Returns the revision with the hash.
+    ///
+    /// The hash is equal on all members, regardless of compaction and of the deletion's progress. It leaves out state
+    /// without a revision, which may differ between members at equal revisions: leases without keys, generations, and
+    /// the compacted revision. It reads all values, which is costly on a large store.
     ///
     /// # Errors
-    /// As [`State::range`]; zero stands for the newest revision, which is returned.
+    /// As [`State::range`].
     pub fn hash_at(&self, revision: Revision) -> Result<(Revision, u64), ReadError> {
         let hashed = self.hash_in_parts(revision, || true)?;
         hashed.ok_or_else(|| self.missing().into())
     }
 
-    /// [`State::hash_at`] in small parts: `go_on` is asked after each, and may take its time; `None` when it declines.
+    /// Like [`State::hash_at`], in small parts. `go_on` is called after each part and may block. Returns `None` when it
+    /// returns false.
     ///
     /// # Errors
-    /// As [`State::hash_at`]; `Compacted` too when a compaction overtakes it.
+    /// As [`State::hash_at`], and `Compacted` when a compaction overtakes the revision.
     pub fn hash_in_parts(
         &self,
         revision: Revision,
@@ -53,7 +56,8 @@ impl<B: Backend> State<B> {
     }
 }
 
-/// A fixed function of its input, fast rather than cryptographic: eight bytes at a time, multiplied and rotated.
+/// A fast, non-cryptographic hash that is the same in every version and on every platform. It multiplies and rotates
+/// eight bytes at a time.
 struct Hasher(u64);
 
 impl Default for Hasher {

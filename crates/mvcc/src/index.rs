@@ -1,4 +1,4 @@
-//! The newest version of every key, without its value: in memory, rebuilt from the backend at start.
+//! In-memory index of the newest version of every key, without its value. It is rebuilt from the backend at start.
 
 use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;
@@ -15,13 +15,13 @@ use crate::layout::{self, VersionHeader};
 pub struct Head {
     pub mod_revision: Revision,
     pub create_revision: Revision,
-    /// 0: deleted, and not yet compacted away.
+    /// 0 in a tombstone: the key is deleted, and its deletion is not compacted yet.
     pub version: u64,
     pub lease: LeaseId,
 }
 
 impl Head {
-    /// What is kept of a version.
+    /// The index entry of a version.
     pub(crate) fn of(kv: &KeyValue) -> Self {
         Head {
             mod_revision: kv.mod_revision,
@@ -49,8 +49,8 @@ impl Head {
     }
 }
 
-/// Every key that exists at the compacted revision or later, deleted ones included: a key that is not in here has no
-/// version that anyone may still read.
+/// Every key that exists at the compacted revision or later, including keys deleted since. A key that is not in the
+/// index has no readable version.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Index {
     heads: BTreeMap<Bytes, Head>,
@@ -80,7 +80,7 @@ impl Index {
         Ok(Index { heads })
     }
 
-    /// The newest version of a key; it may be a tombstone.
+    /// Returns the newest version of a key, which may be a tombstone.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<(&Bytes, &Head)> {
         self.heads.get_key_value(key)
@@ -90,21 +90,21 @@ impl Index {
         self.heads.insert(key, head);
     }
 
-    /// Drops the tombstone of `key` if it is still the one written at `revision`.
+    /// Removes the entry of `key` if it is still the tombstone written at `revision`.
     pub(crate) fn drop_tombstone(&mut self, key: &[u8], revision: Revision) {
         if self.heads.get(key).is_some_and(|head| !head.is_live() && head.mod_revision == revision) {
             self.heads.remove(key);
         }
     }
 
-    /// The keys of a range in order, from `after` on when it is given.
+    /// Returns the keys of a range in order, starting after `after` when it is given.
     pub fn range(&self, range: &KeyRange, after: Option<&Bytes>) -> btree_map::Range<'_, Bytes, Head> {
         let lower = match after {
             Some(key) if *key >= range.start => Bound::Excluded(key.as_ref()),
             _ => Bound::Included(range.start.as_ref()),
         };
         let upper = range.end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_ref()));
-        // An empty or inverted range is no error, but a panic in the map.
+        // An empty or inverted range is valid here, but `BTreeMap::range` panics on it.
         let is_empty = match (lower, upper) {
             (Bound::Included(a), Bound::Excluded(b)) | (Bound::Excluded(a), Bound::Excluded(b)) => a >= b,
             _ => false,
@@ -114,12 +114,12 @@ impl Index {
         self.heads.range::<[u8], _>((lower, upper))
     }
 
-    /// Every live key with its lease, for the leases to know their keys.
+    /// Returns every key that has a lease, with that lease.
     pub(crate) fn leased(&self) -> impl Iterator<Item = (&Bytes, LeaseId)> {
         self.heads.iter().filter(|(_, head)| head.lease != LeaseId::NONE).map(|(key, head)| (key, head.lease))
     }
 
-    /// Keys in here, tombstones included.
+    /// Number of keys, including tombstones.
     #[must_use]
     pub fn len(&self) -> usize {
         self.heads.len()

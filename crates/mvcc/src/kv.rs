@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_api::Revision;
 use serde::{Deserialize, Serialize};
 
-/// A lease's number; 0 means "no lease".
+/// Id of a lease; 0 means "no lease".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LeaseId(pub i64);
@@ -28,11 +28,11 @@ pub struct KeyValue {
     pub lease: LeaseId,
 }
 
-/// The keys from `start` up to, and without, `end`.
+/// The keys from `start` (included) to `end` (excluded).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyRange {
     pub start: Bytes,
-    /// `None`: without an upper end.
+    /// `None` means no upper bound.
     pub end: Option<Bytes>,
 }
 
@@ -52,7 +52,7 @@ impl KeyRange {
         KeyRange { start, end }
     }
 
-    /// From `start` on, without an upper end.
+    /// Every key from `start` on, without an upper bound.
     #[must_use]
     pub fn from(start: impl Into<Bytes>) -> Self {
         KeyRange { start: start.into(), end: None }
@@ -63,7 +63,7 @@ impl KeyRange {
         key >= self.start.as_ref() && self.end.as_ref().is_none_or(|end| key < end.as_ref())
     }
 
-    /// `Some(key)` when the range holds exactly that one key.
+    /// Returns the key of a range that holds exactly one key.
     #[must_use]
     pub fn single(&self) -> Option<&Bytes> {
         let end = self.end.as_ref()?;

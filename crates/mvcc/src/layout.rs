@@ -1,15 +1,15 @@
-//! What the rows look like. All numbers are big endian, so that rows sort as the numbers do.
+//! Layout of the rows. All numbers are big endian, so that rows sort by number.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `mvcc` | escaped key ∥ `00 00` ∥ complement of the revision (8) | 0 ∥ create revision (8) ∥ version (8) ∥ lease (8) ∥ value, or 1: a tombstone |
-//! | `events` | revision (8) ∥ sub-revision (4) | 0 put or 1 delete ∥ revision of the version before, 0 for none (8) ∥ key |
+//! | `events` | revision (8) ∥ sub-revision (4) | 0 put or 1 delete ∥ revision of the previous version, 0 for none (8) ∥ key |
 //! | `lease` | id, offset so that negative ones sort first (8) | TTL in seconds (8) ∥ generation (8) |
 //! | `meta` | `mvcc.revision`, `mvcc.compacted` | revision (8) |
 //! | `meta` | `mvcc.commands` | version (4) |
 //!
-//! In an escaped key each `00` is followed by `ff`, so that no key's rows lie between those of another. A key is
-//! written at most once in a revision, so its rows need no sub-revision.
+//! In an escaped key each `00` is followed by `ff`, so that the rows of different keys never interleave. A key is
+//! written at most once in a revision, so its version rows need no sub-revision.
 
 use bytes::{Buf, Bytes};
 use quorate_api::Revision;
@@ -22,17 +22,17 @@ use crate::kv::{KeyValue, LeaseId};
 pub const META_REVISION: &[u8] = b"mvcc.revision";
 /// The compacted revision.
 pub const META_COMPACTED: &[u8] = b"mvcc.compacted";
-/// The version of commands that the quorum has agreed on, as a big-endian `u32`.
+/// The command version that the quorum has agreed on, as a big-endian `u32`.
 pub const META_COMMANDS: &[u8] = b"mvcc.commands";
 
 const PUT: u8 = 0;
 const DELETE: u8 = 1;
-/// Bytes before the value in the row of a version.
+/// Size of the header before the value in a version's row.
 const VERSION_HEADER_BYTES: usize = 25;
-/// Bytes after the escaped key in the key of a version.
+/// Size of the suffix after the escaped key in the key of a version's row.
 const VERSION_SUFFIX_BYTES: usize = 10;
 
-/// Appends the escaped key: the lower bound of its rows, and of those of every greater key.
+/// Appends the escaped key, which is a lower bound of the rows of this key and of every greater key.
 pub fn escape(key: &[u8], out: &mut Vec<u8>) {
     let mut rest = key;
     while let Some(zero) = rest.iter().position(|&b| b == 0) {
@@ -43,8 +43,8 @@ pub fn escape(key: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-/// Replaces `out` by the key of a version's row. The newest version sorts first, so this is also where to look for the
-/// newest version that is not newer than `revision`.
+/// Replaces `out` by the key of a version's row. The newest version sorts first, so a seek to this key finds the newest
+/// version that is not newer than `revision`.
 pub fn version_key(key: &[u8], revision: Revision, out: &mut Vec<u8>) {
     out.clear();
     escape(key, out);
@@ -52,10 +52,10 @@ pub fn version_key(key: &[u8], revision: Revision, out: &mut Vec<u8>) {
     out.extend_from_slice(&(!revision.0).to_be_bytes());
 }
 
-/// The escaped key and the revision in the key of a version's row.
+/// Splits the key of a version's row into the escaped key and the revision.
 ///
 /// # Errors
-/// When it is too short.
+/// When the row key is too short or has no separator.
 pub fn split_version_key(row: &[u8]) -> Result<(&[u8], Revision), BackendError> {
     let at = row
         .len()
@@ -83,7 +83,7 @@ pub fn unescape(escaped: &[u8]) -> Bytes {
     key.into()
 }
 
-/// Replaces `out` by the row of a version; version 0 is a tombstone.
+/// Replaces `out` by the row of a version. Version 0 is a tombstone.
 pub fn version_value(kv: &KeyValue, out: &mut Vec<u8>) {
     out.clear();
     if kv.version == 0 {
@@ -98,20 +98,20 @@ pub fn version_value(kv: &KeyValue, out: &mut Vec<u8>) {
     out.extend_from_slice(&kv.value);
 }
 
-/// What a version's row says besides the value.
+/// Header of a version's row: everything but the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionHeader {
     pub create_revision: Revision,
-    /// 0: a tombstone.
+    /// 0 in a tombstone.
     pub version: u64,
     pub lease: LeaseId,
 }
 
 impl VersionHeader {
-    /// Reads the start of a version's row.
+    /// Reads the header of a version's row.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the row is not a version.
     pub fn read(row_key: &[u8], row: &[u8]) -> Result<Self, BackendError> {
         if row.first() == Some(&DELETE) {
             return Ok(VersionHeader { create_revision: Revision::ZERO, version: 0, lease: LeaseId::NONE });
@@ -127,16 +127,16 @@ impl VersionHeader {
         })
     }
 
-    /// A copy of the value in a version's row.
+    /// Copies the value out of a version's row.
     ///
     /// # Errors
-    /// When it is no such row.
+    /// When the row is not a version.
     pub fn value(row_key: &[u8], row: &[u8]) -> Result<Bytes, BackendError> {
         let header = VersionHeader::read(row_key, row)?;
         Ok(if header.version == 0 { Bytes::new() } else { Bytes::copy_from_slice(&row[VERSION_HEADER_BYTES..]) })
     }
 
-    /// The whole version; `row` is shared, not copied.
+    /// Builds the whole version. The value shares the memory of `row`.
     #[must_use]
     pub fn with(self, key: Bytes, mod_revision: Revision, row: &Bytes) -> KeyValue {
         let value = if self.version == 0 { Bytes::new() } else { row.slice(VERSION_HEADER_BYTES..) };
@@ -151,7 +151,7 @@ impl VersionHeader {
     }
 }
 
-/// The key of a change.
+/// The key of an event's row.
 #[must_use]
 pub fn event_key(revision: Revision, sub: u32) -> [u8; 12] {
     let mut key = [0; 12];
@@ -160,7 +160,7 @@ pub fn event_key(revision: Revision, sub: u32) -> [u8; 12] {
     key
 }
 
-/// Replaces `out` by the row of a change.
+/// Replaces `out` by the row of an event.
 pub fn event_value(is_delete: bool, previous: Revision, key: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.push(if is_delete { DELETE } else { PUT });
@@ -174,14 +174,16 @@ pub struct EventRow<'a> {
     pub revision: Revision,
     pub sub: u32,
     pub is_delete: bool,
-    /// The `mod_revision` of the version before; zero when the key did not exist.
+    /// The `mod_revision` of the previous version, or zero when the key did not exist.
     pub previous: Revision,
     pub key: &'a [u8],
 }
 
 impl<'a> EventRow<'a> {
+    /// Reads a row of `events`.
+    ///
     /// # Errors
-    /// When it is no such row.
+    /// When the row is not an event.
     pub fn read(row_key: &[u8], row: &'a [u8]) -> Result<Self, BackendError> {
         if row_key.len() != 12 || row.len() < 9 || row[0] > DELETE {
             return Err(corrupt(Table::Events, row_key, "not a change"));
@@ -196,7 +198,7 @@ impl<'a> EventRow<'a> {
     }
 }
 
-/// The key of a lease.
+/// The key of a lease's row.
 #[must_use]
 pub fn lease_key(id: LeaseId) -> [u8; 8] {
     (id.0 ^ i64::MIN).to_be_bytes()
@@ -211,10 +213,10 @@ pub fn lease_value(ttl_seconds: u64, generation: u64) -> [u8; 16] {
     row
 }
 
-/// Id, TTL in seconds and generation of a lease.
+/// Reads the id, the TTL in seconds and the generation of a lease.
 ///
 /// # Errors
-/// When it is no such row.
+/// When the row is not a lease.
 pub fn read_lease(row_key: &[u8], row: &[u8]) -> Result<(LeaseId, u64, u64), BackendError> {
     if row_key.len() != 8 || row.len() != 16 {
         return Err(corrupt(Table::Leases, row_key, "not a lease"));
@@ -223,17 +225,19 @@ pub fn read_lease(row_key: &[u8], row: &[u8]) -> Result<(LeaseId, u64, u64), Bac
     Ok((LeaseId(id.get_i64() ^ i64::MIN), rest.get_u64(), rest.get_u64()))
 }
 
-/// A revision in `meta`.
+/// Reads a revision from `meta`.
 ///
 /// # Errors
-/// When the row has another length.
+/// When the row is not 8 bytes long.
 pub fn read_meta(row_key: &[u8], row: &[u8]) -> Result<Revision, BackendError> {
     let bytes: [u8; 8] = row.try_into().map_err(|_| corrupt(Table::Meta, row_key, "not a revision"))?;
     Ok(Revision(u64::from_be_bytes(bytes)))
 }
 
+/// Reads the command version from `meta`.
+///
 /// # Errors
-/// When the row is no version.
+/// When the row is not 4 bytes long.
 pub fn read_command_version(row: &[u8]) -> Result<CommandVersion, BackendError> {
     let bytes: [u8; 4] = row.try_into().map_err(|_| corrupt(Table::Meta, META_COMMANDS, "not a version"))?;
     Ok(CommandVersion(u32::from_be_bytes(bytes)))
@@ -255,13 +259,13 @@ mod tests {
             for revision in [u64::MAX, 300, 2, 1, 0] {
                 let mut row = Vec::new();
                 version_key(key, Revision(revision), &mut row);
-                let (escaped, read) = split_version_key(&row).expect("it was written so");
+                let (escaped, read) = split_version_key(&row).expect("a row that was just written");
                 assert_eq!((unescape(escaped).as_ref(), read), (key, Revision(revision)));
                 rows.push(row);
             }
         }
         assert!(rows.is_sorted_by(|a, b| a < b), "{rows:02x?}");
-        // Without its end, an escaped key is a lower bound of the rows of its key and of nothing before it.
+        // Without the suffix, an escaped key sorts before the rows of its key and after those of every smaller key.
         for (i, key) in keys.iter().enumerate() {
             let mut bound = Vec::new();
             escape(key, &mut bound);
@@ -284,8 +288,8 @@ mod tests {
         for kv in [kv, tombstone] {
             let mut row = Vec::new();
             version_value(&kv, &mut row);
-            let header = VersionHeader::read(b"", &row).expect("it was written so");
-            assert_eq!(VersionHeader::value(b"", &row).expect("it was written so"), kv.value);
+            let header = VersionHeader::read(b"", &row).expect("a row that was just written");
+            assert_eq!(VersionHeader::value(b"", &row).expect("a row that was just written"), kv.value);
             assert_eq!(header.with(kv.key.clone(), kv.mod_revision, &row.into()), kv);
         }
     }

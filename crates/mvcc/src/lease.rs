@@ -1,4 +1,4 @@
-//! Leases: which there are and which keys end with them. When one ends is for the leader's clock to say, not for us.
+//! Leases and the keys attached to them. The state machine has no clock: the leader decides when a lease expires.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +9,12 @@ use crate::index::Index;
 use crate::kv::LeaseId;
 use crate::layout;
 
-/// A lease as the leader's timer sees it.
+/// A lease without its keys, as the leader's expiry timer needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseInfo {
     pub id: LeaseId,
     pub ttl_seconds: u64,
-    /// Grows with every keep-alive; an expiry carries the one that it saw expire.
+    /// Increments with every keep-alive. An expiry names the generation that expired.
     pub generation: u64,
 }
 
@@ -61,12 +61,12 @@ impl Leases {
         })
     }
 
-    /// The keys that end with the lease, in order.
+    /// The keys attached to the lease, in order.
     pub(crate) fn keys(&self, id: LeaseId) -> Vec<Bytes> {
         self.leases.get(&id).map(|lease| lease.keys.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// Sets TTL and generation; the keys stay.
+    /// Sets the TTL and generation of a lease, and keeps its keys.
     pub(crate) fn set(&mut self, info: LeaseInfo) {
         let lease =
             self.leases.entry(info.id).or_insert(Lease { ttl_seconds: 0, generation: 0, keys: BTreeSet::new() });

@@ -1,6 +1,8 @@
-//! The replicated state machine of the store, without the replication: commands in, a deterministic `apply`, events
-//! out. Multi-version, as etcd v3 is: a revision for each transaction that changes something, historical reads,
-//! leases, compaction. Pure: it reads through [`Backend`] and returns the changes; no clock, no randomness, no I/O.
+//! The state machine of the store, without the replication: commands in, a deterministic `apply`, events out.
+//!
+//! It is multi-version like etcd v3: each transaction that changes something gets a revision, and there are historical
+//! reads, leases and compaction. The crate is pure: it reads through [`Backend`] and returns the changes, without a
+//! clock, randomness or I/O.
 
 pub mod apply;
 pub mod backend;

@@ -1,4 +1,4 @@
-//! The tables as ordered maps in memory: for tests, and for stores that need not outlive their process.
+//! A backend of ordered maps in memory, for tests and for stores that need not outlive their process.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -10,14 +10,14 @@ use crate::backend::{Backend, BackendError, Cursor, Table, WriteBatch};
 
 type Rows = BTreeMap<Bytes, Bytes>;
 
-/// Tables in memory.
+/// A backend in memory.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
     tables: RwLock<[Rows; Table::ALL.len()]>,
 }
 
 impl MemoryBackend {
-    /// Every row of every table, to compare two of them.
+    /// Returns every row of every table, to compare two backends.
     #[must_use]
     pub fn dump(&self) -> Vec<(Table, Bytes, Bytes)> {
         let tables = self.tables.read();
@@ -97,7 +97,7 @@ impl Backend for MemoryBackend {
     }
 }
 
-/// Looks each row up anew, so it holds no lock between two steps.
+/// A cursor that looks up each row anew, so that it holds no lock between two steps.
 #[derive(Debug)]
 pub struct MemoryCursor<'a> {
     backend: &'a MemoryBackend,

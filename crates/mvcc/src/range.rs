@@ -14,16 +14,16 @@ use crate::view::View;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangePage {
     pub kvs: Vec<KeyValue>,
-    /// There may be others after these.
+    /// Whether more keys may follow.
     pub more: bool,
-    /// The revision of the state that was read (not of a historical request's target).
+    /// The newest revision at the time of the read, even when the request asked for an older one.
     pub revision: Revision,
 }
 
-/// Keys that are looked at under one hold of the index's lock: some 100 µs. A page has no more either.
+/// Maximum number of keys visited while the index lock is held (about 100 µs), and maximum number of keys in a page.
 const CHUNK_KEYS: usize = 4096;
 
-/// A revision that is read from must lie between the compacted and the newest.
+/// Checks that a requested revision lies between the compacted revision and the newest one.
 pub(crate) fn check_revision(requested: Revision, compacted: Revision, current: Revision) -> Result<(), CommandError> {
     if requested.is_zero() {
         return Ok(());
@@ -38,7 +38,7 @@ pub(crate) fn check_revision(requested: Revision, compacted: Revision, current: 
 }
 
 impl<B: Backend> State<B> {
-    /// Reads a range at one published revision, beside whatever is being applied.
+    /// Reads a range at one published revision. Runs concurrently with the writer.
     ///
     /// # Errors
     /// `Refused` with `Compacted` or `FutureRevision`; `Backend` when the tables cannot be read.
@@ -46,8 +46,8 @@ impl<B: Backend> State<B> {
         self.read_at(request.revision, |view, at, newest| view.range(request, at, newest))
     }
 
-    /// As much of a range, in the order of its keys, as a page holds: those keys and values that reach `page_bytes` are
-    /// the last. Order and filters of the request are not looked at.
+    /// Reads the first page of a range, in key order. The page ends with the key at which keys and values reach
+    /// `page_bytes`. The request's sort order and filters are ignored.
     ///
     /// # Errors
     /// As [`State::range`].
@@ -59,8 +59,8 @@ impl<B: Backend> State<B> {
         })
     }
 
-    /// Runs a read at a published revision. `read` answers `None` when a version was not there; that, and a compaction
-    /// that overtook the read, has it run again with the deletion of old versions held up.
+    /// Runs a read at a published revision. `read` returns `None` when a version is missing. In that case, or when a
+    /// compaction has overtaken the read, it runs a second time while the deletion of old versions is locked out.
     pub(crate) fn read_at<T>(
         &self,
         requested: Revision,
@@ -87,7 +87,7 @@ impl<B: Backend> State<B> {
 }
 
 impl<B: Backend> View<'_, B> {
-    /// Reads a range as it was at `at`, which is at most `newest`. `None` when a value is not there any more.
+    /// Reads a range as it was at `at`, which is at most `newest`. Returns `None` when a value has been deleted since.
     pub(crate) fn range(
         &self,
         request: &RangeRequest,
@@ -110,7 +110,7 @@ impl<B: Backend> View<'_, B> {
         }
         let mut more = wanted != usize::MAX && count > kvs.len() as u64;
         let by_value = request.sort.is_some_and(|sort| sort.by == SortTarget::Value);
-        // Values are read in the order of the keys, so before sorting, unless a limit will leave most of them out.
+        // Values are read in key order, so they are read before sorting, unless the limit drops most of them anyway.
         let fill_early = by_value || request.sort.is_none() || kvs.len() <= limit;
         let needs_values = by_value || !request.keys_only;
         if needs_values && fill_early && !self.fill_values(&mut kvs)? {
@@ -135,8 +135,8 @@ impl<B: Backend> View<'_, B> {
         Ok(Some(RangeResponse { kvs, more, count, revision: newest }))
     }
 
-    /// The first `wanted` keys of a range as they were at `at`, those up to the one with which keys and values reach
-    /// `enough_bytes`; and whether there may be others. `None` when a value is not there any more.
+    /// Returns the first `wanted` keys of a range as they were at `at`, up to the key at which keys and values reach
+    /// `enough_bytes`, and whether more keys may follow. Returns `None` when a value has been deleted since.
     pub(crate) fn page(
         &self,
         range: &KeyRange,
@@ -157,8 +157,10 @@ impl<B: Backend> View<'_, B> {
         Ok(Some((kvs, more)))
     }
 
-    /// The first `wanted` keys that existed at `at`. All of the range is seen, unless something is enough: then it ends
-    /// with these, or with the key with which versions that had to be read whole, for they are not the newest, have
+    /// Finds the first `wanted` keys that existed at `at`.
+    ///
+    /// Without `enough_bytes` the whole range is visited, so that the count is complete. With it, the walk ends at the
+    /// last wanted key, or at the key where the historical versions, which are read with their values, reach
     /// `enough_bytes`.
     fn walk(
         &self,
@@ -205,30 +207,30 @@ impl<B: Backend> View<'_, B> {
     }
 }
 
-/// What a walk through the index has found.
+/// Result of a walk through the index.
 struct Walked {
-    /// In order, and mostly without values.
+    /// The wanted versions in key order. Only historical versions have their value.
     kvs: Vec<KeyValue>,
-    /// The keys that were seen.
+    /// Number of existing keys that were visited.
     count: u64,
-    /// Whether there is surely no other key in the range.
+    /// Whether `kvs` is known to hold every key of the range.
     is_all: bool,
 }
 
-/// What is found under one hold of the index's lock.
+/// Part of a walk that runs while the index lock is held.
 struct Chunk<'a> {
-    /// Versions without values; those of `changed` have nothing but the key yet.
+    /// Versions without values. The entries listed in `changed` have only their key so far.
     kvs: &'a mut Vec<KeyValue>,
-    /// Places in `kvs` of keys that were written after the revision of interest: what they were then is found without
-    /// the lock.
+    /// Positions in `kvs` of keys that were written after the revision that is read. Their versions at that revision
+    /// are looked up after the lock is released.
     changed: Vec<usize>,
-    /// Keys like that past the wanted ones, to be counted.
+    /// Such keys after the wanted ones, which only have to be counted.
     beyond: Vec<Bytes>,
     count: u64,
 }
 
 impl Chunk<'_> {
-    /// Returns where to go on, if there is more.
+    /// Returns the key to continue after, if the range has more keys.
     fn collect<B: Backend>(
         &mut self,
         state: &State<B>,
@@ -256,7 +258,7 @@ impl Chunk<'_> {
         None
     }
 
-    /// Wanted keys that surely existed.
+    /// Number of keys in `kvs` that are known to exist at the revision.
     fn certain(&self) -> usize {
         self.kvs.len() - self.changed.len()
     }
@@ -295,7 +297,7 @@ fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {
 
 fn sort_by(kvs: &mut [KeyValue], sort: Sort) {
     match sort.by {
-        // They are in this order already.
+        // The versions are in key order already.
         SortTarget::Key => {}
         SortTarget::Version => kvs.sort_by_key(|kv| kv.version),
         SortTarget::CreateRevision => kvs.sort_by_key(|kv| kv.create_revision),

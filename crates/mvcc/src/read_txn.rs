@@ -1,4 +1,4 @@
-//! Transactions that only read. They need no log: any state answers them, at one of its revisions, as if they had been
+//! Read-only transactions. They do not enter the log: a state answers them at one of its revisions, as if they had been
 //! applied there.
 
 use quorate_api::Revision;
@@ -10,7 +10,7 @@ use crate::state::{ReadError, State};
 use crate::txn::compare_range;
 use crate::view::View;
 
-/// How often a read is begun again because a compaction has overtaken the revision that it was begun at.
+/// Maximum number of attempts when compactions keep overtaking the revision of the read.
 const ATTEMPTS: usize = 8;
 
 /// A transaction without puts and deletes.
@@ -27,19 +27,19 @@ enum ReadOp {
     Txn(ReadTxn),
 }
 
-/// What a [`ReadTxn`] reads at a revision.
+/// The ranges that a [`ReadTxn`] reads at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadPlan {
-    /// The newest one when the comparisons were made.
+    /// The newest revision when the comparisons were evaluated.
     pub revision: Revision,
-    /// In order. Those of the newest revision have [`ReadPlan::revision`] as theirs.
+    /// The ranges in order. A range that asks for the newest revision is pinned to [`ReadPlan::revision`].
     pub ranges: Vec<RangeRequest>,
-    /// Whether the comparisons held, of each transaction in the order in which they run.
+    /// Whether the comparisons held, for each transaction in the order in which they run.
     path: Vec<bool>,
 }
 
 impl ReadTxn {
-    /// The transaction, if no list of it, nested ones included, has a put or a delete.
+    /// Converts a transaction that has no put and no delete, also in its nested transactions.
     #[must_use]
     pub fn of(txn: &Txn) -> Option<Self> {
         let ops = |ops: &[Op]| ops.iter().map(ReadOp::of).collect::<Option<Vec<_>>>();
@@ -47,7 +47,7 @@ impl ReadTxn {
         Some(ReadTxn { compare: txn.compare.clone(), success, failure })
     }
 
-    /// Puts together what was found for the ranges of a plan.
+    /// Builds the response from the responses to the ranges of a plan.
     #[must_use]
     pub fn respond(&self, plan: &ReadPlan, found: Vec<RangeResponse>) -> TxnResponse {
         self.respond_with(&mut plan.path.iter().copied(), &mut found.into_iter(), plan.revision)
@@ -83,8 +83,8 @@ impl ReadOp {
 }
 
 impl<B: Backend> State<B> {
-    /// Makes the comparisons of a transaction at the newest published revision; says what it then reads. The ranges can be
-    /// read one by one, and in pages: until a compaction overtakes the revision they find what was there together.
+    /// Evaluates the comparisons of a transaction at the newest published revision and returns the ranges to read. The
+    /// ranges may be read one by one and in pages: they see the same revision until a compaction overtakes it.
     ///
     /// # Errors
     /// `Refused` with `Compacted` or `FutureRevision` of a range; `Backend` when the tables cannot be read.
@@ -101,7 +101,7 @@ impl<B: Backend> State<B> {
         Ok(planned)
     }
 
-    /// Answers a transaction at one revision, beside whatever is being applied.
+    /// Answers a transaction at one revision. Runs concurrently with the writer.
     ///
     /// # Errors
     /// As [`State::plan`].
@@ -121,20 +121,20 @@ impl<B: Backend> State<B> {
 }
 
 impl ReadPlan {
-    /// Whether a range failed because a compaction has overtaken the plan's revision, so that another plan helps.
+    /// Whether a range failed because a compaction has overtaken the plan's revision, so that a new plan may succeed.
     #[must_use]
     pub fn is_overtaken(&self, error: &ReadError) -> bool {
         matches!(error, ReadError::Refused(error) if self.is_overtaken_by(error))
     }
 
-    /// As [`ReadPlan::is_overtaken`].
+    /// Like [`ReadPlan::is_overtaken`], for the refusal itself.
     #[must_use]
     pub fn is_overtaken_by(&self, error: &CommandError) -> bool {
         matches!(error, CommandError::Compacted { requested, .. } if *requested == self.revision)
     }
 }
 
-/// Whether all that was compared was there.
+/// Plans a transaction and its nested transactions. Returns false when a compared version has been deleted since.
 fn decide<B: Backend>(
     view: &View<'_, B>,
     txn: &ReadTxn,

@@ -1,4 +1,4 @@
-//! Events again, from the tables: for watchers that start in the past or have fallen behind.
+//! Replay of events from the tables, for watchers that start in the past or have fallen behind.
 
 use bytes::Bytes;
 use quorate_api::Revision;
@@ -11,21 +11,21 @@ use crate::layout::{self, EventRow};
 use crate::state::{ReadError, State};
 use crate::view::View;
 
-/// Rows to read at most in one page, whether they match or not, give or take a revision.
+/// Maximum number of rows read for one page, matching or not. A page ends with a whole revision, so it may exceed this.
 const PAGE_ROWS: usize = 20_000;
 
-/// Part of the history.
+/// A page of the history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventPage {
-    /// Whole revisions, in order.
+    /// The events of whole revisions, in order.
     pub events: Vec<Event>,
-    /// Everything up to and including this revision is in `events`; go on from here.
+    /// Last revision that the page covers; the next page starts after it.
     pub revision: Revision,
-    /// The newest revision there was: when it equals `revision`, this was all.
+    /// The newest published revision. The page is the last one when `revision` has reached it.
     pub newest: Revision,
 }
 
-/// A change in the range, its versions yet to be read.
+/// An event in the range whose versions are not read yet.
 struct Found {
     key: Bytes,
     revision: Revision,
@@ -34,11 +34,12 @@ struct Found {
 }
 
 impl<B: Backend> State<B> {
-    /// The published events of a range after `after`: some `max_bytes` of them, and never part of a revision;
-    /// `with_previous` has the version before each read. There is none before those of the compacted revision itself.
+    /// Returns a page of the published events of a range after `after`: about `max_bytes` of them, and only whole
+    /// revisions. `with_previous` also reads the previous version of each. Events at or before the compacted revision
+    /// have no previous version.
     ///
     /// # Errors
-    /// `Refused` with `Compacted` when `after` comes before the last event that was compacted away.
+    /// `Refused` with `Compacted` when an event after `after` has been compacted.
     pub fn events_since(
         &self,
         after: Revision,
@@ -62,7 +63,7 @@ impl<B: Backend> State<B> {
         attempt()?.ok_or_else(|| self.missing().into())
     }
 
-    /// Published events with the version before each, where it is still kept.
+    /// Reads the previous version of each published event, where it is still retained.
     ///
     /// # Errors
     /// When the backend cannot be read or is damaged.
@@ -120,13 +121,13 @@ impl<B: Backend> State<B> {
     }
 }
 
-/// Whether an event after `after` was compacted away.
+/// Whether an event after `after` may have been compacted.
 fn is_lost(after: Revision, compacted: Revision) -> bool {
     after < compacted && after.next() < compacted
 }
 
 impl Found {
-    /// `None` when a version that should be there is not.
+    /// Reads the event's versions. Returns `None` when a version has been deleted since.
     fn read<B: Backend>(self, view: &View<'_, B>, with_previous: bool) -> Result<Option<Event>, BackendError> {
         let Found { key, revision, previous, is_delete } = self;
         let prev = match (previous.is_zero(), with_previous) {

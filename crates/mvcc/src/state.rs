@@ -1,8 +1,8 @@
-//! [`State`]: a backend, what is kept in memory beside it, and where it stands.
+//! [`State`]: a backend, the index and leases in memory, and the current revisions.
 //!
-//! One writer and many readers. The writer changes the index while it works through a batch, before the batch is in the
-//! backend; readers go by the *published* revision, and for a head that is newer than that they look for the version
-//! before it in the backend. So a reader never waits for more than the change of one head.
+//! There is one writer and many readers. The writer changes the index while it applies a batch, before the batch is in
+//! the backend. Readers use the *published* revision: for an index entry that is newer, they look up the version before
+//! it in the backend. A reader therefore waits at most for the change of one index entry.
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -17,7 +17,7 @@ use crate::kv::LeaseId;
 use crate::layout;
 use crate::lease::{LeaseInfo, Leases};
 
-/// Why something could not be read.
+/// Reason for a failed read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// `Compacted` or `FutureRevision`.
@@ -31,37 +31,39 @@ pub enum ReadError {
 pub struct State<B> {
     pub(crate) backend: B,
     pub(crate) shared: RwLock<Shared>,
-    /// How far the deletion of what was compacted has come.
+    /// Progress of the deletion of compacted versions. Its lock keeps the deletion from running.
     pub(crate) compaction: Mutex<Progress>,
 }
 
-/// What is kept in memory.
+/// The part of the state that is in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Shared {
     /// Ahead of `revision` while a batch is applied.
     pub(crate) index: Index,
     /// Ahead of `revision` while a batch is applied.
     pub(crate) leases: Leases,
-    /// The newest that readers may see: all of it is in the backend.
+    /// Newest published revision: the backend has all of it.
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
-    /// What may be proposed. Ahead of the backend while a batch is applied, which makes no difference: it is committed.
+    /// Newest command version that may be proposed. While a batch is applied it may be ahead of the backend, which is
+    /// safe because the command is already committed.
     pub(crate) commands: CommandVersion,
 }
 
-/// What a batch of commands came to: to be written, then published.
+/// The changes of a batch of commands, to be written and then published.
 #[must_use = "a batch that is not written and published leaves the index ahead of the backend"]
 pub struct Prepared<W> {
-    /// To be written as it is, together with whatever must be as new as it.
+    /// The rows to write. The caller may add rows of its own that must be written atomically with them.
     pub batch: W,
-    /// Where the state then stands.
+    /// The revision after the batch.
     pub revision: Revision,
-    /// The compacted revision then.
+    /// The compacted revision after the batch.
     pub compacted: Revision,
 }
 
 impl<B: Backend> State<B> {
-    /// Reads what is kept in memory from the backend; an empty backend is an empty store at [`Revision::INITIAL`].
+    /// Opens a state and loads its index and leases from the backend. An empty backend is an empty store at
+    /// [`Revision::INITIAL`].
     ///
     /// # Errors
     /// When the backend cannot be read or is damaged.
@@ -79,51 +81,51 @@ impl<B: Backend> State<B> {
         self.shared.read().revision
     }
 
-    /// The oldest revision that can still be read; zero when nothing was compacted yet.
+    /// The oldest revision that can still be read, or zero when nothing was compacted yet.
     pub fn compacted(&self) -> Revision {
         self.shared.read().compacted
     }
 
-    /// The version of commands that the quorum has agreed on.
+    /// The command version that the quorum has agreed on.
     pub fn command_version(&self) -> CommandVersion {
         self.shared.read().commands
     }
 
-    /// The newest published revision and the compacted one, of the same moment.
+    /// Returns the newest published revision and the compacted revision of the same moment.
     pub(crate) fn position(&self) -> (Revision, Revision) {
         let shared = self.shared.read();
         (shared.revision, shared.compacted)
     }
 
-    /// A version that must be there is not.
+    /// Returns the error for a version that must exist and does not.
     pub(crate) fn missing(&self) -> BackendError {
         layout::corrupt(Table::Versions, &[], "a version that is still needed is missing")
     }
 
-    /// Begins a batch. There must be one at a time, and each but the last must be written and published before the next
-    /// one begins; after giving one up, [`State::reload`].
+    /// Begins a batch. Only one batch may be open at a time, and it must be written and published before the next one
+    /// begins. A batch that is given up leaves the index ahead of the backend, so the state must be opened anew.
     pub fn applier(&self) -> Applier<'_, B> {
         Applier::new(self)
     }
 
-    /// Shows readers a batch that the backend has.
+    /// Makes a written batch visible to readers.
     pub fn publish(&self, revision: Revision, compacted: Revision) {
         let mut shared = self.shared.write();
         shared.revision = revision;
         shared.compacted = compacted;
     }
 
-    /// Writes a batch to the backend and shows it to readers.
+    /// Writes a batch to the backend and publishes it.
     ///
     /// # Errors
-    /// When it could not be written: this state is then of no more use.
+    /// When the batch could not be written. The state must not be used after that.
     pub fn commit(&self, prepared: Prepared<B::Batch>) -> Result<(), BackendError> {
         self.backend.write(prepared.batch)?;
         self.publish(prepared.revision, prepared.compacted);
         Ok(())
     }
 
-    /// All leases, in the order of their ids.
+    /// All leases, in id order.
     pub fn leases(&self) -> Vec<LeaseInfo> {
         self.shared.read().leases.iter().collect()
     }
@@ -132,17 +134,17 @@ impl<B: Backend> State<B> {
         self.shared.read().leases.get(id)
     }
 
-    /// The keys that end with a lease, in order.
+    /// The keys attached to a lease, in order.
     pub fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
         self.shared.read().leases.keys(id)
     }
 
-    /// Keys that exist, and those deleted since the compacted revision.
+    /// Number of keys, including those deleted since the compacted revision.
     pub fn key_count(&self) -> usize {
         self.shared.read().index.len()
     }
 
-    /// Whether what is in memory is what [`State::open`] would read: for tests.
+    /// Whether the index and leases in memory equal those that [`State::open`] would load. For tests.
     ///
     /// # Errors
     /// When the backend cannot be read.

@@ -1,7 +1,7 @@
-//! What of a transaction can be decided before anything is changed: whether it is well formed, and which way it goes.
+//! Checks of a transaction before it changes anything: its validation, and the choice of its branches.
 //!
-//! As in etcd, all comparisons, those of nested transactions too, see the state before the transaction. So everything
-//! that could be refused is refused here, and running a transaction cannot fail.
+//! As in etcd, all comparisons, including those of nested transactions, see the state before the transaction. Every
+//! refusal therefore happens here, and running a transaction cannot fail.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -14,10 +14,10 @@ use crate::kv::{KeyRange, KeyValue, LeaseId};
 use crate::range::check_revision;
 use crate::view::View;
 
-/// Which list of operations each transaction takes, in the order in which they run.
+/// The result of the comparisons of each transaction, nested ones included, in the order in which they run.
 pub(crate) type Path = Vec<bool>;
 
-/// Refuses what no state could make right.
+/// Refuses a transaction that is invalid in every state.
 pub(crate) fn check(txn: &Txn) -> Result<(), CommandError> {
     let branches = [&txn.success, &txn.failure];
     for branch in branches {
@@ -53,7 +53,7 @@ fn check_put(put: &PutRequest) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// What a list of operations may write.
+/// The keys that a list of operations may write.
 #[derive(Default)]
 struct Writes<'a> {
     puts: BTreeSet<&'a [u8]>,
@@ -61,7 +61,7 @@ struct Writes<'a> {
 }
 
 impl<'a> Writes<'a> {
-    /// Fails when two operations that may both run write the same key; deletes may overlap each other.
+    /// Fails when two operations that may both run write the same key. Deletes may overlap each other.
     fn of(ops: &'a [Op]) -> Result<Self, CommandError> {
         let mut all = Writes::default();
         for op in ops {
@@ -70,7 +70,7 @@ impl<'a> Writes<'a> {
                 Op::Put(put) => all.add_put(&put.key)?,
                 Op::Delete(delete) => all.add_delete(&delete.range)?,
                 Op::Txn(txn) => {
-                    // Only one of the two will run, so they may write the same keys.
+                    // Only one of the two branches runs, so they may write the same keys.
                     let either = Writes::of(&txn.success)?.or(Writes::of(&txn.failure)?);
                     if either.deletes.iter().any(|range| all.puts_in(range)) {
                         return Err(CommandError::DuplicateKey);
@@ -112,23 +112,23 @@ impl<'a> Writes<'a> {
     }
 }
 
-/// Where the state stands that a transaction meets.
+/// The revisions of the state before a transaction.
 #[derive(Clone, Copy)]
-pub(crate) struct Standing {
+pub(crate) struct Position {
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
 }
 
-/// Evaluates the comparisons and refuses what this state makes impossible.
+/// Evaluates the comparisons, and refuses operations that are impossible in this state.
 pub(crate) fn decide<B: Backend>(
     view: &View<'_, B>,
-    standing: Standing,
+    position: Position,
     txn: &Txn,
     path: &mut Path,
 ) -> Result<Result<(), CommandError>, BackendError> {
     let mut holds = true;
     for compare in &txn.compare {
-        holds = compare_holds(view, standing.revision, compare)?;
+        holds = compare_holds(view, position.revision, compare)?;
         if !holds {
             break;
         }
@@ -136,10 +136,10 @@ pub(crate) fn decide<B: Backend>(
     path.push(holds);
     for op in if holds { &txn.success } else { &txn.failure } {
         let allowed = match op {
-            Op::Range(range) => check_revision(range.revision, standing.compacted, standing.revision),
+            Op::Range(range) => check_revision(range.revision, position.compacted, position.revision),
             Op::Put(put) => put_is_possible(view, put),
             Op::Delete(_) => Ok(()),
-            Op::Txn(txn) => decide(view, standing, txn, path)?,
+            Op::Txn(txn) => decide(view, position, txn, path)?,
         };
         if allowed.is_err() {
             return Ok(allowed);
@@ -160,8 +160,8 @@ fn put_is_possible<B>(view: &View<'_, B>, put: &PutRequest) -> Result<(), Comman
     Ok(())
 }
 
-/// Every key of the range must compare. When there is none, revisions, versions and leases are taken as 0, and a
-/// comparison of values fails.
+/// Whether the comparison holds for every key of the range. In a range without keys, revisions, versions and leases
+/// compare as 0, and a comparison of values fails.
 fn compare_holds<B: Backend>(view: &View<'_, B>, at: Revision, compare: &Compare) -> Result<bool, BackendError> {
     if let (Some(key), false) = (compare.range.single(), matches!(compare.target, CompareTarget::Value(_))) {
         let shared = view.state.shared.read();
@@ -171,7 +171,7 @@ fn compare_holds<B: Backend>(view: &View<'_, B>, at: Revision, compare: &Compare
     compare_range(view, compare, at, at)?.ok_or_else(|| view.state.missing())
 }
 
-/// Compares what a range held at `at`, which is at most `newest`. `None` when a value is not there any more.
+/// Evaluates a comparison at `at`, which is at most `newest`. Returns `None` when a value has been deleted since.
 pub(crate) fn compare_range<B: Backend>(
     view: &View<'_, B>,
     compare: &Compare,

@@ -1,4 +1,4 @@
-//! [`View`]: how versions are found, by readers among what is published, by the writer with what is still in its batch.
+//! [`View`] looks up versions of keys. Readers see the published versions; the writer also sees its unwritten batch.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,11 +12,11 @@ use crate::kv::KeyValue;
 use crate::layout::{self, VersionHeader};
 use crate::state::State;
 
-/// The versions that a batch has written so far, by key. Looked up only, never walked.
+/// The versions that a batch has written so far, by key. The map is never iterated, because its order is random.
 #[derive(Default)]
 pub(crate) struct Pending {
     newest: HashMap<Bytes, KeyValue>,
-    /// Of keys that were written more than once, the oldest first.
+    /// Earlier versions of keys that the batch wrote more than once, oldest first.
     older: HashMap<Bytes, Vec<KeyValue>>,
 }
 
@@ -33,7 +33,7 @@ impl Pending {
         }
     }
 
-    /// The newest version that `is_wanted`.
+    /// Returns the newest version that `is_wanted` accepts.
     fn find(&self, key: &[u8], is_wanted: impl Fn(&KeyValue) -> bool) -> Option<&KeyValue> {
         let newest = self.newest.get(key)?;
         if is_wanted(newest) {
@@ -43,9 +43,9 @@ impl Pending {
     }
 }
 
-/// From this many values on, walking the table beats looking each one up.
+/// Number of values from which a cursor over the table is faster than one lookup per value.
 const WALK_FROM: usize = 16;
-/// Rows to step over before seeking.
+/// Maximum number of rows that the cursor steps over before it seeks instead.
 const STEPS_BEFORE_SEEK: usize = 3;
 
 pub(crate) struct View<'a, B> {
@@ -58,7 +58,7 @@ impl<B: Backend> View<'_, B> {
         self.pending.and_then(|pending| pending.find(key, is_wanted))
     }
 
-    /// The version that `mod_revision` wrote; `None` when it is not there any more.
+    /// Returns the version written at `mod_revision`, or `None` when it has been deleted since.
     pub(crate) fn version(&self, key: &Bytes, mod_revision: Revision) -> Result<Option<KeyValue>, BackendError> {
         if let Some(kv) = self.pending(key, |kv| kv.mod_revision == mod_revision) {
             return Ok(Some(kv.clone()));
@@ -71,13 +71,13 @@ impl<B: Backend> View<'_, B> {
         }
     }
 
-    /// The newest version of a live head; it is an error when it is not there.
+    /// Returns the version of a live index entry. A missing row is an error.
     pub(crate) fn newest(&self, key: &Bytes, head: &Head) -> Result<KeyValue, BackendError> {
         self.version(key, head.mod_revision)?
             .ok_or_else(|| layout::corrupt(Table::Versions, key, "the newest version is missing"))
     }
 
-    /// The version of a key at a revision; `None` when it did not exist then.
+    /// Returns the version of a key at a revision, or `None` when the key did not exist then.
     pub(crate) fn version_at(&self, key: &Bytes, at: Revision) -> Result<Option<KeyValue>, BackendError> {
         let kv = match self.pending(key, |kv| kv.mod_revision <= at) {
             Some(kv) => Some(kv.clone()),
@@ -101,14 +101,13 @@ impl<B: Backend> View<'_, B> {
         Ok(Some(header.with(key.clone(), mod_revision, &row)))
     }
 
-    /// Fills in the values of versions, which are in key order. A version that is not there any more is left without a
-    /// value and reported by `false`.
+    /// Fills in the values of versions, which are in key order. Returns false when one of them has been deleted since.
     pub(crate) fn fill_values(&self, kvs: &mut [KeyValue]) -> Result<bool, BackendError> {
         Ok(self.fill_some_values(kvs, usize::MAX)?.is_some())
     }
 
-    /// [`View::fill_values`] of the first of them, up to the one with which keys and values reach so many bytes. Returns
-    /// how many those are; `None` when one is not there any more.
+    /// Like [`View::fill_values`], but stops at the version with which keys and values reach `enough_bytes`. Returns
+    /// the number of versions up to and including that one, or `None` when a version has been deleted since.
     pub(crate) fn fill_some_values(
         &self,
         kvs: &mut [KeyValue],
@@ -122,7 +121,7 @@ impl<B: Backend> View<'_, B> {
         let all = kvs.len();
         if all < WALK_FROM {
             for (place, kv) in kvs.iter_mut().enumerate() {
-                // Of one that is not the newest it is known already.
+                // A historical version was read with its value already.
                 if kv.value.is_empty() {
                     match self.version(&kv.key, kv.mod_revision)? {
                         Some(found) => kv.value = found.value,

@@ -1,4 +1,4 @@
-//! What single commands do, in tables.
+//! Tables of single commands and their effects.
 
 use bytes::Bytes;
 use quorate_api::Revision;
@@ -60,7 +60,7 @@ fn a_key_is_written_once_in_a_transaction() {
     assert!(allowed(vec![delete_a(), delete_all(), delete_a()]), "deletes may overlap");
     assert!(allowed(vec![nested(vec![a()], vec![a()])]), "only one of the two runs");
     assert!(allowed(vec![nested(vec![a()], vec![delete_a()])]));
-    assert!(!allowed(vec![a(), nested(vec![], vec![a()])]), "it might run");
+    assert!(!allowed(vec![a(), nested(vec![], vec![a()])]), "the nested put may run");
     assert!(!allowed(vec![nested(vec![delete_a()], vec![]), a()]));
     assert!(!allowed(vec![nested(vec![a()], vec![]), nested(vec![delete_all()], vec![])]));
     assert!(!allowed(vec![nested(vec![a(), nested(vec![a()], vec![])], vec![])]));
@@ -68,9 +68,9 @@ fn a_key_is_written_once_in_a_transaction() {
 }
 
 #[test]
-fn what_is_refused_changes_nothing() {
+fn refused_commands_change_nothing() {
     let state = new_state();
-    run(&state, vec![put("a", "1")]).expect("it is allowed");
+    run(&state, vec![put("a", "1")]).expect("a valid command");
     let with = |change: fn(&mut PutRequest)| {
         let mut request = PutRequest { key: "b".into(), ..PutRequest::default() };
         change(&mut request);
@@ -101,7 +101,7 @@ fn what_is_refused_changes_nothing() {
     ];
     let before = state.backend().dump();
     for (op, error) in table {
-        // Behind a write that would have been fine.
+        // The refused operation follows a valid write in the same transaction.
         let applied = apply(&state, Command::Txn(txn(vec![put("z", "2"), op.clone()])));
         assert_eq!(applied.reply.outcome, Err(error), "{op:?}");
         assert_eq!((applied.reply.revision, applied.events.len()), (Revision(2), 0));
@@ -117,7 +117,7 @@ fn comparisons_of_nested_transactions_see_the_state_before() {
         Compare { range: KeyRange::key("a"), target: CompareTarget::Version(0), operator: CompareOperator::Greater };
     let inner = Txn { compare: vec![exists], success: vec![put("b", "seen")], failure: vec![put("b", "unseen")] };
     let read = Op::Range(RangeRequest::new(KeyRange::from("")));
-    let response = run(&state, vec![put("a", "1"), Op::Txn(Box::new(inner)), read]).expect("it is allowed");
+    let response = run(&state, vec![put("a", "1"), Op::Txn(Box::new(inner)), read]).expect("a valid command");
     let OpResponse::Txn(inner) = &response.responses[1] else { panic!("{response:?}") };
     assert!(!inner.succeeded);
     let OpResponse::Range(range) = &response.responses[2] else { panic!("{response:?}") };
@@ -127,7 +127,7 @@ fn comparisons_of_nested_transactions_see_the_state_before() {
 }
 
 #[test]
-fn a_comparison_of_values_needs_a_key() {
+fn comparing_the_value_of_an_absent_key_fails() {
     let holds = |state: &State<MemoryBackend>, range: KeyRange, target, operator| {
         let compare = vec![Compare { range, target, operator }];
         let applied = apply(state, Command::Txn(Txn { compare, ..Txn::default() }));
@@ -139,30 +139,30 @@ fn a_comparison_of_values_needs_a_key() {
     assert!(!holds(&state, KeyRange::key("a"), nothing(), CompareOperator::NotEqual));
     assert!(holds(&state, KeyRange::key("a"), CompareTarget::ModRevision(Revision::ZERO), CompareOperator::Equal));
     assert!(holds(&state, KeyRange::prefix("a"), CompareTarget::Lease(LeaseId::NONE), CompareOperator::Equal));
-    run(&state, vec![put("a1", "x"), put("a2", "y")]).expect("it is allowed");
+    run(&state, vec![put("a1", "x"), put("a2", "y")]).expect("a valid command");
     let x = || CompareTarget::Value("x".into());
     assert!(holds(&state, KeyRange::key("a1"), x(), CompareOperator::Equal));
     assert!(!holds(&state, KeyRange::prefix("a"), x(), CompareOperator::Equal), "every key of the range");
-    assert_eq!(state.revision(), Revision(2), "reading raises no revision");
+    assert_eq!(state.revision(), Revision(2), "a read does not raise the revision");
 }
 
 #[test]
-fn an_expiry_that_a_keep_alive_overtook_does_nothing() {
+fn an_expiry_after_a_keep_alive_does_nothing() {
     let state = new_state();
     let id = LeaseId(5);
     let outcome = |command| apply(&state, command).reply.outcome;
     assert!(outcome(Command::LeaseGrant { id, ttl_seconds: 10 }).is_ok());
     assert_eq!(outcome(Command::LeaseGrant { id, ttl_seconds: 1 }), Err(CommandError::LeaseExists(id)));
     let leased = PutRequest { key: "k".into(), lease: id, ..PutRequest::default() };
-    run(&state, vec![Op::Put(leased)]).expect("it is allowed");
-    let seen = state.lease(id).expect("it is there").generation;
+    run(&state, vec![Op::Put(leased)]).expect("a valid command");
+    let seen = state.lease(id).expect("it exists").generation;
     assert_eq!(outcome(Command::LeaseKeepAlive { id }), Ok(Outcome::LeaseKeepAlive { id, ttl_seconds: 10 }));
     let expire = |generation| Command::LeaseRevoke { id, generation: Some(generation) };
     assert_eq!(outcome(expire(seen)), Ok(Outcome::LeaseRevoke { revoked: false }));
     assert_eq!(state.lease_keys(id), [Bytes::from("k")]);
     assert_eq!(state.revision(), Revision(2));
 
-    let seen = state.lease(id).expect("it is there").generation;
+    let seen = state.lease(id).expect("it exists").generation;
     let applied = apply(&state, expire(seen));
     assert_eq!(applied.reply.outcome, Ok(Outcome::LeaseRevoke { revoked: true }));
     assert_eq!((applied.reply.revision, applied.events.len()), (Revision(3), 1));
@@ -172,19 +172,19 @@ fn an_expiry_that_a_keep_alive_overtook_does_nothing() {
 }
 
 #[test]
-fn a_compaction_forgets_what_is_older() {
+fn compacted_revisions_cannot_be_read() {
     let state = new_state();
     for value in ["1", "2", "3"] {
-        run(&state, vec![put("a", value)]).expect("it is allowed");
+        run(&state, vec![put("a", value)]).expect("a valid command");
     }
-    run(&state, vec![delete(KeyRange::key("a")), put("b", "1")]).expect("it is allowed");
+    run(&state, vec![delete(KeyRange::key("a")), put("b", "1")]).expect("a valid command");
     let all = RangeRequest::new(KeyRange::from(""));
     let at = |revision| values(&state, &all.clone().at(Revision(revision)));
     let compact = |revision| apply(&state, Command::Compact { revision: Revision(revision) }).reply.outcome;
     assert_eq!(compact(6), Err(CommandError::FutureRevision { requested: Revision(6), current: Revision(5) }));
     assert_eq!(compact(4), Ok(Outcome::Compact));
     assert_eq!(compact(4), Err(CommandError::Compacted { requested: Revision(4), compacted: Revision(4) }));
-    // At once, not only when the versions have been deleted.
+    // A read is refused as soon as the compaction is applied, even before the versions are deleted.
     let gone = |requested| {
         Err(ReadError::Refused(CommandError::Compacted { requested: Revision(requested), compacted: Revision(4) }))
     };
@@ -194,7 +194,7 @@ fn a_compaction_forgets_what_is_older() {
     assert_eq!(at(3), gone(3));
     assert_eq!(at(4), Ok(vec![("a".into(), "3".into())]));
     assert_eq!(at(5), Ok(vec![("b".into(), "1".into())]));
-    assert_eq!(state.key_count(), 2, "the deletion of a is not compacted");
+    assert_eq!(state.key_count(), 2, "the tombstone of a is not compacted");
 
     assert_eq!(compact(5), Ok(Outcome::Compact));
     while state.compact_some(100).expect("memory does not fail") {}
@@ -213,12 +213,12 @@ fn long_ranges_are_read_in_parts() {
         };
         (0..keys).step_by(step).map(put).collect::<Vec<_>>()
     };
-    run(&state, ops("old", 1)).expect("it is allowed");
-    run(&state, ops("new", 3)).expect("it is allowed");
-    run(&state, vec![delete(KeyRange { start: "/k/03".into(), end: Some("/k/07".into()) })]).expect("it is allowed");
+    run(&state, ops("old", 1)).expect("a valid command");
+    run(&state, ops("new", 3)).expect("a valid command");
+    run(&state, vec![delete(KeyRange { start: "/k/03".into(), end: Some("/k/07".into()) })]).expect("a valid command");
     let count = |revision, limit| {
         let request = RangeRequest::new(KeyRange::prefix("/k/")).at(Revision(revision)).limit(limit);
-        let response = state.range(&request).expect("it is retained");
+        let response = state.range(&request).expect("a retained revision");
         assert!(response.kvs.is_sorted_by(|a, b| a.key < b.key));
         let new = response.kvs.iter().filter(|kv| kv.value == "new").count();
         (response.count, response.kvs.len(), new, response.more)
@@ -232,19 +232,19 @@ fn long_ranges_are_read_in_parts() {
 
     let page = |page_bytes, limit, keys_only| {
         let request = RangeRequest::new(KeyRange::prefix("/k/")).at(Revision(4)).limit(limit);
-        let page = state.range_page(&RangeRequest { keys_only, ..request }, page_bytes).expect("it is retained");
+        let page = state.range_page(&RangeRequest { keys_only, ..request }, page_bytes).expect("a retained revision");
         (page.kvs.len(), page.more)
     };
-    // Keys have eight bytes, values three.
+    // Each key has eight bytes and each value three.
     assert_eq!(page(1, 0, false), (1, true));
     assert_eq!(page(1101, 0, false), (101, true));
     assert_eq!(page(1101, 50, false), (50, true));
-    assert_eq!(page(usize::MAX, 0, false), (4096, true), "a page has no more keys");
-    assert_eq!(page(1, 0, true), (4096, true), "there are no values to be read");
+    assert_eq!(page(usize::MAX, 0, false), (4096, true), "the maximum number of keys in a page");
+    assert_eq!(page(1, 0, true), (4096, true), "a page without values is not limited by bytes");
 }
 
 #[test]
-fn a_command_sees_what_its_batch_has_done() {
+fn a_command_sees_earlier_commands_of_its_batch() {
     let state = new_state();
     let ops = |value: &'static str, step: usize| {
         let put = move |i| {
@@ -252,12 +252,12 @@ fn a_command_sees_what_its_batch_has_done() {
         };
         (0..40).step_by(step).map(put)
     };
-    run(&state, ops("2", 1).collect()).expect("it is allowed");
+    run(&state, ops("2", 1).collect()).expect("a valid command");
     let read = |revision| Op::Range(RangeRequest::new(KeyRange::prefix("/k/")).at(Revision(revision)));
     let mut applier = state.applier();
     let mut apply = |ops: Vec<Op>| {
         let reply = applier.apply(&Command::Txn(txn(ops))).expect("memory does not fail").reply;
-        match reply.outcome.expect("it is allowed") {
+        match reply.outcome.expect("a valid command") {
             Outcome::Txn(TxnResponse { responses, .. }) => responses,
             other => panic!("a transaction was answered with {other:?}"),
         }
@@ -268,28 +268,28 @@ fn a_command_sees_what_its_batch_has_done() {
     };
     apply(ops("3", 2).collect());
     apply(ops("4", 4).collect());
-    // Its own writes are the newest, but no revision yet.
+    // A read at revision 0 sees the transaction's own writes, which have no revision yet.
     let responses = apply(ops("5", 8).chain([read(0), read(4), read(3), read(2)]).collect());
     let newest = b"52324232".repeat(5);
     assert_eq!(found(&responses[5]), newest);
     assert_eq!(found(&responses[6]), b"4232".repeat(10));
     assert_eq!(found(&responses[7]), b"32".repeat(20));
     assert_eq!(found(&responses[8]), b"2".repeat(40));
-    // Readers see nothing of it before it is published.
+    // Readers do not see the batch before it is published.
     let read_all = RangeRequest::new(KeyRange::prefix("/k/"));
-    let before = state.range(&read_all).expect("it is retained");
+    let before = state.range(&read_all).expect("a retained revision");
     assert!(before.kvs.iter().all(|kv| kv.value == "2" && kv.version == 1), "{before:?}");
     let future = CommandError::FutureRevision { requested: Revision(3), current: Revision(2) };
     assert_eq!(state.range(&read_all.clone().at(Revision(3))), Err(ReadError::Refused(future)));
     state.commit(applier.finish()).expect("memory does not fail");
     assert_eq!(
-        values(&state, &read_all).expect("it is there").into_iter().flat_map(|kv| kv.1).collect::<Vec<_>>(),
+        values(&state, &read_all).expect("it exists").into_iter().flat_map(|kv| kv.1).collect::<Vec<_>>(),
         newest
     );
 }
 
 #[test]
-fn a_transaction_that_only_reads_is_answered_as_if_it_were_applied() {
+fn a_read_only_transaction_gets_the_response_of_an_applied_one() {
     let state = new_state();
     for (key, value) in [("a", "1"), ("b", "2"), ("a", "3"), ("c", "4")] {
         run(&state, vec![put(key, value)]).expect("written");
@@ -333,7 +333,7 @@ fn a_transaction_that_only_reads_is_answered_as_if_it_were_applied() {
 }
 
 #[test]
-fn a_plan_is_of_one_revision_until_a_compaction_overtakes_it() {
+fn a_read_plan_sees_one_revision_until_a_compaction_overtakes_it() {
     let state = new_state();
     run(&state, vec![put("a", "1"), put("b", "1")]).expect("written");
     let read = ReadTxn::of(&txn(vec![Op::Range(RangeRequest::new(KeyRange::from("")))])).expect("it only reads");
@@ -352,7 +352,7 @@ fn a_plan_is_of_one_revision_until_a_compaction_overtakes_it() {
 }
 
 #[test]
-fn the_version_of_commands_only_rises_and_is_kept() {
+fn the_command_version_only_rises_and_is_persistent() {
     let state = new_state();
     assert_eq!(state.command_version(), CommandVersion::FIRST);
     for (raised, expected) in [(3, 3), (2, 3), (4, 4)] {
@@ -363,5 +363,5 @@ fn the_version_of_commands_only_rises_and_is_kept() {
         assert_eq!(state.command_version(), CommandVersion(expected));
         assert!(state.matches_backend().expect("readable"));
     }
-    assert_eq!(state.revision(), Revision::INITIAL, "nothing that is watched has changed");
+    assert_eq!(state.revision(), Revision::INITIAL, "no key has changed");
 }

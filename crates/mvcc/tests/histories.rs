@@ -1,5 +1,5 @@
-//! Random histories: the real state machine against the naive model, however the commands are grouped and however far
-//! the deletion of what was compacted has come.
+//! Random histories that compare the real state machine with the naive model, for different groupings of the commands
+//! into batches and at different stages of the deletion of compacted versions.
 
 mod model;
 
@@ -14,7 +14,8 @@ use quorate_mvcc::{
 
 use model::Model;
 
-/// Few keys, so that they meet; with zero bytes and prefixes of each other, so that their rows would mix if they could.
+/// Few keys, so that commands touch the same ones. They contain zero bytes and prefixes of each other, so that a wrong
+/// escape would mix their rows.
 const KEYS: &[&[u8]] = &[b"a", b"a\0", b"a\0\0", b"a\0\xff", b"ab", b"b", b"\0", b"\xff", b"\xff\xff", b"c/d"];
 
 fn key() -> impl Strategy<Value = Bytes> {
@@ -138,14 +139,14 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// A batch, and what is looked at and done after it.
+/// A batch, and the reads and the deletion that follow it.
 #[derive(Clone, Debug)]
 struct Step {
     commands: Vec<Command>,
     reads: Vec<RangeRequest>,
     replay: (Revision, KeyRange, usize),
     hash: Revision,
-    /// Changes to delete behind the compaction.
+    /// Number of events to pass to `compact_some`.
     delete: Option<usize>,
 }
 
@@ -164,7 +165,7 @@ fn apply(state: &State<MemoryBackend>, commands: &[Command]) -> Vec<Applied> {
     let applied: Vec<Applied> =
         commands.iter().map(|command| applier.apply(command).expect("memory does not fail")).collect();
     state.commit(applier.finish()).expect("memory does not fail");
-    // What was before a change can be read until it is compacted away.
+    // A previous version can be read until it is compacted.
     let read = |events: &[Event]| state.with_previous(events).expect("memory does not fail");
     applied.into_iter().map(|applied| Applied { events: read(&applied.events), ..applied }).collect()
 }
@@ -189,7 +190,7 @@ fn replay(
     }
 }
 
-/// The keys of a range up to the limit, in pages of a few bytes.
+/// Reads the keys of a range, up to the limit, in pages of a few bytes.
 fn in_pages(state: &State<MemoryBackend>, mut request: RangeRequest) -> Result<Vec<KeyValue>, ReadError> {
     const PAGE_BYTES: usize = 4;
     let mut kvs = Vec::new();
@@ -248,7 +249,7 @@ fn finish_deletion(state: &State<MemoryBackend>) {
     while state.compact_some(3).expect("memory does not fail") {}
 }
 
-/// `PROPTEST_CASES`, if it is given.
+/// Returns `PROPTEST_CASES`, or 3000 when it is not set.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(3000)
 }
@@ -257,7 +258,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
-    fn a_history_is_as_the_model_says(steps in vec(step(), 1..10)) {
+    fn histories_match_the_model(steps in vec(step(), 1..10)) {
         let (batched, single) = (new_state(), new_state());
         let mut model = Model::default();
         for step in &steps {
@@ -273,7 +274,7 @@ proptest! {
                 check_step(&batched, &model, step);
             }
             check_step(&single, &model, step);
-            // One of them has deleted what it may, the other nothing.
+            // The first state has deleted compacted versions, the second has not.
             prop_assert_eq!(batched.hash_at(step.hash), single.hash_at(step.hash));
             prop_assert!(batched.matches_backend().expect("memory does not fail"));
         }
@@ -288,7 +289,7 @@ proptest! {
             let (_, other) = single.hash_at(Revision(revision)).expect("it is retained");
             prop_assert_eq!(hash, other);
         }
-        // What is left is what can still be read, and no more.
+        // Both deletions leave the same rows: exactly those that can still be read.
         prop_assert_eq!(batched.backend().dump(), single.backend().dump());
         let live = model.snapshot(model.revision()).len();
         if model.compacted == model.revision() {

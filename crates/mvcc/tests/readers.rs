@@ -1,4 +1,4 @@
-//! Readers beside the writer and the deletion of what was compacted: each sees one revision, whole.
+//! Readers that run concurrently with the writer and the deletion of compacted versions: each sees one whole revision.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +12,7 @@ use quorate_mvcc::{
 const KEYS: u64 = 100;
 const REVISIONS: u64 = 1500;
 
-/// Writes every key with the revision as its value; every tenth revision leaves the odd ones deleted.
+/// Writes every key with the revision as its value. Every tenth revision deletes the odd keys instead.
 fn write(revision: u64) -> Command {
     let leaves_odd = revision.is_multiple_of(10);
     let put = |i: u64| Op::Put(PutRequest { key: key(i), value: revision.to_string().into(), ..PutRequest::default() });
@@ -47,7 +47,7 @@ fn check(state: &State<MemoryBackend>, at: Revision) {
         assert_eq!(kv.mod_revision, revision, "two revisions in one answer");
         assert_eq!(kv.value, revision.to_string());
     }
-    // What was written in one revision is replayed as one.
+    // A page of events holds the whole revision.
     match state.events_since(Revision(revision.0 - 1), &KeyRange::prefix("/k/"), 1, true) {
         Ok(page) => assert_eq!((page.revision, page.events.len() as u64), (revision, KEYS)),
         Err(ReadError::Refused(CommandError::Compacted { .. })) => {}
@@ -71,7 +71,7 @@ fn a_reader_sees_one_revision() {
                 }
                 next += 3;
                 if next.is_multiple_of(5) {
-                    // Close behind the readers.
+                    // The compacted revision follows closely behind the readers.
                     applier.apply(&Command::Compact { revision: Revision(next - 2) }).expect("memory does not fail");
                 }
                 state.commit(applier.finish()).expect("memory does not fail");

@@ -1,8 +1,8 @@
 //! Backups: the whole state at one moment as one stream, with a checksum at its end.
 //!
-//! A magic line, the length of the manifest (u32, little endian), the manifest, the bytes of the files that it lists, zeros
-//! up to a multiple of 512 bytes, and the SHA-256 of all that. The padding and the place of the checksum are those of
-//! etcd's snapshots, so etcd's own client can tell whether it has received one whole.
+//! A backup consists of a magic line, the length of the manifest (u32, little endian), the manifest, the bytes of the
+//! files that it lists, zeros up to a multiple of 512 bytes, and the SHA-256 of everything before it. Padding and
+//! checksum are placed as in etcd's snapshots, so that etcd's client can verify that it has received a whole backup.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -22,15 +22,15 @@ const BLOCK_BYTES: u64 = 512;
 const CHECKSUM_BYTES: u64 = 32;
 const MAX_MANIFEST_BYTES: u32 = 16 << 20;
 const CHUNK_BYTES: usize = 256 << 10;
-/// Chunks read ahead of who takes them.
+/// Number of chunks that are read ahead of the receiver.
 const CHUNKS: usize = 4;
 
-/// What a backup says of itself.
+/// Metadata of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The number of the cluster that it was taken from.
+    /// Id of the cluster that it was taken from.
     pub cluster: u64,
-    /// The state in it.
+    /// Revision of the state.
     pub revision: Revision,
     files: Vec<BackupFile>,
 }
@@ -41,18 +41,18 @@ struct BackupFile {
     size: u64,
 }
 
-/// Why a backup cannot be read.
+/// Reason why a backup cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("it is not a backup of this version")]
+    #[error("this is not a backup of this version")]
     NotABackup,
-    #[error("it is damaged or cut off: {0}")]
+    #[error("the backup is damaged or cut off: {0}")]
     Damaged(&'static str),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// A state that stands still, ready to be streamed. Its files go with it.
+/// A checkpoint of the state, ready to be streamed. Dropping the backup removes its files.
 #[derive(Debug)]
 pub struct Backup {
     manifest: Manifest,
@@ -61,7 +61,7 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// A backup of the files in `dir`, which nobody writes to any more.
+    /// Creates a backup of the files in `dir`, which must not change any more.
     pub(crate) fn new(cluster: u64, revision: Revision, dir: SnapshotDir) -> io::Result<Self> {
         let files = dir.files()?.into_iter().map(|name| {
             let size = fs::metadata(dir.path().join(&name))?.len();
@@ -77,22 +77,22 @@ impl Backup {
         self.manifest.revision
     }
 
-    /// The length of the whole stream.
+    /// Size of the whole stream, in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.body_bytes().next_multiple_of(BLOCK_BYTES) + CHECKSUM_BYTES
     }
 
-    /// The length up to the padding.
+    /// Size of the stream before the padding, in bytes.
     fn body_bytes(&self) -> u64 {
         let files: u64 = self.manifest.files.iter().map(|file| file.size).sum();
         MAGIC.len() as u64 + 4 + self.encoded_manifest.len() as u64 + files
     }
 
-    /// Writes the stream.
+    /// Writes the stream to `sink`.
     ///
     /// # Errors
-    /// Those of reading the files, or of `sink`.
+    /// When a file cannot be read, or `sink` fails.
     pub fn write(&self, sink: &mut impl FnMut(Bytes) -> io::Result<()>) -> io::Result<()> {
         let mut hasher = Sha256::new();
         let mut put = |bytes: Bytes| {
@@ -115,16 +115,16 @@ impl Backup {
         sink(Bytes::copy_from_slice(&hasher.finalize()))
     }
 
-    /// The stream as it is read; it ends early, with an error, when it cannot be.
+    /// Returns the stream as a channel of chunks, which ends with an error when a file cannot be read.
     #[must_use]
     pub fn into_chunks(self) -> mpsc::Receiver<io::Result<Bytes>> {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         tokio::task::spawn_blocking(move || {
-            let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes the backup any more");
+            let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the receiver of the backup is gone");
             let written = self.write(&mut |bytes| sender.blocking_send(Ok(bytes)).map_err(gone));
             if let Err(error) = written {
                 tracing::debug!(%error, "a backup ended early");
-                // Who is gone needs not be told.
+                // Sending fails only when the receiver is gone, which needs no error.
                 drop(sender.blocking_send(Err(error)));
             }
         });
@@ -137,17 +137,17 @@ fn padding_after(written: u64) -> usize {
     usize::try_from(padding).expect("less than a block")
 }
 
-/// Reads a backup to its end and puts its files into `target`, which must not exist, durably.
+/// Reads a backup to its end and writes its files durably into `target`, which must not exist.
 ///
 /// # Errors
-/// `target` is then gone again.
+/// When the backup is damaged, or cannot be read or written. `target` is removed again.
 pub fn unpack(source: impl Read, target: &Path) -> Result<Manifest, BackupError> {
     fs::create_dir(target)?;
     let unpacked = unpack_into(source, target);
     if unpacked.is_err()
         && let Err(error) = fs::remove_dir_all(target)
     {
-        tracing::warn!(path = %target.display(), %error, "cannot remove what was unpacked");
+        tracing::warn!(path = %target.display(), %error, "cannot remove the partly unpacked backup");
     }
     unpacked
 }
@@ -189,19 +189,19 @@ fn unpack_into(source: impl Read, target: &Path) -> Result<Manifest, BackupError
         return Err(BackupError::Damaged("its checksum does not match"));
     }
     if source.source.read(&mut [0])? != 0 {
-        return Err(BackupError::Damaged("it goes on after its end"));
+        return Err(BackupError::Damaged("more data follows its end"));
     }
     sync_directory(target)?;
     Ok(manifest)
 }
 
-/// The place of a file in `target`; names that lead elsewhere are refused.
+/// Returns the path of a file in `target`. Names that lead out of it are refused.
 fn path_of(target: &Path, name: &str) -> Result<PathBuf, BackupError> {
     let is_plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
-    if is_plain { Ok(target.join(name)) } else { Err(BackupError::Damaged("a file has an impossible name")) }
+    if is_plain { Ok(target.join(name)) } else { Err(BackupError::Damaged("a file has an invalid name")) }
 }
 
-/// A reader that hashes what passes.
+/// A reader that hashes the bytes it reads.
 struct Hashed<R> {
     source: R,
     hasher: Sha256,
@@ -239,12 +239,12 @@ mod tests {
             })
             .expect("written");
         assert_eq!(stream.len() as u64, backup.size_bytes());
-        assert_eq!(stream.len() as u64 % BLOCK_BYTES, CHECKSUM_BYTES, "as etcd's client wants it");
+        assert_eq!(stream.len() as u64 % BLOCK_BYTES, CHECKSUM_BYTES, "the size that etcd's client expects");
         stream
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn an_unpacked_backup_has_the_same_files() {
         let dir = tempfile::tempdir().expect("a directory");
         let stream = example(dir.path());
         let target = dir.path().join("target");
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_refused_and_leaves_nothing() {
+    fn incomplete_and_damaged_backups_are_refused_and_leave_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
         let stream = example(dir.path());
         let target = dir.path().join("target");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_inside() {
+    fn file_names_cannot_leave_the_target() {
         for name in ["", ".", "..", "../x", "/etc/passwd", "a/b"] {
             assert!(path_of(Path::new("/t"), name).is_err(), "{name:?}");
         }

@@ -1,4 +1,4 @@
-//! Changes of the quorum, as an operator asks for them.
+//! Membership changes that an operator can request.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,19 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::membership::{Member, MemberId};
 
-/// How long a token is good for.
+/// Lifetime of a join token, in seconds.
 pub const INVITATION_TTL_SECONDS: u64 = 24 * 3600;
 
 /// A change of the quorum. Members are named by their name, or by their id in decimal or (as etcd prints it) in hex.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     Invite(Invite),
-    /// The member goes as soon as the number of voters can be odd without it; who never joined goes at once.
+    /// Removes a member as soon as the number of voters can be odd without it. An invited member that never joined is
+    /// removed immediately.
     Remove {
         member: MemberName,
     },
-    /// The member votes as soon as it has caught up and the number of voters can be odd with it. Takes a removal back
-    /// that is still to come.
+    /// Gives a member a vote as soon as it has caught up and the number of voters can be odd with it. Cancels a pending
+    /// removal.
     Promote {
         member: MemberName,
     },
@@ -27,13 +28,13 @@ pub enum Change {
         member: MemberName,
         addresses: Addresses,
     },
-    /// Hands leadership to this voter, or to the one that has most of the log.
+    /// Transfers leadership to this voter, or to the one with the most complete log.
     Transfer {
         to: Option<MemberName>,
     },
 }
 
-/// Which member is meant.
+/// Reference to a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberName {
     Id(MemberId),
@@ -50,7 +51,7 @@ impl fmt::Display for MemberName {
     }
 }
 
-/// New addresses of a member; `None` leaves what there is.
+/// New addresses of a member. `None` keeps the current address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     #[serde(default)]
@@ -61,54 +62,54 @@ pub struct Addresses {
     pub etcd: Option<String>,
 }
 
-/// Asks a new member in.
+/// Invitation of a new member.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Invite {
-    /// May be empty, and is then what the joining member calls itself.
+    /// Name of the new member. When it is empty, the joining member chooses its name.
     #[serde(default)]
     pub name: String,
     /// `host:port` of its peer transport.
     pub peer: String,
-    /// `https://host:port` of its REST API; may be empty, as the name.
+    /// `https://host:port` of its REST API. May be empty, like the name.
     #[serde(default)]
     pub api: String,
     #[serde(default)]
     pub etcd: String,
-    /// It gets no vote until it is promoted.
+    /// Whether the member gets no vote until it is promoted.
     #[serde(default)]
     pub learner: bool,
-    /// The member whose place it takes.
+    /// The member that it replaces.
     #[serde(default)]
     pub replaces: Option<String>,
-    /// The token's secret is the new member's id, which is all that etcd's answer can carry.
+    /// Whether the token's secret is the new member's id, which is all that etcd's response can carry.
     #[serde(default)]
     pub token_is_id: bool,
 }
 
-/// What became of a [`Change`].
+/// Result of a [`Change`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Changed {
-    /// Whom it was about, as it is now.
+    /// The changed member, as it is now.
     pub member: Member,
-    /// For the new member, once.
+    /// Join token for a new member. It is returned only once.
     #[serde(default)]
     pub token: Option<String>,
-    /// What the change waits for, if it does.
+    /// The reason why the change is still pending, if it is.
     #[serde(default)]
     pub waits: Option<String>,
 }
 
 impl Changed {
-    /// Done, as far as it is known, and with nothing to hand over.
+    /// A change without a token that waits for nothing.
     #[must_use]
     pub fn of(member: Member) -> Self {
         Changed { member, token: None, waits: None }
     }
 }
 
-/// Why the quorum was not changed.
+/// Reason why a membership change failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum ChangeError {
     #[error("there is no member {0}")]
@@ -119,30 +120,30 @@ pub enum ChangeError {
     PeerInUse(String),
     #[error("{0}")]
     Invalid(String),
-    /// It is no learner.
+    /// The member is not a learner.
     #[error("{0} has a vote already")]
     NotLearner(String),
-    /// It has not caught up.
+    /// The member has not caught up.
     #[error("{0} has not caught up with the leader yet")]
     NotReady(String),
-    /// Too few members answer for this change.
+    /// Too few members respond for this change.
     #[error("{0}")]
     Unhealthy(String),
-    /// It may or may not have happened.
+    /// The change may or may not have happened.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// Lets one new member in: `CLUSTER.SECRET@PEER,PEER`.
+/// Token that lets one new member join: `CLUSTER.SECRET@PEER,PEER`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     pub cluster: u32,
     pub secret: String,
-    /// `host:port` of members to ask.
+    /// `host:port` of members to join through.
     pub peers: Vec<String>,
 }
 
-/// Logs are read by many.
+/// Leaves out the secret, so that it does not appear in logs.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("peers", &self.peers).finish_non_exhaustive()
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_survives_being_written_down() {
+    fn a_formatted_token_parses_to_the_same_token() {
         let token =
             Token { cluster: 0xab, secret: "s3".to_owned(), peers: vec!["a:1".to_owned(), "[::1]:2".to_owned()] };
         assert_eq!(token.to_string(), "000000ab.s3@a:1,[::1]:2");

@@ -1,4 +1,4 @@
-//! [`Store`], the handle that everything else holds.
+//! [`Store`], the handle through which other crates use the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,102 +21,103 @@ use crate::reader::Reader;
 use crate::traces::Traces;
 use crate::watch::{Watch, WatchError, WatchOptions};
 
-/// How fresh a read must be.
+/// Required freshness of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
-    /// It sees every write acknowledged before it began, on any member.
+    /// The read sees every write that any member acknowledged before it began.
     Linearizable,
-    /// This member's own applied state, at once.
+    /// The read sees this member's applied state, without waiting.
     Local,
 }
 
-/// A lease, what ends with it, and when.
+/// Status of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseStatus {
     pub ttl_seconds: u64,
-    /// By the leader's clock; zero when its end is due.
+    /// Remaining time by the leader's clock; zero when the lease is due to expire.
     pub remaining: Duration,
-    /// In order.
+    /// Keys attached to the lease, in order.
     pub keys: Vec<Bytes>,
 }
 
-/// A hash of a member's state: equal states have equal hashes.
+/// Hash of a member's state. Equal states have equal hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateHash {
-    /// What was hashed.
+    /// The revision that was hashed.
     pub revision: Revision,
     pub hash: u64,
-    /// How far that member has compacted, which the hash does not depend on.
+    /// Compacted revision of the member. The hash does not depend on it.
     pub compacted: Revision,
 }
 
-/// What stands behind a [`Store`]: a Raft member, or the same state machine in memory for tests.
+/// Implementation of a [`Store`]: a Raft member, or the same state machine in memory for tests.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
-    /// Commits a command (forwarding it to the leader) and answers after this member has applied it.
+    /// Commits a command, through the leader, and returns after this member has applied it.
     async fn propose(&self, command: Command) -> Result<Reply, StoreError>;
 
-    /// The transactions that are followed as this member applies them.
+    /// The transactions that are traced as this member applies them.
     fn traces(&self) -> &Arc<Traces>;
 
-    /// Waits until this member has applied everything acknowledged before the call; returns the state that has it. Calls
-    /// are coalesced.
+    /// Waits until this member has applied everything acknowledged before the call, and returns a reader of that state.
+    /// Concurrent calls are coalesced.
     async fn read_barrier(&self) -> Result<Reader, StoreError>;
 
-    /// This member's applied state as it is.
+    /// A reader of this member's applied state.
     fn reader(&self) -> Result<Reader, StoreError>;
 
     /// The newest applied revision.
     fn revision(&self) -> Revision;
 
-    /// The version of commands that the quorum has agreed on, as far as this member knows.
+    /// The command version that the quorum has agreed on, as far as this member knows.
     fn command_version(&self) -> CommandVersion;
 
-    /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied. See
+    /// Watches `range` for every event after `after`. [`Revision::ZERO`] means after the newest applied revision. See
     /// [`WatchOptions`].
     fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError>;
 
     fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership>;
 
-    /// Asks every member; one that does not answer within a second is reported unreachable.
+    /// Returns the status of every member. A member that does not respond within a second is reported as unreachable.
     async fn quorum_status(&self) -> Result<QuorumStatus, StoreError>;
 
-    /// Hashes this member's state at a revision; [`Revision::ZERO`] stands for the newest applied. Reads everything.
+    /// Hashes this member's state at a revision. [`Revision::ZERO`] means the newest applied one. Reads the whole
+    /// state.
     async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError>;
 
     fn identity(&self) -> Identity;
 
-    /// How long a lease has left by the leader's clock; `None` when that has not seen it yet.
+    /// Returns the remaining time of a lease by the leader's clock, or `None` when the leader has not seen it yet.
     async fn lease_remaining(&self, id: LeaseId) -> Result<Option<Duration>, StoreError>;
 
-    /// Tells every watcher how far it has come, as soon as it has had everything up to `at_least`, rather than at the next
-    /// interval.
+    /// Requests a progress mark for every watcher, sent as soon as everything up to `at_least` is delivered and not
+    /// only at the next interval.
     fn mark_watch_progress(&self, at_least: Revision);
 
-    /// Waits until this member has deleted what was compacted before the call.
+    /// Waits until this member has deleted all versions that were compacted before the call.
     async fn compaction_settled(&self) -> Result<(), StoreError>;
 
-    /// Copies this member's state while it goes on; everything acknowledged before the call is in it.
+    /// Copies this member's state while it keeps running. The copy has everything acknowledged before the call.
     async fn backup(&self) -> Result<Backup, StoreError>;
 
-    /// Begins to hand leadership to another voter, if this member leads.
+    /// Starts to transfer leadership to another voter, if this member leads.
     async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError>;
 
-    /// Changes the quorum, through its leader.
+    /// Changes the membership, through the leader.
     async fn change(&self, _: Change) -> Result<Changed, ChangeError> {
         Err(ChangeError::Invalid("this store has no quorum".to_owned()))
     }
 
-    /// Returns, with the reason, when this member is none any more, or can be none with what is on its disk.
+    /// Waits until this member was removed, or its data directory is not accepted, and returns the reason.
     async fn removed(&self) -> String {
         std::future::pending().await
     }
 
-    /// Hands leadership over if this member leads, then stops everything it runs.
+    /// Transfers leadership if this member leads, then stops all its tasks.
     async fn shutdown(&self) -> Result<(), StoreError>;
 }
 
-/// The replicated store. Cheap to clone.
+/// The replicated store. Clones are cheap.
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<dyn Engine>,
@@ -131,12 +132,12 @@ impl Store {
     /// Commits any command.
     ///
     /// # Errors
-    /// See [`StoreError`]; after [`StoreError::OutcomeUnknown`] the caller must look before it tries again.
+    /// See [`StoreError`]. After [`StoreError::OutcomeUnknown`] the caller must find out the outcome before it retries.
     pub async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
         self.engine.propose(command).await
     }
 
-    /// Commits a transaction; the revision is the store's after it. One that only reads is a linearizable read.
+    /// Commits a transaction and returns the store's revision after it. A read-only transaction is a linearizable read.
     ///
     /// # Errors
     /// As [`Store::propose`].
@@ -147,18 +148,20 @@ impl Store {
         self.answered(Command::Txn(txn)).await
     }
 
-    /// Commits a transaction that writes only when its comparisons hold, once. If its answer is lost it is looked for as
-    /// this member applies it, and sent again when it cannot take effect twice: because it changes a key that it wants at a
-    /// revision, or because an election has settled what became of it. That may take as long as `within`, and what one more
-    /// read and write take. The responses of one whose answer was lost are empty.
+    /// Commits a transaction at most once. It may write only when its comparisons hold.
+    ///
+    /// If its response is lost, this member looks for the transaction among those that it applies, and sends it again
+    /// when it cannot take effect twice: because it changes a key that it requires at a revision, or because an
+    /// election has settled the outcome. This may take up to `within` and one more read and write. If the response was
+    /// lost, the returned list of responses is empty.
     ///
     /// # Errors
-    /// As [`Store::propose`]; [`StoreError::OutcomeUnknown`] only when it cannot be found out.
+    /// As [`Store::propose`], and [`StoreError::OutcomeUnknown`] only when the outcome cannot be found out.
     pub async fn txn_once(&self, txn: Txn, within: Duration) -> Result<(Revision, TxnResponse), StoreError> {
         once::commit(self, txn, within).await
     }
 
-    /// For an engine that stands before another.
+    /// The traced transactions, for an engine that wraps another one.
     #[must_use]
     pub fn traces(&self) -> &Arc<Traces> {
         self.engine.traces()
@@ -175,17 +178,17 @@ impl Store {
     /// Reads a range.
     ///
     /// # Errors
-    /// `Command(Compacted | FutureRevision)` for a historical revision that is not there; `NoLeader` when a
-    /// linearizable read finds none.
+    /// `Command(Compacted | FutureRevision)` for a revision that does not exist; `NoLeader` when a linearizable read
+    /// finds no leader.
     pub async fn range(&self, request: &RangeRequest, consistency: Consistency) -> Result<RangeResponse, StoreError> {
         self.reader(consistency).await?.range(request)
     }
 
-    /// The state to read from. It is as fresh as asked for whenever it is read, which two separate questions, for a barrier
-    /// and for the state, would not ensure: the member may open another state in between.
+    /// Returns a reader of a state that is as fresh as requested. Separate calls for a barrier and for a reader would
+    /// not ensure that, because the member may reopen its state in between.
     ///
     /// # Errors
-    /// `NoLeader` when a linearizable read finds none.
+    /// `NoLeader` when a linearizable read finds no leader.
     pub async fn reader(&self, consistency: Consistency) -> Result<Reader, StoreError> {
         match consistency {
             Consistency::Linearizable => self.engine.read_barrier().await,
@@ -193,7 +196,7 @@ impl Store {
         }
     }
 
-    /// Reads this member's own applied state; may touch the disk.
+    /// Reads a range of this member's applied state. May access the disk.
     ///
     /// # Errors
     /// As [`Store::range`] without `NoLeader`.
@@ -201,8 +204,8 @@ impl Store {
         self.engine.reader()?.range(request)
     }
 
-    /// Reads the first page of a range, in the order of its keys, of this member's own applied state: those keys and
-    /// values that reach `page_bytes` are its last. May touch the disk.
+    /// Reads the first page of a range of this member's applied state, in key order. The page ends with the key at
+    /// which keys and values reach `page_bytes`. May access the disk.
     ///
     /// # Errors
     /// As [`Store::read_local`].
@@ -210,10 +213,10 @@ impl Store {
         self.engine.reader()?.range_page(request, page_bytes)
     }
 
-    /// Waits until this member has applied everything acknowledged before the call; returns the state that has it.
+    /// Waits until this member has applied everything acknowledged before the call, and returns a reader of that state.
     ///
     /// # Errors
-    /// `NoLeader` when there is none within the deadline.
+    /// `NoLeader` when no leader is found within the deadline.
     pub async fn read_barrier(&self) -> Result<Reader, StoreError> {
         self.engine.read_barrier().await
     }
@@ -223,22 +226,22 @@ impl Store {
         self.engine.revision()
     }
 
-    /// The version of commands that all members can decode, as they have agreed and as far as this member knows.
+    /// The command version that the quorum has agreed on, which all members can decode, as far as this member knows.
     #[must_use]
     pub fn command_version(&self) -> CommandVersion {
         self.engine.command_version()
     }
 
-    /// Watches `range` for everything after `after`; [`Revision::ZERO`] means after the newest applied. Of the version
-    /// before a change it tells only when it was written.
+    /// Watches `range` for every event after `after`. [`Revision::ZERO`] means after the newest applied revision.
+    /// Events have only the revision of the previous version.
     ///
     /// # Errors
-    /// `Compacted` when `after` is older than what is kept.
+    /// `Compacted` when an event after `after` is compacted.
     pub fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
         self.engine.watch(range, after, WatchOptions::default())
     }
 
-    /// As [`Store::watch`], in a way of its own.
+    /// Like [`Store::watch`], with options.
     ///
     /// # Errors
     /// As [`Store::watch`].
@@ -251,13 +254,16 @@ impl Store {
         self.engine.leadership()
     }
 
+    /// Returns the status of every member.
+    ///
     /// # Errors
-    /// Only when this member itself is shutting down.
+    /// Only when this member is shutting down.
     pub async fn quorum_status(&self) -> Result<QuorumStatus, StoreError> {
         self.engine.quorum_status().await
     }
 
-    /// Hashes this member's state at a revision; [`Revision::ZERO`] stands for the newest applied. Reads everything.
+    /// Hashes this member's state at a revision. [`Revision::ZERO`] means the newest applied one. Reads the whole
+    /// state.
     ///
     /// # Errors
     /// `Command(Compacted | FutureRevision)`; `Fatal` when the state cannot be read.
@@ -270,7 +276,7 @@ impl Store {
         self.engine.identity()
     }
 
-    /// All leases, by id.
+    /// Returns all leases, in id order.
     ///
     /// # Errors
     /// As [`Store::reader`].
@@ -278,10 +284,10 @@ impl Store {
         self.reader(consistency).await?.leases()
     }
 
-    /// A lease; the leader says how long it has left.
+    /// Returns the status of a lease. The remaining time comes from the leader.
     ///
     /// # Errors
-    /// `NoLeader` when the leader cannot be asked.
+    /// `NoLeader` when the leader cannot be reached.
     pub async fn lease_status(&self, id: LeaseId, consistency: Consistency) -> Result<Option<LeaseStatus>, StoreError> {
         let found = self.reader(consistency).await?.lease(id)?;
         let Some((LeaseInfo { ttl_seconds, .. }, keys)) = found else { return Ok(None) };
@@ -289,45 +295,46 @@ impl Store {
         Ok(Some(LeaseStatus { ttl_seconds, remaining, keys }))
     }
 
-    /// How long a lease has left by the leader's clock; `None` when that has not seen it yet.
+    /// Returns the remaining time of a lease by the leader's clock, or `None` when the leader has not seen it yet.
     ///
     /// # Errors
-    /// `NoLeader` when the leader cannot be asked.
+    /// `NoLeader` when the leader cannot be reached.
     pub async fn lease_remaining(&self, id: LeaseId) -> Result<Option<Duration>, StoreError> {
         self.engine.lease_remaining(id).await
     }
 
-    /// Tells every watcher how far it has come, as soon as it has had everything up to `at_least`, rather than at the next
-    /// interval.
+    /// Requests a progress mark for every watcher, sent as soon as everything up to `at_least` is delivered and not
+    /// only at the next interval.
     pub fn mark_watch_progress(&self, at_least: Revision) {
         self.engine.mark_watch_progress(at_least);
     }
 
-    /// Waits until this member has deleted what was compacted before the call.
+    /// Waits until this member has deleted all versions that were compacted before the call.
     ///
     /// # Errors
-    /// When it cannot be deleted.
+    /// When they cannot be deleted.
     pub async fn compaction_settled(&self) -> Result<(), StoreError> {
         self.engine.compaction_settled().await
     }
 
-    /// Copies this member's state as it is, while it goes on; everything acknowledged before the call is in it.
+    /// Copies this member's state while it keeps running. The copy has everything acknowledged before the call.
     ///
     /// # Errors
-    /// `NoLeader` when there is none within the deadline; `Fatal` when the copy cannot be written.
+    /// `NoLeader` when no leader is found within the deadline; `Fatal` when the copy cannot be written.
     pub async fn backup(&self) -> Result<Backup, StoreError> {
         self.engine.backup().await
     }
 
-    /// Begins to hand leadership to another voter, if this member leads. [`Store::leadership`] tells when it is done.
+    /// Starts to transfer leadership to another voter, if this member leads. [`Store::leadership`] shows when it is
+    /// done.
     ///
     /// # Errors
-    /// When it cannot begin.
+    /// When the transfer cannot start.
     pub async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError> {
         self.engine.transfer_leadership(to).await
     }
 
-    /// Changes the quorum, through its leader.
+    /// Changes the membership, through the leader.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -335,14 +342,16 @@ impl Store {
         self.engine.change(change).await
     }
 
-    /// Returns, with the reason, when this member was removed from the quorum, was never in it with this directory, or
-    /// has found its state damaged. There is nothing left for it to do.
+    /// Waits until this member was removed from the quorum, was not accepted with its data directory, or has found its
+    /// state damaged, and returns the reason. The member can do nothing more after that.
     pub async fn removed(&self) -> String {
         self.engine.removed().await
     }
 
+    /// Shuts the store down.
+    ///
     /// # Errors
-    /// When a part of it could not be stopped in order.
+    /// When a part of the store could not be stopped cleanly.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.engine.shutdown().await
     }

@@ -1,14 +1,15 @@
-//! Who is in the quorum and how each member does.
+//! Members of the quorum and their status.
 
 use std::fmt;
 
 use quorate_api::Revision;
 use serde::{Deserialize, Serialize};
 
-/// A member's number: chosen at random when it first joins, never used again after it was removed or wiped.
+/// Id of a member. It is chosen at random when the member first joins, and never reused after the member was removed or
+/// wiped.
 pub type MemberId = u64;
 
-/// One master, as all others know it.
+/// A master, as the other members know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
@@ -21,27 +22,27 @@ pub struct Member {
     /// `https://host:port` of the etcd API; empty when it is not served.
     #[serde(default)]
     pub etcd: String,
-    /// The number of its data directory. A member that comes with another one has lost what it promised under this id.
-    /// Zero while it is not known: in the list that a quorum is founded with.
+    /// Random number of its data directory. A member that returns with another one has lost the votes and entries that
+    /// it had acknowledged under this id. Zero means unknown, as in the list that a quorum is founded with.
     #[serde(default)]
     pub incarnation: u64,
     #[serde(default)]
     pub intent: Intent,
-    /// The member that goes in the step in which this one gets its vote.
+    /// The member that is removed in the same step in which this one gets its vote.
     #[serde(default)]
     pub replaces: Option<MemberId>,
 }
 
-/// What is to become of a member.
+/// Desired role of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Intent {
-    /// It votes, as soon as it has caught up and the number of voters can be odd with it.
+    /// The member votes as soon as it has caught up and the number of voters can be odd with it.
     #[default]
     Voter,
-    /// It follows without a vote until it is promoted.
+    /// The member follows without a vote until it is promoted.
     Learner,
-    /// It goes, as soon as the number of voters can be odd without it.
+    /// The member is removed as soon as the number of voters can be odd without it.
     Leaving,
 }
 
@@ -55,25 +56,25 @@ impl fmt::Display for Intent {
     }
 }
 
-/// This member and its quorum, by their numbers.
+/// Ids of this member and of its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The same on every member, and different in another quorum.
+    /// Id of the cluster, which is the same on every member.
     pub cluster: u64,
     pub member: MemberId,
 }
 
-/// What this member knows of the leader.
+/// The leader as far as this member knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
     pub term: u64,
     pub leader: Option<Member>,
-    /// This member leads *and* has applied its own first entry: it may schedule and reconcile.
+    /// Whether this member leads *and* has applied its own first entry, so that it may schedule and reconcile.
     pub is_active_leader: bool,
 }
 
 impl Leadership {
-    /// Who leads, and in which term.
+    /// The leader's id, and the term.
     #[must_use]
     pub fn leader_and_term(&self) -> (Option<MemberId>, u64) {
         (self.leader.as_ref().map(|leader| leader.id), self.term)
@@ -87,33 +88,33 @@ pub enum MemberRole {
     Follower,
     Candidate,
     Learner,
-    /// It did not answer.
+    /// The member did not respond.
     Unreachable,
 }
 
-/// What a member cannot mend by itself.
+/// A problem that a member cannot repair by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Alarm {
-    /// Its disk is full.
+    /// The member's disk is full.
     NoSpace,
-    /// Its state differs from that of the majority; it is out of service.
+    /// The member's state differs from the majority's, so it is out of service.
     Corrupt,
 }
 
-/// A member's own view of itself.
+/// Status of a member, as it reports itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberStatus {
     #[serde(flatten)]
     pub member: Member,
     pub role: MemberRole,
-    /// Whether it counts for a majority, by the membership that the answering member knows.
+    /// Whether it counts towards a majority, according to the membership that the responding member knows.
     pub voter: bool,
     pub term: u64,
     pub last_log_index: u64,
     pub applied_index: u64,
-    /// Log entries behind the leader.
+    /// Number of log entries that it is behind the leader.
     pub lag: u64,
     pub revision: Revision,
     pub database_size_bytes: u64,
@@ -128,11 +129,11 @@ pub struct QuorumStatus {
     /// The leader's name, when there is one.
     pub leader: Option<String>,
     pub term: u64,
-    /// The version of commands that all members can decode, as they have agreed.
+    /// The command version that the quorum has agreed on, which all members can decode.
     #[serde(default)]
     pub command_version: u32,
     pub members: Vec<MemberStatus>,
-    /// Who was asked to join and has not come yet.
+    /// Invited members that have not joined yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invited: Vec<Member>,
 }

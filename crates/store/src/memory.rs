@@ -1,4 +1,4 @@
-//! The store without replication and without a disk: the same state machine and the same watches, for tests.
+//! A store without replication and without a disk, for tests. It has the same state machine and the same watches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,47 +21,48 @@ use crate::reader::Reader;
 use crate::traces::{Landing, Traces};
 use crate::watch::{Watch, WatchError, WatchOptions};
 
-/// Changes to delete at a time after a compaction.
+/// Number of events that a step of the deletion after a compaction processes.
 const COMPACTION_EVENTS: usize = 10_000;
 const TERM: u64 = 1;
 
 impl Store {
-    /// An empty store in memory that is the leader of a quorum of one, named `memory`. Leases end only when they are
-    /// revoked: nobody watches the time. Must be called within a Tokio runtime.
+    /// Creates an empty store in memory, which is the leader of a quorum of one named `memory`. Leases end only when
+    /// they are revoked, because nothing expires them. Must be called within a Tokio runtime.
     #[must_use]
     pub fn memory() -> Store {
         Store::memory_with(HubConfig::default())
     }
 
-    /// [`Store::memory`] with other limits for its watches.
+    /// Like [`Store::memory`], with other limits for its watches.
     #[must_use]
     pub fn memory_with(config: HubConfig) -> Store {
         Store::new(Arc::new(MemoryEngine::start(config)))
     }
 
-    /// [`Store::memory`] that gives so many answers to commands and loses the next: the command is applied, and its outcome
-    /// unknown, as when a leader dies.
+    /// Like [`Store::memory`], but loses the response to the command after the first `after` ones. The command is
+    /// applied and its outcome is unknown, as when a leader dies.
     #[must_use]
     pub fn memory_losing(after: u64) -> Store {
         Store::memory_with_loss(after, Loss::Answer)
     }
 
-    /// [`Store::memory`] that answers so many commands and loses something of the next, whose outcome is then unknown.
+    /// Like [`Store::memory`], but loses the command after the first `after` ones, or its response. The outcome of that
+    /// command is unknown.
     #[must_use]
     pub(crate) fn memory_with_loss(after: u64, loss: Loss) -> Store {
         Store::new(Arc::new(MemoryEngine { loses: Some((after, loss)), ..MemoryEngine::start(HubConfig::default()) }))
     }
 }
 
-/// What is lost of a command.
+/// The part of a command that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// Its answer: it is applied.
+    /// The response: the command is applied.
     Answer,
-    /// All of it, to a leader that lives on.
+    /// The command, while its leader stays the leader.
     #[cfg(test)]
     Command,
-    /// All of it, with the leader, whom another succeeds.
+    /// The command together with its leader, which is succeeded by another.
     #[cfg(test)]
     Leader,
 }
@@ -69,9 +70,9 @@ pub(crate) enum Loss {
 struct MemoryEngine {
     state: Arc<State<MemoryBackend>>,
     writer: Mutex<()>,
-    /// Commands that were to be applied.
+    /// Number of proposed commands.
     proposed: AtomicU64,
-    /// After so many, something is lost.
+    /// The number of commands before the lost one, and the part of it that is lost.
     loses: Option<(u64, Loss)>,
     hub: Hub,
     traces: Arc<Traces>,
@@ -110,7 +111,7 @@ impl MemoryEngine {
         if self.shutdown.is_cancelled() { Err(StoreError::ShuttingDown) } else { Ok(()) }
     }
 
-    /// Applies a command; it or its answer may be lost.
+    /// Applies a command. Returns `None` when the command or its response is lost.
     fn apply(&self, command: &Command) -> Result<Option<Reply>, quorate_mvcc::BackendError> {
         let _one_at_a_time = self.writer.lock();
         let before = self.proposed.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +144,7 @@ impl Engine for MemoryEngine {
     async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
         self.check_running()?;
         let reply = self.apply(&command).map_err(|error| StoreError::Fatal(error.to_string()))?;
-        reply.ok_or_else(|| StoreError::OutcomeUnknown("a test wants the answer to be lost".to_owned()))
+        reply.ok_or_else(|| StoreError::OutcomeUnknown("a test has lost the response".to_owned()))
     }
 
     fn traces(&self) -> &Arc<Traces> {

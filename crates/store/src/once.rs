@@ -1,4 +1,4 @@
-//! A transaction that takes effect once, although answers are lost.
+//! Transactions that take effect at most once, even when responses are lost.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::handle::Store;
 use crate::platform::tokio::time::{Instant, sleep};
 use crate::traces::{Fate, Known, Trace};
 
-/// How often an unknown outcome is looked into.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Interval between attempts to find out an unknown outcome.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 const MISSED: &str = "this member may have missed it";
 
@@ -19,17 +19,17 @@ type Answer = Result<(Revision, TxnResponse), StoreError>;
 
 /// See [`Store::txn_once`].
 pub async fn commit(store: &Store, txn: Txn, within: Duration) -> Answer {
-    debug_assert!(!writes(&txn.failure), "what is written when the comparisons do not hold is not followed");
+    debug_assert!(!writes(&txn.failure), "writes of the failure branch cannot be traced");
     let deadline = Instant::now() + within;
     let trace = store.traces().follow();
     let holds_once = holds_once(&txn);
     let sending = Sending { store, command: Command::TracedTxn { trace: trace.id(), txn }, trace, holds_once };
     let mut may_have_landed = false;
     loop {
-        let answer = if may_have_landed { sending.look_and_send().await } else { sending.send().await };
+        let answer = if may_have_landed { sending.check_and_send().await } else { sending.send().await };
         let error = match (answer, sending.trace.known().fate) {
             (Ok((revision, response)), _) if response.succeeded => return Ok((revision, response)),
-            // Whether it was refused now or not: it may have taken effect before.
+            // An earlier attempt may have taken effect, even if this one was refused.
             (_, Fate::Landed(revision)) => return landed(revision),
             (Ok(_) | Err(StoreError::Command(_)), Fate::OutOfSight) if may_have_landed => return Err(unknown(MISSED)),
             (answer @ (Ok(_) | Err(StoreError::Command(_))), _) => return answer,
@@ -38,13 +38,13 @@ pub async fn commit(store: &Store, txn: Txn, within: Duration) -> Answer {
         let is_in_time = Instant::now() < deadline;
         match error {
             StoreError::OutcomeUnknown(_) if is_in_time => may_have_landed = true,
-            // Nothing was done this time, but it may have been before.
+            // This attempt did nothing, but an earlier one may have taken effect.
             StoreError::NoLeader(_) | StoreError::Overloaded | StoreError::NoSpace(_)
                 if may_have_landed && is_in_time => {}
             error if may_have_landed => return Err(unknown(&error.to_string())),
             error => return Err(error),
         }
-        sleep(LOOK_EVERY).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 
@@ -60,13 +60,14 @@ impl Sending<'_> {
         self.store.answered(self.command.clone()).await
     }
 
-    /// Looks whether it has landed, and sends it again if it has not and cannot take effect twice.
-    async fn look_and_send(&self) -> Answer {
+    /// Checks whether the transaction has taken effect, and sends it again if it has not and cannot take effect twice.
+    async fn check_and_send(&self) -> Answer {
         let term = self.store.leadership().borrow().term;
         self.store.read_barrier().await?;
         let Known { fate, open_in } = self.trace.known();
-        // Who leads now, in this term or a later one, has applied all that earlier ones have committed, and so has this
-        // member by now. What is not among that and was for one of them will never be.
+        // The leader of this term or a later one has applied everything that earlier leaders committed, and after the
+        // barrier so has this member. A transaction that was sent to an earlier leader and is not applied by now never
+        // takes effect.
         let is_over = open_in.is_some_and(|open_in| open_in < term);
         match fate {
             Fate::Landed(revision) => landed(revision),
@@ -86,8 +87,8 @@ fn unknown(why: &str) -> StoreError {
     StoreError::OutcomeUnknown(why.to_owned())
 }
 
-/// Whether the comparisons of a transaction never hold again, once they have not held or it has taken effect: they want keys
-/// at revisions, one of which it changes.
+/// Whether the comparisons of a transaction cannot hold a second time after it has taken effect or been refused: all of
+/// them require keys at certain revisions, and the transaction changes at least one of these keys.
 fn holds_once(txn: &Txn) -> bool {
     let changes = |range: &KeyRange| {
         txn.success.iter().any(|op| match op {
@@ -128,17 +129,17 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changes_a_key_at_its_revision_holds_once() {
+    fn only_a_change_of_a_key_at_its_revision_holds_once() {
         let put = || Op::Put(PutRequest { key: "a".into(), ..PutRequest::default() });
         let delete = || Op::Delete(DeleteRequest { range: KeyRange::key("a"), prev_kv: false });
         let check =
             |compare: Vec<Compare>, op: Op| holds_once(&Txn { compare, success: vec![op], failure: Vec::new() });
         assert!(check(vec![at("a", 5)], put()) && check(vec![at("b", 5), at("a", 6)], delete()));
-        assert!(!check(vec![at("a", 0), at("b", 5)], put()), "it may be created twice");
+        assert!(!check(vec![at("a", 0), at("b", 5)], put()), "the key may be created twice");
         assert!(!check(Vec::new(), delete()) && !check(vec![at("b", 5)], put()));
         let newer = Compare { operator: CompareOperator::Less, ..at("a", 9) };
         assert!(!check(vec![newer], put()));
-        assert!(!check(vec![at("a", 5), at("b", 0)], put()), "the other may be gone again");
+        assert!(!check(vec![at("a", 5), at("b", 0)], put()), "the other key may be deleted again");
     }
 
     fn set(key: &'static str, revision: u64, value: &'static str) -> Txn {
@@ -150,15 +151,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_lost_is_sent_again_when_it_cannot_take_effect_twice() {
+    async fn a_lost_transaction_is_sent_again_when_it_cannot_take_effect_twice() {
         let within = Duration::from_millis(200);
         for loss in [Loss::Answer, Loss::Command, Loss::Leader] {
-            // What changes a key at its revision.
+            // This transaction changes a key at its revision.
             let store = Store::memory_with_loss(1, loss);
             let (first, _) = store.txn(set("k", 0, "before")).await.expect("new");
             let (second, response) = store.txn_once(set("k", first.0, "after"), within).await.expect("it is found out");
             assert_eq!((second, response.succeeded), (first.next(), true), "{loss:?}");
-            // What makes one.
+            // This transaction creates a key.
             let store = Store::memory_with_loss(0, loss);
             let made = store.txn_once(set("k", 0, "new"), within).await;
             match (loss, made) {
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_was_refused_has_not_taken_effect() {
+    async fn a_refused_transaction_has_not_taken_effect() {
         for loss in [Loss::Answer, Loss::Command, Loss::Leader] {
             let store = Store::memory_with_loss(2, loss);
             let (first, _) = store.txn(set("k", 0, "0")).await.expect("new");

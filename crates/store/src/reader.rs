@@ -1,4 +1,4 @@
-//! [`StateReader`]: reads of one state, which a barrier was passed on.
+//! [`StateReader`]: reads of one state of a member.
 
 use std::sync::Arc;
 
@@ -10,31 +10,32 @@ use quorate_mvcc::{
 
 use crate::error::StoreError;
 
-/// Reads of a member's applied state; they may touch the disk.
+/// Reads of a member's applied state, which may access the disk.
 ///
-/// A reader stays with the state that it was made for: when the member opens that anew, perhaps from before what a
-/// barrier had waited for, reads fail with `NoLeader`, and can be begun again with another reader.
+/// A reader is bound to the state that it was created for. When the member reopens its state, possibly at a point
+/// before the one that a barrier had waited for, reads fail with `NoLeader`, and the caller may retry with another
+/// reader.
 pub trait StateReader: Send + Sync + 'static {
     /// The newest applied revision.
     ///
     /// # Errors
-    /// `NoLeader` when the state was closed; so below.
+    /// `NoLeader` when the state was closed. The same holds for all other reads.
     fn revision(&self) -> Result<Revision, StoreError>;
 
     /// Reads a range.
     ///
     /// # Errors
-    /// `Command(Compacted | FutureRevision)` for a historical revision that is not there.
+    /// `Command(Compacted | FutureRevision)` for a revision that does not exist.
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError>;
 
-    /// Reads the first page of a range, in the order of its keys: those keys and values that reach `page_bytes` are its
-    /// last.
+    /// Reads the first page of a range, in key order. The page ends with the key at which keys and values reach
+    /// `page_bytes`.
     ///
     /// # Errors
     /// As [`StateReader::range`].
     fn range_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError>;
 
-    /// See [`State::plan`].
+    /// Evaluates the comparisons of a transaction; see [`State::plan`].
     ///
     /// # Errors
     /// As [`StateReader::range`].
@@ -46,13 +47,13 @@ pub trait StateReader: Send + Sync + 'static {
     /// As [`StateReader::range`].
     fn read_txn(&self, txn: &ReadTxn) -> Result<(Revision, TxnResponse), StoreError>;
 
-    /// All leases, by id.
+    /// Returns all leases, in id order.
     ///
     /// # Errors
     /// When the state was closed.
     fn leases(&self) -> Result<Vec<LeaseInfo>, StoreError>;
 
-    /// A lease and the keys that end with it, in order.
+    /// Returns a lease and the keys attached to it, in order.
     ///
     /// # Errors
     /// When the state was closed.

@@ -1,8 +1,8 @@
-//! Transactions whose effect is told from everybody else's.
+//! Traced transactions, whose outcome can be found out after their response was lost.
 //!
-//! Who loses the answer to a transaction, because a leader died, cannot tell from the keys whether it took effect: another may
-//! have written over it, or the same. So a traced one carries a number of its own, and whoever sent it follows it to where
-//! everything passes: as this member applies it. Nothing of that is kept in the state.
+//! A client that loses the response to a transaction, because a leader died, cannot tell from the keys whether it took
+//! effect: another client may have overwritten its value, or written the same one. A traced transaction therefore
+//! carries a unique id, and its sender learns of it when this member applies it. The state does not store the ids.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,14 +14,15 @@ use quorate_mvcc::{Command, Outcome, Reply, TraceId};
 
 use crate::platform;
 
-/// What became of a transaction, each time that it was sent.
+/// Outcome of a traced transaction, over all times that it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// This member has applied none with which its comparisons held.
+    /// This member has not applied it with comparisons that held.
     NotSeen,
-    /// As [`Fate::NotSeen`], but this member may have missed it: its state was opened anew, or came from another.
+    /// As [`Fate::NotSeen`], but this member may have missed it, because its state was reopened or came from another
+    /// member.
     OutOfSight,
-    /// It took effect at this revision.
+    /// The transaction took effect at this revision.
     Landed(Revision),
 }
 
@@ -33,7 +34,7 @@ pub struct Landing {
 }
 
 impl Landing {
-    /// What was applied, if it is one.
+    /// Returns the landing of an applied command, if it is a traced transaction that succeeded.
     #[must_use]
     pub fn of(command: &Command, reply: &Reply) -> Option<Self> {
         match (command, &reply.outcome) {
@@ -45,15 +46,15 @@ impl Landing {
     }
 }
 
-/// What is known of a transaction.
+/// Knowledge about a traced transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     pub fate: Fate,
-    /// The newest term for whose leader it was sent without its outcome becoming known; no leader of another takes it.
+    /// The newest term to whose leader it was sent with an unknown outcome. No leader of another term accepts it.
     pub open_in: Option<u64>,
 }
 
-/// The transactions that somebody follows.
+/// The transactions that are being followed.
 pub struct Traces {
     next: AtomicU64,
     followed: Mutex<HashMap<TraceId, Known>>,
@@ -61,13 +62,13 @@ pub struct Traces {
 
 impl Default for Traces {
     fn default() -> Self {
-        // Nobody else counts from there.
+        // A random start makes the ids unique among all senders.
         Traces { next: AtomicU64::new(platform::random()), followed: Mutex::default() }
     }
 }
 
 impl Traces {
-    /// Begins to follow a new transaction.
+    /// Starts following a new transaction.
     #[must_use]
     pub fn follow(self: &Arc<Self>) -> Trace {
         let id = TraceId(self.next.fetch_add(1, Ordering::Relaxed));
@@ -75,7 +76,7 @@ impl Traces {
         Trace { id, traces: self.clone() }
     }
 
-    /// Takes note of what has taken effect.
+    /// Records transactions that have taken effect.
     pub fn landed(&self, landings: &[Landing]) {
         if landings.is_empty() {
             return;
@@ -88,7 +89,7 @@ impl Traces {
         }
     }
 
-    /// Takes note that a command was sent to the leader of a term, and that it is not known what came of that.
+    /// Records that a command was sent to the leader of a term and that its outcome is unknown.
     pub fn left_open(&self, command: &Command, term: u64) {
         let Command::TracedTxn { trace, .. } = command else { return };
         if let Some(known) = self.followed.lock().get_mut(trace) {
@@ -96,7 +97,7 @@ impl Traces {
         }
     }
 
-    /// Takes note that the state is another one, to which something may have been applied that was not told here.
+    /// Records that the state was replaced by another one, to which followed transactions may have been applied unseen.
     pub fn lose_sight(&self) {
         for known in self.followed.lock().values_mut().filter(|known| known.fate == Fate::NotSeen) {
             known.fate = Fate::OutOfSight;
@@ -104,7 +105,7 @@ impl Traces {
     }
 }
 
-/// A transaction that is followed until this is dropped.
+/// A followed transaction. Dropping it ends the following.
 pub struct Trace {
     id: TraceId,
     traces: Arc<Traces>,
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lands_is_known_and_what_was_overlooked_is_not_denied() {
+    fn landings_are_recorded_and_possibly_missed_ones_stay_open() {
         let traces = Arc::new(Traces::default());
         let (one, another) = (traces.follow(), traces.follow());
         let fates = |traces: [&Trace; 2]| traces.map(|trace| trace.known().fate);
@@ -161,11 +162,11 @@ mod tests {
         let id = one.id();
         drop((one, another));
         apply(&traces, id, 9, true);
-        assert!(traces.followed.lock().is_empty(), "nobody follows it any more");
+        assert!(traces.followed.lock().is_empty(), "dropped traces are no longer followed");
     }
 
     #[test]
-    fn the_newest_term_is_the_one_that_counts() {
+    fn only_the_newest_open_term_is_kept() {
         let traces = Arc::new(Traces::default());
         let trace = traces.follow();
         let command = Command::TracedTxn { trace: trace.id(), txn: Txn::default() };

@@ -1,4 +1,4 @@
-//! Watches: every event after a revision, once and in order.
+//! Watches, which deliver every event after a revision once and in order.
 
 use std::any::Any;
 use std::fmt;
@@ -14,15 +14,15 @@ use quorate_mvcc::Event;
 use crate::platform::tokio;
 use crate::platform::tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Events up to and including `revision`, never part of a revision. An empty batch is a progress mark: everything up
-/// to `revision` has been delivered.
+/// A batch of events up to and including `revision`. It never splits a revision. An empty batch is a progress mark:
+/// everything up to `revision` has been delivered.
 #[derive(Clone, Debug)]
 pub struct WatchBatch {
     pub revision: Revision,
     pub events: WatchEvents,
 }
 
-/// Events that any number of watches share, with what a reader made of them for all.
+/// Events that any number of watches share, with a value that a reader derived from them.
 #[derive(Clone)]
 pub struct WatchEvents(Arc<Shared>);
 
@@ -36,8 +36,9 @@ impl WatchEvents {
         WatchEvents(Arc::new(Shared { events, derived: OnceLock::new() }))
     }
 
-    /// What `make` makes of these events. The first who asks has it kept for everyone who shares them and asks for the
-    /// same type; it should take no more room than the events, which is all that is counted.
+    /// Returns the value that `make` derives from these events. The first caller's value is kept for all watches that
+    /// share the events and ask for the same type. It should not be larger than the events, because only their size is
+    /// counted.
     pub fn derived<T: Clone + Send + Sync + 'static>(&self, make: impl Fn(&[Event]) -> T) -> T {
         let kept = self.0.derived.get_or_init(|| Box::new(make(self)));
         kept.downcast_ref().cloned().unwrap_or_else(|| make(self))
@@ -60,7 +61,7 @@ impl fmt::Debug for WatchEvents {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
-    /// The start revision, or a slow watcher's position, is older than what is kept.
+    /// The start revision, or the position of a slow watcher, is older than the retained events.
     #[error("revision {requested} has been compacted; the oldest kept is {compacted}")]
     Compacted { requested: Revision, compacted: Revision },
     #[error("the store is shutting down")]
@@ -69,8 +70,9 @@ pub enum WatchError {
     Fatal(String),
 }
 
-/// Bounds what the watches of one client hold together that it has not taken yet. Those that catch up read on in turn:
-/// so many of them may hold a page at a time. The others share some room, and whoever finds none left has to catch up.
+/// Budget for the events that the watches of one client hold and the client has not taken yet. Watches that catch up
+/// take turns: only a limited number of them may hold a page. The other watches share a number of bytes, and a watch
+/// that finds none left has to catch up.
 #[derive(Clone, Debug)]
 pub struct WatchBudget {
     pages: Arc<Semaphore>,
@@ -84,19 +86,19 @@ impl WatchBudget {
     }
 }
 
-/// What a message takes of its client's budget, where there is one: a turn to read on, or some of the room.
+/// A message's part of its client's budget, if there is one: a turn to catch up, or a number of bytes.
 pub(crate) type Share = Option<OwnedSemaphorePermit>;
 
-/// How a watch is served.
+/// Options of a watch.
 #[derive(Clone, Debug, Default)]
 pub struct WatchOptions {
-    /// The version before each change is read, where it is still kept.
+    /// Whether to read the previous version of each change, where it is still retained.
     pub with_previous: bool,
-    /// What it shares with the others of its client.
+    /// The budget that it shares with the other watches of its client.
     pub budget: Option<WatchBudget>,
 }
 
-/// A running watch; dropping it ends it. A watch that ends by itself ends with exactly one error.
+/// A running watch. Dropping it ends it. A watch that ends by itself ends with exactly one error.
 pub struct Watch {
     messages: mpsc::Receiver<Message>,
     room: Arc<Semaphore>,
@@ -105,13 +107,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next batch, or the error that ends the watch; `None` after that error. Cancel-safe.
+    /// Returns the next batch or the error that ends the watch, and `None` after that error. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<WatchBatch, WatchError>> {
         let message = self.messages.recv().await;
         self.received(message)
     }
 
-    /// Makes room for the next message. The end of the channel is the end of the watch.
+    /// Releases the room of a received message. `None` is the end of the channel, which ends the watch.
     fn received(&mut self, message: Option<Message>) -> Option<Result<WatchBatch, WatchError>> {
         if let Some(Message { batch, charge, share }) = message {
             drop(share);
@@ -121,7 +123,7 @@ impl Watch {
         if std::mem::replace(&mut self.has_ended, true) {
             return None;
         }
-        let unexplained = || WatchError::Fatal("the watch ended for no known reason".to_owned());
+        let unexplained = || WatchError::Fatal("the watch ended without a reason".to_owned());
         Some(Err(self.end.get().cloned().unwrap_or_else(unexplained)))
     }
 }
@@ -136,33 +138,34 @@ impl Stream for Watch {
 
 struct Message {
     batch: WatchBatch,
-    /// Bytes that it takes of the channel's room.
+    /// Number of bytes that it takes of the channel's room.
     charge: u32,
-    /// Given back when it has been received.
+    /// Released when the message has been received.
     share: Share,
 }
 
-/// The other end of a [`Watch`]: a channel that is bounded in messages and in bytes.
+/// The sending end of a [`Watch`], a channel that is bounded in messages and in bytes.
 #[derive(Clone)]
 pub(crate) struct WatchSender {
     messages: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
-    /// Why the watch ends. It needs no room in the channel, so it is never lost.
+    /// The error that ends the watch. It is not sent through the channel, so a full channel cannot lose it.
     end: Arc<OnceLock<WatchError>>,
     max_bytes: u32,
     budget: Option<WatchBudget>,
 }
 
-/// Why a message was not taken.
+/// Reason why a message was not sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NotSent {
-    /// There is no room now.
+    /// The channel or the client's budget is full.
     Full,
-    /// The watch is gone.
+    /// The watch was dropped.
     Closed,
 }
 
-/// A channel for `max_messages`, and for `max_bytes` unless a single message is longer.
+/// Creates a channel for `max_messages` messages and `max_bytes` bytes. A single message may be larger than
+/// `max_bytes`.
 pub(crate) fn watch_channel(
     max_messages: usize,
     max_bytes: usize,
@@ -181,13 +184,13 @@ impl WatchSender {
         u32::try_from(size_bytes).unwrap_or(u32::MAX).min(self.max_bytes)
     }
 
-    /// Ends the watch with an error, which its reader sees after everything that was sent before. Clones of this sender
-    /// keep the watch open until they are dropped; the first error counts.
+    /// Ends the watch with an error, which the reader gets after everything that was sent before. Clones of this sender
+    /// keep the watch open until they are dropped. The first error wins.
     pub(crate) fn end(self, error: WatchError) {
         self.end.get_or_init(|| error);
     }
 
-    /// Sends without waiting; `size_bytes` is what the batch takes in memory.
+    /// Sends without waiting. `size_bytes` is the size of the batch in memory.
     pub(crate) fn try_send(&self, batch: WatchBatch, size_bytes: usize) -> Result<(), NotSent> {
         let charge = self.charge(size_bytes);
         let full = || if self.messages.is_closed() { NotSent::Closed } else { NotSent::Full };
@@ -204,7 +207,7 @@ impl WatchSender {
         Ok(())
     }
 
-    /// Waits for a turn to read on; `None` when the watch is gone.
+    /// Waits for a turn to catch up. Returns `None` when the watch was dropped.
     pub(crate) async fn turn(&self) -> Option<Share> {
         let Some(WatchBudget { pages, .. }) = &self.budget else { return Some(None) };
         tokio::select! {
@@ -213,7 +216,8 @@ impl WatchSender {
         }
     }
 
-    /// Sends when there is room, and gives the turn up when it has been received; false when the watch is gone.
+    /// Waits for room and sends a batch. The turn ends when the batch has been received. Returns false when the watch
+    /// was dropped.
     pub(crate) async fn send(&self, batch: WatchBatch, size_bytes: usize, turn: Share) -> bool {
         let charge = self.charge(size_bytes);
         let room = tokio::select! {
@@ -228,8 +232,8 @@ impl WatchSender {
         true
     }
 
-    /// Waits until all bytes that were sent have been received and there is room for a message; false when the watch is
-    /// gone.
+    /// Waits until all sent bytes have been received and the channel has room for a message. Returns false when the
+    /// watch was dropped.
     pub(crate) async fn drained(&self) -> bool {
         tokio::select! {
             all = self.room.acquire_many(self.max_bytes) => if all.is_err() { return false },

@@ -1,4 +1,5 @@
-//! Watches on the store in memory: every event once and in order, wherever a watcher starts and however slow it is.
+//! Watches on the store in memory deliver every event once and in order, regardless of where a watcher starts and how
+//! slow it is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +37,7 @@ async fn write(store: &Store, ops: Vec<Op>) -> Revision {
     store.txn(Txn { success: ops, ..Txn::default() }).await.expect("a write succeeds").0
 }
 
-/// Small limits, so that every way of delivery is taken.
+/// Small limits, so that every delivery path is used.
 fn tight() -> HubConfig {
     HubConfig {
         ring_bytes: 20_000,
@@ -48,7 +49,7 @@ fn tight() -> HubConfig {
     }
 }
 
-/// Reads until `until` was reached; checks that batches come in order, whole, and after their marks.
+/// Reads until `until` is reached. Checks that batches are whole and in order, and that no event precedes a mark.
 async fn collect(watch: &mut Watch, after: Revision, until: Revision, pace: Option<StdRng>) -> Vec<Event> {
     let mut pace = pace;
     let (mut events, mut reached) = (Vec::new(), after);
@@ -94,7 +95,7 @@ async fn every_event_comes_once_and_in_order() {
     while revision < until {
         if rng.random_bool(0.06) {
             let range = ranges[rng.random_range(0..ranges.len())].clone();
-            // From the past, from now, and from the future.
+            // Watchers start in the past, now, and in the future.
             let after = match rng.random_range(0..3) {
                 0 => Revision(rng.random_range(1..=revision.0)),
                 1 => revision,
@@ -124,7 +125,7 @@ async fn every_event_comes_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_watcher_that_does_not_read_holds_nobody_back() {
+async fn a_watcher_that_does_not_read_delays_nobody() {
     let store = Store::memory_with(tight());
     let mut sleeper = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
     let mut awake = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
@@ -140,7 +141,7 @@ async fn a_watcher_that_does_not_read_holds_nobody_back() {
 }
 
 #[tokio::test]
-async fn what_was_there_before_is_told_to_those_who_want_it() {
+async fn previous_versions_are_read_for_watchers_that_want_them() {
     let store = Store::memory_with(tight());
     let previous = || WatchOptions { with_previous: true, ..WatchOptions::default() };
     let mut live = store.watch_with(KeyRange::prefix("/a/"), Revision::ZERO, previous()).expect("a watch starts");
@@ -151,7 +152,7 @@ async fn what_was_there_before_is_told_to_those_who_want_it() {
         revisions.push(write(&store, vec![put("/a/x", format!("{i}{}", "v".repeat(700)))]).await);
     }
     let last = write(&store, vec![delete(KeyRange::key("/a/x"))]).await;
-    // From the tables, and from what is kept in memory.
+    // One watcher starts in the tables, the other in the ring.
     let late = |after| store.watch_with(KeyRange::prefix("/"), after, previous()).expect("a watch starts");
     let mut early = late(Revision::INITIAL);
     let mut recent = late(revisions[38]);
@@ -171,7 +172,7 @@ async fn what_was_there_before_is_told_to_those_who_want_it() {
 }
 
 #[tokio::test]
-async fn what_one_makes_of_shared_events_serves_all() {
+async fn a_derived_value_is_shared_by_all_watches() {
     let store = Store::memory();
     let mut watches = [(); 3].map(|()| store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts"));
     write(&store, vec![put("/a/x", "1"), put("/a/y", "2")]).await;
@@ -184,13 +185,13 @@ async fn what_one_makes_of_shared_events_serves_all() {
     for watch in &mut watches {
         let batch = watch.next().await.expect("a batch").expect("a watch does not fail");
         counts.push(*batch.events.derived(count));
-        assert_eq!(batch.events.derived(|events| events[0].kv().key.clone()), "/a/x", "something of another kind");
+        assert_eq!(batch.events.derived(|events| events[0].kv().key.clone()), "/a/x", "a value of another type");
     }
     assert_eq!((counts, made.into_inner()), (vec![2; 3], 1));
 }
 
 #[tokio::test]
-async fn a_watcher_that_does_not_read_holds_no_more_than_its_share() {
+async fn the_events_held_for_a_watcher_that_does_not_read_are_bounded() {
     const VALUE_BYTES: usize = 10_000;
     let (channel_bytes, page_bytes) = (50_000, 30_000);
     let config = HubConfig { channel_batches: 1000, channel_bytes, page_bytes, ..tight() };
@@ -204,7 +205,7 @@ async fn a_watcher_that_does_not_read_holds_no_more_than_its_share() {
         collect(&mut awake, Revision(revision.0 - 1), revision, None).await;
     }
     for watch in [&mut live, &mut late] {
-        // What is there without any other task's doing is what the channel holds.
+        // The batches that are ready without running another task are those in the channel.
         let (mut held, mut reached) = (0, first);
         while let Some(batch) = watch.next().now_or_never() {
             let batch = batch.expect("a watch does not end").expect("a watch does not fail");
@@ -213,12 +214,12 @@ async fn a_watcher_that_does_not_read_holds_no_more_than_its_share() {
         }
         assert!(held <= channel_bytes + page_bytes + 3 * VALUE_BYTES, "{held} bytes wait for a watcher");
         let rest = collect(watch, reached, store.revision(), None).await;
-        assert_eq!(rest.len() as u64, store.revision().0 - reached.0, "and it misses nothing");
+        assert_eq!(rest.len() as u64, store.revision().0 - reached.0, "no event is missed");
     }
 }
 
 #[tokio::test]
-async fn watches_of_a_client_that_does_not_read_share_its_room() {
+async fn watches_of_a_client_that_does_not_read_share_its_budget() {
     const VALUE_BYTES: usize = 10_000;
     let (channel_bytes, page_bytes, room_bytes) = (50_000, 30_000, 60_000);
     let store = Store::memory_with(HubConfig { channel_batches: 1000, channel_bytes, page_bytes, ..tight() });
@@ -248,12 +249,12 @@ async fn watches_of_a_client_that_does_not_read_share_its_room() {
     let until = store.revision();
     let rest = watches.iter_mut().zip(&reached).map(|(watch, (upto, _))| collect(watch, *upto, until, None));
     for (rest, (_, before)) in futures::future::join_all(rest).await.iter().zip(&reached) {
-        assert_eq!(before + rest.len(), 5, "and none misses anything");
+        assert_eq!(before + rest.len(), 5, "no watch misses an event");
     }
 }
 
 #[tokio::test]
-async fn ten_thousand_watches_hold_nobody_back() {
+async fn ten_thousand_watches_delay_nobody() {
     let store = Store::memory();
     let range = |i: usize| if i.is_multiple_of(2) { KeyRange::prefix("/a/") } else { KeyRange::key(format!("/a/{i}")) };
     let mut watches: Vec<_> =
@@ -265,14 +266,14 @@ async fn ten_thousand_watches_hold_nobody_back() {
     assert_eq!(all.len(), 200);
     let one = collect(&mut watches[7], Revision::INITIAL, Revision(Revision::INITIAL.0 + 8), None).await;
     assert_eq!(one.len(), 1);
-    // Those that have not read are no worse off for it.
+    // Watches that have not read so far still get everything.
     for i in [1000, 9998] {
         assert_eq!(collect(&mut watches[i], Revision::INITIAL, store.revision(), None).await, all);
     }
 }
 
 #[tokio::test]
-async fn a_watcher_that_sleeps_through_a_compaction_is_told() {
+async fn a_watcher_behind_a_compaction_gets_an_error() {
     let store = Store::memory_with(tight());
     let mut watch = store.watch(KeyRange::prefix("/a/"), Revision::ZERO).expect("a watch starts");
     for i in 0..500 {
@@ -289,7 +290,7 @@ async fn a_watcher_that_sleeps_through_a_compaction_is_told() {
     };
     assert!(matches!(error, WatchError::Compacted { compacted, .. } if compacted == store.revision()), "{error}");
     assert!(watch.next().await.is_none());
-    // Nor can one start there; but it can at the compacted revision itself.
+    // A watch cannot start there either, but it can start at the compacted revision itself.
     let started = store.watch(KeyRange::prefix("/a/"), Revision(10)).map(|_| ());
     assert!(matches!(started, Err(WatchError::Compacted { requested: Revision(10), .. })), "{started:?}");
     let last = Revision(store.revision().0 - 1);
@@ -299,7 +300,7 @@ async fn a_watcher_that_sleeps_through_a_compaction_is_told() {
 }
 
 #[tokio::test]
-async fn an_idle_watcher_learns_how_far_it_has_come() {
+async fn an_idle_watcher_gets_progress_marks() {
     let store = Store::memory_with(tight());
     let mut watch = store.watch(KeyRange::key("/idle"), Revision::ZERO).expect("a watch starts");
     let revision = write(&store, vec![put("/busy", "1")]).await;
@@ -326,14 +327,14 @@ async fn a_watch_ends_with_the_store() {
     assert_eq!(refused, Err(StoreError::ShuttingDown));
 }
 
-/// Reads what is left of a watch: how many events, and the error that ends it.
+/// Reads a watch to its end. Returns the number of events and the error that ends it.
 async fn drain(watch: &mut Watch) -> (usize, WatchError) {
     let mut events = 0;
     loop {
         match tokio::time::timeout(DEADLINE, watch.next()).await.expect("a watch ends") {
             Some(Ok(batch)) => events += batch.events.len(),
             Some(Err(error)) => {
-                assert_eq!(watch.next().await.map(|_| ()), None, "one error is the end");
+                assert_eq!(watch.next().await.map(|_| ()), None, "nothing follows the error");
                 return (events, error);
             }
             None => panic!("a watch ended without an error after {events} events"),
@@ -352,7 +353,7 @@ async fn a_watch_whose_channel_is_full_ends_with_an_error() {
     for _ in 0..5 {
         write(&store, vec![put("/lagging", "1")]).await;
     }
-    // All of this was delivered before.
+    // When this watch has its event, all earlier events have been delivered.
     let mut other = watch("/other");
     let last = write(&store, vec![put("/other", "1")]).await;
     collect(&mut other, Revision(1), last, None).await;
@@ -362,7 +363,7 @@ async fn a_watch_whose_channel_is_full_ends_with_an_error() {
 }
 
 #[tokio::test]
-async fn asked_for_progress_is_no_older_than_what_was_published() {
+async fn requested_progress_is_no_older_than_the_published_revision() {
     let state = new_state();
     let source = Arc::new(Exchangeable(RwLock::new(state.clone())));
     let hub = Hub::new(source, HubConfig { progress_interval: Duration::from_secs(3600), ..tight() });
@@ -389,14 +390,14 @@ async fn asked_for_progress_is_no_older_than_what_was_published() {
     }
     hub.publish(Revision(4), events);
     assert_eq!(collect(&mut idle, Revision(3), Revision(4), None).await, []);
-    // This one had no room for a mark.
+    // The channel of this watch had no room for a mark.
     assert_eq!(collect(&mut full, Revision(1), Revision(4), None).await.len(), 2);
     stop.cancel();
     running.await.expect("the hub ends");
 }
 
 #[tokio::test]
-async fn the_store_in_memory_is_a_store() {
+async fn the_store_in_memory_serves_reads_writes_and_leases() {
     let store = Store::memory();
     let empty = store.hash_at(Revision::ZERO).await.expect("it has a hash").hash;
     let grant = Command::LeaseGrant { id: LeaseId(7), ttl_seconds: 5 };
@@ -419,7 +420,7 @@ async fn the_store_in_memory_is_a_store() {
     assert_eq!((status.members[0].applied_index, status.members[0].revision), (3, store.revision()));
 }
 
-/// A state that can be exchanged, as a member does when it starts again from an older one, or installs a snapshot.
+/// A state that can be replaced, as when a member reopens an older state or installs a snapshot.
 struct Exchangeable(RwLock<Arc<State<MemoryBackend>>>);
 
 impl WatchSource for Exchangeable {
@@ -450,7 +451,7 @@ fn new_state() -> Arc<State<MemoryBackend>> {
     Arc::new(State::open(MemoryBackend::default()).expect("an empty map can be read"))
 }
 
-/// Applies the writes that lead to the revisions, all in one batch.
+/// Applies one write for each of the revisions, all in one batch.
 fn advance(state: &State<MemoryBackend>, revisions: std::ops::RangeInclusive<u64>) -> (Revision, Vec<Event>) {
     let mut applier = state.applier();
     let mut events = Vec::new();
@@ -465,7 +466,7 @@ fn advance(state: &State<MemoryBackend>, revisions: std::ops::RangeInclusive<u64
 }
 
 #[tokio::test]
-async fn a_source_that_starts_again_or_jumps_is_followed() {
+async fn watches_continue_after_the_source_jumps_back_or_forward() {
     let first = new_state();
     let source = Arc::new(Exchangeable(RwLock::new(first.clone())));
     let hub = Hub::new(source.clone(), HubConfig { progress_interval: Duration::from_millis(20), ..tight() });
@@ -477,7 +478,7 @@ async fn a_source_that_starts_again_or_jumps_is_followed() {
     hub.publish(revision, events);
     let mut seen = collect(&mut watch, Revision(1), revision, None).await;
 
-    // It crashes and comes back at 10; the log leads it on in batches of other sizes.
+    // The source crashes and returns at revision 10; the log is applied again in batches of other sizes.
     let again = new_state();
     advance(&again, 2..=10);
     *source.0.write() = again.clone();
@@ -489,7 +490,7 @@ async fn a_source_that_starts_again_or_jumps_is_followed() {
     }
     seen.extend(collect(&mut watch, revision, Revision(25), None).await);
 
-    // It installs a snapshot from someone who is further.
+    // The source installs a snapshot of a member that is further ahead.
     let further = new_state();
     advance(&further, 2..=60);
     *source.0.write() = further.clone();
@@ -557,13 +558,13 @@ async fn the_watches_of_one_client_catch_up_in_turn() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, all_turns_taken).await.expect("two read on");
+    tokio::time::timeout(DEADLINE, all_turns_taken).await.expect("two watches catch up");
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
     assert_eq!(source.reads.load(Ordering::Relaxed), 2, "the others wait until these have been read");
 
-    // Another client has turns of its own, and one who goes gives his up.
+    // Another client has its own turns, and a dropped watch releases its turn.
     let other = collect(&mut watch(&WatchBudget::new(1, 1 << 20)), Revision(1), Revision(500), None).await;
     assert_eq!(other.len(), 499);
     drop(watches.drain(..2));

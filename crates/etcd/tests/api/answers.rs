@@ -1,4 +1,4 @@
-//! What waits for clients to read it is bounded: clients that ask for much and read nothing of it are many here.
+//! Tests of the response budget, with many clients that request large ranges and do not read the responses.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use tokio::time::{sleep, timeout};
 use crate::served::{refusal, start};
 
 const VALUE_BYTES: usize = 100 << 10;
-/// Twice what four keys take, and less than another one.
+/// Budget for responses: two responses of four keys fit, with less than one key to spare.
 const BUDGET_BYTES: usize = 850 << 10;
-/// What a client takes that does not read.
+/// HTTP/2 window of the clients, which bounds the bytes that a client receives without reading.
 const WINDOW_BYTES: u32 = 16 << 10;
-/// How gRPC says `ResourceExhausted`.
+/// The gRPC status code `ResourceExhausted`.
 const EXHAUSTED: &str = "8";
 
 async fn fill(client: &mut Client, prefix: &str, keys: u8) {
@@ -33,7 +33,7 @@ fn whole() -> GetOptions {
     GetOptions::new().with_prefix()
 }
 
-/// A client, on a connection of its own, that has asked for all keys of `big/` and has read nothing but the headers.
+/// A client on its own connection that has requested all keys of `big/` and has read only the headers.
 struct Reader {
     response: Response<Incoming>,
     _requests: http2::SendRequest<Body>,
@@ -59,12 +59,12 @@ impl Reader {
         Reader { response, _requests: requests }
     }
 
-    /// `None` of an answer that is on its way: its status comes last.
+    /// Returns the status of a refusal. A response with a body has its status in the trailers, so this is `None`.
     fn refusal(&self) -> Option<&str> {
         self.response.headers().get("grpc-status").map(|status| status.to_str().expect("text"))
     }
 
-    /// Asks until there is room, which is given back when the server hears that a client has left.
+    /// Repeats the request until budget is left: the server releases it when it notices that a client has disconnected.
     async fn ask_until_answered(address: &str) -> Reader {
         let answered = async {
             loop {
@@ -75,7 +75,7 @@ impl Reader {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(Duration::from_secs(20), answered).await.expect("there is room again")
+        timeout(Duration::from_secs(20), answered).await.expect("budget is released")
     }
 
     async fn read(self) -> pb::RangeResponse {
@@ -85,14 +85,14 @@ impl Reader {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_nobody_reads_are_bounded() {
+async fn unread_responses_are_bounded() {
     let mut served = start(BUDGET_BYTES).await;
     let client = &mut served.client;
     fill(client, "big/", 4).await;
     client.put("small", "x", None).await.expect("a put");
     let address = &served.address;
 
-    // Two find room, and one may go without.
+    // Two responses fit into the budget, and one may exceed it.
     let mut readers = Vec::new();
     for place in 0..3 {
         let reader = Reader::ask(address).await;
@@ -112,21 +112,21 @@ async fn answers_that_nobody_reads_are_bounded() {
     ] {
         assert_eq!(refused, ("ResourceExhausted".to_owned(), "etcdserver: too many requests".to_owned()));
     }
-    // What is small goes on, and so does what is written, whatever its answer has in it.
+    // Small reads are still answered, and so are writes, even with large responses.
     assert_eq!(client.get("small", None).await.expect("a key").kvs()[0].value(), b"x");
     assert_eq!(client.get("big/", Some(whole().with_count_only())).await.expect("a count").count(), 4);
     assert_eq!(client.get("big/", Some(whole().with_keys_only())).await.expect("keys").kvs().len(), 4);
     let written = client.txn(Txn::new().and_then([TxnOp::put("small", "y", None), read()])).await.expect("it is done");
     assert!(matches!(&written.op_responses()[1], TxnOpResponse::Get(found) if found.kvs().len() == 4));
 
-    // Whoever reads on has all of it, and makes room.
+    // A client that reads its response gets all of it and releases its budget.
     let found = readers.remove(0).read().await;
     assert_eq!((found.count, found.more, found.kvs.len()), (4, false, 4));
     assert!(found.kvs.iter().zip(0_u8..).all(|(kv, key)| kv.value == vec![key; VALUE_BYTES]));
     readers.push(Reader::ask_until_answered(address).await);
     assert_eq!(Reader::ask(address).await.refusal(), Some(EXHAUSTED));
 
-    // So does whoever leaves.
+    // A client that disconnects releases its budget too.
     readers.clear();
     for _ in 0..3 {
         readers.push(Reader::ask_until_answered(address).await);
@@ -135,7 +135,7 @@ async fn answers_that_nobody_reads_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_longer_than_the_budget_is_whole() {
+async fn a_response_larger_than_the_budget_is_complete() {
     let mut served = start(BUDGET_BYTES).await;
     let client = &mut served.client;
     fill(client, "long/", 20).await;

@@ -1,4 +1,4 @@
-//! The services as a client library of etcd's uses them, in front of a store in memory.
+//! Tests of the services with an etcd client library, on a store in memory.
 
 mod answers;
 mod served;

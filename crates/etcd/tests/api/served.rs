@@ -1,4 +1,4 @@
-//! What serves, and what it says.
+//! A server for the tests, and the refusals that its clients see.
 
 use etcd_client::{Client, Error};
 use quorate_etcd::{Access, Guard, ServerConfig, serve};
@@ -6,7 +6,7 @@ use quorate_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A served store; dropping it ends it.
+/// A served store. Dropping it shuts the server down.
 pub struct Served {
     pub client: Client,
     pub address: String,
@@ -14,7 +14,7 @@ pub struct Served {
     pub stop: DropGuard,
 }
 
-/// Serves a new store, with so much room for answers.
+/// Serves a new store with the given response budget.
 pub async fn start(answers_bytes: usize) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("its address").to_string();
@@ -26,7 +26,7 @@ pub async fn start(answers_bytes: usize) -> Served {
     Served { client, address, store, stop: shutdown.drop_guard() }
 }
 
-/// Code and message of a refusal.
+/// Returns the code and message of a refusal.
 pub fn refusal<T>(answer: Result<T, Error>) -> (String, String) {
     match answer {
         Err(Error::GRpcStatus(status)) => (format!("{:?}", status.code()), status.message().to_owned()),

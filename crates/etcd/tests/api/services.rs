@@ -1,4 +1,4 @@
-//! All services but for how much they may hold.
+//! Tests of all services, except for the response budget, which `answers` tests.
 
 use etcd_client::{
     AlarmAction, AlarmType, CompactionOptions, Compare, CompareOp, EventType, GetOptions, LeaseGrantOptions,
@@ -21,7 +21,7 @@ async fn next(watch: &mut WatchStream) -> WatchResponse {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ranges_are_sorted_filtered_limited_and_of_the_past() {
+async fn ranges_are_sorted_filtered_limited_and_historical() {
     let mut served = start().await;
     let client = &mut served.client;
     // (key, values in the order in which they are put)
@@ -89,7 +89,7 @@ async fn a_long_range_comes_in_parts_of_one_revision() {
             keys.extend(part.kvs().iter().map(|kv| kv.key_str().expect("text")[2..].to_owned()));
             answers += 1;
             last = part.header().map(|header| (header.revision(), part.count(), part.more()));
-            // What is written meanwhile is not seen.
+            // The stream does not see later writes.
             client.put("l/9", "late", None).await.expect("a put");
         }
         client.delete("l/9", None).await.expect("a deletion");
@@ -157,7 +157,7 @@ async fn refusals_are_etcds() {
         (
             refusal(client.alarm(AlarmAction::Activate, AlarmType::Nospace, None).await),
             invalid,
-            "etcdserver: alarms are raised by what they tell of, not by hand",
+            "etcdserver: alarms are raised by their causes, not by hand",
         ),
     ];
     for ((code, message), expected_code, expected_message) in refused {
@@ -166,7 +166,7 @@ async fn refusals_are_etcds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_begins_right_after_the_revision_that_it_is_told() {
+async fn a_watch_begins_right_after_its_created_revision() {
     let served = start().await;
     let stop = CancellationToken::new();
     let (mut writer, stopped) = (served.client.clone(), stop.clone());
@@ -180,17 +180,17 @@ async fn a_watch_begins_right_after_the_revision_that_it_is_told() {
         let mut watch = client.watch("busy", None).await.expect("a watch");
         let created = next(&mut watch).await;
         assert!(created.created());
-        let told = created.header().expect("a header").revision();
+        let announced = created.header().expect("a header").revision();
         let first = next(&mut watch).await;
         let seen = first.events()[0].kv().expect("a key").mod_revision();
-        assert_eq!(seen, told + 1, "nothing is left out in between");
+        assert_eq!(seen, announced + 1, "no event is left out in between");
     }
     stop.cancel();
     writing.await.expect("it wrote");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watches_of_the_same_keys_get_what_each_asked_for() {
+async fn watches_of_the_same_keys_have_their_own_options() {
     let mut served = start().await;
     let client = &mut served.client;
     client.put("same/a", "old", None).await.expect("a put");
@@ -227,12 +227,12 @@ async fn a_stream_of_watches_lasts_until_the_server_ends() {
     assert!(next().await.expect("an answer").created());
     client.put("a", "1", None).await.expect("a put");
     assert_eq!(next().await.expect("an answer").events().len(), 1);
-    // Another one of the same number takes the place of one that was cancelled.
+    // A new watch may reuse the id of a cancelled one.
     requests.cancel(7).await.expect("a request");
     assert!(next().await.expect("an answer").canceled());
     requests.watch("b", Some(numbered())).await.expect("a request");
     assert!(next().await.expect("an answer").created());
-    // Who asks for nothing more goes on listening.
+    // A client that closes its request stream still receives events.
     drop(requests);
     for key in ["a", "b"] {
         client.put(key, "2", None).await.expect("a put");
@@ -246,11 +246,11 @@ async fn a_stream_of_watches_lasts_until_the_server_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_of_watches_ends_with_the_store_that_it_watches() {
+async fn a_stream_of_watches_ends_with_its_store() {
     let Served { mut client, store, stop: _stop, .. } = start().await;
     let mut watch = client.watch("a", None).await.expect("a watch");
     assert!(next(&mut watch).await.created());
-    // As a member does that is out of service, while its process goes on.
+    // A member that is out of service shuts its store down while the process continues.
     store.shutdown().await.expect("it stops");
     let end = refusal(watch.message().await);
     assert_eq!(end, ("Unavailable".to_owned(), "etcdserver: server stopped".to_owned()));
@@ -260,7 +260,7 @@ async fn a_stream_of_watches_ends_with_the_store_that_it_watches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transactions_that_only_read_do_not_enter_the_log() {
+async fn read_only_transactions_do_not_enter_the_log() {
     let Served { mut client, store, stop: _stop, .. } = start().await;
     let value = vec![b'v'; 300 << 10];
     for key in 0..5 {
@@ -292,10 +292,10 @@ async fn transactions_that_only_read_do_not_enter_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watches_filter_split_and_tell_how_far_they_are() {
+async fn watches_filter_fragment_and_report_progress() {
     let mut served = start().await;
     let client = &mut served.client;
-    // The second revision, with what was there before it, is too much for one answer.
+    // The second revision with its previous values does not fit into one response.
     let value = vec![b'v'; 300 << 10];
     for _ in 0..2 {
         let puts: Vec<_> = (0..4).map(|n| TxnOp::put(format!("w/{n}"), value.clone(), None)).collect();
@@ -326,7 +326,7 @@ async fn watches_filter_split_and_tell_how_far_they_are() {
     assert_eq!((progress.watch_id(), progress.events().len()), (-1, 0));
     assert_eq!(progress.header().map(etcd_client::ResponseHeader::revision), Some(4));
 
-    // Another watch of the same number on the same stream, and an empty range.
+    // A duplicate watch id on the same stream, and an empty range.
     deletions.watch("x", Some(WatchOptions::new().with_watch_id(7))).await.expect("a request");
     let twice = next(&mut deletions).await;
     assert!(twice.canceled() && twice.cancel_reason() == "mvcc: duplicate watch ID provided on the WatchStream");
@@ -384,7 +384,7 @@ async fn leases_and_maintenance_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_answered_too() {
+async fn plain_http_requests_are_answered() {
     let served = start().await;
     let get = async |path: &str| {
         let mut stream = TcpStream::connect(&served.address).await.expect("a connection");

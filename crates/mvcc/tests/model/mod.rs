@@ -1,5 +1,5 @@
-//! A naive model of the state machine: it keeps every revision as a map of its own. Slow, obvious, and written without
-//! a look at how the real one finds things.
+//! A naive model of the state machine that keeps a full map for every revision. It is slow and obvious, and shares no
+//! code or lookup strategy with the real one.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use quorate_mvcc::{
 type Map = BTreeMap<Bytes, KeyValue>;
 
 pub struct Model {
-    /// By revision; the empty store is at 1.
+    /// The state at each revision. The empty store is at revision 1.
     snapshots: Vec<Map>,
     pub events: Vec<Event>,
     leases: BTreeMap<LeaseId, (u64, u64)>,
@@ -50,7 +50,7 @@ impl Model {
         Ok(range(self.snapshot(at), request, self.revision()))
     }
 
-    /// Events as a watcher that starts now would get them.
+    /// The events that a watcher receives if it starts now.
     pub fn events_since(&self, after: Revision, range: &KeyRange) -> Vec<Event> {
         let wanted = |event: &&Event| event.kv().mod_revision > after && range.contains(&event.kv().key);
         self.events.iter().filter(wanted).map(|event| self.without_compacted(event)).collect()
@@ -292,7 +292,7 @@ enum Write {
     Delete(KeyRange),
 }
 
-/// Every two operations that may both run, each against each.
+/// Checks every pair of operations that may both run for writes to the same key.
 fn check_writes(ops: &[Op]) -> Result<Vec<Write>, CommandError> {
     let mut all: Vec<Write> = Vec::new();
     for op in ops {

@@ -1,4 +1,4 @@
-//! Reading on for a watcher that starts in the past or was too slow.
+//! Catching up: reads events for a watcher that starts in the past or was too slow.
 
 use quorate_api::Revision;
 use quorate_mvcc::{CommandError, Event, EventPage, KeyRange, ReadError};
@@ -8,12 +8,13 @@ use super::{Inner, progress_mark};
 use crate::platform::tokio;
 use crate::watch::{WatchBatch, WatchError, WatchEvents};
 
-/// Reads and hands on until the watcher has had everything that the live ones have, and joins it to them. Ends early
-/// when the watcher is gone, or with an error for it.
+/// Sends pages of events until the watcher has everything that the live watchers have, and adds it to them. Ends early
+/// when the watcher is gone, or with an error for the watcher.
 pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
     let mut published = hub.published.subscribe();
     loop {
-        // Nothing is read for a watcher that has not taken what it was given: it costs memory, and others may need it.
+        // A page is read only after the watcher has taken the previous one, because pages cost memory that other
+        // watchers may need.
         if !watcher.sender.drained().await {
             return;
         }
@@ -30,7 +31,8 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
             }
         };
         if page.revision <= watcher.after {
-            // The source went back; it will get there again. The sender lives as long as the hub.
+            // The source was reset to an older state and will apply these revisions again. `changed` cannot fail
+            // because the hub keeps the sender.
             drop(turn);
             drop(published.changed().await);
             continue;
@@ -47,11 +49,11 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
     }
 }
 
-/// Joins the live watchers, if nothing is missing; the watcher is told so first.
+/// Adds the watcher to the live ones if it has everything, after sending it a progress mark.
 fn rejoin(hub: &Inner, range: &KeyRange, watcher: Watcher) -> Result<(), Watcher> {
     let mut live = hub.live.lock();
     if watcher.after >= live.delivered() {
-        // It was drained before, so there is room. If it is gone, the live watchers notice.
+        // The channel was drained before, so it has room. If the watcher is gone, the next delivery notices.
         drop(watcher.sender.try_send(progress_mark(watcher.after), 0));
     }
     live.join(range, watcher)
@@ -78,7 +80,7 @@ async fn next_page(
     }
 }
 
-/// `None` when the ring does not reach back that far, or does not have all that is wanted.
+/// Returns `None` when the ring does not reach back that far, or previous versions cannot be read.
 fn page_from_ring(hub: &Inner, range: &KeyRange, after: Revision, with_previous: bool) -> Option<EventPage> {
     let (batches, newest) = {
         let ring = hub.ring.lock();

@@ -1,4 +1,4 @@
-//! The watchers that have had everything so far, by what they watch.
+//! Live watchers: those that have received every delivered event, grouped by their keys and ranges.
 
 use std::cell::LazyCell;
 use std::sync::Arc;
@@ -12,11 +12,12 @@ use super::ring::Batch;
 use crate::platform::HashMap;
 use crate::watch::{NotSent, WatchBatch, WatchError, WatchEvents, WatchSender};
 
-/// One watcher.
+/// A watcher.
 pub(super) struct Watcher {
-    /// It has had, or does not want, the events up to here; of a live one only if that is later than `delivered`.
+    /// The watcher has received, or does not want, the events up to this revision. For a live watcher, this counts only
+    /// when it is later than `delivered`.
     pub(super) after: Revision,
-    /// It wants the version before each change.
+    /// Whether the watcher wants the previous version of each change.
     pub(super) with_previous: bool,
     pub(super) sender: WatchSender,
 }
@@ -24,15 +25,15 @@ pub(super) struct Watcher {
 /// All live watchers.
 pub(super) struct Live {
     delivered: Revision,
-    /// Those that watch one key, found by it.
+    /// Watchers of a single key, by that key.
     keys: HashMap<Bytes, Vec<Watcher>>,
-    /// Those that watch anything else; each distinct range is matched once.
+    /// Watchers of other ranges. Each distinct range is matched once.
     ranges: HashMap<KeyRange, Vec<Watcher>>,
 }
 
 type Lagging = Vec<(KeyRange, Watcher)>;
 
-/// Reads the versions before some changes; `None` when they are not to be had now.
+/// Reads the previous versions of events. Returns `None` when they cannot be read now.
 type Complete<'a> = &'a dyn Fn(&[Event]) -> Option<Vec<Event>>;
 
 impl Live {
@@ -40,12 +41,12 @@ impl Live {
         Live { delivered: revision, keys: HashMap::default(), ranges: HashMap::default() }
     }
 
-    /// Everything up to this revision was delivered to all in here.
+    /// The revision up to which all live watchers have received everything.
     pub(super) fn delivered(&self) -> Revision {
         self.delivered
     }
 
-    /// Takes a watcher that has had everything that was delivered here; gives one back that has not.
+    /// Adds a watcher that has received everything up to [`Live::delivered`], or returns it as the error if it has not.
     pub(super) fn join(&mut self, range: &KeyRange, watcher: Watcher) -> Result<(), Watcher> {
         if watcher.after < self.delivered {
             return Err(watcher);
@@ -57,11 +58,12 @@ impl Live {
         Ok(())
     }
 
-    /// Delivers what is new in the next batch. Returns those that had no room for it, or for whom it was not complete, who
-    /// have had everything before it.
+    /// Delivers the new events of the next batch. Returns the watchers whose channels were full, or whose previous
+    /// versions could not be read. They have received everything before the batch.
     pub(super) fn deliver(&mut self, batch: &Batch, complete: Complete<'_>) -> Lagging {
         let mut lagging = Vec::new();
-        // After the source went back and did things again, the first batch may begin with what was delivered before.
+        // After the source was reset to an older state, the first batch may begin with events that were delivered
+        // before.
         let rest;
         let batch = if batch.after < self.delivered {
             rest = batch.rest(self.delivered);
@@ -101,8 +103,9 @@ impl Live {
         }
     }
 
-    /// Hands out all watchers, who have had everything up to [`Live::delivered`], and goes on at `revision`.
-    pub(super) fn give_up(&mut self, revision: Revision) -> Lagging {
+    /// Removes and returns all watchers, which have received everything up to [`Live::delivered`], and continues at
+    /// `revision`.
+    pub(super) fn restart(&mut self, revision: Revision) -> Lagging {
         let delivered = std::mem::replace(&mut self.delivered, revision);
         let keys = self.keys.drain().map(|(key, watchers)| (KeyRange::key(key), watchers));
         let all = keys.chain(self.ranges.drain());
@@ -111,20 +114,21 @@ impl Live {
             .collect()
     }
 
-    /// Tells everyone who has room how far they have come, and forgets those who have left. If somebody asked for it, the
-    /// others are returned, who have had everything so far, to be told when they have room.
+    /// Sends a progress mark to every watcher whose channel has room, and drops closed watchers. If the mark was
+    /// requested (`is_wanted`), watchers with full channels are returned, so that they catch up and get their mark
+    /// later.
     pub(super) fn mark_progress(&mut self, is_wanted: bool) -> Lagging {
         let mark = progress_mark(self.delivered);
         let mut lagging = Vec::new();
         let mut mark_all = |range: &dyn Fn() -> KeyRange, watchers: &mut Vec<Watcher>| {
             let mut place = 0;
             while let Some(watcher) = watchers.get(place) {
-                let told = if watcher.after > mark.revision {
+                let sent = if watcher.after > mark.revision {
                     if watcher.sender.is_closed() { Err(NotSent::Closed) } else { Ok(()) }
                 } else {
                     watcher.sender.try_send(mark.clone(), 0)
                 };
-                match told {
+                match sent {
                     Err(NotSent::Full) if !is_wanted => place += 1,
                     Ok(()) => place += 1,
                     Err(NotSent::Closed) => drop(watchers.swap_remove(place)),
@@ -150,14 +154,14 @@ impl Live {
     }
 }
 
-/// The events of a range: all of them shared as they are, or a list of some.
+/// Returns the events of a range. The list is shared when all events match.
 fn matching(range: &KeyRange, events: &Arc<[Event]>) -> Arc<[Event]> {
     let is_match = |event: &&Event| range.contains(&event.kv().key);
     let count = events.iter().filter(is_match).count();
     if count == events.len() { events.clone() } else { events.iter().filter(is_match).cloned().collect() }
 }
 
-/// Sends events to those who want them; who has no room is handed to `lag` and forgotten, who is gone is forgotten.
+/// Sends events to watchers. Watchers with full channels are removed and passed to `lag`; closed watchers are removed.
 fn offer(
     watchers: &mut Vec<Watcher>,
     batch: &Batch,
@@ -167,7 +171,7 @@ fn offer(
 ) {
     let mut place = 0;
     let plain = Measured::of(events.clone());
-    // Read once for all, if anyone wants it.
+    // Previous versions are read at most once, when the first watcher wants them.
     let completed = LazyCell::new(|| complete(events).map(|events| Measured::of(events.into())));
     while let Some(watcher) = watchers.get(place) {
         let all = if watcher.with_previous { completed.as_ref() } else { Some(&plain) };
@@ -193,7 +197,7 @@ fn offer(
     }
 }
 
-/// Events, and what they take.
+/// Events and their size.
 #[derive(Clone)]
 struct Measured {
     events: WatchEvents,
@@ -206,7 +210,7 @@ impl Measured {
     }
 }
 
-/// Those of a batch's events that come after a revision; `None`: all of them.
+/// Returns the events of a batch that come after a revision, or `None` when all of them do.
 fn after(after: Revision, batch: &Batch, events: &[Event]) -> Option<Arc<[Event]>> {
     (after > batch.after).then(|| events.iter().filter(|event| event.kv().mod_revision > after).cloned().collect())
 }

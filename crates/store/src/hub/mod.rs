@@ -1,9 +1,10 @@
-//! The watch hub: carries applied events to watchers, and never lets one of them hold the writer or another back.
+//! The watch hub delivers applied events to watchers. A slow watcher never delays the writer or other watchers.
 //!
-//! The writer puts each batch into a [`ring::Ring`] of shared bytes and goes on. One task takes batches from there,
-//! matches them against each distinct range once, and hands the result to every watcher of it without waiting. A watcher
-//! whose channel is full leaves the live ones: a task of its own reads on for it, from the ring or from the events table,
-//! at the pace at which it takes them, and joins the live ones again by revision. A revision is never split.
+//! The writer puts each batch into a [`ring::Ring`] and continues. One task takes batches from there, matches them
+//! against each distinct range once, and sends the result to every watcher of the range without waiting. A watcher
+//! whose channel is full leaves the live watchers: a task of its own reads events for it, from the ring or from the
+//! events table, at the watcher's pace, and adds it to the live watchers again at the right revision. A revision is
+//! never split between batches.
 
 mod catch_up;
 mod live;
@@ -26,7 +27,7 @@ use crate::platform::tokio::sync::{Notify, watch};
 use crate::platform::tokio::time::MissedTickBehavior;
 use crate::watch::{Watch, WatchBatch, WatchError, WatchEvents, WatchOptions, watch_channel};
 
-/// Where events are read from that are not in the ring any more.
+/// Source of events that are no longer in the ring.
 pub trait WatchSource: Send + Sync + 'static {
     /// The newest revision whose events can be read.
     fn revision(&self) -> Revision;
@@ -34,7 +35,7 @@ pub trait WatchSource: Send + Sync + 'static {
     /// See [`State::events_since`].
     ///
     /// # Errors
-    /// `Refused(Compacted)` when some of them are gone.
+    /// `Refused(Compacted)` when some of the events are compacted.
     fn events_since(
         &self,
         after: Revision,
@@ -45,7 +46,7 @@ pub trait WatchSource: Send + Sync + 'static {
     /// See [`State::with_previous`].
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When the versions cannot be read.
     fn with_previous(&self, events: &[Event]) -> Result<Vec<Event>, BackendError>;
 }
 
@@ -73,24 +74,26 @@ impl<B: Backend> WatchSource for State<B> {
     }
 }
 
-/// Below this, reading pages costs more than they hold.
+/// Minimum size of a page in bytes. The overhead of reading smaller pages is too large.
 const MIN_PAGE_BYTES: usize = 16 << 10;
 
-/// The hub's limits.
+/// Limits of the hub.
 #[derive(Clone, Debug)]
 pub struct HubConfig {
-    /// Recent events kept in memory for all watchers together.
+    /// Maximum size of the recent events that are kept in memory for all watchers.
     pub ring_bytes: usize,
-    /// Batches that may wait for one watcher before it counts as lagging.
+    /// Maximum number of batches in a watcher's channel. A watcher that exceeds it has to catch up.
     pub channel_batches: usize,
-    /// Bytes that may wait for one watcher before it counts as lagging; a batch that is longer may wait alone.
+    /// Maximum number of bytes in a watcher's channel. A watcher that exceeds it has to catch up. A larger batch may be
+    /// in the channel alone.
     pub channel_bytes: usize,
-    /// Events handed at once to a watcher that catches up, give or take a revision; the next follow when it has taken
-    /// them.
+    /// Size of the pages for a watcher that catches up, exceeded by at most one revision. The next page is sent when
+    /// the watcher has taken the previous one.
     pub page_bytes: usize,
-    /// What all watchers that catch up may hold together: when they are many, each gets smaller pages.
+    /// Maximum size of the pages of all watchers that catch up. The more such watchers there are, the smaller their
+    /// pages.
     pub catch_up_bytes: usize,
-    /// How often a watcher without events is told how far it has come.
+    /// Interval of the progress marks for watchers without events.
     pub progress_interval: Duration,
 }
 
@@ -107,7 +110,7 @@ impl Default for HubConfig {
     }
 }
 
-/// The hub; clones are the same hub.
+/// The watch hub. Clones share it.
 #[derive(Clone)]
 pub struct Hub {
     inner: Arc<Inner>,
@@ -117,23 +120,23 @@ struct Inner {
     source: Arc<dyn WatchSource>,
     config: HubConfig,
     ring: Mutex<Ring>,
-    /// Taken before `ring`, never the other way round.
+    /// Locked before `ring`, never after it.
     live: Mutex<Live>,
-    /// The end of the ring.
+    /// Revision of the end of the ring.
     published: watch::Sender<Revision>,
-    /// The revision that all watchers have to be told they have reached, because somebody asked; zero when nobody did.
+    /// Revision that delivery must reach before the requested progress marks are sent; zero when none were requested.
     progress_wanted: Mutex<Revision>,
-    /// `progress_wanted` has changed.
+    /// Signals that `progress_wanted` has changed.
     progress_asked: Notify,
-    /// Those that catch up.
+    /// Tasks of the watchers that catch up.
     tasks: TaskTracker,
-    /// How many they are.
+    /// Number of watchers that catch up.
     lagging: AtomicUsize,
     stopping: CancellationToken,
 }
 
 impl Hub {
-    /// A hub that stands where its source does. It delivers once [`Hub::run`] runs.
+    /// Creates a hub at the current revision of its source. It delivers once [`Hub::run`] runs.
     #[must_use]
     pub fn new(source: Arc<dyn WatchSource>, config: HubConfig) -> Self {
         let revision = source.revision();
@@ -153,8 +156,8 @@ impl Hub {
         }
     }
 
-    /// Takes the events of a batch that the source has published and that brought it to `revision`. Called by the one
-    /// writer, in order; waits for nothing.
+    /// Adds the events of a batch that the source has published and that ends at `revision`. The single writer calls
+    /// this in order. It never waits.
     pub fn publish(&self, revision: Revision, events: Vec<Event>) {
         if events.is_empty() {
             return;
@@ -163,19 +166,20 @@ impl Hub {
         self.inner.published.send_replace(revision);
     }
 
-    /// The source has jumped: forward, because a snapshot was installed, and everyone reads on from the source; or back,
-    /// because it was opened anew from an older state, and what it does again is not delivered again.
+    /// Handles a jump of the source. After a jump forward, through an installed snapshot, all watchers read from the
+    /// source. After a jump back, through reopening an older state, events that are applied again are not delivered
+    /// again.
     pub fn reset(&self) {
         let revision = self.inner.source.revision();
         self.inner.ring.lock().restart(revision);
         self.inner.published.send_replace(revision);
     }
 
-    /// Watches a range for everything after `after`; [`Revision::ZERO`] means after the newest published. `after` may
-    /// lie in the future. Must be called within a Tokio runtime.
+    /// Watches a range for every event after `after`. [`Revision::ZERO`] means after the newest published revision.
+    /// `after` may be in the future. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// `Compacted` when `after` is older than what is kept, `ShuttingDown` after the end of [`Hub::run`].
+    /// `Compacted` when an event after `after` is compacted, and `ShuttingDown` after the end of [`Hub::run`].
     pub fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
         if self.inner.stopping.is_cancelled() {
             return Err(WatchError::ShuttingDown);
@@ -190,7 +194,7 @@ impl Hub {
         let WatchOptions { with_previous, budget } = options;
         let (sender, watch) = watch_channel(config.channel_batches, config.channel_bytes, budget);
         let joined = live.join(&range, Watcher { after, with_previous, sender });
-        // It may have ended meanwhile; then there is nobody left to say so.
+        // The hub may have stopped in the meantime, and then nothing would end this watch.
         if self.inner.stopping.is_cancelled() {
             return Err(WatchError::ShuttingDown);
         }
@@ -201,18 +205,18 @@ impl Hub {
         Ok(watch)
     }
 
-    /// Has every watcher told how far it has come, as soon as everything up to `at_least` was delivered. The source shows a
-    /// revision to readers before it hands the events to this hub, so those may still be on their way.
+    /// Requests a progress mark for every watcher, sent as soon as everything up to `at_least` is delivered. The source
+    /// shows a revision to readers before it publishes the events here, so delivery may still be behind it.
     pub fn mark_progress(&self, at_least: Revision) {
         {
             let mut wanted = self.inner.progress_wanted.lock();
-            // Zero means that nobody asked.
+            // Zero means that no mark was requested.
             *wanted = (*wanted).max(at_least).max(Revision(1));
         }
         self.inner.progress_asked.notify_one();
     }
 
-    /// Delivers until the token fires; then every watcher is told so.
+    /// Delivers until `shutdown` is cancelled, then ends every watch with an error.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut progress = tokio::time::interval(self.inner.config.progress_interval);
         let mut published = self.inner.published.subscribe();
@@ -239,7 +243,7 @@ impl Hub {
 }
 
 impl Inner {
-    /// Hands what is new in the ring to the live watchers.
+    /// Delivers the new batches of the ring to the live watchers.
     fn deliver(self: &Arc<Self>) {
         let mut live = self.live.lock();
         let (batches, end) = {
@@ -251,8 +255,8 @@ impl Inner {
                 let complete = |events: &[Event]| self.complete(events);
                 batches.iter().flat_map(|batch| live.deliver(batch, &complete)).collect()
             }
-            // The ring has moved on past us: everyone reads the tables.
-            None => live.give_up(end),
+            // The ring no longer has the next batch, so all watchers catch up from the tables.
+            None => live.restart(end),
         };
         drop(live);
         for (range, watcher) in lagging {
@@ -260,8 +264,8 @@ impl Inner {
         }
     }
 
-    /// Tells all watchers how far they have come, if somebody asked for it and everything was delivered that had been
-    /// published by then. Those without room are told when they have taken what they were given.
+    /// Sends the requested progress marks, if everything up to the requested revision is delivered. Watchers with full
+    /// channels get theirs when they have caught up.
     fn mark_wanted_progress(self: &Arc<Self>) {
         let lagging = {
             let mut wanted = self.progress_wanted.lock();
@@ -277,8 +281,8 @@ impl Inner {
         }
     }
 
-    /// Published events with the version before each; `None` when that is not to be had now: the source may have gone
-    /// back to a state from before them.
+    /// Reads the previous version of each published event. Returns `None` when that is impossible now, because the
+    /// source may have been reset to a state before these events.
     fn complete(&self, events: &[Event]) -> Option<Vec<Event>> {
         let is_unread = |event: &Event| matches!(event.previous(), Previous::Unread(_));
         if !events.iter().any(is_unread) {
@@ -288,10 +292,12 @@ impl Inner {
             return None;
         }
         let complete = self.source.with_previous(events);
-        complete.inspect_err(|error| tracing::error!(%error, "the versions before some events cannot be read")).ok()
+        complete
+            .inspect_err(|error| tracing::error!(%error, "the previous versions of some events cannot be read"))
+            .ok()
     }
 
-    /// What a watcher that catches up may hold.
+    /// Maximum size of a page for a watcher that catches up, in bytes.
     fn page_bytes(&self) -> usize {
         let share = self.config.catch_up_bytes / self.lagging.load(Ordering::Relaxed).max(1);
         share.max(MIN_PAGE_BYTES).min(self.config.page_bytes)
@@ -303,7 +309,7 @@ impl Inner {
         tasks.spawn(async move {
             let stopping = self.stopping.clone();
             let sender = watcher.sender.clone();
-            // A watcher that joins the live ones again keeps a sender there.
+            // A watcher that returns to the live watchers keeps its sender there.
             tokio::select! {
                 () = stopping.cancelled() => sender.end(WatchError::ShuttingDown),
                 () = catch_up::run(&self, range, watcher) => {}
@@ -313,7 +319,7 @@ impl Inner {
     }
 }
 
-/// The mark that everything up to a revision was delivered.
+/// Returns the mark that everything up to a revision was delivered.
 fn progress_mark(revision: Revision) -> WatchBatch {
     WatchBatch { revision, events: WatchEvents::new(Arc::new([])) }
 }

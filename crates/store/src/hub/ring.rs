@@ -1,4 +1,4 @@
-//! Recent batches, bounded in bytes.
+//! Ring of recent batches, bounded in bytes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// The part of it after a revision.
+    /// Returns the part of the batch after a revision.
     pub(super) fn rest(&self, after: Revision) -> Batch {
         let events = self.events.iter().filter(|event| event.kv().mod_revision > after).cloned().collect();
         Batch { after, revision: self.revision, events, size_bytes: self.size_bytes }
     }
 }
 
-/// Every event after `start` up to the newest.
+/// The events after `start`, up to the newest one.
 pub(super) struct Ring {
     batches: VecDeque<Arc<Batch>>,
     start: Revision,
@@ -36,7 +36,7 @@ impl Ring {
         Ring { batches: VecDeque::new(), start: revision, end: revision, size_bytes: 0, max_bytes }
     }
 
-    /// Forgets everything and stands at `revision`.
+    /// Empties the ring and continues at `revision`.
     pub(super) fn restart(&mut self, revision: Revision) {
         *self = Ring::new(revision, self.max_bytes);
     }
@@ -59,7 +59,8 @@ impl Ring {
         self.end
     }
 
-    /// The batches with every event after `after`, and perhaps some before it in the first; `None` when some are gone.
+    /// Returns the batches with every event after `after`. The first batch may also have earlier events. Returns `None`
+    /// when some of the events are gone.
     pub(super) fn since(&self, after: Revision) -> Option<Vec<Arc<Batch>>> {
         if after < self.start {
             return None;

@@ -1,11 +1,11 @@
-//! What the store takes from the system: the runtime and its clock, tasks and threads, files, and chance.
+//! The store's interface to the system: the runtime and its clock, tasks and threads, files, and randomness.
 //!
-//! In a build for use these are Tokio's and the standard library's own, by re-export ([`real`]); nothing lies between.
-//! In a build for this crate's tests each has a second form behind the same name, and which one it is is decided where a
-//! simulation runs on the thread ([`switched`]): so the store's own code, unchanged, runs in simulated time, on simulated
-//! disks, with every interleaving decided by a seed. See [`crate::raft::simulation`].
+//! Outside of tests, these are re-exports of Tokio and the standard library ([`real`]), without anything in between. In
+//! this crate's tests each has a simulated form behind the same name, which is used when a simulation runs on the
+//! current thread ([`switched`]). The store's code therefore runs unchanged in simulated time and on simulated disks,
+//! and a seed decides every interleaving. See [`crate::raft::simulation`].
 //!
-//! Whatever depends on time, tasks, files or chance names these, and not the crates behind them.
+//! Code that depends on time, tasks, files or randomness must use this module and not the crates behind it.
 
 #[cfg(not(test))]
 mod real;

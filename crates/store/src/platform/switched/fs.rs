@@ -1,15 +1,15 @@
-//! Files, on the disk of the current process where that is a simulated one.
+//! Files, which are on the simulated disk of the current process in a simulation.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::raft::simulation::disk::{Disk, Entry, Inode, Trouble};
+use crate::raft::simulation::disk::{Disk, Entry, Inode, SyncFault};
 use crate::raft::simulation::planted::{self, Bug};
 use crate::raft::simulation::process::{self, Process};
 
-/// The simulated disk to go to, if it is not the system's.
+/// Returns the simulated disk of the current process, or `None` outside of a simulation.
 fn disk() -> io::Result<Option<Arc<Disk>>> {
     if !process::is_simulated() {
         return Ok(None);
@@ -52,7 +52,7 @@ impl File {
         match self {
             File::Real(file) => file.sync_data(),
             File::Simulated(entry) => {
-                trouble()?;
+                syncing_disk()?;
                 if !planted::is(Bug::AcknowledgesBeforeSync) {
                     inode(entry)?.sync();
                 }
@@ -65,7 +65,7 @@ impl File {
         match self {
             File::Real(file) => file.sync_all(),
             File::Simulated(entry) => {
-                let disk = trouble()?;
+                let disk = syncing_disk()?;
                 disk.sync_names();
                 if let Entry::File(inode) = entry {
                     inode.sync();
@@ -90,12 +90,12 @@ impl File {
     }
 }
 
-/// What is in the way of a sync.
-fn trouble() -> io::Result<Arc<Disk>> {
-    let Some(disk) = disk()? else { return Err(io::Error::other("a file of a simulation that is over")) };
-    match (disk.take_trouble(), Process::current()) {
-        (Some(Trouble::Fails), _) => Err(io::Error::other("the disk failed")),
-        (Some(Trouble::Ends), Some(process)) => process.exit(),
+/// Raises the planned fault of a sync: an error, or the end of the process. Returns the disk when none is planned.
+fn syncing_disk() -> io::Result<Arc<Disk>> {
+    let Some(disk) = disk()? else { return Err(io::Error::other("a file of a finished simulation")) };
+    match (disk.take_sync_fault(), Process::current()) {
+        (Some(SyncFault::Fails), _) => Err(io::Error::other("the disk failed")),
+        (Some(SyncFault::Ends), Some(process)) => process.exit(),
         _ => Ok(disk),
     }
 }
@@ -119,7 +119,7 @@ impl FileExt for File {
     }
 }
 
-/// Writes behind what is there.
+/// Appends to the file.
 impl io::Write for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {

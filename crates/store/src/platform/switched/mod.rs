@@ -1,4 +1,4 @@
-//! The system, or a simulated one where a simulation runs on this thread.
+//! The real system, or a simulated one when a simulation runs on this thread.
 
 pub mod fs;
 mod runtime;
@@ -15,19 +15,19 @@ use rand::distr::{Distribution, StandardUniform};
 
 use crate::raft::simulation::process::{self, Process};
 
-/// A map that is walked in the same order in every run.
+/// A map whose iteration order is the same in every run.
 pub type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
-/// How much earlier a simulation comes to what takes long.
+/// Divisor of size thresholds in a simulation.
 const SCALE: u64 = 4096;
 
-/// A size from which on something happens that only long runs would come to; simulations are short.
+/// Returns a size threshold, scaled down in a simulation, whose runs are too short to reach the real one.
 #[must_use]
 pub fn threshold(bytes: u64) -> u64 {
     if process::is_simulated() { bytes / SCALE } else { bytes }
 }
 
-/// Ends the process at once: nothing that was to be done at the end of it is done.
+/// Ends the process immediately, without running exit handlers.
 pub fn exit(code: i32) -> ! {
     match Process::current() {
         Some(process) => process.exit(),

@@ -1,4 +1,4 @@
-//! openraft's runtime: Tokio's, or the simulation's.
+//! The runtime of openraft: Tokio, or the simulation.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,11 +14,11 @@ use tokio::sync::oneshot;
 use super::tokio::time;
 use crate::raft::simulation::process::{self, Process};
 
-/// Either runtime. Its watch channel wakes waiters in their order, in both.
+/// Either runtime. In both, its watch channel wakes waiters in the order in which they wait.
 #[derive(Debug)]
 pub struct Runtime(TokioRuntime);
 
-/// Why a task has no result.
+/// Reason why a task has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     #[error(transparent)]
@@ -65,7 +65,7 @@ impl AsyncRuntime for Runtime {
             return JoinHandle::Real(tokio::spawn(future));
         }
         let (sender, result) = oneshot::channel();
-        // Without a process it is a leftover of one that was killed.
+        // Without a current process, this code is left over from a process that was killed.
         if let Some(process) = Process::current() {
             process.spawn(async move { drop(sender.send(future.await)) });
         }

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::raft::simulation::process::{self, Process};
 
-/// [`tokio_util::task::TaskTracker`] for tasks of either kind.
+/// [`tokio_util::task::TaskTracker`] for real and simulated tasks.
 #[derive(Clone, Debug, Default)]
 pub struct TaskTracker(tokio_util::task::TaskTracker);
 
@@ -20,7 +20,7 @@ impl TaskTracker {
     {
         let tracked = self.0.track_future(future);
         if process::is_simulated() {
-            // Without a process it is a leftover of one that was killed.
+            // Without a current process, this code is left over from a process that was killed.
             if let Some(process) = Process::current() {
                 process.spawn(async move { drop(tracked.await) });
             }
@@ -38,7 +38,7 @@ impl TaskTracker {
     }
 }
 
-/// [`std::thread::Builder`]; in a simulation a thread does all of its work at once.
+/// [`std::thread::Builder`]. In a simulation, a thread's work runs synchronously in `spawn`.
 #[derive(Debug)]
 pub struct ThreadBuilder(std::thread::Builder);
 

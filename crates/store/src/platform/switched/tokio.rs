@@ -1,8 +1,8 @@
-//! Tokio, with those of its parts replaced that a simulation replaces.
+//! Tokio, except for the parts that a simulation replaces.
 
 pub use ::tokio::*;
 
-/// Tokio's, always in the order of the branches.
+/// Tokio's `select!`, which always polls its branches in order.
 macro_rules! ordered_select {
     (biased; $($branches:tt)*) => { ::tokio::select! { biased; $($branches)* } };
     ($($branches:tt)*) => { ::tokio::select! { biased; $($branches)* } };
@@ -20,7 +20,7 @@ pub mod task {
 
     use crate::raft::simulation::process;
 
-    /// Does blocking work; in a simulation, at once.
+    /// Runs blocking work. In a simulation, it runs synchronously.
     pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
         if process::is_simulated() {
             return Ok(work());
@@ -42,11 +42,11 @@ pub mod time {
 
     use crate::raft::simulation::process;
 
-    /// Times lie so far after it, whichever clock they are of, that earlier ones can be named too.
+    /// Offset of all times of either clock, so that earlier times can be represented too.
     const BEFORE: Duration = Duration::from_secs(1 << 30);
     static START: LazyLock<::tokio::time::Instant> = LazyLock::new(::tokio::time::Instant::now);
 
-    /// A time by the clock of the simulation, or by the system's.
+    /// A time of the simulation's clock, or of the system's.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct Instant(Duration);
 
@@ -158,7 +158,7 @@ pub mod time {
         Box::pin(Timed { future: Box::pin(future), deadline: sleep_until(deadline) })
     }
 
-    /// Ticks at equal distances; after a late one, at that distance from it.
+    /// Ticks with a fixed period. After a late tick, the next one follows a full period later.
     #[derive(Debug)]
     pub struct Interval {
         next: Instant,
@@ -171,7 +171,7 @@ pub mod time {
 
     impl Interval {
         pub fn set_missed_tick_behavior(&mut self, behavior: MissedTickBehavior) {
-            assert_eq!(behavior, MissedTickBehavior::Delay, "the only one that is known here");
+            assert_eq!(behavior, MissedTickBehavior::Delay, "other behaviors are not implemented");
         }
 
         pub async fn tick(&mut self) -> Instant {
@@ -194,7 +194,7 @@ pub mod fs {
     use crate::platform::fs::FileExt;
     use crate::raft::simulation::process;
 
-    /// A file that is read or written from its beginning.
+    /// A file that is read or written sequentially from its beginning.
     #[derive(Debug)]
     pub enum File {
         Real(::tokio::fs::File),

@@ -1,4 +1,4 @@
-//! Tokio's watch channel, but for the order in which waiters wake: theirs, not a random one.
+//! A watch channel like Tokio's, except that waiters wake in the order in which they wait, not in a random one.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
-/// All receivers, or the sender, are gone.
+/// Error of a channel whose sender was dropped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("channel closed")]
 pub struct Closed;
@@ -131,7 +131,7 @@ impl<T> Receiver<T> {
         loop {
             let shared = self.shared.clone();
             let mut changed = std::pin::pin!(shared.changed.notified());
-            // From here on no change is missed.
+            // No change is missed after this.
             changed.as_mut().enable();
             let version = shared.version.load(Ordering::SeqCst);
             if version != self.seen {

@@ -1,4 +1,4 @@
-//! The state's tables: RocksDB's, or in a simulation, tables in memory that are flushed to the simulated disk as one.
+//! The state's tables: RocksDB, or in a simulation, tables in memory that are flushed together to the simulated disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::raft::state::backend::{BackendContext, RocksBackend, RocksBatch, Rock
 use crate::raft::state::store::APPLIED;
 
 const ROWS: &str = "ROWS";
-/// Batches after which everything is flushed, as it is when RocksDB's buffers are full.
+/// Percentage of batches after which everything is flushed, as RocksDB does when its buffers are full.
 const FLUSH_PERCENT: u64 = 2;
 
-/// An open state database of either kind.
+/// An open state database, real or simulated.
 pub enum EitherBackend {
     Rocks(RocksBackend),
     Simulated(SimulatedBackend),
@@ -94,7 +94,7 @@ impl EitherBackend {
     }
 }
 
-/// Tables in memory, and the file that they were last flushed to.
+/// Tables in memory, and the directory that they are flushed to.
 pub struct SimulatedBackend {
     rows: MemoryBackend,
     path: PathBuf,
@@ -121,7 +121,7 @@ impl SimulatedBackend {
         Ok(SimulatedBackend { rows, path: path.to_owned(), is_obsolete: AtomicBool::new(false), _closed: closed })
     }
 
-    /// Writes everything into `directory`, all of it or nothing.
+    /// Writes all tables into `directory`, atomically.
     fn save(&self, directory: &Path) -> io::Result<()> {
         let mut bytes = Vec::new();
         for (table, key, row) in self.rows.dump() {

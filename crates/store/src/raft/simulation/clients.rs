@@ -1,4 +1,4 @@
-//! Clients: they write, swap, delete, read and hold leases, on any member, and take note of what they are told.
+//! Clients, which write, swap, delete, read and hold leases on any member, and record the responses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,24 +19,24 @@ use crate::membership::MemberId;
 use crate::platform::tokio::time::{sleep, timeout};
 use crate::{Consistency, Store};
 
-/// Keys that clients contend for.
+/// Number of keys that clients contend for.
 const KEYS: u64 = 4;
-/// Keys whose leases end by themselves.
+/// Prefix of the keys with leases, which expire.
 pub const LEASED: &str = "leased/";
-/// An unknown outcome is looked for so long.
-const LOOK_FOR: Duration = Duration::from_secs(4);
-/// A client that gets no answer for so long goes on.
+/// Time limit for finding out an unknown outcome.
+const OUTCOME_WITHIN: Duration = Duration::from_secs(4);
+/// Time after which a client stops waiting for a response.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// One client.
+/// A client.
 pub struct Client {
     pub cluster: Arc<Cluster>,
     pub evidence: Arc<Evidence>,
     pub random: Random,
-    /// Sets its values and leases apart from those of others.
+    /// Distinguishes its values and leases from those of other clients.
     pub number: u64,
     written: u64,
-    /// When keys were last written, as far as it knows.
+    /// Revisions of the last known writes of keys.
     known: BTreeMap<Bytes, Revision>,
     leases: Vec<LeaseId>,
 }
@@ -46,7 +46,7 @@ impl Client {
         Client { cluster, evidence, random, number, written: 0, known: BTreeMap::new(), leases: Vec::new() }
     }
 
-    /// Calls one after the other until told to stop.
+    /// Makes one call after the other until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let action = self.next();
@@ -98,7 +98,7 @@ impl Client {
         }
     }
 
-    /// Calls, and notes how it went.
+    /// Makes a call and records its result.
     pub async fn call(&mut self, member: MemberId, action: Action) -> Answer {
         let call = self.evidence.call(member, &action);
         let answer = match self.cluster.life(member) {
@@ -106,7 +106,7 @@ impl Client {
             Some(life) => {
                 let asked = action.clone();
                 let answer = life.run(|store| async move { ask(&store, &asked).await });
-                // It may yet take effect.
+                // After a timeout the call may still take effect.
                 timeout(PATIENCE, answer).await.ok().flatten().unwrap_or(Answer::Lost)
             }
         };
@@ -144,9 +144,9 @@ async fn ask(store: &Store, action: &Action) -> Answer {
         };
     }
     let done = match command(action) {
-        // Its outcome is found out although its answer is lost.
+        // `txn_once` finds out the outcome even if the response is lost.
         Command::Txn(txn) if matches!(action, Action::Swap { .. }) => {
-            let done = store.txn_once(txn, LOOK_FOR).await;
+            let done = store.txn_once(txn, OUTCOME_WITHIN).await;
             done.map(|(revision, response)| Reply { revision, outcome: Ok(Outcome::Txn(response)) })
         }
         command => store.propose(command).await,

@@ -1,4 +1,4 @@
-//! Members of a quorum, each a process with a disk, in one simulation.
+//! The simulated cluster: members of a quorum, each with a process and a disk.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use quorate_mvcc::CommandVersion;
 use tokio_util::sync::CancellationToken;
 
-use super::disk::{Disk, Trouble};
+use super::disk::{Disk, SyncFault};
 use super::evidence::Evidence;
 use super::invariants::Invariant;
 use super::network::{Network, Weather};
@@ -30,19 +30,20 @@ use crate::raft::network::tls::PeerTlsContext;
 use crate::raft::node::{Node, Settings};
 use crate::raft::tests::cluster::certificates;
 
-/// Nothing is encrypted here, but the code that would do it wants its keys.
+/// Certificates that the transport code needs, although the simulation encrypts nothing.
 static CERTIFICATES: LazyLock<PeerTls> = LazyLock::new(certificates);
 static TLS: LazyLock<PeerTlsContext> =
     LazyLock::new(|| PeerTlsContext::load(&CERTIFICATES).expect("certificates of our own"));
 
-/// Of a founder's directory, and one more when it was wiped.
+/// Base of the incarnations of the founders' directories. A wiped directory gets the next number.
 const INCARNATION: u64 = 1000;
 const CLUSTER: u32 = 1;
-/// How long a new member tries to join before its machine is given to others again, and who asks for it waits.
+/// Maximum time for an attempt of a new member to join.
 const JOIN_WITHIN: Duration = Duration::from_millis(1500);
+/// Maximum time for a request to invite it.
 const INVITE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What differs between simulations beside the seed's course.
+/// Parameters of a simulated cluster.
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub members: u64,
@@ -74,16 +75,17 @@ impl Shape {
     }
 }
 
-/// All members, by their machines' numbers: 1 and so on, and on each a founder under the same id, or who replaced it.
+/// All members, by the numbers of their machines, which start at 1. Each machine has the founder whose id is that
+/// number, or the member that replaced it.
 pub struct Cluster {
     pub network: Arc<Network>,
     shape: Shape,
     founders: Vec<Member>,
     slots: Vec<Mutex<Slot>>,
     random: Mutex<Random>,
-    /// Held while a machine's member starts.
+    /// Locked while the member of a machine starts.
     starting: Vec<tokio::sync::Mutex<()>>,
-    /// Held while one is replaced.
+    /// Locked while a member is replaced.
     pub replacing: tokio::sync::Mutex<()>,
     evidence: Arc<Evidence>,
 }
@@ -95,17 +97,17 @@ struct Slot {
     life: Option<Life>,
 }
 
-/// What a machine's member is to its quorum.
+/// Membership state of a machine.
 #[derive(Clone)]
 enum Standing {
     Member,
-    /// Its disk is new. The quorum has to be asked for another member in its place.
+    /// The machine's disk is new, and the quorum has to invite a new member in place of the lost one.
     Lost,
-    /// That one may join.
+    /// The new member is invited and may join with this token.
     Invited(Token),
 }
 
-/// A member from a start to its end.
+/// A running member, from its start to its end.
 #[derive(Clone)]
 pub struct Life {
     pub process: Arc<Process>,
@@ -141,12 +143,12 @@ impl Cluster {
         &self.founders[index(id)].name
     }
 
-    /// Under which id the quorum knows who is there.
+    /// The member id of a machine's current member.
     pub fn member_id(&self, id: MemberId) -> MemberId {
         self.slots[index(id)].lock().member.id
     }
 
-    /// Whether the quorum is of exactly those who are there, so that one of them can be spared for ever.
+    /// Whether the voters are exactly the current members of all machines, so that one of them can be lost for good.
     pub fn is_whole(&self) -> bool {
         let members = self.ids().map(|id| self.member_id(id)).collect();
         let is_whole = |life: Life| {
@@ -161,18 +163,18 @@ impl Cluster {
         !matches!(self.slots[index(id)].lock().standing, Standing::Member)
     }
 
-    /// The member's process, if it runs.
+    /// The running member of a machine, if there is one.
     pub fn life(&self, id: MemberId) -> Option<Life> {
         self.slots[index(id)].lock().life.clone().filter(|life| !life.process.is_dead())
     }
 
-    /// Starts a member from what is on its disk. False when it ended before it was up, or its disk failed it.
+    /// Starts a member from its disk. Returns false when it ended during the start, or its disk failed.
     pub async fn start(&self, id: MemberId) -> bool {
         let _starting = self.starting[index(id)].lock().await;
         self.start_alone(id).await
     }
 
-    /// The same, for who lets nobody else start it meanwhile.
+    /// Like [`Cluster::start`], for a caller that holds the machine's `starting` lock.
     async fn start_alone(&self, id: MemberId) -> bool {
         if self.life(id).is_some() {
             return true;
@@ -213,14 +215,14 @@ impl Cluster {
             integrity_interval: Duration::from_secs(2),
             commands: CommandVersion::NEWEST,
         };
-        let had_trouble = disk.has_trouble();
+        let had_sync_fault = disk.has_sync_fault();
         let (launched, launching) = oneshot::channel();
         process.spawn(async move { drop(launched.send(open(settings).await)) });
         let node = match launching.await {
             Ok(Ok(node)) => node,
             Ok(Err(error)) => {
                 process.kill();
-                if !had_trouble {
+                if !had_sync_fault {
                     let problem = format!("{} does not start: {error}", process.name);
                     self.evidence.problem(Invariant::Restarts, problem);
                 }
@@ -230,13 +232,13 @@ impl Cluster {
         };
         let store = Store::new(Arc::new(RaftEngine::new(node.clone())));
         let life = Life { process: process.clone(), node: node.clone(), store };
-        self.evidence.begins(id, &life);
+        self.evidence.record_start(id, &life);
         self.network.listen(&process.name, node);
         self.slots[index(id)].lock().life = Some(life);
         true
     }
 
-    /// Asks the others for a token.
+    /// Asks the other members for a join token.
     async fn invite(&self, id: MemberId) -> Option<Token> {
         let Member { name, peer, .. } = self.founders[index(id)].clone();
         let replaces = Some(self.member_id(id).to_string());
@@ -254,7 +256,7 @@ impl Cluster {
         None
     }
 
-    /// Has a new process join; `None` when it has not come to that yet.
+    /// Lets a new process join. Returns `None` when it has not joined in time.
     async fn join(&self, id: MemberId, token: Token, process: &Arc<Process>) -> Option<Member> {
         let config = JoinConfig {
             token,
@@ -279,7 +281,7 @@ impl Cluster {
             Ok(Err(_)) | Err(_) => String::new(),
         };
         if problem.contains("does not let") {
-            // Somebody asked before, was not answered, and was heard later: that ended this token.
+            // An earlier invitation whose response was lost was committed later, which invalidated this token.
             self.evidence.note(&("refused", id));
             self.slots[index(id)].lock().standing = Standing::Lost;
         }
@@ -288,10 +290,10 @@ impl Cluster {
         None
     }
 
-    /// Ends a member and takes its disk away. If the old machine comes back without it, it is as it was founded, but for
-    /// the number of its directory; then it must be heard by nobody.
+    /// Ends a member and wipes its disk. If the old machine `comes_back`, it starts like a new founder, but with
+    /// another incarnation, and the others must ignore it.
     pub async fn lose(&self, id: MemberId, comes_back: bool) {
-        // Who is about to start would have the disk that is lost, and go on with it.
+        // A concurrent start would continue to use the lost disk.
         let _starting = self.starting[index(id)].lock().await;
         self.end(id, true);
         let is_founder = {
@@ -299,7 +301,7 @@ impl Cluster {
             slot.disk = Arc::default();
             slot.member.id == id
         };
-        self.evidence.forgets(id);
+        self.evidence.record_lost_disk(id);
         if comes_back && is_founder {
             self.slots[index(id)].lock().member.incarnation += 1;
             self.start_alone(id).await;
@@ -307,16 +309,16 @@ impl Cluster {
             sleep(pause).await;
             self.end(id, true);
             self.slots[index(id)].lock().disk = Arc::default();
-            self.evidence.forgets(id);
+            self.evidence.record_lost_disk(id);
         }
         self.slots[index(id)].lock().standing = Standing::Lost;
     }
 
-    /// Ends a member's process; if its machine ends too, what it has not synced may be gone.
+    /// Ends a member's process. A power cut may also lose its unsynced data.
     pub fn end(&self, id: MemberId, is_power_cut: bool) {
         let mut slot = self.slots[index(id)].lock();
         if let Some(life) = slot.life.take() {
-            self.evidence.ends(id, &life);
+            self.evidence.record_end(id, &life);
             life.process.kill();
         }
         if is_power_cut {
@@ -331,8 +333,8 @@ impl Cluster {
         self.slots[index(id)].lock().life.as_ref().is_some_and(|life| life.process.is_dead())
     }
 
-    /// Takes note that it has; its machine may have ended with it.
-    pub fn bury(&self, id: MemberId, is_power_cut: bool) {
+    /// Records that a member's process has ended by itself, possibly in a power cut.
+    pub fn mark_ended(&self, id: MemberId, is_power_cut: bool) {
         let mut slot = self.slots[index(id)].lock();
         slot.life = None;
         if is_power_cut {
@@ -342,8 +344,8 @@ impl Cluster {
         self.network.changed();
     }
 
-    pub fn set_trouble(&self, id: MemberId, trouble: Option<Trouble>) {
-        self.slots[index(id)].lock().disk.set_trouble(trouble);
+    pub fn set_sync_fault(&self, id: MemberId, sync_fault: Option<SyncFault>) {
+        self.slots[index(id)].lock().disk.set_sync_fault(sync_fault);
     }
 
     pub fn stop(&self, id: MemberId) {
@@ -353,14 +355,14 @@ impl Cluster {
         }
     }
 
-    pub fn go_on(&self, id: MemberId) {
+    pub fn resume(&self, id: MemberId) {
         if let Some(life) = self.life(id) {
-            life.process.go_on();
+            life.process.resume();
             self.network.changed();
         }
     }
 
-    /// Ends everything, and lets go of it.
+    /// Ends all processes and the network.
     pub fn close(&self) {
         for id in self.ids() {
             let life = self.slots[index(id)].lock().life.take();
@@ -377,7 +379,7 @@ async fn open(settings: Settings) -> Result<Arc<Node>, crate::StoreError> {
     let Member { id, incarnation, .. } = settings.member;
     let sender = Sender { cluster: settings.cluster, member: id, incarnation };
     let peers = Peers::new(sender, BTreeMap::new(), TLS.clone(), tasks.clone(), transport.clone());
-    // So small that watchers fall behind.
+    // The limits are so small that watchers fall behind.
     let hub = HubConfig {
         ring_bytes: 1 << 10,
         channel_batches: 4,
@@ -394,7 +396,7 @@ fn index(id: MemberId) -> usize {
 }
 
 impl Life {
-    /// Has the process do something; `None` when it ends before that is done.
+    /// Runs work in the process. Returns `None` when the process ends before the work does.
     pub async fn run<T, F>(&self, work: impl FnOnce(Store) -> F) -> Option<T>
     where
         T: Send + 'static,

@@ -1,8 +1,8 @@
-//! A disk in memory, which forgets in a power cut what was not synced.
+//! A disk in memory, which may lose unsynced data in a power cut.
 //!
-//! Names are journalled, as on the file systems in use: a sync of a file's metadata or of a directory makes all changes
-//! of names before it durable, and a power cut leaves some first part of the others. Of the bytes written to a file since
-//! its last sync it leaves all, none, a first part, or any of the sectors.
+//! Names are journalled, as on common file systems: syncing a file's metadata or a directory makes all earlier changes
+//! of names durable, and a power cut keeps a prefix of the later ones. A power cut keeps all, none, a prefix, or any of
+//! the sectors of the bytes written to a file since its last sync.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use crate::platform::tokio::time::sleep;
 
 const SECTOR_BYTES: usize = 512;
 
-/// A disk.
+/// A simulated disk.
 #[derive(Debug, Default)]
 pub struct Disk {
     state: Mutex<State>,
@@ -27,17 +27,17 @@ pub struct Disk {
 struct State {
     names: BTreeMap<PathBuf, Entry>,
     durable: BTreeMap<PathBuf, Entry>,
-    /// What leads from the durable names to the others.
+    /// Changes that are in `names` and not yet in `durable`.
     changes: Vec<Change>,
-    trouble: Option<Trouble>,
+    sync_fault: Option<SyncFault>,
 }
 
-/// What happens at the next sync.
+/// Fault of the next sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// It fails.
+pub enum SyncFault {
+    /// The sync fails.
     Fails,
-    /// The process ends in it.
+    /// The process ends during the sync.
     Ends,
 }
 
@@ -74,7 +74,7 @@ impl Change {
     }
 }
 
-/// The bytes of a file.
+/// Contents of a file.
 #[derive(Debug, Default)]
 pub struct Inode {
     contents: Mutex<Contents>,
@@ -84,18 +84,18 @@ pub struct Inode {
 struct Contents {
     bytes: Vec<u8>,
     durable: Vec<u8>,
-    /// What leads from the durable bytes to the others.
+    /// Writes that are in `bytes` and not yet in `durable`.
     unsynced: Vec<Write>,
 }
 
-/// What a power cut leaves of what was not synced.
+/// The unsynced writes that a power cut keeps.
 #[derive(Clone, Copy, Debug)]
 enum Left {
     Nothing,
     All,
-    /// Any of the sectors that were written.
+    /// A random subset of the written sectors.
     Sectors,
-    /// The writes before one, and the beginning of that.
+    /// All writes before this position, and a prefix of the write at it.
     Before(usize),
 }
 
@@ -190,20 +190,20 @@ impl Inode {
 }
 
 impl Disk {
-    /// Has the next sync go wrong.
-    pub fn set_trouble(&self, trouble: Option<Trouble>) {
-        self.state.lock().trouble = trouble;
+    /// Plans a fault for the next sync.
+    pub fn set_sync_fault(&self, sync_fault: Option<SyncFault>) {
+        self.state.lock().sync_fault = sync_fault;
     }
 
-    pub fn has_trouble(&self) -> bool {
-        self.state.lock().trouble.is_some()
+    pub fn has_sync_fault(&self) -> bool {
+        self.state.lock().sync_fault.is_some()
     }
 
-    pub fn take_trouble(&self) -> Option<Trouble> {
-        self.state.lock().trouble.take()
+    pub fn take_sync_fault(&self) -> Option<SyncFault> {
+        self.state.lock().sync_fault.take()
     }
 
-    /// Forgets what was not synced, or some of it.
+    /// Loses unsynced changes, or some of them.
     pub fn cut_power(&self, random: &mut Random) {
         let mut state = self.state.lock();
         let State { names, durable, changes, .. } = &mut *state;
@@ -237,7 +237,7 @@ impl Disk {
         inode
     }
 
-    /// Removes a file, or a directory with everything in it.
+    /// Removes a file, or a directory with its contents.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         self.find(path).ok_or(io::ErrorKind::NotFound)?;
         self.change(Change::Remove(path.to_owned()));
@@ -250,7 +250,7 @@ impl Disk {
         Ok(())
     }
 
-    /// What lies directly in a directory.
+    /// Lists the direct entries of a directory.
     pub fn list(&self, path: &Path) -> io::Result<Vec<(PathBuf, Entry)>> {
         let state = self.state.lock();
         if !matches!(state.names.get(path), Some(Entry::Directory)) {
@@ -268,14 +268,14 @@ impl Disk {
     }
 }
 
-/// Runs what a thread would that writes to the disk.
+/// Runs the writer of a disk as a task, in place of its thread.
 pub fn start_writer(writer: impl Future<Output = ()> + Send + 'static) {
     if let Some(process) = Process::current() {
         process.spawn(writer);
     }
 }
 
-/// The time that a write takes.
+/// Waits for the simulated duration of a write.
 pub async fn delay() {
     let Some(process) = Process::current() else { return };
     let delay = {
@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_power_cut_takes_only_what_was_not_synced() {
+    fn a_power_cut_loses_only_unsynced_data() {
         let (mut left_something, mut left_nothing) = (false, false);
         for seed in 0..100 {
             let mut random = Random::new(seed);
@@ -305,7 +305,7 @@ mod tests {
             disk.cut_power(&mut random);
             let Some(Entry::File(file)) = disk.find(path) else { panic!("its name was synced") };
             let mut found = [0; 6];
-            file.read(0, &mut found).expect("they are there");
+            file.read(0, &mut found).expect("synced bytes");
             assert_eq!(&found, b"synced");
             left_nothing |= file.length() == 6;
             left_something |= file.length() > 6;

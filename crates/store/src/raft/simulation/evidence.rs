@@ -1,4 +1,4 @@
-//! What a simulation shows: every call and answer, everything watched, who led, and what went wrong by itself.
+//! Evidence of a simulation: all calls and responses, watched events, leaders, applied entries, and problems.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,17 +18,17 @@ use crate::membership::MemberId;
 use crate::platform::tokio::time::{Instant, sleep};
 use crate::raft::types::{LogId, Vote};
 
-/// Between two looks at a member that opens its instance anew.
+/// Interval of the checks whether a member has reopened its instance.
 const REOPENING: Duration = Duration::from_millis(20);
 
-/// A moment: none is the same as another.
+/// A unique moment of a simulation.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub step: u64,
     pub at: Instant,
 }
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Clone, Debug)]
 pub enum Action {
     Put {
@@ -36,12 +36,12 @@ pub enum Action {
         value: Bytes,
         lease: LeaseId,
     },
-    /// Two keys at once.
+    /// Puts two keys in one transaction.
     PutTwo {
         keys: [Bytes; 2],
         value: Bytes,
     },
-    /// Puts if the key was last written at that revision.
+    /// Puts a key if its last write was at the `expected` revision.
     Swap {
         key: Bytes,
         expected: Revision,
@@ -50,7 +50,7 @@ pub enum Action {
     Delete {
         key: Bytes,
     },
-    /// Linearizable.
+    /// Reads a key linearizably.
     Read {
         key: Bytes,
     },
@@ -68,7 +68,7 @@ pub enum Answer {
     Done(Reply),
     Read(RangeResponse),
     Failed(StoreError),
-    /// The process that was asked has ended.
+    /// The process did not run, has ended, or did not respond in time.
     Lost,
 }
 
@@ -80,18 +80,19 @@ pub struct Call {
     pub ended: Option<(Moment, Answer)>,
 }
 
-/// What a watcher saw, over restarts of the member that it watches.
+/// Events that a watcher received, across restarts of its member.
 #[derive(Clone, Debug)]
 pub struct Watched {
     pub member: MemberId,
     pub range: KeyRange,
-    /// Everything after it.
+    /// The events are those after this revision.
     pub after: Revision,
+    /// The events are complete up to this revision.
     pub upto: Revision,
     pub events: Vec<Seen>,
 }
 
-/// An event, without what may have been compacted away.
+/// An event without its previous version, which may be compacted.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub kv: KeyValue,
@@ -110,7 +111,7 @@ impl Seen {
     }
 }
 
-/// What a member holds in the end.
+/// State of a member at the end.
 #[derive(Clone, Debug)]
 pub struct Final {
     pub member: MemberId,
@@ -120,7 +121,7 @@ pub struct Final {
     pub leases: Vec<LeaseInfo>,
 }
 
-/// What was durable of a log when its process ended, at least.
+/// The vote in a member's log when its process ended, and after the next start.
 #[derive(Clone, Debug)]
 pub struct Restart {
     pub member: MemberId,
@@ -128,16 +129,16 @@ pub struct Restart {
     pub vote_after: Option<Vote>,
 }
 
-/// Everything that is known.
+/// All evidence of a simulation.
 pub struct Evidence {
     began: Instant,
     pub panics: Arc<Mutex<Vec<String>>>,
     pub problems: Mutex<Vec<Violation>>,
     pub calls: Mutex<Vec<Call>>,
     pub watched: Mutex<Vec<Watched>>,
-    /// Who led a term and when it was seen.
+    /// Terms and their leaders, in the order in which they were seen.
     pub leaders: Mutex<Vec<(u64, MemberId)>>,
-    /// Which entries were applied by whom.
+    /// Members and their last applied entries.
     pub applied: Mutex<Vec<(MemberId, LogId)>>,
     pub restarts: Mutex<Vec<Restart>>,
     pub finals: Mutex<Vec<Final>>,
@@ -145,7 +146,7 @@ pub struct Evidence {
     trace: Mutex<Trace>,
 }
 
-/// The course of a simulation, as a number.
+/// Running hash of the events of a simulation.
 #[derive(Default)]
 struct Trace {
     steps: u64,
@@ -170,7 +171,7 @@ impl Evidence {
         })
     }
 
-    /// Notes that something happens.
+    /// Records an event in the trace.
     pub fn note(&self, what: &dyn std::fmt::Debug) -> Moment {
         let at = Instant::now();
         let mut trace = self.trace.lock();
@@ -183,7 +184,7 @@ impl Evidence {
         Moment { step: trace.steps, at }
     }
 
-    /// Equal numbers: the same things have happened at the same times.
+    /// Hash of the trace. Equal hashes mean equal events at equal times.
     pub fn course(&self) -> u64 {
         self.trace.lock().hasher.finish()
     }
@@ -192,13 +193,13 @@ impl Evidence {
         self.began.elapsed()
     }
 
-    /// Notes what is seen at once not to be as it must be.
+    /// Records a violation that is found during the simulation.
     pub fn problem(&self, invariant: Invariant, what: String) {
         self.note(&what);
         self.problems.lock().push(Violation { invariant, what });
     }
 
-    /// Notes a call; answers by number.
+    /// Records a call and returns its number.
     pub fn call(&self, member: MemberId, action: &Action) -> usize {
         let began = self.note(&(member, action));
         let mut calls = self.calls.lock();
@@ -211,8 +212,8 @@ impl Evidence {
         self.calls.lock()[call].ended = Some((ended, answer));
     }
 
-    /// A member is up: from now on it is seen who leads there, and what is applied.
-    pub fn begins(self: &Arc<Self>, id: MemberId, life: &Life) {
+    /// Records the start of a member, and from then on its leadership and applied entries.
+    pub fn record_start(self: &Arc<Self>, id: MemberId, life: &Life) {
         self.note(&("begins", id));
         let Ok(instance) = life.node.instance() else { return };
         let vote_after = instance.log.vote();
@@ -238,7 +239,7 @@ impl Evidence {
         let (evidence, node) = (self.clone(), life.node.clone());
         life.process.spawn(async move {
             loop {
-                // A member that opens its instance anew has another position.
+                // A member that reopens its instance gets a new `position` channel.
                 let Ok(instance) = node.instance() else {
                     sleep(REOPENING).await;
                     continue;
@@ -258,14 +259,14 @@ impl Evidence {
         });
     }
 
-    /// A member is not the one that was there before.
-    pub fn forgets(&self, id: MemberId) {
+    /// Records that a member has lost its disk.
+    pub fn record_lost_disk(&self, id: MemberId) {
         self.note(&("is lost", id));
         self.votes.lock().remove(&id);
     }
 
-    /// A member is about to end.
-    pub fn ends(&self, id: MemberId, life: &Life) {
+    /// Records that a member is about to end.
+    pub fn record_end(&self, id: MemberId, life: &Life) {
         self.note(&("ends", id));
         if life.process.is_dead() {
             return;

@@ -1,8 +1,8 @@
 //! The network between simulated processes.
 //!
-//! It carries what connections carry: messages arrive in order, late, or not at all because the connection breaks. What is
-//! lost on the way is sent again later, so loss is delay; a link that is cut delivers nothing until it is mended, or until
-//! an end has waited too long for the other and gives the connection up.
+//! It behaves like TCP connections: messages arrive in order, possibly late, or not at all because the connection
+//! breaks. A lost message is sent again later, so loss is delay. A cut link delivers nothing until it is restored, or
+//! until one end has waited too long and gives up the connection.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,15 +34,15 @@ thread_local! {
     static NETWORK: RefCell<Option<Arc<Network>>> = const { RefCell::new(None) };
 }
 
-/// How long an end waits for the other, in milliseconds.
+/// Time after which an end gives up a silent connection, in milliseconds.
 const KEEP_ALIVE_MILLIS: Range<u64> = 3000..5000;
-/// How long it takes until what was lost is sent again, in milliseconds.
+/// Additional delay of a message that is lost and sent again, in milliseconds.
 const RESEND_MILLIS: Range<u64> = 200..600;
 
-/// How good the network is.
+/// Quality of the network.
 #[derive(Clone, Debug)]
 pub struct Weather {
-    /// Of a message, in microseconds.
+    /// Delay of a message, in microseconds.
     pub delay_micros: Range<u64>,
     pub loss_percent: u64,
 }
@@ -50,26 +50,26 @@ pub struct Weather {
 /// All links.
 pub struct Network {
     state: Mutex<State>,
-    /// A link was cut or mended, or a process has changed.
+    /// Signals that a link was cut or restored, or that a process was stopped, resumed or ended.
     changed: Notify,
     random: Mutex<Random>,
 }
 
 struct State {
     hosts: BTreeMap<String, Host>,
-    /// From whom to whom nothing is delivered.
+    /// Cut links, as (from, to).
     cut: BTreeSet<(String, String)>,
     weather: Weather,
 }
 
 struct Host {
     process: Arc<Process>,
-    /// Once it listens.
+    /// Set when the process listens.
     node: Option<Arc<Node>>,
 }
 
 impl Network {
-    /// Makes the network of this thread.
+    /// Creates the network of this thread.
     pub fn install(random: Random, weather: Weather) -> Arc<Self> {
         let state = State { hosts: BTreeMap::new(), cut: BTreeSet::new(), weather };
         let network = Network { state: Mutex::new(state), changed: Notify::new(), random: Mutex::new(random) };
@@ -78,7 +78,7 @@ impl Network {
         network
     }
 
-    /// Forgets all processes: they hold the network, and it holds them.
+    /// Drops all processes, to break the reference cycle between them and the network.
     pub fn close(&self) {
         NETWORK.set(None);
         self.state.lock().hosts.clear();
@@ -96,7 +96,7 @@ impl Network {
         }
     }
 
-    /// Tells that a process was stopped, went on, or has ended.
+    /// Signals that a process was stopped, resumed or ended.
     pub fn changed(&self) {
         self.changed.notify_waiters();
     }
@@ -106,7 +106,7 @@ impl Network {
         self.changed();
     }
 
-    pub fn mend_all(&self) {
+    pub fn restore_links(&self) {
         self.state.lock().cut.clear();
         self.changed();
     }
@@ -133,13 +133,13 @@ impl Network {
     }
 }
 
-/// One direction between two processes.
+/// One direction of a connection between two processes.
 #[derive(Clone)]
 struct Route {
     network: Arc<Network>,
     from: String,
     to: String,
-    /// The connection has ended.
+    /// Cancelled when the connection has ended.
     broken: CancellationToken,
 }
 
@@ -152,28 +152,28 @@ impl Route {
         self.network.is_cut(&self.from, &self.to)
     }
 
-    /// Returns when something can pass.
+    /// Waits until the link is not cut.
     async fn open(&self) {
         while self.is_cut() {
             self.network.changed.notified().await;
         }
     }
 
-    /// The time that something takes.
+    /// Waits for the delay of a message.
     async fn pass(&self) {
         sleep(self.network.delay()).await;
         self.open().await;
     }
 }
 
-/// Something on its way.
+/// A part of a message in transit.
 enum Item {
     Head(Box<response::Parts>),
     Data(Bytes),
     End,
 }
 
-/// Puts items on their way.
+/// The sending end of one direction.
 struct Sender {
     items: mpsc::UnboundedSender<(Instant, Item)>,
     route: Route,
@@ -191,17 +191,17 @@ fn pipe(route: Route) -> (Sender, Receiver) {
 }
 
 impl Sender {
-    /// False when nobody will take it.
+    /// Sends an item. Returns false when the receiver is gone.
     fn send(&mut self, item: Item) -> bool {
-        // What was sent before arrives before it.
+        // Items arrive in the order in which they were sent.
         self.last = self.last.max(Instant::now() + self.route.network.delay());
         self.items.send((self.last, item)).is_ok()
     }
 
-    /// Sends a body until it ends or breaks off.
+    /// Sends a body until it ends or fails.
     async fn send_body(mut self, mut body: PeerBody) {
         while let Some(frame) = body.frame().await {
-            // Without an end, the other side sees that it broke off.
+            // Without an `End`, the receiver sees that the body is incomplete.
             let Ok(frame) = frame else { return };
             if let Ok(data) = frame.into_data()
                 && !self.send(Item::Data(data))
@@ -232,7 +232,7 @@ impl Receiver {
         }
     }
 
-    /// What arrives, as a body; `guard` is dropped with it.
+    /// Converts the receiver to a body. `guard` is dropped with the body.
     fn into_body(self, guard: Option<DropGuard>) -> PeerBody {
         let frames = futures::stream::unfold(Some((self, guard)), async |state| {
             let (mut receiver, guard) = state?;
@@ -258,7 +258,7 @@ impl Channel {
         self.route.broken.is_cancelled()
     }
 
-    /// A boxed future: the answering may send in turn, so its type would contain itself.
+    /// Sends a request. The future is boxed because the handler may send requests in turn, so the type is recursive.
     pub fn send(&self, request: Request<PeerBody>) -> BoxFuture<'_, Result<Response<PeerBody>, Unanswered>> {
         Box::pin(self.ask(request))
     }
@@ -271,7 +271,7 @@ impl Channel {
         let (head, body) = request.into_parts();
         let (up, arriving) = pipe(self.route.clone());
         let (down, mut answers) = pipe(self.route.back());
-        // Whoever asked has let go of the answer.
+        // Cancelled when the caller drops the response.
         let over = CancellationToken::new();
         let guard = over.clone().drop_guard();
         let stop = over.clone();
@@ -313,7 +313,7 @@ impl Channel {
 
 /// Connects the current process to a peer.
 pub async fn connect(peer: &str) -> io::Result<(channel::Channel, Connection)> {
-    // Who is to join knows the others by their addresses alone.
+    // A joining member knows the others only by their addresses.
     let peer = peer.split(':').next().unwrap_or(peer);
     let network = NETWORK.with_borrow(Clone::clone).ok_or(io::ErrorKind::NetworkUnreachable)?;
     let own = Process::current().ok_or(io::ErrorKind::NetworkUnreachable)?;
@@ -335,7 +335,7 @@ pub async fn connect(peer: &str) -> io::Result<(channel::Channel, Connection)> {
     Ok((channel::Channel::Simulated(Channel { route, to }), Box::pin(ended)))
 }
 
-/// Returns when a connection is over.
+/// Waits until a connection ends.
 async fn keep(route: Route, to: Arc<Process>) -> io::Result<()> {
     let _broken = route.broken.clone().drop_guard();
     let back = route.back();

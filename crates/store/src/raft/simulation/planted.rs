@@ -1,4 +1,4 @@
-//! Bugs that a simulation can have in the store, to see that they are found.
+//! Bugs that a simulation can plant in the store, to show that the invariants find them.
 
 use std::cell::Cell;
 
@@ -8,48 +8,48 @@ thread_local! {
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
 }
 
-/// What may be wrong.
+/// A bug that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// Writes are acknowledged when they are written, not when they are on disk.
+    /// Writes are acknowledged before they are synced to disk.
     AcknowledgesBeforeSync,
-    /// Some commands are applied a second time.
+    /// Some commands are applied twice.
     AppliesTwice,
-    /// The state does not know up to where it was applied.
+    /// The state does not record its applied position.
     LosesPosition,
-    /// A leader answers reads without asking whether it still leads.
+    /// A leader answers reads without confirming that it still leads.
     ReadsStale,
-    /// A leader answers with what it has applied, though others may have applied more.
+    /// A leader answers reads from its applied state, although other members may have applied more.
     ReadsWhatIsApplied,
-    /// Some events are delivered to nobody.
+    /// Some events are not delivered.
     WatchSkips,
-    /// Leases end when half of their time is over.
+    /// Leases expire after half of their TTL.
     LeasesEndEarly,
-    /// Leases never end.
+    /// Leases never expire.
     LeasesStay,
-    /// Who has lost its disk is taken for who had it.
+    /// A member that has lost its disk is accepted as the member that it was before.
     HearsWhoWasWiped,
-    /// A transaction whose answer was lost is told from others by nothing.
+    /// Traced transactions are not recognized when they are applied.
     OverlooksLandings,
 }
 
-/// All of them, each with the invariants that are about it: it is found by one of these, whatever else it breaks.
+/// All bugs, each with its invariants. At least one of these must find the bug, whatever else it breaks.
 pub const BUGS: [(Bug, &[Invariant]); 10] = [
-    // Entries are lost, or votes; or a log misses what it says was on the disk, and is refused.
+    // Entries or votes are lost, or a log lacks entries that it records as durable and is refused.
     (Bug::AcknowledgesBeforeSync, &[Invariant::Durability, Invariant::Restarts]),
     (Bug::AppliesTwice, &[Invariant::OnceInOrder]),
-    // It applies again what it had applied, which no other member does.
+    // The member applies commands again that it had applied before, unlike the other members.
     (Bug::LosesPosition, &[Invariant::OnceInOrder, Invariant::Equality]),
     (Bug::ReadsStale, &[Invariant::Linearizability]),
     (Bug::ReadsWhatIsApplied, &[Invariant::Linearizability]),
     (Bug::WatchSkips, &[Invariant::Watches]),
     (Bug::LeasesEndEarly, &[Invariant::Leases]),
-    // That all leases end is a part of it.
+    // Progress includes that all leases expire.
     (Bug::LeasesStay, &[Invariant::Progress]),
-    // Nearly always the leader is the first to see it: openraft panics when a follower has forgotten what it had
-    // acknowledged. Else what was committed is lost or replaced, or a vote is given twice.
+    // Nearly always the leader sees it first: openraft panics when a follower has lost acknowledged entries. Otherwise
+    // committed entries are lost or replaced, or a member votes twice in a term.
     (Bug::HearsWhoWasWiped, &[Invariant::Soundness, Invariant::Durability, Invariant::Equality, Invariant::Elections]),
-    // A swap that has taken effect is told to have been refused.
+    // A swap that has taken effect is reported as refused.
     (Bug::OverlooksLandings, &[Invariant::OnceInOrder]),
 ];
 
@@ -58,7 +58,7 @@ pub fn is(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-/// Has everything that runs on this thread have a bug, or none.
+/// Plants a bug in the simulation on this thread, or removes it.
 pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }

@@ -1,4 +1,4 @@
-//! A simulated process: tasks that are stopped, gone on with and killed together, and the disk that they write to.
+//! A simulated process: tasks that are stopped, resumed and killed together, and the disk that they write to.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -40,17 +40,17 @@ pub fn simulate<T>(work: impl FnOnce() -> T) -> T {
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-/// Empty while it is polled, and when it is done.
+/// A task of a process. `None` while it is polled and after it is done.
 type Slot = Arc<Mutex<Option<Task>>>;
 
-/// One life of a process.
+/// A process from its start to its end.
 pub struct Process {
     pub name: String,
     disk: Arc<Disk>,
     random: Mutex<Random>,
     state: Mutex<State>,
     ended: CancellationToken,
-    /// What it panicked with.
+    /// Messages of its panics.
     panics: Arc<Mutex<Vec<String>>>,
 }
 
@@ -60,24 +60,25 @@ struct State {
     is_stopped: bool,
     next_task: u64,
     tasks: BTreeMap<u64, (Slot, Option<Waker>)>,
-    /// Those that would run if it were not stopped.
+    /// Wakers of tasks that are ready while the process is stopped.
     stalled: Vec<Waker>,
 }
 
-/// Whether this is a check of openraft's that only debug builds have, and that is wrong about a leader that has just been
-/// succeeded: its stream may read what the successor writes over its log, before it sees that it leads no more and throws
-/// that away. The range that it tells, `(T1-N1.9, T3-N3.7]`, then ends in a later term than it begins.
-fn is_wrong_check(panic: &str) -> bool {
+/// Whether a panic is a debug assertion of openraft that fails wrongly for a leader that was just replaced. The
+/// leader's replication stream may read log entries that its successor is overwriting, before it notices that it lost
+/// leadership and discards them. The range in the message, like `(T1-N1.9, T3-N3.7]`, then ends in a later term than it
+/// begins.
+fn is_false_assertion(panic: &str) -> bool {
     let term = |log_id: &str| log_id.strip_prefix('T')?.split_once('-')?.0.parse::<u64>().ok();
     let ends = || {
-        let (_, told) = panic.split_once("read_log_entries received reversed range")?;
-        let (begin, end) = told.rsplit_once('(')?.1.split_once(", ")?;
+        let (_, range) = panic.split_once("read_log_entries received reversed range")?;
+        let (begin, end) = range.rsplit_once('(')?.1.split_once(", ")?;
         Some((term(begin)?, term(end)?))
     };
     ends().is_some_and(|(begin, end)| begin < end)
 }
 
-/// Unwinds a task whose process has ended.
+/// Panic payload that unwinds a task whose process has ended.
 struct Exited;
 
 impl Process {
@@ -92,7 +93,7 @@ impl Process {
         })
     }
 
-    /// Whose task is running on this thread.
+    /// The process whose task is running on this thread.
     pub fn current() -> Option<Arc<Process>> {
         CURRENT.with_borrow(Clone::clone)
     }
@@ -109,7 +110,7 @@ impl Process {
         self.state.lock().is_dead
     }
 
-    /// Returns when it has ended.
+    /// Waits until the process has ended.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -118,7 +119,7 @@ impl Process {
         self.state.lock().is_stopped
     }
 
-    /// Starts a task of this process; nothing comes of it when that is dead.
+    /// Starts a task of this process. A dead process drops it.
     pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let slot: Slot = Arc::new(Mutex::new(Some(Box::pin(task))));
         let id = {
@@ -134,12 +135,12 @@ impl Process {
         drop(SimRuntime::spawn(Running { process: self.clone(), id, slot }));
     }
 
-    /// Stops it in its tracks, as a signal does; its clock goes on.
+    /// Stops the process like SIGSTOP. Its clock keeps running.
     pub fn stop(&self) {
         self.state.lock().is_stopped = true;
     }
 
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         let stalled = {
             let mut state = self.state.lock();
             state.is_stopped = false;
@@ -148,7 +149,7 @@ impl Process {
         stalled.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends it at once. Its disk remains as it is.
+    /// Ends the process immediately. Its disk stays as it is.
     pub fn kill(&self) {
         let tasks = {
             let mut state = self.state.lock();
@@ -165,7 +166,7 @@ impl Process {
         self.ended.cancel();
     }
 
-    /// Ends it from within.
+    /// Ends the process from one of its own tasks.
     pub fn exit(&self) -> ! {
         self.kill();
         resume_unwind(Box::new(Exited))
@@ -177,14 +178,14 @@ impl Process {
         }
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
-        if is_wrong_check(&text) {
+        if is_false_assertion(&text) {
             return;
         }
         self.panics.lock().push(format!("{}: {text}", self.name));
     }
 }
 
-/// Makes a process the current one for a while.
+/// Guard that makes a process the current one until it is dropped.
 struct Entered(Option<Arc<Process>>);
 
 impl Entered {
@@ -199,7 +200,7 @@ impl Drop for Entered {
     }
 }
 
-/// A task in the hands of the runtime.
+/// The future of a task that the runtime polls.
 struct Running {
     process: Arc<Process>,
     id: u64,
@@ -257,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stopped_process_does_nothing_and_a_killed_one_never_again() {
+    fn stopped_processes_can_be_resumed_and_killed_ones_cannot() {
         simulate(|| {
             SimRuntime::with_seed(1).block_on(async {
                 let panics = Arc::default();
@@ -277,7 +278,7 @@ mod tests {
                 assert_eq!(after(35).await, 3);
                 process.stop();
                 assert_eq!(after(100).await, 3);
-                process.go_on();
+                process.resume();
                 assert_eq!(after(15).await, 5);
                 process.spawn(async { Process::current().expect("itself").exit() });
                 assert_eq!(after(100).await, 5);
@@ -288,16 +289,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_range_that_ends_in_a_later_term_is_excused() {
-        let told = |range: &str| {
+    fn only_a_range_that_ends_in_a_later_term_is_ignored() {
+        let panic = |range: &str| {
             format!(
                 "assertion `left == right` failed: read_log_entries received reversed range: start(10) > end(8), \
                  log_id_range: {range}\n  left: 10\n right: 8"
             )
         };
-        assert!(is_wrong_check(&told("(T1-N1.9, T3-N3.7]")));
-        assert!(!is_wrong_check(&told("(T3-N1.9, T3-N1.7]")));
-        assert!(!is_wrong_check(&told("(T3-N1.9, None]")));
-        assert!(!is_wrong_check("another one (T1-N1.9, T3-N3.7]"));
+        assert!(is_false_assertion(&panic("(T1-N1.9, T3-N3.7]")));
+        assert!(!is_false_assertion(&panic("(T3-N1.9, T3-N1.7]")));
+        assert!(!is_false_assertion(&panic("(T3-N1.9, None]")));
+        assert!(!is_false_assertion("another one (T1-N1.9, T3-N3.7]"));
     }
 }

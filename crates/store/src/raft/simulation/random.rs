@@ -1,4 +1,4 @@
-//! Chance, all of it from the seed.
+//! Randomness that the seed determines.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngCore;
 use rand::distr::{Distribution, StandardUniform};
 
-/// A stream of numbers that its seed determines (SplitMix64).
+/// Random number generator that its seed determines (SplitMix64).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -16,7 +16,7 @@ impl Random {
         Random(seed)
     }
 
-    /// Another stream, which goes on however this one is used.
+    /// Returns a second generator that does not depend on the further use of this one.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Random(self.next_u64())
@@ -29,24 +29,24 @@ impl Random {
         StandardUniform.sample(self)
     }
 
-    /// A number in a range that is not empty.
+    /// Returns a number in a range, which must not be empty.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next_u64() % (range.end - range.start)
     }
 
-    /// A place in something of that length.
+    /// Returns a position in a list of that length, which must not be 0.
     pub fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.next_u64() % length as u64).expect("less than a length")
     }
 
-    /// True in so many of a hundred cases.
+    /// Returns true with a probability of `percent` percent.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.next_u64() % 100 < percent
     }
 
-    /// A time of so many microseconds.
+    /// Returns a duration of a number of microseconds in the range.
     pub fn micros(&mut self, range: Range<u64>) -> Duration {
-        // Nanoseconds too, so that few things happen at the same time.
+        // The resolution is nanoseconds, so that few events happen at the same time.
         Duration::from_nanos(self.within(range.start * 1000..range.end * 1000))
     }
 
@@ -57,7 +57,7 @@ impl Random {
 
 impl RngCore for Random {
     fn next_u32(&mut self) -> u32 {
-        u32::try_from(self.next_u64() >> 32).expect("half of it")
+        u32::try_from(self.next_u64() >> 32).expect("a 32-bit half")
     }
 
     fn next_u64(&mut self) -> u64 {

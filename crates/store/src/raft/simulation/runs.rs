@@ -1,7 +1,7 @@
-//! The simulation as tests.
+//! Simulations as tests.
 //!
-//! `QUORATE_SIM_SEEDS` says how many seeds to try, `QUORATE_SIM_SEED` with which to begin; what fails names its seed, and
-//! that seed alone fails again. `scripts/simulate` runs many of them, as fast as the machine can.
+//! `QUORATE_SIM_SEEDS` sets the number of seeds, and `QUORATE_SIM_SEED` the first one. A failure names its seed, and
+//! running that seed alone fails again. `scripts/simulate` runs many seeds as fast as the machine can.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,19 +16,19 @@ use crate::raft::tests::cluster::show_logs;
 
 const SEEDS: &str = "QUORATE_SIM_SEEDS";
 const SEED: &str = "QUORATE_SIM_SEED";
-/// What the suite runs.
+/// Default number of seeds.
 const SEEDS_OF_SUITE: u64 = 60;
-/// A planted bug must be found within so many.
+/// Maximum number of seeds to find a planted bug.
 const SEEDS_FOR_BUG: u64 = 400;
-/// After so many failures it is known that something is wrong.
+/// Number of failures after which the test stops.
 const MAX_FAILURES: usize = 5;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is not a number")))
 }
 
-/// Every seed from the first on, on all processors; who fails is told.
+/// Runs the seeds on all processors and reports the failing ones.
 #[test]
 fn no_seed_breaks_an_invariant() {
     show_logs();
@@ -46,7 +46,7 @@ fn no_seed_breaks_an_invariant() {
                     if seed >= first + count {
                         return;
                     }
-                    // A seed that is looked at alone shows its course where `RUST_LOG` has `simulation=info`.
+                    // A single seed logs its course when `RUST_LOG` has `simulation=info`.
                     let outcome = Trial { is_shown: count == 1, ..Trial::new(seed) }.run();
                     answered.fetch_add(outcome.answered as u64, Ordering::Relaxed);
                     if !outcome.violations.is_empty() {
@@ -60,11 +60,11 @@ fn no_seed_breaks_an_invariant() {
     let (tried, elapsed) = (next.into_inner().min(first + count) - first, began.elapsed());
     tracing::info!(tried, ?elapsed, answered = answered.into_inner(), "simulated");
     let failures = failures.into_inner();
-    let told = failures.iter().map(|(seed, violations)| {
+    let reports = failures.iter().map(|(seed, violations)| {
         let lines: Vec<_> = violations.iter().map(ToString::to_string).collect();
         format!("{SEED}={seed}:\n  {}", lines.join("\n  "))
     });
-    assert!(failures.is_empty(), "{} of {tried} seeds:\n{}", failures.len(), told.collect::<Vec<_>>().join("\n"));
+    assert!(failures.is_empty(), "{} of {tried} seeds:\n{}", failures.len(), reports.collect::<Vec<_>>().join("\n"));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_seed_determines_the_course() {
     }
 }
 
-/// Looks for a seed in which the bug breaks one of the invariants that are about it.
+/// Looks for a seed in which the bug violates one of its invariants.
 fn find(bug: Bug, about: &[Invariant]) -> Result<(u64, Violation), Vec<Invariant>> {
     let mut others = Vec::new();
     for seed in 1..=SEEDS_FOR_BUG {
@@ -85,7 +85,7 @@ fn find(bug: Bug, about: &[Invariant]) -> Result<(u64, Violation), Vec<Invariant
                 return Ok((seed, violation));
             }
             if !others.contains(&violation.invariant) {
-                tracing::info!(?bug, seed, %violation, "also");
+                tracing::info!(?bug, seed, %violation, "violates another invariant");
                 others.push(violation.invariant);
             }
         }
@@ -94,7 +94,7 @@ fn find(bug: Bug, about: &[Invariant]) -> Result<(u64, Violation), Vec<Invariant
 }
 
 #[test]
-fn planted_bugs_are_found_by_the_invariants_that_are_about_them() {
+fn planted_bugs_violate_their_invariants() {
     show_logs();
     let (bugs, failures) = (Mutex::new(BUGS.iter()), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);

@@ -1,4 +1,4 @@
-//! One simulation, from its seed to what it has shown.
+//! One simulation, from its seed to its outcome.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -20,23 +20,23 @@ use super::random::Random;
 use super::watchers::Watcher;
 use crate::platform::tokio::time::sleep;
 
-/// What to simulate.
+/// Parameters of a simulation.
 #[derive(Clone, Copy, Debug)]
 pub struct Trial {
     pub seed: u64,
     pub bug: Option<Bug>,
-    /// Whether its course is logged.
+    /// Whether its events are logged.
     pub is_shown: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub violations: Vec<Violation>,
-    /// Equal after equal courses.
+    /// Hash of all events and their times.
     pub course: u64,
-    /// Calls that were answered.
+    /// Number of calls that were answered.
     pub answered: usize,
-    /// In simulated time.
+    /// Duration in simulated time.
     pub took: Duration,
 }
 
@@ -49,7 +49,7 @@ impl Trial {
         planted::plant(self.bug);
         let outcome = process::simulate(|| {
             let mut runtime = SimRuntime::with_seed(self.seed);
-            // The runtime panics when nothing can happen any more, and when something happens without end.
+            // The runtime panics on a deadlock and on a livelock.
             let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.simulate())));
             ran.unwrap_or_else(|panic| {
                 let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
@@ -90,18 +90,18 @@ impl Trial {
         });
         let clients: Vec<_> = clients.collect();
         let until = random.millis(2500..7000);
-        let harm = (0..random.within(1..3)).map(|_| {
+        let injectors = (0..random.within(1..3)).map(|_| {
             let mut faults = Faults { cluster: cluster.clone(), evidence: evidence.clone(), random: random.fork() };
             let evidence = evidence.clone();
             SimRuntime::spawn(async move {
                 while evidence.elapsed() < until {
                     sleep(faults.random.millis(10..900)).await;
-                    faults.strike().await;
+                    faults.inject().await;
                 }
             })
         });
-        let harm: Vec<_> = harm.collect();
-        all(&evidence, harm).await;
+        let injectors: Vec<_> = injectors.collect();
+        all(&evidence, injectors).await;
         let mut faults = Faults { cluster: cluster.clone(), evidence: evidence.clone(), random: random.fork() };
         faults.heal().await;
         stop_clients.cancel();

@@ -1,4 +1,4 @@
-//! Watchers: each watches one member, wherever that stands, and goes on where it was when the member comes back.
+//! Watchers: each watches one member, and continues at its last revision when the member restarts.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::platform::tokio;
 use crate::platform::tokio::time::sleep;
 use crate::watch::WatchBatch;
 
-/// One watcher. How far it has come is seen while it runs.
+/// A watcher. Its progress can be read while it runs.
 pub struct Watcher {
     pub cluster: Arc<Cluster>,
     pub evidence: Arc<Evidence>,
     pub random: Random,
-    /// Takes its time now and then.
+    /// Whether it pauses now and then.
     pub is_slow: bool,
     pub watched: Arc<Mutex<Watched>>,
 }
@@ -42,7 +42,7 @@ impl Watcher {
         Watcher { cluster: cluster.clone(), evidence: evidence.clone(), random, is_slow, watched }
     }
 
-    /// Watches until told to stop, or until it is done with.
+    /// Watches until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         let member = self.watched.lock().member;
         while !stop.is_cancelled() {
@@ -59,7 +59,7 @@ impl Watcher {
                             () = self.follow(&mut watch) => {}
                         }
                     }
-                    Some(Err(error)) => self.fails(&error),
+                    Some(Err(error)) => self.handle_error(&error),
                     None => {}
                 }
             }
@@ -72,8 +72,8 @@ impl Watcher {
     async fn follow(&mut self, watch: &mut crate::Watch) {
         loop {
             match watch.next().await {
-                Some(Ok(batch)) => self.takes(&batch),
-                Some(Err(error)) => return self.fails(&error),
+                Some(Ok(batch)) => self.handle_batch(&batch),
+                Some(Err(error)) => return self.handle_error(&error),
                 None => return,
             }
             if self.is_slow && self.random.percent(30) {
@@ -82,7 +82,7 @@ impl Watcher {
         }
     }
 
-    fn takes(&self, batch: &WatchBatch) {
+    fn handle_batch(&self, batch: &WatchBatch) {
         let mut watched = self.watched.lock();
         let (member, before) = (watched.member, watched.upto);
         let mut last = before;
@@ -104,8 +104,8 @@ impl Watcher {
         watched.upto = before.max(batch.revision);
     }
 
-    /// What was compacted away cannot be watched: it begins anew behind it.
-    fn fails(&self, error: &WatchError) {
+    /// Handles the end of a watch. After a compaction, the watcher starts again at the compacted revision.
+    fn handle_error(&self, error: &WatchError) {
         match error {
             WatchError::Compacted { compacted, .. } => {
                 let mut watched = self.watched.lock();

@@ -1,4 +1,4 @@
-//! What was acknowledged is there for good, whoever crashed since.
+//! Acknowledged writes are never lost, whichever members crash.
 
 use quorate_mvcc::{LeaseId, OpResponse, Outcome, Reply};
 
@@ -12,7 +12,7 @@ pub fn check(facts: &Facts) -> Vec<String> {
 fn missing(facts: &Facts, call: &Call) -> Option<String> {
     let Some((_, Answer::Done(reply))) = &call.ended else { return None };
     if !facts.changes.is_known(reply.revision) && facts.finals.iter().any(|last| last.revision >= reply.revision) {
-        // It was compacted away before anybody saw it.
+        // The revision was compacted before any watcher saw it.
         return None;
     }
     let here = facts.changes.by_revision.get(&reply.revision).map_or(&[][..], Vec::as_slice);
@@ -36,13 +36,13 @@ enum Effect {
     Nothing,
 }
 
-/// `None` when the command was refused.
+/// Returns the effect of a command, or `None` when the command was refused.
 fn effect(reply: &Reply) -> Option<Effect> {
     Some(match reply.outcome.as_ref().ok()? {
         Outcome::Txn(response) => match response.responses.first() {
             Some(OpResponse::Put { .. }) => Effect::Written,
             Some(OpResponse::Delete { deleted: 1.., .. }) => Effect::Deleted,
-            // The answer was lost, and its effect found.
+            // The response was lost, and the outcome was found out.
             None if response.succeeded => Effect::Written,
             _ => Effect::Nothing,
         },

@@ -1,4 +1,4 @@
-//! Nobody leads a term that somebody else leads, and no entry of a term is of another leader.
+//! A term has at most one leader, and all entries of a term are that leader's.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! At equal revisions all members hold the same, and at equal indexes they have applied the same.
+//! All members have the same state at equal revisions, and have applied the same entries at equal indexes.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! No lease ends before its time. (That none stays for ever is part of the [progress](super::progress).)
+//! No lease expires early. [Progress](super::progress) checks that every lease expires in the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::raft::simulation::clients::LEASED;
 use crate::raft::simulation::evidence::{Action, Answer};
 
 pub fn check(facts: &Facts) -> Vec<String> {
-    // Until when each lease was promised to last.
+    // The earliest time at which each lease may expire.
     let mut promised: BTreeMap<LeaseId, Instant> = BTreeMap::new();
     for call in &facts.calls {
         let Some((_, Answer::Done(reply))) = &call.ended else { continue };

@@ -1,7 +1,7 @@
 //! Every call takes effect at one moment between its beginning and its end.
 //!
-//! The store says at which revision that was, so no order needs to be searched: revisions must agree with what happened
-//! before what, and every read with what the log of changes holds at its revision.
+//! The store reports the revision of that moment, so no order needs to be searched: revisions must agree with the
+//! real-time order of calls, and every read must match the log of changes at its revision.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::raft::simulation::evidence::{Action, Answer, Call};
 
 pub fn check(facts: &Facts) -> Vec<String> {
     let mut problems = Vec::new();
-    // By step: calls begin and end.
+    // The beginnings (true) and ends (false) of calls, by step.
     let mut steps: BTreeMap<u64, (usize, bool)> = BTreeMap::new();
     for (i, call) in facts.calls.iter().enumerate() {
         steps.insert(call.began.step, (i, true));
@@ -41,7 +41,7 @@ pub fn check(facts: &Facts) -> Vec<String> {
     problems
 }
 
-/// When a call took effect, and whether that made the revision.
+/// Returns the revision at which a call took effect, and whether the call created that revision.
 fn moment(call: &Call) -> Option<(Revision, bool)> {
     match &call.ended.as_ref()?.1 {
         Answer::Read(response) => Some((response.revision, false)),
@@ -57,7 +57,7 @@ fn moment(call: &Call) -> Option<(Revision, bool)> {
     }
 }
 
-/// What a call was told that was not so at its revision.
+/// Returns how the response of a call contradicts the log of changes at its revision, if it does.
 fn contradiction(facts: &Facts, call: &Call) -> Option<String> {
     match (&call.action, &call.ended.as_ref()?.1) {
         (Action::Read { key }, Answer::Read(response)) if facts.changes.is_known(response.revision) => {
@@ -72,8 +72,8 @@ fn contradiction(facts: &Facts, call: &Call) -> Option<String> {
             let before = Revision(if response.succeeded { reply.revision.0 - 1 } else { reply.revision.0 });
             let written = facts.changes.at(key, before).map_or(Revision::ZERO, |kv| kv.mod_revision);
             ((written == *expected) != response.succeeded).then(|| {
-                let told = if response.succeeded { "was" } else { "was not" };
-                format!("a swap of {key:?} was told that it {told} of {expected} at {before}, where {written} is")
+                let result = if response.succeeded { "succeeded" } else { "was refused" };
+                format!("a swap of {key:?} at {expected} {result}, though the key was at {written} at {before}")
             })
         }
         _ => None,

@@ -1,6 +1,6 @@
-//! What must be true of every simulation, one file for each: an [`Invariant`]. What is not so is a [`Violation`] of it.
+//! The invariants of every simulation, with one file for each [`Invariant`], and their [`Violation`]s.
 //!
-//! All of them rest on the log of changes: what the watchers of everything were given, put together.
+//! All of them use the log of changes, which is the union of the events of all watchers of the whole key space.
 
 mod durability;
 mod elections;
@@ -23,7 +23,7 @@ use super::evidence::{Call, Evidence, Final, Restart, Seen, Watched};
 use crate::membership::MemberId;
 use crate::raft::types::LogId;
 
-/// What must be true.
+/// An invariant of every simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invariant {
     Durability,
@@ -56,7 +56,7 @@ impl fmt::Display for Invariant {
     }
 }
 
-/// What was not as it must be.
+/// A violation of an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub invariant: Invariant,
@@ -69,7 +69,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a simulation has shown.
+/// Observations of a simulation.
 pub struct Facts {
     pub calls: Vec<Call>,
     pub watched: Vec<Watched>,
@@ -85,7 +85,7 @@ pub struct Facts {
 pub struct Changes {
     pub by_revision: BTreeMap<Revision, Vec<Seen>>,
     by_key: BTreeMap<Bytes, Vec<(Revision, Option<KeyValue>)>>,
-    /// Up to here there is no revision that nobody watched.
+    /// Every revision up to this one was seen by a watcher.
     pub known_upto: Revision,
 }
 
@@ -114,7 +114,7 @@ impl Changes {
             }
             for (revision, seen) in of_watcher {
                 let known = changes.by_revision.entry(revision).or_insert_with(|| seen.clone());
-                // When it was seen first.
+                // The time of an event is the first time that any watcher saw it.
                 for (known, seen) in known.iter_mut().zip(&seen) {
                     known.at = known.at.min(seen.at);
                 }
@@ -129,7 +129,7 @@ impl Changes {
         changes
     }
 
-    /// A key as it was at a revision.
+    /// Returns a key as it was at a revision.
     pub fn at(&self, key: &Bytes, revision: Revision) -> Option<&KeyValue> {
         let versions = self.by_key.get(key)?;
         let next = versions.partition_point(|(written, _)| *written <= revision);
@@ -145,10 +145,11 @@ impl Changes {
     }
 }
 
-/// Says what is not as it must be.
+/// A check that returns the violations of an invariant.
 type Check = fn(&Facts) -> Vec<String>;
 
-/// Those that are looked at when all is over. [Progress](progress), and some of the others, are while it happens.
+/// The checks that run after a simulation. [Progress](progress), and parts of the other invariants, are checked during
+/// it.
 const CHECKS: [(Invariant, Check); 8] = [
     (Invariant::Durability, durability::check),
     (Invariant::Linearizability, linearizability::check),
@@ -160,7 +161,7 @@ const CHECKS: [(Invariant, Check); 8] = [
     (Invariant::Restarts, restarts::check),
 ];
 
-/// Everything that is not as it must be.
+/// Returns all violations.
 pub fn violations(evidence: &Evidence) -> Vec<Violation> {
     let watched = evidence.watched.lock().clone();
     let facts = Facts {
@@ -175,8 +176,8 @@ pub fn violations(evidence: &Evidence) -> Vec<Violation> {
     let found = CHECKS.iter().flat_map(|(invariant, check)| {
         check(&facts).into_iter().map(move |what| Violation { invariant: *invariant, what })
     });
-    let at_once = evidence.problems.lock().clone();
+    let immediate = evidence.problems.lock().clone();
     let panicked = |panic: &String| Violation { invariant: Invariant::Soundness, what: format!("a panic in {panic}") };
     let panics: Vec<_> = evidence.panics.lock().iter().map(panicked).collect();
-    found.chain(at_once).chain(panics).collect()
+    found.chain(immediate).chain(panics).collect()
 }

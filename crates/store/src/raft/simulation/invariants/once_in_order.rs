@@ -1,4 +1,4 @@
-//! Every command is applied at most once, what was refused never, and each change follows from the one before it.
+//! Every command is applied at most once, a refused one never, and each change follows from the one before it.
 
 use std::collections::BTreeMap;
 

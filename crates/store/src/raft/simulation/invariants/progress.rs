@@ -1,5 +1,5 @@
-//! When all faults are over, everything works again: writes and reads on every member, watches, and the end of leases;
-//! and everyone who is there has a vote.
+//! When all faults are over, everything works again: writes and reads on every member, watches, the expiry of leases,
+//! and every member has a vote.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::raft::simulation::cluster::Cluster;
 use crate::raft::simulation::evidence::{Action, Answer, Evidence, Final, Watched};
 use crate::raft::simulation::invariants::Invariant;
 
-/// Far more than anything takes.
+/// Time limit, which is far longer than recovery takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Waits until all is well; what is not by then is a problem.
+/// Waits until everything works. Anything that does not work within the time limit is a violation.
 pub async fn settle(
     cluster: &Arc<Cluster>,
     evidence: &Arc<Evidence>,
@@ -43,14 +43,14 @@ pub async fn settle(
                 let problem = format!("m{id} does not work again: {written:?}, {read:?}");
                 return evidence.problem(Invariant::Progress, problem);
             }
-            sleep(LOOK_EVERY).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
     while let Some(waits_for) = unsettled(cluster, watchers, newest) {
         if evidence.elapsed() > deadline {
             return evidence.problem(Invariant::Progress, waits_for);
         }
-        sleep(LOOK_EVERY).await;
+        sleep(CHECK_INTERVAL).await;
     }
     let finals = cluster.ids().filter_map(|id| {
         let state = cluster.life(id)?.node.instance().ok()?.state.current();
@@ -61,7 +61,7 @@ pub async fn settle(
     evidence.finals.lock().extend(finals);
 }
 
-/// What is not as it should be yet.
+/// Returns something that has not recovered yet.
 fn unsettled(cluster: &Cluster, watchers: &[Arc<Mutex<Watched>>], least: Revision) -> Option<String> {
     let mut newest = least;
     for id in cluster.ids() {
@@ -71,7 +71,7 @@ fn unsettled(cluster: &Cluster, watchers: &[Arc<Mutex<Watched>>], least: Revisio
             Err(error) => return Some(format!("m{id} is out of service: {error}")),
         };
         let mut leases = state.leases();
-        // That of an invitation whose leader was lost in the middle has a day.
+        // An invitation whose leader was lost halfway leaves a lease of a day.
         leases.retain(|lease| lease.ttl_seconds < INVITATION_TTL_SECONDS);
         if !leases.is_empty() {
             return Some(format!("leases do not end: m{id} has {leases:?}"));
@@ -79,7 +79,7 @@ fn unsettled(cluster: &Cluster, watchers: &[Arc<Mutex<Watched>>], least: Revisio
         newest = newest.max(state.revision());
     }
     if !cluster.is_whole() {
-        return Some("who has joined has no vote".to_owned());
+        return Some("the voters are not the current members".to_owned());
     }
     for id in cluster.ids() {
         let revision = cluster.life(id).map(|life| life.store.revision());

@@ -1,5 +1,4 @@
-//! A member that comes back has not forgotten whom it voted for, and goes on applying where it was. (That it starts is
-//! looked at when it does.)
+//! A restarted member still has its vote. That it starts at all is checked during the simulation.
 
 use super::Facts;
 

@@ -1,5 +1,5 @@
-//! Every watcher is given every change of what it watches, once and in order, over restarts of its member and whatever
-//! it missed. (The order within a batch is looked at while it is given.)
+//! Every watcher receives every change of its range, once and in order, across restarts of its member and gaps in its
+//! own watching. The order within a batch is checked on receipt.
 
 use super::Facts;
 use crate::raft::simulation::evidence::{Seen, Watched};
