@@ -1,4 +1,4 @@
-//! The Docker engine that Docker workers run on, by its command `docker`.
+//! The engine that Docker workers run on, through the `docker` command.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use tokio::time::timeout;
 
 use crate::history::{Container, SANDBOX, Start};
 
-/// Two names for one image: another one is another version to a Deployment.
+/// Two names for one image; to a Deployment they are two versions.
 pub const IMAGES: [&str; 2] = ["quorate/chaos:1", "quorate/chaos:2"];
-/// Makes an image of a static busybox, as `scripts/prepare.sh` does.
+/// Script that makes an image of a static busybox, as `scripts/prepare.sh` does.
 const MAKE_IMAGE: &str = "set -e; ldd /bin/busybox >/dev/null 2>&1 && { echo 'no static /bin/busybox' >&2; exit 1; }; \
     tree=$(mktemp -d); trap 'rm -rf \"$tree\"' EXIT; mkdir -p \"$tree/bin\" \"$tree/tmp\" \"$tree/etc\" \"$tree/proc\" \
     \"$tree/sys\" \"$tree/dev\"; cp /bin/busybox \"$tree/bin/\"; ln -s busybox \"$tree/bin/sh\"; \
@@ -32,10 +32,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Whether an engine answers, and has the images or can make them.
+    /// Connects to an engine that answers and has the images, or makes them.
     ///
     /// # Errors
-    /// When it does not.
+    /// When no engine answers, or an image cannot be made.
     pub async fn find(cluster: String) -> anyhow::Result<Engine> {
         let answer = timeout(ANSWERS_WITHIN, docker(&["version", "--format", "{{.Server.Version}}"])).await;
         answer.context("no Docker engine answers")?.context("no Docker engine answers")?;
@@ -60,7 +60,7 @@ impl Engine {
         Ok(docker(&args).await?.lines().map(str::to_owned).collect())
     }
 
-    /// Everything of a node's, ended containers and sandboxes included.
+    /// All containers of a node, including ended ones and sandboxes.
     ///
     /// # Errors
     /// When the engine does not answer.
@@ -70,7 +70,8 @@ impl Engine {
             return Ok(Vec::new());
         }
         let args: Vec<&str> = std::iter::once("inspect").chain(ids.iter().map(String::as_str)).collect();
-        // One that is gone by now is left out of the output, and makes the command fail.
+        // A container that is gone by now is missing from the output and makes the command fail, so the exit code is
+        // ignored.
         let told = run(Command::new("docker").args(&args)).await?;
         let inspected: Vec<Json> = serde_json::from_slice(&told.stdout).context("docker inspect")?;
         Ok(inspected.iter().filter_map(container).collect())
@@ -81,7 +82,7 @@ impl Engine {
     pub async fn kill(&self, ids: &[String]) -> anyhow::Result<()> {
         if !ids.is_empty() {
             let args: Vec<&str> = std::iter::once("kill").chain(ids.iter().map(String::as_str)).collect();
-            // One that has just ended by itself need not be killed.
+            // A container that has just ended makes the command fail, so the exit code is ignored.
             run(Command::new("docker").args(&args)).await?;
         }
         Ok(())
@@ -119,11 +120,11 @@ fn container(inspected: &Json) -> Option<Container> {
     })
 }
 
-/// The starts of all containers of a cluster, as the engine tells of them.
+/// Starts of all containers of a cluster, from the engine's events.
 #[derive(Debug)]
 pub struct Events {
     told: Arc<Mutex<Vec<Json>>>,
-    /// Dies with this.
+    /// Killed when this is dropped.
     _command: Child,
 }
 
@@ -136,7 +137,7 @@ impl Events {
         command.args(["--filter", &engine.labelled()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start docker events")?;
-        let stdout = child.stdout.take().context("docker events says nothing")?;
+        let stdout = child.stdout.take().context("docker events has no standard output")?;
         let told: Arc<Mutex<Vec<Json>>> = Arc::default();
         let events = told.clone();
         tokio::spawn(async move {
@@ -148,7 +149,7 @@ impl Events {
         Ok(Events { told, _command: child })
     }
 
-    /// All starts so far, but those of sandboxes.
+    /// All starts so far, without those of sandboxes.
     #[must_use]
     pub fn starts(&self) -> Vec<Start> {
         self.told.lock().iter().filter_map(start).filter(|start| start.container != SANDBOX).collect()
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_and_starts_are_known_by_their_labels() {
+    fn containers_and_starts_are_identified_by_their_labels() {
         let labels = json!({
             "io.quorate.node": "w4", "io.kubernetes.pod.uid": "u", "io.kubernetes.container.name": "main",
             "io.kubernetes.container.restartCount": "2",
