@@ -37,8 +37,9 @@ pub type Shown = (String, String, u64);
 pub struct Ending {
     /// Why this is incomplete: the quorum did not serve again as it must.
     pub problem: Option<String>,
-    /// The last revision that watchers must have seen; `last_object` is that of informers.
+    /// The last revision that watchers must have seen.
     pub last: u64,
+    /// The last revision that informers must have seen.
     pub last_object: u64,
     pub hashes: Vec<Round>,
     /// The clients' keys at `last`, as each member returns them.

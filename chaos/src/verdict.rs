@@ -33,7 +33,7 @@ pub fn judge(recorded: &Recorded, members: usize, bound: Micros, panics: Vec<Str
     checks.push(leases::check(&history.leases, &history.watches));
     checks.push(counters::check(&history.increments, ending.counter));
     if let Some(problem) = &ending.problem {
-        checks.push(Check::of("the quorum serves again when all is healed", String::new(), vec![problem.clone()]));
+        checks.push(Check::of("the quorum serves again after everything is healed", String::new(), vec![problem.clone()]));
         checks.push(revisions::check_durability(&history.operations, &log, LEASED));
         let extent = "the run had no end at which to check them".to_owned();
         checks.push(Check::undecided("watches, informers, hashes and equality of members", extent));
@@ -111,7 +111,7 @@ fn check_members(ending: &Ending, log: &EventLog) -> Check {
     }
     let keys = ending.keys.first().map_or(0, |(_, keys)| keys.len());
     let objects = ending.objects.first().map_or(0, |(_, objects)| objects.len());
-    Check::of("all members show the same at the end", format!("{keys} keys, {objects} ConfigMaps"), violations)
+    Check::of("all members have the same state at the end", format!("{keys} keys, {objects} ConfigMaps"), violations)
 }
 
 /// At most one member leads in a term.
@@ -160,7 +160,7 @@ fn check_processes(account: &Account) -> Check {
     let kills = account.injected.iter().filter(|injected| [Kind::Kill, Kind::PowerLoss].contains(&injected.kind));
     let wanted = account.deaths.iter().filter(|death| death.is_wanted).count();
     let extent = format!("{} faults that kill, {wanted} expected ends", kills.count());
-    Check::of("members end only when they are killed or have to", extent, violations)
+    Check::of("members end only when a fault requires it", extent, violations)
 }
 
 /// An error that excuses the end of a member, the fault that causes it, and how long after the fault it is still an

@@ -72,8 +72,8 @@ impl Engine {
         let args: Vec<&str> = std::iter::once("inspect").chain(ids.iter().map(String::as_str)).collect();
         // A container that is gone by now is missing from the output and makes the command fail, so the exit code is
         // ignored.
-        let told = run(Command::new("docker").args(&args)).await?;
-        let inspected: Vec<Json> = serde_json::from_slice(&told.stdout).context("docker inspect")?;
+        let output = run(Command::new("docker").args(&args)).await?;
+        let inspected: Vec<Json> = serde_json::from_slice(&output.stdout).context("docker inspect")?;
         Ok(inspected.iter().filter_map(container).collect())
     }
 
@@ -123,7 +123,7 @@ fn container(inspected: &Json) -> Option<Container> {
 /// Starts of all containers of a cluster, from the engine's events.
 #[derive(Debug)]
 pub struct Events {
-    told: Arc<Mutex<Vec<Json>>>,
+    recorded: Arc<Mutex<Vec<Json>>>,
     /// Killed when this is dropped.
     _command: Child,
 }
@@ -138,21 +138,21 @@ impl Events {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start docker events")?;
         let stdout = child.stdout.take().context("docker events has no standard output")?;
-        let told: Arc<Mutex<Vec<Json>>> = Arc::default();
-        let events = told.clone();
+        let recorded: Arc<Mutex<Vec<Json>>> = Arc::default();
+        let events = recorded.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(stdout).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 events.lock().extend(serde_json::from_str::<Json>(&line).ok());
             }
         });
-        Ok(Events { told, _command: child })
+        Ok(Events { recorded, _command: child })
     }
 
     /// All starts so far, without those of sandboxes.
     #[must_use]
     pub fn starts(&self) -> Vec<Start> {
-        self.told.lock().iter().filter_map(start).filter(|start| start.container != SANDBOX).collect()
+        self.recorded.lock().iter().filter_map(start).filter(|start| start.container != SANDBOX).collect()
     }
 }
 

@@ -46,5 +46,5 @@ fn check_agents(account: &Account) -> Check {
     });
     let wanted = account.agent_deaths.iter().filter(|death| death.is_wanted).count();
     let extent = format!("{wanted} expected ends");
-    Check::of("agents end only when they are killed or have to", extent, violations.collect())
+    Check::of("agents end only when a fault requires it", extent, violations.collect())
 }
