@@ -1,9 +1,9 @@
-//! Chaos: a quorum of real processes with workers, clients that record what they see, faults on a seeded schedule, and checks
-//! of the recorded history.
+//! Chaos: a quorum of real processes with workers, clients that record their observations, faults on a seeded schedule,
+//! and checks of the recorded history.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`fault`], [`schedule`], [`world`] | pure: the faults, when each begins, and the combined effect of the active ones |
+//! | [`fault`], [`schedule`], [`world`] | pure: the faults, their times, and the combined effect of the active ones |
 //! | [`history`], [`checker`] | pure: recorded observations, and the checks on them |
 //! | [`cluster`] | the processes of members and agents, the network between them, their disks, clocks and machines |
 //! | [`nemesis`], [`replacement`] | carry out the schedule |

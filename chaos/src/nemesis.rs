@@ -201,7 +201,8 @@ impl Nemesis {
             self.supervise(Instant::now() + TICK).await?;
         }
         for (member, (index, planned)) in std::mem::take(&mut self.lingering) {
-            let status = format!("the new member has no vote {} s after everything was healed", REPLACE_WITHIN.as_secs());
+            let status =
+                format!("the new member has no vote {} s after everything was healed", REPLACE_WITHIN.as_secs());
             self.note_failure(member, status);
             self.replacements.remove(&member);
             self.end(index, &planned).await?;

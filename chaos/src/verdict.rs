@@ -33,7 +33,11 @@ pub fn judge(recorded: &Recorded, members: usize, bound: Micros, panics: Vec<Str
     checks.push(leases::check(&history.leases, &history.watches));
     checks.push(counters::check(&history.increments, ending.counter));
     if let Some(problem) = &ending.problem {
-        checks.push(Check::of("the quorum serves again after everything is healed", String::new(), vec![problem.clone()]));
+        checks.push(Check::of(
+            "the quorum serves again after everything is healed",
+            String::new(),
+            vec![problem.clone()],
+        ));
         checks.push(revisions::check_durability(&history.operations, &log, LEASED));
         let extent = "the run had no end at which to check them".to_owned();
         checks.push(Check::undecided("watches, informers, hashes and equality of members", extent));
@@ -102,7 +106,10 @@ fn check_members(ending: &Ending, log: &EventLog) -> Check {
         let is_explained =
             |(key, value, revision): &&Shown| log.value_at(key, ending.last) == Some((*revision, value.as_str()));
         violations.extend(
-            shown.iter().filter(|key| !is_explained(key)).map(|key| format!("m{} returns {key:?}, which no event explains", member + 1)),
+            shown
+                .iter()
+                .filter(|key| !is_explained(key))
+                .map(|key| format!("m{} returns {key:?}, which no event explains", member + 1)),
         );
         let living =
             log.iter().filter(|seen| log.value_at(&seen.key, ending.last).is_some_and(|(at, _)| at == seen.revision));
@@ -135,7 +142,13 @@ fn check_processes(account: &Account) -> Check {
         .iter()
         .filter(|death| !death.is_wanted && !is_excused(account, death))
         .map(|death| {
-            format!("m{} at {} µs: {}; last lines of its log:\n{}", death.member + 1, death.at, death.status, death.said)
+            format!(
+                "m{} at {} µs: {}; last lines of its log:\n{}",
+                death.member + 1,
+                death.at,
+                death.status,
+                death.said
+            )
         })
         .collect();
     let failed = account.injected.iter().filter(|injected| injected.kind == Kind::FailedSync);

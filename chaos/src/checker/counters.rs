@@ -26,7 +26,11 @@ pub fn check(increments: &[Increment], end: Option<u64>) -> Check {
         let lost = acknowledged.values().filter(|increment| increment.to > end);
         violations.extend(lost.map(|increment| format!("the counter is {end} after {increment:?}")));
         let denied = (1..=end).filter(|value| !acknowledged.contains_key(value) && !unknown.contains(value));
-        violations.extend(denied.map(|value| format!("the counter is {end}, but no client that set it to {value} got an acknowledgement")));
+        violations.extend(
+            denied.map(|value| {
+                format!("the counter is {end}, but no client that set it to {value} got an acknowledgement")
+            }),
+        );
     }
     let of = increments.len();
     let extent =

@@ -196,9 +196,10 @@ fn with_witness<'a>(
         let written = writes.iter().find(|(_, value)| value.is_some());
         match written {
             Some((key, value)) => delivered.get(&(key.as_str(), value)).map(|at| (operation, *at)),
-            None => {
-                writes.iter().any(|(key, _)| delivered.contains_key(&(key.as_str(), &None))).then_some((operation, None))
-            }
+            None => writes
+                .iter()
+                .any(|(key, _)| delivered.contains_key(&(key.as_str(), &None)))
+                .then_some((operation, None)),
         }
     };
     operations.into_iter().filter_map(settle).collect()

@@ -63,7 +63,11 @@ fn agree(status: &ContainerStatus, container: &Container) -> bool {
 /// Checks all statuses at the end.
 #[must_use]
 pub fn check(settled: &Settled) -> Check {
-    Check::of("statuses agree with the running containers", format!("{} pods", settled.api.pods.len()), violations(settled))
+    Check::of(
+        "statuses agree with the running containers",
+        format!("{} pods", settled.api.pods.len()),
+        violations(settled),
+    )
 }
 
 #[cfg(test)]

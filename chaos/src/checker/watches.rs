@@ -61,7 +61,10 @@ impl<'a> Follower<'a> {
             }
             WatchRecord::Compacted { compacted, .. } => {
                 if *compacted <= self.delivered {
-                    self.complain(format!("cancelled by the compaction of {compacted}, but had reached {}", self.delivered));
+                    self.complain(format!(
+                        "cancelled by the compaction of {compacted}, but had reached {}",
+                        self.delivered
+                    ));
                 }
                 self.expect_complete(self.delivered);
                 self.delivered = self.delivered.max(*compacted);
@@ -117,7 +120,10 @@ impl<'a> Follower<'a> {
 
     fn finish(&mut self, last: u64) {
         if self.watch.complete_to < last {
-            self.complain(format!("reached only revision {} of {last} after everything was healed", self.watch.complete_to));
+            self.complain(format!(
+                "reached only revision {} of {last} after everything was healed",
+                self.watch.complete_to
+            ));
         }
         self.expect_complete(self.watch.complete_to);
     }

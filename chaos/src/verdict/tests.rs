@@ -138,10 +138,7 @@ fn every_check_fails_when_it_should() {
     add("a connected majority accepts writes", planted(|run| run.healed = 60 * SECOND));
     add("leases expire, and not before their time", planted(|run| run.history.leases[0].left_over = true));
     let lost = operation(Api::Etcd, 700, Transaction::put("chaos/reg/2", "lost"), &[], 5);
-    add(
-        "no acknowledged write is missing, and clients wrote every change",
-        planted(|run| operations(run, lost)),
-    );
+    add("no acknowledged write is missing, and clients wrote every change", planted(|run| operations(run, lost)));
     add("every read returns the state at its revision", planted(|run| operations(run, stale(&register(), 600))));
     let old = operation(Api::Etcd, 800, Transaction::get("chaos/reg/3"), &[], 1);
     add("revisions follow real time over all keys", planted(|run| operations(run, old)));

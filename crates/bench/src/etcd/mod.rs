@@ -270,7 +270,10 @@ fn tell(finding: &Finding) {
     progress(format!("  {} {} {}", finding.row.trim(), values.join(" "), finding.unit.name()));
 }
 
-#[expect(clippy::print_stderr, reason = "progress goes to standard error, because the report alone goes to standard output")]
+#[expect(
+    clippy::print_stderr,
+    reason = "progress goes to standard error, because the report alone goes to standard output"
+)]
 fn progress(line: impl AsRef<str>) {
     eprintln!("{}", line.as_ref());
 }
