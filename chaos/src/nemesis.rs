@@ -220,7 +220,7 @@ impl Nemesis {
         loop {
             tokio::select! {
                 () = sleep_until(until) => return Ok(()),
-                _ = ticks.tick() => self.look_after().await?,
+                _ = ticks.tick() => self.poll_processes().await?,
             }
         }
     }
@@ -235,15 +235,15 @@ impl Nemesis {
             done = other => Ok(done),
             ended = self.supervise(far) => {
                 ended?;
-                anyhow::bail!("it took more than an hour")
+                anyhow::bail!("the run took more than an hour")
             }
         }
     }
 
-    async fn look_after(&mut self) -> anyhow::Result<()> {
+    async fn poll_processes(&mut self) -> anyhow::Result<()> {
         self.continue_replacements().await?;
         let world = self.world.borrow().clone();
-        self.look_after_agents(&world).await?;
+        self.supervise_agents(&world).await?;
         for ended in self.means.processes.reap()? {
             let member = ended.member;
             let around = &world.members[member];

@@ -41,7 +41,7 @@ pub async fn settle(
     let mut rest = Rest::new(context.layout.clone(), credentials, 0);
     let mut reached: Option<Settled> = None;
     loop {
-        let seen = look(&mut rest, machines, began).await;
+        let seen = read_state(&mut rest, machines, began).await;
         let is_late = began.elapsed() > within;
         match seen {
             Ok(settled) if !unsettled(requests, &settled).is_empty() => {
@@ -66,7 +66,7 @@ pub async fn settle(
     }
 }
 
-async fn look(rest: &mut Rest, machines: &[Machine], began: Instant) -> anyhow::Result<Settled> {
+async fn read_state(rest: &mut Rest, machines: &[Machine], began: Instant) -> anyhow::Result<Settled> {
     let api = workload::all(rest).await?;
     let mut seen = Vec::new();
     for machine in machines {

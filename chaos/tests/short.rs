@@ -33,8 +33,8 @@ fn run(seed: u64) {
         let kept = out.keep();
         panic!("seed {seed}, everything is in {}:\n{said}\n{complained}", kept.display());
     }
-    for told in ["registers are linearizable", "every Deployment reaches its desired state", "no violation"] {
-        assert!(said.contains(told), "{said}");
+    for expected in ["registers are linearizable", "every Deployment reaches its desired state", "no violation"] {
+        assert!(said.contains(expected), "{said}");
     }
     let left_out: Vec<_> = said.lines().filter(|line| line.starts_with(LEFT_OUT)).collect();
     assert!(

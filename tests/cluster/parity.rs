@@ -1,4 +1,5 @@
-//! Comparison of `qctl` with the `kubectl` on PATH: equal commands on equal objects have the same output, and both succeed or both fail.
+//! Comparison of `qctl` with the `kubectl` on PATH: equal commands on equal objects have the same output, and both
+//! succeed or both fail.
 
 use harness::{Cluster, Output, Runtime, Spec, eventually, kubectl_is_recent, run};
 

@@ -166,10 +166,13 @@ fn both_versions_are_printed(cluster: &Cluster) {
 
     // No process listens on this reserved port.
     let unused = "127.0.0.1:1";
-    let nobody = cluster.qctl(&["version", "--server", &format!("https://{unused}")], "");
-    assert!(!nobody.success, "{nobody:?}");
-    assert_eq!(nobody.stdout, format!("Client Version: {client}\n"));
-    assert!(nobody.stderr.starts_with(&format!("The connection to the server {unused} was refused")), "{nobody:?}");
+    let unreachable = cluster.qctl(&["version", "--server", &format!("https://{unused}")], "");
+    assert!(!unreachable.success, "{unreachable:?}");
+    assert_eq!(unreachable.stdout, format!("Client Version: {client}\n"));
+    assert!(
+        unreachable.stderr.starts_with(&format!("The connection to the server {unused} was refused")),
+        "{unreachable:?}"
+    );
     let refused = cluster.qctl(&["version", "-o", "wide", "--server", &format!("https://{unused}")], "");
     assert!(!refused.success && refused.stdout.is_empty(), "{refused:?}");
     assert_eq!(refused.stderr, "error: --output must be 'yaml' or 'json'\n");

@@ -85,7 +85,7 @@ fn unexplained_restarts(
     let too_many = sampled.chain(last).filter(is_too_many);
     too_many
         .map(|(uid, node, container, count)| {
-            format!("the status of pod {uid} on {node:?} has {count} restarts of {container}, which no kill or loss explains")
+            format!("the status of pod {uid} on {node:?} has {count} restarts of {container} without a kill or a loss")
         })
         .collect()
 }

@@ -56,7 +56,7 @@ mod tests {
                 s.machines[0].push(twice);
             }),
             ("a container that does not run", |s| s.machines[0][1].is_running = false),
-            ("an ended container of nobody", |s| {
+            ("an ended container without a pod", |s| {
                 let mut left = s.machines[0][1].clone();
                 (left.uid, left.is_running) = ("gone".to_owned(), false);
                 s.machines[0].push(left);

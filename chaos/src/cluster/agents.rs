@@ -160,7 +160,7 @@ impl Agents {
     /// When the machine cannot be read.
     pub async fn containers(&self, worker: WorkerIndex) -> anyhow::Result<Vec<Container>> {
         let containers = self.machines[worker].containers().await;
-        containers.with_context(|| format!("cannot see what runs on w{}", worker + 1))
+        containers.with_context(|| format!("cannot list the containers of w{}", worker + 1))
     }
 
     /// Kills the running container that `drawn` selects, and returns it; `None` when none runs.

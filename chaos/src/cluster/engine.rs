@@ -200,11 +200,11 @@ mod tests {
             "Id": "i", "Config": {"Labels": labels}, "State": {"Running": true, "StartedAt": "2026-11-30T10:00:00.5Z"},
             "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.3"}}},
         });
-        let seen = container(&inspected).expect("one of ours");
+        let seen = container(&inspected).expect("a container of the cluster");
         assert_eq!((seen.attempt, seen.is_running, seen.address.as_deref()), (2, true, Some("172.17.0.3")));
         assert_eq!(container(&json!({"Id": "i", "Config": {"Labels": {}}})), None);
         let event = json!({"timeNano": 5, "Actor": {"ID": "i", "Attributes": labels}});
-        let started = start(&event).expect("one of ours");
+        let started = start(&event).expect("a container of the cluster");
         assert_eq!((started.worker, started.container.as_str(), started.at.as_str()), (3, "main", "5"));
     }
 }

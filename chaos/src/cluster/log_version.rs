@@ -20,7 +20,8 @@ const OTHER: &[u8] = b"02";
 pub fn set(data: &Path, is_other: bool) -> anyhow::Result<()> {
     let Some(newest) = newest(&data.join(LOG))? else { return Ok(()) };
     let file = OpenOptions::new().read(true).write(true).open(&newest)?;
-    write(&file, if is_other { OTHER } else { OURS }).with_context(|| format!("the version in {}", newest.display()))
+    write(&file, if is_other { OTHER } else { OURS })
+        .with_context(|| format!("cannot change the version in {}", newest.display()))
 }
 
 fn write(file: &File, version: &[u8]) -> anyhow::Result<()> {

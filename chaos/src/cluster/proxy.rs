@@ -156,7 +156,7 @@ impl Direction {
     }
 
     /// Waits until the path is not cut.
-    async fn whole(&mut self) {
+    async fn wait_until_open(&mut self) {
         let (from, to) = (self.from, self.to);
         // The sender of the world is dropped at the end of the run.
         if self.world.wait_for(|world| !world.path(from, to).cut).await.is_err() {
@@ -182,7 +182,7 @@ impl Direction {
             let mut piece = vec![0; PIECE_BYTES];
             let read = from.read(&mut piece).await.map_err(|_| Broken);
             // A cut path does not deliver the end of the stream either.
-            self.whole().await;
+            self.wait_until_open().await;
             let length = read?;
             piece.truncate(length);
             let before = self.pass(Phase::Before);
@@ -224,7 +224,7 @@ impl Direction {
             if due > Instant::now() {
                 sleep_until(due).await;
             }
-            self.whole().await;
+            self.wait_until_open().await;
             if piece.is_empty() {
                 return to.shutdown().await.map_err(|_| Broken);
             }

@@ -109,6 +109,6 @@ mod tests {
             bash.output().expect("bash").status.success()
         };
         assert!(connects(format!("7=1,9={port}")));
-        assert!(!connects(format!("7={port},8={port}")), "nobody listens there");
+        assert!(!connects(format!("7={port},8={port}")), "no process listens there");
     }
 }

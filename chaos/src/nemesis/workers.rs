@@ -51,7 +51,7 @@ impl Nemesis {
         self.means.agents.kill_all().await
     }
 
-    pub(super) async fn look_after_agents(&mut self, world: &World) -> anyhow::Result<()> {
+    pub(super) async fn supervise_agents(&mut self, world: &World) -> anyhow::Result<()> {
         for ended in self.means.agents.reap()? {
             let (worker, around) = (ended.worker, &world.workers[ended.worker]);
             let was_to_end = self.agent_ends.remove(&worker).is_some();
@@ -61,7 +61,7 @@ impl Nemesis {
                 self.agent_restarts.insert(worker, Instant::now() + pause);
             }
         }
-        self.look_after_ends(world).await?;
+        self.kill_overdue_agents(world).await?;
         for worker in due(&self.agent_restarts) {
             self.agent_restarts.remove(&worker);
             if !world.workers[worker].down && !world.workers[worker].ended {
@@ -72,7 +72,7 @@ impl Nemesis {
     }
 
     /// Kills agents that have not ended in time. A stopped agent gets more time, because it cannot handle SIGTERM.
-    async fn look_after_ends(&mut self, world: &World) -> anyhow::Result<()> {
+    async fn kill_overdue_agents(&mut self, world: &World) -> anyhow::Result<()> {
         let now = Instant::now();
         for (worker, until) in &mut self.agent_ends {
             if world.workers[*worker].paused {

@@ -197,7 +197,7 @@ impl Svg {
 
     /// Draws the faults of one lane; overlapping faults are stacked.
     fn faults_of(&mut self, place: usize, report: &Report, scale: &Scale) {
-        let here = |injected: &&Injected| met(&injected.effect, report.members).contains(&place);
+        let here = |injected: &&Injected| lanes_of(&injected.effect, report.members).contains(&place);
         let mut rows: Vec<Micros> = Vec::new();
         let mut drawn = Vec::new();
         for injected in report.account.injected.iter().filter(here) {
@@ -284,7 +284,7 @@ fn height_of(micros: Micros, top: f64) -> f64 {
 }
 
 /// Lanes of a fault: the members, the network, and the workers, in this order.
-fn met(effect: &Effect, members: usize) -> Vec<MemberIndex> {
+fn lanes_of(effect: &Effect, members: usize) -> Vec<MemberIndex> {
     match effect {
         Effect::Down(met) | Effect::Lost(met) | Effect::PowerLost(met) | Effect::Ended(met) | Effect::Paused(met) => {
             met.clone()

@@ -171,10 +171,10 @@ async fn measure(args: &Args, results: &mut Results, failed: &mut usize) -> anyh
                 progress(format!("round {}/{}: {}, {scenario}", round + 1, args.rounds, system.name()));
                 // Unwritten pages of the previous scenario must not slow this one down.
                 tokio::task::spawn_blocking(nix::unistd::sync).await?;
-                match play(&scenario, system, &setup, args, round).await {
+                match run_scenario(&scenario, system, &setup, args, round).await {
                     Ok(findings) => {
                         for finding in findings {
-                            tell(&finding);
+                            print_finding(&finding);
                             results.add(system, round, finding);
                         }
                     }
@@ -229,7 +229,7 @@ fn scenarios(args: &Args) -> Vec<Scenario> {
 }
 
 /// Runs a scenario on a fresh quorum.
-async fn play(
+async fn run_scenario(
     scenario: &Scenario,
     system: System,
     setup: &Setup,
@@ -265,15 +265,12 @@ fn share(of: usize, rounds: usize, round: usize) -> usize {
     of / rounds + usize::from(round < of % rounds)
 }
 
-fn tell(finding: &Finding) {
+fn print_finding(finding: &Finding) {
     let values: Vec<_> = finding.sample.values.iter().map(|value| table::value(*value, finding.unit)).collect();
     progress(format!("  {} {} {}", finding.row.trim(), values.join(" "), finding.unit.name()));
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "progress goes to standard error, because the report alone goes to standard output"
-)]
+#[expect(clippy::print_stderr, reason = "the report alone goes to standard output")]
 fn progress(line: impl AsRef<str>) {
     eprintln!("{}", line.as_ref());
 }
