@@ -184,8 +184,8 @@ const EXCUSES: [Excuse; 2] = [
     // A member that is started on a full disk cannot open its state and is started again; a start may begin before
     // space is freed.
     ("No space left on device", Effect::FullDisk, 10_000_000),
-    // The member's upkeep notices a failed background sync a little later, and so does the harness the end of the
-    // process.
+    // The member's upkeep notices a failed background sync a little later, and the harness notices the end of the
+    // process later still.
     ("Input/output error", Effect::FailingSync, 3_000_000),
 ];
 
