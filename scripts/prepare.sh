@@ -1,9 +1,9 @@
-# Sourced by the scripts beside it: what they need on a plain Debian 12, installed or started when it is missing.
+# Sourced by the other scripts: installs or starts their dependencies on a plain Debian 12.
 # shellcheck shell=bash
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/quorate/target}
-# Where rustup puts cargo, for shells that were opened before it was installed.
+# rustup installs cargo here; shells that were opened before do not have it on PATH.
 export PATH=$HOME/.cargo/bin:$PATH
 
 # shellcheck source=scripts/rocksdb.sh
@@ -21,12 +21,12 @@ need() {
     command -v "$1" >/dev/null || install_packages "$@"
 }
 
-# need_file PATH PACKAGE...: the same for a file.
+# need_file PATH PACKAGE...: installs the packages when the file is missing.
 need_file() {
     [ -e "$1" ] || install_packages "$@"
 }
 
-# install_packages WHAT PACKAGE...: installs the packages that bring it.
+# install_packages WHAT PACKAGE...: installs the packages that contain WHAT.
 install_packages() {
     say "installing ${*:2} (for $1)"
     shift
@@ -38,7 +38,7 @@ install_packages() {
         die "cannot install $*"
 }
 
-# What the product itself is compiled with.
+# Installs the tools to compile the product.
 need_rust() {
     command -v cargo >/dev/null || die "cargo is not on PATH; install Rust from https://rustup.rs first"
     need clang clang libclang-dev
@@ -46,13 +46,13 @@ need_rust() {
     need_rocksdb
 }
 
-# What tests and benchmarks are compiled with on top: the etcd client compiles its protocol.
+# Installs the additional tools to compile tests and benchmarks: the etcd client compiles its protocol.
 need_protobuf() {
     need protoc protobuf-compiler
     need_file /usr/include/google/protobuf/descriptor.proto libprotobuf-dev
 }
 
-# step TEXT COMMAND...: tells what is being done and, at its end, how long it took.
+# step TEXT COMMAND...: prints a progress line, runs the command, and prints its duration.
 step() {
     local text=$1 began=$SECONDS
     shift
@@ -61,18 +61,18 @@ step() {
     say "    $((SECONDS - began)) s"
 }
 
-# What faults of the chaos runs take: a library that moves clocks and troubles syncs is compiled, and disks that lose what
-# was not synced are mounted. The kernel has FUSE, or a module of it.
+# Installs the dependencies of the faults in chaos runs: a C compiler for the library that moves clocks and disturbs
+# syncs, and FUSE for disks that lose unsynced writes.
 need_faults() {
     need cc gcc
     [ -e /dev/fuse ] || modprobe fuse 2>/dev/null || true
     if [ ! -e /dev/fuse ]; then
-        say "no /dev/fuse: chaos runs do without disks that lose what was not synced"
+        say "no /dev/fuse: chaos runs skip disks that lose unsynced writes"
         export CHAOS_MAY_LEAVE_OUT=1
     fi
 }
 
-# Starts a Docker engine unless one answers; what was started here is stopped by stop_docker.
+# Starts a Docker engine unless one answers. stop_docker stops an engine that was started here.
 need_docker() {
     need dockerd docker.io
     need docker docker.io
@@ -85,7 +85,7 @@ need_docker() {
 start_docker() {
     docker info >/dev/null 2>&1 && return
     if [ "$(process_in "$docker_pidfile")" = dockerd ]; then
-        # It has just been started by somebody else, or is busy with its containers.
+        # Another process has just started it, or it is busy with its containers.
         await_docker && return
         die "dockerd runs but does not answer after 60 s; see its own log"
     fi
@@ -103,7 +103,7 @@ docker_pidfile=/var/run/docker.pid
 containerd_pidfile=/var/run/docker/containerd/containerd.pid
 containerd_socket=/run/containerd/containerd.sock
 
-# Waits up to a minute until an engine answers, or until the one that was started here has ended.
+# Waits up to a minute until an engine answers. Fails early if the engine that was started here has ended.
 await_docker() {
     for _ in $(seq 300); do
         docker info >/dev/null 2>&1 && return
@@ -113,16 +113,15 @@ await_docker() {
     return 1
 }
 
-# process_in PIDFILE: the name of the process whose number the file holds; nothing when there is none.
+# process_in PIDFILE: prints the name of the process whose pid is in the file; nothing when there is no such process.
 process_in() {
     local pid
     { read -r pid <"$1" || [ -n "$pid" ]; } 2>/dev/null || return 0
     cat "/proc/$pid/comm" 2>/dev/null || true
 }
 
-# An engine that was killed, or whose machine was copied, leaves numbers of processes and a socket behind. dockerd trusts
-# a number when any process has it by now, and a socket when the file is there: then it refuses to start, or waits for a
-# containerd that is not.
+# Removes the files that an engine leaves behind when it is killed or its machine is copied. dockerd refuses to start
+# when any process has the pid in a stale pidfile, and waits for a missing containerd when a stale socket exists.
 forget_dead_docker() {
     [ "$(process_in "$docker_pidfile")" = dockerd ] || rm -f "$docker_pidfile"
     [ "$(process_in "$containerd_pidfile")" = containerd ] || rm -f "$containerd_pidfile"
@@ -132,7 +131,7 @@ forget_dead_docker() {
 busybox_is_static() { ! ldd /bin/busybox >/dev/null 2>&1; }
 
 install_busybox() {
-    # The package may replace a dynamic busybox, so a command that exists does not settle it.
+    # An existing command does not suffice, because the package may have to replace a dynamic busybox.
     say "installing busybox-static"
     [ -n "${apt_updated:-}" ] || apt-get update -qq >/dev/null
     apt_updated=1
@@ -141,13 +140,13 @@ install_busybox() {
 
 stop_docker() {
     [ -n "${docker_pid:-}" ] || return 0
-    # One that ended by itself has said why in its log, which stays.
+    # If the engine ended by itself, its log has the reason and is kept.
     kill "$docker_pid" 2>/dev/null || return 0
     wait "$docker_pid" 2>/dev/null || true
     rm -f "$docker_log"
 }
 
-# drop_images NAME...: removes those of the images that were not there at the time of need_docker.
+# drop_images NAME...: removes those of the images that did not exist when need_docker was called.
 drop_images() {
     [ -n "${known_images+set}" ] || return 0
     local name
@@ -156,7 +155,7 @@ drop_images() {
     done
 }
 
-# busybox_image NAME: an image with busybox under all its names, and nothing else.
+# busybox_image NAME: creates an image that contains only busybox with links for all its applets.
 busybox_image() {
     docker image inspect "$1" >/dev/null 2>&1 && return
     local tree

@@ -1,4 +1,4 @@
-//! The architecture's tiers, checked: dependencies point one way, and pure crates stay pure.
+//! Checks of the architecture's tiers: dependencies point down, and pure crates stay pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
-/// From the bottom up; a crate may depend on its own tier and those below.
+/// Tiers from the bottom up. A crate may depend on crates of its own tier and of those below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Tier {
     Pure,
@@ -34,7 +34,7 @@ const TIERS: &[(&str, Tier)] = &[
     ("quorate-tests", Tier::Test),
 ];
 
-/// What a pure crate may not reach, directly or through others.
+/// Crates that a pure crate must not depend on, directly or indirectly.
 const BANNED_IN_PURE: &[&str] = &[
     "axum",
     "bollard",

@@ -1,5 +1,5 @@
-//! The end of a run, when everything is healed and no client writes any more: all watchers come to the end, and all
-//! members must show the same.
+//! The end of a run, when everything is healed and no client writes any more: all watchers catch up, and all members
+//! must have the same state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,36 +20,37 @@ use crate::clients::{Connection, Context, PREFIX, counters, hasher, informer};
 use crate::history::{Api, History, InformerLog, LeaseLog, Operation, Outcome, Transaction, WatchLog};
 use crate::world::MemberIndex;
 
-/// How long watchers may take to the end, when nothing hinders them.
+/// Time for watchers to catch up with the last revision without faults.
 const WATCHERS_WITHIN: Duration = Duration::from_secs(30);
-/// The longest time to live of a lease, once more for a leader that came late, and some patience.
+/// Twice the longest time to live of a lease, because a new leader extends it once, plus some slack.
 const LEASES_WITHIN: Duration = Duration::from_secs(30);
 const SAME_WITHIN: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(200);
-/// A whole keyspace takes longer than a key.
+/// Reading the whole keyspace takes longer than reading a key.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A key as a member shows it: its name, value and revision.
+/// A key as a member returns it: its name, value and revision.
 pub type Shown = (String, String, u64);
 
-/// What all members show at the end.
+/// The state of all members at the end.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
-    /// Why this is not whole: the quorum did not serve again as it should.
+    /// Why this is incomplete: the quorum did not serve again as it must.
     pub problem: Option<String>,
-    /// The last revision that watchers must have seen, and informers.
+    /// The last revision that watchers must have seen.
     pub last: u64,
+    /// The last revision that informers must have seen.
     pub last_object: u64,
     pub hashes: Vec<Round>,
-    /// The clients' keys at `last`, as each member shows them.
+    /// The clients' keys at `last`, as each member returns them.
     pub keys: Vec<(MemberIndex, Vec<Shown>)>,
     /// The `ConfigMaps`, as each member lists them.
     pub objects: Vec<(MemberIndex, Vec<Shown>)>,
-    /// What the clients have counted to.
+    /// The final value of the clients' counter.
     pub counter: Option<u64>,
 }
 
-/// What the end needs.
+/// Inputs of the end of a run.
 pub struct Closing {
     pub context: Context,
     pub credentials: Credentials,
@@ -59,8 +60,8 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Brings watchers and informers to the end, reads from every member, and waits for leases to end. What goes wrong
-    /// stands in the result.
+    /// Lets watchers and informers catch up, reads from every member, and waits for leases to expire. The result holds
+    /// any error in `problem`.
     pub async fn run(
         self,
         watches: &mut JoinSet<WatchLog>,
@@ -88,7 +89,7 @@ impl Closing {
         ending.last_object = self.last_object().await?;
         self.last.send_replace(Some(ending.last));
         self.last_object.send_replace(Some(ending.last_object));
-        // Each member tells the whole story once more, from disk.
+        // Each member replays the whole history once more, from disk.
         for member in 0..self.context.layout.places.len() {
             let style =
                 Style { name: format!("replay-m{}", member + 1), seed: 0, with_previous: false, member: Some(member) };
@@ -103,21 +104,21 @@ impl Closing {
             history.informers.push(log?);
         }
         ending.counter = Some(self.counter().await?);
-        // Those that have not come to the end by then say so when they are stopped.
+        // Watchers that have not caught up by then say so when they are stopped.
         self.members(ending).await?;
         self.leases(history).await?;
         ending.hashes = self.hashes().await?;
         Ok(())
     }
 
-    /// A write behind all others.
+    /// A write after all others.
     async fn last_write(&self) -> anyhow::Result<Operation> {
         let mut connection = Connection::new(self.context.clone(), "last", 0);
         let key = format!("{PREFIX}last");
         let operation = connection.call(Api::Etcd, &key, Transaction::put(key.as_str(), "last")).await;
         match operation.outcome {
             Outcome::Done { .. } => Ok(operation),
-            _ => anyhow::bail!("a healthy quorum does not take a write: {operation:?}"),
+            _ => anyhow::bail!("a healthy quorum does not accept a write: {operation:?}"),
         }
     }
 
@@ -149,7 +150,7 @@ impl Closing {
         for member in 0..self.context.layout.places.len() {
             let mut connection = Connection::new(self.context.clone(), "last", member);
             let keys = timeout(READ_DEADLINE, read_all(&mut connection, PREFIX, ending.last)).await;
-            ending.keys.push((member, keys.with_context(|| format!("m{} shows no keys", member + 1))??));
+            ending.keys.push((member, keys.with_context(|| format!("m{} returns no keys", member + 1))??));
             let mut rest = Rest::new(self.context.layout.clone(), self.credentials.clone(), member);
             let (_, objects) = informer::list(&mut rest).await.with_context(|| format!("m{}", member + 1))?;
             ending.objects.push((member, objects));
@@ -157,7 +158,7 @@ impl Closing {
         Ok(())
     }
 
-    /// Waits until no key with a lease is left, and notes those that are.
+    /// Waits until no key with a lease is left, and records the keys that remain.
     async fn leases(&self, history: &mut History) -> anyhow::Result<()> {
         let deadline = Instant::now() + LEASES_WITHIN;
         let mut connection = Connection::new(self.context.clone(), "last", 0);
@@ -196,18 +197,18 @@ impl Closing {
     /// `/quorum/hash` of the members that are at the newest revision.
     async fn quorum_hashes(&self) -> anyhow::Result<Round> {
         let at = self.context.clock.now();
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for member in 0..self.context.layout.places.len() {
             let mut rest = Rest::new(self.context.layout.clone(), self.credentials.clone(), member);
             let answer = rest.request(http::Method::GET, "/quorum/hash", None, READ_DEADLINE).await;
             let (status, body) = answer.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
             let hash = body["hash"].as_str().with_context(|| format!("{status}: {body}"))?.to_owned();
-            // The revision is a number, or its digits.
+            // JSON holds the revision as a number or as a string of digits.
             let revision = body["revision"].as_u64().or_else(|| body["revision"].as_str()?.parse().ok());
-            told.push((member, revision.with_context(|| format!("no revision in {body}"))?, hash));
+            reported.push((member, revision.with_context(|| format!("no revision in {body}"))?, hash));
         }
-        let revision = told.iter().map(|(_, revision, _)| *revision).max().unwrap_or(0);
-        let newest = told.into_iter().filter(|(_, at, _)| *at == revision);
+        let revision = reported.iter().map(|(_, revision, _)| *revision).max().unwrap_or(0);
+        let newest = reported.into_iter().filter(|(_, at, _)| *at == revision);
         let hashes = newest.map(|(member, _, hash)| (member, hash)).collect();
         Ok(Round { at, of: "/quorum/hash".to_owned(), revision, hashes })
     }

@@ -1,4 +1,4 @@
-//! What can go wrong, whom it meets, and how it is told.
+//! Faults, their targets, and their descriptions.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::world::{Action, Effect, Failpoint, MemberIndex, Phase, Point, Quality, WorkerIndex, split};
 
-/// What can be broken, as the command line names it.
+/// Kind of a fault, as the command line names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -28,7 +28,7 @@ pub enum Kind {
     AgentKill,
     /// An agent is stopped with SIGSTOP.
     AgentPause,
-    /// An agent is ended in order.
+    /// An agent is stopped with SIGTERM.
     AgentRestart,
     /// A worker is lost with its containers.
     MachineLoss,
@@ -38,14 +38,16 @@ pub enum Kind {
     ContainerKill,
     /// The clock of an agent is moved.
     AgentClock,
-    /// A container is killed, and the checks are not told: to see that they find it. Comes only when it is asked for.
+    /// A container is killed and the kill is not recorded, which proves that the checks find it. Injected only on
+    /// request.
     SecretKill,
-    /// All disks at once, which no quorum survives: to see that the checks find it. Comes only when it is asked for.
+    /// All disks are lost at once, which no quorum survives; this proves that the checks find it. Injected only on
+    /// request.
     LostDisks,
 }
 
 impl Kind {
-    /// What a cluster must survive.
+    /// Kinds that a cluster must survive.
     pub const ALL: [Kind; 20] = [
         Kind::Kill,
         Kind::PowerLoss,
@@ -69,7 +71,7 @@ impl Kind {
         Kind::AgentClock,
     ];
 
-    /// Whether it meets workers.
+    /// Whether the kind affects workers.
     #[must_use]
     pub fn is_of_workers(self) -> bool {
         match self {
@@ -100,19 +102,19 @@ impl Kind {
 }
 
 impl Kind {
-    /// As the command line has it.
+    /// The kind's name on the command line.
     #[must_use]
     pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 }
 
-/// Whom a fault meets.
+/// Target of a fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Target {
     Members(Vec<MemberIndex>),
-    /// Whoever leads when the fault begins; this member when nobody does.
+    /// The member that leads when the fault begins; the member `or` when none leads.
     Leader {
         or: MemberIndex,
     },
@@ -136,27 +138,27 @@ impl Target {
 pub enum Fault {
     Kill(Target),
     LosePower(Target),
-    /// An orderly end with SIGTERM.
+    /// A clean shutdown with SIGTERM.
     End(Target),
-    /// A start with a log that another version has written.
+    /// A start with a log that a different version has written.
     OtherLog(Target),
     Failpoint {
         target: Target,
         failpoint: Failpoint,
     },
     LoseDisks(Target),
-    /// Its machine is lost, and a new member takes its place.
+    /// The machine is lost, and a new member replaces it.
     Replace(Target),
     Pause(Target),
-    /// The target's side and the others do not hear each other.
+    /// The target and the other members do not hear each other.
     Split(Target),
-    /// What the target sends is lost.
+    /// Everything that the target sends is lost.
     Mute(Target),
-    /// What is sent to the target is lost.
+    /// Everything that is sent to the target is lost.
     Deaf(Target),
-    /// What the first sends to the second is lost, nothing else.
+    /// Only traffic from the first member to the second is lost.
     OneWay(MemberIndex, MemberIndex),
-    /// Two sides that hear only the one in the middle.
+    /// Two sides that each hear only themselves and the member in the middle.
     Bridge {
         middle: MemberIndex,
         side: Vec<MemberIndex>,
@@ -226,7 +228,7 @@ impl Fault {
         }
     }
 
-    /// What it does to a quorum of so many members, led by `leader`.
+    /// Effect on a quorum of `members` members that is led by `leader`.
     #[must_use]
     pub fn effect(&self, members: usize, leader: Option<MemberIndex>) -> Effect {
         let others = |one: MemberIndex| (0..members).filter(move |i| *i != one);
@@ -277,7 +279,7 @@ impl Fault {
     }
 }
 
-/// In words, members numbered from 1 as their names are.
+/// Describes the effect; members are numbered from 1, as in their names.
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |members: &[usize]| members.iter().map(|i| format!("m{}", i + 1)).collect::<Vec<_>>().join(", ");
@@ -288,7 +290,7 @@ impl fmt::Display for Effect {
             Effect::Replaced(member) => write!(f, "m{} is lost with its disk, and replaced", member + 1),
             Effect::PowerLost(members) => write!(f, "power loss of {}", names(members)),
             Effect::Ended(members) => write!(f, "SIGTERM to {}", names(members)),
-            Effect::OtherLog(member) => write!(f, "restart of m{} with another version of the log", member + 1),
+            Effect::OtherLog(member) => write!(f, "restart of m{} with a log of a different version", member + 1),
             Effect::Failpoint { member, failpoint } => write!(f, "m{} {failpoint}", member + 1),
             Effect::Paused(members) => write!(f, "stop {}", names(members)),
             Effect::Cut(pairs) => {
@@ -316,7 +318,7 @@ impl fmt::Display for Effect {
             Effect::CutOff { worker, members } => write!(f, "cut w{} off from {}", worker + 1, names(members)),
             Effect::ContainerKilled { worker, .. } => write!(f, "kill a container of w{}", worker + 1),
             Effect::ContainerKilledInSecret { worker, .. } => {
-                write!(f, "kill a container of w{}, which the checks are not told", worker + 1)
+                write!(f, "kill a container of w{}, without a record for the checks", worker + 1)
             }
             Effect::AgentClock { worker, offset_s } => {
                 write!(f, "clock of the agent of w{} off by {offset_s} s", worker + 1)
@@ -325,7 +327,7 @@ impl fmt::Display for Effect {
     }
 }
 
-/// As in "it dies before it syncs its log".
+/// Describes the failpoint, as in "dies before a sync of its log".
 impl fmt::Display for Failpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.action {

@@ -1,4 +1,4 @@
-//! Who leads, as far as the members say.
+//! Observes which member leads, by the members' own metrics.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,7 +24,8 @@ pub struct Led {
     pub term: u64,
 }
 
-/// Asks all members until the run ends. The one that leads in the highest term counts; each change is recorded.
+/// Polls all members until the run ends, publishes the leader of the highest term, and records each member and term
+/// once.
 pub async fn observe(context: Context, leader: watch::Sender<Option<MemberIndex>>) -> Vec<Led> {
     let mut seen: Vec<Led> = Vec::new();
     while context.stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
@@ -42,7 +43,7 @@ pub async fn observe(context: Context, leader: watch::Sender<Option<MemberIndex>
     seen
 }
 
-/// The term in which a member says that it leads, if it does: from its metrics.
+/// The term in which a member leads by its metrics; `None` when it does not lead.
 async fn led_term(address: SocketAddr) -> anyhow::Result<Option<u64>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;

@@ -1,15 +1,15 @@
-//! Chaos: a quorum of real processes with workers, clients that record what they see, faults on a seeded schedule, and checks of the
-//! recorded history.
+//! Chaos: a quorum of real processes with workers, clients that record their observations, faults on a seeded schedule,
+//! and checks of the recorded history.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`fault`], [`schedule`], [`world`] | pure: the faults, which comes when, and what the active ones add up to |
-//! | [`history`], [`checker`] | pure: what was seen, and what it must fulfil |
+//! | [`fault`], [`schedule`], [`world`] | pure: the faults, their times, and the combined effect of the active ones |
+//! | [`history`], [`checker`] | pure: recorded observations, and the checks on them |
 //! | [`cluster`] | the processes of members and agents, the network between them, their disks, clocks and machines |
-//! | [`nemesis`], [`replacement`] | carries out the schedule |
-//! | [`clients`], [`leader`] | ask and record |
-//! | [`run`], [`settle`], [`ending`] | all of it, from the empty directory to the history |
-//! | [`verdict`], [`report`] | pure: all checks, and how they are told |
+//! | [`nemesis`], [`replacement`] | carry out the schedule |
+//! | [`clients`], [`leader`] | send requests and record the answers |
+//! | [`run`], [`settle`], [`ending`] | a whole run, from an empty directory to the history |
+//! | [`verdict`], [`report`] | pure: all checks, and their report |
 
 pub mod checker;
 pub mod clients;

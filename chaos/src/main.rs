@@ -19,15 +19,15 @@ use quorate_chaos::verdict;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Breaks a quorum of real processes and its workers for a while, and checks what its clients saw and what runs. Ends with 1
-/// on a violation.
+/// Breaks a quorum of real processes and its workers for a while, and checks what its clients saw and what runs. The
+/// exit code is 1 after a violation.
 #[derive(Parser)]
 #[command(name = "chaos", version)]
 struct Args {
-    /// How long faults come.
+    /// How long faults are injected.
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
-    /// Which faults come when; drawn at random when it is not given.
+    /// Seed of the fault schedule; random when not given.
     #[arg(long, env = "CHAOS_SEED")]
     seed: Option<u64>,
     /// Members of the quorum: 1, 3, 5 or 7.
@@ -36,31 +36,33 @@ struct Args {
     /// Hollow workers: agents whose containers are files.
     #[arg(long, default_value_t = 3)]
     workers: usize,
-    /// Workers on Docker. [default: 1 where an engine answers]
+    /// Workers on Docker. [default: 1 if a Docker engine answers]
     #[arg(long)]
     docker_workers: Option<usize>,
-    /// The only faults that come; without it all of them.
+    /// Kinds of faults to inject; all when not given.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
-    /// Clients of each sort.
+    /// Number of clients of each type.
     #[arg(long, default_value_t = 3)]
     clients: usize,
-    /// A client's mean pause between two operations, in milliseconds.
+    /// Mean pause of a client between two operations, in milliseconds.
     #[arg(long, default_value_t = 25)]
     pause_ms: u64,
-    /// How long a connected majority may take no write, in seconds.
+    /// Longest time that a connected majority may go without accepting a write, in seconds.
     #[arg(long, default_value_t = 10)]
     recover_within: u64,
-    /// How long Deployments and their pods may take after the last fault until they are as they should be, in seconds.
+    /// Longest time that Deployments and their pods may take to reach their desired state after the last fault, in
+    /// seconds.
     #[arg(long, default_value_t = 120)]
     settle_within: u64,
-    /// Where the report goes, and after a violation history, logs and data. [default: a directory for temporary files]
+    /// Directory for the report and, after a violation, for history, logs and data. [default: a directory below the one
+    /// for temporary files]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Keep them in any case.
+    /// Keep history, logs and data even without a violation.
     #[arg(long)]
     keep: bool,
-    /// The log level of members and agents.
+    /// Log level of members and agents.
     #[arg(long, default_value = "info,openraft=warn")]
     log_level: String,
 }
@@ -80,19 +82,19 @@ fn start(args: &Args) -> anyhow::Result<bool> {
     if geteuid().is_root()
         && let Err(error) = isolate_mounts()
     {
-        complain(&format!("if this is killed, its mounts stay: {error}"));
+        complain(&format!("mounts are left behind if this process is killed: {error}"));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(chaos(args))
 }
 
-/// Mounts of this process are its own, and end with it.
+/// Gives this process a mount namespace of its own, so that its mounts end with it.
 fn isolate_mounts() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)
 }
 
-/// Runs, judges and reports; whether all was well.
+/// Runs the chaos test, checks the history and writes the report. Returns whether there was no violation.
 async fn chaos(args: &Args) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| rand::random::<u32>().into());
     let out = args.out.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("quorate-chaos-{seed}")));
@@ -139,13 +141,13 @@ async fn chaos(args: &Args) -> anyhow::Result<bool> {
     Ok(!is_violated)
 }
 
-/// The engine for Docker workers, if there are to be any: asked for, or where one answers.
+/// The engine for Docker workers, if the run has any: they were asked for, or an engine answers.
 async fn engine(args: &Args, cluster: &str) -> anyhow::Result<Option<Engine>> {
     match args.docker_workers {
         Some(0) => Ok(None),
-        // A run without workers is one of the quorum alone.
+        // Without hollow workers the run tests the quorum alone.
         None if args.workers == 0 => Ok(None),
-        Some(_) => Ok(Some(Engine::find(cluster.to_owned()).await.context("there can be no workers on Docker")?)),
+        Some(_) => Ok(Some(Engine::find(cluster.to_owned()).await.context("cannot run workers on Docker")?)),
         None => match Engine::find(cluster.to_owned()).await {
             Ok(engine) => Ok(Some(engine)),
             Err(error) => {
@@ -156,7 +158,7 @@ async fn engine(args: &Args, cluster: &str) -> anyhow::Result<Option<Engine>> {
     }
 }
 
-/// Writes the report, and of a failure what it needs to be looked into.
+/// Writes the report and, after a violation, the history. Returns whether there was a violation.
 fn judge(args: &Args, recorded: &Recorded, seed: u64, docker: usize, out: &Path) -> anyhow::Result<bool> {
     let panics = panics(&out.join("logs"))?;
     let checks = verdict::judge(recorded, args.members, args.recover_within * 1_000_000, panics);
@@ -198,7 +200,7 @@ fn judge(args: &Args, recorded: &Recorded, seed: u64, docker: usize, out: &Path)
     Ok(is_violated)
 }
 
-/// What the logs of members and agents tell of panics.
+/// The panics in the logs of members and agents.
 fn panics(logs: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(logs)? {
@@ -213,7 +215,7 @@ fn panics(logs: &Path) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-/// Fires at SIGINT and SIGTERM, so that the run ends in order.
+/// Returns a token that is cancelled on SIGINT and SIGTERM, so that the run shuts down cleanly.
 fn abort_on_signal() -> anyhow::Result<CancellationToken> {
     let abort = CancellationToken::new();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -233,7 +235,7 @@ fn say(text: &str) {
     println!("{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "it ends with this")]
+#[expect(clippy::print_stderr, reason = "errors of the command go to its standard error")]
 fn complain(text: &str) {
     eprintln!("{text}");
 }

@@ -1,4 +1,4 @@
-//! Carries out the schedule: keeps processes, network, disks and clocks as the faults that are active demand.
+//! Carries out the schedule: keeps processes, network, disks and clocks in the state that the active faults require.
 
 mod workers;
 
@@ -25,20 +25,20 @@ use crate::schedule::Planned;
 use crate::world::{Action, Effect, MemberIndex, Service, Surroundings, WorkerIndex, World};
 
 const TICK: Duration = Duration::from_millis(100);
-/// A member that ended by itself is started again after this, as a service manager would.
+/// Delay before a member that ended by itself is started again, as by a service manager.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
-/// How long an orderly end may take, or a refusal to start.
+/// Time within which a process must end after SIGTERM or a refusal to start.
 const END_WITHIN: Duration = Duration::from_secs(20);
-/// How long the quorum may take, when all is healed, until a new member has its vote.
+/// Time within which a new member must have its vote after everything is healed.
 const REPLACE_WITHIN: Duration = Duration::from_secs(60);
-/// What a new member says that was interrupted, and lost what it had begun with.
+/// Log text of a new member that was interrupted while it joined and lost its state.
 const REFUSED: &str = "the quorum does not let";
-/// What a new member says when the others have no leader for longer than it is patient.
+/// Log text of a new member that gave up because the others had no leader for too long.
 const NOT_JOINED: &str = "could not join";
-/// What a member says that finds a log of another version.
+/// Log text of a member that finds a log of a different version.
 const OTHER_VERSION: &str = "version 02 of the log";
 
-/// A fault as it came.
+/// A fault as it was injected.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Injected {
@@ -49,7 +49,7 @@ pub struct Injected {
     pub kind: Kind,
 }
 
-/// From `at` on the world allowed this much.
+/// The level of service that the world allowed from `at` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// When the change was complete.
@@ -57,7 +57,7 @@ pub struct Change {
     pub service: ServiceLevel,
 }
 
-/// [`Service`], for the record.
+/// [`Service`] as it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ServiceLevel {
@@ -76,19 +76,20 @@ impl From<Service> for ServiceLevel {
     }
 }
 
-/// A member's process that ended without being killed, or did not although it had to.
+/// A member's process that ended without being killed, or that did not end although it had to.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Death {
     pub at: Micros,
     pub member: MemberIndex,
     pub status: String,
-    /// It had to end: it was told to, its fsync failed, its log was of another version, or a failpoint killed it.
+    /// The end was expected: SIGTERM was sent, its fsync failed, its log had a different version, or a failpoint killed
+    /// it.
     pub is_wanted: bool,
     pub said: String,
 }
 
-/// What the nemesis did, and what it saw of the processes.
+/// Record of what the nemesis did and observed of the processes.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
@@ -96,16 +97,16 @@ pub struct Account {
     pub changes: Vec<Change>,
     pub deaths: Vec<Death>,
     pub agent_deaths: Vec<AgentDeath>,
-    /// What ran on a worker when its agent was started again.
+    /// Containers that ran on a worker when its agent was started again.
     pub machines: Vec<MachineSeen>,
     pub killed: Vec<Killed>,
     /// Every start of a container.
     pub starts: Vec<Start>,
-    /// The longest time by which a step of the schedule was late.
+    /// Longest delay of a step of the schedule.
     pub late_ms: u64,
 }
 
-/// What the nemesis has to break things with.
+/// Tools that the nemesis injects faults with.
 pub struct Means {
     pub processes: Processes,
     pub agents: Agents,
@@ -114,7 +115,7 @@ pub struct Means {
     pub lossy_disks: Vec<LossyDisk>,
     pub failpoints: Arc<Failpoints>,
     pub operator: Operator,
-    /// Says what a loss of power takes.
+    /// Decides which writes a power loss takes.
     pub rng: StdRng,
 }
 
@@ -126,18 +127,18 @@ pub struct Nemesis {
     active: BTreeMap<usize, (Micros, Effect)>,
     restarts: BTreeMap<MemberIndex, Instant>,
     agent_restarts: BTreeMap<WorkerIndex, Instant>,
-    /// Agents that were told to end, are to run again, and have not ended yet; until when they must have.
+    /// Deadlines of agents that were sent SIGTERM, must run again, and have not ended yet.
     agent_ends: BTreeMap<WorkerIndex, Instant>,
     replacements: BTreeMap<MemberIndex, Replacement>,
-    /// Faults whose time is over, while the new member has no vote yet.
+    /// Faults whose time is over although the new member has no vote yet.
     lingering: BTreeMap<MemberIndex, (usize, Planned)>,
-    /// What has become of a member's last failpoint or loss of power.
+    /// Outcome of each member's last failpoint or power loss.
     outcomes: BTreeMap<MemberIndex, String>,
     account: Account,
 }
 
 impl Nemesis {
-    /// Takes over members that do not run yet.
+    /// Creates a nemesis over members that do not run yet.
     #[must_use]
     pub fn new(
         clock: Clock,
@@ -161,7 +162,7 @@ impl Nemesis {
         }
     }
 
-    /// The schedule's time begins now.
+    /// Restarts the clock of the schedule.
     pub fn restart_clock(&mut self) -> Clock {
         self.clock = Clock::start();
         self.note_change();
@@ -177,10 +178,10 @@ impl Nemesis {
         (0..members).try_for_each(|member| self.means.processes.start(member))
     }
 
-    /// Runs the schedule to its end, after which the world is healthy and every member was started.
+    /// Runs the schedule to its end; then the world is healthy and every member is started.
     ///
     /// # Errors
-    /// When a fault cannot be brought about or taken back.
+    /// When a fault cannot be injected or ended.
     pub async fn run(&mut self, schedule: &[Planned]) -> anyhow::Result<()> {
         let begins = schedule.iter().enumerate().map(|(i, planned)| (planned.start_ms, true, i));
         let ends = schedule.iter().enumerate().map(|(i, planned)| (planned.end_ms, false, i));
@@ -200,7 +201,8 @@ impl Nemesis {
             self.supervise(Instant::now() + TICK).await?;
         }
         for (member, (index, planned)) in std::mem::take(&mut self.lingering) {
-            let status = format!("the new one has no vote {} s after all was healed", REPLACE_WITHIN.as_secs());
+            let status =
+                format!("the new member has no vote {} s after everything was healed", REPLACE_WITHIN.as_secs());
             self.note_failure(member, status);
             self.replacements.remove(&member);
             self.end(index, &planned).await?;
@@ -208,7 +210,7 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Looks after the processes until then.
+    /// Supervises the processes until `until`.
     ///
     /// # Errors
     /// When a process cannot be waited for, or started again.
@@ -218,12 +220,12 @@ impl Nemesis {
         loop {
             tokio::select! {
                 () = sleep_until(until) => return Ok(()),
-                _ = ticks.tick() => self.look_after().await?,
+                _ = ticks.tick() => self.poll_processes().await?,
             }
         }
     }
 
-    /// Looks after the processes while something else happens.
+    /// Supervises the processes while `other` runs.
     ///
     /// # Errors
     /// As [`Nemesis::supervise`].
@@ -233,15 +235,15 @@ impl Nemesis {
             done = other => Ok(done),
             ended = self.supervise(far) => {
                 ended?;
-                anyhow::bail!("it took more than an hour")
+                anyhow::bail!("the run took more than an hour")
             }
         }
     }
 
-    async fn look_after(&mut self) -> anyhow::Result<()> {
-        self.go_on_replacing().await?;
+    async fn poll_processes(&mut self) -> anyhow::Result<()> {
+        self.continue_replacements().await?;
         let world = self.world.borrow().clone();
-        self.look_after_agents(&world).await?;
+        self.supervise_agents(&world).await?;
         for ended in self.means.processes.reap()? {
             let member = ended.member;
             let around = &world.members[member];
@@ -266,8 +268,8 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Takes the steps of replacements that can be taken now.
-    async fn go_on_replacing(&mut self) -> anyhow::Result<()> {
+    /// Takes every step of a replacement that is possible now.
+    async fn continue_replacements(&mut self) -> anyhow::Result<()> {
         let is_due = |replacement: &Replacement| match replacement {
             Replacement::Asking(asking) => asking.is_finished(),
             Replacement::Joining(joining) => joining.is_finished(),
@@ -300,7 +302,7 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Begins a replacement of a member that is dead, or begins it anew.
+    /// Starts or restarts the replacement of a dead member.
     fn replace(&mut self, member: MemberIndex) -> anyhow::Result<()> {
         self.means.processes.lose_disk(member)?;
         self.restarts.remove(&member);
@@ -312,7 +314,7 @@ impl Nemesis {
         matches!(self.replacements.get(&member), Some(Replacement::Asking(_)))
     }
 
-    /// Notes a process that has ended by itself; whether it had to.
+    /// Records a process that has ended by itself. Returns whether the end was expected.
     fn note_end(&mut self, ended: Ended, around: &Surroundings) -> anyhow::Result<bool> {
         let member = ended.member;
         let killed_by = self.means.failpoints.forget_process(member).filter(|_| ended.status.code().is_none());
@@ -322,7 +324,7 @@ impl Nemesis {
             self.replace(member)?;
         }
         let is_wanted = around.sync_fails
-            // Just begun, it does not listen to signals yet.
+            // A process that has just started does not handle SIGTERM yet, so the signal kills it.
             || around.ended && (ended.status.success() || ended.status.signal() == Some(Signal::SIGTERM as i32))
             || around.other_log && ended.said.contains(OTHER_VERSION)
             || is_turned_away
@@ -335,7 +337,7 @@ impl Nemesis {
         Ok(is_wanted)
     }
 
-    /// Notes what a member has not done in time.
+    /// Records that a member missed a deadline.
     fn note_failure(&mut self, member: MemberIndex, status: String) {
         let (at, said) = (self.clock.now(), String::new());
         self.account.deaths.push(Death { at, member, status, is_wanted: false, said });
@@ -349,7 +351,7 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Loses what the dead member has not synced.
+    /// Discards the unsynced writes of a dead member.
     fn lose_power(&mut self, member: MemberIndex) -> anyhow::Result<()> {
         if let Some(disk) = self.means.lossy_disks.get(member) {
             let loss = disk.lose(&mut self.means.rng)?;
@@ -366,11 +368,11 @@ impl Nemesis {
         if let Effect::Replaced(member) = effect
             && !self.replacements.is_empty()
         {
-            // A second disk that is lost may take the last copy of something along.
+            // A second lost disk may hold the last copy of an entry.
             effect = Effect::Down(vec![member]);
         }
         self.active.insert(index, (self.clock.now(), effect));
-        self.bring_about().await
+        self.apply_faults().await
     }
 
     async fn end(&mut self, index: usize, planned: &Planned) -> anyhow::Result<()> {
@@ -381,15 +383,15 @@ impl Nemesis {
             return Ok(());
         }
         let Some((from, effect)) = self.active.remove(&index) else { return Ok(()) };
-        self.bring_about().await?;
+        self.apply_faults().await?;
         let (to, kind) = (self.clock.now(), planned.fault.kind());
         let mut text = effect.to_string();
-        let told: Vec<MemberIndex> = match &effect {
+        let with_outcome: Vec<MemberIndex> = match &effect {
             Effect::PowerLost(members) => members.clone(),
             Effect::Failpoint { member, .. } => vec![*member],
             _ => Vec::new(),
         };
-        let outcomes: Vec<String> = told.iter().filter_map(|member| self.outcomes.remove(member)).collect();
+        let outcomes: Vec<String> = with_outcome.iter().filter_map(|member| self.outcomes.remove(member)).collect();
         if !outcomes.is_empty() {
             text = format!("{text} ({})", outcomes.join("; "));
         }
@@ -397,14 +399,14 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Makes the world what the active faults say.
-    async fn bring_about(&mut self) -> anyhow::Result<()> {
+    /// Applies the active faults to the world.
+    async fn apply_faults(&mut self) -> anyhow::Result<()> {
         let old = self.world.borrow().clone();
         let effects = self.active.values().map(|(_, effect)| effect);
         let new = World::under(old.members.len(), old.workers.len(), effects);
-        // The network first when it gets worse, so that nobody sees a dead process behind a live address.
+        // The network changes first, so that no client sees a dead process behind a live address.
         self.world.send_replace(new.clone());
-        // All that die in one fault die at once.
+        // All members that one fault kills die at once.
         for (member, (was, is)) in old.members.iter().zip(&new.members).enumerate() {
             if is.down && !was.down {
                 self.means.processes.signal(member, Signal::SIGKILL)?;
@@ -419,7 +421,7 @@ impl Nemesis {
         self.change_workers(&old, &new).await
     }
 
-    /// Makes one member's surroundings what they are to be.
+    /// Changes one member's surroundings to the new state.
     async fn change(&mut self, member: MemberIndex, was: &Surroundings, is: &Surroundings) -> anyhow::Result<()> {
         self.means.processes.control(member, is.clock_offset_s, is.sync_delay_ms, is.sync_fails)?;
         if let Some(disk) = self.means.lossy_disks.get(member) {
@@ -434,7 +436,7 @@ impl Nemesis {
         }
         if was.other_log != is.other_log {
             if was.other_log && !was.down {
-                self.finish_end(member, was, "of a start with a log of another version").await?;
+                self.finish_end(member, was, "after a start with a log of a different version").await?;
             }
             self.kill(member).await?;
             self.means.processes.set_log_version(member, is.other_log)?;
@@ -487,13 +489,13 @@ impl Nemesis {
         }
     }
 
-    /// Waits for a process that must end, and notes it if it does not.
+    /// Waits for a process that must end, and records a failure if it does not.
     async fn finish_end(&mut self, member: MemberIndex, around: &Surroundings, why: &str) -> anyhow::Result<()> {
         if !self.means.processes.runs(member) {
             return Ok(());
         }
         if around.paused {
-            // It cannot.
+            // A stopped process cannot handle SIGTERM.
             return self.kill(member).await;
         }
         if let Some(ended) = self.means.processes.wait(member, END_WITHIN).await? {
@@ -515,7 +517,7 @@ impl Nemesis {
         self.account.changes.push(Change { at: self.clock.now(), service });
     }
 
-    /// Kills all members and agents, and tells what happened.
+    /// Kills all members and agents, and returns the record.
     ///
     /// # Errors
     /// When one cannot be killed.
@@ -529,7 +531,7 @@ impl Nemesis {
     }
 }
 
-/// Whether a change brings a member back that may have ended for what was.
+/// Whether the change ends a fault that may have stopped the member, so that it must be started again.
 fn must_start(was: &Surroundings, is: &Surroundings) -> bool {
     was.down
         || was.ended

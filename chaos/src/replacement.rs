@@ -1,5 +1,5 @@
-//! Has the quorum take a new member in the place of a lost one, as an operator does it: ask for a token, start the new
-//! process with it, wait until it has a vote.
+//! Replaces a lost member as an operator does it: asks the quorum for a token, starts the new process with it, and
+//! waits until it has a vote.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::world::MemberIndex;
 const DEADLINE: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// Where a replacement is.
+/// Progress of a replacement.
 pub enum Replacement {
-    /// The quorum is asked for a token.
+    /// The operator asks the quorum for a token.
     Asking(JoinHandle<String>),
-    /// The new process is to join with its token.
+    /// The new process joins with its token.
     Joining(JoinHandle<()>),
 }
 
-/// Who asks.
+/// The administrator's client for the quorum.
 #[derive(Clone)]
 pub struct Operator {
     layout: Arc<Layout>,
@@ -37,7 +37,7 @@ impl Operator {
         Operator { layout, credentials }
     }
 
-    /// Asks until there is a token for a new `member`.
+    /// Asks until the quorum returns a token for a new `member`.
     #[must_use]
     pub fn ask(&self, member: MemberIndex) -> Replacement {
         let operator = self.clone();
@@ -55,7 +55,7 @@ impl Operator {
         }))
     }
 
-    /// Waits until a member of this name votes and is there.
+    /// Waits until a member of this name is a reachable voter.
     #[must_use]
     pub fn await_vote(&self, member: MemberIndex) -> Replacement {
         let operator = self.clone();
@@ -64,7 +64,7 @@ impl Operator {
             let votes = |quorum: &Value| {
                 let members = quorum["members"].as_array()?;
                 let mut named = members.iter().filter(|shown| shown["name"] == name.as_str());
-                // While there are two, the old one is not gone.
+                // Two members of this name mean that the old one is not removed yet.
                 let (only, None) = (named.next()?, named.next()) else { return None };
                 (only["voter"] == true && only["role"] != "unreachable").then_some(())
             };
@@ -72,7 +72,7 @@ impl Operator {
         }))
     }
 
-    /// Asks all others in turn until one gives an answer that `read` takes.
+    /// Asks all other members in turn until one returns an answer that `read` accepts.
     async fn until<T>(
         &self,
         member: MemberIndex,
@@ -85,7 +85,7 @@ impl Operator {
             for other in (0..self.layout.places.len()).filter(|other| *other != member) {
                 let mut rest = Rest::new(self.layout.clone(), self.credentials.clone(), other);
                 let answer = rest.request(method.clone(), path, body.as_ref(), DEADLINE).await;
-                // A member that is down, or without a leader, is a reason to go on asking.
+                // A member that is down or has no leader is skipped.
                 if let Ok((status, answer)) = answer
                     && status.is_success()
                     && let Some(found) = read(&answer)

@@ -1,4 +1,5 @@
-//! A run: a quorum from nothing, clients and faults for a while, then rest, and what all of them recorded.
+//! A run: starts a quorum, lets clients and faults work on it for a while, heals everything, and collects what was
+//! recorded.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,62 +32,62 @@ use crate::schedule::{Plan, Planned};
 use crate::settle;
 use crate::world::World;
 
-/// How long the members may take until all of them serve, at the start and after everything is healed.
+/// Time within which all members must serve, at the start and after everything is healed.
 const SERVE_WITHIN: Duration = Duration::from_secs(60);
 const WATCHERS: usize = 3;
 const INFORMERS: usize = 2;
-/// Clients that make Deployments; each has two at a time.
+/// Clients that create Deployments; each has two at a time.
 const DEPLOYERS: usize = 2;
 
-/// What to run.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub seed: u64,
     pub members: usize,
     pub workers: Workers,
-    /// What Docker workers run on.
+    /// The engine for Docker workers.
     pub engine: Option<Engine>,
     pub duration: Duration,
-    /// How long the workload may take after the last fault until it is as it should be.
+    /// Time within which the workload must reach its desired state after the last fault.
     pub settle_within: Duration,
     pub kinds: Vec<Kind>,
-    /// Clients of each sort.
+    /// Number of clients of each type.
     pub clients: usize,
     /// The mean pause of a client between two operations.
     pub pause: Duration,
     /// The `quorate` binary.
     pub binary: PathBuf,
-    /// Data, certificates and configuration go here.
+    /// Directory for data, certificates and configuration.
     pub directory: PathBuf,
     pub logs: PathBuf,
     pub log_level: String,
 }
 
-/// What a run recorded.
+/// Everything that a run recorded.
 #[derive(Debug)]
 pub struct Recorded {
     pub history: History,
     pub account: Account,
     pub leaders: Vec<Led>,
     pub schedule: Vec<Planned>,
-    /// What could not be done here, and why.
+    /// Faults that this machine does not support, and why.
     pub left_out: Vec<String>,
     /// When the schedule was over and everything healed.
     pub healed: Micros,
-    /// Comparisons of hashes while faults came.
+    /// Comparisons of hashes during the schedule.
     pub hashes: Vec<Round>,
-    /// Revisions up to this one may have been compacted.
+    /// The newest revision that may have been compacted.
     pub compacted: u64,
     pub ending: Ending,
     pub workers: usize,
-    /// What the workload had become in the end; `None` when the quorum did not serve.
+    /// The workload at the end; `None` when the quorum did not serve.
     pub settled: Option<Settled>,
 }
 
-/// Runs until the end, or until `abort`; either way no process is left.
+/// Runs the whole schedule, or until `abort` is cancelled; no process is left in either case.
 ///
 /// # Errors
-/// When the quorum cannot be set up, or a fault cannot be brought about.
+/// When the quorum cannot be set up, or a fault cannot be injected.
 pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<Recorded> {
     let Options { members, workers, directory, logs, log_level, .. } = options;
     let layout = Layout::create(directory, logs, *members, workers, log_level)?;
@@ -134,7 +135,7 @@ pub async fn run(options: &Options, abort: CancellationToken) -> anyhow::Result<
     Ok(recorded)
 }
 
-/// What not every machine has.
+/// Tools that not every machine has, and the kinds of faults that are possible with them.
 struct Tools {
     shim: Option<Shim>,
     small_disk: Option<(usize, SmallDisk)>,
@@ -161,13 +162,13 @@ impl Tools {
         }
         let small = usize::try_from(options.seed % options.members as u64).unwrap_or(0);
         let wants_small = wants(&[Kind::FullDisk]);
-        // A lossy disk lies over the small one.
+        // A lossy disk is mounted over the small one, so the small one comes first.
         let mut mounted = wants_small.then(|| SmallDisk::mount(&layout.places[small].below));
         if wants(&[Kind::PowerLoss, Kind::Failpoint, Kind::SlowDisk]) {
             match lossy_disks(layout, failpoints) {
                 Ok(disks) => tools.lossy_disks = disks,
                 Err(error) => {
-                    left_out.push(format!("losses of power, failpoints on disks, slow reads and writes: {error:#}"));
+                    left_out.push(format!("power loss, failpoints on disks, slow reads and writes: {error:#}"));
                     tools.kinds.retain(|kind| *kind != Kind::PowerLoss);
                 }
             }
@@ -201,14 +202,14 @@ async fn drive(
     leader: watch::Sender<Option<usize>>,
 ) -> anyhow::Result<Recorded> {
     nemesis.start_all()?;
-    let began = nemesis.alongside(until_all_serve(&context)).await?.context("the quorum does not begin to serve")?;
+    let began = nemesis.alongside(until_all_serve(&context)).await?.context("the quorum does not start to serve")?;
     let credentials = Credentials::of(&context.layout)?;
     let has_workers = options.workers.count() > 0;
     if has_workers {
         nemesis.start_agents()?;
         nemesis.alongside(workload::make_service(&context, credentials.clone())).await??;
     }
-    // The time of clients and schedule begins now.
+    // Times of clients and schedule count from here.
     context.clock = nemesis.restart_clock();
     let mut traffic = Traffic::start(options, &context, &credentials, began, leader);
     nemesis.run(schedule).await?;
@@ -228,10 +229,10 @@ async fn drive(
         let settling = settle::settle(&context, credentials.clone(), &machines, &requests, options.settle_within);
         match nemesis.alongside(settling).await? {
             Ok(seen) => settled = Some(seen),
-            Err(error) => problem = Some(format!("the workload cannot be seen: {error:#}")),
+            Err(error) => problem = Some(format!("the state of the workload cannot be read: {error:#}")),
         }
     }
-    // Their heartbeats would go on changing what members are compared by.
+    // The agents' heartbeats would keep changing the state while members are compared.
     nemesis.end_agents().await?;
     let mut history = History { operations, leases, increments, requests, samples, ..History::default() };
     let hashes = traffic.hasher.join_all().await.into_iter().flatten().collect();
@@ -256,7 +257,7 @@ async fn drive(
     Ok(Recorded { history, account, leaders, schedule, left_out, healed, hashes, compacted, ending, workers, settled })
 }
 
-/// All clients, while faults come.
+/// All clients that run during the schedule.
 struct Traffic {
     writers: JoinSet<Vec<Operation>>,
     leases: JoinSet<Vec<LeaseLog>>,
@@ -267,10 +268,10 @@ struct Traffic {
     informers: JoinSet<InformerLog>,
     hasher: JoinSet<Vec<Round>>,
     observer: JoinSet<Vec<Led>>,
-    /// Compactor and filler.
+    /// Compactor and filler, which record no operations.
     unrecorded: JoinSet<()>,
     compacted: Arc<AtomicU64>,
-    /// Where watchers and informers may stop, when it is known.
+    /// The last revision that watchers must see, once it is known.
     last: watch::Sender<Option<u64>>,
     last_object: watch::Sender<Option<u64>>,
     stop_watching: CancellationToken,
@@ -347,10 +348,10 @@ impl Traffic {
     }
 }
 
-/// Waits until each member has committed a write, and answers over REST; the revision of the last one.
+/// Waits until each member has committed a write and answers over REST. Returns the revision of the last write.
 ///
 /// # Errors
-/// When one does not in time.
+/// When a member does not do so in time.
 pub async fn until_all_serve(context: &Context) -> anyhow::Result<u64> {
     let deadline = Instant::now() + SERVE_WITHIN;
     let mut last = 0;

@@ -1,4 +1,4 @@
-//! Which fault comes when: drawn from a seed, the same for the same seed.
+//! The schedule of faults, drawn from a seed: the same seed gives the same schedule.
 
 mod workers;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, Kind, Target};
 use crate::world::{Action, Failpoint, MemberIndex, Phase, Point, Quality};
 
-/// A fault with its time, in milliseconds from the start of the run.
+/// A fault with its start and end, in milliseconds from the start of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Planned {
@@ -19,30 +19,30 @@ pub struct Planned {
     pub fault: Fault,
 }
 
-/// What a schedule is drawn for.
+/// Parameters of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub seed: u64,
     pub members: usize,
     pub duration_ms: u64,
-    /// What may be drawn.
+    /// Kinds that may be drawn.
     pub kinds: Vec<Kind>,
     /// The only member whose disk can be filled, if there is one.
     pub small_disk: Option<MemberIndex>,
-    /// Whether disks lose what was not synced, and tell what is done on them.
+    /// Whether disks can lose unsynced writes and report operations to failpoints.
     pub lossy_disks: bool,
     pub workers: usize,
 }
 
 /// A run shorter than this has many small faults and no long scenes.
 const SHORT_MS: u64 = 90_000;
-/// Before the first fault.
+/// Time before the first fault.
 const WARM_UP_MS: u64 = 1500;
-/// After the last one.
+/// Time after the last fault.
 const COOL_DOWN_MS: u64 = 1500;
 
 impl Plan {
-    /// Draws the schedule: faults on members, and beside them faults on workers, each by itself.
+    /// Draws the schedule: faults on members and, independently, faults on workers.
     #[must_use]
     pub fn draw(&self) -> Vec<Planned> {
         let mut planned = self.draw_for_members();
@@ -51,8 +51,8 @@ impl Plan {
         planned
     }
 
-    /// Every variant comes once before any comes again. Faults mostly follow each other with a pause
-    /// between; now and then one begins while another lasts.
+    /// Draws the faults on members. Every variant is drawn once before any is drawn again. Most faults follow each
+    /// other after a pause; some overlap.
     fn draw_for_members(&self) -> Vec<Planned> {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut bag: Vec<Variant> = Vec::new();
@@ -79,11 +79,11 @@ impl Plan {
                 ..planned
             }));
             at += match rng.random_range(0..100) {
-                // The next one overlaps.
+                // The next fault overlaps.
                 0..25 => rng.random_range(0..=lasts),
                 _ if is_short => lasts + rng.random_range(300..1800),
                 25..75 => lasts + rng.random_range(500..4000),
-                // Long enough to see that it stays well.
+                // Long enough to see that the cluster stays healthy.
                 _ => lasts + rng.random_range(11_000..14_000),
             };
         }
@@ -126,7 +126,7 @@ impl Plan {
     }
 }
 
-/// What the bag holds.
+/// Variants of faults in the bag that the schedule draws from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
     KillOne,
@@ -307,7 +307,7 @@ const ON_DISK: [Point; 4] = [Point::LogWrite, Point::LogSync, Point::StateWrite,
 const IN_SNAPSHOT: [Point; 2] = [Point::SnapshotReceive, Point::SnapshotInstall];
 
 fn crash(points: &[Point], plan: &Plan, rng: &mut StdRng) -> Failpoint {
-    // Whether what it promised was on disk, only a loss of power tells.
+    // Only a power loss shows whether acknowledged writes were on disk.
     let action = if plan.lossy_disks && rng.random_bool(0.7) { Action::LosePower } else { Action::Die };
     at(points, action, rng)
 }
@@ -326,18 +326,18 @@ fn at(points: &[Point], action: Action, rng: &mut StdRng) -> Failpoint {
 enum Scene {
     One(Fault),
     OneAfterTheOther(Vec<Fault>),
-    /// The fault comes when these were down for so long that they need a snapshot.
+    /// The fault begins when the target was down for so long that it needs a snapshot.
     InCatchingUp(Target, Fault),
 }
 
-/// How long a member of the scene is down, and how long all of it run between.
+/// How long each member of the scene is down, and how long all members run in between.
 const END_MS: u64 = 1500;
 const BETWEEN_ENDS_MS: u64 = 1500;
 /// Long enough for the others to purge their logs.
 const FALL_BEHIND_MS: u64 = 8000;
 const CATCH_UP_MS: u64 = 5000;
 
-/// When each fault of a scene comes, from its beginning; a single one lasts `drawn` milliseconds.
+/// Times of a scene's faults from its start; a single fault lasts `drawn` milliseconds.
 fn staged(scene: Scene, drawn: u64) -> Vec<Planned> {
     match scene {
         Scene::One(fault) => vec![Planned { start_ms: 0, end_ms: drawn, fault }],
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_comes_and_all_end_in_time() {
+    fn every_kind_is_drawn_and_ends_in_time() {
         for members in [3, 5] {
             for seed in 0..20 {
                 let schedule = plan(seed, members, 10).draw();
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_allowed_comes() {
+    fn only_allowed_kinds_are_drawn() {
         let only = Plan { kinds: vec![Kind::Kill, Kind::FullDisk], small_disk: None, ..plan(1, 3, 5) };
         assert!(only.draw().iter().all(|planned| planned.fault.kind() == Kind::Kill));
         assert!(Plan { kinds: Vec::new(), ..only }.draw().is_empty());
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_what_they_do() {
+    fn effects_are_described_in_words() {
         let text = |fault: Fault| fault.effect(3, Some(2)).to_string();
         assert_eq!(text(Fault::Kill(Target::Leader { or: 0 })), "kill -9 m3");
         assert_eq!(text(Fault::Split(Target::Members(vec![0]))), "cut m1–m2, m1–m3");

@@ -1,4 +1,5 @@
-//! The workload's end: all faults are over and nobody writes any more, so everything must become what is wanted, and stay so.
+//! The end of the workload: all faults are over and no client writes any more, so everything must reach its desired
+//! state and keep it.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use crate::cluster::Machine;
 use crate::history::{Request, Settled};
 
 const RETRY: Duration = Duration::from_millis(400);
-/// What was reached is to be there still after this.
+/// The desired state must still hold after this time.
 const STAYS: Duration = Duration::from_secs(2);
 
-/// What is not as it should be yet.
+/// Deviations from the desired state.
 #[must_use]
 pub fn unsettled(requests: &[Request], settled: &Settled) -> Vec<String> {
     let mut open = deployments::violations(requests, settled);
@@ -24,7 +25,7 @@ pub fn unsettled(requests: &[Request], settled: &Settled) -> Vec<String> {
     open
 }
 
-/// Looks until everything is as it should be, or `within` is over; what was seen last.
+/// Polls until everything has its desired state or `within` is over. Returns the last observed state.
 ///
 /// # Errors
 /// When API or machines cannot be read in that time.
@@ -40,7 +41,7 @@ pub async fn settle(
     let mut rest = Rest::new(context.layout.clone(), credentials, 0);
     let mut reached: Option<Settled> = None;
     loop {
-        let seen = look(&mut rest, machines, began).await;
+        let seen = read_state(&mut rest, machines, began).await;
         let is_late = began.elapsed() > within;
         match seen {
             Ok(settled) if !unsettled(requests, &settled).is_empty() => {
@@ -65,7 +66,7 @@ pub async fn settle(
     }
 }
 
-async fn look(rest: &mut Rest, machines: &[Machine], began: Instant) -> anyhow::Result<Settled> {
+async fn read_state(rest: &mut Rest, machines: &[Machine], began: Instant) -> anyhow::Result<Settled> {
     let api = workload::all(rest).await?;
     let mut seen = Vec::new();
     for machine in machines {

@@ -18,10 +18,11 @@ use crate::nemesis::{Account, Death, Injected};
 use crate::run::Recorded;
 use crate::world::{Effect, MemberIndex};
 
-/// How long a member whose fsync fails may still run, when there is something to write.
+/// Time within which a member must end after its fsync began to fail, if it has something to write.
 const END_WITHIN: Micros = 2_000_000;
 
-/// Judges a run; `bound` is how long a connected majority may take no write, `panics` what the members' logs tell of.
+/// Runs all checks. `bound` is the longest time that a connected majority may go without accepting a write; `panics`
+/// are those found in the logs.
 #[must_use]
 pub fn judge(recorded: &Recorded, members: usize, bound: Micros, panics: Vec<String>) -> Vec<Check> {
     let Recorded { history, account, ending, .. } = recorded;
@@ -32,9 +33,13 @@ pub fn judge(recorded: &Recorded, members: usize, bound: Micros, panics: Vec<Str
     checks.push(leases::check(&history.leases, &history.watches));
     checks.push(counters::check(&history.increments, ending.counter));
     if let Some(problem) = &ending.problem {
-        checks.push(Check::of("the quorum serves again when all is healed", String::new(), vec![problem.clone()]));
+        checks.push(Check::of(
+            "the quorum serves again after everything is healed",
+            String::new(),
+            vec![problem.clone()],
+        ));
         checks.push(revisions::check_durability(&history.operations, &log, LEASED));
-        let extent = "there was no end to check them at".to_owned();
+        let extent = "the run had no end at which to check them".to_owned();
         checks.push(Check::undecided("watches, informers, hashes and equality of members", extent));
     } else {
         checks.push(revisions::check_durability(&history.operations, &log, LEASED));
@@ -53,7 +58,7 @@ pub fn judge(recorded: &Recorded, members: usize, bound: Micros, panics: Vec<Str
     checks
 }
 
-/// One line for each sort of object.
+/// One check for each type of object.
 fn linearizability(findings: &[Finding]) -> Vec<Check> {
     let sort = |finding: &&Finding| match &finding.object {
         object if object.starts_with(NAME) => "ConfigMaps over REST are linearizable",
@@ -86,7 +91,7 @@ fn check_informers(recorded: &Recorded) -> Check {
     informers::check(&history.informers, &history.operations, &last, ending.last_object)
 }
 
-/// At the end every member shows the same keys and objects, and the keys are those that the events lead to.
+/// At the end every member returns the same keys and objects, and the keys are the result of the watched events.
 fn check_members(ending: &Ending, log: &EventLog) -> Check {
     let mut violations = Vec::new();
     for (what, shown) in [("keys", &ending.keys), ("ConfigMaps", &ending.objects)] {
@@ -94,23 +99,26 @@ fn check_members(ending: &Ending, log: &EventLog) -> Check {
         violations.extend(differ.map(|pair| {
             let only = pair[0].1.iter().find(|one| !pair[1].1.contains(one));
             let other = pair[1].1.iter().find(|one| !pair[0].1.contains(one));
-            format!("m{} and m{} show different {what}: {only:?}, {other:?}", pair[0].0 + 1, pair[1].0 + 1)
+            format!("m{} and m{} return different {what}: {only:?}, {other:?}", pair[0].0 + 1, pair[1].0 + 1)
         }));
     }
     for (member, shown) in &ending.keys {
-        let told =
+        let is_explained =
             |(key, value, revision): &&Shown| log.value_at(key, ending.last) == Some((*revision, value.as_str()));
         violations.extend(
-            shown.iter().filter(|key| !told(key)).map(|key| format!("m{} shows {key:?}, events do not", member + 1)),
+            shown
+                .iter()
+                .filter(|key| !is_explained(key))
+                .map(|key| format!("m{} returns {key:?}, which no event explains", member + 1)),
         );
         let living =
             log.iter().filter(|seen| log.value_at(&seen.key, ending.last).is_some_and(|(at, _)| at == seen.revision));
         let missing = living.filter(|seen| !shown.iter().any(|(key, ..)| *key == seen.key));
-        violations.extend(missing.map(|seen| format!("m{} does not show {seen:?}", member + 1)));
+        violations.extend(missing.map(|seen| format!("m{} does not return {seen:?}", member + 1)));
     }
     let keys = ending.keys.first().map_or(0, |(_, keys)| keys.len());
     let objects = ending.objects.first().map_or(0, |(_, objects)| objects.len());
-    Check::of("all members show the same at the end", format!("{keys} keys, {objects} ConfigMaps"), violations)
+    Check::of("all members have the same state at the end", format!("{keys} keys, {objects} ConfigMaps"), violations)
 }
 
 /// At most one member leads in a term.
@@ -126,22 +134,28 @@ fn check_leaders(leaders: &[Led]) -> Check {
     Check::of("at most one member leads in a term", format!("{} terms seen", terms.len()), violations)
 }
 
-/// Members end when they are killed or told to, when their fsync fails or their log is another version's, and at no other
-/// time.
+/// Members end only when they are killed or sent SIGTERM, when their fsync fails, or when their log has a different
+/// version.
 fn check_processes(account: &Account) -> Check {
     let mut violations: Vec<String> = account
         .deaths
         .iter()
         .filter(|death| !death.is_wanted && !is_excused(account, death))
         .map(|death| {
-            format!("m{} at {} µs: {}; it said last:\n{}", death.member + 1, death.at, death.status, death.said)
+            format!(
+                "m{} at {} µs: {}; last lines of its log:\n{}",
+                death.member + 1,
+                death.at,
+                death.status,
+                death.said
+            )
         })
         .collect();
     let failed = account.injected.iter().filter(|injected| injected.kind == Kind::FailedSync);
     for injected in failed {
         let Effect::FailingSync(member) = injected.effect else { continue };
         let has_ended = |death: &&Death| death.member == member && (injected.from..=injected.to).contains(&death.at);
-        // While it is also dead or alone for another reason, it has nothing to write.
+        // A member that is also dead or cut off has nothing to write.
         let is_alone = !account
             .injected
             .iter()
@@ -158,18 +172,20 @@ fn check_processes(account: &Account) -> Check {
     }
     let kills = account.injected.iter().filter(|injected| [Kind::Kill, Kind::PowerLoss].contains(&injected.kind));
     let wanted = account.deaths.iter().filter(|death| death.is_wanted).count();
-    let extent = format!("{} faults that kill, {wanted} ends that had to be", kills.count());
-    Check::of("members end only when they are killed or have to", extent, violations)
+    let extent = format!("{} faults that kill, {wanted} expected ends", kills.count());
+    Check::of("members end only when a fault requires it", extent, violations)
 }
 
-/// A reason to end that a member names, the fault that gives it, and how long after that it may still count.
+/// An error that excuses the end of a member, the fault that causes it, and how long after the fault it is still an
+/// excuse.
 type Excuse = (&'static str, fn(MemberIndex) -> Effect, Micros);
 
 const EXCUSES: [Excuse; 2] = [
-    // Started on a full disk it cannot open its state, and is started again; that may have begun before there was room.
+    // A member that is started on a full disk cannot open its state and is started again; a start may begin before
+    // space is freed.
     ("No space left on device", Effect::FullDisk, 10_000_000),
-    // A sync that failed in the background is met by the member's upkeep, and the end of its process is seen, a little
-    // later.
+    // The member's upkeep notices a failed background sync a little later, and the harness notices the end of the
+    // process later still.
     ("Input/output error", Effect::FailingSync, 3_000_000),
 ];
 

@@ -1,47 +1,49 @@
-//! The state of the cluster's surroundings: which processes run, which paths between them carry, how disks and clocks
-//! behave, for the members of the quorum and for the workers. Faults are effects on it, several at a time; what the shell has to do follows from the whole.
+//! The state of the cluster's surroundings: which processes run, which network paths work, how disks and clocks behave,
+//! for the members of the quorum and for the workers. Several faults can affect it at a time; the nemesis acts on the
+//! combined state.
 
 use serde::{Deserialize, Serialize};
 
-/// A member's place in the list, from 0.
+/// Index of a member in the list, from 0.
 pub type MemberIndex = usize;
 
-/// A worker's place in the list, from 0.
+/// Index of a worker in the list, from 0.
 pub type WorkerIndex = usize;
 
-/// One end of a path.
+/// One end of a network path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Member(MemberIndex),
     Worker(WorkerIndex),
 }
 
-/// What one fault does while it lasts.
+/// Effect of one fault while it lasts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Effect {
     /// Killed with SIGKILL; started again at the end.
     Down(Vec<MemberIndex>),
-    /// Killed, and their disks are empty when they are started again. No quorum survives this on a majority; it is for
-    /// seeing that the checks find it.
+    /// Killed, and their disks are empty when they are started again. No quorum survives this on a majority; it proves
+    /// that the checks find the loss.
     Lost(Vec<MemberIndex>),
-    /// Killed, its disk is emptied, and a new member joins under its name and addresses. It lasts until that has a vote.
+    /// Killed, its disk is emptied, and a new member joins under its name and addresses. The fault lasts until the new
+    /// member has a vote.
     Replaced(MemberIndex),
-    /// Killed, and the power fails: what they had not synced is lost.
+    /// Killed, and the power fails: unsynced writes are lost.
     PowerLost(Vec<MemberIndex>),
-    /// Ended in order, with SIGTERM; started again at the end.
+    /// Stopped with SIGTERM; started again at the end.
     Ended(Vec<MemberIndex>),
-    /// Killed, and started again with a log of another version.
+    /// Killed, and started again with a log of a different version.
     OtherLog(MemberIndex),
-    /// Something happens at a certain place of the member's work.
+    /// An action is triggered at a certain point of the member's work.
     Failpoint { member: MemberIndex, failpoint: Failpoint },
     /// Stopped with SIGSTOP.
     Paused(Vec<MemberIndex>),
-    /// Whatever the first of a pair sends to the second is lost.
+    /// Everything that the first member of a pair sends to the second is lost.
     Cut(Vec<(MemberIndex, MemberIndex)>),
-    /// What members send to each other is late, or lost and sent again.
+    /// Traffic between members is delayed, or lost and retransmitted.
     Poor(Quality),
-    /// Each fsync takes this much longer, and each read and write that much.
+    /// Each fsync takes `sync_delay_ms` longer, and each read and write `delay_ms`.
     SlowDisk { member: MemberIndex, sync_delay_ms: u64, delay_ms: u64 },
     /// No byte is free on the file system with the member's data.
     FullDisk(MemberIndex),
@@ -51,7 +53,7 @@ pub enum Effect {
     Clock { member: MemberIndex, offset_s: i64 },
     /// Agents are killed with SIGKILL; started again at the end. Their containers run on.
     AgentsDown(Vec<WorkerIndex>),
-    /// Agents are ended in order, with SIGTERM; started again at the end. Their containers run on.
+    /// Agents are stopped with SIGTERM; started again at the end. Their containers run on.
     AgentsEnded(Vec<WorkerIndex>),
     /// Agents are stopped with SIGSTOP.
     AgentsPaused(Vec<WorkerIndex>),
@@ -60,40 +62,40 @@ pub enum Effect {
     MachineLost(WorkerIndex),
     /// Nothing passes between a worker and these members.
     CutOff { worker: WorkerIndex, members: Vec<MemberIndex> },
-    /// One container of the worker is killed when the fault begins, drawn by this number.
+    /// One container of the worker is killed when the fault begins; `drawn` selects it.
     ContainerKilled { worker: WorkerIndex, drawn: u32 },
-    /// The same, without a note of it: for seeing that the checks find a restart that nothing explains.
+    /// The same, but not recorded; it proves that the checks find an unexplained restart.
     ContainerKilledInSecret { worker: WorkerIndex, drawn: u32 },
     /// The agent's wall clock is off by this much.
     AgentClock { worker: WorkerIndex, offset_s: i64 },
 }
 
-/// How well a path carries.
+/// Quality of a network path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quality {
     pub delay_ms: u64,
-    /// Added or taken away at random.
+    /// Random deviation from the delay.
     pub jitter_ms: u64,
-    /// Of a hundred pieces, how many are lost; what TCP does then is to send them again, later.
+    /// Percentage of chunks that are lost. TCP retransmits them, so they arrive late.
     pub loss_percent: u32,
-    /// Of ten thousand pieces, how many break the connection.
+    /// Number of chunks in ten thousand that reset the connection.
     pub reset_per_10_000: u32,
 }
 
-/// Where in a member's work something happens, as far as it can be seen from outside.
+/// Point in a member's work that can be observed from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Point {
     LogWrite,
     LogSync,
-    /// The flush of what was applied.
+    /// The flush of applied entries.
     StateWrite,
     StateSync,
     SnapshotReceive,
     /// A received snapshot becomes the state.
     SnapshotInstall,
-    /// To another member: a leader's entries, a follower's answers, votes.
+    /// A message to another member: a leader's entries, a follower's answers, votes.
     Send,
 }
 
@@ -109,13 +111,13 @@ pub enum Phase {
 pub enum Action {
     /// The process is killed.
     Die,
-    /// It is killed, and what was not synced is lost.
+    /// The process is killed, and unsynced writes are lost.
     LosePower,
-    /// Each time it waits for so long.
+    /// The process waits for this long each time.
     Sleep { ms: u64 },
 }
 
-/// What happens where.
+/// A point, and the action that is triggered there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failpoint {
@@ -138,15 +140,15 @@ pub struct Surroundings {
     pub disk_full: bool,
     pub disk_lost: bool,
     pub power_lost: bool,
-    /// Another one is to take its place.
+    /// A new member is to replace it.
     pub replaced: bool,
-    /// It was told to end.
+    /// It was sent SIGTERM.
     pub ended: bool,
     pub other_log: bool,
     pub failpoint: Option<Failpoint>,
     pub sync_fails: bool,
     pub sync_delay_ms: u64,
-    /// Of a read or a write.
+    /// Extra delay of a read or a write.
     pub disk_delay_ms: u64,
     pub clock_offset_s: i64,
 }
@@ -156,17 +158,17 @@ pub struct Surroundings {
 pub struct WorkerSurroundings {
     pub down: bool,
     pub paused: bool,
-    /// It was told to end.
+    /// It was sent SIGTERM.
     pub ended: bool,
     pub machine_lost: bool,
     pub clock_offset_s: i64,
-    /// The members that it does not reach.
+    /// Members that the worker cannot reach.
     pub cut_off: Vec<MemberIndex>,
-    /// Containers that die, each once.
+    /// Containers to kill, each once.
     pub kills: Vec<ContainerKill>,
 }
 
-/// The death of a container.
+/// The killing of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContainerKill {
     pub drawn: u32,
@@ -181,7 +183,7 @@ impl Failpoint {
 }
 
 impl Surroundings {
-    /// Whether it can be counted on.
+    /// Whether the member runs and can be relied on.
     fn runs(&self) -> bool {
         let may_die = self.failpoint.is_some_and(|failpoint| failpoint.kills());
         !(self.down || self.replaced || self.paused || self.ended || self.other_log || may_die)
@@ -191,7 +193,7 @@ impl Surroundings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
     pub members: Vec<Surroundings>,
-    /// By sender, then receiver.
+    /// Paths by sender, then receiver.
     pub paths: Vec<Vec<Path>>,
     pub workers: Vec<WorkerSurroundings>,
 }
@@ -199,9 +201,9 @@ pub struct World {
 /// Whether the quorum must accept writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// A majority runs, and all of it hear each other.
+    /// A majority runs, and all its members hear each other.
     Required,
-    /// A majority could, but under conditions that make no promise of when.
+    /// A majority could accept writes, but the conditions allow no bound on when.
     Degraded,
     Impossible,
 }
@@ -216,7 +218,7 @@ impl World {
         }
     }
 
-    /// The healthy world under all of these.
+    /// The healthy world with all these effects applied.
     #[must_use]
     pub fn under<'a>(members: usize, workers: usize, effects: impl IntoIterator<Item = &'a Effect>) -> Self {
         let mut world = World::healthy(members, workers);
@@ -284,7 +286,7 @@ impl World {
         self.members.len() / 2 + 1
     }
 
-    /// What clients may ask of the quorum in this world.
+    /// The service that clients may expect of the quorum in this world.
     #[must_use]
     pub fn service(&self) -> Service {
         let is_poor = self.paths.iter().flatten().any(|path| path.quality != Quality::default());
@@ -300,11 +302,11 @@ impl World {
         }
     }
 
-    /// Whether some majority runs, all of which hear each other.
+    /// Whether a majority runs whose members all hear each other.
     fn has_connected_majority(&self) -> bool {
         let running: Vec<usize> = (0..self.members.len()).filter(|i| self.members[*i].runs()).collect();
         let hear = |a: usize, b: usize| !self.paths[a][b].cut && !self.paths[b][a].cut;
-        // At most seven members: all subsets are few.
+        // With at most seven members there are few subsets.
         (0u32..1 << running.len()).any(|subset| {
             let chosen: Vec<usize> =
                 running.iter().enumerate().filter(|(bit, _)| subset & (1 << bit) != 0).map(|(_, i)| *i).collect();
@@ -314,7 +316,7 @@ impl World {
     }
 }
 
-/// Both directions between every member of `side` and every other one.
+/// Both directions between every member of `side` and every member outside it.
 #[must_use]
 pub fn split(members: usize, side: &[MemberIndex]) -> Vec<(MemberIndex, MemberIndex)> {
     let other = |i: &usize| !side.contains(i);
@@ -330,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_matter_to_themselves_alone() {
+    fn faults_on_workers_do_not_affect_members() {
         let effects = [
             Effect::MachineLost(0),
             Effect::AgentsPaused(vec![0, 1]),
@@ -358,10 +360,10 @@ mod tests {
         assert_eq!(service(3, &[Effect::Down(vec![1]), Effect::Paused(vec![2])]), Impossible);
         assert_eq!(service(3, &[Effect::Cut(split(3, &[0]))]), Required);
         assert_eq!(service(3, &[Effect::Cut(split(3, &[0])), Effect::Down(vec![1])]), Impossible);
-        // One way is as bad as both, but there is a majority round it.
+        // A cut in one direction counts like a cut in both, but another majority is connected.
         assert_eq!(service(3, &[Effect::Cut(vec![(0, 1)])]), Required);
         assert_eq!(service(3, &[Effect::Cut(vec![(0, 1), (1, 2), (2, 0)])]), Impossible);
-        // A bridge: each side hears the middle alone.
+        // A bridge: each side hears only itself and the middle.
         let bridge: Vec<_> = [0, 1].iter().flat_map(|a| [3, 4].map(|b| [(*a, b), (b, *a)])).flatten().collect();
         assert_eq!(service(5, &[Effect::Cut(bridge)]), Required);
         assert_eq!(service(5, &[Effect::Cut(split(5, &[0, 1])), Effect::Down(vec![4])]), Impossible);

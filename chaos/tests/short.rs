@@ -1,5 +1,6 @@
-//! The command as a whole, for a short time, with hollow workers, and one on Docker where an engine answers. `CHAOS_SEED` runs another schedule. Without root, a C compiler or
-//! `/dev/fuse` it has no more than some of the faults, and fails, unless `CHAOS_MAY_LEAVE_OUT` is set.
+//! Short runs of the whole command with hollow workers, and with one on Docker if an engine answers. `CHAOS_SEED`
+//! selects another schedule. Without root, a C compiler or `/dev/fuse` some faults are not possible, and the test fails
+//! unless `CHAOS_MAY_LEAVE_OUT` is set.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -7,10 +8,10 @@ use std::process::{Command, Output};
 use quorate_chaos::fault::Kind;
 use quorate_chaos::schedule::Plan;
 
-/// The faults that a short run of this seed has are different ones; together the seeds have all of them.
+/// Seeds of the short runs. Each run has only some faults; together they have all of them.
 const SEEDS: [u64; 2] = [426, 999];
 const MINUTES: f64 = 0.35;
-/// What the summary says of faults for which something is missing here.
+/// Prefix of the summary's lines about faults that are not possible here.
 const LEFT_OUT: &str = "left out: ";
 const MAY_LEAVE_OUT: &str = "CHAOS_MAY_LEAVE_OUT";
 
@@ -32,13 +33,13 @@ fn run(seed: u64) {
         let kept = out.keep();
         panic!("seed {seed}, everything is in {}:\n{said}\n{complained}", kept.display());
     }
-    for told in ["registers are linearizable", "every Deployment reaches what is wanted of it", "no violation"] {
-        assert!(said.contains(told), "{said}");
+    for expected in ["registers are linearizable", "every Deployment reaches its desired state", "no violation"] {
+        assert!(said.contains(expected), "{said}");
     }
     let left_out: Vec<_> = said.lines().filter(|line| line.starts_with(LEFT_OUT)).collect();
     assert!(
         left_out.is_empty() || std::env::var_os(MAY_LEAVE_OUT).is_some(),
-        "not all faults could be brought about here; {MAY_LEAVE_OUT}=1 does without them.\n{}",
+        "not all faults are possible here; set {MAY_LEAVE_OUT}=1 to run without them.\n{}",
         left_out.join("\n")
     );
     let page = std::fs::read_to_string(out.path().join("report.html")).expect("a report");
@@ -48,12 +49,12 @@ fn run(seed: u64) {
 }
 
 #[test]
-fn the_seeds_have_all_faults() {
-    // Without an engine, and with one.
-    [3, 4].into_iter().for_each(have_all_faults);
+fn the_seeds_cover_all_faults() {
+    // Three workers without a Docker engine, four with one.
+    [3, 4].into_iter().for_each(cover_all_faults);
 }
 
-fn have_all_faults(workers: usize) {
+fn cover_all_faults(workers: usize) {
     let kinds = SEEDS.into_iter().flat_map(|seed| {
         let plan = Plan {
             seed,
@@ -81,26 +82,27 @@ fn another_short_run_finds_no_violation() {
     run(SEEDS[1]);
 }
 
-/// The whole way from a planted violation to the exit code: no quorum survives the loss of all its disks.
+/// Proves that a violation leads to the exit code: no quorum survives the loss of all its disks.
 #[test]
 fn lost_disks_are_found() {
     let out = tempfile::Builder::new().prefix("quorate-chaos-test-").tempdir().expect("a temporary directory");
     let output = chaos(out.path(), &["--seed", "1", "--faults", "lost-disks", "--minutes", "0.15", "--workers", "0"]);
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    // Watchers may have been told of every write before the disks went; revisions begin anew in any case.
+    // Watchers may have seen every write before the disks were lost, but revisions start again in any case.
     assert!(said.contains("VIOLATED   revisions follow real time over all keys"), "{said}");
     assert!(out.path().join("history.jsonl").exists() && out.path().join("report.html").exists());
 }
 
-/// The same for workers: a container that is killed without a word is started again, as it must be, and nothing explains it.
+/// Proves the same for workers: a container that is killed without a record is restarted, and the check finds the
+/// restart.
 #[test]
-fn a_restart_that_nothing_explains_is_found() {
+fn an_unexplained_restart_is_found() {
     let out = tempfile::Builder::new().prefix("quorate-chaos-test-").tempdir().expect("a temporary directory");
     let args = ["--seed", "1", "--faults", "secret-kill", "--minutes", "0.3", "--docker-workers", "0"];
     let output = chaos(out.path(), &args);
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("VIOLATED   no container is started again unless something ended it"), "{said}");
-    assert!(said.contains("ok         every Deployment reaches what is wanted of it"), "{said}");
+    assert!(said.contains("ok         every Deployment reaches its desired state"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! An agent is killed and started again: its pods do not notice.
+//! Restart of an agent, which must not affect its pods.
 
 use harness::{Cluster, Runtime, Spec, eventually, tag_image};
 
@@ -16,7 +16,7 @@ fn a_restarted_agent_adopts_its_containers() {
     cluster.revive();
     assert_ne!(cluster.member("worker-1").pid, old);
 
-    // That the new agent is at work shows in what it does next, with the old pods untouched.
+    // A new pod shows that the new agent works; the old containers must be unchanged.
     cluster.qctl(&["scale", "deployment/web", "--replicas=4"], "").ok();
     let after = eventually("four pods", || all_running(&cluster, "master-1", 4));
     for container in &before {

@@ -1,4 +1,4 @@
-//! A backup of a running quorum, and a new quorum made from it.
+//! Backup of a running quorum, and its restore into a new quorum.
 
 use std::fs;
 use std::process::Command;
@@ -18,7 +18,7 @@ fn quorate(args: &[&str]) -> harness::Output {
 }
 
 #[test]
-fn a_new_quorum_begins_where_the_backup_ends() {
+fn a_restored_quorum_has_the_state_of_the_backup() {
     let cluster = Cluster::start(Spec { masters: 3, workers: 0, runtime: Runtime::Hollow, flags: vec![] });
     let config_map = |name: &str| format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#);
     cluster.kubectl(&["create", "-f", "-"], &config_map("before")).ok();
@@ -34,7 +34,7 @@ fn a_new_quorum_begins_where_the_backup_ends() {
     cluster.etcdctl_at("master-3", &["snapshot", "save", snapshot], "").ok();
     cluster.kubectl(&["create", "-f", "-"], &config_map("after")).ok();
 
-    // All is lost but the backup.
+    // Everything but the backup is lost.
     for master in cluster.masters() {
         cluster.kill(&master.name);
     }
@@ -55,7 +55,7 @@ fn a_new_quorum_begins_where_the_backup_ends() {
         quorate(&["restore", "--config", config, snapshot]).ok();
     }
     cluster.revive();
-    eventually("what was backed up", || cluster.kubectl(&["get", "configmap", "before"], "").result());
+    eventually("the restored state", || cluster.kubectl(&["get", "configmap", "before"], "").result());
     let after = cluster.kubectl(&["get", "configmap", "after"], "");
     assert!(after.stderr.contains("NotFound"), "{after:?}");
     assert_eq!(cluster.etcdctl_at("master-1", &["get", "greeting"], "").ok(), "greeting\nhello\n");
@@ -63,10 +63,10 @@ fn a_new_quorum_begins_where_the_backup_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_under_writes_has_all_of_them_up_to_one() {
+async fn a_backup_under_writes_is_a_consistent_prefix() {
     let cluster = etcd::start(3);
     let mut client = etcd::client(&cluster, &["master-1"]).await;
-    // So that it takes a moment.
+    // Enough data that the backup takes a moment.
     for seed in 1..=32 {
         client.put(format!("ballast/{seed}"), noise(seed), None).await.expect("a put");
     }
@@ -91,7 +91,7 @@ async fn a_backup_under_writes_has_all_of_them_up_to_one() {
         quorate(&["restore", "--config", config.to_str().expect("a path in UTF-8"), path]).ok();
     }
     cluster.revive();
-    eventually("what was backed up", || cluster.etcdctl_at("master-1", &["get", "pair/", "--prefix"], "").result());
+    eventually("the restored state", || cluster.etcdctl_at("master-1", &["get", "pair/", "--prefix"], "").result());
     let restored = counted(&cluster, "master-1").await;
     assert!((before..=submitted).contains(&restored), "{restored}, not one of {before} to {submitted}");
     for master in ["master-2", "master-3"] {
@@ -100,7 +100,7 @@ async fn a_backup_under_writes_has_all_of_them_up_to_one() {
     cluster.etcdctl_at("master-2", &["put", "after", "x"], "").ok();
 }
 
-/// How far a client is that counts up.
+/// Progress of the client that writes ascending numbers.
 #[derive(Default)]
 struct Count {
     submitted: AtomicU64,
@@ -124,7 +124,7 @@ async fn count_up(mut client: Client, count: Arc<Count>) {
         let keys = ["pair/a".to_owned(), "pair/b".to_owned(), log_key(number)];
         let txn = Txn::new().and_then(keys.map(|key| TxnOp::put(key, number.to_string(), None)));
         let started = Instant::now();
-        // After one whose answer was lost, the next writes the same.
+        // The answer may have been lost, so the retry writes the same values.
         while let Err(error) = client.txn(txn.clone()).await {
             assert!(started.elapsed() < Deadline::default().0, "{number} could not be written: {error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -137,7 +137,7 @@ fn log_key(number: u64) -> String {
     format!("log/{number:08}")
 }
 
-/// Bytes that do not become fewer when they are compressed.
+/// Incompressible bytes.
 fn noise(seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
@@ -149,7 +149,8 @@ fn noise(seed: u64) -> Vec<u8> {
     (0..MIB / 8).flat_map(|_| next()).collect()
 }
 
-/// Makes a backup during which writes were acknowledged; how many were before it began, and submitted when it ended.
+/// Takes a backup during which writes are acknowledged. Returns the number of writes that were acknowledged before it
+/// began, and submitted when it ended.
 fn back_up_beside_writes(cluster: &Cluster, path: &str, count: &Count) -> (u64, u64) {
     for _ in 0..10 {
         let before = count.acknowledged();
@@ -159,13 +160,13 @@ fn back_up_beside_writes(cluster: &Cluster, path: &str, count: &Count) -> (u64, 
         if after >= before + 10 {
             return (before, submitted);
         }
-        // The writer had to wait meanwhile, perhaps for a leader.
+        // No write was acknowledged during the backup, perhaps because there was no leader, so try again.
         fs::remove_file(path).expect("the backup");
     }
     panic!("no writes were acknowledged during any backup");
 }
 
-/// How far a master counts; panics when anything is missing below, or there is anything above.
+/// Returns the last number on a master; panics if an earlier one is missing or a later one exists.
 async fn counted(cluster: &Cluster, master: &str) -> u64 {
     let mut client = etcd::client(cluster, &[master]).await;
     let pair = client.get("pair/", Some(GetOptions::new().with_prefix())).await.expect("a pair");
@@ -179,10 +180,10 @@ async fn counted(cluster: &Cluster, master: &str) -> u64 {
     assert!(found == written, "{} entries, up to {:?}, and not {last}", found.len(), found.last());
     assert_eq!(log.kvs().last().map(KeyValue::mod_revision), Some(a.mod_revision()));
 
-    // What was before is there as well.
+    // Older revisions are restored as well.
     let half = &log.kvs()[log.kvs().len() / 2];
     let then = GetOptions::new().with_revision(half.mod_revision());
-    let then = client.get("pair/a", Some(then)).await.expect("what the pair once was");
+    let then = client.get("pair/a", Some(then)).await.expect("the pair at an older revision");
     assert_eq!(then.kvs().first().map(number), Some(number(half)));
     last
 }

@@ -1,22 +1,22 @@
-//! The demo's path, asserted: from `apply` on a quorum to containers, through the death of the leader and of a worker.
+//! Test of the demo's steps: from `apply` on a quorum to containers, through the death of the leader and of a worker.
 
 use std::collections::BTreeSet;
 
 use harness::{Cluster, Runtime, Spec, containers, eventually, kill_containers, run, tag_image};
 
-/// Made by `scripts/test`: busybox and nothing else.
+/// Image that `scripts/test` makes; it contains only busybox.
 pub const TEST_IMAGE: &str = "quorate/busybox:test";
-/// What the example's Deployment runs.
+/// Image of the example's Deployment.
 pub const DEPLOYMENT_IMAGE: &str = "quorate/demo:v1";
 
-/// The example with another number of replicas.
+/// Returns the example manifest with this number of replicas.
 pub fn web(replicas: usize) -> String {
     let example = include_str!("../../config/examples/web.yaml");
     example.replace("replicas: 6", &format!("replicas: {replicas}"))
 }
 
-/// The running containers, when each of `replicas` ready pods has exactly one. Pods on their way out do not count: those
-/// of a dead worker stay until it returns or its Node object is deleted.
+/// Returns the running containers if there are `replicas` ready pods with exactly one each. Terminating pods do not
+/// count, because those of a dead worker stay until it returns or its Node object is deleted.
 pub fn all_running(cluster: &Cluster, master: &str, replicas: usize) -> Result<Vec<harness::Container>, String> {
     let args = ["get", "pods", "-l", "app=web", "-o", "json"];
     let text = cluster.qctl_at(master, &args, "").result().map_err(|output| output.stderr)?;
@@ -69,7 +69,7 @@ fn a_deployment_survives_its_leader_and_a_worker() {
     kill_containers(&cluster.name(), "worker-1");
     let found = eventually("eight pods on the other worker", || all_running(&cluster, &survivor, 8));
     assert!(found.iter().all(|container| container.node == "worker-2"), "{found:?}");
-    // The machine will not come back, and its pods go with its Node object.
+    // The machine does not come back, so its Node object is deleted, and its pods with it.
     cluster.qctl_at(&survivor, &["delete", "node", "worker-1"], "").ok();
     eventually("the dead worker's pods to be gone", || {
         let nodes = ["get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}"];
@@ -89,5 +89,5 @@ fn a_deployment_survives_its_leader_and_a_worker() {
 
     let name = cluster.name();
     drop(cluster);
-    assert_eq!(containers(&name), [], "containers are left");
+    assert_eq!(containers(&name), [], "containers are left behind");
 }

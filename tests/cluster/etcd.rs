@@ -1,4 +1,4 @@
-//! The etcd v3 API as etcd's own command line and a client library use it.
+//! The etcd v3 API with `etcdctl` and a client library.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -64,7 +64,7 @@ fn etcdctl_reads_and_writes() {
 }
 
 #[test]
-fn the_objects_of_kubernetes_are_read_only_here() {
+fn kubernetes_objects_are_read_only_over_etcd() {
     let cluster = start(1);
     cluster
         .kubectl(
@@ -82,7 +82,7 @@ fn the_objects_of_kubernetes_are_read_only_here() {
     }
     cluster.kubectl(&["get", "configmap", "seen"], "").ok();
 
-    // Without an administrator's certificate nobody gets in.
+    // A client without an administrator's certificate is refused.
     let url = cluster.member("master-1").etcd.expect("an etcd API");
     let pki = cluster.dir().join("pki");
     let mut stranger = std::process::Command::new("etcdctl");
@@ -113,7 +113,7 @@ fn etcdctl_watches() {
     with_prev
         .wait_for(&["PUT", "w/1", "first", "PUT", "w/1", "first", "w/1", "second", "DELETE", "w/1", "second", "w/1"]);
 
-    // What was forgotten cannot be watched.
+    // A compacted revision cannot be watched.
     let newest = json(&cluster.etcdctl_at("master-1", &["put", "w/3", "x", "-w", "json"], "").ok());
     let newest = newest["header"]["revision"].as_u64().expect("a revision");
     cluster.etcdctl_at("master-1", &["compact", &newest.to_string()], "").ok();
@@ -129,11 +129,11 @@ fn etcdctl_leases_locks_and_elects() {
     let lease = granted.split(' ').nth(1).expect("an id").to_owned();
     assert_eq!(granted, format!("lease {lease} granted with TTL(600s)\n"));
     ctl(&["put", "leased", "x", "--lease", &lease]);
-    // Remaining time is told by the leader, keys by any master.
+    // The leader knows the remaining time, and every master the keys.
     for master in ["master-1", "master-2", "master-3"] {
-        let told = cluster.etcdctl_at(master, &["lease", "timetolive", &lease, "--keys"], "").ok();
-        assert!(told.starts_with(&format!("lease {lease} granted with TTL(600s), remaining(")), "{told}");
-        assert!(told.contains("attached keys([leased])"), "{told}");
+        let shown = cluster.etcdctl_at(master, &["lease", "timetolive", &lease, "--keys"], "").ok();
+        assert!(shown.starts_with(&format!("lease {lease} granted with TTL(600s), remaining(")), "{shown}");
+        assert!(shown.contains("attached keys([leased])"), "{shown}");
     }
     assert!(ctl(&["lease", "list"]).contains(&lease));
     assert_eq!(ctl(&["lease", "keep-alive", "--once", &lease]), format!("lease {lease} keepalived with TTL(600)\n"));
@@ -201,14 +201,14 @@ fn etcdctl_sees_the_quorum() {
     assert!(on_all(&["defrag"]).contains("Finished defragmenting"));
     assert_eq!(on_all(&["alarm", "list"]), "");
     assert_eq!(on_all(&["alarm", "disarm"]), "");
-    // It asks for the member's memory over HTTPS, and cannot be told our authority for that.
+    // The command reads the member's memory over HTTPS, and has no flag for the cluster's authority there.
     let scale = ["check", "datascale", "--load", "s", "--insecure-skip-tls-verify"];
     let scale = cluster.etcdctl_at("master-2", &scale, "").ok();
     assert!(scale.contains("PASS: Approximate system memory used"), "{scale}");
     let auth = cluster.etcdctl_at("master-1", &["user", "list"], "");
     assert!(auth.stderr.contains("etcdserver: authentication is not enabled"), "{auth:?}");
 
-    // A mirror follows, into another prefix of the same store.
+    // A mirror copies changes into another prefix of the same store.
     on_all(&["put", "source/1", "x"]);
     let url = cluster.member("master-2").etcd.expect("an etcd API");
     let pki = cluster.dir().join("pki");
@@ -240,18 +240,18 @@ pub(crate) async fn client(cluster: &Cluster, masters: &[&str]) -> Client {
     Client::connect(urls, Some(options)).await.expect("a client")
 }
 
-/// The next answer of a watch; panics when none comes.
+/// Returns the next response of a watch; panics when none comes in time.
 pub(crate) async fn next(watch: &mut (impl Stream<Item = Result<WatchResponse, Error>> + Unpin)) -> WatchResponse {
     let answer = tokio::time::timeout(Deadline::default().0, watch.next()).await.expect("an answer in time");
     answer.expect("a stream that goes on").expect("an answer")
 }
 
-/// Code and message of a refusal; panics when it is none.
+/// Returns the code and message of a refusal; panics when the request succeeded or failed otherwise.
 pub(crate) fn refusal<T>(answer: Result<T, Error>) -> (String, String) {
     match answer {
         Err(Error::GRpcStatus(status)) => (format!("{:?}", status.code()), status.message().to_owned()),
         Err(error) => panic!("the server has not answered: {error}"),
-        Ok(_) => panic!("it was not refused"),
+        Ok(_) => panic!("the request was not refused"),
     }
 }
 
@@ -262,15 +262,15 @@ async fn etcdctl_checks_performance() {
     let mut client = client(&cluster, &["master-1"]).await;
     let since = client.put("before", "x", None).await.expect("a put").header().expect("a header").revision();
 
-    // It writes for a minute whatever its load. Whether that is fast enough is the machine's matter.
+    // The command writes for a minute at any load. Whether the rate passes depends on the machine.
     let args = ["check", "perf", "--load", "s", "--prefix", prefix];
     let checked = cluster.etcdctl_at("master-2", &args, "");
-    let rate = checked.stdout.split_once("Throughput ").and_then(|(_, told)| told.split_once(" writes/s"));
-    let rate = rate.and_then(|(told, _)| told.rsplit(' ').next()?.parse::<usize>().ok());
+    let rate = checked.stdout.split_once("Throughput ").and_then(|(_, rest)| rest.split_once(" writes/s"));
+    let rate = rate.and_then(|(rest, _)| rest.rsplit(' ').next()?.parse::<usize>().ok());
     let rate = rate.unwrap_or_else(|| panic!("no throughput: {checked:?}"));
     assert!(!checked.stdout.contains("too many errors"), "{checked:?}");
 
-    // What it has written it has deleted, and both are in the history.
+    // The command has deleted its keys, and the history has both the writes and the deletions.
     let left = client.get(prefix, Some(GetOptions::new().with_prefix().with_count_only())).await.expect("a count");
     assert_eq!(left.count(), 0);
     let options = WatchOptions::new().with_prefix().with_fragment().with_start_revision(since);
@@ -288,14 +288,14 @@ async fn etcdctl_checks_performance() {
             let kv = event.kv().expect("a key");
             if event.event_type() == EventType::Put {
                 assert_eq!((kv.key().len(), kv.value().len()), (prefix.len() + 256, 1024));
-                assert!(written.insert(kv.key().to_vec()), "each key is another");
+                assert!(written.insert(kv.key().to_vec()), "each key is written once");
             } else {
                 deleted.insert(kv.key().to_vec());
             }
         }
     }
     assert_eq!(written, deleted);
-    // It rounds up, and counts a little more than the minute in which it writes.
+    // The command rounds the rate up, and measures slightly more than the minute in which it writes.
     assert!(written.len() >= (rate - 1) * 50, "{} keys, at {rate} in a second", written.len());
 }
 
@@ -399,11 +399,11 @@ async fn the_client_library_takes_a_snapshot_and_moves_the_leader() {
         sizes.insert(snapshot.len() as u64 + part.remaining_bytes());
     }
     assert!(snapshot.starts_with(b"quorate-backup1\n"));
-    assert_eq!(sizes, BTreeSet::from([snapshot.len() as u64]), "each part tells how much is still to come");
-    // As an etcd snapshot ends: blocks of 512 bytes, and the SHA-256 of them.
+    assert_eq!(sizes, BTreeSet::from([snapshot.len() as u64]), "each part has the number of remaining bytes");
+    // Like an etcd snapshot, it consists of blocks of 512 bytes and their SHA-256.
     assert_eq!(snapshot.len() % 512, 32);
 
-    let (leader, ids) = eventually_async("a leader whom all know", || known_leader(clients)).await;
+    let (leader, ids) = eventually_async("a leader that all members know", || known_leader(clients)).await;
     let heir = (leader + 1) % clients.len();
     let no_leader = refusal(clients[heir].clone().move_leader(ids[heir]).await);
     assert_eq!(no_leader, ("FailedPrecondition".to_owned(), "etcdserver: not leader".to_owned()));
@@ -420,7 +420,7 @@ async fn the_client_library_takes_a_snapshot_and_moves_the_leader() {
     .await;
 }
 
-/// Who leads, as a place among these clients of one member each, and the ids of their members.
+/// Returns the leader's index among these clients of one member each, and the ids of all members.
 async fn known_leader(clients: &[Client]) -> Result<(usize, Vec<u64>), String> {
     let (mut ids, mut leaders) = (Vec::new(), BTreeSet::new());
     for client in clients {
@@ -433,7 +433,7 @@ async fn known_leader(clients: &[Client]) -> Result<(usize, Vec<u64>), String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_client_library_filters_watches_and_keeps_what_a_put_does_not_name() {
+async fn the_client_library_filters_watches_and_puts_keep_ignored_fields() {
     let cluster = start(3);
     let mut reader = client(&cluster, &["master-2"]).await;
     let mut client = client(&cluster, &["master-1"]).await;
@@ -447,7 +447,7 @@ async fn the_client_library_filters_watches_and_keeps_what_a_put_does_not_name()
     let last = client.put("f", "2", None).await.expect("a put").header().expect("a header").revision();
     let mut seen = Vec::new();
     while seen.len() < 2 {
-        // Those without events tell how far it has come.
+        // Responses without events report progress.
         let answer = next(&mut watch).await;
         seen.extend(answer.events().iter().map(|event| {
             let kv = event.kv().expect("a key");
@@ -455,11 +455,11 @@ async fn the_client_library_filters_watches_and_keeps_what_a_put_does_not_name()
         }));
     }
     assert_eq!(seen, [(EventType::Put, b"1".to_vec(), 1), (EventType::Put, b"2".to_vec(), 1)]);
-    // Nobody asks for it.
-    let told = next(&mut watch).await;
-    assert!(told.events().is_empty() && !told.created() && !told.canceled(), "{told:?}");
-    assert_eq!(told.watch_id(), created.watch_id());
-    assert!(told.header().is_some_and(|header| header.revision() >= last), "{told:?}");
+    // The server sends progress without a request.
+    let progress = next(&mut watch).await;
+    assert!(progress.events().is_empty() && !progress.created() && !progress.canceled(), "{progress:?}");
+    assert_eq!(progress.watch_id(), created.watch_id());
+    assert!(progress.header().is_some_and(|header| header.revision() >= last), "{progress:?}");
 
     let lease = client.lease_grant(600, None).await.expect("a lease").id();
     client.put("kept", "first", None).await.expect("a put");

@@ -1,4 +1,5 @@
-//! What clients of the etcd API can cost at most: those that do not read, those that watch much, those that write much.
+//! Limits of the memory that clients of the etcd API can use: clients that do not read, that have many watches, or that
+//! write large values.
 
 use etcd_client::WatchStream;
 use harness::Cluster;
@@ -6,9 +7,9 @@ use harness::Cluster;
 use crate::etcd::{client, next, refusal, start};
 
 const MIB: usize = 1 << 20;
-/// etcd's limit of a request.
+/// Maximum size of a request in etcd.
 const MAX_REQUEST_BYTES: usize = 3 << 19;
-/// A queue that grows with what is written, or with each watch, is longer.
+/// Limit of a member's memory. A queue that grows with every write or every watch would exceed it.
 const MAX_RESIDENT_BYTES: u64 = 500 << 20;
 
 const WATCHES: usize = 10_000;
@@ -18,15 +19,15 @@ const WATCHED_KEYS: usize = WATCHES / 2;
 const WRITES: u64 = 400;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_client_takes_what_it_likes() {
+async fn memory_stays_bounded_for_every_client() {
     let cluster = start(3);
-    a_request_has_a_largest_size(&cluster).await;
-    // Each has a master of its own, so that it answers for its memory alone.
-    one_stream_has_many_watches(&cluster, "master-3").await;
-    a_watch_that_is_not_read_waits(&cluster, "master-2").await;
+    the_size_of_a_request_is_limited(&cluster).await;
+    // Each case has its own master, so that the memory of a master is due to one case.
+    one_stream_can_have_many_watches(&cluster, "master-3").await;
+    an_unread_watch_uses_bounded_memory(&cluster, "master-2").await;
 }
 
-async fn a_request_has_a_largest_size(cluster: &Cluster) {
+async fn the_size_of_a_request_is_limited(cluster: &Cluster) {
     let mut client = client(cluster, &["master-1"]).await;
     let taken = vec![1; MAX_REQUEST_BYTES - 1024];
     client.put("size", taken.clone(), None).await.expect("a put");
@@ -39,7 +40,7 @@ async fn a_request_has_a_largest_size(cluster: &Cluster) {
     assert!(found.version() == 1 && found.value() == taken, "version {}", found.version());
 }
 
-async fn one_stream_has_many_watches(cluster: &Cluster, master: &str) {
+async fn one_stream_can_have_many_watches(cluster: &Cluster, master: &str) {
     let mut client = client(cluster, &[master]).await;
     let key = |place: usize| format!("many/{}", place % WATCHED_KEYS);
     let (mut requests, mut answers) = client.watch(key(0), None).await.expect("a watch").split();
@@ -66,7 +67,7 @@ async fn one_stream_has_many_watches(cluster: &Cluster, master: &str) {
         let answer = next(&mut answers).await;
         delivered.extend(answer.events().iter().map(|_| answer.watch_id()));
     }
-    // Its answer comes after all that the watches had to tell.
+    // The progress response comes after all events of the watches.
     requests.request_progress().await.expect("a request");
     loop {
         let answer = next(&mut answers).await;
@@ -83,9 +84,9 @@ async fn one_stream_has_many_watches(cluster: &Cluster, master: &str) {
     assert_is_small(cluster, master);
 }
 
-async fn a_watch_that_is_not_read_waits(cluster: &Cluster, master: &str) {
+async fn an_unread_watch_uses_bounded_memory(cluster: &Cluster, master: &str) {
     let key = "large";
-    // Connections of their own: what is not read must not stand in the other's way on this side.
+    // The two clients have separate connections, so that unread data does not block the other client.
     let (mut slow, mut quick) = (client(cluster, &[master]).await, client(cluster, &[master]).await);
     let mut stalled = slow.watch(key, None).await.expect("a watch");
     assert!(next(&mut stalled).await.created());
@@ -107,13 +108,13 @@ async fn a_watch_that_is_not_read_waits(cluster: &Cluster, master: &str) {
 
     match numbers(&mut stalled).await {
         (seen, None) => assert_eq!(seen, all),
-        // It may have been too slow for what is kept, and is told so.
+        // The server may cancel a watch that is too slow, and gives a reason.
         (seen, Some(reason)) => assert!(all.starts_with(&seen) && !reason.is_empty(), "{seen:?}"),
     }
     assert_is_small(cluster, master);
 }
 
-/// What the values of all writes begin with, as a watch delivers them; or of some, and why it ended.
+/// Returns the numbers at the start of the delivered values, and the reason if the watch was cancelled early.
 async fn numbers(watch: &mut WatchStream) -> (Vec<u64>, Option<String>) {
     let mut seen = Vec::new();
     while (seen.len() as u64) < WRITES {

@@ -1,5 +1,5 @@
-//! An agent hangs while its containers go on: a pod with a fence is stopped all the same, and runs elsewhere; a pod
-//! without one waits for its node.
+//! Fencing while an agent hangs and its containers run on: a pod with a fence is stopped and moves to another node; a
+//! pod without one waits for its node.
 
 use harness::{Cluster, Container, Runtime, Spec, containers, eventually};
 
@@ -13,7 +13,7 @@ fn pod(name: &str, node: &str, annotations: &str) -> String {
     )
 }
 
-/// The running containers of the pod, under whatever uid; never more than one.
+/// Returns the running container of the pod, whatever its uid; panics if there are two.
 fn running(cluster: &Cluster, pod: &str) -> Option<Container> {
     let mut found = containers(&cluster.name()).into_iter().filter(|container| container.pod == pod);
     let first = found.next();
@@ -38,9 +38,9 @@ fn a_fenced_pod_never_runs_twice_although_its_agent_hangs() {
         let pod = cluster.qctl(&["get", "pod", "fenced", "-o", "json"], "");
         if pod.success { Err(pod.stdout) } else { Ok(()) }
     });
-    assert_eq!(running(&cluster, "fenced"), None, "it is removed only once it has been stopped");
+    assert_eq!(running(&cluster, "fenced"), None, "the pod is removed only after its container was stopped");
 
-    // The other one is on its way out, and stays, since it still runs.
+    // The pod without a fence is terminating, and stays because its container still runs.
     let deleted = ["get", "pod", "free", "-o", "jsonpath={.metadata.deletionTimestamp}"];
     eventually("the pod without a fence to be evicted", || match cluster.qctl(&deleted, "").ok() {
         at if at.trim().is_empty() => Err(at),
@@ -48,12 +48,12 @@ fn a_fenced_pod_never_runs_twice_although_its_agent_hangs() {
     });
     assert_eq!(running(&cluster, "free"), Some(free));
 
-    // The name is free, and its next owner starts elsewhere while the agent comes back to its senses.
+    // The name is free, so a new pod of that name starts on another node before the agent continues.
     cluster.qctl(&["apply", "-f", "-"], &pod("fenced", "worker-2", fence)).ok();
     let moved = start("fenced");
     assert_ne!(moved.pod_uid, fenced.pod_uid);
     cluster.thaw("worker-1");
-    eventually("the agent to end what it was told to end meanwhile", || {
+    eventually("the agent to stop the pod that was deleted meanwhile", || {
         assert_eq!(running(&cluster, "fenced").as_ref(), Some(&moved));
         let pod = cluster.qctl(&["get", "pod", "free"], "");
         if pod.success || running(&cluster, "free").is_some() { Err(pod.stdout) } else { Ok(()) }

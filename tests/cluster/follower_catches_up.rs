@@ -1,4 +1,4 @@
-//! A follower misses a great many writes.
+//! Catch-up of a follower that missed many writes.
 
 use harness::{Cluster, Runtime, Spec, eventually_async};
 
@@ -20,7 +20,7 @@ async fn a_follower_that_missed_fifty_thousand_writes_catches_up() {
     for master in cluster.masters() {
         clients.push(cluster.client(&master.name).await);
     }
-    // Housekeeping of the leader may still write; hashes count at equal revisions.
+    // The leader may still write for housekeeping, so hashes are only compared at equal revisions.
     eventually_async("equal hashes at an equal revision", || async {
         let mut hashes = Vec::new();
         for client in &clients {

@@ -1,11 +1,11 @@
-//! The `kubectl` on PATH, unmodified, through a working day.
+//! Common tasks with the unmodified `kubectl` on PATH.
 
 use harness::{Cluster, Runtime, Spec, eventually, tag_image};
 
 use crate::demo_path::{DEPLOYMENT_IMAGE, TEST_IMAGE, web};
 
 #[test]
-fn kubectl_deploys_looks_scales_rolls_and_deletes() {
+fn kubectl_deploys_inspects_scales_rolls_and_deletes() {
     tag_image(TEST_IMAGE, DEPLOYMENT_IMAGE);
     let cluster = Cluster::start(Spec { masters: 1, workers: 1, runtime: Runtime::Docker, flags: vec![] });
 
@@ -29,7 +29,7 @@ fn kubectl_deploys_looks_scales_rolls_and_deletes() {
     let node = cluster.kubectl(&["describe", "node", "worker-1"], "").ok();
     assert!(node.contains("Allocatable:") && node.contains("default"), "{node}");
 
-    // Two replicas probed once a second soon leave lines in the log.
+    // Probes of two replicas write a line to the log every second.
     eventually("a line in the log", || {
         let logs = cluster.kubectl(&["logs", "deployment/web", "--timestamps"], "").result()?;
         if logs.contains("response:200") {

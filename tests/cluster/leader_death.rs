@@ -1,4 +1,4 @@
-//! The leader is killed in the middle of writes.
+//! Death of the leader during writes.
 
 use harness::{Cluster, Runtime, Spec};
 

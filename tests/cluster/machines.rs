@@ -1,4 +1,4 @@
-//! Clusters on machines of their own, from nothing but the binary. The commands are those of README.md and
+//! Clusters on simulated machines, set up with only the binary. The commands are those of README.md and
 //! docs/operations.md.
 
 use harness::{Machine, Network, eventually};
@@ -7,14 +7,14 @@ use serde_json::Value;
 const README: &str = include_str!("../../README.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
-/// A command that the documents tell their reader to run.
+/// Returns a command after checking that the documents contain it.
 fn documented(command: &str) -> &str {
     let is_there = [README, OPERATIONS].iter().any(|text| text.lines().any(|line| line.contains(command)));
-    assert!(is_there, "the documents do not say `{command}`");
+    assert!(is_there, "the documents do not contain `{command}`");
     command
 }
 
-/// Waits until `master` sees exactly these masters with a vote, all of them there, and these without.
+/// Waits until `master` reports exactly these voters, all reachable, and these learners.
 fn settled(master: &Machine, voters: &[&str], learners: &[&str]) {
     eventually("the quorum to settle", || {
         let quorum = json(master, "qctl quorum -o json")?;
@@ -33,7 +33,7 @@ fn json(master: &Machine, line: &str) -> Result<Value, String> {
     serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
-/// Waits until exactly these nodes are there and ready.
+/// Waits until exactly these nodes exist and are ready.
 fn ready(master: &Machine, nodes: &[&str]) {
     eventually("nodes to be ready", || {
         let listed = json(master, "qctl get nodes -o json")?;
@@ -47,7 +47,7 @@ fn ready(master: &Machine, nodes: &[&str]) {
     });
 }
 
-/// Waits until a Deployment has all of its pods, on these nodes alone.
+/// Waits until a Deployment has all its pods, and only on these nodes.
 fn deployed(master: &Machine, name: &str, nodes: &[&str]) {
     eventually("the pods to run", || {
         let deployment = json(master, &format!("qctl get deployment {name} -o json"))?;
@@ -64,7 +64,7 @@ fn deployed(master: &Machine, name: &str, nodes: &[&str]) {
     });
 }
 
-/// Runs a line that must be refused.
+/// Runs a command that must be refused, and returns its standard error.
 fn refused(machine: &Machine, line: &str) -> String {
     let output = machine.run(line);
     assert!(!output.success, "{line}: {output:?}");
@@ -72,7 +72,7 @@ fn refused(machine: &Machine, line: &str) -> String {
 }
 
 #[test]
-fn bare_machines_become_a_cluster_that_loses_and_gains_some() {
+fn bare_machines_form_a_cluster_that_loses_and_gains_machines() {
     let mut network = Network::start();
     let mut m1 = network.machine("m1", 1);
     let mut m2 = network.machine("m2", 2);
@@ -89,7 +89,7 @@ fn bare_machines_become_a_cluster_that_loses_and_gains_some() {
     let next = m1.run(documented("qctl token create --role master")).ok();
     m3.start(next.trim());
     settled(&m1, &["m1", "m2", "m3"], &[]);
-    // Its workers' runtime is the one thing that is not as on machines of their own.
+    // Only the runtime of the workers differs from that on real machines.
     let worker_line = format!("{worker_line} --runtime hollow");
     w1.start(&worker_line);
     w2.start(&worker_line);
@@ -101,7 +101,7 @@ fn bare_machines_become_a_cluster_that_loses_and_gains_some() {
     let is_shown = ["2/10", "w1", "w2", "1/1", "m3"].iter().all(|part| tokens.contains(part));
     assert!(is_shown, "{tokens}");
 
-    // A master's plug is pulled, and another machine takes its place.
+    // A master loses power, and another machine replaces it.
     m3.kill();
     drop(m3);
     let mut m4 = network.machine("m4", 4);
@@ -109,7 +109,7 @@ fn bare_machines_become_a_cluster_that_loses_and_gains_some() {
     m4.start(line.trim());
     settled(&m1, &["m1", "m2", "m4"], &[]);
 
-    // A token lets in as many machines as it says.
+    // A token admits only the number of machines that it was created for.
     let m5 = network.machine("m5", 5);
     let stderr = refused(&m5, &master_line);
     assert!(stderr.contains("is used up: it has let in m2"), "{stderr}");
@@ -118,19 +118,19 @@ fn bare_machines_become_a_cluster_that_loses_and_gains_some() {
     let stderr = refused(&m5, &format!("{secret}.{}@{hosts}", "f".repeat(64)));
     assert!(stderr.contains("somebody is in between"), "{stderr}");
 
-    // A worker is taken out.
+    // A worker is drained and removed.
     m1.run(documented("qctl drain w2")).ok();
     w2.stop();
     m1.run(documented("qctl delete node w2")).ok();
     ready(&m1, &["w1"]);
     deployed(&m1, "web", &["w1"]);
 
-    // Another machine cannot take the name of a worker that is there.
+    // Another machine cannot join under the name of an existing worker.
     let imposter = network.machine("imposter", 13);
     let stderr = refused(&imposter, &format!("{worker_line} --node-name w1"));
     assert!(stderr.contains("another machine is the node w1"), "{stderr}");
 
-    // The first master is no better than the others; started again, it needs no flags.
+    // The first master has no special role, and needs no flags when it is started again.
     m1.kill();
     let scale = || m2.run("qctl scale deployment web --replicas=5").result().map_err(|output| output.stderr);
     eventually("another leader", scale);
@@ -142,11 +142,11 @@ fn bare_machines_become_a_cluster_that_loses_and_gains_some() {
     ready(&m1, &["w1"]);
     let shown = m1.run(documented("quorate pki show")).ok();
     for part in ["ca.crt", "peer.crt", "m1, 10.0.0.1", "quorate-peer-ca"] {
-        assert!(shown.contains(part), "{part} is not in\n{shown}");
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
     }
 }
 
-/// When the certificate in `file` ends, and its fingerprint.
+/// Returns the expiry and the fingerprint of the certificate in `file`.
 fn certificate(machine: &Machine, data_dir: &str, file: &str) -> (String, String) {
     let text = machine.run(&format!("quorate pki show --data-dir {data_dir} -o json")).ok();
     let shown: Value = serde_json::from_str(&text).expect("JSON");
@@ -175,14 +175,14 @@ fn certificates_renew_themselves_while_they_are_in_use() {
     };
     let before = files();
     let last = before.iter().map(|(expires, _)| expires.clone()).max().expect("certificates");
-    eventually("the first certificates to end", || {
+    eventually("the first certificates to expire", || {
         let now = w1.run("date -u +%Y-%m-%dT%H:%M:%SZ").ok();
         if now.trim() > last.as_str() { Ok(()) } else { Err(now) }
     });
     for ((_, before), (expires, after)) in before.iter().zip(files()) {
-        assert!(*before != after && expires > last, "one was not renewed");
+        assert!(*before != after && expires > last, "a certificate was not renewed");
     }
-    // New connections show the new ones: of the API, of peers in both directions, of the agent.
+    // New connections use the new certificates of the API, of peers in both directions, and of the agent.
     m2.stop();
     m1.run("qctl create namespace later").ok();
     m2.start("quorate server");

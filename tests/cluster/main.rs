@@ -1,4 +1,4 @@
-//! The cluster as its users see it: real processes, unmodified clients, containers on a real engine, plugs pulled.
+//! Black-box tests of a cluster: real processes, unmodified clients, containers on a Docker engine, and power cuts.
 
 mod agent_restart;
 mod backup;

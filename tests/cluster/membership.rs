@@ -1,4 +1,4 @@
-//! Masters come and go while the quorum runs.
+//! Changes of the members while the quorum runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ fn start(masters: usize) -> Cluster {
     Cluster::start(Spec { masters, workers: 0, runtime: Runtime::Hollow, flags: vec![] })
 }
 
-/// Waits until `master` sees exactly these voters, all of them there, and nobody else but `learners`.
+/// Waits until `master` reports exactly these voters, all reachable, and these learners.
 fn settled(cluster: &Cluster, master: &str, voters: &[&str], learners: &[&str]) {
     eventually("the quorum to settle", || {
         let quorum = cluster.quorum_seen_by(master)?;
@@ -40,21 +40,21 @@ fn assert_has(cluster: &Cluster, master: &str, keys: &[&str]) {
     }
 }
 
-/// `quorate server` with a member's configuration file and further flags.
+/// Command `quorate server` with a member's configuration file and additional flags.
 fn server(config: &PathBuf, flags: &[&str]) -> Command {
     let mut command = Command::new(binary("quorate"));
     command.arg("server").arg("--config").arg(config).args(flags);
     command
 }
 
-/// Starts a member that has to end by itself.
+/// Starts a member that must refuse to run, and returns its output.
 fn refused(member: &Member, flags: &[&str]) -> Output {
     let output = run(&mut server(&member.data.join("config.toml"), flags), "");
     assert!(!output.success, "{output:?}");
     output
 }
 
-/// Ports that are free, or become so, whatever the configuration says.
+/// Flags that let a member listen on any free ports instead of the configured ones.
 const ELSEWHERE: [&str; 8] = [
     "--api-listen",
     "127.0.0.1:0",
@@ -81,13 +81,13 @@ fn a_quorum_grows_and_shrinks_by_two() {
         assert_has(&cluster, master, &["one", "three", "five"]);
     }
 
-    // One alone keeps its vote, and it is said why.
-    let said = cluster.qctl(&["quorum", "remove", "master-5"], "").ok();
-    assert!(said.contains("master-5 keeps its vote for now"), "{said}");
+    // A single removal waits, because four voters tolerate no more failures than three, and the command says so.
+    let printed = cluster.qctl(&["quorum", "remove", "master-5"], "").ok();
+    assert!(printed.contains("master-5 keeps its vote for now"), "{printed}");
     settled(&cluster, "master-1", &five, &[]);
     let shown = cluster.qctl(&["quorum"], "").ok();
     assert!(shown.contains("(leaving)"), "{shown}");
-    // Also when it leads.
+    // A leader can be removed too.
     cluster.qctl(&["quorum", "transfer", "master-5"], "").ok();
     cluster.qctl(&["quorum", "remove", "master-4"], "").ok();
     settled(&cluster, "master-1", &["master-1", "master-2", "master-3"], &[]);
@@ -98,7 +98,7 @@ fn a_quorum_grows_and_shrinks_by_two() {
     }
     put(&cluster, "master-2", "back");
     assert_has(&cluster, "master-1", &["one", "three", "five", "back"]);
-    // What runs and what is started again follows the quorum, not what once was.
+    // Members are started and restarted by the current list of members, not by the original one.
     cluster.kill("master-2");
     cluster.grow(3);
     assert_eq!(cluster.masters().len(), 3);
@@ -116,14 +116,14 @@ fn seven_survive_the_loss_of_three_and_become_three() {
     for master in seven {
         assert_has(&cluster, master, &["five", "seven"]);
     }
-    let said = cluster.qctl(&["quorum", "add", "master-8", "--peer", "127.0.0.1:1"], "").ok();
-    assert!(said.contains("7 voters are the most"), "{said}");
+    let printed = cluster.qctl(&["quorum", "add", "master-8", "--peer", "127.0.0.1:1"], "").ok();
+    assert!(printed.contains("7 voters are the most"), "{printed}");
     cluster.qctl(&["quorum", "remove", "master-8"], "").ok();
 
-    // The leader is among them.
+    // One of the removed members is the leader.
     cluster.qctl(&["quorum", "transfer", "master-7"], "").ok();
     cluster.kill_at_once(&["master-2", "master-6", "master-7"].map(|name| cluster.member(name)));
-    put_surely(&cluster, "master-1", "four");
+    put_until_accepted(&cluster, "master-1", "four");
     cluster.revive();
     settled(&cluster, "master-6", &seven, &[]);
     let mut written = vec!["five", "seven", "four"];
@@ -132,9 +132,9 @@ fn seven_survive_the_loss_of_three_and_become_three() {
     for (first, second, stay, key) in
         [("master-7", "master-6", &seven[..5], "five again"), ("master-5", "master-4", &seven[..3], "three")]
     {
-        let said = cluster.qctl(&["quorum", "remove", first], "").ok();
+        let printed = cluster.qctl(&["quorum", "remove", first], "").ok();
         let voters = stay.len() + 1;
-        assert!(said.contains(&format!("{first} keeps its vote for now: {voters} voters")), "{said}");
+        assert!(printed.contains(&format!("{first} keeps its vote for now: {voters} voters")), "{printed}");
         put(&cluster, first, key);
         written.push(key);
         cluster.qctl(&["quorum", "remove", second], "").ok();
@@ -162,7 +162,7 @@ fn a_dead_member_is_replaced_and_never_returns() {
     let shown = cluster.qctl(&["quorum"], "").ok();
     assert!(shown.contains("was asked to join"), "{shown}");
 
-    // The same machine and addresses, another name and directory.
+    // The new member has the same machine and addresses, but another name and directory.
     let data = cluster.dir().join("master-4");
     let flags = ["--name", "master-4", "--data-dir", data.to_str().expect("UTF-8"), "--join", token.trim()];
     let config = dead.data.join("config.toml");
@@ -171,7 +171,7 @@ fn a_dead_member_is_replaced_and_never_returns() {
     put(&cluster, "master-3", "through the new one");
     assert_has(&cluster, "master-1", &["before", "through the new one"]);
 
-    // It does not need its token again, nor a list of members.
+    // After the join it needs neither its token nor a list of members.
     drop(joined);
     let own = cluster.dir().join("master-4.toml");
     let written = fs::read_to_string(&config).expect("a configuration");
@@ -180,13 +180,13 @@ fn a_dead_member_is_replaced_and_never_returns() {
     fs::write(&own, format!("{before}{after}")).expect("written");
     joined = Running::start(&mut server(&own, &flags[..4]));
     settled(&cluster, "master-1", &["master-1", "master-2", "master-4"], &[]);
-    // The token is good for one directory.
+    // The token is valid for one data directory.
     let other = cluster.dir().join("other");
     let again = ["--name", "other", "--data-dir", other.to_str().expect("UTF-8"), "--join", token.trim()];
     let output = refused(&dead, &[&ELSEWHERE[..], &again].concat());
     assert!(output.stderr.contains("the token is not known") || output.stderr.contains("used"), "{output:?}");
 
-    // The dead one is told, and is told once: then it knows.
+    // The dead member learns from the quorum that it was removed, and remembers that.
     let output = refused(&dead, &ELSEWHERE);
     assert!(output.stderr.contains("it was removed from the quorum"), "{output:?}");
     let output = refused(&dead, &ELSEWHERE);
@@ -207,7 +207,7 @@ fn a_wiped_member_is_refused_under_its_old_id() {
         assert!(output.stderr.contains("another directory"), "{output:?}");
         let output = refused(&member, &[]);
         assert!(output.stderr.contains("is no member any more"), "{output:?}");
-        // Nothing was lost in truth.
+        // The data was not really lost, so the original directory must still be accepted.
         fs::remove_dir_all(&store).expect("the empty one");
         fs::rename(&aside, &store).expect("moved back");
         cluster.revive();
@@ -217,7 +217,7 @@ fn a_wiped_member_is_refused_under_its_old_id() {
 }
 
 #[test]
-fn a_sole_survivor_becomes_a_quorum() {
+fn a_single_survivor_becomes_a_quorum() {
     let cluster = start(3);
     put(&cluster, "master-1", "survives");
     assert_has(&cluster, "master-2", &["survives"]);
@@ -239,18 +239,18 @@ fn a_sole_survivor_becomes_a_quorum() {
     settled(&cluster, "master-2", &["master-2"], &[]);
     assert_has(&cluster, "master-2", &["survives"]);
     put(&cluster, "master-2", "goes on");
-    // The old quorum is another one: its majority forms without the survivor, and neither hears the other.
+    // The other members form a majority of the old quorum. The two quorums must ignore each other.
     let others: Vec<_> = ["master-1", "master-3"]
         .map(|name| Running::start(&mut server(&cluster.member(name).data.join("config.toml"), &[])))
         .into();
-    put_surely(&cluster, "master-1", "elsewhere");
+    put_until_accepted(&cluster, "master-1", "elsewhere");
     settled(&cluster, "master-2", &["master-2"], &[]);
     assert_eq!(cluster.etcdctl_at("master-2", &["get", "elsewhere"], "").ok(), "");
     assert_eq!(cluster.etcdctl_at("master-1", &["get", "goes on"], "").ok(), "");
     drop((running, others));
 }
 
-fn put_surely(cluster: &Cluster, master: &str, key: &str) {
+fn put_until_accepted(cluster: &Cluster, master: &str, key: &str) {
     eventually("a write", || cluster.etcdctl_at(master, &["put", key, key], "").result());
 }
 
@@ -263,7 +263,7 @@ async fn all_members_restart_one_after_the_other_under_writes() {
         cluster.terminate(master);
         cluster.revive();
         settled(&cluster, master, &["master-1", "master-2", "master-3"], &[]);
-        eventually("it to catch up", || {
+        eventually("the member to catch up", || {
             let quorum = cluster.quorum_seen_by(master)?;
             let members = quorum["members"].as_array().cloned().unwrap_or_default();
             let lag = |name: &str| members.iter().find(|m| m["name"] == name).and_then(|m| m["lag"].as_u64());
@@ -281,7 +281,7 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
-/// Starts a master that was asked in through the etcd API: the id that it got there is the token's secret.
+/// Starts a master that was added through the etcd API. The id from that API is the secret of its token.
 fn start_newcomer(cluster: &Cluster, quorum: u64, id: u64, port: u16) -> Running {
     let template = cluster.member("master-3");
     let through = cluster.member("master-2").peer.expect("a master has one").replace("https://", "");
@@ -320,8 +320,8 @@ fn etcdctl_changes_the_members() {
 
     let refused = etcdctl(&["member", "promote", &format!("{:x}", 1)]);
     assert!(refused.stderr.contains("can only promote a learner member"), "{refused:?}");
-    eventually("it to be in sync", || etcdctl(&["member", "promote", &id]).result());
-    // A fourth would be no gain; the learner takes the place of one that goes.
+    eventually("the new member to be in sync", || etcdctl(&["member", "promote", &id]).result());
+    // A fourth voter adds no fault tolerance, so the learner stays without a vote until a voter leaves.
     settled(&cluster, "master-1", &three, &["newcomer"]);
     etcdctl(&["member", "remove", "3"]).ok();
     settled(&cluster, "master-1", &["master-1", "master-2", "newcomer"], &[]);
@@ -337,19 +337,19 @@ fn etcdctl_changes_the_members() {
     drop(joined);
 }
 
-/// The founders as the etcd API lists them: id, name, and whether it has no vote.
+/// The founders as the etcd API lists them: id, name, and whether it is a learner.
 const FOUNDERS: [(u64, &str, bool); 3] = [(1, "master-1", false), (2, "master-2", false), (3, "master-3", false)];
 
 fn listed(members: &[etcd_client::Member]) -> Vec<(u64, &str, bool)> {
     members.iter().map(|member| (member.id(), member.name(), member.is_learner())).collect()
 }
 
-/// The founders, and one more that has no vote.
+/// The founders and one learner.
 fn founders_and(id: u64, name: &str) -> Vec<(u64, &str, bool)> {
     FOUNDERS.into_iter().chain([(id, name, true)]).collect()
 }
 
-/// A refusal in etcd's words.
+/// A refusal with etcd's code and message.
 fn etcd_says(code: &str, message: &str) -> (String, String) {
     (code.to_owned(), format!("etcdserver: {message}"))
 }
@@ -357,7 +357,7 @@ fn etcd_says(code: &str, message: &str) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_library_changes_the_members() {
     let cluster = start(3);
-    // Whoever is asked has the leader do it.
+    // The member that is asked is not the leader, and forwards the request.
     let asked = if cluster.leader_seen_by("master-1") == "master-1" { "master-2" } else { "master-1" };
     let mut client = etcd::client(&cluster, &[asked]).await;
     put(&cluster, asked, "before");
@@ -369,13 +369,13 @@ async fn the_client_library_changes_the_members() {
         assert_eq!(member.client_urls(), [known.etcd.expect("a master has one")]);
     }
     wrong_changes_are_refused(&cluster, &mut client).await;
-    an_invitation_is_taken_back(&mut client).await;
-    a_learner_comes_and_goes(&cluster, asked, &mut client).await;
+    an_added_member_can_be_removed_before_it_joins(&mut client).await;
+    a_learner_joins_and_is_removed(&cluster, asked, &mut client).await;
 
-    // The quorum is as before: two of three are a majority.
+    // The members of the quorum are unchanged.
     settled(&cluster, asked, &["master-1", "master-2", "master-3"], &[]);
     cluster.kill("master-3");
-    put_surely(&cluster, asked, "after");
+    put_until_accepted(&cluster, asked, "after");
     assert_has(&cluster, asked, &["before", "after"]);
 }
 
@@ -396,7 +396,7 @@ async fn wrong_changes_are_refused(cluster: &Cluster, client: &mut Client) {
     let url = cluster.member("master-3").peer.expect("a master has one");
     assert_eq!(refusal(client.member_add([url.as_str()], None).await), in_use);
     assert_eq!(refusal(client.member_update(2, [url]).await), in_use);
-    // A member has one peer URL here, of a host and a port.
+    // Quorate supports only one peer URL per member, with a host and a port.
     let invalid = etcd_says("InvalidArgument", "given member URLs are invalid");
     for urls in [&["https://nonsense"][..], &[], &["https://127.0.0.1:1", "https://127.0.0.1:2"]] {
         assert_eq!(refusal(client.member_add(urls, None).await), invalid, "{urls:?}");
@@ -405,14 +405,15 @@ async fn wrong_changes_are_refused(cluster: &Cluster, client: &mut Client) {
     assert_eq!(listed(list.members()), FOUNDERS);
 }
 
-async fn an_invitation_is_taken_back(client: &mut Client) {
+async fn an_added_member_can_be_removed_before_it_joins(client: &mut Client) {
     let url = format!("https://127.0.0.1:{}", free_port());
     let added = client.member_add([url.as_str()], None).await.expect("an invitation");
     let new = added.member().expect("the new member");
     let id = new.id();
     assert_eq!((new.name(), new.is_learner()), ("", true));
     assert_eq!(new.peer_urls(), [url.as_str()]);
-    // It is to vote. Who has not come does not, and a fourth would not for now.
+    // The member is a learner although it was added as a voter: it has not joined, and a fourth voter waits for a
+    // fifth.
     assert_eq!(listed(added.member_list()), founders_and(id, ""));
     let in_use = etcd_says("FailedPrecondition", "Peer URLs already exists");
     assert_eq!(refusal(client.member_add([url.as_str()], None).await), in_use);
@@ -421,7 +422,7 @@ async fn an_invitation_is_taken_back(client: &mut Client) {
     assert_is_no_member(client, id).await;
 }
 
-async fn a_learner_comes_and_goes(cluster: &Cluster, asked: &str, client: &mut Client) {
+async fn a_learner_joins_and_is_removed(cluster: &Cluster, asked: &str, client: &mut Client) {
     let three = ["master-1", "master-2", "master-3"];
     let port = free_port();
     let learner = MemberAddOptions::new().with_is_learner();
@@ -430,7 +431,7 @@ async fn a_learner_comes_and_goes(cluster: &Cluster, asked: &str, client: &mut C
     let (id, quorum) = (new.id(), added.header().expect("a header").cluster_id());
     assert!(new.is_learner());
     assert_eq!(listed(added.member_list()), founders_and(id, ""));
-    // It has not come.
+    // The learner has not joined yet.
     let lags = etcd_says("FailedPrecondition", "can only promote a learner member which is in sync with leader");
     assert_eq!(refusal(client.member_promote(id).await), lags);
     let joined = start_newcomer(cluster, quorum, id, port);
@@ -443,7 +444,7 @@ async fn a_learner_comes_and_goes(cluster: &Cluster, asked: &str, client: &mut C
     assert_eq!(new.peer_urls(), [url.as_str()]);
     settled(cluster, asked, &three, &["newcomer"]);
 
-    // A removal that waits for a second one, and is taken back.
+    // A removal that waits for a second one can be withdrawn.
     let leaving = client.member_remove(3).await.expect("accepted");
     assert_eq!(listed(leaving.members()), founders_and(id, "newcomer"));
     assert!(leaving.members().iter().any(|member| member.peer_urls() == [url.as_str()]), "{leaving:?}");
@@ -454,7 +455,7 @@ async fn a_learner_comes_and_goes(cluster: &Cluster, asked: &str, client: &mut C
 
     drop(joined);
     let leader = cluster.leader_seen_by(asked);
-    eventually("its absence to be noticed", || {
+    eventually("the learner to be unreachable", || {
         let quorum = cluster.quorum_seen_by(&leader)?;
         let members = quorum["members"].as_array().cloned().unwrap_or_default();
         let is_gone = members.iter().any(|m| m["name"] == "newcomer" && m["role"] == "unreachable");
@@ -462,12 +463,12 @@ async fn a_learner_comes_and_goes(cluster: &Cluster, asked: &str, client: &mut C
     });
     assert_eq!(refusal(client.member_promote(id).await), lags);
     let joined = start_newcomer(cluster, quorum, id, port);
-    let promoted = eventually_async("it to be in sync", || {
+    let promoted = eventually_async("the new member to be in sync", || {
         let mut client = client.clone();
         async move { client.member_promote(id).await }
     })
     .await;
-    // Without a vote still: it would be the fourth.
+    // The member is still a learner, because it would be the fourth voter.
     assert_eq!(listed(promoted.members()), founders_and(id, "newcomer"));
     let removed = client.member_remove(id).await.expect("a removal");
     assert_eq!(listed(removed.members()), FOUNDERS);

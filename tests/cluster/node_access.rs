@@ -1,4 +1,4 @@
-//! A worker's certificate reads what the pods on it name and nothing else, and that is enough to run them.
+//! Access of a worker's certificate: it can read only the objects that its pods name, and these suffice to run them.
 
 use harness::{Cluster, Runtime, Spec, eventually};
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::demo_path::TEST_IMAGE;
 
-/// Two Secrets, and a pod that needs one of them: in its environment and as files.
+/// Manifests of two Secrets, and of a pod that uses one of them in its environment and as files.
 fn objects() -> String {
     let secret = |name: &str| {
         json!({
@@ -46,7 +46,7 @@ async fn a_worker_reads_the_secrets_of_its_pods_and_no_others() {
         runtime: Runtime::Docker,
         flags: vec!["--heartbeat-interval", "1s"],
     });
-    // Pods that start before it is there do not find it in their environment.
+    // Pods that start before the Service exists do not have it in their environment.
     eventually("the Service of the masters", || cluster.qctl(&["get", "service/kubernetes"], "").result());
     cluster.qctl(&["apply", "-f", "-"], &objects()).ok();
     eventually("the pod to print its secret", || {

@@ -1,4 +1,5 @@
-//! `qctl` beside the `kubectl` on PATH: the same commands on equal objects end with the same words and the same code.
+//! Comparison of `qctl` with the `kubectl` on PATH: equal commands on equal objects have the same output, and both
+//! succeed or both fail.
 
 use harness::{Cluster, Output, Runtime, Spec, eventually, kubectl_is_recent, run};
 
@@ -18,7 +19,7 @@ metadata: {name: c1}
 data: {a: '1'}
 ";
 
-/// Runs every command with both tools, each in a namespace of its own, and collects where they differ.
+/// Runs every command with both tools, each in its own namespace, and collects the differences.
 struct Pair<'a> {
     cluster: &'a Cluster,
     differences: Vec<String>,
@@ -34,10 +35,10 @@ impl Pair<'_> {
             command.args(args.iter().map(|word| word.replace("@NAMESPACE", namespace)));
             run(&mut command, input)
         });
-        [outputs.next().expect("of kubectl"), outputs.next().expect("of qctl")]
+        [outputs.next().expect("the output of kubectl"), outputs.next().expect("the output of qctl")]
     }
 
-    /// Compares what both say. The command line is split at blanks.
+    /// Compares the outputs of both tools. The command line is split at spaces.
     fn says(&mut self, line: &str, input: &str) {
         let args: Vec<&str> = line.split(' ').collect();
         self.says_args(&args, input);
@@ -49,12 +50,12 @@ impl Pair<'_> {
             && settled(&kubectl.stdout) == settled(&qctl.stdout)
             && settled(&kubectl.stderr) == settled(&qctl.stderr);
         if !same {
-            let told = |output: &Output| format!("{}\n{}", output.stdout, output.stderr);
-            self.differences.push(format!("{args:?}\n--- kubectl\n{}\n--- qctl\n{}", told(&kubectl), told(&qctl)));
+            let both = |output: &Output| format!("{}\n{}", output.stdout, output.stderr);
+            self.differences.push(format!("{args:?}\n--- kubectl\n{}\n--- qctl\n{}", both(&kubectl), both(&qctl)));
         }
     }
 
-    /// Waits until a command succeeds in both namespaces and answers `expected`.
+    /// Waits until a command succeeds in both namespaces and prints `expected`.
     fn eventually(&self, args: &[&str], expected: &str) {
         eventually(&format!("{args:?}"), || {
             let outputs = self.each(args, "");
@@ -63,8 +64,8 @@ impl Pair<'_> {
     }
 }
 
-/// A text without what differs between two equal objects: namespaces, names that were made up, ages, times, and the
-/// order of events, which may have happened in the same second.
+/// Normalizes everything that differs between two equal objects: namespaces, generated names, ages, times, and the
+/// order of events, which may have the same second.
 fn settled(text: &str) -> Vec<Vec<String>> {
     let line = |line: &str| -> Vec<String> {
         let key = line.trim_start().trim_start_matches('"');
@@ -80,7 +81,7 @@ fn settled(text: &str) -> Vec<Vec<String>> {
     lines
 }
 
-/// A row of `describe` or of `events`, which have the type of the event first, or behind its age.
+/// Whether the row is an event: `describe` prints its type first, `events` after its age.
 fn is_event(words: &[String]) -> bool {
     words.iter().take(2).any(|word| word == "Normal" || word == "Warning")
 }
@@ -92,19 +93,19 @@ fn word(word: &str) -> String {
     if is_age {
         return "AGE".to_owned();
     }
-    // The two objects may have been made in different seconds.
+    // The two objects may have been created in different seconds.
     let shape: String = word.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     if shape.contains("00:00:00") {
         return "TIME".to_owned();
     }
     let mut word = word.replace("by-kubectl", "NAMESPACE").replace("by-qctl", "NAMESPACE");
     word = word.replace("kubectl", "ctl").replace("qctl", "ctl");
-    // `web-` and what the controllers appended to it.
+    // Generated names: `web-` and a suffix of the controllers.
     if let Some(at) = word.find("web-") {
         let end = word[at..].find(|c: char| !c.is_ascii_alphanumeric() && c != '-').map_or(word.len(), |n| at + n);
         word.replace_range(at..end, "web-POD");
     }
-    // Identifiers and addresses of hollow pods.
+    // Ids and addresses of hollow pods.
     if word.starts_with("hollow://") {
         return "ID".to_owned();
     }
@@ -112,8 +113,8 @@ fn word(word: &str) -> String {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test says that it has tested nothing")]
-fn qctl_says_what_kubectl_says() {
+#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
+fn qctl_prints_the_same_as_kubectl() {
     if !kubectl_is_recent() {
         eprintln!("skipped: the kubectl on PATH is older than 1.27");
         return;
@@ -159,7 +160,7 @@ fn create_and_apply(pair: &mut Pair<'_>) {
     pair.says("create -f -", &maps);
     pair.says("create -f -", "");
     pair.says("create", "");
-    // An object that was not applied before.
+    // The object was created without `apply`.
     pair.says("apply -f -", MAP);
     for what in ["configmap c3", "secret generic s3"] {
         let line = format!("create {what} --from-literal=a=b");

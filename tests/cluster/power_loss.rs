@@ -1,24 +1,24 @@
-//! All masters are killed at once.
+//! Simultaneous death of all masters.
 
 use harness::{Cluster, Runtime, Spec};
 
 use crate::writers::{Writers, check_all_there};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_missing_after_all_masters_died() {
+async fn acknowledged_writes_survive_the_death_of_all_masters() {
     let cluster = Cluster::start(Spec { masters: 3, workers: 0, runtime: Runtime::Hollow, flags: vec![] });
     let writers = Writers::start(&cluster, 4, 1_000).await;
     writers.reached(500).await;
     cluster.kill_at_once(&cluster.masters());
     cluster.revive();
-    // The writers, which retried all the while, go on.
+    // The writers kept retrying, and now continue.
     let acknowledged = writers.finish().await;
     assert_eq!(acknowledged.len(), 1_000);
     for master in cluster.masters() {
         check_all_there(&cluster, &master.name, &acknowledged).await;
     }
 
-    // Members that were started again are taken down with the rest.
+    // Restarted members are stopped with the others.
     let members = cluster.masters();
     drop(cluster);
     for member in members {

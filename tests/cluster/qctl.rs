@@ -1,4 +1,4 @@
-//! `qctl` on the real binary: what takes an editor, a stream, a node or a container; `parity` has the words.
+//! `qctl` commands that need an editor, a stream, a node or a container. `parity` compares the output of the others.
 
 use std::process::Command;
 
@@ -12,25 +12,25 @@ fn hollow(masters: usize, workers: usize) -> Cluster {
     Cluster::start(Spec { masters, workers, runtime: Runtime::Hollow, flags: vec![] })
 }
 
-/// The manifest of a pod.
+/// Returns the manifest of a pod.
 pub fn pod(name: &str) -> String {
     format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: main, image: 'x:1'}}]}}}}\n"
     )
 }
 
-/// What a command prints as JSON.
+/// Returns the JSON output of a command.
 pub fn json(cluster: &Cluster, args: &[&str]) -> Value {
     serde_json::from_str(&cluster.qctl(args, "").ok()).expect("JSON")
 }
 
 #[test]
-fn a_watch_shows_what_there_is_and_each_change() {
+fn a_watch_shows_existing_objects_and_each_change() {
     let cluster = hollow(1, 1);
     cluster.qctl(&["create", "-f", "-"], &pod("before")).ok();
     let mut table = Lines::start(cluster.qctl_command().args(["get", "pods", "-w"]));
     assert!(table.until("the header", |line| line.starts_with("NAME")).ends_with("AGE"));
-    table.until("what there is", |line| line.starts_with("before "));
+    table.until("the existing pod", |line| line.starts_with("before "));
     let kinds = Running::start(cluster.qctl_command().args([
         "get",
         "pods",
@@ -39,7 +39,7 @@ fn a_watch_shows_what_there_is_and_each_change() {
         "-o",
         "jsonpath={.type} {.object.metadata.name} {.object.status.phase}{\"\\n\"}",
     ]));
-    // It shows nothing of what was there before, so it takes changes to see that it has begun.
+    // This watch shows no existing objects, so only a change shows that it has started.
     let mut change = 0;
     eventually("the first change", || {
         change += 1;
@@ -61,7 +61,7 @@ fn a_watch_shows_what_there_is_and_each_change() {
 }
 
 #[test]
-fn edits_are_saved_refused_and_given_up() {
+fn edits_are_saved_refused_or_cancelled() {
     let cluster = hollow(1, 0);
     cluster.qctl(&["create", "configmap", "c", "--from-literal=colour=red"], "").ok();
     let edit = |editor: &str, what: &str| run(cluster.qctl_command().env("EDITOR", editor).args(["edit", what]), "");
@@ -76,7 +76,8 @@ fn edits_are_saved_refused_and_given_up() {
     let broken = edit("false", "cm/c");
     assert!(!broken.success && broken.stderr.contains("there was a problem with the editor \"false\""), "{broken:?}");
 
-    // The server refuses; the editor opens again with the reason, changes nothing more, and the edit is given up.
+    // The server refuses the edit, the editor opens again with the reason and changes nothing, and the edit is
+    // cancelled.
     let refused = edit("sed -i s/colour:/col*our:/", "cm/c");
     assert!(!refused.success, "{refused:?}");
     for part in
@@ -89,7 +90,7 @@ fn edits_are_saved_refused_and_given_up() {
     std::fs::remove_file(copy).expect("the copy can be removed");
     assert!(kept.contains("col*our: green") && kept.contains("# The ConfigMap"), "{kept}");
     assert_eq!(colour(), "green");
-    // The second time the user does better.
+    // The user corrects the edit at the second attempt.
     assert_eq!(
         edit("sh -c 'grep -q is.invalid $0 && sed -i s/col.our/color/ $0 || sed -i s/colour:/col*our:/ $0'", "cm/c")
             .ok(),
@@ -149,8 +150,8 @@ fn a_node_is_drained_and_takes_pods_again() {
     });
 }
 
-/// The client's version beside the server's, and alone when there is no server.
-fn both_versions_are_told(cluster: &Cluster) {
+/// Checks that `version` prints both versions, or only the client's if there is no server.
+fn both_versions_are_printed(cluster: &Cluster) {
     const VERSION: &str = env!("CARGO_PKG_VERSION");
     let (client, server) = (format!("v{VERSION}"), format!("v1.36.0+quorate-{VERSION}"));
     let plain = format!("Client Version: {client}\nServer Version: {server}\n");
@@ -163,12 +164,15 @@ fn both_versions_are_told(cluster: &Cluster) {
     assert!(yaml.starts_with(&format!("clientVersion:\n  gitVersion: {client}\nserverVersion:\n")), "{yaml}");
     assert!(yaml.contains(&format!("\n  gitVersion: {server}\n")), "{yaml}");
 
-    // Nobody listens there, and no test may.
+    // No process listens on this reserved port.
     let unused = "127.0.0.1:1";
-    let nobody = cluster.qctl(&["version", "--server", &format!("https://{unused}")], "");
-    assert!(!nobody.success, "{nobody:?}");
-    assert_eq!(nobody.stdout, format!("Client Version: {client}\n"));
-    assert!(nobody.stderr.starts_with(&format!("The connection to the server {unused} was refused")), "{nobody:?}");
+    let unreachable = cluster.qctl(&["version", "--server", &format!("https://{unused}")], "");
+    assert!(!unreachable.success, "{unreachable:?}");
+    assert_eq!(unreachable.stdout, format!("Client Version: {client}\n"));
+    assert!(
+        unreachable.stderr.starts_with(&format!("The connection to the server {unused} was refused")),
+        "{unreachable:?}"
+    );
     let refused = cluster.qctl(&["version", "-o", "wide", "--server", &format!("https://{unused}")], "");
     assert!(!refused.success && refused.stdout.is_empty(), "{refused:?}");
     assert_eq!(refused.stderr, "error: --output must be 'yaml' or 'json'\n");
@@ -177,7 +181,7 @@ fn both_versions_are_told(cluster: &Cluster) {
 #[test]
 fn the_quorum_is_shown_with_its_version_and_its_leader() {
     let cluster = hollow(3, 0);
-    both_versions_are_told(&cluster);
+    both_versions_are_printed(&cluster);
     let leader = cluster.leader_seen_by("master-1");
     let quorum = json(&cluster, &["quorum", "-o", "json"]);
     assert_eq!(quorum["leader"], leader.as_str());
@@ -210,8 +214,8 @@ fn the_quorum_is_shown_with_its_version_and_its_leader() {
     });
 }
 
-/// The pod `talks` has said five lines at least.
-fn logs_begin_where_they_are_asked_to(cluster: &Cluster) {
+/// Checks the flags that select a part of a log. The pod `talks` must have printed at least five lines.
+fn logs_start_at_the_requested_line(cluster: &Cluster) {
     let log = |flags: &[&str]| cluster.qctl(&[&["logs", "talks", "-c", "main"][..], flags].concat(), "").ok();
     let recent = log(&["--since=1h"]);
     assert!(recent.starts_with("line 1\nline 2\n"), "{recent}");
@@ -226,8 +230,8 @@ fn logs_begin_where_they_are_asked_to(cluster: &Cluster) {
     assert!(!both.success && both.stdout.is_empty() && both.stderr.contains("cannot be used with"), "{both:?}");
 }
 
-/// A container that ended once.
-fn the_log_of_the_run_before_is_kept(cluster: &Cluster) {
+/// Checks `logs --previous` with a container that ended once.
+fn the_log_of_the_previous_run_is_kept(cluster: &Cluster) {
     let script =
         "[ -f /data/again ] && echo the second run && sleep 3600; touch /data/again; echo the first run; exit 1";
     let manifest = serde_json::json!({
@@ -248,7 +252,7 @@ fn the_log_of_the_run_before_is_kept(cluster: &Cluster) {
         cluster.qctl(&["logs", "-p", "twice", "-c", "main", "--prefix"], "").ok(),
         "[pod/twice/main] the first run\n"
     );
-    eventually("what the second run says", || {
+    eventually("the log of the second run", || {
         let log = cluster.qctl(&["logs", "twice"], "").ok();
         if log == "the second run\n" { Ok(()) } else { Err(log) }
     });
@@ -288,8 +292,8 @@ fn logs_are_followed_to_the_end_of_the_container() {
         "{previous:?}"
     );
 
-    logs_begin_where_they_are_asked_to(&cluster);
-    the_log_of_the_run_before_is_kept(&cluster);
+    logs_start_at_the_requested_line(&cluster);
+    the_log_of_the_previous_run_is_kept(&cluster);
 
     let id =
         cluster.qctl(&["get", "pod", "talks", "-o", "jsonpath={.status.containerStatuses[0].containerID}"], "").ok();
@@ -340,10 +344,10 @@ fn a_deployment_is_described_listed_changed_rolled_out_and_deleted() {
             assert!(flat.contains(part), "{args:?}: {part:?} is missing in {text}");
         }
     }
-    qctl_commands::everything_is_listed(&cluster);
-    qctl_commands::objects_are_shown_in_every_form(&cluster);
-    qctl_commands::labels_and_annotations_are_set_and_taken_away(&cluster);
-    qctl_commands::objects_are_made_of_flags(&cluster);
-    qctl_commands::rollouts_are_remembered_repeated_held_and_taken_back(&cluster);
-    qctl_commands::what_a_deleted_object_owned_stays_or_goes_with_it(&cluster);
+    qctl_commands::objects_of_all_namespaces_are_listed(&cluster);
+    qctl_commands::objects_are_printed_in_every_format(&cluster);
+    qctl_commands::labels_and_annotations_are_set_and_removed(&cluster);
+    qctl_commands::objects_are_created_from_flags(&cluster);
+    qctl_commands::rollouts_are_listed_restarted_paused_and_undone(&cluster);
+    qctl_commands::deletion_cascades_or_orphans(&cluster);
 }

@@ -1,5 +1,5 @@
-//! Single commands of `qctl`: what each says and what it does, whatever `kubectl` is on PATH. They run one after the
-//! other on the cluster of a test in [`qctl`](crate::qctl), where `web` has two replicas.
+//! Output and effect of single `qctl` commands, without `kubectl`. They run one after the other on the cluster of a
+//! test in [`qctl`](crate::qctl), in which `web` has two replicas.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,24 +10,24 @@ use serde_json::{Value, json};
 use crate::demo_path::DEPLOYMENT_IMAGE;
 use crate::qctl::{json, pod};
 
-/// A command that succeeds and prints one line.
+/// Checks that a command succeeds and prints one line.
 fn says(cluster: &Cluster, args: &[&str], line: &str) {
     assert_eq!(cluster.qctl(args, "").ok(), format!("{line}\n"), "{args:?}");
 }
 
-/// A command that fails, prints nothing and gives a reason.
+/// Checks that a command fails, prints nothing to standard output, and gives a reason.
 fn refuses(cluster: &Cluster, args: &[&str], reason: &str) {
     let refused = cluster.qctl(args, "");
     assert!(!refused.success && refused.stdout.is_empty(), "{args:?}: {refused:?}");
     assert!(refused.stderr.contains(reason), "{args:?}: {refused:?}");
 }
 
-/// What a path selects in an object.
+/// Returns the value at a path in an object.
 fn field(cluster: &Cluster, object: &str, path: &str) -> String {
     cluster.qctl(&["get", object, "-o", &format!("jsonpath={path}")], "").ok()
 }
 
-/// The names of what is listed.
+/// Returns the names of the listed objects.
 fn names(cluster: &Cluster, kinds: &str, selector: &str) -> String {
     cluster.qctl(&["get", kinds, "-l", selector, "-o", "name"], "").ok()
 }
@@ -37,7 +37,7 @@ fn items(cluster: &Cluster, kinds: &str, flags: &[&str]) -> Vec<Value> {
     list["items"].as_array().expect("items").clone()
 }
 
-/// One text of each pod that a selector matches.
+/// Returns one text of each pod that a selector matches.
 fn of_pods(cluster: &Cluster, selector: &str, text: fn(&Value) -> &Value) -> BTreeSet<String> {
     let pods = items(cluster, "pods", &["-l", selector]);
     pods.iter().map(|pod| text(pod).as_str().unwrap_or_default().to_owned()).collect()
@@ -55,12 +55,12 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A table's lines as words, without empty lines.
+/// Splits the lines of a table into words, without empty lines.
 fn rows(table: &str) -> Vec<Vec<&str>> {
     table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).filter(|row| !row.is_empty()).collect()
 }
 
-pub fn everything_is_listed(cluster: &Cluster) {
+pub fn objects_of_all_namespaces_are_listed(cluster: &Cluster) {
     says(cluster, &["create", "namespace", "team"], "namespace/team created");
     let created = cluster.qctl(&["-n", "team", "create", "-f", "-"], &pod("other")).ok();
     assert_eq!(created, "pod/other created\n");
@@ -77,7 +77,7 @@ pub fn everything_is_listed(cluster: &Cluster) {
     let expected: BTreeSet<String> = items(cluster, "pods", &["-A"]).iter().map(line).collect();
     assert!(expected.len() == 3 && expected.contains("team other 1/1 Running 0"), "{expected:?}");
     assert_eq!(shown, expected);
-    assert!(!cluster.qctl(&["get", "pods"], "").ok().contains("other"), "only of the namespace");
+    assert!(!cluster.qctl(&["get", "pods"], "").ok().contains("other"), "other namespaces are not listed");
 
     let events = eventually("events of both namespaces", || {
         let events = cluster.qctl(&["events", "-A"], "").ok();
@@ -98,7 +98,7 @@ pub fn everything_is_listed(cluster: &Cluster) {
     assert!(own.starts_with("LAST SEEN") && own.contains("Deployment/web") && !own.contains("Pod/other"), "{own}");
 }
 
-pub fn objects_are_shown_in_every_form(cluster: &Cluster) {
+pub fn objects_are_printed_in_every_format(cluster: &Cluster) {
     let wide = cluster.qctl(&["get", "pods", "-o", "wide"], "").ok();
     let table = rows(&wide);
     assert!(wide.lines().next().is_some_and(|line| line.ends_with("NOMINATED NODE   READINESS GATES")), "{wide}");
@@ -117,7 +117,7 @@ pub fn objects_are_shown_in_every_form(cluster: &Cluster) {
     let names = cluster.qctl(&["get", "deploy/web", "cm/web", "secret/web", "-o", "name"], "").ok();
     assert_eq!(names, "deployment.apps/web\nconfigmap/web\nsecret/web\n");
 
-    // What is YAML says the same as what is JSON.
+    // The YAML has the same content as the JSON.
     let yaml = cluster.qctl(&["get", "cm", "web", "-o", "yaml"], "").ok();
     for part in
         ["apiVersion: v1\n", "\nkind: ConfigMap\n", "\n  index.html: |\n    <!doctype html>\n", "\n  name: web\n"]
@@ -129,7 +129,7 @@ pub fn objects_are_shown_in_every_form(cluster: &Cluster) {
     assert_eq!(read, json(cluster, &["get", "cm", "web", "-o", "json"]));
 }
 
-pub fn labels_and_annotations_are_set_and_taken_away(cluster: &Cluster) {
+pub fn labels_and_annotations_are_set_and_removed(cluster: &Cluster) {
     let web = "deployment/web";
     let tier = || field(cluster, web, "{.metadata.labels.tier}");
     says(cluster, &["label", web, "tier=front"], "deployment.apps/web labeled");
@@ -145,8 +145,8 @@ pub fn labels_and_annotations_are_set_and_taken_away(cluster: &Cluster) {
 
     let pods = names(cluster, "pods", "app=web");
     assert_eq!(pods.lines().count(), 2, "{pods}");
-    let told = cluster.qctl(&["label", "pods", "-l", "app=web", "seen=yes"], "").ok();
-    assert_eq!(told, pods.replace('\n', " labeled\n"));
+    let output = cluster.qctl(&["label", "pods", "-l", "app=web", "seen=yes"], "").ok();
+    assert_eq!(output, pods.replace('\n', " labeled\n"));
     assert_eq!(names(cluster, "pods", "seen=yes"), pods);
 
     let note = || field(cluster, web, "{.metadata.annotations.note}");
@@ -161,7 +161,7 @@ pub fn labels_and_annotations_are_set_and_taken_away(cluster: &Cluster) {
     assert_eq!(note(), "");
 }
 
-pub fn objects_are_made_of_flags(cluster: &Cluster) {
+pub fn objects_are_created_from_flags(cluster: &Cluster) {
     let file = cluster.dir().join("entry.txt");
     fs::write(&file, "from a file\n").expect("a file");
     let from_file = format!("--from-file={}", file.display());
@@ -189,29 +189,29 @@ pub fn objects_are_made_of_flags(cluster: &Cluster) {
     assert_eq!(uids(cluster, "app=made").len(), 2);
     refuses(cluster, &deployment, "error: failed to create deployment: deployments.apps \"made\" already exists");
 
-    for (dry_run, told) in [("client", "dry run"), ("server", "server dry run")] {
+    for (dry_run, mark) in [("client", "dry run"), ("server", "server dry run")] {
         let flag = format!("--dry-run={dry_run}");
         let never = ["create", "configmap", "never", "--from-literal=a=1", flag.as_str()];
-        says(cluster, &never, &format!("configmap/never created ({told})"));
+        says(cluster, &never, &format!("configmap/never created ({mark})"));
         refuses(cluster, &["get", "configmap", "never"], "configmaps \"never\" not found");
     }
 }
 
 fn is_rolled_out(cluster: &Cluster, name: &str) {
     let deployment = format!("deployment/{name}");
-    let told = cluster.qctl(&["rollout", "status", &deployment, "--timeout=120s"], "").ok();
-    assert!(told.ends_with(&format!("deployment \"{name}\" successfully rolled out\n")), "{told}");
+    let output = cluster.qctl(&["rollout", "status", &deployment, "--timeout=120s"], "").ok();
+    assert!(output.ends_with(&format!("deployment \"{name}\" successfully rolled out\n")), "{output}");
 }
 
-/// The revisions of `web`, each with its cause.
+/// Returns the revisions of `web`, each with its cause.
 fn history(cluster: &Cluster) -> Vec<String> {
-    let told = cluster.qctl(&["rollout", "history", "deployment/web"], "").ok();
-    let lines: Vec<String> = rows(&told).iter().map(|row| row.join(" ")).collect();
-    assert_eq!(lines[..2], ["deployment.apps/web", "REVISION CHANGE-CAUSE"], "{told}");
+    let output = cluster.qctl(&["rollout", "history", "deployment/web"], "").ok();
+    let lines: Vec<String> = rows(&output).iter().map(|row| row.join(" ")).collect();
+    assert_eq!(lines[..2], ["deployment.apps/web", "REVISION CHANGE-CAUSE"], "{output}");
     lines[2..].to_vec()
 }
 
-/// Waits until pods of these images are all that is left.
+/// Waits until all pods of `web` have this image.
 fn only_run(cluster: &Cluster, image: &str) {
     eventually("pods of one image", || {
         let images = images(cluster);
@@ -219,7 +219,7 @@ fn only_run(cluster: &Cluster, image: &str) {
     });
 }
 
-pub fn rollouts_are_remembered_repeated_held_and_taken_back(cluster: &Cluster) {
+pub fn rollouts_are_listed_restarted_paused_and_undone(cluster: &Cluster) {
     let web = "deployment/web";
     assert_eq!(history(cluster), ["1 <none>"]);
     says(cluster, &["annotate", web, "kubernetes.io/change-cause=the start"], "deployment.apps/web annotated");
@@ -231,16 +231,16 @@ pub fn rollouts_are_remembered_repeated_held_and_taken_back(cluster: &Cluster) {
     let before = uids(cluster, "app=web");
     says(cluster, &["rollout", "restart", web], "deployment.apps/web restarted");
     is_rolled_out(cluster, "web");
-    eventually("other pods in the place of all", || {
+    eventually("all pods to be replaced", || {
         let now = uids(cluster, "app=web");
         if now.len() == 2 && now.is_disjoint(&before) { Ok(()) } else { Err(now) }
     });
     assert_eq!(history(cluster), ["1 the start", "2 the start"]);
     for (revision, restarted) in [("1", false), ("2", true)] {
-        let told = cluster.qctl(&["rollout", "history", web, &format!("--revision={revision}")], "").ok();
-        assert!(told.starts_with(&format!("deployment.apps/web with revision #{revision}\n")), "{told}");
-        assert!(told.contains(DEPLOYMENT_IMAGE), "{told}");
-        assert_eq!(told.contains("kubectl.kubernetes.io/restartedAt"), restarted, "{told}");
+        let output = cluster.qctl(&["rollout", "history", web, &format!("--revision={revision}")], "").ok();
+        assert!(output.starts_with(&format!("deployment.apps/web with revision #{revision}\n")), "{output}");
+        assert!(output.contains(DEPLOYMENT_IMAGE), "{output}");
+        assert_eq!(output.contains("kubectl.kubernetes.io/restartedAt"), restarted, "{output}");
     }
     refuses(cluster, &["rollout", "history", web, "--revision=9"], "error: unable to find the specified revision");
 
@@ -250,10 +250,10 @@ pub fn rollouts_are_remembered_repeated_held_and_taken_back(cluster: &Cluster) {
     refuses(cluster, &["rollout", "restart", web], "can't restart paused deployment");
     says(cluster, &["set", "image", web, "httpd=x:2"], "deployment.apps/web image updated");
     eventually("the controller to see the image", || {
-        let told = field(cluster, web, "{.metadata.generation} {.status.observedGeneration}");
-        if told.split_once(' ').is_some_and(|(asked, seen)| asked == seen) { Ok(()) } else { Err(told) }
+        let output = field(cluster, web, "{.metadata.generation} {.status.observedGeneration}");
+        if output.split_once(' ').is_some_and(|(asked, seen)| asked == seen) { Ok(()) } else { Err(output) }
     });
-    // A set is created before the status is written, so there would be another revision by now.
+    // A ReplicaSet is created before the status is written, so a new revision would exist by now.
     assert_eq!(history(cluster).len(), 2);
     assert_eq!(images(cluster), BTreeSet::from([DEPLOYMENT_IMAGE.to_owned()]));
 
@@ -269,8 +269,8 @@ pub fn rollouts_are_remembered_repeated_held_and_taken_back(cluster: &Cluster) {
     assert_eq!(history(cluster), ["2 the start", "3 the start", "4 the start"]);
 }
 
-/// `made` and `web` are gone afterwards.
-pub fn what_a_deleted_object_owned_stays_or_goes_with_it(cluster: &Cluster) {
+/// Checks cascading deletion; it deletes `made` and `web`.
+pub fn deletion_cascades_or_orphans(cluster: &Cluster) {
     let pods = uids(cluster, "app=made");
     let orphan = ["delete", "deployment", "made", "--cascade=orphan", "--timeout=120s"];
     says(cluster, &orphan, "deployment.apps \"made\" deleted");
@@ -280,11 +280,11 @@ pub fn what_a_deleted_object_owned_stays_or_goes_with_it(cluster: &Cluster) {
     assert!(sets[0]["metadata"]["ownerReferences"].is_null(), "{sets:?}");
     assert_eq!(uids(cluster, "app=made"), pods);
 
-    // Each is gone only after all that it owns.
+    // An object is gone only after all objects that it owns.
     let set = text(&sets[0]["metadata"]["name"]);
     let foreground = ["--cascade=foreground", "--timeout=120s"];
-    let told = format!("replicaset.apps \"{set}\" deleted");
-    says(cluster, &[&["delete", "rs", set][..], &foreground[..]].concat(), &told);
+    let line = format!("replicaset.apps \"{set}\" deleted");
+    says(cluster, &[&["delete", "rs", set][..], &foreground[..]].concat(), &line);
     assert_eq!(names(cluster, "rs,pods", "app=made"), "");
     let web = [&["delete", "deployment", "web"][..], &foreground[..]].concat();
     says(cluster, &web, "deployment.apps \"web\" deleted");

@@ -1,4 +1,4 @@
-//! `quorate up` and `quorate down` themselves.
+//! Behaviour of `quorate up` and `quorate down`.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -23,7 +23,7 @@ fn an_even_quorum_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_cluster_says_who_is_in_it_and_leaves_nothing_behind() {
+fn a_cluster_lists_its_members_and_leaves_nothing_behind() {
     let cluster = Cluster::start(Spec { masters: 1, workers: 1, runtime: Runtime::Hollow, flags: vec![] });
     let members = cluster.members();
     assert_eq!(members.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["master-1", "worker-1"]);
@@ -45,9 +45,9 @@ fn a_cluster_says_who_is_in_it_and_leaves_nothing_behind() {
     }
 }
 
-/// The answer to a plain request, with its head.
+/// Returns the response to a plain HTTP request, including its headers.
 fn get(address: &str, path: &str) -> String {
-    let mut connection = TcpStream::connect(address).expect("somebody listens");
+    let mut connection = TcpStream::connect(address).expect("a listener");
     write!(connection, "GET {path} HTTP/1.0\r\n\r\n").expect("a request");
     let mut answer = String::new();
     connection.read_to_string(&mut answer).expect("an answer in text");
@@ -55,12 +55,12 @@ fn get(address: &str, path: &str) -> String {
 }
 
 #[test]
-fn a_flag_beats_the_environment_and_that_beats_the_file() {
+fn a_flag_overrides_the_environment_which_overrides_the_file() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("server.toml");
     let example = include_str!("../../config/server.toml");
     std::fs::write(&file, example.replace("name = \"master-1\"", "name = \"in-file\"")).expect("a file");
-    // None of these is a member, and the refusal names the one that counts.
+    // None of these names is a member, and the refusal contains the one that is used.
     for (variable, flag, counts) in [
         (None, None, "in-file"),
         (Some("in-variable"), None, "in-variable"),
@@ -76,7 +76,7 @@ fn a_flag_beats_the_environment_and_that_beats_the_file() {
     }
 }
 
-/// A directory for a cluster that is left running. However a test ends, the processes go with the directory.
+/// Directory of a detached cluster. Dropping this kills the processes, however the test ends.
 struct Detached {
     dir: TempDir,
 }
@@ -95,13 +95,13 @@ impl Detached {
         run(Command::new(binary("quorate")).arg(command).arg("--data-dir").arg(self.dir.path()).args(flags), "")
     }
 
-    /// Starts one master and one worker, and leaves them.
+    /// Starts one master and one worker, and detaches.
     fn up(&self, flags: &[&str]) -> Output {
         let pair = ["--detach", "--runtime", "hollow", "--masters", "1", "--workers", "1"];
         self.quorate("up", &[&pair[..], flags].concat())
     }
 
-    /// Takes the cluster down; what that says.
+    /// Takes the cluster down, and returns the output.
     fn down(&self) -> String {
         self.quorate("down", &[]).ok()
     }
@@ -120,13 +120,13 @@ impl Detached {
         serde_json::from_value(self.file()["members"].clone()).expect("members")
     }
 
-    /// The processes that have the directory on their command line.
+    /// Returns the processes that have the directory on their command line.
     fn running(&self) -> BTreeSet<Pid> {
         let name = self.dir.path().file_name().expect("a name").to_string_lossy();
         let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
         processes
             .filter(|process| {
-                // It may have ended meanwhile.
+                // The process may have ended meanwhile.
                 let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
                 String::from_utf8_lossy(&command).contains(&*name)
             })
@@ -138,12 +138,12 @@ impl Detached {
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        // Without `quorate down`, which is what is tested.
+        // The cleanup does not use `quorate down`, because that is under test.
         for pid in self.running() {
-            // It may have ended meanwhile.
+            // The process may have ended meanwhile.
             kill(pid, Signal::SIGKILL).ok();
         }
-        // A second panic would end the whole test run.
+        // A second panic would abort the whole test run.
         if std::thread::panicking() {
             return;
         }
@@ -158,7 +158,7 @@ fn pids(members: &[Member]) -> BTreeSet<Pid> {
     members.iter().map(|member| Pid::from_raw(member.pid)).collect()
 }
 
-/// All ports of the members, in the order in which the help names them.
+/// Returns all ports of the members in the order of the help text.
 fn ports(members: &[Member]) -> Vec<u16> {
     let urls = members.iter().flat_map(|m| [&m.api, &m.etcd, &m.peer, &m.metrics, &m.node]).flatten();
     urls.map(|url| {
@@ -168,10 +168,10 @@ fn ports(members: &[Member]) -> Vec<u16> {
     .collect()
 }
 
-/// Listeners on ports that follow each other.
+/// Listens on `count` consecutive ports.
 fn hold_ports(count: u16) -> Vec<TcpListener> {
     let listen = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    // Below those that outgoing connections get.
+    // These ports are below those of outgoing connections.
     (20_000..32_000_u16)
         .step_by(usize::from(count))
         .find_map(|base| (base..base + count).map(listen).collect::<Result<Vec<_>, _>>().ok())
@@ -182,13 +182,13 @@ fn first_port(held: &[TcpListener]) -> u16 {
     held[0].local_addr().expect("an address").port()
 }
 
-/// What a command said on standard error, without what it warns of on some kernels.
-fn told(output: &Output) -> Vec<&str> {
+/// Returns the lines of standard error, without warnings that only some kernels cause.
+fn stderr_lines(output: &Output) -> Vec<&str> {
     output.stderr.lines().filter(|line| !line.starts_with("quorate: warning: ")).collect()
 }
 
 #[test]
-fn down_ends_all_members_and_up_finds_what_was_there() {
+fn down_stops_all_members_and_up_finds_their_data() {
     let cluster = Detached::new();
     let started = cluster.up(&[]).ok();
     assert!(started.starts_with("started 1 masters and 1 workers") && started.contains("\nready after "), "{started}");
@@ -210,7 +210,7 @@ fn down_ends_all_members_and_up_finds_what_was_there() {
     cluster.up(&[]).ok();
     assert_eq!(ports(&cluster.members()), ports(&members));
     assert_eq!(kept(), before);
-    // One that has died by itself holds nothing up.
+    // A member that has died by itself does not block `down`.
     let worker = cluster.members().pop().expect("a worker");
     kill(Pid::from_raw(worker.pid), Signal::SIGKILL).expect("it runs");
     assert_eq!(cluster.down(), format!("stopped {dir}\n"));
@@ -218,7 +218,7 @@ fn down_ends_all_members_and_up_finds_what_was_there() {
 }
 
 #[test]
-fn ctrl_c_ends_all_members_as_a_request_to_end_does() {
+fn sigint_and_sigterm_stop_all_members() {
     let cluster = Detached::new();
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let mut command = Command::new(binary("quorate"));
@@ -230,19 +230,19 @@ fn ctrl_c_ends_all_members_as_a_request_to_end_does() {
 
         up.signal(signal);
         up.until("that it stops", |line| line == "stopping");
-        assert!(up.ended(), "{signal} is no failure");
+        assert!(up.ended(), "up fails after {signal}");
         assert_eq!(cluster.running(), BTreeSet::new(), "{signal}");
-        assert!(cluster.path("cluster.json").is_file(), "what there was is kept");
+        assert!(cluster.path("cluster.json").is_file(), "cluster.json is gone");
     }
 }
 
 #[test]
-fn down_says_where_nothing_was_started() {
+fn down_fails_in_a_directory_without_a_cluster() {
     let cluster = Detached::new();
     let refused = cluster.quorate("down", &[]);
     assert!(!refused.success && refused.stdout.is_empty(), "{refused:?}");
     let dir = cluster.dir.path().display();
-    assert_eq!(told(&refused), [format!("quorate: {dir} holds no cluster.json; nothing was started there")]);
+    assert_eq!(stderr_lines(&refused), [format!("quorate: {dir} holds no cluster.json; nothing was started there")]);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn members_listen_from_the_base_port_on() {
     let refused = cluster.up(&flags);
     assert!(!refused.success && refused.stdout.is_empty(), "{refused:?}");
     let line = format!("quorate: port {} is not free: Address already in use (os error 98)", base + 2);
-    assert_eq!(told(&refused), [line]);
+    assert_eq!(stderr_lines(&refused), [line]);
     assert!(!cluster.path("cluster.json").exists());
     assert_eq!(cluster.running(), BTreeSet::new());
 

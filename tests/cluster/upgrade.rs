@@ -1,4 +1,4 @@
-//! From an older version to this one, one process after the other. `scripts/upgrade-test` builds the older one.
+//! Rolling upgrade from an older version to this one. `scripts/upgrade-test` builds the older one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// Three masters and a worker, each run by either version.
+/// Processes of three masters and a worker, each of either version.
 struct Processes {
     dir: tempfile::TempDir,
     running: Vec<(String, Child)>,
@@ -39,7 +39,7 @@ impl Processes {
         run(&mut command, "").result().map_err(|output| output.stderr)
     }
 
-    /// Waits until all masters answer and none is behind, and gives the leader's name.
+    /// Waits until all masters answer and none lags, and returns the leader's name.
     fn settled(&self) -> String {
         eventually("all masters", || {
             let quorum = self.qctl(&["quorum", "-o", "json"])?;
@@ -51,10 +51,10 @@ impl Processes {
         })
     }
 
-    /// Writes, and has pods scheduled and run.
+    /// Checks that a Deployment can be created and its pods run.
     fn works(&self, step: &str) {
         let name = format!("web-{step}");
-        eventually("a deployment to be made", || {
+        eventually("a Deployment to be created", || {
             match self.qctl(&["create", "deployment", &name, "--image=example", "--replicas=2"]) {
                 Err(error) if !error.contains("already exists") => Err(error),
                 _ => Ok(()),
@@ -70,7 +70,7 @@ impl Processes {
 impl Drop for Processes {
     fn drop(&mut self) {
         for (_, process) in &mut self.running {
-            // Either may fail when it has ended by itself.
+            // Both calls may fail if the process has ended by itself.
             process.kill().ok();
             process.wait().ok();
         }
@@ -97,7 +97,7 @@ fn machines_are_upgraded_one_after_the_other() {
         processes.stop(name);
         processes.start(&newer, name);
         processes.settled();
-        // Each version leads while the other follows.
+        // Every master leads once, so each version leads while the other follows.
         for leader in masters {
             eventually("leadership to move", || {
                 processes.qctl(&["quorum", "transfer", leader])?;

@@ -1,4 +1,4 @@
-//! A worker dies as in a power cut, and comes back.
+//! Death of a worker by a power cut, and its return.
 
 use harness::{Cluster, Runtime, Spec, containers, eventually, kill_containers, tag_image};
 
@@ -15,7 +15,7 @@ fn pods_of_a_dead_worker_are_replaced_and_nothing_runs_twice_when_it_returns() {
     });
     cluster.qctl(&["apply", "-f", "-"], &web(4)).ok();
     let before = eventually("four pods", || all_running(&cluster, "master-1", 4));
-    assert!(before.iter().any(|c| c.node == "worker-1"), "the pods are spread: {before:?}");
+    assert!(before.iter().any(|c| c.node == "worker-1"), "the pods are not spread: {before:?}");
 
     cluster.kill("worker-1");
     kill_containers(&cluster.name(), "worker-1");
@@ -31,7 +31,7 @@ fn pods_of_a_dead_worker_are_replaced_and_nothing_runs_twice_when_it_returns() {
         let nodes = cluster.qctl(&["get", "nodes"], "").ok();
         if nodes.contains("NotReady") { Err(nodes) } else { Ok(()) }
     });
-    // It takes new pods, so it has long seen the old ones; those stay where they went, once each.
+    // The worker gets new pods, so it already knows that the old ones moved. Each moved pod must stay and run once.
     cluster.qctl(&["scale", "deployment/web", "--replicas=6"], "").ok();
     let after = eventually("six pods", || all_running(&cluster, "master-1", 6));
     for container in &moved {

@@ -1,4 +1,4 @@
-//! Clients that create objects, retry as real ones do, and remember what was acknowledged.
+//! Clients that create objects, retry like real clients, and record acknowledged creations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
 
-/// Acknowledged objects: name to uid.
+/// Uids of acknowledged objects by name.
 pub type Acknowledged = BTreeMap<String, String>;
 
-/// Several clients that share the creation of `total` ConfigMaps.
+/// Several clients that together create `total` ConfigMaps.
 pub struct Writers {
     done: Arc<AtomicUsize>,
     tasks: JoinSet<Acknowledged>,
 }
 
 impl Writers {
-    /// Starts `clients` of them; each begins at another master and moves on to the next when one fails.
+    /// Starts `clients` clients. Each starts at a different master and moves to the next when one fails.
     pub async fn start(cluster: &Cluster, clients: usize, total: usize) -> Writers {
         let mut apis = Vec::new();
         for master in cluster.masters() {
@@ -45,7 +45,7 @@ impl Writers {
         Writers { done, tasks }
     }
 
-    /// Waits until so many creations have been acknowledged.
+    /// Waits until `count` creations are acknowledged.
     pub async fn reached(&self, count: usize) {
         harness::eventually_async("enough writes", || async {
             let done = self.done.load(Ordering::Relaxed);
@@ -54,13 +54,13 @@ impl Writers {
         .await;
     }
 
-    /// Everything that was acknowledged, when all are done.
+    /// Waits until all creations are done, and returns the acknowledged objects.
     pub async fn finish(self) -> Acknowledged {
         self.tasks.join_all().await.into_iter().flatten().collect()
     }
 }
 
-/// Creates one ConfigMap, at whichever master answers, and returns the uid under which it was acknowledged.
+/// Creates one ConfigMap at any master that answers, and returns its uid.
 async fn create(masters: &[Client], first: usize, name: &str) -> String {
     let object = ConfigMap {
         metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
@@ -72,7 +72,7 @@ async fn create(masters: &[Client], first: usize, name: &str) -> String {
         let api: Api<ConfigMap> = Api::default_namespaced(master.clone());
         match tokio::time::timeout(Duration::from_secs(10), api.create(&PostParams::default(), &object)).await {
             Ok(Ok(created)) => return created.uid().expect("a uid"),
-            // An earlier try whose answer was lost: what is there is what it made.
+            // An earlier attempt whose answer was lost has created the object.
             Ok(Err(kube::Error::Api(status))) if status.reason == "AlreadyExists" => {
                 if let Ok(found) = api.get(name).await {
                     return found.uid().expect("a uid");
@@ -86,10 +86,10 @@ async fn create(masters: &[Client], first: usize, name: &str) -> String {
         assert!(started.elapsed() < Deadline::default().0, "{name} could not be created");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    unreachable!("the masters are tried over and over")
+    unreachable!("the masters are tried in an endless loop")
 }
 
-/// Every acknowledged object is there under its uid, none is there twice, and nothing else is.
+/// Checks that a master has exactly the acknowledged objects with their uids, each once.
 pub async fn check_all_there(cluster: &Cluster, master: &str, acknowledged: &Acknowledged) {
     let api: Api<ConfigMap> = Api::default_namespaced(cluster.client(master).await);
     let list = harness::eventually_async("a list", || async {
@@ -104,5 +104,5 @@ pub async fn check_all_there(cluster: &Cluster, master: &str, acknowledged: &Ack
         .collect::<Vec<_>>();
     let unique = found.iter().cloned().collect::<Acknowledged>();
     assert_eq!(found.len(), unique.len(), "{master} lists an object twice");
-    assert_eq!(&unique, acknowledged, "what {master} has differs from what was acknowledged");
+    assert_eq!(&unique, acknowledged, "the objects on {master} differ from the acknowledged ones");
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::commands::{Output, run};
 use crate::retry::eventually;
 
-/// What workers run pods on.
+/// Container runtime of the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runtime {
     Docker,
@@ -28,11 +28,11 @@ pub struct Spec {
     pub masters: usize,
     pub workers: usize,
     pub runtime: Runtime,
-    /// Further flags of `quorate up`.
+    /// Additional flags of `quorate up`.
     pub flags: Vec<&'static str>,
 }
 
-/// A line of `cluster.json`.
+/// A member in `cluster.json`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Member {
     pub name: String,
@@ -48,14 +48,14 @@ pub struct Member {
 }
 
 impl Member {
-    /// What the process holds in memory (`VmRSS`), in bytes.
+    /// Resident memory of the process (`VmRSS`), in bytes.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the process does not run.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the status of a running process");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("what is resident");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line VmRSS");
         let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
         kib << 10
     }
@@ -74,7 +74,7 @@ pub struct Cluster {
     up: Child,
 }
 
-/// The path of one of the workspace's binaries, built beside this test.
+/// Path of one of the workspace's binaries, in the target directory of this test.
 ///
 /// # Panics
 /// When it has not been built.
@@ -89,33 +89,33 @@ pub fn binary(name: &str) -> PathBuf {
 /// Whether the `kubectl` on PATH is of 1.27 or later. Debian 12 has 1.20, which lacks commands and flags.
 #[must_use]
 pub fn kubectl_is_recent() -> bool {
-    let told = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
-    let version = told.ok().and_then(|told| serde_json::from_slice::<serde_json::Value>(&told.stdout).ok());
+    let output = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
+    let version = output.ok().and_then(|output| serde_json::from_slice::<serde_json::Value>(&output.stdout).ok());
     let minor = version.as_ref().and_then(|version| version["clientVersion"]["minor"].as_str());
     minor.and_then(|minor| minor.trim_end_matches('+').parse::<u32>().ok()).is_some_and(|minor| minor >= 27)
 }
 
 impl Cluster {
-    /// Starts a cluster in a directory of its own and waits until it says that it is ready.
+    /// Starts a cluster in a directory of its own, and waits for its `ready` line.
     ///
     /// # Panics
-    /// With the end of the members' logs, when it does not get ready.
+    /// With the end of the members' logs, when the cluster does not become ready.
     #[must_use]
     pub fn start(spec: Spec) -> Cluster {
         let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary directory");
         let mut up = up_command(dir.path(), &spec).stdout(Stdio::piped()).spawn().expect("quorate up");
         let output = BufReader::new(up.stdout.take().expect("a piped standard output"));
-        let mut said = Vec::new();
+        let mut printed = Vec::new();
         let mut lines = output.lines();
         let ready = lines.by_ref().map_while(Result::ok).any(|line| {
             let ready = line.starts_with("ready");
-            said.push(line);
+            printed.push(line);
             ready
         });
-        // What it says later must not fill the pipe.
+        // Later output is discarded, so that it cannot fill the pipe.
         std::thread::spawn(move || lines.map_while(Result::ok).count());
         let cluster = Cluster { dir: Some(dir), spec, up };
-        assert!(ready, "quorate up ended without getting ready: {said:?}");
+        assert!(ready, "quorate up ended before the cluster was ready: {printed:?}");
         cluster
     }
 
@@ -134,7 +134,7 @@ impl Cluster {
         serde_json::from_slice(&bytes).expect("cluster.json as the architecture describes it")
     }
 
-    /// The name that marks the cluster's containers.
+    /// Name of the cluster, which its containers have as a label.
     #[must_use]
     pub fn name(&self) -> String {
         self.file().name
@@ -146,7 +146,7 @@ impl Cluster {
     }
 
     /// # Panics
-    /// When there is none of that name.
+    /// When there is no member of that name.
     #[must_use]
     pub fn member(&self, name: &str) -> Member {
         self.members().into_iter().find(|m| m.name == name).unwrap_or_else(|| panic!("no member {name}"))
@@ -157,7 +157,7 @@ impl Cluster {
         self.members().into_iter().filter(|m| m.role == "master").collect()
     }
 
-    /// A client that talks to this master alone.
+    /// Client that uses only this master.
     ///
     /// # Panics
     /// When the kubeconfig cannot be used.
@@ -170,7 +170,7 @@ impl Cluster {
         Client::try_from(config).expect("a client")
     }
 
-    /// A client with the certificate of this worker's agent, that talks to this master alone.
+    /// Client with the certificate of this worker's agent that uses only this master.
     ///
     /// # Panics
     /// When the kubeconfig cannot be used.
@@ -206,12 +206,12 @@ impl Cluster {
         run(self.qctl_command().arg("--server").arg(url).args(args), stdin)
     }
 
-    /// Runs `qctl` as the administrator, with the kubeconfig as it is.
+    /// Runs `qctl` as the administrator, with the servers of the kubeconfig.
     pub fn qctl(&self, args: &[&str], stdin: &str) -> Output {
         run(self.qctl_command().args(args), stdin)
     }
 
-    /// `qctl` as the administrator, with its arguments to come.
+    /// Command `qctl` as the administrator, without arguments.
     #[must_use]
     pub fn qctl_command(&self) -> Command {
         let mut command = Command::new(binary("qctl"));
@@ -219,7 +219,7 @@ impl Cluster {
         command
     }
 
-    /// `kubectl` as the administrator, with its arguments to come.
+    /// Command `kubectl` as the administrator, without arguments.
     #[must_use]
     pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new("kubectl");
@@ -227,10 +227,10 @@ impl Cluster {
         command
     }
 
-    /// `etcdctl` as the administrator, against these masters.
+    /// Command `etcdctl` as the administrator, with these masters as endpoints.
     ///
     /// # Panics
-    /// When one of them does not serve the etcd API.
+    /// When a master does not serve the etcd API.
     #[must_use]
     pub fn etcdctl_command(&self, masters: &[&str]) -> Command {
         let url = |name: &&str| self.member(name).etcd.expect("a master has an etcd API");
@@ -249,7 +249,7 @@ impl Cluster {
         run(self.etcdctl_command(&[master]).args(args), stdin)
     }
 
-    /// The leader's name, as this master knows it; waits until there is one.
+    /// Waits until this master knows a leader, and returns the leader's name.
     #[must_use]
     pub fn leader_seen_by(&self, master: &str) -> String {
         eventually("a leader", || {
@@ -259,18 +259,18 @@ impl Cluster {
         })
     }
 
-    /// Ends a member's process with SIGKILL, and waits until it is gone.
+    /// Kills a member's process with SIGKILL, and waits until it is gone.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the process does not run.
     pub fn kill(&self, name: &str) {
         self.kill_at_once(&[self.member(name)]);
     }
 
-    /// Kills members before any of them is waited for.
+    /// Kills all these members, and then waits until they are gone.
     ///
     /// # Panics
-    /// When one of them does not run.
+    /// When one of the processes does not run.
     pub fn kill_at_once(&self, members: &[Member]) {
         for Member { name, pid, .. } in members {
             kill(Pid::from_raw(*pid), Signal::SIGKILL).unwrap_or_else(|error| panic!("cannot kill {name}: {error}"));
@@ -278,35 +278,35 @@ impl Cluster {
         members.iter().for_each(|member| self.wait_gone(&member.name));
     }
 
-    /// Asks a member's process to end, and waits until it is gone.
+    /// Stops a member's process with SIGTERM, and waits until it is gone.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the process does not run.
     pub fn terminate(&self, name: &str) {
         let pid = self.member(name).pid;
         kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap_or_else(|error| panic!("cannot stop {name}: {error}"));
         self.wait_gone(name);
     }
 
-    /// Stops a member's process without ending it: it keeps its connections, and does nothing.
+    /// Stops a member's process with SIGSTOP: it keeps its connections, but does nothing.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the process does not run.
     pub fn freeze(&self, name: &str) {
         let pid = self.member(name).pid;
         kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap_or_else(|error| panic!("cannot freeze {name}: {error}"));
     }
 
-    /// Lets a frozen member go on.
+    /// Continues a frozen member.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the process does not run.
     pub fn thaw(&self, name: &str) {
         let pid = self.member(name).pid;
         kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap_or_else(|error| panic!("cannot thaw {name}: {error}"));
     }
 
-    /// Waits until a member's process is gone, with its last thread: until then its files are in use.
+    /// Waits until a member's process and all its threads are gone; until then its files are in use.
     pub fn wait_gone(&self, name: &str) {
         let pid = self.member(name).pid;
         eventually("the process to be gone", || {
@@ -317,19 +317,19 @@ impl Cluster {
         });
     }
 
-    /// Has new masters join, so that there are `masters` of them.
+    /// Adds masters until there are `masters` of them.
     ///
     /// # Panics
-    /// When they do not.
+    /// When the new masters do not become ready.
     pub fn grow(&mut self, masters: usize) {
         self.spec.masters = masters;
         self.revive();
     }
 
-    /// The quorum as a master sees it.
+    /// Returns the quorum as reported by a master.
     ///
     /// # Errors
-    /// What `qctl quorum` says instead.
+    /// The error of `qctl quorum`.
     pub fn quorum_seen_by(&self, master: &str) -> Result<serde_json::Value, String> {
         let text = self.qctl_at(master, &["quorum", "-o", "json"], "").result().map_err(|o| o.stderr)?;
         serde_json::from_str(&text).map_err(|error| error.to_string())
@@ -338,7 +338,7 @@ impl Cluster {
     /// Starts the members that do not run, and waits until all are ready.
     ///
     /// # Panics
-    /// When they do not get ready.
+    /// When they do not become ready.
     pub fn revive(&self) {
         let output = run(up_command(self.dir(), &self.spec).arg("--detach"), "");
         assert!(output.success, "quorate up --detach failed: {output:?}");
@@ -366,7 +366,7 @@ impl Drop for Cluster {
             }
         }
         let pid = Pid::from_raw(i32::try_from(self.up.id()).expect("a pid"));
-        // ESRCH: it ended before it got ready.
+        // The process has ended before the cluster was ready (ESRCH).
         kill(pid, Signal::SIGTERM).ok();
         let status = self.up.wait();
         if let Some(dir) = self.dir.take()
@@ -374,7 +374,7 @@ impl Drop for Cluster {
         {
             report(&format!("--- kept {}", dir.keep().display()));
         } else {
-            assert!(status.is_ok_and(|s| s.success()), "quorate up did not end well");
+            assert!(status.is_ok_and(|s| s.success()), "quorate up failed while it stopped");
         }
     }
 }

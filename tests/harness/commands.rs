@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::retry::eventually;
 
-/// What a command printed, and whether it succeeded.
+/// Outcome and output of a command.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub success: bool,
@@ -15,19 +15,19 @@ pub struct Output {
 }
 
 impl Output {
-    /// The standard output of a command that must succeed.
+    /// Returns the standard output of a command that must succeed.
     ///
     /// # Panics
-    /// With everything it printed, when it failed.
+    /// With both outputs, when the command failed.
     pub fn ok(self) -> String {
         assert!(self.success, "the command failed\nstdout: {}\nstderr: {}", self.stdout, self.stderr);
         self.stdout
     }
 
-    /// The standard output, or both outputs when it failed.
+    /// Returns the standard output.
     ///
     /// # Errors
-    /// When the command failed.
+    /// Both outputs, when the command failed.
     pub fn result(self) -> Result<String, Output> {
         if self.success { Ok(self.stdout) } else { Err(self) }
     }
@@ -36,7 +36,7 @@ impl Output {
 /// Runs a command to its end, with `stdin` as its input.
 ///
 /// # Panics
-/// When it cannot be started.
+/// When the command cannot be started.
 #[must_use]
 pub fn run(command: &mut Command, stdin: &str) -> Output {
     let mut child = command
@@ -46,7 +46,7 @@ pub fn run(command: &mut Command, stdin: &str) -> Output {
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let mut input = child.stdin.take().expect("a piped standard input");
-    // A command that does not read its input closes it early, which is its right.
+    // A command that does not read its input may close it early, which is no error.
     input.write_all(stdin.as_bytes()).ok();
     drop(input);
     let output = child.wait_with_output().expect("the command's output");
@@ -57,7 +57,7 @@ pub fn run(command: &mut Command, stdin: &str) -> Output {
     }
 }
 
-/// A command that goes on running, and what it has printed so far. It is ended when dropped.
+/// A running command, and the lines that it has printed so far. Dropping this kills it.
 pub struct Running {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -67,7 +67,7 @@ impl Running {
     /// Starts a command.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the command cannot be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Running {
         let mut child = command
@@ -87,25 +87,25 @@ impl Running {
         Running { child, lines }
     }
 
-    /// Writes to its standard input.
+    /// Writes to the command's standard input.
     ///
     /// # Panics
-    /// When it does not read.
+    /// When the command does not read its input.
     pub fn say(&mut self, text: &str) {
         let input = self.child.stdin.as_mut().expect("a piped standard input");
-        input.write_all(text.as_bytes()).and_then(|()| input.flush()).expect("it reads what it is told");
+        input.write_all(text.as_bytes()).and_then(|()| input.flush()).expect("the command reads its input");
     }
 
-    /// What it has printed.
+    /// Lines that the command has printed.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until it has printed these lines, in this order and perhaps with others between them.
+    /// Waits until the command has printed these lines in this order, possibly with others between them.
     ///
     /// # Panics
-    /// With what it printed instead, when the deadline passes.
+    /// With the printed lines, when the deadline passes.
     pub fn wait_for(&self, wanted: &[&str]) {
         eventually("lines of a running command", || {
             let lines = self.lines();
@@ -114,10 +114,10 @@ impl Running {
         });
     }
 
-    /// Waits until it has printed a line that holds `part`, and gives the line.
+    /// Waits until the command has printed a line that contains `part`, and returns the line.
     ///
     /// # Panics
-    /// With what it printed instead, when the deadline passes.
+    /// With the printed lines, when the deadline passes.
     pub fn wait_for_part(&self, part: &str) -> String {
         eventually("a line of a running command", || {
             let lines = self.lines();
@@ -128,7 +128,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The command may have ended by itself.
         self.child.kill().ok();
         self.child.wait().ok();
     }

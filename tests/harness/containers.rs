@@ -1,10 +1,10 @@
-//! The Docker engine as an outside observer sees it, through its own command.
+//! Containers on the Docker engine, read through the `docker` command.
 
 use std::process::Command;
 
 use crate::commands::run;
 
-/// A running container of a pod (sandboxes left out).
+/// A running container of a pod; sandboxes are left out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Container {
     pub id: String,
@@ -18,7 +18,7 @@ fn docker(args: &[&str]) -> String {
     run(Command::new("docker").args(args), "").ok()
 }
 
-/// All running containers of a cluster's pods.
+/// Returns all running containers of a cluster's pods.
 #[must_use]
 pub fn containers(cluster: &str) -> Vec<Container> {
     let label = |name: &str| format!("{{{{.Label \"{name}\"}}}}");
@@ -44,24 +44,24 @@ pub fn containers(cluster: &str) -> Vec<Container> {
     found
 }
 
-/// Kills every container of a node at once, sandboxes too, as a power cut would.
+/// Kills all containers of a node at once, including sandboxes, as a power cut would.
 pub fn kill_containers(cluster: &str, node: &str) {
     let (cluster, node) = (format!("label=io.quorate.cluster={cluster}"), format!("label=io.quorate.node={node}"));
     let ids = docker(&["ps", "-q", "--filter", &cluster, "--filter", &node]);
     let ids = ids.split_whitespace().collect::<Vec<_>>();
     if !ids.is_empty() {
-        // One that ended by itself meanwhile makes the command fail; the others are killed all the same.
+        // A container that has just ended makes the command fail, but the others are still killed.
         let outcome = run(Command::new("docker").arg("kill").args(&ids), "");
         assert!(outcome.success || outcome.stderr.contains("is not running"), "{outcome:?}");
     }
 }
 
-/// Gives an image another name.
+/// Adds a name to an image.
 pub fn tag_image(image: &str, name: &str) {
     docker(&["tag", image, name]);
 }
 
-/// Takes a name from an image.
+/// Removes a name from an image.
 pub fn remove_image(name: &str) {
     docker(&["rmi", name]);
 }

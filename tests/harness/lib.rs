@@ -1,4 +1,4 @@
-//! What the black-box tests share: a cluster of real processes, clients for it, and waiting for conditions.
+//! Shared code of the black-box tests: a cluster of real processes, clients for it, and waiting for conditions.
 
 mod cluster;
 mod commands;

@@ -1,4 +1,4 @@
-//! Commands that go on printing.
+//! Output of running commands, line by line.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::retry::Deadline;
 
-/// The standard output of a running command, line by line; dropping it ends the command.
+/// Standard output of a running command, line by line. Dropping this kills the command.
 pub struct Lines {
     child: Child,
     lines: Receiver<String>,
@@ -29,15 +29,15 @@ impl Lines {
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let output = BufReader::new(child.stdout.take().expect("a piped standard output"));
         let (sender, lines) = mpsc::channel();
-        // It ends with the command, or with whoever reads.
+        // The thread ends with the command or with the receiver.
         std::thread::spawn(move || output.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
         Lines { child, lines, seen: Vec::new() }
     }
 
-    /// The next line that is as wanted; those before it are passed over.
+    /// Returns the next line that `wanted` accepts, and skips earlier lines.
     ///
     /// # Panics
-    /// With all that was printed, when the command ends or the default [`Deadline`] passes before.
+    /// With all printed lines, when the command ends or the default [`Deadline`] passes first.
     pub fn until(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + Deadline::default().0;
         loop {
@@ -57,13 +57,13 @@ impl Lines {
     /// Sends the command a signal.
     ///
     /// # Panics
-    /// When it has ended.
+    /// When the command has ended.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
         kill(pid, signal).unwrap_or_else(|error| panic!("cannot send {signal}: {error}"));
     }
 
-    /// Whether the command prints no more and ends; waits for it up to the default [`Deadline`].
+    /// Waits up to the default [`Deadline`] for the command to end. Returns whether it ended with success.
     pub fn ended(&mut self) -> bool {
         let deadline = Instant::now() + Deadline::default().0;
         loop {
@@ -78,7 +78,7 @@ impl Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        // Either may fail when it has ended by itself.
+        // Both calls may fail if the command has ended by itself.
         self.child.kill().ok();
         self.child.wait().ok();
     }

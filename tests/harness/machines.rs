@@ -1,8 +1,8 @@
-//! Machines of their own on one: each has a network namespace with its address on a common switch, a host name, and a
-//! `/var/lib` that nobody else sees.
+//! Simulated machines: each has a network namespace with an address on a common switch, a host name, and its own
+//! `/var/lib`.
 //!
-//! The switch is a bridge in a namespace too, so that nothing of the host's network changes. All names begin with the
-//! test's process, by which a later run finds what one has left that was killed.
+//! The switch is a bridge in its own namespace, so that the host's network does not change. All names contain the
+//! test's process id, so that a later run finds the namespaces of a killed test.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -21,7 +21,7 @@ use crate::retry::eventually;
 const PREFIX: &str = "quorate-";
 static NETWORKS: AtomicUsize = AtomicUsize::new(0);
 
-/// Machines on one switch; dropping it ends and removes them.
+/// Machines on one switch. Dropping this kills their processes and removes them.
 pub struct Network {
     name: String,
     dir: Option<TempDir>,
@@ -29,7 +29,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A switch without machines.
+    /// Creates a switch without machines.
     ///
     /// # Panics
     /// Without root, or without iproute2.
@@ -54,10 +54,10 @@ impl Network {
         namespace
     }
 
-    /// A bare machine, `10.0.0.<number>`.
+    /// Adds a bare machine with the address `10.0.0.<number>`.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// When the machine cannot be created.
     pub fn machine(&mut self, name: &str, number: u8) -> Machine {
         let namespace = self.namespace(name);
         let (switch, port) = (&self.namespaces[0], format!("port{number}"));
@@ -85,7 +85,7 @@ impl Drop for Network {
     }
 }
 
-/// A machine; dropping it ends what it runs.
+/// A machine. Dropping this kills its service.
 pub struct Machine {
     pub name: String,
     pub address: String,
@@ -95,7 +95,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A command line as its administrator types it, with `quorate` and `qctl` on PATH.
+    /// Returns a shell command of the machine's administrator, with `quorate` and `qctl` on PATH.
     fn command(&self, line: &str) -> Command {
         let bin = ["quorate", "qctl"].map(|name| binary(name).parent().expect("a directory").to_owned())[0].clone();
         let path = std::env::var("PATH").unwrap_or_default();
@@ -111,17 +111,17 @@ impl Machine {
         command
     }
 
-    /// Runs a command line to its end.
+    /// Runs a shell command to its end.
     pub fn run(&self, line: &str) -> Output {
         run(&mut self.command(line), "")
     }
 
-    /// Runs a command line as this machine's service, until it is stopped.
+    /// Starts a shell command as the machine's service.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the service cannot be started.
     pub fn start(&mut self, line: &str) {
-        assert!(self.process.is_none(), "{} runs something already", self.name);
+        assert!(self.process.is_none(), "{} already runs a service", self.name);
         let file =
             |name: &str| fs::OpenOptions::new().create(true).append(true).open(self.dir.join(name)).expect("a file");
         let mut command = self.command(line);
@@ -129,40 +129,40 @@ impl Machine {
         self.process = Some(command.spawn().expect("ip from iproute2"));
     }
 
-    /// Ends its service at once, as a plug that is pulled.
+    /// Kills the service, as a power cut does.
     ///
     /// # Panics
-    /// When it runs none.
+    /// When the machine runs no service.
     pub fn kill(&mut self) {
         self.end(Signal::SIGKILL);
     }
 
-    /// Ends its service in order.
+    /// Stops the service with SIGTERM.
     ///
     /// # Panics
-    /// When it runs none.
+    /// When the machine runs no service.
     pub fn stop(&mut self) {
         self.end(Signal::SIGTERM);
     }
 
     fn end(&mut self, signal: Signal) {
-        let mut process = self.process.take().expect("it runs a service");
+        let mut process = self.process.take().expect("the machine runs a service");
         let pid = Pid::from_raw(i32::try_from(process.id()).expect("a pid"));
-        // ESRCH: it has ended by itself.
+        // The process may have ended by itself (ESRCH).
         kill(pid, signal).ok();
         process.wait().expect("it ends");
     }
 
-    /// What its service has printed.
+    /// Standard output of the service.
     #[must_use]
     pub fn printed(&self) -> String {
         fs::read_to_string(self.dir.join("out")).unwrap_or_default()
     }
 
-    /// Waits for a line that its service prints, and gives it without its indent.
+    /// Waits until the service prints a line that starts with `beginning`, and returns the line without its indent.
     ///
     /// # Panics
-    /// With all that was printed and logged, when it does not come.
+    /// With the output and the log, when the deadline passes first.
     #[must_use]
     pub fn printed_line(&self, beginning: &str) -> String {
         eventually(beginning, || {
@@ -172,13 +172,13 @@ impl Machine {
         })
     }
 
-    /// The log of its service.
+    /// Log of the service.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// Where its `/var/lib` is, seen from here.
+    /// Path of the machine's `/var/lib` on the host.
     #[must_use]
     pub fn var_lib(&self) -> PathBuf {
         self.dir.join("var-lib")
@@ -194,7 +194,7 @@ impl Drop for Machine {
             report(&format!("--- the log of {} ends with\n  {last}", self.name));
         }
         if let Some(process) = &mut self.process {
-            // Either may fail when it has ended by itself.
+            // Both calls may fail if the service has ended by itself.
             process.kill().ok();
             process.wait().ok();
         }
@@ -207,16 +207,16 @@ fn ip(args: &[&str]) {
     assert!(output.success, "ip {}: {} (these tests need root)", args.join(" "), output.stderr.trim());
 }
 
-/// Ends what runs in a namespace and removes it, as far as there is something.
+/// Kills the processes in a namespace and removes it.
 fn remove(namespace: &str) {
     let pids = run(Command::new("ip").args(["netns", "pids", namespace]), "");
     for pid in pids.stdout.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-        // ESRCH: it has ended by itself.
+        // The process may have ended by itself (ESRCH).
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
     }
     let removed = run(Command::new("ip").args(["netns", "del", namespace]), "");
     if !removed.success {
-        report(&format!("--- {namespace} is left: {}", removed.stderr.trim()));
+        report(&format!("--- cannot remove {namespace}: {}", removed.stderr.trim()));
     }
 }
 

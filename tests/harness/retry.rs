@@ -1,11 +1,11 @@
-//! Waiting for a condition. Deadlines are generous: they bound a hang, they measure nothing.
+//! Waiting for a condition. Deadlines are generous, because they only bound a hang.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// How long a condition may take on a machine that is busy with other things.
+/// Time that a condition may take on a loaded machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(pub Duration);
 
@@ -15,7 +15,7 @@ impl Default for Deadline {
     }
 }
 
-/// Polls until `check` returns `Ok`, and gives what it returned.
+/// Polls until `check` returns `Ok`, and returns its value.
 ///
 /// # Panics
 /// With the last error, when the default [`Deadline`] passes.
@@ -30,7 +30,7 @@ pub fn eventually<T, E: Debug>(what: &str, mut check: impl FnMut() -> Result<T, 
     }
 }
 
-/// [`eventually`] for conditions that are asked of a server.
+/// Async variant of [`eventually`].
 ///
 /// # Panics
 /// With the last error, when the default [`Deadline`] passes.

@@ -1,14 +1,14 @@
-//! An agent that starts again adopts the containers that ran meanwhile: the same container, started at the same time, goes
-//! on.
+//! Checks that a restarted agent adopts the containers that ran meanwhile: the same container, with the same start
+//! time, keeps running.
 
 use super::Check;
 use crate::history::{Container, Killed, MachineSeen, Micros, SANDBOX, Settled, Start, node_name};
 use crate::world::WorkerIndex;
 
-/// When a machine was lost.
+/// Worker whose machine was lost, and when.
 pub type Loss = (WorkerIndex, Micros);
 
-/// Checks what ran while agents did not against what was started later, and what runs in the end.
+/// Compares the containers that ran while agents were down with later starts and with the containers at the end.
 #[must_use]
 pub fn check(
     machines: &[MachineSeen],
@@ -29,7 +29,7 @@ pub fn check(
                 continue;
             }
             adopted += 1;
-            // What was started before a loss cannot be told from what was started after it: clocks are moved.
+            // Clocks are moved, so starts before a loss of the machine cannot be distinguished from starts after it.
             if its_losses.next().is_none() {
                 violations.extend(started_again(machine, container, starts));
             }
@@ -39,10 +39,10 @@ pub fn check(
     violations.sort();
     violations.dedup();
     let extent = format!("{adopted} containers over {} restarts of agents", machines.len());
-    Check::of("an agent that restarts adopts its containers as they are", extent, violations)
+    Check::of("a restarted agent adopts its running containers", extent, violations)
 }
 
-/// The container, or another one in its place, was started again.
+/// Reports a container that was started again, or whose pod got another one in its place.
 fn started_again(machine: &MachineSeen, container: &Container, starts: &[Start]) -> Vec<String> {
     let is_of_it = |start: &&Start| start.uid == container.uid && start.container == container.name;
     let its: Vec<&Start> = starts.iter().filter(is_of_it).collect();
@@ -60,7 +60,7 @@ fn started_again(machine: &MachineSeen, container: &Container, starts: &[Start])
         .collect()
 }
 
-/// The pod is still there, and the container is not, or is not the same any more.
+/// Reports a container that is gone or restarted although its pod still exists.
 fn replaced(machine: &MachineSeen, container: &Container, settled: &Settled) -> Vec<String> {
     let is_there = settled.api.pods.iter().any(|pod| pod.uid == container.uid && !pod.is_deleting);
     let now = settled.machines.get(machine.worker).into_iter().flatten().find(|now| now.id == container.id);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_ended_for_a_reason_is_not_adopted() {
+    fn a_killed_or_lost_container_need_not_be_adopted() {
         let mut replaced = settled();
         replaced.machines[0][1].id = "c9".to_owned();
         let (uid, container, id) = ("u0".to_owned(), "main".to_owned(), "c0".to_owned());

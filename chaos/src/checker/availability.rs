@@ -1,11 +1,11 @@
-//! While a majority runs and hears itself, writes are taken.
+//! Checks that writes are accepted while a connected majority runs.
 
 use super::Check;
 use crate::history::{Micros, Operation};
 use crate::nemesis::{Change, ServiceLevel};
 
-/// How long the quorum took until it acknowledged a write again, after each change of the world that left a connected
-/// majority, where the world stayed like that for long enough to see.
+/// Time until the next acknowledged write after each change of the world that left a connected majority. Changes that
+/// were followed too soon by another one are left out.
 #[must_use]
 pub fn recoveries(changes: &[Change], operations: &[Operation], end: Micros) -> Vec<Micros> {
     let acks = acknowledged(operations);
@@ -16,7 +16,7 @@ pub fn recoveries(changes: &[Change], operations: &[Operation], end: Micros) -> 
     required(changes, end).into_iter().filter_map(recovery).collect()
 }
 
-/// Calls and returns of the acknowledged writes, by return.
+/// Call and return times of acknowledged writes, sorted by return.
 fn acknowledged(operations: &[Operation]) -> Vec<(Micros, Micros)> {
     let mut acks: Vec<(Micros, Micros)> =
         operations.iter().filter(|o| o.has_written()).map(|o| (o.called, o.returned)).collect();
@@ -24,7 +24,7 @@ fn acknowledged(operations: &[Operation]) -> Vec<(Micros, Micros)> {
     acks
 }
 
-/// The stretches in which writes must be taken and nothing changes.
+/// Periods in which writes must be accepted and the world does not change.
 fn required(changes: &[Change], end: Micros) -> Vec<(Micros, Micros)> {
     let ends = changes.iter().skip(1).map(|next| next.at).chain(std::iter::once(end));
     let stretches = changes.iter().zip(ends);
@@ -34,7 +34,7 @@ fn required(changes: &[Change], end: Micros) -> Vec<(Micros, Micros)> {
         .collect()
 }
 
-/// In each such stretch a write is acknowledged within `bound`, and then again and again.
+/// Checks that in each period the time between acknowledged writes never exceeds `bound`.
 #[must_use]
 pub fn check(changes: &[Change], operations: &[Operation], end: Micros, bound: Micros) -> Check {
     let acks = acknowledged(operations);
@@ -53,14 +53,14 @@ pub fn check(changes: &[Change], operations: &[Operation], end: Micros, bound: M
             if at - last > bound {
                 let seconds = (at - last) / 1_000_000;
                 violations.push(format!(
-                    "a connected majority lived, but no write was taken for {seconds} s from {last} µs on"
+                    "a connected majority ran, but no write was accepted for {seconds} s from {last} µs on"
                 ));
             }
             last = at;
         }
     }
-    let extent = format!("{looked_at} stretches longer than {} s", bound / 1_000_000);
-    Check::of("a connected majority takes writes", extent, violations)
+    let extent = format!("{looked_at} periods longer than {} s", bound / 1_000_000);
+    Check::of("a connected majority accepts writes", extent, violations)
 }
 
 #[cfg(test)]
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_counts_only_where_a_majority_lives() {
+    fn periods_without_writes_count_only_with_a_connected_majority() {
         use ServiceLevel::{Degraded, Impossible, Required};
         let writes: Vec<Operation> = (0..10).chain(30..40).map(|second| write(second * S)).collect();
         let status = |changes: &[Change]| check(changes, &writes, 40 * S, 5 * S).status;

@@ -1,14 +1,14 @@
-//! Nobody's increment is counted for another's, and none is lost.
+//! Checks that each increment of the counter is acknowledged to the client that made it, and that none is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
 use crate::history::{Counted, Increment};
 
-/// Checks all increments of a counter that began at zero and has come to `end`, if that is known.
+/// Checks all increments of a counter that began at zero and ended at `end`, if that is known.
 #[must_use]
 pub fn check(increments: &[Increment], end: Option<u64>) -> Check {
-    const NAME: &str = "an increment over REST counts once, and for whom it is acknowledged";
+    const NAME: &str = "an increment over REST counts once, and is acknowledged to its own client";
     let mut violations = Vec::new();
     let (mut acknowledged, mut unknown) = (BTreeMap::new(), BTreeSet::new());
     for increment in increments {
@@ -24,9 +24,13 @@ pub fn check(increments: &[Increment], end: Option<u64>) -> Check {
     }
     if let Some(end) = end {
         let lost = acknowledged.values().filter(|increment| increment.to > end);
-        violations.extend(lost.map(|increment| format!("it is {end} after {increment:?}")));
+        violations.extend(lost.map(|increment| format!("the counter is {end} after {increment:?}")));
         let denied = (1..=end).filter(|value| !acknowledged.contains_key(value) && !unknown.contains(value));
-        violations.extend(denied.map(|value| format!("it is {end}, and nobody who set it to {value} was told so")));
+        violations.extend(
+            denied.map(|value| {
+                format!("the counter is {end}, but no client that set it to {value} got an acknowledgement")
+            }),
+        );
     }
     let of = increments.len();
     let extent =
@@ -56,12 +60,12 @@ mod tests {
             [(1, Counted::Yes), (1, Counted::No), (2, Counted::Unknown), (2, Counted::Yes), (3, Counted::Unknown)];
         assert_eq!(status(&fair, 2), Status::Passed);
         assert_eq!(status(&fair, 3), Status::Passed);
-        assert_eq!(status(&fair, 4), Status::Violated, "nobody has set it to that");
-        assert_eq!(status(&fair, 1), Status::Violated, "an acknowledged one is lost");
+        assert_eq!(status(&fair, 4), Status::Violated, "no client has set it to that value");
+        assert_eq!(status(&fair, 1), Status::Violated, "an acknowledged increment is lost");
         let shared = [(1, Counted::Yes), (1, Counted::Yes), (2, Counted::Unknown)];
-        assert_eq!(status(&shared, 2), Status::Violated, "two for one");
+        assert_eq!(status(&shared, 2), Status::Violated, "two clients got the same increment acknowledged");
         let denied = [(1, Counted::Yes), (2, Counted::No), (3, Counted::Yes), (4, Counted::Unknown)];
-        assert_eq!(status(&denied, 3), Status::Violated, "one that was refused has counted");
+        assert_eq!(status(&denied, 3), Status::Violated, "a refused increment has counted");
         assert_eq!(status(&[(1, Counted::Unknown)], 0), Status::Undecided);
     }
 }

@@ -1,12 +1,12 @@
-//! After the last fault every Deployment reaches what is wanted of it: as many ready pods of its newest template, and no
-//! other.
+//! Checks that every Deployment reaches its desired state after the last fault: the desired number of ready pods of its
+//! newest template, and no other pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
 use crate::history::{Answer, DeploymentSeen, PodSeen, Request, Settled, Wanted};
 
-/// What may be wanted of each Deployment at the end; `None`: that it is not there.
+/// Possible desired states of each Deployment at the end; `None` means that it is deleted.
 #[must_use]
 pub fn possible(requests: &[Request]) -> BTreeMap<&str, BTreeSet<Option<Wanted>>> {
     let mut possible: BTreeMap<&str, BTreeSet<Option<Wanted>>> = BTreeMap::new();
@@ -25,7 +25,7 @@ pub fn possible(requests: &[Request]) -> BTreeMap<&str, BTreeSet<Option<Wanted>>
     possible
 }
 
-/// What is not as it should be.
+/// Deviations from the desired state.
 #[must_use]
 pub fn violations(requests: &[Request], settled: &Settled) -> Vec<String> {
     let possible = possible(requests);
@@ -59,19 +59,19 @@ fn of_one(
     pods: &[&PodSeen],
 ) -> Vec<String> {
     let Some(seen) = seen else {
-        let told: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+        let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
         let mut violations = Vec::new();
         if !states.contains(&None) {
-            violations.push(format!("{name} is missing; wanted is {states:?}"));
+            violations.push(format!("{name} is missing; the desired state is one of {states:?}"));
         }
         if !pods.is_empty() {
-            violations.push(format!("{name} is gone, and its pods are not: {told:?}"));
+            violations.push(format!("{name} is gone, but its pods are not: {names:?}"));
         }
         return violations;
     };
     let mut violations = Vec::new();
     if !states.contains(&Some(seen.wanted.clone())) {
-        violations.push(format!("{name} says {:?}; wanted is {states:?}", seen.wanted));
+        violations.push(format!("{name} has the spec {:?}; the desired state is one of {states:?}", seen.wanted));
     }
     let replicas = seen.wanted.replicas;
     let counts = [seen.replicas, seen.updated, seen.ready, seen.available];
@@ -84,7 +84,7 @@ fn of_one(
     if pods.len() as u64 != replicas || pods.iter().filter(is_right).count() != pods.len() {
         let wrong: Vec<_> = pods.iter().filter(|pod| !is_right(pod)).take(3).collect();
         violations.push(format!(
-            "{name} is to have {replicas} ready pods of template {}, and has {}; not such are {wrong:?}",
+            "{name} must have {replicas} ready pods of template {}, and has {}; wrong pods are {wrong:?}",
             seen.wanted.template,
             pods.len()
         ));
@@ -92,7 +92,7 @@ fn of_one(
     violations
 }
 
-/// Checks what was reached in the end.
+/// Checks the state at the end.
 #[must_use]
 pub fn check(requests: &[Request], settled: &Settled) -> Check {
     let (deployments, pods) = (settled.api.deployments.len(), settled.api.pods.len());
@@ -101,7 +101,7 @@ pub fn check(requests: &[Request], settled: &Settled) -> Check {
         requests.len(),
         settled.took as f64 / 1e6
     );
-    Check::of("every Deployment reaches what is wanted of it", extent, violations(requests, settled))
+    Check::of("every Deployment reaches its desired state", extent, violations(requests, settled))
 }
 
 #[cfg(test)]
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_reached_passes() {
+    fn deployments_in_their_desired_state_pass() {
         assert_eq!(check(&requests(), &settled()).status, Status::Passed);
         let maybe_three = [requests(), vec![request(30, Some(wanted(3)), unknown())]].concat();
         assert_eq!(violations(&maybe_three, &settled()), Vec::<String>::new());

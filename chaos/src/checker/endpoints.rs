@@ -1,4 +1,4 @@
-//! Endpoints name the ready pods: in the end exactly these, and at no time a pod that has been gone for long.
+//! Checks that endpoints name exactly the ready pods at the end, and never a pod that has been gone for long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +6,10 @@ use super::Check;
 use crate::history::{Micros, Sample, Settled};
 use crate::nemesis::{Change, ServiceLevel};
 
-/// How long endpoints may name a pod that is gone, while the quorum must serve.
+/// Time that endpoints may name a deleted pod while the quorum must serve.
 pub const GONE_WITHIN: Micros = 20_000_000;
 
-/// What is not as it should be in the end.
+/// Deviations from the ready pods at the end.
 #[must_use]
 pub fn violations(settled: &Settled) -> Vec<String> {
     let ready = settled.api.pods.iter().filter(|pod| pod.is_ready);
@@ -31,7 +31,7 @@ pub fn violations(settled: &Settled) -> Vec<String> {
     violations
 }
 
-/// Checks the end, and what was sampled while faults came.
+/// Checks the state at the end, and the samples of the schedule.
 #[must_use]
 pub fn check(samples: &[Sample], changes: &[Change], settled: &Settled) -> Check {
     let mut violations = violations(settled);
@@ -40,7 +40,7 @@ pub fn check(samples: &[Sample], changes: &[Change], settled: &Settled) -> Check
     Check::of("endpoints name the ready pods, and no pod that is gone", extent, violations)
 }
 
-/// Pods that were named for too long after they were seen to be gone.
+/// Reports pods that were named for too long after they were seen to be gone.
 fn gone_for_long(samples: &[Sample], changes: &[Change]) -> BTreeSet<String> {
     let mut since: BTreeMap<&str, Micros> = BTreeMap::new();
     let mut violations = BTreeSet::new();
@@ -51,14 +51,14 @@ fn gone_for_long(samples: &[Sample], changes: &[Change]) -> BTreeSet<String> {
         for uid in gone {
             let from = *since.entry(uid).or_insert(sample.at);
             if served(changes, from, sample.at) > GONE_WITHIN {
-                violations.insert(format!("endpoints go on naming pod {uid}, which is gone since {from} µs"));
+                violations.insert(format!("endpoints still name pod {uid}, which is gone since {from} µs"));
             }
         }
     }
     violations
 }
 
-/// How long the quorum had to serve between two moments.
+/// Time between two moments during which the quorum had to serve.
 fn served(changes: &[Change], from: Micros, to: Micros) -> Micros {
     let ends = changes.iter().skip(1).map(|next| next.at).chain(std::iter::once(Micros::MAX));
     let stretches = changes.iter().zip(ends).filter(|(change, _)| change.service == ServiceLevel::Required);

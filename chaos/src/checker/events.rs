@@ -1,4 +1,4 @@
-//! The sequence of changes that all watchers together have seen: what happened, revision by revision.
+//! The sequence of changes that all watchers together have seen, by revision.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,21 +9,22 @@ use crate::history::{Micros, Seen, Value, WatchLog, WatchRecord};
 pub struct EventLog {
     by_revision: BTreeMap<u64, BTreeMap<String, Seen>>,
     by_key: HashMap<String, Vec<(u64, Value)>>,
-    /// When the first watcher was told of a revision.
-    told: HashMap<u64, Micros>,
+    /// Time at which the first watcher received each revision.
+    delivered: HashMap<u64, Micros>,
 }
 
 impl EventLog {
-    /// The union of what watchers saw; and where two of them saw different things at the same place.
+    /// Returns the union of the watchers' events, and a violation wherever two watchers saw different events for a key
+    /// and revision.
     #[must_use]
     pub fn of(watches: &[WatchLog]) -> (EventLog, Vec<String>) {
         let mut log = EventLog::default();
         let mut violations = Vec::new();
         for watch in watches {
             for (at, seen) in timed(watch) {
-                let told = log.told.entry(seen.revision).or_insert(at);
-                *told = at.min(*told);
-                // Who did not ask for the value before has not got it.
+                let delivered = log.delivered.entry(seen.revision).or_insert(at);
+                *delivered = at.min(*delivered);
+                // Only some watchers ask for previous values, so compare without them.
                 let plain = Seen { previous: None, ..seen.clone() };
                 let at = log.by_revision.entry(seen.revision).or_default();
                 match at.get(&seen.key) {
@@ -46,10 +47,10 @@ impl EventLog {
         (log, violations)
     }
 
-    /// When the first watcher was told of it.
+    /// Time at which the first watcher received the revision.
     #[must_use]
-    pub fn told(&self, revision: u64) -> Option<Micros> {
-        self.told.get(&revision).copied()
+    pub fn delivered(&self, revision: u64) -> Option<Micros> {
+        self.delivered.get(&revision).copied()
     }
 
     #[must_use]
@@ -78,7 +79,7 @@ impl EventLog {
         self.by_revision.get(&revision)?.get(key)
     }
 
-    /// What a key held at a revision, and since when.
+    /// Value of a key at a revision, and the revision of its last change.
     #[must_use]
     pub fn value_at(&self, key: &str, revision: u64) -> Option<(u64, &str)> {
         let changes = self.by_key.get(key)?;
@@ -87,7 +88,8 @@ impl EventLog {
         Some((*changed, value.as_deref()?))
     }
 
-    /// A key's versions count its writes, and its creation stands in each of them: a gap is a change that nobody saw.
+    /// Reports gaps in the versions of a key. Versions count the writes since the creation, so a gap is a change that
+    /// no watcher saw.
     fn broken_versions(&self) -> Vec<String> {
         let mut living: HashMap<&str, &Seen> = HashMap::new();
         let mut broken = Vec::new();
@@ -102,7 +104,7 @@ impl EventLog {
                 None => seen.version == 1 && seen.create_revision == seen.revision,
             };
             if !is_next {
-                broken.push(format!("{seen:?} cannot follow {before:?}: a change between them was seen by nobody"));
+                broken.push(format!("{seen:?} cannot follow {before:?}: no watcher saw a change between them"));
             }
             living.insert(&seen.key, seen);
         }
@@ -132,7 +134,7 @@ pub mod tests {
         Seen { key: key.to_owned(), value: None, revision, create_revision: 0, version: 0, previous: None }
     }
 
-    /// A watcher that saw each of these in an answer of its own.
+    /// A watcher that received each event in a response of its own.
     pub fn watch(name: &str, events: &[Seen]) -> WatchLog {
         let batch = |event: &Seen| WatchRecord::Batch { at: event.revision * 10, events: vec![event.clone()] };
         let opened = WatchRecord::Opened { at: 0, member: 0, from: 1 };
@@ -145,7 +147,7 @@ pub mod tests {
     }
 
     #[test]
-    fn values_stand_until_they_change() {
+    fn values_last_until_the_next_change() {
         let events = [put(2, "a", "x", 1, 2), put(4, "a", "y", 2, 2), delete(6, "a")];
         let (log, violations) = EventLog::of(&[watch("w", &events)]);
         assert_eq!(violations, Vec::<String>::new());
@@ -157,9 +159,9 @@ pub mod tests {
     }
 
     #[test]
-    fn different_stories_and_gaps_are_found() {
-        let told = [put(2, "a", "x", 1, 2)];
-        let (_, violations) = EventLog::of(&[watch("w", &told), watch("v", &[put(2, "a", "z", 1, 2)])]);
+    fn conflicting_events_and_gaps_are_found() {
+        let delivered = [put(2, "a", "x", 1, 2)];
+        let (_, violations) = EventLog::of(&[watch("w", &delivered), watch("v", &[put(2, "a", "z", 1, 2)])]);
         assert_eq!(violations.len(), 1);
         for gap in [
             vec![put(2, "a", "x", 1, 2), put(4, "a", "y", 3, 2)],

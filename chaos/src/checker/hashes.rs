@@ -1,4 +1,4 @@
-//! Members that are at the same revision have the same state.
+//! Checks that members at the same revision have the same state.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,17 +6,17 @@ use super::Check;
 use crate::history::Micros;
 use crate::world::MemberIndex;
 
-/// Hashes of one revision, from the members that could be asked.
+/// Hashes of one revision, from the members that answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Round {
     pub at: Micros,
-    /// What was asked, `HashKV` or `/quorum/hash`.
+    /// Source of the hashes, `HashKV` or `/quorum/hash`.
     pub of: String,
     pub revision: u64,
     pub hashes: Vec<(MemberIndex, String)>,
 }
 
-/// Checks all rounds; the last ones must have all members.
+/// Checks all rounds; the last ones must include all members.
 #[must_use]
 pub fn check(rounds: &[Round], members: usize) -> Check {
     let mut violations: Vec<String> = rounds
@@ -25,7 +25,7 @@ pub fn check(rounds: &[Round], members: usize) -> Check {
         .map(|round| format!("at revision {} the members differ: {:?}", round.revision, round.hashes))
         .collect();
     if rounds.last().is_none_or(|round| round.hashes.len() < members) {
-        violations.push("not every member told a hash when all was well again".to_owned());
+        violations.push("not every member returned a hash after everything was healed".to_owned());
     }
     let compared = rounds.iter().filter(|round| round.hashes.len() > 1).count();
     Check::of("equal revisions have equal hashes on all members", format!("{compared} comparisons"), violations)

@@ -1,14 +1,14 @@
-//! What an informer is told: a list, and then every change after it, once and in order.
+//! Checks that an informer gets a list, and then every later change once and in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
 use crate::history::{InformerLog, InformerRecord, Operation, Outcome};
 
-/// An object as informers know it: its value and resource version.
+/// Objects of an informer: values and resource versions by name.
 type Objects = BTreeMap<String, (String, u64)>;
 
-/// Checks each informer by itself, against the others, and against what was acknowledged. `last` is the state at the end.
+/// Checks each informer by itself, against the others, and against acknowledged writes. `last` is the state at the end.
 #[must_use]
 pub fn check(informers: &[InformerLog], operations: &[Operation], last: &Objects, revision: u64) -> Check {
     let mut violations = Vec::new();
@@ -22,12 +22,12 @@ pub fn check(informers: &[InformerLog], operations: &[Operation], last: &Objects
         violations.append(&mut follower.violations);
         followers.push(follower);
     }
-    // What one was told and another one not, although it had to be.
+    // A change that one informer received, another must not have missed.
     let all: BTreeSet<&Change> = followers.iter().flat_map(|follower| &follower.changes).collect();
     for follower in &followers {
         let missed =
             all.iter().filter(|change| follower.must_know(change.revision) && !follower.changes.contains(**change));
-        violations.extend(missed.map(|change| format!("{}: was not told of {change:?}", follower.name())));
+        violations.extend(missed.map(|change| format!("{}: missed {change:?}", follower.name())));
     }
     violations.extend(unseen_writes(&followers, operations));
     let lists =
@@ -36,9 +36,9 @@ pub fn check(informers: &[InformerLog], operations: &[Operation], last: &Objects
     Check::of("informers see every change once and in order", extent, violations)
 }
 
-/// Acknowledged writes over REST whose value no informer was told, although one had to be.
+/// Acknowledged writes over REST whose value no informer received, although one must have.
 fn unseen_writes(followers: &[Follower], operations: &[Operation]) -> Vec<String> {
-    let told: BTreeSet<(&str, Option<&str>, u64)> = followers
+    let delivered: BTreeSet<(&str, Option<&str>, u64)> = followers
         .iter()
         .flat_map(|follower| &follower.changes)
         .map(|change| (change.name.as_str(), change.value.as_deref(), change.revision))
@@ -47,17 +47,17 @@ fn unseen_writes(followers: &[Follower], operations: &[Operation]) -> Vec<String
         let Outcome::Done { succeeded: true, revision, .. } = operation.outcome else { return false };
         let [(name, Some(value))] = &operation.request.writes[..] else { return false };
         let has_witness = followers.iter().any(|follower| follower.must_know(revision));
-        revision > 0 && has_witness && !told.contains(&(name.as_str(), Some(value.as_str()), revision))
+        revision > 0 && has_witness && !delivered.contains(&(name.as_str(), Some(value.as_str()), revision))
     };
     let rest = operations.iter().filter(|operation| operation.api == crate::history::Api::Rest);
-    rest.filter(is_unseen).map(|operation| format!("no informer was told of {operation:?}")).collect()
+    rest.filter(is_unseen).map(|operation| format!("no informer saw {operation:?}")).collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Change {
     revision: u64,
     name: String,
-    /// `None`: it was deleted.
+    /// New value; `None` for a deletion.
     value: Option<String>,
 }
 
@@ -65,9 +65,9 @@ struct Follower<'a> {
     log: &'a InformerLog,
     objects: Objects,
     changes: BTreeSet<Change>,
-    /// Everything up to here was told.
-    told: u64,
-    /// Stretches of revisions of which every change was told: after a list, up to the end of its watches.
+    /// Last revision up to which everything was delivered.
+    delivered: u64,
+    /// Ranges of revisions in which every change must be delivered: from a list to the end of its watches.
     stretches: Vec<(u64, u64)>,
     violations: Vec<String>,
 }
@@ -78,7 +78,7 @@ impl<'a> Follower<'a> {
             log,
             objects: Objects::new(),
             changes: BTreeSet::new(),
-            told: 0,
+            delivered: 0,
             stretches: Vec::new(),
             violations: Vec::new(),
         }
@@ -99,19 +99,19 @@ impl<'a> Follower<'a> {
     fn record(&mut self, record: &InformerRecord) {
         match record {
             InformerRecord::Listed { revision, objects, .. } => {
-                if *revision < self.told {
-                    self.complain(format!("a list at {revision}, older than what it knew at {}", self.told));
+                if *revision < self.delivered {
+                    self.complain(format!("a list at {revision}, older than the known revision {}", self.delivered));
                 }
                 self.objects = objects.iter().map(|(name, value, at)| (name.clone(), (value.clone(), *at))).collect();
-                self.told = *revision;
+                self.delivered = *revision;
                 self.stretches.push((*revision, *revision));
             }
             InformerRecord::Added { name, value, revision, .. } => self.change(name, Some(value), *revision, record),
             InformerRecord::Modified { name, value, revision, .. } => self.change(name, Some(value), *revision, record),
             InformerRecord::Deleted { name, revision, .. } => self.change(name, None, *revision, record),
             InformerRecord::Bookmark { revision, .. } => {
-                if *revision < self.told {
-                    self.complain(format!("a bookmark at {revision} behind {}", self.told));
+                if *revision < self.delivered {
+                    self.complain(format!("a bookmark at {revision} behind {}", self.delivered));
                 }
                 self.advance(*revision);
             }
@@ -120,16 +120,16 @@ impl<'a> Follower<'a> {
     }
 
     fn advance(&mut self, revision: u64) {
-        self.told = self.told.max(revision);
-        let told = self.told;
+        self.delivered = self.delivered.max(revision);
+        let delivered = self.delivered;
         if let Some((_, to)) = self.stretches.last_mut() {
-            *to = told;
+            *to = delivered;
         }
     }
 
     fn change(&mut self, name: &str, value: Option<&String>, revision: u64, record: &InformerRecord) {
-        if revision <= self.told {
-            self.complain(format!("{record:?}, after it was told everything up to {}", self.told));
+        if revision <= self.delivered {
+            self.complain(format!("{record:?}, although everything up to {} was delivered", self.delivered));
         }
         let known = self.objects.contains_key(name);
         let is_fitting = match record {
@@ -137,7 +137,7 @@ impl<'a> Follower<'a> {
             _ => known,
         };
         if !is_fitting {
-            self.complain(format!("{record:?}, but it knew {:?}", self.objects.get(name)));
+            self.complain(format!("{record:?}, but the cache held {:?}", self.objects.get(name)));
         }
         match value {
             Some(value) => self.objects.insert(name.to_owned(), (value.clone(), revision)),
@@ -149,7 +149,7 @@ impl<'a> Follower<'a> {
 
     fn finish(&mut self, last: &Objects, revision: u64) {
         if self.log.complete_to < revision {
-            self.complain(format!("got only to {} of {revision} when all was well again", self.log.complete_to));
+            self.complain(format!("reached only {} of {revision} after everything was healed", self.log.complete_to));
             return;
         }
         self.advance(self.log.complete_to);
@@ -157,7 +157,7 @@ impl<'a> Follower<'a> {
             let differ = |(name, known): &(&String, &(String, u64))| last.get(*name) != Some(*known);
             let wrong: Vec<_> = self.objects.iter().filter(differ).take(3).collect();
             let missing: Vec<_> = last.keys().filter(|name| !self.objects.contains_key(*name)).take(3).collect();
-            self.complain(format!("its cache ends different from a list: {wrong:?} differ, {missing:?} are missing"));
+            self.complain(format!("the final cache differs from a list: {wrong:?} are wrong, {missing:?} are missing"));
         }
     }
 }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_true_informer_passes() {
+    fn a_correct_informer_passes() {
         assert_eq!(status(truth()), Status::Passed);
         let gone = InformerRecord::Ended { at: 0, gone: true, reason: String::new() };
         let relisted = [truth()[..2].to_vec(), vec![gone, listed(7, &[("a", "y", 4), ("b", "z", 6)]), deleted("b", 8)]];

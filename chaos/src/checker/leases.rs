@@ -1,4 +1,4 @@
-//! A key with a lease stays as long as its lease is kept, and goes when it is not.
+//! Checks that a key with a lease exists while its lease is kept alive, and is deleted when it is not.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::history::{LeaseEvent, LeaseLog, Micros, WatchLog, WatchRecord};
 
 const SECOND: Micros = 1_000_000;
 
-/// Checks every lease, with what watchers saw of the keys.
+/// Checks every lease, together with the deletions that watchers saw.
 #[must_use]
 pub fn check(leases: &[LeaseLog], watches: &[WatchLog]) -> Check {
     let deletions = first_deletions(watches);
@@ -16,11 +16,11 @@ pub fn check(leases: &[LeaseLog], watches: &[WatchLog]) -> Check {
         violations.extend(check_lease(lease, deletions.get(lease.key.as_str()).copied()));
     }
     let kept = leases.iter().flat_map(|lease| &lease.events).filter(|e| matches!(e, LeaseEvent::Kept { .. })).count();
-    let extent = format!("{} leases, {kept} times granted or kept", leases.len());
-    Check::of("leases end not before their time, and not never", extent, violations)
+    let extent = format!("{} leases, {kept} grants and keep-alives", leases.len());
+    Check::of("leases expire, and not before their time", extent, violations)
 }
 
-/// When somebody first saw a key deleted. Keys with leases are written once.
+/// Time at which a watcher first saw each key deleted. Keys with leases are written once.
 fn first_deletions(watches: &[WatchLog]) -> HashMap<&str, Micros> {
     let mut first = HashMap::new();
     for record in watches.iter().flat_map(|watch| &watch.records) {
@@ -35,7 +35,7 @@ fn first_deletions(watches: &[WatchLog]) -> HashMap<&str, Micros> {
 
 fn check_lease(lease: &LeaseLog, deleted: Option<Micros>) -> Vec<String> {
     let events = &lease.events;
-    // Whatever was acknowledged with a time to live held from some moment after the call.
+    // The time to live of an acknowledged grant or keep-alive starts after its call.
     let kept_until = events.iter().filter_map(|event| match event {
         LeaseEvent::Kept { called, ttl_seconds, .. } => Some(called + ttl_seconds * SECOND),
         _ => None,
@@ -53,7 +53,7 @@ fn check_lease(lease: &LeaseLog, deleted: Option<Micros>) -> Vec<String> {
         LeaseEvent::Revoked { returned, acknowledged: true, .. } => Some(*returned),
         _ => None,
     });
-    // Until then it must be there: the earlier of the end of its time and the call that revokes it.
+    // The key must exist until the lease expires or the call that revokes it, whichever is earlier.
     let safe_until = revoking.map_or(kept_until, |revoking| revoking.min(kept_until));
     let mut violations = Vec::new();
     let mut complain = |what: String| violations.push(format!("lease {:x} of {}: {what}", lease.id, lease.key));
@@ -62,25 +62,25 @@ fn check_lease(lease: &LeaseLog, deleted: Option<Micros>) -> Vec<String> {
             LeaseEvent::Read { called, returned, found: false }
                 if attached.is_some_and(|attached| attached < called) && returned < safe_until =>
             {
-                complain(format!("the key was missing at {returned} µs, but it was kept until {safe_until} µs"));
+                complain(format!("the key was missing at {returned} µs, but the lease was kept until {safe_until} µs"));
             }
             LeaseEvent::NotFound { returned, .. } if returned < safe_until => {
-                complain(format!("it was gone at {returned} µs, but it was kept until {safe_until} µs"));
+                complain(format!("the lease was gone at {returned} µs, but it was kept until {safe_until} µs"));
             }
             LeaseEvent::Read { called, found: true, .. } if revoked.is_some_and(|revoked| revoked < called) => {
-                complain(format!("the key was there at {called} µs, after the lease was revoked"));
+                complain(format!("the key existed at {called} µs, after the lease was revoked"));
             }
             LeaseEvent::Kept { called, .. } if revoked.is_some_and(|revoked| revoked < called) => {
-                complain(format!("it was kept at {called} µs, after it was revoked"));
+                complain(format!("the lease was kept alive at {called} µs, after it was revoked"));
             }
             _ => {}
         }
     }
     if let Some(deleted) = deleted.filter(|deleted| *deleted < safe_until) {
-        complain(format!("the key was deleted by {deleted} µs, but it was kept until {safe_until} µs"));
+        complain(format!("the key was deleted by {deleted} µs, but the lease was kept until {safe_until} µs"));
     }
     if lease.left_over {
-        complain("the key is still there, long after its time".to_owned());
+        complain("the key still exists long after its lease expired".to_owned());
     }
     violations
 }
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_lives_its_time_passes() {
+    fn a_lease_that_expires_on_time_passes() {
         let events = vec![kept(0), ATTACHED, read(40, true), kept(2 * SECOND), read(5 * SECOND, false)];
         assert_eq!(status(lease(events), Some(5 * SECOND)), Status::Passed);
         let early = vec![kept(0), ATTACHED, revoked(100, true), read(200, false)];
         assert_eq!(status(lease(early), Some(150)), Status::Passed);
         let lost = vec![kept(0), ATTACHED, revoked(100, false), read(200, true), kept(300)];
         assert_eq!(status(lease(lost), None), Status::Passed);
-        // The key was not there yet.
+        // A read may miss the key before it was written.
         assert_eq!(status(lease(vec![kept(0), read(15, false), ATTACHED]), None), Status::Passed);
     }
 

@@ -1,9 +1,10 @@
-//! Whether a history of concurrent operations has an order that explains it.
+//! Decides whether a history of concurrent operations is linearizable.
 //!
-//! The search of Wing and Gong ("Testing and Verifying Concurrent Objects", 1993) with Lowe's memory of what was tried
-//! ("Testing for Linearizability", 2017): the history is a list of calls and returns by time. Any call before the first
-//! return may come next in the order. If the object's model allows it, its call and return leave the list, and the search
-//! goes on from the front; when a return is reached whose call was not chosen, the last choice was wrong.
+//! This is the search of Wing and Gong ("Testing and Verifying Concurrent Objects", 1993) with Lowe's cache of visited
+//! states ("Testing for Linearizability", 2017). The history is a list of calls and returns by time. Any call before
+//! the first return may be next in the order. If the object's model allows it, its call and return are removed from the
+//! list, and the search continues from the front. When it reaches a return whose call was not chosen, it takes the last
+//! choice back.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -11,14 +12,14 @@ use std::hash::Hash;
 
 use crate::history::Micros;
 
-/// What one operation does to a sequential object, and what it may answer.
+/// Sequential behaviour of an object.
 pub trait Model {
     type State: Clone + Eq + Hash;
     type Call: Debug;
 
     fn initial(&self) -> Self::State;
 
-    /// The state after the call; `None` when it cannot have been answered like that in `state`.
+    /// Returns the state after the call; `None` when the call cannot have that answer in `state`.
     fn step(&self, state: &Self::State, call: &Self::Call) -> Option<Self::State>;
 }
 
@@ -27,26 +28,26 @@ pub trait Model {
 pub struct Entry<C> {
     pub call: C,
     pub called: Micros,
-    /// `None`: it may take effect at any time after its call, or never.
+    /// Time of the return; with `None` the call may take effect at any later time, or never.
     pub returned: Option<Micros>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Linearizable,
-    /// There is no order. `explained` is the longest one found, as places in the list of entries; `stuck` is the entry
-    /// that returned next and fits nowhere behind it.
+    /// No order exists. `explained` is the longest one found, as indices of entries; `stuck` is the entry that returned
+    /// next and cannot follow it.
     Violated {
         explained: Vec<usize>,
         stuck: usize,
     },
-    /// The search was given up after so many states.
+    /// The search stopped after this many states.
     Undecided {
         states: usize,
     },
 }
 
-/// Searches an order. Gives up after `max_states`.
+/// Searches for an order of the entries. Gives up after `max_states`.
 pub fn check<M: Model>(model: &M, entries: &[Entry<M::Call>], max_states: usize) -> Verdict {
     let mut search = Search {
         list: Timeline::new(entries),
@@ -74,7 +75,7 @@ impl<S: Clone + Eq + Hash> Search<S> {
         let mut at = self.list.first();
         loop {
             match self.list.node(at) {
-                // Nothing is left but calls whose outcome is unknown; they may never take effect.
+                // Only calls with an unknown outcome are left; they may never take effect.
                 Node::End => return Verdict::Linearizable,
                 Node::Call(entry) => match self.choose(model, &state, entry, &entries[entry].call) {
                     Some(next) => {
@@ -99,7 +100,7 @@ impl<S: Clone + Eq + Hash> Search<S> {
         }
     }
 
-    /// The state after `entry`, unless it is impossible or this choice has been tried.
+    /// Returns the state after `entry`, unless that is impossible or was visited before.
     fn choose<M: Model<State = S>>(&mut self, model: &M, state: &S, entry: usize, call: &M::Call) -> Option<S> {
         let next = model.step(state, call)?;
         self.chosen[entry / 64] |= 1 << (entry % 64);
@@ -129,8 +130,8 @@ enum Node {
     End,
 }
 
-/// Calls and returns by time, doubly linked, so that pairs can be taken out and put back. Node 0 stands before all
-/// others; the last one is the end.
+/// Doubly linked list of calls and returns by time, so that pairs can be removed and restored. Node 0 is the head; the
+/// last node is the end.
 struct Timeline {
     nodes: Vec<Node>,
     next: Vec<usize>,
@@ -141,7 +142,7 @@ struct Timeline {
 
 impl Timeline {
     fn new<C>(entries: &[Entry<C>]) -> Self {
-        // At the same moment calls come first: such operations count as concurrent.
+        // At equal times calls sort first, so such operations count as concurrent.
         let calls = entries.iter().enumerate().map(|(i, entry)| (entry.called, 0, Node::Call(i)));
         let returned = |(i, entry): (usize, &Entry<C>)| {
             entry.returned.map(|returned| (returned.max(entry.called), 1, Node::Return(i)))
@@ -217,7 +218,7 @@ impl Timeline {
 mod tests {
     use super::*;
 
-    /// One number; calls are `(read, written)`.
+    /// Model of one number.
     struct Number;
 
     #[derive(Clone, Copy, Debug)]
@@ -288,7 +289,7 @@ mod tests {
         let lost = (Write(1), 0, None);
         assert!(holds(&[lost, (Read(0), 100, Some(101))]));
         assert!(holds(&[lost, (Read(0), 100, Some(101)), (Read(1), 200, Some(201))]));
-        // But not twice, and not before its call.
+        // The write cannot take effect twice or before its call.
         assert!(!holds(&[lost, (Read(1), 10, Some(11)), (Write(2), 12, Some(13)), (Read(1), 14, Some(15))]));
         assert!(!holds(&[(Read(1), 1, Some(2)), (Write(1), 3, None)]));
     }

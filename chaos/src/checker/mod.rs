@@ -1,4 +1,4 @@
-//! What a history must fulfil. Pure: a history in, findings out.
+//! Checks on a recorded history. This module is pure.
 
 pub mod adoption;
 pub mod availability;
@@ -22,13 +22,13 @@ pub(crate) mod workload;
 
 use serde::Serialize;
 
-/// How a check ended.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Status {
     Passed,
     Violated,
-    /// There was nothing to check, or too much.
+    /// There was nothing to check, or the search was too long.
     Undecided,
 }
 
@@ -38,23 +38,23 @@ pub enum Status {
 pub struct Check {
     pub name: String,
     pub status: Status,
-    /// How much was looked at.
+    /// Amount of data that was checked.
     pub extent: String,
-    /// What was found, the first few in full.
+    /// Violations, of which the first few are given in full.
     pub violations: Vec<String>,
 }
 
-/// Violations beyond this are counted, not told.
-const TOLD: usize = 20;
+/// Maximum number of violations in full; more are only counted.
+const MAX_REPORTED: usize = 20;
 
 impl Check {
-    /// Passed, unless there are violations.
+    /// Creates a check that passed if there are no violations.
     #[must_use]
     pub fn of(name: &str, extent: String, mut violations: Vec<String>) -> Self {
         let status = if violations.is_empty() { Status::Passed } else { Status::Violated };
-        if violations.len() > TOLD {
-            let more = violations.len() - TOLD;
-            violations.truncate(TOLD);
+        if violations.len() > MAX_REPORTED {
+            let more = violations.len() - MAX_REPORTED;
+            violations.truncate(MAX_REPORTED);
             violations.push(format!("… and {more} more"));
         }
         Check { name: name.to_owned(), status, extent, violations }

@@ -1,4 +1,4 @@
-//! Registers, alone or several at once, as the model of a linearizability search; and what can be settled before it.
+//! Linearizability of registers, single ones and groups, with steps that simplify the history before the search.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,10 +6,11 @@ use super::events::EventLog;
 use super::linearizability::{self, Entry, Model, Verdict};
 use crate::history::{Api, Micros, Operation, Outcome, Value};
 
-/// Histories of one object are kept short by their clients; a search that needs more than this is not worth its memory.
+/// Limit of the search. Clients keep the history of one object short, so a longer search is rare and not worth its
+/// memory.
 const MAX_STATES: usize = 1_000_000;
 
-/// Several registers that change together.
+/// Model of several registers that change together.
 struct Registers {
     count: usize,
 }
@@ -20,7 +21,7 @@ struct Call {
     expect: Vec<(usize, u32)>,
     writes: Vec<(usize, u32)>,
     observed: Vec<(usize, u32)>,
-    /// Whether what was expected held.
+    /// Whether all expectations held.
     succeeded: bool,
 }
 
@@ -47,17 +48,17 @@ impl Model for Registers {
     }
 }
 
-/// What was found for one object.
+/// Result for one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub object: String,
     pub verdict: Verdict,
-    /// The operations that the verdict's places stand for.
+    /// Operations that the indices of the verdict refer to.
     pub operations: Vec<Operation>,
 }
 
 impl Finding {
-    /// The violation in words: what came last in the longest explanation, and what fits nowhere.
+    /// Describes a violation: the end of the longest order, and the operation that cannot follow it.
     #[must_use]
     pub fn describe(&self) -> Option<String> {
         let Verdict::Violated { explained, stuck } = &self.verdict else { return None };
@@ -74,11 +75,11 @@ impl Finding {
     }
 }
 
-/// Checks every object of a history by itself, as linearizability is local (Herlihy and Wing, 1990). Reads that may be
-/// old are left out.
+/// Checks every object of a history by itself, because linearizability is local (Herlihy and Wing, 1990). Reads that
+/// may be stale are left out.
 ///
-/// Where the operations alone leave too many possibilities, what watchers saw says which unanswered writes took effect:
-/// `events` may be given when it is whole.
+/// When a search is too long, the watchers' events decide which unanswered writes took effect. `events` must be
+/// complete if it is given.
 #[must_use]
 pub fn check(operations: &[Operation], events: Option<&EventLog>) -> Vec<Finding> {
     let mut objects: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
@@ -111,7 +112,7 @@ fn check_object(object: &str, operations: Vec<(&Operation, Option<Micros>)>) -> 
     Finding { object: object.to_owned(), verdict, operations }
 }
 
-/// Names of keys and values become numbers.
+/// Numbers for the names of keys and values.
 #[derive(Default)]
 struct Numbers {
     keys: HashMap<String, usize>,
@@ -141,7 +142,7 @@ impl Numbers {
             Outcome::Done { succeeded, observed, .. } => {
                 Call { expect, writes, observed: self.pairs(observed), succeeded: *succeeded }
             }
-            // If it takes effect at all, then because what it expected holds.
+            // If the write takes effect at all, its expectations hold.
             Outcome::Refused { .. } | Outcome::Unknown { .. } => {
                 Call { expect, writes, observed: Vec::new(), succeeded: true }
             }
@@ -149,12 +150,13 @@ impl Numbers {
     }
 }
 
-/// The operations that the search must explain, each with the moment at which it has happened at the latest.
+/// Operations that the search must order, each with the latest time at which it took effect.
 ///
-/// What was refused has not happened, and an unanswered read says nothing. An unanswered write whose value somebody has
-/// seen took effect before that; written values are unique. One whose value nobody has seen may be left out, as everyone
-/// who could tell the difference says what was there instead. Only deletions, and values next to refusals that do not
-/// say what was there, stay as they are: possible at any later time.
+/// A refused operation had no effect, and an unanswered read says nothing. Written values are unique, so an unanswered
+/// write whose value was seen took effect before that. An unanswered write whose value was never seen is left out,
+/// because every answer that could depend on it contains the value that was there instead. Unanswered deletions stay,
+/// and so do unanswered writes that a failed transaction without the current value may have seen: both may take effect
+/// at any later time.
 fn relevant<'a>(operations: &[&'a Operation]) -> Vec<(&'a Operation, Option<Micros>)> {
     let seen = first_seen(operations);
     let blind = operations.iter().filter(|operation| is_blind_refusal(operation)).map(|o| o.returned).max();
@@ -175,15 +177,16 @@ fn relevant<'a>(operations: &[&'a Operation]) -> Vec<(&'a Operation, Option<Micr
     operations.iter().filter_map(keep).collect()
 }
 
-/// Unanswered operations that may take effect at any time, settled by what watchers saw: those that wrote a value did so
-/// before somebody was told of it, or never. Deletions are alike, so they stay open while one of their keys was deleted.
+/// Uses the watchers' events for unanswered operations that may take effect at any time. A written value took effect
+/// before a watcher received it, or never. Deletions cannot be distinguished, so they stay possible if one of their
+/// keys was deleted.
 fn with_witness<'a>(
     operations: Vec<(&'a Operation, Option<Micros>)>,
     events: &EventLog,
 ) -> Vec<(&'a Operation, Option<Micros>)> {
-    let mut told: HashMap<(&str, &Value), Option<Micros>> = HashMap::new();
+    let mut delivered: HashMap<(&str, &Value), Option<Micros>> = HashMap::new();
     for seen in events.iter() {
-        told.insert((&seen.key, &seen.value), events.told(seen.revision));
+        delivered.insert((&seen.key, &seen.value), events.delivered(seen.revision));
     }
     let settle = |(operation, until): (&'a Operation, Option<Micros>)| {
         if until.is_some() {
@@ -192,25 +195,26 @@ fn with_witness<'a>(
         let writes = &operation.request.writes;
         let written = writes.iter().find(|(_, value)| value.is_some());
         match written {
-            Some((key, value)) => told.get(&(key.as_str(), value)).map(|at| (operation, *at)),
-            None => {
-                writes.iter().any(|(key, _)| told.contains_key(&(key.as_str(), &None))).then_some((operation, None))
-            }
+            Some((key, value)) => delivered.get(&(key.as_str(), value)).map(|at| (operation, *at)),
+            None => writes
+                .iter()
+                .any(|(key, _)| delivered.contains_key(&(key.as_str(), &None)))
+                .then_some((operation, None)),
         }
     };
     operations.into_iter().filter_map(settle).collect()
 }
 
-/// An answer that something expected did not hold, without what was there instead.
+/// Whether the operation failed on an expectation and its answer lacks the current value.
 fn is_blind_refusal(operation: &Operation) -> bool {
     let Outcome::Done { succeeded: false, observed, .. } = &operation.outcome else { return false };
-    let told: BTreeSet<&str> = observed.iter().map(|(key, _)| key.as_str()).collect();
-    operation.request.expect.iter().any(|(key, _)| !told.contains(key.as_str()))
+    let returned: BTreeSet<&str> = observed.iter().map(|(key, _)| key.as_str()).collect();
+    operation.request.expect.iter().any(|(key, _)| !returned.contains(key.as_str()))
 }
 
 type Pair = (String, Value);
 
-/// For each pair of a key and a value: the first moment by which it had certainly been there.
+/// Returns the earliest time by which each pair of key and value had certainly existed.
 fn first_seen(operations: &[&Operation]) -> HashMap<Pair, Micros> {
     let mut seen: HashMap<Pair, Micros> = HashMap::new();
     let note = |seen: &mut HashMap<Pair, Micros>, pair: &Pair, at: Micros| -> bool {
@@ -230,7 +234,7 @@ fn first_seen(operations: &[&Operation]) -> HashMap<Pair, Micros> {
             }
         }
     }
-    // An unanswered write that was seen has itself seen what it expected.
+    // If an unanswered write took effect, its expected values existed before.
     let unknown = || operations.iter().filter(|operation| matches!(operation.outcome, Outcome::Unknown { .. }));
     loop {
         let mut is_news = false;

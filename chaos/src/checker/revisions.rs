@@ -1,8 +1,8 @@
-//! Operations against the sequence of changes: every answer names the revision at which it happened, so each can be held
-//! against what the store had then.
+//! Checks operations against the sequence of changes. Every answer names its revision, so it can be compared with the
+//! state at that revision.
 //!
-//! This is stronger than linearizability of each object, and quick: an acknowledged write must be there at its revision
-//! for ever, a read must tell what was there, and revisions must follow real time over all keys.
+//! This is stronger than linearizability of each object, and fast: an acknowledged write must exist at its revision
+//! forever, a read must return the state at its revision, and revisions must follow real time over all keys.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,8 @@ use super::Check;
 use super::events::EventLog;
 use crate::history::{Api, Operation, Outcome, Value};
 
-/// Acknowledged writes are in the sequence, at their revision, with their value; and nothing else is.
+/// Checks that the sequence contains every acknowledged write at its revision with its value, and no change that no
+/// client wrote.
 #[must_use]
 pub fn check_durability(operations: &[Operation], log: &EventLog, leased: &str) -> Check {
     let written = || operations.iter().filter(|o| o.api == Api::Etcd && o.has_written());
@@ -21,20 +22,20 @@ pub fn check_durability(operations: &[Operation], log: &EventLog, leased: &str) 
             let change = log.at(revision, key);
             let is_there = match value {
                 Some(_) => change.is_some_and(|seen| seen.value == *value),
-                // What was not there cannot be deleted.
+                // Deleting a missing key makes no change.
                 None => change.map_or(log.value_at(key, revision).is_none(), |seen| seen.value.is_none()),
             };
             if !is_there {
-                violations.push(format!("acknowledged, but at its revision there is {change:?}: {operation:?}"));
+                violations.push(format!("acknowledged, but the change at its revision is {change:?}: {operation:?}"));
             }
         }
     }
     violations.extend(from_nowhere(operations, log, leased));
     let extent = format!("{} acknowledged writes, {} revisions", written().count(), log.revisions());
-    Check::of("no acknowledged write is missing, and nothing is there that nobody wrote", extent, violations)
+    Check::of("no acknowledged write is missing, and clients wrote every change", extent, violations)
 }
 
-/// Changes that no operation explains: each needs one that was acknowledged at that revision, or one without an answer.
+/// Reports changes without an operation that was acknowledged at their revision or was not answered.
 fn from_nowhere(operations: &[Operation], log: &EventLog, leased: &str) -> Vec<String> {
     let mut explained: HashSet<(u64, &str, &Value)> = HashSet::new();
     let mut possible: HashSet<(&str, &Value)> = HashSet::new();
@@ -57,11 +58,12 @@ fn from_nowhere(operations: &[Operation], log: &EventLog, leased: &str) -> Vec<S
             !explained.contains(&(seen.revision, &seen.key, &seen.value))
                 && !possible.contains(&(&seen.key, &seen.value))
         })
-        .map(|seen| format!("nobody wrote {seen:?}, or it was refused"))
+        .map(|seen| format!("no client wrote {seen:?}, or its write was refused"))
         .collect()
 }
 
-/// Whether the operation made its revision. A deletion that found nothing did not: it tells somebody else's.
+/// Whether the operation created its revision. A deletion of a missing key did not, and returns the store's current
+/// revision.
 fn has_changed(operation: &Operation, observed: &[(String, Value)], revision: u64, log: &EventLog) -> bool {
     let was_there = |key: &String| observed.iter().any(|(observed, value)| observed == key && value.is_some());
     operation.has_written()
@@ -71,7 +73,7 @@ fn has_changed(operation: &Operation, observed: &[(String, Value)], revision: u6
         })
 }
 
-/// Reads, those in transactions too, tell what was there at their revision.
+/// Checks that reads, also those in transactions, return the state at their revision.
 #[must_use]
 pub fn check_reads(operations: &[Operation], log: &EventLog) -> Check {
     let mut violations = Vec::new();
@@ -86,14 +88,14 @@ pub fn check_reads(operations: &[Operation], log: &EventLog) -> Check {
             reads += 1;
             let held = log.value_at(key, at).map(|(_, value)| value);
             if held != value.as_deref() {
-                violations.push(format!("{key} held {held:?} at revision {at}, but: {operation:?}"));
+                violations.push(format!("{key} held {held:?} at revision {at}, but the answer differs: {operation:?}"));
             }
         }
     }
-    Check::of("every read tells what was there at its revision", format!("{reads} values read"), violations)
+    Check::of("every read returns the state at its revision", format!("{reads} values read"), violations)
 }
 
-/// What was asked after an answer came happens at a revision that is not smaller; a write, at a greater one.
+/// Checks that an operation called after another returned has no smaller revision, and a write a greater one.
 #[must_use]
 pub fn check_real_time(operations: &[Operation], log: &EventLog) -> Check {
     let mut timed: Vec<(&Operation, u64)> = operations
@@ -172,9 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn a_true_history_passes() {
+    fn a_correct_history_passes() {
         assert_eq!(statuses(&history()), [Status::Passed; 3]);
-        // What was not answered explains a change as well.
+        // An unanswered write explains a change as well.
         let mut lost = history();
         lost[2].outcome = Outcome::Unknown { reason: String::new() };
         assert_eq!(statuses(&lost), [Status::Passed; 3]);

@@ -1,4 +1,5 @@
-//! A container is started once: again only when it was killed, or its machine was lost; and a pod on one node alone.
+//! Checks that a container is started again only after it was killed or its machine was lost, and that a pod runs on
+//! one node only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +7,10 @@ use super::Check;
 use crate::history::{Container, Killed, MAIN, Sample, Settled, Start, node_name};
 use crate::world::WorkerIndex;
 
-/// How often each machine was lost.
+/// Number of losses of each machine.
 pub type Losses = BTreeMap<WorkerIndex, u64>;
 
-/// Checks all starts, and the restarts that statuses told of.
+/// Checks all starts, and the restarts in statuses.
 #[must_use]
 pub fn check(starts: &[Start], killed: &[Killed], losses: &Losses, samples: &[Sample], settled: &Settled) -> Check {
     let lost = |worker: &WorkerIndex| losses.get(worker).copied().unwrap_or(0);
@@ -29,7 +30,7 @@ pub fn check(starts: &[Start], killed: &[Killed], losses: &Losses, samples: &[Sa
         let excused = kills(uid, container) + workers.iter().map(lost).sum::<u64>();
         if starts.len() as u64 > 1 + excused {
             violations.push(format!(
-                "container {container} of pod {uid} was started {} times, and ended from outside {excused} times at most: \
+                "container {container} of pod {uid} was started {} times, but was killed or lost only {excused} times: \
                  {starts:?}",
                 starts.len()
             ));
@@ -46,7 +47,7 @@ pub fn check(starts: &[Start], killed: &[Killed], losses: &Losses, samples: &[Sa
     Check::of("no container is started again unless something ended it", extent, violations)
 }
 
-/// Containers that run without a recorded start: then the record is not to be trusted.
+/// Reports containers that run without a recorded start, because then the record is incomplete.
 fn unrecorded(starts: &[Start], settled: &Settled) -> Vec<String> {
     let machines = settled.machines.iter().enumerate();
     let running = machines.flat_map(|(worker, containers)| containers.iter().map(move |container| (worker, container)));
@@ -56,11 +57,11 @@ fn unrecorded(starts: &[Start], settled: &Settled) -> Vec<String> {
     };
     let unrecorded = running.filter(is_unrecorded);
     unrecorded
-        .map(|(worker, container)| format!("no start is recorded of {container:?} on {}", node_name(worker)))
+        .map(|(worker, container)| format!("no start of {container:?} on {} is recorded", node_name(worker)))
         .collect()
 }
 
-/// Statuses that count more restarts than there were reasons for.
+/// Reports statuses with more restarts than kills and losses explain.
 fn unexplained_restarts(
     kills: &impl Fn(&str, &str) -> u64,
     lost: &impl Fn(&WorkerIndex) -> u64,
@@ -84,7 +85,7 @@ fn unexplained_restarts(
     let too_many = sampled.chain(last).filter(is_too_many);
     too_many
         .map(|(uid, node, container, count)| {
-            format!("the status of pod {uid} on {node:?} told of {count} restarts of {container} that nothing explains")
+            format!("the status of pod {uid} on {node:?} has {count} restarts of {container} without a kill or a loss")
         })
         .collect()
 }
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_start_needs_a_reason() {
+    fn a_second_start_needs_a_kill_or_a_loss() {
         let none = Losses::new();
         assert_eq!(status(&[start(0), start(1)], &[], &none), Status::Passed);
         assert_eq!(status(&[start(0), again(0)], &[], &none), Status::Violated);
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn restarts_that_nothing_explains_are_found() {
+    fn unexplained_restarts_are_found() {
         let mut restarted = settled();
         restarted.api.pods[0].containers[0].restarts = 1;
         let with = |killed: &[Killed], settled: &Settled, samples: &[Sample]| {

@@ -1,14 +1,14 @@
-//! The statuses of pods agree with what their machines run.
+//! Checks that the statuses of pods agree with the containers on their machines.
 
 use super::Check;
 use crate::history::{Container, ContainerStatus, MAIN, PodSeen, Settled, node_name};
 
-/// Up to whole seconds, which is as much as a status tells.
+/// Cuts a time to whole seconds, the precision of a status.
 fn seconds(at: &str) -> &str {
     at.get(..19).unwrap_or(at)
 }
 
-/// What is not as it should be.
+/// Differences between statuses and machines.
 #[must_use]
 pub fn violations(settled: &Settled) -> Vec<String> {
     let mut violations = Vec::new();
@@ -16,7 +16,7 @@ pub fn violations(settled: &Settled) -> Vec<String> {
         let machine =
             (0..settled.machines.len()).find(|worker| pod.node.as_deref() == Some(node_name(*worker).as_str()));
         let Some(machine) = machine else {
-            violations.push(format!("{} is on no node of ours: {:?}", pod.name, pod.node));
+            violations.push(format!("{} is on an unknown node: {:?}", pod.name, pod.node));
             continue;
         };
         let its = settled.machines[machine].iter().filter(|container| container.uid == pod.uid);
@@ -35,19 +35,19 @@ fn of_pod(pod: &PodSeen, containers: &[&Container]) -> Vec<String> {
         containers.iter().filter(|container| container.name == name).max_by_key(|container| container.attempt)
     };
     let Some(status) = pod.containers.iter().find(|status| status.name == MAIN) else {
-        violations.push("its status tells of no container".to_owned());
+        violations.push("its status has no container".to_owned());
         return violations;
     };
     match newest(MAIN) {
         Some(container) => {
             if !agree(status, container) {
-                violations.push(format!("its status tells {status:?}, its machine {container:?}"));
+                violations.push(format!("its status has {status:?}, its machine {container:?}"));
             }
             if container.address.is_some() && container.address != pod.address {
-                violations.push(format!("its status tells {:?}, its machine {:?}", pod.address, container.address));
+                violations.push(format!("its status has {:?}, its machine {:?}", pod.address, container.address));
             }
         }
-        None => violations.push(format!("its status tells {status:?}, and its machine has nothing")),
+        None => violations.push(format!("its status has {status:?}, its machine no container")),
     }
     violations
 }
@@ -60,10 +60,14 @@ fn agree(status: &ContainerStatus, container: &Container) -> bool {
         && status.running_since.as_deref().map(seconds) == since
 }
 
-/// Checks all statuses in the end.
+/// Checks all statuses at the end.
 #[must_use]
 pub fn check(settled: &Settled) -> Check {
-    Check::of("statuses agree with what runs", format!("{} pods", settled.api.pods.len()), violations(settled))
+    Check::of(
+        "statuses agree with the running containers",
+        format!("{} pods", settled.api.pods.len()),
+        violations(settled),
+    )
 }
 
 #[cfg(test)]

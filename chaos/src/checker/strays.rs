@@ -1,9 +1,9 @@
-//! Machines run what the API knows, and nothing else: each pod's sandbox and container once, on its own node.
+//! Checks that machines run exactly the pods of the API: each pod's sandbox and container once, on its own node.
 
 use super::Check;
 use crate::history::{Container, MAIN, SANDBOX, Settled, node_name};
 
-/// What is not as it should be.
+/// Stray, missing and duplicate containers.
 #[must_use]
 pub fn violations(settled: &Settled) -> Vec<String> {
     let mut violations = Vec::new();
@@ -13,7 +13,7 @@ pub fn violations(settled: &Settled) -> Vec<String> {
             |uid: &str| settled.api.pods.iter().any(|pod| pod.uid == uid && pod.node.as_deref() == Some(node.as_str()));
         let strays = containers.iter().filter(|container| !is_here(&container.uid));
         violations
-            .extend(strays.map(|stray| format!("{node} has {stray:?} of a pod that the API does not have there")));
+            .extend(strays.map(|stray| format!("{node} has {stray:?} of a pod that is not on this node in the API")));
         for pod in settled.api.pods.iter().filter(|pod| pod.node.as_deref() == Some(node.as_str())) {
             for name in [SANDBOX, MAIN] {
                 let runs =
@@ -28,12 +28,12 @@ pub fn violations(settled: &Settled) -> Vec<String> {
     violations
 }
 
-/// Checks what runs in the end.
+/// Checks the containers at the end.
 #[must_use]
 pub fn check(settled: &Settled) -> Check {
     let running = settled.machines.iter().flatten().filter(|container| container.is_running).count();
     let extent = format!("{running} containers on {} machines", settled.machines.len());
-    Check::of("machines run what the API knows, and nothing else", extent, violations(settled))
+    Check::of("machines run exactly the pods of the API", extent, violations(settled))
 }
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
                 s.machines[0].push(twice);
             }),
             ("a container that does not run", |s| s.machines[0][1].is_running = false),
-            ("an ended container of nobody", |s| {
+            ("an ended container without a pod", |s| {
                 let mut left = s.machines[0][1].clone();
                 (left.uid, left.is_running) = ("gone".to_owned(), false);
                 s.machines[0].push(left);

@@ -1,4 +1,4 @@
-//! What etcd promises of a watch: ordered, unique, atomic, reliable, resumable
+//! Checks etcd's guarantees of a watch: ordered, unique, atomic, reliable, resumable
 //! (<https://etcd.io/docs/v3.5/learning/api_guarantees/>).
 
 use std::collections::HashSet;
@@ -7,7 +7,7 @@ use super::Check;
 use super::events::EventLog;
 use crate::history::{Seen, WatchLog, WatchRecord};
 
-/// Checks each watcher against what all of them have seen. `last` is the last revision that they must have got to.
+/// Checks each watcher against the events of all watchers. `last` is the revision that all of them must have reached.
 #[must_use]
 pub fn check(watches: &[WatchLog], log: &EventLog, differing: Vec<String>, last: u64) -> Check {
     let mut violations = differing;
@@ -24,13 +24,13 @@ pub fn check(watches: &[WatchLog], log: &EventLog, differing: Vec<String>, last:
     Check::of("watches are ordered, unique, atomic, complete and resumable", extent, violations)
 }
 
-/// One watcher's way through the events.
+/// State of the check of one watcher.
 struct Follower<'a> {
     watch: &'a WatchLog,
     log: &'a EventLog,
-    /// Everything up to here has been told.
-    told: u64,
-    /// Where the watcher began, or began anew after a compaction.
+    /// Last revision up to which everything was delivered.
+    delivered: u64,
+    /// Revision from which the watcher must see everything; a compaction moves it.
     begun: Option<u64>,
     seen: HashSet<(u64, String)>,
     events: usize,
@@ -39,7 +39,7 @@ struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     fn new(watch: &'a WatchLog, log: &'a EventLog) -> Self {
-        Follower { watch, log, told: 0, begun: None, seen: HashSet::new(), events: 0, violations: Vec::new() }
+        Follower { watch, log, delivered: 0, begun: None, seen: HashSet::new(), events: 0, violations: Vec::new() }
     }
 
     fn complain(&mut self, what: String) {
@@ -51,35 +51,38 @@ impl<'a> Follower<'a> {
             WatchRecord::Opened { from, .. } => {
                 if self.begun.is_none() {
                     self.begun = Some(*from);
-                    self.told = from.saturating_sub(1);
+                    self.delivered = from.saturating_sub(1);
                 }
             }
             WatchRecord::Batch { at, events } => self.batch(*at, events),
             WatchRecord::Progress { revision, .. } => {
                 self.expect_complete(*revision);
-                self.told = self.told.max(*revision);
+                self.delivered = self.delivered.max(*revision);
             }
             WatchRecord::Compacted { compacted, .. } => {
-                if *compacted <= self.told {
-                    self.complain(format!("cancelled for the compaction of {compacted}, but had got to {}", self.told));
+                if *compacted <= self.delivered {
+                    self.complain(format!(
+                        "cancelled by the compaction of {compacted}, but had reached {}",
+                        self.delivered
+                    ));
                 }
-                self.expect_complete(self.told);
-                self.told = self.told.max(*compacted);
-                self.begun = Some(self.told + 1);
+                self.expect_complete(self.delivered);
+                self.delivered = self.delivered.max(*compacted);
+                self.begun = Some(self.delivered + 1);
             }
             WatchRecord::Ended { .. } => {}
         }
     }
 
     fn batch(&mut self, at: u64, events: &[Seen]) {
-        let before = self.told;
+        let before = self.delivered;
         let mut newest = before;
         for event in events {
             self.events += 1;
             if event.revision <= before {
-                self.complain(format!("at {at} µs {event:?}, after it had been told everything up to {before}"));
+                self.complain(format!("at {at} µs {event:?}, although everything up to {before} was delivered"));
             } else if event.revision < newest {
-                self.complain(format!("at {at} µs {event:?} behind an event of revision {newest}"));
+                self.complain(format!("at {at} µs {event:?} after an event of revision {newest}"));
             }
             newest = newest.max(event.revision);
             if !self.seen.insert((event.revision, event.key.clone())) {
@@ -89,18 +92,18 @@ impl<'a> Follower<'a> {
                 self.previous(event);
             }
         }
-        self.told = newest;
+        self.delivered = newest;
         self.expect_complete(newest);
     }
 
-    /// Everything up to `to` has been seen. A revision that came only in part shows here.
+    /// Reports events up to `to` that the watcher missed, also those of a revision that was delivered only in part.
     fn expect_complete(&mut self, to: u64) {
         let Some(begun) = self.begun else { return };
         let missing: Vec<String> = self
             .log
             .range(begun, to)
             .filter(|event| !self.seen.contains(&(event.revision, event.key.clone())))
-            .map(|event| format!("{event:?} was passed over"))
+            .map(|event| format!("{event:?} was missed"))
             .collect();
         missing.into_iter().for_each(|what| self.complain(what));
         self.begun = Some(begun.max(to + 1));
@@ -108,16 +111,19 @@ impl<'a> Follower<'a> {
 
     fn previous(&mut self, event: &Seen) {
         let held = self.log.value_at(&event.key, event.revision - 1);
-        let told = event.previous.as_ref().map(|(value, revision)| (*revision, value.as_str()));
-        // A value from before the compaction may be gone.
-        if told != held && told.is_some() {
+        let delivered = event.previous.as_ref().map(|(value, revision)| (*revision, value.as_str()));
+        // The previous value may have been compacted.
+        if delivered != held && delivered.is_some() {
             self.complain(format!("{event:?}, but before it the key held {held:?}"));
         }
     }
 
     fn finish(&mut self, last: u64) {
         if self.watch.complete_to < last {
-            self.complain(format!("got only to revision {} of {last} when all was well again", self.watch.complete_to));
+            self.complain(format!(
+                "reached only revision {} of {last} after everything was healed",
+                self.watch.complete_to
+            ));
         }
         self.expect_complete(self.watch.complete_to);
     }
@@ -129,18 +135,18 @@ mod tests {
     use super::super::events::tests::{delete, put, watch};
     use super::*;
 
-    fn told() -> Vec<Seen> {
+    fn delivered() -> Vec<Seen> {
         vec![put(2, "a", "x", 1, 2), put(4, "a", "y", 2, 2), put(4, "b", "y", 1, 4), delete(6, "a")]
     }
 
-    /// A watcher with everything, and one that is checked.
+    /// Checks a watcher with these records beside one that has seen everything.
     fn status(records: Vec<WatchRecord>) -> Check {
         let watched = WatchLog { watcher: "w".to_owned(), with_previous: true, complete_to: 6, records };
         let all = [watch("reference", &[]), watched];
         let reference = WatchLog {
             records: vec![
                 WatchRecord::Opened { at: 0, member: 0, from: 1 },
-                WatchRecord::Batch { at: 1, events: told() },
+                WatchRecord::Batch { at: 1, events: delivered() },
             ],
             complete_to: 6,
             ..all[0].clone()
@@ -163,8 +169,8 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_that_resumes_has_seen_everything_once() {
-        let e = told();
+    fn a_watcher_that_resumes_sees_everything_once() {
+        let e = delivered();
         let progress = WatchRecord::Progress { at: 0, revision: 5 };
         let records = vec![
             opened(1),
@@ -175,7 +181,7 @@ mod tests {
             batch(&[with_previous(&e[3], "y", 4)]),
         ];
         assert_eq!(status(records).status, Status::Passed);
-        // A watcher that begins later is not told what was before; one that is cut off by a compaction begins anew.
+        // A watcher that starts later does not receive earlier events, and a compaction starts it again.
         assert_eq!(status(vec![opened(3), batch(&e[1..3]), batch(&e[3..])]).status, Status::Passed);
         let cut_off = vec![opened(1), WatchRecord::Compacted { at: 0, compacted: 5 }, opened(6), batch(&e[3..])];
         assert_eq!(status(cut_off).status, Status::Passed);
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn planted_violations_are_found() {
-        let e = told();
+        let e = delivered();
         let progress = |revision| WatchRecord::Progress { at: 0, revision };
         let violations: Vec<(&str, Vec<WatchRecord>)> = vec![
             ("a missing event", vec![opened(1), batch(&e[..1]), batch(&e[3..])]),

@@ -1,10 +1,10 @@
-//! A small workload in which all is well, for the tests of its checks to plant faults in.
+//! A small correct workload, in which the tests of the checks plant faults.
 
 use crate::history::{
     Answer, ApiSeen, Container, ContainerStatus, DeploymentSeen, EndpointSeen, PodSeen, Request, Settled, Start, Wanted,
 };
 
-/// A fault to be found, and its name.
+/// Name of a fault, and a function that plants it.
 pub type Plant = (&'static str, fn(&mut Settled));
 
 pub fn wanted(replicas: u64) -> Wanted {

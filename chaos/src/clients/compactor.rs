@@ -1,4 +1,5 @@
-//! Compacts again and again what all watchers have seen: compaction must never show, except to who looks back.
+//! Keeps compacting revisions that all watchers have seen. Compaction must be visible only to clients that read old
+//! revisions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +13,10 @@ use super::watcher::Progress;
 use super::{CALL_DEADLINE, Connection, Context};
 
 const EVERY: Duration = Duration::from_millis(500);
-/// Kept behind the slowest watcher, so that a moment ago can still be asked about.
+/// Number of revisions to keep behind the slowest watcher, so that clients can read recent revisions.
 const KEPT: u64 = 500;
 
-/// Runs until the clients shall end; tells the newest revision whose compaction may have happened.
+/// Runs until the clients are stopped, and publishes the newest revision that may have been compacted.
 pub async fn run(context: Context, progress: Arc<Progress>, compacted: Arc<AtomicU64>, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let member = rng.random_range(0..context.layout.places.len());
@@ -25,7 +26,7 @@ pub async fn run(context: Context, progress: Arc<Progress>, compacted: Arc<Atomi
         if upto <= compacted.load(Ordering::Relaxed) {
             continue;
         }
-        // Whether it is answered or not: from now on it may have happened.
+        // The compaction may take effect even if the call is not answered.
         compacted.store(upto, Ordering::Relaxed);
         let call = async {
             let client = connection.client().await?;

@@ -1,4 +1,4 @@
-//! A client's connection to one member over the etcd API, and transactions over it.
+//! Connection of a client to one member over the etcd API, and transactions over it.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use super::Context;
 use crate::history::{Api, Operation, Outcome, Transaction, Value};
 use crate::world::MemberIndex;
 
-/// How long a client waits for an answer.
+/// Time that a client waits for an answer.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(2);
 const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
-/// gRPC status codes of refusals: nothing was proposed.
+/// gRPC status codes of refusals, after which nothing was proposed.
 const REFUSALS: [i32; 6] = [
     3,  // INVALID_ARGUMENT
     5,  // NOT_FOUND
@@ -28,8 +28,8 @@ const REFUSALS: [i32; 6] = [
     9,  // FAILED_PRECONDITION
     11, // OUT_OF_RANGE
 ];
-/// `Unavailable`, but the store says the first only when nothing was proposed, and the client library the second when
-/// nothing was sent.
+/// `Unavailable` messages that are refusals. The store returns the first only if nothing was proposed, and the client
+/// library the second only if nothing was sent.
 const NOT_PROPOSED: [&str; 2] = ["etcdserver: no leader", "tcp connect error"];
 
 pub struct Connection {
@@ -50,22 +50,22 @@ impl Connection {
         self.member
     }
 
-    /// Leaves for another member, if there is one.
+    /// Moves to another member, if there is one.
     pub fn leave(&mut self, rng: &mut StdRng) {
         let count = self.context.layout.places.len();
         self.client = None;
         self.member = (self.member + rng.random_range(1..count.max(2))) % count;
     }
 
-    /// Connects anew at the next call.
+    /// Drops the connection, so that the next call reconnects.
     pub fn disconnect(&mut self) {
         self.client = None;
     }
 
-    /// The client at this member.
+    /// Returns the client of this member.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the client cannot be created.
     pub async fn client(&mut self) -> anyhow::Result<&mut Client> {
         if self.client.is_none() {
             let url = format!("http://{}", self.context.layout.places[self.member].etcd);
@@ -75,7 +75,7 @@ impl Connection {
         self.client.as_mut().context("no client")
     }
 
-    /// Sends a transaction and records how it went. The keys must be those of `object`.
+    /// Sends a transaction and records its outcome. The keys must belong to `object`.
     pub async fn call(&mut self, api: Api, object: &str, request: Transaction) -> Operation {
         let called = self.context.clock.now();
         let outcome = self.send(api, &request).await;
@@ -99,7 +99,7 @@ impl Connection {
     }
 }
 
-/// What an error means for a write.
+/// Outcome of a write that returned this error.
 pub fn outcome(error: &Error) -> Outcome {
     let reason = error.to_string();
     match error {
@@ -109,7 +109,7 @@ pub fn outcome(error: &Error) -> Outcome {
     }
 }
 
-/// Sends it as the simplest call that can carry it.
+/// Sends the transaction as the simplest call that can express it.
 async fn exchange(client: &mut Client, api: Api, request: &Transaction) -> Result<Outcome, Error> {
     match request {
         Transaction { expect, writes, reads } if expect.is_empty() && writes.is_empty() => match &reads[..] {
@@ -146,7 +146,7 @@ async fn get(client: &mut Client, api: Api, key: &str) -> Result<Outcome, Error>
     Ok(done(found.header().map(|header| header.revision()), true, vec![(key.to_owned(), value)]))
 }
 
-/// All keys at one revision; they stand beside each other.
+/// Reads all keys at one revision; they are adjacent in the keyspace.
 async fn get_all(client: &mut Client, api: Api, keys: &[String]) -> Result<Outcome, Error> {
     let (Some(first), Some(last)) = (keys.iter().min(), keys.iter().max()) else { return Ok(done(None, true, vec![])) };
     let options = consistency(api).with_range(format!("{last}\0"));
@@ -191,7 +191,7 @@ async fn transaction(client: &mut Client, request: &Transaction) -> Result<Outco
     Ok(done(answer.header().map(|header| header.revision()), answer.succeeded(), observed))
 }
 
-/// A client that stays where it is, and moves on when something goes wrong or it has been there for long.
+/// A client that stays at its member until a call fails or it has been there for long.
 pub struct Roaming {
     pub connection: Connection,
     left: u32,
@@ -204,7 +204,7 @@ impl Roaming {
         Roaming { connection: Connection::new(context.clone(), name, member), left: 0 }
     }
 
-    /// Sends a transaction to the member of the moment.
+    /// Sends a transaction to the current member.
     pub async fn call(&mut self, api: Api, object: &str, request: Transaction, rng: &mut StdRng) -> Operation {
         let operation = self.connection.call(api, object, request).await;
         self.left = self.left.saturating_sub(1);

@@ -1,5 +1,5 @@
-//! A ConfigMap that all clients count up over REST, with the resource version as an optimistic lock. Two that read the same
-//! write the same, byte for byte: only the server can know whose write it was.
+//! A ConfigMap that all clients increment over REST, with the resource version as an optimistic lock. Two clients that
+//! read the same value write identical bytes, so only the server can tell their writes apart.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use super::objects::COLLECTION;
 use super::rest::{Credentials, Failure, Rest};
 use crate::history::{Counted, Increment};
 
-/// No informer looks for it.
+/// Name of the counter, which no informer selects.
 const NAME: &str = "counter";
-/// Longer than the server looks for what became of a write.
+/// Longer than the server takes to find the outcome of a write.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Runs until the clients shall end.
+/// Runs until the clients are stopped.
 pub async fn run(context: Context, credentials: Credentials, client: String, seed: u64) -> Vec<Increment> {
     let mut rng = StdRng::seed_from_u64(seed);
     let members = context.layout.places.len();
@@ -52,10 +52,10 @@ fn counter(value: u64, version: Option<&str>) -> Json {
     })
 }
 
-/// The counter and its version; it is made when there is none.
+/// Returns the counter and its resource version, and creates the counter if it is missing.
 ///
 /// # Errors
-/// When neither can be done, with the reason.
+/// The reason why the counter can neither be read nor created.
 pub async fn read(rest: &mut Rest) -> Result<(u64, String), String> {
     let mut answer = rest.request(Method::GET, &format!("{COLLECTION}/{NAME}"), None, DEADLINE).await;
     if matches!(&answer, Ok((status, _)) if status.as_u16() == 404) {

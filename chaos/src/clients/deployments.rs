@@ -1,5 +1,5 @@
-//! Deployments over REST: created, scaled, rolled and deleted. Each has one client, which updates it on the resource version
-//! that it has read: a write whose outcome is unknown takes no effect after a later one that was acknowledged.
+//! Deployments over REST: created, scaled, rolled and deleted. Each has one client, which names the resource version
+//! that it read in each update. So a write with an unknown outcome has no effect after a later one was acknowledged.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use crate::history::{Answer, MAIN, Request, Wanted};
 
 pub const COLLECTION: &str = "/apis/apps/v1/namespaces/default/deployments";
 pub const SERVICE: &str = "chaos";
-/// Marks everything of the workload.
+/// Label of every object of the workload.
 pub const LABEL: &str = "chaos";
-/// The environment variable that makes templates differ.
+/// Environment variable whose value differs between templates.
 pub const TEMPLATE: &str = "TEMPLATE";
 const DEADLINE: Duration = Duration::from_secs(4);
-/// The mean pause between two writes of a client.
+/// Mean pause between two writes of a client.
 const PAUSE: Duration = Duration::from_millis(1500);
-/// Deployments of one client at a time.
+/// Number of Deployments that a client has at a time.
 const SLOTS: usize = 2;
 const MOST_REPLICAS: u64 = 4;
 
-/// The Service whose endpoints are the ready pods of all Deployments.
+/// Service whose endpoints are the ready pods of all Deployments.
 #[must_use]
 pub fn service() -> Json {
     json!({
@@ -36,7 +36,7 @@ pub fn service() -> Json {
     })
 }
 
-/// Runs until the clients shall end.
+/// Runs until the clients are stopped.
 pub async fn run(context: Context, credentials: Credentials, name: String, seed: u64) -> Vec<Request> {
     let mut rng = StdRng::seed_from_u64(seed);
     let member = rng.random_range(0..context.layout.places.len());
@@ -55,13 +55,13 @@ pub async fn run(context: Context, credentials: Credentials, name: String, seed:
     client.requests
 }
 
-/// A Deployment that there is, or may be.
+/// A Deployment that exists or may exist.
 #[derive(Clone)]
 struct Slot {
     deployment: String,
-    /// What it is created as.
+    /// Initial desired state.
     first: Wanted,
-    /// Its creation has no known outcome, so it may still come.
+    /// The outcome of the creation is unknown, so the Deployment may still appear.
     is_doubtful: bool,
 }
 
@@ -69,8 +69,9 @@ struct Client {
     context: Context,
     rest: Rest,
     name: String,
-    /// Deployments so far, and templates.
+    /// Number of Deployments created so far.
     made: usize,
+    /// Number of templates created so far.
     templates: usize,
     slots: Vec<Option<Slot>>,
     requests: Vec<Request>,
@@ -89,7 +90,7 @@ impl Client {
         let read = self.rest.request(Method::GET, &path, None, DEADLINE).await;
         let object = match read {
             Ok((StatusCode::OK, object)) => object,
-            // It may come at any later time, so nothing more is wanted of it.
+            // The Deployment may appear at any later time, so the client leaves it alone.
             Ok((StatusCode::NOT_FOUND, _)) if is_doubtful => {
                 self.slots[slot] = None;
                 return;
@@ -207,14 +208,14 @@ fn changed(mut object: Json, wanted: &Wanted, image: Option<&str>) -> Json {
     object
 }
 
-/// What a Deployment's spec says.
+/// Desired state in a Deployment's spec.
 #[must_use]
 pub fn wanted_of(deployment: &Json) -> Option<Wanted> {
     let spec = &deployment["spec"];
     Some(Wanted { replicas: spec["replicas"].as_u64()?, template: template_of(&spec["template"]["spec"])? })
 }
 
-/// The template that a pod's spec is of.
+/// Name of the template of a pod's spec.
 #[must_use]
 pub fn template_of(pod_spec: &Json) -> Option<String> {
     let env = pod_spec["containers"][0]["env"].as_array()?;
@@ -227,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deployment_tells_what_is_wanted_of_it() {
+    fn the_desired_state_is_read_from_a_deployment() {
         let first = Wanted { replicas: 3, template: "d0.1".to_owned() };
         let object = created("d0-1", &first);
         assert_eq!(wanted_of(&object), Some(first));

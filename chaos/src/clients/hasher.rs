@@ -1,4 +1,4 @@
-//! Asks members for the hashes of one revision.
+//! Compares the members' hashes of one revision.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::checker::hashes::Round;
 
 const EVERY: Duration = Duration::from_secs(3);
 
-/// Compares now and then until the clients shall end. Members that do not answer, or are not there yet, are left out.
+/// Compares periodically until the clients are stopped. Members that do not answer or have not reached the revision are
+/// left out.
 pub async fn run(context: Context) -> Vec<Round> {
     let mut rounds = Vec::new();
     while context.stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
@@ -19,7 +20,7 @@ pub async fn run(context: Context) -> Vec<Round> {
     rounds
 }
 
-/// One comparison at the newest revision that some member has.
+/// Compares once, at the newest revision that any member has.
 ///
 /// # Errors
 /// When no member answers.
@@ -37,11 +38,11 @@ pub async fn round(context: &Context) -> anyhow::Result<Round> {
             hashes.push((member, format!("{hash:08x}")));
         }
     }
-    let revision = u64::try_from(revision.context("no member tells a hash")?)?;
+    let revision = u64::try_from(revision.context("no member returned a hash")?)?;
     Ok(Round { at, of: "HashKV".to_owned(), revision, hashes })
 }
 
-/// The hash of a revision, or with 0, of the newest one.
+/// Returns the hash of a revision; 0 stands for the newest one.
 async fn hash(connection: &mut Connection, revision: i64) -> anyhow::Result<(i64, u32)> {
     let client = connection.client().await?;
     let answer = client.hash_kv(revision).await?;

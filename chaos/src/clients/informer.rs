@@ -1,5 +1,6 @@
-//! An informer, as Kubernetes' client libraries have them: a list, and a watch from its revision on; when the watch ends,
-//! another one from the last revision, here on another member; when that revision is gone, another list.
+//! An informer like that of Kubernetes' client libraries. It lists, and watches from the list's revision on. When the
+//! watch ends, it watches from the last revision on, here at another member. When that revision is compacted, it
+//! relists.
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use crate::history::{InformerLog, InformerRecord};
 const DEADLINE: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Informs itself until it has seen everything up to `last`, which is told when it is known, or until the clients shall
-/// end.
+/// Runs until the informer has seen everything up to `last`, which is published once it is known, or until the clients
+/// are stopped.
 pub async fn run(
     context: Context,
     credentials: Credentials,
@@ -43,7 +44,7 @@ pub async fn run(
         let at = context.clock.now();
         match round {
             Ok(End::Complete) => break,
-            Ok(End::Left) => informer.ended(at, false, "it wanted to".to_owned()),
+            Ok(End::Left) => informer.ended(at, false, "moves to another member".to_owned()),
             Ok(End::Gone) => {
                 informer.known = None;
                 informer.ended(at, true, "gone".to_owned());
@@ -68,7 +69,7 @@ struct Informer {
     context: Context,
     rest: Rest,
     log: InformerLog,
-    /// Everything up to this revision is known; `None`: a list comes next.
+    /// Last revision up to which everything is known; `None` if a list is next.
     known: Option<u64>,
 }
 
@@ -114,7 +115,7 @@ impl Informer {
         Ok(revision)
     }
 
-    /// Takes a line of the watch. Cancel-safe: a line that is half read stays.
+    /// Handles one line of the watch. It is cancel-safe, because a partial line stays buffered.
     async fn take(&mut self, lines: &mut Lines) -> anyhow::Result<Option<End>> {
         let Some(line) = lines.next().await? else { anyhow::bail!("the watch ended") };
         let at = self.context.clock.now();
@@ -138,10 +139,10 @@ impl Informer {
     }
 }
 
-/// Our objects, as a list tells them, and its revision.
+/// Lists the objects of the run, and returns them with the list's revision.
 ///
 /// # Errors
-/// When there is no answer, or not a list.
+/// When there is no answer, or it is not a list.
 pub async fn list(rest: &mut Rest) -> anyhow::Result<(u64, Vec<(String, String, u64)>)> {
     let answer = rest.request(Method::GET, COLLECTION, None, DEADLINE).await;
     let (status, list) = answer.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;

@@ -1,4 +1,4 @@
-//! Leases, each with a key of its own: granted, kept alive for a while, and then revoked or forgotten.
+//! Leases with one key each: granted, kept alive for a while, and then revoked or abandoned.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{CALL_DEADLINE, Connection, Context};
 use crate::history::{LeaseEvent, LeaseLog, Micros};
 
-/// Keys with leases begin with this.
+/// Prefix of keys with leases.
 pub const LEASED: &str = "chaos/lease/";
 
-/// Runs until the clients shall end. The last lease is forgotten.
+/// Runs until the clients are stopped. The last lease is abandoned.
 pub async fn run(context: Context, name: String, seed: u64) -> Vec<LeaseLog> {
     let mut rng = StdRng::seed_from_u64(seed);
     let member = rng.random_range(0..context.layout.places.len());
     let connection = Connection::new(context.clone(), &name, member);
     let mut holder = Holder { context, connection, rng };
     let mut leases = Vec::new();
-    // A key whose writing may or may not have been done is not used again.
+    // A key whose write has an unknown outcome is not reused.
     let mut attempts: u64 = 0;
     while holder.context.pause(&mut holder.rng).await {
         let key = format!("{LEASED}{name}.{attempts}");
@@ -42,7 +42,7 @@ struct Holder {
     rng: StdRng,
 }
 
-/// An answer, and when it was asked for and came.
+/// An answer with the times of its call and return.
 struct Timed<T> {
     called: Micros,
     returned: Micros,
@@ -54,7 +54,7 @@ impl Holder {
         self.connection.leave(&mut self.rng);
     }
 
-    /// Calls with a deadline; after a failure the next call goes to another member.
+    /// Calls with a deadline. After a failure the next call goes to another member.
     async fn call<T>(&mut self, what: impl AsyncFnOnce(&mut etcd_client::Client) -> Result<T, Error>) -> Timed<T> {
         let called = self.context.clock.now();
         let exchange = async {
@@ -69,8 +69,8 @@ impl Holder {
         Timed { called, returned, answer }
     }
 
-    /// A lease with a key, if both were acknowledged. A key that may have been written all the same hangs on a lease that
-    /// nobody keeps.
+    /// Returns a lease with a key if both were acknowledged. Otherwise a key that was written anyway expires with its
+    /// lease.
     async fn grant(&mut self, key: &str) -> Option<LeaseLog> {
         let ttl = self.rng.random_range(2..7);
         let granted = self.call(async |client| client.lease_grant(ttl, None).await).await;
@@ -87,7 +87,7 @@ impl Holder {
         Some(LeaseLog { id, key: key.to_owned(), events, left_over: false })
     }
 
-    /// Keeps it for a while, looks at its key now and then, and lets go.
+    /// Keeps a lease alive for a while, reads its key from time to time, and then revokes or abandons it.
     async fn hold(&mut self, lease: &mut LeaseLog) {
         let until = Instant::now() + Duration::from_millis(self.rng.random_range(0..20_000));
         let ttl = match lease.events[0] {
@@ -123,7 +123,7 @@ impl Holder {
         let (called, returned) = (kept.called, kept.returned);
         match kept.answer {
             Ok(_) => Some(LeaseEvent::Kept { called, returned, ttl_seconds }),
-            // The client library's word for an answer without time left.
+            // The client library reports a keep-alive answer with TTL 0 with this text.
             Err(error) if error.to_string().contains("lease not found") => {
                 Some(LeaseEvent::NotFound { called, returned })
             }

@@ -1,4 +1,4 @@
-//! Clients: they ask, and record what they are told. None of them judges.
+//! Clients, which send requests and record the answers without checking them.
 
 pub mod compactor;
 mod connection;
@@ -30,10 +30,10 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Layout;
 use crate::history::{Micros, Operation};
 
-/// What all clients write under over the etcd API.
+/// Prefix of all keys that clients write over the etcd API.
 pub const PREFIX: &str = "chaos/";
 
-/// When the run began; all moments of a history count from here.
+/// Clock that counts from the start of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
 
@@ -54,32 +54,32 @@ impl Clock {
     }
 }
 
-/// What a client is given.
+/// Shared context of a client.
 #[derive(Clone)]
 pub struct Context {
     pub layout: Arc<Layout>,
     pub clock: Clock,
-    /// Fires when clients shall end.
+    /// Cancelled when clients must stop.
     pub stop: CancellationToken,
     pub keys: Arc<Objects>,
     pub pairs: Arc<Objects>,
     pub configmaps: Arc<Objects>,
-    /// The mean pause of a client between two operations.
+    /// Mean pause of a client between two operations.
     pub pause: Duration,
 }
 
 impl Context {
-    /// A pause between two operations; `false` when the clients shall end.
+    /// Pauses between two operations. Returns `false` when the clients must stop.
     pub async fn pause(&self, rng: &mut StdRng) -> bool {
         let pause = self.pause.mul_f64(rng.random_range(0.0..2.0));
         self.stop.run_until_cancelled(sleep(pause)).await.is_some()
     }
 }
 
-/// How many operations one object gets before its clients go on to the next: a search through a short history is quick.
+/// Number of operations on one object before its clients continue with the next. Short histories keep the search fast.
 const OPERATIONS_PER_OBJECT: u64 = 200;
 
-/// Which objects clients share at the moment.
+/// Objects that clients share at the moment.
 #[derive(Debug)]
 pub struct Objects {
     slots: Vec<AtomicU64>,
@@ -91,7 +91,7 @@ impl Objects {
         Objects { slots: (0..slots).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// An object for one operation: its slot, and how many there were before it.
+    /// Picks an object for one operation. Returns its slot and the number of earlier objects in that slot.
     fn pick(&self, rng: &mut StdRng) -> (usize, u64) {
         let slot = rng.random_range(0..self.slots.len());
         let operation = self.slots[slot].fetch_add(1, Ordering::Relaxed);
@@ -99,5 +99,5 @@ impl Objects {
     }
 }
 
-/// What a client has recorded.
+/// Operations that a client has recorded.
 pub type Recorded = Vec<Operation>;

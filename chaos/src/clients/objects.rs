@@ -1,5 +1,5 @@
-//! ConfigMaps that clients share over REST: created, replaced with the resource version as an optimistic lock or without
-//! one, read, deleted.
+//! ConfigMaps that clients share over REST: created, replaced with or without the resource version as an optimistic
+//! lock, read, and deleted.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use super::{Context, Recorded};
 use crate::history::{Api, Operation, Outcome, Transaction, Value};
 
 pub const COLLECTION: &str = "/api/v1/namespaces/default/configmaps";
-/// Names of our objects begin with this.
+/// Prefix of the objects' names.
 pub const NAME: &str = "chaos-";
-/// The server looks into an unknown outcome for a while; the client gives it some of that time.
+/// Deadline that leaves the server some time to find an unknown outcome.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// Runs until the clients shall end.
+/// Runs until the clients are stopped.
 pub async fn run(context: Context, credentials: Credentials, name: String, seed: u64) -> Recorded {
     let mut rng = StdRng::seed_from_u64(seed);
     let members = context.layout.places.len();
@@ -92,7 +92,7 @@ fn choose(name: &str, value: String, known: Option<&(String, String)>, rng: &mut
 }
 
 impl Call {
-    /// What the answer says, and what of it the client remembers.
+    /// Converts the answer to a transaction and its outcome, and remembers the object's value and version.
     fn judge(
         self,
         name: &str,
@@ -124,13 +124,13 @@ impl Call {
                     let value = body["data"]["value"].as_str().map(str::to_owned);
                     return (self.request, done(true, vec![(name.to_owned(), value)], 0));
                 }
-                // What a deletion answers with has the revision before it, if any.
+                // The object in the answer to a deletion has an older revision, if any.
                 let revision = if self.method == Method::DELETE { 0 } else { revision };
                 (self.request, done(true, Vec::new(), revision))
             }
             404 if self.method != Method::POST => {
                 known.remove(name);
-                // However it was asked for: the object was not there.
+                // The object did not exist, whatever the request was.
                 (Transaction::get(name), done(true, vec![(name.to_owned(), None)], 0))
             }
             409 if !self.request.expect.is_empty() => {

@@ -1,4 +1,4 @@
-//! Transactions over several keys: what is written together must never be seen apart.
+//! Transactions over several keys, whose writes must be visible together.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -11,7 +11,7 @@ use crate::history::{Api, Transaction};
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Runs until the clients shall end.
+/// Runs until the clients are stopped.
 pub async fn run(context: Context, name: String, seed: u64) -> Recorded {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut client = Roaming::new(&context, &name, &mut rng);
@@ -38,15 +38,15 @@ fn choose(object: &str, value: &str, known: &Known, rng: &mut StdRng) -> (Api, T
     let request = match rng.random_range(0..100) {
         0..30 => read_all,
         30..35 => return (Api::EtcdStale, read_all),
-        // Blind, and with what was there before.
+        // An unconditional write that also reads the old values.
         35..55 => Transaction { writes, reads: keys[..2].to_vec(), ..Transaction::default() },
-        // One of them goes.
+        // One key is deleted.
         55..60 => Transaction {
             writes: vec![write(&keys[0], 0), (keys[1].clone(), None)],
             reads: read_all.reads,
             ..Transaction::default()
         },
-        // If two hold what this client believes, one of them and a third change.
+        // If two keys have the values that this client remembers, one of them and a third are written.
         _ => Transaction {
             expect: [&keys[0], &keys[2]].map(|key| (key.clone(), known.get(key))).to_vec(),
             writes,

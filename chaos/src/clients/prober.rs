@@ -1,4 +1,4 @@
-//! Writes through one member, again and again, so that it shows when the quorum takes none.
+//! Writes through one member continuously, to show when the quorum accepts no writes.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::history::{Api, Outcome, Transaction};
 use crate::world::MemberIndex;
 
 const EVERY: Duration = Duration::from_millis(100);
-/// Operations on one key.
+/// Number of operations on one key.
 const PER_KEY: usize = 300;
 
-/// Runs until the clients shall end.
+/// Runs until the clients are stopped.
 pub async fn run(context: Context, name: String, member: MemberIndex) -> Recorded {
     let mut connection = Connection::new(context.clone(), &name, member);
     let mut recorded = Vec::new();

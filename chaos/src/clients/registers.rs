@@ -9,7 +9,7 @@ use super::connection::Roaming;
 use super::{Context, PREFIX, Recorded};
 use crate::history::{Api, Operation, Outcome, Transaction, Value};
 
-/// Runs until the clients shall end.
+/// Runs until the clients are stopped.
 pub async fn run(context: Context, name: String, seed: u64) -> Recorded {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut client = Roaming::new(&context, &name, &mut rng);
@@ -39,7 +39,7 @@ fn choose(key: &str, value: String, known: Value, rng: &mut StdRng) -> (Api, Tra
     (Api::Etcd, request)
 }
 
-/// What a client believes keys to hold: what it saw or wrote last. It need not be so any more.
+/// Values that a client last saw or wrote. They may be outdated.
 #[derive(Default)]
 pub struct Known {
     values: HashMap<String, Value>,
@@ -54,7 +54,7 @@ impl Known {
     pub fn note(&mut self, operation: &Operation) {
         let Outcome::Done { succeeded, observed, .. } = &operation.outcome else { return };
         let written = if *succeeded { &operation.request.writes[..] } else { &[] };
-        // Old objects are never asked about again.
+        // Old objects are not used again.
         if self.values.len() > 1000 {
             self.values.clear();
         }

@@ -1,5 +1,5 @@
-//! A small REST client: one HTTP/1.1 connection at a time, no retries of its own, so that what it records is what
-//! happened.
+//! A small REST client with one HTTP/1.1 connection at a time. It does not retry, so each recorded request was sent at
+//! most once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::world::MemberIndex;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The administrator's certificate.
+/// Client certificate of the administrator.
 #[derive(Clone)]
 pub struct Credentials(TlsConnector);
 
 impl Credentials {
     /// # Errors
-    /// When a file of the layout cannot be used.
+    /// When a file of the layout cannot be read.
     pub fn of(layout: &Layout) -> anyhow::Result<Credentials> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&layout.ca)?)?;
@@ -46,7 +46,7 @@ impl Credentials {
     }
 }
 
-/// A client of one member at a time.
+/// Client of one member at a time.
 pub struct Rest {
     layout: Arc<Layout>,
     credentials: Credentials,
@@ -65,12 +65,12 @@ impl Drop for Connection {
     }
 }
 
-/// Why there is no answer.
+/// Reason why there is no answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// Nothing was sent.
+    /// The request was not sent.
     NotSent(String),
-    /// It may have been acted on.
+    /// The request may have been executed.
     Lost(String),
 }
 
@@ -85,10 +85,10 @@ impl Rest {
         self.connection = None;
     }
 
-    /// A request and its whole answer, whatever its status.
+    /// Sends a request, and returns the status and the whole body of its answer.
     ///
     /// # Errors
-    /// See [`Failure`]; the next request connects anew.
+    /// See [`Failure`]; the next request reconnects.
     pub async fn request(
         &mut self,
         method: Method,
@@ -114,13 +114,13 @@ impl Rest {
         answer
     }
 
-    /// The lines of a watch.
+    /// Opens a watch, and returns its lines.
     ///
     /// # Errors
-    /// When it is not opened; the status is the server's.
+    /// When the watch cannot be opened. The inner error is the server's status.
     pub async fn watch(&mut self, path: &str) -> anyhow::Result<Result<Lines, StatusCode>> {
         let sent = timeout(Duration::from_secs(3), self.send(Method::GET, path, String::new())).await;
-        let response = sent.context("the watch does not begin")?.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        let response = sent.context("the watch does not start")?.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
         if response.status() != StatusCode::OK {
             let status = response.status();
             self.connection = None;
@@ -157,13 +157,13 @@ async fn open(address: SocketAddr, credentials: &Credentials) -> anyhow::Result<
     let stream = credentials.0.connect(ServerName::try_from("localhost")?, stream).await?;
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let task = tokio::spawn(async move {
-        // How it ends shows in the next request.
+        // The next request reports the end of the connection.
         connection.await.ok();
     });
     Ok(Connection { sender, task })
 }
 
-/// A watch's lines.
+/// Lines of a watch.
 pub struct Lines {
     body: Incoming,
     rest: Vec<u8>,
@@ -171,7 +171,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The next one; `None` when the server has ended the watch.
+    /// Returns the next line; `None` when the server has ended the watch.
     ///
     /// # Errors
     /// When the connection breaks.
@@ -184,7 +184,7 @@ impl Lines {
             match self.body.frame().await {
                 Some(frame) => self.rest.extend_from_slice(frame?.data_ref().map_or(&[][..], AsRef::as_ref)),
                 None => {
-                    ensure!(self.rest.is_empty(), "half a line at the end of a watch");
+                    ensure!(self.rest.is_empty(), "the watch ended with a partial line");
                     return Ok(None);
                 }
             }

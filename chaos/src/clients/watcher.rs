@@ -1,5 +1,5 @@
-//! Watchers of everything that the clients write. A watcher's stream ends when its member goes, and now and then by its
-//! own will; it then resumes after the last revision that it has seen, on another member.
+//! Watchers of everything that the clients write. A stream ends when its member stops, or when the watcher moves at
+//! random. The watcher then resumes at another member after the last revision that it has seen.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,36 +16,36 @@ use crate::world::MemberIndex;
 
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How far watchers are, for whoever compacts.
+/// Progress of all watchers, which the compactor reads.
 #[derive(Debug, Default)]
 pub struct Progress(Vec<Arc<AtomicU64>>);
 
 impl Progress {
-    /// A place for another watcher.
+    /// Adds another watcher.
     pub fn join(&mut self) -> Arc<AtomicU64> {
         self.0.push(Arc::default());
         self.0[self.0.len() - 1].clone()
     }
 
-    /// The revision that all of them have seen.
+    /// Revision that all watchers have seen.
     #[must_use]
     pub fn slowest(&self) -> u64 {
         self.0.iter().map(|seen| seen.load(Ordering::Relaxed)).min().unwrap_or(0)
     }
 }
 
-/// How a watcher goes about it.
+/// Behaviour of a watcher.
 #[derive(Clone, Debug)]
 pub struct Style {
     pub name: String,
     pub seed: u64,
     pub with_previous: bool,
-    /// It stays at this member, and does not leave by its own will.
+    /// Member that the watcher stays at; `None` lets it move at random.
     pub member: Option<MemberIndex>,
 }
 
-/// Watches from `first` on until it has seen everything up to `last`, which is told when it is known, or until the
-/// clients shall end.
+/// Watches from `first` on until the watcher has seen everything up to `last`, which is published once it is known, or
+/// until the clients are stopped.
 pub async fn run(
     context: Context,
     style: Style,
@@ -89,15 +89,15 @@ struct Watcher {
     context: Context,
     connection: Connection,
     log: WatchLog,
-    /// The first revision that it has not seen everything of.
+    /// First revision that the watcher has not seen completely.
     next: u64,
     seen: Arc<AtomicU64>,
     is_roaming: bool,
 }
 
-/// Why a stream was left.
+/// Reason why a stream ended.
 enum End {
-    /// There is nothing more to see.
+    /// The watcher has seen everything.
     Complete,
     Left(String),
 }
@@ -120,7 +120,7 @@ impl Watcher {
         let (at, member, from) = (self.context.clock.now(), self.connection.member(), self.next);
         self.log.records.push(WatchRecord::Opened { at, member, from });
         let leave = Instant::now() + Duration::from_millis(rng.random_range(500..12_000));
-        // Asked for now and then, and at the end until it is far enough.
+        // The watcher requests progress from time to time, and repeatedly at the end until it has caught up.
         let mut ask = Instant::now() + Duration::from_millis(rng.random_range(200..3000));
         loop {
             let wanted = *last.borrow();
@@ -142,7 +142,7 @@ impl Watcher {
                 }
                 _ = last.changed() => ask = Instant::now(),
                 () = sleep_until(leave), if self.is_roaming && wanted.is_none() => {
-                    return Ok(End::Left("it wanted to".to_owned()));
+                    return Ok(End::Left("moves to another member".to_owned()));
                 }
             }
         }

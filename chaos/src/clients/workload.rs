@@ -1,4 +1,4 @@
-//! Reads what the API says of the workload: now and then while faults come, and in full at the end.
+//! Reads the state of the workload from the API: samples during the schedule, and everything at the end.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::history::{ApiSeen, ContainerStatus, DeploymentSeen, EndpointSeen, Pod
 const EVERY: Duration = Duration::from_millis(800);
 const DEADLINE: Duration = Duration::from_secs(4);
 const RETRY: Duration = Duration::from_millis(200);
-/// How long the Service may take to be made.
+/// Time within which the Service must be created.
 const MADE_WITHIN: Duration = Duration::from_secs(20);
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
-/// Makes the Service over all Deployments.
+/// Creates the Service that selects the pods of all Deployments.
 ///
 /// # Errors
-/// When the quorum does not take it.
+/// When the quorum does not accept it.
 pub async fn make_service(context: &Context, credentials: Credentials) -> anyhow::Result<()> {
     let mut rest = Rest::new(context.layout.clone(), credentials, 0);
     let deadline = Instant::now() + MADE_WITHIN;
@@ -32,13 +32,13 @@ pub async fn make_service(context: &Context, credentials: Credentials) -> anyhow
         let answer = rest.request(Method::POST, SERVICES, Some(&deployments::service()), DEADLINE).await;
         match answer {
             Ok((StatusCode::CREATED | StatusCode::CONFLICT, _)) => return Ok(()),
-            other => ensure!(Instant::now() < deadline, "the Service is not made: {other:?}"),
+            other => ensure!(Instant::now() < deadline, "the Service cannot be created: {other:?}"),
         }
         sleep(RETRY).await;
     }
 }
 
-/// Samples endpoints and pods until the clients shall end. Members that do not answer are left out.
+/// Samples endpoints and pods until the clients are stopped. Members that do not answer are left out.
 pub async fn sample(context: Context, credentials: Credentials, seed: u64) -> Vec<Sample> {
     let mut rng = StdRng::seed_from_u64(seed);
     let members = context.layout.places.len();
@@ -64,10 +64,10 @@ pub async fn sample(context: Context, credentials: Credentials, seed: u64) -> Ve
     samples
 }
 
-/// Everything that the API says of the workload.
+/// Returns the whole state of the workload in the API.
 ///
 /// # Errors
-/// When a list is not answered.
+/// When a list request gets no answer.
 pub async fn all(rest: &mut Rest) -> anyhow::Result<ApiSeen> {
     let deployments = list(rest, &format!("{}?labelSelector={LABEL}%3Dyes", deployments::COLLECTION)).await?;
     let nodes = list(rest, "/api/v1/nodes").await?;
@@ -116,7 +116,7 @@ fn deployment(object: &Json) -> anyhow::Result<DeploymentSeen> {
     let count = |name: &str| status[name].as_u64().unwrap_or(0);
     Ok(DeploymentSeen {
         name: text(&object["metadata"]["name"]),
-        wanted: wanted_of(object).with_context(|| format!("a Deployment that is not ours: {object}"))?,
+        wanted: wanted_of(object).with_context(|| format!("an unknown Deployment: {object}"))?,
         generation: object["metadata"]["generation"].as_u64().unwrap_or(0),
         observed_generation: count("observedGeneration"),
         replicas: count("replicas"),

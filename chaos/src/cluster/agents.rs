@@ -1,4 +1,4 @@
-//! The workers: their agents' processes, and their machines.
+//! The workers: processes of their agents, and their machines.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,16 +20,16 @@ use super::shim::{Control, Shim};
 use crate::history::{Container, SANDBOX, Start};
 use crate::world::WorkerIndex;
 
-/// An agent that ended without being killed here.
+/// An agent that ended without being killed by the harness.
 #[derive(Clone, Debug)]
 pub struct AgentEnded {
     pub worker: WorkerIndex,
     pub status: ExitStatus,
-    /// Its log's last lines.
+    /// Last lines of its log.
     pub said: String,
 }
 
-/// All workers. Their agents die with this, whatever happens.
+/// All workers. Dropping this kills their agents.
 pub struct Agents {
     binary: PathBuf,
     layout: Arc<Layout>,
@@ -41,7 +41,7 @@ pub struct Agents {
 
 impl Agents {
     /// # Errors
-    /// When a file cannot be written, or the engine does not tell of its events.
+    /// When a file cannot be written, or the engine's events cannot be followed.
     pub fn new(
         binary: PathBuf,
         layout: Arc<Layout>,
@@ -52,7 +52,7 @@ impl Agents {
         let controls = layout.workers.iter().map(|place| control(&place.name)).collect::<anyhow::Result<Vec<_>>>()?;
         let machines = layout.workers.iter().map(|place| match (&place.machine, &engine) {
             (None, Some(engine)) => Ok(Machine::Docker { engine: engine.clone(), node: place.name.clone() }),
-            (None, None) => anyhow::bail!("{} is to run on Docker, and there is no engine", place.name),
+            (None, None) => anyhow::bail!("{} needs Docker, but no engine is available", place.name),
             (Some(dir), _) => Ok(Machine::Hollow { dir: dir.clone(), losses: 0 }),
         });
         let machines = machines.collect::<anyhow::Result<Vec<_>>>()?;
@@ -66,7 +66,7 @@ impl Agents {
         self.children[worker].is_some()
     }
 
-    /// Starts an agent unless it runs.
+    /// Starts an agent unless it runs already.
     ///
     /// # Errors
     /// When the binary cannot be started.
@@ -93,7 +93,7 @@ impl Agents {
         Ok(())
     }
 
-    /// Ends an agent with SIGKILL, and waits until it is gone.
+    /// Kills an agent with SIGKILL, and waits until it is gone.
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -111,7 +111,7 @@ impl Agents {
         kill(Pid::from_raw(i32::try_from(pid)?), signal).with_context(|| format!("{signal} to w{}", worker + 1))
     }
 
-    /// Waits until an agent has ended, but no longer than `within`; `None` when it goes on.
+    /// Waits up to `within` for an agent to end; `None` when it still runs.
     ///
     /// # Errors
     /// When it cannot be waited for.
@@ -154,16 +154,16 @@ impl Agents {
         &self.machines
     }
 
-    /// What is on a machine.
+    /// Containers on a machine.
     ///
     /// # Errors
     /// When the machine cannot be read.
     pub async fn containers(&self, worker: WorkerIndex) -> anyhow::Result<Vec<Container>> {
         let containers = self.machines[worker].containers().await;
-        containers.with_context(|| format!("cannot see what runs on w{}", worker + 1))
+        containers.with_context(|| format!("cannot list the containers of w{}", worker + 1))
     }
 
-    /// Kills a container that runs on the machine, drawn by a number; which one, if there is any.
+    /// Kills the running container that `drawn` selects, and returns it; `None` when none runs.
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -177,10 +177,10 @@ impl Agents {
         Ok(Some(chosen))
     }
 
-    /// Loses the machine of an agent that does not run: its containers end, and the agent's directory is empty.
+    /// Loses the machine of an agent that does not run: kills its containers and empties the agent's directory.
     ///
     /// # Errors
-    /// When something is left.
+    /// When a container cannot be killed or a file cannot be removed.
     pub async fn lose_machine(&mut self, worker: WorkerIndex) -> anyhow::Result<()> {
         self.machines[worker].lose().await?;
         let data = &self.layout.workers[worker].data;
@@ -190,7 +190,7 @@ impl Agents {
         Ok(())
     }
 
-    /// Every start of a container so far, on all machines.
+    /// Every start of a container so far on all machines.
     ///
     /// # Errors
     /// When a machine cannot be read.
@@ -202,7 +202,7 @@ impl Agents {
         Ok(starts)
     }
 
-    /// Ends all agents at once.
+    /// Kills all agents at once.
     ///
     /// # Errors
     /// When one cannot be killed.
@@ -216,7 +216,7 @@ impl Agents {
         Ok(())
     }
 
-    /// Ends all agents, and leaves no container behind.
+    /// Kills all agents, and removes their containers.
     ///
     /// # Errors
     /// When one cannot be killed or removed.

@@ -1,4 +1,4 @@
-//! A small disk for one member, that can be filled and freed: a tmpfs, so only for root.
+//! A small disk for one member that can be filled and freed. It is a tmpfs, so it needs root.
 
 use std::fs;
 use std::io::Write;
@@ -12,24 +12,24 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
-/// More than a run needs; the rest is filled by [`SmallDisk::fill`].
+/// More than a run needs; [`SmallDisk::fill`] takes the rest.
 const SIZE: &str = "size=1g";
 const BALLAST: &str = "ballast";
 const PAGE_BYTES: usize = 4096;
-/// How long one attempt may take.
+/// Time limit for one attempt to fill the disk.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Mounted until it is dropped.
+/// A small disk, mounted until it is dropped.
 #[derive(Debug)]
 pub struct SmallDisk {
     at: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts it over the directory `at`.
+    /// Mounts the disk over the directory `at`.
     ///
     /// # Errors
-    /// When this is not root, or may not mount.
+    /// When the process is not root, or is not allowed to mount.
     pub fn mount(at: &Path) -> anyhow::Result<SmallDisk> {
         ensure!(geteuid().is_root(), "only root can mount a small disk");
         mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(SIZE))
@@ -37,10 +37,10 @@ impl SmallDisk {
         Ok(SmallDisk { at: at.to_owned() })
     }
 
-    /// Takes every byte that is free. Whoever frees some meanwhile may get it back: this is to be called again.
+    /// Takes every free byte. A process that frees space meanwhile may take it again, so the caller repeats this.
     ///
     /// # Errors
-    /// When the file that takes them cannot be written for another reason than that the disk is full.
+    /// When the ballast file cannot be written for another reason than a full disk.
     pub fn fill(&self) -> anyhow::Result<()> {
         let mut ballast = fs::OpenOptions::new().create(true).append(true).open(self.at.join(BALLAST))?;
         let started = Instant::now();
@@ -55,13 +55,13 @@ impl SmallDisk {
                 Ok(()) | Err(Errno::ENOSPC) => {}
                 Err(error) => return Err(error.into()),
             }
-            // Somebody else was faster; page by page, until there is none.
+            // Another process took some of the space first; take the rest page by page.
             while ballast.write(&[0; PAGE_BYTES]).is_ok() && Instant::now() < started + PATIENCE {}
         }
         Ok(())
     }
 
-    /// Gives them back.
+    /// Frees the space again.
     ///
     /// # Errors
     /// When the file cannot be removed.
@@ -75,7 +75,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // The members are dead by now; a failure leaves a mount that the next reboot removes.
+        // The members are dead by now. A failed unmount leaves a mount until the next reboot.
         umount2(&self.at, MntFlags::MNT_DETACH).ok();
     }
 }
@@ -90,7 +90,7 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().expect("a temporary directory");
-        // Not every root may mount.
+        // Root without CAP_SYS_ADMIN may not mount.
         let Ok(disk) = SmallDisk::mount(dir.path()) else { return };
         disk.fill().expect("it is filled");
         let error = fs::write(dir.path().join("more"), [1; 8192]).expect_err("it is full");

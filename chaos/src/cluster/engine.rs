@@ -1,4 +1,4 @@
-//! The Docker engine that Docker workers run on, by its command `docker`.
+//! The engine that Docker workers run on, through the `docker` command.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use tokio::time::timeout;
 
 use crate::history::{Container, SANDBOX, Start};
 
-/// Two names for one image: another one is another version to a Deployment.
+/// Two names for one image; to a Deployment they are two versions.
 pub const IMAGES: [&str; 2] = ["quorate/chaos:1", "quorate/chaos:2"];
-/// Makes an image of a static busybox, as `scripts/prepare.sh` does.
+/// Script that makes an image of a static busybox, as `scripts/prepare.sh` does.
 const MAKE_IMAGE: &str = "set -e; ldd /bin/busybox >/dev/null 2>&1 && { echo 'no static /bin/busybox' >&2; exit 1; }; \
     tree=$(mktemp -d); trap 'rm -rf \"$tree\"' EXIT; mkdir -p \"$tree/bin\" \"$tree/tmp\" \"$tree/etc\" \"$tree/proc\" \
     \"$tree/sys\" \"$tree/dev\"; cp /bin/busybox \"$tree/bin/\"; ln -s busybox \"$tree/bin/sh\"; \
@@ -32,10 +32,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Whether an engine answers, and has the images or can make them.
+    /// Connects to an engine that answers and has the images, or makes them.
     ///
     /// # Errors
-    /// When it does not.
+    /// When no engine answers, or an image cannot be made.
     pub async fn find(cluster: String) -> anyhow::Result<Engine> {
         let answer = timeout(ANSWERS_WITHIN, docker(&["version", "--format", "{{.Server.Version}}"])).await;
         answer.context("no Docker engine answers")?.context("no Docker engine answers")?;
@@ -60,7 +60,7 @@ impl Engine {
         Ok(docker(&args).await?.lines().map(str::to_owned).collect())
     }
 
-    /// Everything of a node's, ended containers and sandboxes included.
+    /// All containers of a node, including ended ones and sandboxes.
     ///
     /// # Errors
     /// When the engine does not answer.
@@ -70,9 +70,10 @@ impl Engine {
             return Ok(Vec::new());
         }
         let args: Vec<&str> = std::iter::once("inspect").chain(ids.iter().map(String::as_str)).collect();
-        // One that is gone by now is left out of the output, and makes the command fail.
-        let told = run(Command::new("docker").args(&args)).await?;
-        let inspected: Vec<Json> = serde_json::from_slice(&told.stdout).context("docker inspect")?;
+        // A container that is gone by now is missing from the output and makes the command fail, so the exit code is
+        // ignored.
+        let output = run(Command::new("docker").args(&args)).await?;
+        let inspected: Vec<Json> = serde_json::from_slice(&output.stdout).context("docker inspect")?;
         Ok(inspected.iter().filter_map(container).collect())
     }
 
@@ -81,7 +82,7 @@ impl Engine {
     pub async fn kill(&self, ids: &[String]) -> anyhow::Result<()> {
         if !ids.is_empty() {
             let args: Vec<&str> = std::iter::once("kill").chain(ids.iter().map(String::as_str)).collect();
-            // One that has just ended by itself need not be killed.
+            // A container that has just ended makes the command fail, so the exit code is ignored.
             run(Command::new("docker").args(&args)).await?;
         }
         Ok(())
@@ -119,11 +120,11 @@ fn container(inspected: &Json) -> Option<Container> {
     })
 }
 
-/// The starts of all containers of a cluster, as the engine tells of them.
+/// Starts of all containers of a cluster, from the engine's events.
 #[derive(Debug)]
 pub struct Events {
-    told: Arc<Mutex<Vec<Json>>>,
-    /// Dies with this.
+    recorded: Arc<Mutex<Vec<Json>>>,
+    /// Killed when this is dropped.
     _command: Child,
 }
 
@@ -136,22 +137,22 @@ impl Events {
         command.args(["--filter", &engine.labelled()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start docker events")?;
-        let stdout = child.stdout.take().context("docker events says nothing")?;
-        let told: Arc<Mutex<Vec<Json>>> = Arc::default();
-        let events = told.clone();
+        let stdout = child.stdout.take().context("docker events has no standard output")?;
+        let recorded: Arc<Mutex<Vec<Json>>> = Arc::default();
+        let events = recorded.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(stdout).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 events.lock().extend(serde_json::from_str::<Json>(&line).ok());
             }
         });
-        Ok(Events { told, _command: child })
+        Ok(Events { recorded, _command: child })
     }
 
-    /// All starts so far, but those of sandboxes.
+    /// All starts so far, without those of sandboxes.
     #[must_use]
     pub fn starts(&self) -> Vec<Start> {
-        self.told.lock().iter().filter_map(start).filter(|start| start.container != SANDBOX).collect()
+        self.recorded.lock().iter().filter_map(start).filter(|start| start.container != SANDBOX).collect()
     }
 }
 
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_and_starts_are_known_by_their_labels() {
+    fn containers_and_starts_are_identified_by_their_labels() {
         let labels = json!({
             "io.quorate.node": "w4", "io.kubernetes.pod.uid": "u", "io.kubernetes.container.name": "main",
             "io.kubernetes.container.restartCount": "2",
@@ -199,11 +200,11 @@ mod tests {
             "Id": "i", "Config": {"Labels": labels}, "State": {"Running": true, "StartedAt": "2026-11-30T10:00:00.5Z"},
             "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.3"}}},
         });
-        let seen = container(&inspected).expect("one of ours");
+        let seen = container(&inspected).expect("a container of the cluster");
         assert_eq!((seen.attempt, seen.is_running, seen.address.as_deref()), (2, true, Some("172.17.0.3")));
         assert_eq!(container(&json!({"Id": "i", "Config": {"Labels": {}}})), None);
         let event = json!({"timeNano": 5, "Actor": {"ID": "i", "Attributes": labels}});
-        let started = start(&event).expect("one of ours");
+        let started = start(&event).expect("a container of the cluster");
         assert_eq!((started.worker, started.container.as_str(), started.at.as_str()), (3, "main", "5"));
     }
 }

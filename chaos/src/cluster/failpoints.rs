@@ -1,4 +1,5 @@
-//! Places in a member's work that can be seen from outside, on its disk and on the network, and what is to happen there.
+//! Failpoints: points in a member's work that can be observed from outside, on its disk and on the network, and the
+//! action to trigger there.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::world::{Action, Failpoint, MemberIndex, Phase, Point};
 
-/// What a member asks of its disk.
+/// Operation of a member on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Write,
@@ -18,7 +19,7 @@ pub enum Operation {
     Rename,
 }
 
-/// What happens at a place.
+/// Result of passing a point.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passing {
     pub pause: Duration,
@@ -30,16 +31,17 @@ pub struct Passing {
 #[derive(Debug)]
 pub struct Failpoints {
     slots: Vec<Mutex<Option<Armed>>>,
-    /// What has killed the process of each member: its end may be seen when the failpoint is gone.
+    /// The action that killed the process of each member. It is kept because the end may be noticed after the failpoint
+    /// is disarmed.
     killed: Vec<Mutex<Option<Action>>>,
-    /// Whether there is any: nobody else shall wait.
+    /// Whether any failpoint is armed; without one, operations do not take a lock.
     is_any: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Armed {
     failpoint: Failpoint,
-    /// Nothing happens without one.
+    /// The process that the failpoint applies to; without one it does nothing.
     process: Option<Pid>,
     passed: u64,
 }
@@ -51,7 +53,8 @@ impl Failpoints {
         Failpoints { slots, killed, is_any: AtomicBool::new(false) }
     }
 
-    /// From now on this happens to the process of a member. A process after another one goes on where that was.
+    /// Arms a failpoint for the process of a member. The count of passes continues when a new process gets the same
+    /// failpoint.
     pub fn arm(&self, member: MemberIndex, failpoint: Failpoint, process: u32) {
         let process = i32::try_from(process).ok().map(Pid::from_raw);
         let mut slot = self.slots[member].lock();
@@ -60,7 +63,7 @@ impl Failpoints {
         self.is_any.store(true, Ordering::Relaxed);
     }
 
-    /// The process is dead: its number may soon be another one's. What killed it, if a failpoint did.
+    /// Forgets a dead process, whose pid may be reused. Returns the action that killed it, if a failpoint did.
     pub fn forget_process(&self, member: MemberIndex) -> Option<Action> {
         if let Some(armed) = self.slots[member].lock().as_mut() {
             armed.process = None;
@@ -68,14 +71,14 @@ impl Failpoints {
         self.killed[member].lock().take()
     }
 
-    /// Nothing happens any more. How often it did.
+    /// Disarms the failpoint. Returns how often it was passed.
     pub fn disarm(&self, member: MemberIndex) -> u64 {
         let passed = self.slots[member].lock().take().map_or(0, |armed| armed.passed);
         self.is_any.store(self.slots.iter().any(|slot| slot.lock().is_some()), Ordering::Relaxed);
         passed
     }
 
-    /// A member does something on its disk.
+    /// Passes the point of an operation of a member on its disk, if it is one.
     #[must_use]
     pub fn pass_disk(&self, member: MemberIndex, operation: Operation, path: &Path, phase: Phase) -> Passing {
         if !self.is_any.load(Ordering::Relaxed) {
@@ -84,7 +87,7 @@ impl Failpoints {
         point(operation, path).map_or_else(Passing::default, |point| self.pass(member, point, phase))
     }
 
-    /// A member is at a point.
+    /// Passes a point of a member.
     #[must_use]
     pub fn pass(&self, member: MemberIndex, point: Point, phase: Phase) -> Passing {
         let mut passing = Passing::default();
@@ -97,7 +100,7 @@ impl Failpoints {
         let Some(process) = armed.process else { return passing };
         match armed.failpoint.action {
             Action::Sleep { ms } => passing.pause = Duration::from_millis(ms),
-            // What its other threads do until they are gone is as if they did not.
+            // Operations of the process's other threads are discarded from now on.
             action @ (Action::Die | Action::LosePower) => {
                 passing.is_dead = kill(process, Signal::SIGKILL).is_ok();
                 if passing.is_dead {
@@ -110,7 +113,7 @@ impl Failpoints {
     }
 }
 
-/// What a member does with a file of its data directory.
+/// The point of an operation on a file of the data directory.
 fn point(operation: Operation, path: &Path) -> Option<Point> {
     let path = path.strip_prefix("store").ok()?;
     let name = path.file_name()?.to_str()?;
@@ -122,10 +125,10 @@ fn point(operation: Operation, path: &Path) -> Option<Point> {
         Operation::Write if is_log => Some(Point::LogWrite),
         Operation::Sync if is_log => Some(Point::LogSync),
         Operation::Write | Operation::Sync if is_snapshot => Some(Point::SnapshotReceive),
-        // RocksDB's own diary.
+        // LOG is RocksDB's own log of messages, which holds no data.
         Operation::Write if is_database && !name.starts_with("LOG") => Some(Point::StateWrite),
         Operation::Sync if is_database => Some(Point::StateSync),
-        // Of the snapshot to its place, and of the pointer to it.
+        // The snapshot is renamed to its place, and so is the pointer to it.
         Operation::Rename if is_state && (name == "CURRENT" && !is_database || name.starts_with("generation-")) => {
             Some(Point::SnapshotInstall)
         }
@@ -138,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_known_by_their_names() {
+    fn points_are_derived_from_file_names() {
         let at = |operation, path: &str| point(operation, Path::new(path));
         assert_eq!(at(Operation::Write, "store/log/segment-0000000000000001.log"), Some(Point::LogWrite));
         assert_eq!(at(Operation::Sync, "store/log/segment-0000000000000001.log"), Some(Point::LogSync));
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_armed_happens_and_only_to_a_living_process() {
+    fn only_armed_failpoints_trigger_and_only_for_a_live_process() {
         let failpoints = Failpoints::new(2);
         assert_eq!(failpoints.pass(0, Point::Send, Phase::Before), Passing::default());
         let sleep = Failpoint { point: Point::Send, phase: Phase::After, action: Action::Sleep { ms: 7 } };

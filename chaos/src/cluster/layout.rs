@@ -13,10 +13,10 @@ use super::ports::Ports;
 use crate::history::node_name;
 use crate::world::MemberIndex;
 
-/// So little that who was away for some seconds needs a snapshot.
+/// Small enough that a member that was down for some seconds needs a snapshot.
 const LOG_KEEP_BYTES: u64 = 256 << 10;
 
-/// One member, as the harness knows it.
+/// Names, addresses and directories of one member.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// `m1` and so on.
@@ -26,36 +26,37 @@ pub struct Place {
     pub etcd: SocketAddr,
     pub peer: SocketAddr,
     pub metrics: SocketAddr,
-    /// Where this member finds each of the others: a proxy of its own. At its own place, its own address.
+    /// Address at which this member reaches each other member: a proxy per pair. The entry for itself is its own
+    /// address.
     pub peers: Vec<SocketAddr>,
     pub data: PathBuf,
-    /// Where the files lie when a disk of ours is mounted at `data`.
+    /// Directory of the files below the disk that the harness mounts at `data`.
     pub below: PathBuf,
     pub config: PathBuf,
     pub log: PathBuf,
 }
 
-/// One worker, as the harness knows it.
+/// Names, addresses and directories of one worker.
 #[derive(Clone, Debug)]
 pub struct WorkerPlace {
-    /// `w1` and so on; its node's name.
+    /// `w1` and so on; also the name of its node.
     pub name: String,
     pub listen: SocketAddr,
-    /// Where its connections to each member's API go: a proxy of its own.
+    /// Address of the proxy for its connections to each member's API.
     pub via: Vec<SocketAddr>,
     pub data: PathBuf,
-    /// Where a hollow worker's containers are; `None` for one on Docker.
+    /// Directory of a hollow worker's containers; `None` for a worker on Docker.
     pub machine: Option<PathBuf>,
     pub config: PathBuf,
     pub log: PathBuf,
 }
 
-/// How many workers there are.
+/// Numbers of workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workers {
     pub hollow: usize,
     pub docker: usize,
-    /// Keeps the containers of clusters apart that share an engine.
+    /// Label that separates the containers of clusters that share an engine.
     pub cluster: String,
 }
 
@@ -73,7 +74,7 @@ pub struct Layout {
     pub workers: Vec<WorkerPlace>,
     pub ca: PathBuf,
     pub admin: Pair,
-    /// Its places' ports are nobody else's as long as it is there.
+    /// Reserves the ports of all places while the layout exists.
     _ports: Arc<Ports>,
 }
 
@@ -123,7 +124,7 @@ struct AgentConfig<'a> {
     log_level: &'a str,
 }
 
-/// A node may be silent for so long; some faults last longer, and its pods are replaced.
+/// Some faults outlast this grace period, so that the node's pods are replaced.
 const NODE_MONITOR_GRACE: &str = "6s";
 const EVICTION_AFTER: &str = "3s";
 const HEARTBEAT_INTERVAL: &str = "1s";
@@ -171,7 +172,7 @@ impl Layout {
                 peer_key_file: &peer.key,
                 node_client_cert_file: &node.cert,
                 node_client_key_file: &node.key,
-                // The harness compacts; nothing else shall.
+                // Only the harness compacts.
                 retention: "24h",
                 log_keep_bytes: LOG_KEEP_BYTES,
                 node_monitor_grace: NODE_MONITOR_GRACE,
@@ -256,7 +257,7 @@ fn places(directory: &Path, logs: &Path, members: usize, ports: &mut Ports) -> a
         .collect()
 }
 
-/// A line of the founders' list.
+/// A line of the list of founding members.
 fn founder(place: &Place) -> String {
     let Place { id, name, api, etcd, peer, .. } = place;
     format!("id={id},name={name},peer={peer},api=https://{api},etcd=http://{etcd}")

@@ -1,4 +1,4 @@
-//! The version in the newest file of a member's log, as a release before or after this one would have written it.
+//! Changes the version in the newest file of a member's log, as if an older or newer release had written it.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -7,20 +7,21 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 const LOG: &str = "store/log";
-/// `qrtlog` and two digits, and more; the checksum of all of it follows.
+/// Length of the header, which starts with `qrtlog` and two digits; its checksum follows.
 const COVERED_BYTES: usize = 20;
 const DIGITS: std::ops::Range<usize> = 6..8;
 const OURS: &[u8] = b"01";
 const OTHER: &[u8] = b"02";
 
-/// Makes it another one, or ours again. A member without a log has none to change.
+/// Writes a different version, or the current one again. Does nothing for a member without a log.
 ///
 /// # Errors
 /// When the file cannot be read or written.
 pub fn set(data: &Path, is_other: bool) -> anyhow::Result<()> {
     let Some(newest) = newest(&data.join(LOG))? else { return Ok(()) };
     let file = OpenOptions::new().read(true).write(true).open(&newest)?;
-    write(&file, if is_other { OTHER } else { OURS }).with_context(|| format!("the version in {}", newest.display()))
+    write(&file, if is_other { OTHER } else { OURS })
+        .with_context(|| format!("cannot change the version in {}", newest.display()))
 }
 
 fn write(file: &File, version: &[u8]) -> anyhow::Result<()> {

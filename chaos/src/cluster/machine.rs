@@ -1,4 +1,4 @@
-//! A worker's machine: what runs on it, told by the machine itself and not by the agent or the API.
+//! A worker's machine and its containers, read from the machine itself and not from the agent or the API.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ pub enum Machine {
 }
 
 impl Machine {
-    /// Everything that is there, ended containers and sandboxes included.
+    /// All containers on the machine, including ended ones and sandboxes.
     ///
     /// # Errors
     /// When the machine cannot be read.
@@ -35,7 +35,7 @@ impl Machine {
     /// Kills a container.
     ///
     /// # Errors
-    /// When it cannot be.
+    /// When it cannot be killed.
     pub async fn kill(&self, id: &str) -> anyhow::Result<()> {
         match self {
             Machine::Hollow { dir, .. } => fs::write(dir.join("kill").join(id), "").context("cannot kill a container"),
@@ -43,17 +43,17 @@ impl Machine {
         }
     }
 
-    /// Kills everything, as the end of the machine does. The agent must not run.
+    /// Kills all containers, as the loss of the machine does. The agent must not run.
     ///
     /// # Errors
-    /// When something cannot be killed.
+    /// When a container cannot be killed.
     pub async fn lose(&mut self) -> anyhow::Result<()> {
         match self {
             Machine::Hollow { dir, losses } => {
                 let pods = dir.join("pods");
                 if pods.exists() {
                     *losses += 1;
-                    // What was started there is looked at in the end.
+                    // Containers that were started there are checked at the end.
                     fs::rename(&pods, dir.join(format!("lost-{losses}")))?;
                 }
                 let kills = dir.join("kill");
@@ -71,7 +71,7 @@ impl Machine {
         }
     }
 
-    /// Every start of a container so far; those of an engine are told by its events instead.
+    /// Every start of a container so far. Those on Docker come from the engine's events instead.
     ///
     /// # Errors
     /// When the machine cannot be read.
@@ -96,7 +96,7 @@ fn pods(dir: &Path) -> anyhow::Result<Vec<Json>> {
     let mut pods = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        // A file that is being written has another name.
+        // A file that is still being written has a different extension.
         if path.extension().is_some_and(|extension| extension == "json") {
             pods.push(serde_json::from_slice(&fs::read(&path)?).with_context(|| path.display().to_string())?);
         }

@@ -15,7 +15,7 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
-/// Signs certificates, valid at any time that a moved clock may show.
+/// Certificate authority. Its certificates are valid at any time that a moved clock may show.
 pub struct Authority {
     pub cert: PathBuf,
     directory: PathBuf,
@@ -35,7 +35,7 @@ impl Authority {
         Ok(Authority { cert, directory: directory.to_owned(), issuer: Issuer::new(params, key) })
     }
 
-    /// A certificate for both ends of a connection to this machine.
+    /// Issues a certificate for the client and the server of a connection to this machine.
     ///
     /// # Errors
     /// When a file cannot be written.

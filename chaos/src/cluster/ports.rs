@@ -1,15 +1,15 @@
-//! Ports that are free now, and stay free while a member is down.
+//! Ports that are free now and stay reserved while a member is down.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::bail;
 use rand::Rng;
 
-/// Below the range from which Linux takes the ports of outgoing connections.
+/// Ports below the range that Linux uses for outgoing connections.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// Hands out addresses on the loopback interface. Not from the run's seed: they say nothing about the schedule, and runs
-/// beside each other must not meet. So each run holds its ports' numbers for UDP, which no member uses.
+/// Hands out addresses on the loopback interface. They do not depend on the run's seed, because parallel runs of one
+/// seed must not collide. Each run also binds its ports for UDP, which no member uses, to reserve them.
 #[derive(Debug, Default)]
 pub struct Ports {
     held: Vec<UdpSocket>,
@@ -17,7 +17,7 @@ pub struct Ports {
 
 impl Ports {
     /// # Errors
-    /// When none is left.
+    /// When no port is left.
     pub fn next(&mut self) -> anyhow::Result<SocketAddr> {
         for _ in 0..1000 {
             let port = rand::rng().random_range(RANGE);
@@ -40,7 +40,7 @@ mod tests {
     fn a_port_is_handed_out_once_while_its_run_lasts() {
         let mut ports = Ports::default();
         let address = ports.next().expect("a free port");
-        // Nobody listens there, as when a member is down; another run still has to look elsewhere.
+        // No process listens there, as when a member is down, but another run must still skip the port.
         assert!(TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_err());
         drop(ports);
         assert!(UdpSocket::bind(address).is_ok());

@@ -17,22 +17,22 @@ use super::log_version;
 use super::shim::{Control, Shim};
 use crate::world::MemberIndex;
 
-/// A process that ended without being killed here.
+/// A process that ended without being killed by the harness.
 #[derive(Clone, Debug)]
 pub struct Ended {
     pub member: MemberIndex,
     pub status: ExitStatus,
-    /// Its log's last lines.
+    /// Last lines of its log.
     pub said: String,
 }
 
-/// All members. They die with this, whatever happens.
+/// Processes of all members. Dropping this kills them.
 pub struct Processes {
     binary: PathBuf,
     layout: Arc<Layout>,
     shim: Option<(Shim, Vec<Control>)>,
     children: Vec<Option<Child>>,
-    /// The tokens of those that have joined, or are to.
+    /// Tokens of members that have joined or are to join.
     tokens: Vec<Option<String>>,
 }
 
@@ -57,7 +57,7 @@ impl Processes {
         self.children[member].is_some()
     }
 
-    /// Starts a member unless it runs.
+    /// Starts a member unless it runs already.
     ///
     /// # Errors
     /// When the binary cannot be started.
@@ -84,12 +84,12 @@ impl Processes {
         Ok(())
     }
 
-    /// From its next start on, the member is one that joins with this token.
+    /// Makes the member join with this token from its next start on.
     pub fn set_token(&mut self, member: MemberIndex, token: String) {
         self.tokens[member] = Some(token);
     }
 
-    /// Ends a member with SIGKILL, and waits until it is gone.
+    /// Kills a member with SIGKILL, and waits until it is gone.
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -100,13 +100,13 @@ impl Processes {
         }
     }
 
-    /// The process of a member, if it runs.
+    /// Process id of a member, if it runs.
     #[must_use]
     pub fn id(&self, member: MemberIndex) -> Option<u32> {
         self.children[member].as_ref().and_then(Child::id)
     }
 
-    /// Waits until a member's process has ended, but no longer than `within`; `None` when it goes on.
+    /// Waits up to `within` for a member's process to end; `None` when it still runs.
     ///
     /// # Errors
     /// When it cannot be waited for.
@@ -117,7 +117,7 @@ impl Processes {
         Ok(Some(Ended { member, status: status?, said: last_lines(&self.layout.places[member].log) }))
     }
 
-    /// Makes the log of a member that does not run one of another version, or of its own again.
+    /// Changes the log of a member that does not run to a different version, or back.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -133,7 +133,7 @@ impl Processes {
         empty(&self.layout.places[member].data)
     }
 
-    /// Ends all members at once.
+    /// Kills all members at once.
     ///
     /// # Errors
     /// When one cannot be killed.
@@ -154,7 +154,7 @@ impl Processes {
         kill(Pid::from_raw(i32::try_from(pid)?), signal).with_context(|| format!("{signal} to m{}", member + 1))
     }
 
-    /// Moves a member's clock, and troubles its fsync.
+    /// Sets the offset of a member's clock, and the delay or failure of its fsync.
     ///
     /// # Errors
     /// When the control file cannot be written.
@@ -182,7 +182,7 @@ impl Processes {
     }
 }
 
-/// Removes everything in a directory, for good: a later loss of power brings nothing of it back.
+/// Removes everything in a directory and syncs it, so that a later power loss brings nothing back.
 pub(super) fn empty(directory: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();

@@ -1,10 +1,10 @@
-//! The network between the members, and between workers and members: a TCP proxy for each ordered pair, all under one set of
-//! rules.
+//! The network between the members, and between workers and members: a TCP proxy for each ordered pair, all controlled
+//! by one world.
 //!
-//! A member reaches each of its peers through a listener of its own, and a worker each member's API, so the proxy knows both ends of every connection
-//! and each of its directions can be troubled by itself. A cut path behaves as one behind a broken switch: nothing comes
-//! through, connections stay open, and what was sent arrives when the path is whole again. A member whose process is
-//! dead refuses connections, as its machine would.
+//! A member reaches each of its peers, and a worker each member's API, through a listener of its own. So the proxy
+//! knows both ends of every connection and can disturb each direction separately. A cut path behaves like a broken
+//! switch: nothing passes, connections stay open, and sent data arrives when the path works again. The proxy of a dead
+//! member refuses connections, as the member's machine would.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use super::failpoints::{Failpoints, Passing};
 use super::layout::Layout;
 use crate::world::{End, MemberIndex, Path, Phase, Point, World};
 
-/// What a first retransmission of TCP waits at least (Linux' `TCP_RTO_MIN`).
+/// Minimum delay of TCP's first retransmission (`TCP_RTO_MIN` of Linux).
 const RETRANSMISSION: Duration = Duration::from_millis(200);
 const BIND_RETRY: Duration = Duration::from_millis(10);
 const PIECE_BYTES: usize = 16 << 10;
-/// Pieces that may be under way in one direction of a connection.
+/// Maximum number of chunks in flight in one direction of a connection.
 const IN_FLIGHT: usize = 256;
 
-/// Runs all proxies, for ever.
+/// Runs all proxies until the future is dropped.
 pub async fn run(layout: Arc<Layout>, world: watch::Receiver<World>, failpoints: Arc<Failpoints>, seed: u64) {
     let mut links = JoinSet::new();
     for (from, place) in layout.places.iter().enumerate() {
@@ -71,7 +71,7 @@ impl Link {
             if self.world.wait_for(|world| !world.members[to].down).await.is_err() {
                 return;
             }
-            // What connected to the old process is its kernel's business: it closes with it.
+            // Connections to the old process close with it, so only the listener needs care.
             let Ok(listener) = TcpListener::bind(self.listen).await else {
                 sleep(BIND_RETRY).await;
                 continue;
@@ -112,7 +112,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Carries until one end closes or breaks, and then closes both.
+    /// Forwards data until one end closes or breaks, and then closes both.
     async fn run(self, incoming: TcpStream, seed: u64) {
         let Ok(outgoing) = TcpStream::connect(self.target).await else { return };
         if incoming.set_nodelay(true).and_then(|()| outgoing.set_nodelay(true)).is_err() {
@@ -123,7 +123,7 @@ impl Connection {
         let (from, to) = (self.from, End::Member(self.to));
         let there = Direction { from, to, world: self.world.clone(), failpoints: self.failpoints.clone() };
         let back = Direction { from: to, to: from, world: self.world, failpoints: self.failpoints };
-        // An orderly end of one direction passes through it like data; the other one may go on.
+        // The end of one direction is forwarded like data; the other direction may continue.
         let _both = tokio::try_join!(
             there.carry(incoming_read, outgoing_write, StdRng::seed_from_u64(seed)),
             back.carry(outgoing_read, incoming_write, StdRng::seed_from_u64(!seed)),
@@ -147,7 +147,7 @@ impl Direction {
         self.world.borrow().path(self.from, self.to)
     }
 
-    /// What the sender's failpoint does here. Only what members send to each other is a point of theirs.
+    /// Passes the sender's failpoint. Only messages between members are points.
     fn pass(&self, phase: Phase) -> Passing {
         match (self.from, self.to) {
             (End::Member(from), End::Member(_)) => self.failpoints.pass(from, Point::Send, phase),
@@ -155,10 +155,10 @@ impl Direction {
         }
     }
 
-    /// Returns when the path is not cut.
-    async fn whole(&mut self) {
+    /// Waits until the path is not cut.
+    async fn wait_until_open(&mut self) {
         let (from, to) = (self.from, self.to);
-        // The world ends with the run.
+        // The sender of the world is dropped at the end of the run.
         if self.world.wait_for(|world| !world.path(from, to).cut).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -170,7 +170,7 @@ impl Direction {
         tokio::try_join!(sending, self.deliver(arriving, to)).map(|_| ())
     }
 
-    /// Takes what is sent, and decides when each piece arrives.
+    /// Reads the sent data, and decides when each chunk arrives.
     async fn send(
         mut self,
         mut from: OwnedReadHalf,
@@ -181,8 +181,8 @@ impl Direction {
         loop {
             let mut piece = vec![0; PIECE_BYTES];
             let read = from.read(&mut piece).await.map_err(|_| Broken);
-            // A cut path carries no news of an end either.
-            self.whole().await;
+            // A cut path does not deliver the end of the stream either.
+            self.wait_until_open().await;
             let length = read?;
             piece.truncate(length);
             let before = self.pass(Phase::Before);
@@ -201,7 +201,7 @@ impl Direction {
                 delay += again;
                 again *= 2;
             }
-            // TCP keeps the order: what comes after a lost piece waits for it.
+            // TCP keeps the order, so later chunks wait for a lost one.
             last = last.max(Instant::now() + delay);
             if pieces.send((last, piece)).await.is_err() || length == 0 {
                 return Ok(());
@@ -209,7 +209,7 @@ impl Direction {
             let after = self.pass(Phase::After);
             sleep(after.pause).await;
             if after.is_dead {
-                // What is under way still arrives.
+                // Chunks in flight still arrive.
                 return Ok(());
             }
         }
@@ -224,7 +224,7 @@ impl Direction {
             if due > Instant::now() {
                 sleep_until(due).await;
             }
-            self.whole().await;
+            self.wait_until_open().await;
             if piece.is_empty() {
                 return to.shutdown().await.map_err(|_| Broken);
             }

@@ -1,7 +1,7 @@
-/* Loaded into a member or an agent by LD_PRELOAD: lets the harness move its wall clock, trouble its fsync, and lead its
+/* Loaded into a member or an agent by LD_PRELOAD: lets the harness move its wall clock, disturb its fsync, and redirect its
  * connections to certain ports of this machine through proxies (CHAOS_VIA, as in 21001=22001,21002=22002).
  *
- * What to do stands in a small file that the harness writes and this maps: see struct control. The monotonic clock is
+ * The harness writes its settings to a small file that this library maps; see struct control. The monotonic clock is
  * left alone, as it is when an operator or NTP sets a clock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -67,7 +67,7 @@ time_t time(time_t *out) {
     return now.tv_sec;
 }
 
-/* Deadlines by the wall clock were computed from the moved one; the kernel compares them with its own. */
+/* Callers compute wall clock deadlines from the moved clock, but the kernel compares them with its own. */
 int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restrict mutex,
                            const struct timespec *restrict deadline) {
     struct timespec moved = *deadline;
@@ -75,7 +75,7 @@ int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restr
     return real_cond_timedwait(cond, mutex, &moved);
 }
 
-/* The port to connect to instead of this one. */
+/* Returns the port to connect to instead of this one. */
 static unsigned long via(unsigned long port) {
     for (const char *next = getenv("CHAOS_VIA"); next && *next;) {
         char *end;

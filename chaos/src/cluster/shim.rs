@@ -1,7 +1,8 @@
-//! Clocks, fsync and connections of a process under our control: a small library that is compiled here and loaded into its process.
+//! A small library that controls the clock, fsync and connections of a process. It is compiled here and loaded into the
+//! process.
 //!
-//! It is C because the functions that it stands in front of are; a library of Rust would need `unsafe`, which the
-//! workspace forbids.
+//! It is written in C because it overrides C functions; a Rust library would need `unsafe`, which the workspace
+//! forbids.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -19,10 +20,10 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// Compiles it into `directory`.
+    /// Compiles the library into `directory`.
     ///
     /// # Errors
-    /// When there is no C compiler, or it refuses.
+    /// When there is no C compiler, or it fails.
     pub fn build(directory: &Path) -> anyhow::Result<Shim> {
         let (source, library) = (directory.join("shim.c"), directory.join("shim.so"));
         fs::write(&source, SOURCE)?;
@@ -39,7 +40,7 @@ impl Shim {
     }
 }
 
-/// What one member's library reads: see `struct control` in `shim.c`.
+/// Control file that one process's library reads; see `struct control` in `shim.c`.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_go_where_they_are_led() {
+    fn connections_are_redirected_to_the_given_port() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let Ok(shim) = Shim::build(dir.path()) else { return };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -108,6 +109,6 @@ mod tests {
             bash.output().expect("bash").status.success()
         };
         assert!(connects(format!("7=1,9={port}")));
-        assert!(!connects(format!("7={port},8={port}")), "nobody listens there");
+        assert!(!connects(format!("7={port},8={port}")), "no process listens there");
     }
 }

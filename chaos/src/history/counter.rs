@@ -1,19 +1,19 @@
-//! What a client counted.
+//! Increments of the shared counter.
 
 use serde::{Deserialize, Serialize};
 
 use super::Micros;
 use crate::world::MemberIndex;
 
-/// A counter was read, and was to be set to one more if nobody else had done so since.
+/// An attempt to set the counter to one more than was read, if no other client changed it since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Increment {
     pub client: String,
-    /// The member that was asked, from 0.
+    /// Member that received the request, from 0.
     pub member: MemberIndex,
     pub called: Micros,
     pub returned: Micros,
-    /// What it was to become.
+    /// New value of the counter.
     pub to: u64,
     pub counted: Counted,
 }
@@ -21,10 +21,10 @@ pub struct Increment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Counted {
-    /// It was acknowledged.
+    /// The server acknowledged it.
     Yes,
-    /// Another was first, or it was refused for another reason.
+    /// Another client was first, or the server refused it for another reason.
     No,
-    /// It was not answered.
+    /// No answer came.
     Unknown,
 }

@@ -1,4 +1,4 @@
-//! What happened to a lease and the key that hangs on it.
+//! Events of a lease and the key attached to it.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,16 +7,15 @@ use super::Micros;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum LeaseEvent {
-    /// The grant or a keep-alive was acknowledged, with this time to live. The server's clock began somewhere between
-    /// the two moments.
+    /// The grant or a keep-alive was acknowledged with this time to live, which began between the call and the return.
     Kept { called: Micros, returned: Micros, ttl_seconds: u64 },
-    /// A keep-alive was answered: there is no such lease.
+    /// A keep-alive was answered with "lease not found".
     NotFound { called: Micros, returned: Micros },
-    /// The key was written with the lease, and that was acknowledged.
+    /// The write of the key with the lease was acknowledged.
     Attached { called: Micros, returned: Micros },
-    /// A linearizable read found the key, or did not.
+    /// A linearizable read of the key returned; `found` says whether the key existed.
     Read { called: Micros, returned: Micros, found: bool },
-    /// A revocation was sent; whether it was acknowledged.
+    /// A revocation was sent; `acknowledged` says whether it was confirmed.
     Revoked { called: Micros, returned: Micros, acknowledged: bool },
 }
 
@@ -26,6 +25,6 @@ pub struct LeaseLog {
     pub id: i64,
     pub key: String,
     pub events: Vec<LeaseEvent>,
-    /// The key was there after the run, when its time was long over.
+    /// The key still existed after the run, long after its lease expired.
     pub left_over: bool,
 }

@@ -1,4 +1,4 @@
-//! What clients and watchers saw, as they saw it. No I/O and no judgement here; the judges are in [`crate::checker`].
+//! Observations of clients and watchers. This module has no I/O and no checks; those are in [`crate::checker`].
 
 mod counter;
 mod lease;
@@ -17,8 +17,8 @@ pub use watch::{InformerLog, InformerRecord, Seen, WatchLog, WatchRecord};
 
 use serde::{Deserialize, Serialize};
 
-/// Microseconds since the run began, on the one monotonic clock of this process. Rounded down, so that of two moments
-/// with different numbers the smaller one certainly came first.
+/// Microseconds since the run began, on the monotonic clock of this process. Values are rounded down, so a smaller
+/// value is certainly earlier.
 pub type Micros = u64;
 
 /// Everything that a run recorded.
@@ -34,7 +34,7 @@ pub struct History {
     pub samples: Vec<Sample>,
 }
 
-/// One line of a history that is kept.
+/// One line of a saved history.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Line {
@@ -48,10 +48,11 @@ enum Line {
 }
 
 impl History {
-    /// As JSON lines: operations in the order of their calls, then what watchers, informers, leases and counters recorded.
+    /// Writes JSON lines: operations in the order of their calls, then the records of watchers, informers, leases and
+    /// counters.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When a line cannot be written.
     pub fn write_lines(&self, to: &mut impl std::io::Write) -> std::io::Result<()> {
         let mut operations: Vec<&Operation> = self.operations.iter().collect();
         operations.sort_by_key(|operation| operation.called);
@@ -72,7 +73,7 @@ impl History {
     /// Reads what [`History::write_lines`] wrote.
     ///
     /// # Errors
-    /// When a line is not one of a history.
+    /// When a line is not part of a history.
     pub fn read_lines(from: impl std::io::BufRead) -> std::io::Result<History> {
         let mut history = History::default();
         for line in from.lines() {
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kept_history_is_read_back() {
+    fn a_saved_history_is_read_back() {
         let operation = Operation {
             client: "register-1".to_owned(),
             api: Api::Etcd,

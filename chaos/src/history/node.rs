@@ -1,35 +1,36 @@
-//! What was asked for on workers, what ran on them, and what the API said of it.
+//! Observations of workers: the requested workload, the containers that ran, and their state in the API.
 
 use serde::{Deserialize, Serialize};
 
 use super::Micros;
 use crate::world::{MemberIndex, WorkerIndex};
 
-/// What a client wants of a Deployment.
+/// Desired state of a Deployment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Wanted {
     pub replicas: u64,
-    /// Unique for each template in a run: a change of it rolls the Deployment.
+    /// Unique name of the pod template in a run; a change rolls the Deployment.
     pub template: String,
 }
 
-/// How a write on a Deployment ended, as far as its client knows.
+/// Outcome of a write on a Deployment, as far as its client knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Answer {
     Done,
-    /// It has had no effect and never will.
+    /// The write has no effect now or later.
     Refused {
         reason: String,
     },
-    /// It may have taken effect. An update is made on a resource version, so it takes none after a later acknowledged one.
+    /// The write may have taken effect. An update names a resource version, so it cannot take effect after a later
+    /// acknowledged one.
     Unknown {
         reason: String,
     },
 }
 
-/// One write on a Deployment. Each Deployment has one client, which does one thing after the other.
+/// One write on a Deployment. Each Deployment has one client, which sends one request at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
@@ -38,17 +39,17 @@ pub struct Request {
     pub called: Micros,
     pub returned: Micros,
     pub deployment: String,
-    /// `None`: it was to be deleted.
+    /// Desired state; `None` for a deletion.
     pub wanted: Option<Wanted>,
     pub answer: Answer,
 }
 
-/// The name of a pod's sandbox among its containers.
+/// Container name of a pod's sandbox.
 pub const SANDBOX: &str = "POD";
-/// The name of the one other container of each pod.
+/// Name of the only other container of each pod.
 pub const MAIN: &str = "main";
 
-/// A container on a worker's machine, as the machine itself tells.
+/// A container on a worker's machine, as reported by the machine itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
@@ -58,13 +59,13 @@ pub struct Container {
     pub id: String,
     pub attempt: u64,
     pub is_running: bool,
-    /// In RFC 3339; empty when it was never started.
+    /// Start time in RFC 3339; empty when the container was never started.
     pub started_at: String,
-    /// The pod's address, where the machine tells it.
+    /// Address of the pod, if the machine reports it.
     pub address: Option<String>,
 }
 
-/// What was on a machine, while its agent did not run or when all was over.
+/// Containers of a machine while its agent did not run or at the end of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineSeen {
@@ -73,7 +74,7 @@ pub struct MachineSeen {
     pub containers: Vec<Container>,
 }
 
-/// A container was started.
+/// One start of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Start {
@@ -81,11 +82,11 @@ pub struct Start {
     pub uid: String,
     pub container: String,
     pub id: String,
-    /// Tells two starts of one container apart.
+    /// Time that distinguishes two starts of one container.
     pub at: String,
 }
 
-/// A container that was killed from outside.
+/// A container that the nemesis killed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Killed {
@@ -96,20 +97,20 @@ pub struct Killed {
     pub id: String,
 }
 
-/// What a pod's status says of a container.
+/// Status of a container in its pod's status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerStatus {
     pub name: String,
-    /// With the runtime's scheme.
+    /// Container id with the runtime's scheme.
     pub id: String,
     pub restarts: u64,
     pub is_ready: bool,
-    /// Of a container that runs, when it was started.
+    /// Start time of a running container.
     pub running_since: Option<String>,
 }
 
-/// A pod as the API shows it.
+/// A pod as the API returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSeen {
@@ -125,17 +126,17 @@ pub struct PodSeen {
     pub containers: Vec<ContainerStatus>,
 }
 
-/// An endpoint of the Service over all pods of the run.
+/// An endpoint of the Service that selects all pods of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSeen {
-    /// The uid of the pod that it names.
+    /// Uid of the pod that the endpoint names.
     pub uid: String,
     pub address: String,
     pub is_ready: bool,
 }
 
-/// A Deployment as the API shows it.
+/// A Deployment as the API returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeploymentSeen {
@@ -149,18 +150,18 @@ pub struct DeploymentSeen {
     pub available: u64,
 }
 
-/// What the API says of the workload at a time.
+/// State of the workload in the API at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiSeen {
     pub deployments: Vec<DeploymentSeen>,
     pub pods: Vec<PodSeen>,
     pub endpoints: Vec<EndpointSeen>,
-    /// Nodes, and whether each is ready and without taints.
+    /// Names of nodes, and whether each is ready and without taints.
     pub nodes: Vec<(String, bool)>,
 }
 
-/// Endpoints and pods while faults come. The endpoints were read first.
+/// Endpoints and pods during the schedule. The endpoints were read first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sample {
@@ -175,18 +176,18 @@ pub struct Sample {
 pub struct PodSample {
     pub uid: String,
     pub node: Option<String>,
-    /// By container.
+    /// Restart counts by container.
     pub restarts: Vec<(String, u64)>,
 }
 
-/// What there was when all was healed, nobody wrote any more, and either everything was as it should be or time was over.
+/// State after everything was healed and no client wrote any more, when the desired state was reached or time was over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settled {
-    /// How long it took.
+    /// Time until then.
     pub took: Micros,
     pub api: ApiSeen,
-    /// By worker.
+    /// Containers by worker.
     pub machines: Vec<Vec<Container>>,
 }
 

@@ -1,24 +1,24 @@
-//! Operations on registers: a register is a key, and every operation on registers is a small transaction.
+//! Operations on registers. A register is a key, and every operation on registers is a small transaction.
 
 use serde::{Deserialize, Serialize};
 
 use super::Micros;
 
-/// A register's value; `None` while its key does not exist. Values that are written are unique in a run.
+/// Value of a register; `None` while its key does not exist. Written values are unique in a run.
 pub type Value = Option<String>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Api {
-    /// gRPC, linearizable.
+    /// Linearizable operation over gRPC.
     Etcd,
-    /// A serializable read over gRPC: it may be old, and must be what once was.
+    /// Serializable read over gRPC: it may be stale, but must return a past state.
     EtcdStale,
     Rest,
 }
 
-/// What was asked for. If all of `expect` hold, `writes` take effect at once; in either case the reads see the state
-/// before the writes.
+/// Requested transaction. If all of `expect` hold, `writes` take effect atomically; in either case the reads see the
+/// state before the writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -45,7 +45,7 @@ impl Transaction {
         Transaction { writes: vec![(key.into(), None)], ..Transaction::default() }
     }
 
-    /// Writes `value` if the key holds `expected`, and tells what it held.
+    /// Writes `value` if the key holds `expected`, and returns the old value.
     #[must_use]
     pub fn compare_and_swap(key: impl Into<String>, expected: Value, value: impl Into<String>) -> Self {
         let key = key.into();
@@ -62,23 +62,23 @@ impl Transaction {
     }
 }
 
-/// How an operation ended, as far as its client knows.
+/// Outcome of an operation, as far as its client knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
 pub enum Outcome {
-    /// It was answered.
+    /// The server answered.
     Done {
-        /// What was expected held, so that the writes took effect.
+        /// All expectations held, so the writes took effect.
         succeeded: bool,
-        /// The state before the writes, of the keys that the answer tells of.
+        /// State before the writes, of the keys in the answer.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         observed: Vec<(String, Value)>,
-        /// The store's revision at which it happened; zero when the answer does not tell.
+        /// Revision of the store at which the transaction happened; zero when the answer does not contain it.
         revision: u64,
     },
-    /// It was refused in a way that promises that it has had no effect and never will.
+    /// The server refused it in a way that guarantees no effect now or later.
     Refused { reason: String },
-    /// It may have taken effect, may do so at any later time, or never.
+    /// The operation may have taken effect, may take effect at any later time, or never.
     Unknown { reason: String },
 }
 
@@ -87,12 +87,12 @@ pub enum Outcome {
 pub struct Operation {
     pub client: String,
     pub api: Api,
-    /// The registers that are checked together: keys of one object stand in no operation of another.
+    /// Name of the group of registers that are checked together. No operation uses keys of two objects.
     pub object: String,
-    /// The member that was asked, from 0.
+    /// Member that received the request, from 0.
     pub member: usize,
     pub called: Micros,
-    /// When the answer came, or the client gave up.
+    /// Time at which the answer came or the client gave up.
     pub returned: Micros,
     pub request: Transaction,
     #[serde(flatten)]
@@ -100,13 +100,13 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Whether its writes have certainly taken effect.
+    /// Whether the writes have certainly taken effect.
     #[must_use]
     pub fn has_written(&self) -> bool {
         self.request.is_write() && matches!(self.outcome, Outcome::Done { succeeded: true, .. })
     }
 
-    /// The revision that the answer told, if it did.
+    /// Revision in the answer, if it contains one.
     #[must_use]
     pub fn revision(&self) -> Option<u64> {
         match self.outcome {

@@ -1,22 +1,22 @@
-//! What watchers were told.
+//! Records of watchers and informers.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Micros, Value};
 
-/// A change of one key as a watcher saw it.
+/// A change of one key as a watcher received it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     pub key: String,
-    /// `None`: it was deleted.
+    /// New value; `None` for a deletion.
     pub value: Value,
-    /// The revision of the change.
+    /// Revision of the change.
     pub revision: u64,
-    /// Zero for a deletion.
+    /// Revision of the key's creation; zero for a deletion.
     pub create_revision: u64,
-    /// How often the key was written since its creation; zero for a deletion.
+    /// Number of writes of the key since its creation; zero for a deletion.
     pub version: u64,
-    /// The value before, and the revision at which it was written, when the watcher asked for it.
+    /// Previous value and its revision, if the watcher asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<(String, u64)>,
 }
@@ -24,15 +24,15 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum WatchRecord {
-    /// A stream at `member` that begins at revision `from`.
+    /// A stream at `member` was opened from revision `from` on.
     Opened { at: Micros, member: usize, from: u64 },
-    /// One answer with its events.
+    /// One response with its events.
     Batch { at: Micros, events: Vec<Seen> },
-    /// "You have been told everything up to `revision`".
+    /// Progress notification: all events up to `revision` were delivered.
     Progress { at: Micros, revision: u64 },
     /// The stream ended; the watcher resumes after the last revision it has seen.
     Ended { at: Micros, reason: String },
-    /// The server cannot tell what came after the watcher's revision any more.
+    /// The server has compacted the watcher's next revision.
     Compacted { at: Micros, compacted: u64 },
 }
 
@@ -40,15 +40,15 @@ pub enum WatchRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchLog {
     pub watcher: String,
-    /// It asked for the values before.
+    /// The watcher asked for previous values.
     pub with_previous: bool,
-    /// It was told in time everything up to this revision, at the end of the run.
+    /// Last revision up to which everything was delivered in time at the end of the run.
     pub complete_to: u64,
     pub records: Vec<WatchRecord>,
 }
 
 impl WatchLog {
-    /// All events, in the order in which they came.
+    /// All events in the order of their delivery.
     pub fn events(&self) -> impl Iterator<Item = &Seen> {
         self.records.iter().flat_map(|record| match record {
             WatchRecord::Batch { events, .. } => &events[..],
@@ -57,7 +57,7 @@ impl WatchLog {
     }
 }
 
-/// What an informer did: lists and watches, as a Kubernetes client library does it.
+/// Record of an informer, which lists and watches like a Kubernetes client library.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum InformerRecord {
@@ -68,7 +68,7 @@ pub enum InformerRecord {
         revision: u64,
         objects: Vec<(String, String, u64)>,
     },
-    /// A watch from `from` on.
+    /// A watch was opened from `from` on.
     Watched {
         at: Micros,
         member: usize,
@@ -96,7 +96,7 @@ pub enum InformerRecord {
         at: Micros,
         revision: u64,
     },
-    /// The watch ended; `gone`: its revision is not kept any more, and the informer lists anew.
+    /// The watch ended. If `gone`, its revision is compacted and the informer relists.
     Ended {
         at: Micros,
         gone: bool,
@@ -107,7 +107,7 @@ pub enum InformerRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InformerLog {
     pub informer: String,
-    /// It was told in time everything up to this revision, at the end of the run.
+    /// Last revision up to which everything was delivered in time at the end of the run.
     pub complete_to: u64,
     pub records: Vec<InformerRecord>,
 }

@@ -1,4 +1,4 @@
-//! The workers' part: keeps agents, machines and containers as the active faults demand.
+//! Faults on workers: keeps agents, machines and containers in the state that the active faults require.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -14,14 +14,14 @@ use crate::cluster::{AgentEnded, Machine};
 use crate::history::{Killed, MachineSeen, Micros};
 use crate::world::{ContainerKill, WorkerIndex, WorkerSurroundings, World};
 
-/// An agent's process that ended without being killed, or did not although it had to.
+/// An agent's process that ended without being killed, or that did not end although it had to.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentDeath {
     pub at: Micros,
     pub worker: WorkerIndex,
     pub status: String,
-    /// It was told to end.
+    /// SIGTERM was sent, so the end was expected.
     pub is_wanted: bool,
     pub said: String,
 }
@@ -36,13 +36,13 @@ impl Nemesis {
         (0..workers).try_for_each(|worker| self.means.agents.start(worker))
     }
 
-    /// The workers' machines, to look at.
+    /// The workers' machines.
     #[must_use]
     pub fn machines(&self) -> Vec<Machine> {
         self.means.agents.machines().to_vec()
     }
 
-    /// Ends all agents; their containers stay until the run is over.
+    /// Kills all agents; their containers stay until the run is over.
     ///
     /// # Errors
     /// When one cannot be killed.
@@ -51,7 +51,7 @@ impl Nemesis {
         self.means.agents.kill_all().await
     }
 
-    pub(super) async fn look_after_agents(&mut self, world: &World) -> anyhow::Result<()> {
+    pub(super) async fn supervise_agents(&mut self, world: &World) -> anyhow::Result<()> {
         for ended in self.means.agents.reap()? {
             let (worker, around) = (ended.worker, &world.workers[ended.worker]);
             let was_to_end = self.agent_ends.remove(&worker).is_some();
@@ -61,7 +61,7 @@ impl Nemesis {
                 self.agent_restarts.insert(worker, Instant::now() + pause);
             }
         }
-        self.look_after_ends(world).await?;
+        self.kill_overdue_agents(world).await?;
         for worker in due(&self.agent_restarts) {
             self.agent_restarts.remove(&worker);
             if !world.workers[worker].down && !world.workers[worker].ended {
@@ -71,8 +71,8 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Kills agents that do not end. A stopped one cannot.
-    async fn look_after_ends(&mut self, world: &World) -> anyhow::Result<()> {
+    /// Kills agents that have not ended in time. A stopped agent gets more time, because it cannot handle SIGTERM.
+    async fn kill_overdue_agents(&mut self, world: &World) -> anyhow::Result<()> {
         let now = Instant::now();
         for (worker, until) in &mut self.agent_ends {
             if world.workers[*worker].paused {
@@ -90,8 +90,8 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Makes the workers' surroundings what they are to be. What passes between them and the members follows the world by
-    /// itself.
+    /// Changes the workers' surroundings to the new state. The proxies between workers and members follow the world by
+    /// themselves.
     pub(super) async fn change_workers(&mut self, old: &World, new: &World) -> anyhow::Result<()> {
         for (worker, (was, is)) in old.workers.iter().zip(&new.workers).enumerate() {
             if is.down && !was.down {
@@ -132,7 +132,7 @@ impl Nemesis {
             }
         } else if self.means.agents.runs(worker) {
             if was.ended {
-                // The schedule does not wait for it.
+                // The schedule does not wait for the agent to end.
                 self.agent_ends.insert(worker, Instant::now() + END_WITHIN);
             }
         } else if was.down || was.ended {
@@ -145,7 +145,7 @@ impl Nemesis {
         }
     }
 
-    /// Starts an agent that does not run, and notes what it is to find.
+    /// Starts an agent that does not run, and records the containers that it must adopt.
     async fn start_agent_again(&mut self, worker: WorkerIndex) -> anyhow::Result<()> {
         if self.means.agents.runs(worker) {
             return Ok(());
@@ -164,10 +164,10 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Notes an agent that has ended by itself; whether it had to.
+    /// Records an agent that has ended by itself. Returns whether the end was expected.
     fn note_agent_end(&mut self, ended: AgentEnded, was_told: bool) -> bool {
         let AgentEnded { worker, status, said } = ended;
-        // Just begun, it does not listen to signals yet.
+        // An agent that has just started does not handle SIGTERM yet, so the signal kills it.
         let is_wanted = was_told && (status.success() || status.signal() == Some(Signal::SIGTERM as i32));
         let (at, status) = (self.clock.now(), status.to_string());
         self.account.agent_deaths.push(AgentDeath { at, worker, status, is_wanted, said });
@@ -175,7 +175,7 @@ impl Nemesis {
     }
 }
 
-/// Those whose time has come.
+/// Workers whose deadline has passed.
 fn due(times: &BTreeMap<WorkerIndex, Instant>) -> Vec<WorkerIndex> {
     let now = Instant::now();
     times.iter().filter(|(_, at)| **at <= now).map(|(worker, _)| *worker).collect()

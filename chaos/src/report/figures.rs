@@ -1,4 +1,4 @@
-//! Numbers of a run.
+//! Key figures of a run.
 
 use crate::checker::availability;
 use crate::history::{Micros, Operation, Outcome};
@@ -11,15 +11,15 @@ pub struct Figures {
     pub done: usize,
     pub refused: usize,
     pub unknown: usize,
-    /// Latencies of answered operations at 50, 99 and 100 %, in microseconds.
+    /// Latencies of answered operations at the 50th, 99th and 100th percentile, in microseconds.
     pub read_us: [Micros; 3],
     pub write_us: [Micros; 3],
-    /// From a change of the world to the next acknowledged write, where a connected majority was left: how often, and at
-    /// 50 and 100 %.
+    /// Number of changes of the world that left a connected majority and were followed by an acknowledged write.
     pub recoveries: usize,
+    /// Times from such a change to the write at the 50th and 100th percentile.
     pub recovery_us: [Micros; 2],
     pub terms: usize,
-    /// By how much a step of the schedule was late at most.
+    /// Longest delay of a step of the schedule.
     pub late_ms: u64,
 }
 
@@ -50,7 +50,7 @@ impl Figures {
         }
     }
 
-    /// Names and values, as they are shown.
+    /// Names and values as they are displayed.
     #[must_use]
     pub fn rows(&self) -> Vec<(&'static str, String)> {
         let [read_50, read_99, read_100] = self.read_us.map(millis);
@@ -68,12 +68,12 @@ impl Figures {
                 format!("{recovery_50} / {recovery_100} of {}", self.recoveries),
             ),
             ("terms with a leader", self.terms.to_string()),
-            ("faults late by, at most ms", self.late_ms.to_string()),
+            ("max delay of a fault, ms", self.late_ms.to_string()),
         ]
     }
 }
 
-/// Milliseconds, with as many digits as matter.
+/// Formats milliseconds with the significant digits.
 pub fn millis(micros: Micros) -> String {
     let digits = if micros < 10_000 { 2 } else { usize::from(micros < 100_000) };
     format!("{:.digits$}", micros as f64 / 1000.0)
@@ -85,7 +85,7 @@ pub fn sorted(values: impl IntoIterator<Item = Micros>) -> Vec<Micros> {
     values
 }
 
-/// The value that so many percent do not exceed; zero when there are none.
+/// The value that `percent` percent of the sorted values do not exceed; zero without values.
 pub fn quantile(sorted: &[Micros], percent: usize) -> Micros {
     let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(place).copied().unwrap_or(0)
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_values_that_were_seen() {
+    fn quantiles_are_observed_values() {
         let values = sorted([5, 1, 4, 2, 3]);
         assert_eq!([1, 50, 99, 100].map(|percent| quantile(&values, percent)), [1, 3, 5, 5]);
         assert_eq!(quantile(&[], 50), 0);

@@ -1,4 +1,4 @@
-//! What a run found, for people: a table on the terminal and a page with a timeline. Pure: strings come out.
+//! Report of a run: a table for the terminal and a page with a timeline. This module is pure and returns strings.
 
 mod figures;
 mod page;
@@ -14,22 +14,22 @@ use crate::history::{Micros, Operation};
 use crate::leader::Led;
 use crate::nemesis::Account;
 
-/// Everything that a report tells of.
+/// Content of a report.
 pub struct Report<'a> {
     pub seed: u64,
     pub members: usize,
     pub workers: usize,
-    /// What else was set, by the names of the command's options.
+    /// Other settings, by the names of the command's options.
     pub setting: Vec<(String, String)>,
     pub checks: &'a [Check],
     pub operations: &'a [Operation],
     pub account: &'a Account,
     pub leaders: &'a [Led],
-    /// When the schedule was over.
+    /// Time at which the schedule ended.
     pub end: Micros,
-    /// What could not be done here, and why.
+    /// Faults that this machine does not support, and why.
     pub left_out: &'a [String],
-    /// Where the history of a failure is kept.
+    /// Directory of the saved history.
     pub kept: Option<String>,
 }
 
@@ -39,7 +39,7 @@ impl Report<'_> {
         self.checks.iter().any(|check| check.status == Status::Violated)
     }
 
-    /// The command that does it again.
+    /// Command line that repeats the run.
     #[must_use]
     pub fn again(&self) -> String {
         let options = self.setting.iter().map(|(name, value)| format!(" --{name} {value}"));

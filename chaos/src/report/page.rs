@@ -1,4 +1,4 @@
-//! The page: everything in one file, without anything from elsewhere.
+//! The report as one HTML file without external resources.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -37,7 +37,7 @@ stroke-width: 2 } .unwanted { fill: #cf222e; stroke: #fff; stroke-width: 2 }
 .key svg, td svg { display: inline-block; width: 12px; height: 12px; margin-right: .4em; vertical-align: -1px }
 ";
 
-/// What the colours mean: classes of the style, and their names.
+/// Legend: classes of the style, and their names.
 const KEY: [&[(&str, &str)]; 3] = [
     &[
         ("kill", "killed"),
@@ -56,8 +56,8 @@ const KEY: [&[(&str, &str)]; 3] = [
     ],
     &[
         ("leader", "leads"),
-        ("wanted", "ended as it had to"),
-        ("unwanted", "ended by itself"),
+        ("wanted", "expected end"),
+        ("unwanted", "unexpected end"),
         ("impossible", "no connected majority"),
         ("degraded", "a majority under bad conditions"),
     ],
@@ -71,13 +71,13 @@ const KEY: [&[(&str, &str)]; 3] = [
     ],
 ];
 
-/// The whole page.
+/// Returns the whole page.
 #[must_use]
 pub fn page(report: &Report) -> String {
     let (class, verdict) = if report.is_violated() { ("violated", "VIOLATED") } else { ("passed", "no violation") };
     let mut page = String::new();
     let mut add = |text: std::fmt::Arguments| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         page.write_fmt(text).ok();
     };
     add(format_args!(
@@ -126,12 +126,12 @@ pub fn page(report: &Report) -> String {
     page
 }
 
-/// A square of a class's colour.
+/// Square in the colour of a class.
 fn sample(class: &str) -> String {
     format!("<svg viewBox=\"0 0 12 12\"><rect x=\"1\" y=\"1\" width=\"10\" height=\"10\" class=\"{class}\"/></svg>")
 }
 
-/// What is to be seen first.
+/// Tiles at the top of the page.
 fn tiles(report: &Report) -> Vec<(&'static str, String)> {
     let passed = report.checks.iter().filter(|check| check.status == Status::Passed).count();
     let figures = report.figures();
@@ -146,7 +146,7 @@ fn tiles(report: &Report) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// How often each kind of fault came, and for how many seconds.
+/// Count and total seconds of each kind of fault.
 fn kinds(report: &Report) -> Vec<(Kind, usize, f64)> {
     let mut kinds: BTreeMap<Kind, (usize, f64)> = BTreeMap::new();
     for injected in &report.account.injected {
@@ -166,7 +166,7 @@ fn checks(report: &Report) -> String {
             Status::Undecided => "undecided",
         };
         let (sign, name, extent) = (sign(check.status), escape(&check.name), escape(&check.extent));
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         write!(rows, "<tr><td class=\"{class}\">{sign}<td>{name}<td class=\"quiet\">{extent}").ok();
         for violation in &check.violations {
             write!(rows, "<pre>{}</pre>", escape(violation)).ok();
@@ -175,7 +175,7 @@ fn checks(report: &Report) -> String {
     rows
 }
 
-/// Text as HTML shows it.
+/// Escapes text for HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -192,7 +192,7 @@ mod tests {
     use crate::world::Effect;
 
     #[test]
-    fn every_fault_is_on_the_timeline() {
+    fn every_fault_appears_on_the_timeline() {
         use crate::world::{Action, Failpoint, Phase, Point, Quality};
         let failpoint = Failpoint { point: Point::LogSync, phase: Phase::Before, action: Action::Die };
         let effects = [
@@ -221,7 +221,7 @@ mod tests {
         assert!(Kind::ALL.iter().all(|kind| effects.iter().any(|(shown, _)| shown == kind)));
         let injected = effects.map(|(kind, effect)| {
             let text = effect.to_string();
-            // All at once: none may hide another one.
+            // All faults overlap, and none may hide another one.
             Injected { from: 100_000, to: 60_000_000, effect, text, kind }
         });
         let account = Account { injected: injected.to_vec(), ..Account::default() };
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_tells_everything_and_stands_alone() {
+    fn a_report_is_complete_and_self_contained() {
         let operation = |at: u64, outcome: Outcome| Operation {
             client: "c".to_owned(),
             api: Api::Etcd,
@@ -306,7 +306,7 @@ mod tests {
             kept: Some("/tmp/x".to_owned()),
         };
         let page = page(&report);
-        for told in [
+        for expected in [
             "VIOLATED",
             "kill -9 m2",
             "--seed 7 --members 3",
@@ -316,14 +316,14 @@ mod tests {
             "only root",
             "/tmp/x",
         ] {
-            assert!(page.contains(told), "the page does not tell {told:?}");
+            assert!(page.contains(expected), "the page does not contain {expected:?}");
         }
-        assert!(!page.contains("src=") && !page.contains("href="), "the page needs something else");
+        assert!(!page.contains("src=") && !page.contains("href="), "the page needs external resources");
         let text = summary(&report);
-        for told in
+        for expected in
             ["ok         registers are linearizable", "VIOLATED   members end", "seed 7", "unknown 1", "kill -9 m2"]
         {
-            assert!(text.contains(told), "the summary does not tell {told:?}: {text}");
+            assert!(text.contains(expected), "the summary does not contain {expected:?}: {text}");
         }
     }
 }

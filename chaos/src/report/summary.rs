@@ -2,7 +2,7 @@
 
 use super::{Report, sign};
 
-/// Everything that matters, as text.
+/// Returns the summary as text.
 #[must_use]
 pub fn summary(report: &Report) -> String {
     let mut text = String::new();

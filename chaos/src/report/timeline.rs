@@ -1,4 +1,4 @@
-//! The timeline as SVG: faults by member, who leads, what was answered, and how quickly.
+//! The timeline as SVG: faults by member, leaders, throughput and latencies.
 
 use std::fmt::Write;
 
@@ -10,25 +10,25 @@ use crate::history::{Micros, Operation, Outcome};
 use crate::nemesis::{Injected, ServiceLevel};
 use crate::world::{Effect, MemberIndex};
 
-/// At least so wide, and wider for long runs: then it scrolls.
+/// Minimum width. The timeline of a long run is wider and scrolls.
 const WIDTH: f64 = 1080.0;
 const WIDTH_OF_SECOND: f64 = 3.0;
-/// For the names of the lanes, which do not scroll.
+/// Width of the lanes' names, which do not scroll.
 const NAMES: f64 = 100.0;
 const LANE: f64 = 34.0;
-/// What of a lane is for faults; below them is who leads.
+/// Height of the faults in a lane; the leader is drawn below them.
 const FAULTS: f64 = 24.0;
 const CHART: f64 = 150.0;
 const GAP: f64 = 28.0;
 const TOP: f64 = 24.0;
-/// About what a letter takes.
+/// Approximate width of a letter.
 const LETTER: f64 = 6.2;
-/// Latencies are drawn from a tenth of a millisecond to ten seconds, by powers of ten.
+/// Powers of ten on the latency axis, from 0.1 ms to 10 s.
 const DECADES: f64 = 5.0;
 const LEAST_US: f64 = 100.0;
 const LATENCIES: [(Micros, &str); 4] = [(1000, "1 ms"), (10_000, "10 ms"), (100_000, "100 ms"), (1_000_000, "1 s")];
 
-/// Where a moment lies.
+/// Maps times to positions.
 struct Scale {
     end: Micros,
     width: f64,
@@ -40,7 +40,7 @@ impl Scale {
     }
 }
 
-/// Draws it: names on the left, and what scrolls beside them.
+/// Draws the timeline: names on the left, and the scrolling part beside them.
 #[must_use]
 pub fn timeline(report: &Report) -> String {
     let last = report.operations.iter().map(|operation| operation.returned).max().unwrap_or(0);
@@ -66,7 +66,7 @@ pub fn timeline(report: &Report) -> String {
     )
 }
 
-/// Operations by the time of their end.
+/// Operations grouped by the time of their end.
 struct Bins {
     length: Micros,
     bins: Vec<Bin>,
@@ -101,7 +101,7 @@ impl Bins {
         Bins { length, bins }
     }
 
-    /// Of operations, however they ended.
+    /// Highest rate of operations, whatever their outcome.
     fn most_per_second(&self) -> f64 {
         let all = |bin: &Bin| bin.latencies.len() + bin.refused + bin.unknown;
         self.bins.iter().map(all).max().unwrap_or(0).max(1) as f64 / (self.length as f64 / 1e6)
@@ -117,7 +117,7 @@ struct Svg(String);
 
 impl Svg {
     fn add(&mut self, element: std::fmt::Arguments) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         self.0.write_fmt(element).ok();
     }
 
@@ -158,7 +158,7 @@ impl Svg {
         }
     }
 
-    /// Shades the times at which nothing could be asked of the quorum, or not everything.
+    /// Shades the times of impossible or degraded service.
     fn service(&mut self, report: &Report, scale: &Scale, bottom: f64) {
         let changes = &report.account.changes;
         let ends = changes.iter().skip(1).map(|next| next.at).chain(std::iter::once(report.end));
@@ -195,9 +195,9 @@ impl Svg {
         ));
     }
 
-    /// Draws one lane; what lasts at the same time lies beneath each other.
+    /// Draws the faults of one lane; overlapping faults are stacked.
     fn faults_of(&mut self, place: usize, report: &Report, scale: &Scale) {
-        let here = |injected: &&Injected| met(&injected.effect, report.members).contains(&place);
+        let here = |injected: &&Injected| lanes_of(&injected.effect, report.members).contains(&place);
         let mut rows: Vec<Micros> = Vec::new();
         let mut drawn = Vec::new();
         for injected in report.account.injected.iter().filter(here) {
@@ -277,14 +277,14 @@ fn lane(place: usize) -> f64 {
     TOP + LANE * place as f64
 }
 
-/// Where a latency lies in a chart that begins at `top`.
+/// Position of a latency in a chart that starts at `top`.
 fn height_of(micros: Micros, top: f64) -> f64 {
     let decades = (micros as f64 / LEAST_US).max(1.0).log10().min(DECADES);
     top + CHART * (1.0 - decades / DECADES)
 }
 
-/// The lanes that a fault is drawn on: the members', the network's, and the workers'.
-fn met(effect: &Effect, members: usize) -> Vec<MemberIndex> {
+/// Lanes of a fault: the members, the network, and the workers, in this order.
+fn lanes_of(effect: &Effect, members: usize) -> Vec<MemberIndex> {
     match effect {
         Effect::Down(met) | Effect::Lost(met) | Effect::PowerLost(met) | Effect::Ended(met) | Effect::Paused(met) => {
             met.clone()
@@ -308,7 +308,7 @@ fn met(effect: &Effect, members: usize) -> Vec<MemberIndex> {
     }
 }
 
-/// What is written on a bar that has room for it.
+/// Label of a bar that is wide enough for it.
 fn label(effect: &Effect) -> String {
     match effect {
         Effect::Down(_) => "kill -9".to_owned(),
@@ -340,7 +340,7 @@ fn label(effect: &Effect) -> String {
     }
 }
 
-/// Its class in the page's style.
+/// Class of a kind in the page's style.
 pub fn class(kind: Kind) -> &'static str {
     match kind {
         Kind::Kill | Kind::LostDisks | Kind::AgentKill => "kill",

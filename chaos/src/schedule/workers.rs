@@ -1,5 +1,5 @@
-//! Faults on workers. They come beside those on members, from a stream of chance of their own: a seed's faults on members
-//! stay what they are.
+//! Faults on workers. They are drawn from a random stream of their own, so a seed's faults on members do not depend on
+//! them.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -9,9 +9,9 @@ use super::{COOL_DOWN_MS, Plan, Planned, WARM_UP_MS};
 use crate::fault::{Fault, Kind, Target};
 use crate::world::{MemberIndex, WorkerIndex};
 
-/// Mixed into the seed.
+/// Constant that is mixed into the seed to get the stream.
 const STREAM: u64 = 0x6e6f_6465;
-/// After the start, while the first pods come.
+/// Time without faults after the start, while the first pods are created.
 const SETTLE_MS: u64 = 2500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +89,8 @@ impl Variant {
     }
 }
 
-/// Every variant comes once before any comes again. Some last longer than a node may be silent, so that its pods are
-/// replaced; now and then one begins while another lasts.
+/// Draws the faults on workers. Every variant is drawn once before any is drawn again. Some faults outlast the node's
+/// grace period, so that its pods are replaced; some overlap.
 pub(super) fn draw(plan: &Plan) -> Vec<Planned> {
     let mut rng = StdRng::seed_from_u64(plan.seed ^ STREAM);
     let allowed: Vec<Variant> =
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_kill_comes_only_when_it_is_asked_for() {
+    fn a_secret_kill_is_drawn_only_on_request() {
         let is_secret = |planned: &Planned| planned.fault.kind() == Kind::SecretKill;
         assert!(!draw(&plan(1, &Kind::ALL, 3)).iter().any(is_secret));
         assert!(draw(&plan(1, &[Kind::SecretKill], 3)).iter().all(is_secret));

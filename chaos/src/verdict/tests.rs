@@ -38,7 +38,7 @@ fn operation(api: Api, at: Micros, request: Transaction, observed: &[(&str, &str
     }
 }
 
-/// A short run in which all was well.
+/// A short run without violations.
 fn truth() -> Recorded {
     let (register, pair, object) = (register(), pair(), format!("{NAME}1"));
     let operations = vec![
@@ -99,7 +99,7 @@ fn violated(recorded: &Recorded, panics: &[&str]) -> BTreeSet<String> {
     checks.into_iter().filter(|check| check.status == Status::Violated).map(|check| check.name).collect()
 }
 
-/// The violated checks of a run with something planted.
+/// Names of the violated checks of a run with a planted fault.
 fn planted(plant: impl FnOnce(&mut Recorded)) -> BTreeSet<String> {
     let mut recorded = truth();
     plant(&mut recorded);
@@ -115,12 +115,12 @@ fn death(at: Micros, is_wanted: bool) -> Death {
 }
 
 #[test]
-fn a_true_run_passes_every_check() {
+fn a_correct_run_passes_every_check() {
     let checks = judge(&truth(), MEMBERS, 10 * SECOND, Vec::new());
     assert!(checks.iter().all(|check| check.status == Status::Passed), "{checks:#?}");
 }
 
-/// Whatever a report has a line for can fail.
+/// Proves that every check of a report can fail.
 #[test]
 fn every_check_fails_when_it_should() {
     let stale = |object: &str, at| operation(Api::Etcd, at, Transaction::get(object), &[(object, "never")], 4);
@@ -135,14 +135,11 @@ fn every_check_fails_when_it_should() {
     let object = format!("{NAME}1");
     let stale_object = operation(Api::Rest, 600, Transaction::get(&object), &[(&object, "never")], 4);
     add("ConfigMaps over REST are linearizable", planted(|run| operations(run, stale_object)));
-    add("a connected majority takes writes", planted(|run| run.healed = 60 * SECOND));
-    add("leases end not before their time, and not never", planted(|run| run.history.leases[0].left_over = true));
+    add("a connected majority accepts writes", planted(|run| run.healed = 60 * SECOND));
+    add("leases expire, and not before their time", planted(|run| run.history.leases[0].left_over = true));
     let lost = operation(Api::Etcd, 700, Transaction::put("chaos/reg/2", "lost"), &[], 5);
-    add(
-        "no acknowledged write is missing, and nothing is there that nobody wrote",
-        planted(|run| operations(run, lost)),
-    );
-    add("every read tells what was there at its revision", planted(|run| operations(run, stale(&register(), 600))));
+    add("no acknowledged write is missing, and clients wrote every change", planted(|run| operations(run, lost)));
+    add("every read returns the state at its revision", planted(|run| operations(run, stale(&register(), 600))));
     let old = operation(Api::Etcd, 800, Transaction::get("chaos/reg/3"), &[], 1);
     add("revisions follow real time over all keys", planted(|run| operations(run, old)));
     let names: BTreeSet<String> =
@@ -152,52 +149,52 @@ fn every_check_fails_when_it_should() {
     let informers = names.iter().find(|name| name.contains("informer")).expect("a check of informers").clone();
     add(&informers, planted(|run| run.history.informers[0].complete_to = 3));
     add(
-        "an increment over REST counts once, and for whom it is acknowledged",
+        "an increment over REST counts once, and is acknowledged to its own client",
         planted(|run| run.ending.counter = Some(0)),
     );
-    add("all members show the same at the end", planted(|run| run.ending.keys[2].1[0].1 = "other".to_owned()));
+    add("all members have the same state at the end", planted(|run| run.ending.keys[2].1[0].1 = "other".to_owned()));
     add(
         "equal revisions have equal hashes on all members",
         planted(|run| run.ending.hashes[0].hashes[1].1 = "g".into()),
     );
     add("at most one member leads in a term", planted(|run| run.leaders[1].term = 1));
-    add("members end only when they are killed or have to", planted(|run| run.account.deaths.push(death(5, false))));
+    add("members end only when a fault requires it", planted(|run| run.account.deaths.push(death(5, false))));
     add("no process panicked", violated(&truth(), &["m1.log: panicked at"]));
     let settled = |plant: fn(&mut Settled)| planted(|run| run.settled.iter_mut().for_each(plant));
     let agent =
         AgentDeath { at: 5, worker: 0, status: "exit code 1".to_owned(), is_wanted: false, said: String::new() };
-    add("agents end only when they are killed or have to", planted(|run| run.account.agent_deaths.push(agent)));
-    add("every Deployment reaches what is wanted of it", settled(|s| s.api.pods[0].is_ready = false));
-    add("machines run what the API knows, and nothing else", settled(|s| s.machines[0][0].uid = "other".to_owned()));
+    add("agents end only when a fault requires it", planted(|run| run.account.agent_deaths.push(agent)));
+    add("every Deployment reaches its desired state", settled(|s| s.api.pods[0].is_ready = false));
+    add("machines run exactly the pods of the API", settled(|s| s.machines[0][0].uid = "other".to_owned()));
     let again = Start { id: "c9".to_owned(), ..workload::start(1) };
     add("no container is started again unless something ended it", planted(|run| run.account.starts.push(again)));
     add(
-        "an agent that restarts adopts its containers as they are",
+        "a restarted agent adopts its running containers",
         settled(|s| s.machines[0][1].started_at = "2026-11-30T10:30:00Z".to_owned()),
     );
-    add("statuses agree with what runs", settled(|s| s.api.pods[0].containers[0].restarts = 3));
+    add("statuses agree with the running containers", settled(|s| s.api.pods[0].containers[0].restarts = 3));
     add("endpoints name the ready pods, and no pod that is gone", settled(|s| drop(s.api.endpoints.pop())));
     assert_eq!(found, names);
-    // One that stands there only when it fails.
-    let name = "the quorum serves again when all is healed";
+    // This check exists only when it fails.
+    let name = "the quorum serves again after everything is healed";
     assert!(planted(|run| run.ending.problem = Some("m1 does not".to_owned())).contains(name));
 }
 
 #[test]
-fn members_that_show_something_else_are_found() {
-    let name = "all members show the same at the end";
+fn members_with_different_state_are_found() {
+    let name = "all members have the same state at the end";
     let members = |change: fn(&mut Vec<Shown>)| {
         planted(|run| run.ending.keys.iter_mut().for_each(|(_, shown)| change(shown))).contains(name)
     };
-    assert!(members(|shown| shown.clear()), "what events tell of is missing on all");
-    assert!(members(|shown| shown.push(("chaos/reg/9".to_owned(), "y".to_owned(), 3))), "no event tells of it");
-    assert!(members(|shown| shown[0].2 = 3), "another revision");
-    assert!(planted(|run| run.ending.objects[1].1.clear()).contains(name), "an object is missing on one");
+    assert!(members(|shown| shown.clear()), "a watched key is missing on all members");
+    assert!(members(|shown| shown.push(("chaos/reg/9".to_owned(), "y".to_owned(), 3))), "no event explains the key");
+    assert!(members(|shown| shown[0].2 = 3), "the revision differs");
+    assert!(planted(|run| run.ending.objects[1].1.clear()).contains(name), "an object is missing on one member");
 }
 
 #[test]
-fn a_member_goes_on_only_while_its_disk_syncs() {
-    let name = "members end only when they are killed or have to";
+fn a_member_must_end_when_its_fsync_fails() {
+    let name = "members end only when a fault requires it";
     let failing = || injected(Kind::FailedSync, Effect::FailingSync(1), 0, 5 * SECOND);
     let with = |deaths: Vec<Death>, other: Option<Injected>| {
         planted(|run| {
@@ -206,16 +203,16 @@ fn a_member_goes_on_only_while_its_disk_syncs() {
         })
         .contains(name)
     };
-    assert!(with(Vec::new(), None), "it ran on");
-    assert!(!with(vec![death(SECOND, true)], None), "it ended");
-    assert!(with(vec![death(7 * SECOND, true)], None), "it ended too late");
+    assert!(with(Vec::new(), None), "the member did not end");
+    assert!(!with(vec![death(SECOND, true)], None), "the member ended in time");
+    assert!(with(vec![death(7 * SECOND, true)], None), "the member ended too late");
     let killed = injected(Kind::Kill, Effect::Down(vec![1]), SECOND, 3 * SECOND);
-    assert!(!with(Vec::new(), Some(killed)), "it was killed meanwhile");
+    assert!(!with(Vec::new(), Some(killed)), "the member was killed meanwhile");
 }
 
 #[test]
-fn a_full_disk_is_a_reason_to_end_only_while_it_is_full() {
-    let name = "members end only when they are killed or have to";
+fn a_full_disk_excuses_an_end_only_while_it_is_full() {
+    let name = "members end only when a fault requires it";
     let with = |at: Micros, said: &str| {
         planted(|run| {
             run.account.injected = vec![injected(Kind::FullDisk, Effect::FullDisk(1), SECOND, 3 * SECOND)];
@@ -225,12 +222,12 @@ fn a_full_disk_is_a_reason_to_end_only_while_it_is_full() {
     };
     assert!(!with(2 * SECOND, "error: No space left on device (os error 28)"));
     assert!(with(2 * SECOND, "error: the log is damaged"));
-    assert!(with(60 * SECOND, "error: No space left on device (os error 28)"), "there was room for long");
+    assert!(with(60 * SECOND, "error: No space left on device (os error 28)"), "the disk had space for a long time");
 }
 
 #[test]
-fn an_end_that_is_seen_just_after_its_reason_had_one() {
-    let name = "members end only when they are killed or have to";
+fn an_end_is_excused_shortly_after_its_fault() {
+    let name = "members end only when a fault requires it";
     let with = |at: Micros, said: &str| {
         planted(|run| {
             run.account.injected = vec![injected(Kind::FailedSync, Effect::FailingSync(1), SECOND, SECOND + 90_000)];
@@ -239,13 +236,13 @@ fn an_end_that_is_seen_just_after_its_reason_had_one() {
         .contains(name)
     };
     assert!(!with(SECOND + 150_000, "error=Input/output error (os error 5)"));
-    assert!(!with(3 * SECOND, "error=Input/output error (os error 5)"), "it failed in the background");
+    assert!(!with(3 * SECOND, "error=Input/output error (os error 5)"), "a background sync failed");
     assert!(with(SECOND + 150_000, "error: the log is damaged"));
-    assert!(with(5 * SECOND, "error=Input/output error (os error 5)"), "its disk has been well for long");
+    assert!(with(5 * SECOND, "error=Input/output error (os error 5)"), "the disk was healthy for a long time");
 }
 
 #[test]
-fn a_run_without_workers_says_nothing_of_them() {
+fn a_run_without_workers_has_no_checks_of_workers() {
     let mut recorded = truth();
     (recorded.workers, recorded.settled) = (0, None);
     let checks = judge(&recorded, MEMBERS, 10 * SECOND, Vec::new());

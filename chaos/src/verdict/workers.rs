@@ -8,7 +8,7 @@ use crate::nemesis::Account;
 use crate::run::Recorded;
 use crate::world::Effect;
 
-/// All of them; none when there were no workers.
+/// Checks of workers; none when the run had no workers.
 pub fn checks(recorded: &Recorded) -> Vec<Check> {
     if recorded.workers == 0 {
         return Vec::new();
@@ -16,7 +16,7 @@ pub fn checks(recorded: &Recorded) -> Vec<Check> {
     let Recorded { history, account, .. } = recorded;
     let mut checks = vec![check_agents(account)];
     let Some(settled) = &recorded.settled else {
-        let extent = "there was no end to check them at".to_owned();
+        let extent = "the run had no end at which to check them".to_owned();
         checks.push(Check::undecided("Deployments, containers, statuses and endpoints", extent));
         return checks;
     };
@@ -38,13 +38,13 @@ pub fn checks(recorded: &Recorded) -> Vec<Check> {
     checks
 }
 
-/// Agents end when they are killed or told to, and at no other time.
+/// Agents end only when they are killed or sent SIGTERM.
 fn check_agents(account: &Account) -> Check {
     let unwanted = account.agent_deaths.iter().filter(|death| !death.is_wanted);
     let violations = unwanted.map(|death| {
-        format!("w{} at {} µs: {}; it said last:\n{}", death.worker + 1, death.at, death.status, death.said)
+        format!("w{} at {} µs: {}; last lines of its log:\n{}", death.worker + 1, death.at, death.status, death.said)
     });
     let wanted = account.agent_deaths.iter().filter(|death| death.is_wanted).count();
-    let extent = format!("{wanted} ends that had to be");
-    Check::of("agents end only when they are killed or have to", extent, violations.collect())
+    let extent = format!("{wanted} expected ends");
+    Check::of("agents end only when a fault requires it", extent, violations.collect())
 }

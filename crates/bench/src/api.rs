@@ -17,16 +17,16 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 pub struct Args {
     #[arg(long, default_value_t = 3)]
     masters: usize,
-    /// Pods to create; no scheduler takes them.
+    /// Number of pods to create. No scheduler binds them.
     #[arg(long, default_value_t = 2000)]
     pods: usize,
-    /// Clients, each with a connection of its own, spread over the masters.
+    /// Number of clients, each with its own connection, spread over the masters.
     #[arg(long, default_value_t = 16)]
     clients: usize,
-    /// Watchers of all pods while they are created.
+    /// Number of watchers of all pods while they are created.
     #[arg(long, default_value_t = 4)]
     watchers: usize,
-    /// Lists of all pods after that.
+    /// Number of lists of all pods after the creation.
     #[arg(long, default_value_t = 50)]
     lists: usize,
 }
@@ -86,7 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Shares `total` requests among `clients`.
+/// Sends `total` requests, divided among `clients`.
 async fn load(
     urls: &[String],
     credentials: &Credentials,

@@ -1,4 +1,4 @@
-//! The cluster that is measured: real processes under `quorate up`, the binary being the one beside this.
+//! The measured cluster: real processes under `quorate up`, with the `quorate` binary in the directory of this program.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -29,7 +29,7 @@ pub struct Cluster {
     dir: TempDir,
     flags: Vec<String>,
     up: Child,
-    /// From the start of `quorate up` to its `ready` line.
+    /// Time from the start of `quorate up` to its `ready` line.
     pub ready_after: Duration,
 }
 
@@ -46,10 +46,10 @@ impl Cluster {
             match lines.next_line().await? {
                 Some(line) if line.starts_with("ready") => break,
                 Some(_) => {}
-                None => bail!("quorate up ended before the cluster was ready; it said why above"),
+                None => bail!("quorate up ended before the cluster was ready; its error is above"),
             }
         }
-        // Whatever it says later must not fill the pipe.
+        // Later output is discarded, so that it cannot fill the pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Cluster { dir, flags, up, ready_after: started.elapsed() })
     }
@@ -71,7 +71,7 @@ impl Cluster {
         kill(Pid::from_raw(member.pid), Signal::SIGKILL).with_context(|| format!("cannot kill {}", member.name))
     }
 
-    /// Asks a member to end.
+    /// Stops a member with SIGTERM.
     pub fn terminate(&self, member: &Member) -> anyhow::Result<()> {
         kill(Pid::from_raw(member.pid), Signal::SIGTERM).with_context(|| format!("cannot stop {}", member.name))
     }
@@ -86,14 +86,14 @@ impl Cluster {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let pid = self.up.id().context("quorate up has ended")?;
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
-        ensure!(self.up.wait().await?.success(), "quorate up did not end well");
+        ensure!(self.up.wait().await?.success(), "quorate up failed while it stopped");
         Ok(())
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // After an error; an orderly end has gone through `stop`.
+        // Only reached after an error; a successful run ends in `stop`.
         if let Some(pid) = self.up.id().and_then(|pid| i32::try_from(pid).ok()) {
             kill(Pid::from_raw(pid), Signal::SIGTERM).ok();
         }
@@ -106,14 +106,14 @@ fn up(dir: &Path, flags: &[String]) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// The binary that is measured.
+/// Path of the measured binary.
 pub fn quorate_program() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("quorate");
     ensure!(program.exists(), "{} is not built; run `cargo build --release --bin quorate`", program.display());
     Ok(program)
 }
 
-/// A process's resident memory, in mebibytes.
+/// Resident memory of a process, in mebibytes.
 pub fn resident_mib(pid: i32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;

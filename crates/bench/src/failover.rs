@@ -1,4 +1,4 @@
-//! `bench failover`: how long the quorum takes no write, and binds no pod, after its leader is killed.
+//! `bench failover`: time without an acknowledged write and without a bound pod after the leader is killed.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Args {
     #[arg(long, default_value_t = 3)]
     masters: usize,
-    /// How often the leader is killed.
+    /// Number of times the leader is killed.
     #[arg(long, default_value_t = 20)]
     rounds: usize,
 }
@@ -82,7 +82,7 @@ async fn get(master: &Member, credentials: &Credentials, path: &str) -> anyhow::
     Ok(serde_json::from_slice(&connection.expect(Method::GET, path, Bytes::new()).await?)?)
 }
 
-/// Creates an object at all living masters at once, again and again, until one acknowledges it.
+/// Tries to create an object at all live masters in parallel until one acknowledges it.
 async fn first_success(
     masters: &[Member],
     credentials: &Credentials,

@@ -1,5 +1,5 @@
-//! `bench kv`: puts and linearizable reads on a quorum in this process. The members talk over TLS on real sockets and
-//! sync their logs to the disk; no REST and no objects, only the store.
+//! `bench kv`: puts and linearizable reads on a quorum in this process. The members use TLS over real sockets and sync
+//! their logs to the disk. The benchmark covers the store only, without REST or objects.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -24,21 +24,21 @@ use crate::report::{Latencies, Report, per_second};
 pub struct Args {
     #[arg(long, default_value_t = 3)]
     masters: usize,
-    /// Clients at once, one round for each number.
+    /// Numbers of concurrent clients; each number is one round.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256])]
     clients: Vec<usize>,
-    /// Seconds for each round.
+    /// Duration of each round, in seconds.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     #[arg(long, default_value_t = 256)]
     value_bytes: usize,
-    /// Keys that are written and read.
+    /// Number of keys that are written and read.
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
-    /// Which members the clients use.
+    /// Members that the clients use.
     #[arg(long, value_enum, default_value_t = Through::All)]
     through: Through,
-    /// Where the members keep their data; a fresh directory is made in it. What it lies on decides what a sync costs.
+    /// Parent of the members' data directory. Its disk decides the cost of a sync.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
 }
@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Has clients repeat an operation for a while.
+/// Lets clients repeat an operation for a while.
 async fn load(
     stores: &[Store],
     operation: Operation,
@@ -128,7 +128,7 @@ async fn read(store: &Store, key: Bytes) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Members in this process.
+/// A quorum whose members run in this process.
 struct Quorum {
     stores: Vec<Store>,
     _dir: TempDir,
@@ -156,7 +156,7 @@ impl Quorum {
         Ok(Quorum { stores, _dir: dir })
     }
 
-    /// Waits for a leader, then picks the members to use.
+    /// Waits for a leader, and returns the members to use.
     async fn stores(&self, through: Through) -> anyhow::Result<Vec<Store>> {
         let mut waiting = JoinSet::new();
         for store in &self.stores {
@@ -181,7 +181,7 @@ impl Quorum {
         Ok(picked)
     }
 
-    /// Checks that all members hold the same, and stops them.
+    /// Checks that all members have the same state, and stops them.
     async fn stop(self) -> anyhow::Result<u64> {
         let mut hashes = Vec::new();
         for store in &self.stores {

@@ -1,5 +1,5 @@
-//! Load generators. Each measures one thing on a quorum that it starts itself, prints a table, and writes JSON when
-//! it is told where.
+//! Load generators. Each one measures one aspect on a quorum that it starts itself, prints a table, and optionally
+//! writes JSON.
 
 mod api;
 mod cluster;
@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "bench", version, about = "Benchmarks of Quorate")]
 struct Cli {
-    /// Writes the report as JSON to this file, too.
+    /// Also write the report as JSON to this file.
     #[arg(long, global = true)]
     json: Option<PathBuf>,
     #[command(subcommand)]
@@ -28,19 +28,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Puts and linearizable reads on the store alone, its members in this process.
+    /// Measures puts and linearizable reads on the store alone, with all members in this process.
     Kv(kv::Args),
-    /// Create, get, list and watch of pods over REST.
+    /// Measures create, get, list and watch of pods over REST.
     Api(api::Args),
-    /// Quorate and etcd under the same load through the same client, in turn, as ratios.
+    /// Compares Quorate and etcd under the same load through the same client.
     Etcd(etcd::Args),
-    /// Kills the leader again and again; time without an acknowledged write, and until the next pod is bound.
+    /// Kills the leader repeatedly; measures the time without an acknowledged write, and the time until the next pod is
+    /// bound.
     Failover(failover::Args),
-    /// Restarts all members, one after the other, under writes; the longest time without an acknowledged one.
+    /// Restarts all members one after the other under writes; measures the longest time without an acknowledged write.
     Rolling(rolling::Args),
-    /// A Deployment on real Docker, from apply to all Ready, against plain `docker run`.
+    /// Measures a Deployment on Docker, from apply to all pods Ready, against plain `docker run`.
     Pods(pods::Args),
-    /// `quorate up` on an empty data directory, until the API answers.
+    /// Measures `quorate up` on an empty data directory until the API answers.
     Start(start::Args),
 }
 

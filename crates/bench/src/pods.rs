@@ -1,5 +1,5 @@
-//! `bench pods`: pods on real Docker, one by one and as a Deployment, against plain `docker run`s: of one container for
-//! each pod, and of two as a pod has them.
+//! `bench pods`: pods on Docker, one by one and as a Deployment, against plain `docker run`: with one container per
+//! pod, and with a sandbox and a container per pod.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,10 +25,10 @@ pub struct Args {
     masters: usize,
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Replicas of the Deployment, and plain containers at once.
+    /// Number of replicas of the Deployment, and of plain containers started at once.
     #[arg(long, default_value_t = 20)]
     pods: usize,
-    /// Pods and containers that are started one after the other.
+    /// Number of pods, and of containers, that are started one after the other.
     #[arg(long, default_value_t = 10)]
     single: usize,
     /// A local image with `sleep`.
@@ -49,7 +49,7 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     let url = cluster.with_role("master")?.first().and_then(|m| m.api.clone()).context("no master")?;
     let mut connection = Connection::open(&url, &credentials).await?;
 
-    // In turns, so that all meet the same machine.
+    // The variants alternate, so that load of the machine affects all of them.
     let (mut plain, mut both, mut single) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..args.single {
         plain.push(plain_runs(&args.image, 1, false).await?.remove(0));
@@ -69,7 +69,7 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     let plain = plain_runs(&args.image, args.pods, false).await?;
     let both = plain_runs(&args.image, args.pods, true).await?;
     let mut watch = watch(&url, &credentials).await?;
-    // The one from before has been idle for as long as the plain containers took, which a server need not bear.
+    // The earlier connection was idle while the plain containers ran, so the server may have closed it.
     let mut connection = Connection::open(&url, &credentials).await?;
     let started = Instant::now();
     connection.expect(Method::POST, DEPLOYMENTS, deployment(&args).to_string().into()).await?;
@@ -114,7 +114,7 @@ async fn watch(url: &str, credentials: &Credentials) -> anyhow::Result<Lines> {
     Connection::open(url, credentials).await?.watch(&format!("{PODS}?watch=1")).await
 }
 
-/// Reads a watch of pods until so many are Ready, and tells how long after `started` each was.
+/// Reads a watch until `count` pods are Ready, and returns the time from `started` to each.
 async fn wait_ready(watch: &mut Lines, count: usize, started: Instant) -> anyhow::Result<Vec<Duration>> {
     let mut ready = BTreeMap::new();
     let all = async {
@@ -129,7 +129,7 @@ async fn wait_ready(watch: &mut Lines, count: usize, started: Instant) -> anyhow
         }
         anyhow::Ok(ready.into_values().collect())
     };
-    timeout(LIMIT, all).await.context("the pods did not get ready")?
+    timeout(LIMIT, all).await.context("the pods did not become ready")?
 }
 
 async fn wait_gone(connection: &mut Connection) -> anyhow::Result<()> {
@@ -145,8 +145,8 @@ async fn wait_gone(connection: &mut Connection) -> anyhow::Result<()> {
     timeout(LIMIT, gone).await.context("a deleted pod stays")?
 }
 
-/// Starts so many containers at once, each with a sandbox whose network it joins when `sandboxed`; removes them again.
-/// Tells how long after the beginning each ran.
+/// Starts `count` containers at once, and removes them again. If `sandboxed`, each container joins the network of a
+/// sandbox of its own. Returns the time from the beginning until each container ran.
 async fn plain_runs(image: &str, count: usize, sandboxed: bool) -> anyhow::Result<Vec<Duration>> {
     let started = Instant::now();
     let one = || async {
@@ -161,7 +161,7 @@ async fn plain_runs(image: &str, count: usize, sandboxed: bool) -> anyhow::Resul
     };
     let runs = futures::future::try_join_all((0..count).map(|_| one())).await?;
     let (times, mut ids): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
-    // Containers before the sandboxes that they joined.
+    // Containers are removed before the sandboxes that they joined.
     ids.iter_mut().for_each(|ids| ids.reverse());
     docker_remove(&ids.concat()).await?;
     Ok(times)

@@ -1,15 +1,15 @@
-//! What a benchmark found: one table, for people and as JSON.
+//! Result of a benchmark: one table, as text and as JSON.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// A table of figures. The units stand in the columns' names.
+/// A table of figures. The names of the columns contain the units.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub benchmark: String,
-    /// What was set, for whoever wants to repeat it.
+    /// Settings of the benchmark, so that it can be repeated.
     pub setting: Vec<(String, String)>,
     pub columns: Vec<&'static str>,
     pub rows: Vec<Vec<String>>,
@@ -53,7 +53,7 @@ impl Report {
     }
 }
 
-/// Latencies, from a microsecond to a minute, to three digits.
+/// Histogram of latencies from a microsecond to a minute, with three significant digits.
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {
@@ -73,7 +73,7 @@ impl Latencies {
         self.0.len()
     }
 
-    /// Milliseconds at a quantile of 0 to 1.
+    /// Latency at a quantile between 0 and 1, in milliseconds.
     pub fn quantile_ms(&self, quantile: f64) -> String {
         let value = self.0.value_at_quantile(quantile) as f64 / 1000.0;
         format!("{value:.2}")
@@ -89,7 +89,7 @@ pub fn seconds(duration: Duration) -> String {
     format!("{:.3}", duration.as_secs_f64())
 }
 
-/// The median of durations; the lower of the middle two.
+/// Median of durations; for an even number the lower of the middle two.
 pub fn median(durations: &[Duration]) -> Duration {
     let mut sorted = durations.to_vec();
     sorted.sort();

@@ -1,4 +1,4 @@
-//! A REST client that costs little, so that it is the server that is measured: one HTTP/1.1 connection each.
+//! A minimal REST client with one HTTP/1.1 connection, whose cost is small compared with the server's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,8 @@ impl Connection {
         let host = authority.split(':').next().unwrap_or_default().to_owned();
         let stream = credentials.0.connect(ServerName::try_from(host)?, stream).await?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // It ends when the sender is dropped or the server closes; either shows in the next request.
+        // The task ends when the sender is dropped or the server closes the connection. The next request reports the
+        // latter.
         tokio::spawn(async move { connection.await.ok() });
         Ok(Connection { sender, authority })
     }
@@ -69,7 +70,7 @@ impl Connection {
         Ok(self.sender.send_request(request).await?)
     }
 
-    /// A request and its whole answer, whatever its status.
+    /// Sends a request, and returns the status and the whole body of its answer.
     pub async fn request(
         &mut self,
         method: Method,
@@ -85,7 +86,7 @@ impl Connection {
         timeout(limit, exchange).await.context("no answer in time")?
     }
 
-    /// A request that must succeed.
+    /// Sends a request that must succeed.
     pub async fn expect(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
         let (status, answer) = self.request(method, path, body, Duration::from_secs(30)).await?;
         if !status.is_success() {
@@ -94,7 +95,7 @@ impl Connection {
         Ok(answer)
     }
 
-    /// The stream of a watch.
+    /// Opens a watch.
     pub async fn watch(mut self, path: &str) -> anyhow::Result<Lines> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         anyhow::ensure!(response.status().is_success(), "{path}: {}", response.status());
@@ -102,7 +103,7 @@ impl Connection {
     }
 }
 
-/// Lines of a streamed answer.
+/// Lines of a streaming response.
 pub struct Lines {
     body: Incoming,
     rest: Vec<u8>,
@@ -110,13 +111,13 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// How many lines the next piece of the stream completed.
+    /// Reads the next chunk, and returns the number of lines that it completed.
     pub async fn next_count(&mut self) -> anyhow::Result<usize> {
         let frame = self.body.frame().await.context("the watch ended")??;
         Ok(frame.data_ref().map_or(0, |data| data.iter().filter(|&&byte| byte == b'\n').count()))
     }
 
-    /// The next line.
+    /// Returns the next line.
     pub async fn next_line(&mut self) -> anyhow::Result<Vec<u8>> {
         loop {
             if let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {

@@ -1,4 +1,4 @@
-//! `bench rolling`: how long the quorum acknowledges no write while its members are restarted one after the other.
+//! `bench rolling`: the longest time without an acknowledged write while the members are restarted one after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,22 +19,22 @@ const PATH: &str = "/api/v1/namespaces/default/configmaps";
 const RETRY: Duration = Duration::from_millis(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(60);
-/// Writes before the first restart and after each.
+/// Time with writes before the first restart and after each one.
 const SETTLE: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub struct Args {
     #[arg(long, default_value_t = 3)]
     masters: usize,
-    /// How often all members are restarted.
+    /// Number of times all members are restarted.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Clients that write, each beginning at another master and going to the next when one fails.
+    /// Number of writing clients. Each starts at a different master and moves to the next when one fails.
     #[arg(long, default_value_t = 6)]
     clients: usize,
 }
 
-/// When one member was stopped, and when all were back.
+/// Times at which one member was stopped and all members were back.
 struct Restart {
     began: Instant,
     ended: Instant,
@@ -84,13 +84,13 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// The longest time without an acknowledged write that overlaps with a restart.
+/// Longest time without an acknowledged write that overlaps a restart.
 fn longest_gap(acknowledged: &[Instant], restart: &Restart) -> Duration {
     let pairs = acknowledged.windows(2).filter(|pair| pair[1] > restart.began && pair[0] < restart.ended);
     pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
-/// Creates objects until it is told to stop; when each was acknowledged.
+/// Creates objects until `stop` is set. Returns the time of each acknowledgement.
 async fn write(first: usize, masters: Vec<Member>, credentials: Credentials, stop: Arc<AtomicBool>) -> Vec<Instant> {
     let body = || -> Bytes {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "rolling-"}}).to_string().into()
@@ -122,7 +122,7 @@ async fn write(first: usize, masters: Vec<Member>, credentials: Credentials, sto
 async fn restart(cluster: &Cluster, name: &str, credentials: &Credentials) -> anyhow::Result<Restart> {
     let masters = cluster.with_role("master")?;
     let led = quorum(&masters, credentials).await?["leader"] == name;
-    let master = masters.iter().find(|master| master.name == name).context("it is not in cluster.json")?;
+    let master = masters.iter().find(|master| master.name == name).context("the master is not in cluster.json")?;
     let began = Instant::now();
     cluster.terminate(master)?;
     let gone = async {
@@ -130,7 +130,7 @@ async fn restart(cluster: &Cluster, name: &str, credentials: &Credentials) -> an
             sleep(RETRY).await;
         }
     };
-    timeout(LIMIT, gone).await.context("it does not end")?;
+    timeout(LIMIT, gone).await.context("the member does not end")?;
     cluster.revive().await?;
     let caught_up = async {
         loop {
@@ -144,11 +144,11 @@ async fn restart(cluster: &Cluster, name: &str, credentials: &Credentials) -> an
             sleep(RETRY).await;
         }
     };
-    timeout(LIMIT, caught_up).await.context("it does not catch up")??;
+    timeout(LIMIT, caught_up).await.context("the member does not catch up")??;
     Ok(Restart { began, ended: Instant::now(), led })
 }
 
-/// The quorum as the first master sees it that knows a leader.
+/// Returns the quorum as reported by the first master that knows a leader.
 async fn quorum(masters: &[Member], credentials: &Credentials) -> anyhow::Result<Value> {
     let started = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! `bench start`: how long `quorate up` takes on an empty data directory, and what an idle member weighs.
+//! `bench start`: time of `quorate up` on an empty data directory, and the memory of an idle member.
 
 use crate::cluster::{Cluster, resident_mib};
 use crate::report::{Report, median, seconds};

@@ -62,7 +62,7 @@ fn planted_violations_are_found() {
     let violations: Vec<(&str, Vec<Operation>)> = vec![
         ("a stale read", with(&[read(8, 9, Some("b"))])),
         ("a write that was acknowledged and lost", vec![a.clone(), read(2, 3, None)]),
-        ("a value that nobody has written", with(&[read(8, 9, Some("z"))])),
+        ("a value that no client has written", with(&[read(8, 9, Some("z"))])),
         ("two swaps of the same value", with(&[swap(8, 9, "b", "d", done(true, &[]))])),
         ("a swap that failed although its value was there", with(&[swap(8, 9, "c", "d", done(false, &[]))])),
         ("a write before its call", vec![read(0, 1, Some("a")), write(2, 3, "a", done(true, &[]))]),
@@ -85,7 +85,7 @@ fn planted_violations_are_found() {
         ),
         ("an unanswered write seen before its call", with(&[read(8, 9, Some("d")), write(10, 11, "d", unknown())])),
         (
-            "a deletion that nobody asked for",
+            "a deletion that no client requested",
             vec![a, read(2, 3, Some("a")), read(4, 5, None), operation(6, 7, Transaction::delete("x"), unknown())],
         ),
     ];
@@ -95,7 +95,7 @@ fn planted_violations_are_found() {
 }
 
 #[test]
-fn unanswered_writes_explain_what_they_may() {
+fn unanswered_writes_explain_later_values() {
     let a = write(0, 1, "a", done(true, &[]));
     let lost = write(2, 3, "b", unknown());
     assert!(is_linearizable(&[a.clone(), lost.clone(), read(4, 5, Some("a")), read(50, 51, Some("b"))]));
@@ -104,7 +104,7 @@ fn unanswered_writes_explain_what_they_may() {
     let chain = [a.clone(), lost, swap(4, 5, "b", "c", unknown()), read(6, 7, Some("c"))];
     assert!(is_linearizable(&chain));
     assert!(!is_linearizable(&[&chain[..], &[read(8, 9, Some("a"))]].concat()));
-    // A refusal that does not say what was there needs an unanswered write that nobody has seen.
+    // A failed swap without the current value is explained by an unanswered write that was never seen.
     let blind = [a.clone(), write(2, 3, "b", unknown()), swap(4, 5, "a", "c", done(false, &[]))];
     assert!(is_linearizable(&blind));
     assert!(!is_linearizable(&[a.clone(), swap(4, 5, "a", "c", done(false, &[]))]));
@@ -127,13 +127,13 @@ fn registers_that_change_together_are_checked_together() {
     };
     let writes = [pair(0, ["x", "y"], "a"), pair(2, ["x", "y"], "b")];
     assert!(is_linearizable(&[&writes[..], &[read(4, [Some("bx"), Some("by")])]].concat()));
-    // Each by itself could be a slow write's; together they were never there.
+    // Each value could come from a slow write, but the combination never existed.
     let overlapping = [pair(0, ["x", "y"], "a"), Operation { returned: 9, ..pair(1, ["x", "y"], "b") }];
     assert!(!is_linearizable(&[&overlapping[..], &[read(4, [Some("ax"), Some("by")])]].concat()));
 }
 
-/// A history that has an order: operations take effect one after the other, each at some moment between its call and its
-/// return, and some answers are lost.
+/// A linearizable history: operations take effect one after the other between their call and return, and some answers
+/// are lost.
 fn linearizable_history(rng: &mut StdRng, length: usize, keys: usize) -> Vec<Operation> {
     let keys: Vec<String> = (0..keys).map(|key| format!("k{key}")).collect();
     let mut state: HashMap<String, Value> = keys.iter().map(|key| (key.clone(), None)).collect();
@@ -156,7 +156,7 @@ fn linearizable_history(rng: &mut StdRng, length: usize, keys: usize) -> Vec<Ope
             }
         }
         let outcome = if is_lost { unknown() } else { Outcome::Done { succeeded, observed, revision: 0 } };
-        // An answer that was lost may have been lost before it happened.
+        // The client of a lost answer may have given up before the operation took effect.
         let returned = if is_lost { called + (returned - called) / 3 } else { returned };
         operations.push(operation(called, returned, request, outcome));
     }
@@ -202,7 +202,7 @@ fn random_histories_with_a_changed_answer_fail() {
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut history = linearizable_history(&mut rng, 30, 1);
-        // A late read of a value that was overwritten long ago.
+        // A late read returns a value that was overwritten long ago.
         let values: Vec<Value> = history
             .iter()
             .filter(|o| o.has_written() && o.request.writes[0].1.is_some())
@@ -220,7 +220,7 @@ fn random_histories_with_a_changed_answer_fail() {
     assert!(found > 30, "only {found} histories were long enough");
 }
 
-/// Tries every order and every subset of the unanswered operations.
+/// Whether an order exists, by trying every order and every subset of the unanswered operations.
 fn has_order(operations: &[Operation], state: &HashMap<String, Value>) -> bool {
     let definite = |o: &Operation| matches!(o.outcome, Outcome::Done { .. });
     if !operations.iter().any(definite) {
@@ -248,12 +248,12 @@ fn has_order(operations: &[Operation], state: &HashMap<String, Value>) -> bool {
 }
 
 #[test]
-fn the_search_agrees_with_trying_everything() {
+fn the_search_agrees_with_brute_force() {
     let (mut good, mut bad) = (0, 0);
     for seed in 0..1500 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut history = linearizable_history(&mut rng, 7, 2);
-        // Answers change places, so that many of these histories have no order.
+        // Answers are swapped, so that many of these histories have no order.
         if rng.random_bool(0.7) {
             let values: Vec<Value> = (0..7).map(|place| Some(format!("v{place}"))).chain([None]).collect();
             for operation in &mut history {
@@ -274,7 +274,7 @@ fn the_search_agrees_with_trying_everything() {
 }
 
 #[test]
-fn watchers_settle_what_operations_leave_open() {
+fn events_decide_which_unanswered_operations_took_effect() {
     use super::super::events::tests::{delete, put, watch};
     let deletes = |called| {
         let request = Transaction {
@@ -283,7 +283,7 @@ fn watchers_settle_what_operations_leave_open() {
         };
         operation(called, called + 1, request, unknown())
     };
-    // A watcher was told of the second one at 40; the others never took effect.
+    // A watcher received the second deletion at 40; the others never took effect.
     let lost = [deletes(10), deletes(20), deletes(30)];
     let (events, _) = EventLog::of(&[watch("w", &[put(3, "x", "a", 1, 3), delete(4, "x"), put(4, "y", "v20", 1, 4)])]);
     let operations: Vec<&Operation> = lost.iter().collect();

@@ -1,4 +1,5 @@
-//! A member's files. They lie in a directory below; [`super::unsynced`] and [`super::names`] say what of it would survive.
+//! A member's files, stored in a directory below the mount. [`super::unsynced`] and [`super::names`] track which
+//! changes would survive a power loss.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -20,16 +21,16 @@ use super::unsynced::Unsynced;
 use crate::cluster::failpoints::{Failpoints, Operation};
 use crate::world::{MemberIndex, Phase};
 
-/// A kernel writes back what is older than this.
+/// Age at which the kernel writes changes back without a sync.
 const WRITTEN_BACK_AFTER: Duration = Duration::from_secs(15);
-/// With this many, those that are gone are forgotten.
+/// Number of tracked files above which removed files are dropped.
 const MANY_FILES: usize = 200;
 
-/// All of them.
+/// All files of one member.
 pub struct Files {
     root: PathBuf,
     inner: Mutex<Inner>,
-    /// Each read and write takes this much longer.
+    /// Extra delay of each read and write.
     delay_us: AtomicU64,
     member: MemberIndex,
     failpoints: Arc<Failpoints>,
@@ -38,7 +39,7 @@ pub struct Files {
 struct Inner {
     tree: Tree,
     names: Names,
-    /// By the number of the inode below.
+    /// Tracked files by their inode number in the directory below.
     files: HashMap<u64, Arc<Mutex<Unsynced>>>,
     open: HashMap<u64, Open>,
     listings: HashMap<u64, Listing>,
@@ -52,10 +53,10 @@ struct Open {
     unsynced: Arc<Mutex<Unsynced>>,
 }
 
-/// A directory as it was when it was opened: numbers, types and names.
+/// Content of a directory when it was opened: inode numbers, types and names.
 pub type Listing = Arc<Vec<(u64, FileType, OsString)>>;
 
-/// What the power took.
+/// Numbers of changes that a power loss took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loss {
     pub files: usize,
@@ -63,7 +64,7 @@ pub struct Loss {
 }
 
 impl Files {
-    /// The files in `root`; what is removed goes through `graves` on the same file system.
+    /// Creates the files in `root`. Removed files move to `graves` on the same file system.
     ///
     /// # Errors
     /// When the directory for graves cannot be made.
@@ -84,23 +85,24 @@ impl Files {
         self.delay_us.store(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Where it all lies.
+    /// Directory that holds the files.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The power fails. Whoever had a file open is dead; the kernel may not have closed all of them yet.
+    /// Simulates a power loss. All processes with open files are dead, although the kernel may not have closed every
+    /// file yet.
     ///
     /// # Errors
-    /// When something cannot be undone.
+    /// When a change cannot be undone.
     pub fn lose(&self, rng: &mut StdRng) -> io::Result<Loss> {
         let mut inner = self.inner.lock();
         inner.open.clear();
         inner.listings.clear();
         inner.names.sync_older_than(WRITTEN_BACK_AFTER)?;
         let mut loss = Loss::default();
-        // In order, so that the same numbers lose the same.
+        // Files are sorted so that the same random numbers cause the same loss.
         let mut files: Vec<(u64, Arc<Mutex<Unsynced>>)> = inner.files.drain().collect();
         files.sort_by_key(|(number, _)| *number);
         for (_, unsynced) in files {
@@ -120,7 +122,7 @@ impl Files {
         inner.enter(&path)
     }
 
-    /// Of what may have been removed, if it is still open.
+    /// Returns the metadata of a file, even of a removed one that is still open.
     pub fn metadata(&self, number: u64, handle: Option<u64>) -> io::Result<Metadata> {
         let inner = self.inner.lock();
         match (inner.path(number), inner.held(number, handle)) {
@@ -193,14 +195,14 @@ impl Files {
         inner.enter(&path)
     }
 
-    /// A handle.
+    /// Opens a file, and returns a handle.
     pub fn open(&self, number: u64) -> io::Result<u64> {
         let mut inner = self.inner.lock();
         let file = OpenOptions::new().read(true).write(true).open(inner.path(number)?)?;
         inner.opened(number, file)
     }
 
-    /// Number, metadata and a handle.
+    /// Creates and opens a file. Returns its inode number, metadata and a handle.
     pub fn create(&self, parent: u64, name: &OsStr, mode: u32, is_new: bool) -> io::Result<(u64, Metadata, u64)> {
         let mut inner = self.inner.lock();
         let path = inner.path_in(parent, name)?;
@@ -209,7 +211,7 @@ impl Files {
         let file = match options.create_new(true).open(&path) {
             Ok(file) => {
                 inner.names.made(path.clone());
-                // Whatever had this number below is gone.
+                // A removed file may have had the same inode number below.
                 let unsynced = Unsynced::new(file.try_clone()?, 0);
                 inner.files.insert(file.metadata()?.ino(), Arc::new(Mutex::new(unsynced)));
                 file
@@ -247,7 +249,7 @@ impl Files {
                 unsynced.synced()?;
             }
             match unsynced.write(at, bytes) {
-                // A file system finds the space of what was removed before it gives up.
+                // Removed files still occupy space until their removal is durable, so free that space and try again.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     self.inner.lock().names.sync_older_than(Duration::ZERO)?;
                     unsynced.write(at, bytes)
@@ -257,7 +259,7 @@ impl Files {
         })
     }
 
-    /// Takes space for a file, and makes it longer by it or not.
+    /// Allocates space for a file; `is_longer` says whether that extends the file.
     pub fn allocate(&self, handle: u64, at: u64, length: u64, is_longer: bool) -> io::Result<()> {
         let open = self.inner.lock().handle(handle)?;
         open.unsynced.lock().allocate(at, length, is_longer)
@@ -267,7 +269,7 @@ impl Files {
         let (open, path) = self.inner.lock().handle_and_path(handle)?;
         self.at_points(Operation::Sync, &path, || {
             let mut unsynced = open.unsynced.lock();
-            // It takes as long as it takes below.
+            // The sync of the file below gives this sync a realistic duration.
             open.file.sync_data()?;
             unsynced.synced()
         })
@@ -283,7 +285,7 @@ impl Files {
         inner.listings.remove(&handle);
     }
 
-    /// A handle of a directory.
+    /// Opens a directory, and returns a handle.
     pub fn list(&self, number: u64) -> io::Result<u64> {
         let mut inner = self.inner.lock();
         let path = inner.path(number)?.to_owned();
@@ -308,7 +310,7 @@ impl Files {
         }
     }
 
-    /// Does it, with what is planned for before and after it.
+    /// Runs `act`, and passes the failpoints before and after it.
     fn at_points<T>(&self, operation: Operation, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let path = path.strip_prefix(&self.root).unwrap_or(path);
         let pass = |phase| {
@@ -317,7 +319,7 @@ impl Files {
             passing.is_dead
         };
         if pass(Phase::Before) {
-            // The process does not live to see this.
+            // The process is dead, so it does not see this error.
             return Err(io::Error::other("killed"));
         }
         let done = act()?;
@@ -352,7 +354,7 @@ impl Inner {
         Ok(handle)
     }
 
-    /// What the file has to lose: nothing, if nobody has noted it so far.
+    /// Returns the tracked changes of a file. An untracked file has no unsynced changes.
     fn unsynced(&mut self, file: &File) -> io::Result<Arc<Mutex<Unsynced>>> {
         let metadata = file.metadata()?;
         if let Some(known) = self.files.get(&metadata.ino()) {
@@ -370,13 +372,13 @@ impl Inner {
         self.open.get(&handle).cloned().ok_or_else(stale)
     }
 
-    /// A file that is open: by this handle, or by any.
+    /// Finds an open file, by this handle or by any other.
     fn held(&self, number: u64, handle: Option<u64>) -> Option<&Open> {
         let any = || self.open.values().find(|open| open.number == number);
         handle.and_then(|handle| self.open.get(&handle)).or_else(any)
     }
 
-    /// An empty path when the file was removed.
+    /// Returns the open file and its path; the path is empty when the file was removed.
     fn handle_and_path(&self, handle: u64) -> io::Result<(Open, PathBuf)> {
         let open = self.handle(handle)?;
         let path = self.tree.path(open.number).map(Path::to_owned).unwrap_or_default();

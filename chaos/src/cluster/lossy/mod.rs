@@ -1,9 +1,9 @@
-//! A disk that loses what was not synced when the power fails: a file system of ours (FUSE) over a directory.
+//! A disk that loses unsynced writes when the power fails: a FUSE file system over a directory.
 //!
-//! A killed process loses nothing that it has written: its kernel still has it. To see whether a member syncs before it
-//! promises, something below it must forget. Writes go through to the directory at once, and what they replace is kept
-//! until a sync; a loss of power puts it back, all of it or some sectors of it, as a disk would. The same for names:
-//! what was made, moved or removed since a directory was synced. Only for root, and where there is `/dev/fuse`.
+//! A killed process loses nothing that it has written, because the kernel still has it. This disk checks that a member
+//! syncs before it acknowledges. Writes go through to the directory at once, and the replaced data is kept until a
+//! sync. A power loss restores all of that data or some sectors of it, as on a real disk. The same holds for names that
+//! were created, moved or removed since a directory was synced. It needs root and `/dev/fuse`.
 
 mod files;
 mod names;
@@ -29,10 +29,10 @@ use self::requests::Requests;
 use super::failpoints::Failpoints;
 use crate::world::MemberIndex;
 
-/// Syncs of a file must not hold up reads of others.
+/// Threads that serve requests, so that a sync of one file does not block reads of others.
 const THREADS: usize = 4;
 
-/// Mounted until it is dropped.
+/// A lossy disk, mounted until it is dropped.
 pub struct LossyDisk {
     at: PathBuf,
     files: Arc<Files>,
@@ -40,10 +40,10 @@ pub struct LossyDisk {
 }
 
 impl LossyDisk {
-    /// Mounts it at `at`; everything lies below the directory `below`.
+    /// Mounts the disk at `at`, with its data in the directory `below`.
     ///
     /// # Errors
-    /// When this is not root, or there is no FUSE.
+    /// When the process is not root, or there is no FUSE.
     pub fn mount(
         below: &Path,
         at: &Path,
@@ -62,15 +62,15 @@ impl LossyDisk {
         Ok(LossyDisk { at: at.to_owned(), files, _session: session })
     }
 
-    /// The power fails. Whoever used the disk is dead.
+    /// Simulates a power loss. All processes that used the disk must be dead.
     ///
     /// # Errors
-    /// When something cannot be undone.
+    /// When a change cannot be undone.
     pub fn lose(&self, rng: &mut StdRng) -> anyhow::Result<Loss> {
-        self.files.lose(rng).with_context(|| format!("{} cannot lose what was not synced", self.at.display()))
+        self.files.lose(rng).with_context(|| format!("{} cannot discard unsynced writes", self.at.display()))
     }
 
-    /// Each read and write takes this much longer from now on.
+    /// Sets the extra delay of each read and write.
     pub fn set_delay(&self, delay: Duration) {
         self.files.set_delay(delay);
     }
@@ -78,7 +78,7 @@ impl LossyDisk {
 
 impl Drop for LossyDisk {
     fn drop(&mut self) {
-        // The members are dead by now; a failure leaves a mount that ends with this process.
+        // The members are dead by now. A failed unmount leaves a mount that ends with this process.
         umount2(&self.at, MntFlags::MNT_DETACH).ok();
     }
 }
@@ -95,19 +95,19 @@ mod tests {
 
     use super::*;
 
-    /// A disk at a directory of its own; `None` where there is no FUSE, or this is not root, which is told.
-    #[expect(clippy::print_stderr, reason = "a test says that it has tested nothing")]
+    /// Mounts a disk in a directory of its own; returns `None` and says so when that is not possible here.
+    #[expect(clippy::print_stderr, reason = "a skipped test must say so")]
     fn mounted(dir: &Path) -> Option<(LossyDisk, PathBuf)> {
         match mount_in_own_namespace(dir) {
             Ok(mounted) => Some(mounted),
             Err(error) => {
-                eprintln!("skipped, for nothing can be mounted here: {error:#}");
+                eprintln!("skipped, because nothing can be mounted here: {error:#}");
                 None
             }
         }
     }
 
-    /// A test that is killed leaves no mount.
+    /// Mounts the disk in a mount namespace of its own, so that a killed test leaves no mount.
     fn mount_in_own_namespace(dir: &Path) -> anyhow::Result<(LossyDisk, PathBuf)> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)?;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_does_what_a_database_asks_of_it() {
+    fn a_disk_supports_the_operations_of_a_database() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let Some((disk, at)) = mounted(dir.path()) else { return };
         let read = |name: &str| fs::read_to_string(at.join(name)).expect("text");
@@ -132,7 +132,7 @@ mod tests {
             .expect("written");
         end.write_all(b", four").expect("written");
         assert_eq!(read("a"), "one, two, three, four");
-        // What is replaced or removed can still be read by who has it open.
+        // A replaced or removed file can still be read through an open handle.
         let mut old = File::open(at.join("a")).expect("a file");
         fs::write(at.join("b"), "new").expect("written");
         fs::rename(at.join("b"), at.join("a")).expect("moved");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_open_when_the_power_failed_is_as_any_other() {
+    fn a_file_that_was_open_at_a_power_loss_is_writable_afterwards() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let Some((disk, at)) = mounted(dir.path()) else { return };
         let mut rng = StdRng::seed_from_u64(4);
@@ -163,7 +163,7 @@ mod tests {
         File::open(at.join("file")).and_then(|file| file.sync_all()).expect("synced");
         File::open(&at).and_then(|directory| directory.sync_all()).expect("its name is synced");
         for round in 0..20 {
-            // As a kernel that has not closed a dead process's file yet.
+            // The file stays open, like that of a dead process that the kernel has not closed yet.
             let mut open = OpenOptions::new().append(true).open(at.join("file")).expect("a file");
             open.write_all(b", more").expect("written");
             disk.lose(&mut rng).expect("lost");
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mounted_disk_forgets_what_was_not_synced() {
+    fn a_power_loss_discards_unsynced_writes() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let Some((disk, at)) = mounted(dir.path()) else { return };
         let mut rng = StdRng::seed_from_u64(3);
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(fs::read(at.join("renamed")).expect("it is there").len(), 10_000);
         drop(log);
         let mut lost = Loss::default();
-        // A loss may take nothing.
+        // A single loss may take nothing, so repeat it.
         for _ in 0..20 {
             fs::write(at.join("a/b/c"), "not synced either")
                 .or_else(|_| fs::write(at.join("new"), "x"))
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_disk_stays_empty_when_the_power_fails() {
+    fn an_emptied_disk_stays_empty_after_a_power_loss() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let Some((disk, at)) = mounted(dir.path()) else { return };
         let mut rng = StdRng::seed_from_u64(5);

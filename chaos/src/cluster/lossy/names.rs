@@ -1,7 +1,8 @@
-//! What of a directory tree would be lost with the power: files made, removed and moved since a directory was synced.
+//! Changes of a directory tree that a power loss would take: files created, removed and moved since a directory was
+//! synced.
 //!
-//! It is a journal, as file systems have one: a sync of any directory makes everything before it durable, and what is
-//! lost is an end of the journal.
+//! The changes form a journal, as in a file system: a sync of any directory makes all earlier changes durable, and a
+//! power loss takes a suffix of the journal.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -14,7 +15,7 @@ use rand::rngs::StdRng;
 
 #[derive(Debug)]
 enum Change {
-    /// A file, a link or a directory.
+    /// A file, link or directory was created.
     Made(PathBuf),
     Removed {
         path: PathBuf,
@@ -24,12 +25,12 @@ enum Change {
     Moved {
         from: PathBuf,
         to: PathBuf,
-        /// What stood there before.
+        /// Grave of the file that the target name had before.
         replaced: Option<PathBuf>,
     },
 }
 
-/// The journal. What is removed lies in a directory of graves until that is durable.
+/// Journal of changes to names. Removed files stay in a directory of graves until their removal is durable.
 #[derive(Debug)]
 pub struct Names {
     graves: PathBuf,
@@ -45,7 +46,7 @@ impl Names {
         Ok(Names { graves, dug: 0, changes: VecDeque::new() })
     }
 
-    /// Notes what was made.
+    /// Records a created path.
     pub fn made(&mut self, path: PathBuf) {
         self.note(Change::Made(path));
     }
@@ -62,7 +63,7 @@ impl Names {
     }
 
     /// # Errors
-    /// As of `unlink`.
+    /// Those of `unlink`.
     pub fn remove(&mut self, path: PathBuf) -> io::Result<()> {
         let grave = self.bury(&path)?;
         self.note(Change::Removed { path, grave });
@@ -70,7 +71,7 @@ impl Names {
     }
 
     /// # Errors
-    /// As of `rmdir`.
+    /// Those of `rmdir`.
     pub fn remove_directory(&mut self, path: PathBuf) -> io::Result<()> {
         fs::remove_dir(&path)?;
         self.note(Change::RemovedDirectory(path));
@@ -78,7 +79,7 @@ impl Names {
     }
 
     /// # Errors
-    /// As of `rename`.
+    /// Those of `rename`.
     pub fn rename(&mut self, from: PathBuf, to: PathBuf) -> io::Result<()> {
         let replaced = match fs::symlink_metadata(&to) {
             Ok(found) if found.is_dir() => {
@@ -94,7 +95,7 @@ impl Names {
         Ok(())
     }
 
-    /// What is older than this is durable.
+    /// Makes changes older than `age` durable.
     ///
     /// # Errors
     /// When a grave cannot be emptied.
@@ -109,7 +110,7 @@ impl Names {
         Ok(())
     }
 
-    /// The power fails: an end of the journal is lost, often all of it. How many changes that were.
+    /// Simulates a power loss: undoes a suffix of the journal, often all of it. Returns the number of undone changes.
     ///
     /// # Errors
     /// When a change cannot be undone.
@@ -161,9 +162,9 @@ mod tests {
         found
     }
 
-    /// Each step of a story, and the tree after it; a loss leads back to one of these trees.
+    /// Records the tree after each step; a loss must restore one of these trees.
     #[test]
-    fn a_loss_leads_back_to_a_tree_that_was() {
+    fn a_loss_restores_an_earlier_tree() {
         for seed in 0..60 {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let root = dir.path().join("root");

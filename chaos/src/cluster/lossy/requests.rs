@@ -1,5 +1,5 @@
-//! [`Files`] as FUSE asks for them. Owners and times are those of the files below, whatever is asked; links have no other
-//! purpose than to be links of files.
+//! Serves FUSE requests on [`Files`]. Owners and times are those of the files below; requests to change them have no
+//! effect. Only hard links to files are supported.
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -18,11 +18,11 @@ use nix::sys::statvfs::statvfs;
 
 use super::files::Files;
 
-/// The kernel asks again each time: a loss changes everything behind its back.
+/// The kernel must not cache anything, because a power loss changes the files without its knowledge.
 const TTL: Duration = Duration::ZERO;
 const BLOCK_BYTES: u32 = 4096;
 
-/// What is mounted.
+/// File system that is mounted.
 pub struct Requests(pub Arc<Files>);
 
 macro_rules! answer {
@@ -191,7 +191,7 @@ impl Filesystem for Requests {
     }
 
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        // Closing a file syncs nothing.
+        // Closing a file does not sync it.
         reply.ok();
     }
 
@@ -226,7 +226,7 @@ impl Filesystem for Requests {
         let is_longer = match FallocateFlags::from_bits(mode) {
             Some(flags) if flags.is_empty() => true,
             Some(FallocateFlags::FALLOC_FL_KEEP_SIZE) => false,
-            // Nobody has to be able to do more.
+            // Members use no other mode.
             _ => return reply.error(Errno::EOPNOTSUPP),
         };
         answer!(reply, self.0.allocate(fh.0, offset, length, is_longer), () => reply.ok());

@@ -1,10 +1,10 @@
-//! Which inode number stands for which path.
+//! Mapping between inode numbers and paths.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Every path that was ever asked for has a number, which goes with it when it is moved or removed, and is never given
-/// again.
+/// Inode numbers of all paths that were looked up. A number follows its path when that is moved, is dropped when it is
+/// removed, and is never reused.
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
@@ -13,7 +13,7 @@ pub struct Tree {
     next: u64,
 }
 
-/// As FUSE has it.
+/// Inode number of the root, as FUSE defines it.
 const ROOT: u64 = 1;
 
 impl Tree {
@@ -24,13 +24,13 @@ impl Tree {
         tree
     }
 
-    /// What has a number now gets another one when it is asked for again.
+    /// Forgets all numbers; paths get new numbers when they are looked up again.
     pub fn forget(&mut self) {
         self.paths = HashMap::from([(ROOT, self.root.clone())]);
         self.numbers = HashMap::from([(self.root.clone(), ROOT)]);
     }
 
-    /// Where something is, unless it was removed.
+    /// Returns the path of a number, unless it was removed.
     #[must_use]
     pub fn path(&self, number: u64) -> Option<&Path> {
         self.paths.get(&number).map(PathBuf::as_path)
@@ -47,7 +47,7 @@ impl Tree {
         number
     }
 
-    /// The path is free for something else.
+    /// Drops the number of a removed path.
     pub fn removed(&mut self, path: &Path) {
         if let Some(number) = self.numbers.remove(path) {
             self.paths.remove(&number);
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_go_with_what_is_moved() {
+    fn numbers_follow_moved_paths() {
         let mut tree = Tree::new(PathBuf::from("/r"));
         let (dir, file) = (tree.number(Path::new("/r/a")), tree.number(Path::new("/r/a/f")));
         let other = tree.number(Path::new("/r/ab"));

@@ -1,4 +1,4 @@
-//! What of one file would be lost with the power: pages as they are on disk, kept from their first change until a sync.
+//! Unsynced changes of one file: the durable content of each changed page is kept from its first change until a sync.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,29 +11,29 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 const PAGE_BYTES: u64 = 4096;
-/// What a disk writes at once, or not at all.
+/// Unit that a disk writes atomically.
 const SECTOR_BYTES: u64 = 512;
 
-/// A file, and what the disk holds of it.
+/// A file, and its durable content.
 #[derive(Debug)]
 pub struct Unsynced {
     file: File,
-    /// Its length on disk.
+    /// Durable length of the file.
     durable_bytes: u64,
-    /// Pages that were changed since, as they are on disk; none of what lies beyond the length there.
+    /// Durable content of the pages that were changed since, up to the durable length.
     pages: BTreeMap<u64, Vec<u8>>,
-    /// When the oldest change was made that is not on disk.
+    /// Time of the oldest change that is not durable.
     since: Option<Instant>,
 }
 
 impl Unsynced {
-    /// A file of which so many bytes are on disk, and as they are now.
+    /// A file whose first `durable_bytes` bytes are durable with their current content.
     #[must_use]
     pub fn new(file: File, durable_bytes: u64) -> Self {
         Unsynced { file, durable_bytes, pages: BTreeMap::new(), since: None }
     }
 
-    /// Everything is on disk.
+    /// Marks the whole content as durable.
     ///
     /// # Errors
     /// When the file's length cannot be read.
@@ -44,10 +44,10 @@ impl Unsynced {
         Ok(())
     }
 
-    /// Writes to the page cache, so to speak.
+    /// Writes to the file; the change is not durable until a sync.
     ///
     /// # Errors
-    /// Those of reading what was there, and of writing.
+    /// Those of reading the replaced data, and of writing.
     pub fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.keep(at, at + bytes.len() as u64)?;
         self.since.get_or_insert_with(Instant::now);
@@ -57,14 +57,14 @@ impl Unsynced {
     /// Cuts or extends the file.
     ///
     /// # Errors
-    /// Those of reading what is cut off, and of setting the length.
+    /// Those of reading the data that is cut off, and of setting the length.
     pub fn set_len(&mut self, length: u64) -> io::Result<()> {
         self.keep(length, self.durable_bytes)?;
         self.since.get_or_insert_with(Instant::now);
         self.file.set_len(length)
     }
 
-    /// Takes space, and makes the file longer by it or not.
+    /// Allocates space; `is_longer` says whether that extends the file.
     ///
     /// # Errors
     /// Those of `fallocate`.
@@ -78,20 +78,20 @@ impl Unsynced {
         Ok(())
     }
 
-    /// Whether there is something to lose in a file that somebody can still find.
+    /// Whether the file has unsynced changes and still has a name.
     #[must_use]
     pub fn is_at_risk(&self) -> bool {
         let is_there = self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
         is_there && self.since.is_some()
     }
 
-    /// Whether there is something to lose, and it is older than `age`.
+    /// Whether the file has unsynced changes older than `age`.
     #[must_use]
     pub fn is_older_than(&self, age: Duration) -> bool {
         self.since.is_some_and(|since| since.elapsed() > age)
     }
 
-    /// Keeps the pages of a range as they are, if they are on disk and not kept already.
+    /// Keeps the durable content of the pages of a range, unless it is kept already.
     fn keep(&mut self, from: u64, to: u64) -> io::Result<()> {
         let to = to.min(self.durable_bytes);
         let pages = if from < to { from / PAGE_BYTES..to.div_ceil(PAGE_BYTES) } else { 0..0 };
@@ -107,10 +107,10 @@ impl Unsynced {
         Ok(())
     }
 
-    /// The power fails: what was not synced is lost, all of it or some sectors. True when there was any.
+    /// Simulates a power loss: discards all unsynced changes or some sectors of them. Returns whether there were any.
     ///
     /// # Errors
-    /// When the file cannot be made what is on disk.
+    /// When the durable content cannot be restored.
     pub fn lose(&mut self, rng: &mut StdRng) -> io::Result<bool> {
         if self.since.is_none() {
             return Ok(false);
@@ -120,13 +120,13 @@ impl Unsynced {
         let length = self.file.metadata()?.len();
         let (shorter, longer) = (length.min(self.durable_bytes), length.max(self.durable_bytes));
         let left = if all { self.durable_bytes } else { rng.random_range(shorter..=longer) };
-        // Cut first, so that what is extended again is zeros.
+        // Cut first, so that the file is extended again with zeros.
         self.file.set_len(left.min(length))?;
         self.file.set_len(left)?;
         for (page, bytes) in std::mem::take(&mut self.pages) {
             for (i, sector) in bytes.chunks(SECTOR_BYTES as usize).enumerate() {
                 let at = page * PAGE_BYTES + i as u64 * SECTOR_BYTES;
-                // What was cut off has nothing newer that could be left.
+                // Data beyond the current length has no newer content that could survive.
                 if at < left && (at >= length || is_lost(rng)) {
                     let fits = usize::try_from(left - at).map_or(sector.len(), |room| room.min(sector.len()));
                     self.file.write_all_at(&sector[..fits], at)?;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_synced_stays() {
+    fn synced_data_survives_a_power_loss() {
         for seed in 0..50 {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut file = file();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn all_some_or_nothing_is_lost() {
+    fn a_power_loss_takes_all_some_or_no_changes() {
         let outcome = |seed| {
             let mut file = file();
             file.write(0, &[1; 2048]).expect("written");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncation_is_lost_too() {
+    fn an_unsynced_truncation_can_be_lost() {
         let seen = |seed| {
             let mut file = file();
             file.write(0, &[1; 6000]).expect("written");
@@ -205,7 +205,7 @@ mod tests {
             file.lose(&mut StdRng::seed_from_u64(seed)).expect("lost");
             let found = content(&file);
             assert_eq!(found[..100], [1; 100]);
-            // The sector with the new end may be there: it ends in zeros.
+            // The sector with the new end may have survived; it ends in zeros.
             assert!(found[512.min(found.len())..].iter().all(|byte| *byte == 1), "{seed}: {found:?}");
             found.len()
         };

@@ -1,4 +1,4 @@
-//! The chart: two bars for each workload, the longer one as long as the row. Pure.
+//! The chart: two bars for each workload, of which the longer one fills the row. This module is pure.
 
 use std::fmt::Write;
 
@@ -16,7 +16,8 @@ const ETCD_COLOUR: &str = "#8a94a6";
 const QUORATE_COLOUR: &str = "#2563eb";
 const WORSE_COLOUR: &str = "#b45309";
 
-/// An SVG with a line for each workload: medians as bars, the ends of the rounds as whiskers, and the ratio.
+/// Returns an SVG with a row for each workload: medians as bars, minimum and maximum of the rounds as whiskers, and the
+/// ratio.
 pub fn svg(results: &Results, subtitle: &str) -> String {
     let summaries: Vec<_> = results.rows.iter().map(Summary::of).collect();
     let height = TOP + ROW_HEIGHT * summaries.len() as f64 + 16.0;
@@ -81,7 +82,7 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, style: &str, text: &str)
 }
 
 fn append(svg: &mut String, element: std::fmt::Arguments<'_>) {
-    writeln!(svg, "{element}").expect("a string takes what is written to it");
+    writeln!(svg, "{element}").expect("writing to a string cannot fail");
 }
 
 #[cfg(test)]
@@ -99,15 +100,15 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_as_long_as_their_values() {
+    fn the_length_of_a_bar_follows_its_value() {
         let svg = svg(&results(200.0, 50.0), "");
         assert!(svg.contains(&format!("width=\"420.0\" height=\"{BAR_HEIGHT}\" fill=\"{ETCD_COLOUR}\"")));
         assert!(svg.contains(&format!("width=\"105.0\" height=\"{BAR_HEIGHT}\" fill=\"{QUORATE_COLOUR}\"")));
-        assert!(svg.contains(&format!("fill=\"{QUORATE_COLOUR}\">0.25</text>")), "less is better here");
+        assert!(svg.contains(&format!("fill=\"{QUORATE_COLOUR}\">0.25</text>")), "less is better for this row");
     }
 
     #[test]
-    fn names_are_escaped_and_nothing_is_not_a_number() {
+    fn names_are_escaped_and_no_value_is_nan() {
         let svg = svg(&results(0.0, 0.0), "a < b");
         assert!(svg.contains("put &lt;&amp;>") && svg.contains("a &lt; b"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));

@@ -1,4 +1,4 @@
-//! Puts while history is compacted all the time, against the same puts before and after.
+//! Puts under continuous compaction, compared with the same puts before and after.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::quorum::Quorum;
 use super::stats::{Finding, Sample, Unit};
 
 const LOAD: Load = Load { operation: Operation::Put, clients: 64, value_bytes: READ_VALUE_BYTES, at: At::All };
-/// All history up to now is compacted so often.
+/// Interval at which the whole history is compacted.
 const EVERY: Duration = Duration::from_millis(200);
 
 pub async fn run(quorum: &Quorum, timing: Timing) -> anyhow::Result<Vec<Finding>> {
@@ -34,7 +34,7 @@ pub async fn run(quorum: &Quorum, timing: Timing) -> anyhow::Result<Vec<Finding>
     ])
 }
 
-/// Compacts until it fails.
+/// Compacts until a call fails, and returns the error.
 async fn compact(endpoint: &str) -> anyhow::Error {
     let forever = async {
         let mut client = clients::connect(endpoint).await?;

@@ -1,15 +1,15 @@
-//! Keys and values. Pure; all of it follows from numbers.
+//! Keys and values, derived from numbers. This module is pure.
 
 use std::sync::Arc;
 
-/// Keys that puts overwrite and gets read.
+/// Number of keys that puts overwrite and gets read.
 pub const KEYS: u64 = 10_000;
-/// Keys in one range.
+/// Number of keys in one range.
 pub const RANGE_KEYS: u64 = 1000;
 
 const POOL_BYTES: usize = 1 << 20;
 
-/// The SplitMix64 generator: fast, and its numbers follow from the seed.
+/// The SplitMix64 generator, which is fast and deterministic.
 pub struct Random(pub u64);
 
 impl Random {
@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// Values that no compression makes smaller: pieces of one random block.
+/// Incompressible values: slices of one random block.
 #[derive(Clone)]
 pub struct Values {
     pool: Arc<[u8]>,
@@ -34,7 +34,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// Of a size of at most 512 KiB.
+    /// Creates values of `bytes` bytes, at most 512 KiB.
     pub fn new(bytes: usize) -> Self {
         let mut random = Random(1);
         let pool = (0..POOL_BYTES / 8).flat_map(|_| random.next().to_le_bytes()).collect();

@@ -1,4 +1,4 @@
-//! The longest time without an acknowledged write when the leader is killed.
+//! Longest time without an acknowledged write when the leader is killed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,20 +11,20 @@ use super::clients::Pool;
 use super::quorum::{MEMBERS, Quorum};
 use super::stats::{Finding, Sample, Unit};
 
-/// A write is sent so often, to the members in turn, whether or not those before it were answered.
+/// Interval at which writes are sent to the members in turn, whether or not earlier ones were answered.
 const EVERY: Duration = Duration::from_millis(5);
-/// A writer gives up on a write.
+/// Deadline of one write.
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
-/// Of writing before a kill.
+/// Time with writes before a kill.
 const LEAD_IN: Duration = Duration::from_secs(1);
-/// Writes are well again when so many were acknowledged within the lead-in's time.
+/// Number of acknowledged writes within [`LEAD_IN`] after which the quorum counts as recovered.
 const STEADY_ACKNOWLEDGED: usize = 50;
 const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 type Acknowledged = Arc<Mutex<Vec<Instant>>>;
 
-/// Kills the leader again and again; values are the gaps.
+/// Kills the leader `kills` times. The values are the gaps.
 pub async fn run(quorum: &mut Quorum, kills: usize) -> anyhow::Result<Finding> {
     let mut gaps = Vec::new();
     for _ in 0..kills {
@@ -36,7 +36,7 @@ pub async fn run(quorum: &mut Quorum, kills: usize) -> anyhow::Result<Finding> {
 
 async fn gap(quorum: &mut Quorum) -> anyhow::Result<Duration> {
     let acknowledged = Acknowledged::default();
-    // It ends with this set.
+    // Dropping the set ends the writer.
     let mut writer = JoinSet::new();
     writer.spawn(write(Pool::open(&quorum.endpoints().await?, MEMBERS).await?, acknowledged.clone()));
     sleep(LEAD_IN).await;
@@ -61,7 +61,7 @@ fn times(acknowledged: &Acknowledged) -> Vec<Instant> {
     acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// The longest time between two acknowledged writes, of those that reach past `killed`.
+/// Longest time between two acknowledged writes that ends after `killed`.
 fn longest_gap(mut acknowledged: Vec<Instant>, killed: Instant) -> Duration {
     acknowledged.sort_unstable();
     let gaps = acknowledged.windows(2).filter(|pair| pair[1] > killed).map(|pair| pair[1] - pair[0]);

@@ -1,4 +1,4 @@
-//! Closed loops: each client sends its next operation when it has the answer to the one before.
+//! Closed-loop load: each client sends its next operation after the answer to the previous one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use super::progress;
 use super::quorum::{Quorum, Usage};
 use super::stats::{Sample, quantile};
 
-/// After an error, so that a dead member is not asked in a tight loop.
+/// Pause after an error, so that clients of a dead member do not loop tightly.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 const FILL_CLIENTS: usize = 256;
-/// One operation in so many of a mix is a put.
+/// One operation in this many of a mix is a put.
 const MIX_PUT_EVERY: u64 = 10;
-/// Beyond the size of its value, in a mix and in what is read.
+/// Size of the values in a mix and of values that are read.
 pub const READ_VALUE_BYTES: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Put,
-    /// Linearizable.
+    /// Linearizable get.
     Get,
     SerializableGet,
     /// Nine linearizable gets and a put.
@@ -38,13 +38,13 @@ pub enum Operation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
-    /// Spread over all members, from the leader on.
+    /// Spread over all members, starting with the leader.
     All,
-    /// At the first member behind the leader.
+    /// At the first member after the leader.
     Follower,
 }
 
-/// What clients do.
+/// Load of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     pub operation: Operation,
@@ -67,14 +67,14 @@ impl fmt::Display for Load {
     }
 }
 
-/// How long to run before measuring, and to measure.
+/// Durations of the warm-up and the measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     pub warm_up: Duration,
     pub length: Duration,
 }
 
-/// The time that counts: what was answered in it.
+/// Measurement window; only operations answered within it count.
 #[derive(Clone, Copy)]
 pub struct Window {
     pub start: Instant,
@@ -91,7 +91,7 @@ impl Window {
         self.start <= instant && instant < self.end
     }
 
-    /// Sleeps over the window and tells what the members used in it.
+    /// Sleeps until the end of the window, and returns the resources that the members used in it.
     pub async fn usage(self, quorum: &Quorum) -> anyhow::Result<Usage> {
         tokio::time::sleep_until(self.start.into()).await;
         let meter = quorum.meter()?;
@@ -100,7 +100,7 @@ impl Window {
     }
 }
 
-/// What clients have seen.
+/// Latencies and errors of the clients.
 #[derive(Default)]
 pub struct Tally {
     pub latencies_us: Vec<u32>,
@@ -124,7 +124,7 @@ impl Tally {
         self.first_error = self.first_error.take().or(other.first_error);
     }
 
-    /// The sample, with `operations` having been done within `length`.
+    /// Converts the tally to a sample of `operations` operations within `length`.
     pub fn sample(mut self, operations: u64, length: Duration, usage: Usage) -> Sample {
         if let Some(error) = &self.first_error {
             progress(format!("  {} errors, the first: {error}", self.errors));
@@ -145,7 +145,7 @@ impl Tally {
     }
 }
 
-/// Puts a load on a quorum; its values are operations in a second.
+/// Applies a load to a quorum. The values are operations per second.
 pub async fn run(quorum: &Quorum, load: Load, timing: Timing) -> anyhow::Result<Sample> {
     let mut endpoints = quorum.endpoints().await?;
     if load.at == At::Follower {
@@ -215,7 +215,7 @@ async fn get(kv: &mut KvClient, number: u64, options: Option<GetOptions>) -> any
     Ok(())
 }
 
-/// Writes the first `keys` keys, each once, with values of [`READ_VALUE_BYTES`].
+/// Writes the first `keys` keys once each, with values of [`READ_VALUE_BYTES`].
 pub async fn fill(quorum: &Quorum, keys: u64) -> anyhow::Result<()> {
     let pool = Pool::open(&quorum.endpoints().await?, FILL_CLIENTS).await?;
     let next = Arc::new(AtomicU64::new(0));

@@ -1,6 +1,6 @@
-//! `bench etcd`: etcd and Quorate under the same load, through the same client, on the same disk, one after the other
-//! and in turn. What is decided from figures lives in `stats`, `table` and `chart`, which are pure; `quorum` and
-//! `process` hold the members; the rest are workloads.
+//! `bench etcd`: etcd and Quorate under the same load, through the same client, on the same disk, in alternating
+//! rounds. `stats`, `table` and `chart` evaluate the figures and are pure; `quorum` and `process` run the members; the
+//! other modules are workloads.
 
 mod chart;
 mod clients;
@@ -29,44 +29,44 @@ use load::{At, Load, Operation, READ_VALUE_BYTES, Timing};
 use quorum::{Quorum, Setup};
 use stats::{Finding, Results, Summary, System, Unit};
 
-/// Clients of gets, mixes and ranges; those of puts are a flag.
+/// Numbers of clients of gets, mixes and ranges. A flag sets those of puts.
 const GET_CLIENTS: [usize; 3] = [1, 64, 256];
 const MIX_CLIENTS: usize = 64;
 const RANGE_CLIENTS: usize = 16;
 const WARM_UP: Duration = Duration::from_secs(1);
-/// Watches, buffers and pools take a while until what they have is warm.
+/// Warm-up of the watch workload, in which buffers and pools grow to their usual size.
 const WATCH_WARM_UP: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// How often everything is measured, etcd first in one round and Quorate in the next.
+    /// Number of rounds. The order of etcd and Quorate alternates between rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds for each measurement.
+    /// Duration of each measurement, in seconds.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Only these workloads.
+    /// Workloads to run; all when not given.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Workload>,
-    /// Clients that put at once, a measurement for each number.
+    /// Numbers of concurrent clients of puts; each number is one measurement.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256, 1000])]
     clients: Vec<usize>,
-    /// Bytes of the values that are put, a measurement for each number.
+    /// Sizes of the values of puts in bytes; each size is one measurement.
     #[arg(long, value_delimiter = ',', default_values_t = [256, 4096])]
     value_bytes: Vec<usize>,
-    /// Keys of the preload. A million take a minute or two, for each system in each round.
+    /// Number of keys of the preload. A million keys take one or two minutes per system and round.
     #[arg(long, default_value_t = 1_000_000)]
     preload_keys: u64,
-    /// How often the leader is killed, in all rounds together.
+    /// Number of times the leader is killed, in all rounds together.
     #[arg(long, default_value_t = 20)]
     kills: usize,
-    /// Writes etcd.json and etcd.svg to this folder.
+    /// Write etcd.json and etcd.svg to this directory.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Where all members keep their data, in fresh directories. What it lies on decides what a sync costs.
+    /// Parent of the members' data directories. Its disk decides the cost of a sync.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
-    /// etcd's program.
+    /// The etcd program.
     #[arg(long, default_value = "etcd")]
     etcd: PathBuf,
 }
@@ -83,12 +83,12 @@ enum Workload {
     Failover,
 }
 
-/// What is run on one fresh quorum.
+/// Workload on one fresh quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Scenario {
-    /// On an empty keyspace.
+    /// Puts on an empty keyspace.
     Puts(Load),
-    /// On a filled one, one after the other.
+    /// Reads on a filled keyspace, one load after the other.
     Reads(Vec<Load>),
     Watch,
     Compaction,
@@ -122,7 +122,7 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (mut results, mut failed) = (Results::default(), 0);
-    // What is dropped with the measurement takes the members and their data along.
+    // Dropping the measurement kills the members and removes their data.
     let is_complete = tokio::select! {
         measured = measure(&args, &mut results, &mut failed) => measured.map(|()| true)?,
         _ = interrupt.recv() => false,
@@ -135,7 +135,7 @@ pub async fn run(args: Args) -> anyhow::Result<Report> {
     report.set("connections", format!("min(clients,{})", clients::MAX_CONNECTIONS));
     report.set("cpus", std::thread::available_parallelism()?);
     if let Some(other) = results.other_cpus() {
-        // Figures from a machine that was busy with something else say little.
+        // Figures of a machine with other load are not reliable, so the report shows that load.
         report.set("other-cpus", format!("{:.2}({:.2}-{:.2})", other.median, other.min, other.max));
     }
     if failed > 0 {
@@ -160,7 +160,7 @@ fn write(out: &Path, results: &Results, report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All rounds; `failed` counts scenarios that failed as a whole.
+/// Runs all rounds; `failed` counts scenarios that failed as a whole.
 async fn measure(args: &Args, results: &mut Results, failed: &mut usize) -> anyhow::Result<()> {
     let setup = Setup { etcd: args.etcd.clone(), dir: args.dir.clone() };
     for round in 0..args.rounds {
@@ -169,12 +169,12 @@ async fn measure(args: &Args, results: &mut Results, failed: &mut usize) -> anyh
         for scenario in scenarios(args) {
             for system in systems {
                 progress(format!("round {}/{}: {}, {scenario}", round + 1, args.rounds, system.name()));
-                // What the one before left unwritten is not written at the expense of this one.
+                // Unwritten pages of the previous scenario must not slow this one down.
                 tokio::task::spawn_blocking(nix::unistd::sync).await?;
-                match play(&scenario, system, &setup, args, round).await {
+                match run_scenario(&scenario, system, &setup, args, round).await {
                     Ok(findings) => {
                         for finding in findings {
-                            tell(&finding);
+                            print_finding(&finding);
                             results.add(system, round, finding);
                         }
                     }
@@ -229,7 +229,7 @@ fn scenarios(args: &Args) -> Vec<Scenario> {
 }
 
 /// Runs a scenario on a fresh quorum.
-async fn play(
+async fn run_scenario(
     scenario: &Scenario,
     system: System,
     setup: &Setup,
@@ -260,17 +260,17 @@ async fn loads(quorum: &Quorum, loads: &[Load], timing: Timing) -> anyhow::Resul
     Ok(findings)
 }
 
-/// This round's part of a number that all rounds share.
+/// Share of a total that belongs to this round.
 fn share(of: usize, rounds: usize, round: usize) -> usize {
     of / rounds + usize::from(round < of % rounds)
 }
 
-fn tell(finding: &Finding) {
+fn print_finding(finding: &Finding) {
     let values: Vec<_> = finding.sample.values.iter().map(|value| table::value(*value, finding.unit)).collect();
     progress(format!("  {} {} {}", finding.row.trim(), values.join(" "), finding.unit.name()));
 }
 
-#[expect(clippy::print_stderr, reason = "a run takes long; the report alone goes to standard output")]
+#[expect(clippy::print_stderr, reason = "the report alone goes to standard output")]
 fn progress(line: impl AsRef<str>) {
     eprintln!("{}", line.as_ref());
 }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_runs_nothing_else() {
+    fn only_selected_workloads_run() {
         assert_eq!(selected(&["--only", "watch"]), [Scenario::Watch]);
         let puts = selected(&["--only", "put", "--clients", "1,64"]);
         assert_eq!(puts.len(), 6, "two sizes of two numbers of clients, and a lone one at a follower");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_share_all_of_a_number() {
+    fn the_shares_of_all_rounds_add_up() {
         assert_eq!((0..3).map(|round| share(20, 3, round)).collect::<Vec<_>>(), [7, 7, 6]);
     }
 }

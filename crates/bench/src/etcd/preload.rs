@@ -1,4 +1,4 @@
-//! Many keys: how fast they come in, what they weigh, and how long a member takes to serve them again.
+//! Many keys: the rate of writes, the memory, and the time until a restarted member serves again.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::load;
 use super::quorum::{MEMBERS, Quorum};
 use super::stats::{Finding, Sample, Unit};
 
-/// Between the last write and the look at the memory.
+/// Time between the last write and the measurement of memory.
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub async fn run(quorum: &mut Quorum, keys: u64) -> anyhow::Result<Vec<Finding>> {
@@ -20,7 +20,7 @@ pub async fn run(quorum: &mut Quorum, keys: u64) -> anyhow::Result<Vec<Finding>>
     sleep(SETTLE).await;
     let settled = meter.read(quorum)?;
 
-    // A follower, so that no election is measured.
+    // A follower is restarted, so that no election is measured.
     let follower = (quorum.leader().await? + 1) % MEMBERS;
     quorum.members[follower].process.stop().await?;
     let restarted = Instant::now();

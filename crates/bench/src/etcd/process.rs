@@ -1,4 +1,4 @@
-//! One member's process: started, killed, and what the kernel knows of it.
+//! Process of one member: its start and end, and the kernel's figures about it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,31 +12,31 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
-/// In which `/proc` counts CPU time: `USER_HZ`, 100 on every Linux that this runs on.
+/// Unit of CPU time in `/proc`: `USER_HZ`, which is 100 on the supported Linux architectures.
 const TICKS_PER_SECOND: f64 = 100.0;
 const POLL: Duration = Duration::from_millis(5);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
-/// A program that runs, or can be started again. It ends with this value.
+/// A program that runs or can be started again. Dropping this kills it.
 pub struct Process {
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// Standard output and error go here.
+    /// File for standard output and standard error.
     log: PathBuf,
     child: Option<Child>,
-    /// CPU seconds of those runs that have ended.
+    /// CPU seconds of earlier runs.
     spent: f64,
 }
 
 impl Process {
-    /// One that does not run yet.
+    /// Creates a process that does not run yet.
     pub fn new(program: PathBuf, arguments: Vec<OsString>, log: PathBuf) -> Self {
         Process { program, arguments, log, child: None, spent: 0.0 }
     }
 
     pub fn start(&mut self) -> anyhow::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        // A group of its own: a Ctrl-C at the terminal reaches the benchmark alone, which then takes this down.
+        // The process has its own group, so that Ctrl-C reaches only the benchmark, which then stops it.
         let child = Command::new(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -49,7 +49,7 @@ impl Process {
         Ok(())
     }
 
-    /// Fails, with the end of the log, when the process has ended by itself.
+    /// Fails with the end of the log if the process has ended by itself.
     pub fn expect_running(&mut self) -> anyhow::Result<()> {
         let Some(child) = &mut self.child else { anyhow::bail!("{} was not started", self.program.display()) };
         let Some(status) = child.try_wait()? else { return Ok(()) };
@@ -59,7 +59,7 @@ impl Process {
         anyhow::bail!("{} ended ({status}); its log ends with:\n{}", self.program.display(), last.join("\n"))
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits until the process is gone.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.spent = self.cpu_s();
         if let Some(mut child) = self.child.take() {
@@ -69,7 +69,7 @@ impl Process {
         Ok(())
     }
 
-    /// SIGTERM, and waits until it has ended.
+    /// Sends SIGTERM, and waits until the process has ended.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         self.spent = self.cpu_s();
         let Some(child) = &mut self.child else { return Ok(()) };
@@ -83,18 +83,18 @@ impl Process {
         Ok(())
     }
 
-    /// CPU seconds since the first start, to a hundredth.
+    /// CPU seconds since the first start, with a resolution of 1/100 s.
     pub fn cpu_s(&self) -> f64 {
         self.spent + self.proc("stat").and_then(|stat| cpu_s(&stat)).unwrap_or(0.0)
     }
 
-    /// Resident memory now and at most since [`reset_peak`](Process::reset_peak); `None` unless it runs.
+    /// Current and peak resident memory since [`reset_peak`](Process::reset_peak); `None` if the process does not run.
     pub fn memory_mib(&self) -> Option<Memory> {
         let status = self.proc("status")?;
         Some(Memory { resident_mib: mebibytes(&status, "VmRSS:")?, peak_mib: mebibytes(&status, "VmHWM:")? })
     }
 
-    /// Has the kernel forget the peak of the resident memory (proc(5), `clear_refs`).
+    /// Resets the peak of the resident memory (`clear_refs` in proc(5)).
     pub fn reset_peak(&self) -> anyhow::Result<()> {
         let Some(child) = &self.child else { return Ok(()) };
         fs::write(format!("/proc/{}/clear_refs", child.id()), "5").context("cannot reset the peak of memory")
@@ -107,7 +107,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Nothing is left to do about one that cannot be killed.
+        // A process that cannot be killed is left alone.
         self.kill().ok();
     }
 }
@@ -120,16 +120,16 @@ pub struct Memory {
 
 /// CPU seconds of this process, the load generator.
 pub fn own_cpu_s() -> anyhow::Result<f64> {
-    cpu_s(&fs::read_to_string("/proc/self/stat")?).context("/proc/self/stat is not understood")
+    cpu_s(&fs::read_to_string("/proc/self/stat")?).context("/proc/self/stat cannot be parsed")
 }
 
-/// CPU seconds of everything on this machine, the host's other guests included.
+/// CPU seconds of everything on this machine, including other guests of the host.
 pub fn machine_cpu_s() -> anyhow::Result<f64> {
-    busy_s(&fs::read_to_string("/proc/stat")?).context("/proc/stat is not understood")
+    busy_s(&fs::read_to_string("/proc/stat")?).context("/proc/stat cannot be parsed")
 }
 
-/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal, and guests that are part of
-/// user and nice.
+/// Parses the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal, and guest times that
+/// are part of user and nice.
 fn busy_s(stat: &str) -> Option<f64> {
     let times = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map(str::parse::<u64>);
     let times = times.take(8).collect::<Result<Vec<_>, _>>().ok()?;
@@ -137,14 +137,15 @@ fn busy_s(stat: &str) -> Option<f64> {
     Some((user + nice + system + irq + softirq + steal) as f64 / TICKS_PER_SECOND)
 }
 
-/// User and system time in `/proc/PID/stat`: fields 14 and 15, counted behind the name, which may contain anything.
+/// Parses user and system time in `/proc/PID/stat`: fields 14 and 15, counted from the end of the name, which may
+/// contain any character.
 fn cpu_s(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
     Some((times.next()?.ok()? + times.next()?.ok()?) as f64 / TICKS_PER_SECOND)
 }
 
-/// A line of `/proc/PID/status`, such as `VmHWM:     1024 kB`.
+/// Parses a line of `/proc/PID/status`, such as `VmHWM:     1024 kB`.
 fn mebibytes(status: &str, name: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_proc_says_is_read() {
+    fn proc_files_are_parsed() {
         let stat = "42 (a) b) S 1 42 42 0 -1 4194560 2000 0 5 0 250 50 0 0 20 0 12 0 7000 1000 500\n";
         assert_eq!(cpu_s(stat), Some(3.0));
         assert_eq!(cpu_s("42 (a"), None);

@@ -1,4 +1,4 @@
-//! Three members of one of the systems on this machine: prepared, started, found ready, and gone in the end.
+//! Three members of one of the systems on this machine: their preparation, start, readiness and end.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,19 +20,19 @@ use crate::cluster::quorate_program;
 
 pub const MEMBERS: usize = 3;
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// A try to find out whether a member is ready.
+/// Deadline of one attempt to find out whether a member is ready.
 const TRY: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
-/// Below the range from which Linux takes the ports of outgoing connections, so that a member that is down for a
-/// while finds its port free when it returns.
+/// Ports below the range that Linux uses for outgoing connections, so that a member that is down for a while finds its
+/// port free when it returns.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// What is started, and where.
+/// Programs and directory of a quorum.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// etcd's program.
+    /// The etcd program.
     pub etcd: PathBuf,
-    /// Both systems keep their data in here.
+    /// Parent of the data directories of both systems.
     pub dir: PathBuf,
 }
 
@@ -41,15 +41,15 @@ pub struct Member {
     pub process: Process,
 }
 
-/// Running members. They are killed, and their data is removed, when this goes.
+/// Running members. Dropping this kills them and removes their data.
 pub struct Quorum {
     pub members: Vec<Member>,
-    // After the members: it can be removed once they are gone.
+    // Declared after the members, because it can only be removed once they are gone.
     _dir: TempDir,
 }
 
 impl Quorum {
-    /// Starts a quorum on empty directories and waits until every member takes writes.
+    /// Starts a quorum on empty directories, and waits until every member accepts writes.
     pub async fn start(system: System, setup: &Setup) -> anyhow::Result<Quorum> {
         let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir_in(&setup.dir)?;
         let mut members = match system {
@@ -66,7 +66,7 @@ impl Quorum {
         Ok(quorum)
     }
 
-    /// Waits until a member answers a linearizable read and takes a write.
+    /// Waits until a member answers a linearizable read and accepts a write.
     pub async fn ready(&mut self, index: usize) -> anyhow::Result<()> {
         let member = &mut self.members[index];
         let deadline = Instant::now() + READY_WITHIN;
@@ -81,7 +81,7 @@ impl Quorum {
         }
     }
 
-    /// The place of the member that leads.
+    /// Returns the index of the leader.
     pub async fn leader(&self) -> anyhow::Result<usize> {
         let search = async {
             loop {
@@ -96,14 +96,14 @@ impl Quorum {
         timeout(READY_WITHIN, search).await.context("there is no leader")
     }
 
-    /// Where clients connect: the leader first, so that a lone client is at the same place in both systems.
+    /// Returns the clients' endpoints, the leader's first, so that a single client uses the leader in both systems.
     pub async fn endpoints(&self) -> anyhow::Result<Vec<String>> {
         let leader = self.leader().await?;
         let places = (0..MEMBERS).map(|offset| (leader + offset) % MEMBERS);
         Ok(places.map(|index| self.members[index].endpoint.clone()).collect())
     }
 
-    /// Starts to count what the members use.
+    /// Starts to measure the members' resources.
     pub fn meter(&self) -> anyhow::Result<Meter> {
         for member in &self.members {
             member.process.reset_peak()?;
@@ -116,24 +116,25 @@ impl Quorum {
     }
 }
 
-/// What the members use from some point on.
+/// Resources of the members from some point on.
 pub struct Meter {
     cpu_s: f64,
     client_cpu_s: f64,
     machine_cpu_s: f64,
 }
 
-/// Used since the meter was taken.
+/// Resources used since the start of the meter.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// Of all members.
+    /// CPU seconds of all members.
     pub cpu_s: f64,
-    /// Of the load generator.
+    /// CPU seconds of the load generator.
     pub client_cpu_s: f64,
-    /// Of everything else on this machine.
+    /// CPU seconds of everything else on this machine.
     pub other_cpu_s: f64,
-    /// The resident memory of the member that has the most: now, and at most.
+    /// Current resident memory of the largest member.
     pub resident_mib: f64,
+    /// Largest peak of a member's resident memory.
     pub peak_mib: f64,
 }
 
@@ -165,7 +166,7 @@ async fn leads(endpoint: &str) -> anyhow::Result<bool> {
     Ok(status.leader() == own)
 }
 
-/// etcd with its default flags, but for where it is and for what it logs.
+/// Prepares etcd with its default flags, except for addresses, directories and logging.
 fn etcd(program: &Path, dir: &Path) -> anyhow::Result<Vec<Member>> {
     let ports = free_ports(2 * MEMBERS)?;
     let (peers, clients) = ports.split_at(MEMBERS);
@@ -202,7 +203,7 @@ struct ClusterMember {
     etcd: String,
 }
 
-/// Quorate as `quorate up` would start it, but with the etcd API in plain HTTP as etcd has it.
+/// Prepares Quorate as `quorate up` does, but with the etcd API over plain HTTP, like etcd.
 async fn quorate(dir: &Path) -> anyhow::Result<Vec<Member>> {
     let program = quorate_program()?;
     let prepared = tokio::process::Command::new(&program)

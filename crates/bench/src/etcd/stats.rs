@@ -1,8 +1,8 @@
-//! What the rounds found, summed up. Pure.
+//! Statistics of the rounds. This module is pure.
 
 use serde::Serialize;
 
-/// Who is measured.
+/// Measured system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum System {
@@ -21,7 +21,7 @@ impl System {
     }
 }
 
-/// What a row's values are.
+/// Unit of a row's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Unit {
     #[serde(rename = "1/s")]
@@ -30,7 +30,7 @@ pub enum Unit {
     Milliseconds,
     #[serde(rename = "MiB")]
     Mebibytes,
-    /// Of the same without what the row adds.
+    /// Fraction of the value of the same load without the row's extra work.
     #[serde(rename = "share")]
     Share,
 }
@@ -50,26 +50,27 @@ impl Unit {
     }
 }
 
-/// What one round of one workload found on one system. What does not apply is absent.
+/// Result of one round of one workload on one system. Figures that do not apply are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Sample {
-    /// In the row's unit; more than one when a round repeats what it measures.
+    /// Values in the row's unit; several if a round repeats its measurement.
     pub values: Vec<f64>,
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
-    /// Of all members, for each million of operations.
+    /// CPU seconds of all members per million operations.
     pub cpu_s_per_million: Option<f64>,
-    /// Of the load generator: where it nears what the members use, it is part of what is measured.
+    /// CPU seconds of the load generator per million operations. If it is close to the members' value, it affects the
+    /// measurement.
     pub client_cpu_s_per_million: Option<f64>,
-    /// CPUs that something else on the machine took meanwhile, as 0.5 for half of one.
+    /// Number of CPUs that other load on the machine used; 0.5 is half a CPU.
     pub other_cpus: Option<f64>,
-    /// Of the member with the most.
+    /// Peak memory of the largest member.
     pub peak_mib: Option<f64>,
-    /// Operations of clients that failed.
+    /// Number of failed operations.
     pub errors: u64,
 }
 
-/// A sample and where it belongs.
+/// A sample and its row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub row: String,
@@ -84,7 +85,7 @@ pub struct Round {
     pub sample: Sample,
 }
 
-/// One workload, with every round on both systems.
+/// One workload with all rounds on both systems.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     pub name: String,
@@ -93,7 +94,7 @@ pub struct Row {
     pub quorate: Vec<Round>,
 }
 
-/// All workloads, in the order in which they were first measured.
+/// All workloads in the order of their first measurement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Results {
     pub rows: Vec<Row>,
@@ -114,14 +115,14 @@ impl Results {
         rounds.push(Round { round, sample });
     }
 
-    /// CPUs that something else took, over all measurements that tell.
+    /// Number of CPUs that other load used, over all measurements that have this figure.
     pub fn other_cpus(&self) -> Option<Spread> {
         let rounds = self.rows.iter().flat_map(|row| row.etcd.iter().chain(&row.quorate));
         Spread::of(rounds.filter_map(|round| round.sample.other_cpus))
     }
 }
 
-/// The middle and the ends.
+/// Median, minimum and maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     pub median: f64,
@@ -130,7 +131,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// `None` of nothing.
+    /// Returns the spread of the values; `None` without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -140,7 +141,7 @@ impl Spread {
     }
 }
 
-/// One system in one row: medians of its rounds.
+/// Medians of the rounds of one system in one row.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Side {
     pub value: Spread,
@@ -149,7 +150,7 @@ pub struct Side {
     pub cpu_s_per_million: Option<f64>,
     pub client_cpu_s_per_million: Option<f64>,
     pub peak_mib: Option<f64>,
-    /// Of all rounds.
+    /// Errors in all rounds.
     pub errors: u64,
 }
 
@@ -170,10 +171,10 @@ impl Side {
     }
 }
 
-/// Quorate's figures over etcd's.
+/// Ratios of Quorate's figures to etcd's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ratios {
-    /// Of the medians; the ends are those of the ratios within one round.
+    /// Ratio of the medians; minimum and maximum are those of the ratios within one round.
     pub value: Spread,
     pub p50: Option<f64>,
     pub p99: Option<f64>,
@@ -197,7 +198,7 @@ impl Summary {
         Summary { name: row.name.clone(), unit: row.unit, etcd, quorate, ratio }
     }
 
-    /// Errors of etcd's clients and of Quorate's.
+    /// Numbers of errors of etcd's clients and of Quorate's clients.
     pub fn errors(&self) -> (u64, u64) {
         let of = |side: &Option<Side>| side.map_or(0, |side| side.errors);
         (of(&self.etcd), of(&self.quorate))
@@ -225,7 +226,7 @@ fn divide(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     ratio.is_finite().then_some(ratio)
 }
 
-/// The value at a quantile of 0 to 1, by nearest rank; `None` of nothing.
+/// Value at a quantile between 0 and 1 by nearest rank; `None` without values.
 pub fn quantile(sorted: &[u32], quantile: f64) -> Option<u32> {
     let rank = (quantile * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1).min(sorted.len().checked_sub(1)?)).copied()
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_values_that_occurred() {
+    fn quantiles_are_observed_values() {
         let sorted: Vec<u32> = (1..=100).collect();
         assert_eq!(quantile(&sorted, 0.5), Some(50));
         assert_eq!(quantile(&sorted, 0.99), Some(99));
@@ -252,20 +253,20 @@ mod tests {
     }
 
     #[test]
-    fn medians_take_the_middle_or_its_mean() {
+    fn the_median_of_an_even_number_is_the_mean_of_the_middle_two() {
         assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(Spread::of([4.0, 1.0]).map(|s| s.median), Some(2.5));
         assert_eq!(Spread::of([]), None);
     }
 
     #[test]
-    fn ratios_are_of_medians_and_spread_over_paired_rounds() {
+    fn the_ratio_is_of_medians_and_its_spread_of_paired_rounds() {
         let mut results = Results::default();
         for (round, (etcd, quorate)) in [(100.0, 250.0), (200.0, 400.0), (100.0, 300.0)].into_iter().enumerate() {
             add(&mut results, System::Etcd, round, etcd, 0);
             add(&mut results, System::Quorate, round, quorate, 1);
         }
-        // A round that one of them did not finish.
+        // A round that only one system finished.
         add(&mut results, System::Etcd, 3, 100.0, 0);
         let summary = Summary::of(&results.rows[0]);
         let ratio = summary.ratio.expect("both systems have rounds");
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn one_system_alone_has_no_ratio() {
+    fn a_single_system_has_no_ratio() {
         let mut results = Results::default();
         add(&mut results, System::Quorate, 0, 1.0, 0);
         let summary = Summary::of(&results.rows[0]);

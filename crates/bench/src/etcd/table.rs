@@ -1,4 +1,4 @@
-//! The table that a terminal shows. Pure.
+//! The table for the terminal. This module is pure.
 
 use super::stats::{Results, Side, Spread, Summary, Unit};
 use crate::report::Report;
@@ -20,11 +20,11 @@ const COLUMNS: [&str; 14] = [
     "MiB q",
 ];
 
-/// Marks a workload with errors of clients.
+/// Mark of a workload whose clients had errors.
 const MARK: &str = " !";
 
-/// Appends a row for each workload. `p50` and `p99` are milliseconds, `CPU` is seconds of all members for each million
-/// operations, `MiB` the peak of the largest member.
+/// Returns a table with a row for each workload. `p50` and `p99` are in milliseconds, `CPU` is seconds of all members
+/// per million operations, `MiB` is the peak of the largest member.
 pub fn report(results: &Results) -> Report {
     let mut report = Report::new("etcd", &COLUMNS);
     for summary in results.rows.iter().map(Summary::of) {
@@ -53,7 +53,7 @@ fn cells(summary: &Summary) -> Vec<String> {
     cells
 }
 
-/// A value in its unit, without it.
+/// Formats a value without its unit.
 pub fn value(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Share => format!("{value:.2}"),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_empty() {
+    fn missing_figures_are_empty() {
         let mut results = Results::default();
         let sample = Sample { values: vec![0.973], ..Sample::default() };
         results.add(System::Quorate, 0, Finding { row: "compacting".to_owned(), unit: Unit::Share, sample });

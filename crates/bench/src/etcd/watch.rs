@@ -1,5 +1,5 @@
-//! Watch fan-out: every put is an event for every watcher. A writer puts its next value when all watchers have had the
-//! one before, so that neither system is flooded and what is counted was delivered.
+//! Watch fan-out: every put is an event for every watcher. A writer puts its next value after all watchers received the
+//! previous one, so that neither system is flooded and only delivered events count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +20,11 @@ use super::stats::{Finding, Unit};
 pub const WATCHERS: usize = 1000;
 const WRITERS: usize = 16;
 const PREFIX: &str = "/bench/watch/";
-/// An event that has not come this long after its put is lost.
+/// Time after its put at which an undelivered event counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(15);
 const CREATED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What the watchers have had of one writer.
+/// Events of one writer that the watchers received.
 #[derive(Default)]
 struct Slot {
     events: AtomicU64,
@@ -34,7 +34,7 @@ struct Slot {
 #[derive(Default)]
 struct Board {
     slots: Vec<Slot>,
-    /// Events that came twice, out of order, or from nowhere.
+    /// Number of events that were duplicated, out of order or unexpected.
     disorder: AtomicU64,
 }
 
@@ -55,12 +55,12 @@ impl Board {
     }
 }
 
-/// Events delivered in a second; latencies are from a put to the last watcher's having it.
+/// Measures events delivered per second. Latencies are from a put to its delivery to the last watcher.
 pub async fn run(quorum: &Quorum, timing: Timing) -> anyhow::Result<Finding> {
     let endpoints = quorum.endpoints().await?;
     let board = Arc::new(Board { slots: (0..WRITERS).map(|_| Slot::default()).collect(), ..Board::default() });
     let watcher_pool = Pool::open(&endpoints, WATCHERS).await?;
-    // They end with this set.
+    // Dropping the set ends the watchers.
     let mut watchers = JoinSet::new();
     for index in 0..WATCHERS {
         let opened = timeout(CREATED_WITHIN, open(watcher_pool.watch(index))).await;
@@ -92,7 +92,7 @@ pub async fn run(quorum: &Quorum, timing: Timing) -> anyhow::Result<Finding> {
     Ok(Finding { row: format!("watch events, {WATCHERS}"), unit: Unit::PerSecond, sample })
 }
 
-/// A watch that the server has confirmed.
+/// Opens a watch, and waits until the server confirms it.
 async fn open(mut client: WatchClient) -> anyhow::Result<WatchStream> {
     let mut stream = client.watch(PREFIX, Some(WatchOptions::new().with_prefix())).await?;
     let first = stream.message().await?.context("a watch ended at once")?;
@@ -100,12 +100,12 @@ async fn open(mut client: WatchClient) -> anyhow::Result<WatchStream> {
     Ok(stream)
 }
 
-/// Counts until it is aborted. A stream that ends shows as lost events.
+/// Counts events until the task is aborted. After the end of the stream, its events count as lost.
 async fn watch(mut stream: WatchStream, board: Arc<Board>) {
     let mut last = 0;
     while let Ok(Some(response)) = stream.message().await {
         for kv in response.events().iter().filter_map(|event| event.kv()) {
-            // Each revision has one event here.
+            // Each revision has one event, so every event must be newer than the one before.
             if kv.mod_revision() <= last {
                 board.disorder.fetch_add(1, Ordering::Relaxed);
             }
@@ -125,7 +125,7 @@ async fn write(mut kv: KvClient, index: usize, board: Arc<Board>, window: Window
             return tally;
         }
         if let Err(error) = kv.put(format!("{PREFIX}{index}"), values.pick(&mut random), None).await {
-            // Whether its events come is not known; this writer's count is of no use any more.
+            // The put may or may not produce events, so this writer cannot count any longer.
             tally.failure(error);
             return tally;
         }
