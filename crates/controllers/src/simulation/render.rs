@@ -1,4 +1,4 @@
-//! Plans as text, for golden files.
+//! Plans as text, for snapshots.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::plan::{Action, Guard, Plan, Target};
 
-/// The plan, one action after the other, with what is written as JSON.
+/// Renders the plan, one action after the other, with the written objects as JSON.
 pub(crate) fn render(plan: &Plan) -> String {
     let mut text = String::new();
     for action in &plan.actions {
