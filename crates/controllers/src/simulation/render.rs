@@ -13,7 +13,7 @@ pub(crate) fn render(plan: &Plan) -> String {
         write_action(&mut text, action, 0);
     }
     if let Some(after) = plan.requeue_after {
-        writeln!(text, "look again after {after:?}").expect("a string");
+        writeln!(text, "requeue after {after:?}").expect("a string");
     }
     if text.is_empty() { "nothing\n".to_owned() } else { text }
 }
