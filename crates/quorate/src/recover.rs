@@ -1,4 +1,4 @@
-//! `quorate recover`: a quorum of its own out of the one master that is left.
+//! `quorate recover`: makes the last remaining master a quorum of its own.
 
 use std::io::{self, BufRead, Write};
 
@@ -11,7 +11,7 @@ use crate::server::STORE_DIRECTORY;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct RecoverArgs {
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -19,7 +19,7 @@ pub struct RecoverArgs {
 }
 
 pub fn main(args: RecoverArgs) -> anyhow::Result<()> {
-    logging::start(logging::LAST_WORDS)?;
+    logging::start(logging::STORE_ERRORS_ONLY)?;
     let config = args.server.resolve()?;
     let store = config.data_dir.join(STORE_DIRECTORY);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -27,7 +27,7 @@ pub fn main(args: RecoverArgs) -> anyhow::Result<()> {
     let mut output = io::stdout();
     output.write_all(warning(&recovery).as_bytes())?;
     if !args.yes {
-        output.write_all(b"Type `yes` to go on: ")?;
+        output.write_all(b"Type `yes` to continue: ")?;
         output.flush()?;
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer)?;

@@ -1,4 +1,4 @@
-//! `quorate restore`: a master's data directory out of a backup.
+//! `quorate restore`: creates a master's data directory from a backup.
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};
@@ -12,14 +12,14 @@ use crate::server::{STORE_DIRECTORY, member};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct RestoreArgs {
-    /// The backup, as `qctl backup` or `etcdctl snapshot save` wrote it. The same for every master.
+    /// Backup file written by `qctl backup` or `etcdctl snapshot save`. Use the same file for every master.
     backup: PathBuf,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 pub fn main(args: RestoreArgs) -> anyhow::Result<()> {
-    logging::start(logging::LAST_WORDS)?;
+    logging::start(logging::STORE_ERRORS_ONLY)?;
     let config = args.server.resolve()?;
     let name = args.backup.display();
     let backup = File::open(&args.backup).with_context(|| format!("cannot open {name}"))?;
