@@ -42,7 +42,7 @@ impl Pair {
 }
 
 /// # Errors
-/// With the path.
+/// Fails when the file cannot be read; the error names the path.
 pub fn read(path: &Path) -> Result<String, PkiError> {
     fs::read_to_string(path).map_err(|source| PkiError::Read { path: path.to_owned(), source })
 }
@@ -50,7 +50,7 @@ pub fn read(path: &Path) -> Result<String, PkiError> {
 /// Replaces a file that only its owner may read.
 ///
 /// # Errors
-/// With the path.
+/// Fails when the file cannot be written; the error names the path.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     write(path, bytes, 0o600)
 }
@@ -58,7 +58,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
 /// Replaces a file that everyone may read.
 ///
 /// # Errors
-/// With the path.
+/// Fails when the file cannot be written; the error names the path.
 pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     write(path, bytes, 0o644)
 }

@@ -25,7 +25,8 @@ pub fn main(args: RestoreArgs) -> anyhow::Result<()> {
     let backup = File::open(&args.backup).with_context(|| format!("cannot open {name}"))?;
     let data_dir = config.data_dir.join(STORE_DIRECTORY);
     let members: Vec<_> = config.founders.iter().map(member).collect();
-    let own = config.founder().map(member).context("a restored quorum is founded anew: list its `members`")?;
+    let own =
+        config.founder().map(member).context("a restored quorum needs founding members: list them in `members`")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let restoring = quorate_store::raft::restore(BufReader::new(backup), &data_dir, &own, &members);
     let manifest = runtime.block_on(restoring).with_context(|| format!("cannot restore {name}"))?;

@@ -243,7 +243,7 @@ fn known_member(config: &ServerConfig) -> anyhow::Result<Option<Member>> {
     let names: Vec<_> = config.founders.iter().map(|founder| founder.name.as_str()).collect();
     anyhow::ensure!(names.is_empty(), "`name` is {:?}, but the members are {}", config.name, names.join(", "));
     anyhow::bail!(
-        "neither `members` nor `join` is set, and this directory is no member's: name the founding members, or give the \
+        "neither `members` nor `join` is set, and no member owns this directory: name the founding members, or give the \
          token of `qctl quorum add`"
     );
 }
@@ -252,7 +252,7 @@ fn known_member(config: &ServerConfig) -> anyhow::Result<Option<Member>> {
 async fn join(config: &ServerConfig, tls: PeerTls) -> anyhow::Result<Member> {
     let Some(Join::Peers(token)) = &config.join else {
         anyhow::bail!(
-            "the token of `join` brings certificates; leave out the certificates' files, or use `qctl quorum add`"
+            "the token of `join` provides certificates; leave out the certificate files, or use a token of `qctl quorum add`"
         );
     };
     let etcd = config.etcd.map(|etcd| (if etcd.plain { "http" } else { "https" }, etcd.listen.port()));

@@ -73,8 +73,8 @@ fn find(data_dir: Option<&Path>) -> anyhow::Result<Vec<Certificate>> {
     let places = directories.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ");
     ensure!(
         !found.is_empty(),
-        "no certificates{}; `quorate server` and `quorate agent` make them at their first start, and --data-dir says \
-         where others are",
+        "no certificates{}; `quorate server` and `quorate agent` create them at their first start, and --data-dir \
+         names another directory",
         if places.is_empty() { String::new() } else { format!(" in {places}") }
     );
     Ok(found)

@@ -52,7 +52,7 @@ pub struct Footprint {
 
 impl Footprint {
     /// # Errors
-    /// When a request is not a quantity.
+    /// Fails when a request is not a quantity.
     pub fn parse(pod: &Pod) -> Result<Footprint, ParseError> {
         let owner = pod
             .metadata
@@ -95,7 +95,7 @@ pub struct PodInfo {
 
 impl PodInfo {
     /// # Errors
-    /// When a request is not a quantity.
+    /// Fails when a request is not a quantity.
     pub fn parse(pod: &Pod) -> Result<PodInfo, ParseError> {
         let spec = pod.spec.clone().unwrap_or_default();
         let required = RequiredNodes::parse(&spec);

@@ -28,7 +28,7 @@ pub struct PodRequests {
 
 impl PodRequests {
     /// # Errors
-    /// When an amount is not a quantity.
+    /// Fails when an amount is not a quantity.
     pub fn parse(spec: &PodSpec) -> Result<PodRequests, ParseError> {
         let pod_level = Resources::parse(spec.resources.as_ref().and_then(|r| r.requests.as_ref()))?;
         let requested = aggregate(spec, &pod_level, |_| {})?;

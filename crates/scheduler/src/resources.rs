@@ -30,7 +30,7 @@ impl Resources {
     /// Parses a resource list. `pods` is left out, because no pod requests it; see [`pod_capacity`].
     ///
     /// # Errors
-    /// When an amount is not a quantity.
+    /// Fails when an amount is not a quantity.
     pub fn parse(list: Option<&BTreeMap<String, WireQuantity>>) -> Result<Resources, ParseError> {
         let mut resources = Resources::default();
         for (name, quantity) in list.into_iter().flatten() {
@@ -114,7 +114,7 @@ impl Resources {
 /// Returns the number of pods that a node takes: `pods` of its resource list, or 0 when absent, as in kube-scheduler.
 ///
 /// # Errors
-/// When the amount is not a quantity.
+/// Fails when the amount is not a quantity.
 pub fn pod_capacity(list: Option<&BTreeMap<String, WireQuantity>>) -> Result<i64, ParseError> {
     match list.and_then(|list| list.get("pods")) {
         Some(quantity) => Ok(saturate(parse_quantity("pods", quantity)?.value())),

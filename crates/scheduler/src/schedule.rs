@@ -60,13 +60,13 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, cursor: Cursor) -> Decision 
     }
     if !pod.unsupported.is_empty() {
         let why = format!("not supported by the scheduler yet: {}", pod.unsupported.join(", "));
-        return Decision::Unschedulable(Unschedulable::whole_pod(snapshot.len(), &why));
+        return Decision::Unschedulable(Unschedulable::for_every_node(snapshot.len(), &why));
     }
     let mut tally = Tally::default();
     let search = match &pod.named_nodes {
         Some(names) if names.is_empty() => {
             let why = "pod affinity terms conflict";
-            return Decision::Unschedulable(Unschedulable::whole_pod(snapshot.len(), why));
+            return Decision::Unschedulable(Unschedulable::for_every_node(snapshot.len(), why));
         }
         Some(names) => {
             let found: Vec<_> = names.iter().filter_map(|name| snapshot.named(name)).collect();

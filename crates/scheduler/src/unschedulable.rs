@@ -32,7 +32,7 @@ impl Unschedulable {
     }
 
     /// Returns a result whose reason lies in the pod and holds for every node.
-    pub(crate) fn whole_pod(nodes: usize, why: &str) -> Unschedulable {
+    pub(crate) fn for_every_node(nodes: usize, why: &str) -> Unschedulable {
         let mut prospects = Prospects::default();
         prospects.count(Prospect::None, nodes);
         Unschedulable {

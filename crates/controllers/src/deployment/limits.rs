@@ -1,4 +1,4 @@
-//! How far a deployment's pod count may exceed or fall below its size during a rollout.
+//! The limits on a deployment's pod count during a rollout.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

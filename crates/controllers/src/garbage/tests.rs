@@ -58,7 +58,7 @@ fn an_owner_that_never_existed_counts_as_absent() {
 }
 
 #[test]
-fn the_owner_must_be_of_the_kind_and_namespace_that_the_reference_says() {
+fn an_owner_must_match_the_kind_namespace_and_name_of_the_reference() {
     let mut cluster = Cluster::new();
     let a = add(&mut cluster, "a", &[]);
     let mut wrong_kind = object("wrong-kind", &[("a", &a)]);

@@ -143,7 +143,7 @@ fn verdict(pod: &Pod, taints: &[&Taint], now: Timestamp, settings: &Settings) ->
 
 enum Tolerance {
     None,
-    /// In seconds.
+    /// Tolerated for this many seconds.
     For(i64),
     Forever,
 }

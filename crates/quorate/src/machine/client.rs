@@ -98,7 +98,7 @@ impl Masters {
                     Ok(answer) => return Ok(answer),
                     Err(Err(Refused(reason))) => return Err(reason.context(format!("{url} refuses"))),
                     Err(Ok(error)) => {
-                        tracing::info!(url, error = format!("{error:#}"), "no answer yet");
+                        tracing::info!(url, error = format!("{error:#}"), "the master does not answer yet");
                         problem = error.context(format!("{url} does not answer"));
                     }
                 }
@@ -134,7 +134,7 @@ fn check_authority(pem: &str, pin: &Pin) -> anyhow::Result<()> {
     let own = Pin::of_certificate(pem.as_bytes())?;
     ensure!(
         own == *pin,
-        "its authority is not the one that the token is for (it has {own}, the token {pin}): this is another cluster, or \
+        "its authority is not the one that the token names (it has {own}, the token {pin}): this is another cluster, or \
          somebody is in between"
     );
     Ok(())
@@ -200,7 +200,7 @@ fn classify(error: kube::Error) -> Result<anyhow::Error, Refused> {
 /// Fails when this directory has joined another cluster before.
 pub fn check_cluster(directory_pem: &str, pin: &Pin) -> anyhow::Result<()> {
     if Pin::of_certificate(directory_pem.as_bytes())? != *pin {
-        bail!("this directory belongs to another cluster than the token; use another --data-dir");
+        bail!("this directory belongs to a different cluster than the token; use another --data-dir");
     }
     Ok(())
 }

@@ -84,7 +84,7 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
     match (&owner, config.join.clone()) {
         (Some(_), _) => ensure!(
             Authorities::exist(&pki),
-            "{} has a store and {} lacks the authorities: give the certificates' files, or bring {} back from another master",
+            "{} has a store, but {} has no authorities: give the certificate files, or copy {} from another master",
             config.data_dir.display(),
             pki.display(),
             pki.display()
@@ -97,8 +97,8 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
             config.join = Some(Join::Peers(save_authorities(&pki, &managed, &token.pin, answer)?));
         }
         (None, Some(Join::Peers(_))) => bail!(
-            "a token of `qctl quorum add` provides no certificates: give the certificate files, or use a token of `qctl token create \
-             --role master`"
+            "a token of `qctl quorum add` provides no certificates: give the certificate files, or use a token of \
+             `qctl token create --role master`"
         ),
         (None, None) if !config.founders.is_empty() => ensure!(
             Authorities::exist(&pki),
@@ -108,9 +108,9 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
         (None, None) if managed.init => {
             ensure!(
                 !pki.join(FOUNDED).exists(),
-                "{} is gone, and this master has founded a quorum with it before. If others of that quorum are left, have \
-                 one let it in again (`qctl token create --role master --replaces {}`, with an empty {}); otherwise restore \
-                 a backup",
+                "{} is gone, but this master has founded a quorum with it before. If other masters of that quorum are left, \
+                 let this one join them again (`qctl token create --role master --replaces {}`, with an empty {}); \
+                 otherwise restore a backup",
                 config.data_dir.join(STORE_DIRECTORY).display(),
                 config.name,
                 config.data_dir.display()
@@ -120,8 +120,8 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
             founding = Founding(true);
         }
         (None, None) => bail!(
-            "{} belongs to no cluster yet: `--init` founds one, `--join TOKEN@HOST:PORT` joins one, and certificates of \
-             your own are given as files (see config/server.toml)",
+            "{} does not belong to a cluster yet: use `--init` to found one, `--join TOKEN@HOST:PORT` to join one, or give \
+             certificates of your own as files (see config/server.toml)",
             config.data_dir.display()
         ),
     }
@@ -321,9 +321,9 @@ pub async fn announce(
     };
     let (master, worker) = (token(Role::Master, 1).await?, token(Role::Worker, WORKERS).await?);
     progress(format!(
-        "{} has founded a cluster. To use it:\n\n  export KUBECONFIG={}\n\nOn a machine that is to be a master, within a day \
-         (for each further one, run `qctl token create --role master`):\n\n  {}\n\nOn up to {WORKERS} machines that are to be \
-         workers, within a day:\n\n  {}\n",
+        "{} has founded a cluster. To use it:\n\n  export KUBECONFIG={}\n\nTo add a master, run this on another machine within a \
+         day (for each further master, run `qctl token create --role master`):\n\n  {}\n\nTo add up to {WORKERS} workers, \
+         run this on each machine within a day:\n\n  {}\n",
         config.name,
         config.data_dir.join("kubeconfig").display(),
         master.command,

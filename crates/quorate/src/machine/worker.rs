@@ -148,7 +148,7 @@ pub fn prepare(config: &mut AgentConfig) -> anyhow::Result<()> {
             format!("{had}: start it with the --token that `qctl token create --role worker` prints, or give the certificate files")
         })?;
         let signed = block_on(own.join(&config.node_name, token)).context("this worker cannot join")?;
-        ensure!(!signed.masters.is_empty(), "the cluster named no masters");
+        ensure!(!signed.masters.is_empty(), "the cluster's answer names no masters");
         tracing::info!(node = config.node_name, masters = signed.masters.len(), "joined");
         own.record_masters(signed.masters)?;
         config.masters.clone_from(&own.masters);

@@ -70,7 +70,7 @@ impl Layout {
             cluster.members.retain(|member| {
                 let stays = member.role == Role::Worker || names.contains(&member.name);
                 if !stays {
-                    progress(format!("{} is no member of the quorum any more; it is not started", member.name));
+                    progress(format!("{} is no longer a member of the quorum; it is not started", member.name));
                 }
                 stays
             });
@@ -259,6 +259,6 @@ impl Ports {
                 return Ok(port);
             }
         }
-        anyhow::bail!("no free port between {} and {}", PORTS.start, PORTS.end)
+        anyhow::bail!("no port between {} and {} is free", PORTS.start, PORTS.end)
     }
 }

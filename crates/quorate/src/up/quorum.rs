@@ -64,7 +64,8 @@ pub async fn members(layout: &Layout, cluster: &ClusterFile) -> Option<Vec<Strin
 pub async fn invite(layout: &Layout, cluster: &ClusterFile, new: &ClusterMember) -> anyhow::Result<String> {
     let peer = new.peer.as_deref().context("a master has a peer address")?.trim_start_matches("https://");
     let body = json!({ "name": new.name, "peer": peer, "api": new.api, "etcd": new.etcd.clone().unwrap_or_default() });
-    let mut problem = anyhow::anyhow!("no master of the cluster runs; start it as it is first");
+    let mut problem =
+        anyhow::anyhow!("no master of the cluster runs; start the cluster with its current number of masters first");
     for master in cluster.with_role(Role::Master).filter(|master| process::is_running(master)) {
         let client = client(layout, master).await?;
         let request = http::Request::post("/quorum/members")
