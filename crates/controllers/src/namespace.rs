@@ -57,7 +57,7 @@ fn reconcile(Input { cache, now, failure, .. }: Input<'_>, key: &WorkKey) -> Pla
     let mut actions = Vec::new();
     if deletions.is_empty() || failure.is_some() {
         // The remaining content is reported only when nothing more can be deleted for now, or when a deletion failed.
-        // Anything else is about to be deleted.
+        // Otherwise the content is about to be deleted.
         actions.extend(remaining.report(namespace, failure, now));
     }
     actions.extend(batch(deletions));

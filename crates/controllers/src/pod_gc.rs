@@ -11,7 +11,8 @@ use crate::plan::{Action, Plan};
 use crate::pod_state::{is_terminating, node_name};
 use crate::resource::{batch, name, namespace};
 
-/// Nothing triggers a reconcile when a pod merely gets old, so the resync covers a lost requeue.
+/// Interval of the full resync. Nothing triggers a reconcile when a pod merely gets old, so the resync covers a lost
+/// requeue.
 const RESYNC: Duration = Duration::from_secs(60);
 
 /// A cluster-scoped key names a missing node, a namespaced one an unbound pod.

@@ -155,7 +155,7 @@ impl Queue {
         self.back_off(key, now);
     }
 
-    /// Moves the parked pods that the events may help out of the parking. Returns their number.
+    /// Activates the parked pods that the events may help, after their backoff. Returns their number.
     pub fn wake(&mut self, events: ClusterEvents, now: Duration) -> usize {
         if events.is_empty() || self.parked.is_empty() {
             return 0;

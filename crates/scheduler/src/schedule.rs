@@ -138,7 +138,7 @@ fn passes<'a>(candidate: Candidate<'a>, tally: &mut Tally<'a>) -> bool {
     true
 }
 
-/// Returns whether the pod could preempt others on a node that rejected it.
+/// Returns the effect that preemption could have on a node that rejected the pod.
 fn prospect(filter: &Filter, candidate: Candidate<'_>) -> Prospect {
     let priority = candidate.pod.footprint.priority;
     if !(filter.may_be_vacated)(candidate) {

@@ -107,7 +107,7 @@ impl Pass<'_> {
             condition::remove(&mut self.conditions, PROGRESSING);
         }
         let reason = condition::reason(&self.conditions, PROGRESSING);
-        // After a completed rollout, pods that come and go do not count as one.
+        // After a completed rollout, pods that come and go do not count as a new rollout.
         let is_settled = status.replicas == status.updated_replicas && reason == Some(NEW_REPLICA_SET_AVAILABLE);
         // A rollout cannot progress without its set, so the reason stays until the set exists.
         let is_stuck = reason == Some(REPLICA_SET_CREATE_ERROR);

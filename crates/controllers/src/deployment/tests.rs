@@ -247,7 +247,7 @@ fn pod_failures_are_reported_on_the_deployment() {
 fn pods_count_before_their_set_reports_them() {
     let mut cluster = rolled_out(1, &rolling(json!(1), json!(0)));
     let set = cluster.names("replicasets")[0].to_owned();
-    // One surplus pod that the set's status does not count yet. It exists until it is deleted.
+    // The set has one surplus pod that its status does not count yet.
     let pod = format!("pods/default/{}", cluster.names("pods")[0]);
     let mut extra = cluster.get(&pod).expect("there");
     extra["metadata"]["name"] = json!("extra");
@@ -424,8 +424,8 @@ proptest! {
         }
     }
 
-    /// A rolling update never has more pods than `replicas + maxSurge`, nor fewer available than `replicas -
-    /// maxUnavailable`, for any order in which controllers and nodes take their turns.
+    /// A rolling update never has more pods than `replicas + maxSurge`. It never has fewer available pods than
+    /// `replicas` minus `maxUnavailable`. Both hold for any order in which controllers and nodes take their turns.
     #[test]
     fn rolling_updates_stay_within_their_limits(
         seed: u64,

@@ -2,8 +2,9 @@
 //! node.
 //!
 //! A fenced pod is stopped by its node once the node's last renewal of its Lease was sent longer ago than the fence
-//! ([`quorate_api::fence`]). A renewal is sent before this process sees it, so the node stops the pod no later than the
-//! fence after the last renewal that was seen. The removal carries a guard which confirms that no later renewal exists.
+//! ([`quorate_api::fence`]). A renewal is sent before this process sees it, so the node stops the pod no later than one
+//! fence duration after the last renewal that was seen. The removal carries a guard which confirms that no later
+//! renewal exists.
 
 use std::time::Duration;
 

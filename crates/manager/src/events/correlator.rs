@@ -36,7 +36,7 @@ pub(crate) enum Write {
     },
 }
 
-/// Identity of a report: the object, the reporting component, and the message.
+/// Identity of a report: the object, the reporting component, and the reported reason, message and type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Kind {
     object: String,

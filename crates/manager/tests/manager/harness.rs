@@ -281,7 +281,7 @@ impl Cluster {
     pub async fn history(&self, after: Revision) -> Vec<(ObjectKey, Option<Value>)> {
         let until = self.store.revision();
         let mut reached = after;
-        // All keys, so that every revision is reported.
+        // The watch covers all keys, so that every revision is reported.
         let mut watch = self.store.watch(KeyRange::from(&b"\0"[..]), after).expect("nothing is compacted here");
         let mut history = Vec::new();
         while reached < until {

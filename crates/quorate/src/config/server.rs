@@ -44,8 +44,8 @@ pub struct ServerOptions {
     /// Directory for the log, the state and the certificates. [default: /var/lib/quorate/server]
     #[arg(long, env = "QUORATE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// All founding members, including this one: 1, 3, 5 or 7. Separated by `;` in a flag or variable. Ignored once the
-    /// quorum is formed, because the quorum knows its members.
+    /// All founding members, including this one: 1, 3, 5 or 7. Separated by `;` in a flag or variable. Once the quorum
+    /// is formed, only its own list of members counts.
     #[arg(long, env = "QUORATE_MEMBERS", value_delimiter = ';')]
     pub members: Option<Vec<MemberSpec>>,
     /// Founds a cluster: creates its authorities and certificates, and a quorum of this master alone. Prints the

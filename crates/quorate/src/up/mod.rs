@@ -50,16 +50,16 @@ pub struct UpArgs {
     /// Time to wait until all members are ready.
     #[arg(long, default_value = "2m", env = "QUORATE_UP_TIMEOUT")]
     pub timeout: HumanDuration,
-    /// Passed on to the masters, see `quorate server --help`.
+    /// Passed on to the masters; see `quorate server --help`.
     #[arg(long, env = "QUORATE_UP_NODE_MONITOR_GRACE")]
     pub node_monitor_grace: Option<HumanDuration>,
-    /// Passed on to the masters, see `quorate server --help`.
+    /// Passed on to the masters; see `quorate server --help`.
     #[arg(long, env = "QUORATE_UP_EVICTION_AFTER")]
     pub eviction_after: Option<HumanDuration>,
-    /// Passed on to the masters, see `quorate server --help`.
+    /// Passed on to the masters; see `quorate server --help`.
     #[arg(long, env = "QUORATE_UP_FENCE_AFTER")]
     pub fence_after: Option<FenceDefault>,
-    /// Passed on to the workers, see `quorate agent --help`.
+    /// Passed on to the workers; see `quorate agent --help`.
     #[arg(long, env = "QUORATE_UP_HEARTBEAT_INTERVAL")]
     pub heartbeat_interval: Option<HumanDuration>,
     /// Passed on to all members.
