@@ -108,7 +108,7 @@ async fn serve(
     let raft_config = raft_config(&config, member.clone(), listeners.peer, peer_tls);
     let store = raft::start(raft_config).await.context("the store cannot start")?;
     let api = Api::with_pools(store.clone(), quorate_registry::builtin(), config.pools.clone());
-    api.set_build(build()).expect("the API was just made");
+    api.set_build(build()).expect("the API has just been created");
     api.set_pod_defaults(PodDefaults { eviction_after: config.eviction_after, fence_after: config.fence_after });
     if config.managed.is_some() {
         let authorities = Authorities::load(&config.pki(), config.lifetimes())?;

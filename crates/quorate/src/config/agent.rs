@@ -167,13 +167,13 @@ impl AgentArgs {
         let path = self.config.clone().or(is_kept.then_some(kept));
         let file = path.as_deref().map(read_file::<AgentOptions>).transpose()?.unwrap_or_default();
         let options = self.options.over(file);
-        let keeps = path.is_none().then(|| {
+        let kept_options = path.is_none().then(|| {
             let kept = AgentOptions { token: None, data_dir: Some(data_dir), ..options.clone() };
             Box::new(kept)
         });
         let mut config = options.resolve()?;
         if let Some(managed) = &mut config.managed {
-            managed.options = keeps;
+            managed.options = kept_options;
         }
         Ok(config)
     }
@@ -198,8 +198,8 @@ impl AgentOptions {
             )?,
             None => listen.ip(),
         };
-        let made = |name: &str| managed.is_some().then(|| pki.join(name));
-        let ca = required(self.ca_file.or_else(|| made("ca.crt")), "ca-file")?;
+        let issued = |name: &str| managed.is_some().then(|| pki.join(name));
+        let ca = required(self.ca_file.or_else(|| issued("ca.crt")), "ca-file")?;
         let node_labels = self.node_labels.unwrap_or_default().iter().map(|l| label(l)).collect::<Result<_, _>>()?;
         Ok(AgentConfig {
             node_name,
@@ -212,13 +212,13 @@ impl AgentOptions {
             hollow_dir: self.hollow_dir,
             client_tls: TlsFiles {
                 ca: ca.clone(),
-                cert: required(self.client_cert_file.or_else(|| made("client.crt")), "client-cert-file")?,
-                key: required(self.client_key_file.or_else(|| made("node.key")), "client-key-file")?,
+                cert: required(self.client_cert_file.or_else(|| issued("client.crt")), "client-cert-file")?,
+                key: required(self.client_key_file.or_else(|| issued("node.key")), "client-key-file")?,
             },
             serving_tls: TlsFiles {
                 ca,
-                cert: required(self.tls_cert_file.or_else(|| made("serving.crt")), "tls-cert-file")?,
-                key: required(self.tls_key_file.or_else(|| made("node.key")), "tls-key-file")?,
+                cert: required(self.tls_cert_file.or_else(|| issued("serving.crt")), "tls-cert-file")?,
+                key: required(self.tls_key_file.or_else(|| issued("node.key")), "tls-key-file")?,
             },
             heartbeat_interval: self.heartbeat_interval.map_or(Duration::from_secs(3), |d| d.0),
             max_pods: self.max_pods.unwrap_or(110),

@@ -315,13 +315,13 @@ impl ServerArgs {
         let path = self.config.clone().or(is_kept.then_some(kept));
         let file = path.as_deref().map(read_file::<ServerOptions>).transpose()?.unwrap_or_default();
         let options = self.options.over(file);
-        let keeps = path.is_none().then(|| {
+        let kept_options = path.is_none().then(|| {
             let kept = ServerOptions { init: None, join: None, data_dir: Some(data_dir), ..options.clone() };
             Box::new(kept)
         });
         let mut config = options.resolve()?;
         if let Some(managed) = &mut config.managed {
-            managed.options = keeps;
+            managed.options = kept_options;
         }
         Ok(config)
     }
@@ -340,8 +340,8 @@ impl ServerOptions {
             check_quorum(&founders)?;
         }
         let peer_via = self.peer_via.unwrap_or_default().iter().map(|via| peer_via(via)).collect::<Result<_, _>>()?;
-        let everywhere = |port| SocketAddr::from(([0, 0, 0, 0], port));
-        let etcd_listen = self.etcd_listen.or_else(|| managed.is_some().then(|| everywhere(2379)));
+        let any_address = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let etcd_listen = self.etcd_listen.or_else(|| managed.is_some().then(|| any_address(2379)));
         let etcd = etcd_listen.map(|listen| EtcdConfig {
             listen,
             plain: self.etcd_plain.unwrap_or(false),
@@ -353,12 +353,14 @@ impl ServerOptions {
                 "`etcd-plain` lets in anyone who reaches {listen}; leave it out, or listen on a loopback address"
             );
         }
-        let usual = EvictionRate::default();
+        let default_rate = EvictionRate::default();
         let eviction_rate = EvictionRate {
-            nodes_per_second: self.node_eviction_rate.unwrap_or(usual.nodes_per_second),
-            secondary_nodes_per_second: self.secondary_node_eviction_rate.unwrap_or(usual.secondary_nodes_per_second),
-            unhealthy_zone_threshold: self.unhealthy_zone_threshold.unwrap_or(usual.unhealthy_zone_threshold),
-            large_zone_size: self.large_cluster_size_threshold.unwrap_or(usual.large_zone_size),
+            nodes_per_second: self.node_eviction_rate.unwrap_or(default_rate.nodes_per_second),
+            secondary_nodes_per_second: self
+                .secondary_node_eviction_rate
+                .unwrap_or(default_rate.secondary_nodes_per_second),
+            unhealthy_zone_threshold: self.unhealthy_zone_threshold.unwrap_or(default_rate.unhealthy_zone_threshold),
+            large_zone_size: self.large_cluster_size_threshold.unwrap_or(default_rate.large_zone_size),
         };
         for (key, rate) in [
             ("node-eviction-rate", eviction_rate.nodes_per_second),
@@ -367,33 +369,33 @@ impl ServerOptions {
         ] {
             anyhow::ensure!(rate >= 0.0 && rate.is_finite(), "`{key}` is {rate}; give a number that is not negative");
         }
-        let made = |name: &str, ending: &str| managed.is_some().then(|| pki.join(format!("{name}.{ending}")));
+        let issued = |name: &str, ending: &str| managed.is_some().then(|| pki.join(format!("{name}.{ending}")));
         Ok(ServerConfig {
             name,
             founders,
             join,
             peer_via,
             data_dir,
-            api_listen: self.api_listen.unwrap_or_else(|| everywhere(6443)),
+            api_listen: self.api_listen.unwrap_or_else(|| any_address(6443)),
             etcd,
-            peer_listen: self.peer_listen.unwrap_or_else(|| everywhere(2380)),
+            peer_listen: self.peer_listen.unwrap_or_else(|| any_address(2380)),
             metrics_listen: self.metrics_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9090))),
             tls: TlsFiles {
-                ca: required(self.client_ca_file.or_else(|| made(Authorities::CLUSTER, "crt")), "client-ca-file")?,
-                cert: required(self.tls_cert_file.or_else(|| made(SERVER, "crt")), "tls-cert-file")?,
-                key: required(self.tls_key_file.or_else(|| made(SERVER, "key")), "tls-key-file")?,
+                ca: required(self.client_ca_file.or_else(|| issued(Authorities::CLUSTER, "crt")), "client-ca-file")?,
+                cert: required(self.tls_cert_file.or_else(|| issued(SERVER, "crt")), "tls-cert-file")?,
+                key: required(self.tls_key_file.or_else(|| issued(SERVER, "key")), "tls-key-file")?,
             },
             peer_tls: TlsFiles {
-                ca: required(self.peer_ca_file.or_else(|| made(Authorities::PEERS, "crt")), "peer-ca-file")?,
-                cert: required(self.peer_cert_file.or_else(|| made(PEER, "crt")), "peer-cert-file")?,
-                key: required(self.peer_key_file.or_else(|| made(PEER, "key")), "peer-key-file")?,
+                ca: required(self.peer_ca_file.or_else(|| issued(Authorities::PEERS, "crt")), "peer-ca-file")?,
+                cert: required(self.peer_cert_file.or_else(|| issued(PEER, "crt")), "peer-cert-file")?,
+                key: required(self.peer_key_file.or_else(|| issued(PEER, "key")), "peer-key-file")?,
             },
             node_client_cert: required(
-                self.node_client_cert_file.or_else(|| made(NODE_CLIENT, "crt")),
+                self.node_client_cert_file.or_else(|| issued(NODE_CLIENT, "crt")),
                 "node-client-cert-file",
             )?,
             node_client_key: required(
-                self.node_client_key_file.or_else(|| made(NODE_CLIENT, "key")),
+                self.node_client_key_file.or_else(|| issued(NODE_CLIENT, "key")),
                 "node-client-key-file",
             )?,
             retention: self.retention.map_or(Duration::from_secs(600), |d| d.0),

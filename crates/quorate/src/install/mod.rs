@@ -84,7 +84,7 @@ pub fn install(args: InstallArgs) -> anyhow::Result<()> {
             let data_dir = options.data_dir.clone().unwrap_or_else(|| server::DEFAULT_DATA_DIR.into());
             let founds = options.init.unwrap_or(false);
             let text = toml::to_string(&*options).context("the options cannot be written")?;
-            place(&target, Role::Server, &text, &data_dir, true)?;
+            install_files(&target, Role::Server, &text, &data_dir, true)?;
             if founds && should_start(&target) {
                 progress("The commands for other machines are in its journal: journalctl -u quorate-server -o cat");
             }
@@ -94,12 +94,12 @@ pub fn install(args: InstallArgs) -> anyhow::Result<()> {
             ensure!(
                 options.masters.as_ref().is_some_and(|masters| !masters.is_empty()),
                 "no master is named; give the line that `qctl token create --role worker` prints, with `quorate install agent` \
-                 in the place of `quorate agent`"
+                 instead of `quorate agent`"
             );
             let data_dir = options.data_dir.clone().unwrap_or_else(|| agent::DEFAULT_DATA_DIR.into());
             let docker = options.runtime.unwrap_or(Runtime::Docker) == Runtime::Docker;
             let text = toml::to_string(&*options).context("the options cannot be written")?;
-            place(&target, Role::Agent, &text, &data_dir, docker)
+            install_files(&target, Role::Agent, &text, &data_dir, docker)
         }
     }
 }
@@ -113,7 +113,7 @@ fn has_systemd() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-fn place(target: &Target, role: Role, options: &str, data_dir: &Path, docker: bool) -> anyhow::Result<()> {
+fn install_files(target: &Target, role: Role, options: &str, data_dir: &Path, docker: bool) -> anyhow::Result<()> {
     let root = &target.root;
     let (unit, config) = (Path::new(UNITS).join(role.unit()), Path::new(CONFIGURATION).join(role.config()));
     ensure!(
@@ -125,8 +125,8 @@ fn place(target: &Target, role: Role, options: &str, data_dir: &Path, docker: bo
     copy_binary(root)?;
     for directory in [data_dir, Path::new(CONFIGURATION)] {
         let path = below(root, directory);
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.with_context(|| format!("cannot create {}; are you root?", path.display()))?;
+        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        created.with_context(|| format!("cannot create {}; are you root?", path.display()))?;
     }
     // The options may contain a token, so the file is private.
     let text = format!("# Options of `quorate {role}`; `quorate {role} --help` explains them.\n{options}");

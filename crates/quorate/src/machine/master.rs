@@ -139,8 +139,8 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
 }
 
 fn make_private(dir: &Path) -> anyhow::Result<()> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.with_context(|| format!("cannot create {}; choose another with --data-dir", dir.display()))
+    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    created.with_context(|| format!("cannot create {}; choose another with --data-dir", dir.display()))
 }
 
 /// Returns the host under which others reach this master.
@@ -311,7 +311,7 @@ pub async fn announce(
             role,
             uses: Some(uses),
             ttl_seconds: None,
-            description: "made by --init".to_owned(),
+            description: "created by --init".to_owned(),
             replaces: None,
         };
         let created = create_token(&api, request).await;
