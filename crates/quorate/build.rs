@@ -1,18 +1,18 @@
-//! Tells the binary which commit it is made of, and when. A build without git, as of an archive, knows neither.
+//! Sets the commit and date that the binary reports. A build without git, for example from an archive, has neither.
 //!
-//! The date is `SOURCE_DATE_EPOCH` where that is set, otherwise the commit's, so that a build can be repeated.
+//! The date is `SOURCE_DATE_EPOCH` if set, and otherwise the commit's date, so that builds are reproducible.
 
 use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    // Whatever changes here compiles this crate anew in any case.
+    // A change to any of these recompiles this crate anyway.
     for path in ["../../crates", "../../Cargo.toml", "../../Cargo.lock"] {
         println!("cargo:rerun-if-changed={path}");
     }
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
     for name in ["HEAD", "logs/HEAD"] {
-        // A worktree keeps these elsewhere than a clone.
+        // A worktree stores these files in another place than a clone.
         if let Some(path) = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists()) {
             println!("cargo:rerun-if-changed={path}");
         }
@@ -35,14 +35,15 @@ fn main() {
     println!("cargo:rustc-env=QUORATE_BUILD_SECONDS={date}");
 }
 
-/// Whether the sources are a repository of their own, rather than an archive that lies within another one.
+/// Returns whether the sources are a repository of their own, rather than an archive unpacked inside another
+/// repository.
 fn is_repository() -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().ok();
     let top = git(&["rev-parse", "--show-toplevel"]).and_then(|path| Path::new(&path).canonicalize().ok());
     root.is_some() && root == top
 }
 
-/// What git prints; `None` when it fails or is not there.
+/// Returns the output of git; `None` when git fails or is not installed.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())

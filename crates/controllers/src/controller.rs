@@ -1,4 +1,4 @@
-//! How a controller is described to the shell that runs it, and the list of all of them.
+//! The description of a controller for the shell that runs it, and the list of all controllers.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::kinds::Kinds;
 use crate::plan::{Failure, Plan};
 use crate::{deployment, garbage, namespace, node, pod_gc, replicaset, root_authority, service, service_account};
 
-/// What a controller's queue holds: the name of the object to reconcile.
+/// Name of the object to reconcile, as a controller's work queue holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkKey {
     /// `None` for a cluster-scoped object.
@@ -39,31 +39,31 @@ impl fmt::Display for WorkKey {
     }
 }
 
-/// What an operator may tune.
+/// Settings that an operator may change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// A node that gave no sign of life for this long is Unknown.
+    /// Time without a sign of life after which a node's conditions become Unknown.
     pub node_monitor_grace: Duration,
-    /// How long pods without a toleration of their own stay bound to a node that is not ready. Admission gives each
-    /// new pod tolerations with this time, so this counts for pods from before only.
+    /// Time that pods without a matching toleration stay bound to a node that is not ready. Admission adds tolerations
+    /// with this time to each new pod, so the setting applies only to pods stored without them.
     pub eviction_after: Duration,
-    /// How fast nodes of a zone lose their pods when they fail.
+    /// Rate at which the failed nodes of a zone lose their pods.
     pub eviction_rate: EvictionRate,
-    /// How old a pod must be that is bound to a node that does not exist, before it is removed.
+    /// Minimum age of a pod bound to a missing node before the pod is removed.
     pub orphan_grace: Duration,
-    /// The authority that clients inside the cluster trust, PEM; none is published without it.
+    /// Certificate authority that clients inside the cluster trust, as PEM. `None` publishes no authority.
     pub root_authority: Option<String>,
 }
 
-/// Limits of the eviction from failed nodes, for each zone (the node labels `topology.kubernetes.io/region` and
+/// Limits on the eviction from failed nodes, for each zone (the node labels `topology.kubernetes.io/region` and
 /// `topology.kubernetes.io/zone`). The names and defaults are those of Kubernetes' controller manager.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EvictionRate {
-    /// Nodes of a zone that begin to lose their pods, in each second.
+    /// Number of nodes in a zone that may begin to lose their pods in each second.
     pub nodes_per_second: f64,
-    /// The same in a large zone most of whose nodes have failed. In a small one nobody is evicted then.
+    /// The same rate for a large zone most of whose nodes have failed. In a small zone, such a failure stops eviction.
     pub secondary_nodes_per_second: f64,
-    /// Part of a zone's nodes that must have failed, at least three, for the secondary rate to count.
+    /// Fraction of a zone's nodes that must have failed (and at least three nodes) for the secondary rate to apply.
     pub unhealthy_zone_threshold: f64,
     /// A zone with more nodes than this is large.
     pub large_zone_size: usize,
@@ -92,31 +92,31 @@ impl Default for Settings {
     }
 }
 
-/// All that a plan is made from, besides the key.
+/// Everything a plan is made from, besides the key.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     pub cache: &'a Cache,
-    /// The executing process's wall clock.
+    /// Wall clock of the executing process.
     pub now: Timestamp,
-    /// The executing process's monotonic clock, which dates what the cache observed.
+    /// Monotonic clock of the executing process, which also dates the cache's observations.
     pub uptime: Duration,
     pub kinds: &'a dyn Kinds,
     pub settings: &'a Settings,
-    /// Why the last plan for this key failed, if it did.
+    /// Failure of the last plan for this key, if it failed.
     pub failure: Option<&'a Failure>,
 }
 
-/// One controller, as plain functions over the [`Cache`].
+/// A controller, as plain functions over the [`Cache`].
 #[derive(Clone, Copy, Debug)]
 pub struct Controller {
     pub name: &'static str,
-    /// Which keys a change wakes; called after the change is in the cache.
+    /// Returns the keys to reconcile because of a change. It is called after the change is in the cache.
     pub triggers: fn(&Cache, &Change) -> Vec<WorkKey>,
-    /// Every key there is work for: on gaining leadership, and for the periodic resync.
+    /// Returns every key that may need work. It is called when leadership is gained, and at each periodic resync.
     pub all_keys: fn(&Cache) -> Vec<WorkKey>,
-    /// What to do about one key.
+    /// Plans the actions for one key.
     pub reconcile: for<'a> fn(Input<'a>, &WorkKey) -> Plan,
-    /// How often all keys are looked at again although nothing changed.
+    /// Interval at which all keys are reconciled even though nothing changed.
     pub resync: Option<Duration>,
 }
 

@@ -1,13 +1,13 @@
-//! Garbage collection by owner references, for objects of every kind: an object all of whose owners are gone is
-//! deleted; an owner being deleted in the foreground waits for the dependents that block it; one being deleted as
+//! Garbage collection by owner references, for objects of every kind. An object is deleted when all its owners are
+//! gone. An owner being deleted in the foreground waits for the dependents that block it. An owner being deleted as
 //! `Orphan` is first removed from its dependents' references.
 //!
-//! An owner is the object of its reference's kind and name in the dependent's own namespace (or without one, for a
-//! cluster-scoped kind), if it has the reference's uid. The cache alone never proves that an owner is absent: every
-//! write that rests on an absence carries it as a [`Guard`]. While a reference cannot be resolved, because its kind is
-//! not served or cannot own this object, nothing happens to the dependent.
+//! An owner is the object of its reference's kind and name in the dependent's namespace (or in none, for a
+//! cluster-scoped kind), if it has the reference's uid. The cache alone never proves that an owner is absent, so every
+//! write that relies on an absence carries it as a [`Guard`]. While a reference cannot be resolved, because its kind is
+//! not served or cannot own this object, the dependent is left as it is.
 //!
-//! A work key is the storage key of one object.
+//! The work key is the storage key of one object.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +22,12 @@ use crate::kinds::Kinds;
 use crate::plan::{Action, EventType, Guard, Plan};
 use crate::resource::{batch, target_of, to_json};
 
-/// Holds an owner back until what blocks it is gone.
+/// Finalizer that keeps an owner until the dependents that block it are gone.
 const FOREGROUND: &str = "foregroundDeletion";
-/// Holds an owner back until its dependents have forgotten it.
+/// Finalizer that keeps an owner until its dependents no longer refer to it.
 const ORPHAN: &str = "orphan";
-/// How soon a reference of a kind that is not served is looked at again. Serving a kind is no change of an object, so
-/// nothing else wakes its dependents.
+/// Interval at which a reference to an unserved kind is retried. No object changes when a kind becomes served, so
+/// nothing else triggers a reconcile of the dependents.
 const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(30);
 
 pub(crate) const CONTROLLER: Controller =
@@ -42,7 +42,7 @@ fn key_of(key: &ObjectKey) -> WorkKey {
     WorkKey::cluster(&key.storage_key())
 }
 
-/// Is being deleted, and one of our finalizers holds it.
+/// Returns whether the object is being deleted and held by one of this controller's finalizers.
 fn waits(meta: &Meta) -> bool {
     meta.is_terminating() && (meta.has_finalizer(FOREGROUND) || meta.has_finalizer(ORPHAN))
 }
@@ -60,7 +60,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
             && a.finalizers == b.finalizers
             && a.is_terminating() == b.is_terminating()
     };
-    // Nearly every change is of a status, and of no interest here.
+    // Most changes are status updates, which do not matter here.
     if old.is_some_and(|old| new.is_some_and(|new| same(old, new))) {
         return Vec::new();
     }
@@ -76,7 +76,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     for owner in gone.into_iter().chain(starts_deleting) {
         keys.extend(cache.dependents(&owner.uid).map(|(key, _)| key_of(key)));
     }
-    // Owners that wait for this dependent to go or to let go.
+    // Owners may wait for this dependent to be deleted or to drop its reference.
     let references = old.into_iter().chain(new).flat_map(|meta| &meta.owner_references);
     let owners = references.filter_map(|reference| cache.by_uid(&reference.uid));
     keys.extend(owners.filter(|(_, owner)| waits(&owner.meta)).map(|(key, _)| key_of(key)));
@@ -120,12 +120,12 @@ fn orphan_dependents(cache: &Cache, key: &ObjectKey, owner: &Meta) -> Vec<Action
     actions
 }
 
-/// How one owner reference stands.
+/// State of one owner reference.
 enum Owner {
     Solid,
-    /// Waits for its dependents to be deleted.
+    /// The owner waits for its dependents to be deleted.
     Waiting,
-    /// Not in the cache; the guard has this confirmed.
+    /// The owner is not in the cache. The guard confirms its absence at the write.
     Absent(Guard),
     UnknownKind,
     /// A namespaced kind cannot own a cluster-scoped object.
@@ -151,7 +151,7 @@ fn classify(cache: &Cache, kinds: &dyn Kinds, dependent: &ObjectKey, reference: 
     }
 }
 
-/// What becomes of an object for the sake of its owners.
+/// Plans the deletion of an object, or the removal of its stale references, by the state of its owners.
 fn collect(cache: &Cache, kinds: &dyn Kinds, key: &ObjectKey, meta: &Arc<Meta>) -> Plan {
     let mut solid = Vec::new();
     let mut guards = Vec::new();
@@ -177,7 +177,7 @@ fn collect(cache: &Cache, kinds: &dyn Kinds, key: &ObjectKey, meta: &Arc<Meta>) 
     Plan { actions, requeue_after }
 }
 
-/// The deletion of an object without an owner to stay for; `waiting` owners wait for it.
+/// Returns the deletion of an object that has no remaining owner. `waiting` is the number of owners that wait for it.
 fn delete_for(cache: &Cache, key: &ObjectKey, meta: &Arc<Meta>, waiting: usize, guards: Vec<Guard>) -> Action {
     if waiting == 0 || cache.dependents(&meta.uid).next().is_none() {
         let propagation = if meta.has_finalizer(ORPHAN) {
@@ -189,7 +189,8 @@ fn delete_for(cache: &Cache, key: &ObjectKey, meta: &Arc<Meta>, waiting: usize, 
         };
         return delete(key, meta, propagation, guards);
     }
-    // Its own dependents go first. Where two wait for each other, this one stops blocking its owner.
+    // The object's own dependents are deleted first. If two objects wait for each other, this one stops blocking its
+    // owner.
     let is_cycle = cache.dependents(&meta.uid).any(|(_, dependent)| is_deleting_dependents(&dependent.meta));
     let blocks = meta.owner_references.iter().any(|reference| reference.block_owner_deletion == Some(true));
     if is_cycle && blocks {
@@ -202,8 +203,8 @@ fn delete_for(cache: &Cache, key: &ObjectKey, meta: &Arc<Meta>, waiting: usize, 
     delete(key, meta, "Foreground", guards)
 }
 
-/// Warnings about references to an object that exists in another namespace, where it can own nothing of this one, and
-/// to namespaced kinds from outside of any namespace.
+/// Warns about references to an object in another namespace, which cannot own this one, and about references from a
+/// cluster-scoped object to a namespaced kind.
 fn invalid_namespaces<'a>(cache: &'a Cache, kinds: &'a dyn Kinds, meta: &'a Meta) -> impl Iterator<Item = Action> + 'a {
     let is_elsewhere = |reference: &&OwnerReference| {
         let owner = cache.by_uid(&reference.uid).and_then(|(key, _)| key.namespace.as_ref());
@@ -232,7 +233,7 @@ fn invalid_namespaces<'a>(cache: &'a Cache, kinds: &'a dyn Kinds, meta: &'a Meta
     })
 }
 
-/// Deletes the object unless it has changed since: it may have found another owner.
+/// Deletes the object unless it has changed since, because it may have got another owner.
 fn delete(key: &ObjectKey, meta: &Meta, propagation: &'static str, guards: Vec<Guard>) -> Action {
     Action::Delete {
         target: target_of(key, meta),

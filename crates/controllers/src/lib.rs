@@ -1,5 +1,5 @@
-//! What the cluster should do next, decided without doing it: one module for each controller, each a function from
-//! what is observed to a [`Plan`]. Pure: no clock (`now` is an argument), no randomness, no I/O.
+//! Controllers as pure functions: each has a module that computes a [`Plan`] from the observed state and performs
+//! nothing itself. Pure: no clock (`now` is an argument), no randomness, no I/O.
 
 pub mod cache;
 pub mod controller;

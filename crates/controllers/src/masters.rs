@@ -1,4 +1,4 @@
-//! The Service `default/kubernetes`, by which pods reach the masters, and its endpoints: every master that is alive.
+//! The Service `default/kubernetes`, through which pods reach the masters, and its endpoints: every live master.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,14 +16,15 @@ use crate::resource::{ENDPOINT_SLICES, ENDPOINTS, SERVICES, delete, name, target
 const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";
 const PORT_NAME: &str = "https";
-/// The port of the Service.
+/// Port of the Service.
 const PORT: i32 = 443;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "masters.quorate.io");
-/// Keeps controllers from making slices of our Endpoints.
+/// Label that keeps controllers from mirroring the Endpoints object into slices.
 const SKIP_MIRROR: (&str, &str) = ("endpointslice.kubernetes.io/skip-mirror", "true");
 
-/// Whether an address may be an endpoint: the API refuses those that mean another machine to each reader.
+/// Returns whether an address may be an endpoint. The API refuses addresses that mean a different machine to each
+/// client, such as loopback.
 #[must_use]
 pub fn is_reachable(address: IpAddr) -> bool {
     let is_link_local = match address {
@@ -33,8 +34,8 @@ pub fn is_reachable(address: IpAddr) -> bool {
     !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || is_link_local)
 }
 
-/// Makes the Service and its endpoints what they should be. `address` is the cluster IP that it gets, `masters` are the
-/// addresses of the REST API of those that are alive, as far as others can reach them.
+/// Plans the writes that bring the Service and its endpoints up to date. `address` is the Service's cluster IP.
+/// `masters` are the reachable REST API addresses of the live masters.
 #[must_use]
 pub fn reconcile(cache: &Cache, address: IpAddr, masters: &BTreeSet<SocketAddr>) -> Plan {
     let mut actions = Vec::new();
@@ -81,7 +82,7 @@ fn service(present: Option<&Service>, address: IpAddr, target_port: u16) -> Opti
     })
 }
 
-/// The addresses of one family that listen on one port.
+/// Groups the masters' addresses by IP family (`true` for IPv6) and port.
 fn groups(masters: &BTreeSet<SocketAddr>) -> BTreeMap<(bool, u16), BTreeSet<IpAddr>> {
     let mut groups: BTreeMap<(bool, u16), BTreeSet<IpAddr>> = BTreeMap::new();
     for master in masters {
@@ -130,7 +131,7 @@ fn endpoints(present: Option<&Endpoints>, masters: &BTreeSet<SocketAddr>) -> Opt
 fn slices(cache: &Cache, masters: &BTreeSet<SocketAddr>) -> Vec<Action> {
     let mut groups: Vec<_> = groups(masters).into_iter().collect();
     if groups.is_empty() {
-        // A slice without endpoints says that there are none.
+        // An empty slice records that there are no endpoints.
         groups.push(((false, 6443), BTreeSet::new()));
     }
     let mut actions = Vec::new();
@@ -144,7 +145,7 @@ fn slices(cache: &Cache, masters: &BTreeSet<SocketAddr>) -> Vec<Action> {
         wanted_names.insert(slice_name);
         actions.extend(match present {
             Some(present) if is_same(present, &wanted) => None,
-            // The family of a slice cannot change.
+            // The address type of a slice is immutable.
             Some(present) if present.address_type != wanted.address_type => {
                 Some(delete(target(ENDPOINT_SLICES, &present.metadata), present.metadata.uid.as_deref()))
             }
@@ -219,7 +220,7 @@ mod tests {
         addresses.iter().map(|address| address.parse().expect("an address")).collect()
     }
 
-    /// Carries plans out until there is nothing left to do.
+    /// Executes plans until there is nothing left to do.
     fn settle(cluster: &mut Cluster, addresses: &[&str]) {
         for _ in 0..3 {
             let plan = reconcile(&cluster.cache, ADDRESS, &masters(addresses));
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_mean_another_machine_to_each_reader_are_no_endpoints() {
+    fn addresses_local_to_each_machine_are_not_endpoints() {
         for (address, expected) in [
             ("192.0.2.1", true),
             ("fd00::1", true),

@@ -1,5 +1,6 @@
-//! Empties a namespace that is being deleted: the pods first, because what they use should outlive them, then
-//! everything else of every kind; then lets the namespace go. Until then its conditions say what it waits for.
+//! Empties a namespace that is being deleted. The pods go first, because the objects they use should outlive them; the
+//! objects of all other kinds follow. The finalizer is removed last. Until then, the namespace's conditions say what is
+//! left.
 
 mod remaining;
 
@@ -12,10 +13,10 @@ use crate::plan::{Action, Plan};
 use crate::resource::{NAMESPACES, batch, delete, name, target, target_of, to_json};
 use remaining::Remaining;
 
-/// What keeps the namespace until it is empty.
+/// Finalizer in `spec.finalizers` that keeps the namespace until it is empty.
 const FINALIZER: &str = "kubernetes";
 
-/// The most objects that one pass deletes.
+/// Maximum number of objects that one pass deletes.
 const BURST: usize = 500;
 
 pub(crate) const CONTROLLER: Controller = Controller { name: "namespace", triggers, all_keys, reconcile, resync: None };
@@ -55,7 +56,8 @@ fn reconcile(Input { cache, now, failure, .. }: Input<'_>, key: &WorkKey) -> Pla
     }
     let mut actions = Vec::new();
     if deletions.is_empty() || failure.is_some() {
-        // Nothing more can be done for now; before that, there is no use in saying what is about to go.
+        // The remaining content is reported only when nothing more can be deleted for now, or when a deletion failed.
+        // Otherwise the content is about to be deleted.
         actions.extend(remaining.report(namespace, failure, now));
     }
     actions.extend(batch(deletions));
@@ -73,7 +75,7 @@ fn delete_content(key: &ObjectKey, entry: &Entry) -> Action {
     }
 }
 
-/// Drops our finalizer; once it is gone, whoever still holds the namespace back is somebody else.
+/// Removes this controller's finalizer. Without it, deletes the namespace unless another finalizer holds it.
 fn release(namespace: &Namespace) -> Option<Action> {
     let finalizers: Vec<&String> = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten()).collect();
     if finalizers.iter().any(|finalizer| *finalizer == FINALIZER) {

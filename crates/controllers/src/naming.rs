@@ -1,21 +1,21 @@
-//! Names made without randomness: equal inputs give equal names, so that a repeated create meets what it made before.
+//! Deterministic names. Equal inputs give equal names, so a repeated create finds the object that it made before.
 
 use std::collections::BTreeSet;
 
-/// Without vowels and look-alikes, as Kubernetes' own generated names.
+/// Characters of generated names: no vowels and no look-alikes, as in Kubernetes.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// The longest base of a name that gets a suffix: names that become host names end at 63.
+/// Maximum length of the base before the suffix. Names that become host names have at most 63 characters.
 const MAX_BASE_LEN: usize = 58;
 const SUFFIX_LEN: usize = 5;
 const HASH_LEN: usize = 10;
 
-/// A hash of `parts` that is stable across releases and platforms, in characters that any name may hold.
+/// Returns a hash of `parts` that is stable across releases and platforms, in characters that any name may contain.
 pub(crate) fn hash(parts: &[&[u8]]) -> String {
     encode(digest(parts), HASH_LEN)
 }
 
-/// `<base><suffix>`, with a suffix that depends on `seed` and on nothing else as long as the name is free.
+/// Returns `<base><suffix>`. The suffix depends only on `seed`, unless that name is taken.
 pub(crate) fn suffixed(base: &str, seed: &[&[u8]], is_taken: impl Fn(&str) -> bool) -> String {
     let mut end = base.len().min(MAX_BASE_LEN);
     while !base.is_char_boundary(end) {
@@ -34,7 +34,7 @@ pub(crate) fn suffixed(base: &str, seed: &[&[u8]], is_taken: impl Fn(&str) -> bo
     }
 }
 
-/// `count` different free names.
+/// Returns `count` distinct free names.
 pub(crate) fn suffixed_many(
     base: &str,
     seed: &[&[u8]],
@@ -51,7 +51,7 @@ pub(crate) fn suffixed_many(
     names
 }
 
-/// FNV-1a over the length-prefixed parts, finished so that every bit of input reaches every character.
+/// Computes FNV-1a over the length-prefixed parts, with a finalizer that lets every input bit affect every character.
 fn digest(parts: &[&[u8]]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for part in parts {
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn names_are_stable_and_distinct() {
-        // Stored names depend on this: a change renames every ReplicaSet's successor in existing clusters.
+        // Stored names depend on this hash. A change to it would rename the next ReplicaSet of every Deployment.
         assert_eq!(hash(&[b"template", b""]), hash(&[b"template", b""]));
         assert_ne!(hash(&[b"template", b""]), hash(&[b"templat", b"e"]));
         let names = suffixed_many("web-", &[b"uid"], 500, |_| false);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn taken_names_are_passed_over_and_long_ones_cut() {
+    fn taken_names_are_skipped_and_long_bases_truncated() {
         let first = suffixed("web-", &[b"uid"], |_| false);
         let second = suffixed("web-", &[b"uid"], |name| name == first);
         assert_ne!(first, second);

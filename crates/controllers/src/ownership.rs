@@ -1,7 +1,7 @@
-//! Adoption and release: a controller owns what its selector matches and has no other controller, and lets go of what
-//! its selector no longer matches.
+//! Adoption and release. A controller adopts the objects that its selector matches and that have no controller, and
+//! releases the objects that its selector no longer matches.
 //!
-//! A pass that has something to adopt or release does only that; its effect wakes the controller again.
+//! A pass that adopts or releases does nothing else; the resulting change triggers the controller again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use crate::plan::Action;
 use crate::resource::{target, to_json, uid};
 
-/// The selector in a form that can be matched; `None` for one that is malformed or selects everything, which no
-/// controller acts on.
+/// Returns the parsed selector; `None` for a selector that is malformed or selects everything, because no controller
+/// acts on such a selector.
 pub(crate) fn usable_selector(object: &SelectorObject) -> Option<LabelSelector> {
     LabelSelector::from_object(object).ok().filter(|selector| !selector.is_everything())
 }
 
-/// The reference that makes `owner` the controller of an object.
+/// Returns the reference that makes `owner` the controller of an object.
 pub(crate) fn controller_reference<K: Resource + Metadata<Ty = ObjectMeta>>(owner: &K) -> OwnerReference {
     let metadata = owner.metadata();
     OwnerReference {
@@ -34,13 +34,13 @@ pub(crate) fn controller_reference<K: Resource + Metadata<Ty = ObjectMeta>>(owne
     }
 }
 
-/// The owner that manages an object.
+/// Returns the owner that controls an object.
 pub(crate) fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
-/// Patches that bring ownership in line with `selector`: `owned` objects that it no longer matches are released,
-/// `uncontrolled` ones that it matches adopted.
+/// Returns the patches that bring ownership in line with `selector`: `owned` objects that do not match are released,
+/// and `uncontrolled` ones that match are adopted.
 pub(crate) fn claim<'a, O, D>(
     owner: &O,
     selector: &LabelSelector,
@@ -73,7 +73,7 @@ where
     released.chain(adopted).collect()
 }
 
-/// Sets an object's owners, unless it has changed meanwhile.
+/// Sets an object's owners, unless the object has changed meanwhile.
 pub(crate) fn owners_patch(resource: &GroupVersionResource, metadata: &ObjectMeta, owners: Vec<Value>) -> Action {
     let owners = if owners.is_empty() { Value::Null } else { Value::Array(owners) };
     Action::Patch {

@@ -1,17 +1,17 @@
-//! The one vocabulary in which every controller says what it wants done; `quorate-manager` executes it through the
-//! API pipeline and names no kind while doing so.
+//! Plans and their actions, common to all controllers. `quorate-manager` executes them through the API pipeline without
+//! naming any kind.
 
 use std::time::Duration;
 
 use quorate_api::{GroupVersionResource, ObjectKey, Revision};
 use serde_json::Value;
 
-/// What to do now, and when to look again if nothing else triggers it.
+/// Actions to execute now, and the time of the next reconcile if nothing else triggers it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// In order; a failed action ends the plan, and the key is tried again with backoff.
+    /// Actions, executed in order. A failed action ends the plan, and the key is retried with backoff.
     pub actions: Vec<Action>,
-    /// Look again after this long even if nothing changes.
+    /// Time after which the key is reconciled even if nothing changes.
     pub requeue_after: Option<Duration>,
 }
 
@@ -22,7 +22,7 @@ impl Plan {
     }
 }
 
-/// An existing object that an action is about.
+/// Object that an action is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub resource: GroupVersionResource,
@@ -31,8 +31,8 @@ pub struct Target {
     pub name: String,
 }
 
-/// A condition on another object than the one that is written. It is checked in the transaction of the write, so it
-/// holds at the moment of the write and not only in a cache that may lag.
+/// Condition on an object other than the one written. It is checked in the transaction of the write, so it holds at the
+/// moment of the write and does not rely on a cache that may lag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// Nothing is stored under the key, or an object with another uid.
@@ -41,16 +41,16 @@ pub enum Guard {
     Unchanged { key: ObjectKey, revision: Revision },
 }
 
-/// One write through the API.
+/// A write through the API.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// `object` holds `apiVersion`, `kind` and `metadata`. `AlreadyExists` fails the plan.
+    /// Creates the object, which contains `apiVersion`, `kind` and `metadata`. `AlreadyExists` fails the plan.
     Create { resource: GroupVersionResource, namespace: Option<String>, object: Value },
     /// Replaces the object; its `metadata.resourceVersion` makes stale plans harmless. `subresource` is e.g. `status`.
     Update { target: Target, subresource: Option<&'static str>, object: Value },
-    /// A JSON merge patch (RFC 7386).
+    /// Applies a JSON merge patch (RFC 7386).
     Patch { target: Target, subresource: Option<&'static str>, patch: Value, guards: Vec<Guard> },
-    /// NotFound counts as done.
+    /// Deletes the object. `NotFound` counts as success.
     Delete {
         target: Target,
         uid: Option<String>,
@@ -60,12 +60,13 @@ pub enum Action {
         propagation: Option<&'static str>,
         guards: Vec<Guard>,
     },
-    /// Several actions that do not depend on each other, executed concurrently; all are tried, the first error counts.
+    /// Independent actions, executed concurrently. All are attempted, and the first error is returned.
     Batch(Vec<Action>),
-    /// One action after the other; the first that fails ends the sequence. What is reported of a write stands behind it
-    /// in a sequence, so that it is reported exactly if it happened.
+    /// Actions executed one after the other; the first failure ends the sequence. The event about a write follows the
+    /// write in a sequence, so it is recorded only if the write succeeded.
     Sequence(Vec<Action>),
-    /// A Kubernetes Event about `regarding` (an ObjectReference); repeated ones are counted, failures never fail a plan.
+    /// Records a Kubernetes Event about `regarding` (an ObjectReference). Repeated events are counted, and a failure
+    /// never fails the plan.
     Event { regarding: Value, event_type: EventType, reason: &'static str, message: String },
 }
 
@@ -75,7 +76,7 @@ pub enum EventType {
     Warning,
 }
 
-/// What an action does to its target.
+/// Kind of write that an action makes to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Create,
@@ -84,18 +85,18 @@ pub enum Verb {
     Delete,
 }
 
-/// The first action of a plan that the API refused, or that could not be carried out for another reason than that the
-/// plan was out of date. The next plan for the same key is told, once, so that it can tell the user.
+/// First action of a plan that the API refused, or that failed for a reason other than a stale plan. The next plan for
+/// the same key receives it once, so that it can report the failure to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub verb: Verb,
     pub target: Target,
-    /// The message of the API's Status.
+    /// Message of the API's Status.
     pub message: String,
 }
 
 impl Failure {
-    /// Whether this is what became of such an action.
+    /// Returns whether the failed action had this verb and resource.
     #[must_use]
     pub fn is_of(&self, verb: Verb, resource: &GroupVersionResource) -> bool {
         self.verb == verb && self.target.resource == *resource

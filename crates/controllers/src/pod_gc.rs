@@ -1,5 +1,4 @@
-//! Removes pods that nobody else can: those bound to a node that does not exist, and those deleted before they were
-//! bound to one.
+//! Removes pods that no agent can remove: pods bound to a missing node, and pods deleted before they were bound.
 
 use std::time::Duration;
 
@@ -12,7 +11,8 @@ use crate::plan::{Action, Plan};
 use crate::pod_state::{is_terminating, node_name};
 use crate::resource::{batch, name, namespace};
 
-/// Ages are no events; a lost requeue is made good here.
+/// Interval of the full resync. Nothing triggers a reconcile when a pod merely gets old, so the resync covers a lost
+/// requeue.
 const RESYNC: Duration = Duration::from_secs(60);
 
 /// A cluster-scoped key names a missing node, a namespaced one an unbound pod.
@@ -41,12 +41,12 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     }
 }
 
-/// Deleted, and no node will ever confirm it.
+/// Returns whether the pod is deleted but bound to no node that could confirm it.
 fn is_stranded(pod: &Pod) -> bool {
     is_terminating(pod) && node_name(pod).is_empty() && !is_forced(pod)
 }
 
-/// Deleted without grace already; what holds it are finalizers.
+/// Returns whether the pod is already force-deleted; only finalizers still hold it.
 fn is_forced(pod: &Pod) -> bool {
     pod.metadata.deletion_grace_period_seconds == Some(0)
 }

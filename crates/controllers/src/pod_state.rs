@@ -1,4 +1,4 @@
-//! What the fields of a pod mean together: active, ready, available.
+//! The state of a pod, derived from its fields: active, ready, available.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
 
-/// All its containers ended and will not start again.
+/// Returns whether all containers of the pod have ended and will not restart.
 pub(crate) fn is_terminal(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
@@ -19,7 +19,7 @@ pub(crate) fn is_terminating(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-/// Counts as a replica: neither ended nor on its way out.
+/// Returns whether the pod counts as a replica, that is, has not ended and is not terminating.
 pub(crate) fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && !is_terminating(pod)
 }
@@ -41,18 +41,18 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
-/// Since when the pod has been ready; `None` while it is not, or when nothing says since when.
+/// Returns when the pod became ready; `None` while it is not ready, or when the condition has no transition time.
 pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
     ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
-/// How far a pod is from counting as available.
+/// Availability of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
     /// Ready for at least `minReadySeconds`.
     Available,
-    /// Ready; available after this long if it stays so.
+    /// Ready, and available after this long if it stays ready.
     In(Duration),
     /// Not ready.
     No,

@@ -1,4 +1,4 @@
-//! The resources that controllers write, and how an existing object is addressed in an action.
+//! The resources that controllers write, and helpers to build actions.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
@@ -21,12 +21,12 @@ pub(crate) const DEPLOYMENTS: GroupVersionResource = GroupVersionResource::from_
 pub(crate) const ENDPOINT_SLICES: GroupVersionResource =
     GroupVersionResource::from_static("discovery.k8s.io", "v1", "endpointslices");
 
-/// Addresses an object by its own metadata.
+/// Returns the target of an object, from its metadata.
 pub(crate) fn target(resource: GroupVersionResource, metadata: &ObjectMeta) -> Target {
     Target { resource, namespace: metadata.namespace.clone(), name: metadata.name.clone().unwrap_or_default() }
 }
 
-/// Addresses an object of any kind; its version is that of the stored `apiVersion`.
+/// Returns the target of an object of any kind, with the version of its stored `apiVersion`.
 pub(crate) fn target_of(key: &ObjectKey, meta: &Meta) -> Target {
     let version = GroupVersion::parse(&meta.api_version).version;
     Target {
@@ -40,7 +40,7 @@ pub(crate) fn target_of(key: &ObjectKey, meta: &Meta) -> Target {
     }
 }
 
-/// Deletes exactly this incarnation, with the object's own grace period.
+/// Deletes the object with exactly this uid, with the object's own grace period.
 pub(crate) fn delete(target: Target, uid: Option<&str>) -> Action {
     Action::Delete {
         target,
@@ -52,7 +52,7 @@ pub(crate) fn delete(target: Target, uid: Option<&str>) -> Action {
     }
 }
 
-/// An event about an object.
+/// Returns an event about an object.
 pub(crate) fn event<K>(object: &K, event_type: EventType, reason: &'static str, message: String) -> Action
 where
     K: Resource + Metadata<Ty = ObjectMeta>,
@@ -73,7 +73,7 @@ where
     Action::Event { regarding, event_type, reason, message }
 }
 
-/// A write, and what is reported of it once it is done.
+/// Returns a write followed by the event that reports it.
 pub(crate) fn reported(write: Action, report: Option<Action>) -> Action {
     match report {
         Some(report) => Action::Sequence(vec![write, report]),
@@ -81,7 +81,7 @@ pub(crate) fn reported(write: Action, report: Option<Action>) -> Action {
     }
 }
 
-/// Several independent actions as one; `None` for none at all.
+/// Combines independent actions into one; `None` for an empty list.
 pub(crate) fn batch(mut actions: Vec<Action>) -> Option<Action> {
     match actions.len() {
         0 => None,
@@ -90,7 +90,7 @@ pub(crate) fn batch(mut actions: Vec<Action>) -> Option<Action> {
     }
 }
 
-/// The JSON of a typed object.
+/// Returns the JSON of a typed object.
 pub(crate) fn to_json<T: serde::Serialize>(object: &T) -> Value {
     serde_json::to_value(object).expect("the object model has string keys and finite numbers only")
 }

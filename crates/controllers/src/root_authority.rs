@@ -1,4 +1,4 @@
-//! Publishes the authority of the API server's certificates in each namespace, as the ConfigMap `kube-root-ca.crt`.
+//! Publishes the certificate authority of the API server in each namespace, as the ConfigMap `kube-root-ca.crt`.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::controller::{Controller, Input, WorkKey};
 use crate::plan::{Action, Plan};
 use crate::resource::{CONFIG_MAPS, name, target, to_json};
 
-/// The one key of the ConfigMap's data.
+/// Key of the bundle in the ConfigMap's data.
 const FILE: &str = "ca.crt";
 const DESCRIPTION: &str = "kubernetes.io/description";
-/// Kubernetes' own words.
+/// Text of the description annotation, as in Kubernetes.
 const DESCRIPTION_TEXT: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
 
-/// A work key is the name of a namespace.
+/// The work key is the name of a namespace.
 pub(crate) const CONTROLLER: Controller =
     Controller { name: "root-ca-certificate-publisher", triggers, all_keys, reconcile, resync: None };
 
@@ -48,7 +48,7 @@ fn reconcile(Input { cache, settings, .. }: Input<'_>, WorkKey { name: namespace
     };
     let action = match cache.get(&key).map(|entry| &entry.object) {
         Some(Object::RootAuthority(map)) => repair(map, bundle),
-        // It cannot be decoded: nobody knows what would be overwritten.
+        // The ConfigMap cannot be decoded, so its content is not overwritten.
         Some(_) => None,
         None => Some(create(namespace, bundle)),
     };
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_authority_is_published_and_what_others_change_is_put_right() {
+    fn the_authority_is_published_and_foreign_changes_are_reverted() {
         let mut cluster = cluster();
         let published = cluster.get(PATH).expect("made with its namespace");
         assert_eq!(published["data"], json!({"ca.crt": "PEM"}));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_authority_reaches_every_namespace_with_the_next_leader() {
+    fn the_next_leader_publishes_a_renewed_authority_in_every_namespace() {
         let mut cluster = cluster();
         cluster.settings.root_authority = Some("NEW".to_owned());
         for key in all_keys(&cluster.cache) {

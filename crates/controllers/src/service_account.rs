@@ -1,4 +1,4 @@
-//! Gives each namespace its ServiceAccount `default`, and makes it anew when somebody deletes it.
+//! Creates the ServiceAccount `default` in each namespace, and recreates it when it is deleted.
 
 use quorate_api::ObjectKey;
 use serde_json::json;
@@ -8,10 +8,10 @@ use crate::controller::{Controller, Input, WorkKey};
 use crate::plan::{Action, Plan};
 use crate::resource::{SERVICE_ACCOUNTS, name};
 
-/// The account of pods that name none.
+/// Name of the account of pods that name none.
 const DEFAULT: &str = "default";
 
-/// A work key is the name of a namespace.
+/// The work key is the name of a namespace.
 pub(crate) const CONTROLLER: Controller =
     Controller { name: "serviceaccount", triggers, all_keys, reconcile, resync: None };
 
@@ -59,14 +59,14 @@ mod tests {
     const DEFAULT: &str = "serviceaccounts/default/default";
 
     #[test]
-    fn each_namespace_has_its_default_account_and_gets_it_back() {
+    fn each_namespace_has_a_default_account_that_is_recreated() {
         let mut cluster = Cluster::new();
         cluster.settle();
         let first = cluster.get(DEFAULT).expect("made with its namespace");
         cluster.assert_at_rest();
         cluster.delete(DEFAULT, None);
         cluster.settle();
-        let second = cluster.get(DEFAULT).expect("made anew");
+        let second = cluster.get(DEFAULT).expect("recreated");
         assert_ne!(first["metadata"]["uid"], second["metadata"]["uid"]);
     }
 
@@ -78,6 +78,6 @@ mod tests {
         cluster.delete("namespaces/default", None);
         cluster.settle();
         assert!(cluster.get(DEFAULT).is_none());
-        assert_eq!(cluster.refusals, 0, "nobody even tried");
+        assert_eq!(cluster.refusals, 0, "no creation was attempted");
     }
 }

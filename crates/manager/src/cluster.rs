@@ -1,5 +1,5 @@
-//! The cluster as this master sees it: the controllers' cache and the scheduler's view, fed by the informer on every
-//! master, read by whatever the leader runs.
+//! The cluster as this master sees it: the controllers' cache and the scheduler's view. The informer updates them on
+//! every master, and the leader's tasks read them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use crate::controllers::Dispatch;
 use crate::scheduling::Scheduling;
 
-/// One change of the store, decoded as far as its key.
+/// Change in the store, with its key decoded.
 pub(crate) enum Update {
     Put(ObjectKey, KeyValue),
     Delete(ObjectKey),
@@ -22,10 +22,11 @@ pub(crate) enum Update {
 pub(crate) struct Cluster {
     cache: RwLock<Cache>,
     pub(crate) scheduling: Mutex<Scheduling>,
-    /// Told whenever `scheduling` may have something new to do.
+    /// Notified whenever there may be new scheduling work.
     pub(crate) scheduling_changed: Notify,
     reached: watch::Sender<Revision>,
-    /// Set while this master leads: whom changes wake. Only touched while `cache` is locked for writing.
+    /// Work queues that changes feed; set while this master leads. The field is only accessed while `cache` is locked
+    /// for writing.
     dispatch: Mutex<Option<Arc<Dispatch>>>,
     started: Instant,
 }
@@ -46,26 +47,27 @@ impl Cluster {
         self.cache.read()
     }
 
-    /// Time since this process began, by the monotonic clock: it dates heartbeats and the scheduling queue.
+    /// Returns the time since this process started, by the monotonic clock. It dates heartbeats and the scheduling
+    /// queue.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Everything up to this revision has been taken in.
+    /// Returns the revision up to which all changes have been applied.
     pub(crate) fn reached(&self) -> watch::Receiver<Revision> {
         self.reached.subscribe()
     }
 
-    /// Takes changes in, in the order of the store, and wakes whom they concern. `revision` is where that leads;
-    /// `None` in the middle of a listing.
+    /// Applies changes in the order of the store, and queues the affected keys and pods. `revision` is the store's
+    /// revision after the changes; it is `None` in the middle of a listing.
     pub(crate) fn apply(&self, updates: Vec<Update>, revision: Option<Revision>) {
         let changes = self.update_cache(updates, revision);
         if !changes.is_empty() {
             let now = self.now();
             let mut scheduling = self.scheduling.lock();
-            let concerned = changes.iter().fold(false, |any, change| scheduling.apply(change, now) | any);
+            let affected = changes.iter().fold(false, |any, change| scheduling.apply(change, now) | any);
             drop(scheduling);
-            if concerned {
+            if affected {
                 self.scheduling_changed.notify_one();
             }
         }
@@ -102,7 +104,8 @@ impl Cluster {
         changes
     }
 
-    /// From now on changes wake these controllers; all their keys are queued. Nothing can fall between the two.
+    /// Connects these controllers: their keys are all queued, and from now on changes trigger them. Both happen under
+    /// one lock, so no change is missed.
     pub(crate) fn attach(&self, dispatch: Arc<Dispatch>) {
         let mut cache = self.cache.write();
         cache.begin_observation(self.now());
@@ -116,7 +119,7 @@ impl Cluster {
         *self.dispatch.lock() = None;
     }
 
-    /// This master may have missed heartbeats: no node is declared dead for that.
+    /// Restarts every node's grace period, because this master may have missed heartbeats.
     pub(crate) fn begin_observation(&self) {
         let now = self.now();
         self.cache.write().begin_observation(now);

@@ -1,4 +1,4 @@
-//! What an operator may tune.
+//! Settings of the manager that an operator may change.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use quorate_controllers::Settings;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ManagerConfig {
-    /// When nodes count as dead, and when their pods go.
+    /// Settings of the controllers.
     pub settings: Settings,
-    /// How many keys of one controller are worked on at a time.
+    /// Maximum number of keys that one controller reconciles at a time.
     pub workers_per_controller: usize,
-    /// How many actions of one `Batch` are under way at a time.
+    /// Maximum number of actions of one `Batch` executed at a time.
     pub parallel_actions: usize,
-    /// How many bindings (and status updates of unschedulable pods) are under way at a time.
+    /// Maximum number of bindings (and status updates of unschedulable pods) in progress at a time.
     pub parallel_bindings: usize,
-    /// The deadline of each request to the API.
+    /// Timeout of each request to the API.
     pub request_timeout: Duration,
-    /// How long an Event is kept after its last write.
+    /// Time that an Event is kept after its last write.
     pub event_ttl: Duration,
-    /// How many objects the informer reads at a time when it starts.
+    /// Number of objects that the informer reads per page when it lists the store.
     pub page_size: u64,
-    /// A master that has not answered the leader for this long is no endpoint of `default/kubernetes` any more.
+    /// Time after which a master that does not answer the leader is removed from the endpoints of `default/kubernetes`.
     pub forget_masters_after: Duration,
 }
 

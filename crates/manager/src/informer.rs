@@ -1,5 +1,5 @@
-//! One listing of the whole store at one revision, then one watch: the only way in which this crate learns of
-//! anything. It runs on every master, so that a new leader has nothing to load.
+//! The informer lists the whole store at one revision and then watches it. It is this crate's only source of changes.
+//! It runs on every master, so a new leader has nothing to load.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, Update};
 
-/// Between attempts when the store fails.
+/// Time between attempts when the store fails.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 pub(crate) struct Informer {
@@ -34,11 +34,11 @@ impl Informer {
                 Some(revision) => revision,
                 None => match self.list().await {
                     Ok(revision) => {
-                        tracing::info!(%revision, "the informer has read the store");
+                        tracing::info!(%revision, "the informer has listed the store");
                         revision
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "the informer cannot read the store; trying again");
+                        tracing::warn!(%error, "the informer cannot list the store; retrying");
                         tokio::time::sleep(RETRY_AFTER).await;
                         continue;
                     }
@@ -47,7 +47,7 @@ impl Informer {
             let (reached, error) = self.watch(from).await;
             match error {
                 WatchError::Compacted { .. } => {
-                    tracing::info!(%error, "the informer fell behind and reads the store anew");
+                    tracing::info!(%error, "the informer fell behind; it lists the store again");
                     listed = None;
                 }
                 WatchError::ShuttingDown | WatchError::Fatal(_) => {
@@ -59,8 +59,8 @@ impl Informer {
         }
     }
 
-    /// Brings the cluster to one revision of the store, page by page; what is known already is not decoded again, and
-    /// what is gone is removed.
+    /// Brings the cluster to one revision of the store, page by page. Objects that are already cached at their current
+    /// revision are not decoded again, and deleted objects are removed.
     async fn list(&self) -> Result<Revision, StoreError> {
         let revision = self.store.revision();
         let mut known: HashMap<ObjectKey, Revision> = {
@@ -95,7 +95,7 @@ impl Informer {
         Ok(revision)
     }
 
-    /// Follows the store until the watch ends; says how far it came.
+    /// Applies changes until the watch ends. Returns the last applied revision and the error.
     async fn watch(&self, from: Revision) -> (Revision, WatchError) {
         let mut reached = from;
         let mut watch = match self.store.watch(everything(), from) {
@@ -115,8 +115,8 @@ impl Informer {
     }
 }
 
-/// All keys, not only those of objects: so every revision is reported, and waiting for one cannot hang on a revision
-/// that changed no object.
+/// Returns the range of all keys, not only those of objects. The watch then reports every revision, so a wait for a
+/// revision that changed no object cannot hang.
 fn everything() -> KeyRange {
     KeyRange::from(Bytes::from_static(b"\0"))
 }

@@ -1,4 +1,4 @@
-//! What a leader runs, from the election until it is deposed.
+//! The tasks of a leader, from its election until it is deposed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,12 +18,12 @@ use crate::repair;
 use crate::scheduling::SchedulerRunner;
 
 const RETRY_AFTER: Duration = Duration::from_millis(50);
-/// How often this process looks whether it was paused.
+/// Interval at which this process checks whether it was paused.
 const PULSE: Duration = Duration::from_millis(500);
-/// A pulse that comes this late means that heartbeats may have been missed.
+/// Duration of a pulse above which heartbeats may have been missed.
 const MISSED_PULSE: Duration = Duration::from_secs(3);
 
-/// One time in office.
+/// Tasks of one term as leader.
 pub(crate) struct Leader {
     pub(crate) store: Store,
     pub(crate) api: Api,
@@ -33,7 +33,7 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    /// Runs until cancelled, or until one of its tasks dies, and returns when all of them have ended.
+    /// Runs until cancelled, or until one of its tasks ends early. Returns when all tasks have ended.
     pub(crate) async fn run(self, term: u64, cancelled: CancellationToken) {
         let elected = Instant::now();
         if cancelled.run_until_cancelled(self.catch_up()).await.is_none() {
@@ -46,7 +46,7 @@ impl Leader {
         tokio::select! {
             () = cancelled.cancelled() => {}
             Some(ended) = tasks.join_next() => {
-                tracing::error!(?ended, "a task of the leader ended early; all are started anew");
+                tracing::error!(?ended, "a task of the leader ended early; all tasks are restarted");
             }
         }
         self.cluster.detach();
@@ -55,7 +55,7 @@ impl Leader {
         tracing::info!(term, "no longer leading: scheduler and controllers have stopped");
     }
 
-    /// Waits until the informer has seen everything that was committed before the election.
+    /// Waits until the informer has applied everything that was committed before the election.
     async fn catch_up(&self) {
         while let Err(error) = self.store.read_barrier().await {
             tracing::debug!(%error, "the new leader cannot confirm its state yet");
@@ -63,7 +63,7 @@ impl Leader {
         }
         let target = self.store.revision();
         if self.cluster.reached().wait_for(|reached| *reached >= target).await.is_err() {
-            // The sender lives as long as the cluster, which we hold.
+            // The sender lives as long as the cluster, which this leader holds.
             std::future::pending().await
         }
     }
@@ -132,16 +132,16 @@ impl Leader {
     }
 }
 
-/// The name that events of a controller come from: `deployment-controller`.
+/// Returns the component name of a controller in events, for example `deployment-controller`.
 fn component(controller: &str) -> String {
     if controller.ends_with("-controller") { controller.to_owned() } else { format!("{controller}-controller") }
 }
 
-/// Creates what every cluster has; ends only when cancelled.
+/// Creates the objects that every cluster has; ends only when cancelled.
 async fn bootstrap(api: Api, cancelled: CancellationToken) {
     let until_done = async {
         while let Err(error) = quorate_apiserver::bootstrap(&api).await {
-            tracing::warn!(%error, "the cluster's own objects could not be created; trying again");
+            tracing::warn!(%error, "the cluster's own objects could not be created; retrying");
             tokio::time::sleep(RETRY_AFTER).await;
         }
     };
@@ -149,7 +149,8 @@ async fn bootstrap(api: Api, cancelled: CancellationToken) {
     cancelled.cancelled().await;
 }
 
-/// A process that was stopped for a while (SIGSTOP, a suspended machine) has missed heartbeats without knowing.
+/// Restarts the nodes' grace periods after this process was paused (SIGSTOP, a suspended machine), because it missed
+/// heartbeats meanwhile.
 async fn watch_pulse(cluster: Arc<Cluster>, cancelled: CancellationToken) {
     loop {
         let before = Instant::now();

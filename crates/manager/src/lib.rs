@@ -1,7 +1,7 @@
-//! What runs on the leader alone, and what every master keeps warm for the day that it leads: informer, leader gate,
-//! controllers, scheduler, events. Decisions are made in the pure crates `quorate-controllers` and
-//! `quorate-scheduler`; here they are carried out, always through the API's pipeline. Nothing here names a kind except
-//! where scheduling and events are about that kind.
+//! The tasks that run only on the leader (controllers, scheduler, events), and the informer and caches that every
+//! master keeps up to date so that it can take over. The pure crates `quorate-controllers` and `quorate-scheduler`
+//! decide; this crate executes their decisions through the API's pipeline. It names no kind, except where scheduling
+//! and events are about that kind.
 
 mod cluster;
 mod config;

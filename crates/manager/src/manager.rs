@@ -1,4 +1,4 @@
-//! The manager: an informer for as long as the process lives, and a [`Leader`] whenever this master leads.
+//! The manager: an informer that runs as long as the process, and a [`Leader`] whenever this master leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::events::EventExpiry;
 use crate::informer::Informer;
 use crate::leader::Leader;
 
-/// Before the leader's tasks are started anew because one of them died.
+/// Pause before the leader's tasks are restarted because one of them ended.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ManagerError {
-    #[error("a task of the manager died")]
+    #[error("a task of the manager failed")]
     Task(#[source] JoinError),
-    #[error("a task of the manager ended although nobody asked it to")]
+    #[error("a task of the manager ended without being asked to")]
     EndedEarly,
 }
 
-/// Scheduler and controllers of one master; active while it leads.
+/// Scheduler and controllers of a master; active while it leads.
 pub struct Manager {
     store: Store,
     api: Api,
@@ -40,16 +40,17 @@ impl Manager {
         Manager { store, api, config, active: watch::Sender::new(false) }
     }
 
-    /// Whether scheduler and controllers run here: false again only after all of them have stopped.
+    /// Returns whether scheduler and controllers run on this master. The value becomes false only after all of them
+    /// have stopped.
     #[must_use]
     pub fn active(&self) -> watch::Receiver<bool> {
         self.active.subscribe()
     }
 
-    /// Runs until `shutdown` fires; then everything that it started has ended.
+    /// Runs until `shutdown` fires. When it returns, all tasks that it started have ended.
     ///
     /// # Errors
-    /// When one of its tasks died, which is a bug; the process had better end.
+    /// Fails when one of its tasks failed, which is a bug; the process should then end.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ManagerError> {
         let cluster = Arc::new(Cluster::new(rand::random()));
         let client = LocalClient::new(self.api.clone(), UserInfo::master("system:kube-controller-manager"));
@@ -60,7 +61,7 @@ impl Manager {
         let mut tasks = JoinSet::new();
         tasks.spawn(informer.run(stop.clone()));
         tasks.spawn(expiry.clone().keep_history(stop.clone()));
-        tasks.spawn(self.hold_office(cluster, expiry, stop.clone()));
+        tasks.spawn(self.lead_when_elected(cluster, expiry, stop.clone()));
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
             let expected = stop.is_cancelled();
@@ -74,20 +75,21 @@ impl Manager {
         result
     }
 
-    /// Leads whenever this master is elected, once for each term.
-    async fn hold_office(self, cluster: Arc<Cluster>, expiry: EventExpiry, stop: CancellationToken) {
+    /// Runs a [`Leader`] whenever this master is elected, once for each term.
+    async fn lead_when_elected(self, cluster: Arc<Cluster>, expiry: EventExpiry, stop: CancellationToken) {
         let mut leadership = self.store.leadership();
         while !stop.is_cancelled() {
-            // The term is copied out at once: a reference that is held would block whoever announces the next leader.
+            // The term is copied at once, because a held reference would block the sender that announces the next
+            // leader.
             let elected = async { leadership.wait_for(|now| now.is_active_leader).await.map(|now| now.term) };
             let term = match stop.run_until_cancelled(elected).await {
                 Some(Ok(term)) => term,
-                // The store is gone: it shuts down before us.
+                // The store shut down before this manager.
                 Some(Err(_)) => return stop.cancelled().await,
                 None => return,
             };
             self.active.send_replace(true);
-            let in_office = stop.child_token();
+            let leading = stop.child_token();
             let leader = Leader {
                 store: self.store.clone(),
                 api: self.api.clone(),
@@ -99,15 +101,15 @@ impl Manager {
             let until_deposed = async {
                 let closed = deposed.wait_for(|now| !now.is_active_leader || now.term != term).await.is_err();
                 tracing::info!(term, closed, "leadership lost");
-                in_office.cancel();
+                leading.cancel();
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                () = leader.run(term, in_office.clone()) => {}
+                () = leader.run(term, leading.clone()) => {}
                 () = until_deposed => {}
             }
             self.active.send_replace(false);
-            if !in_office.is_cancelled() {
+            if !leading.is_cancelled() {
                 stop.run_until_cancelled(tokio::time::sleep(RESTART_AFTER)).await;
             }
         }

@@ -1,4 +1,5 @@
-//! Keeps the Service `default/kubernetes` and its endpoints: those masters that answered their leader a short while ago.
+//! The task that maintains the Service `default/kubernetes` and its endpoints: the masters that have recently answered
+//! the leader.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -19,18 +20,18 @@ pub(crate) struct MasterService {
     pub(crate) store: Store,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) executor: Executor,
-    /// The cluster IP of the Service.
+    /// Cluster IP of the Service; `None` disables the task.
     pub(crate) address: Option<IpAddr>,
-    /// How long a master stays an endpoint that does not answer.
+    /// Time that a master which does not answer stays an endpoint.
     pub(crate) forget_after: Duration,
 }
 
-/// What is known of the masters.
+/// State of the masters, as the leader knows it.
 #[derive(Default)]
 struct Known {
-    /// When each master was seen alive, by the URL of its REST API.
+    /// Time when each master was last seen alive, by the URL of its REST API.
     seen: HashMap<String, Instant>,
-    /// The URLs that others cannot reach, as they were last reported.
+    /// URLs of the masters that pods cannot reach, as of the last log message.
     unreachable: BTreeSet<String>,
 }
 
@@ -40,17 +41,17 @@ impl MasterService {
         let keep = async {
             let mut known = Known::default();
             loop {
-                self.look(address, &mut known).await;
+                self.reconcile(address, &mut known).await;
                 tokio::time::sleep(PERIOD).await;
             }
         };
         cancelled.run_until_cancelled(keep).await;
     }
 
-    async fn look(&self, address: IpAddr, known: &mut Known) {
+    async fn reconcile(&self, address: IpAddr, known: &mut Known) {
         match self.store.quorum_status().await {
             Ok(status) => known.observe(&status, Instant::now(), self.forget_after),
-            Err(error) => tracing::debug!(%error, "the leader cannot tell which masters are alive"),
+            Err(error) => tracing::debug!(%error, "the leader cannot determine which masters are alive"),
         }
         let masters = known.addresses().await;
         let plan = {
@@ -61,15 +62,16 @@ impl MasterService {
         match self.executor.run(plan.actions).await {
             Ok(()) => {}
             Err(error) if error.is_stale() => {
-                tracing::debug!(%error, "the Service of the masters changed; looking again");
+                tracing::debug!(%error, "the Service of the masters changed meanwhile; retrying");
             }
-            Err(error) => tracing::warn!(%error, "the Service of the masters cannot be kept; trying again"),
+            Err(error) => tracing::warn!(%error, "the Service of the masters cannot be updated; retrying"),
         }
     }
 }
 
 impl Known {
-    /// Takes note of who answers, and forgets who has not for a while or is no member any more.
+    /// Records the masters that answer, and drops those that have not answered for `forget_after` or are no longer
+    /// members.
     fn observe(&mut self, status: &QuorumStatus, now: Instant, forget_after: Duration) {
         for member in status.members.iter().filter(|member| member.role != MemberRole::Unreachable) {
             self.seen.insert(member.member.api.clone(), now);
@@ -78,7 +80,7 @@ impl Known {
         self.seen.retain(|url, seen| is_member(url) && now.duration_since(*seen) < forget_after);
     }
 
-    /// The addresses of those who are alive, as far as others can reach them.
+    /// Returns the addresses of the live masters that pods can reach.
     async fn addresses(&mut self) -> BTreeSet<SocketAddr> {
         let mut found = BTreeSet::new();
         let mut unreachable = BTreeSet::new();
@@ -98,7 +100,7 @@ impl Known {
             let urls = unreachable.iter().cloned().collect::<Vec<_>>().join(", ");
             tracing::info!(
                 urls,
-                "these masters are no endpoints of default/kubernetes: pods cannot reach their addresses"
+                "these masters are not endpoints of default/kubernetes, because pods cannot reach their addresses"
             );
         }
         self.unreachable = unreachable;
@@ -106,7 +108,7 @@ impl Known {
     }
 }
 
-/// The addresses of `https://host:port`.
+/// Resolves the addresses of `https://host:port`.
 async fn resolve(url: &str) -> Vec<SocketAddr> {
     let Some(authority) = url.strip_prefix("https://").map(|rest| rest.trim_end_matches('/')) else {
         return Vec::new();

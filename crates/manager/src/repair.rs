@@ -1,4 +1,4 @@
-//! Compares allocations with Services when this master begins to lead and every now and then after that.
+//! The periodic repair of Service allocations on the leader, which starts when this master begins to lead.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::{Record, Recorder};
 
-/// As often as Kubernetes' repair controllers.
+/// Interval of the repair, as in Kubernetes' repair controllers.
 const PERIOD: Duration = Duration::from_secs(180);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const COMPONENT: &str = "service-allocation-repair";
 
-/// Repairs until cancelled, and reports what it found as events.
+/// Repairs until cancelled, and reports its findings as events.
 pub(crate) async fn run(api: Api, recorder: Recorder, cancelled: CancellationToken) {
     let repair = async {
         loop {
@@ -31,7 +31,7 @@ pub(crate) async fn run(api: Api, recorder: Recorder, cancelled: CancellationTok
                     PERIOD
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "allocations could not be compared with Services; trying again");
+                    tracing::warn!(%error, "allocations could not be compared with Services; retrying");
                     RETRY_AFTER
                 }
             };

@@ -15,7 +15,7 @@ use crate::token::Pin;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long certificates are valid.
+/// Validity periods of certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
     pub certificate: Duration,
@@ -23,7 +23,7 @@ pub struct Lifetimes {
 }
 
 impl Default for Lifetimes {
-    /// A year, and ten.
+    /// One year for certificates, ten for authorities.
     fn default() -> Self {
         Lifetimes { certificate: 365 * DAY, authority: 3650 * DAY }
     }
@@ -34,7 +34,7 @@ impl Default for Lifetimes {
 pub enum Usage {
     Client,
     Server,
-    /// Both ends of the peer transport.
+    /// Client and server of the peer transport.
     Peer,
 }
 
@@ -47,7 +47,7 @@ pub struct Subject {
     pub usage: Usage,
 }
 
-/// An authority with its key at hand.
+/// A certificate authority with its key.
 pub struct Authority {
     certificate_pem: String,
     key_pem: String,
@@ -56,10 +56,10 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes a new authority.
+    /// Creates a new authority.
     ///
     /// # Errors
-    /// When no key can be made.
+    /// Fails when the key or certificate cannot be created.
     pub fn create(name: &str, lifetime: Duration) -> Result<Authority, PkiError> {
         let make = |source| PkiError::Make { what: format!("the authority {name}"), source };
         let key = KeyPair::generate().map_err(make)?;
@@ -71,7 +71,7 @@ impl Authority {
     }
 
     /// # Errors
-    /// When the two do not make an authority.
+    /// Fails when the certificate and key are not a usable authority.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Authority, PkiError> {
         let unusable = |source| PkiError::Unusable { what: "the authority".to_owned(), source };
         let key = KeyPair::from_pem(key_pem).map_err(unusable)?;
@@ -83,16 +83,16 @@ impl Authority {
     /// Reads the authority `name` in `dir`.
     ///
     /// # Errors
-    /// When one of its files cannot be read or used.
+    /// Fails when one of its files cannot be read or used.
     pub fn load(dir: &Path, name: &str) -> Result<Authority, PkiError> {
         let pair = Pair::new(dir, name);
         Authority::from_pem(&read(&pair.cert)?, &read(&pair.key)?)
     }
 
-    /// Reads the authority `name` in `dir`, or makes it when it does not exist.
+    /// Reads the authority `name` in `dir`, or creates it when it does not exist.
     ///
     /// # Errors
-    /// As [`Authority::load`], and when it cannot be written.
+    /// Fails like [`Authority::load`], and when the authority cannot be written.
     pub fn open(dir: &Path, name: &str, lifetime: Duration) -> Result<Authority, PkiError> {
         if Pair::new(dir, name).cert.exists() {
             return Authority::load(dir, name);
@@ -105,10 +105,10 @@ impl Authority {
     /// Writes the authority's two files.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// Fails when they cannot be written.
     pub fn save(&self, dir: &Path, name: &str) -> Result<(), PkiError> {
         let pair = Pair::new(dir, name);
-        // The key first: a certificate without its key would be taken for a complete authority.
+        // The key is written first, because a certificate without its key would look like a complete authority.
         write_private(&pair.key, self.key_pem.as_bytes())?;
         write_public(&pair.cert, self.certificate_pem.as_bytes())
     }
@@ -123,16 +123,16 @@ impl Authority {
         &self.key_pem
     }
 
-    /// The hash by which a joining machine knows this authority.
+    /// Returns the key hash by which a joining machine recognizes this authority.
     #[must_use]
     pub fn pin(&self) -> &Pin {
         &self.pin
     }
 
-    /// Signs a certificate for a key; returns it as PEM.
+    /// Signs a certificate for a key and returns it as PEM.
     ///
     /// # Errors
-    /// When a host is not a name that a certificate can carry.
+    /// Fails when a host is not a valid name in a certificate.
     pub fn sign(
         &self,
         public_key: &impl PublicKeyData,
@@ -150,10 +150,10 @@ impl Authority {
         Ok(params.signed_by(public_key, &self.issuer).map_err(make)?.pem())
     }
 
-    /// Writes a new certificate to `pair`, for the key that is there or for a new one.
+    /// Writes a new certificate to `pair`, for the existing key or a new one.
     ///
     /// # Errors
-    /// When it cannot be made or written.
+    /// Fails when the certificate cannot be created or written.
     pub fn issue(&self, pair: &Pair, subject: &Subject, lifetime: Duration) -> Result<(), PkiError> {
         let key = pair.key()?;
         let certificate = self.sign(&key, subject, lifetime)?;
@@ -161,22 +161,22 @@ impl Authority {
     }
 }
 
-/// Both authorities of a cluster, with what they sign by.
+/// Both authorities of a cluster, and the validity periods that they use.
 pub struct Authorities {
-    /// Signs API clients, API servers and nodes.
+    /// Authority of API clients, API servers and nodes.
     pub cluster: Authority,
-    /// Signs masters' peer certificates.
+    /// Authority of the masters' peer certificates.
     pub peers: Authority,
     pub lifetimes: Lifetimes,
 }
 
 impl Authorities {
-    /// File name of the cluster's authority, without its ending.
+    /// File name of the cluster's authority, without its extension.
     pub const CLUSTER: &'static str = "ca";
-    /// File name of the peers' authority, without its ending.
+    /// File name of the peers' authority, without its extension.
     pub const PEERS: &'static str = "peer-ca";
 
-    /// Whether `dir` holds them.
+    /// Returns whether `dir` contains both authorities.
     #[must_use]
     pub fn exist(dir: &Path) -> bool {
         [Self::CLUSTER, Self::PEERS].iter().all(|name| {
@@ -186,7 +186,7 @@ impl Authorities {
     }
 
     /// # Errors
-    /// As [`Authority::load`].
+    /// Fails like [`Authority::load`].
     pub fn load(dir: &Path, lifetimes: Lifetimes) -> Result<Authorities, PkiError> {
         Ok(Authorities {
             cluster: Authority::load(dir, Self::CLUSTER)?,
@@ -196,7 +196,7 @@ impl Authorities {
     }
 
     /// # Errors
-    /// As [`Authority::open`].
+    /// Fails like [`Authority::open`].
     pub fn open(dir: &Path, lifetimes: Lifetimes) -> Result<Authorities, PkiError> {
         Ok(Authorities {
             cluster: Authority::open(dir, Self::CLUSTER, lifetimes.authority)?,
@@ -206,9 +206,9 @@ impl Authorities {
     }
 
     /// # Errors
-    /// As [`Authority::save`].
+    /// Fails like [`Authority::save`].
     pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
-        // The cluster's is the last of four files: with it the set is complete.
+        // The cluster's certificate is the last of the four files, so its presence means that the set is complete.
         self.peers.save(dir, Self::PEERS)?;
         self.cluster.save(dir, Self::CLUSTER)
     }
@@ -227,11 +227,12 @@ fn params(
         params.distinguished_name.push(DnType::OrganizationName, group);
     }
     let now = OffsetDateTime::now_utc();
-    // Clocks may differ by a day; a certificate that lives for seconds must still be mostly ahead of its end.
+    // The start is backdated, because clocks may differ by a day. Short-lived certificates are backdated by a tenth of
+    // their lifetime only, so that most of it remains.
     params.not_before = now - DAY.min(lifetime / 10);
     params.not_after = now + lifetime;
     params.use_authority_key_identifier_extension = true;
-    // A machine's certificates share a key, and rcgen would derive the same number from it.
+    // A machine's certificates share a key, and rcgen would derive the same serial number from it.
     let mut serial: [u8; 16] = rand::random();
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_made_once_and_keys_are_private() {
+    fn an_authority_is_created_once_and_keys_are_private() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let lifetimes = Lifetimes::default();
         let first = Authority::open(dir.path(), "ca", lifetimes.authority).expect("a new authority");
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_certificate_keeps_its_key_and_gets_another_number() {
+    fn a_renewed_certificate_keeps_its_key_and_gets_a_new_serial_number() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let ca = Authority::create("ca", DAY).expect("an authority");
         let pair = Pair::new(dir.path(), "m1");

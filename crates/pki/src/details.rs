@@ -1,4 +1,4 @@
-//! What a certificate says of itself.
+//! The contents of a certificate.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::error::PkiError;
 use crate::token::{Pin, hex};
 
-/// A certificate's contents, as far as anybody here cares.
+/// The fields of a certificate that Quorate uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
     pub user: String,
@@ -24,7 +24,7 @@ pub struct Details {
     pub not_before: OffsetDateTime,
     pub not_after: OffsetDateTime,
     pub serial: String,
-    /// SHA-256 of the certificate.
+    /// SHA-256 hash of the certificate.
     pub fingerprint: String,
     pub key_pin: Pin,
 }
@@ -32,7 +32,7 @@ pub struct Details {
 /// Reads the first certificate of a PEM document.
 ///
 /// # Errors
-/// When there is none.
+/// Fails when there is no readable certificate.
 pub fn details(pem: &[u8]) -> Result<Details, PkiError> {
     let der = CertificateDer::from_pem_slice(pem).map_err(|source| PkiError::Pem { what: "certificate", source })?;
     let malformed = |error: &dyn std::fmt::Display| PkiError::Malformed(error.to_string());
@@ -69,19 +69,19 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 impl Details {
-    /// How long it is valid still; `None` when it has expired.
+    /// Returns the remaining validity; `None` when the certificate has expired.
     #[must_use]
     pub fn remaining(&self, now: OffsetDateTime) -> Option<Duration> {
         (self.not_after - now).try_into().ok()
     }
 
-    /// Whether it is time to renew it: less than a third of its lifetime is left.
+    /// Returns whether the certificate is due for renewal: less than a third of its lifetime is left.
     #[must_use]
     pub fn is_due(&self, now: OffsetDateTime) -> bool {
         self.not_after - now < (self.not_after - self.not_before) / 3
     }
 
-    /// Whether it holds for all of these.
+    /// Returns whether the certificate is valid for all of these hosts.
     #[must_use]
     pub fn covers(&self, hosts: &[String]) -> bool {
         hosts.iter().all(|host| self.hosts.contains(host))
@@ -96,7 +96,7 @@ mod tests {
     use crate::{Subject, Usage};
 
     #[test]
-    fn a_certificate_is_due_in_the_last_third_of_its_life() {
+    fn a_certificate_is_due_in_the_last_third_of_its_lifetime() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let ca = Authority::create("ca", Duration::from_secs(1000)).expect("an authority");
         let hosts = vec!["w1".to_owned(), "10.0.0.4".to_owned(), "fd00::4".to_owned()];

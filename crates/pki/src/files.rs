@@ -19,16 +19,16 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// `name.crt` and `name.key` in `dir`.
+    /// Returns the pair `name.crt` and `name.key` in `dir`.
     #[must_use]
     pub fn new(dir: &Path, name: &str) -> Pair {
         Pair { cert: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) }
     }
 
-    /// The key, made when it does not exist.
+    /// Reads the key, or creates it when it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made, read or written.
+    /// Fails when the key cannot be created, read or written.
     pub fn key(&self) -> Result<KeyPair, PkiError> {
         if !self.key.exists() {
             let make = |source| PkiError::Make { what: format!("the key {}", self.key.display()), source };
@@ -42,7 +42,7 @@ impl Pair {
 }
 
 /// # Errors
-/// With the path.
+/// Fails when the file cannot be read; the error names the path.
 pub fn read(path: &Path) -> Result<String, PkiError> {
     fs::read_to_string(path).map_err(|source| PkiError::Read { path: path.to_owned(), source })
 }
@@ -50,7 +50,7 @@ pub fn read(path: &Path) -> Result<String, PkiError> {
 /// Replaces a file that only its owner may read.
 ///
 /// # Errors
-/// With the path.
+/// Fails when the file cannot be written; the error names the path.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     write(path, bytes, 0o600)
 }
@@ -58,19 +58,19 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
 /// Replaces a file that everyone may read.
 ///
 /// # Errors
-/// With the path.
+/// Fails when the file cannot be written; the error names the path.
 pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     write(path, bytes, 0o644)
 }
 
-/// Replaces the file at once, so that a reader sees the old content or the new, also after a crash.
+/// Replaces the file atomically, so that a reader sees either the old or the new content, even after a crash.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
     let partial = path.with_extension("partial");
     let replace = || -> std::io::Result<()> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
-        // One that a crash left may have another mode.
+        // A partial file left by a crash may have another mode.
         match fs::remove_file(&partial) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -83,7 +83,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
     replace().map_err(|source| PkiError::Write { path: path.to_owned(), source })
 }
 
-/// A live identity that follows its files.
+/// Live identity that is reloaded from its files.
 #[derive(Debug)]
 pub struct FileIdentity {
     pair: Pair,
@@ -93,7 +93,7 @@ pub struct FileIdentity {
 
 impl FileIdentity {
     /// # Errors
-    /// When the files cannot be read or do not belong together.
+    /// Fails when the files cannot be read or do not belong together.
     pub fn load(pair: Pair) -> Result<FileIdentity, PkiError> {
         let last = (read(&pair.cert)?, read(&pair.key)?);
         let live = LiveIdentity::from_pem(last.0.as_bytes(), last.1.as_bytes())?;
@@ -110,10 +110,10 @@ impl FileIdentity {
         &self.pair
     }
 
-    /// Takes over what is in the files by now; says whether that is something else.
+    /// Reloads the files. Returns whether they have changed.
     ///
     /// # Errors
-    /// When it cannot be used; what was there before goes on being used.
+    /// Fails when the new files cannot be used. The previous certificate then stays in use.
     pub fn refresh(&mut self) -> Result<bool, PkiError> {
         let now = (read(&self.pair.cert)?, read(&self.pair.key)?);
         if now == self.last {

@@ -1,4 +1,4 @@
-//! A certificate and its key as TLS uses them, replaceable while it does.
+//! A certificate and its key for TLS, replaceable at run time.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::PkiError;
 
-/// The certificate that a server or a client shows. Each handshake takes the newest; connections that stand are left
-/// alone.
+/// Certificate that a server or client presents. Each handshake uses the newest one; existing connections are not
+/// affected.
 pub struct LiveIdentity {
     current: ArcSwap<CertifiedKey>,
 }
 
 impl std::fmt::Debug for LiveIdentity {
-    /// Without the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LiveIdentity").finish_non_exhaustive()
     }
@@ -28,16 +28,16 @@ impl std::fmt::Debug for LiveIdentity {
 
 impl LiveIdentity {
     /// # Errors
-    /// When the two cannot be read, or do not belong together.
+    /// Fails when the certificate or key cannot be read, or when they do not belong together.
     pub fn from_pem(certificate_pem: &[u8], key_pem: &[u8]) -> Result<Arc<LiveIdentity>, PkiError> {
         let current = ArcSwap::from_pointee(certified(certificate_pem, key_pem)?);
         Ok(Arc::new(LiveIdentity { current }))
     }
 
-    /// Shows another certificate from now on.
+    /// Replaces the certificate for new handshakes.
     ///
     /// # Errors
-    /// As [`LiveIdentity::from_pem`]; then nothing is changed.
+    /// Fails like [`LiveIdentity::from_pem`], and then changes nothing.
     pub fn replace(&self, certificate_pem: &[u8], key_pem: &[u8]) -> Result<(), PkiError> {
         self.current.store(Arc::new(certified(certificate_pem, key_pem)?));
         Ok(())

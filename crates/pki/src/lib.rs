@@ -1,8 +1,8 @@
-//! Certificates: the authorities of a cluster and what they sign, requests to be signed, identities that change while
-//! TLS uses them, what a certificate says, and the tokens with which machines join.
+//! Certificates: the authorities of a cluster and the certificates that they sign, signing requests, identities that
+//! can be replaced while TLS uses them, the contents of certificates, and the tokens with which machines join.
 //!
-//! Two authorities: one for API clients, API servers and nodes, and one that signs masters' peer certificates and
-//! nothing else, so that no node's or user's certificate opens the door to the log.
+//! A cluster has two authorities. One signs API clients, API servers and nodes. The other signs only the masters' peer
+//! certificates, so no certificate of a node or user gives access to the Raft log.
 
 mod authority;
 mod details;

@@ -1,4 +1,4 @@
-//! Requests for certificates: a machine keeps its key and sends the public half.
+//! Requests for certificates. A machine keeps its private key and sends the public key.
 
 use std::net::IpAddr;
 
@@ -8,24 +8,24 @@ use crate::error::PkiError;
 use crate::files::Pair;
 use crate::token::Pin;
 
-/// A machine by its key, which never leaves it.
+/// A machine, identified by its key, which never leaves it.
 pub struct Machine {
     key: KeyPair,
 }
 
 impl Machine {
-    /// The machine whose key is in `pair`, made when it does not exist.
+    /// Opens the machine whose key is in `pair`. The key is created when it does not exist.
     ///
     /// # Errors
-    /// As [`Pair::key`].
+    /// Fails like [`Pair::key`].
     pub fn open(pair: &Pair) -> Result<Machine, PkiError> {
         Ok(Machine { key: pair.key()? })
     }
 
-    /// A request for a certificate that holds for `hosts`, as PEM.
+    /// Returns a request for a certificate for `hosts`, as PEM.
     ///
     /// # Errors
-    /// When a host is not a name that a certificate can carry.
+    /// Fails when a host is not a valid name in a certificate.
     pub fn request(&self, hosts: &[String]) -> Result<String, PkiError> {
         let make = |source| PkiError::Make { what: "the request for a certificate".to_owned(), source };
         let params = CertificateParams::new(hosts).map_err(make)?;
@@ -33,7 +33,7 @@ impl Machine {
     }
 }
 
-/// A request whose sender has proved that it holds the key. Only its key and its hosts are looked at.
+/// A request whose sender has proved that it holds the key. Only its key and its hosts are used.
 pub struct SigningRequest {
     pub public_key: PublicKey,
     pub names: Vec<String>,
@@ -42,7 +42,7 @@ pub struct SigningRequest {
 
 impl SigningRequest {
     /// # Errors
-    /// When it is malformed or its signature is not by its key.
+    /// Fails when the request is malformed or its signature does not match its key.
     pub fn from_pem(pem: &str) -> Result<SigningRequest, PkiError> {
         let CertificateSigningRequestParams { params, public_key } = CertificateSigningRequestParams::from_pem(pem)
             .map_err(|source| PkiError::Unusable { what: "the request for a certificate".to_owned(), source })?;
@@ -57,7 +57,7 @@ impl SigningRequest {
         Ok(SigningRequest { public_key, names, addresses })
     }
 
-    /// The machine's key, by its hash.
+    /// Returns the hash of the machine's key.
     #[must_use]
     pub fn key_pin(&self) -> Pin {
         Pin::of_key(&self.public_key.subject_public_key_info())
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!((&request.names[..], &request.addresses[..]), (&["w1".to_owned()][..], &[[10, 0, 0, 4].into()][..]));
         let other = SigningRequest::from_pem(&again.request(&[]).expect("a request")).expect("its own");
         assert_eq!(request.key_pin(), other.key_pin());
-        // Another body under the same signature.
+        // A changed body does not match the signature.
         let forged = pem.replacen('M', "N", 1);
         assert!(SigningRequest::from_pem(&forged).is_err());
     }

@@ -1,4 +1,4 @@
-//! What a joining machine is given: `ID.SECRET.PIN`.
+//! The token with which a machine joins: `ID.SECRET.PIN`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,21 +10,21 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::error::PkiError;
 
-/// A public key by the SHA-256 of its `SubjectPublicKeyInfo`, as kubeadm's `--discovery-token-ca-cert-hash` has it.
+/// SHA-256 hash of a public key's `SubjectPublicKeyInfo`, as in kubeadm's `--discovery-token-ca-cert-hash`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pin(String);
 
 impl Pin {
-    /// The hash of a DER-encoded `SubjectPublicKeyInfo`.
+    /// Returns the hash of a DER-encoded `SubjectPublicKeyInfo`.
     #[must_use]
     pub fn of_key(public_key_info: &[u8]) -> Pin {
         Pin(hex(&Sha256::digest(public_key_info)))
     }
 
-    /// The hash of the key of the first certificate.
+    /// Returns the key hash of the first certificate.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fails when there is no readable certificate.
     pub fn of_certificate(pem: &[u8]) -> Result<Pin, PkiError> {
         let der =
             CertificateDer::from_pem_slice(pem).map_err(|source| PkiError::Pem { what: "certificate", source })?;
@@ -45,12 +45,12 @@ impl fmt::Display for Pin {
     }
 }
 
-/// Bytes in lower-case hexadecimal.
+/// Formats bytes in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// Lets machines join: a public id, a secret, and the authority that the machine is to trust.
+/// Token with which machines join: a public id, a secret, and the hash of the authority that the machine should trust.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     pub id: String,
@@ -63,21 +63,21 @@ const SECRET_DIGITS: usize = 32;
 const PIN_DIGITS: usize = 64;
 
 impl JoinToken {
-    /// A token that nobody has seen.
+    /// Creates a token with a new id and secret.
     #[must_use]
     pub fn new(pin: Pin) -> JoinToken {
         let (id, secret): ([u8; ID_DIGITS / 2], [u8; SECRET_DIGITS / 2]) = (rand::random(), rand::random());
         JoinToken { id: hex(&id), secret: hex(&secret), pin }
     }
 
-    /// The hash of the secret, which is all that a cluster keeps of it.
+    /// Returns the hash of the secret. The cluster stores only this hash.
     #[must_use]
     pub fn hash_of(secret: &str) -> String {
         hex(&Sha256::digest(secret.as_bytes()))
     }
 }
 
-/// Logs are read by many.
+/// Omits the secret, because logs have many readers.
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinToken").field("id", &self.id).finish_non_exhaustive()
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_survives_being_written_down_and_is_not_logged() {
+    fn a_token_parses_from_its_text_and_its_secret_is_not_logged() {
         let token = JoinToken::new(Pin::of_key(b"key"));
         assert_eq!(token.to_string().parse(), Ok(token.clone()));
         assert!(!format!("{token:?}").contains(&token.secret));

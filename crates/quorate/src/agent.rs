@@ -1,4 +1,4 @@
-//! `quorate agent`: composes one worker.
+//! `quorate agent`: composes a worker.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use crate::config::{AgentArgs, AgentConfig, Runtime, TlsFiles, read_pem};
 use crate::machine::{self, Credentials};
 use crate::{logging, process};
 
-/// It reads and writes small files, and is to stay small itself.
+/// Maximum number of blocking threads. The agent only reads and writes small files, and each thread costs memory.
 const BLOCKING_THREADS: usize = 4;
 
-/// Which of the [`Credentials`] is for what.
+/// Indexes of the [`Credentials`] by use.
 const CLIENT: usize = 0;
 const SERVING: usize = 1;
 
@@ -22,8 +22,8 @@ pub fn main(args: AgentArgs) -> anyhow::Result<()> {
     logging::start(&config.log_level)?;
     machine::prepare_worker(&mut config)?;
     let pair = |files: &TlsFiles| Pair { cert: files.cert.clone(), key: files.key.clone() };
-    let credentials =
-        Credentials::load([pair(&config.client_tls), pair(&config.serving_tls)]).context("the certificates")?;
+    let credentials = Credentials::load([pair(&config.client_tls), pair(&config.serving_tls)])
+        .context("cannot load the certificates")?;
     let composed = compose(&config, &credentials)?;
     process::run(BLOCKING_THREADS, async move |shutdown| {
         tracing::info!(node = config.node_name, listen = %config.listen, "starting");
@@ -61,19 +61,19 @@ fn compose(config: &AgentConfig, credentials: &Credentials) -> anyhow::Result<qu
     Ok(agent)
 }
 
-/// The command by which an agent starts its watchdog.
+/// Subcommand with which an agent starts its watchdog.
 pub const WATCHDOG: &str = "fence-watchdog";
 
 /// Options of the watchdog, which agents fill in.
 #[derive(clap::Args, Clone, Debug)]
 pub struct WatchdogArgs {
-    /// Where the agent writes its fenced pods down.
+    /// File in which the agent records its fenced pods.
     #[arg(long)]
     file: PathBuf,
-    /// The cluster's name.
+    /// Name of the cluster.
     #[arg(long)]
     cluster: String,
-    /// The node's name.
+    /// Name of the node.
     #[arg(long)]
     node: String,
 }
@@ -83,8 +83,9 @@ pub fn watchdog(args: WatchdogArgs) -> anyhow::Result<()> {
     logging::start("info")?;
     let containers = Containers { cluster: args.cluster, node: args.node };
     process::run(BLOCKING_THREADS, async move |_| {
-        // It ends by itself. A signal that is meant for the agent must not end it early.
-        quorate_agent::watch_containers(args.file, containers).await.context("the watchdog of the fences failed")
+        // The watchdog ignores the shutdown and ends by itself, so that a signal meant for the agent does not end it
+        // early.
+        quorate_agent::watch_containers(args.file, containers).await.context("the fence watchdog failed")
     })
 }
 

@@ -1,4 +1,4 @@
-//! The administrator's kubeconfig: credentials inline, so that the file can be carried elsewhere.
+//! The administrator's kubeconfig, with inline credentials, so that the file can be copied to other machines.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::config::read_pem;
 
-/// Writes a kubeconfig for the first of `servers`; the others stand in an extension that `qctl` reads.
+/// Writes a kubeconfig for the first of `servers`. An extension that `qctl` reads lists the others.
 pub fn write(path: &Path, cluster: &str, servers: &[String], ca: &Path, admin: &Pair) -> anyhow::Result<()> {
     let data = |path: &Path| -> anyhow::Result<String> { Ok(STANDARD.encode(read_pem(path)?)) };
     let config = json!({
@@ -33,6 +33,6 @@ pub fn write(path: &Path, cluster: &str, servers: &[String], ca: &Path, admin: &
         "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": "admin"}}],
         "current-context": cluster,
     });
-    // JSON is YAML; what `kubectl config` writes back will be YAML in its usual form.
+    // The file is JSON, which is valid YAML. `kubectl config` rewrites it as ordinary YAML.
     Ok(quorate_pki::write_private(path, format!("{config:#}\n").as_bytes())?)
 }

@@ -1,11 +1,11 @@
-//! Where log lines and last words go.
+//! Log lines, fatal errors and progress messages.
 
 use std::io::Write;
 
 use tracing_subscriber::EnvFilter;
 
-/// The filter of a command that works on a store: why it ends when a sync fails, and nothing else.
-pub const LAST_WORDS: &str = "off,quorate_store::raft::state=error,quorate_store::raft::log=error";
+/// Log filter of commands that work on a store. It shows only the reason why the process ends when a sync fails.
+pub const STORE_ERRORS_ONLY: &str = "off,quorate_store::raft::state=error,quorate_store::raft::log=error";
 
 /// Starts structured logging to standard error. `level` is a `tracing` filter such as `info` or `info,openraft=warn`.
 pub fn start(level: &str) -> anyhow::Result<()> {
@@ -19,19 +19,19 @@ pub fn start(level: &str) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-/// The one line with which a command ends that failed.
+/// Writes the line with which a failed command ends.
 pub fn fatal(error: &anyhow::Error) {
-    // With standard error gone there is nobody left to tell; the exit code still does.
+    // If standard error is closed, only the exit code can report the failure.
     writeln!(std::io::stderr(), "quorate: {error:#}").ok();
 }
 
-/// A problem that comes before there is a log.
+/// Writes a warning before logging has started.
 pub fn warning(problem: impl std::fmt::Display) {
-    // As above.
+    // If standard error is closed, the warning is lost.
     writeln!(std::io::stderr(), "quorate: warning: {problem}").ok();
 }
 
-/// A progress line for the person at the terminal.
+/// Writes a progress line to standard output.
 pub fn progress(line: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();
     // A closed standard output must not stop a cluster that is starting.

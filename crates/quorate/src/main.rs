@@ -1,5 +1,5 @@
-//! `quorate`: one binary for masters, workers and whole clusters. Composition and configuration only; what the parts
-//! do lives in the crates that are composed here.
+//! `quorate`: one binary for masters, workers and whole clusters. It contains only composition and configuration; the
+//! composed crates implement the parts.
 
 mod agent;
 mod config;
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 
-/// Requests are made of many small pieces that are often freed by another thread than the one that made them.
+/// Requests allocate many small pieces that are often freed by another thread than the one that allocated them.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -34,22 +34,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run one master: replicated store, API server, and (on the leader) scheduler and controllers.
+    /// Run a master: replicated store, API server, and (on the leader) scheduler and controllers.
     Server(Box<config::ServerArgs>),
-    /// Make this master's data directory out of a backup: the beginning of a new quorum.
+    /// Create this master's data directory from a backup, to start a new quorum.
     Restore(Box<restore::RestoreArgs>),
-    /// Make the one master that is left of a lost quorum a quorum of its own. Asks first.
+    /// Make the last master of a lost quorum a quorum of its own. Asks for confirmation.
     Recover(Box<recover::RecoverArgs>),
-    /// Run one worker: the node agent that runs pods.
+    /// Run a worker: the node agent that runs pods.
     Agent(Box<config::AgentArgs>),
-    /// Stop the containers of fenced pods when their agent cannot. Agents start it.
+    /// Stop the containers of fenced pods when their agent cannot. Agents start this command.
     #[command(name = agent::WATCHDOG, hide = true)]
     FenceWatchdog(agent::WatchdogArgs),
-    /// Have systemd run this machine as a master or a worker.
+    /// Install a master or worker on this machine, run by systemd.
     Install(install::InstallArgs),
-    /// Undo `install`; the data stays unless --purge is given.
+    /// Undo `install`. The data stays unless --purge is given.
     Uninstall(install::UninstallArgs),
-    /// Look at the certificates of this machine.
+    /// Inspect the certificates of this machine.
     Pki {
         #[command(subcommand)]
         command: show::PkiCommand,
@@ -67,7 +67,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Before anything is allocated, for the allocator asks for huge pages, a third of which would be used.
+    // Huge pages are disabled before the first allocation. The allocator would request them and use only a third of
+    // their memory.
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
         logging::warning(format_args!("huge pages stay on, and more memory is taken than needed: {error}"));
     }

@@ -45,7 +45,7 @@ async fn metrics(State(endpoint): State<Arc<Endpoint>>) -> impl IntoResponse {
     }
 }
 
-/// As the API's own `/readyz` has it.
+/// Reports the same checks as the API's `/readyz`.
 async fn ready(State(endpoint): State<Arc<Endpoint>>) -> impl IntoResponse {
     let failing = endpoint.api.failing_checks().await;
     if failing.is_empty() {
@@ -54,7 +54,7 @@ async fn ready(State(endpoint): State<Arc<Endpoint>>) -> impl IntoResponse {
     (StatusCode::SERVICE_UNAVAILABLE, format!("failing: {}\n", failing.join(", ")))
 }
 
-/// Reads the gauges off the store when they are asked for.
+/// Collector that reads the gauges from the store on each scrape.
 struct StoreCollector(Store);
 
 impl std::fmt::Debug for StoreCollector {

@@ -1,11 +1,11 @@
-//! The life of a long-running command: its runtime, and an orderly end on SIGINT and SIGTERM.
+//! The process of a long-running command: its runtime, and a graceful shutdown on SIGINT and SIGTERM.
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Runs `service` until it ends by itself or a signal asks it to; a second signal ends the process at once. At most
-/// `blocking_threads` threads wait for files; each keeps memory of its own, even after its end.
+/// Runs `service` until it ends by itself or a signal requests a shutdown. A second signal ends the process at once. At
+/// most `blocking_threads` threads run blocking calls; each one keeps memory even after its end.
 pub fn run(
     blocking_threads: usize,
     service: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
@@ -33,7 +33,7 @@ pub fn run(
         shutdown.cancel();
         tokio::select! {
             result = service => result,
-            name = asked() => Err(anyhow::anyhow!("a second signal ({name}) came before the orderly stop was done")),
+            name = asked() => Err(anyhow::anyhow!("a second signal ({name}) arrived before the shutdown was complete")),
         }
     })
 }

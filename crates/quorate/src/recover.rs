@@ -1,4 +1,4 @@
-//! `quorate recover`: a quorum of its own out of the one master that is left.
+//! `quorate recover`: makes the last remaining master a quorum of its own.
 
 use std::io::{self, BufRead, Write};
 
@@ -11,7 +11,7 @@ use crate::server::STORE_DIRECTORY;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct RecoverArgs {
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -19,7 +19,7 @@ pub struct RecoverArgs {
 }
 
 pub fn main(args: RecoverArgs) -> anyhow::Result<()> {
-    logging::start(logging::LAST_WORDS)?;
+    logging::start(logging::STORE_ERRORS_ONLY)?;
     let config = args.server.resolve()?;
     let store = config.data_dir.join(STORE_DIRECTORY);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -27,7 +27,7 @@ pub fn main(args: RecoverArgs) -> anyhow::Result<()> {
     let mut output = io::stdout();
     output.write_all(warning(&recovery).as_bytes())?;
     if !args.yes {
-        output.write_all(b"Type `yes` to go on: ")?;
+        output.write_all(b"Type `yes` to continue: ")?;
         output.flush()?;
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer)?;
@@ -36,8 +36,8 @@ pub fn main(args: RecoverArgs) -> anyhow::Result<()> {
     let name = recovery.member().name.clone();
     runtime.block_on(recovery.commit()).context("the master was not recovered")?;
     let text = format!(
-        "{name} is a quorum of its own now. Start it, then let others join: `qctl quorum add`. The others of the old \
-         quorum are not heard; remove their stores.\n"
+        "{name} is now a quorum of its own. Start it, then add other masters with `qctl quorum add`. It ignores the other \
+         members of the old quorum; remove their stores.\n"
     );
     output.write_all(text.as_bytes()).context("cannot write to standard output")
 }
@@ -46,12 +46,12 @@ fn warning(recovery: &Recovery) -> String {
     let names: Vec<_> = recovery.given_up().iter().map(|member| member.name.as_str()).collect();
     let others = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     format!(
-        "{} becomes a quorum of its own, with what it has: revision {}, log up to {} (term {}).\n\
+        "{} becomes a quorum of its own, with its current state: revision {}, log up to {} (term {}).\n\
          - Given up: {others}. If a majority of the old quorum can still be started, do that instead.\n\
-         - Lost: what was acknowledged to clients and did not reach this master before it stopped. Nothing here tells how \
-         much that is; a master that lagged lacks more. Of several survivors, recover the one with the highest term of \
-         its log, and of those the one with the longest log.\n\
-         - Kept: writes in its log that were never acknowledged take effect.\n",
+         - Lost: writes that were acknowledged to clients but did not reach this master before it stopped. This master \
+         cannot know how many these are; a master that lagged behind lacks more. If several masters survive, recover the \
+         one with the highest log term, and among those the one with the longest log.\n\
+         - Kept: writes in its log take effect, even if they were never acknowledged.\n",
         recovery.member().name,
         recovery.revision(),
         recovery.last_index(),

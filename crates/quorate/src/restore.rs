@@ -1,4 +1,4 @@
-//! `quorate restore`: a master's data directory out of a backup.
+//! `quorate restore`: creates a master's data directory from a backup.
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};
@@ -12,20 +12,21 @@ use crate::server::{STORE_DIRECTORY, member};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct RestoreArgs {
-    /// The backup, as `qctl backup` or `etcdctl snapshot save` wrote it. The same for every master.
+    /// Backup file written by `qctl backup` or `etcdctl snapshot save`. Use the same file for every master.
     backup: PathBuf,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 pub fn main(args: RestoreArgs) -> anyhow::Result<()> {
-    logging::start(logging::LAST_WORDS)?;
+    logging::start(logging::STORE_ERRORS_ONLY)?;
     let config = args.server.resolve()?;
     let name = args.backup.display();
     let backup = File::open(&args.backup).with_context(|| format!("cannot open {name}"))?;
     let data_dir = config.data_dir.join(STORE_DIRECTORY);
     let members: Vec<_> = config.founders.iter().map(member).collect();
-    let own = config.founder().map(member).context("a restored quorum is founded anew: list its `members`")?;
+    let own =
+        config.founder().map(member).context("a restored quorum needs founding members: list them in `members`")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let restoring = quorate_store::raft::restore(BufReader::new(backup), &data_dir, &own, &members);
     let manifest = runtime.block_on(restoring).with_context(|| format!("cannot restore {name}"))?;

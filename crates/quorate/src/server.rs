@@ -1,4 +1,4 @@
-//! `quorate server`: composes one master.
+//! `quorate server`: composes a master.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -21,16 +21,16 @@ use crate::config::{Join, MemberSpec, ServerArgs, ServerConfig, TlsFiles, read_p
 use crate::machine::{self, Credentials, Founding};
 use crate::{logging, metrics, process};
 
-/// Where the store lies in the data directory.
+/// Subdirectory of the data directory for the store.
 pub const STORE_DIRECTORY: &str = "store";
 
-/// The runtime's own default.
+/// Maximum number of blocking threads, which is the runtime's default.
 const BLOCKING_THREADS: usize = 512;
 
 pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     let mut config = args.resolve()?;
     logging::start(&config.log_level)?;
-    // Everything that can be wrong is found before the store is opened.
+    // All configuration errors are found before the store is opened.
     let founding = machine::prepare_master(&mut config)?;
     let member = known_member(&config)?;
     let listeners = Listeners::bind(&config)?;
@@ -38,14 +38,14 @@ pub fn main(args: ServerArgs) -> anyhow::Result<()> {
     process::run(BLOCKING_THREADS, async move |shutdown| serve(config, member, start, shutdown).await)
 }
 
-/// What is ready before the store is.
+/// Parts that are prepared before the store starts.
 struct Start {
     founding: Founding,
     credentials: Credentials,
     listeners: Listeners,
 }
 
-/// Which of the [`Credentials`] is for what.
+/// Indexes of the [`Credentials`] by use.
 const API: usize = 0;
 const PEER: usize = 1;
 const NODES: usize = 2;
@@ -53,7 +53,7 @@ const NODES: usize = 2;
 fn credentials(config: &ServerConfig) -> anyhow::Result<Credentials> {
     let pair = |files: &TlsFiles| Pair { cert: files.cert.clone(), key: files.key.clone() };
     let node_client = Pair { cert: config.node_client_cert.clone(), key: config.node_client_key.clone() };
-    Credentials::load([pair(&config.tls), pair(&config.peer_tls), node_client]).context("the certificates")
+    Credentials::load([pair(&config.tls), pair(&config.peer_tls), node_client]).context("cannot load the certificates")
 }
 
 struct Listeners {
@@ -74,7 +74,7 @@ impl Listeners {
     }
 }
 
-/// What is handed to the services above the store.
+/// Listeners of the services above the store.
 struct ServiceListeners {
     api: TcpListener,
     etcd: Option<TcpListener>,
@@ -108,7 +108,7 @@ async fn serve(
     let raft_config = raft_config(&config, member.clone(), listeners.peer, peer_tls);
     let store = raft::start(raft_config).await.context("the store cannot start")?;
     let api = Api::with_pools(store.clone(), quorate_registry::builtin(), config.pools.clone());
-    api.set_build(build()).expect("the API was just made");
+    api.set_build(build()).expect("the API has just been created");
     api.set_pod_defaults(PodDefaults { eviction_after: config.eviction_after, fence_after: config.fence_after });
     if config.managed.is_some() {
         let authorities = Authorities::load(&config.pki(), config.lifetimes())?;
@@ -117,12 +117,12 @@ async fn serve(
     let services = ServiceListeners { api: listeners.api, etcd: listeners.etcd, metrics: listeners.metrics };
     let part = Part { config: &config, founding, member };
     let result = run_services(part, services, credentials, &store, api, shutdown).await;
-    store.shutdown().await.context("the store did not stop in order")?;
+    store.shutdown().await.context("the store did not stop cleanly")?;
     tracing::info!(name, "stopped");
     result
 }
 
-/// What the build script found out.
+/// Returns the build information that the build script recorded.
 fn build() -> quorate_apiserver::Build {
     quorate_apiserver::Build {
         commit: env!("QUORATE_COMMIT"),
@@ -131,14 +131,14 @@ fn build() -> quorate_apiserver::Build {
     }
 }
 
-/// This master's part in its quorum.
+/// This master's membership in its quorum.
 struct Part<'a> {
     config: &'a ServerConfig,
     founding: Founding,
     member: Member,
 }
 
-/// Runs everything above the store, until `shutdown` or until one part fails, which ends the others.
+/// Runs the services above the store until `shutdown`, or until one of them fails, which ends the others.
 async fn run_services(
     part: Part<'_>,
     listeners: ServiceListeners,
@@ -175,7 +175,7 @@ async fn run_services(
     let announced = machine::announce(founding, config.clone(), api, store.clone(), stop.clone());
     tracker.spawn(async move {
         if let Err(error) = announced.await {
-            tracing::error!(error = format!("{error:#}"), "the tokens for other machines were not made");
+            tracing::error!(error = format!("{error:#}"), "the tokens for other machines were not created");
         }
     });
     tracker.close();
@@ -203,14 +203,14 @@ fn etcd_config(
     } else {
         let tls =
             quorate_apiserver::server_config(identity, &read_pem(&config.tls.ca)?).context("TLS of the etcd API")?;
-        // What is behind it knows no roles, and it shows all Secrets.
+        // The etcd API has no roles and exposes all Secrets, so only administrators are admitted.
         let is_admin = |certificate: &CertificateDer<'_>| {
             quorate_apiserver::certificate_user(certificate)
                 .is_some_and(|user| user.groups.iter().any(|group| group == MASTERS))
         };
         Access::Tls { acceptor: TlsAcceptor::from(Arc::new(tls)), admits: Arc::new(is_admin) }
     };
-    // Allocations belong to the objects that hold them.
+    // Allocations are guarded too, because they belong to the objects that hold them.
     let registry = [REGISTRY_ROOT, ALLOCATIONS].into_iter().filter(|_| !etcd.write_registry);
     let guard = Guard::new(registry.chain([raft::INVITATIONS]).chain(JOIN_ROWS));
     Ok(quorate_etcd::ServerConfig {
@@ -221,15 +221,16 @@ fn etcd_config(
     })
 }
 
-/// The authority that pods are given to trust the API server by: it signs the masters' serving certificates, too.
+/// Reads the authority with which pods verify the API server. It also signs the masters' serving certificates.
 fn root_authority(file: &Path) -> anyhow::Result<String> {
     String::from_utf8(read_pem(file)?).with_context(|| format!("{} is not PEM", file.display()))
 }
 
-/// Who this is, unless the quorum has to say it: a founder, or who has joined with this directory before.
+/// Returns this member if it is known without the quorum: a founder, or a member that has joined with this directory
+/// before.
 fn known_member(config: &ServerConfig) -> anyhow::Result<Option<Member>> {
     let owner = raft::owner(&config.data_dir.join(STORE_DIRECTORY))?;
-    // Whose directory it is counts more than a list, which may be of before it joined.
+    // The directory's owner takes precedence over the list of founders, which may predate the join.
     if let Some(owner) = owner.filter(|owner| owner.name == config.name) {
         return Ok(Some(owner));
     }
@@ -242,16 +243,16 @@ fn known_member(config: &ServerConfig) -> anyhow::Result<Option<Member>> {
     let names: Vec<_> = config.founders.iter().map(|founder| founder.name.as_str()).collect();
     anyhow::ensure!(names.is_empty(), "`name` is {:?}, but the members are {}", config.name, names.join(", "));
     anyhow::bail!(
-        "neither `members` nor `join` is set, and this directory is no member's: name the founding members, or give the \
+        "neither `members` nor `join` is set, and no member owns this directory: name the founding members, or give the \
          token of `qctl quorum add`"
     );
 }
 
-/// Has the quorum let this member in.
+/// Joins the quorum with the token.
 async fn join(config: &ServerConfig, tls: PeerTls) -> anyhow::Result<Member> {
     let Some(Join::Peers(token)) = &config.join else {
         anyhow::bail!(
-            "the token of `join` brings certificates; leave out the certificates' files, or use `qctl quorum add`"
+            "the token of `join` provides certificates; leave out the certificate files, or use a token of `qctl quorum add`"
         );
     };
     let etcd = config.etcd.map(|etcd| (if etcd.plain { "http" } else { "https" }, etcd.listen.port()));

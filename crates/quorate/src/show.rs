@@ -15,13 +15,13 @@ use crate::config::{agent, server};
 
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum PkiCommand {
-    /// List the certificates in the data directories of this machine: what each is, whom it names, when it ends.
+    /// List the certificates in the data directories of this machine, with their names and expiry.
     Show(ShowArgs),
 }
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct ShowArgs {
-    /// A data directory, or a directory of certificates. [default: those of `quorate server` and `quorate agent`]
+    /// Data directory, or directory of certificates. [default: those of `quorate server` and `quorate agent`]
     #[arg(long, env = "QUORATE_DATA_DIR")]
     data_dir: Option<PathBuf>,
     #[arg(short = 'o', long, value_enum, default_value = "table")]
@@ -73,8 +73,8 @@ fn find(data_dir: Option<&Path>) -> anyhow::Result<Vec<Certificate>> {
     let places = directories.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ");
     ensure!(
         !found.is_empty(),
-        "no certificates{}; `quorate server` and `quorate agent` make them at their first start, and --data-dir says \
-         where others are",
+        "no certificates{}; `quorate server` and `quorate agent` create them at their first start, and --data-dir \
+         names another directory",
         if places.is_empty() { String::new() } else { format!(" in {places}") }
     );
     Ok(found)
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificates_are_listed_with_their_end() {
+    fn certificates_are_listed_with_their_expiry() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let refused = find(Some(dir.path())).err().expect("there is nothing").to_string();
         assert!(refused.contains("no certificates in"), "{refused}");

@@ -1,8 +1,8 @@
-//! What happens in the cluster that may make an unschedulable pod schedulable.
+//! Cluster events that may make an unschedulable pod schedulable.
 
 use std::ops::BitOr;
 
-/// A set of kinds of events.
+/// A set of event kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClusterEvents(u8);
 
@@ -14,7 +14,7 @@ impl ClusterEvents {
     pub const NODE_LABELS: ClusterEvents = ClusterEvents(1 << 2);
     pub const NODE_TAINTS: ClusterEvents = ClusterEvents(1 << 3);
     pub const NODE_UNCORDONED: ClusterEvents = ClusterEvents(1 << 4);
-    /// A pod that held resources on a node is gone, has ended or holds less.
+    /// A pod that held resources on a node is gone, has ended, or holds less.
     pub const POD_REMOVED: ClusterEvents = ClusterEvents(1 << 5);
 
     #[must_use]

@@ -1,4 +1,5 @@
-//! What a node must satisfy: one table of filters, run in order; the first that rejects a node decides its reason.
+//! The table of filters that a node must pass. The filters run in order, and the first that rejects a node decides the
+//! reason.
 
 use std::fmt;
 
@@ -8,7 +9,7 @@ use crate::pod::PodInfo;
 use crate::resources::Resources;
 use crate::taint::{Taint, is_tolerated};
 
-/// Why a node was rejected. Borrowed, because thousands of nodes may be rejected for each pod.
+/// Reason why a node was rejected. It borrows its strings, because thousands of nodes may be rejected for each pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason<'a> {
     Unschedulable,
@@ -23,12 +24,12 @@ pub enum Reason<'a> {
     Insufficient {
         resource: &'a str,
     },
-    /// The pod names the nodes that it wants, and this is not one of them.
+    /// The pod's required affinity names its nodes, and this is not one of them.
     NotNamed,
 }
 
 impl fmt::Display for Reason<'_> {
-    /// kube-scheduler's wording.
+    /// Writes the reason in kube-scheduler's wording.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Unschedulable => f.write_str("node(s) were unschedulable"),
@@ -43,7 +44,7 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
-/// A node as a filter sees it.
+/// A node and the pod that a filter checks it for.
 #[derive(Clone, Copy)]
 pub struct Candidate<'a> {
     pub pod: &'a PodInfo,
@@ -51,19 +52,19 @@ pub struct Candidate<'a> {
     pub node: &'a NodeInfo,
 }
 
-/// One row of the table.
+/// A row of the table.
 pub struct Filter {
-    /// The name of kube-scheduler's plugin.
+    /// Name of kube-scheduler's plugin.
     pub name: &'static str,
-    /// Calls back with each reason to reject the node; with none when the pod may go there.
+    /// Calls back with each reason to reject the node. Without a call, the node passes.
     pub check: for<'a> fn(Candidate<'a>, &mut dyn FnMut(Reason<'a>)),
-    /// The events that may help a pod that was rejected here.
+    /// Events that may help a pod that this filter rejected.
     pub helped_by: ClusterEvents,
-    /// Whether a node that was rejected here might do if other pods left it.
+    /// Returns whether a node that this filter rejected might pass if other pods left it.
     pub may_be_vacated: fn(Candidate<'_>) -> bool,
 }
 
-/// In kube-scheduler's order.
+/// All filters, in kube-scheduler's order.
 pub const FILTERS: &[Filter] = &[
     Filter {
         name: "NodeUnschedulable",
@@ -148,7 +149,7 @@ fn fits_when_empty(candidate: Candidate<'_>) -> bool {
     fits
 }
 
-/// Calls back with each resource of which less is left than wanted.
+/// Calls back with each resource of which less is left than requested.
 fn insufficient<'a>(
     wanted: &'a Resources,
     allocatable: &Resources,

@@ -1,9 +1,9 @@
-//! The scheduler as a pure library: a [`Snapshot`] of the nodes that is kept incrementally, [`schedule`], which picks a
-//! node for a pod or says why there is none, and the [`Queue`] of the pods that wait. No clock (`now` is an argument),
-//! no randomness (the [`Cursor`] is passed in), no I/O.
+//! The scheduler as a pure library: a [`Snapshot`] of the nodes that is updated incrementally, [`schedule`], which
+//! picks a node for a pod or returns why none fits, and the [`Queue`] of the waiting pods. No clock (`now` is an
+//! argument), no randomness (the [`Cursor`] is passed in), no I/O.
 //!
-//! What a node must satisfy is the table [`filter::FILTERS`], what makes one node better than another the table
-//! [`score::SCORERS`]; both follow kube-scheduler's default profile in order, weights and wording.
+//! The table [`filter::FILTERS`] lists the conditions on a node, and the table [`score::SCORERS`] ranks the nodes that
+//! meet them. Both follow kube-scheduler's default profile in order, weights and wording.
 
 pub mod event;
 pub mod filter;

@@ -1,4 +1,4 @@
-//! A node and what is taken on it.
+//! A node and the resources used on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::taint::Taint;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// The part of a Node object that scheduling looks at, parsed once.
+/// The part of a Node object that scheduling reads, parsed once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeSpec {
     pub name: Arc<str>,
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
-    /// Cordoned: `spec.unschedulable`.
+    /// Whether the node is cordoned (`spec.unschedulable`).
     pub unschedulable: bool,
     pub allocatable: Resources,
     pub allowed_pods: i64,
@@ -27,7 +27,7 @@ pub struct NodeSpec {
 
 impl NodeSpec {
     /// # Errors
-    /// When an amount of `status.allocatable` is not a quantity.
+    /// Fails when an amount of `status.allocatable` is not a quantity.
     pub fn parse(node: &Node) -> Result<NodeSpec, ParseError> {
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
         let spec = node.spec.as_ref();
@@ -36,8 +36,8 @@ impl NodeSpec {
         Ok(NodeSpec {
             name: Arc::from(node.metadata.name.as_deref().unwrap_or_default()),
             labels: node.metadata.labels.clone().unwrap_or_default(),
-            // The taint of a cordon says nothing of its own: it goes a moment after the cordon, and pods that wait for
-            // that need not fail once more in between.
+            // The taint of a cordon is ignored once the cordon is lifted. A controller removes it a moment later, and
+            // waiting pods need not fail once more in between.
             taints: taints.filter_map(Taint::parse).filter(|taint| unschedulable || !taint.is_of_cordon()).collect(),
             unschedulable,
             allocatable: Resources::parse(allocatable)?,
@@ -50,7 +50,7 @@ impl NodeSpec {
         self.labels.get(ZONE_LABEL).map(String::as_str)
     }
 
-    /// How this version of a node may help pods that found no place before.
+    /// Returns the events by which this version of a node may help waiting pods.
     #[must_use]
     pub fn improvements_over(&self, before: &NodeSpec) -> ClusterEvents {
         let mut events = ClusterEvents::NONE;
@@ -70,23 +70,24 @@ impl NodeSpec {
     }
 }
 
-/// A node with the sums over its pods. `spec` is absent while only pods are known that claim to be on it.
+/// A node with the sums over its pods. `spec` is `None` while pods are bound to the node but no Node object exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeInfo {
     pub spec: Option<NodeSpec>,
     pub pods: BTreeSet<PodKey>,
     pub requested: Resources,
-    /// With defaults for containers that request nothing; for scores.
+    /// CPU requests, with a default for containers that request none. Used for scores.
     pub non_zero_milli_cpu: i64,
     pub non_zero_memory_bytes: i64,
-    /// Taken host ports, sorted; the same one twice when two pods were forced onto the node.
+    /// Used host ports, sorted. A port appears twice when two pods that use it were bound to the node without the
+    /// scheduler.
     pub ports: Vec<HostPort>,
-    /// How many of its pods have which priority.
+    /// Number of pods for each priority.
     priorities: BTreeMap<i32, usize>,
 }
 
 impl NodeInfo {
-    /// The lowest priority of a pod on it; `None` without pods.
+    /// Returns the lowest priority of a pod on the node; `None` without pods.
     #[must_use]
     pub fn lowest_priority(&self) -> Option<i32> {
         self.priorities.keys().next().copied()

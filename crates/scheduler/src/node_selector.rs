@@ -1,10 +1,10 @@
-//! Node selectors: `nodeSelector`, required and preferred node affinity, parsed once for each pod.
+//! Node selectors (`nodeSelector`, required and preferred node affinity), parsed once for each pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1;
 
-/// A condition on one label (or on the node's name).
+/// Condition on a label, or on the node's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Condition {
     In(Vec<String>),
@@ -13,7 +13,7 @@ enum Condition {
     DoesNotExist,
     GreaterThan(i64),
     LessThan(i64),
-    /// What could not be parsed matches nothing.
+    /// A requirement that could not be parsed; it matches nothing.
     Never,
 }
 
@@ -49,7 +49,7 @@ impl Condition {
     }
 }
 
-/// All of its conditions must hold; a term without any matches no node.
+/// A term of a node selector. All of its conditions must hold; a term without conditions matches no node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
     labels: Vec<(String, Condition)>,
@@ -76,7 +76,7 @@ impl Term {
             && self.names.iter().all(|condition| condition.matches(Some(node_name)))
     }
 
-    /// The only nodes that can match, when the term names them.
+    /// Returns the only nodes that can match, if the term names them.
     fn named_nodes(&self) -> Option<BTreeSet<String>> {
         let mut named: Option<BTreeSet<String>> = None;
         for condition in &self.names {
@@ -92,11 +92,11 @@ impl Term {
     }
 }
 
-/// What a node must match: every pair of `nodeSelector` and one term of the required affinity.
+/// Constraints that a node must match: every pair of `nodeSelector`, and one term of the required affinity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequiredNodes {
     labels: Vec<(String, String)>,
-    /// `None`: no required affinity. Without any term, nothing matches.
+    /// `None` means no required affinity. An empty list matches no node.
     terms: Option<Vec<Term>>,
 }
 
@@ -126,8 +126,8 @@ impl RequiredNodes {
             && self.terms.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(node_name, labels)))
     }
 
-    /// The only nodes worth looking at, when every term names its nodes (as a DaemonSet's pods do). Empty when the
-    /// names within each term contradict each other.
+    /// Returns the only nodes that can match, if every term names its nodes (as the pods of a DaemonSet do). The set is
+    /// empty if the names within each term contradict each other.
     #[must_use]
     pub fn named_nodes(&self) -> Option<BTreeSet<String>> {
         let terms = self.terms.as_ref().filter(|terms| !terms.is_empty())?;
@@ -139,7 +139,7 @@ impl RequiredNodes {
     }
 }
 
-/// Preferred node affinity: terms with their weights.
+/// Returns the terms of the preferred node affinity with their weights.
 #[must_use]
 pub fn preferred_terms(spec: &v1::PodSpec) -> Vec<(i64, Term)> {
     spec.affinity

@@ -1,4 +1,4 @@
-//! What the scheduler knows of a pod, parsed once.
+//! A pod as the scheduler sees it, parsed once.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -39,20 +39,20 @@ impl fmt::Display for PodKey {
     }
 }
 
-/// What a pod takes of the node that it is on, and how firmly it holds it.
+/// Resources that a pod uses on its node, with its priority and owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     pub requests: PodRequests,
-    /// Sorted.
+    /// Host ports, sorted.
     pub ports: Vec<HostPort>,
-    /// The uid of the controller that owns the pod: its pods are spread.
+    /// Uid of the controller that owns the pod. The pods of one controller are spread.
     pub owner: Option<Arc<str>>,
     pub priority: i32,
 }
 
 impl Footprint {
     /// # Errors
-    /// When a request is not a quantity.
+    /// Fails when a request is not a quantity.
     pub fn parse(pod: &Pod) -> Result<Footprint, ParseError> {
         let owner = pod
             .metadata
@@ -73,29 +73,29 @@ impl Footprint {
     }
 }
 
-/// A pod that wants a node.
+/// A pod that waits for a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodInfo {
     pub key: PodKey,
     pub uid: Arc<str>,
     pub footprint: Footprint,
-    /// `spec.nodeName`: the only node that it may go to.
+    /// Only node that the pod may be bound to (`spec.nodeName`).
     pub node_name: Option<String>,
     pub required: RequiredNodes,
-    /// The only nodes that its required affinity admits, when it names them.
+    /// Only nodes that the pod's required affinity admits, if it names them.
     pub named_nodes: Option<BTreeSet<String>>,
-    /// Preferred node affinity: weights and terms.
+    /// Weights and terms of the preferred node affinity.
     pub preferred: Vec<(i64, Term)>,
     pub tolerations: Vec<Toleration>,
-    /// The fields that ask for what this scheduler does not honour, as paths.
+    /// Paths of the fields that this scheduler does not honour.
     pub unsupported: Vec<String>,
-    /// Someone still holds the pod back: `spec.schedulingGates` is not empty.
+    /// Whether scheduling gates hold the pod back (`spec.schedulingGates` is not empty).
     pub gated: bool,
 }
 
 impl PodInfo {
     /// # Errors
-    /// When a request is not a quantity.
+    /// Fails when a request is not a quantity.
     pub fn parse(pod: &Pod) -> Result<PodInfo, ParseError> {
         let spec = pod.spec.clone().unwrap_or_default();
         let required = RequiredNodes::parse(&spec);

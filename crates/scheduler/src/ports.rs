@@ -1,4 +1,4 @@
-//! Host ports: which are taken on a node, and which clash.
+//! Host ports and their conflicts.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use crate::requests::is_sidecar;
 
 const ANY_ADDRESS: &str = "0.0.0.0";
 
-/// A port that a pod takes on its node.
+/// A port that a pod uses on its node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     pub port: i32,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: Arc<str>,
-    /// `0.0.0.0` when the pod asked for none.
+    /// `0.0.0.0` when the pod names no address.
     pub address: Arc<str>,
 }
 
 impl HostPort {
-    /// The host ports of the containers that run with the pod, sorted.
+    /// Returns the host ports of the pod's containers and sidecars, sorted.
     #[must_use]
     pub fn of_pod(spec: &PodSpec) -> Vec<HostPort> {
         let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
@@ -42,7 +42,7 @@ impl HostPort {
         ports
     }
 
-    /// The same port and protocol, on the same address or on all.
+    /// Returns whether both use the same port and protocol, on the same address or on all addresses.
     #[must_use]
     pub fn conflicts_with(&self, other: &HostPort) -> bool {
         self.port == other.port
@@ -64,9 +64,9 @@ mod tests {
     }
 
     #[test]
-    fn ports_clash_on_the_same_address_or_on_any() {
+    fn ports_conflict_on_the_same_address_or_on_any() {
         let base = port(8080, "TCP", "127.0.0.1");
-        for (other, clash) in [
+        for (other, conflicts) in [
             (port(8080, "TCP", "127.0.0.1"), true),
             (port(8080, "TCP", "0.0.0.0"), true),
             (port(8080, "TCP", "::"), true),
@@ -74,13 +74,13 @@ mod tests {
             (port(8080, "UDP", "127.0.0.1"), false),
             (port(8081, "TCP", "127.0.0.1"), false),
         ] {
-            assert_eq!(base.conflicts_with(&other), clash, "{other:?}");
-            assert_eq!(other.conflicts_with(&base), clash, "{other:?} the other way round");
+            assert_eq!(base.conflicts_with(&other), conflicts, "{other:?}");
+            assert_eq!(other.conflicts_with(&base), conflicts, "{other:?} the other way round");
         }
     }
 
     #[test]
-    fn only_running_containers_take_host_ports() {
+    fn only_containers_and_sidecars_use_host_ports() {
         let spec: PodSpec = serde_json::from_value(serde_json::json!({
             "containers": [{"name": "a", "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 8081}]}],
             "initContainers": [

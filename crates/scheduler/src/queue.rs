@@ -1,7 +1,7 @@
-//! The pods that wait for a node: by priority, then first come, first served. What found no node is parked until
-//! something changes that may help, then backs off; nothing is parked for longer than five minutes.
+//! The queue of pods that wait for a node, ordered by priority and then by arrival. A pod that found no node is parked
+//! until an event occurs that may help, and then backs off. No pod is parked for longer than five minutes.
 //!
-//! Times are durations since any fixed moment that the caller chooses.
+//! Times are durations since a fixed moment that the caller chooses.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,12 +11,12 @@ use std::time::Duration;
 use crate::event::ClusterEvents;
 use crate::pod::{PodInfo, PodKey};
 
-/// How long a pod waits after each failed attempt: doubled each time, up to a limit.
+/// Wait after failed attempts: it doubles with each attempt, up to a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     pub initial: Duration,
     pub max: Duration,
-    /// A pod that was parked for this long is tried again even if nothing has changed.
+    /// Time after which a parked pod is tried again even if nothing has changed.
     pub max_parked: Duration,
 }
 
@@ -37,22 +37,22 @@ impl Backoff {
     }
 }
 
-/// Where a pod stands.
+/// State of a pod in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// Ready to be tried, at this position.
     Active(Position),
     /// To be tried at this time.
     BackingOff(Duration, u64),
-    /// Found no node; since when, and what may help.
+    /// Found no node at `since`, and waits for one of the events `wake_on`.
     Parked { since: Duration, wake_on: ClusterEvents },
-    /// Its scheduling gates keep it out; an update may let it in.
+    /// Held back by its scheduling gates until an update removes them.
     Gated,
-    /// Popped; its attempt is under way.
+    /// Popped; its attempt is in progress.
     InFlight,
 }
 
-/// The order of the active pods.
+/// Sort key of the active pods.
 type Position = (Reverse<i32>, u64);
 
 #[derive(Debug)]
@@ -60,18 +60,18 @@ struct Entry {
     pod: Arc<PodInfo>,
     place: Place,
     attempts: u32,
-    /// When the last attempt failed.
+    /// Time when the last attempt failed.
     failed_at: Duration,
 }
 
-/// See the module.
+/// Pods that wait for a node; see the module.
 #[derive(Debug, Default)]
 pub struct Queue {
     backoff: Backoff,
     entries: HashMap<PodKey, Entry>,
     active: BTreeMap<Position, PodKey>,
     backing_off: BTreeMap<(Duration, u64), PodKey>,
-    /// By the time since when; looked through when something changes.
+    /// Parked pods by the time when they were parked. Each event is checked against all of them.
     parked: BTreeSet<(Duration, PodKey)>,
     sequence: u64,
 }
@@ -82,7 +82,7 @@ impl Queue {
         Queue { backoff, ..Queue::default() }
     }
 
-    /// All pods that it knows, wherever they stand.
+    /// Returns the number of all pods in the queue, in any state.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -93,7 +93,7 @@ impl Queue {
         self.entries.is_empty()
     }
 
-    /// Pods that are ready to be tried at once.
+    /// Returns the number of pods that are ready to be tried.
     #[must_use]
     pub fn active(&self) -> usize {
         self.active.len()
@@ -104,8 +104,8 @@ impl Queue {
         self.entries.get(key).map(|entry| &entry.pod)
     }
 
-    /// A pod without a node appeared or changed. One whose scheduling constraints have changed is tried again at once;
-    /// any other change (of its status, say) leaves it where it stands.
+    /// Adds or updates a pod without a node. A pod whose scheduling constraints have changed is tried again at once;
+    /// any other change (such as one of its status) leaves its state as it is.
     pub fn upsert(&mut self, pod: Arc<PodInfo>) {
         let key = pod.key.clone();
         match self.entries.get_mut(&key) {
@@ -123,13 +123,13 @@ impl Queue {
         }
     }
 
-    /// The pod is gone, or has a node.
+    /// Removes a pod that is gone or has a node.
     pub fn remove(&mut self, key: &PodKey) {
         self.leave_place(key);
         self.entries.remove(key);
     }
 
-    /// The next pod to try. It stays known, as in flight, until [`Queue::remove`], [`Queue::park`] or
+    /// Takes the next pod to try. It stays in the queue, in flight, until [`Queue::remove`], [`Queue::park`] or
     /// [`Queue::retry`].
     pub fn pop(&mut self, now: Duration) -> Option<Arc<PodInfo>> {
         self.wake_due(now);
@@ -140,7 +140,7 @@ impl Queue {
         Some(entry.pod.clone())
     }
 
-    /// The attempt found no node: waits for one of these events.
+    /// Parks a pod whose attempt found no node until one of these events.
     pub fn park(&mut self, key: &PodKey, wake_on: ClusterEvents, now: Duration) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.place == Place::InFlight) else { return };
         entry.failed_at = now;
@@ -148,14 +148,14 @@ impl Queue {
         self.parked.insert((now, key.clone()));
     }
 
-    /// The attempt failed for a reason that lies outside the pod (a conflict, an error): tries again after a backoff.
+    /// Retries a pod after a backoff, because its attempt failed for a reason outside the pod (a conflict, an error).
     pub fn retry(&mut self, key: &PodKey, now: Duration) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.place == Place::InFlight) else { return };
         entry.failed_at = now;
         self.back_off(key, now);
     }
 
-    /// Something happened: moves the parked pods that it may help. Returns how many.
+    /// Activates the parked pods that the events may help, after their backoff. Returns their number.
     pub fn wake(&mut self, events: ClusterEvents, now: Duration) -> usize {
         if events.is_empty() || self.parked.is_empty() {
             return 0;
@@ -177,8 +177,8 @@ impl Queue {
         keys.len()
     }
 
-    /// Begins anew: every pod that is not gated is tried at once, whatever became of earlier attempts. For a process
-    /// that becomes responsible for a queue that it has only kept filled so far.
+    /// Makes every pod that is not gated ready to be tried, regardless of earlier attempts. A new leader calls this,
+    /// because it has only filled the queue so far.
     pub fn restart(&mut self) {
         let mut waiting: Vec<PodKey> = Vec::new();
         for (key, entry) in &mut self.entries {
@@ -193,7 +193,8 @@ impl Queue {
         }
     }
 
-    /// When [`Queue::pop`] may have something although nothing happens until then; `None` when only events help.
+    /// Returns the time at which [`Queue::pop`] may return a pod without any further event; `None` when only events can
+    /// help.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let backing_off = self.backing_off.keys().next().map(|(due, _)| *due);
@@ -217,7 +218,7 @@ impl Queue {
         }
     }
 
-    /// Moves a pod to where its backoff ends: at once when it has already passed.
+    /// Makes a pod back off, or activates it if its backoff has already passed.
     fn back_off(&mut self, key: &PodKey, now: Duration) {
         let Some(entry) = self.entries.get(key) else { return };
         let due = entry.failed_at + self.backoff.after(entry.attempts);

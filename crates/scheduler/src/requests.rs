@@ -1,34 +1,34 @@
-//! What a pod as a whole requests, from its containers, init containers, sidecars, overhead and pod-level resources.
+//! The total requests of a pod, from its containers, init containers, sidecars, overhead and pod-level resources.
 //!
-//! The rule is that of `k8s.io/component-helpers/resource.PodRequests`: regular containers and sidecars run together;
-//! an ordinary init container runs beside the sidecars that were started before it; the pod needs the greater of the
-//! two, and its overhead in any case.
+//! The rule is that of `k8s.io/component-helpers/resource.PodRequests`. Regular containers and sidecars run together.
+//! An ordinary init container runs beside the sidecars started before it. The pod requests the greater of the two, plus
+//! its overhead.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use crate::resources::{ParseError, Resources};
 
-/// What a container that requests no cpu counts for in scores (not in fitting).
+/// CPU counted in scores (not in filters) for a container that requests none.
 pub const DEFAULT_MILLI_CPU: i64 = 100;
-/// No pod counts for more than this of anything: more than any node has, and so little that the sums of a node's pods
-/// do not overflow, whatever the pods claim.
+/// Upper bound of each amount that a pod counts for. It is more than any node has, and small enough that the sums over
+/// a node's pods cannot overflow.
 const MAX_AMOUNT: i64 = 1 << 50;
 
-/// What a container that requests no memory counts for in scores (not in fitting).
+/// Memory counted in scores (not in filters) for a container that requests none.
 pub const DEFAULT_MEMORY_BYTES: i64 = 200 * 1024 * 1024;
 
-/// What a pod requests, and the same with the defaults for containers that request nothing.
+/// Requests of a pod, with and without the defaults for containers that request nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodRequests {
     pub requested: Resources,
-    /// Only `milli_cpu` and `memory_bytes` matter: with these, many pods without requests still weigh on a node.
+    /// CPU including the defaults, so that pods without requests still count in a node's score.
     pub non_zero_milli_cpu: i64,
     pub non_zero_memory_bytes: i64,
 }
 
 impl PodRequests {
     /// # Errors
-    /// When an amount is not a quantity.
+    /// Fails when an amount is not a quantity.
     pub fn parse(spec: &PodSpec) -> Result<PodRequests, ParseError> {
         let pod_level = Resources::parse(spec.resources.as_ref().and_then(|r| r.requests.as_ref()))?;
         let requested = aggregate(spec, &pod_level, |_| {})?;
@@ -48,7 +48,7 @@ impl PodRequests {
     }
 }
 
-/// An init container that keeps running beside the regular ones.
+/// Returns whether an init container is a sidecar, which keeps running beside the regular containers.
 #[must_use]
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
@@ -84,7 +84,7 @@ fn aggregate(spec: &PodSpec, pod_level: &Resources, fill: impl Fn(&mut Resources
     Ok(running)
 }
 
-/// Pod-level requests replace the sum of the containers' for the resources they may name.
+/// Replaces the sums over the containers by the pod-level requests, for the resources that these may name.
 fn override_with(total: &mut Resources, pod_level: &Resources) {
     if pod_level.milli_cpu > 0 {
         total.milli_cpu = pod_level.milli_cpu;
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn cpu_of_a_pod_follows_the_lives_of_its_containers() {
+    fn cpu_requests_follow_the_lifecycle_of_the_containers() {
         let sidecar = json!({"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "300m"}}});
         for (name, spec, milli_cpu) in [
             ("the sum of the containers", json!({"containers": [container("100m"), container("250m")]}), 350),
@@ -158,12 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn absurd_requests_do_not_overflow() {
+    fn huge_requests_do_not_overflow() {
         let greedy = container("9223372036854775807");
         let parsed = requests(json!({"containers": [greedy, greedy], "overhead": {"cpu": "9223372036854775807"}}));
         assert_eq!((parsed.requested.milli_cpu, parsed.non_zero_milli_cpu), (MAX_AMOUNT, MAX_AMOUNT));
         assert_eq!(parsed.requested.memory_bytes, 128 << 20);
-        // Hundreds of them on one node can be added and taken away again.
+        // A thousand such pods can be added to one node and removed again.
         let mut total = Resources::default();
         (0..1000).for_each(|_| total.add(&parsed.requested));
         (0..1000).for_each(|_| total.subtract(&parsed.requested));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_without_requests_weigh_something_in_scores_only() {
+    fn containers_without_requests_count_only_in_scores() {
         let parsed = requests(json!({"containers": [{"name": "a"}, container("1")]}));
         assert_eq!(parsed.requested.milli_cpu, 1000);
         assert_eq!(parsed.non_zero_milli_cpu, 1100);

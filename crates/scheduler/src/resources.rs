@@ -1,4 +1,4 @@
-//! Amounts of resources as integers, parsed from quantities once.
+//! Amounts of resources as integers, parsed once from quantities.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 use quorate_api::quantity::Quantity;
 
-/// A resource list that cannot be read; validation keeps these out of the store.
+/// A resource list that cannot be parsed. Validation keeps such lists out of the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{resource}: \"{value}\" is not a quantity")]
 pub struct ParseError {
@@ -14,7 +14,8 @@ pub struct ParseError {
     pub value: String,
 }
 
-/// What a pod requests, or what a node has. Zero amounts are never kept in `extended`, so equal amounts compare equal.
+/// Resources that a pod requests or a node has. `extended` never contains zero amounts, so equal resources compare
+/// equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// Thousandths of a core.
@@ -26,10 +27,10 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Reads a resource list. `pods` is not a resource that a pod requests and is left out; see [`pod_capacity`].
+    /// Parses a resource list. `pods` is left out, because no pod requests it; see [`pod_capacity`].
     ///
     /// # Errors
-    /// When an amount is not a quantity.
+    /// Fails when an amount is not a quantity.
     pub fn parse(list: Option<&BTreeMap<String, WireQuantity>>) -> Result<Resources, ParseError> {
         let mut resources = Resources::default();
         for (name, quantity) in list.into_iter().flatten() {
@@ -45,13 +46,13 @@ impl Resources {
         Ok(resources)
     }
 
-    /// The amount of a resource outside the three with a field of their own.
+    /// Returns the amount of an extended resource.
     #[must_use]
     pub fn extended(&self, name: &str) -> i64 {
         self.position(name).map_or(0, |index| self.extended[index].1)
     }
 
-    /// All extended resources with an amount other than zero.
+    /// Iterates over the extended resources with nonzero amounts.
     pub fn extended_amounts(&self) -> impl Iterator<Item = (&Arc<str>, i64)> {
         self.extended.iter().map(|(name, amount)| (name, *amount))
     }
@@ -69,12 +70,12 @@ impl Resources {
         self.combine(other, i64::saturating_sub);
     }
 
-    /// Raises each amount to that of `other` where that is greater.
+    /// Raises each amount to that of `other` where the latter is greater.
     pub fn raise_to(&mut self, other: &Resources) {
         self.combine(other, i64::max);
     }
 
-    /// Lowers each amount to `most` where it is greater.
+    /// Lowers each amount that is greater than `most` to `most`.
     pub fn cap(&mut self, most: i64) {
         for amount in [&mut self.milli_cpu, &mut self.memory_bytes, &mut self.ephemeral_storage_bytes] {
             *amount = most.min(*amount);
@@ -110,10 +111,10 @@ impl Resources {
     }
 }
 
-/// How many pods a node takes: `pods` of its resource list, 0 when it names none (as kube-scheduler reads it).
+/// Returns the number of pods that a node takes: `pods` of its resource list, or 0 when absent, as in kube-scheduler.
 ///
 /// # Errors
-/// When the amount is not a quantity.
+/// Fails when the amount is not a quantity.
 pub fn pod_capacity(list: Option<&BTreeMap<String, WireQuantity>>) -> Result<i64, ParseError> {
     match list.and_then(|list| list.get("pods")) {
         Some(quantity) => Ok(saturate(parse_quantity("pods", quantity)?.value())),
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_named() {
+    fn invalid_quantities_are_named_in_the_error() {
         let error = Resources::parse(Some(&list(&[("cpu", "lots")]))).expect_err("not a quantity");
         assert_eq!(error.to_string(), "cpu: \"lots\" is not a quantity");
     }

@@ -1,4 +1,4 @@
-//! One decision: filter, score, choose.
+//! One scheduling decision: filter, score, choose.
 
 use std::sync::Arc;
 
@@ -10,36 +10,36 @@ use crate::score::{self, Round};
 use crate::snapshot::Snapshot;
 use crate::unschedulable::{Prospect, Tally, Unschedulable};
 
-/// Up to this many nodes, every feasible one is scored.
+/// Number of nodes up to which every feasible node is scored.
 const MIN_FEASIBLE_NODES: usize = 100;
-/// In large clusters, never fewer than this share is scored.
+/// Minimum percentage of nodes to find feasible before the search ends, in large clusters.
 const MIN_FEASIBLE_PERCENT: usize = 5;
 
-/// Where to begin looking and how to break ties; passed in, so that a decision can be repeated.
+/// Start of the search and tie breaker. Both are passed in, so that a decision can be repeated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// The place in the order of nodes to start at, modulo their number. Advance it by [`Decision::evaluated`], so that
-    /// all nodes get their turn where only a sample is looked at.
+    /// Index in the order of nodes at which the search starts, modulo their number. The caller advances it by
+    /// [`Decision::evaluated`], so that all nodes get their turn where only a sample is evaluated.
     pub start: usize,
-    /// Chooses among nodes of equal score.
+    /// Seed that chooses among nodes of equal score.
     pub seed: u64,
 }
 
-/// What to do with a pod.
+/// Decision about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     Bind {
         node: Arc<str>,
-        /// Nodes looked at.
+        /// Number of evaluated nodes.
         evaluated: usize,
-        /// Nodes that it could have gone to, of those.
+        /// Number of feasible nodes among them.
         feasible: usize,
     },
     Unschedulable(Unschedulable),
 }
 
 impl Decision {
-    /// How far to advance [`Cursor::start`].
+    /// Returns how far to advance [`Cursor::start`].
     #[must_use]
     pub fn evaluated(&self) -> usize {
         match self {
@@ -49,7 +49,7 @@ impl Decision {
     }
 }
 
-/// Picks a node for the pod, or says why there is none.
+/// Picks a node for the pod, or returns why there is none.
 #[must_use]
 pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, cursor: Cursor) -> Decision {
     if pod.gated {
@@ -60,13 +60,13 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, cursor: Cursor) -> Decision 
     }
     if !pod.unsupported.is_empty() {
         let why = format!("not supported by the scheduler yet: {}", pod.unsupported.join(", "));
-        return Decision::Unschedulable(Unschedulable::whole_pod(snapshot.len(), &why));
+        return Decision::Unschedulable(Unschedulable::for_every_node(snapshot.len(), &why));
     }
     let mut tally = Tally::default();
     let search = match &pod.named_nodes {
         Some(names) if names.is_empty() => {
             let why = "pod affinity terms conflict";
-            return Decision::Unschedulable(Unschedulable::whole_pod(snapshot.len(), why));
+            return Decision::Unschedulable(Unschedulable::for_every_node(snapshot.len(), why));
         }
         Some(names) => {
             let found: Vec<_> = names.iter().filter_map(|name| snapshot.named(name)).collect();
@@ -128,7 +128,7 @@ fn passes<'a>(candidate: Candidate<'a>, tally: &mut Tally<'a>) -> bool {
             tally.count_prospect(prospect, 1);
             tally.wake_on = tally.wake_on
                 | match prospect {
-                    // Pods that leave change nothing.
+                    // The removal of other pods does not help.
                     Prospect::None => filter.helped_by.without(ClusterEvents::POD_REMOVED),
                     Prospect::NoVictims | Prospect::Victims => filter.helped_by,
                 };
@@ -138,7 +138,7 @@ fn passes<'a>(candidate: Candidate<'a>, tally: &mut Tally<'a>) -> bool {
     true
 }
 
-/// Whether the pod could take a place on a node that rejected it from another.
+/// Returns the effect that preemption could have on a node that rejected the pod.
 fn prospect(filter: &Filter, candidate: Candidate<'_>) -> Prospect {
     let priority = candidate.pod.footprint.priority;
     if !(filter.may_be_vacated)(candidate) {
@@ -150,7 +150,7 @@ fn prospect(filter: &Filter, candidate: Candidate<'_>) -> Prospect {
     }
 }
 
-/// The highest score; among equals the seed decides.
+/// Chooses the node with the highest score. The seed decides among equals.
 fn choose<'a>(round: &Round<'a>, seed: u64) -> Option<&'a NodeSpec> {
     if let [(only, _)] = round.feasible.as_slice() {
         return Some(only);
@@ -162,8 +162,8 @@ fn choose<'a>(round: &Round<'a>, seed: u64) -> Option<&'a NodeSpec> {
     Some(round.feasible[winners[pick]].0)
 }
 
-/// How many feasible nodes are enough, as kube-scheduler's adaptive percentage has it: all of 100 nodes, 42 % of
-/// 1,000, 10 % of 5,000, never fewer than 5 %.
+/// Returns how many feasible nodes end the search, by kube-scheduler's adaptive percentage: all of 100 nodes, 42 % of
+/// 1,000, 10 % of 5,000, and never fewer than 5 %.
 fn feasible_nodes_to_find(nodes: usize) -> usize {
     if nodes <= MIN_FEASIBLE_NODES {
         return nodes;

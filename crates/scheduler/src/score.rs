@@ -1,4 +1,4 @@
-//! What makes one node better than another: one table of scorers, each giving 0 to 100, and their weights.
+//! The table of scorers, which each rate a node from 0 to 100, and their weights.
 
 use crate::node::{NodeInfo, NodeSpec};
 use crate::pod::PodInfo;
@@ -6,27 +6,27 @@ use crate::snapshot::Snapshot;
 use crate::spread;
 use crate::taint::is_tolerated;
 
-/// The best score of one scorer.
+/// Highest score of a scorer.
 pub const MAX_SCORE: i64 = 100;
 
-/// A pod and the nodes that it may go to.
+/// A pod and its feasible nodes.
 pub struct Round<'a> {
     pub snapshot: &'a Snapshot,
     pub pod: &'a PodInfo,
     pub feasible: Vec<(&'a NodeSpec, &'a NodeInfo)>,
 }
 
-/// One row of the table.
+/// A row of the table.
 pub struct Scorer {
-    /// The name of kube-scheduler's plugin.
+    /// Name of kube-scheduler's plugin.
     pub name: &'static str,
     pub weight: i64,
-    /// Fills in a score from 0 to [`MAX_SCORE`] for each feasible node, in order; returns without touching them when
-    /// it has nothing to say about the pod.
+    /// Fills in a score from 0 to [`MAX_SCORE`] for each feasible node, in order. It leaves the scores unchanged when
+    /// it does not apply to the pod.
     pub score: fn(&Round<'_>, &mut [i64]),
 }
 
-/// Weights of kube-scheduler's default profile.
+/// All scorers, with the weights of kube-scheduler's default profile.
 pub const SCORERS: &[Scorer] = &[
     Scorer { name: "TaintToleration", weight: 3, score: taint_toleration },
     Scorer { name: "NodeAffinity", weight: 2, score: node_affinity },
@@ -35,7 +35,7 @@ pub const SCORERS: &[Scorer] = &[
     Scorer { name: "NodeResourcesBalancedAllocation", weight: 1, score: balanced_allocation },
 ];
 
-/// The weighted sums over all scorers, in the order of `round.feasible`.
+/// Returns the weighted sums over all scorers, in the order of `round.feasible`.
 #[must_use]
 pub fn total(round: &Round<'_>) -> Vec<i64> {
     let mut totals = vec![0; round.feasible.len()];
@@ -50,7 +50,7 @@ pub fn total(round: &Round<'_>) -> Vec<i64> {
     totals
 }
 
-/// Fewer `PreferNoSchedule` taints that the pod does not tolerate are better.
+/// Prefers nodes with fewer `PreferNoSchedule` taints that the pod does not tolerate.
 fn taint_toleration(round: &Round<'_>, scores: &mut [i64]) {
     for (score, (spec, _)) in scores.iter_mut().zip(&round.feasible) {
         let soft = spec.taints.iter().filter(|taint| !taint.repels());
@@ -63,7 +63,7 @@ fn taint_toleration(round: &Round<'_>, scores: &mut [i64]) {
     }
 }
 
-/// The more weight of preferred terms a node matches, the better.
+/// Prefers nodes that match preferred terms of more weight.
 fn node_affinity(round: &Round<'_>, scores: &mut [i64]) {
     if round.pod.preferred.is_empty() {
         return;
@@ -78,7 +78,7 @@ fn node_affinity(round: &Round<'_>, scores: &mut [i64]) {
     }
 }
 
-/// The more cpu and memory would stay free, the better.
+/// Prefers nodes on which more cpu and memory would stay free.
 fn least_allocated(round: &Round<'_>, scores: &mut [i64]) {
     let pod = &round.pod.footprint.requests;
     for (score, (spec, node)) in scores.iter_mut().zip(&round.feasible) {
@@ -92,18 +92,18 @@ fn least_allocated(round: &Round<'_>, scores: &mut [i64]) {
     }
 }
 
-/// `None` for a node without the resource.
+/// Returns the free share as a score; `None` for a node without the resource.
 fn free_share(allocatable: i64, requested: i64) -> Option<i64> {
     match allocatable {
         0 => None,
         _ if requested > allocatable => Some(0),
-        // In 128 bits: bytes of a large node times 100 stay far from overflow, hostile numbers may not.
+        // The product uses 128 bits, because hostile amounts times 100 could overflow 64 bits.
         _ => i64::try_from(i128::from(allocatable - requested) * i128::from(MAX_SCORE) / i128::from(allocatable)).ok(),
     }
 }
 
-/// The closer the shares of cpu and memory in use are to each other, the better. Says nothing about pods that request
-/// neither, which would all crowd onto the most balanced node.
+/// Prefers nodes whose used shares of cpu and memory are close to each other. It does not apply to pods that request
+/// neither, because all of them would go to the most balanced node.
 fn balanced_allocation(round: &Round<'_>, scores: &mut [i64]) {
     let pod = &round.pod.footprint.requests.requested;
     if pod.milli_cpu == 0 && pod.memory_bytes == 0 {

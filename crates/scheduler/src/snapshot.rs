@@ -1,4 +1,4 @@
-//! The nodes and what is taken on them, kept up to date change by change.
+//! The nodes and the resources used on them, updated incrementally.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use crate::event::ClusterEvents;
 use crate::node::{NodeInfo, NodeSpec};
 use crate::pod::{Footprint, PodInfo, PodKey};
 
-/// A place in [`Snapshot::slots`]; it stays the same as long as the node, or a pod on it, is known.
+/// Index in [`Snapshot::slots`]. It stays the same as long as the node, or a pod on it, is known.
 type Slot = u32;
 
-/// A pod that is on a node, as the store says or as the scheduler has just decided.
+/// A pod on a node, bound in the store or just assumed by the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacedPod {
     pub uid: Arc<str>,
     pub node: Arc<str>,
     pub footprint: Footprint,
-    /// Decided here, not yet seen in the store.
+    /// Whether the scheduler has decided the node and the store has not confirmed it yet.
     pub assumed: bool,
 }
 
@@ -26,11 +26,11 @@ pub struct Snapshot {
     slots: Vec<NodeInfo>,
     free: Vec<Slot>,
     by_name: HashMap<Arc<str>, Slot>,
-    /// Nodes with a Node object, in an order that scatters names: a run of neighbours is a fair sample of the cluster,
-    /// of its zones too, and the order depends on the names alone, not on the history.
+    /// Nodes with a Node object, ordered by a hash of their names. A run of neighbours is therefore a fair sample of
+    /// the cluster and its zones, and the order depends only on the names, not on the history.
     order: Vec<Slot>,
     pods: HashMap<PodKey, PlacedPod>,
-    /// For each controller, how many of its pods each node has.
+    /// Number of pods of each controller on each node.
     owners: HashMap<Arc<str>, HashMap<Slot, u32>>,
 }
 
@@ -40,7 +40,7 @@ impl Snapshot {
         Snapshot::default()
     }
 
-    /// The number of nodes.
+    /// Returns the number of nodes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.order.len()
@@ -56,7 +56,7 @@ impl Snapshot {
         self.by_name.get(name).map(|&slot| self.at(slot)).filter(|node| node.spec.is_some())
     }
 
-    /// The node at a place of the scattered order, modulo the number of nodes; there must be one.
+    /// Returns the node at an index of the hashed order, modulo the number of nodes. The snapshot must not be empty.
     pub(crate) fn nth(&self, index: usize) -> (&NodeSpec, &NodeInfo) {
         let node = self.at(self.order[index % self.order.len()]);
         (node.spec.as_ref().expect("the order holds only nodes with a Node object"), node)
@@ -72,13 +72,13 @@ impl Snapshot {
         self.pods.get(key)
     }
 
-    /// How many pods of a controller are on each of its nodes that has a Node object.
+    /// Iterates over the nodes with pods of a controller and a Node object, with the number of those pods.
     pub(crate) fn pods_of_owner(&self, owner: &str) -> impl Iterator<Item = (&NodeSpec, u32)> {
         let counts = self.owners.get(owner).into_iter().flatten();
         counts.filter_map(|(&slot, &count)| Some((self.at(slot).spec.as_ref()?, count)))
     }
 
-    /// Adds or replaces a node; says how that may help waiting pods.
+    /// Adds or replaces a node. Returns the events by which this may help waiting pods.
     pub fn upsert_node(&mut self, spec: NodeSpec) -> ClusterEvents {
         let slot = self.slot(&spec.name);
         let node = &mut self.slots[slot as usize];
@@ -92,7 +92,7 @@ impl Snapshot {
         }
     }
 
-    /// Forgets a node; the pods that are said to be on it stay known until they are removed.
+    /// Removes a node. Pods bound to it stay in the snapshot until they are removed.
     pub fn remove_node(&mut self, name: &str) {
         let Some(&slot) = self.by_name.get(name) else { return };
         if self.at(slot).spec.is_none() {
@@ -104,21 +104,20 @@ impl Snapshot {
         self.release_if_unused(slot, name);
     }
 
-    /// Adds a pod that the store says is on `node`, or confirms one that was assumed. Says whether this freed
-    /// something.
+    /// Adds a pod that is bound to `node` in the store, or confirms an assumed one. Returns an event if this freed
+    /// resources.
     pub fn add_pod(&mut self, key: PodKey, uid: Arc<str>, node: &str, footprint: Footprint) -> ClusterEvents {
         self.place(key, PlacedPod { uid, node: Arc::from(node), footprint, assumed: false })
     }
 
-    /// Takes a decision into account at once, before it is in the store.
+    /// Records a decision before it is in the store.
     pub fn assume(&mut self, pod: &PodInfo, node: &str) {
         let placed =
             PlacedPod { uid: pod.uid.clone(), node: Arc::from(node), footprint: pod.footprint.clone(), assumed: true };
         self.place(pod.key.clone(), placed);
     }
 
-    /// Takes an assumption back; nothing happens when the store has meanwhile confirmed it, or when the pod is
-    /// another one by now.
+    /// Undoes an assumption. Nothing happens if the store has confirmed it meanwhile, or if the pod has another uid.
     pub fn forget(&mut self, key: &PodKey, uid: &str) -> ClusterEvents {
         match self.pods.get(key) {
             Some(placed) if placed.assumed && placed.uid.as_ref() == uid => self.remove_pod(key),
@@ -195,24 +194,24 @@ impl Snapshot {
     }
 
     fn place_in_order(&self, slot: Slot) -> usize {
-        let key = self.scattered(slot);
-        self.order.partition_point(|&other| self.scattered(other) < key)
+        let key = self.hashed(slot);
+        self.order.partition_point(|&other| self.hashed(other) < key)
     }
 
-    fn scattered(&self, slot: Slot) -> (u64, &str) {
+    fn hashed(&self, slot: Slot) -> (u64, &str) {
         let name = self.at(slot).spec.as_ref().map_or("", |spec| spec.name.as_ref());
         (fnv1a(name), name)
     }
 }
 
-/// Equal when they hold the same nodes and pods, however they came about.
+/// Snapshots are equal when they hold the same nodes and pods, regardless of their history.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Snapshot) -> bool {
         fn nodes(snapshot: &Snapshot) -> BTreeMap<&str, &NodeInfo> {
             snapshot.by_name.iter().map(|(name, &slot)| (name.as_ref(), snapshot.at(slot))).collect()
         }
         fn order(snapshot: &Snapshot) -> Vec<&str> {
-            snapshot.order.iter().map(|&slot| snapshot.scattered(slot).1).collect()
+            snapshot.order.iter().map(|&slot| snapshot.hashed(slot).1).collect()
         }
         fn owners(snapshot: &Snapshot) -> BTreeMap<(&str, &str), u32> {
             let name_of: HashMap<Slot, &str> = snapshot.by_name.iter().map(|(name, &slot)| (slot, &**name)).collect();
@@ -231,7 +230,8 @@ impl PartialEq for Snapshot {
 
 impl Eq for Snapshot {}
 
-/// A fixed hash (FNV-1a, 64 bits): the order must not change between runs or versions of the standard library.
+/// Computes FNV-1a with 64 bits. The hash is fixed, because the order must not change between runs or versions of the
+/// standard library.
 fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

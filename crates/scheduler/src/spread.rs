@@ -1,5 +1,6 @@
-//! Spreads the pods of one controller over zones and nodes, as kube-scheduler's default constraints do: softly, with a
-//! skew of 3 allowed between zones and of 5 between nodes. A pod's own `topologySpreadConstraints` are not read here.
+//! Spreads the pods of one controller over zones and nodes, as kube-scheduler's default constraints do: as a
+//! preference, with a maximum skew of 3 between zones and 5 between nodes. A pod's own `topologySpreadConstraints` are
+//! not considered.
 
 use std::collections::{HashMap, HashSet};
 
@@ -36,12 +37,13 @@ pub(crate) fn score(round: &Round<'_>, scores: &mut [i64]) {
     }
 }
 
-/// Domains of which there are many count for more, so that a few zones do not drown them.
+/// Returns the weight of a topology. Topologies with more domains weigh more, so that a few zones do not outweigh many
+/// nodes.
 fn domain_weight(domains: usize) -> f64 {
     ((domains + 2) as f64).ln()
 }
 
-/// The allowed skew waters differences down.
+/// Returns the crowding of a domain. The allowed skew adds a constant, which reduces relative differences.
 fn crowding(pods: u32, max_skew: f64, weight: f64) -> f64 {
     f64::from(pods) * weight + (max_skew - 1.0)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 
-/// What a taint does to pods that do not tolerate it.
+/// Effect of a taint on pods that do not tolerate it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     NoSchedule,
@@ -36,14 +36,14 @@ impl Taint {
         Taint { key: Arc::from(key), value: Arc::from(value), effect }
     }
 
-    /// `None` for an effect that this version does not know: such a taint repels nobody.
+    /// Parses a taint; `None` for an unknown effect, which repels no pod.
     #[must_use]
     pub fn parse(taint: &v1::Taint) -> Option<Taint> {
         let effect = Effect::parse(&taint.effect)?;
         Some(Taint::new(&taint.key, taint.value.as_deref().unwrap_or_default(), effect))
     }
 
-    /// What a cordoned node has besides its `spec.unschedulable`.
+    /// Returns the taint that a cordoned node has besides `spec.unschedulable`.
     #[must_use]
     pub fn of_cordon() -> Taint {
         Taint::new("node.kubernetes.io/unschedulable", "", Effect::NoSchedule)
@@ -53,7 +53,7 @@ impl Taint {
         *self == Taint::of_cordon()
     }
 
-    /// Keeps new pods away altogether, rather than only making the node less attractive.
+    /// Returns whether the taint excludes new pods, rather than only lowering the node's score.
     #[must_use]
     pub fn repels(&self) -> bool {
         self.effect != Effect::PreferNoSchedule
@@ -62,16 +62,16 @@ impl Taint {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toleration {
-    /// `None`: every key (with `Exists`).
+    /// `None` matches every key (with `Exists`).
     key: Option<String>,
-    /// `None`: every value.
+    /// `None` matches every value.
     value: Option<String>,
-    /// `None`: every effect.
+    /// `None` matches every effect.
     effect: Option<Effect>,
 }
 
 impl Toleration {
-    /// `None` for an operator or effect that this version does not know: it tolerates nothing.
+    /// Parses a toleration; `None` for an unknown operator or effect, which tolerates nothing.
     #[must_use]
     pub fn parse(toleration: &v1::Toleration) -> Option<Toleration> {
         let effect = match toleration.effect.as_deref() {

@@ -1,16 +1,16 @@
-//! Why a pod found no node, in the words that users of Kubernetes know.
+//! The reasons why a pod found no node, in kube-scheduler's wording.
 
 use crate::event::ClusterEvents;
 use crate::filter::Reason;
 
-/// No node fits.
+/// Result of an attempt that found no node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unschedulable {
-    /// The message of the `PodScheduled` condition and of the `FailedScheduling` event.
+    /// Message of the `PodScheduled` condition and of the `FailedScheduling` event.
     pub message: String,
-    /// How many nodes were rejected for each reason; a node may be counted for several.
+    /// Number of nodes rejected for each reason. A node may count for several reasons.
     pub reasons: Vec<(String, usize)>,
-    /// What may change the outcome.
+    /// Events that may change the outcome.
     pub wake_on: ClusterEvents,
 }
 
@@ -31,8 +31,8 @@ impl Unschedulable {
         }
     }
 
-    /// A reason that lies in the pod and holds for every node.
-    pub(crate) fn whole_pod(nodes: usize, why: &str) -> Unschedulable {
+    /// Returns a result whose reason lies in the pod and holds for every node.
+    pub(crate) fn for_every_node(nodes: usize, why: &str) -> Unschedulable {
         let mut prospects = Prospects::default();
         prospects.count(Prospect::None, nodes);
         Unschedulable {
@@ -43,14 +43,14 @@ impl Unschedulable {
     }
 }
 
-/// What preemption could do about a node that rejected the pod.
+/// Effect that preemption could have on a node that rejected the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prospect {
-    /// The node would not do if it were empty.
+    /// The node would reject the pod even if it were empty.
     None,
-    /// No pod on it has a lower priority.
+    /// No pod on the node has a lower priority.
     NoVictims,
-    /// There are pods of lower priority.
+    /// The node has pods of lower priority.
     Victims,
 }
 
@@ -70,8 +70,8 @@ impl Prospects {
         }
     }
 
-    /// What kube-scheduler says when preemption helps on no node. Nothing where it might: pods are not preempted here,
-    /// and it would be wrong to say that there are no victims.
+    /// Returns kube-scheduler's sentence for the case that preemption helps on no node. If it might help on one, the
+    /// sentence is empty: this scheduler does not preempt, and it would be wrong to say that there are no victims.
     fn sentence(&self, nodes: usize) -> String {
         if self.victims > 0 {
             return String::new();
@@ -88,7 +88,7 @@ impl Prospects {
     }
 }
 
-/// Sorted as text with the count in front, as kube-scheduler does: "10 …" comes before "2 …".
+/// Joins the parts, sorted as text including the count, as kube-scheduler does: "10 …" comes before "2 …".
 fn joined(parts: impl Iterator<Item = String>) -> String {
     let mut parts: Vec<String> = parts.collect();
     parts.sort();
@@ -105,7 +105,7 @@ pub(crate) struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     pub(crate) fn count(&mut self, reason: Reason<'a>, nodes: usize) {
-        // A handful of different reasons at most: looking through them beats hashing.
+        // There are only a handful of different reasons, so a linear search is faster than hashing.
         match self.counts.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, count)) => *count += nodes,
             None => self.counts.push((reason, nodes)),

@@ -1,9 +1,10 @@
-//! What a pod may ask for that this scheduler does not honour yet. Such a pod stays Pending with that reason: a pod must not run
-//! with less than it asked for.
+//! Pod fields that this scheduler does not honour yet. A pod that uses one stays Pending with that reason, because a
+//! pod must not run with less than it asked for.
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, PodSpec, ResourceClaim};
 
-/// The fields of a pod that bind it to conditions which are not checked, as paths; empty for a pod that can be scheduled.
+/// Returns the paths of the pod's fields that set conditions which are not checked; empty for a pod that can be
+/// scheduled.
 #[must_use]
 pub fn fields(spec: &PodSpec) -> Vec<String> {
     let mut fields = Vec::new();
@@ -26,7 +27,7 @@ pub fn fields(spec: &PodSpec) -> Vec<String> {
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
         let sources = [
             ("persistentVolumeClaim", volume.persistent_volume_claim.is_some()),
-            // A claim is made for it.
+            // An ephemeral volume creates a claim.
             ("ephemeral", volume.ephemeral.is_some()),
         ];
         for (source, _) in sources.into_iter().filter(|(_, present)| *present) {
@@ -43,7 +44,7 @@ pub fn fields(spec: &PodSpec) -> Vec<String> {
     fields
 }
 
-/// The devices that single containers claim.
+/// Adds the paths of the device claims of single containers.
 fn claims_of(spec: &PodSpec, fields: &mut Vec<String>) {
     let own = |container: &Container| container.resources.as_ref().and_then(|resources| resources.claims.clone());
     let debug =

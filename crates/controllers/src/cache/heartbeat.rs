@@ -1,8 +1,8 @@
-//! When this process saw which node alive.
+//! Time of each node's last sign of life, as this process saw it.
 //!
-//! A renewed Lease or a fresh node status counts from the moment that this process saw it, by its own monotonic clock:
-//! the times written inside are only compared with each other, for having changed. A step of the wall clock therefore
-//! neither kills a node nor lets a fence pass early.
+//! A renewed Lease or a fresh node status counts from the moment this process sees it, by the process's monotonic
+//! clock. The timestamps inside the objects are only compared with each other, to detect a change. A step of the wall
+//! clock therefore neither makes a node silent nor ends a fence early.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -63,8 +63,8 @@ fn is_sign_of_life(change: &Change) -> bool {
     }
 }
 
-/// When the node last reported a condition, by its own clock. Only the agent moves it: a condition that became Unknown
-/// was written by a master, in the place of a silent node.
+/// Latest `lastHeartbeatTime` of the node's conditions, by the node's own clock. Unknown conditions are skipped,
+/// because a master writes them on behalf of a silent node.
 fn reported(node: &Node) -> Option<Timestamp> {
     let conditions = node.status.as_ref()?.conditions.iter().flatten().filter(|c| c.status != "Unknown");
     conditions.filter_map(|condition| Some(condition.last_heartbeat_time.as_ref()?.0)).max()

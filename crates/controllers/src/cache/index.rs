@@ -1,4 +1,4 @@
-//! From a value to the ordered set of keys that have it.
+//! Index from a value to the ordered set of keys that have it.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use quorate_api::ObjectKey;
 
-/// A multimap that drops a value with its last key, so that it never outgrows what it indexes.
+/// Multimap that drops a value together with its last key, so it never grows beyond the objects it indexes.
 #[derive(Debug)]
 pub(super) struct Index<V>(HashMap<V, BTreeSet<Arc<ObjectKey>>>);
 

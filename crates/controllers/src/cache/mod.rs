@@ -1,6 +1,6 @@
-//! The cluster as the controllers see it: one in-memory view at one revision, with the indexes that keep every
-//! trigger and every reconcile away from full scans. What lives here is only what was stored (and when this process
-//! saw nodes give signs of life); decisions live in the controllers' own modules.
+//! The cluster as the controllers see it: one in-memory view at one revision. Its indexes spare every trigger and every
+//! reconcile a full scan. The cache holds only stored objects and the times at which this process saw nodes alive;
+//! decisions live in the controllers' own modules.
 
 mod heartbeat;
 mod index;
@@ -24,19 +24,19 @@ pub use object::{Entry, Meta, Object};
 use table::LabelIndex;
 pub use table::Table;
 
-/// Why stored bytes could not be taken into the cache.
+/// Reason why stored bytes could not be decoded into the cache.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// Not even the metadata can be read; what the cache held under the key stays.
+    /// The metadata cannot be read. The previous entry under the key stays in the cache.
     #[error("{key} at revision {revision} has no readable metadata")]
     Metadata { key: ObjectKey, revision: Revision, source: serde_json::Error },
-    /// The metadata is readable (and cached, so that nobody takes the object for gone), the rest is not: no
-    /// controller sees the typed object until it is written anew.
-    #[error("{key} at revision {revision} is not what its kind requires")]
+    /// Only the metadata is readable. It is cached, so that the object does not look deleted, but no controller sees
+    /// the typed object until a readable version is written.
+    #[error("{key} at revision {revision} does not decode as its kind")]
     Object { key: ObjectKey, revision: Revision, source: serde_json::Error },
 }
 
-/// What one `upsert` or `remove` did, for the controllers' triggers.
+/// Change that one `upsert` or `remove` made, as input for the controllers' triggers.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub key: ObjectKey,
@@ -47,20 +47,20 @@ pub struct Change {
 }
 
 impl Change {
-    /// The newest that is known of the object.
+    /// Returns the new entry, or the old one when the object is gone.
     #[must_use]
     pub fn latest(&self) -> Option<&Entry> {
         self.new.as_ref().or(self.old.as_ref())
     }
 
-    /// Old and new, as far as there are such.
+    /// Iterates over the old and the new entry, where they exist.
     pub fn sides(&self) -> impl Iterator<Item = &Entry> {
         self.old.iter().chain(self.new.iter())
     }
 }
 
-/// A typed, indexed view of the cluster. One task of the shell owns it, feeds it in revision order, and hands it to
-/// triggers and reconciles by reference.
+/// Typed, indexed view of the cluster. One task of the shell owns it, applies changes in revision order, and passes it
+/// to triggers and reconciles by reference.
 #[derive(Debug, Default)]
 pub struct Cache {
     revision: Revision,
@@ -89,12 +89,12 @@ impl Cache {
         Self::default()
     }
 
-    /// Takes in the stored bytes of an object of any kind, as of `revision` (the key's `mod_revision`, which becomes
-    /// the typed object's `resourceVersion`). `at` is when this process saw the write, by its monotonic clock
-    /// ([`crate::Input::uptime`]): it dates heartbeats, so that wall clocks do not matter.
+    /// Stores the bytes of an object of any kind, as of `revision` (the key's `mod_revision`, which becomes the typed
+    /// object's `resourceVersion`). `at` is the time when this process saw the write, by its monotonic clock
+    /// ([`crate::Input::uptime`]). Heartbeats are dated by it, so wall clocks do not matter.
     ///
     /// # Errors
-    /// See [`CacheError`]; the cache stays usable in each case.
+    /// See [`CacheError`]; the cache stays usable after each of them.
     pub fn upsert(
         &mut self,
         key: &ObjectKey,
@@ -117,7 +117,7 @@ impl Cache {
         failure.map_or(Ok(change), Err)
     }
 
-    /// Forgets an object; `None` when the cache did not hold it.
+    /// Removes an object; `None` when the cache did not hold it.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Change> {
         let old = self.detach(key)?;
         let change = Change { key: key.clone(), old: Some(old), new: None };
@@ -125,49 +125,50 @@ impl Cache {
         Some(change)
     }
 
-    /// Starts every node's grace period afresh: to be called when this process wins leadership, and whenever it may
-    /// have missed heartbeats (a pause of the process, a lost quorum), so that no node is declared dead for the
-    /// silence of the masters.
+    /// Restarts every node's grace period. The caller does this when the process wins leadership, and whenever it may
+    /// have missed heartbeats (a pause of the process, a lost quorum), so that no node is declared silent because the
+    /// masters were.
     pub fn begin_observation(&mut self, at: Duration) {
         self.heartbeats.begin(at);
     }
 
-    /// When this process last saw a sign of life of the node, or began to watch; `None` before either.
+    /// Returns when this process last saw a sign of life of the node, or when it began to observe, whichever is later;
+    /// `None` before either.
     #[must_use]
     pub fn last_heartbeat(&self, node: &str) -> Option<Duration> {
         self.heartbeats.last(node)
     }
 
-    /// The highest revision taken in.
+    /// Returns the highest revision applied so far.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// An object of any kind.
+    /// Returns an object of any kind.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<&Entry> {
         self.entries.get(key)
     }
 
-    /// The object with this uid, of whatever kind.
+    /// Returns the object with this uid, of any kind.
     #[must_use]
     pub fn by_uid(&self, uid: &str) -> Option<(&ObjectKey, &Entry)> {
         let key = self.by_uid.get(uid)?;
         Some((key, self.entries.get(key)?))
     }
 
-    /// Every object of every kind, in no order.
+    /// Iterates over all objects of all kinds, in no particular order.
     pub fn all(&self) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
         self.entries.iter().map(|(key, entry)| (&**key, entry))
     }
 
-    /// All objects that name this uid among their owners, ordered by key.
+    /// Iterates over the objects that name this uid among their owners, ordered by key.
     pub fn dependents(&self, owner_uid: &str) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
         self.by_owner.get(owner_uid).filter_map(|key| Some((&**key, self.entries.get(key)?)))
     }
 
-    /// All objects in the namespace, ordered by key.
+    /// Iterates over the objects in the namespace, ordered by key.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
         self.by_namespace.get(namespace).filter_map(|key| Some((&**key, self.entries.get(key)?)))
     }
@@ -212,7 +213,7 @@ impl Cache {
         &self.namespaces
     }
 
-    /// Whether the namespace is being deleted; the API lets nobody create anything in it any more.
+    /// Returns whether the namespace is being deleted. The API refuses to create objects in such a namespace.
     #[must_use]
     pub fn is_namespace_terminating(&self, namespace: &str) -> bool {
         self.namespaces.get("", namespace).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
@@ -223,24 +224,25 @@ impl Cache {
         &self.leases
     }
 
-    /// The pods bound to a node, whether or not the node exists, ordered by namespace and name.
+    /// Iterates over the pods bound to a node, ordered by namespace and name. The node need not exist.
     pub fn pods_on_node(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods_by_node.get(node).into_iter().flat_map(BTreeMap::values)
     }
 
-    /// The names of all nodes that some pod is bound to.
+    /// Iterates over the names of all nodes that have pods bound to them.
     pub fn nodes_with_pods(&self) -> impl Iterator<Item = &str> {
         self.pods_by_node.keys().map(String::as_str)
     }
 
-    /// The pods in the namespace whose labels hold every pair of `selector`, ordered by name; none for an empty one.
+    /// Returns the pods in the namespace whose labels contain every pair of `selector`, ordered by name. An empty
+    /// selector matches no pod.
     #[must_use]
     pub fn pods_matching(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<&Arc<Pod>> {
         let names = self.pods_by_label.holding_all(namespace, selector);
         names.filter_map(|name| self.pods.get(namespace, name)).collect()
     }
 
-    /// The services in the namespace whose selector the labels satisfy.
+    /// Returns the services in the namespace whose selector matches the labels.
     #[must_use]
     pub fn services_selecting(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<&Arc<Service>> {
         let candidates = labels.iter().flat_map(|pair| self.services_by_selector.holding(namespace, pair));
@@ -250,12 +252,12 @@ impl Cache {
             .collect()
     }
 
-    /// The pods that have the object with this uid as their controller, ordered by name.
+    /// Iterates over the pods whose controller is the object with this uid, ordered by name.
     pub fn controlled_pods<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
         self.controlled(uid, "", "pods").filter_map(|(namespace, name)| self.pods.get(namespace, name))
     }
 
-    /// The replica sets that have the object with this uid as their controller, ordered by name.
+    /// Iterates over the replica sets whose controller is the object with this uid, ordered by name.
     pub fn controlled_replica_sets<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Arc<ReplicaSet>> {
         self.controlled(uid, "apps", "replicasets")
             .filter_map(|(namespace, name)| self.replica_sets.get(namespace, name))
@@ -309,7 +311,7 @@ impl Cache {
 
     fn detach(&mut self, key: &ObjectKey) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
-        // A name deleted and taken again within one batch may already belong to the newer uid.
+        // Another key may hold the same uid, so the uid is removed only if it points at this key.
         if self.by_uid.get(&entry.meta.uid).is_some_and(|k| **k == *key) {
             self.by_uid.remove(&entry.meta.uid);
         }

@@ -1,4 +1,4 @@
-//! A cached object: metadata for every kind, the whole for those that controllers look into.
+//! A cached object: the metadata for every kind, the whole object for the kinds that controllers read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use quorate_api::{ObjectKey, Revision};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// What garbage collection and namespace deletion need to know of an object of any kind.
+/// Metadata of an object of any kind, as garbage collection and namespace deletion need it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Meta {
     pub api_version: String,
@@ -26,13 +26,13 @@ pub struct Meta {
     pub owner_references: Vec<OwnerReference>,
     pub finalizers: Vec<String>,
     pub deletion_timestamp: Option<Timestamp>,
-    /// The revision of its last write, which is its `resourceVersion`.
+    /// Revision of the object's last write, which is its `resourceVersion`.
     pub resource_version: Revision,
     pub labels: BTreeMap<String, String>,
 }
 
 impl Meta {
-    /// The one owner that manages this object.
+    /// Returns the owner that controls this object, if it has one.
     #[must_use]
     pub fn controller(&self) -> Option<&OwnerReference> {
         self.owner_references.iter().find(|owner| owner.controller == Some(true))
@@ -64,10 +64,10 @@ impl Meta {
     }
 }
 
-/// Name of the ConfigMap with which each namespace gets the cluster's authority.
+/// Name of the ConfigMap that publishes the cluster's certificate authority in each namespace.
 pub(crate) const ROOT_AUTHORITY: &str = "kube-root-ca.crt";
 
-/// The object itself, for the kinds that some controller looks into.
+/// The typed object, for the kinds that controllers read.
 #[derive(Clone, Debug)]
 pub enum Object {
     Pod(Arc<Pod>),
@@ -79,9 +79,9 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     Namespace(Arc<Namespace>),
     Lease(Arc<Lease>),
-    /// The ConfigMap of a namespace that holds the cluster's authority; other ConfigMaps are [`Object::Other`].
+    /// ConfigMap that holds the cluster's certificate authority; other ConfigMaps are [`Object::Other`].
     RootAuthority(Arc<ConfigMap>),
-    /// Any other kind: the metadata is all that is kept.
+    /// Any other kind; only its metadata is cached.
     Other,
 }
 
@@ -130,7 +130,7 @@ where
     let mut object: K = serde_json::from_slice(value)?;
     let metadata = object.metadata_mut();
     metadata.resource_version = Some(revision.to_string());
-    // Nobody here reads field ownership, and it can outweigh the rest of the object.
+    // No controller reads field ownership, and it can be larger than the rest of the object.
     metadata.managed_fields = None;
     let meta = Meta::new(K::API_VERSION, K::KIND, object.metadata(), revision);
     Ok(Entry { meta: Arc::new(meta), object: wrap(Arc::new(object)) })

@@ -1,4 +1,4 @@
-//! The objects of one kind by namespace and name, and the index of labels.
+//! The table of objects of one kind by namespace and name, and the label index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quorate_api::ObjectKey;
 
-/// All objects of one kind, ordered; those of a cluster-scoped kind stand under the empty namespace.
+/// All objects of one kind, ordered by namespace and name. Cluster-scoped objects are stored under the empty namespace.
 #[derive(Debug)]
 pub struct Table<K> {
     by_namespace: BTreeMap<String, BTreeMap<String, Arc<K>>>,
-    /// Names of those without a controller, which adoption looks through.
+    /// Names of the objects without a controller, by namespace. These are the candidates for adoption.
     uncontrolled: BTreeMap<String, BTreeSet<String>>,
     len: usize,
 }
@@ -28,19 +28,19 @@ impl<K> Table<K> {
         self.by_namespace.get(namespace)?.get(name)
     }
 
-    /// The objects of one namespace, ordered by name.
+    /// Iterates over the objects of one namespace, ordered by name.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<K>> {
         self.by_namespace.get(namespace).into_iter().flat_map(BTreeMap::values)
     }
 
-    /// The objects of one namespace that no controller owns, ordered by name.
+    /// Iterates over the objects of one namespace that have no controller, ordered by name.
     pub fn uncontrolled(&self, namespace: &str) -> impl Iterator<Item = &Arc<K>> {
         let names = self.uncontrolled.get(namespace).into_iter().flatten();
         let namespace = self.by_namespace.get(namespace);
         names.filter_map(move |name| namespace?.get(name))
     }
 
-    /// All objects, ordered by namespace and name.
+    /// Iterates over all objects, ordered by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<K>> {
         self.by_namespace.values().flat_map(BTreeMap::values)
     }
@@ -84,7 +84,7 @@ impl<K: Metadata<Ty = ObjectMeta>> Table<K> {
     }
 }
 
-/// Names by namespace and label (or selector) pair.
+/// Index of object names by namespace and label (or selector) pair.
 #[derive(Debug, Default)]
 pub(super) struct LabelIndex(HashMap<String, HashMap<String, HashMap<String, BTreeSet<String>>>>);
 
@@ -112,7 +112,7 @@ impl LabelIndex {
         }
     }
 
-    /// The names under one pair, ordered.
+    /// Iterates over the names that have the pair, in order.
     pub(super) fn holding(
         &self,
         namespace: &str,
@@ -121,7 +121,8 @@ impl LabelIndex {
         self.names(namespace, label, value).into_iter().flatten()
     }
 
-    /// The names under every pair of `selector`, ordered: walks the shortest list, looks up in the others.
+    /// Iterates over the names that have every pair of `selector`, in order. It walks the shortest list and looks each
+    /// name up in the others.
     pub(super) fn holding_all<'a>(
         &'a self,
         namespace: &str,

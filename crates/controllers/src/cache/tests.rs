@@ -129,14 +129,14 @@ fn heartbeats_count_from_when_they_were_seen() {
         cache.upsert(&key, &bytes, Revision(revision), at(second)).expect("decodes");
     };
     assert_eq!(cache.last_heartbeat("n1"), None);
-    // The node's clock is an hour ahead; only that it moves matters.
+    // The node's clock is an hour ahead. Only a change of the renew time counts.
     renew(&mut cache, 2, "2026-01-01T01:00:00.000000Z", 10);
     assert_eq!(cache.last_heartbeat("n1"), Some(at(10)));
     renew(&mut cache, 3, "2026-01-01T01:00:00.000000Z", 20);
     assert_eq!(cache.last_heartbeat("n1"), Some(at(10)));
     renew(&mut cache, 4, "2026-01-01T01:00:03.000000Z", 30);
     assert_eq!(cache.last_heartbeat("n1"), Some(at(30)));
-    // What a master writes about a silent node is no sign of life.
+    // A condition that a master sets to Unknown is not a sign of life.
     let node = |conditions: Value| {
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "n"},
             "status": {"conditions": conditions}})

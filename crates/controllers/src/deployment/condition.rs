@@ -1,4 +1,4 @@
-//! A deployment's conditions, and when their times move.
+//! A deployment's conditions and the rules for their timestamps.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DeploymentCondition;
@@ -25,7 +25,7 @@ pub(super) fn remove(conditions: &mut Vec<DeploymentCondition>, type_: &str) {
     conditions.retain(|condition| condition.type_ != type_);
 }
 
-/// Sets a condition, unless it already has this status for this reason; the transition time moves with the status.
+/// Sets a condition, unless it already has this status and reason. The transition time changes only with the status.
 pub(super) fn set(
     conditions: &mut Vec<DeploymentCondition>,
     type_: &str,
@@ -40,7 +40,7 @@ pub(super) fn set(
     renew(conditions, type_, status, reason, message, now);
 }
 
-/// Like [`set`], and moves the update time even if nothing else changes.
+/// Like [`set`], but also updates the update time when nothing else changes.
 pub(super) fn renew(
     conditions: &mut Vec<DeploymentCondition>,
     type_: &str,

@@ -1,16 +1,16 @@
-//! How many pods a deployment may have too many and too few while it changes.
+//! The limits on a deployment's pod count during a rollout.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// The bounds that hold for one deployment at its present size.
+/// Bounds on the pod count of one deployment at its current size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     /// `spec.replicas`.
     pub(super) replicas: i32,
-    /// Pods beyond `replicas` during a rolling update.
+    /// Maximum number of pods beyond `replicas` during a rolling update.
     pub(super) max_surge: i32,
-    /// Pods that may be missing from `replicas` during a rolling update.
+    /// Maximum number of unavailable pods during a rolling update.
     pub(super) max_unavailable: i32,
 }
 
@@ -26,18 +26,18 @@ impl Limits {
         let mut max_unavailable =
             resolve(update.and_then(|update| update.max_unavailable.as_ref()), replicas, Rounding::Down);
         if max_surge == 0 && max_unavailable == 0 {
-            // Small percentages may round to nothing on either side; an update could not begin.
+            // Small percentages can round both limits to zero, and then an update could never start.
             max_unavailable = 1;
         }
         Limits { replicas, max_surge, max_unavailable: max_unavailable.min(replicas) }
     }
 
-    /// The most pods there may be.
+    /// Maximum number of pods that may exist.
     pub(super) fn max_total(&self) -> i32 {
         self.replicas.saturating_add(self.max_surge)
     }
 
-    /// The fewest pods that must be available.
+    /// Minimum number of pods that must be available.
     pub(super) fn min_available(&self) -> i32 {
         self.replicas - self.max_unavailable
     }
@@ -54,14 +54,14 @@ enum Rounding {
     Down,
 }
 
-/// An absolute number, or a percentage of `total`; a quarter when absent, which is the API's default.
+/// Resolves an absolute number or a percentage of `total`. An absent value is 25 %, the API's default.
 fn resolve(value: Option<&IntOrString>, total: i32, rounding: Rounding) -> i32 {
     let percent = match value {
         Some(IntOrString::Int(number)) => return (*number).max(0),
         Some(IntOrString::String(text)) => text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok()),
         None => Some(25),
     };
-    // Validation admits percentages alone; anything else counts as none.
+    // Validation admits no other strings than percentages; any other counts as zero.
     let share = percent.unwrap_or(0).max(0).saturating_mul(i64::from(total));
     let rounded = match rounding {
         Rounding::Up => share.saturating_add(99) / 100,

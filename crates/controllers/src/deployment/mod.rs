@@ -1,4 +1,4 @@
-//! Rolls a Deployment's template out through ReplicaSets: one for each revision of the template, the newest growing
+//! Rolls out a Deployment's template through ReplicaSets, one for each revision of the template. The newest set grows
 //! while the older ones shrink, within `maxSurge` and `maxUnavailable`.
 //!
 //! The steps and the annotations are those of Kubernetes' own controller, so that `kubectl rollout` understands them.
@@ -44,7 +44,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
         }
     }
     if let Some(Object::Pod(pod)) = change.latest().map(|latest| &latest.object)
-        && makes_way(change)
+        && unblocks_rollout(change)
     {
         keys.extend(deployment_of(cache, pod).map(key_of));
     }
@@ -53,8 +53,8 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     keys
 }
 
-/// Whether a pod left or became ready: a rollout may go on, although no set need report anything new.
-fn makes_way(change: &Change) -> bool {
+/// Returns whether a pod left or became ready. A rollout may then continue even though no set's status changes.
+fn unblocks_rollout(change: &Change) -> bool {
     let pod = |side: Option<&Entry>| match side.map(|entry| &entry.object) {
         Some(Object::Pod(pod)) => Some(Arc::clone(pod)),
         _ => None,
@@ -64,7 +64,7 @@ fn makes_way(change: &Change) -> bool {
         |is: fn(&Pod) -> bool| old.as_ref().is_some_and(|pod| is(pod)) && !new.as_ref().is_some_and(|pod| is(pod));
     let came =
         |is: fn(&Pod) -> bool| new.as_ref().is_some_and(|pod| is(pod)) && !old.as_ref().is_some_and(|pod| is(pod));
-    // Recreate waits until the last old pod has ended, a rolling update only until it is on its way out.
+    // Recreate waits until the last old pod has ended; a rolling update waits only until it is terminating.
     left(is_active) || left(|pod| !is_terminal(pod)) || came(is_ready)
 }
 
@@ -72,7 +72,7 @@ fn key_of(deployment: &Deployment) -> WorkKey {
     WorkKey::namespaced(namespace(&deployment.metadata), name(&deployment.metadata))
 }
 
-/// The deployment that controls the set, or those that may want to adopt it.
+/// Returns the deployment that controls the set, or the deployments that could adopt it.
 fn managers_of(cache: &Cache, set: &ReplicaSet) -> Vec<WorkKey> {
     let namespace = namespace(&set.metadata);
     if controller_of(&set.metadata).is_some() {
@@ -115,7 +115,7 @@ fn reconcile(input: Input<'_>, key: &WorkKey) -> Plan {
     pass.into_plan()
 }
 
-/// Validation keeps such selectors out; one that got in is reported and left alone.
+/// Reports a selector that validation should have refused, and leaves the deployment as it is.
 fn unusable_selector(deployment: &Deployment) -> Plan {
     let stored = deployment.status.clone().unwrap_or_default();
     if stored.observed_generation >= deployment.metadata.generation {
@@ -135,23 +135,23 @@ fn unusable_selector(deployment: &Deployment) -> Plan {
     Plan { actions, requeue_after: None }
 }
 
-/// One look at one deployment: what is observed, and what of it is to change.
+/// One reconcile of one deployment: the observed state and the changes to make.
 struct Pass<'a> {
     cache: &'a Cache,
     deployment: &'a Deployment,
     now: Timestamp,
     limits: Limits,
-    /// The set of the current template, once there is one.
+    /// Replica set of the current template, if it exists.
     new: Option<Managed>,
-    /// The sets of former templates, oldest first.
+    /// Replica sets of former templates, oldest first.
     old: Vec<Managed>,
     conditions: Vec<DeploymentCondition>,
     collision_count: Option<i32>,
-    /// What the deployment's revision annotation must become.
+    /// New value of the deployment's revision annotation, if it changes.
     revision: Option<String>,
-    /// Old sets beyond the history limit.
+    /// Deletions of old sets beyond the history limit.
     expired: Vec<Action>,
-    /// What became of the last plan, when that could not create the set of the current template.
+    /// Failure of the last plan, if it could not create the set of the current template.
     failure: Option<&'a Failure>,
 }
 
@@ -199,13 +199,13 @@ impl<'a> Pass<'a> {
         self.deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true)
     }
 
-    /// The new set, then the old ones, oldest first.
+    /// Iterates over the new set, then the old ones, oldest first.
     fn sets(&self) -> impl Iterator<Item = &Managed> {
         self.new.iter().chain(&self.old)
     }
 
-    /// Everything in the order in which it must happen: the status before the revision annotation, because the
-    /// condition that a rollout began is derived from the annotation lagging behind.
+    /// Orders all writes. The status is written before the revision annotation, because the condition that a rollout
+    /// has started is derived from the lagging annotation.
     fn into_plan(self) -> Plan {
         let mut status = self.status();
         let requeue_after = self.progress_deadline_in(&status);
@@ -215,7 +215,8 @@ impl<'a> Pass<'a> {
         if let Some(failure) = self.failure {
             let message = revision::creation_failed(failure);
             actions.push(event(self.deployment, EventType::Warning, condition::REPLICA_SET_CREATE_ERROR, message));
-            // Beside the writes: should they be refused again, the user is told all the same.
+            // The status goes in the same batch as the writes, so the user sees the failure even if they are refused
+            // again.
             writes.extend(update.take());
         }
         actions.extend(batch(writes));

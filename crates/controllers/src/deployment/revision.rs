@@ -1,5 +1,4 @@
-//! The replica sets of a deployment as its revisions: which is the current one, how they are numbered, which are old
-//! enough to go.
+//! The replica sets of a deployment as its revisions: the current one, their numbers, and the expired ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 pub(super) const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 pub(super) const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 
-/// Annotations of the deployment that mean nothing on its replica sets.
+/// Annotations of the deployment that are not copied to its replica sets.
 const NOT_INHERITED: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
@@ -35,21 +34,21 @@ const NOT_INHERITED: [&str; 6] = [
 ];
 
 const MAX_HISTORY_LEN: usize = 2000;
-/// The longest name of an object.
+/// Maximum length of an object's name.
 const MAX_NAME_LEN: usize = 253;
 
-/// A replica set together with what this pass wants of it.
+/// A replica set together with the changes this pass makes to it.
 #[derive(Debug)]
 pub(super) struct Managed {
     object: Arc<ReplicaSet>,
-    /// Does not exist yet.
+    /// Whether this pass creates the set, because it does not exist yet.
     is_created: bool,
-    /// `spec.replicas` as this pass wants it.
+    /// Desired `spec.replicas`.
     pub(super) replicas: i32,
-    /// Its pods that have not ended and are not on their way out, counted now: its status tells of them a moment
-    /// later, and may then tell of fewer or of more than there are by now.
+    /// Number of the set's active pods (neither ended nor terminating), counted in the cache. The set's status lags
+    /// behind the pods, so its counts may be too high or too low.
     active_pods: i32,
-    /// Those of them that are ready.
+    /// Number of active pods that are ready.
     ready_pods: i32,
     min_ready_seconds: Option<i32>,
     /// Annotations to set.
@@ -94,7 +93,7 @@ impl Managed {
         name(&self.object.metadata)
     }
 
-    /// The pods that it has, ready or not.
+    /// Number of pods that the set's status reports, ready or not.
     pub(super) fn observed_replicas(&self) -> i32 {
         self.object.status.as_ref().map_or(0, |status| status.replicas)
     }
@@ -107,12 +106,12 @@ impl Managed {
         self.object.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
     }
 
-    /// Those available pods that are wanted and still there: what remains available once its pods follow its spec.
+    /// Number of pods that stay available once the set's pods match its spec.
     pub(super) fn lasting_available(&self) -> i32 {
         self.available().min(self.ready_pods).min(self.replicas)
     }
 
-    /// The pods that it has, will have or still has to delete.
+    /// Number of pods that the set has, will have, or still has to delete.
     pub(super) fn extant(&self) -> i32 {
         self.replicas.max(self.observed_replicas()).max(self.active_pods)
     }
@@ -132,15 +131,15 @@ impl Managed {
         }
     }
 
-    /// Wants this many pods, and records the size of the deployment that the number was derived from. Whether the
-    /// number is another one than before.
+    /// Sets the desired number of pods, and records the size of the deployment it was derived from. Returns whether the
+    /// number changed.
     pub(super) fn scale(&mut self, replicas: i32, limits: &Limits) -> bool {
         self.annotate(DESIRED_REPLICAS, &limits.replicas.to_string());
         self.annotate(MAX_REPLICAS, &limits.max_total().to_string());
         std::mem::replace(&mut self.replicas, replicas) != replicas
     }
 
-    /// The write that brings the stored set to what is wanted, if it differs, and the event that tells of it.
+    /// Returns the write that brings the stored set to the desired state, and its event; `None` when nothing differs.
     pub(super) fn action(&self, deployment: &Deployment) -> Option<Action> {
         Some(reported(self.write()?, self.event(deployment)))
     }
@@ -182,7 +181,7 @@ impl Managed {
         })
     }
 
-    /// The event on the deployment when the number of pods changes.
+    /// Returns the event on the deployment when the number of pods changes.
     fn event(&self, deployment: &Deployment) -> Option<Action> {
         let before = if self.is_created { 0 } else { spec_replicas(&self.object) };
         let direction = match self.replicas.cmp(&before) {
@@ -199,12 +198,12 @@ fn spec_replicas(set: &ReplicaSet) -> i32 {
     set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
 }
 
-/// The deployment's sets: that of its current template, and the others, oldest first.
+/// Returns the deployment's sets: the one of its current template, and the others, oldest first.
 pub(super) fn split(cache: &Cache, deployment: &Deployment) -> (Option<Managed>, Vec<Managed>) {
     let mut sets: Vec<_> = cache.controlled_replica_sets(uid(&deployment.metadata)).collect();
     sets.sort_by_key(|set| (set.metadata.creation_timestamp.clone(), name(&set.metadata)));
     let mut all: Vec<Managed> = sets.iter().map(|set| Managed::existing(cache, set)).collect();
-    // Should two sets have the template, the older counts and the other drains.
+    // If two sets have the template, the older one is the new set and the other is scaled down.
     let is_new = |managed: &Managed| {
         let template = managed.object.spec.as_ref().and_then(|spec| spec.template.as_ref());
         template.is_some_and(|template| same_template(template, template_of(deployment)))
@@ -219,8 +218,8 @@ fn template_of(deployment: &Deployment) -> &PodTemplateSpec {
 }
 
 impl Pass<'_> {
-    /// Numbers the set of the current template as the newest revision and passes the deployment's own on to it.
-    /// A former set whose template came back becomes the newest again.
+    /// Gives the set of the current template the newest revision number, and copies the deployment's annotations and
+    /// `minReadySeconds` to it. A former set whose template is used again becomes the newest revision.
     pub(super) fn sync_revision(&mut self) {
         let deployment = self.deployment;
         let next = self.next_revision();
@@ -243,22 +242,22 @@ impl Pass<'_> {
 
         let message = format!("Found new replica set \"{}\"", new.name());
         self.revision = lagging_revision(deployment, new);
-        // The annotation lags as long as nobody has noted that this rollout began.
+        // The deployment's annotation lags until the start of this rollout is recorded.
         let is_stale = self.revision.is_some()
             && matches!(
                 condition::reason(&self.conditions, PROGRESSING),
                 Some(condition::NEW_REPLICA_SET_AVAILABLE | condition::PROGRESS_DEADLINE_EXCEEDED)
             );
         let is_unset = condition::get(&self.conditions, PROGRESSING).is_none();
-        // It could not be created before, and is there now.
-        let is_overcome = condition::reason(&self.conditions, PROGRESSING) == Some(REPLICA_SET_CREATE_ERROR);
-        if status::progress_deadline(deployment).is_some() && (is_unset || is_stale || is_overcome) {
+        // The set could not be created before and exists now.
+        let is_created_after_error = condition::reason(&self.conditions, PROGRESSING) == Some(REPLICA_SET_CREATE_ERROR);
+        if status::progress_deadline(deployment).is_some() && (is_unset || is_stale || is_created_after_error) {
             condition::set(&mut self.conditions, PROGRESSING, "True", "FoundNewReplicaSet", message, self.now);
         }
     }
 
-    /// Makes sure that the current template has its set. `false` when there can be none any more, and when its name is
-    /// taken by another; the collision is then counted, and the next pass takes another name.
+    /// Ensures that the current template has a set. Returns `false` when the namespace is terminating, or when another
+    /// set has the name. A collision is counted, and the next pass derives another name.
     pub(super) fn ensure_new(&mut self) -> bool {
         if self.new.is_some() {
             self.sync_revision();
@@ -293,7 +292,7 @@ impl Pass<'_> {
         true
     }
 
-    /// Deletes the oldest sets beyond the history limit that are empty and known to be so.
+    /// Deletes the oldest sets beyond the history limit, if their status confirms that they are empty.
     pub(super) fn clean_up(&mut self) {
         let limit = self.deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit);
         let Some(limit) = limit.filter(|limit| *limit != i32::MAX) else { return };
@@ -325,7 +324,7 @@ pub(super) fn creation_failed(failure: &Failure) -> String {
     format!("Failed to create new replica set \"{}\": {}", failure.target.name, failure.message)
 }
 
-/// The annotation that the deployment lacks, if it lags behind its newest set.
+/// Returns the newest set's revision, if the deployment's annotation differs from it.
 fn lagging_revision(deployment: &Deployment, new: &Managed) -> Option<String> {
     let stored = deployment.metadata.annotations.as_ref().and_then(|annotations| annotations.get(REVISION));
     new.annotation(REVISION).filter(|revision| stored.is_none_or(|stored| stored != revision)).map(str::to_owned)
@@ -339,7 +338,7 @@ fn inherit_annotations(deployment: &Deployment, set: &mut Managed) {
     }
 }
 
-/// Drops the oldest revisions of a history that has grown too long.
+/// Drops the oldest revisions of a history that is too long.
 fn shorten(mut history: &str) -> &str {
     while history.len() > MAX_HISTORY_LEN {
         match history.split_once(',') {

@@ -1,4 +1,5 @@
-//! The two strategies: growing the new set while the old ones shrink, or only once their pods are gone.
+//! The two strategies. RollingUpdate grows the new set while the old ones shrink; Recreate grows it once the old pods
+//! are removed.
 
 use super::Pass;
 use super::status::is_complete;
@@ -7,7 +8,7 @@ use crate::pod_state::is_terminal;
 use crate::resource::uid;
 
 impl Pass<'_> {
-    /// RollingUpdate: one step up or one step down in each pass, decided on what is observed.
+    /// RollingUpdate: each pass makes one step up or one step down, based on the observed state.
     pub(super) fn roll(&mut self) {
         if !self.ensure_new() || self.grow_new() || self.shrink_old() {
             return;
@@ -17,7 +18,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Recreate: no new pod before the last old one has ended.
+    /// Recreate: no new pod starts before the last old one has ended.
     pub(super) fn recreate(&mut self) {
         self.sync_revision();
         let limits = self.limits;
@@ -25,7 +26,7 @@ impl Pass<'_> {
         for set in self.old.iter_mut().filter(|set| set.replicas > 0) {
             scaled |= set.scale(0, &limits);
         }
-        if scaled || self.are_old_pods_left() || !self.ensure_new() || self.grow_new() {
+        if scaled || self.has_old_pods() || !self.ensure_new() || self.grow_new() {
             return;
         }
         if is_complete(self.deployment, &self.status()) {
@@ -33,7 +34,7 @@ impl Pass<'_> {
         }
     }
 
-    /// How many pods the new set may have, given that it has `present` of them.
+    /// Returns how many pods the new set may have, given that its spec has `present`.
     pub(super) fn room_for_new(&self, present: i32) -> i32 {
         let Self { limits, old, .. } = self;
         if limits::is_recreate(self.deployment) {
@@ -51,7 +52,7 @@ impl Pass<'_> {
         wanted != present && self.new.as_mut().is_some_and(|new| new.scale(wanted, &limits))
     }
 
-    /// Takes pods from the old sets, first those that serve nobody anyway, as far as enough stay available.
+    /// Scales the old sets down while enough pods stay available. Unavailable pods go first.
     fn shrink_old(&mut self) -> bool {
         let limits = self.limits;
         let new_replicas = self.new.as_ref().map_or(0, |new| new.replicas);
@@ -60,34 +61,34 @@ impl Pass<'_> {
         if old_replicas == 0 {
             return false;
         }
-        // As if every old pod were available: what the specs alone still allow to go.
-        let may_go = old_replicas + new_replicas - limits.min_available() - (new_replicas - new_available);
-        if may_go <= 0 {
+        // Upper bound of the pods to remove: every old pod counts as available here.
+        let max_removed = old_replicas + new_replicas - limits.min_available() - (new_replicas - new_available);
+        if max_removed <= 0 {
             return false;
         }
-        let mut gone = 0;
+        let mut removed = 0;
         for set in self.old.iter_mut().filter(|set| set.replicas > 0) {
-            let unhealthy = (set.replicas - set.lasting_available()).min(may_go - gone);
+            let unhealthy = (set.replicas - set.lasting_available()).min(max_removed - removed);
             if unhealthy > 0 {
                 set.scale(set.replicas - unhealthy, &limits);
-                gone += unhealthy;
+                removed += unhealthy;
             }
         }
         let available = new_available + self.old.iter().map(Managed::lasting_available).sum::<i32>();
-        let mut spare = (available - limits.min_available()).min(may_go - gone);
+        let mut spare = (available - limits.min_available()).min(max_removed - removed);
         for set in self.old.iter_mut().filter(|set| set.replicas > 0) {
             let step = set.replicas.min(spare);
             if step > 0 {
                 set.scale(set.replicas - step, &limits);
                 spare -= step;
-                gone += step;
+                removed += step;
             }
         }
-        gone > 0
+        removed > 0
     }
 
-    /// Pods of old sets that run or may run, which includes those still terminating.
-    fn are_old_pods_left(&self) -> bool {
+    /// Returns whether pods of old sets run or may still run, terminating pods included.
+    fn has_old_pods(&self) -> bool {
         self.old.iter().any(|set| {
             let mut pods = self.cache.controlled_pods(uid(&set.object().metadata));
             set.observed_replicas() > 0 || pods.any(|pod| !is_terminal(pod))

@@ -1,4 +1,4 @@
-//! Scaling a deployment, which may be in the middle of a rollout: then every set keeps its share.
+//! Scaling of a deployment. In the middle of a rollout, every set keeps its share.
 
 use std::cmp::Reverse;
 
@@ -8,15 +8,15 @@ use super::revision::{DESIRED_REPLICAS, MAX_REPLICAS, Managed};
 use crate::resource::name;
 
 impl Pass<'_> {
-    /// Whether the size of the deployment is another one than its sets were derived from.
+    /// Returns whether the deployment's size differs from the size that its sets were scaled for.
     pub(super) fn is_scaling_event(&self) -> bool {
         let wanted = i64::from(self.limits.replicas);
         let mut active = self.sets().filter(|set| set.replicas > 0);
         active.any(|set| set.number(DESIRED_REPLICAS).is_some_and(|desired| desired != wanted))
     }
 
-    /// Brings the sets to the deployment's size: the only one that counts takes all of it; a finished rollout drains
-    /// what is old; in the middle of one the difference is spread by size.
+    /// Scales the sets to the deployment's size. A single active set takes all of it. After a finished rollout, the old
+    /// sets are scaled to zero. In the middle of a rollout, the difference is spread in proportion to the sets' sizes.
     pub(super) fn scale(&mut self) {
         let limits = self.limits;
         let is_saturated = self.is_saturated();
@@ -27,7 +27,8 @@ impl Pass<'_> {
                 set.scale(0, &limits);
             }
         } else if limits::is_recreate(self.deployment) {
-            // Several active sets of a Recreate deployment: draining them is the rollout's business.
+            // Several sets of a Recreate deployment are active. The rollout scales them down, so only their annotations
+            // change.
             for set in self.active_mut() {
                 set.scale(set.replicas, &limits);
             }
@@ -36,7 +37,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The one set with pods, or, when none has any, the newest.
+    /// Returns the only set with pods, or the newest set when none has pods.
     fn active_or_latest(&mut self) -> Option<&mut Managed> {
         match self.sets().filter(|set| set.replicas > 0).count() {
             0 if self.new.is_some() => self.new.as_mut(),
@@ -50,7 +51,7 @@ impl Pass<'_> {
         self.new.iter_mut().chain(&mut self.old).filter(|set| set.replicas > 0)
     }
 
-    /// The new set has all the pods that the deployment asks for, and all are available.
+    /// Returns whether the new set has all the pods that the deployment asks for, and all are available.
     fn is_saturated(&self) -> bool {
         let wanted = self.limits.replicas;
         self.new.as_ref().is_some_and(|new| {
@@ -68,7 +69,8 @@ impl Pass<'_> {
         let missing = allowed - total;
 
         let mut sets: Vec<&mut Managed> = self.active_mut().collect();
-        // The largest takes the rounding; among equals the newest grows first and the oldest shrinks first.
+        // The largest set takes the rounding error. Among sets of equal size, the newest grows first and the oldest
+        // shrinks first.
         sets.sort_by_key(|set| {
             let metadata = &set.object().metadata;
             let created = metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
@@ -93,7 +95,7 @@ impl Pass<'_> {
     }
 }
 
-/// By how much the set's size changes if it keeps its share of the deployment.
+/// Returns the change in size by which the set keeps its share of the deployment.
 fn share_of(set: &Managed, replicas: i32, max_total: i32, observed: i32) -> i32 {
     if replicas == 0 {
         return -set.replicas;

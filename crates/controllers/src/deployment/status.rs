@@ -1,4 +1,4 @@
-//! What a deployment reports: counts, availability, and whether its rollout gets on.
+//! A deployment's status: counts, availability, and the progress of its rollout.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::revision::Managed;
 use crate::plan::Action;
 use crate::resource::{DEPLOYMENTS, name, target, to_json};
 
-/// Seconds without progress after which a rollout is reported as stuck; `None` when nobody asks for that.
+/// Seconds without progress after which a rollout is reported as stuck; `None` when there is no deadline.
 pub(super) fn progress_deadline(deployment: &Deployment) -> Option<i64> {
     let deadline = deployment.spec.as_ref()?.progress_deadline_seconds?;
     (deadline != i32::MAX).then_some(i64::from(deadline))
 }
 
-/// All pods are of the current template and available, and no others are left.
+/// Returns whether all pods have the current template and are available, and no others are left.
 pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let counts = [status.updated_replicas, status.replicas, status.available_replicas];
@@ -27,7 +27,7 @@ pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) ->
         && status.observed_generation >= deployment.metadata.generation
 }
 
-/// The status write, when the stored status says something else.
+/// Returns the status write, if the stored status differs.
 pub(super) fn update(deployment: &Deployment, status: &mut DeploymentStatus) -> Option<Action> {
     let stored = deployment.status.clone().unwrap_or_default();
     if normalized(stored) == normalized(status.clone()) {
@@ -42,7 +42,7 @@ pub(super) fn update(deployment: &Deployment, status: &mut DeploymentStatus) -> 
     })
 }
 
-/// An absent count and one of zero are the same, and so are no conditions and an empty list of them.
+/// Drops zero counts and an empty list of conditions, which mean the same as absent ones.
 fn normalized(mut status: DeploymentStatus) -> DeploymentStatus {
     for count in [
         &mut status.replicas,
@@ -58,7 +58,7 @@ fn normalized(mut status: DeploymentStatus) -> DeploymentStatus {
 }
 
 impl Pass<'_> {
-    /// The status as of this pass.
+    /// Returns the status as of this pass.
     pub(super) fn status(&self) -> DeploymentStatus {
         let sum = |count: fn(&Managed) -> i32| self.sets().map(count).sum::<i32>();
         let available = sum(Managed::available);
@@ -84,7 +84,8 @@ impl Pass<'_> {
         })
     }
 
-    /// Pausing stops the clock of the progress deadline, resuming starts it again.
+    /// Records a pause or resume in the Progressing condition. A pause stops the clock of the progress deadline, and
+    /// resuming restarts it.
     pub(super) fn note_pause(&mut self) {
         let reason = condition::reason(&self.conditions, PROGRESSING);
         if progress_deadline(self.deployment).is_none() || reason == Some(PROGRESS_DEADLINE_EXCEEDED) {
@@ -99,16 +100,16 @@ impl Pass<'_> {
         condition::set(&mut self.conditions, PROGRESSING, "Unknown", reason, message.to_owned(), self.now);
     }
 
-    /// Notes whether the rollout is done, gets on, or is stuck, and passes on why pods cannot be made.
+    /// Records whether the rollout is complete, progressing, or stuck, and why pods cannot be created.
     pub(super) fn note_progress(&mut self) {
         let status = self.status();
         if progress_deadline(self.deployment).is_none() {
             condition::remove(&mut self.conditions, PROGRESSING);
         }
         let reason = condition::reason(&self.conditions, PROGRESSING);
-        // Once done, pods that come and go are no rollout.
+        // After a completed rollout, pods that come and go do not count as a new rollout.
         let is_settled = status.replicas == status.updated_replicas && reason == Some(NEW_REPLICA_SET_AVAILABLE);
-        // Without its set a rollout cannot get on; the reason stands until there is one.
+        // A rollout cannot progress without its set, so the reason stays until the set exists.
         let is_stuck = reason == Some(REPLICA_SET_CREATE_ERROR);
         if progress_deadline(self.deployment).is_some() && !is_settled && !is_stuck {
             let subject = match &self.new {
@@ -119,7 +120,7 @@ impl Pass<'_> {
             if is_complete(self.deployment, &status) {
                 let message = format!("{subject} has successfully progressed.");
                 condition::set(conditions, PROGRESSING, "True", NEW_REPLICA_SET_AVAILABLE, message, now);
-            } else if gets_on(self.deployment.status.as_ref(), &status) {
+            } else if is_progressing(self.deployment.status.as_ref(), &status) {
                 let message = format!("{subject} is progressing.");
                 condition::renew(conditions, PROGRESSING, "True", "ReplicaSetUpdated", message, now);
             } else if self.is_overdue() {
@@ -131,7 +132,7 @@ impl Pass<'_> {
         self.note_failure();
     }
 
-    /// When the progress deadline passes, if that would change anything.
+    /// Returns the time until the progress deadline, if passing it would change the status.
     pub(super) fn progress_deadline_in(&self, status: &DeploymentStatus) -> Option<Duration> {
         let deadline = progress_deadline(self.deployment)?;
         let progressing = condition::get(&self.conditions, PROGRESSING)?;
@@ -143,7 +144,7 @@ impl Pass<'_> {
             return None;
         }
         let elapsed = self.now.duration_since(progressing.last_update_time.as_ref()?.0).as_secs();
-        // A second more, because the stored time is cut to seconds and the deadline must have passed.
+        // One second is added, because the stored time is truncated to seconds and the deadline must have passed.
         Some(Duration::from_secs(u64::try_from(deadline - elapsed).unwrap_or(0) + 1))
     }
 
@@ -160,7 +161,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The first set that reports a failure speaks for all, the newest before the others.
+    /// Copies the failure condition of the first set that has one; the newest set comes first.
     fn note_failure(&mut self) {
         let failure = self
             .sets()
@@ -179,8 +180,8 @@ impl Pass<'_> {
     }
 }
 
-/// Compared with the stored status, more pods are new, ready or available, or fewer are old.
-fn gets_on(stored: Option<&DeploymentStatus>, status: &DeploymentStatus) -> bool {
+/// Returns whether, compared with the stored status, more pods are new, ready or available, or fewer are old.
+fn is_progressing(stored: Option<&DeploymentStatus>, status: &DeploymentStatus) -> bool {
     let counts = |status: &DeploymentStatus| {
         let updated = status.updated_replicas.unwrap_or(0);
         let old = status.replicas.unwrap_or(0) - updated;

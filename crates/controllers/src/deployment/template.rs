@@ -1,4 +1,4 @@
-//! When two pod templates are the same, and the hash that names the ReplicaSet of one.
+//! Equality of pod templates, and the hash that names a template's ReplicaSet.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
@@ -6,22 +6,22 @@ use serde_json::Value;
 use crate::naming::hash;
 use crate::resource::to_json;
 
-/// The label that tells a deployment's replica sets, and their pods, apart.
+/// Label that distinguishes a deployment's replica sets and their pods.
 pub(super) const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// Names the template; `collisions` makes another name when one is taken by something else.
+/// Returns the hash that names the template. `collisions` changes the hash when the name is already taken.
 pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let encoded = comparable(template).to_string();
     let collisions = collisions.map(|count| count.to_string()).unwrap_or_default();
     hash(&[encoded.as_bytes(), collisions.as_bytes()])
 }
 
-/// Whether two templates make the same pods: the hash label is the controller's own and does not count.
+/// Returns whether two templates describe the same pods. The hash label is set by the controller and is ignored.
 pub(super) fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     a == b || comparable(a) == comparable(b)
 }
 
-/// The template as JSON without the hash label, where what is empty and what is absent look the same.
+/// Returns the template as JSON without the hash label and without empty lists, so that empty and absent compare equal.
 fn comparable(template: &PodTemplateSpec) -> Value {
     let mut template = template.clone();
     if let Some(metadata) = &mut template.metadata {
@@ -34,12 +34,12 @@ fn comparable(template: &PodTemplateSpec) -> Value {
     }
     let mut json = to_json(&template);
     drop_empty_lists(&mut json);
-    // Key order must not depend on which features other crates enable in serde_json.
+    // The order of keys must not depend on the features that other crates enable in serde_json.
     json.sort_all_objects();
     json
 }
 
-/// Empty objects stay: `emptyDir: {}` says something.
+/// Removes empty lists and nulls. Empty objects stay, because `emptyDir: {}` has a meaning.
 fn drop_empty_lists(value: &mut Value) {
     match value {
         Value::Object(fields) => {

@@ -55,7 +55,7 @@ fn condition(cluster: &Cluster, type_: &str) -> (String, String) {
     (found.status, found.reason.expect("a reason"))
 }
 
-/// Wanted and available pods of each set, oldest revision first.
+/// Returns the desired and available pods of each set, oldest revision first.
 fn sets(cluster: &Cluster) -> Vec<(String, i32, i32)> {
     let mut sets: Vec<_> = cluster.cache.replica_sets().iter().collect();
     sets.sort_by_key(|set| {
@@ -207,7 +207,7 @@ fn a_rollout_without_progress_is_reported_and_recovers() {
 }
 
 #[test]
-fn a_set_that_is_refused_is_reported() {
+fn a_refused_replica_set_is_reported() {
     let mut cluster = with_nodes(7);
     cluster.refuses = Box::new(|_, target| (target.resource.resource == "replicasets").then_some("no"));
     cluster.create(deployment(2, &rolling(json!(1), json!(0))));
@@ -218,7 +218,7 @@ fn a_set_that_is_refused_is_reported() {
     assert!(event.ends_with("is forbidden: no"), "{event}");
     let writes = cluster.writes;
     cluster.advance(Duration::from_secs(200));
-    assert_eq!(cluster.writes, writes, "said once");
+    assert_eq!(cluster.writes, writes, "reported once");
 
     cluster.refuses = Box::new(|_, _| None);
     cluster.advance(Duration::from_secs(1));
@@ -229,7 +229,7 @@ fn a_set_that_is_refused_is_reported() {
 }
 
 #[test]
-fn failures_of_pods_reach_the_deployment() {
+fn pod_failures_are_reported_on_the_deployment() {
     let mut cluster = with_nodes(7);
     cluster.refuses = Box::new(|_, target| (target.resource.resource == "pods").then_some("exceeded quota"));
     cluster.create(deployment(2, &rolling(json!(1), json!(0))));
@@ -247,7 +247,7 @@ fn failures_of_pods_reach_the_deployment() {
 fn pods_count_before_their_set_reports_them() {
     let mut cluster = rolled_out(1, &rolling(json!(1), json!(0)));
     let set = cluster.names("replicasets")[0].to_owned();
-    // One pod too many, of which the set's status says nothing: it is to be deleted, and is there until then.
+    // The set has one surplus pod that its status does not count yet.
     let pod = format!("pods/default/{}", cluster.names("pods")[0]);
     let mut extra = cluster.get(&pod).expect("there");
     extra["metadata"]["name"] = json!("extra");
@@ -256,7 +256,7 @@ fn pods_count_before_their_set_reports_them() {
     let plan = render(&cluster.plan("deployment", &in_default("web")));
     assert!(plan.contains("create replicasets.apps web-") && plan.contains("\"replicas\": 0"), "{plan}");
     assert_eq!(cluster.get(&format!("apps/replicasets/default/{set}")).expect("there")["status"]["replicas"], 1);
-    // Its deletion changes nothing in the set's status, and lets the rollout go on.
+    // Its deletion does not change the set's status, but lets the rollout continue.
     cluster.run(&NODES, 1, |_| {});
     assert_eq!(sets(&cluster), [("1".to_owned(), 0, 0), ("2".to_owned(), 1, 1)]);
     cluster.assert_at_rest();
@@ -323,10 +323,9 @@ fn strategy() -> impl Strategy<Value = Value> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
-    /// Whatever is asked in whatever order: in the end there are exactly the pods of the last template, and nobody
-    /// wants anything more.
+    /// Any changes in any order end with exactly the pods of the last template, and no controller has work left.
     #[test]
-    fn everything_converges(
+    fn any_sequence_of_changes_converges(
         seed: u64,
         strategy in strategy(),
         steps in prop::collection::vec(step(), 1..12),
@@ -386,10 +385,10 @@ proptest! {
         prop_assert_eq!(condition(&cluster, "Progressing").1, "NewReplicaSetAvailable");
     }
 
-    /// Writes that are refused at random delay a rollout within its limits, and leave no trace when all are admitted
-    /// again.
+    /// Randomly refused writes delay a rollout, which stays within its limits. Once writes are admitted again, no
+    /// failure remains in any status.
     #[test]
-    fn refusals_are_overcome(seed: u64, images in prop::collection::vec(2..5_u8, 1..3), turns in 1..5_u8) {
+    fn rollouts_recover_from_refused_writes(seed: u64, images in prop::collection::vec(2..5_u8, 1..3), turns in 1..5_u8) {
         let mut cluster = with_nodes(seed);
         cluster.create(deployment(4, &rolling(json!(1), json!(1))));
         cluster.run(&NODES, 1, |_| {});
@@ -398,8 +397,8 @@ proptest! {
         let check = |cluster: &Cluster| {
             let active: Vec<_> = cluster.cache.pods().iter().filter(|pod| crate::pod_state::is_active(pod)).collect();
             let ready = active.iter().filter(|pod| crate::pod_state::is_ready(pod)).count();
-            // A set that is scaled down counts as smaller at once, whether or not its pods could be deleted: as in
-            // Kubernetes, a refused deletion may leave more pods than the surge allows, never fewer ready ones.
+            // A set that is scaled down counts as smaller at once, even if its pods could not be deleted. As in
+            // Kubernetes, a refused deletion may leave more pods than the surge allows, but never fewer ready ones.
             assert!(ready >= 3, "{} pods, {ready} ready", active.len());
         };
         for image in images {
@@ -425,8 +424,8 @@ proptest! {
         }
     }
 
-    /// A rolling update never has more pods than `replicas + maxSurge`, nor fewer available than
-    /// `replicas - maxUnavailable`, whatever the order in which controllers and nodes get their turns.
+    /// A rolling update never has more pods than `replicas + maxSurge`. It never has fewer available pods than
+    /// `replicas` minus `maxUnavailable`. Both hold for any order in which controllers and nodes take their turns.
     #[test]
     fn rolling_updates_stay_within_their_limits(
         seed: u64,

@@ -51,14 +51,14 @@ fn dependents_go_with_their_last_owner() {
 }
 
 #[test]
-fn an_owner_that_never_was_counts_as_gone() {
+fn an_owner_that_never_existed_counts_as_absent() {
     let mut cluster = Cluster::new();
     add(&mut cluster, "child", &[("a", &json!("no such uid"))]);
     assert!(cluster.names("configmaps").is_empty());
 }
 
 #[test]
-fn the_owner_must_be_of_the_kind_and_namespace_that_the_reference_says() {
+fn an_owner_must_match_the_kind_namespace_and_name_of_the_reference() {
     let mut cluster = Cluster::new();
     let a = add(&mut cluster, "a", &[]);
     let mut wrong_kind = object("wrong-kind", &[("a", &a)]);
@@ -67,7 +67,7 @@ fn the_owner_must_be_of_the_kind_and_namespace_that_the_reference_says() {
     let mut elsewhere = object("elsewhere", &[("a", &a)]);
     elsewhere["metadata"]["namespace"] = json!("other");
     cluster.create(elsewhere);
-    // A cluster-scoped dependent cannot have a namespaced owner; such a mistake must not cost it its life.
+    // A cluster-scoped dependent cannot have a namespaced owner. Such a mistaken reference must not delete it.
     cluster.create(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv",
         "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": a}]}}));
     let wrong_name = object("wrong-name", &[("b", &a)]);
@@ -78,7 +78,7 @@ fn the_owner_must_be_of_the_kind_and_namespace_that_the_reference_says() {
 }
 
 #[test]
-fn an_owner_in_another_namespace_is_warned_of() {
+fn an_owner_in_another_namespace_causes_a_warning() {
     let mut cluster = Cluster::new();
     let a = add(&mut cluster, "a", &[]);
     let mut elsewhere = object("elsewhere", &[("a", &a)]);
@@ -91,7 +91,7 @@ fn an_owner_in_another_namespace_is_warned_of() {
     );
     assert_eq!(cluster.events, [warning]);
 
-    // Nothing in a namespace can own what is in none, whether it exists or not.
+    // A namespaced object cannot own a cluster-scoped one, whether it exists or not.
     cluster.create(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv",
         "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "b", "uid": "nobody"}]}}));
     cluster.settle();
@@ -101,14 +101,14 @@ fn an_owner_in_another_namespace_is_warned_of() {
 }
 
 #[test]
-fn an_owner_of_an_unknown_kind_costs_nobody_anything() {
+fn an_owner_of_an_unserved_kind_keeps_its_dependents() {
     let mut cluster = Cluster::new();
     let a = add(&mut cluster, "a", &[]);
     let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": "u"});
     let mut alone = object("alone", &[]);
     alone["metadata"]["ownerReferences"] = json!([widget]);
     cluster.create(alone);
-    // The reference to an absent owner beside it stays as well: what becomes of the object is not known yet.
+    // The reference to the absent owner stays as well, because the object's other owner is not resolved yet.
     let mut mixed = object("mixed", &[("a", &a), ("ghost", &json!("nobody"))]);
     mixed["metadata"]["ownerReferences"].as_array_mut().expect("owners").push(widget);
     cluster.create(mixed);
@@ -119,7 +119,7 @@ fn an_owner_of_an_unknown_kind_costs_nobody_anything() {
 }
 
 #[test]
-fn a_kind_that_is_served_later_is_looked_for_again() {
+fn dependents_are_retried_until_their_owners_kind_is_served() {
     let mut cluster = Cluster::new();
     cluster.unserved.insert("Secret".to_owned());
     let mut child = object("child", &[("s", &json!("nobody"))]);
@@ -133,10 +133,10 @@ fn a_kind_that_is_served_later_is_looked_for_again() {
 }
 
 #[test]
-fn an_owner_that_the_cache_does_not_know_yet_keeps_its_dependents() {
+fn an_owner_missing_from_the_cache_keeps_its_dependents() {
     let mut cluster = Cluster::new();
     let a = add(&mut cluster, "a", &[]);
-    // The cache sees the dependents, and not yet the owner.
+    // The cache has seen the dependents but not the owner.
     cluster.create(object("child", &[("a", &a)]));
     cluster.create(object("shared", &[("a", &a), ("ghost", &json!("nobody"))]));
     let key = quorate_api::ObjectKey::parse("/registry/core/configmaps/default/a").expect("a key");
@@ -151,7 +151,7 @@ fn an_owner_that_the_cache_does_not_know_yet_keeps_its_dependents() {
 }
 
 #[test]
-fn foreground_deletion_waits_for_what_blocks_it() {
+fn foreground_deletion_waits_for_blocking_dependents() {
     let mut cluster = Cluster::new();
     let a = add(&mut cluster, "a", &[]);
     let mut held = object("held", &[("a", &a)]);
@@ -168,7 +168,7 @@ fn foreground_deletion_waits_for_what_blocks_it() {
 }
 
 #[test]
-fn foreground_deletion_reaches_through_generations() {
+fn foreground_deletion_deletes_grandchildren() {
     let mut cluster = Cluster::new();
     let a = add(&mut cluster, "a", &[]);
     let child = add(&mut cluster, "child", &[("a", &a)]);
@@ -191,7 +191,7 @@ fn a_dependent_with_another_owner_outlives_a_foreground_deletion() {
 }
 
 #[test]
-fn orphans_forget_their_owner() {
+fn orphaned_dependents_drop_their_owner_reference() {
     let mut cluster = Cluster::new();
     let a = add(&mut cluster, "a", &[]);
     add(&mut cluster, "child", &[("a", &a)]);
@@ -203,7 +203,7 @@ fn orphans_forget_their_owner() {
 }
 
 #[test]
-fn a_deployment_takes_its_sets_and_pods_with_it() {
+fn deleting_a_deployment_deletes_its_sets_and_pods() {
     for propagation in ["Background", "Foreground"] {
         let mut cluster = Cluster::new();
         cluster.add_node("n1");

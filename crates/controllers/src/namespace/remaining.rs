@@ -1,4 +1,4 @@
-//! What a terminating namespace still waits for, in the words of Kubernetes' conditions.
+//! The contents left in a terminating namespace, worded as in Kubernetes' conditions.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::cache::Meta;
 use crate::plan::{Action, Failure};
 use crate::resource::{NAMESPACES, target, to_json};
 
-/// The objects left, by resource, and what of them finalizers hold, by finalizer.
+/// Number of objects left by resource, and number of objects held by each finalizer.
 #[derive(Debug, Default)]
 pub(super) struct Remaining<'a> {
     objects: BTreeMap<(&'a str, &'a str), usize>,
@@ -32,7 +32,7 @@ impl<'a> Remaining<'a> {
         self.objects.is_empty()
     }
 
-    /// The status write that says so, unless the status says it already.
+    /// Returns the status write that reports the remaining content, unless the status is up to date.
     pub(super) fn report(&self, namespace: &Namespace, failure: Option<&Failure>, now: Timestamp) -> Option<Action> {
         let mut object = namespace.clone();
         let conditions = object.status.get_or_insert_default().conditions.get_or_insert_default();

@@ -10,7 +10,7 @@ fn object(kind: &str, api_version: &str, name: &str, finalizers: &Value) -> Valu
 }
 
 #[test]
-fn everything_in_it_goes_before_the_namespace_does() {
+fn a_namespace_is_deleted_after_its_contents() {
     let mut cluster = Cluster::new();
     cluster.add_node("n1");
     let mut pod = object("Pod", "v1", "p", &Value::Null);
@@ -23,7 +23,7 @@ fn everything_in_it_goes_before_the_namespace_does() {
 
     cluster.delete("namespaces/default", None);
     cluster.settle();
-    // What a pod may use outlives it.
+    // The objects that a pod may use outlive the pod.
     assert!(cluster.get("pods/default/p").expect("terminating")["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(cluster.names("configmaps"), ["c"]);
     cluster.assert_at_rest();
@@ -34,14 +34,14 @@ fn everything_in_it_goes_before_the_namespace_does() {
     assert!(cluster.names("configmaps").is_empty());
     assert_eq!(cluster.names("widgets"), ["w"]);
     let stored = cluster.get("namespaces/default").expect("held");
-    let said: Vec<(&str, &str)> = stored["status"]["conditions"]
+    let reported: Vec<(&str, &str)> = stored["status"]["conditions"]
         .as_array()
         .expect("conditions")
         .iter()
         .map(|c| (c["status"].as_str().expect("a status"), c["message"].as_str().expect("a message")))
         .collect();
     assert_eq!(
-        said,
+        reported,
         [
             ("False", "All content successfully deleted, may be waiting on finalization"),
             ("True", "Some resources are remaining: widgets.example.com has 1 resource instances"),
@@ -60,7 +60,7 @@ fn everything_in_it_goes_before_the_namespace_does() {
 }
 
 #[test]
-fn nobody_fills_it_again() {
+fn controllers_create_nothing_in_a_terminating_namespace() {
     let mut cluster = Cluster::new();
     cluster.add_node("n1");
     cluster.create(json!({"apiVersion": "apps/v1", "kind": "Deployment",
@@ -73,12 +73,12 @@ fn nobody_fills_it_again() {
     cluster.delete("namespaces/default", None);
     cluster.run(&["n1"], 2, |_| {});
     assert!(cluster.get("namespaces/default").is_none());
-    // What the API refuses in a namespace on its way out is not even tried.
+    // Controllers do not attempt creations that the API refuses in a terminating namespace.
     assert_eq!(cluster.refusals, 0);
 }
 
 #[test]
-fn somebody_elses_finalizer_is_left_to_them() {
+fn foreign_finalizers_are_left_in_place() {
     let mut cluster = Cluster::new();
     cluster.patch("namespaces/default", &json!({"metadata": {"finalizers": ["example.com/hold"]}}));
     cluster.delete("namespaces/default", None);

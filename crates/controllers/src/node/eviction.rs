@@ -1,5 +1,5 @@
-//! What happens to the pods of a node in trouble: not ready, evicted when their toleration ends, removed when nobody
-//! is left to confirm.
+//! The pods of a failed node: they become not ready, are evicted when their toleration ends, and are removed when their
+//! node can no longer confirm their end.
 
 use std::iter;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::resource::{PODS, batch, delete, event, name, namespace, target, to_js
 pub(super) fn plan(input: Input<'_>, node: &Node, is_silent: bool) -> Plan {
     let Input { cache, now, settings, .. } = input;
     let is_unknown = is_silent && health::condition(node, "Ready") == Some("Unknown");
-    // While a node that was given up gives signs of life again, nothing more is taken from it.
+    // A node that shows signs of life again loses no more pods to the unreachable taint.
     let taints: Vec<&Taint> = no_execute(node).filter(|taint| is_silent || taint.key != UNREACHABLE).collect();
     let is_out_of_service = !health::is_ready(node) && taints.iter().any(|taint| taint.key == OUT_OF_SERVICE);
     if !is_unknown && taints.is_empty() {
@@ -38,7 +38,7 @@ pub(super) fn plan(input: Input<'_>, node: &Node, is_silent: bool) -> Plan {
                 steps.evict(pod, is_lost, now);
                 continue;
             }
-            Verdict::In(wait) => steps.look_again(wait),
+            Verdict::In(wait) => steps.requeue_after(wait),
             Verdict::Never => {}
         }
         if is_lost {
@@ -48,7 +48,7 @@ pub(super) fn plan(input: Input<'_>, node: &Node, is_silent: bool) -> Plan {
     steps.into_plan()
 }
 
-/// What is done to the pods, each for itself: one that cannot be written must not keep the others.
+/// Actions on the pods. Each pod has its own action, so a pod that cannot be written does not block the others.
 #[derive(Default)]
 struct Steps {
     actions: Vec<Action>,
@@ -56,7 +56,7 @@ struct Steps {
 }
 
 impl Steps {
-    fn look_again(&mut self, wait: Duration) {
+    fn requeue_after(&mut self, wait: Duration) {
         self.requeue_after = earliest(self.requeue_after, Some(wait));
     }
 
@@ -65,7 +65,7 @@ impl Steps {
         self.actions.push(Action::Sequence(vec![with_conditions(pod, vec![not_ready(now)]), event]));
     }
 
-    /// Says why, on the pod itself, before it goes.
+    /// Deletes the pod, after a condition on the pod that records the reason.
     fn evict(&mut self, pod: &Pod, is_lost: bool, now: Timestamp) {
         let why = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
         let target_of_disruption = condition("DisruptionTarget", "True", Some(why), now);
@@ -78,10 +78,10 @@ impl Steps {
         ]));
     }
 
-    /// Removes a terminating pod in the place of its node, once it cannot run there any more.
+    /// Removes a terminating pod on behalf of its node, once it can no longer run there.
     fn confirm(&mut self, pod: &Pod, is_out_of_service: bool, fence: Option<&Fence>) {
         if pod.metadata.deletion_grace_period_seconds == Some(0) {
-            // Already forced; its finalizers are what is left.
+            // The pod is already force-deleted; only finalizers hold it.
             return;
         }
         if is_out_of_service {
@@ -89,7 +89,7 @@ impl Steps {
             return;
         }
         match fence.and_then(|fence| fence.verdict(pod)) {
-            Some(Fenced::In(wait)) => self.look_again(wait),
+            Some(Fenced::In(wait)) => self.requeue_after(wait),
             Some(Fenced::Stopped(removal)) => self.actions.push(*removal),
             None => {}
         }
@@ -100,7 +100,7 @@ impl Steps {
     }
 }
 
-/// Deletes a pod without anybody's confirmation.
+/// Deletes a pod without confirmation by its node.
 pub(crate) fn force_delete(pod: &Pod) -> Action {
     Action::Delete {
         target: target(PODS, &pod.metadata),
@@ -112,7 +112,7 @@ pub(crate) fn force_delete(pod: &Pod) -> Action {
     }
 }
 
-/// When a pod loses its place.
+/// Time at which a pod is evicted.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Now,
@@ -120,7 +120,8 @@ enum Verdict {
     Never,
 }
 
-/// By each taint at the time that it was set plus the time that the pod tolerates it; the earliest counts.
+/// Returns when the pod is evicted. Each taint evicts at the time it was set plus the time the pod tolerates it; the
+/// earliest time counts.
 fn verdict(pod: &Pod, taints: &[&Taint], now: Timestamp, settings: &Settings) -> Verdict {
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let mut wait: Option<Duration> = None;
@@ -142,12 +143,12 @@ fn verdict(pod: &Pod, taints: &[&Taint], now: Timestamp, settings: &Settings) ->
 
 enum Tolerance {
     None,
-    /// In seconds.
+    /// Tolerated for this many seconds.
     For(i64),
     Forever,
 }
 
-/// The shortest time among the tolerations that match and name one.
+/// Returns the shortest time among the matching tolerations that name one.
 fn tolerance(tolerations: &[Toleration], taint: &Taint) -> Tolerance {
     let mut matching = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
     if matching.peek().is_none() {
@@ -186,7 +187,7 @@ fn not_ready(now: Timestamp) -> PodCondition {
     condition("Ready", "False", None, now)
 }
 
-/// The status write that sets these conditions.
+/// Returns the status write that sets these conditions.
 fn with_conditions(pod: &Pod, conditions: Vec<PodCondition>) -> Action {
     let mut object = pod.clone();
     let present = object.status.get_or_insert_default().conditions.get_or_insert_default();

@@ -1,8 +1,10 @@
-//! When a pod of a silent node has been stopped by its node's fence, so that it can be removed in the node's place.
+//! The time at which a silent node's fence has stopped a pod, so that a master may remove the pod on behalf of the
+//! node.
 //!
 //! A fenced pod is stopped by its node once the node's last renewal of its Lease was sent longer ago than the fence
-//! ([`quorate_api::fence`]). A renewal is sent before this process sees it, so the node stops the pod no later than
-//! the fence after the last renewal that was seen. That no later renewal exists is a guard of the removal itself.
+//! ([`quorate_api::fence`]). A renewal is sent before this process sees it, so the node stops the pod no later than one
+//! fence duration after the last renewal that was seen. The removal carries a guard which confirms that no later
+//! renewal exists.
 
 use std::time::Duration;
 
@@ -14,28 +16,28 @@ use crate::controller::Input;
 use crate::plan::{Action, Guard};
 use crate::resource::name;
 
-/// The grace of a pod that names none, in seconds.
+/// Grace period of a pod that names none, in seconds.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
-/// A node that keeps the fences of its pods and is silent.
+/// A silent node whose agent enforces the fences of its pods.
 pub(super) struct Fence {
     lease: ObjectKey,
-    /// The lease's last write that the cache has seen.
+    /// Revision of the lease's last write that the cache has seen.
     lease_revision: Revision,
     /// Time since the node's last sign of life, by this process's monotonic clock.
     silent_for: Duration,
 }
 
-/// What the fence says about a pod.
+/// Verdict of the fence on a pod.
 pub(super) enum Fenced {
-    /// It may still run for this long.
+    /// The pod may still run for this long.
     In(Duration),
-    /// It has been stopped, which this removal relies on.
+    /// The pod has been stopped; the action removes it.
     Stopped(Box<Action>),
 }
 
 impl Fence {
-    /// `None` for a node whose agent does not say that it keeps fences.
+    /// Returns `None` for a node without the label that says its agent enforces fences.
     pub(super) fn of(Input { cache, uptime, .. }: Input<'_>, node: &Node) -> Option<Self> {
         let labels = node.metadata.labels.as_ref()?;
         labels.get(fence::NODE_LABEL).filter(|value| *value == "true")?;
@@ -50,7 +52,7 @@ impl Fence {
         Some(Fence { lease, lease_revision, silent_for })
     }
 
-    /// `None` for a pod without a fence.
+    /// Returns `None` for a pod without a fence.
     pub(super) fn verdict(&self, pod: &Pod) -> Option<Fenced> {
         let annotations = pod.metadata.annotations.as_ref()?;
         let after = fence::parse(annotations.get(fence::ANNOTATION)?).ok()??;

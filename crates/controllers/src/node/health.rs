@@ -1,4 +1,4 @@
-//! A node's conditions, and what becomes of them when it falls silent.
+//! A node's conditions, and their change to Unknown when the node is silent.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
@@ -7,10 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::plan::{Action, EventType};
 use crate::resource::{NODES, event, name, target, to_json};
 
-/// The conditions that the agent keeps, and that nobody can vouch for once it is silent.
+/// Conditions that the agent reports, and that are unknown once it is silent.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// The status (`True`, `False`, `Unknown`) of a condition; `None` when the node has no such condition.
+/// Returns the status (`True`, `False`, `Unknown`) of a condition; `None` when the node has no such condition.
 pub(super) fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a str> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == type_).map(|condition| condition.status.as_str())
@@ -20,7 +20,7 @@ pub(super) fn is_ready(node: &Node) -> bool {
     condition(node, "Ready") == Some("True")
 }
 
-/// Turns what the silent node last reported into Unknown; `None` when that is done already.
+/// Sets the conditions of a silent node to Unknown; `None` when they are Unknown already.
 pub(super) fn declare_unknown(node: &Node, now: Timestamp) -> Option<Vec<Action>> {
     if REPORTED.iter().all(|type_| condition(node, type_) == Some("Unknown")) {
         return None;

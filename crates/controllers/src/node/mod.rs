@@ -1,11 +1,11 @@
-//! The life of a node as the masters see it: Ready, silent, tainted, emptied, back.
+//! The lifecycle of a node as the masters see it: ready, silent, tainted, evicted, and ready again.
 //!
-//! A node that gives no sign of life for the grace period gets Unknown conditions; the conditions become taints, the
-//! `NoExecute` ones at the rate that [`zone`] allows; these cost pods their place once their toleration ends. Each step
-//! is a write that wakes the next one. Pods leave by an ordinary deletion, which makes their controllers replace them
-//! at once. A deleted pod of a silent node stays until its node confirms the end, its Node object is gone, or somebody
-//! sets the out-of-service taint, since nobody else knows whether it still runs; a fenced pod ([`fence`]) stays until
-//! its node must have stopped it.
+//! The conditions of a node that gives no sign of life for the grace period become Unknown. The conditions become
+//! taints, the `NoExecute` ones at the rate that [`zone`] allows. A `NoExecute` taint evicts pods once their toleration
+//! ends. Each step is a write that triggers the next one. Eviction is an ordinary deletion, so the pods' controllers
+//! replace them at once. A deleted pod of a silent node stays until its node confirms the end, its Node object is gone,
+//! or an operator sets the out-of-service taint, because nothing else shows whether it still runs. A fenced pod
+//! ([`fence`]) stays until its node must have stopped it.
 
 mod eviction;
 mod fence;
@@ -24,7 +24,7 @@ use crate::controller::{Controller, Input, Settings, WorkKey};
 use crate::plan::Plan;
 use crate::resource::name;
 
-/// Deadlines are met by requeues; this only bounds how long a lost one could go unnoticed.
+/// Interval of the full resync. Requeues meet the deadlines; the resync only bounds the delay after a lost requeue.
 const RESYNC: Duration = Duration::from_secs(5);
 
 pub(crate) const CONTROLLER: Controller =
@@ -44,12 +44,12 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
             if ready(change.old.as_ref()) == ready(change.new.as_ref()) {
                 vec![WorkKey::cluster(&change.key.name)]
             } else {
-                // Whether any node is well decides over the taints of all the others.
+                // The taints of all other nodes depend on whether any node is ready.
                 all_keys(cache)
             }
         }
         Some(Object::Pod(pod)) => {
-            // Only nodes in trouble care for their pods.
+            // Pods matter only on nodes that are not ready or have a `NoExecute` taint.
             let node = cache.nodes().get("", crate::pod_state::node_name(pod));
             let node = node.filter(|node| !health::is_ready(node) || taint::has_no_execute(node));
             node.map(|node| WorkKey::cluster(name(&node.metadata))).into_iter().collect()
@@ -67,35 +67,35 @@ fn reconcile(input: Input<'_>, key: &WorkKey) -> Plan {
     {
         return Plan { actions, requeue_after: None };
     }
-    let taints = taint::update(node, now, || zone::is_any_well(input), || zone::turn(input, node));
-    let look_again = earliest(watch.look_again, taints.look_again);
+    let taints = taint::update(node, now, || zone::is_any_healthy(input), || zone::turn(input, node));
+    let requeue_after = earliest(watch.requeue_after, taints.requeue_after);
     if let Some(patch) = taints.patch {
-        return Plan { actions: vec![patch], requeue_after: look_again };
+        return Plan { actions: vec![patch], requeue_after };
     }
     let mut plan = eviction::plan(input, node, watch.is_silent);
-    plan.requeue_after = earliest(plan.requeue_after, look_again);
+    plan.requeue_after = earliest(plan.requeue_after, requeue_after);
     plan
 }
 
-/// Whether a node is silent, and if not, when it would be.
+/// Whether a node is silent, and otherwise the time until it would be.
 struct Watch {
     is_silent: bool,
-    look_again: Option<Duration>,
+    requeue_after: Option<Duration>,
 }
 
 impl Watch {
     fn of(cache: &Cache, node: &Node, uptime: Duration, settings: &Settings) -> Self {
-        // A node that is in the cache was seen when it came in.
+        // Without a heartbeat, observation of the node has not started.
         let Some(last) = cache.last_heartbeat(name(&node.metadata)) else {
-            return Watch { is_silent: false, look_again: Some(settings.node_monitor_grace) };
+            return Watch { is_silent: false, requeue_after: Some(settings.node_monitor_grace) };
         };
         let silent_at = last.saturating_add(settings.node_monitor_grace);
-        let look_again = silent_at.checked_sub(uptime).filter(|left| !left.is_zero());
-        Watch { is_silent: look_again.is_none(), look_again }
+        let requeue_after = silent_at.checked_sub(uptime).filter(|left| !left.is_zero());
+        Watch { is_silent: requeue_after.is_none(), requeue_after }
     }
 }
 
-/// The time left until `after` has passed since `since`; `None` when it has.
+/// Returns the time left until `after` has passed since `since`; `None` when it has passed.
 fn remaining(since: Timestamp, after: Duration, now: Timestamp) -> Option<Duration> {
     let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     after.checked_sub(passed).filter(|remaining| !remaining.is_zero())

@@ -1,4 +1,4 @@
-//! From a node's conditions to its taints, which tell the scheduler and the eviction what the conditions mean.
+//! A node's taints, derived from its conditions for the scheduler and for eviction.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub(super) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 pub(super) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-/// Taints of conditions that stand when the condition is True.
+/// Conditions and the taints that exist while they are True.
 const PRESSURES: [(&str, &str); 4] = [
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
@@ -38,25 +38,30 @@ fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
 }
 
-/// What the state of a node's taints calls for.
+/// Change to make to a node's taints.
 #[derive(Default)]
 pub(super) struct Update {
-    /// The patch that brings the taints in line with the conditions, if they are not.
+    /// Patch that brings the taints in line with the conditions, if they differ.
     pub patch: Option<Action>,
-    /// The wait for the node's turn to get its eviction taint.
-    pub look_again: Option<Duration>,
+    /// Time until it is the node's turn to get its eviction taint.
+    pub requeue_after: Option<Duration>,
 }
 
-/// `is_any_well`: when no node at all is well, nobody is evicted. `turn` is asked for a failed node that is not
-/// tainted yet.
-pub(super) fn update(node: &Node, now: Timestamp, is_any_well: impl Fn() -> bool, turn: impl Fn() -> Turn) -> Update {
+/// Computes the change to a node's taints. Without any healthy node (`is_any_healthy`), no node gets an eviction taint.
+/// `turn` is called for a failed node that has no eviction taint yet.
+pub(super) fn update(
+    node: &Node,
+    now: Timestamp,
+    is_any_healthy: impl Fn() -> bool,
+    turn: impl Fn() -> Turn,
+) -> Update {
     let present = taints(node);
-    let (wanted, look_again) = wanted(node, is_any_well, turn);
+    let (wanted, requeue_after) = wanted(node, is_any_healthy, turn);
     let is_wanted = |taint: &Taint| wanted.iter().any(|(key, effect)| taint.key == *key && taint.effect == *effect);
     let mut result: Vec<Taint> =
         present.iter().filter(|taint| !is_managed(&taint.key) || is_wanted(taint)).cloned().collect();
     for taint in result.iter_mut().filter(|taint| taint.effect == NO_EXECUTE && taint.time_added.is_none()) {
-        // Tolerations count from here.
+        // Toleration times count from `timeAdded`.
         taint.time_added = Some(Time(now));
     }
     for (key, effect) in wanted {
@@ -70,7 +75,7 @@ pub(super) fn update(node: &Node, now: Timestamp, is_any_well: impl Fn() -> bool
         }
     }
     if result == present {
-        return Update { patch: None, look_again };
+        return Update { patch: None, requeue_after };
     }
     let list = if result.is_empty() { Value::Null } else { result.iter().map(to_json).collect() };
     let patch = Action::Patch {
@@ -82,21 +87,21 @@ pub(super) fn update(node: &Node, now: Timestamp, is_any_well: impl Fn() -> bool
         }),
         guards: Vec::new(),
     };
-    Update { patch: Some(patch), look_again }
+    Update { patch: Some(patch), requeue_after }
 }
 
 fn is_managed(key: &str) -> bool {
     [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&key) || PRESSURES.iter().any(|(_, taint)| *taint == key)
 }
 
-/// The managed taints, by key and effect, that the node's state calls for.
+/// Returns the managed taints that the node should have, by key and effect, and the time until its turn.
 fn wanted(
     node: &Node,
-    is_any_well: impl Fn() -> bool,
+    is_any_healthy: impl Fn() -> bool,
     turn: impl Fn() -> Turn,
 ) -> (Vec<(&'static str, &'static str)>, Option<Duration>) {
     let mut wanted = Vec::new();
-    let mut look_again = None;
+    let mut requeue_after = None;
     let trouble = match condition(node, "Ready") {
         Some("True") => None,
         Some("Unknown") => Some(UNREACHABLE),
@@ -105,14 +110,14 @@ fn wanted(
     if let Some(key) = trouble {
         wanted.push((key, NO_SCHEDULE));
         let is_tainted = no_execute(node).any(|taint| taint.key == NOT_READY || taint.key == UNREACHABLE);
-        // A node that never reported yet has nothing to be evicted.
+        // A node that has never reported has no pods to evict.
         let is_due = match condition(node, "Ready") {
             None => false,
-            Some(_) if is_tainted => is_any_well(),
+            Some(_) if is_tainted => is_any_healthy(),
             Some(_) => match turn() {
                 Turn::Now => true,
                 Turn::In(wait) => {
-                    look_again = Some(wait);
+                    requeue_after = Some(wait);
                     false
                 }
                 Turn::Never => false,
@@ -130,5 +135,5 @@ fn wanted(
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, NO_SCHEDULE));
     }
-    (wanted, look_again)
+    (wanted, requeue_after)
 }

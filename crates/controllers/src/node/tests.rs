@@ -9,7 +9,7 @@ use crate::simulation::{Cluster, render};
 
 const SET: &str = "apps/replicasets/default/rs";
 
-/// Two nodes with two pods each, heartbeats that count, and nobody beating yet.
+/// Returns a cluster of two nodes with two pods each and the default grace period. No node sends heartbeats yet.
 fn cluster() -> Cluster {
     let mut cluster = Cluster::new();
     cluster.settings = Settings::default();
@@ -49,9 +49,9 @@ fn pods_of(cluster: &Cluster, node: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_dead_node_is_noticed_tainted_and_emptied_in_time() {
+fn a_silent_node_is_tainted_and_its_pods_are_evicted() {
     let mut cluster = cluster();
-    let doomed = pods_of(&cluster, "n1");
+    let evicted_pods = pods_of(&cluster, "n1");
     cluster.advance_with_heartbeats(9, &["n2"]);
     assert_eq!(ready(&cluster, "nodes/n1"), "True");
     cluster.advance_with_heartbeats(2, &["n2"]);
@@ -59,7 +59,7 @@ fn a_dead_node_is_noticed_tainted_and_emptied_in_time() {
     assert_eq!(ready(&cluster, "nodes/n2"), "True");
     assert_eq!(taints(&cluster, "n1"), ["unreachable:NoSchedule", "unreachable:NoExecute"]);
     assert!(taints(&cluster, "n2").is_empty());
-    for pod in &doomed {
+    for pod in &evicted_pods {
         let path = format!("pods/default/{pod}");
         assert_eq!(ready(&cluster, &path), "False");
         assert!(cluster.get(&path).expect("there")["metadata"]["deletionTimestamp"].is_null());
@@ -67,21 +67,21 @@ fn a_dead_node_is_noticed_tainted_and_emptied_in_time() {
     assert_eq!(cluster.get(SET).expect("there")["status"]["readyReplicas"], 2);
 
     cluster.advance_with_heartbeats(10, &["n2"]);
-    for pod in &doomed {
+    for pod in &evicted_pods {
         let metadata = cluster.get(&format!("pods/default/{pod}")).expect("not confirmed")["metadata"].clone();
         assert!(metadata["deletionTimestamp"].is_string());
     }
-    // Replaced at once: two that run, two that go, two that are new.
+    // The evicted pods are replaced at once: two pods run, two are terminating, and two are new.
     assert_eq!(cluster.names("pods").len(), 6);
 
-    // The agent may have been cut off and still run them: they stay until it says otherwise.
+    // The agent may only be cut off and still run the pods, so they stay until it confirms their end.
     cluster.advance_with_heartbeats(600, &["n2"]);
-    assert_eq!(pods_of(&cluster, "n1"), doomed);
+    assert_eq!(pods_of(&cluster, "n1"), evicted_pods);
     cluster.assert_at_rest();
 
     cluster.heartbeat("n1");
     cluster.report_ready("n1");
-    for pod in &doomed {
+    for pod in &evicted_pods {
         cluster.confirm_deletion(&format!("pods/default/{pod}"));
     }
     cluster.settle();
@@ -90,7 +90,7 @@ fn a_dead_node_is_noticed_tainted_and_emptied_in_time() {
 }
 
 #[test]
-fn pods_of_an_unreachable_node_go_with_its_node_object() {
+fn pods_of_an_unreachable_node_are_removed_with_its_node_object() {
     let mut cluster = cluster();
     cluster.advance_with_heartbeats(30, &["n2"]);
     assert_eq!(pods_of(&cluster, "n1").len(), 2);
@@ -100,7 +100,8 @@ fn pods_of_an_unreachable_node_go_with_its_node_object() {
     cluster.assert_at_rest();
 }
 
-/// A pod on `n1` with this fence and a grace of 20 s, on a node that keeps fences or not.
+/// Creates a pod on `n1` with this fence and a grace period of 20 s, and labels the node as one that enforces fences or
+/// not.
 fn fenced(cluster: &mut Cluster, fence: &str, node_keeps_fences: bool) -> &'static str {
     cluster.patch("nodes/n1", &json!({"metadata": {"labels": {"quorate.io/fencing": node_keeps_fences.to_string()}}}));
     cluster.create(json!({"apiVersion": "v1", "kind": "Pod",
@@ -114,18 +115,19 @@ fn fenced(cluster: &mut Cluster, fence: &str, node_keeps_fences: bool) -> &'stat
 fn a_fenced_pod_is_removed_once_its_node_must_have_stopped_it() {
     let mut cluster = cluster();
     let pod = fenced(&mut cluster, "30s", true);
-    // A fence of 30 s, the grace of 20 s, a second of drift, and ten seconds of margin.
+    // The pod is removable after the fence of 30 s, the grace period of 20 s, one second of drift, and ten seconds of
+    // margin.
     cluster.advance_with_heartbeats(60, &["n2"]);
     assert!(cluster.get(pod).expect("it may still run")["metadata"]["deletionTimestamp"].is_string());
     cluster.advance_with_heartbeats(2, &["n2"]);
     assert!(cluster.get(pod).is_none());
-    // Those without a fence stay.
+    // Pods without a fence stay.
     assert_eq!(pods_of(&cluster, "n1").len(), 2);
     cluster.assert_at_rest();
 }
 
 #[test]
-fn only_fences_that_the_node_keeps_are_relied_on() {
+fn fences_count_only_on_nodes_that_enforce_them() {
     for (fence, node_keeps_fences) in [("30s", false), ("none", true), ("soon", true)] {
         let mut cluster = cluster();
         let pod = fenced(&mut cluster, fence, node_keeps_fences);
@@ -146,13 +148,13 @@ fn a_renewal_that_the_cache_has_not_seen_stops_the_removal_of_a_fenced_pod() {
     cluster.is_cache_cut_off = true;
     cluster.heartbeat("n1");
     for action in &plan.actions {
-        assert!(cluster.act(action).is_err(), "the node was heard meanwhile");
+        assert!(cluster.act(action).is_err(), "the node renewed its lease meanwhile");
     }
     assert!(cluster.get(pod).is_some());
 }
 
 #[test]
-fn the_wall_clock_does_not_hurry_a_fence() {
+fn wall_clock_jumps_do_not_shorten_a_fence() {
     let mut cluster = cluster();
     let pod = fenced(&mut cluster, "30s", true);
     cluster.advance_with_heartbeats(25, &["n2"]);
@@ -163,7 +165,8 @@ fn the_wall_clock_does_not_hurry_a_fence() {
     assert!(cluster.get(pod).is_none());
 }
 
-/// `count` nodes in one zone, of which the first `failed` fall silent at the same time, beside a healthy one elsewhere.
+/// Returns a cluster of `count` nodes in one zone and a healthy node in another, and the names of the first `failed`
+/// nodes, which will fall silent together.
 fn zone(count: usize, failed: usize) -> (Cluster, Vec<String>) {
     let mut cluster = Cluster::new();
     cluster.settings = Settings::default();
@@ -177,13 +180,13 @@ fn zone(count: usize, failed: usize) -> (Cluster, Vec<String>) {
     (cluster, names.into_iter().take(failed).collect())
 }
 
-/// How many of the nodes have the eviction taint.
+/// Returns how many of the nodes have the eviction taint.
 fn evicted(cluster: &Cluster, nodes: &[String]) -> usize {
     nodes.iter().filter(|node| taints(cluster, node).contains(&"unreachable:NoExecute".to_owned())).count()
 }
 
 #[test]
-fn nodes_of_a_zone_lose_their_pods_one_after_the_other() {
+fn nodes_of_a_zone_are_evicted_one_at_a_time() {
     let (mut cluster, failed) = zone(6, 3);
     let alive = ["a4", "a5", "a6", "b1"];
     cluster.advance_with_heartbeats(11, &alive);
@@ -193,7 +196,7 @@ fn nodes_of_a_zone_lose_their_pods_one_after_the_other() {
     }
     cluster.advance_with_heartbeats(8, &alive);
     assert_eq!(evicted(&cluster, &failed), 1);
-    // Another leader finds the bucket as it is.
+    // A new leader sees the same bucket.
     let uptime = cluster.uptime();
     cluster.cache.begin_observation(uptime);
     cluster.advance_with_heartbeats(3, &alive);
@@ -204,7 +207,7 @@ fn nodes_of_a_zone_lose_their_pods_one_after_the_other() {
 }
 
 #[test]
-fn a_zone_that_has_mostly_failed_is_left_alone_until_it_recovers() {
+fn a_mostly_failed_zone_is_not_evicted_until_it_recovers() {
     let (mut cluster, failed) = zone(5, 3);
     cluster.advance_with_heartbeats(60, &["a4", "a5", "b1"]);
     assert_eq!(evicted(&cluster, &failed), 0, "three of five");
@@ -215,7 +218,7 @@ fn a_zone_that_has_mostly_failed_is_left_alone_until_it_recovers() {
 }
 
 #[test]
-fn a_zone_that_failed_as_a_whole_is_emptied_while_another_one_lives() {
+fn a_fully_failed_zone_is_evicted_while_another_zone_is_healthy() {
     let (mut cluster, failed) = zone(3, 3);
     cluster.advance_with_heartbeats(45, &["b1"]);
     assert_eq!(evicted(&cluster, &failed), 3);
@@ -231,7 +234,7 @@ fn removing_a_taint_cancels_the_eviction_that_it_had_scheduled() {
         cluster.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
             "spec": {"nodeName": "n1", "containers": [], "tolerations": tolerations}}));
     }
-    let is_going = |cluster: &Cluster, name: &str| {
+    let is_terminating = |cluster: &Cluster, name: &str| {
         let pod = cluster.get(&format!("pods/default/{name}")).expect("there");
         pod["metadata"]["deletionTimestamp"].is_string()
     };
@@ -239,20 +242,20 @@ fn removing_a_taint_cancels_the_eviction_that_it_had_scheduled() {
     let taint = json!([{"key": "mine", "effect": "NoExecute"}]);
     set(&mut cluster, taint.clone());
     cluster.advance_with_heartbeats(20, &["n1", "n2"]);
-    assert!(is_going(&cluster, "control") && !is_going(&cluster, "held"));
+    assert!(is_terminating(&cluster, "control") && !is_terminating(&cluster, "held"));
     set(&mut cluster, Value::Null);
     cluster.advance_with_heartbeats(60, &["n1", "n2"]);
-    assert!(!is_going(&cluster, "held"), "the taint is gone");
-    // The time begins anew with the next taint.
+    assert!(!is_terminating(&cluster, "held"), "the taint is gone");
+    // The toleration time starts again with the next taint.
     set(&mut cluster, taint);
     cluster.advance_with_heartbeats(28, &["n1", "n2"]);
-    assert!(!is_going(&cluster, "held"));
+    assert!(!is_terminating(&cluster, "held"));
     cluster.advance_with_heartbeats(4, &["n1", "n2"]);
-    assert!(is_going(&cluster, "held") && !is_going(&cluster, "never"));
+    assert!(is_terminating(&cluster, "held") && !is_terminating(&cluster, "never"));
 }
 
 #[test]
-fn the_taint_that_is_tolerated_shortest_decides() {
+fn the_shortest_toleration_decides_the_eviction_time() {
     let mut cluster = cluster();
     let tolerates = |key: &str, seconds: u64| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
     cluster.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
@@ -262,16 +265,16 @@ fn the_taint_that_is_tolerated_shortest_decides() {
     cluster.advance_with_heartbeats(10, &["n1", "n2"]);
     cluster.patch("nodes/n1", &json!({"spec": {"taints": [taint("a")]}}));
     cluster.advance_with_heartbeats(30, &["n1", "n2"]);
-    let is_going =
+    let is_terminating =
         |cluster: &Cluster| cluster.get("pods/default/p").expect("there")["metadata"]["deletionTimestamp"].is_string();
-    assert!(!is_going(&cluster));
+    assert!(!is_terminating(&cluster));
     cluster.patch("nodes/n1", &json!({"spec": {"taints": [taint("a"), taint("b"), taint("untolerated")]}}));
     cluster.advance_with_heartbeats(1, &["n1", "n2"]);
-    assert!(is_going(&cluster));
+    assert!(is_terminating(&cluster));
 }
 
 #[test]
-fn the_steps_of_a_death() {
+fn a_node_failure_is_handled_step_by_step() {
     let mut cluster = cluster();
     let key = WorkKey::cluster("n1");
     let mut steps = String::new();
@@ -302,12 +305,12 @@ fn the_steps_of_a_death() {
 }
 
 #[test]
-fn a_node_that_returns_keeps_what_it_still_has() {
+fn a_returning_node_keeps_its_remaining_pods() {
     let mut cluster = cluster();
     let pods = pods_of(&cluster, "n1");
     cluster.advance_with_heartbeats(15, &["n2"]);
     assert_eq!(taints(&cluster, "n1").len(), 2);
-    // A lease renewed, its status not yet written: nothing more is taken from it.
+    // The node has renewed its lease but not yet written its status. No more pods are evicted from it.
     cluster.heartbeat("n1");
     cluster.advance_with_heartbeats(8, &["n1", "n2"]);
     assert!(pods.iter().all(|pod| {
@@ -323,7 +326,7 @@ fn a_node_that_returns_keeps_what_it_still_has() {
 #[test]
 fn a_new_leader_gives_every_node_a_full_grace_period() {
     let mut cluster = cluster();
-    // The masters themselves were silent for a minute; no heartbeat could be stored.
+    // The masters were down for a minute, so no heartbeat could be stored.
     cluster.now += Duration::from_secs(60);
     let uptime = cluster.uptime();
     cluster.cache.begin_observation(uptime);
@@ -335,14 +338,14 @@ fn a_new_leader_gives_every_node_a_full_grace_period() {
 }
 
 #[test]
-fn when_all_nodes_are_silent_nobody_is_evicted() {
+fn no_pod_is_evicted_while_all_nodes_are_silent() {
     let mut cluster = cluster();
     cluster.advance_with_heartbeats(60, &[]);
     assert_eq!(taints(&cluster, "n1"), ["unreachable:NoSchedule"]);
     assert_eq!(taints(&cluster, "n2"), ["unreachable:NoSchedule"]);
     assert_eq!(cluster.names("pods").len(), 4);
     cluster.assert_at_rest();
-    // One comes back: now the other one's fault is its own.
+    // One node comes back, so the other node's failure counts as its own.
     cluster.report_ready("n2");
     cluster.advance_with_heartbeats(1, &["n2"]);
     assert_eq!(taints(&cluster, "n1"), ["unreachable:NoSchedule", "unreachable:NoExecute"]);
@@ -350,12 +353,12 @@ fn when_all_nodes_are_silent_nobody_is_evicted() {
 }
 
 #[test]
-fn tolerations_decide_when_a_pod_goes() {
+fn tolerations_delay_the_eviction() {
     let toleration = |seconds: Value| {
         json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute",
             "tolerationSeconds": seconds}])
     };
-    // Seconds after the taint at which the pod is still there, and at which it is being deleted.
+    // Each row: tolerations, seconds after the taint at which the pod stays, and seconds at which it is being deleted.
     let table = [
         (json!([]), 8, Some(12)),
         (toleration(json!(3)), 1, Some(5)),
@@ -369,32 +372,32 @@ fn tolerations_decide_when_a_pod_goes() {
         let mut cluster = cluster();
         cluster.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
             "spec": {"nodeName": "n1", "containers": [], "tolerations": tolerations}}));
-        // The node is given up after exactly 10 s.
+        // The node becomes unreachable after exactly 10 s.
         cluster.advance_with_heartbeats(10, &["n2"]);
-        let is_going = |cluster: &Cluster| {
+        let is_terminating = |cluster: &Cluster| {
             cluster.get("pods/default/p").is_none_or(|pod| pod["metadata"]["deletionTimestamp"].is_string())
         };
         cluster.advance_with_heartbeats(stays, &["n2"]);
-        assert!(stays == 0 || !is_going(&cluster), "{tolerations} after {stays} s");
+        assert!(stays == 0 || !is_terminating(&cluster), "{tolerations} after {stays} s");
         if let Some(goes) = goes {
             cluster.advance_with_heartbeats(goes - stays, &["n2"]);
-            assert!(is_going(&cluster), "{tolerations} after {goes} s");
+            assert!(is_terminating(&cluster), "{tolerations} after {goes} s");
         }
     }
 }
 
 #[test]
-fn a_pod_that_cannot_be_written_does_not_keep_the_others() {
+fn an_unwritable_pod_does_not_block_the_eviction_of_others() {
     let mut cluster = cluster();
-    let doomed = pods_of(&cluster, "n1");
-    let unwritable = doomed[0].clone();
+    let evicted_pods = pods_of(&cluster, "n1");
+    let unwritable = evicted_pods[0].clone();
     cluster.refuses = Box::new(move |verb, target| (verb == Verb::Update && target.name == unwritable).then_some("no"));
     cluster.advance_with_heartbeats(22, &["n2"]);
-    let is_going = |cluster: &Cluster, pod: &str| {
+    let is_terminating = |cluster: &Cluster, pod: &str| {
         let pod = cluster.get(&format!("pods/default/{pod}")).expect("not confirmed");
         pod["metadata"]["deletionTimestamp"].is_string()
     };
-    assert!(!is_going(&cluster, &doomed[0]) && is_going(&cluster, &doomed[1]));
+    assert!(!is_terminating(&cluster, &evicted_pods[0]) && is_terminating(&cluster, &evicted_pods[1]));
 }
 
 #[test]
@@ -427,7 +430,7 @@ fn conditions_and_cordons_become_taints() {
 }
 
 #[test]
-fn an_out_of_service_node_gives_its_terminating_pods_up_at_once() {
+fn the_out_of_service_taint_removes_terminating_pods_at_once() {
     let mut cluster = cluster();
     cluster.advance_with_heartbeats(11, &["n2"]);
     cluster.patch(
@@ -449,7 +452,7 @@ fn pods_of_a_node_that_does_not_exist_are_removed() {
     assert!(pods_of(&cluster, "n1").is_empty());
     assert_eq!(cluster.names("pods").len(), 4);
 
-    // A pod bound ahead of its node gets time.
+    // A pod bound before its node exists gets a grace period.
     cluster.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "early", "namespace": "default"},
         "spec": {"nodeName": "n3", "containers": []}}));
     cluster.advance_with_heartbeats(19, &["n2"]);

@@ -1,8 +1,9 @@
-//! How fast the nodes of a zone may lose their pods: one node after the other, slower or not at all while most of the
-//! zone has failed, and not at all while no node of the cluster is ready, since the fault is more likely ours then.
+//! Rate limit on the eviction from the nodes of a zone. Nodes are evicted one after the other, and more slowly or not
+//! at all while most of the zone has failed. While no node of the cluster is ready, nothing is evicted, because the
+//! fault is then more likely with the masters.
 //!
-//! The rate is a token bucket of one token. Its state is the time of the newest `NoExecute` taint in the zone, so that
-//! every leader finds the same bucket.
+//! The rate is a token bucket of one token. Its state is the time of the newest `NoExecute` taint in the zone, so every
+//! leader sees the same bucket.
 
 use std::time::Duration;
 
@@ -17,32 +18,32 @@ use crate::resource::name;
 const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// A zone with fewer failed nodes than this is not disrupted, however small it is.
+/// Minimum number of failed nodes in a disrupted zone.
 const DISRUPTED_FROM: usize = 3;
 
-/// When a failed node may begin to lose its pods.
+/// Time at which a failed node may begin to lose its pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Now,
     In(Duration),
-    /// Not before something changes.
+    /// The node has to wait for a change in the cluster.
     Never,
 }
 
-/// Whether any node of the cluster is well.
-pub(super) fn is_any_well(input: Input<'_>) -> bool {
-    input.cache.nodes().iter().any(|node| is_well(input, node))
+/// Returns whether any node of the cluster is healthy.
+pub(super) fn is_any_healthy(input: Input<'_>) -> bool {
+    input.cache.nodes().iter().any(|node| is_healthy(input, node))
 }
 
-/// Ready and heard of. Nodes that fail together count as failed together, although they are declared Unknown one
-/// after the other.
-fn is_well(Input { cache, uptime, settings, .. }: Input<'_>, node: &Node) -> bool {
+/// Returns whether a node is ready and not silent. Nodes that fail together thus count as failed together, although
+/// they become Unknown one after the other.
+fn is_healthy(Input { cache, uptime, settings, .. }: Input<'_>, node: &Node) -> bool {
     health::is_ready(node) && !Watch::of(cache, node, uptime, settings).is_silent
 }
 
-/// The turn of a failed node that has no eviction taint yet.
+/// Returns the turn of a failed node that has no eviction taint yet.
 pub(super) fn turn(input: Input<'_>, node: &Node) -> Turn {
-    if !is_any_well(input) {
+    if !is_any_healthy(input) {
         return Turn::Never;
     }
     let (now, rate) = (input.now, &input.settings.eviction_rate);
@@ -61,13 +62,13 @@ fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
-/// The state of the zone that a node is in.
+/// State of the zone that a node is in.
 #[derive(Debug, Default)]
 struct Zone {
     ready: usize,
     failed: usize,
     newest_taint: Option<Timestamp>,
-    /// Failed nodes without an eviction taint whose turn is before that of the node.
+    /// Number of failed nodes without an eviction taint whose turn comes before this node's.
     waiting_before: usize,
 }
 
@@ -78,9 +79,9 @@ impl Zone {
         let own_rank = rank(node);
         for other in input.cache.nodes().iter().filter(|other| self::place(other) == place) {
             match health::condition(other, "Ready") {
-                // A node that never reported has nothing to lose.
+                // A node that has never reported has no pods to evict.
                 None => {}
-                Some("True") if is_well(input, other) => zone.ready += 1,
+                Some("True") if is_healthy(input, other) => zone.ready += 1,
                 Some("True") => zone.failed += 1,
                 Some(_) => {
                     zone.failed += 1;
@@ -94,7 +95,7 @@ impl Zone {
         zone
     }
 
-    /// The least time between two nodes; `None` when nobody is evicted.
+    /// Returns the minimum time between two nodes; `None` when nothing is evicted.
     fn interval(&self, rate: &EvictionRate) -> Option<Duration> {
         // Counts of nodes are exact as floats.
         let (ready, failed) = (self.ready as f64, self.failed as f64);
@@ -112,13 +113,13 @@ impl Zone {
     }
 }
 
-/// Region and zone; nodes without these labels are in one zone together.
+/// Returns the node's region and zone. All nodes without these labels form one zone.
 fn place(node: &Node) -> (&str, &str) {
     let label = |key: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map_or("", String::as_str);
     (label(REGION), label(ZONE))
 }
 
-/// The order of turns: the node that failed first, then by name.
+/// Sort key of the turns: the node that failed first comes first, then by name.
 fn rank(node: &Node) -> (Option<Timestamp>, &str) {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
@@ -126,7 +127,7 @@ fn rank(node: &Node) -> (Option<Timestamp>, &str) {
     (since, name(&node.metadata))
 }
 
-/// When the node got its eviction taint. One without a time is as old as can be.
+/// Returns when the node got its eviction taint. A taint without a time counts as infinitely old.
 fn tainted_at(node: &Node) -> Option<Timestamp> {
     let managed = no_execute(node).filter(|taint| taint.key == NOT_READY || taint.key == UNREACHABLE);
     managed.map(|taint| taint.time_added.as_ref().map_or(Timestamp::MIN, |time| time.0)).max()
@@ -145,7 +146,7 @@ mod tests {
         let rate = EvictionRate::default();
         let (usual, slow) = (Some(Duration::from_secs(10)), Some(Duration::from_secs(100)));
         let table = [
-            // Small clusters go on as long as any node is ready.
+            // Fewer than three failed nodes never disrupt a zone.
             ((1, 1), usual),
             ((1, 2), usual),
             ((2, 1), usual),
@@ -155,7 +156,7 @@ mod tests {
             ((20, 31), slow),
             ((24, 26), usual),
             ((20, 30), None),
-            // All of this zone, but not of the cluster.
+            // The whole zone has failed, but not the whole cluster.
             ((0, 60), usual),
         ];
         for ((ready, failed), expected) in table {

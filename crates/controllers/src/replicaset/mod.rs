@@ -1,5 +1,5 @@
-//! Keeps as many pods as a ReplicaSet asks for: adopts and releases them by selector, creates and deletes the
-//! difference, and reports what it observes.
+//! Keeps the number of pods that a ReplicaSet asks for: adopts and releases pods by selector, creates or deletes the
+//! difference, and reports the observed state.
 
 mod rank;
 mod status;
@@ -20,7 +20,7 @@ use crate::pod_state::{is_active, is_terminal, is_terminating};
 use crate::resource::{PODS, batch, delete, event, name, namespace, reported, target, to_json, uid};
 use status::Refusal;
 
-/// The most pods that one pass creates or deletes.
+/// Maximum number of pods that one pass creates or deletes.
 const BURST: usize = 500;
 
 pub(crate) const CONTROLLER: Controller =
@@ -44,7 +44,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     keys
 }
 
-/// The replica set that controls the pod, or those that may want to adopt it.
+/// Returns the replica set that controls the pod, or the replica sets that could adopt it.
 fn managers_of(cache: &Cache, pod: &Pod) -> Vec<WorkKey> {
     let namespace = namespace(&pod.metadata);
     if let Some(owner) = controller_of(&pod.metadata) {
@@ -89,14 +89,15 @@ fn reconcile(Input { cache, now, failure, .. }: Input<'_>, key: &WorkKey) -> Pla
 
     let mut actions = match difference {
         _ if set.metadata.deletion_timestamp.is_some() => Vec::new(),
-        // Refused anyway.
+        // The API refuses to create pods in a terminating namespace.
         Difference::Missing(_) if cache.is_namespace_terminating(namespace) => Vec::new(),
         Difference::Missing(count) => create_pods(cache, set, count.min(BURST)),
         Difference::Surplus(count) => delete_pods(cache, set, &active, count.min(BURST), now),
         Difference::None => Vec::new(),
     };
     if let Some(update) = observed.update {
-        // With the first wave: an unwritable status must not keep pods from starting, nor the other way round.
+        // The status goes with the first wave, so an unwritable status does not keep pods from starting, and refused
+        // pods do not keep the status from being written.
         match actions.first_mut() {
             Some(Action::Batch(first)) => first.push(update),
             Some(first) => {
@@ -112,7 +113,7 @@ fn reconcile(Input { cache, now, failure, .. }: Input<'_>, key: &WorkKey) -> Pla
     Plan { actions, requeue_after: observed.next_change }
 }
 
-/// Between the wanted and the active pods.
+/// Difference between the desired and the active pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Difference {
     None,
@@ -131,7 +132,7 @@ impl Difference {
     }
 }
 
-/// What the last plan was refused, if that was to create or to delete a pod.
+/// Returns the refusal of the last plan, if it was the creation or deletion of a pod.
 fn refusal(failure: &Failure) -> Option<Refusal> {
     let (reason, what) = if failure.is_of(Verb::Create, &PODS) {
         ("FailedCreate", "Error creating")
@@ -143,7 +144,8 @@ fn refusal(failure: &Failure) -> Option<Refusal> {
     Some(Refusal { reason, what, message: failure.message.clone() })
 }
 
-/// In waves of 1, 2, 4, …: when pods cannot be created at all, one attempt shows it instead of hundreds.
+/// Creates pods in waves of 1, 2, 4, and so on. If no pod can be created, a single attempt shows it instead of
+/// hundreds.
 fn create_pods(cache: &Cache, set: &ReplicaSet, count: usize) -> Vec<Action> {
     let namespace = namespace(&set.metadata);
     let base = format!("{}-", name(&set.metadata));
@@ -178,7 +180,7 @@ fn delete_pods(cache: &Cache, set: &ReplicaSet, active: &[&Arc<Pod>], count: usi
     batch(deletions.collect()).into_iter().collect()
 }
 
-/// A pod of the set's template.
+/// Returns a pod made from the set's template.
 fn pod(set: &ReplicaSet, generate_name: &str, name: &str) -> Value {
     let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
     let mut metadata = Map::new();

@@ -1,4 +1,4 @@
-//! Which pods go first when there are too many: those whose loss hurts least.
+//! The order in which surplus pods are deleted: the least useful first.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -15,9 +15,9 @@ use crate::resource::uid;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// The `count` pods to delete, worst first, by Kubernetes' order: unassigned, pending, not ready, cheaper by
-/// annotation, doubled up on a node, ready for less long, restarted more often, newer. Ages are compared by their
-/// magnitude alone, so that a rollout's pods of nearly the same age go in an order that favours no node.
+/// Returns the `count` pods to delete, in Kubernetes' order: unassigned, pending, not ready, lower deletion cost, more
+/// pods of the set on the node, ready for less long, more restarts, newer. Ages are compared by order of magnitude, so
+/// pods of nearly the same age are deleted in an order that favours no node.
 pub(super) fn to_delete<'a>(
     cache: &Cache,
     set: &ReplicaSet,
@@ -35,7 +35,7 @@ pub(super) fn to_delete<'a>(
     ranked.into_iter().take(count).map(|(_, pod)| pod).collect()
 }
 
-/// How many active pods of this set and of its siblings (the other sets of its deployment) each node holds.
+/// Returns the number of active pods per node, counting this set and its siblings (the other sets of its deployment).
 fn crowding<'a>(cache: &'a Cache, set: &'a ReplicaSet) -> BTreeMap<&'a str, usize> {
     let mut uids = vec![uid(&set.metadata)];
     if let Some(owner) = controller_of(&set.metadata) {
@@ -49,7 +49,8 @@ fn crowding<'a>(cache: &'a Cache, set: &'a ReplicaSet) -> BTreeMap<&'a str, usiz
     pods
 }
 
-/// Ordered so that the pod to delete first is the least. The fields stand in the order in which they count.
+/// Sort key of a pod; the pod to delete first has the lowest rank. The fields are compared in their order of
+/// declaration.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     assigned: bool,
@@ -96,7 +97,7 @@ fn restarts(statuses: Option<&Vec<ContainerStatus>>) -> i32 {
     statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or(0)
 }
 
-/// An age by its binary magnitude in seconds; unknown counts as none at all.
+/// Binary order of magnitude of an age in seconds. An unknown age sorts first.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Age(Option<u32>);
 

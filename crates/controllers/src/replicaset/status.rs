@@ -1,4 +1,4 @@
-//! What a ReplicaSet reports of its pods.
+//! The status of a ReplicaSet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::resource::{REPLICA_SETS, target, to_json};
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
-/// Why pods could not be created or deleted, in the words of the event and of the condition.
+/// Reason why pods could not be created or deleted, worded for the event and the condition.
 pub(super) struct Refusal {
     pub(super) reason: &'static str,
     pub(super) what: &'static str,
@@ -22,14 +22,14 @@ pub(super) struct Refusal {
 }
 
 pub(super) struct Observed {
-    /// The status write, when the stored status says something else.
+    /// Status write, if the stored status differs.
     pub(super) update: Option<Action>,
-    /// When the next pod becomes available although nothing changes.
+    /// Time until the next pod becomes available without any other change.
     pub(super) next_change: Option<Duration>,
 }
 
-/// The conditions after this pass: `ReplicaFailure` comes with the first refusal, and goes when no pod is left to be
-/// created or deleted.
+/// Returns the conditions after this pass. `ReplicaFailure` is added at the first refusal, and removed when no pod is
+/// left to create or delete.
 pub(super) fn conditions(
     set: &ReplicaSet,
     is_balanced: bool,
@@ -42,7 +42,8 @@ pub(super) fn conditions(
         return conditions;
     }
     let Some(refusal) = refusal else { return conditions };
-    // A refusal names the pod, which has another name the next time: only another reason is news.
+    // A refusal's message names the pod, and each attempt uses another name, so the condition changes only with its
+    // reason.
     let is_known = |old: &ReplicaSetCondition| {
         old.type_ == REPLICA_FAILURE && old.status == "True" && old.reason.as_deref() == Some(refusal.reason)
     };
@@ -106,7 +107,7 @@ pub(super) fn observe(
     Observed { update, next_change }
 }
 
-/// An absent count and one of zero are the same, and so are no conditions and an empty list of them.
+/// Drops zero counts and an empty list of conditions, which mean the same as absent ones.
 fn normalized(mut status: ReplicaSetStatus) -> ReplicaSetStatus {
     for count in [&mut status.fully_labeled_replicas, &mut status.ready_replicas, &mut status.available_replicas] {
         *count = count.filter(|count| *count != 0);

@@ -70,7 +70,7 @@ fn ended_and_terminating_pods_are_replaced() {
 }
 
 #[test]
-fn orphans_that_match_are_adopted_and_strangers_released() {
+fn matching_orphans_are_adopted_and_mismatched_pods_released() {
     let mut cluster = with_nodes();
     cluster.create(pod("lonely", &json!({"app": "web"})));
     cluster.create(pod("other", &json!({"app": "db"})));
@@ -103,8 +103,8 @@ fn a_pod_is_available_once_it_has_been_ready_for_long_enough() {
 }
 
 #[test]
-fn the_pod_whose_loss_hurts_least_goes_first() {
-    // Each row: what sets the loser apart from a second pod that is running and ready on another node for long.
+fn the_lowest_ranked_pod_is_deleted_first() {
+    // Each row: the difference between the deleted pod and a second pod that has long been running and ready.
     let old = "2025-12-01T00:00:00Z";
     let ready = |since: &str| json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]);
     let best = json!({"metadata": {"annotations": null}, "spec": {"nodeName": "n1"},
@@ -150,17 +150,17 @@ fn a_refused_pod_is_reported_until_there_is_nothing_left_to_create() {
     cluster.create(replica_set(3, 0));
     cluster.advance(Duration::from_secs(1));
     let condition = |cluster: &Cluster| cluster.get(SET).expect("there")["status"]["conditions"][0].clone();
-    let told = condition(&cluster);
+    let failure = condition(&cluster);
     assert_eq!(
-        (&told["type"], &told["status"], &told["reason"]),
+        (&failure["type"], &failure["status"], &failure["reason"]),
         (&json!("ReplicaFailure"), &json!("True"), &json!("FailedCreate"))
     );
-    let message = told["message"].as_str().expect("a message");
+    let message = failure["message"].as_str().expect("a message");
     assert!(message.starts_with("pods \"rs-") && message.ends_with("\" is forbidden: exceeded quota"), "{message}");
     assert!(cluster.events.contains(&format!("FailedCreate: Error creating: {message}")), "{:?}", cluster.events);
     assert!(!cluster.events.iter().any(|event| event.starts_with("SuccessfulCreate")), "{:?}", cluster.events);
 
-    // It stays refused: attempts go on, and nothing is written anew.
+    // The API still refuses the pods. Attempts continue, and nothing is written.
     let (writes, events) = (cluster.writes, cluster.events.len());
     cluster.advance(Duration::from_secs(1));
     assert_eq!(cluster.writes, writes);
@@ -178,7 +178,7 @@ fn a_refused_pod_is_reported_until_there_is_nothing_left_to_create() {
     cluster.patch(SET, &json!({"spec": {"replicas": 2}}));
     cluster.advance(Duration::from_secs(1));
     assert_eq!(condition(&cluster)["reason"], "FailedDelete");
-    // Nothing is left to be done, so nothing fails any more.
+    // No pod is left to create or delete, so the failure condition is removed.
     cluster.patch(SET, &json!({"spec": {"replicas": 3}}));
     cluster.advance(Duration::from_secs(1));
     assert!(condition(&cluster).is_null());
@@ -186,7 +186,7 @@ fn a_refused_pod_is_reported_until_there_is_nothing_left_to_create() {
 }
 
 #[test]
-fn doubled_up_pods_go_before_lone_ones() {
+fn pods_that_share_a_node_are_deleted_first() {
     let mut cluster = Cluster::new();
     cluster.create(replica_set(2, 0));
     let uid = cluster.get(SET).expect("there")["metadata"]["uid"].clone();

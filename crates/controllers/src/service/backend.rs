@@ -1,4 +1,4 @@
-//! One pod behind one service: its addresses, its ports, its readiness.
+//! A pod as the backend of a service: its addresses, ports, and readiness.
 
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -24,7 +24,7 @@ impl Family {
         if address.contains(':') { Family::Ipv6 } else { Family::Ipv4 }
     }
 
-    /// The families that the service serves, its primary one first.
+    /// Returns the IP families of the service, the primary one first.
     pub(super) fn of_service(service: &Service) -> Vec<Family> {
         let spec = service.spec.as_ref();
         let listed = spec.and_then(|spec| spec.ip_families.as_deref()).unwrap_or_default();
@@ -37,7 +37,7 @@ impl Family {
     }
 }
 
-/// A port behind a service, as both forms of endpoints write it.
+/// A backend port, as Endpoints and EndpointSlices record it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Port {
     pub(super) name: String,
@@ -46,7 +46,7 @@ pub(super) struct Port {
     pub(super) app_protocol: Option<String>,
 }
 
-/// Whether the pod can be behind any service at all: it has an address and has not ended.
+/// Returns whether the pod can be a backend of any service: it has an address and has not ended.
 pub(super) fn is_candidate(pod: &Pod) -> bool {
     !is_terminal(pod) && pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).is_some_and(|ip| !ip.is_empty())
 }
@@ -57,7 +57,7 @@ pub(super) fn address(pod: &Pod, family: Family) -> Option<&str> {
     all.filter(|ip| !ip.is_empty()).find(|ip| Family::of(ip) == family)
 }
 
-/// Whether traffic should go to the pod.
+/// Returns whether traffic should go to the pod.
 pub(super) fn takes_traffic(pod: &Pod, service: &Service) -> bool {
     publishes_not_ready(service) || (is_ready(pod) && !is_terminating(pod))
 }
@@ -82,7 +82,7 @@ pub(super) fn target_reference(pod: &Pod) -> ObjectReference {
     }
 }
 
-/// The service's ports on this pod, in a fixed order; a named port that the pod does not have is left out.
+/// Returns the service's ports on this pod, in a fixed order. A named port that the pod does not have is left out.
 pub(super) fn ports(pod: &Pod, service: &Service) -> Vec<Port> {
     let listed = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let mut ports: Vec<Port> = listed
@@ -116,7 +116,7 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     }
 }
 
-/// An init container that keeps running beside the others.
+/// Returns whether the init container is a sidecar, which keeps running beside the main containers.
 fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }

@@ -1,4 +1,4 @@
-//! One Endpoints object for each service, under the service's name.
+//! The Endpoints object of each service, which has the service's name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::pod_state::{is_terminating, node_name};
 use crate::resource::{ENDPOINTS, delete, name, namespace, target, to_json};
 
 const MANAGED_BY: (&str, &str) = ("endpoints.kubernetes.io/managed-by", "endpoint-controller");
-/// Says that there are more addresses than the object holds.
+/// Annotation on an object that holds only part of the addresses.
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 
-/// The most addresses in one object; EndpointSlices hold all.
+/// Maximum number of addresses in one object. EndpointSlices hold all addresses.
 const MAX_ADDRESSES: usize = 1000;
 
 pub(crate) const CONTROLLER: Controller = Controller { name: "endpoints", triggers, all_keys, reconcile, resync: None };
@@ -101,7 +101,7 @@ fn write(cache: &Cache, service: &Service, present: Option<&Endpoints>, pods: &[
 }
 
 fn is_same(present: &Endpoints, wanted: &Endpoints) -> bool {
-    // Admission marks headless objects of its own accord; a mark more is no reason to write.
+    // Admission may add the headless label itself, so that label alone is no reason to write.
     let relevant = |endpoints: &Endpoints| {
         let mut labels = endpoints.metadata.labels.clone().unwrap_or_default();
         labels.remove(HEADLESS);
@@ -111,14 +111,14 @@ fn is_same(present: &Endpoints, wanted: &Endpoints) -> bool {
     relevant(present) == relevant(wanted)
 }
 
-/// The addresses, grouped by the ports that their pods have, and whether some did not fit.
+/// Returns the addresses grouped by the ports of their pods, and whether some did not fit.
 fn subsets(service: &Service, pods: &[&Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     let Some(family) = Family::of_service(service).first().copied() else { return (Vec::new(), false) };
     let has_ports = service.spec.as_ref().is_some_and(|spec| spec.ports.iter().flatten().next().is_some());
     let mut groups: BTreeMap<Vec<Port>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
     let mut total = 0;
     let candidates = pods.iter().filter(|pod| backend::is_candidate(pod)).filter(|pod| {
-        // Terminating pods are gone from here at once, unless the service wants whatever there is.
+        // A terminating pod is left out at once, unless the service publishes addresses that are not ready.
         !is_terminating(pod) || backend::publishes_not_ready(service)
     });
     for pod in candidates {

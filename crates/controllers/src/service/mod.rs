@@ -1,6 +1,6 @@
-//! Which pods stand behind a Service, in both forms that clients know: one Endpoints object, and EndpointSlices.
+//! The backends of a Service, in both forms that clients read: one Endpoints object, and EndpointSlices.
 //!
-//! Services without a selector belong to whoever wrote their endpoints and are left alone.
+//! The endpoints of a Service without a selector belong to their author and are left alone.
 
 mod backend;
 pub(crate) mod endpoints;
@@ -15,7 +15,7 @@ use crate::controller::WorkKey;
 use crate::pod_state::{is_ready, is_terminal, is_terminating, labels, node_name};
 use crate::resource::{name, namespace};
 
-/// On what belongs to a service that has no cluster IP.
+/// Label on the endpoints of a service that has no cluster IP.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
@@ -26,12 +26,13 @@ fn key_of(service: &Service) -> WorkKey {
     WorkKey::namespaced(namespace(&service.metadata), name(&service.metadata))
 }
 
-/// The services that a changed service or pod concerns: those that select it now and those that did.
+/// Returns the services that a changed service or pod affects. For a pod, these are the services that select it now or
+/// did before.
 fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     let old = change.old.as_ref().map(|old| &old.object);
     let new = change.new.as_ref().map(|new| &new.object);
     if let (Some(Object::Pod(old)), Some(Object::Pod(new))) = (old, new)
-        && looks_the_same(old, new)
+        && is_same_endpoint(old, new)
     {
         return Vec::new();
     }
@@ -51,8 +52,8 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     keys
 }
 
-/// Two states of a pod that make the same endpoint.
-fn looks_the_same(a: &Pod, b: &Pod) -> bool {
+/// Returns whether two states of a pod give the same endpoint.
+fn is_same_endpoint(a: &Pod, b: &Pod) -> bool {
     let ips = |pod: &Pod| {
         let status = pod.status.as_ref();
         (status.and_then(|status| status.pod_ip.clone()), status.and_then(|status| status.pod_ips.clone()))
@@ -66,7 +67,7 @@ fn looks_the_same(a: &Pod, b: &Pod) -> bool {
         && ips(a) == ips(b)
 }
 
-/// The selector of a service whose endpoints are ours to keep.
+/// Returns the selector of a service whose endpoints these controllers manage.
 fn managed_selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") || service.metadata.deletion_timestamp.is_some() {
@@ -79,7 +80,7 @@ fn is_headless(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
 }
 
-/// The service's labels and `own`, which describe what belongs to it.
+/// Returns the labels for a service's endpoints: the service's own labels and `own`.
 fn labels_for(service: &Service, own: &[(&str, &str)]) -> BTreeMap<String, String> {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.remove(HEADLESS);

@@ -1,7 +1,7 @@
 //! The EndpointSlices of a service: at most 100 endpoints each, all of one IP family and with the same ports.
 //!
-//! Slices are changed as little as possible, because every node watches all of them: endpoints stay where they are,
-//! new ones fill slices that change anyway, and a slice that would go takes the place of one that would come.
+//! Slices change as little as possible, because every node watches all of them. Endpoints stay in their slice, new
+//! endpoints fill slices that change anyway, and a slice that would be deleted is reused instead of creating one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
 
 fn reconcile(Input { cache, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let namespace = key.namespace.as_deref().unwrap_or_default();
-    // The slices of a service that is gone go by garbage collection.
+    // Garbage collection deletes the slices of a deleted service.
     let Some(service) = cache.services().get(namespace, &key.name) else { return Plan::default() };
     let Some(selector) = managed_selector(service) else { return Plan::default() };
     let pods = cache.pods_matching(namespace, selector);
@@ -67,7 +67,7 @@ fn reconcile(Input { cache, .. }: Input<'_>, key: &WorkKey) -> Plan {
     Plan { actions: batch(actions).into_iter().collect(), requeue_after: None }
 }
 
-/// The slices that this controller keeps for the service, ordered by name.
+/// Returns the slices that this controller manages for the service, ordered by name.
 fn slices_of<'a>(cache: &'a Cache, service: &'a Service) -> Vec<&'a Arc<EndpointSlice>> {
     let dependents = cache.dependents(uid(&service.metadata));
     dependents
@@ -81,8 +81,8 @@ fn slices_of<'a>(cache: &'a Cache, service: &'a Service) -> Vec<&'a Arc<Endpoint
         .collect()
 }
 
-/// The endpoints by the ports that their pods have. Without any endpoint there is one group without ports, so that
-/// an empty slice tells that the service has been looked at.
+/// Returns the endpoints grouped by the ports of their pods. Without any endpoint there is one group without ports, so
+/// that an empty slice shows that the service has been processed.
 fn groups(cache: &Cache, service: &Service, family: Family, pods: &[&Arc<Pod>]) -> BTreeMap<Vec<Port>, Vec<Endpoint>> {
     let mut groups: BTreeMap<Vec<Port>, Vec<Endpoint>> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| backend::is_candidate(pod)) {
@@ -115,7 +115,7 @@ fn endpoint(cache: &Cache, service: &Service, pod: &Pod, address: &str) -> Endpo
     }
 }
 
-/// A slice as it should be.
+/// Desired state of a slice.
 struct Planned {
     present: Option<Arc<EndpointSlice>>,
     ports: Vec<EndpointPort>,
@@ -132,9 +132,9 @@ impl Planned {
     }
 }
 
-/// How the endpoints of one family are laid out over slices.
+/// Layout of the endpoints of one family over slices.
 struct Layout {
-    /// Slices that no group of ports has claimed yet.
+    /// Slices that no group of ports has used yet.
     unclaimed: Vec<Arc<EndpointSlice>>,
     planned: Vec<Planned>,
 }
@@ -144,7 +144,7 @@ impl Layout {
         Layout { unclaimed: slices.cloned().collect(), planned: Vec::new() }
     }
 
-    /// Lays out the endpoints that share `ports`: those already in a slice stay there.
+    /// Lays out the endpoints that share `ports`. Endpoints that are already in a slice stay there.
     fn place(&mut self, ports: Vec<Port>, endpoints: Vec<Endpoint>) {
         let ports: Vec<EndpointPort> = ports.into_iter().map(port).collect();
         let mut missing: BTreeMap<Identity, Endpoint> =
@@ -158,7 +158,7 @@ impl Layout {
         }
         let mut missing: Vec<Endpoint> = missing.into_values().collect();
         fill(&mut group, &mut missing, Planned::has_other_endpoints);
-        // The fullest slice that can take all that is left changes; otherwise a new one begins.
+        // The fullest slice that can take all remaining endpoints takes them; otherwise a new slice is created.
         if !missing.is_empty() {
             let fitting = group.iter().enumerate().filter(|(_, slice)| slice.room() >= missing.len());
             if let Some((index, _)) = fitting.min_by_key(|(_, slice)| slice.room()) {
@@ -170,7 +170,7 @@ impl Layout {
             group.push(Planned { present: None, ports: ports.clone(), endpoints: missing });
             missing = rest;
         }
-        // An empty slice stays only if it is the last of its kind.
+        // An empty slice stays only if it is the last one with these ports.
         while group.len() > 1
             && let Some(index) = group.iter().position(|slice| slice.endpoints.is_empty())
         {
@@ -215,7 +215,7 @@ impl Layout {
     }
 }
 
-/// Moves endpoints into those slices that `may_take` them, as far as there is room.
+/// Moves endpoints into the slices that `may_take` accepts, as far as there is room.
 fn fill(group: &mut [Planned], missing: &mut Vec<Endpoint>, may_take: impl Fn(&Planned) -> bool) {
     for slice in group.iter_mut() {
         if may_take(slice) {
@@ -225,7 +225,7 @@ fn fill(group: &mut [Planned], missing: &mut Vec<Endpoint>, may_take: impl Fn(&P
     }
 }
 
-/// What makes two endpoints the same one, in whatever state.
+/// Identity of an endpoint, independent of its state.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Identity(Option<String>, Option<String>, Vec<String>);
 
@@ -276,7 +276,7 @@ fn delete_slice(slice: &EndpointSlice) -> Action {
 
 fn port(port: Port) -> EndpointPort {
     EndpointPort {
-        // Slices name every port, an unnamed one with the empty string.
+        // A slice names every port; an unnamed port has the empty name.
         name: Some(port.name),
         port: Some(port.port),
         protocol: Some(port.protocol),

@@ -28,7 +28,7 @@ fn cluster() -> Cluster {
     cluster
 }
 
-/// Ready and not ready addresses of the Endpoints object, with their ports.
+/// Returns the ready and not ready (`!`) addresses of the Endpoints object, with their ports.
 fn endpoints(cluster: &Cluster) -> Vec<String> {
     let Some(object) = cluster.get("endpoints/default/web") else { return Vec::new() };
     let mut rows = Vec::new();
@@ -43,7 +43,8 @@ fn endpoints(cluster: &Cluster) -> Vec<String> {
     rows
 }
 
-/// The endpoints of all slices: address, port, and which of ready, serving, terminating hold.
+/// Returns the endpoints of all slices: address, port, and the letters of the true conditions (ready, serving,
+/// terminating).
 fn slices(cluster: &Cluster) -> Vec<String> {
     let mut rows = Vec::new();
     for name in cluster.names("endpointslices") {
@@ -69,7 +70,7 @@ fn endpoints_follow_their_pods() {
     cluster.create(service(&json!({})));
     cluster.settle();
     assert!(endpoints(&cluster).is_empty() && slices(&cluster).is_empty());
-    assert_eq!(cluster.names("endpointslices").len(), 1, "an empty slice says that the service is known");
+    assert_eq!(cluster.names("endpointslices").len(), 1, "an empty slice shows that the service has been processed");
 
     cluster.create(pod("a", Some("10.0.0.1"), true, 8080));
     cluster.create(pod("b", Some("10.0.0.2"), false, 8080));
@@ -82,13 +83,13 @@ fn endpoints_follow_their_pods() {
     assert_eq!(slices(&cluster), ["10.0.0.1:8080 rs", "10.0.0.2:8080 ", "10.0.0.3:9090 rs"]);
     cluster.assert_at_rest();
 
-    // Terminating: no endpoint any more, but a slice still tells of it.
+    // A terminating pod is no longer in the Endpoints object, but still in a slice.
     cluster.delete("pods/default/a", None);
     cluster.settle();
     assert_eq!(endpoints(&cluster), ["!10.0.0.2:8080", "10.0.0.3:9090"]);
     assert_eq!(slices(&cluster), ["10.0.0.1:8080 st", "10.0.0.2:8080 ", "10.0.0.3:9090 rs"]);
     cluster.confirm_deletion("pods/default/a");
-    // A changed label takes a pod out, an end does as well.
+    // A changed label removes a pod, and so does its end.
     cluster.patch("pods/default/c", &json!({"metadata": {"labels": {"app": "other"}}}));
     cluster.patch_status("pods/default/b", &json!({"status": {"phase": "Succeeded"}}));
     cluster.settle();
@@ -116,7 +117,7 @@ fn a_service_without_a_selector_is_left_alone() {
 }
 
 #[test]
-fn a_service_may_publish_what_is_not_ready() {
+fn a_service_may_publish_pods_that_are_not_ready() {
     let mut cluster = cluster();
     cluster.create(service(&json!({"publishNotReadyAddresses": true, "clusterIP": "None"})));
     cluster.create(pod("a", Some("10.0.0.1"), false, 8080));
@@ -129,7 +130,7 @@ fn a_service_may_publish_what_is_not_ready() {
 }
 
 #[test]
-fn a_port_by_name_that_a_pod_lacks_leaves_the_pod_out_of_endpoints() {
+fn a_pod_without_the_named_port_is_left_out_of_endpoints() {
     let mut cluster = cluster();
     cluster.create(service(&json!({"ports": [{"port": 53, "targetPort": "dns"}]})));
     cluster.create(pod("a", Some("10.0.0.1"), true, 8080));
@@ -154,8 +155,7 @@ fn a_changed_port_reuses_the_slice() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 50, ..ProptestConfig::default() })]
 
-    /// However many pods come and go: each is in exactly one slice, no slice is too large, and there are not many
-    /// more slices than needed.
+    /// For any sequence of added and removed pods, each pod is in exactly one slice and no slice is too large.
     #[test]
     fn slices_hold_every_pod_once(seed: u64, waves in prop::collection::vec((0..130_usize, 0..60_usize), 1..4)) {
         let mut cluster = cluster();

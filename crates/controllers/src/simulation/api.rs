@@ -1,4 +1,4 @@
-//! What the API server would do with an action.
+//! The API server of the simulation.
 
 use quorate_api::ObjectKey;
 use quorate_api::patch::merge;
@@ -7,50 +7,50 @@ use serde_json::{Value, json};
 use super::Cluster;
 use crate::plan::{Action, Failure, Guard, Target, Verb};
 
-/// Why a write was refused.
+/// Reason why a write was refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The plan was out of date; the reason of the Status.
+    /// The plan was stale. Holds the reason of the Status.
     Stale(&'static str),
-    /// The write as such is not admitted.
-    For(Box<Failure>),
+    /// The API does not admit the write.
+    Denied(Box<Failure>),
 }
 
 impl Cluster {
-    /// Creates or replaces nothing but what a user would send.
+    /// Creates an object as a user would.
     pub(crate) fn create(&mut self, object: Value) {
         let key = key_of(&object);
         self.insert(key, object).expect("created");
     }
 
-    /// A user's merge patch.
+    /// Applies a merge patch as a user would.
     pub(crate) fn patch(&mut self, path: &str, patch: &Value) {
         let key = key(path);
         self.change(&key, None, |object| merge::apply(object, patch)).expect("patched");
     }
 
-    /// Like [`Cluster::patch`] on the status.
+    /// Like [`Cluster::patch`], on the status subresource.
     pub(crate) fn patch_status(&mut self, path: &str, patch: &Value) {
         let key = key(path);
         self.change(&key, Some("status"), |object| merge::apply(object, patch)).expect("patched");
     }
 
-    /// A user's deletion.
+    /// Deletes an object as a user would.
     pub(crate) fn delete(&mut self, path: &str, propagation: Option<&str>) {
         self.remove(&key(path), None, propagation).expect("deleted");
     }
 
-    /// The agent's last word on a terminating pod.
+    /// Confirms the end of a terminating pod, as the agent would.
     pub(crate) fn confirm_deletion(&mut self, path: &str) {
         self.remove(&key(path), Some(0), None).expect("removed");
     }
 
-    /// The stored object, with its `resourceVersion`.
+    /// Returns the stored object, with its `resourceVersion`.
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.read(&key(path))
     }
 
-    /// The names of all objects of one kind, ordered.
+    /// Returns the names of all objects of one kind, ordered.
     pub(crate) fn names(&self, resource: &str) -> Vec<&str> {
         self.objects.keys().filter(|key| key.resource == resource).map(|key| key.name.as_str()).collect()
     }
@@ -101,9 +101,10 @@ impl Cluster {
         }
     }
 
-    /// What the API lets controllers do.
+    /// Admits or refuses a controller's write.
     fn admit(&self, verb: Verb, target: &Target) -> Result<(), Refused> {
-        let refuse = |message: String| Err(Refused::For(Box::new(Failure { verb, target: target.clone(), message })));
+        let refuse =
+            |message: String| Err(Refused::Denied(Box::new(Failure { verb, target: target.clone(), message })));
         if verb == Verb::Create && target.namespace.as_deref().is_some_and(|ns| self.cache.is_namespace_terminating(ns))
         {
             return refuse("the namespace is being terminated".to_owned());
@@ -184,7 +185,7 @@ impl Cluster {
         if is_released && key.resource != "pods" {
             self.objects.remove(key);
         } else {
-            assert_ne!(result, stored, "a write that changes nothing: {key}");
+            assert_ne!(result, stored, "the write changes nothing: {key}");
             self.objects.insert(key.clone(), result);
         }
         self.committed(key);
@@ -219,7 +220,7 @@ impl Cluster {
     }
 }
 
-/// Drops what a stored object never holds.
+/// Drops the fields that a stored object never holds.
 fn tidy(object: &mut Value) {
     let fields = object.as_object_mut().expect("an object");
     fields.retain(|_, value| !value.is_null());
@@ -234,7 +235,7 @@ fn is_held(object: &Value) -> bool {
         || (object["kind"] == "Namespace" && is_held(&object["spec"]["finalizers"]))
 }
 
-/// `pods/default/web`, `apps/deployments/default/web`.
+/// Parses a path such as `pods/default/web` or `apps/deployments/default/web`.
 fn key(path: &str) -> ObjectKey {
     let is_core = path.split('/').count() == 3 || path.split('/').count() == 2;
     let prefix = if is_core { "/registry/core/" } else { "/registry/" };

@@ -6,7 +6,7 @@ use quorate_api::{GroupVersion, GroupVersionResource};
 
 use crate::kinds::{KindInfo, Kinds};
 
-/// `apiVersion`, kind, resource, and whether it is namespaced.
+/// Served kinds: `apiVersion`, kind, resource, and whether the kind is namespaced.
 const SERVED: [(&str, &str, &str, bool); 8] = [
     ("v1", "ConfigMap", "configmaps", true),
     ("v1", "Secret", "secrets", true),
@@ -18,7 +18,7 @@ const SERVED: [(&str, &str, &str, bool); 8] = [
     ("apps/v1", "ReplicaSet", "replicasets", true),
 ];
 
-/// All of them but those named.
+/// The served kinds except the named ones.
 #[derive(Debug)]
 pub(super) struct SimulatedKinds<'a>(pub &'a BTreeSet<String>);
 

@@ -1,5 +1,5 @@
-//! A cluster in memory for tests: what an API server does with the actions of plans, what nodes do with pods, and a
-//! work queue that runs controllers until nothing is left to do. No time passes unless a test says so.
+//! In-memory cluster for tests: an API server that executes plans, nodes that run pods, and a work queue that runs
+//! controllers until nothing is left to do. Time passes only when a test advances it.
 
 mod api;
 mod kinds;
@@ -20,51 +20,51 @@ use crate::plan::{Failure, Plan, Target, Verb};
 use api::Refused;
 pub(crate) use render::render;
 
-/// More reconciles than this without an end is a busy loop.
+/// Number of reconciles above which a run counts as a busy loop.
 const MAX_RECONCILES: usize = 20_000;
 
 pub(crate) struct Cluster {
     pub(crate) cache: Cache,
     pub(crate) settings: Settings,
     pub(crate) now: Timestamp,
-    /// How far the wall clock that controllers see is ahead of simulated time.
+    /// Offset of the wall clock that controllers see, ahead of simulated time.
     pub(crate) wall_clock_ahead: Duration,
-    /// Kinds that are not served although the API stores objects of them.
+    /// Kinds that are not served, although the API stores objects of them.
     pub(crate) unserved: BTreeSet<String>,
-    /// What the cache does not hear of any more, from this point of the API's history on.
+    /// Whether the cache no longer receives changes.
     pub(crate) is_cache_cut_off: bool,
-    /// Every event, as `reason: message`.
+    /// All events, as `reason: message`.
     pub(crate) events: Vec<String>,
-    /// How often anything was written.
+    /// Number of writes.
     pub(crate) writes: usize,
-    /// Why the API refuses a controller's write; `None` admits it.
+    /// Reason why the API refuses a controller's write; `None` admits it.
     pub(crate) refuses: Refusals,
-    /// How often a controller was refused something.
+    /// Number of refused writes.
     pub(crate) refusals: usize,
     objects: BTreeMap<ObjectKey, Value>,
-    /// The revision of each key's last write, that of its removal included.
+    /// Revision of each key's last write or removal.
     revisions: BTreeMap<ObjectKey, u64>,
     revision: u64,
     uids: u64,
     queue: BTreeSet<(usize, WorkKey)>,
     timers: BTreeSet<(Timestamp, usize, WorkKey)>,
-    /// Plans that were made and are still to be executed, while others go ahead of them.
+    /// Plans whose execution is delayed, so that other plans run before them.
     held: Vec<(usize, WorkKey, Plan)>,
-    /// What the last plans of some keys were refused, for their next ones.
+    /// Failures of the last plans, for the next plans of the same keys.
     failures: HashMap<(usize, WorkKey), Failure>,
     chance: Chance,
 }
 
-/// What is refused, and why.
+/// Returns the reason why a write is refused; `None` admits it.
 pub(crate) type Refusals = Box<dyn Fn(Verb, &Target) -> Option<&'static str>>;
 
-/// When simulated time begins.
+/// Start of simulated time.
 const START: &str = "2026-01-01T00:00:00Z";
 
-/// Between a refusal and the next attempt.
+/// Time between a refusal and the next attempt.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// A source of choices that a seed reproduces.
+/// Source of choices that a seed reproduces.
 pub(crate) struct Chance(u64);
 
 impl Chance {
@@ -72,7 +72,7 @@ impl Chance {
         Chance(seed ^ 0x9e37_79b9_7f4a_7c15)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).expect("31 bits") % bound.max(1)
@@ -87,7 +87,7 @@ impl Cluster {
     pub(crate) fn with_seed(seed: u64) -> Self {
         let mut cluster = Cluster {
             cache: Cache::new(),
-            // Nodes stay well unless a test is about them.
+            // Nodes stay healthy without heartbeats, unless a test changes the settings.
             settings: Settings { node_monitor_grace: Duration::from_secs(1 << 20), ..Settings::default() },
             now: START.parse().expect("a time"),
             wall_clock_ahead: Duration::ZERO,
@@ -112,7 +112,7 @@ impl Cluster {
         cluster
     }
 
-    /// The plan that one controller makes of one key right now.
+    /// Returns the plan that a controller makes for a key now.
     pub(crate) fn plan(&self, controller: &str, key: &WorkKey) -> Plan {
         let controller = controller_named(controller);
         self.reconcile(controller, key, None)
@@ -124,13 +124,13 @@ impl Cluster {
         (controller.reconcile)(Input { cache: &self.cache, now, uptime, kinds: &kinds, settings, failure }, key)
     }
 
-    /// The simulated process's monotonic clock.
+    /// Returns the monotonic clock of the simulated process.
     pub(crate) fn uptime(&self) -> Duration {
         let start: Timestamp = START.parse().expect("a time");
         Duration::try_from(self.now.duration_since(start)).expect("time goes forward")
     }
 
-    /// Executes that plan, and wakes nobody yet.
+    /// Plans and executes one key, without running the controllers it triggers.
     pub(crate) fn carry_out(&mut self, controller: &str, key: &WorkKey) {
         self.carry_out_plan(&self.plan(controller, key));
     }
@@ -142,7 +142,7 @@ impl Cluster {
         }
     }
 
-    /// Runs the controllers until nothing wakes them any more, checking `invariant` after every plan.
+    /// Runs the controllers until the queue is empty, and checks `invariant` after every plan.
     pub(crate) fn settle_with(&mut self, mut invariant: impl FnMut(&Cluster)) {
         for _ in 0..MAX_RECONCILES {
             if !self.step() {
@@ -157,7 +157,7 @@ impl Cluster {
         self.settle_with(|_| {});
     }
 
-    /// Lets time pass, heartbeats of living nodes included, and runs what falls due on the way.
+    /// Advances time, and runs the requeues that fall due on the way.
     pub(crate) fn advance(&mut self, by: Duration) {
         let end = self.now + by;
         self.settle();
@@ -173,17 +173,17 @@ impl Cluster {
         self.now = end;
     }
 
-    /// Asserts that no controller wants anything of anything.
+    /// Asserts that no controller plans an action for any key.
     pub(crate) fn assert_at_rest(&self) {
         for controller in controllers() {
             for key in (controller.all_keys)(&self.cache) {
                 let plan = self.reconcile(controller, &key, None);
-                assert!(plan.is_empty(), "{} wants more of {key}:\n{}", controller.name, render(&plan));
+                assert!(plan.is_empty(), "{} has actions left for {key}:\n{}", controller.name, render(&plan));
             }
         }
     }
 
-    /// One reconcile, or the execution of a plan held back; `false` when there is nothing to do.
+    /// Runs one reconcile or executes one delayed plan; `false` when there is nothing to do.
     fn step(&mut self) -> bool {
         if !self.held.is_empty() && (self.queue.is_empty() || self.chance.below(3) == 0) {
             let index = self.chance.below(self.held.len());
@@ -223,7 +223,7 @@ impl Cluster {
                     self.queue.insert((controller, key));
                     return;
                 }
-                Err(Refused::For(failure)) => {
+                Err(Refused::Denied(failure)) => {
                     self.refusals += 1;
                     self.failures.insert((controller, key.clone()), *failure);
                     self.timers.insert((self.now + BACKOFF, controller, key));
@@ -233,7 +233,7 @@ impl Cluster {
         }
     }
 
-    /// Takes what a write left behind into the cache and wakes whom it concerns.
+    /// Applies a write to the cache and queues the keys that it triggers.
     fn committed(&mut self, key: &ObjectKey) {
         self.revision += 1;
         self.writes += 1;
@@ -260,7 +260,7 @@ fn controller_named(name: &str) -> &'static Controller {
     controllers().iter().find(|controller| controller.name == name).expect("a known controller")
 }
 
-/// The key of a namespaced object in `default`.
+/// Returns the key of an object in the namespace `default`.
 pub(crate) fn in_default(name: &str) -> WorkKey {
     WorkKey::namespaced("default", name)
 }

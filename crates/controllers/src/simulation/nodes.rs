@@ -1,4 +1,4 @@
-//! What the scheduler and the agents would do: pods are bound, run, become ready, and go.
+//! The scheduler and the agents of the simulation: pods are bound, run, become ready, and end.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ impl Cluster {
         self.heartbeat(name);
     }
 
-    /// The node's own status, as its agent writes it when it is well.
+    /// Writes the status of a healthy node, as its agent does.
     pub(crate) fn report_ready(&mut self, name: &str) {
         let at = self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "lastHeartbeatTime": at, "lastTransitionTime": at});
@@ -34,7 +34,7 @@ impl Cluster {
         self.patch(&lease, &json!({"spec": {"renewTime": renewed}}));
     }
 
-    /// Lets time pass in which the named nodes renew their leases and the others do not.
+    /// Advances time while only the named nodes renew their leases.
     pub(crate) fn advance_with_heartbeats(&mut self, seconds: u64, alive: &[&str]) {
         for _ in 0..seconds {
             self.advance(Duration::from_secs(1));
@@ -44,8 +44,8 @@ impl Cluster {
         }
     }
 
-    /// Binds, starts and removes pods: each that has something before it with a chance of one in `odds`. Whether
-    /// there was any such pod.
+    /// Binds, starts or removes each pod that waits for it, with a chance of one in `odds`. Returns whether any pod
+    /// waited.
     pub(crate) fn run_pods(&mut self, nodes: &[&str], odds: usize) -> bool {
         let pods: Vec<Value> =
             self.objects.iter().filter(|(key, _)| key.resource == "pods").map(|(_, pod)| pod.clone()).collect();
@@ -83,7 +83,7 @@ impl Cluster {
         );
     }
 
-    /// Runs controllers and nodes until both are at rest.
+    /// Runs controllers and nodes until both are idle.
     pub(crate) fn run(&mut self, nodes: &[&str], odds: usize, mut invariant: impl FnMut(&Cluster)) {
         for _ in 0..2_000 {
             self.settle_with(&mut invariant);
@@ -95,6 +95,6 @@ impl Cluster {
                 }
             }
         }
-        panic!("pods never come to rest");
+        panic!("pods are never idle");
     }
 }

@@ -1,4 +1,4 @@
-//! Plans as text, for golden files.
+//! Plans as text, for snapshots.
 
 use std::fmt::Write;
 
@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use crate::plan::{Action, Guard, Plan, Target};
 
-/// The plan, one action after the other, with what is written as JSON.
+/// Renders the plan, one action after the other, with the written objects as JSON.
 pub(crate) fn render(plan: &Plan) -> String {
     let mut text = String::new();
     for action in &plan.actions {
         write_action(&mut text, action, 0);
     }
     if let Some(after) = plan.requeue_after {
-        writeln!(text, "look again after {after:?}").expect("a string");
+        writeln!(text, "requeue after {after:?}").expect("a string");
     }
     if text.is_empty() { "nothing\n".to_owned() } else { text }
 }

@@ -1,5 +1,4 @@
-//! From a change to the keys that it wakes: the work queues of all controllers, shared between the informer, which
-//! fills them, and the workers.
+//! The work queues of all controllers. The informer adds the keys that a change triggers, and the workers take them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use tokio::sync::Notify;
 use crate::controllers::work_queue::{Finish, Turn, WorkQueue};
 use crate::guard;
 
-/// A [`WorkQueue`] that can be waited on.
+/// A [`WorkQueue`] whose next key can be awaited.
 pub(crate) struct SharedQueue {
     queue: Mutex<WorkQueue>,
     changed: Notify,
@@ -24,7 +23,7 @@ impl SharedQueue {
         SharedQueue { queue: Mutex::new(WorkQueue::default()), changed: Notify::new(), started: Instant::now() }
     }
 
-    /// The queue's clock.
+    /// Returns the time by the queue's clock.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -51,7 +50,7 @@ impl SharedQueue {
         }
     }
 
-    /// Waits for a key to work on. Cancel-safe.
+    /// Waits for the next key to reconcile. Cancel-safe.
     pub(crate) async fn next(&self) -> Turn {
         loop {
             let deadline = {
@@ -60,7 +59,7 @@ impl SharedQueue {
                     let more = queue.has_ready();
                     drop(queue);
                     if more {
-                        // One permit wakes one worker; each passes it on while there is work.
+                        // One permit wakes one worker. Each worker passes the permit on while there is work.
                         self.changed.notify_one();
                     }
                     return taken;
@@ -100,25 +99,25 @@ impl Dispatch {
         self.queues.iter().map(|(controller, queue)| (*controller, queue.clone()))
     }
 
-    /// A change has been taken into the cache.
+    /// Queues the keys that a change triggers. The change is already in the cache.
     pub(crate) fn wake(&self, cache: &Cache, change: &Change) {
         for (controller, queue) in &self.queues {
             let keys = guard::catch(controller.name, || (controller.triggers)(cache, change)).unwrap_or_default();
             if !keys.is_empty() {
-                tracing::trace!(controller = controller.name, cause = %change.key, keys = keys.len(), "woken");
+                tracing::trace!(controller = controller.name, cause = %change.key, keys = keys.len(), "keys queued");
             }
             queue.add_all(keys);
         }
     }
 
-    /// Queues everything there may be work for.
+    /// Queues every key that may need work.
     pub(crate) fn wake_all(&self, cache: &Cache) {
         for (controller, queue) in &self.queues {
             queue.add_all(all_keys(controller, cache));
         }
     }
 
-    /// The cache has reached this revision.
+    /// Records that the cache has reached this revision.
     pub(crate) fn advance(&self, revision: Revision) {
         for (_, queue) in &self.queues {
             queue.advance(revision);

@@ -1,4 +1,4 @@
-//! Carries plans out: one write after another through the API, batches concurrently.
+//! Executes plans through the API: actions one after another, batches concurrently.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use serde_json::{Value, json};
 
 use crate::events::{Record, Recorder};
 
-/// Why an action failed: which one, and how.
+/// Failure of an action: the operation and the API's status.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{what}: {status}")]
+#[error("{operation}: {status}")]
 pub(crate) struct ActionError {
-    pub(crate) what: Box<What>,
+    pub(crate) operation: Box<Operation>,
     pub(crate) status: Status,
 }
 
 impl From<ActionError> for Failure {
     fn from(error: ActionError) -> Failure {
-        let What { verb, target, .. } = *error.what;
+        let Operation { verb, target, .. } = *error.operation;
         Failure { verb, target, message: error.status.message }
     }
 }
 
 impl ActionError {
-    /// The plan was made from a state that is not the newest: looking again is all it takes.
+    /// Returns whether the plan was made from a stale cache, so that another reconcile is enough.
     pub(crate) fn is_stale(&self) -> bool {
         matches!(self.status.reason, Reason::Conflict | Reason::NotFound | Reason::AlreadyExists)
     }
@@ -38,14 +38,14 @@ impl ActionError {
 pub(crate) struct Executor {
     pub(crate) client: LocalClient,
     pub(crate) recorder: Recorder,
-    /// The component that events are reported by.
+    /// Component that events name as their source.
     pub(crate) component: String,
     pub(crate) parallel_actions: usize,
     pub(crate) request_timeout: Duration,
 }
 
 impl Executor {
-    /// In order; ends at the first action that fails.
+    /// Executes the actions in order, up to the first failure.
     pub(crate) async fn run(&self, actions: Vec<Action>) -> Result<(), ActionError> {
         for action in actions {
             self.execute(action).await?;
@@ -65,60 +65,64 @@ impl Executor {
                     Ok(())
                 }
                 Action::Create { resource, namespace, object } => {
-                    let what = What::create(&resource, namespace.as_deref(), &object);
+                    let operation = Operation::create(&resource, namespace.as_deref(), &object);
                     let create = async { self.client.create(&resource, namespace.as_deref(), object).await.map(drop) };
-                    self.write(what, create).await
+                    self.write(operation, create).await
                 }
                 Action::Update { target, subresource, object } => {
-                    let what = What { verb: Verb::Update, target: target.clone(), subresource };
+                    let operation = Operation { verb: Verb::Update, target: target.clone(), subresource };
                     let Target { resource, namespace, name } = target;
                     let update = async {
                         self.client.update(&resource, namespace.as_deref(), &name, subresource, object).await.map(drop)
                     };
-                    self.write(what, update).await
+                    self.write(operation, update).await
                 }
                 Action::Patch { target, subresource, patch, guards } => {
-                    let what = What { verb: Verb::Patch, target: target.clone(), subresource };
+                    let operation = Operation { verb: Verb::Patch, target: target.clone(), subresource };
                     let Target { resource, namespace, name } = target;
                     let client = self.client.provided(conditions(guards));
                     let patch = async {
                         let namespace = namespace.as_deref();
                         client.patch_merge(&resource, namespace, &name, subresource, patch).await.map(drop)
                     };
-                    self.write(what, patch).await
+                    self.write(operation, patch).await
                 }
                 Action::Delete { target, uid, resource_version, grace_period_seconds, propagation, guards } => {
-                    let what = What { verb: Verb::Delete, target: target.clone(), subresource: None };
+                    let operation = Operation { verb: Verb::Delete, target: target.clone(), subresource: None };
                     let options = delete_options(uid, resource_version, grace_period_seconds, propagation);
-                    self.write(what, self.delete(target, options, conditions(guards))).await
+                    self.write(operation, self.delete(target, options, conditions(guards))).await
                 }
             }
         }
         .boxed()
     }
 
-    /// All are tried, the first error in their order counts.
+    /// Attempts all actions and returns the first error in their order.
     async fn batch(&self, actions: Vec<Action>) -> Result<(), ActionError> {
         let results: Vec<Result<(), ActionError>> =
             stream::iter(actions).map(|action| self.execute(action)).buffered(self.parallel_actions).collect().await;
         results.into_iter().collect()
     }
 
-    async fn write(&self, what: What, write: impl Future<Output = Result<(), Status>>) -> Result<(), ActionError> {
+    async fn write(
+        &self,
+        operation: Operation,
+        write: impl Future<Output = Result<(), Status>>,
+    ) -> Result<(), ActionError> {
         let result = match tokio::time::timeout(self.request_timeout, write).await {
             Ok(result) => result,
-            Err(_) => Err(Status::new(Reason::Timeout, "the request took too long")),
+            Err(_) => Err(Status::new(Reason::Timeout, "the request timed out")),
         };
         match result {
             Ok(()) => {
-                tracing::debug!(component = self.component, action = %what, "done");
+                tracing::debug!(component = self.component, action = %operation, "done");
                 Ok(())
             }
-            Err(status) => Err(ActionError { what: Box::new(what), status }),
+            Err(status) => Err(ActionError { operation: Box::new(operation), status }),
         }
     }
 
-    /// What is not there need not be deleted.
+    /// Deletes an object; `NotFound` counts as success.
     async fn delete(&self, target: Target, options: Value, conditions: Vec<Condition>) -> Result<(), Status> {
         let Target { resource, namespace, name } = target;
         match self.client.provided(conditions).delete(&resource, namespace.as_deref(), &name, options).await {
@@ -172,25 +176,25 @@ fn delete_options(
     options
 }
 
-/// An action, as errors and logs name it.
+/// A write, as errors and logs name it.
 #[derive(Clone, Debug)]
-pub(crate) struct What {
+pub(crate) struct Operation {
     verb: Verb,
     target: Target,
     subresource: Option<&'static str>,
 }
 
-impl What {
-    fn create(resource: &GroupVersionResource, namespace: Option<&str>, object: &Value) -> What {
+impl Operation {
+    fn create(resource: &GroupVersionResource, namespace: Option<&str>, object: &Value) -> Operation {
         let metadata = &object["metadata"];
         let name = metadata["name"].as_str().or(metadata["generateName"].as_str()).unwrap_or_default();
         let target =
             Target { resource: resource.clone(), namespace: namespace.map(str::to_owned), name: name.to_owned() };
-        What { verb: Verb::Create, target, subresource: None }
+        Operation { verb: Verb::Create, target, subresource: None }
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = match self.verb {
             Verb::Create => "create",

@@ -1,4 +1,4 @@
-//! Runs one controller: workers that reconcile, and the periodic look at everything.
+//! The runner of one controller: workers that reconcile, and the periodic resync.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::guard;
 
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// A plan that was merely out of date is tried again no later than this: what it waits for is only the cache.
+/// Maximum backoff after a stale plan. The retry only has to wait for the cache.
 const MAX_STALE_BACKOFF: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
@@ -32,8 +32,8 @@ pub(crate) struct ControllerRunner {
 }
 
 impl ControllerRunner {
-    /// Runs until cancelled. A write that is under way then is abandoned: whatever becomes of it, the next leader
-    /// plans from what is stored.
+    /// Runs until cancelled. A write in progress is then abandoned; whether or not it succeeds, the next leader plans
+    /// from the stored state.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
         for _ in 0..self.workers {
@@ -43,7 +43,7 @@ impl ControllerRunner {
         tasks.spawn(async move { shutdown.run_until_cancelled(self.resync()).await.unwrap_or_default() });
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(%error, "a controller's worker died");
+                tracing::error!(%error, "a controller's worker failed");
             }
         }
     }
@@ -67,7 +67,7 @@ impl ControllerRunner {
 
     fn plan(&self, key: &WorkKey, failure: Option<&Failure>) -> Option<Plan> {
         let cache = self.cluster.cache();
-        // The clock is read under the lock, so that it is not behind what the cache has seen.
+        // The clock is read under the lock, so it is never behind the cache's observations.
         let (now, uptime) = (Timestamp::now(), self.cluster.now());
         let input = Input { cache: &cache, now, uptime, kinds: &self.executor, settings: &self.settings, failure };
         guard::catch(self.controller.name, || (self.controller.reconcile)(input, key))
@@ -89,14 +89,14 @@ impl ControllerRunner {
         if plan.is_empty() {
             return Finish { again_at: plan.requeue_after.map(requeue_at), ..Finish::default() };
         }
-        tracing::debug!(controller = name, %key, actions = plan.actions.len(), "carrying a plan out");
+        tracing::debug!(controller = name, %key, actions = plan.actions.len(), "executing a plan");
         let result = self.executor.run(plan.actions).await;
-        // This member has applied every write that was answered, so its revision covers them all.
+        // This member has applied every answered write, so its revision covers them all.
         let hold_until = self.store.revision();
         match result {
             Ok(()) => Finish { hold_until, again_at: plan.requeue_after.map(requeue_at), ..Finish::default() },
             Err(error) if error.is_stale() => {
-                tracing::debug!(controller = name, %key, %error, "the plan was out of date; looking again");
+                tracing::debug!(controller = name, %key, %error, "the plan was stale; retrying");
                 let again_at = Some(requeue_at(backoff(failures, MAX_STALE_BACKOFF)));
                 Finish { hold_until, again_at, failed: true, failure: None }
             }
@@ -110,8 +110,8 @@ impl ControllerRunner {
     }
 }
 
-/// Doubles with each failure, from [`MIN_BACKOFF`] to `max`, and up to a fifth longer at random, so that keys that
-/// failed together do not come back together.
+/// Returns a backoff that doubles with each failure, from [`MIN_BACKOFF`] to `max`. Up to 20 % of jitter is added, so
+/// that keys that failed together are not retried together.
 fn backoff(failures: u32, max: Duration) -> Duration {
     let doubled = MIN_BACKOFF.saturating_mul(1 << failures.min(20)).min(max);
     doubled.mul_f64(1.0 + rand::random::<f64>() / 5.0)

@@ -1,7 +1,7 @@
-//! The keys that a controller has to look at. A key is worked on by one worker at a time and queued at most once; it
-//! is held back until the cache has seen what its last plan wrote; a failed one waits longer each time.
+//! The queue of keys that a controller has to reconcile. A key is queued at most once and reconciled by one worker at a
+//! time. It is held until the cache has seen the writes of its last plan. A failed key waits longer each time.
 //!
-//! Pure: times are durations since any fixed moment, and jitter is added by the caller.
+//! The queue is pure: times are durations since any fixed moment, and the caller adds jitter.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -9,31 +9,31 @@ use std::time::Duration;
 use quorate_api::Revision;
 use quorate_controllers::{Failure, WorkKey};
 
-/// How a key's turn ended.
+/// Result of a key's turn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Finish {
-    /// Not to be looked at again before the cache has reached this revision.
+    /// Revision that the cache must reach before the key's next turn.
     pub(crate) hold_until: Revision,
-    /// To be looked at again at this time even if nothing wakes it.
+    /// Time of the next turn if nothing triggers the key earlier.
     pub(crate) again_at: Option<Duration>,
     pub(crate) failed: bool,
-    /// What the key's next turn is to be told of.
+    /// Failure to pass to the key's next turn.
     pub(crate) failure: Option<Failure>,
 }
 
-/// A key's turn.
+/// Turn of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Turn {
     pub(crate) key: WorkKey,
-    /// How often it has failed in a row.
+    /// Number of consecutive failures.
     pub(crate) failures: u32,
-    /// How the last turn failed.
+    /// Failure of the last turn.
     pub(crate) failure: Option<Failure>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Something woke the key since its last turn began.
+    /// Whether the key was triggered since its last turn began.
     wanted: bool,
     queued: bool,
     running: bool,
@@ -63,7 +63,7 @@ impl WorkQueue {
         self.ready.push_back(key);
     }
 
-    /// The next key. The caller must call [`WorkQueue::finish`].
+    /// Takes the next key. The caller must call [`WorkQueue::finish`].
     pub(crate) fn take(&mut self, now: Duration) -> Option<Turn> {
         while self.delayed.first().is_some_and(|(due, _)| *due <= now) {
             if let Some((_, key)) = self.delayed.pop_first() {
@@ -85,7 +85,7 @@ impl WorkQueue {
         !self.ready.is_empty()
     }
 
-    /// When a key becomes due although nothing wakes it.
+    /// Returns the time at which the next delayed key becomes due.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.delayed.first().map(|(due, _)| *due)
     }
@@ -110,7 +110,7 @@ impl WorkQueue {
         }
     }
 
-    /// The cache has reached this revision: lets the keys go that waited for it.
+    /// Records that the cache has reached this revision, and releases the keys that waited for it.
     pub(crate) fn advance(&mut self, reached: Revision) {
         self.reached = self.reached.max(reached);
         while self.held.first().is_some_and(|(until, _)| *until <= self.reached) {
@@ -120,7 +120,7 @@ impl WorkQueue {
         }
     }
 
-    /// Queues a key that was woken in the meantime; forgets one that nothing is left of.
+    /// Queues the key if it was triggered in the meantime; drops it if it has neither a deadline nor failures.
     fn settle(&mut self, key: &WorkKey) {
         let Some(entry) = self.entries.get(key) else { return };
         if entry.wanted {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_queued_once_and_never_worked_on_twice_at_a_time() {
+    fn a_key_is_queued_once_and_reconciled_by_one_worker_at_a_time() {
         let mut queue = WorkQueue::default();
         for name in ["a", "b", "a"] {
             queue.add(key(name));
@@ -159,12 +159,12 @@ mod tests {
         assert_eq!(taken(&mut queue, 0).as_deref(), Some("a"));
         queue.add(key("a"));
         assert_eq!(taken(&mut queue, 0).as_deref(), Some("b"));
-        assert_eq!(taken(&mut queue, 0), None, "a is still being worked on");
+        assert_eq!(taken(&mut queue, 0), None, "a is still being reconciled");
         queue.finish(&key("a"), done());
-        assert_eq!(taken(&mut queue, 0).as_deref(), Some("a"), "it was woken meanwhile");
+        assert_eq!(taken(&mut queue, 0).as_deref(), Some("a"), "it was triggered meanwhile");
         queue.finish(&key("a"), done());
         queue.finish(&key("b"), done());
-        assert!(queue.entries.is_empty(), "nothing is kept of keys that are done");
+        assert!(queue.entries.is_empty(), "finished keys are dropped");
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_key_that_nobody_woke_is_forgotten() {
+    fn a_held_key_without_new_triggers_is_dropped() {
         let mut queue = WorkQueue::default();
         queue.add(key("a"));
         assert!(taken(&mut queue, 0).is_some());
@@ -195,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_plan_decides_when_to_look_again() {
+    fn the_latest_plan_sets_the_requeue_time() {
         let mut queue = WorkQueue::default();
         queue.add(key("a"));
         assert!(taken(&mut queue, 0).is_some());
         queue.finish(&key("a"), Finish { again_at: Some(Duration::from_secs(10)), ..done() });
         assert_eq!(queue.next_deadline(), Some(Duration::from_secs(10)));
         queue.add(key("a"));
-        assert!(taken(&mut queue, 1).is_some(), "a wake-up does not wait for the deadline");
+        assert!(taken(&mut queue, 1).is_some(), "a trigger does not wait for the deadline");
         queue.finish(&key("a"), Finish { again_at: Some(Duration::from_secs(20)), ..done() });
         assert_eq!(taken(&mut queue, 19), None);
         assert_eq!(taken(&mut queue, 20).as_deref(), Some("a"));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_is_told_to_the_next_turn_only() {
+    fn each_failure_is_passed_to_the_next_turn_only() {
         let target = Target {
             resource: GroupVersionResource::from_static("", "v1", "pods"),
             namespace: None,

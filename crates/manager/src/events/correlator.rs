@@ -1,7 +1,7 @@
-//! Which Event to write for what was reported: a new one, a higher count of an earlier one, or none.
+//! Decides which Event to write for a report: a new one, a higher count of an earlier one, or none.
 //!
-//! Memory is bounded: what was not reported for longest is forgotten, and a repetition of it starts a new Event. Pure:
-//! `now` is an argument.
+//! Memory is bounded: the least recently used reports are dropped, and a repetition of a dropped report starts a new
+//! Event. The correlator is pure: `now` is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,23 +11,23 @@ use serde_json::{Value, json};
 
 use crate::events::recorder::Record;
 
-/// How many different reports, and how many objects, are remembered.
+/// Maximum number of remembered reports, and of remembered objects.
 const CAPACITY: usize = 4096;
-/// Events about one object: this many at once, …
+/// Maximum burst of Events about one object.
 const BURST: f64 = 25.0;
-/// … and then one in this many seconds (client-go's spam filter).
+/// Seconds per Event about one object after the burst, as in client-go's spam filter.
 const SECONDS_PER_EVENT: f64 = 300.0;
-/// A repetition after this long starts a new Event: the old one may have expired.
+/// Age after which a repetition starts a new Event, because the old one may have expired.
 const MAX_AGE: SignedDuration = SignedDuration::from_mins(10);
 
-/// One write.
+/// Write to make for a report.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Write {
     Create {
         namespace: String,
         event: Value,
     },
-    /// A merge patch of an earlier Event; `event` is the whole of it, should it be gone.
+    /// Merge patch of an earlier Event. `event` is the complete Event, in case the earlier one is gone.
     Count {
         namespace: String,
         name: String,
@@ -36,7 +36,7 @@ pub(crate) enum Write {
     },
 }
 
-/// What makes two reports the same: the object, who reports, and what.
+/// Identity of a report: the object, the reporting component, and the reported reason, message and type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Kind {
     object: String,
@@ -72,7 +72,7 @@ pub(crate) struct Correlator {
 }
 
 impl Correlator {
-    /// `None` when too much has been reported about the object lately.
+    /// Returns the write for a report; `None` when the object has exceeded its rate.
     pub(crate) fn correlate(&mut self, record: &Record, now: Timestamp) -> Option<Write> {
         self.uses += 1;
         let object = identity(&record.regarding);
@@ -100,7 +100,7 @@ impl Correlator {
             return Some(Write::Count { namespace, name: known.name.clone(), patch, event });
         }
         let about = record.regarding["name"].as_str().unwrap_or("unknown");
-        // As client-go names them; the number of uses keeps two of one nanosecond apart.
+        // The name follows client-go. The number of uses distinguishes two Events of the same nanosecond.
         let number = now.as_nanosecond().wrapping_add(i128::from(self.uses));
         let known = Known { name: format!("{about}.{number:x}"), count: 1, first: now, last: now, used: self.uses };
         let write = Write::Create { event: event(record, &namespace, &known), namespace };
@@ -120,7 +120,7 @@ impl Correlator {
         }
     }
 
-    /// A token bucket for each object.
+    /// Takes a token from the object's bucket. Returns whether there was one.
     fn admit(&mut self, object: &str, now: Timestamp) -> bool {
         let bucket =
             self.buckets.entry(object.to_owned()).or_insert_with(|| Bucket { tokens: BURST, filled: now, used: 0 });
@@ -148,7 +148,7 @@ fn identity(regarding: &Value) -> String {
     [part("apiVersion"), part("kind"), part("namespace"), part("name"), part("uid")].join("/")
 }
 
-/// `metav1.Time` has whole seconds.
+/// Formats a time in whole seconds, as `metav1.Time` does.
 fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

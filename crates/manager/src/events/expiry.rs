@@ -1,7 +1,7 @@
-//! Deletes Events that were not written to for an hour.
+//! The expiry of Events: they are deleted after a time without writes, one hour by default.
 //!
-//! No Event is decoded for that: what the store's revision was an hour ago divides the old ones from the rest. Each
-//! master keeps that record from its start on, so nothing is deleted in the first hour of a master's life.
+//! No Event is decoded for this. The store's revision of that time ago separates the old Events from the rest. Each
+//! master records revisions from its start on, so a master deletes nothing before it has run for that time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::recorder::EVENTS;
 
-/// Events deleted before others get their turn.
+/// Number of Events deleted before a pause.
 const BATCH: u64 = 100;
-/// Between two batches.
+/// Pause between two batches.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How finely time is kept.
+/// Number of recorded revisions per lifetime of an Event.
 const MARKS_PER_TTL: u32 = 60;
 
-/// The store's revisions over the last hour or so.
+/// The store's revisions over the last lifetime of an Event.
 #[derive(Default)]
 struct History {
     marks: VecDeque<(Instant, Revision)>,
@@ -34,13 +34,13 @@ struct History {
 impl History {
     fn mark(&mut self, now: Instant, revision: Revision, ttl: Duration) {
         self.marks.push_back((now, revision));
-        // One mark at or before the boundary is kept: it is the boundary.
+        // The latest mark older than `ttl` is kept, because it is the boundary.
         while self.marks.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= ttl) {
             self.marks.pop_front();
         }
     }
 
-    /// What was written at or before this revision is older than `ttl`.
+    /// Returns the revision at or before which all writes are older than `ttl`.
     fn boundary(&self, now: Instant, ttl: Duration) -> Option<Revision> {
         let (at, revision) = self.marks.front()?;
         (now.duration_since(*at) >= ttl).then_some(*revision)
@@ -60,7 +60,7 @@ impl EventExpiry {
         EventExpiry { store, client, ttl, history: Arc::default() }
     }
 
-    /// Keeps the record of revisions; runs on every master.
+    /// Records revisions; runs on every master.
     pub(crate) async fn keep_history(self, shutdown: CancellationToken) {
         loop {
             let now = Instant::now();
@@ -71,7 +71,7 @@ impl EventExpiry {
         }
     }
 
-    /// Deletes what is old; runs on the leader.
+    /// Deletes old Events; runs on the leader.
     pub(crate) async fn sweep(self, shutdown: CancellationToken) {
         loop {
             if shutdown.run_until_cancelled(tokio::time::sleep(self.period())).await.is_none() {
@@ -117,7 +117,7 @@ impl EventExpiry {
         }
     }
 
-    /// Unless it has been written to in the meantime.
+    /// Deletes an Event, unless it has been written in the meantime.
     async fn delete(&self, key: &ObjectKey, revision: Revision) -> bool {
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions",
             "preconditions": {"resourceVersion": revision.to_string()}});
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_boundary_is_the_revision_of_a_lifetime_ago() {
+    fn the_boundary_is_the_revision_from_one_ttl_ago() {
         let start = Instant::now();
         let ttl = Duration::from_secs(60);
         let mut history = History::default();

@@ -1,5 +1,5 @@
-//! Kubernetes Events about what the leader does: counted instead of repeated, limited, never in anyone's way, and
-//! deleted when they are old.
+//! Kubernetes Events about the leader's work. Repetitions are counted, the rate is limited, reporters never wait, and
+//! old Events are deleted.
 
 mod correlator;
 mod expiry;

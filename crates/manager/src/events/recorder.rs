@@ -1,4 +1,4 @@
-//! Takes reports without ever making the reporter wait, and writes them as Events.
+//! The recorder accepts reports without making the reporter wait, and the writer writes them as Events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,24 +17,24 @@ use crate::events::correlator::{Correlator, Write};
 
 pub(crate) static EVENTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "events");
 
-/// Reports that wait to be written; more are dropped.
+/// Maximum number of reports that wait to be written; further reports are dropped.
 const BACKLOG: usize = 4096;
-/// Writes that are under way at a time.
+/// Maximum number of writes in progress at a time.
 const PARALLEL_WRITES: usize = 16;
 
-/// Something that happened to an object.
+/// Report about an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    /// Who reports.
+    /// Reporting component.
     pub(crate) component: String,
-    /// An ObjectReference.
+    /// The object, as an ObjectReference.
     pub(crate) regarding: Value,
     pub(crate) event_type: EventType,
     pub(crate) reason: String,
     pub(crate) message: String,
 }
 
-/// The reporters' end. Cheap to clone.
+/// Handle of the reporters. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     sender: mpsc::Sender<Record>,
@@ -42,18 +42,18 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Reports; drops the report when too many wait.
+    /// Queues the report, or drops it when too many wait.
     pub(crate) fn record(&self, record: Record) {
         if self.sender.try_send(record).is_err() {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if dropped.is_power_of_two() {
-                tracing::warn!(dropped, "events were dropped: they come faster than they can be written");
+                tracing::warn!(dropped, "events were dropped, because they arrive faster than they can be written");
             }
         }
     }
 }
 
-/// The writing end.
+/// Task that writes the Events.
 pub(crate) struct EventWriter {
     receiver: mpsc::Receiver<Record>,
     client: LocalClient,
@@ -74,7 +74,7 @@ impl EventWriter {
                 () = shutdown.cancelled() => break,
                 Some(ended) = writes.join_next() => {
                     if let Err(error) = ended {
-                        tracing::error!(%error, "the task of an event's write died");
+                        tracing::error!(%error, "the task that writes an event failed");
                     }
                 }
                 record = self.receiver.recv(), if writes.len() < PARALLEL_WRITES => {
@@ -92,7 +92,7 @@ impl EventWriter {
 async fn perform(client: &LocalClient, write: Write, timeout: Duration) {
     let result = match tokio::time::timeout(timeout, send(client, write)).await {
         Ok(result) => result,
-        Err(_) => Err(Status::new(Reason::Timeout, "the request took too long")),
+        Err(_) => Err(Status::new(Reason::Timeout, "the request timed out")),
     };
     if let Err(status) = result {
         tracing::debug!(%status, "an event could not be written");

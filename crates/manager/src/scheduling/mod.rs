@@ -1,5 +1,5 @@
-//! Runs the scheduler of `quorate-scheduler`: its view of the cluster, kept warm on every master, and on the leader the
-//! loop that decides and binds.
+//! The shell of `quorate-scheduler`: its view of the cluster, kept up to date on every master, and the leader's loop
+//! that decides and binds.
 
 mod runner;
 mod status;

@@ -1,5 +1,5 @@
-//! The scheduler's loop on the leader: pop, decide, assume, bind. Deciding is done by one task, one pod after another;
-//! bindings are written concurrently.
+//! The scheduler's loop on the leader: pop, decide, assume, bind. One task decides on one pod after another; bindings
+//! are written concurrently.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::scheduling::status::unschedulable_patch;
 
 static PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
 const COMPONENT: &str = "default-scheduler";
-/// How often a status update that met a newer pod is tried.
+/// Maximum number of attempts at a status update that conflicts with a newer pod.
 const STATUS_ATTEMPTS: usize = 3;
 
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub(crate) struct SchedulerRunner {
     pub(crate) request_timeout: Duration,
 }
 
-/// What has to be written about one pod.
+/// Write to make about one pod.
 enum Outcome {
     Bind {
         pod: Arc<PodInfo>,
@@ -44,20 +44,20 @@ enum Outcome {
         pod: Arc<PodInfo>,
         message: String,
     },
-    /// The attempt was cut short by a bug.
+    /// The scheduling function panicked.
     Failed {
         pod: Arc<PodInfo>,
     },
 }
 
 impl SchedulerRunner {
-    /// Runs until cancelled. Bindings that are under way then are abandoned, and their assumptions taken back.
+    /// Runs until cancelled. Bindings in progress are then abandoned, and their assumptions undone.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         self.cluster.scheduling.lock().queue.restart();
         let mut writes = JoinSet::new();
         loop {
             while let Some(ended) = writes.try_join_next() {
-                log_death(ended);
+                log_failure(ended);
             }
             while writes.len() < self.parallel_bindings {
                 let Some(outcome) = self.decide() else { break };
@@ -69,17 +69,17 @@ impl SchedulerRunner {
             let due = deadline.map(|due| due.saturating_sub(self.cluster.now()));
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(ended) = writes.join_next() => log_death(ended),
+                Some(ended) = writes.join_next() => log_failure(ended),
                 () = self.cluster.scheduling_changed.notified(), if !full => {}
                 () = tokio::time::sleep(due.unwrap_or(Duration::MAX)), if !full && due.is_some() => {}
             }
         }
         while let Some(ended) = writes.join_next().await {
-            log_death(ended);
+            log_failure(ended);
         }
     }
 
-    /// Takes the next pod and decides; the decision is in the snapshot when this returns.
+    /// Takes the next pod and decides. A chosen node is already assumed in the snapshot when this returns.
     fn decide(&self) -> Option<Outcome> {
         let now = self.cluster.now();
         let mut scheduling = self.cluster.scheduling.lock();
@@ -120,8 +120,8 @@ impl SchedulerRunner {
                 }
             }
             Outcome::Unschedulable { pod, message } => {
-                let told = shutdown.run_until_cancelled(self.tell_unschedulable(&pod, &message)).await;
-                if let Some(Err(status)) = told {
+                let written = shutdown.run_until_cancelled(self.report_unschedulable(&pod, &message)).await;
+                if let Some(Err(status)) = written {
                     tracing::warn!(pod = %pod.key, %status, "the pod's status could not be written");
                 }
             }
@@ -140,7 +140,8 @@ impl SchedulerRunner {
         self.forget(pod);
         let mut scheduling = self.cluster.scheduling.lock();
         if status.reason == Reason::NotFound {
-            // Deleted meanwhile, which the informer will say as well; a pod of the same name has its own uid.
+            // The pod was deleted meanwhile; the informer will report it too. A new pod of the same name has another
+            // uid.
             if scheduling.queue.get(&pod.key).is_some_and(|queued| queued.uid == pod.uid) {
                 scheduling.queue.remove(&pod.key);
             }
@@ -149,11 +150,11 @@ impl SchedulerRunner {
         }
         scheduling.queue.retry(&pod.key, self.cluster.now());
         drop(scheduling);
-        tracing::warn!(pod = %pod.key, node, %status, "binding failed; trying again");
+        tracing::warn!(pod = %pod.key, node, %status, "binding failed; retrying");
         self.report(pod, EventType::Warning, "FailedScheduling", format!("binding to {node} failed: {status}"));
     }
 
-    /// Takes the decision back, which may make room for others.
+    /// Undoes the decision, which may make room for other pods.
     fn forget(&self, pod: &PodInfo) {
         let mut scheduling = self.cluster.scheduling.lock();
         let events = scheduling.snapshot.forget(&pod.key, &pod.uid);
@@ -162,9 +163,9 @@ impl SchedulerRunner {
         self.cluster.scheduling_changed.notify_one();
     }
 
-    /// Writes the condition, unless the pod says so already; and an event for each attempt, which is merely counted
-    /// when it says what the last one said.
-    async fn tell_unschedulable(&self, info: &PodInfo, message: &str) -> Result<(), Status> {
+    /// Writes the condition, unless the pod already has it, and an event for each attempt. An event with the same
+    /// message as the last one is only counted.
+    async fn report_unschedulable(&self, info: &PodInfo, message: &str) -> Result<(), Status> {
         let (namespace, name) = (info.key.namespace.as_ref(), info.key.name.as_ref());
         let Some(mut pod) = self.cached(info) else { return Ok(()) };
         self.report(info, EventType::Warning, "FailedScheduling", message.to_owned());
@@ -191,7 +192,7 @@ impl SchedulerRunner {
         Ok(())
     }
 
-    /// The pod as the informer knows it; `None` when it is gone or another one by now.
+    /// Returns the pod from the cache; `None` when it is gone or has another uid.
     fn cached(&self, info: &PodInfo) -> Option<Pod> {
         let key = ObjectKey {
             group: String::new(),
@@ -221,13 +222,13 @@ impl SchedulerRunner {
     async fn in_time(&self, request: impl Future<Output = Result<Value, Status>>) -> Result<Value, Status> {
         match tokio::time::timeout(self.request_timeout, request).await {
             Ok(result) => result,
-            Err(_) => Err(Status::new(Reason::Timeout, "the request took too long")),
+            Err(_) => Err(Status::new(Reason::Timeout, "the request timed out")),
         }
     }
 }
 
-fn log_death(ended: Result<(), tokio::task::JoinError>) {
+fn log_failure(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a binding's task died");
+        tracing::error!(%error, "the task that writes a binding failed");
     }
 }

@@ -1,4 +1,4 @@
-//! What the scheduler sees: the nodes with what is taken on them, and the pods that wait.
+//! The scheduler's view: the nodes with their used resources, and the pods that wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use quorate_controllers::Change;
 use quorate_controllers::cache::Object;
 use quorate_scheduler::{Backoff, ClusterEvents, Cursor, Footprint, NodeSpec, PodInfo, PodKey, Queue, Snapshot};
 
-/// The `schedulerName` of the pods that are ours.
+/// `schedulerName` of the pods that this scheduler handles.
 const DEFAULT_SCHEDULER: &str = "default-scheduler";
 
 pub(crate) struct Scheduling {
@@ -18,7 +18,7 @@ pub(crate) struct Scheduling {
 }
 
 impl Scheduling {
-    /// `seed` breaks ties differently in each process.
+    /// Creates an empty view. `seed` makes each process break ties differently.
     pub(crate) fn new(seed: u64) -> Scheduling {
         Scheduling {
             snapshot: Snapshot::new(),
@@ -27,7 +27,7 @@ impl Scheduling {
         }
     }
 
-    /// Takes a change of the store in; says whether there may be something new to decide.
+    /// Applies a change of the store. Returns whether there may be new scheduling work.
     pub(crate) fn apply(&mut self, change: &Change, now: Duration) -> bool {
         let events = match (change.key.group.as_str(), change.key.resource.as_str()) {
             ("", "nodes") => self.apply_node(change),
@@ -53,7 +53,7 @@ impl Scheduling {
             Ok(spec) => self.snapshot.upsert_node(spec),
             Err(error) => {
                 let name = node.metadata.name.as_deref().unwrap_or_default();
-                tracing::error!(node = name, %error, "the node cannot be scheduled to");
+                tracing::error!(node = name, %error, "no pod can be scheduled to the node, because it cannot be parsed");
                 self.snapshot.remove_node(name);
                 ClusterEvents::NONE
             }
@@ -82,7 +82,7 @@ impl Scheduling {
         match Footprint::parse(pod) {
             Ok(footprint) => self.snapshot.add_pod(key, Arc::from(uid), node, footprint),
             Err(error) => {
-                tracing::error!(pod = %key, %error, "what the pod takes of its node is unknown");
+                tracing::error!(pod = %key, %error, "the resources that the pod uses cannot be parsed");
                 self.snapshot.remove_pod(&key)
             }
         }
@@ -93,7 +93,7 @@ impl Scheduling {
         let mut events = ClusterEvents::NONE;
         if let Some(placed) = self.snapshot.pod(&key) {
             if placed.uid.as_ref() == uid && placed.assumed {
-                // Its binding is under way; this is an older state, or a change of its status.
+                // The pod's binding is in progress; this change is an older state or a status update.
                 return events;
             }
             events = self.snapshot.remove_pod(&key);

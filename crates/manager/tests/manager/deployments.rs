@@ -11,7 +11,7 @@ fn ready_replicas(cluster: &Cluster, name: &str) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deployment_becomes_ready_pods_on_all_nodes_and_is_updated_scaled_and_deleted() {
+async fn a_deployment_is_rolled_out_updated_scaled_and_deleted() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node("worker-1").await;
     cluster.node("worker-2").await;
@@ -64,13 +64,13 @@ async fn a_deployment_becomes_ready_pods_on_all_nodes_and_is_updated_scaled_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pods_that_the_api_refuses_are_reported() {
+async fn refused_pods_are_reported() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node("worker-1").await;
     cluster.deploy("default", "web", 2).await;
     cluster.wait("two ready replicas", || ready_replicas(&cluster, "web") == 2).await;
 
-    // Nobody looks at a template's finalizers before they are those of a pod.
+    // The API validates a template's finalizers only when a pod is created from it.
     let finalizers = |list: Value| json!({"spec": {"template": {"metadata": {"finalizers": list}}}});
     cluster.patch(&DEPLOYMENTS, "web", finalizers(json!(["unqualified"]))).await;
     let has_failed = |object: &Value| {
@@ -99,7 +99,7 @@ async fn pods_that_the_api_refuses_are_reported() {
             })
         })
         .await;
-    assert_eq!(ready_replicas(&cluster, "web"), 2, "what runs is not touched");
+    assert_eq!(ready_replicas(&cluster, "web"), 2, "running pods are not touched");
 
     cluster.patch(&DEPLOYMENTS, "web", finalizers(Value::Null)).await;
     cluster
@@ -112,7 +112,7 @@ async fn pods_that_the_api_refuses_are_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleting_a_namespace_deletes_what_is_in_it() {
+async fn deleting_a_namespace_deletes_its_contents() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node("worker-1").await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}});

@@ -1,4 +1,4 @@
-//! A cluster in one process: store, API, managers, and nodes that do what an agent would report.
+//! In-process cluster for tests: store, API, managers, and fake nodes that report as agents do.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,19 +32,19 @@ pub static LEASES: GroupVersionResource = GroupVersionResource::from_static("coo
 pub static DEPLOYMENTS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "deployments");
 pub static REPLICA_SETS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "replicasets");
 
-/// A pod with this annotation is run, and reported as not ready.
+/// Annotation of a pod that runs but is reported as not ready.
 pub const NOT_READY: &str = "test.quorate.io/not-ready";
-/// Keeps a pod that is being deleted until the test releases it.
+/// Finalizer that keeps a deleted pod until the test releases it.
 const HELD: &str = "test.quorate.io/held";
 
-/// Far more than anything here takes, on a machine that is busy with other things too.
+/// Deadline of every wait; generous enough for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// One store that several masters share, each with a leadership of its own that the test decides.
+/// View of one master on the shared store. The test sets each master's leadership.
 struct Member {
     store: Store,
     leadership: watch::Sender<Leadership>,
-    /// The members as the test has them, instead of the store's own one.
+    /// Members set by the test, instead of the store's own member.
     members: watch::Sender<Option<Vec<MemberStatus>>>,
 }
 
@@ -123,7 +123,7 @@ impl Engine for Member {
     }
 }
 
-/// A master: its manager runs, and leads when told to.
+/// A master whose manager leads when the test elects it.
 pub struct Master {
     member: Arc<Member>,
     running: JoinHandle<Result<(), ManagerError>>,
@@ -136,7 +136,7 @@ impl Master {
         self.member.leadership.send_replace(Leadership { term, leader: None, is_active_leader: true });
     }
 
-    /// From now on the quorum has these members, by the URLs of their REST APIs.
+    /// Replaces the members of the quorum. Each member is named by the URL of its REST API.
     pub async fn set_members(&self, members: &[(&str, MemberRole)]) {
         let own = self.member.store.quorum_status().await.expect("the store runs").members.remove(0);
         let member = |(url, role): &(&str, MemberRole)| {
@@ -147,18 +147,18 @@ impl Master {
         self.member.members.send_replace(Some(members.iter().map(member).collect()));
     }
 
-    /// Returns when the master has acted on it.
+    /// Deposes the master, and returns when its scheduler and controllers have stopped.
     pub async fn depose(&mut self) {
         self.member.leadership.send_modify(|leadership| leadership.is_active_leader = false);
         let stopped = tokio::time::timeout(DEADLINE, self.active.wait_for(|active| !active)).await;
         assert!(stopped.is_ok_and(|active| active.is_ok()), "scheduler and controllers stop in time");
     }
 
-    /// Stops the manager, which must end in order.
+    /// Stops the manager, which must end without an error.
     pub async fn stop(self) {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(DEADLINE, self.running).await.expect("the manager stops in time");
-        ended.expect("the manager does not panic").expect("the manager ends in order");
+        ended.expect("the manager does not panic").expect("the manager ends without an error");
     }
 }
 
@@ -176,7 +176,7 @@ impl Cluster {
         Cluster { store, client, nodes: JoinSet::new() }
     }
 
-    /// A master that does not lead yet.
+    /// Starts a master that does not lead yet.
     pub fn master(&self, config: ManagerConfig) -> Master {
         let member = Arc::new(Member {
             store: self.store.clone(),
@@ -194,7 +194,7 @@ impl Cluster {
         Master { member, running, shutdown, active }
     }
 
-    /// A master that leads, and the namespaces that every cluster has.
+    /// Starts a cluster with a leading master, and waits for the namespaces that every cluster has.
     pub async fn led(config: ManagerConfig) -> (Cluster, Master) {
         let cluster = Cluster::new();
         let master = cluster.master(config);
@@ -204,8 +204,8 @@ impl Cluster {
         (cluster, master)
     }
 
-    /// Starts a node that keeps its lease, runs what it is given and reports it ready. Cancelling the token is
-    /// pulling its plug.
+    /// Starts a fake node that renews its lease, runs the pods bound to it and reports them ready. Cancelling the token
+    /// stops the node abruptly.
     pub async fn node(&mut self, name: &str) -> CancellationToken {
         self.node_with(name, json!({"cpu": "4", "memory": "8Gi", "pods": "110"})).await
     }
@@ -219,7 +219,7 @@ impl Cluster {
             {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready",
                 "lastHeartbeatTime": now, "lastTransitionTime": now}]}});
         self.client.patch_merge(&NODES, None, name, Some("status"), status).await.expect("the node reports");
-        // A leader may have seen the node before it reported. It taints no node that has.
+        // The leader may have tainted the node before its first report, and then removes the taint.
         self.wait("the node to be without taints", || {
             self.object(&NODES, None, name).is_some_and(|node| node["spec"]["taints"].is_null())
         })
@@ -234,7 +234,7 @@ impl Cluster {
         plug
     }
 
-    /// Writes an object as it is, as a client of the etcd API or an older version may have left it.
+    /// Writes an object unchanged to the store, as a client of the etcd API or an older version could have.
     pub async fn write_past_the_api(&self, key: &str, object: &Value) {
         let put = PutRequest { key: key.to_owned().into(), value: object.to_string().into(), ..PutRequest::default() };
         let txn = Txn { compare: Vec::new(), success: vec![Op::Put(put)], failure: Vec::new() };
@@ -250,7 +250,7 @@ impl Cluster {
         self.client.patch_merge(resource, Some("default"), name, None, patch).await.expect("the patch applies");
     }
 
-    /// Has a pod stay, should it be deleted, until it is released.
+    /// Adds a finalizer to a pod, so that a deletion waits until the pod is released.
     pub async fn hold(&self, pod: &str) {
         self.patch(&PODS, pod, json!({"metadata": {"finalizers": [HELD]}})).await;
     }
@@ -259,7 +259,7 @@ impl Cluster {
         self.patch(&PODS, pod, json!({"metadata": {"finalizers": null}})).await;
     }
 
-    /// A bare pod.
+    /// Creates a pod without a controller.
     pub async fn pod(&self, name: &str, spec: Value) -> Result<Value, Status> {
         let mut spec = spec;
         if spec["containers"].is_null() {
@@ -277,15 +277,15 @@ impl Cluster {
         list(&self.store, resource, namespace)
     }
 
-    /// What became of objects after a revision, until now and in the order of the store; `None` is a deletion.
+    /// Returns the changes of objects after a revision, in the order of the store. `None` is a deletion.
     pub async fn history(&self, after: Revision) -> Vec<(ObjectKey, Option<Value>)> {
         let until = self.store.revision();
         let mut reached = after;
-        // All keys, so that every revision is reported.
+        // The watch covers all keys, so that every revision is reported.
         let mut watch = self.store.watch(KeyRange::from(&b"\0"[..]), after).expect("nothing is compacted here");
         let mut history = Vec::new();
         while reached < until {
-            let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("the watch gets on");
+            let batch = tokio::time::timeout(DEADLINE, watch.next()).await.expect("the watch reports in time");
             let batch = batch.expect("the watch goes on").expect("the store works");
             reached = batch.revision;
             for event in batch.events.iter() {
@@ -301,26 +301,26 @@ impl Cluster {
         history
     }
 
-    /// Pods in `default` that have a node, are ready and are not being deleted.
+    /// Returns the pods in `default` that are ready and not being deleted.
     pub fn ready_pods(&self) -> Vec<Value> {
         let pods = self.list(&PODS, Some("default"));
         pods.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null() && is_ready(pod)).collect()
     }
 
-    /// Waits for a condition; panics with `what` when it does not come true.
+    /// Waits for a condition; panics with `what` when it does not become true in time.
     pub async fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let started = Instant::now();
         while !condition() {
             if started.elapsed() > DEADLINE {
                 let pods: Vec<String> = self.list(&PODS, None).iter().map(ToString::to_string).collect();
-                panic!("waited in vain for {what}; pods: {}", pods.join("\n"));
+                panic!("timed out waiting for {what}; pods: {}", pods.join("\n"));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
-/// A deployment of `replicas` pods that are labelled `app: NAME`.
+/// Returns a deployment of `replicas` pods with the label `app: NAME`.
 pub fn deployment(name: &str, replicas: u32) -> Value {
     json!({
         "apiVersion": "apps/v1",
@@ -423,13 +423,13 @@ impl FakeNode {
             return;
         };
         if let Err(status) = result {
-            // The pod may be gone or another one by now; the next round sees.
-            tracing::debug!(%status, name, "the fake node was late");
+            // The pod may be gone or replaced by now; the next round uses the new state.
+            tracing::debug!(%status, name, "the fake node's write was refused");
         }
     }
 }
 
-/// An address of the pod's own, made from its uid.
+/// Returns an address that is unique to the pod, derived from its uid.
 fn address_of(pod: &Value) -> String {
     let uid = uid_of(pod);
     let number = uid.get(..6).and_then(|digits| u32::from_str_radix(digits, 16).ok());

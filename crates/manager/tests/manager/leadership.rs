@@ -16,9 +16,9 @@ async fn a_deposed_leader_writes_nothing_and_its_successor_binds() {
     first.depose().await;
     cluster.deploy("default", "orphan", 1).await;
     cluster.pod("bare", json!({})).await.expect("the pod is created");
-    // That nothing happens can only be seen by looking for a while.
-    let looking_until = Instant::now() + Duration::from_millis(500);
-    while Instant::now() < looking_until {
+    // The absence of writes can only be observed for a limited time.
+    let observe_until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < observe_until {
         assert_eq!(cluster.list(&REPLICA_SETS, Some("default")).len(), 1, "nobody leads");
         assert!(cluster.object(&PODS, Some("default"), "bare").is_some_and(|pod| node_of(&pod).is_none()));
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -32,7 +32,7 @@ async fn a_deposed_leader_writes_nothing_and_its_successor_binds() {
         .await;
     cluster.wait("the deployment's pod", || cluster.ready_pods().len() == 4).await;
 
-    // Back to the first, which kept its caches warm.
+    // The first master leads again; its caches were kept up to date.
     second.depose().await;
     first.elect(3);
     cluster.pod("late", json!({})).await.expect("the pod is created");
@@ -50,8 +50,8 @@ async fn a_manager_that_never_leads_writes_nothing() {
     let cluster = Cluster::new();
     let master = cluster.master(ManagerConfig::default());
     let before = cluster.store.revision();
-    let looking_until = Instant::now() + Duration::from_millis(300);
-    while Instant::now() < looking_until {
+    let observe_until = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < observe_until {
         assert_eq!(cluster.store.revision(), before);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -1,4 +1,4 @@
-//! The manager over the in-memory store and the real API pipeline; only the nodes are fakes.
+//! Tests of the manager over the in-memory store and the real API pipeline. Only the nodes are fakes.
 
 mod deployments;
 mod harness;

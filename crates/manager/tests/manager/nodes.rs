@@ -18,11 +18,11 @@ async fn pods_of_a_dead_node_are_replaced_on_another() {
     let plug = cluster.node("worker-2").await;
     cluster.deploy("default", "web", 4).await;
     cluster.wait("four ready pods", || cluster.ready_pods().len() == 4).await;
-    let on_dead = |cluster: &Cluster| {
+    let on_dead_node = |cluster: &Cluster| {
         let pods = cluster.list(&PODS, Some("default"));
         pods.iter().filter(|pod| node_of(pod) == Some("worker-2")).count()
     };
-    assert_eq!(on_dead(&cluster), 2, "the pods are spread over both");
+    assert_eq!(on_dead_node(&cluster), 2, "the pods are spread over both");
 
     plug.cancel();
     cluster
@@ -41,16 +41,17 @@ async fn pods_of_a_dead_node_are_replaced_on_another() {
             ready.iter().filter(|pod| node_of(pod) == Some("worker-1")).count() == 4
         })
         .await;
-    // Nobody knows whether the node still runs its pods: they stay, on their way out, until its Node object is gone.
+    // The masters cannot know whether the node still runs its pods, so the pods stay terminating until the Node object
+    // is gone.
     let left = cluster.list(&PODS, Some("default"));
     let left: Vec<_> = left.iter().filter(|pod| node_of(pod) == Some("worker-2")).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     for pod in left {
         assert!(pod["metadata"]["deletionTimestamp"].is_string(), "{pod}");
-        let tolerations = pod["spec"]["tolerations"].as_array().expect("those of admission");
+        let tolerations = pod["spec"]["tolerations"].as_array().expect("the default tolerations");
         assert!(tolerations.iter().all(|toleration| toleration["tolerationSeconds"] == 1), "{tolerations:?}");
     }
     cluster.client.delete(&NODES, None, "worker-2", serde_json::Value::Null).await.expect("deleted");
-    cluster.wait("the dead node's pods to be gone", || on_dead(&cluster) == 0).await;
+    cluster.wait("the dead node's pods to be gone", || on_dead_node(&cluster) == 0).await;
     master.stop().await;
 }

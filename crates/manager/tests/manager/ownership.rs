@@ -10,7 +10,7 @@ const CONFIG_MAPS: GroupVersionResource = GroupVersionResource::from_static("", 
 const EVENTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "events");
 const SERVICE_ACCOUNTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "serviceaccounts");
 
-/// What says that `set` controls an object.
+/// Returns the owner references of an object that `set` controls.
 fn reference(set: &Value) -> Value {
     json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name_of(set), "uid": uid_of(set),
         "controller": true, "blockOwnerDeletion": true}])
@@ -29,7 +29,7 @@ fn uids(objects: &[Value]) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_orphaned_runs_on_and_is_adopted_by_the_next_deployment() {
+async fn orphaned_pods_keep_running_and_are_adopted_by_the_next_deployment() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node("worker-1").await;
     cluster.deploy("default", "web", 3).await;
@@ -74,7 +74,7 @@ async fn what_is_orphaned_runs_on_and_is_adopted_by_the_next_deployment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_the_foreground_the_pods_go_first_then_their_set_then_the_deployment() {
+async fn foreground_deletion_removes_pods_then_their_set_then_the_deployment() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node("worker-1").await;
     cluster.deploy("default", "web", 3).await;
@@ -108,13 +108,13 @@ async fn in_the_foreground_the_pods_go_first_then_their_set_then_the_deployment(
     let gone: Vec<&str> = gone.map(|(key, _)| key.resource.as_str()).collect();
     assert_eq!(gone, ["pods", "pods", "pods", "replicasets", "deployments"]);
     for (key, _) in history.iter().filter(|(key, _)| key.resource == "pods") {
-        assert!(pods.contains(&key.name), "{} took the place of a pod", key.name);
+        assert!(pods.contains(&key.name), "{} replaced a pod", key.name);
     }
     master.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_set_adopts_what_its_selector_matches_and_lets_go_of_what_it_does_not() {
+async fn a_replica_set_adopts_matching_pods_and_releases_others() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node("worker-1").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "web", "image": "web:1"}]});
@@ -151,7 +151,7 @@ async fn a_replica_set_adopts_what_its_selector_matches_and_lets_go_of_what_it_d
     assert!(is_ready(&released) && released["metadata"]["deletionTimestamp"].is_null(), "{released}");
     assert_eq!(cluster.list(&PODS, Some("default")).len(), 3);
 
-    // Now it is one too many, and one of the three goes.
+    // The set adopts the pod again and then has one too many, so one of the three is deleted.
     cluster.patch(&PODS, "loner", json!({"metadata": {"labels": labels}})).await;
     cluster
         .wait("two pods, both of the set", || {
@@ -162,7 +162,7 @@ async fn a_replica_set_adopts_what_its_selector_matches_and_lets_go_of_what_it_d
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_object_goes_with_its_last_owner_and_stays_while_an_owner_is_unknown() {
+async fn an_object_is_deleted_with_its_last_owner_and_kept_while_an_owner_is_unknown() {
     let (cluster, master) = Cluster::led(ManagerConfig::default()).await;
     let namespace = json!({"metadata": {"name": "other"}});
     let other = cluster.client.create(&NAMESPACES, None, namespace).await.expect("created");
@@ -227,7 +227,7 @@ async fn a_new_namespace_has_an_account_and_the_authority() {
             authority.is_some_and(|map| map["data"] == json!({"ca.crt": "PEM"})) && account.is_some()
         })
         .await;
-    // What the namespace got does not keep it.
+    // The account and the ConfigMap do not block the deletion of the namespace.
     cluster.client.delete(&NAMESPACES, None, "new", json!({})).await.expect("deleted");
     cluster.wait("the namespace to be gone", || cluster.object(&NAMESPACES, None, "new").is_none()).await;
     master.stop().await;

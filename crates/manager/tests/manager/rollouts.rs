@@ -15,17 +15,17 @@ fn image_of(pod: &Value) -> String {
     pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Another template, which has to be rolled out.
+/// Returns a patch that changes the template, so that it has to be rolled out.
 fn another_image() -> Value {
     json!({"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "web:2"}]}}}})
 }
 
-/// Whether the controller has seen the deployment as it is now.
+/// Returns whether the controller has observed the current deployment.
 fn is_observed(deployment: &Value) -> bool {
     deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"]
 }
 
-/// Whether there are just so many pods, all ready and of this image.
+/// Returns whether there are exactly `count` pods, all ready and with this image.
 fn all_run(cluster: &Cluster, count: usize, image: &str) -> bool {
     let pods = cluster.list(&PODS, Some("default"));
     pods.len() == count && pods.iter().all(|pod| is_ready(pod) && image_of(pod) == image)
@@ -62,7 +62,7 @@ async fn recreate_starts_no_pod_before_the_last_old_one_is_gone() {
                 && cluster.list(&PODS, Some("default")).iter().map(name_of).eq([old[0].clone()])
         })
         .await;
-    // A set is created before the status is written, so there would be one by now.
+    // The controller creates a set before it writes the status, so a new set would exist by now.
     assert_eq!(cluster.list(&REPLICA_SETS, Some("default")).len(), 1);
     cluster.release(&old[0]).await;
     cluster.wait("three ready pods of the new image", || all_run(&cluster, 3, "web:2")).await;
@@ -100,7 +100,7 @@ async fn a_paused_deployment_is_scaled_and_rolled_out_when_it_is_resumed() {
     cluster.wait("the condition", || progress_reason(&cluster) == "DeploymentPaused").await;
     cluster.patch(&DEPLOYMENTS, "web", another_image()).await;
     cluster.wait("the controller to see the template", || is_observed(&web(&cluster))).await;
-    // A set is created before the status is written, so there would be another by now.
+    // The controller creates a set before it writes the status, so another set would exist by now.
     assert_eq!(sets(&cluster), 1);
     cluster.patch(&DEPLOYMENTS, "web", json!({"spec": {"replicas": 3}})).await;
     cluster.wait("a third pod of the old image", || all_run(&cluster, 3, "web:1")).await;
@@ -117,7 +117,7 @@ async fn a_paused_deployment_is_scaled_and_rolled_out_when_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollout_that_gets_no_further_says_so_and_takes_it_back_once_it_does() {
+async fn a_stuck_rollout_is_reported_until_it_progresses() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node("worker-1").await;
     let mut object = deployment("web", 2);
@@ -131,7 +131,7 @@ async fn a_rollout_that_gets_no_further_says_so_and_takes_it_back_once_it_does()
     let stuck = format!("ReplicaSet \"{set}\" has timed out progressing.");
     assert_eq!(progress(&cluster), Some(["False", "ProgressDeadlineExceeded", stuck.as_str()].map(str::to_owned)));
     let pods = cluster.list(&PODS, Some("default"));
-    assert_eq!(pods.len(), 2, "what is stuck stays as it is");
+    assert_eq!(pods.len(), 2, "a stuck rollout keeps its pods");
 
     for pod in pods.iter().map(name_of) {
         cluster.patch(&PODS, &pod, json!({"metadata": {"annotations": {NOT_READY: null}}})).await;

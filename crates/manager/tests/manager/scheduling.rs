@@ -10,7 +10,7 @@ fn pod(cluster: &Cluster, name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unschedulable_pod_says_why_and_is_bound_as_soon_as_there_is_room() {
+async fn an_unschedulable_pod_reports_the_reason_and_is_bound_once_there_is_room() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node_with("small", json!({"cpu": "500m", "memory": "1Gi", "pods": "10"})).await;
     let spec = json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]});
@@ -43,7 +43,7 @@ async fn an_unschedulable_pod_says_why_and_is_bound_as_soon_as_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_with_required_anti_affinity_stays_pending_and_says_so() {
+async fn a_pod_with_required_anti_affinity_stays_pending_and_reports_the_reason() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node_with("large", json!({"cpu": "2", "memory": "1Gi", "pods": "10"})).await;
     let spec = json!({
@@ -79,7 +79,7 @@ async fn a_pod_with_required_anti_affinity_stays_pending_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_are_never_over_committed_by_many_bindings_at_once() {
+async fn concurrent_bindings_never_overcommit_a_node() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     for name in ["a", "b"] {
         cluster.node_with(name, json!({"cpu": "1", "memory": "8Gi", "pods": "110"})).await;
@@ -94,7 +94,7 @@ async fn nodes_are_never_over_committed_by_many_bindings_at_once() {
     };
     cluster.wait("both nodes to be full", || bound_to("a") + bound_to("b") >= 20).await;
     cluster
-        .wait("the rest to be told", || {
+        .wait("the other pods to be reported as unschedulable", || {
             let pods = cluster.list(&PODS, Some("default"));
             pods.iter().filter(|pod| pod.to_string().contains("2 Insufficient cpu")).count() == 10
         })

@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, ENDPOINT_SLICES, ENDPOINTS, EVENTS, NAMESPACES, NOT_READY, PODS, SERVICES};
 
-/// What a pod is to the service.
+/// State of a pod as a backend of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum BackendState {
     Ready,
     NotReady,
-    /// Being deleted, and still serving.
-    Leaving,
+    /// Being deleted, but still serving.
+    Terminating,
 }
-use Standing::{Leaving, NotReady, Ready};
+use BackendState::{NotReady, Ready, Terminating};
 
 /// A pod's name and its address.
 type Backend = (String, String);
@@ -29,7 +29,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The Endpoints object: those that are ready, and those that are not.
+/// Returns the ready and the not ready addresses of the Endpoints object.
 fn addresses(cluster: &Cluster) -> Option<[BTreeSet<Backend>; 2]> {
     let endpoints = cluster.object(&ENDPOINTS, Some("default"), "web")?;
     let of = |field: &str| -> BTreeSet<Backend> {
@@ -44,7 +44,7 @@ fn slices(cluster: &Cluster) -> Vec<Value> {
     slices.filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == "web").collect()
 }
 
-/// All EndpointSlices together: ready, serving, terminating.
+/// Returns the conditions (ready, serving, terminating) of the endpoints in all slices.
 fn conditions(cluster: &Cluster) -> BTreeMap<Backend, [bool; 3]> {
     let slices = slices(cluster);
     let endpoints = slices.iter().flat_map(|slice| list(&slice["endpoints"]));
@@ -56,22 +56,22 @@ fn conditions(cluster: &Cluster) -> BTreeMap<Backend, [bool; 3]> {
         .collect()
 }
 
-/// Waits until both forms of the endpoints hold just these pods, with the addresses that the pods have.
-async fn settle(cluster: &Cluster, pods: &[(&str, Standing)]) {
+/// Waits until both forms of the endpoints contain exactly these pods with their addresses.
+async fn settle(cluster: &Cluster, pods: &[(&str, BackendState)]) {
     cluster
         .wait(&format!("the endpoints {pods:?}"), || {
             let backend = |name: &str| {
                 let pod = cluster.object(&PODS, Some("default"), name).unwrap_or_default();
                 (name.to_owned(), text(&pod["status"]["podIP"]))
             };
-            let of = |wanted: Standing| -> BTreeSet<Backend> {
-                pods.iter().filter(|(_, standing)| *standing == wanted).map(|(name, _)| backend(name)).collect()
+            let of = |wanted: BackendState| -> BTreeSet<Backend> {
+                pods.iter().filter(|(_, state)| *state == wanted).map(|(name, _)| backend(name)).collect()
             };
-            let expected = pods.iter().map(|(name, standing)| {
-                let conditions = match standing {
+            let expected = pods.iter().map(|(name, state)| {
+                let conditions = match state {
                     Ready => [true, true, false],
                     NotReady => [false, false, false],
-                    Leaving => [false, true, true],
+                    Terminating => [false, true, true],
                 };
                 (backend(name), conditions)
             });
@@ -93,7 +93,7 @@ async fn stop(cluster: &Cluster, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn endpoints_follow_pods_that_become_ready_and_unready_and_go() {
+async fn endpoints_follow_the_readiness_and_deletion_of_pods() {
     let (mut cluster, master) = Cluster::led(ManagerConfig::default()).await;
     cluster.node("worker-1").await;
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
@@ -116,11 +116,11 @@ async fn endpoints_follow_pods_that_become_ready_and_unready_and_go() {
 
     cluster.hold("b").await;
     stop(&cluster, "b").await;
-    settle(&cluster, &[("a", Ready), ("b", Leaving)]).await;
+    settle(&cluster, &[("a", Ready), ("b", Terminating)]).await;
     cluster.release("b").await;
     settle(&cluster, &[("a", Ready)]).await;
 
-    // A pod that the selector no longer matches runs on, for nobody.
+    // A pod that the selector no longer matches keeps running, but is no endpoint.
     cluster.patch(&PODS, "a", json!({"metadata": {"labels": {"app": "other"}}})).await;
     settle(&cluster, &[]).await;
     cluster.patch(&PODS, "a", json!({"metadata": {"labels": {"app": "web"}}})).await;
@@ -134,7 +134,7 @@ async fn endpoints_follow_pods_that_become_ready_and_unready_and_go() {
     master.stop().await;
 }
 
-/// The addresses of `default/kubernetes`, if both forms of its endpoints agree on them.
+/// Returns the addresses of `default/kubernetes`, if both forms of its endpoints agree on them.
 fn masters(cluster: &Cluster) -> Option<BTreeSet<String>> {
     let endpoints = cluster.object(&ENDPOINTS, Some("default"), "kubernetes")?;
     let slice = cluster.object(&ENDPOINT_SLICES, Some("default"), "kubernetes")?;
@@ -149,7 +149,7 @@ fn set(addresses: &[&str]) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_of_the_masters_names_those_that_are_alive() {
+async fn the_kubernetes_service_lists_the_live_masters() {
     let config = ManagerConfig { forget_masters_after: Duration::from_millis(500), ..ManagerConfig::default() };
     let (cluster, master) = Cluster::led(config).await;
     let (alive, dead) = (MemberRole::Follower, MemberRole::Unreachable);
@@ -169,15 +169,15 @@ async fn the_service_of_the_masters_names_those_that_are_alive() {
 
     cluster.client.delete(&SERVICES, Some("default"), "kubernetes", json!({})).await.expect("deleted");
     let is_there = || cluster.object(&SERVICES, Some("default"), "kubernetes").is_some();
-    cluster.wait("the service to be made again", is_there).await;
-    // Nobody can reach a master at an address that means another machine to each who asks.
+    cluster.wait("the service to be recreated", is_there).await;
+    // Pods cannot reach a master at a loopback address, so it is not an endpoint.
     master.set_members(&[("https://127.0.0.1:6443", alive)]).await;
     cluster.wait("no endpoint", || masters(&cluster).is_some_and(|masters| masters.is_empty())).await;
     master.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_leader_gives_services_what_they_lack_and_says_so() {
+async fn a_new_leader_allocates_missing_cluster_ips_and_reports_them() {
     let cluster = Cluster::new();
     let bare = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -195,12 +195,12 @@ async fn a_new_leader_gives_services_what_they_lack_and_says_so() {
     let address =
         || cluster.object(&SERVICES, Some("default"), "old").map(|service| text(&service["spec"]["clusterIP"]));
     cluster.wait("an address", || address().is_some_and(|address| address.starts_with("10.96."))).await;
-    let is_told = || {
+    let is_reported = || {
         let events = cluster.list(&EVENTS, Some("default"));
         events
             .iter()
             .any(|event| event["reason"] == "ClusterIPNotAllocated" && event["involvedObject"]["name"] == "old")
     };
-    cluster.wait("the event", is_told).await;
+    cluster.wait("the event", is_reported).await;
     master.stop().await;
 }

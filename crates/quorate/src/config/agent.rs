@@ -12,66 +12,67 @@ use super::{HumanDuration, PKI_DIRECTORY, TlsFiles, host_name, overlay, read_fil
 use crate::machine::address;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/quorate/agent";
-/// The name that marks the containers of a cluster.
+/// Default name that marks the containers of a cluster.
 pub const DEFAULT_CLUSTER: &str = "quorate";
-/// Where the options of the first start are kept, in the data directory.
+/// File in the data directory that keeps the options of the first start.
 pub const KEPT_FILE: &str = "agent.toml";
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct AgentArgs {
-    /// A TOML file with any of the options below, as `config/agent.toml` shows.
+    /// TOML file with any of the options below; see `config/agent.toml` for an example.
     #[arg(long, env = "QUORATE_CONFIG")]
     config: Option<PathBuf>,
     #[command(flatten)]
     options: AgentOptions,
 }
 
-/// What pods run on.
+/// Runtime that runs the pods.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// Containers of the local Docker engine.
     Docker,
-    /// Nothing is started; what a healthy container would report is reported.
+    /// No containers are started. The agent reports the status of healthy ones.
     Hollow,
 }
 
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AgentOptions {
-    /// This node's name. [default: the host name]
+    /// Name of this node. [default: the host name]
     #[arg(long, env = "QUORATE_NODE_NAME")]
     pub node_name: Option<String>,
-    /// The cluster's name: containers of other clusters on the same engine are left alone. [default: quorate]
+    /// Name of the cluster. Containers of other clusters on the same engine are left alone. [default: quorate]
     #[arg(long, env = "QUORATE_CLUSTER")]
     pub cluster: Option<String>,
-    /// URLs of the masters' REST APIs, one at least: others are learned from it.
+    /// URLs of the masters' REST APIs, at least one. The agent learns the others from it.
     #[arg(long, visible_alias = "server", env = "QUORATE_MASTERS", value_delimiter = ',')]
     pub masters: Option<Vec<String>>,
-    /// Joins a cluster with a token of `qctl token create --role worker`, which brings the certificates. Once joined, it is
-    /// not looked at.
+    /// Joins a cluster with a token of `qctl token create --role worker`, and gets the certificates with it. Ignored
+    /// once the node has joined.
     #[arg(long, env = "QUORATE_TOKEN")]
     pub token: Option<String>,
-    /// Where volumes, checkpoints and certificates are kept. [default: /var/lib/quorate/agent]
+    /// Directory for volumes, checkpoints and certificates. [default: /var/lib/quorate/agent]
     #[arg(long, env = "QUORATE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Address of the node API. [default: 0.0.0.0:10250]
     #[arg(long, env = "QUORATE_LISTEN")]
     pub listen: Option<SocketAddr>,
-    /// The address under which masters and pods reach this node. [default: the listening address, or the one from which
+    /// Address under which masters and pods reach this node. [default: the listening address, or the address from which
     /// this machine reaches the masters]
     #[arg(long, env = "QUORATE_NODE_IP")]
     pub node_ip: Option<IpAddr>,
-    /// What pods run on. [default: docker]
+    /// Runtime that runs the pods. [default: docker]
     #[arg(long, env = "QUORATE_RUNTIME")]
     pub runtime: Option<Runtime>,
-    /// For tests: where the hollow runtime keeps its containers, so that they outlive the agent. [default: they end with it]
+    /// For tests: directory in which the hollow runtime keeps its containers, so that they outlive the agent. [default:
+    /// they end with the agent]
     #[arg(long, env = "QUORATE_HOLLOW_DIR")]
     pub hollow_dir: Option<PathBuf>,
-    /// The authority that signs the masters' certificates and those of this node's clients, PEM.
+    /// Authority that signs the certificates of the masters and of this node's clients, PEM.
     #[arg(long, env = "QUORATE_CA_FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Client certificate towards the masters, PEM.
+    /// Client certificate for requests to the masters, PEM.
     #[arg(long, env = "QUORATE_CLIENT_CERT_FILE")]
     pub client_cert_file: Option<PathBuf>,
     /// Key of the client certificate, PEM.
@@ -86,13 +87,13 @@ pub struct AgentOptions {
     /// Time between heartbeats. [default: 3s]
     #[arg(long, env = "QUORATE_HEARTBEAT_INTERVAL")]
     pub heartbeat_interval: Option<HumanDuration>,
-    /// The most pods that this node takes. [default: 110]
+    /// Maximum number of pods on this node. [default: 110]
     #[arg(long, env = "QUORATE_MAX_PODS")]
     pub max_pods: Option<u32>,
-    /// Labels of the node at its registration, `key=value`.
+    /// Labels that the node gets at its registration, as `key=value`.
     #[arg(long, env = "QUORATE_NODE_LABELS", value_delimiter = ',')]
     pub node_labels: Option<Vec<String>>,
-    /// Filter of the log. [default: info]
+    /// Log filter. [default: info]
     #[arg(long, env = "QUORATE_LOG_LEVEL")]
     pub log_level: Option<String>,
 }
@@ -119,7 +120,7 @@ overlay!(
     log_level,
 );
 
-/// Everything a worker needs to know, complete and checked before any port is bound.
+/// Configuration of a worker, complete and validated before any port is bound.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
     pub node_name: String,
@@ -130,11 +131,11 @@ pub struct AgentConfig {
     pub node_ip: IpAddr,
     pub runtime: Runtime,
     pub hollow_dir: Option<PathBuf>,
-    /// Client certificate, and the authority of the masters'.
+    /// Client certificate, and the authority of the masters' certificates.
     pub client_tls: TlsFiles,
-    /// Whether the certificates are got from the masters, and the token for it.
+    /// Set when the masters issue the certificates.
     pub managed: Option<Managed>,
-    /// Serving certificate, and the authority of the clients'.
+    /// Serving certificate, and the authority of the clients' certificates.
     pub serving_tls: TlsFiles,
     pub heartbeat_interval: Duration,
     pub max_pods: u32,
@@ -142,23 +143,23 @@ pub struct AgentConfig {
     pub log_level: String,
 }
 
-/// Certificates that the masters sign and renew.
+/// Certificates that the masters issue and renew.
 #[derive(Clone, Debug)]
 pub struct Managed {
     pub token: Option<JoinToken>,
-    /// What is worth keeping in a file, when none was given.
+    /// Options to keep in the data directory, if no file was given.
     pub options: Option<Box<AgentOptions>>,
 }
 
 impl AgentConfig {
-    /// Where certificates are that the masters sign.
+    /// Returns the directory of the certificates that the masters issue.
     pub fn pki(&self) -> PathBuf {
         self.data_dir.join(PKI_DIRECTORY)
     }
 }
 
 impl AgentArgs {
-    /// Without a file, what an earlier start has left in the data directory counts as one.
+    /// Resolves the options. Without a configuration file, the options kept by an earlier start are used.
     pub fn resolve(self) -> anyhow::Result<AgentConfig> {
         let data_dir = self.options.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let kept = data_dir.join(KEPT_FILE);
@@ -166,13 +167,13 @@ impl AgentArgs {
         let path = self.config.clone().or(is_kept.then_some(kept));
         let file = path.as_deref().map(read_file::<AgentOptions>).transpose()?.unwrap_or_default();
         let options = self.options.over(file);
-        let keeps = path.is_none().then(|| {
+        let kept_options = path.is_none().then(|| {
             let kept = AgentOptions { token: None, data_dir: Some(data_dir), ..options.clone() };
             Box::new(kept)
         });
         let mut config = options.resolve()?;
         if let Some(managed) = &mut config.managed {
-            managed.options = keeps;
+            managed.options = kept_options;
         }
         Ok(config)
     }
@@ -197,8 +198,8 @@ impl AgentOptions {
             )?,
             None => listen.ip(),
         };
-        let made = |name: &str| managed.is_some().then(|| pki.join(name));
-        let ca = required(self.ca_file.or_else(|| made("ca.crt")), "ca-file")?;
+        let issued = |name: &str| managed.is_some().then(|| pki.join(name));
+        let ca = required(self.ca_file.or_else(|| issued("ca.crt")), "ca-file")?;
         let node_labels = self.node_labels.unwrap_or_default().iter().map(|l| label(l)).collect::<Result<_, _>>()?;
         Ok(AgentConfig {
             node_name,
@@ -211,13 +212,13 @@ impl AgentOptions {
             hollow_dir: self.hollow_dir,
             client_tls: TlsFiles {
                 ca: ca.clone(),
-                cert: required(self.client_cert_file.or_else(|| made("client.crt")), "client-cert-file")?,
-                key: required(self.client_key_file.or_else(|| made("node.key")), "client-key-file")?,
+                cert: required(self.client_cert_file.or_else(|| issued("client.crt")), "client-cert-file")?,
+                key: required(self.client_key_file.or_else(|| issued("node.key")), "client-key-file")?,
             },
             serving_tls: TlsFiles {
                 ca,
-                cert: required(self.tls_cert_file.or_else(|| made("serving.crt")), "tls-cert-file")?,
-                key: required(self.tls_key_file.or_else(|| made("node.key")), "tls-key-file")?,
+                cert: required(self.tls_cert_file.or_else(|| issued("serving.crt")), "tls-cert-file")?,
+                key: required(self.tls_key_file.or_else(|| issued("node.key")), "tls-key-file")?,
             },
             heartbeat_interval: self.heartbeat_interval.map_or(Duration::from_secs(3), |d| d.0),
             max_pods: self.max_pods.unwrap_or(110),
@@ -227,7 +228,7 @@ impl AgentOptions {
         })
     }
 
-    /// The token, when the certificates are not given as files.
+    /// Returns the token, unless the certificates are given as files.
     fn managed(&self) -> anyhow::Result<Option<Managed>> {
         let files =
             [&self.ca_file, &self.client_cert_file, &self.client_key_file, &self.tls_cert_file, &self.tls_key_file];
@@ -244,7 +245,7 @@ fn label(text: &str) -> anyhow::Result<(String, String)> {
     let (key, value) = text.split_once('=').ok_or_else(|| anyhow::anyhow!("label {text:?} is not key=value"))?;
     anyhow::ensure!(
         quorate_registry::node_labels::agent_may_set(key),
-        "`node-labels` has {key}, which the masters take from no agent; set it with `qctl label node`"
+        "`node-labels` has {key}, which an agent may not set; set it with `qctl label node`"
     );
     Ok((key.to_owned(), value.to_owned()))
 }

@@ -1,9 +1,9 @@
-//! The quorum's member list as text.
+//! Members of the quorum, as text.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// One master: `id=1,name=m1,peer=10.0.0.1:2380,api=https://10.0.0.1:6443`.
+/// A master: `id=1,name=m1,peer=10.0.0.1:2380,api=https://10.0.0.1:6443`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberSpec {
     pub id: u64,

@@ -1,5 +1,6 @@
-//! Configuration of the long-running commands. One struct each is at once the flags, the environment variables and
-//! the keys of the file, so that none can be missing: flag beats environment beats file beats default.
+//! Configuration of the long-running commands. One struct per command defines the flags, the environment variables and
+//! the keys of the file, so that they cannot differ. A flag overrides the environment, which overrides the file, which
+//! overrides the default.
 
 pub mod agent;
 mod members;
@@ -21,10 +22,10 @@ fn read_file<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
 }
 
-/// Where certificates are that are made here, in a data directory.
+/// Subdirectory of the data directory for certificates issued by Quorate.
 pub const PKI_DIRECTORY: &str = "pki";
 
-/// This machine's name, as Kubernetes takes it.
+/// Returns this machine's name in lower case, as Kubernetes requires it.
 fn host_name() -> anyhow::Result<String> {
     Ok(nix::unistd::gethostname()?.to_string_lossy().to_lowercase())
 }
@@ -33,12 +34,12 @@ fn required<T>(value: Option<T>, key: &str) -> anyhow::Result<T> {
     value.ok_or_else(|| anyhow::anyhow!("`{key}` is not set; give --{key} or set it in the configuration file"))
 }
 
-/// Reads a PEM file whose absence is worth a sentence.
+/// Reads a PEM file, with an error that names the file.
 pub fn read_pem(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read the certificate or key {}", path.display()))
 }
 
-/// A duration with its unit, `10s` or `1m30s`, in flags and files alike.
+/// A duration with its unit, such as `10s` or `1m30s`, in flags and files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HumanDuration(pub Duration);
 
@@ -63,7 +64,7 @@ impl serde::Serialize for HumanDuration {
     }
 }
 
-/// Takes each field from the first of the two that has it.
+/// Implements `over`, which takes each field from the first of the two that has it.
 macro_rules! overlay {
     ($type:ty, $($field:ident),+ $(,)?) => {
         impl $type {
@@ -75,7 +76,7 @@ macro_rules! overlay {
 }
 use overlay;
 
-/// Certificate, key and the authority that signs the other side.
+/// Certificate, key, and the authority that signs the other side's certificate.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     pub ca: PathBuf,

@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use super::{HumanDuration, MemberSpec, PKI_DIRECTORY, TlsFiles, host_name, overlay, read_file, required};
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/quorate/server";
-/// Where the options of the first start are kept, in the data directory.
+/// File in the data directory that keeps the options of the first start.
 pub const KEPT_FILE: &str = "server.toml";
 
-/// File names of certificates that are made here, without their ending.
+/// File names of the certificates that this master issues, without their extension.
 pub const SERVER: &str = "server";
 pub const PEER: &str = "peer";
 pub const NODE_CLIENT: &str = "node-client";
@@ -28,7 +28,7 @@ pub const ADMIN: &str = "admin";
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct ServerArgs {
-    /// A TOML file with any of the options below, as `config/server.toml` shows.
+    /// TOML file with any of the options below; see `config/server.toml` for an example.
     #[arg(long, env = "QUORATE_CONFIG")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -38,61 +38,62 @@ pub struct ServerArgs {
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServerOptions {
-    /// This member's name. [default: the host name]
+    /// Name of this member. [default: the host name]
     #[arg(long, env = "QUORATE_NAME")]
     pub name: Option<String>,
-    /// Where the log, the state and the certificates are kept. [default: /var/lib/quorate/server]
+    /// Directory for the log, the state and the certificates. [default: /var/lib/quorate/server]
     #[arg(long, env = "QUORATE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// All founding members, this one included: 1, 3, 5 or 7. Separated by `;` in one flag or variable. Once the quorum
-    /// is formed, its members are those that it has.
+    /// All founding members, including this one: 1, 3, 5 or 7. Separated by `;` in a flag or variable. Once the quorum
+    /// is formed, only its own list of members counts.
     #[arg(long, env = "QUORATE_MEMBERS", value_delimiter = ';')]
     pub members: Option<Vec<MemberSpec>>,
-    /// Founds a cluster: makes its authorities and certificates, and a quorum of this master alone. Prints the lines to
-    /// run on further machines. Once founded, it is not looked at. [default: false]
+    /// Founds a cluster: creates its authorities and certificates, and a quorum of this master alone. Prints the
+    /// commands to run on other machines. Ignored once the cluster is founded. [default: false]
     #[arg(long, env = "QUORATE_INIT", num_args = 0..=1, default_missing_value = "true")]
     pub init: Option<bool>,
-    /// Joins a running quorum with a token, as `TOKEN@HOST:PORT,HOST:PORT`: one of `qctl token create --role master`, which
-    /// brings the certificates too, or one of `qctl quorum add` beside certificates of your own. Once joined, the token is
-    /// not looked at.
+    /// Joins a running quorum with a token, as `TOKEN@HOST:PORT,HOST:PORT`. A token of `qctl token create --role
+    /// master` also provides the certificates; a token of `qctl quorum add` needs certificate files of your own.
+    /// Ignored once this member has joined.
     #[arg(long, env = "QUORATE_JOIN")]
     pub join: Option<String>,
-    /// The host or address under which other machines reach this one, when its certificates are made here. [default: its
+    /// Host or address under which other machines reach this one, when Quorate issues its certificates. [default: its
     /// first address]
     #[arg(long, env = "QUORATE_ADVERTISE")]
     pub advertise: Option<String>,
-    /// Further names and addresses that the API's certificate holds for, as those of a load balancer.
+    /// Additional names and addresses in the API's certificate, such as those of a load balancer.
     #[arg(long, env = "QUORATE_TLS_NAMES", value_delimiter = ',')]
     pub tls_names: Option<Vec<String>>,
-    /// How long certificates are valid that are made here; they are renewed in the last third of it. [default: 365d]
+    /// Validity of the certificates that Quorate issues. They are renewed in the last third of it. [default: 365d]
     #[arg(long, env = "QUORATE_CERTIFICATE_LIFETIME")]
     pub certificate_lifetime: Option<HumanDuration>,
-    /// How long the authorities are valid that `init` makes. [default: 3650d]
+    /// Validity of the authorities that `init` creates. [default: 3650d]
     #[arg(long, env = "QUORATE_AUTHORITY_LIFETIME")]
     pub authority_lifetime: Option<HumanDuration>,
-    /// Where this member reaches others, when that is not where the quorum knows them: `name=host:port`, separated by `;`.
+    /// Addresses at which this member reaches others, when they differ from those that the quorum knows:
+    /// `name=host:port`, separated by `;`.
     #[arg(long, env = "QUORATE_PEER_VIA", value_delimiter = ';')]
     pub peer_via: Option<Vec<String>>,
     /// Address of the REST API. [default: 0.0.0.0:6443]
     #[arg(long, env = "QUORATE_API_LISTEN")]
     pub api_listen: Option<SocketAddr>,
-    /// Address of the etcd v3 API; not served without, unless the certificates are made here: then it is 0.0.0.0:2379.
-    /// Clients need an administrator's certificate.
+    /// Address of the etcd v3 API. Clients need an administrator's certificate. [default: 0.0.0.0:2379 when Quorate
+    /// issues the certificates, otherwise not served]
     #[arg(long, env = "QUORATE_ETCD_LISTEN")]
     pub etcd_listen: Option<SocketAddr>,
-    /// Serve the etcd API without TLS and to anyone, on a loopback address. [default: false]
+    /// Serves the etcd API without TLS or authentication, on a loopback address. [default: false]
     #[arg(long, env = "QUORATE_ETCD_PLAIN", num_args = 0..=1, default_missing_value = "true")]
     pub etcd_plain: Option<bool>,
-    /// Let the etcd API write the keys of the Kubernetes objects, past all admission. [default: false]
+    /// Lets the etcd API write the keys of the Kubernetes objects, bypassing all admission. [default: false]
     #[arg(long, env = "QUORATE_ETCD_WRITE_REGISTRY", num_args = 0..=1, default_missing_value = "true")]
     pub etcd_write_registry: Option<bool>,
     /// Address of the peer transport. [default: 0.0.0.0:2380]
     #[arg(long, env = "QUORATE_PEER_LISTEN")]
     pub peer_listen: Option<SocketAddr>,
-    /// Address of metrics and health, plain HTTP. [default: 127.0.0.1:9090]
+    /// Address of the metrics and health endpoint, plain HTTP. [default: 127.0.0.1:9090]
     #[arg(long, env = "QUORATE_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
-    /// The authority that signs the certificates of clients and nodes, PEM.
+    /// Authority that signs the certificates of clients and nodes, PEM.
     #[arg(long, env = "QUORATE_CLIENT_CA_FILE")]
     pub client_ca_file: Option<PathBuf>,
     /// Serving certificate of the REST API, PEM.
@@ -101,59 +102,60 @@ pub struct ServerOptions {
     /// Key of the serving certificate, PEM.
     #[arg(long, env = "QUORATE_TLS_KEY_FILE")]
     pub tls_key_file: Option<PathBuf>,
-    /// The authority that signs the members' peer certificates, PEM. It must sign nothing else.
+    /// Authority that signs the members' peer certificates, PEM. It must sign nothing else.
     #[arg(long, env = "QUORATE_PEER_CA_FILE")]
     pub peer_ca_file: Option<PathBuf>,
-    /// This member's peer certificate, PEM.
+    /// Peer certificate of this member, PEM.
     #[arg(long, env = "QUORATE_PEER_CERT_FILE")]
     pub peer_cert_file: Option<PathBuf>,
     /// Key of the peer certificate, PEM.
     #[arg(long, env = "QUORATE_PEER_KEY_FILE")]
     pub peer_key_file: Option<PathBuf>,
-    /// Client certificate towards the node agents, PEM.
+    /// Client certificate for requests to the node agents, PEM.
     #[arg(long, env = "QUORATE_NODE_CLIENT_CERT_FILE")]
     pub node_client_cert_file: Option<PathBuf>,
-    /// Key of the client certificate towards the node agents, PEM.
+    /// Key of the client certificate for the node agents, PEM.
     #[arg(long, env = "QUORATE_NODE_CLIENT_KEY_FILE")]
     pub node_client_key_file: Option<PathBuf>,
-    /// How long old versions are kept for watches and paged lists. [default: 10m]
+    /// Time that old versions are kept for watches and paged lists. [default: 10m]
     #[arg(long, env = "QUORATE_RETENTION")]
     pub retention: Option<HumanDuration>,
-    /// How much of the log is kept, at least, for masters that were away; who missed more gets a snapshot.
+    /// Minimum size of the log to keep for masters that were away, in bytes. A master that missed more gets a snapshot.
     /// [default: 268435456]
     #[arg(long, env = "QUORATE_LOG_KEEP_BYTES")]
     pub log_keep_bytes: Option<u64>,
-    /// A node without a heartbeat for this long is not ready. [default: 10s]
+    /// Time without a heartbeat after which a node is not ready. [default: 10s]
     #[arg(long, env = "QUORATE_NODE_MONITOR_GRACE")]
     pub node_monitor_grace: Option<HumanDuration>,
-    /// Pods leave a node that is not ready after this long, unless they tolerate it longer. [default: 10s]
+    /// Time after which pods are evicted from a node that is not ready, unless they tolerate it longer. [default: 10s]
     #[arg(long, env = "QUORATE_EVICTION_AFTER")]
     pub eviction_after: Option<HumanDuration>,
-    /// The fence of pods that have no `quorate.io/fence-after` annotation: their node stops them once it has not
-    /// reached the masters for this long, and then they need not be waited for. [default: none]
+    /// Fence of pods without the `quorate.io/fence-after` annotation. Their node stops them once it has not reached the
+    /// masters for this long, and then the masters can remove them. [default: none]
     #[arg(long, env = "QUORATE_FENCE_AFTER")]
     pub fence_after: Option<FenceDefault>,
-    /// Nodes of a zone that begin to lose their pods, in each second, when several have failed. [default: 0.1]
+    /// Number of failed nodes of a zone from which eviction may begin in each second. [default: 0.1]
     #[arg(long, env = "QUORATE_NODE_EVICTION_RATE")]
     pub node_eviction_rate: Option<f64>,
-    /// The same in a large zone most of whose nodes have failed. [default: 0.01]
+    /// The same rate for a large zone most of whose nodes have failed. [default: 0.01]
     #[arg(long, env = "QUORATE_SECONDARY_NODE_EVICTION_RATE")]
     pub secondary_node_eviction_rate: Option<f64>,
-    /// Part of a zone's nodes, and at least three, that must have failed for the secondary rate to count.
+    /// Fraction of a zone's nodes that must have failed (and at least three nodes) for the secondary rate to apply.
     /// [default: 0.55]
     #[arg(long, env = "QUORATE_UNHEALTHY_ZONE_THRESHOLD")]
     pub unhealthy_zone_threshold: Option<f64>,
-    /// A zone with no more nodes than this is not evicted from at all while most of it has failed. [default: 50]
+    /// Number of nodes up to which a zone is small. While most of a small zone has failed, nothing is evicted from it.
+    /// [default: 50]
     #[arg(long, env = "QUORATE_LARGE_CLUSTER_SIZE_THRESHOLD")]
     pub large_cluster_size_threshold: Option<usize>,
-    /// Block of addresses that Services get, one for each IP family, separated by `,`; the first is the default one. The
+    /// Address blocks of Services, one for each IP family, separated by `,`. The first is the default one. Must be the
     /// same on every master. [default: 10.96.0.0/16]
     #[arg(long, env = "QUORATE_SERVICE_CIDR", value_delimiter = ',')]
     pub service_cidr: Option<Vec<String>>,
-    /// Ports of the nodes that Services get, the same on every master. [default: 30000-32767]
+    /// Range of node ports of Services. Must be the same on every master. [default: 30000-32767]
     #[arg(long, env = "QUORATE_SERVICE_NODE_PORT_RANGE")]
     pub service_node_port_range: Option<String>,
-    /// Filter of the log, as `info` or `debug,openraft=warn`. [default: info,openraft=warn]
+    /// Log filter, such as `info` or `debug,openraft=warn`. [default: info,openraft=warn]
     #[arg(long, env = "QUORATE_LOG_LEVEL")]
     pub log_level: Option<String>,
 }
@@ -198,7 +200,7 @@ overlay!(
     log_level,
 );
 
-/// The cluster's default fence, `none` or a duration.
+/// Default fence of the cluster: `none` or a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FenceDefault(Option<Duration>);
 
@@ -226,16 +228,16 @@ impl Serialize for FenceDefault {
     }
 }
 
-/// Everything a master needs to know, complete and checked before any port is bound.
+/// Configuration of a master, complete and validated before any port is bound.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub name: String,
-    /// Empty on a member that joins, or has joined.
+    /// Founding members; empty on a member that joins or has joined.
     pub founders: Vec<MemberSpec>,
     pub join: Option<Join>,
-    /// Set when the certificates are made here.
+    /// Set when Quorate issues the certificates.
     pub managed: Option<Managed>,
-    /// Addresses of others by name.
+    /// Addresses of other members by name.
     pub peer_via: BTreeMap<String, String>,
     pub data_dir: PathBuf,
     pub api_listen: SocketAddr,
@@ -245,7 +247,7 @@ pub struct ServerConfig {
     /// Serving certificate, and the authority of clients and nodes.
     pub tls: TlsFiles,
     pub peer_tls: TlsFiles,
-    /// Client certificate towards agents, and its key.
+    /// Client certificate for requests to agents, and its key.
     pub node_client_cert: PathBuf,
     pub node_client_key: PathBuf,
     pub retention: Duration,
@@ -254,32 +256,32 @@ pub struct ServerConfig {
     pub eviction_after: Duration,
     pub eviction_rate: EvictionRate,
     pub fence_after: Option<Duration>,
-    /// What Services get addresses and node ports from.
+    /// Pools of the addresses and node ports of Services.
     pub pools: Pools,
     pub log_level: String,
 }
 
-/// A token to join with.
+/// Token with which this master joins.
 #[derive(Clone, Debug)]
 pub enum Join {
-    /// Of the quorum itself: the peer transport takes it.
+    /// Token of the quorum, presented over the peer transport.
     Peers(Token),
-    /// Of the cluster: a master's API takes it, and gives the authorities and a token of the quorum for it.
+    /// Token of the cluster, presented to a master's API, which returns the authorities and a token of the quorum.
     Masters { token: JoinToken, hosts: Vec<String> },
 }
 
-/// Certificates that are made and renewed here.
+/// Settings of the certificates that Quorate issues and renews.
 #[derive(Clone, Debug)]
 pub struct Managed {
     pub init: bool,
     pub advertise: Option<String>,
     pub tls_names: Vec<String>,
     pub lifetimes: Lifetimes,
-    /// What is worth keeping in a file, when none was given.
+    /// Options to keep in the data directory, if no file was given.
     pub options: Option<Box<ServerOptions>>,
 }
 
-/// How the etcd API is served.
+/// Settings of the etcd API.
 #[derive(Clone, Copy, Debug)]
 pub struct EtcdConfig {
     pub listen: SocketAddr,
@@ -288,24 +290,24 @@ pub struct EtcdConfig {
 }
 
 impl ServerConfig {
-    /// How long certificates are valid that are made here.
+    /// Returns the validity periods of the certificates that Quorate issues.
     pub fn lifetimes(&self) -> Lifetimes {
         self.managed.as_ref().map(|managed| managed.lifetimes).unwrap_or_default()
     }
 
-    /// Where certificates are that are made here.
+    /// Returns the directory of the certificates that Quorate issues.
     pub fn pki(&self) -> PathBuf {
         self.data_dir.join(PKI_DIRECTORY)
     }
 
-    /// This member as the list of founders has it.
+    /// Returns this member's entry in the list of founders.
     pub fn founder(&self) -> Option<&MemberSpec> {
         self.founders.iter().find(|founder| founder.name == self.name)
     }
 }
 
 impl ServerArgs {
-    /// Without a file, what an earlier start has left in the data directory counts as one.
+    /// Resolves the options. Without a configuration file, the options kept by an earlier start are used.
     pub fn resolve(self) -> anyhow::Result<ServerConfig> {
         let data_dir = self.options.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let kept = data_dir.join(KEPT_FILE);
@@ -313,13 +315,13 @@ impl ServerArgs {
         let path = self.config.clone().or(is_kept.then_some(kept));
         let file = path.as_deref().map(read_file::<ServerOptions>).transpose()?.unwrap_or_default();
         let options = self.options.over(file);
-        let keeps = path.is_none().then(|| {
+        let kept_options = path.is_none().then(|| {
             let kept = ServerOptions { init: None, join: None, data_dir: Some(data_dir), ..options.clone() };
             Box::new(kept)
         });
         let mut config = options.resolve()?;
         if let Some(managed) = &mut config.managed {
-            managed.options = keeps;
+            managed.options = kept_options;
         }
         Ok(config)
     }
@@ -332,14 +334,14 @@ impl ServerOptions {
         let pki = data_dir.join(PKI_DIRECTORY);
         let name = self.name.map_or_else(host_name, Ok)?;
         let join = self.join.filter(|token| !token.is_empty()).map(|token| join(&token)).transpose()?;
-        // Who has joined needs neither the token any more nor the list.
+        // A member that joins does not need the list of founders.
         let founders = self.members.filter(|_| join.is_none()).unwrap_or_default();
         if !founders.is_empty() {
             check_quorum(&founders)?;
         }
         let peer_via = self.peer_via.unwrap_or_default().iter().map(|via| peer_via(via)).collect::<Result<_, _>>()?;
-        let everywhere = |port| SocketAddr::from(([0, 0, 0, 0], port));
-        let etcd_listen = self.etcd_listen.or_else(|| managed.is_some().then(|| everywhere(2379)));
+        let any_address = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let etcd_listen = self.etcd_listen.or_else(|| managed.is_some().then(|| any_address(2379)));
         let etcd = etcd_listen.map(|listen| EtcdConfig {
             listen,
             plain: self.etcd_plain.unwrap_or(false),
@@ -351,12 +353,14 @@ impl ServerOptions {
                 "`etcd-plain` lets in anyone who reaches {listen}; leave it out, or listen on a loopback address"
             );
         }
-        let usual = EvictionRate::default();
+        let default_rate = EvictionRate::default();
         let eviction_rate = EvictionRate {
-            nodes_per_second: self.node_eviction_rate.unwrap_or(usual.nodes_per_second),
-            secondary_nodes_per_second: self.secondary_node_eviction_rate.unwrap_or(usual.secondary_nodes_per_second),
-            unhealthy_zone_threshold: self.unhealthy_zone_threshold.unwrap_or(usual.unhealthy_zone_threshold),
-            large_zone_size: self.large_cluster_size_threshold.unwrap_or(usual.large_zone_size),
+            nodes_per_second: self.node_eviction_rate.unwrap_or(default_rate.nodes_per_second),
+            secondary_nodes_per_second: self
+                .secondary_node_eviction_rate
+                .unwrap_or(default_rate.secondary_nodes_per_second),
+            unhealthy_zone_threshold: self.unhealthy_zone_threshold.unwrap_or(default_rate.unhealthy_zone_threshold),
+            large_zone_size: self.large_cluster_size_threshold.unwrap_or(default_rate.large_zone_size),
         };
         for (key, rate) in [
             ("node-eviction-rate", eviction_rate.nodes_per_second),
@@ -365,33 +369,33 @@ impl ServerOptions {
         ] {
             anyhow::ensure!(rate >= 0.0 && rate.is_finite(), "`{key}` is {rate}; give a number that is not negative");
         }
-        let made = |name: &str, ending: &str| managed.is_some().then(|| pki.join(format!("{name}.{ending}")));
+        let issued = |name: &str, ending: &str| managed.is_some().then(|| pki.join(format!("{name}.{ending}")));
         Ok(ServerConfig {
             name,
             founders,
             join,
             peer_via,
             data_dir,
-            api_listen: self.api_listen.unwrap_or_else(|| everywhere(6443)),
+            api_listen: self.api_listen.unwrap_or_else(|| any_address(6443)),
             etcd,
-            peer_listen: self.peer_listen.unwrap_or_else(|| everywhere(2380)),
+            peer_listen: self.peer_listen.unwrap_or_else(|| any_address(2380)),
             metrics_listen: self.metrics_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9090))),
             tls: TlsFiles {
-                ca: required(self.client_ca_file.or_else(|| made(Authorities::CLUSTER, "crt")), "client-ca-file")?,
-                cert: required(self.tls_cert_file.or_else(|| made(SERVER, "crt")), "tls-cert-file")?,
-                key: required(self.tls_key_file.or_else(|| made(SERVER, "key")), "tls-key-file")?,
+                ca: required(self.client_ca_file.or_else(|| issued(Authorities::CLUSTER, "crt")), "client-ca-file")?,
+                cert: required(self.tls_cert_file.or_else(|| issued(SERVER, "crt")), "tls-cert-file")?,
+                key: required(self.tls_key_file.or_else(|| issued(SERVER, "key")), "tls-key-file")?,
             },
             peer_tls: TlsFiles {
-                ca: required(self.peer_ca_file.or_else(|| made(Authorities::PEERS, "crt")), "peer-ca-file")?,
-                cert: required(self.peer_cert_file.or_else(|| made(PEER, "crt")), "peer-cert-file")?,
-                key: required(self.peer_key_file.or_else(|| made(PEER, "key")), "peer-key-file")?,
+                ca: required(self.peer_ca_file.or_else(|| issued(Authorities::PEERS, "crt")), "peer-ca-file")?,
+                cert: required(self.peer_cert_file.or_else(|| issued(PEER, "crt")), "peer-cert-file")?,
+                key: required(self.peer_key_file.or_else(|| issued(PEER, "key")), "peer-key-file")?,
             },
             node_client_cert: required(
-                self.node_client_cert_file.or_else(|| made(NODE_CLIENT, "crt")),
+                self.node_client_cert_file.or_else(|| issued(NODE_CLIENT, "crt")),
                 "node-client-cert-file",
             )?,
             node_client_key: required(
-                self.node_client_key_file.or_else(|| made(NODE_CLIENT, "key")),
+                self.node_client_key_file.or_else(|| issued(NODE_CLIENT, "key")),
                 "node-client-key-file",
             )?,
             retention: self.retention.map_or(Duration::from_secs(600), |d| d.0),
@@ -406,7 +410,7 @@ impl ServerOptions {
         })
     }
 
-    /// How the certificates are made here; none when they are given as files.
+    /// Returns the settings of the certificates that Quorate issues; `None` when they are given as files.
     fn managed(&self) -> anyhow::Result<Option<Managed>> {
         let files = [
             (&self.client_ca_file, "client-ca-file"),
@@ -423,7 +427,7 @@ impl ServerOptions {
         let is_joining = self.join.as_ref().is_some_and(|token| !token.is_empty());
         anyhow::ensure!(!(init && is_joining), "`init` founds a cluster and `join` enters one; give one of the two");
         if let Some((_, key)) = given {
-            anyhow::ensure!(!init, "`init` makes the certificates; leave out `{key}` and the other files");
+            anyhow::ensure!(!init, "`init` creates the certificates; leave out `{key}` and the other files");
             return Ok(None);
         }
         let default = Lifetimes::default();
@@ -440,7 +444,7 @@ impl ServerOptions {
     }
 }
 
-/// A token of the cluster has three parts before its hosts, one of the quorum has two.
+/// Parses a token. A token of the cluster has three parts before its hosts, a token of the quorum has two.
 fn join(text: &str) -> anyhow::Result<Join> {
     let wrong = |error: String| anyhow::anyhow!("`join`: {error}");
     let (token, hosts) = text.trim().split_once('@').unwrap_or((text.trim(), ""));
@@ -451,7 +455,7 @@ fn join(text: &str) -> anyhow::Result<Join> {
     let hosts: Vec<_> = hosts.split(',').map(|host| host.trim_start_matches("https://").to_owned()).collect();
     anyhow::ensure!(
         hosts.iter().all(|host| host.contains(':')),
-        "`join`: masters to ask are missing; write it as TOKEN@HOST:PORT,HOST:PORT"
+        "`join`: the masters' addresses are missing; write it as TOKEN@HOST:PORT,HOST:PORT"
     );
     Ok(Join::Masters { token, hosts })
 }
@@ -459,13 +463,13 @@ fn join(text: &str) -> anyhow::Result<Join> {
 fn pools(blocks: Option<Vec<String>>, node_ports: Option<&str>) -> anyhow::Result<Pools> {
     let blocks = blocks.unwrap_or_else(|| vec!["10.96.0.0/16".to_owned()]);
     let blocks = blocks.iter().map(|block| block.parse::<AddressBlock>()).collect::<Result<_, _>>();
-    let blocks = blocks.context("`service-cidr` is no list of address blocks")?;
+    let blocks = blocks.context("`service-cidr` is not a list of address blocks")?;
     let text = node_ports.unwrap_or("30000-32767");
     let (first, last) = text
         .split_once('-')
         .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)))
         .with_context(|| format!("`service-node-port-range` is {text:?}, which is not first-last"))?;
-    Pools::new(blocks, first..=last).context("`service-cidr` and `service-node-port-range` do not fit")
+    Pools::new(blocks, first..=last).context("`service-cidr` or `service-node-port-range` is not usable")
 }
 
 fn peer_via(text: &str) -> anyhow::Result<(String, String)> {
@@ -476,7 +480,8 @@ fn peer_via(text: &str) -> anyhow::Result<(String, String)> {
     Ok((name.to_owned(), address.to_owned()))
 }
 
-/// Refuses a quorum that would be no better than a smaller one, and lists in which members cannot be told apart.
+/// Refuses a quorum that would be no better than a smaller one, and a list whose members share an id, name or peer
+/// address.
 pub fn check_quorum(members: &[MemberSpec]) -> anyhow::Result<()> {
     check_quorum_size(members.len())?;
     for (i, a) in members.iter().enumerate() {
@@ -492,7 +497,7 @@ pub fn check_quorum_size(size: usize) -> anyhow::Result<()> {
         1 | 3 | 5 | 7 => Ok(()),
         0 => anyhow::bail!("a quorum has at least one master"),
         n if n % 2 == 0 => anyhow::bail!(
-            "{n} masters survive the loss of {}, no more than {} do, and are likelier to lose one; use 1, 3, 5 or 7",
+            "{n} masters survive the loss of {}, no more than {} do, and are more likely to lose one; use 1, 3, 5 or 7",
             (n - 1) / 2,
             n - 1
         ),

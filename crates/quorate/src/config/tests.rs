@@ -35,7 +35,7 @@ fn every_flag_has_a_key_in_the_example_and_a_variable() {
 }
 
 #[test]
-fn what_the_file_leaves_out_is_as_the_example_shows_and_the_help_says() {
+fn defaults_match_the_example_and_the_help() {
     let mut keys: toml::Table = toml::from_str(SERVER_EXAMPLE).expect("an example");
     let command = ServerArgs::augment_args(Command::new("server"));
     for (key, value) in [("node-monitor-grace", "10s"), ("eviction-after", "10s"), ("retention", "10m")] {
@@ -52,7 +52,7 @@ fn what_the_file_leaves_out_is_as_the_example_shows_and_the_help_says() {
 }
 
 #[test]
-fn a_flag_beats_the_file() {
+fn a_flag_overrides_the_file() {
     let file: ServerOptions = toml::from_str(SERVER_EXAMPLE).expect("config/server.toml");
     let flags = ServerOptions { name: Some("master-2".to_owned()), ..ServerOptions::default() };
     let config = flags.over(file).resolve().expect("a complete configuration");
@@ -60,7 +60,7 @@ fn a_flag_beats_the_file() {
 }
 
 #[test]
-fn who_joins_needs_no_list() {
+fn a_joining_member_needs_no_list_of_founders() {
     let file: ServerOptions = toml::from_str(SERVER_EXAMPLE).expect("config/server.toml");
     let token = Some("000000ab.secret@10.0.0.1:2380".to_owned());
     let flags = ServerOptions { name: Some("master-4".to_owned()), join: token, ..ServerOptions::default() };
@@ -68,7 +68,7 @@ fn who_joins_needs_no_list() {
     let is_meant = |join: &Join| matches!(join, Join::Peers(token) if token.secret == "secret");
     assert!(config.founders.is_empty() && config.join.as_ref().is_some_and(is_meant));
     let joined = ServerOptions { members: None, name: Some("master-4".to_owned()), ..file.clone() };
-    let config = joined.resolve().expect("who it is stands in its directory");
+    let config = joined.resolve().expect("a joined member needs no list");
     assert!(config.founders.is_empty() && config.founder().is_none());
     let refused = |flags: ServerOptions| flags.over(file.clone()).resolve().expect_err("a refusal").to_string();
     let flags = ServerOptions { join: Some("nonsense".to_owned()), ..ServerOptions::default() };
@@ -78,7 +78,7 @@ fn who_joins_needs_no_list() {
 }
 
 #[test]
-fn without_certificates_of_ones_own_they_are_made() {
+fn certificates_are_issued_when_no_files_are_given() {
     let options = ServerOptions { name: Some("m1".to_owned()), init: Some(true), ..ServerOptions::default() };
     let config = options.clone().resolve().expect("it needs nothing else");
     assert!(config.managed.as_ref().is_some_and(|managed| managed.init));
@@ -110,7 +110,7 @@ fn without_certificates_of_ones_own_they_are_made() {
 }
 
 #[test]
-fn quorums_that_gain_nothing_are_refused_with_the_reason() {
+fn useless_quorum_sizes_are_refused_with_the_reason() {
     for size in [1, 3, 5, 7] {
         check_quorum_size(size).expect("a good size");
     }
@@ -123,7 +123,7 @@ fn quorums_that_gain_nothing_are_refused_with_the_reason() {
 }
 
 #[test]
-fn members_are_told_apart() {
+fn members_with_the_same_id_or_name_are_refused() {
     let options = |second: &str| ServerOptions {
         name: Some("a".to_owned()),
         members: Some(
@@ -140,7 +140,7 @@ fn members_are_told_apart() {
 }
 
 #[test]
-fn a_malformed_member_says_what_is_wrong() {
+fn errors_of_malformed_members_name_the_fault() {
     for (text, expected) in [
         ("m1", "not key=value"),
         ("id=0,name=a,peer=h:1,api=u", "not a positive number"),
@@ -160,7 +160,7 @@ fn an_unknown_key_is_refused_by_name() {
 }
 
 #[test]
-fn the_pools_of_services_are_checked_before_anything_starts() {
+fn service_pools_are_validated_at_resolution() {
     let with = |blocks: &[&str], ports: &str| {
         let file: ServerOptions = toml::from_str(SERVER_EXAMPLE).expect("config/server.toml");
         let options = ServerOptions {
@@ -176,26 +176,30 @@ fn the_pools_of_services_are_checked_before_anything_starts() {
         (
             &["10.0.0.1/24"][..],
             "1-2",
-            "`service-cidr` is no list of address blocks: 10.0.0.1/24 is not the first address",
+            "`service-cidr` is not a list of address blocks: 10.0.0.1/24 is not the first address",
         ),
         (
             &["10.0.0.0/24", "10.1.0.0/24"],
             "1-2",
-            "`service-cidr` and `service-node-port-range` do not fit: Services have one",
+            "`service-cidr` or `service-node-port-range` is not usable: Services have one",
         ),
-        (&["10.0.0.0/24"], "2-1", "`service-cidr` and `service-node-port-range` do not fit: the node ports 2-1 are no"),
+        (
+            &["10.0.0.0/24"],
+            "2-1",
+            "`service-cidr` or `service-node-port-range` is not usable: the node ports 2-1 are no",
+        ),
         (&["10.0.0.0/24"], "many", "`service-node-port-range` is \"many\", which is not first-last"),
     ] {
-        let refused = with(blocks, ports).expect_err("it makes no sense");
+        let refused = with(blocks, ports).expect_err("an invalid pool");
         assert!(refused.starts_with(expected), "{refused}");
     }
 }
 
 #[test]
-fn an_agent_does_not_start_with_labels_that_the_masters_refuse() {
+fn labels_that_an_agent_may_not_set_are_refused() {
     let file: AgentOptions = toml::from_str(AGENT_EXAMPLE).expect("config/agent.toml");
     let labels = Some(vec!["node-role.kubernetes.io/control-plane=".to_owned()]);
     let refused = AgentOptions { node_labels: labels, ..AgentOptions::default() }.over(file).resolve();
-    let error = refused.expect_err("no agent takes a role").to_string();
+    let error = refused.expect_err("an agent may not set a role").to_string();
     assert!(error.contains("node-role.kubernetes.io/control-plane") && error.contains("qctl label node"), "{error}");
 }

@@ -1,4 +1,5 @@
-//! `quorate install` and `quorate uninstall`: this machine as a master or a worker that systemd runs.
+//! `quorate install` and `quorate uninstall`: set up this machine as a master or worker that systemd runs, or remove
+//! it.
 
 mod unit;
 
@@ -27,14 +28,14 @@ pub struct InstallArgs {
 
 #[derive(clap::Subcommand, Clone, Debug)]
 enum InstallRole {
-    /// A master; takes the options of `quorate server`, as --init or --join.
+    /// Install a master. Takes the options of `quorate server`, such as --init or --join.
     Server {
         #[command(flatten)]
         target: Target,
         #[command(flatten)]
         options: Box<ServerOptions>,
     },
-    /// A worker; takes the options of `quorate agent`, as --server and --token.
+    /// Install a worker. Takes the options of `quorate agent`, such as --server and --token.
     Agent {
         #[command(flatten)]
         target: Target,
@@ -45,7 +46,7 @@ enum InstallRole {
 
 #[derive(clap::Args, Clone, Debug)]
 struct Target {
-    /// Write below this directory instead of `/`, and start nothing: for images of machines.
+    /// Write below this directory instead of `/`, and start nothing. Use it to build machine images.
     #[arg(long, default_value = "/")]
     root: PathBuf,
     /// Write the files and start nothing.
@@ -55,13 +56,13 @@ struct Target {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct UninstallArgs {
-    /// What to remove. [default: whatever is installed]
+    /// Role to remove. [default: all installed roles]
     #[arg(value_enum)]
     role: Option<Role>,
-    /// Remove the data too: the state, the certificates, and a worker's containers. Asks first.
+    /// Remove the data too: the state, the certificates, and a worker's containers. Asks for confirmation.
     #[arg(long)]
     purge: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
     /// Remove below this directory instead of `/`, and stop nothing.
@@ -69,7 +70,7 @@ pub struct UninstallArgs {
     root: PathBuf,
 }
 
-/// A path as the machine will see it, below the directory that stands for its root.
+/// Returns an absolute path of the machine, placed below `root`.
 fn below(root: &Path, path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();
     root.join(path.strip_prefix("/").unwrap_or(path))
@@ -78,14 +79,14 @@ fn below(root: &Path, path: impl AsRef<Path>) -> PathBuf {
 pub fn install(args: InstallArgs) -> anyhow::Result<()> {
     match args.role {
         InstallRole::Server { target, options } => {
-            // What is wrong shows now and not in the journal.
+            // The options are validated now, so that errors show here and not in the journal.
             (*options).clone().resolve()?;
             let data_dir = options.data_dir.clone().unwrap_or_else(|| server::DEFAULT_DATA_DIR.into());
             let founds = options.init.unwrap_or(false);
             let text = toml::to_string(&*options).context("the options cannot be written")?;
-            place(&target, Role::Server, &text, &data_dir, true)?;
-            if founds && is_started(&target) {
-                progress("The lines for other machines are in its journal: journalctl -u quorate-server -o cat");
+            install_files(&target, Role::Server, &text, &data_dir, true)?;
+            if founds && should_start(&target) {
+                progress("The commands for other machines are in its journal: journalctl -u quorate-server -o cat");
             }
             Ok(())
         }
@@ -93,18 +94,18 @@ pub fn install(args: InstallArgs) -> anyhow::Result<()> {
             ensure!(
                 options.masters.as_ref().is_some_and(|masters| !masters.is_empty()),
                 "no master is named; give the line that `qctl token create --role worker` prints, with `quorate install agent` \
-                 in the place of `quorate agent`"
+                 instead of `quorate agent`"
             );
             let data_dir = options.data_dir.clone().unwrap_or_else(|| agent::DEFAULT_DATA_DIR.into());
             let docker = options.runtime.unwrap_or(Runtime::Docker) == Runtime::Docker;
             let text = toml::to_string(&*options).context("the options cannot be written")?;
-            place(&target, Role::Agent, &text, &data_dir, docker)
+            install_files(&target, Role::Agent, &text, &data_dir, docker)
         }
     }
 }
 
-/// Whether systemd runs this machine, and is to start what is installed.
-fn is_started(target: &Target) -> bool {
+/// Returns whether systemd runs this machine and should start the installed unit.
+fn should_start(target: &Target) -> bool {
     target.root == Path::new("/") && !target.no_start && has_systemd()
 }
 
@@ -112,7 +113,7 @@ fn has_systemd() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-fn place(target: &Target, role: Role, options: &str, data_dir: &Path, docker: bool) -> anyhow::Result<()> {
+fn install_files(target: &Target, role: Role, options: &str, data_dir: &Path, docker: bool) -> anyhow::Result<()> {
     let root = &target.root;
     let (unit, config) = (Path::new(UNITS).join(role.unit()), Path::new(CONFIGURATION).join(role.config()));
     ensure!(
@@ -124,15 +125,15 @@ fn place(target: &Target, role: Role, options: &str, data_dir: &Path, docker: bo
     copy_binary(root)?;
     for directory in [data_dir, Path::new(CONFIGURATION)] {
         let path = below(root, directory);
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.with_context(|| format!("cannot create {}; are you root?", path.display()))?;
+        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        created.with_context(|| format!("cannot create {}; are you root?", path.display()))?;
     }
-    // It may hold a token.
+    // The options may contain a token, so the file is private.
     let text = format!("# Options of `quorate {role}`; `quorate {role} --help` explains them.\n{options}");
     write_private(&below(root, &config), text.as_bytes())?;
     write_public(&below(root, &unit), unit::text(role, Path::new(BINARY), &config, docker).as_bytes())?;
     progress(format!("wrote {} and {}", below(root, &unit).display(), below(root, &config).display()));
-    if is_started(target) {
+    if should_start(target) {
         systemctl(&["daemon-reload"])?;
         systemctl(&["enable", "--now", role.unit()])?;
         progress(format!("started {}; its log: journalctl -u {}", role.unit(), role.unit()));
@@ -150,7 +151,7 @@ fn place(target: &Target, role: Role, options: &str, data_dir: &Path, docker: bo
     Ok(())
 }
 
-/// Puts this binary where the unit expects it, unless it is there.
+/// Copies this binary to the path that the unit expects, unless it runs from there.
 fn copy_binary(root: &Path) -> anyhow::Result<()> {
     let own = std::env::current_exe().context("cannot find the quorate binary")?;
     let target = below(root, BINARY);
@@ -197,8 +198,8 @@ fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
     let installed = Installed::read(role, &config)?;
     let data_dir = below(&args.root, &installed.data_dir);
     if args.purge && !args.yes {
-        progress(format!("Everything in {} goes, for good{}.", data_dir.display(), role.loss()));
-        progress("Type `yes` to go on:");
+        progress(format!("This permanently deletes everything in {}{}.", data_dir.display(), role.loss()));
+        progress("Type `yes` to continue:");
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer)?;
         ensure!(answer.trim() == "yes", "nothing was removed");
@@ -239,10 +240,10 @@ fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
     }
 }
 
-/// What was installed, by its configuration.
+/// The installed service, as its configuration describes it.
 struct Installed {
     data_dir: PathBuf,
-    /// The name that marks a worker's containers on the local engine.
+    /// Name that marks a worker's containers on the local engine.
     containers_of: Option<String>,
 }
 
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_installed_is_removed_again() {
+    fn an_installed_master_is_uninstalled_and_purged() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let root = dir.path();
         run("install server --init --advertise 10.0.0.1", root).expect("installed");
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_is_installed_by_the_line_for_it() {
+    fn a_worker_is_installed_with_a_master_and_a_token() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let token = format!("{}.{}.{}", "0".repeat(8), "1".repeat(32), "2".repeat(64));
         let line = format!("install agent --server https://10.0.0.1:6443 --token {token} --data-dir /srv/q");

@@ -36,7 +36,7 @@ impl Role {
         }
     }
 
-    /// What goes with the data, as a part of a sentence.
+    /// Describes what is lost with the data, as a part of a sentence.
     pub fn loss(self) -> &'static str {
         match self {
             Role::Server => {
@@ -48,12 +48,12 @@ impl Role {
     }
 }
 
-/// The unit of a service. A master ends by itself with an exit code when its disk fails, and is started again to check it.
+/// Returns the unit of a service. A master exits with an error when its disk fails, and the restart checks the disk.
 pub fn text(role: Role, binary: &Path, config: &Path, docker: bool) -> String {
     let (binary, config) = (binary.display(), config.display());
     let (description, docker, limits) = match role {
         Role::Server => ("Quorate master", "", "LimitNOFILE=1048576\n"),
-        // Containers outlive the agent, which adopts them when it is back.
+        // Containers outlive the agent, which adopts them after a restart.
         Role::Agent if docker => ("Quorate worker", " docker.service", "Delegate=yes\nLimitNOFILE=1048576\n"),
         Role::Agent => ("Quorate worker", "", "LimitNOFILE=1048576\n"),
     };

@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use anyhow::Context;
 
-/// Never assigned (RFC 5737): the way there is the way to everywhere.
-const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+/// Address that is never assigned (RFC 5737). The route to it is the default route.
+const UNASSIGNED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
-/// The address from which this machine reaches one of these `https://host:port` or `host:port`.
+/// Returns the local address from which this machine reaches one of these masters (`https://host:port` or `host:port`).
 ///
 /// # Errors
-/// When no route leads to any of them.
+/// Fails when no route leads to any of them.
 pub fn towards(masters: &[String]) -> anyhow::Result<IpAddr> {
     let mut problem = anyhow::anyhow!("no master is named");
     for master in masters {
@@ -27,7 +27,8 @@ fn not_found() -> std::io::Error {
     std::io::Error::from(std::io::ErrorKind::NotFound)
 }
 
-/// Sends nothing: a connected UDP socket only looks the route up.
+/// Returns the local address of the route to `to`. Nothing is sent, because connecting a UDP socket only looks up the
+/// route.
 fn from(to: SocketAddr) -> std::io::Result<IpAddr> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let socket = UdpSocket::bind((any, 0))?;
@@ -35,12 +36,12 @@ fn from(to: SocketAddr) -> std::io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// The address under which others most likely reach this machine: that of its way out, or its first.
+/// Returns the address under which others most likely reach this machine: the one of the default route, or its first.
 ///
 /// # Errors
-/// When it has none but its loopback address.
+/// Fails when the machine has only loopback addresses.
 pub fn own() -> anyhow::Result<IpAddr> {
-    if let Ok(address) = from(ANYWHERE) {
+    if let Ok(address) = from(UNASSIGNED) {
         return Ok(address);
     }
     let addresses = nix::ifaddrs::getifaddrs().context("cannot list this machine's addresses")?;
@@ -53,11 +54,11 @@ pub fn own() -> anyhow::Result<IpAddr> {
         };
         (!address.is_loopback()).then_some(address)
     });
-    // IPv4 first.
-    addresses.min_by_key(IpAddr::is_ipv6).context("this machine has no address but its loopback; give --advertise")
+    // IPv4 addresses are preferred.
+    addresses.min_by_key(IpAddr::is_ipv6).context("this machine has only loopback addresses; give --advertise")
 }
 
-/// `host:port`, with the brackets that an IPv6 address needs.
+/// Returns `host:port`, with brackets around an IPv6 address.
 pub fn with_port(host: &str, port: u16) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(_)) => format!("[{host}]:{port}"),
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_tells_the_own_address() {
+    fn the_route_determines_the_local_address() {
         let loopback = towards(&["https://127.0.0.1:6443".to_owned()]).expect("a route");
         assert_eq!(loopback, IpAddr::from([127, 0, 0, 1]));
         assert!(towards(&[]).is_err());

@@ -1,4 +1,4 @@
-//! Requests of a machine that is no part of the cluster yet, or renews its certificates.
+//! Requests to the masters by a machine that joins the cluster or renews its certificates.
 
 use std::time::Duration;
 
@@ -13,39 +13,40 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-/// A master that has just been started needs a moment.
-const PATIENCE: Duration = Duration::from_secs(60);
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Time during which a join is retried, because a master that has just started needs a moment.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Masters that are asked one after the other.
+/// Masters that are tried one after the other.
 pub struct Masters {
     urls: Vec<String>,
 }
 
-/// A request that a master refused; asking again does not help.
+/// Refusal by a master; a retry does not help.
 #[derive(Debug)]
 struct Refused(anyhow::Error);
 
 type Attempt<T> = Result<T, Result<anyhow::Error, Refused>>;
 
-/// A client certificate and its key, PEM.
-pub struct Shown<'a> {
+/// Client certificate and its key, PEM.
+pub struct ClientCertificate<'a> {
     pub cert_pem: &'a str,
     pub key_pem: &'a str,
 }
 
 impl Masters {
-    /// Each is `https://host:port` or `host:port`.
+    /// Each master is `https://host:port` or `host:port`.
     pub fn new<'a>(masters: impl IntoIterator<Item = &'a String>) -> Masters {
         let url = |master: &String| format!("https://{}", master.trim_start_matches("https://").trim_end_matches('/'));
         Masters { urls: masters.into_iter().map(url).collect() }
     }
 
-    /// Presents a token: gets the authority's certificate from whoever answers, checks it by the hash in the token, and
-    /// sends the request only over a connection that this authority vouches for. Returns the certificate and the answer.
+    /// Joins with a token. It fetches the authority's certificate over an unverified connection, checks it against the
+    /// hash in the token, and sends the request only over a connection that this authority certifies. Returns the
+    /// certificate and the answer.
     pub async fn join<T: DeserializeOwned>(&self, token: &JoinToken, body: &Value) -> anyhow::Result<(String, T)> {
-        self.first(PATIENCE, async |url| {
+        self.first(JOIN_TIMEOUT, async |url| {
             let authority_pem = fetch_authority(url, &token.pin).await?;
             let answer = post(url, &authority_pem, None, "/quorum/join", body).await?;
             Ok((authority_pem, answer))
@@ -53,18 +54,25 @@ impl Masters {
         .await
     }
 
-    /// Has certificates renewed.
+    /// Requests the renewal of certificates.
     pub async fn renew<T: DeserializeOwned>(
         &self,
         authority_pem: &str,
-        shown: &Shown<'_>,
+        client_certificate: &ClientCertificate<'_>,
         body: &Value,
     ) -> anyhow::Result<T> {
-        self.first(Duration::ZERO, async |url| post(url, authority_pem, Some(shown), "/quorum/renew", body).await).await
+        self.first(Duration::ZERO, async |url| {
+            post(url, authority_pem, Some(client_certificate), "/quorum/renew", body).await
+        })
+        .await
     }
 
-    /// The masters that there are now, by their URLs.
-    pub async fn list(&self, authority_pem: &str, shown: &Shown<'_>) -> anyhow::Result<Vec<String>> {
+    /// Returns the URLs of the current masters.
+    pub async fn list(
+        &self,
+        authority_pem: &str,
+        client_certificate: &ClientCertificate<'_>,
+    ) -> anyhow::Result<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Quorum {
             members: Vec<Member>,
@@ -75,7 +83,7 @@ impl Masters {
         }
         let ask = async |url: &str| {
             let request = http::Request::get("/quorum").body(Vec::new());
-            send::<Quorum>(url, authority_pem, Some(shown), request).await
+            send::<Quorum>(url, authority_pem, Some(client_certificate), request).await
         };
         let quorum = self.first(Duration::ZERO, ask).await?;
         Ok(quorum.members.into_iter().map(|member| member.api).collect())
@@ -90,7 +98,7 @@ impl Masters {
                     Ok(answer) => return Ok(answer),
                     Err(Err(Refused(reason))) => return Err(reason.context(format!("{url} refuses"))),
                     Err(Ok(error)) => {
-                        tracing::info!(url, error = format!("{error:#}"), "no answer yet");
+                        tracing::info!(url, error = format!("{error:#}"), "the master does not answer yet");
                         problem = error.context(format!("{url} does not answer"));
                     }
                 }
@@ -98,7 +106,7 @@ impl Masters {
             if Instant::now() >= deadline {
                 return Err(problem);
             }
-            sleep(ASK_AGAIN).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }
@@ -106,13 +114,13 @@ impl Masters {
 async fn fetch_authority(url: &str, pin: &Pin) -> Attempt<String> {
     let fetch = async || {
         let mut config = config(url)?;
-        // Whoever answers: what it says is checked by its hash.
+        // The server is not verified here; its answer is checked against the hash.
         config.accept_invalid_certs = true;
         let client = Client::try_from(config)?;
         anyhow::Ok(client.request_text(http::Request::get("/quorum/authority").body(Vec::new())?).await)
     };
     let pem = match fetch().await {
-        Ok(answer) => answer.map_err(sort)?,
+        Ok(answer) => answer.map_err(classify)?,
         Err(error) => return Err(Ok(error)),
     };
     check_authority(&pem, pin).map_err(|error| Err(Refused(error)))?;
@@ -121,14 +129,14 @@ async fn fetch_authority(url: &str, pin: &Pin) -> Attempt<String> {
     Ok(pem)
 }
 
-/// Whether a document is the one certificate that `pin` is about, and nothing else.
+/// Checks that a document consists of exactly the certificate that `pin` identifies.
 fn check_authority(pem: &str, pin: &Pin) -> anyhow::Result<()> {
     let found = CertificateDer::pem_slice_iter(pem.as_bytes()).count();
-    ensure!(found == 1, "it sent {found} certificates, not that of the cluster's authority");
+    ensure!(found == 1, "it sent {found} certificates instead of the one of the cluster's authority");
     let own = Pin::of_certificate(pem.as_bytes())?;
     ensure!(
         own == *pin,
-        "its authority is not the one that the token is for (it has {own}, the token {pin}): this is another cluster, or \
+        "its authority is not the one that the token names (it has {own}, the token {pin}): this is another cluster, or \
          somebody is in between"
     );
     Ok(())
@@ -137,27 +145,27 @@ fn check_authority(pem: &str, pin: &Pin) -> anyhow::Result<()> {
 async fn post<T: DeserializeOwned>(
     url: &str,
     authority_pem: &str,
-    shown: Option<&Shown<'_>>,
+    client_certificate: Option<&ClientCertificate<'_>>,
     path: &str,
     body: &Value,
 ) -> Attempt<T> {
     let body = serde_json::to_vec(body).map_err(|error| Ok(error.into()))?;
     let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json").body(body);
-    send(url, authority_pem, shown, request).await
+    send(url, authority_pem, client_certificate, request).await
 }
 
-/// Sends a request to a master that the authority vouches for.
+/// Sends a request to a master whose certificate the authority has signed.
 async fn send<T: DeserializeOwned>(
     url: &str,
     authority_pem: &str,
-    shown: Option<&Shown<'_>>,
+    client_certificate: Option<&ClientCertificate<'_>>,
     request: http::Result<http::Request<Vec<u8>>>,
 ) -> Attempt<T> {
     let send = async move || {
         let mut config = config(url)?;
         let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes()).context("the authority")?;
         config.root_cert = Some(vec![authority.to_vec()]);
-        if let Some(Shown { cert_pem, key_pem }) = shown {
+        if let Some(ClientCertificate { cert_pem, key_pem }) = client_certificate {
             config.auth_info.client_certificate_data = Some(STANDARD.encode(cert_pem));
             config.auth_info.client_key_data = Some(STANDARD.encode(key_pem).into());
         }
@@ -165,7 +173,7 @@ async fn send<T: DeserializeOwned>(
         anyhow::Ok(client.request::<T>(request?).await)
     };
     match send().await {
-        Ok(answer) => answer.map_err(sort),
+        Ok(answer) => answer.map_err(classify),
         Err(error) => Err(Ok(error)),
     }
 }
@@ -173,15 +181,15 @@ async fn send<T: DeserializeOwned>(
 fn config(url: &str) -> anyhow::Result<Config> {
     let mut config = Config::new(url.parse().with_context(|| format!("{url:?} is not a URL"))?);
     config.connect_timeout = Some(Duration::from_secs(5));
-    config.read_timeout = Some(ANSWER_WITHIN);
-    config.write_timeout = Some(ANSWER_WITHIN);
+    config.read_timeout = Some(REQUEST_TIMEOUT);
+    config.write_timeout = Some(REQUEST_TIMEOUT);
     config.proxy_url = None;
     config.default_retry = false;
     Ok(config)
 }
 
-/// Tells a refusal from a failure that may pass.
-fn sort(error: kube::Error) -> Result<anyhow::Error, Refused> {
+/// Distinguishes a refusal from a transient failure.
+fn classify(error: kube::Error) -> Result<anyhow::Error, Refused> {
     match error {
         kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
             Err(Refused(anyhow::anyhow!(status.message.clone())))
@@ -194,7 +202,7 @@ fn sort(error: kube::Error) -> Result<anyhow::Error, Refused> {
 /// Fails when this directory has joined another cluster before.
 pub fn check_cluster(directory_pem: &str, pin: &Pin) -> anyhow::Result<()> {
     if Pin::of_certificate(directory_pem.as_bytes())? != *pin {
-        bail!("this directory belongs to another cluster than the token; use another --data-dir");
+        bail!("this directory belongs to a different cluster than the token; use another --data-dir");
     }
     Ok(())
 }
@@ -212,7 +220,7 @@ mod tests {
         check_authority(own.certificate_pem(), own.pin()).expect("its own");
         let refused = check_authority(other.certificate_pem(), own.pin()).expect_err("another").to_string();
         assert!(refused.contains("somebody is in between"), "{refused}");
-        // The first is checked, so there must not be a second.
+        // Only the first certificate is checked, so a second one must be refused.
         let both = format!("{}{}", own.certificate_pem(), other.certificate_pem());
         check_authority(&both, own.pin()).expect_err("one more");
         check_authority("", own.pin()).expect_err("none");

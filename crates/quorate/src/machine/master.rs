@@ -1,4 +1,4 @@
-//! Masters: the first one, which makes the authorities, and those that join it.
+//! The setup of masters: the first one, which creates the authorities, and those that join it.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -23,13 +23,13 @@ use crate::kubeconfig;
 use crate::logging::progress;
 use crate::server::STORE_DIRECTORY;
 
-/// Says, beside the authorities, that a quorum was founded with them.
+/// Marker file beside the authorities, which records that a quorum was founded with them.
 const FOUNDED: &str = "founded";
-/// How many workers the first token lets in.
+/// Number of workers that the first token admits.
 const WORKERS: u32 = 10;
 const ADMINISTRATORS: &str = "system:masters";
 
-/// Names by which pods and clients know any API server.
+/// Names by which pods and clients address an API server.
 const API_NAMES: [&str; 7] = [
     "localhost",
     "127.0.0.1",
@@ -40,12 +40,12 @@ const API_NAMES: [&str; 7] = [
     "kubernetes.default.svc.cluster.local",
 ];
 
-/// A quorum that this start founds.
+/// Whether this start founds a quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Founding(bool);
 
-/// A master's own certificates, and by what they are signed.
-pub struct Own {
+/// A master's own certificates and the authorities that sign them.
+pub struct OwnCertificates {
     pub authorities: Arc<Authorities>,
     certificates: Vec<(bool, Pair, Subject)>,
 }
@@ -64,8 +64,8 @@ struct PemPair {
     key: String,
 }
 
-/// Sees to it that there are authorities and certificates, and that it is known how this master comes into its quorum. Does
-/// nothing when the certificates are given as files.
+/// Prepares the authorities and certificates, and determines how this master enters its quorum. Does nothing when the
+/// certificates are given as files.
 pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
     let Some(managed) = config.managed.clone() else { return Ok(Founding(false)) };
     let pki = config.pki();
@@ -84,7 +84,7 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
     match (&owner, config.join.clone()) {
         (Some(_), _) => ensure!(
             Authorities::exist(&pki),
-            "{} has a store and {} lacks the authorities: give the certificates' files, or bring {} back from another master",
+            "{} has a store, but {} has no authorities: give the certificate files, or copy {} from another master",
             config.data_dir.display(),
             pki.display(),
             pki.display()
@@ -93,24 +93,24 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
             if Pair::new(&pki, Authorities::CLUSTER).cert.exists() {
                 check_cluster(&read(&Pair::new(&pki, Authorities::CLUSTER).cert)?, &token.pin)?;
             }
-            let answer = ask_in(config, &host, &token, &hosts)?;
-            config.join = Some(Join::Peers(enter(&pki, &managed, &token.pin, answer)?));
+            let answer = request_join(config, &host, &token, &hosts)?;
+            config.join = Some(Join::Peers(save_authorities(&pki, &managed, &token.pin, answer)?));
         }
         (None, Some(Join::Peers(_))) => bail!(
-            "the token of `qctl quorum add` brings no certificates: give their files, or use a token of `qctl token create \
-             --role master`"
+            "a token of `qctl quorum add` provides no certificates: give the certificate files, or use a token of \
+             `qctl token create --role master`"
         ),
         (None, None) if !config.founders.is_empty() => ensure!(
             Authorities::exist(&pki),
             "`members` founds a quorum with certificates of your own, and `client-ca-file` and the other files are not set; \
-             `--init` founds one with certificates that are made here"
+             `--init` founds one with certificates that Quorate issues"
         ),
         (None, None) if managed.init => {
             ensure!(
                 !pki.join(FOUNDED).exists(),
-                "{} is gone, and this master has founded a quorum with it before. If others of that quorum are left, have \
-                 one let it in again (`qctl token create --role master --replaces {}`, with an empty {}); otherwise restore \
-                 a backup",
+                "{} is gone, but this master has founded a quorum with it before. If other masters of that quorum are left, \
+                 let this one join them again (`qctl token create --role master --replaces {}`, with an empty {}); \
+                 otherwise restore a backup",
                 config.data_dir.join(STORE_DIRECTORY).display(),
                 config.name,
                 config.data_dir.display()
@@ -120,12 +120,12 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
             founding = Founding(true);
         }
         (None, None) => bail!(
-            "{} belongs to no cluster yet: `--init` founds one, `--join TOKEN@HOST:PORT` joins one, and certificates of \
-             your own are given as files (see config/server.toml)",
+            "{} does not belong to a cluster yet: use `--init` to found one, `--join TOKEN@HOST:PORT` to join one, or give \
+             certificates of your own as files (see config/server.toml)",
             config.data_dir.display()
         ),
     }
-    let own = Own::new(config, &managed, &host)?;
+    let own = OwnCertificates::new(config, &managed, &host)?;
     own.renew()?;
     own.write_kubeconfig(config, &[api_url(config, &host)])?;
     if let Some(options) = &managed.options {
@@ -139,11 +139,11 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
 }
 
 fn make_private(dir: &Path) -> anyhow::Result<()> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.with_context(|| format!("cannot create {}; choose another with --data-dir", dir.display()))
+    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    created.with_context(|| format!("cannot create {}; choose another with --data-dir", dir.display()))
 }
 
-/// The host under which others reach this master.
+/// Returns the host under which others reach this master.
 fn advertised(managed: &Managed, owner: Option<&Member>, join: Option<&Join>) -> anyhow::Result<String> {
     if let Some(host) = &managed.advertise {
         return Ok(host.clone());
@@ -175,7 +175,8 @@ fn etcd_url(config: &ServerConfig, host: &str) -> String {
 
 fn founder(config: &ServerConfig, host: &str) -> MemberSpec {
     MemberSpec {
-        // Exact in every JSON reader. A cluster's number comes from those of its founders, so this one is not just 1.
+        // The id is exact in every JSON parser. It is random rather than 1, because the cluster's id is derived from
+        // the founders' ids.
         id: (rand::random::<u64>() >> 11) | 1,
         name: config.name.clone(),
         peer: peer_address(config, host),
@@ -184,7 +185,7 @@ fn founder(config: &ServerConfig, host: &str) -> MemberSpec {
     }
 }
 
-fn ask_in(
+fn request_join(
     config: &ServerConfig,
     host: &str,
     token: &quorate_pki::JoinToken,
@@ -205,25 +206,30 @@ fn ask_in(
     Ok(answer)
 }
 
-/// Keeps the authorities that a master has handed over; returns the token for the quorum.
-fn enter(pki: &Path, managed: &Managed, pin: &quorate_pki::Pin, answer: JoinAnswer) -> anyhow::Result<Token> {
+/// Saves the authorities that a master has sent, and returns the token for the quorum.
+fn save_authorities(
+    pki: &Path,
+    managed: &Managed,
+    pin: &quorate_pki::Pin,
+    answer: JoinAnswer,
+) -> anyhow::Result<Token> {
     let authority = |pair: &PemPair| Authority::from_pem(&pair.certificate, &pair.key);
     let authorities = Authorities {
         cluster: authority(&answer.cluster)?,
         peers: authority(&answer.peers)?,
         lifetimes: managed.lifetimes,
     };
-    ensure!(authorities.cluster.pin() == pin, "the master handed over another authority than the token is for");
+    ensure!(authorities.cluster.pin() == pin, "the master sent another authority than the token names");
     authorities.save(pki)?;
     if let Some(waits) = answer.waits {
-        tracing::info!(waits, "let in, without a vote for now");
+        tracing::info!(waits, "joined without a vote for now");
     }
     let invitation = answer.invitation.context("the master gave no token for the quorum")?;
     invitation.parse().map_err(|error: String| anyhow::anyhow!(error))
 }
 
-impl Own {
-    pub fn new(config: &ServerConfig, managed: &Managed, host: &str) -> anyhow::Result<Own> {
+impl OwnCertificates {
+    pub fn new(config: &ServerConfig, managed: &Managed, host: &str) -> anyhow::Result<OwnCertificates> {
         let pki = config.pki();
         let authorities = Arc::new(Authorities::load(&pki, managed.lifetimes)?);
         let mut hosts = vec![host.to_owned(), config.name.clone()];
@@ -251,17 +257,17 @@ impl Own {
             (false, pair(NODE_CLIENT), subject("quorate:apiserver", Some(ADMINISTRATORS), Vec::new(), Usage::Client)),
             (false, pair(ADMIN), subject("kubernetes-admin", Some(ADMINISTRATORS), Vec::new(), Usage::Client)),
         ];
-        Ok(Own { authorities, certificates })
+        Ok(OwnCertificates { authorities, certificates })
     }
 
-    /// Of a master that runs: its host is known by now.
-    pub fn of_running(config: &ServerConfig, member: &Member) -> anyhow::Result<Option<Own>> {
+    /// Returns the certificates of a running master, whose host is known; `None` when they are given as files.
+    pub fn of_running(config: &ServerConfig, member: &Member) -> anyhow::Result<Option<OwnCertificates>> {
         let Some(managed) = &config.managed else { return Ok(None) };
         let host = advertised(managed, Some(member), None)?;
-        Own::new(config, managed, &host).map(Some)
+        OwnCertificates::new(config, managed, &host).map(Some)
     }
 
-    /// Signs those certificates anew that need it; says whether there were any.
+    /// Renews the certificates that are due. Returns whether there were any.
     pub fn renew(&self) -> anyhow::Result<bool> {
         let mut is_changed = false;
         for (is_of_peers, pair, subject) in &self.certificates {
@@ -275,7 +281,7 @@ impl Own {
         Ok(is_changed)
     }
 
-    /// The administrator's kubeconfig, for these masters.
+    /// Writes the administrator's kubeconfig for these masters.
     pub fn write_kubeconfig(&self, config: &ServerConfig, servers: &[String]) -> anyhow::Result<()> {
         let pki = config.pki();
         let (ca, admin) = (Pair::new(&pki, Authorities::CLUSTER).cert, Pair::new(&pki, ADMIN));
@@ -283,7 +289,7 @@ impl Own {
     }
 }
 
-/// Tells the person who has founded a cluster how others join it.
+/// Prints the commands with which other machines join a newly founded cluster.
 pub async fn announce(
     founding: Founding,
     config: ServerConfig,
@@ -305,19 +311,19 @@ pub async fn announce(
             role,
             uses: Some(uses),
             ttl_seconds: None,
-            description: "made by --init".to_owned(),
+            description: "created by --init".to_owned(),
             replaces: None,
         };
         let created = create_token(&api, request).await;
         created
             .map_err(|status| anyhow::anyhow!(status.message))
-            .context("no token can be made; use `qctl token create`")
+            .context("no token can be created; use `qctl token create`")
     };
     let (master, worker) = (token(Role::Master, 1).await?, token(Role::Worker, WORKERS).await?);
     progress(format!(
-        "{} has founded a cluster. To use it:\n\n  export KUBECONFIG={}\n\nOn a machine that is to be a master, within a day \
-         (for each further one, run `qctl token create --role master`):\n\n  {}\n\nOn up to {WORKERS} machines that are to be \
-         workers, within a day:\n\n  {}\n",
+        "{} has founded a cluster. To use it:\n\n  export KUBECONFIG={}\n\nTo add a master, run this on another machine within a \
+         day (for each further master, run `qctl token create --role master`):\n\n  {}\n\nTo add up to {WORKERS} workers, \
+         run this on each machine within a day:\n\n  {}\n",
         config.name,
         config.data_dir.join("kubeconfig").display(),
         master.command,
@@ -326,8 +332,8 @@ pub async fn announce(
     Ok(())
 }
 
-/// How often a master looks at its certificates.
-pub fn look_every(config: &ServerConfig) -> Duration {
+/// Returns the interval at which a master checks its certificates.
+pub fn check_interval(config: &ServerConfig) -> Duration {
     let lifetime = config.managed.as_ref().map(|managed| managed.lifetimes.certificate);
-    super::look_every(lifetime.unwrap_or(Duration::from_secs(3600)))
+    super::check_interval(lifetime.unwrap_or(Duration::from_secs(3600)))
 }

@@ -1,4 +1,4 @@
-//! Keeps certificates valid while they are in use, without a restart.
+//! The renewal of certificates while they are in use, without a restart.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use quorate_pki::{FileIdentity, Pair, PkiError};
 use quorate_store::{Member, Store};
 use tokio_util::sync::CancellationToken;
 
-use super::{look_every, master, worker};
+use super::{check_interval, master, worker};
 use crate::config::{AgentConfig, ServerConfig};
 
-const FIRST_LOOK: Duration = Duration::from_secs(30);
+const FIRST_CHECK: Duration = Duration::from_secs(30);
 
-/// The certificates that a process shows. They follow their files, whoever writes those.
+/// Certificates that a process presents. They are reloaded when their files change.
 #[derive(Debug)]
 pub struct Credentials(Vec<FileIdentity>);
 
 impl Credentials {
     /// # Errors
-    /// When a file cannot be read, or two do not belong together.
+    /// Fails when a file cannot be read, or when a certificate and key do not belong together.
     pub fn load(pairs: impl IntoIterator<Item = Pair>) -> Result<Credentials, PkiError> {
         pairs.into_iter().map(FileIdentity::load).collect::<Result<_, _>>().map(Credentials)
     }
 
-    /// The identity in this file.
+    /// Returns the identity at this index.
     pub fn live(&self, index: usize) -> std::sync::Arc<quorate_pki::LiveIdentity> {
         self.0[index].live()
     }
@@ -31,9 +31,9 @@ impl Credentials {
         for identity in &mut self.0 {
             let file = identity.pair().cert.display().to_string();
             match identity.refresh() {
-                Ok(true) => tracing::info!(file, "new connections show the new certificate"),
+                Ok(true) => tracing::info!(file, "new connections use the new certificate"),
                 Ok(false) => {}
-                // Certificate and key may be written one after the other.
+                // The certificate and key may be written one after the other, so the next refresh may succeed.
                 Err(error) => tracing::warn!(file, error = chain(&error), "the old certificate stays in use"),
             }
         }
@@ -45,7 +45,7 @@ fn chain(error: &PkiError) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Reads files where that does not hold up others.
+/// Refreshes the credentials on a blocking thread.
 async fn refresh(mut credentials: Credentials) -> Option<Credentials> {
     let refreshed = tokio::task::spawn_blocking(move || {
         credentials.refresh();
@@ -54,7 +54,7 @@ async fn refresh(mut credentials: Credentials) -> Option<Credentials> {
     refreshed.await.ok()
 }
 
-/// Renews a master's certificates, has new connections show them, and keeps its kubeconfig up to date.
+/// Renews a master's certificates, uses them for new connections, and keeps the kubeconfig up to date.
 pub async fn keep_master(
     config: ServerConfig,
     member: Member,
@@ -62,13 +62,13 @@ pub async fn keep_master(
     store: Store,
     shutdown: CancellationToken,
 ) {
-    let every = master::look_every(&config);
+    let every = master::check_interval(&config);
     let mut known = Vec::new();
-    // Others may join soon after the start.
-    let mut pause = every.min(FIRST_LOOK);
+    // Other masters may join soon after the start.
+    let mut pause = every.min(FIRST_CHECK);
     while sleep(pause, &shutdown).await {
         pause = every;
-        // Masters that have come, or have other addresses, since the last turn.
+        // The list may contain new masters or addresses since the last turn.
         let servers: Vec<String> = match store.quorum_status().await {
             Ok(status) => status.members.into_iter().map(|status| status.member.api).collect(),
             Err(_) => known.clone(),
@@ -76,7 +76,7 @@ pub async fn keep_master(
         let (turn, turn_member, turn_known) = (config.clone(), member.clone(), known.clone());
         let now_known = servers.clone();
         let turned = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
-            let Some(own) = master::Own::of_running(&turn, &turn_member)? else { return Ok(()) };
+            let Some(own) = master::OwnCertificates::of_running(&turn, &turn_member)? else { return Ok(()) };
             if (own.renew()? || now_known != turn_known) && !now_known.is_empty() {
                 own.write_kubeconfig(&turn, &now_known)?;
             }
@@ -84,37 +84,37 @@ pub async fn keep_master(
         });
         match turned.await {
             Ok(Ok(())) => known = servers,
-            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the certificates are not renewed"),
-            Err(error) => tracing::error!(%error, "looking after the certificates failed"),
+            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the certificates could not be renewed"),
+            Err(error) => tracing::error!(%error, "the task that renews the certificates failed"),
         }
         match refresh(credentials).await {
             Some(refreshed) => credentials = refreshed,
-            None => return tracing::error!("looking after the certificates has ended"),
+            None => return tracing::error!("the renewal of the certificates has ended"),
         }
     }
 }
 
-/// Renews a worker's certificates, and has new connections show them.
+/// Renews a worker's certificates, and uses them for new connections.
 pub async fn keep_worker(config: AgentConfig, mut credentials: Credentials, shutdown: CancellationToken) {
-    let mut own = config.managed.is_some().then(|| worker::Own::new(&config));
+    let mut own = config.managed.is_some().then(|| worker::OwnCertificates::new(&config));
     loop {
         let lifetime = own.as_ref().and_then(|own| own.lifetime().ok().flatten());
-        if !sleep(look_every(lifetime.unwrap_or(Duration::from_secs(3600))), &shutdown).await {
+        if !sleep(check_interval(lifetime.unwrap_or(Duration::from_secs(3600))), &shutdown).await {
             return;
         }
         if let Some(own) = &mut own
-            && let Err(error) = own.keep().await
+            && let Err(error) = own.maintain().await
         {
-            tracing::warn!(error = format!("{error:#}"), "the certificates are not looked after; tried again");
+            tracing::warn!(error = format!("{error:#}"), "the certificates could not be checked or renewed; retrying");
         }
         match refresh(credentials).await {
             Some(refreshed) => credentials = refreshed,
-            None => return tracing::error!("looking after the certificates has ended"),
+            None => return tracing::error!("the renewal of the certificates has ended"),
         }
     }
 }
 
-/// False when it is time to stop.
+/// Sleeps; returns `false` when it is time to stop.
 async fn sleep(duration: Duration, shutdown: &CancellationToken) -> bool {
     shutdown.run_until_cancelled(tokio::time::sleep(duration)).await.is_some()
 }

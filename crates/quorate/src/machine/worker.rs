@@ -1,4 +1,4 @@
-//! Workers: they join with a token, and have their certificates renewed by the one they have.
+//! The setup of workers: they join with a token, and authenticate with their current certificate to renew it.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::client::{Masters, Shown, check_cluster};
+use super::client::{ClientCertificate, Masters, check_cluster};
 use super::{block_on, certificate, is_due};
 use crate::config::AgentConfig;
 use crate::config::agent::KEPT_FILE;
@@ -22,7 +22,7 @@ struct Signed {
 
 /// A worker's certificates.
 #[derive(Clone, Debug)]
-pub struct Own {
+pub struct OwnCertificates {
     client: Pair,
     serving: Pair,
     authority: PathBuf,
@@ -31,12 +31,13 @@ pub struct Own {
     list: PathBuf,
 }
 
-/// The masters that this worker has heard of, beside its certificates: those of its configuration may all be replaced.
+/// File beside the certificates that lists the masters known to this worker, because all masters of its configuration
+/// may have been replaced.
 const MASTERS: &str = "masters";
 
-impl Own {
-    pub fn new(config: &AgentConfig) -> Own {
-        Own {
+impl OwnCertificates {
+    pub fn new(config: &AgentConfig) -> OwnCertificates {
+        OwnCertificates {
             client: Pair { cert: config.client_tls.cert.clone(), key: config.client_tls.key.clone() },
             serving: Pair { cert: config.serving_tls.cert.clone(), key: config.serving_tls.key.clone() },
             authority: config.client_tls.ca.clone(),
@@ -68,29 +69,30 @@ impl Own {
         Ok(signed)
     }
 
-    /// Whether a certificate nears its end, or the machine has other addresses by now.
+    /// Returns whether a certificate is due for renewal, or the machine's address has changed.
     fn is_due(&self) -> anyhow::Result<bool> {
         Ok(is_due(&self.client.cert, &[])? || is_due(&self.serving.cert, &self.hosts)?)
     }
 
-    /// Has the certificates signed anew if it is time, and takes note of the masters that there are.
-    pub async fn keep(&mut self) -> anyhow::Result<()> {
+    /// Renews the certificates if they are due, and records the current masters.
+    pub async fn maintain(&mut self) -> anyhow::Result<()> {
         let (authority_pem, cert_pem, key_pem) =
             (read(&self.authority)?, read(&self.client.cert)?, read(&self.client.key)?);
-        let shown = Shown { cert_pem: &cert_pem, key_pem: &key_pem };
+        let client_certificate = ClientCertificate { cert_pem: &cert_pem, key_pem: &key_pem };
         let known = if self.is_due()? {
             let body = json!({ "request": self.request()? });
-            let signed = Masters::new(&self.masters).renew::<Signed>(&authority_pem, &shown, &body).await?;
+            let signed =
+                Masters::new(&self.masters).renew::<Signed>(&authority_pem, &client_certificate, &body).await?;
             self.save(&signed)?;
             signed.masters
         } else {
-            Masters::new(&self.masters).list(&authority_pem, &shown).await?
+            Masters::new(&self.masters).list(&authority_pem, &client_certificate).await?
         };
-        self.note(known)
+        self.record_masters(known)
     }
 
-    /// Keeps the masters that there are now, for later turns and later starts.
-    fn note(&mut self, known: Vec<String>) -> anyhow::Result<()> {
+    /// Records the current masters for later requests and later starts.
+    fn record_masters(&mut self, known: Vec<String>) -> anyhow::Result<()> {
         let lines = known.iter().fold(String::new(), |lines, url| lines + url + "\n");
         if !known.is_empty() && (!self.list.exists() || read(&self.list)? != lines) {
             write_public(&self.list, lines.as_bytes())?;
@@ -104,20 +106,20 @@ impl Own {
         Ok(())
     }
 
-    /// The lifetime of the certificate, by itself.
+    /// Returns the total validity of the client certificate.
     pub fn lifetime(&self) -> anyhow::Result<Option<std::time::Duration>> {
         let found = certificate(&self.client.cert)?;
         Ok(found.and_then(|found| (found.not_after - found.not_before).try_into().ok()))
     }
 }
 
-/// Sees to it that there are certificates. Does nothing when they are given as files.
+/// Ensures that there are certificates. Does nothing when they are given as files.
 pub fn prepare(config: &mut AgentConfig) -> anyhow::Result<()> {
     let Some(managed) = config.managed.clone() else { return Ok(()) };
-    let mut own = Own::new(config);
+    let mut own = OwnCertificates::new(config);
     if own.list.exists() {
         let known = read(&own.list)?.lines().map(str::to_owned).collect();
-        own.note(known)?;
+        own.record_masters(known)?;
         config.masters.clone_from(&own.masters);
     }
     if own.authority.exists()
@@ -130,7 +132,7 @@ pub fn prepare(config: &mut AgentConfig) -> anyhow::Result<()> {
     if let Some(user) = found.as_ref().map(|found| &found.user) {
         ensure!(
             *user == format!("system:node:{}", config.node_name),
-            "{} is of {user}, not of the node {}; give --node-name, or another --data-dir",
+            "{} belongs to {user}, not to the node {}; give --node-name, or another --data-dir",
             config.pki().display(),
             config.node_name
         );
@@ -143,12 +145,12 @@ pub fn prepare(config: &mut AgentConfig) -> anyhow::Result<()> {
             "this node has not joined a cluster"
         };
         let token = managed.token.as_ref().with_context(|| {
-            format!("{had}: start it with --token, as `qctl token create --role worker` prints it, or give the certificates' files")
+            format!("{had}: start it with the --token that `qctl token create --role worker` prints, or give the certificate files")
         })?;
         let signed = block_on(own.join(&config.node_name, token)).context("this worker cannot join")?;
-        ensure!(!signed.masters.is_empty(), "the cluster named no masters");
+        ensure!(!signed.masters.is_empty(), "the cluster's answer names no masters");
         tracing::info!(node = config.node_name, masters = signed.masters.len(), "joined");
-        own.note(signed.masters)?;
+        own.record_masters(signed.masters)?;
         config.masters.clone_from(&own.masters);
     }
     if let Some(options) = &managed.options {

@@ -1,4 +1,4 @@
-//! `cluster.json`: who is in the cluster, under which process, and where each listens.
+//! `cluster.json`: the members of the cluster, their processes and their addresses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use crate::config::{MemberSpec, Runtime};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ClusterFile {
-    /// Marks the cluster's containers on an engine that others use too.
+    /// Name that marks the cluster's containers on a shared engine.
     pub name: String,
     pub runtime: Runtime,
     pub members: Vec<ClusterMember>,
-    /// Who formed the quorum. Who is in it now is the quorum's to say.
+    /// Founding members of the quorum. The current members are known only to the quorum.
     pub founders: Vec<MemberSpec>,
 }
 
@@ -25,12 +25,12 @@ pub enum Role {
     Worker,
 }
 
-/// One process. Of the addresses, which are URLs, a member has those that its role has.
+/// A member process. The addresses are URLs, and only those of the member's role are set.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ClusterMember {
     pub name: String,
     pub role: Role,
-    /// 0 before its first start.
+    /// Process id; 0 before the first start.
     pub pid: i32,
     pub log: PathBuf,
     pub data: PathBuf,
@@ -44,13 +44,14 @@ pub struct ClusterMember {
     pub metrics: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// The token with which a master has joined that is no founder.
+    /// Token with which a master that is not a founder has joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<String>,
 }
 
 impl ClusterMember {
-    /// Its configuration file, which also tells its process from an unrelated one that got the same pid.
+    /// Returns the path of the member's configuration file. It also distinguishes the member's process from an
+    /// unrelated one with the same pid.
     pub fn config(&self) -> PathBuf {
         self.data.join("config.toml")
     }
@@ -61,7 +62,7 @@ impl ClusterFile {
         data_dir.join("cluster.json")
     }
 
-    /// `None` when nothing was ever started in `data_dir`.
+    /// Reads the file; `None` when nothing was ever started in `data_dir`.
     pub fn load(data_dir: &Path) -> anyhow::Result<Option<ClusterFile>> {
         let path = Self::path(data_dir);
         match fs::read(&path) {
@@ -71,7 +72,7 @@ impl ClusterFile {
         }
     }
 
-    /// Replaces the file at once, so that a reader never sees half of it.
+    /// Replaces the file atomically, so that a reader never sees a part of it.
     pub fn save(&self, data_dir: &Path) -> anyhow::Result<()> {
         let path = Self::path(data_dir);
         let partial = path.with_extension("json.partial");

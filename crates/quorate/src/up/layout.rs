@@ -1,4 +1,4 @@
-//! Where the members of a cluster on one machine live: directories, ports, certificates, configuration files.
+//! The layout of a cluster on one machine: directories, ports, certificates, configuration files.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,15 +17,15 @@ use crate::config::{AgentOptions, MemberSpec, ServerOptions, check_quorum_size};
 use crate::kubeconfig;
 use crate::logging::progress;
 
-/// Certificates outlive any cluster that is tried out on one machine.
+/// Validity of the certificates, long enough for any cluster on one machine.
 const LIFETIMES: Lifetimes =
     Lifetimes { certificate: Duration::from_secs(3650 * 24 * 3600), authority: Duration::from_secs(3650 * 24 * 3600) };
 
-/// Ports are picked from here: below the range from which Linux takes those of outgoing connections, so that a member
-/// that is down for a while finds its port free when it returns.
+/// Range of ports to pick from. It lies below Linux's range for outgoing connections, so the port of a stopped member
+/// stays free until the member returns.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// The data directory of a cluster.
+/// Data directory of a cluster.
 pub struct Layout {
     pub data_dir: PathBuf,
 }
@@ -47,9 +47,9 @@ impl Layout {
         self.data_dir.join("kubeconfig")
     }
 
-    /// The cluster that lives here, or a new one, with certificates and configuration files in place. A cluster keeps
-    /// its members and addresses: they are part of its Raft state. It grows by masters that join it, and masters that
-    /// its quorum has removed are let go.
+    /// Returns the existing cluster or a new one, with certificates and configuration files written. An existing
+    /// cluster keeps its members and addresses, because they are part of its Raft state. New masters join it, and
+    /// masters that its quorum has removed are dropped.
     pub async fn prepare(&self, args: &UpArgs) -> anyhow::Result<ClusterFile> {
         let mut cluster = match ClusterFile::load(&self.data_dir)? {
             Some(cluster) => self.current(args, cluster).await?,
@@ -64,13 +64,13 @@ impl Layout {
         Ok(cluster)
     }
 
-    /// An existing cluster, without the masters that were removed from its quorum.
+    /// Returns an existing cluster, without the masters that were removed from its quorum.
     async fn current(&self, args: &UpArgs, mut cluster: ClusterFile) -> anyhow::Result<ClusterFile> {
         if let Some(names) = quorum::members(self, &cluster).await {
             cluster.members.retain(|member| {
                 let stays = member.role == Role::Worker || names.contains(&member.name);
                 if !stays {
-                    progress(format!("{} is no member of the quorum any more; it is not started", member.name));
+                    progress(format!("{} is no longer a member of the quorum; it is not started", member.name));
                 }
                 stays
             });
@@ -85,7 +85,7 @@ impl Layout {
         Ok(cluster)
     }
 
-    /// A master that is to join.
+    /// Returns a new master that will join.
     fn new_master(&self, args: &UpArgs, cluster: &ClusterFile) -> anyhow::Result<ClusterMember> {
         let mut ports = Ports::new(None);
         let is_free = |name: &String| {
@@ -213,7 +213,7 @@ impl Layout {
     }
 }
 
-/// The founders' list; ids are the positions, from 1.
+/// Returns the list of founders. Their ids are their positions, starting at 1.
 fn founders(members: &[ClusterMember]) -> anyhow::Result<Vec<MemberSpec>> {
     let spec = |(id, member): (u64, &ClusterMember)| -> anyhow::Result<MemberSpec> {
         let (api, peer) = member.api.clone().zip(member.peer.as_deref()).context("a master without addresses")?;
@@ -234,9 +234,9 @@ fn write_config(member: &ClusterMember, options: &impl serde::Serialize) -> anyh
     fs::write(path, toml::to_string(options)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Hands out ports that are free now.
+/// Allocates ports that are currently free.
 struct Ports {
-    /// Wider than a port, to count past the last one.
+    /// Next port to use. The type is wider than a port, so that it can count past the last one.
     base: Option<u32>,
     taken: HashSet<u16>,
 }
@@ -259,6 +259,6 @@ impl Ports {
                 return Ok(port);
             }
         }
-        anyhow::bail!("no free port between {} and {}", PORTS.start, PORTS.end)
+        anyhow::bail!("no port between {} and {} is free", PORTS.start, PORTS.end)
     }
 }

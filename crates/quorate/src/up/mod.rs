@@ -17,49 +17,49 @@ use crate::logging::{self, progress};
 use cluster::{ClusterFile, Role};
 use layout::Layout;
 
-/// How long members get to end by themselves before they are killed.
+/// Time for members to end by themselves before they are killed.
 const STOP_GRACE: Duration = Duration::from_secs(15);
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct UpArgs {
-    /// Masters in the quorum: 1, 3, 5 or 7. More than a running cluster has join it.
+    /// Number of masters: 1, 3, 5 or 7. If a running cluster has fewer, new masters join it.
     #[arg(long, default_value_t = 3, env = "QUORATE_UP_MASTERS")]
     pub masters: usize,
-    /// Worker agents.
+    /// Number of worker agents.
     #[arg(long, default_value_t = 2, env = "QUORATE_UP_WORKERS")]
     pub workers: usize,
-    /// Where everything is kept: data, certificates, logs, `kubeconfig`, `cluster.json`.
+    /// Directory of the cluster: data, certificates, logs, `kubeconfig`, `cluster.json`.
     #[arg(long, env = "QUORATE_UP_DATA_DIR")]
     pub data_dir: PathBuf,
-    /// The first of the ports to use: four for each master (API, etcd, peers, metrics), then one for each worker.
-    /// Without it free ones are picked. Decided when the cluster is made; masters that join it later get free ones.
+    /// First port to use: four ports for each master (API, etcd, peers, metrics), then one for each worker. Applies
+    /// when the cluster is created; masters that join later get free ports. [default: free ports]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..), env = "QUORATE_UP_BASE_PORT")]
     pub base_port: Option<u16>,
-    /// What workers run pods on.
+    /// Runtime of the workers.
     #[arg(long, value_enum, default_value_t = Runtime::Docker, env = "QUORATE_UP_RUNTIME")]
     pub runtime: Runtime,
-    /// Leave the cluster running and return; `quorate down` stops it.
+    /// Leave the cluster running and return. `quorate down` stops it.
     #[arg(long)]
     pub detach: bool,
-    /// Write certificates, configuration files and cluster.json, and return; nothing is started.
+    /// Write certificates, configuration files and cluster.json, and return without starting anything.
     #[arg(long, conflicts_with = "detach")]
     pub prepare: bool,
-    /// Serve the etcd API without TLS, to anyone on this machine. Decided when the cluster is made.
+    /// Serve the etcd API without TLS or authentication to this machine. Applies when the cluster is created.
     #[arg(long, env = "QUORATE_UP_ETCD_PLAIN")]
     pub etcd_plain: bool,
-    /// How long to wait until all members are ready.
+    /// Time to wait until all members are ready.
     #[arg(long, default_value = "2m", env = "QUORATE_UP_TIMEOUT")]
     pub timeout: HumanDuration,
-    /// Passed on to the masters, see `quorate server --help`.
+    /// Passed on to the masters; see `quorate server --help`.
     #[arg(long, env = "QUORATE_UP_NODE_MONITOR_GRACE")]
     pub node_monitor_grace: Option<HumanDuration>,
-    /// Passed on to the masters, see `quorate server --help`.
+    /// Passed on to the masters; see `quorate server --help`.
     #[arg(long, env = "QUORATE_UP_EVICTION_AFTER")]
     pub eviction_after: Option<HumanDuration>,
-    /// Passed on to the masters, see `quorate server --help`.
+    /// Passed on to the masters; see `quorate server --help`.
     #[arg(long, env = "QUORATE_UP_FENCE_AFTER")]
     pub fence_after: Option<FenceDefault>,
-    /// Passed on to the workers, see `quorate agent --help`.
+    /// Passed on to the workers; see `quorate agent --help`.
     #[arg(long, env = "QUORATE_UP_HEARTBEAT_INTERVAL")]
     pub heartbeat_interval: Option<HumanDuration>,
     /// Passed on to all members.
@@ -69,7 +69,7 @@ pub struct UpArgs {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct DownArgs {
-    /// The data directory of the cluster to stop.
+    /// Data directory of the cluster to stop.
     #[arg(long, env = "QUORATE_UP_DATA_DIR")]
     pub data_dir: PathBuf,
 }
@@ -140,7 +140,7 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
     }
     progress("stopping");
-    // Members may have been started again meanwhile by another `up --detach`.
+    // Another `up --detach` may have restarted members meanwhile.
     let cluster = ClusterFile::load(&layout.data_dir)?.unwrap_or(cluster);
     stop(&cluster).await?;
     drop(spawned);

@@ -1,4 +1,4 @@
-//! The members' processes: start, watch, stop.
+//! The processes of the members: start, watch, stop.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -17,16 +17,17 @@ use super::cluster::{ClusterFile, ClusterMember, Role};
 use crate::logging::progress;
 
 const POLL: Duration = Duration::from_millis(20);
-/// A process that was killed has ended in far less, unless a disk hangs.
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// Time for a killed process to end. Only a hanging disk makes it take longer.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A process that this command started, with its end.
+/// A process that this command started, and its exit status.
 pub struct Spawned {
     name: String,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
-/// Starts every member that does not run and notes its pid. `own`: they end with this command, so it waits on them.
+/// Starts every member that does not run, and records its pid. With `own`, the members end with this command, so none
+/// may run already.
 pub fn start_missing(cluster: &mut ClusterFile, own: bool) -> anyhow::Result<Vec<Spawned>> {
     let program = std::env::current_exe().context("cannot find the quorate binary")?;
     let mut spawned = Vec::new();
@@ -45,7 +46,8 @@ pub fn start_missing(cluster: &mut ClusterFile, own: bool) -> anyhow::Result<Vec
             Role::Master => "server",
             Role::Worker => "agent",
         };
-        // A group of its own: a Ctrl-C at the terminal reaches `up` alone, which then stops members in order.
+        // Each member has its own process group, so Ctrl-C at the terminal reaches only `up`, which then stops the
+        // members in order.
         let mut child = Command::new(&program)
             .arg(command)
             .arg("--config")
@@ -58,7 +60,7 @@ pub fn start_missing(cluster: &mut ClusterFile, own: bool) -> anyhow::Result<Vec
             .with_context(|| format!("cannot start {}", program.display()))?;
         member.pid = i32::try_from(child.id())?;
         let (ended, exit) = watch::channel(None);
-        // A thread for each child: waiting blocks, and there are no more than a few dozen.
+        // Each child gets a thread, because waiting blocks and there are at most a few dozen children.
         std::thread::Builder::new().name(member.name.clone()).spawn(move || {
             if let Ok(status) = child.wait() {
                 ended.send_replace(Some(status));
@@ -82,15 +84,15 @@ pub async fn first_exit(spawned: &[Spawned], cluster: &ClusterFile) -> anyhow::R
     }
 }
 
-/// Tells of every process that ends, for ever: members may be started again by another `up --detach`, and what then
-/// runs is still taken down by this command.
+/// Reports every process that ends, and never returns. Another `up --detach` may restart members, and this command
+/// still stops them at its end.
 pub async fn report_exits(spawned: &[Spawned], cluster: &ClusterFile) {
     let mut exits = exits(spawned);
     while let Some((name, status)) = exits.next().await {
         let log = cluster.members.iter().find(|m| m.name == name).map(|m| m.log.display().to_string());
         progress(format!("{name} ended: {status}; see {}", log.unwrap_or_default()));
     }
-    progress("no member that was started here is left; `quorate up --detach` starts them again, Ctrl-C ends this");
+    progress("all members started here have ended; `quorate up --detach` starts them again, Ctrl-C ends this command");
     std::future::pending().await
 }
 
@@ -125,8 +127,8 @@ pub async fn stop(cluster: &ClusterFile, role: Role, grace: Duration) {
         progress(format!("{} did not stop within {grace:?}; killed. See {}", member.name, member.log.display()));
         send(member, Signal::SIGKILL);
     }
-    let deadline = Instant::now() + ENDS_WITHIN;
-    let left = || cluster.with_role(role).filter(|member| standing(member) != Standing::Gone);
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    let left = || cluster.with_role(role).filter(|member| process_state(member) != ProcessState::Gone);
     while left().next().is_some() && Instant::now() < deadline {
         sleep(POLL).await;
     }
@@ -135,57 +137,58 @@ pub async fn stop(cluster: &ClusterFile, role: Role, grace: Duration) {
     }
 }
 
-/// Waits a while for a member that is ending.
+/// Waits for a member that is ending, up to a limit.
 fn wait_ended(member: &ClusterMember) {
-    let deadline = Instant::now() + ENDS_WITHIN;
-    while standing(member) == Standing::Ending && Instant::now() < deadline {
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    while process_state(member) == ProcessState::Ending && Instant::now() < deadline {
         std::thread::sleep(POLL);
     }
 }
 
 fn send(member: &ClusterMember, signal: Signal) {
     match kill(Pid::from_raw(member.pid), signal) {
-        // It ended by itself meanwhile.
+        // The process ended by itself meanwhile.
         Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
         Err(error) => progress(format!("cannot stop {} (pid {}): {error}", member.name, member.pid)),
     }
 }
 
-/// Whether the member's pid is alive and is still that member.
+/// Returns whether the member's pid is alive and still belongs to that member.
 pub fn is_running(member: &ClusterMember) -> bool {
-    standing(member) == Standing::Running
+    process_state(member) == ProcessState::Running
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum ProcessState {
     Running,
-    /// It does nothing any more, but its files and ports are in use until its last thread is gone.
+    /// The process no longer works, but its files and ports stay in use until its last thread has ended.
     Ending,
     Gone,
 }
 
-fn standing(member: &ClusterMember) -> Standing {
+fn process_state(member: &ClusterMember) -> ProcessState {
     if member.pid <= 0 {
-        return Standing::Gone;
+        return ProcessState::Gone;
     }
     let proc = PathBuf::from(format!("/proc/{}", member.pid));
     let config = member.config();
     match fs::read(proc.join("cmdline")) {
-        // The command line goes first.
-        Ok(cmdline) if cmdline.is_empty() && is_ending(&proc) => Standing::Ending,
+        // A process that is ending loses its command line first.
+        Ok(cmdline) if cmdline.is_empty() && is_ending(&proc) => ProcessState::Ending,
         Ok(cmdline) if cmdline.split(|&b| b == 0).any(|arg| arg == config.as_os_str().as_encoded_bytes()) => {
-            Standing::Running
+            ProcessState::Running
         }
-        _ => Standing::Gone,
+        _ => ProcessState::Gone,
     }
 }
 
-/// Whether a process that has no command line is one that has not quite ended.
+/// Returns whether a process without a command line is still ending.
 fn is_ending(proc: &Path) -> bool {
-    /// `PF_KTHREAD` of the kernel: it never had one. After a restart of the machine it may have got the number.
+    /// The kernel's `PF_KTHREAD`. A kernel thread has no command line, and may have the pid after a restart of the
+    /// machine.
     const KERNEL_THREAD: u64 = 0x0020_0000;
     let Ok(stat) = fs::read_to_string(proc.join("stat")) else { return false };
-    // The name before is in brackets, and may have anything in it.
+    // The name before these fields is in brackets and may contain any characters.
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let (state, flags) = (fields.first(), fields.get(6).and_then(|flags| flags.parse::<u64>().ok()));
     let is_of_the_kernel = flags.is_none_or(|flags| flags & KERNEL_THREAD != 0);
@@ -207,12 +210,12 @@ mod tests {
     fn a_process_ends_with_its_last_thread() {
         let mut child = Command::new("sleep").arg("1000").spawn().expect("a process");
         let proc = PathBuf::from(format!("/proc/{}", child.id()));
-        assert!(is_ending(&proc), "whatever its command line says, it is there");
+        assert!(is_ending(&proc), "the process is alive");
         if fs::read("/proc/2/comm").is_ok_and(|name| name == b"kthreadd\n") {
-            assert!(!is_ending(Path::new("/proc/2")), "the kernel's own threads are no members");
+            assert!(!is_ending(Path::new("/proc/2")), "kernel threads are not members");
         }
         child.kill().expect("it ends");
-        // Nobody has waited for it, but it has nothing any more.
+        // The zombie has not been reaped, but holds no resources.
         while is_ending(&proc) {
             std::thread::yield_now();
         }

@@ -1,4 +1,4 @@
-//! What a running cluster says of its quorum: who is in it, and new masters that it lets in.
+//! Requests to a running cluster about its quorum: its members, and the admission of new masters.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::cluster::{ClusterFile, ClusterMember, Role};
 use super::layout::Layout;
 use super::process;
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 struct Quorum {
@@ -33,17 +33,17 @@ struct Invited {
     token: String,
 }
 
-/// A client of one master.
+/// Returns a client of one master.
 pub async fn client(layout: &Layout, master: &ClusterMember) -> anyhow::Result<Client> {
     let kubeconfig = Kubeconfig::read_from(layout.kubeconfig())?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.cluster_url = master.api.as_deref().context("cluster.json lacks a master's address")?.parse()?;
     config.connect_timeout = Some(Duration::from_secs(2));
-    config.read_timeout = Some(ANSWER_WITHIN);
+    config.read_timeout = Some(REQUEST_TIMEOUT);
     Ok(Client::try_from(config)?)
 }
 
-/// The names of the quorum's members and of those that were asked in; `None` when no master runs that knows.
+/// Returns the names of the quorum's members and invited masters; `None` when no running master knows them.
 pub async fn members(layout: &Layout, cluster: &ClusterFile) -> Option<Vec<String>> {
     for master in cluster.with_role(Role::Master).filter(|master| process::is_running(master)) {
         let asked = async {
@@ -51,7 +51,7 @@ pub async fn members(layout: &Layout, cluster: &ClusterFile) -> Option<Vec<Strin
             let request = http::Request::get("/quorum").body(Vec::new())?;
             anyhow::Ok(client.request::<Quorum>(request).await?)
         };
-        if let Ok(Ok(quorum)) = timeout(ANSWER_WITHIN, asked).await
+        if let Ok(Ok(quorum)) = timeout(REQUEST_TIMEOUT, asked).await
             && quorum.leader.is_some()
         {
             return Some(quorum.members.into_iter().chain(quorum.invited).map(|member| member.name).collect());
@@ -60,11 +60,12 @@ pub async fn members(layout: &Layout, cluster: &ClusterFile) -> Option<Vec<Strin
     None
 }
 
-/// Has the quorum let a new master in; the token for it.
+/// Invites a new master into the quorum, and returns its token.
 pub async fn invite(layout: &Layout, cluster: &ClusterFile, new: &ClusterMember) -> anyhow::Result<String> {
     let peer = new.peer.as_deref().context("a master has a peer address")?.trim_start_matches("https://");
     let body = json!({ "name": new.name, "peer": peer, "api": new.api, "etcd": new.etcd.clone().unwrap_or_default() });
-    let mut problem = anyhow::anyhow!("no master of the cluster runs; start it as it is first");
+    let mut problem =
+        anyhow::anyhow!("no master of the cluster runs; start the cluster with its current number of masters first");
     for master in cluster.with_role(Role::Master).filter(|master| process::is_running(master)) {
         let client = client(layout, master).await?;
         let request = http::Request::post("/quorum/members")

@@ -1,4 +1,4 @@
-//! When a cluster is ready: every master says so itself, and every worker's node is Ready.
+//! The readiness of a cluster: every master reports ready, and the node of every worker is Ready.
 
 use std::time::Duration;
 

@@ -22,14 +22,14 @@ fn popped(queue: &mut Queue, now: u64) -> Option<String> {
 }
 
 #[test]
-fn the_higher_priority_goes_first_then_the_older() {
+fn pods_are_ordered_by_priority_then_by_arrival() {
     let mut queue = Queue::default();
     for (name, priority) in [("a", 0), ("b", 100), ("c", 0), ("d", 100)] {
         queue.upsert(pod(name, priority));
     }
     let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue, 0)).collect();
     assert_eq!(order, ["b", "d", "a", "c"]);
-    assert_eq!(queue.len(), 4, "pods in flight stay known");
+    assert_eq!(queue.len(), 4, "pods in flight stay in the queue");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_gated_pod_waits_for_its_gates() {
 }
 
 #[test]
-fn a_changed_pod_is_tried_at_once_an_unchanged_one_is_left_alone() {
+fn only_a_changed_pod_is_tried_again_at_once() {
     let mut queue = Queue::default();
     queue.upsert(pod("a", 0));
     queue.pop(seconds(0)).expect("it is active");
@@ -112,7 +112,7 @@ fn a_changed_pod_is_tried_at_once_an_unchanged_one_is_left_alone() {
 }
 
 #[test]
-fn what_is_removed_does_not_come_back() {
+fn removed_pods_do_not_return() {
     let mut queue = Queue::default();
     queue.upsert(pod("a", 0));
     queue.upsert(pod("b", 0));
@@ -127,7 +127,7 @@ fn what_is_removed_does_not_come_back() {
 }
 
 #[test]
-fn a_restart_brings_every_pod_back_at_once() {
+fn a_restart_activates_every_pod_that_is_not_gated() {
     let mut queue = Queue::default();
     for name in ["active", "parked", "backing-off", "in-flight"] {
         queue.upsert(pod(name, if name == "active" { -1 } else { 0 }));

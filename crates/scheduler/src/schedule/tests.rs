@@ -63,7 +63,7 @@ fn decide(snapshot: &Snapshot, pod: &PodInfo) -> Result<String, String> {
     }
 }
 
-/// Schedules and assumes.
+/// Schedules the pod and assumes the decision.
 fn place(snapshot: &mut Snapshot, pod: &PodInfo, seed: u64) -> String {
     match schedule(snapshot, pod, Cursor { start: 0, seed }) {
         Decision::Bind { node, .. } => {
@@ -79,7 +79,7 @@ fn taint(key: &str, value: &str, effect: &str) -> Value {
 }
 
 #[test]
-fn messages_are_those_of_kube_scheduler() {
+fn messages_match_those_of_kube_scheduler() {
     let small = || node("small", json!({"status": {"allocatable": {"cpu": "100m"}}}));
     let dead = || node("dead", taint("node.kubernetes.io/unreachable", "", "NoSchedule"));
     let big = requests(json!({"cpu": "2"}));
@@ -166,7 +166,7 @@ fn messages_are_those_of_kube_scheduler() {
 }
 
 #[test]
-fn a_pod_that_asks_for_more_than_is_honoured_stays_pending_with_that_reason() {
+fn a_pod_with_unsupported_fields_is_unschedulable_and_names_them() {
     let term = json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}]);
     let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": term});
     let spread = |when: &str| json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": when}]});
@@ -206,7 +206,7 @@ fn a_pod_that_asks_for_more_than_is_honoured_stays_pending_with_that_reason() {
 }
 
 #[test]
-fn what_preemption_could_do_is_said_only_where_it_is_true() {
+fn the_preemption_sentence_is_left_out_when_there_are_victims() {
     let cpu = |cpu: &str, priority: i32| {
         let mut spec = requests(json!({"cpu": cpu}));
         spec["priority"] = json!(priority);
@@ -260,19 +260,19 @@ fn host_ports_keep_pods_apart() {
 }
 
 #[test]
-fn tolerations_open_tainted_and_cordoned_nodes() {
+fn tolerations_admit_pods_to_tainted_and_cordoned_nodes() {
     let cordoned = snapshot(vec![node("a", json!({"spec": {"unschedulable": true}}))]);
     let tolerant = json!({"tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]});
     assert_eq!(decide(&cordoned, &pod("web", tolerant)), Ok("a".into()));
     let uncordoned = snapshot(vec![node("a", taint("node.kubernetes.io/unschedulable", "", "NoSchedule"))]);
-    assert_eq!(decide(&uncordoned, &pod("web", json!({}))), Ok("a".into()), "its taint goes in a moment");
+    assert_eq!(decide(&uncordoned, &pod("web", json!({}))), Ok("a".into()), "the taint of a lifted cordon is ignored");
     let tainted = snapshot(vec![node("a", taint("dedicated", "db", "NoSchedule"))]);
     let tolerant = json!({"tolerations": [{"key": "dedicated", "value": "db", "effect": "NoSchedule"}]});
     assert_eq!(decide(&tainted, &pod("web", tolerant)), Ok("a".into()));
 }
 
 #[test]
-fn soft_taints_and_preferences_decide_among_equals() {
+fn soft_taints_and_preferences_affect_the_score() {
     let nodes = || {
         vec![
             node("a", taint("slow", "", "PreferNoSchedule")),
@@ -300,7 +300,7 @@ fn the_emptier_and_the_more_balanced_node_wins() {
     cluster.assume(&pod("filler", requests(json!({"cpu": "2", "memory": "4Gi"}))), "a");
     assert_eq!(decide(&cluster, &pod("web", requests(json!({"cpu": "1", "memory": "1Gi"})))), Ok("b".into()));
 
-    // Both have the same sum of free shares; on `b` the pod would use cpu and memory alike.
+    // Both nodes have the same sum of free shares. On `b`, cpu and memory would be used evenly.
     let mut cluster = snapshot(vec![node("a", json!({})), node("b", json!({}))]);
     cluster.assume(&pod("cpu", requests(json!({"cpu": "2", "memory": "1Gi"}))), "a");
     cluster.assume(&pod("memory", requests(json!({"cpu": "500m", "memory": "4Gi"}))), "b");
@@ -329,7 +329,7 @@ fn six_replicas_share_two_workers_evenly() {
 }
 
 #[test]
-fn large_clusters_are_sampled_in_turns() {
+fn large_clusters_are_sampled_in_rotation() {
     let cluster = snapshot((0..1000).map(|i| node(&format!("n{i}"), json!({}))).collect());
     let web = pod("web", json!({}));
     let mut cursor = Cursor::default();
@@ -344,7 +344,7 @@ fn large_clusters_are_sampled_in_turns() {
 }
 
 #[test]
-fn a_pod_that_failed_is_woken_by_what_may_help_it() {
+fn an_unschedulable_pod_waits_for_events_that_may_help() {
     let check = |nodes: Vec<NodeSpec>, spec: Value, helpful: ClusterEvents, useless: ClusterEvents| {
         let Decision::Unschedulable(why) = schedule(&snapshot(nodes), &pod("web", spec), Cursor::default()) else {
             panic!("it should not fit");

@@ -1,4 +1,4 @@
-//! Properties of the snapshot over random histories.
+//! Property tests of the snapshot over random histories.
 
 use proptest::prelude::*;
 
@@ -107,7 +107,7 @@ fn pod_info(pod: u8, cpu: i64, port: Option<u8>, owner: Option<u8>) -> PodInfo {
     }
 }
 
-/// Carries a step out. A pod that was scheduled must fit beside what was already there.
+/// Executes a step. A scheduled pod must fit on its node beside the pods that are already there.
 fn apply(snapshot: &mut Snapshot, step: &Step) {
     match *step {
         Step::UpsertNode { node, cpu, pods, tainted } => {
@@ -125,7 +125,7 @@ fn apply(snapshot: &mut Snapshot, step: &Step) {
             }
             let cursor = Cursor { start: usize::from(pod), seed };
             let decision = schedule(snapshot, &info, cursor);
-            assert_eq!(schedule(snapshot, &info, cursor), decision, "a decision can be repeated");
+            assert_eq!(schedule(snapshot, &info, cursor), decision, "the decision is repeatable");
             if let Decision::Bind { node, .. } = decision {
                 let taken = snapshot.node(&node).map(|node| node.ports.clone()).unwrap_or_default();
                 snapshot.assume(&info, &node);
@@ -163,7 +163,7 @@ fn rebuilt(snapshot: &Snapshot) -> Snapshot {
 
 proptest! {
     #[test]
-    fn increments_add_up_and_nothing_is_over_committed(steps in proptest::collection::vec(step(), 1..80)) {
+    fn incremental_updates_match_a_rebuild_and_never_overcommit(steps in proptest::collection::vec(step(), 1..80)) {
         let mut snapshot = Snapshot::new();
         for step in &steps {
             apply(&mut snapshot, step);
@@ -192,12 +192,12 @@ fn an_assumption_is_confirmed_or_forgotten() {
 
     snapshot.assume(&pod, "node-0");
     snapshot.add_pod(pod.key.clone(), pod.uid.clone(), "node-0", pod.footprint.clone());
-    assert_eq!(snapshot.forget(&pod.key, &pod.uid), ClusterEvents::NONE, "the store has it: not to be forgotten");
+    assert_eq!(snapshot.forget(&pod.key, &pod.uid), ClusterEvents::NONE, "a confirmed pod is not forgotten");
     assert!(snapshot.pod(&pod.key).is_some());
 }
 
 #[test]
-fn pods_of_an_unknown_node_count_as_soon_as_it_appears() {
+fn pods_of_an_unknown_node_count_once_it_appears() {
     let mut snapshot = Snapshot::new();
     let pod = pod_info(1, 600, None, None);
     snapshot.add_pod(pod.key.clone(), pod.uid.clone(), "node-0", pod.footprint.clone());
