@@ -89,7 +89,7 @@ fn scope_labels_owners_and_finalizers() {
 }
 
 #[test]
-fn identity_stays() {
+fn identity_is_immutable() {
     let old = json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x/y"]}});
     let mut new = old.clone();
     assert!(validate_update(&new, &old).is_empty());
