@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn full_queues_ask_the_client_to_come_back() {
+    fn full_queues_ask_the_client_to_retry() {
         let told = from_store(&StoreError::Overloaded);
         assert_eq!((told.code, told.reason), (429, Reason::TooManyRequests));
         let details = StatusDetails { retry_after_seconds: RETRY_AFTER_SECONDS, ..StatusDetails::default() };

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_and_methods_lead_to_operations() {
+    fn paths_and_methods_map_to_operations() {
         let m4 = || "m4".to_owned();
         let cases = [
             (Method::POST, &["members"][..], Ok(Operation::Invite)),

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_and_methods_lead_to_operations() {
+    fn paths_and_methods_map_to_operations() {
         let cases = [
             (Method::GET, &["authority"][..], Ok(Operation::Authority)),
             (Method::POST, &["join"], Ok(Operation::Join)),

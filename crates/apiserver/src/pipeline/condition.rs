@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_is_refused_once_the_other_object_has_changed() {
+    async fn a_write_is_refused_after_the_other_object_changes() {
         let client = client().await;
         let other = map(&client, "other").await;
         map(&client, "child").await;

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_taken_is_drawn_again() {
+    async fn a_taken_generated_name_is_drawn_again() {
         let api = Api::new(Store::memory(), quorate_registry::builtin());
         bootstrap(&api).await.expect("the namespaces");
         let name = |created: Result<Value, Status>| metadata::text(&created.expect("created"), "name").to_owned();

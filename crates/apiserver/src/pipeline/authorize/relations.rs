@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_related_to_what_its_pods_name_for_as_long_as_they_do() {
+    fn a_node_is_related_to_an_object_while_its_pods_refer_to_it() {
         let mut index = Index::default();
         index.put(&kv("/registry/core/pods/a/p", &pod("n1", &["x", "y"])));
         index.put(&kv("/registry/core/pods/a/q", &pod("n1", &["y"])));
