@@ -95,10 +95,10 @@ mod tests {
 
     #[test]
     fn full_queues_ask_the_client_to_retry() {
-        let told = from_store(&StoreError::Overloaded);
-        assert_eq!((told.code, told.reason), (429, Reason::TooManyRequests));
+        let status = from_store(&StoreError::Overloaded);
+        assert_eq!((status.code, status.reason), (429, Reason::TooManyRequests));
         let details = StatusDetails { retry_after_seconds: RETRY_AFTER_SECONDS, ..StatusDetails::default() };
-        assert_eq!(told.details.as_deref(), Some(&details));
-        assert_eq!(told.to_json()["details"]["retryAfterSeconds"], 1);
+        assert_eq!(status.details.as_deref(), Some(&details));
+        assert_eq!(status.to_json()["details"]["retryAfterSeconds"], 1);
     }
 }

@@ -63,7 +63,7 @@ pub(crate) async fn change(store: &Store, operation: Operation, body: &[u8]) -> 
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be understood: {error}")))
+    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be parsed: {error}")))
 }
 
 pub(crate) fn refusal(error: &ChangeError) -> Status {

@@ -45,7 +45,7 @@ struct Held {
 /// An object and its allocations change in one transaction, so a difference at one revision is not a write in progress.
 ///
 /// # Errors
-/// What the store says.
+/// Errors of the store.
 pub async fn repair_allocations(api: &Api) -> Result<Vec<Finding>, Status> {
     let store = api.store();
     store.read_barrier().await.map_err(|e| error::from_store(&e))?;

@@ -21,7 +21,7 @@ pub enum TlsError {
     Authority(#[source] rustls::Error),
     #[error("client certificates cannot be verified")]
     Verifier(#[source] rustls::client::VerifierBuilderError),
-    #[error("TLS does not work as it is built here")]
+    #[error("the TLS provider does not support the default protocol versions")]
     Protocol(#[source] rustls::Error),
 }
 

@@ -1,7 +1,7 @@
 //! Decodes any JSON into the JSON of a type.
 //!
-//! The object passes through the Rust type once, and the output is compared with the input. That finds unknown fields
-//! without a second decoder for every type, which would double the compile time of this crate.
+//! The object passes through the Rust type once, and the output is compared with the input. The comparison finds unknown
+//! fields without a second decoder for every type, which would double the compile time of this crate.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -149,7 +149,7 @@ impl<K: Kind> Strategy for Builtin<K> {
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         match K::Object::deserialize(object) {
             Ok(object) => K::validate(&object),
-            Err(error) => vec![misshapen(&error)],
+            Err(error) => vec![decode_failure(&error)],
         }
     }
 
@@ -205,13 +205,13 @@ impl<K: Kind> Strategy for Builtin<K> {
 fn compare<K: Kind>(new: &Value, old: &Value, check: fn(&K::Object, &K::Object) -> Vec<FieldError>) -> Vec<FieldError> {
     match (K::Object::deserialize(new), K::Object::deserialize(old)) {
         (Ok(new), Ok(old)) => check(&new, &old),
-        (Err(error), _) | (_, Err(error)) => vec![misshapen(&error)],
+        (Err(error), _) | (_, Err(error)) => vec![decode_failure(&error)],
     }
 }
 
 /// Turns a decoding failure during validation into a field error. Validation sees only decoded objects, so the failure
 /// is a defect in a patch or a strategy. It fails the request, not the server.
-fn misshapen(error: &serde_json::Error) -> FieldError {
+fn decode_failure(error: &serde_json::Error) -> FieldError {
     FieldError {
         path: FieldPath::default(),
         kind: quorate_api::FieldErrorKind::TypeInvalid,

@@ -34,7 +34,7 @@ pub fn merge(original: &Value, modified: &Value, current: &Value) -> Result<Valu
 
 fn between(original: &Value, modified: &Value, current: &Value, root: Option<&Type>) -> Result<Value, PatchError> {
     let (Some(modified), Some(current)) = (modified.as_object(), current.as_object()) else {
-        return Err(PatchError::Malformed("only objects can be compared for a patch".to_owned()));
+        return Err(PatchError::Malformed("a patch can be computed between JSON objects only".to_owned()));
     };
     Ok(Value::Object(maps(original.as_object(), modified, current, root)))
 }
@@ -129,7 +129,9 @@ fn lists(
                 patch.insert(format!("$deleteFromPrimitiveList/{name}"), removed.into());
             }
         }
-        List::MergeBy(key) if identified(wanted, key) && identified(present, key) && identified(before, key) => {
+        List::MergeBy(key)
+            if has_unique_keys(wanted, key) && has_unique_keys(present, key) && has_unique_keys(before, key) =>
+        {
             let ty = field.and_then(|field| field.ty);
             keyed_lists(name, key, [before, wanted, present], ty, retains, patch);
         }
@@ -186,7 +188,7 @@ fn keyed_lists(
 }
 
 /// Returns whether every element has the key, and all values of it differ.
-fn identified(list: &[Value], key: &str) -> bool {
+fn has_unique_keys(list: &[Value], key: &str) -> bool {
     list.iter()
         .enumerate()
         .all(|(at, item)| item.get(key).is_some_and(|id| list[..at].iter().all(|other| other.get(key) != Some(id))))

@@ -109,7 +109,7 @@ async fn redeem_token(api: &Api, request: &JoinRequest, signing: &SigningRequest
             return Ok(token.replaces);
         }
     }
-    Err(Status::unavailable("many machines join at the same time; try again"))
+    Err(Status::unavailable("many machines are joining at the same time; try again"))
 }
 
 /// Checks that a name is free for another key than the one it was taken for.
@@ -125,7 +125,7 @@ async fn check_name(api: &Api, name: &str, taken: Option<&Machine>) -> Result<()
     let age = taken.map(|machine| now_seconds() - machine.joined_seconds);
     if age.is_some_and(|age| age < REGISTERS_WITHIN_SECONDS) {
         return refuse(
-            "another machine has just joined under it. Choose another with --node-name, or wait ten minutes",
+            "another machine has just joined under this name. Choose another with --node-name, or wait ten minutes",
         );
     }
     Ok(())
@@ -198,7 +198,7 @@ fn hosts(
     masters: &HashSet<&str>,
 ) -> Result<Vec<String>, Status> {
     let refuse = |host: &str, why: &str| {
-        let message = format!("a certificate for {host} is not signed for the worker {name}: {why}");
+        let message = format!("a certificate for {host} cannot be signed for the worker {name}: {why}");
         Err(Status::new(Reason::Forbidden, message))
     };
     let mut hosts = Vec::new();
@@ -211,7 +211,7 @@ fn hosts(
         hosts.push(text);
     }
     if let Some(other) = signing.names.iter().find(|other| *other != name) {
-        return refuse(other, "a worker has no name but its own");
+        return refuse(other, "a worker's certificate holds no other name");
     }
     if !masters.contains(name) {
         hosts.push(name.to_owned());
@@ -256,8 +256,8 @@ mod tests {
             ("w1", &["w1", "10.0.0.4"], "192.0.2.9", Ok(&["10.0.0.4", "w1"])),
             ("w1", &["10.0.0.1"], "10.0.0.4", Err("a master's address")),
             ("w1", &["10.0.0.1"], "::ffff:10.0.0.1", Ok(&["10.0.0.1", "w1"])),
-            ("w1", &["m1"], "10.0.0.4", Err("no name but its own")),
-            ("w1", &["kubernetes.default.svc"], "10.0.0.4", Err("no name but its own")),
+            ("w1", &["m1"], "10.0.0.4", Err("no other name")),
+            ("w1", &["kubernetes.default.svc"], "10.0.0.4", Err("no other name")),
             ("m1", &["10.0.0.1"], "10.0.0.1", Ok(&["10.0.0.1"])),
         ];
         for (name, asked, from, expected) in cases {

@@ -103,14 +103,14 @@ fn authorities(api: &Api) -> Result<Arc<Authorities>, Status> {
     api.authorities().ok_or_else(|| {
         Status::new(
             quorate_api::Reason::NotFound,
-            "this master has certificates that were made by hand, and no authority's key to sign others: tokens work in \
-             clusters that `quorate server --init` began",
+            "this master cannot sign certificates, because its own were made by hand: tokens need a cluster that was \
+             created by `quorate server --init`",
         )
     })
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be understood: {error}")))
+    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be parsed: {error}")))
 }
 
 /// Returns the time in seconds since 1970, by this machine's clock.

@@ -136,7 +136,7 @@ impl StoredToken {
         if self.used_by.len() >= usize::try_from(self.uses).unwrap_or(usize::MAX) {
             let names: Vec<_> = self.used_by.iter().map(|used| used.name.as_str()).collect();
             let message = format!(
-                "token {} is used up: it has let in {}; use `qctl token create --role {role}` to make another",
+                "token {} is used up: it has let in {}; use `qctl token create --role {role}` to create another",
                 self.id,
                 names.join(", ")
             );
@@ -151,7 +151,7 @@ impl StoredToken {
 fn unknown() -> Status {
     Status::new(
         Reason::Unauthorized,
-        "the token is not known: it has expired or was revoked; `qctl token create` makes another",
+        "the token is not known: it has expired or was revoked; `qctl token create` creates another",
     )
 }
 
@@ -181,14 +181,16 @@ pub async fn create_token(api: &Api, request: TokenRequest) -> Result<CreatedTok
     let wrong = |message: &str| Err(Status::bad_request(message));
     match request.role {
         Role::Master if uses != 1 => {
-            return wrong("a token for a master lets one machine in; make one for each master");
+            return wrong("a token for a master lets one machine in; create one for each master");
         }
         Role::Master if ttl_seconds == 0 => {
-            return wrong("a token for a master gives the authorities' keys; it has to expire");
+            return wrong("a token for a master gives access to the authorities' keys, so it must expire");
         }
-        Role::Worker if request.replaces.is_some() => return wrong("only a master can take the place of another"),
-        _ if uses == 0 || uses > MAX_USES => return wrong("a token lets between 1 and 10000 machines in"),
-        _ if ttl_seconds > MAX_TTL_SECONDS => return wrong("a token lives for ten years at most; 0 means for ever"),
+        Role::Worker if request.replaces.is_some() => return wrong("only a master can replace another master"),
+        _ if uses == 0 || uses > MAX_USES => return wrong("a token must let in between 1 and 10000 machines"),
+        _ if ttl_seconds > MAX_TTL_SECONDS => {
+            return wrong("a token lives for at most ten years; 0 means that it does not expire");
+        }
         _ => {}
     }
     let store = api.store();
@@ -215,7 +217,7 @@ pub async fn create_token(api: &Api, request: TokenRequest) -> Result<CreatedTok
         seconds => row.put_leased(&stored, grant(store, seconds).await?)?,
     };
     if !rows::commit(store, vec![row.unchanged()], vec![put]).await? {
-        return Err(Status::internal("a token was made twice"));
+        return Err(Status::internal("a token with this secret already exists"));
     }
     let urls: Vec<String> = members.into_iter().map(|status| status.member.api).collect();
     let command = match request.role {
@@ -234,7 +236,7 @@ async fn grant(store: &Store, ttl_seconds: u64) -> Result<LeaseId, Status> {
         let grant = Command::LeaseGrant { id, ttl_seconds };
         match store.propose(grant).await.map_err(|e| error::from_store(&e))?.outcome {
             Ok(Outcome::LeaseGrant { id, .. }) => return Ok(id),
-            Ok(other) => return Err(Status::internal(format!("a lease was answered with {other:?}"))),
+            Ok(other) => return Err(Status::internal(format!("unexpected response to a lease grant: {other:?}"))),
             Err(CommandError::LeaseExists(_)) => {}
             Err(refused) => return Err(Status::internal(refused)),
         }

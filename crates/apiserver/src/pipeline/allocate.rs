@@ -244,7 +244,7 @@ fn pick(pool: &Pool, range: std::ops::Range<u64>, is_free: impl Fn(&Item) -> boo
 /// Returns all allocations at a revision; zero stands for the newest.
 ///
 /// # Errors
-/// What the store says.
+/// Errors of the store.
 pub(crate) async fn rows(store: &Store, at: Revision, consistency: Consistency) -> Result<Vec<KeyValue>, Status> {
     let request = RangeRequest::new(KeyRange::prefix(ALLOCATIONS)).at(at);
     let response = store.range(&request, consistency).await.map_err(|e| error::from_store(&e))?;

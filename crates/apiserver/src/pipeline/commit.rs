@@ -122,7 +122,7 @@ mod tests {
         Effects { guards: vec![guard(revision)], writes: vec![write.clone()] }
     }
 
-    /// Changes the key again as soon as somebody has changed it.
+    /// Changes the key again after its first change.
     fn change_after(store: &Store, write: Write) -> tokio::task::JoinHandle<()> {
         let store = store.clone();
         let mut changes = store.watch(KeyRange::key(KEY), Revision::ZERO).expect("a watch");

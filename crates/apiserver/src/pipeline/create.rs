@@ -75,7 +75,8 @@ async fn create_with(
             Committed::Stale(_) => is_fresh = true,
         }
     }
-    let why = "its namespace, or what is free in the cluster's pools, kept changing; please try again";
+    let why =
+        "its namespace, or the free items of the cluster's pools, kept changing during the request; please try again";
     Err(Status::conflict(&descriptor.resource, metadata::text(&object, "name"), why))
 }
 

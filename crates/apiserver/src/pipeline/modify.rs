@@ -98,7 +98,7 @@ pub(crate) async fn modify(
         }
         is_fresh = true;
     }
-    let why = "the object kept changing while the request was tried; please try again";
+    let why = "the object kept changing during the request; please try again";
     Err(Status::conflict(&target.resource.descriptor.resource, target.name(), why))
 }
 

@@ -44,7 +44,7 @@ pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Writ
             result => return result,
         }
     }
-    let why = "the object kept coming and going while the request was tried; please try again";
+    let why = "the object was created and deleted repeatedly during the request; please try again";
     Err(Status::conflict(&served.descriptor.resource, operation.target.name(), why))
 }
 

@@ -24,7 +24,7 @@ const PREFIX: &[u8] = b"k8s\0";
 pub(crate) enum ProtobufError {
     #[error("provided data does not appear to be a protobuf message, expected prefix {PREFIX:?}")]
     Prefix,
-    #[error("the body does not say what it is: {0} is missing")]
+    #[error("the body has no {0}")]
     Untyped(&'static str),
     /// A kind without a message, such as those of CustomResourceDefinitions.
     #[error("no message for kind {kind:?} of version {api_version:?}")]

@@ -203,8 +203,8 @@ fn malformed_bodies_are_refused() {
     let prefix = "provided data does not appear to be a protobuf message, expected prefix [107, 56, 115, 0]";
     refused(b"", prefix);
     refused(b"{}", prefix);
-    refused(PREFIX, "the body does not say what it is: apiVersion is missing");
-    refused(&envelope("v1", "", ""), "the body does not say what it is: kind is missing");
+    refused(PREFIX, "the body has no apiVersion");
+    refused(&envelope("v1", "", ""), "the body has no kind");
     refused(&envelope("v1", "Widget", ""), "no message for kind \"Widget\" of version \"v1\"");
     refused(&envelope("v1", "Pod", [0x0a, 5, 1]), "protobuf: unexpected end");
     refused(&envelope("v1", "Pod", [0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f]), "protobuf: unexpected end");

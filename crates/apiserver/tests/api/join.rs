@@ -99,7 +99,7 @@ async fn a_workers_name_stays_with_its_key() {
     let (own, other) = (request(&dir, "own"), request(&dir, "other"));
     join(&anonymous, &token, "w1", &own).await.expect(200);
     let (code, _, message) = join(&anonymous, &token, "w1", &other).await.failure();
-    assert!(code == 409 && message.contains("just joined under it"), "{message}");
+    assert!(code == 409 && message.contains("just joined under this name"), "{message}");
     admin.post("/api/v1/nodes", &node("w1")).await.expect(201);
     let (code, _, message) = join(&anonymous, &token, "w1", &other).await.failure();
     assert!(code == 409 && message.contains("qctl delete node w1"), "{message}");

@@ -22,7 +22,7 @@ impl Kubectl {
     fn new(server: &Server) -> Option<Self> {
         let version = std::process::Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
         let version: Option<serde_json::Value> =
-            version.ok().and_then(|told| serde_json::from_slice(&told.stdout).ok());
+            version.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
         let minor = version.as_ref().and_then(|version| version["clientVersion"]["minor"].as_str());
         let minor = minor.and_then(|minor| minor.trim_end_matches('+').parse::<u32>().ok());
         if minor.is_none_or(|minor| minor < OLDEST_MINOR) {

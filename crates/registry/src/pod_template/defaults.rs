@@ -38,7 +38,7 @@ fn default_spec(spec: &mut Value) {
     set_default_text(spec, "schedulerName", "default-scheduler");
     set_default(spec, "terminationGracePeriodSeconds", 30);
     child(spec, "securityContext");
-    same_account_under_both_names(spec);
+    mirror_service_account_name(spec);
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in items_mut(spec, list) {
             container_defaults(container);
@@ -83,7 +83,7 @@ fn host_ports(spec: &mut Value) {
 }
 
 /// Sets both `serviceAccountName` and its deprecated name `serviceAccount`, so that readers of either find it.
-fn same_account_under_both_names(spec: &mut Value) {
+fn mirror_service_account_name(spec: &mut Value) {
     let name = match text(&spec["serviceAccountName"]) {
         "" => text(&spec["serviceAccount"]).to_owned(),
         name => name.to_owned(),

@@ -21,9 +21,7 @@ use crate::gvk::GroupVersionKind;
 pub fn apply(kind: &GroupVersionKind, target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let root = schema::root(kind).ok_or(PatchError::NoStrategies)?;
     let (Value::Object(target), Value::Object(patch)) = (target, patch) else {
-        return Err(PatchError::Malformed(
-            "a strategic merge patch and what it patches must be JSON objects".to_owned(),
-        ));
+        return Err(PatchError::Malformed("a strategic merge patch and its target must be JSON objects".to_owned()));
     };
     merge_map(target, patch.clone(), Some(root))
 }

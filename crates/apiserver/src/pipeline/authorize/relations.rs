@@ -84,7 +84,7 @@ impl NodeRelations {
         }
     }
 
-    /// Follows the store until the shutdown.
+    /// Follows the store until shutdown.
     pub async fn follow(&self, store: &Store, shutdown: CancellationToken) {
         let follow = async {
             let mut listed = None;
@@ -94,7 +94,7 @@ impl NodeRelations {
                     None => match self.list(store).await {
                         Ok(revision) => revision,
                         Err(error) => {
-                            tracing::warn!(%error, "the pods of nodes cannot be read; trying again");
+                            tracing::warn!(%error, "cannot read the pods of the nodes; retrying");
                             tokio::time::sleep(RETRY_AFTER).await;
                             continue;
                         }

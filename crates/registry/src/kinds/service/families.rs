@@ -19,9 +19,9 @@ pub(super) fn complete(spec: &mut Value, old: Option<&Value>, pools: &Pools) -> 
         return Vec::new();
     }
     default_policy(spec, old);
-    let mut errors = misfits(spec);
+    let mut errors = address_errors(spec);
     if errors.is_empty() {
-        errors = settle_changes(spec, old);
+        errors = release_secondary_family(spec, old);
         errors.extend(infer_families(spec, pools));
     }
     if !errors.is_empty() {
@@ -82,7 +82,7 @@ fn default_policy(spec: &mut Value, old: Option<&Value>) {
 }
 
 /// Runs the validation of the addresses early, because the following steps rely on well-formed fields.
-fn misfits(spec: &Value) -> Vec<FieldError> {
+fn address_errors(spec: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Ok(spec) = core::ServiceSpec::deserialize(spec) {
         validation::cluster_ips(&spec, &FieldPath::new("spec"), &mut errors);
@@ -91,7 +91,7 @@ fn misfits(spec: &Value) -> Vec<FieldError> {
 }
 
 /// Releases the second family when the policy changes to `SingleStack`, and refuses its release otherwise.
-fn settle_changes(spec: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
+fn release_secondary_family(spec: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
     let path = FieldPath::new("spec").child("ipFamilyPolicy");
     let policy = text(&spec["ipFamilyPolicy"]).to_owned();
     let mut errors = Vec::new();

@@ -84,7 +84,7 @@ impl Kind for Service {
         let (old, new) = (&old["spec"], child(new, "spec"));
         update::keep_allocated(new, old);
         update::align_addresses(new, Some(old));
-        update::drop_what_the_type_lacks(new, old);
+        update::drop_type_dependent_fields(new, old);
     }
 
     fn validate(object: &core::Service) -> Vec<FieldError> {

@@ -279,11 +279,11 @@ fn unavailable_items_are_refused_in_kubernetes_words() {
         ),
         (claim(Slot::NodePort(1), None), Unmet::Full, "failed to allocate a nodePort: range is full"),
     ] {
-        let told = match ServicePools.refusal(&object, &claim, unmet) {
+        let refusal = match ServicePools.refusal(&object, &claim, unmet) {
             Refusal::Invalid(error) => error.to_string(),
             Refusal::Internal(message) => message,
         };
-        assert_eq!(told, expected);
+        assert_eq!(refusal, expected);
     }
 }
 

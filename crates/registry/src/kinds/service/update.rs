@@ -70,7 +70,7 @@ pub(super) fn align_addresses(new: &mut Value, old: Option<&Value>) {
 
 /// Drops fields that the old type had and the new one cannot have. A field that the client has changed stays, and
 /// validation refuses it.
-pub(super) fn drop_what_the_type_lacks(new: &mut Value, old: &Value) {
+pub(super) fn drop_type_dependent_fields(new: &mut Value, old: &Value) {
     let is_same = |new: &Value, field: &str| equal(&new[field], &old[field]);
     if needs_cluster_ip(old) && !needs_cluster_ip(new) {
         if is_same(new, "clusterIP") && is_same(new, "clusterIPs") {
