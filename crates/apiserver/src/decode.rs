@@ -54,7 +54,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
     pub object: Value,
-    /// Errors that only strict decoding reports, such as duplicate fields. Parsing keeps the last of them.
+    /// Strict decoding errors, such as duplicate fields, of which parsing keeps the last.
     pub strict_errors: Vec<String>,
 }
 

@@ -39,7 +39,7 @@ const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// Memory that all request bodies share, and the size up to which a body does not count.
 const BODY_BUDGET_BYTES: usize = 128 << 20;
 const FREE_BODY_BYTES: usize = 64 << 10;
-/// Number of bytes of an oversized body that are read and discarded before the connection is cut.
+/// Maximum number of bytes of a refused body that are read and discarded.
 const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Minimum size of a compressed response, in bytes, as in Kubernetes.
 const COMPRESS_FROM_BYTES: usize = 128 * 1024;

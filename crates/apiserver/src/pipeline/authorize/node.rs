@@ -1,6 +1,6 @@
-//! The node authorizer: what a node's agent may do, decided from the request alone (upstream's Node authorizer). A node
-//! may read, by name, the objects that its pods refer to, and write its own objects. Admission checks what the path
-//! does not show, such as the name of a new object or the node of a pod.
+//! The node authorizer: what a node's agent may do, decided before the object is read (upstream's Node authorizer). A
+//! node may read, by name, the objects that its pods refer to, and write its own objects. Admission checks what the
+//! path does not show, such as the name of a new object or the node of a pod.
 
 use quorate_api::selector::FieldSelector;
 use quorate_api::{GroupVersionResource, Status};
