@@ -98,7 +98,7 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         decode::report_strict_errors(&served, validation, body.strict_errors, warnings)?;
         Ok(body.object)
     };
-    let patch_oddities = || decode::duplicate_fields(&request.body, validation);
+    let patch_strict_errors = || decode::duplicate_fields(&request.body, validation);
     let (code, written) = match (verb, subresource) {
         (Verb::Create, Some(Subresource::Binding)) => {
             let binding = document(&mut operation.warnings)?;
@@ -127,13 +127,13 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
             (if written.effect == Effect::Created { 201 } else { 200 }, written)
         }
         (_, Some(Subresource::Scale)) => {
-            decode::report_strict_errors(&served, validation, patch_oddities(), &mut operation.warnings)?;
+            decode::report_strict_errors(&served, validation, patch_strict_errors(), &mut operation.warnings)?;
             let written = scale::patch(&operation, &Patch::parse(&request.headers, &request.body)?).await?;
             return shown(200, &scale::show(&served, &written.object, written.revision)?, style);
         }
         _ => {
             let changes = Patch::parse(&request.headers, &request.body)?;
-            (200, patch(&mut operation, &changes, patch_oddities()).await?)
+            (200, patch(&mut operation, &changes, patch_strict_errors()).await?)
         }
     };
     Ok(Response::written(code, &served, &written, style)?.with_warnings(&operation.warnings))

@@ -205,7 +205,7 @@ fn selectors_are_immutable_and_scales_change() {
 }
 
 #[test]
-fn workload_tables() {
+fn workloads_are_shown_in_tables() {
     let object = with(
         created("Deployment", &deployment()),
         &json!({"spec": {"replicas": 3}, "status": {"readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 1}}),

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn follows_requests_and_limits() {
+    fn the_class_follows_requests_and_limits() {
         let limited = json!({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}});
         let requested = json!({"resources": {"requests": {"cpu": "1"}}});
         let lowered = json!({"resources": {
