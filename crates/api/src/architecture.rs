@@ -1,6 +1,6 @@
-//! The names of processors.
+//! Processor architecture names.
 
-/// An architecture that Rust calls `arch` in Go's words, which clients, node labels and images have.
+/// Returns Go's name for an architecture that Rust calls `arch`. Clients, node labels and images use Go's names.
 #[must_use]
 pub fn architecture(arch: &str) -> &str {
     match arch {

@@ -1,4 +1,4 @@
-//! Ages as kubectl shows them: two units at most, coarser the older.
+//! Ages as kubectl shows them: at most two units, coarser with age.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -7,7 +7,7 @@ const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 const YEAR: i64 = 365 * DAY;
 
-/// `5m12s`, `3h`, `2d5h`; `<invalid>` for what lies more than a second in the future.
+/// Formats a duration as `5m12s`, `3h` or `2d5h`; `<invalid>` for times more than a second in the future.
 #[must_use]
 pub fn human(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
@@ -28,7 +28,7 @@ pub fn human(duration: SignedDuration) -> String {
     }
 }
 
-/// The age at `now` of something that happened at `then`; `<unknown>` without a time.
+/// Returns the age at `now` of an event at `then`; `<unknown>` without a time.
 #[must_use]
 pub fn age(then: Option<Timestamp>, now: Timestamp) -> String {
     then.map_or_else(|| "<unknown>".to_owned(), |then| human(now.duration_since(then)))
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_what_kubectl_shows() {
+    fn durations_match_kubectl() {
         for (seconds, expected) in [
             (-2, "<invalid>"),
             (-1, "0s"),

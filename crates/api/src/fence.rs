@@ -1,39 +1,38 @@
-//! Fences: how long a pod may run on a node that the masters do not hear any more. The agent stops a fenced pod in
-//! time, and the masters rely on it; both take the rules from here.
+//! Fences: how long a pod may run on a node that has lost contact with the masters. The agent stops a fenced pod in
+//! time, and the masters rely on it; both use the rules of this module.
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
-/// The annotation of a pod that has a fence: a duration as `30s` or `2m`, or [`NONE`]. It cannot change while the pod
-/// exists, since its node and the masters must agree on it without talking to each other.
+/// The annotation with a pod's fence: a duration such as `30s` or `2m`, or [`NONE`]. It cannot change while the pod
+/// exists, because the node and the masters must agree on it without contact.
 pub const ANNOTATION: &str = "quorate.io/fence-after";
-/// The value that keeps a pod out of the cluster's default fence.
+/// The value that exempts a pod from the cluster's default fence.
 pub const NONE: &str = "none";
-/// The label of nodes whose agent keeps fences.
+/// The label of nodes whose agent enforces fences.
 pub const NODE_LABEL: &str = "quorate.io/fencing";
 /// The namespace of the nodes' Leases.
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 
-/// The shortest fence: several heartbeats, and a change of the masters' leader, fit into it.
+/// The shortest fence. It leaves time for several heartbeats and a change of the masters' leader.
 pub const MIN: Duration = Duration::from_secs(10);
 /// The longest fence.
 pub const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A renewal whose answer takes longer than this counts as failed for the agent, whatever the answer says. It bounds
-/// how much later than it was sent a renewal that the agent counts can take effect.
+/// Timeout of a lease renewal. The agent counts a renewal as failed if its response takes longer, whatever the response
+/// says. The timeout bounds the time from sending a counted renewal to its effect.
 pub const RENEWAL_LIMIT: Duration = Duration::from_secs(4);
 
-/// Time that stopping a pod may take beyond its grace, and that the two clocks may drift apart meanwhile, beside
-/// [`DRIFT_PARTS`].
+/// Time that stopping a pod may take beyond its grace period, including clock drift beyond [`DRIFT_PARTS`].
 const MARGIN: Duration = Duration::from_secs(10);
-/// One part in so many is allowed for the drift of two monotonic clocks.
+/// Divisor of the drift allowance: two monotonic clocks may drift apart by one part in this many.
 const DRIFT_PARTS: u32 = 50;
 
 /// Parses the annotation; `None` for [`NONE`].
 ///
 /// # Errors
-/// A sentence about the value, for a field error.
+/// A message about the value, for a field error.
 pub fn parse(value: &str) -> Result<Option<Duration>, String> {
     if value == NONE {
         return Ok(None);
@@ -47,8 +46,8 @@ pub fn parse(value: &str) -> Result<Option<Duration>, String> {
     Ok(Some(duration))
 }
 
-/// The silence of a node, as a master measures it, after which a pod with this fence and this grace does not run there
-/// any more.
+/// Returns the silence of a node, as a master measures it, after which a pod with this fence and grace no longer runs
+/// there.
 #[must_use]
 pub fn removable_after(fence: Duration, grace: Duration) -> Duration {
     let takes = fence.saturating_add(grace);
@@ -70,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn masters_wait_longer_than_any_agent_may_take() {
+    fn masters_wait_longer_than_an_agent_needs() {
         let (fence, grace) = (Duration::from_secs(30), Duration::from_secs(20));
         assert!(removable_after(fence, grace) >= fence + grace + RENEWAL_LIMIT + Duration::from_secs(5));
     }

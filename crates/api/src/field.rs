@@ -1,8 +1,8 @@
-//! Validation errors that point at a field, worded as Kubernetes words them.
+//! Validation errors that point at a field, in Kubernetes' wording.
 
 use std::fmt;
 
-/// A path into an object: `spec.containers[0].name`, `metadata.labels[app]`.
+/// A path into an object, such as `spec.containers[0].name` or `metadata.labels[app]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldPath(String);
 
@@ -39,7 +39,7 @@ impl fmt::Display for FieldPath {
     }
 }
 
-/// What is wrong with the field; each is also the `reason` of a `Status` cause.
+/// The kind of a field error, which is also the `reason` of a `Status` cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldErrorKind {
     Required,
@@ -54,7 +54,7 @@ pub enum FieldErrorKind {
 }
 
 impl FieldErrorKind {
-    /// The machine-readable cause (`metav1.CauseType`).
+    /// Returns the machine-readable cause (`metav1.CauseType`).
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -85,12 +85,12 @@ impl FieldErrorKind {
     }
 }
 
-/// One thing wrong with one field.
+/// One error of one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     pub path: FieldPath,
     pub kind: FieldErrorKind,
-    /// The offending value as JSON, where showing it helps (`"Web"` with its quotes, `-1`).
+    /// The offending value as JSON, where it is shown (`"Web"` with its quotes, `-1`).
     pub value: Option<String>,
     pub detail: String,
 }
@@ -127,7 +127,7 @@ impl FieldError {
         FieldError { path, kind: FieldErrorKind::TooLong, value: None, detail }
     }
 
-    /// `supported` in the order in which the message lists them.
+    /// `supported` lists the values in the order of the message.
     #[must_use]
     pub fn not_supported(path: FieldPath, value: impl serde::Serialize, supported: &[&str]) -> Self {
         let list = supported.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(", ");
@@ -135,7 +135,7 @@ impl FieldError {
         FieldError { path, kind: FieldErrorKind::NotSupported, value: json(&value), detail }
     }
 
-    /// Kind, value and detail without the path: a cause's message.
+    /// Returns kind, value and detail without the path, which is a cause's message.
     #[must_use]
     pub fn body(&self) -> String {
         let mut text = self.kind.text().to_owned();

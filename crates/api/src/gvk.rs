@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// An API group and version; the core group is the empty string.
+/// An API group and version. The core group is the empty string.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupVersion {
     pub group: Cow<'static, str>,
@@ -27,13 +27,13 @@ impl GroupVersion {
 }
 
 impl fmt::Display for GroupVersion {
-    /// The form of `apiVersion`.
+    /// Formats the value of `apiVersion`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.group.is_empty() { write!(f, "{}", self.version) } else { write!(f, "{}/{}", self.group, self.version) }
     }
 }
 
-/// Names the type of an object: `apps/v1, Kind=Deployment`.
+/// The type of an object, such as `apps/v1, Kind=Deployment`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupVersionKind {
     pub group: Cow<'static, str>,
@@ -47,7 +47,7 @@ impl GroupVersionKind {
         GroupVersionKind { group: Cow::Borrowed(group), version: Cow::Borrowed(version), kind: Cow::Borrowed(kind) }
     }
 
-    /// The object's `apiVersion`.
+    /// Returns the object's `apiVersion`.
     #[must_use]
     pub fn api_version(&self) -> String {
         GroupVersion { group: self.group.clone(), version: self.version.clone() }.to_string()
@@ -60,7 +60,7 @@ impl fmt::Display for GroupVersionKind {
     }
 }
 
-/// Names a REST collection: `apps/v1, Resource=deployments`.
+/// A REST collection, such as `apps/v1, Resource=deployments`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupVersionResource {
     pub group: Cow<'static, str>,
@@ -78,7 +78,7 @@ impl GroupVersionResource {
         }
     }
 
-    /// `pods` or `deployments.apps`, the form of error messages.
+    /// Returns `pods` or `deployments.apps`, the form used in error messages.
     #[must_use]
     pub fn group_resource(&self) -> String {
         if self.group.is_empty() { self.resource.to_string() } else { format!("{}.{}", self.resource, self.group) }

@@ -1,13 +1,13 @@
-//! Where objects live in the store: `/registry/<group>/<resource>[/<namespace>]/<name>`.
+//! Storage keys of objects: `/registry/<group>/<resource>[/<namespace>]/<name>`.
 //!
-//! The core group is written `core`. No part may hold a `/`, which name validation guarantees before a key is made.
+//! The core group is written `core`. No part may contain a `/`, which name validation guarantees before a key is built.
 
 use std::fmt;
 
-/// The root of every Kubernetes object in the keyspace.
+/// The prefix of all Kubernetes objects in the key space.
 pub const REGISTRY_ROOT: &str = "/registry/";
 
-/// The collection of a resource, over all namespaces or inside one.
+/// The collection of a resource, over all namespaces or in one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourcePrefix {
     pub group: String,
@@ -16,7 +16,7 @@ pub struct ResourcePrefix {
 }
 
 impl ResourcePrefix {
-    /// The key prefix that all its objects share, with the closing slash.
+    /// Returns the key prefix of all objects of the collection, with a trailing slash.
     #[must_use]
     pub fn storage_prefix(&self) -> String {
         let mut prefix = format!("{REGISTRY_ROOT}{}/{}/", group_segment(&self.group), self.resource);
@@ -28,7 +28,7 @@ impl ResourcePrefix {
     }
 }
 
-/// One object, without its version: the store keeps one encoding of each.
+/// The identity of one object, without its version: the store keeps one encoding of each object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
     pub group: String,
@@ -45,7 +45,7 @@ impl ObjectKey {
         format!("{REGISTRY_ROOT}{}/{}/{namespace}{}", group_segment(&self.group), self.resource, self.name)
     }
 
-    /// The inverse of [`ObjectKey::storage_key`]; `None` for a key of another shape.
+    /// Parses a storage key, the inverse of [`ObjectKey::storage_key`]; `None` for a key of another shape.
     #[must_use]
     pub fn parse(storage_key: &str) -> Option<ObjectKey> {
         let mut parts = storage_key.strip_prefix(REGISTRY_ROOT)?.split('/');

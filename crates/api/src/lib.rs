@@ -1,5 +1,5 @@
-//! The object model that every other crate speaks: kinds and resources, object keys, revisions, selectors,
-//! quantities, patches, YAML and `Status` errors. Pure: no I/O, no clock, no randomness.
+//! The object model of all other crates: kinds and resources, object keys, revisions, selectors, quantities, patches,
+//! YAML and `Status` errors. The crate is pure: no I/O, no clock, no randomness.
 
 pub mod architecture;
 pub mod duration;

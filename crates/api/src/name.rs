@@ -1,6 +1,6 @@
-//! The shapes of names: DNS labels and subdomains, qualified names (label keys), label values.
+//! The forms of names: DNS labels and subdomains, qualified names (label keys), label values.
 //!
-//! Each check returns what is wrong in Kubernetes' words, or nothing (`k8s.io/apimachinery/pkg/util/validation`).
+//! Each check returns the problems in Kubernetes' words, or none (`k8s.io/apimachinery/pkg/util/validation`).
 
 const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
@@ -12,7 +12,7 @@ const QUALIFIED_TEXT: &str = "name part must consist of alphanumeric characters,
 const QUALIFIED_SHAPE_TEXT: &str = "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
 const LABEL_VALUE_TEXT: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
-/// A DNS-1123 label, as a namespace's or a container's name.
+/// Checks a DNS-1123 label, such as the name of a namespace or a container.
 #[must_use]
 pub fn dns1123_label(name: &str) -> Vec<String> {
     let mut problems = too_long(name, LABEL_MAX);
@@ -22,7 +22,7 @@ pub fn dns1123_label(name: &str) -> Vec<String> {
     problems
 }
 
-/// A DNS-1123 subdomain, the ordinary form of an object's name.
+/// Checks a DNS-1123 subdomain, the usual form of an object's name.
 #[must_use]
 pub fn dns1123_subdomain(name: &str) -> Vec<String> {
     let mut problems = too_long(name, SUBDOMAIN_MAX);
@@ -32,7 +32,7 @@ pub fn dns1123_subdomain(name: &str) -> Vec<String> {
     problems
 }
 
-/// A DNS-1035 label: like DNS-1123 but beginning with a letter.
+/// Checks a DNS-1035 label, which is a DNS-1123 label that begins with a letter.
 #[must_use]
 pub fn dns1035_label(name: &str) -> Vec<String> {
     let mut problems = too_long(name, LABEL_MAX);
@@ -42,7 +42,7 @@ pub fn dns1035_label(name: &str) -> Vec<String> {
     problems
 }
 
-/// `[prefix/]name`: keys of labels, annotations, resources and taints.
+/// Checks `[prefix/]name`, the form of keys of labels, annotations, resources and taints.
 #[must_use]
 pub fn qualified_name(name: &str) -> Vec<String> {
     let mut problems = Vec::new();
@@ -69,7 +69,7 @@ pub fn qualified_name(name: &str) -> Vec<String> {
     problems
 }
 
-/// The value of a label; may be empty.
+/// Checks the value of a label, which may be empty.
 #[must_use]
 pub fn label_value(value: &str) -> Vec<String> {
     let mut problems = too_long(value, LABEL_MAX);
@@ -79,7 +79,8 @@ pub fn label_value(value: &str) -> Vec<String> {
     problems
 }
 
-/// One to 63 of `[a-z0-9-]`, an alphanumeric at both ends; the length is not looked at.
+/// Returns whether a non-empty label consists of `[a-z0-9-]` with an alphanumeric character at both ends. The length is
+/// not checked.
 fn is_dns1123_label(label: &str) -> bool {
     let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = label.as_bytes();
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_and_refuses() {
+    fn names_are_accepted_or_refused() {
         for good in ["a", "web-1", "0", "a--b"] {
             assert!(dns1123_label(good).is_empty(), "{good}");
         }

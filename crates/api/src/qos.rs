@@ -1,18 +1,19 @@
-//! The quality of service class of a pod, which follows from its containers' requests and limits.
+//! The quality of service class of a pod, derived from its containers' requests and limits.
 
 use crate::quantity::Quantity;
 
-/// One resource of one container, as its quantities are written.
+/// The request and limit of one container for one resource, in their written form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts<'a> {
     pub request: Option<&'a str>,
     pub limit: Option<&'a str>,
 }
 
-/// `Guaranteed`: cpu and memory limited in every container, and requests equal to limits; `BestEffort`: neither requested
-/// nor limited anywhere; `Burstable`: anything else. An amount of zero counts as none, so a limit of zero limits nothing.
+/// Returns the class. `Guaranteed`: every container limits cpu and memory, and requests equal limits. `BestEffort`: no
+/// container requests or limits either. `Burstable`: all others. An amount of zero requests or limits nothing.
+/// is no limit.
 ///
-/// Each container, init containers included, gives its amounts of cpu and of memory.
+/// Each container, init containers included, passes its amounts of cpu and of memory.
 #[must_use]
 pub fn class<'a>(containers: impl IntoIterator<Item = [Amounts<'a>; 2]>) -> &'static str {
     let amount = |text: Option<&str>| text.and_then(|text| Quantity::parse(text).ok());
@@ -20,7 +21,7 @@ pub fn class<'a>(containers: impl IntoIterator<Item = [Amounts<'a>; 2]>) -> &'st
     for Amounts { request, limit } in containers.into_iter().flatten() {
         let (request, limit) = (amount(request), amount(limit).filter(|limit| !limit.is_zero()));
         any |= request.is_some_and(|request| !request.is_zero()) || limit.is_some();
-        // The API fills in a request that is missing from the limit.
+        // The API sets a missing request to the limit.
         guaranteed &= limit.is_some() && request.or(limit) == limit;
     }
     match (any, guaranteed) {

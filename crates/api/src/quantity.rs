@@ -1,7 +1,7 @@
 //! Amounts of resources (`250m`, `1.5Gi`, `2e3`): Kubernetes' `resource.Quantity`.
 //!
-//! An amount is held exactly in billionths. What is finer is rounded away from zero and what exceeds 2^63-1 is capped,
-//! as the API's definition says.
+//! An amount is stored exactly in billionths. Finer amounts are rounded away from zero, and amounts above 2^63-1 are
+//! capped, as the API defines.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,11 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const NANOS: i128 = 1_000_000_000;
 const MAX_NANOS: i128 = i64::MAX as i128 * NANOS;
 
-/// The suffixes of canonical output, by powers of 1000 from 10^-9 and of 1024 from 1.
+/// Suffixes of the canonical form, by powers of 1000 from 10^-9 and by powers of 1024 from 1.
 const DECIMAL_SUFFIXES: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
 const BINARY_SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
-/// How an amount was written, which is how it is written again.
+/// The notation in which an amount was written, and is written again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// `1500m`, `2k`
@@ -29,7 +29,7 @@ pub enum Format {
     DecimalExponent,
 }
 
-/// Not a quantity. The texts are those of apimachinery.
+/// A text is not a quantity. The messages are apimachinery's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
@@ -38,7 +38,7 @@ pub enum QuantityError {
     Suffix,
 }
 
-/// An amount of something. Comparisons look at the amount alone, not at how it was written.
+/// An amount of something. Comparisons ignore the notation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quantity {
     nanos: i128,
@@ -48,19 +48,19 @@ pub struct Quantity {
 impl Quantity {
     pub const ZERO: Quantity = Quantity { nanos: 0, format: Format::DecimalSi };
 
-    /// Whole units.
+    /// Returns an amount of whole units.
     #[must_use]
     pub fn from_value(value: i64) -> Self {
         Quantity { nanos: i128::from(value) * NANOS, format: Format::DecimalSi }
     }
 
-    /// Whole units, shown with binary suffixes (memory).
+    /// Returns an amount of whole units in binary notation, such as memory.
     #[must_use]
     pub fn from_bytes(bytes: i64) -> Self {
         Quantity { nanos: i128::from(bytes) * NANOS, format: Format::BinarySi }
     }
 
-    /// Thousandths (cpu).
+    /// Returns an amount of thousandths, such as cpu.
     #[must_use]
     pub fn from_milli(milli: i64) -> Self {
         Quantity { nanos: i128::from(milli) * (NANOS / 1000), format: Format::DecimalSi }
@@ -85,19 +85,19 @@ impl Quantity {
         Ok(Quantity { nanos: if negative { -nanos } else { nanos }, format: scale.format })
     }
 
-    /// In whole units, rounded away from zero.
+    /// Returns the amount in whole units, rounded away from zero.
     #[must_use]
     pub fn value(self) -> i128 {
         div_away_from_zero(self.nanos, NANOS)
     }
 
-    /// In thousandths, rounded away from zero.
+    /// Returns the amount in thousandths, rounded away from zero.
     #[must_use]
     pub fn milli_value(self) -> i128 {
         div_away_from_zero(self.nanos, NANOS / 1000)
     }
 
-    /// The amount in whole thousandths, rounded away from zero, in the same format.
+    /// Returns the amount rounded to whole thousandths, away from zero, in the same notation.
     #[must_use]
     pub fn rounded_to_milli(self) -> Self {
         Quantity { nanos: self.milli_value().saturating_mul(NANOS / 1000), format: self.format }
@@ -113,7 +113,7 @@ impl Quantity {
         self.nanos < 0
     }
 
-    /// Whether it is a whole number of units.
+    /// Returns whether the amount is a whole number of units.
     #[must_use]
     pub fn is_integer(self) -> bool {
         self.nanos % NANOS == 0
@@ -125,7 +125,7 @@ impl Quantity {
     }
 }
 
-/// What a suffix multiplies with.
+/// The factor of a suffix.
 struct Scale {
     power_of_ten: i32,
     power_of_two: u32,
@@ -155,9 +155,9 @@ fn is_suffix_char(c: char) -> bool {
     c.is_ascii_digit() || "eEinumkKMGTP+-".contains(c)
 }
 
-/// `whole.fraction × 10^power_of_ten × 2^power_of_two` in billionths, rounded up; saturates.
+/// Computes `whole.fraction × 10^power_of_ten × 2^power_of_two` in billionths, rounded up and saturating.
 fn nanos(whole: &str, fraction: &str, power_of_ten: i32, power_of_two: u32) -> i128 {
-    // 20 digits times 2^60 still fit; digits after that can only matter by not being zero.
+    // 20 digits times 2^60 still fit. Later digits only matter if one of them is not zero.
     const EXACT_DIGITS: usize = 20;
     let digits: Vec<u8> =
         whole.bytes().chain(fraction.bytes()).map(|b| b - b'0').skip_while(|digit| *digit == 0).collect();
@@ -208,7 +208,7 @@ impl From<Quantity> for k8s_openapi::apimachinery::pkg::api::resource::Quantity 
 }
 
 impl fmt::Display for Quantity {
-    /// The canonical form: no fraction, the largest suffix that keeps the amount exact.
+    /// Formats the canonical form: no fraction, and the largest suffix that keeps the amount exact.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nanos == 0 {
             return f.write_str("0");
@@ -230,7 +230,8 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// Divides by `base` while that is exact, at most `max` times; how often it did.
+/// Divides by `base` while the division is exact, at most `max` times. Returns the quotient and the number of
+/// divisions.
 fn strip(mut mantissa: i128, base: i128, max: usize) -> (i128, usize) {
     let mut steps = 0;
     while steps < max && mantissa % base == 0 {

@@ -6,16 +6,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A point in the store's history. Every committed transaction that changes something gets the next one; an empty
-/// store stands at revision 1, as etcd's does, so that 0 can mean "unspecified".
+/// A point in the store's history. Every committed transaction that changes something gets the next revision. An empty
+/// store is at revision 1, as in etcd, so that 0 can mean "unspecified".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
 
 impl Revision {
-    /// "Unspecified": in a request the newest, as a `mod_revision` "the key does not exist".
+    /// "Unspecified": the newest in a request, "the key does not exist" in a `mod_revision`.
     pub const ZERO: Revision = Revision(0);
-    /// Where an empty store stands.
+    /// The revision of an empty store.
     pub const INITIAL: Revision = Revision(1);
 
     #[must_use]

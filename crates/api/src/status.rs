@@ -1,4 +1,4 @@
-//! The Kubernetes `Status` object as our one transport-neutral error, turned into HTTP at the edge.
+//! The Kubernetes `Status` object, the one transport-neutral error, which the edge turns into HTTP.
 //!
 //! Codes and reasons follow `k8s.io/apimachinery/pkg/apis/meta/v1.StatusReason`.
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::field::FieldError;
 use crate::gvk::GroupVersionResource;
 
-/// Why a request failed, for machines.
+/// The machine-readable reason of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     #[serde(rename = "")]
@@ -33,7 +33,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The HTTP status code that goes with the reason.
+    /// Returns the HTTP status code of the reason.
     #[must_use]
     pub fn code(self) -> u16 {
         match self {
@@ -68,7 +68,7 @@ pub struct Cause {
     pub field: String,
 }
 
-/// What the failure is about.
+/// The subject of a failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct StatusDetails {
@@ -92,12 +92,12 @@ pub struct StatusDetails {
 #[error("{message}")]
 pub struct Status {
     pub reason: Reason,
-    /// The HTTP status code; [`Reason::code`] unless a caller set another.
+    /// The HTTP status code; [`Reason::code`] unless a caller sets another.
     pub code: u16,
     pub message: String,
-    /// Boxed, since every fallible function carries a `Status`.
+    /// Boxed, because every fallible function carries a `Status`.
     pub details: Option<Box<StatusDetails>>,
-    /// `metadata.continue`: with what a list whose token has expired can go on all the same.
+    /// `metadata.continue`: a token with which a list can continue although its own token has expired.
     pub continue_token: Option<Box<str>>,
 }
 
@@ -113,7 +113,7 @@ impl Status {
         self
     }
 
-    /// Gives a list that failed a token with which it can go on.
+    /// Adds a token with which a failed list can continue.
     #[must_use]
     pub fn with_continue(mut self, token: &str) -> Self {
         self.continue_token = Some(token.into());
@@ -148,7 +148,7 @@ impl Status {
         Status::new(Reason::Forbidden, format!("{subject} is forbidden: {why}")).with_details(details(resource, name))
     }
 
-    /// `422 Invalid`; `group` and `kind` name the object's type, as Kubernetes does here (not its resource).
+    /// Returns `422 Invalid`. As in Kubernetes, `group` and `kind` name the object's type, not its resource.
     #[must_use]
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
@@ -184,20 +184,20 @@ impl Status {
         Status::new(Reason::InternalError, format!("Internal error occurred: {message}"))
     }
 
-    /// `503` with a hint when to come back: no leader, or not yet ready.
+    /// Returns `503` with a delay after which to retry, for a server without a leader or not yet ready.
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
         Status::new(Reason::ServiceUnavailable, message)
             .with_details(StatusDetails { retry_after_seconds: 1, ..StatusDetails::default() })
     }
 
-    /// The requested `resourceVersion` or continue token is older than what is kept.
+    /// Returns the status for a `resourceVersion` or continue token that is older than the kept history.
     #[must_use]
     pub fn expired(message: impl Into<String>) -> Self {
         Status::new(Reason::Expired, message)
     }
 
-    /// The `Status` object as it goes over the wire.
+    /// Renders the `Status` object for the wire.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let mut object = serde_json::json!({

@@ -33,10 +33,10 @@ pub struct Api {
 struct Inner {
     store: Store,
     catalog: ArcSwap<Catalog>,
-    /// What Services take from.
+    /// The pools that Services take addresses and node ports from.
     pools: Pools,
     events: SharedEvents,
-    /// Which objects the pods of each node name.
+    /// The objects that the pods of each node refer to.
     relations: NodeRelations,
     nodes: ArcSwapOption<NodeClient>,
     build: OnceLock<Build>,
@@ -68,7 +68,7 @@ impl Api {
         Api { inner: Arc::new(inner) }
     }
 
-    /// The store behind the API.
+    /// Returns the store behind the API.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.inner.store
@@ -79,15 +79,15 @@ impl Api {
         self.inner.catalog.store(Arc::new(Catalog::new(descriptors)));
     }
 
-    /// Says where the binary came from, which `/version` shows.
+    /// Sets the build information that `/version` shows.
     ///
     /// # Errors
-    /// With `build`, when it was said before.
+    /// Returns `build` when it is already set.
     pub fn set_build(&self, build: Build) -> Result<(), Build> {
         self.inner.build.set(build)
     }
 
-    /// What new pods get that do not say it themselves; the same on every member of a quorum.
+    /// Sets the defaults of new pods. They must be the same on every member of a quorum.
     pub fn set_pod_defaults(&self, defaults: PodDefaults) {
         self.inner.pod_defaults.store(Arc::new(defaults));
     }
@@ -121,7 +121,7 @@ impl Api {
         self.inner.nodes.load_full()
     }
 
-    /// Has this server sign certificates of machines that join.
+    /// Sets the authorities with which this server signs the certificates of joining machines.
     pub fn set_authorities(&self, authorities: Arc<Authorities>) {
         self.inner.authorities.store(Some(authorities));
     }
@@ -130,12 +130,12 @@ impl Api {
         self.inner.authorities.load_full()
     }
 
-    /// The checks of `/readyz` that fail now, by Kubernetes' names; none when this member is ready to serve.
+    /// Returns the failing checks of `/readyz`, by Kubernetes' names; none when this member is ready to serve.
     pub async fn failing_checks(&self) -> Vec<&'static str> {
         health::failing(self).await
     }
 
-    /// Runs a request through the pipeline. It never panics: a fault of ours is a `500`.
+    /// Runs a request through the pipeline. It never panics: a panic of a handler becomes a `500`.
     pub async fn handle(&self, request: Request) -> Response {
         match AssertUnwindSafe(self.run(&request)).catch_unwind().await {
             Ok(Ok(response)) => response,
@@ -150,7 +150,7 @@ impl Api {
     async fn run(&self, request: &Request) -> Result<Response, Status> {
         let query = Query::parse(&request.query)?;
         let routed = route(&self.catalog(), &request.method, &request.path, &query);
-        // Who is unknown is not told which paths exist.
+        // Anonymous users do not learn which paths exist, so authentication comes before the routing error.
         let user = authenticate(request.connection.user.clone(), &request.path)?;
         let routed = routed?;
         authorize(self, &user, &routed, &query).await?;
@@ -164,7 +164,7 @@ impl Api {
             Route::Health { endpoint, check } => Ok(health::answer(self, endpoint, check, &query).await),
             Route::Quorum => {
                 let mut status = self.inner.store.quorum_status().await.map_err(|e| error::from_store(&e))?;
-                // Where the id is the token's secret, it is not for everyone who may look.
+                // The id of an invited member may be its token's secret, so it is hidden.
                 status.invited.iter_mut().for_each(|invited| invited.id = 0);
                 Response::json(&json!(status))
             }

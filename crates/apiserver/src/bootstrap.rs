@@ -1,4 +1,4 @@
-//! What every cluster has from the beginning.
+//! The objects that every cluster has from the beginning.
 
 use quorate_api::{GroupVersionResource, Reason, Status};
 use serde_json::{Value, json};
@@ -10,11 +10,11 @@ use crate::user::UserInfo;
 
 const SERVICE_ACCOUNTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "serviceaccounts");
 
-/// Creates the system's namespaces and their default service accounts. What is there already stays as it is, so that
-/// each new leader can run it.
+/// Creates the system's namespaces and their default service accounts. Existing objects stay as they are, so each new
+/// leader can run it.
 ///
 /// # Errors
-/// The first failure other than that something exists already.
+/// The first error other than `AlreadyExists`.
 pub async fn bootstrap(api: &Api) -> Result<(), Status> {
     let client = LocalClient::new(api.clone(), UserInfo::master("system:apiserver"));
     for name in SYSTEM_NAMESPACES {

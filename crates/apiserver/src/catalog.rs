@@ -1,4 +1,4 @@
-//! The kinds that are served right now: the descriptors, and what is derived from them once.
+//! The kinds that are served now: the descriptors, and the data derived from them.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use quorate_registry::{Descriptor, Scope};
 use crate::discovery::Documents;
 use crate::error;
 
-/// One descriptor with its stored form's beginning.
+/// A descriptor with the prefix of its objects' stored form.
 pub(crate) struct Served {
     pub descriptor: Descriptor,
     pub api_version: String,
-    /// `{"apiVersion":"…","kind":"…","metadata":{`, with which each stored object begins.
+    /// `{"apiVersion":"…","kind":"…","metadata":{`, the prefix of each stored object.
     pub stored_prefix: String,
 }
 
@@ -28,7 +28,7 @@ impl Served {
         self.descriptor.scope == Scope::Namespaced
     }
 
-    /// The storage key of one object.
+    /// Returns the storage key of one object.
     pub fn key(&self, namespace: Option<&str>, name: &str) -> String {
         ObjectKey {
             group: self.descriptor.resource.group.to_string(),
@@ -39,7 +39,7 @@ impl Served {
         .storage_key()
     }
 
-    /// The storage prefix of the collection.
+    /// Returns the storage prefix of the collection.
     pub fn prefix(&self, namespace: Option<&str>) -> String {
         ResourcePrefix {
             group: self.descriptor.resource.group.to_string(),
@@ -50,7 +50,7 @@ impl Served {
     }
 }
 
-/// All kinds, in the order of the table that they came from.
+/// All kinds, in the order of the table.
 pub(crate) struct Catalog {
     pub rows: Vec<Arc<Served>>,
     pub documents: Documents,
@@ -63,7 +63,7 @@ impl Catalog {
         Catalog { rows, documents }
     }
 
-    /// A linear search: there are some dozens of rows, and most names differ in the first bytes.
+    /// Finds a kind by linear search: there are some dozens of rows, and most names differ in the first bytes.
     pub fn find(&self, group: &str, version: &str, resource: &str) -> Result<&Arc<Served>, Status> {
         self.rows
             .iter()

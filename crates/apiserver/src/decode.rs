@@ -1,4 +1,4 @@
-//! The decode stage: from a body to an object of the kind that the path names.
+//! The decode stage: turns a body into an object of the kind that the path names.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -10,10 +10,10 @@ use crate::duplicates::duplicates;
 use crate::protobuf::{self, ProtobufError};
 use crate::query::Query;
 
-/// The most that a client is told of what is odd about one request, as in Kubernetes.
-const MAX_ODDITIES: usize = 100;
+/// Maximum number of strict decoding errors that one response lists, as in Kubernetes.
+const MAX_STRICT_ERRORS: usize = 100;
 
-/// What happens with fields that a kind does not have.
+/// Treatment of fields that a kind does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum FieldValidation {
     Ignore,
@@ -24,7 +24,7 @@ pub(crate) enum FieldValidation {
 
 impl FieldValidation {
     /// # Errors
-    /// `Invalid` for another word.
+    /// `Invalid` for another value.
     pub fn parse(query: &Query) -> Result<Self, Status> {
         match query.get("fieldValidation") {
             None => Ok(FieldValidation::default()),
@@ -41,7 +41,7 @@ impl FieldValidation {
     }
 }
 
-/// The body's media type without its parameters; JSON when none is given.
+/// Returns the body's media type without its parameters; JSON when the request gives none.
 pub(crate) fn media_type(headers: &HeaderMap) -> &str {
     let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     match given.split(';').next().unwrap_or_default().trim() {
@@ -54,20 +54,21 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
     pub object: Value,
-    /// What a strict reader finds wrong with the notation: fields that are there twice. Parsing keeps the last of them.
-    pub oddities: Vec<String>,
+    /// Strict decoding errors, such as duplicate fields, of which parsing keeps the last.
+    pub strict_errors: Vec<String>,
 }
 
 impl From<Value> for Body {
     fn from(object: Value) -> Self {
-        Body { object, oddities: Vec::new() }
+        Body { object, strict_errors: Vec::new() }
     }
 }
 
-/// Parses a body into a JSON value; `validation` says whether anybody wants to know its oddities.
+/// Parses a body into a JSON value. Duplicate fields are searched only if `validation` reports them.
 ///
 /// # Errors
-/// `UnsupportedMediaType` for what is neither JSON nor YAML nor Protocol Buffers, `BadRequest` for what does not parse.
+/// `UnsupportedMediaType` for a body that is not JSON, YAML or Protocol Buffers, `BadRequest` for a body that does not
+/// parse.
 pub(crate) fn body(
     headers: &HeaderMap,
     body: &[u8],
@@ -77,12 +78,12 @@ pub(crate) fn body(
     let unrecognized = |error: String| {
         Status::bad_request(format!("the object provided is unrecognized (must be of type {expected}): {error}"))
     };
-    let mut oddities = Vec::new();
+    let mut strict_errors = Vec::new();
     let object: Value = match media_type(headers) {
         "application/json" => {
             let object = serde_json::from_slice(body)
                 .map_err(|error| unrecognized(format!("couldn't get version/kind; json parse error: {error}")))?;
-            oddities = duplicate_fields(body, validation);
+            strict_errors = duplicate_fields(body, validation);
             object
         }
         "application/yaml" | "application/x-yaml" | "text/yaml" => {
@@ -91,26 +92,30 @@ pub(crate) fn body(
                 .and_then(|text| yaml::document(text).map_err(|error| unrecognized(in_yaml(&error))))?;
             if !document.duplicates.is_empty() {
                 let list = document.duplicates.join("\n  ");
-                oddities.push(in_yaml(&format_args!("yaml: unmarshal errors:\n  {list}")));
+                strict_errors.push(in_yaml(&format_args!("yaml: unmarshal errors:\n  {list}")));
             }
             document.value
         }
         protobuf::MEDIA_TYPE => match protobuf::decode(body) {
             Ok(object) => object,
-            // As Kubernetes answers for custom resources.
+            // Kubernetes gives this answer for custom resources.
             Err(ProtobufError::Kind { .. }) => return Err(unsupported(&["application/json", "application/yaml"])),
             Err(error) => return Err(unrecognized(error.to_string())),
         },
         _ => return Err(unsupported(&["application/json", "application/yaml", protobuf::MEDIA_TYPE])),
     };
-    if object.is_object() { Ok(Body { object, oddities }) } else { Err(unrecognized("it is not an object".to_owned())) }
+    if object.is_object() {
+        Ok(Body { object, strict_errors })
+    } else {
+        Err(unrecognized("it is not an object".to_owned()))
+    }
 }
 
 fn in_yaml(error: &dyn std::fmt::Display) -> String {
     format!("error converting YAML to JSON: {error}")
 }
 
-/// The fields that a JSON document names twice, unless they are of no interest.
+/// Lists the duplicate fields of a JSON document, unless validation ignores them.
 pub(crate) fn duplicate_fields(json: &[u8], validation: FieldValidation) -> Vec<String> {
     if validation == FieldValidation::Ignore {
         return Vec::new();
@@ -118,7 +123,7 @@ pub(crate) fn duplicate_fields(json: &[u8], validation: FieldValidation) -> Vec<
     duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()
 }
 
-/// `415` with the list of what would have been accepted.
+/// Returns a `415` that lists the accepted media types.
 pub(crate) fn unsupported(accepted: &[&str]) -> Status {
     let list = accepted.join(", ");
     Status::new(
@@ -127,7 +132,7 @@ pub(crate) fn unsupported(accepted: &[&str]) -> Status {
     )
 }
 
-/// Checks a body's `apiVersion` and `kind` against those that the path names; an absent one is filled in.
+/// Checks a body's `apiVersion` and `kind` against those of the path, and fills them in where they are absent.
 ///
 /// # Errors
 /// `BadRequest` when they differ.
@@ -155,11 +160,10 @@ pub(crate) fn check_kind(object: &mut Value, api_version: &str, kind: &str) -> R
     Ok(())
 }
 
-/// Gives an object the shape of its kind, and says which of its fields the kind does not have, beside the oddities that
-/// were found before.
+/// Decodes an object into its kind's shape, and reports unknown fields together with the earlier strict errors.
 ///
 /// # Errors
-/// `BadRequest` for a wrong kind or a wrong type, and, when strict, for all oddities and unknown fields together.
+/// `BadRequest` for a wrong kind or type and, when strict, for all strict errors and unknown fields together.
 pub(crate) fn object(
     served: &Served,
     body: Body,
@@ -167,38 +171,38 @@ pub(crate) fn object(
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let descriptor = &served.descriptor;
-    let Body { mut object, oddities: mut odd } = body;
+    let Body { mut object, mut strict_errors } = body;
     check_kind(&mut object, &served.api_version, &descriptor.kind.kind)?;
     let decoded = descriptor.strategy.decode(object).map_err(|error| {
         let (kind, version) = (&descriptor.kind.kind, &descriptor.kind.version);
         Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
     })?;
-    odd.extend(decoded.unknown_fields.iter().map(|path| format!("unknown field \"{path}\"")));
-    judge(served, validation, odd, warnings)?;
+    strict_errors.extend(decoded.unknown_fields.iter().map(|path| format!("unknown field \"{path}\"")));
+    report_strict_errors(served, validation, strict_errors, warnings)?;
     Ok(decoded.object)
 }
 
-/// Refuses, warns of, or ignores what is odd about a body.
+/// Refuses the request, warns the client, or does nothing, as `validation` says.
 ///
 /// # Errors
-/// `BadRequest` when strict.
-pub(crate) fn judge(
+/// `BadRequest` when validation is strict and there are errors.
+pub(crate) fn report_strict_errors(
     served: &Served,
     validation: FieldValidation,
-    mut odd: Vec<String>,
+    mut strict_errors: Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
-    odd.truncate(MAX_ODDITIES);
+    strict_errors.truncate(MAX_STRICT_ERRORS);
     match validation {
-        FieldValidation::Strict if !odd.is_empty() => {
+        FieldValidation::Strict if !strict_errors.is_empty() => {
             let (kind, version) = (&served.descriptor.kind.kind, &served.descriptor.kind.version);
-            let list = odd.join(", ");
+            let list = strict_errors.join(", ");
             Err(Status::bad_request(format!(
                 "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {list}"
             )))
         }
         FieldValidation::Warn => {
-            warnings.extend(odd);
+            warnings.extend(strict_errors);
             Ok(())
         }
         FieldValidation::Strict | FieldValidation::Ignore => Ok(()),

@@ -24,15 +24,15 @@ const AGGREGATED: [(&str, &str); 2] = [
 ];
 
 pub(crate) struct Documents {
-    /// By path: `api`, `apis`, `apis/apps`, `apis/apps/v1`.
+    /// The plain documents by path: `api`, `apis`, `apis/apps`, `apis/apps/v1`.
     plain: BTreeMap<String, Bytes>,
-    /// By version and path (`v2 api`).
+    /// The aggregated documents by version and path (`v2 api`).
     aggregated: BTreeMap<String, Bytes>,
-    /// Names the table: equal tables have equal hashes on all members.
+    /// Hash of the table of kinds. Equal tables have equal hashes on all members.
     pub hash: String,
 }
 
-/// The served versions of each group, in the order of the table: the first is the preferred one.
+/// The served versions of each group, in the order of the table. The first version is the preferred one.
 type Groups<'a> = Vec<(&'a str, Vec<(&'a str, Vec<&'a Served>)>)>;
 
 impl Documents {
@@ -88,7 +88,8 @@ impl Documents {
     }
 
     /// # Errors
-    /// `NotFound` for a group or version that is not served, `NotAcceptable` for protobuf alone.
+    /// `NotFound` for a group or version that is not served, `NotAcceptable` for a request that accepts only Protocol
+    /// Buffers.
     pub fn answer(&self, what: &Discovery, headers: &HeaderMap) -> Result<Response, Status> {
         let path = match what {
             Discovery::Core => "api".to_owned(),
@@ -165,7 +166,7 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     verbs.iter().map(|verb| verb.as_str()).collect()
 }
 
-/// The kind that a subresource speaks, and its verbs.
+/// Returns the kind of a subresource's documents, and its verbs.
 fn subresource_kind(row: &Served, subresource: Subresource) -> ((&str, &str, &str), &'static [&'static str]) {
     let kind = &row.descriptor.kind;
     let own = (kind.group.as_ref(), kind.version.as_ref(), kind.kind.as_ref());

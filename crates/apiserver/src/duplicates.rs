@@ -1,4 +1,4 @@
-//! Finds fields that a JSON body names twice. Parsing keeps the last of them silently, which hides mistakes.
+//! Finds duplicate fields in a JSON body. Parsing silently keeps the last one, which hides mistakes.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -7,8 +7,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// The paths of the fields that are there more than once, as `spec.replicas`. A body that is not JSON has none: its
-/// parsing says what is wrong.
+/// Returns the paths of duplicate fields, such as `spec.replicas`. A body that is not JSON has none; parsing reports
+/// that error.
 pub(crate) fn duplicates(body: &[u8]) -> Vec<String> {
     let (mut path, mut found) = (String::new(), Vec::new());
     let mut deserializer = serde_json::Deserializer::from_slice(body);
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_is_there_twice() {
+    fn duplicate_fields_are_found() {
         let check = |body: &str, expected: &[&str]| assert_eq!(duplicates(body.as_bytes()), expected, "{body}");
         check(r#"{"a":1,"b":{"a":1},"c":[{"a":true},{"a":null}]}"#, &[]);
         check(r#"{"a":1,"a":2}"#, &["a"]);

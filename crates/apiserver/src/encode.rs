@@ -1,7 +1,7 @@
-//! The stored form of objects, and how stored bytes are handed out without decoding them.
+//! The stored form of objects, and how stored bytes reach the client without being decoded.
 //!
-//! An object is stored as JSON that begins with `{"apiVersion":…,"kind":…,"metadata":{` and has no `resourceVersion`,
-//! since that is the revision under which it is stored; readers splice it in.
+//! An object is stored as JSON that begins with `{"apiVersion":…,"kind":…,"metadata":{` and has no `resourceVersion`.
+//! The `resourceVersion` is the revision under which the object is stored, and readers splice it in.
 
 use bytes::Bytes;
 use quorate_api::{Revision, Status};
@@ -12,13 +12,13 @@ use serde_json::value::RawValue;
 use crate::catalog::Served;
 use crate::error;
 
-/// The largest object that is stored, as etcd's default request limit.
+/// Maximum size of a stored object, in bytes; etcd's default request limit.
 pub(crate) const MAX_OBJECT_BYTES: usize = 1536 * 1024;
 
 /// Encodes an object for the store.
 ///
 /// # Errors
-/// As etcd's refusal past [`MAX_OBJECT_BYTES`].
+/// etcd's refusal of objects larger than [`MAX_OBJECT_BYTES`].
 pub(crate) fn stored(served: &Served, object: &Value) -> Result<Bytes, Status> {
     let fields = object.as_object().ok_or_else(|| Status::internal("an object is not a JSON object"))?;
     let metadata = fields.get("metadata").and_then(Value::as_object);
@@ -48,7 +48,7 @@ fn member(out: &mut Vec<u8>, first: &mut bool, name: &str, value: &Value) -> Res
     serde_json::to_writer(&mut *out, value).map_err(Status::internal)
 }
 
-/// Appends a stored object with its `resourceVersion`; zero (the creation of a dry run) has none.
+/// Appends a stored object with its `resourceVersion`. A revision of zero, as of a dry run's creation, adds none.
 ///
 /// # Errors
 /// When the stored bytes are not an object.
@@ -65,7 +65,7 @@ pub(crate) fn splice(served: &Served, value: &[u8], revision: Revision, out: &mu
         out.extend_from_slice(rest);
         return Ok(());
     }
-    // Written past us, by a client of the etcd API.
+    // A client of the etcd API wrote this object, so it may begin differently.
     let object = decoded(value, revision)?;
     serde_json::to_writer(out, &object).map_err(Status::internal)
 }
@@ -103,7 +103,7 @@ pub(crate) fn decoded(value: &[u8], revision: Revision) -> Result<Value, Status>
     Ok(object)
 }
 
-/// Sets `metadata.resourceVersion`; zero (a dry run's creation) leaves it out.
+/// Sets `metadata.resourceVersion`. A revision of zero, as of a dry run's creation, sets none.
 pub(crate) fn set_resource_version(object: &mut Value, revision: Revision) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
         && !revision.is_zero()
@@ -124,7 +124,7 @@ mod tests {
     use crate::catalog::Catalog;
 
     #[test]
-    fn stored_bytes_are_handed_out_with_their_version() {
+    fn stored_bytes_are_returned_with_their_version() {
         let catalog = Catalog::new(quorate_registry::builtin());
         let served = catalog.find("", "v1", "configmaps").expect("a built-in kind");
         let object = json!({
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_has_a_largest_size() {
+    fn objects_above_the_maximum_size_are_refused() {
         let catalog = Catalog::new(quorate_registry::builtin());
         let served = catalog.find("", "v1", "configmaps").expect("a built-in kind");
         let object = json!({ "metadata": { "name": "x" }, "data": { "a": "x".repeat(MAX_OBJECT_BYTES) } });

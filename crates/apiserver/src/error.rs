@@ -1,13 +1,13 @@
-//! The one place where what the store says becomes what a client of the API is told.
+//! The one place that turns errors of the store into statuses for clients.
 
 use quorate_api::{Cause, Reason, Status, StatusDetails};
 use quorate_mvcc::CommandError;
 use quorate_store::{StoreError, WatchError};
 
-/// How long a client should wait before it tries again, in seconds.
+/// Delay before a client should retry, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// What a failed read or proposal means to the client.
+/// Turns a failed read or proposal into a status.
 pub(crate) fn from_store(error: &StoreError) -> Status {
     match error {
         StoreError::Command(CommandError::Compacted { requested, compacted }) => {
@@ -31,7 +31,7 @@ pub(crate) fn from_store(error: &StoreError) -> Status {
     }
 }
 
-/// What the end of a watch means to the watcher.
+/// Turns the end of a watch into a status.
 pub(crate) fn from_watch(error: &WatchError) -> Status {
     match error {
         WatchError::Compacted { requested, compacted } => {
@@ -42,12 +42,12 @@ pub(crate) fn from_watch(error: &WatchError) -> Status {
     }
 }
 
-/// The server is at its limit; nothing was done.
+/// Returns the status of a request that the server refused because it is at its limit.
 pub(crate) fn too_many_requests() -> Status {
     retry_later(Reason::TooManyRequests, "Too many requests, please try again later.")
 }
 
-/// A read asked for a revision that this cluster has not reached.
+/// Returns the status of a read at a revision that this cluster has not reached.
 pub(crate) fn too_large_resource_version(requested: u64, current: u64) -> Status {
     let message = format!("Timeout: Too large resource version: {requested}, current: {current}");
     let cause = Cause {
@@ -62,23 +62,23 @@ pub(crate) fn too_large_resource_version(requested: u64, current: u64) -> Status
     })
 }
 
-/// The body of a request is larger than `limit_bytes`.
+/// Returns the status of a request whose body is larger than `limit_bytes`.
 pub(crate) fn too_large(limit_bytes: usize) -> Status {
     Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {limit_bytes}"))
 }
 
-/// An object is larger than what is stored. Kubernetes passes on what etcd says of it, and gives no reason.
+/// Returns the status of an object that is too large to store. Kubernetes passes on etcd's message and gives no reason.
 pub(crate) fn too_large_to_store() -> Status {
     Status::new(Reason::Unknown, "etcdserver: request is too large")
 }
 
-/// There is nothing at this path.
+/// Returns the status of a path that does not exist.
 pub(crate) fn no_such_path() -> Status {
     Status::new(Reason::NotFound, "the server could not find the requested resource")
         .with_details(StatusDetails::default())
 }
 
-/// There is something at this path, but not for this method.
+/// Returns the status of a path that exists, but not for this method.
 pub(crate) fn method_not_allowed() -> Status {
     Status::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
         .with_details(StatusDetails::default())
@@ -94,11 +94,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn full_queues_ask_the_client_to_come_back() {
-        let told = from_store(&StoreError::Overloaded);
-        assert_eq!((told.code, told.reason), (429, Reason::TooManyRequests));
+    fn full_queues_ask_the_client_to_retry() {
+        let status = from_store(&StoreError::Overloaded);
+        assert_eq!((status.code, status.reason), (429, Reason::TooManyRequests));
         let details = StatusDetails { retry_after_seconds: RETRY_AFTER_SECONDS, ..StatusDetails::default() };
-        assert_eq!(told.details.as_deref(), Some(&details));
-        assert_eq!(told.to_json()["details"]["retryAfterSeconds"], 1);
+        assert_eq!(status.details.as_deref(), Some(&details));
+        assert_eq!(status.to_json()["details"]["retryAfterSeconds"], 1);
     }
 }

@@ -8,17 +8,18 @@ use crate::pipeline::read;
 use crate::query::Query;
 use crate::response::Response;
 
-/// Answers at all.
+/// This server answers at all.
 const PING: &str = "ping";
-/// Knows a leader, without which it can neither write nor read the newest state. `etcd` by Kubernetes' name.
+/// The store knows a leader, without which it can neither write nor read the newest state. Kubernetes calls this check
+/// `etcd`.
 const STORE: &str = "etcd";
-/// Has the namespaces that clients count on from the beginning. By the name of what makes them in Kubernetes.
+/// The system namespaces exist. Kubernetes names this check after the controller that creates them.
 const NAMESPACES_CHECK: &str = "poststarthook/start-system-namespaces-controller";
 
-/// What `/readyz` asks.
+/// The checks of `/readyz`.
 const READINESS: [&str; 3] = [PING, STORE, NAMESPACES_CHECK];
 
-/// The checks of `/readyz` that fail now.
+/// Returns the checks of `/readyz` that fail now.
 pub(crate) async fn failing(api: &Api) -> Vec<&'static str> {
     let mut failing = Vec::new();
     for check in READINESS {
@@ -29,9 +30,9 @@ pub(crate) async fn failing(api: &Api) -> Vec<&'static str> {
     failing
 }
 
-/// Runs an endpoint's checks, or one of them, in Kubernetes' plain text.
+/// Runs an endpoint's checks, or one of them, and answers in Kubernetes' plain text.
 pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<String>, query: &Query) -> Response {
-    // A member that waits for a leader is alive: restarting it would not help.
+    // A member that waits for a leader is alive, and restarting it would not help.
     let checks: &[&str] = if endpoint == "livez" { &[PING] } else { &READINESS };
     if let Some(check) = check {
         return match checks.iter().find(|name| **name == check) {
@@ -68,7 +69,8 @@ async fn passes(api: &Api, check: &str) -> bool {
     }
 }
 
-/// Whether this member has them: the first leader makes them when it already leads.
+/// Returns whether this member has the system namespaces. The first leader creates them only after it has begun to
+/// lead.
 async fn has_system_namespaces(api: &Api) -> bool {
     let catalog = api.catalog();
     let Ok(served) = catalog.find("", "v1", &NAMESPACES.resource) else { return true };

@@ -1,5 +1,5 @@
 //! The API server: one pipeline for every kind (`pipeline`), the documents that describe the kinds (`discovery`,
-//! `openapi`), the network side (`server`, `tls`), and the client for those in the same process (`local`).
+//! `openapi`), the network side (`server`, `tls`), and the client for code in the same process (`local`).
 
 mod api;
 mod bootstrap;

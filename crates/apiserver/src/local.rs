@@ -1,4 +1,4 @@
-//! [`LocalClient`]: the API for those who live in the same process. It passes the same pipeline as everybody.
+//! [`LocalClient`]: the API for code in the same process. Its requests pass the same pipeline as all others.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::api::Api;
 use crate::decode::FieldValidation;
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::condition::Condition;
-use crate::pipeline::delete::{DeleteOptions, Told, delete, told};
+use crate::pipeline::delete::{DeleteOptions, DeleteResponse, delete, delete_response};
 use crate::pipeline::patch::{Patch, patch};
 use crate::pipeline::subresource::{binding, scale};
 use crate::pipeline::update::update;
@@ -21,7 +21,7 @@ use crate::route::{Route, Target};
 use crate::user::UserInfo;
 use crate::{encode, error};
 
-/// A client in the process of the API server, on behalf of one user. Cheap to clone.
+/// A client in the API server's own process, on behalf of one user. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalClient {
     api: Api,
@@ -35,14 +35,14 @@ impl LocalClient {
         LocalClient { api, user, conditions: Vec::new() }
     }
 
-    /// A client whose updates, patches and deletions are refused with `Conflict` unless all conditions hold at the
-    /// moment of the write.
+    /// Returns a client whose updates, patches and deletions are refused with `Conflict` unless all conditions hold
+    /// when the write is committed.
     #[must_use]
     pub fn provided(&self, conditions: Vec<Condition>) -> Self {
         LocalClient { conditions, ..self.clone() }
     }
 
-    /// The resource of a kind that is served, and whether it is namespaced.
+    /// Returns the resource of a served kind, and whether it is namespaced.
     #[must_use]
     pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<(GroupVersionResource, bool)> {
         let catalog = self.api.catalog();
@@ -80,7 +80,7 @@ impl LocalClient {
         encode::decoded(&value, mod_revision)
     }
 
-    /// Replaces an object, or a part of it through a subresource, and returns the object as it is then.
+    /// Replaces an object, or a part of it through a subresource, and returns the new object.
     ///
     /// # Errors
     /// The `Status` that a REST client would get.
@@ -100,7 +100,7 @@ impl LocalClient {
         Ok(written.into_object())
     }
 
-    /// Applies a merge patch (RFC 7386) and returns the object as it is then.
+    /// Applies a merge patch (RFC 7386) and returns the new object.
     ///
     /// # Errors
     /// The `Status` that a REST client would get.
@@ -121,8 +121,8 @@ impl LocalClient {
         Ok(written.into_object())
     }
 
-    /// Deletes an object; `options` are `DeleteOptions`. Returns the object while it is still there, and a `Status` of
-    /// success when it is gone.
+    /// Deletes an object; `options` are `DeleteOptions`. Returns the response of a REST client: the object while it
+    /// still exists or if its kind returns the last state, otherwise a `Status` of success.
     ///
     /// # Errors
     /// The `Status` that a REST client would get.
@@ -137,16 +137,16 @@ impl LocalClient {
         let options = DeleteOptions::parse(options, &Query::default())?;
         operation.is_dry_run = options.is_dry_run;
         let written = delete(&operation, &options).await?;
-        Ok(match told(&operation.target.resource, written) {
-            Told::Object(written) => written.into_object(),
-            Told::Success(status) => status,
+        Ok(match delete_response(&operation.target.resource, written) {
+            DeleteResponse::Object(written) => written.into_object(),
+            DeleteResponse::Success(status) => status,
         })
     }
 
-    /// Assigns a pod to a node through the binding subresource, and returns the pod as it is then.
+    /// Assigns a pod to a node through the binding subresource, and returns the new pod.
     ///
     /// # Errors
-    /// `Conflict` when it has a node already, is being deleted, or has another uid.
+    /// `Conflict` when the pod already has a node, is being deleted, or has another uid.
     pub async fn bind(&self, namespace: &str, pod: &str, uid: &str, node: &str) -> Result<Value, Status> {
         const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
         let binding_name = Subresource::Binding.as_str();
@@ -160,13 +160,13 @@ impl LocalClient {
         binding::bind(&operation, body).await.map(Written::into_object)
     }
 
-    /// Whether this API serves a resource.
+    /// Returns whether this API serves a resource.
     #[must_use]
     pub fn serves(&self, resource: &GroupVersionResource) -> bool {
         self.api.catalog().find(&resource.group, &resource.version, &resource.resource).is_ok()
     }
 
-    /// route → authenticate → authorize.
+    /// Runs the route, authenticate and authorize stages.
     async fn operation(
         &self,
         verb: Verb,

@@ -26,12 +26,12 @@ use crate::response::{Body, Response};
 use crate::route::Target;
 
 const NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
-/// How long a node may take to take a connection and to begin its answer.
+/// Timeout for connecting to a node, and for the beginning of its response.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How much of a node's error is passed on.
+/// Maximum size of a node's error that is passed on, in bytes.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// How this server talks to nodes: with a client certificate that they trust.
+/// The TLS side of connections to nodes, with a client certificate that they trust.
 pub(crate) struct NodeClient {
     connector: TlsConnector,
 }
@@ -42,7 +42,7 @@ impl NodeClient {
     }
 }
 
-/// Where a pod's log is.
+/// The location of a pod's log.
 struct Source {
     node: String,
     address: String,
@@ -50,11 +50,11 @@ struct Source {
     path: String,
 }
 
-/// Streams the log that the request asks for.
+/// Streams the requested log.
 ///
 /// # Errors
-/// `BadRequest` or `Invalid` for options that make no sense, `NotFound` for the pod, `BadRequest` for a container that it
-/// does not have, what the node answers otherwise.
+/// `BadRequest` or `Invalid` for invalid options, `NotFound` for an absent pod, `BadRequest` for a container that the
+/// pod does not have, otherwise the node's error.
 pub(crate) async fn logs(
     api: &Api,
     target: &Target,
@@ -67,7 +67,7 @@ pub(crate) async fn logs(
     let container = container(target, &pod, query.get("container"))?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
-        // Nothing runs yet, so there is nothing to show; Kubernetes answers the same.
+        // An unscheduled pod has no log yet; Kubernetes answers the same.
         return Ok(Response::text(200, ""));
     }
     let source = source(api, target, node, &container, &options).await?;
@@ -75,8 +75,8 @@ pub(crate) async fn logs(
     fetch(&client, &source, shutdown.clone()).await
 }
 
-/// The options that the node understands, as the query of its log endpoint, once they are checked as Kubernetes checks a
-/// `v1 PodLogOptions`. Other parameters are dropped, as there.
+/// Checks the options as Kubernetes checks a `v1 PodLogOptions`, and returns those that the node understands as the
+/// query of its log endpoint. Other parameters are dropped, as in Kubernetes.
 fn options(pod: &str, query: &Query) -> Result<String, Status> {
     let (lines, bytes) = (query.number::<i64>("tailLines")?, query.number::<i64>("limitBytes")?);
     let seconds = query.number::<i64>("sinceSeconds")?;
@@ -185,7 +185,7 @@ async fn fetch(client: &NodeClient, source: &Source, shutdown: CancellationToken
     };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| unreachable(&e))?;
-    // The connection is driven by whoever waits for the answer, and then by the stream of the body: no task of its own.
+    // The connection has no task of its own. The wait for the response drives it, and then the body's stream.
     let mut connection = Box::pin(connection.map(|ended| {
         if let Err(error) = ended {
             tracing::debug!(%error, "a log connection ended");
@@ -237,7 +237,7 @@ async fn fetch(client: &NodeClient, source: &Source, shutdown: CancellationToken
                 }
             };
             match frame {
-                // The connection has ended; what it had read is still to be had.
+                // The connection has ended, but the body may still hold data that it had read.
                 None => {}
                 Some(None) => return None,
                 Some(Some(Ok(frame))) => {
@@ -254,7 +254,7 @@ async fn fetch(client: &NodeClient, source: &Source, shutdown: CancellationToken
     Ok(Response::new(200, "text/plain", Body::Stream(chunks.boxed())))
 }
 
-/// What a node answers instead of a log: a `Status`, or plain text.
+/// Turns a node's error response, a `Status` or plain text, into a status.
 fn refused(code: u16, body: &[u8]) -> Status {
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let message = parsed

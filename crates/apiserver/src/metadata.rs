@@ -1,21 +1,22 @@
-//! Generic metadata: what the server stamps, and what a client may not change. What must hold is the registry's to say.
+//! Generic metadata: the fields that the server sets, and those that a client may not change. Validation is the
+//! registry's.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-/// `generateName` is cut so that the suffix still fits into a label.
+/// `generateName` is cut to this length, so that the suffix still fits into a label.
 const MAX_GENERATED_BASE: usize = 58;
 const SUFFIX_LENGTH: usize = 5;
-/// Without vowels and what looks alike, so that no words arise.
+/// No vowels and no look-alike characters, so that suffixes do not form words.
 const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// `metadata` of an object, empty if it has none.
+/// Returns the `metadata` of an object, empty if it has none.
 pub(crate) fn of(object: &Value) -> &Map<String, Value> {
     static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
     object.get("metadata").and_then(Value::as_object).unwrap_or(&EMPTY)
 }
 
-/// `metadata` of an object, made if it has none.
+/// Returns the `metadata` of an object, and creates it if it has none.
 pub(crate) fn of_mut(object: &mut Value) -> &mut Map<String, Value> {
     let metadata = &mut object["metadata"];
     if !metadata.is_object() {
@@ -24,7 +25,7 @@ pub(crate) fn of_mut(object: &mut Value) -> &mut Map<String, Value> {
     metadata.as_object_mut().expect("it was just made an object")
 }
 
-/// A string of the metadata, empty if it is not there.
+/// Returns a string of the metadata, empty if it is absent.
 pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     of(object).get(field).and_then(Value::as_str).unwrap_or_default()
 }
@@ -33,7 +34,7 @@ pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
     strings(of(object).get("finalizers"))
 }
 
-/// A list of strings, empty if it is not there.
+/// Returns a list of strings, empty if it is absent.
 pub(crate) fn strings(list: Option<&Value>) -> Vec<&str> {
     list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
 }
@@ -42,17 +43,17 @@ pub(crate) fn is_terminating(object: &Value) -> bool {
     of(object).get("deletionTimestamp").is_some_and(Value::is_string)
 }
 
-/// The grace period under which the object is being deleted, in seconds.
+/// Returns the grace period under which the object is being deleted, in seconds.
 pub(crate) fn deletion_grace_seconds(object: &Value) -> Option<i64> {
     of(object).get("deletionGracePeriodSeconds").and_then(Value::as_i64)
 }
 
-/// A time as Kubernetes writes it, to the second.
+/// Formats a time as Kubernetes does, to the second.
 pub(crate) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// `base` with a random suffix, as `generateName` asks for.
+/// Returns `base` with a random suffix, as `generateName` asks for.
 pub(crate) fn generated_name(base: &str) -> String {
     let base = base.get(..MAX_GENERATED_BASE).unwrap_or(base);
     let suffix = (0..SUFFIX_LENGTH).map(|_| {
@@ -62,7 +63,7 @@ pub(crate) fn generated_name(base: &str) -> String {
     base.chars().chain(suffix).collect()
 }
 
-/// Stamps a new object and drops what only the server sets.
+/// Sets the server's fields of a new object, and drops those that a client may not set.
 pub(crate) fn stamp_new(object: &mut Value, namespace: Option<&str>, now: Timestamp) {
     let metadata = of_mut(object);
     for field in ["resourceVersion", "selfLink", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds"] {
@@ -77,7 +78,7 @@ pub(crate) fn stamp_new(object: &mut Value, namespace: Option<&str>, now: Timest
     metadata.insert("creationTimestamp".to_owned(), time(now).into());
 }
 
-/// Carries over from the old object what an update may not change or may leave out.
+/// Copies the fields that an update may not change, or may leave out, from the old object.
 pub(crate) fn carry_over(new: &mut Value, old: &Value) {
     let old = of(old);
     let metadata = of_mut(new);

@@ -1,5 +1,5 @@
 //! OpenAPI v3, generated from the table of kinds: enough for clients to learn paths, kinds and query parameters. The
-//! schemas are open objects: what a field must look like is the server's to say (`fieldValidation=Strict`).
+//! schemas are open objects, because the server validates the fields (`fieldValidation=Strict`).
 
 use quorate_api::Status;
 use quorate_registry::{Subresource, Verb};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::catalog::{Catalog, Served};
 use crate::error;
 
-/// `/openapi/v3`: the documents that there are.
+/// Returns `/openapi/v3`: the index of the documents.
 pub(crate) fn index(catalog: &Catalog) -> Value {
     let mut paths = Map::new();
     for row in &catalog.rows {
@@ -19,10 +19,10 @@ pub(crate) fn index(catalog: &Catalog) -> Value {
     json!({ "paths": paths })
 }
 
-/// `/openapi/v3/<path>`: the document of one group and version.
+/// Returns `/openapi/v3/<path>`: the document of one group and version.
 ///
 /// # Errors
-/// `NotFound` for another path.
+/// `NotFound` for an unknown path.
 pub(crate) fn document(catalog: &Catalog, path: &str) -> Result<Value, Status> {
     let mut paths = Map::new();
     let mut schemas = Map::new();
@@ -134,8 +134,8 @@ fn operation(row: &Served, method: &str, action: &str) -> Value {
     match method {
         "post" | "put" => operation["requestBody"] = json!({ "content": content, "required": true }),
         "patch" => {
-            // Strategic patches are served, but not named here: kubectl would compute them from these schemas, which
-            // have no merge keys, in place of the ones that it has built in.
+            // Strategic patches are served but not listed. kubectl would compute them from these schemas, which have no
+            // merge keys, in place of its built-in ones.
             let open = json!({ "schema": { "type": "object" } });
             operation["requestBody"] = json!({ "required": true, "content": {
                 "application/json-patch+json": open,

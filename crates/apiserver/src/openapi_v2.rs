@@ -1,5 +1,6 @@
-//! OpenAPI v2, without which kubectl before 1.29 neither applies nor creates: for each kind the parameters of its patch,
-//! from which kubectl learns that the server validates fields and has dry runs. Newer clients read v3 (`openapi`).
+//! OpenAPI v2. Without it, kubectl before 1.29 neither applies nor creates. For each kind it lists the parameters of
+//! the patch operation, from which kubectl learns that the server validates fields and supports dry runs. Newer clients
+//! read v3 (`openapi`).
 
 use http::HeaderMap;
 use http::header::ACCEPT;
@@ -12,14 +13,14 @@ use crate::protobuf::Writer;
 use crate::response::{Body, Response};
 use crate::version;
 
-/// The only form for which client-go asks, and its name as a media type that can be parsed.
+/// The media type that client-go requests, and the same type in a form that can be parsed.
 const ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 const PARAMETERS: [&str; 3] = ["dryRun", "fieldManager", "fieldValidation"];
 const EXTENSION: &str = "x-kubernetes-group-version-kind";
 
-/// `/openapi/v2`, as JSON unless Protocol Buffers are asked for.
+/// Returns `/openapi/v2` as JSON, or as Protocol Buffers if the client asks for them.
 ///
 /// # Errors
 /// When the document cannot be encoded.
@@ -34,7 +35,7 @@ pub(crate) fn answer(catalog: &Catalog, headers: &HeaderMap) -> Result<Response,
     Response::json(&json!({ "swagger": "2.0", "info": info(), "paths": paths, "definitions": {} }))
 }
 
-/// The kinds that can be patched, and where.
+/// Lists the kinds that can be patched, with their paths.
 fn patched(catalog: &Catalog) -> impl Iterator<Item = (String, &Served)> {
     let rows = catalog.rows.iter().filter(|row| row.descriptor.verbs.contains(&Verb::Patch));
     rows.map(|row| {
@@ -63,7 +64,7 @@ fn group_version_kind(row: &Served) -> Value {
     json!({ "group": kind.group, "version": kind.version, "kind": kind.kind })
 }
 
-/// The same in the messages of `openapi.v2` of github.com/google/gnostic.
+/// Encodes the same document in the messages of `openapi.v2` of github.com/google/gnostic.
 fn protobuf(catalog: &Catalog) -> Vec<u8> {
     let info = info();
     let text = |field: &str| info[field].as_str().unwrap_or_default().to_owned();
@@ -78,11 +79,11 @@ fn protobuf(catalog: &Catalog) -> Vec<u8> {
 fn protobuf_operation(row: &Served) -> Writer {
     let operation = PARAMETERS.iter().fold(Writer::default(), |operation, name| {
         let query = Writer::default().bytes(2, "query").bytes(4, name).bytes(6, "string").varint(20, 1);
-        // The message is one of several, and so are those around it: not in the body, and in the query.
+        // Each of these messages is one alternative of a `oneof`: a parameter, outside of the body, in the query.
         let parameter = Writer::default().bytes(2, Writer::default().bytes(3, query));
         operation.bytes(8, Writer::default().bytes(1, parameter))
     });
-    // YAML, of which JSON is a part.
+    // The value is YAML, and JSON is valid YAML.
     let value = Writer::default().bytes(2, group_version_kind(row).to_string());
     operation.bytes(13, Writer::default().bytes(1, EXTENSION).bytes(2, value))
 }

@@ -22,7 +22,7 @@ impl Query {
             .map(Query)
     }
 
-    /// The first value of a parameter; an empty one counts as absent, as in Kubernetes.
+    /// Returns the first value of a parameter. An empty value counts as absent, as in Kubernetes.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str())
     }
@@ -31,7 +31,7 @@ impl Query {
         self.0.iter().filter(move |(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str())
     }
 
-    /// Present without a value, `1` or `true` are true.
+    /// Returns whether a parameter is set. Every value except `0`, `false` and `False` counts as true, including none.
     pub fn flag(&self, name: &str) -> bool {
         self.0.iter().find(|(n, _)| n == name).is_some_and(|(_, v)| !matches!(v.as_str(), "0" | "false" | "False"))
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::error;
 use crate::response::Response;
 
-/// What is to be done, to which member.
+/// An operation on the quorum or on one of its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Invite,
@@ -26,10 +26,10 @@ struct Transfer {
     to: Option<String>,
 }
 
-/// Finds what a path below `/quorum` and a method ask for.
+/// Finds the operation for a method and a path below `/quorum`.
 ///
 /// # Errors
-/// `MethodNotAllowed`; `NotFound` for a path that leads nowhere.
+/// `MethodNotAllowed`; `NotFound` for an unknown path.
 pub(crate) fn operation(method: &Method, path: &[&str]) -> Result<Operation, Status> {
     let (is_allowed, operation) = match path {
         ["members"] => (*method == Method::POST, Operation::Invite),
@@ -42,10 +42,10 @@ pub(crate) fn operation(method: &Method, path: &[&str]) -> Result<Operation, Sta
     if is_allowed { Ok(operation) } else { Err(error::method_not_allowed()) }
 }
 
-/// Does it.
+/// Runs an operation.
 ///
 /// # Errors
-/// What the store says, or `BadRequest` for a body that cannot be understood.
+/// Errors of the store, or `BadRequest` for a body that does not parse.
 pub(crate) async fn change(store: &Store, operation: Operation, body: &[u8]) -> Result<Response, Status> {
     let change = match operation {
         Operation::Invite => Change::Invite(parse::<Invite>(body)?),
@@ -63,7 +63,7 @@ pub(crate) async fn change(store: &Store, operation: Operation, body: &[u8]) -> 
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be understood: {error}")))
+    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be parsed: {error}")))
 }
 
 pub(crate) fn refusal(error: &ChangeError) -> Status {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_and_methods_lead_to_operations() {
+    fn paths_and_methods_map_to_operations() {
         let m4 = || "m4".to_owned();
         let cases = [
             (Method::POST, &["members"][..], Ok(Operation::Invite)),

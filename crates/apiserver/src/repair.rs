@@ -1,5 +1,5 @@
-//! Makes allocations agree with what objects hold, where something has come between them: objects of an older version,
-//! or keys that were written past the API.
+//! Repairs differences between allocations and the items that objects hold. They arise from objects of an older
+//! version, or from keys that were written past the API.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,10 +18,10 @@ use crate::pipeline::commit::{Effects, Guard, Write, commit};
 use crate::user::UserInfo;
 use crate::{error, metadata};
 
-/// How many objects are read at once.
+/// Number of objects that are read at once.
 const PAGE: u64 = 500;
 
-/// Something that was wrong with what an object holds. Named as in Kubernetes' events.
+/// A problem with an item of an object, named as in Kubernetes' events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// The object, as an ObjectReference.
@@ -34,18 +34,18 @@ pub struct Finding {
 struct Held {
     item: Item,
     holder: Holder,
-    /// The object's.
+    /// The revision of the object.
     revision: Revision,
     regarding: Value,
 }
 
-/// Compares all objects with all allocations, at one revision: allocates what is held and not allocated, gives what is
-/// missing, and releases what nobody holds. Returns what an operator should know.
+/// Compares all objects with all allocations at one revision. It allocates items that are held but not allocated, fills
+/// in missing fields, and releases allocations without a holder. Returns the findings that an operator should see.
 ///
-/// An object and its allocations change in one transaction, so a difference at one revision is no write under way.
+/// An object and its allocations change in one transaction, so a difference at one revision is not a write in progress.
 ///
 /// # Errors
-/// What the store says.
+/// Errors of the store.
 pub async fn repair_allocations(api: &Api) -> Result<Vec<Finding>, Status> {
     let store = api.store();
     store.read_barrier().await.map_err(|e| error::from_store(&e))?;
@@ -65,20 +65,20 @@ pub async fn repair_allocations(api: &Api) -> Result<Vec<Finding>, Status> {
     let mut findings = reallocate(api, &held, &mut allocations).await?;
     for (resource, namespace, name, regarding) in incomplete {
         let client = LocalClient::new(api.clone(), UserInfo::master("system:apiserver"));
-        // Any update gives an object what it lacks.
+        // Any update allocates the items that an object lacks.
         match client.patch_merge(&resource, namespace.as_deref(), &name, None, json!({})).await {
             Ok(_) => findings.push(Finding {
                 regarding,
                 reason: "ClusterIPNotAllocated",
                 message: "Cluster IP or port is not allocated; repairing".to_owned(),
             }),
-            Err(status) => tracing::warn!(name, %status, "an object cannot be given what it lacks"),
+            Err(status) => tracing::warn!(name, %status, "a missing address or port cannot be allocated"),
         }
     }
     Ok(findings)
 }
 
-/// Resource, namespace and name of an object, and its ObjectReference.
+/// The resource, namespace and name of an object that lacks an item, and its ObjectReference.
 type Incomplete = (quorate_api::GroupVersionResource, Option<String>, String, Value);
 
 /// Reads all objects of a kind at a revision.
@@ -150,7 +150,7 @@ async fn reallocate(
             findings.push(finding(Problem::AlreadyAllocated));
             continue;
         }
-        // Nobody holds it, or somebody who is gone.
+        // The item has no holder, or one that no longer exists.
         let allocation_key = Bytes::from(key(*item));
         let before = allocation.map_or(Revision::ZERO, |kv| kv.mod_revision);
         let effects = Effects {
@@ -160,13 +160,13 @@ async fn reallocate(
             ],
             writes: vec![Write::Put { key: allocation_key, value: own.encode()? }],
         };
-        // What has changed meanwhile is looked at next time.
+        // If a guard fails, the next run looks at the item again.
         commit(api.store(), &effects).await?;
         allocations.remove(item);
         findings.push(finding(Problem::NotAllocated));
     }
     for (item, kv) in allocations.iter().filter(|(item, _)| !given.contains(item)) {
-        tracing::info!(%item, "an allocation that nobody holds is released");
+        tracing::info!(%item, "released an allocation that has no holder");
         let effects = Effects {
             guards: vec![Guard { key: kv.key.clone(), revision: kv.mod_revision }],
             writes: vec![Write::Delete { key: kv.key.clone() }],

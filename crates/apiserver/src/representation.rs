@@ -1,10 +1,10 @@
-//! In which form the client wants objects: content negotiation by `Accept`.
+//! Content negotiation by `Accept`: the form in which a client wants objects.
 
 use http::HeaderMap;
 use http::header::ACCEPT;
 use quorate_api::{Reason, Status};
 
-/// How much of each object a table's row carries.
+/// The part of each object that a table's row carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum IncludeObject {
     #[default]
@@ -15,7 +15,7 @@ pub(crate) enum IncludeObject {
 
 impl IncludeObject {
     /// # Errors
-    /// `BadRequest` for another word.
+    /// `BadRequest` for another value.
     pub fn parse(text: Option<&str>) -> Result<Self, Status> {
         match text {
             None | Some("Metadata") => Ok(IncludeObject::Metadata),
@@ -37,14 +37,14 @@ pub(crate) enum Representation {
     Partial,
 }
 
-/// The form of the response's bytes.
+/// The encoding of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Json,
     Yaml,
 }
 
-/// What was agreed on.
+/// The result of the negotiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Negotiated {
     pub representation: Representation,
@@ -83,7 +83,7 @@ impl Alternative<'_> {
     }
 }
 
-/// The alternatives in the client's order of preference.
+/// Returns the alternatives in the client's order of preference.
 fn alternatives(headers: &HeaderMap) -> Vec<Alternative<'_>> {
     let mut list: Vec<_> = headers
         .get_all(ACCEPT)
@@ -103,10 +103,10 @@ fn alternatives(headers: &HeaderMap) -> Vec<Alternative<'_>> {
     list
 }
 
-/// Picks the first alternative that can be served; JSON objects when the client names none.
+/// Picks the first alternative that can be served, or JSON objects when the client names none.
 ///
 /// # Errors
-/// `NotAcceptable` when nothing of what it names can be served.
+/// `NotAcceptable` when none of the alternatives can be served.
 pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject) -> Result<Negotiated, Status> {
     let list = alternatives(headers);
     if list.is_empty() {
@@ -121,7 +121,7 @@ pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject) -> Result<N
         .ok_or_else(not_acceptable)
 }
 
-/// Whether the client prefers aggregated discovery, and in which version.
+/// Returns the version of aggregated discovery that the client prefers, if any.
 pub(crate) fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     alternatives(headers)
         .iter()
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn picks_what_can_be_served() {
+    fn the_first_served_alternative_is_picked() {
         let table = Representation::Table(IncludeObject::Metadata);
         check("application/json", Some((Representation::Object, Encoding::Json)));
         check("*/*", Some((Representation::Object, Encoding::Json)));

@@ -1,4 +1,4 @@
-//! Requests and responses as the pipeline sees them: HTTP's vocabulary, but no connection.
+//! Requests and responses as the pipeline sees them, in HTTP's terms but without a connection.
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -26,10 +26,10 @@ pub struct Request {
     pub connection: Connection,
 }
 
-/// What a response carries.
+/// The body of a response.
 pub enum Body {
     Full(Bytes),
-    /// A watch or a log: chunks until the stream ends.
+    /// Chunks of a watch or a log, until the stream ends.
     Stream(BoxStream<'static, Result<Bytes, std::io::Error>>),
 }
 
@@ -41,7 +41,7 @@ pub struct Response {
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
-/// How the bytes of a response are written.
+/// The form in which a response is encoded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     pub negotiated: Negotiated,
@@ -71,7 +71,7 @@ impl Response {
         self
     }
 
-    /// A failure as the client gets it.
+    /// Renders a failure for the client.
     #[must_use]
     pub fn failure(status: &Status) -> Self {
         let body = status.to_json().to_string();
@@ -83,7 +83,7 @@ impl Response {
         response
     }
 
-    /// JSON bytes in the style that was asked for.
+    /// Encodes JSON bytes in the style that the client asked for.
     pub(crate) fn styled(code: u16, json: Vec<u8>, style: Style) -> Result<Self, Status> {
         let (bytes, content_type) = match (style.negotiated.encoding, style.is_pretty) {
             (Encoding::Json, false) => (json, "application/json"),
@@ -99,21 +99,21 @@ impl Response {
         Ok(Response::new(code, content_type, Body::Full(bytes.into())))
     }
 
-    /// A stored object.
+    /// Renders a stored object.
     pub(crate) fn stored(code: u16, served: &Served, kv: &KeyValue, style: Style) -> Result<Self, Status> {
         let mut out = Vec::new();
         encode_one(served, &kv.value, kv.mod_revision, style.negotiated.representation, &mut out)?;
         Response::styled(code, out, style)
     }
 
-    /// What a write made.
+    /// Renders the object that a write left.
     pub(crate) fn written(code: u16, served: &Served, written: &Written, style: Style) -> Result<Self, Status> {
         let mut out = Vec::new();
         encode_one(served, &written.encoded, written.revision, style.negotiated.representation, &mut out)?;
         Response::styled(code, out, style)
     }
 
-    /// A page of a collection.
+    /// Renders a page of a collection.
     pub(crate) fn page(served: &Served, page: &Page, style: Style) -> Result<Self, Status> {
         let mut metadata = list_metadata(page.revision);
         if let Some(next) = &page.next {
@@ -145,7 +145,7 @@ impl Response {
         Response::styled(200, out, style)
     }
 
-    /// Tells the client what was odd about its request (RFC 7234, section 5.5, code 299).
+    /// Adds warnings to the response (RFC 7234, section 5.5, code 299).
     pub(crate) fn with_warnings(mut self, warnings: &[String]) -> Self {
         for warning in warnings {
             let text: String = warning.chars().filter(|c| !c.is_control()).collect();
@@ -158,7 +158,7 @@ impl Response {
     }
 }
 
-/// Appends one object in a representation.
+/// Appends one object in the requested representation.
 ///
 /// # Errors
 /// When the stored bytes cannot be decoded.
@@ -180,7 +180,7 @@ pub(crate) fn encode_one(
     }
 }
 
-/// A watch's bookmark: nothing but a revision.
+/// Encodes a watch's bookmark, which carries only a revision.
 pub(crate) fn encode_bookmark(
     served: &Served,
     revision: Revision,

@@ -1,4 +1,4 @@
-//! The first stage: from method and path to what is asked of which kind. It knows the shapes of paths, not the kinds.
+//! The route stage: finds the operation for a method and a path. It knows the shapes of paths, not the kinds.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::join;
 use crate::query::Query;
 use crate::quorum;
 
-/// What a path leads to.
+/// The destination of a path.
 #[derive(Clone)]
 pub(crate) enum Route {
     Resource(Target),
-    /// `/api`, `/apis` and what lies between them and the resources.
+    /// `/api`, `/apis` and the documents between them and the resources.
     Discovery(Discovery),
     /// `/openapi/v3` or one of its documents (`apis/apps/v1`).
     OpenApi(Option<String>),
@@ -34,7 +34,7 @@ pub(crate) enum Route {
     /// The whole state of this member, as a stream.
     QuorumBackup,
     QuorumChange(quorum::Operation),
-    /// What machines that join ask, and who may let them in.
+    /// The requests of joining machines, and the administration of join tokens.
     Join(join::Operation),
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The object's name, empty for a collection.
+    /// Returns the object's name, empty for a collection.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_default()
     }
@@ -68,10 +68,10 @@ impl Target {
     }
 }
 
-/// Finds what a path and method ask for.
+/// Finds the destination of a method and a path.
 ///
 /// # Errors
-/// `NotFound` for a path that leads nowhere, `MethodNotAllowed` for a verb that the kind does not have.
+/// `NotFound` for an unknown path, `MethodNotAllowed` for a verb that the kind does not support.
 pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
     let segments = path
         .split('/')
@@ -80,7 +80,7 @@ pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Quer
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| Status::bad_request("the path is not valid UTF-8"))?;
     let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
-    // An escaped slash would lead to a key of another shape.
+    // An escaped slash would produce a key of another shape.
     if parts.iter().any(|part| part.contains('/')) {
         return Err(error::no_such_path());
     }
@@ -127,7 +127,7 @@ fn resource(
     parts: &[&str],
     query: &Query,
 ) -> Result<Route, Status> {
-    // The paths of watches before the `watch` parameter existed.
+    // Kubernetes' old paths for watches, from before the `watch` parameter.
     let (parts, is_watch_path) = match parts {
         ["watch", rest @ ..] if !rest.is_empty() => (rest, true),
         _ => (parts, false),
@@ -146,7 +146,7 @@ fn resource(
         }
         _ => return Err(error::no_such_path()),
     };
-    // The parameter is one of collections: with a name it means nothing.
+    // The parameter applies to collections only and is ignored with a name.
     let is_watch = is_watch_path || (name.is_none() && query.flag("watch"));
     let verb = verb(method, name.is_some(), subresource, is_watch).ok_or_else(error::method_not_allowed)?;
     let known = subresource.is_some() || served.descriptor.verbs.contains(&verb);
@@ -163,7 +163,7 @@ fn resource(
     }))
 }
 
-/// Splits `namespaces/<ns>/<resource>/…`. `namespaces/<name>` itself and its subresources are objects like others.
+/// Splits `namespaces/<ns>/<resource>/…`. `namespaces/<name>` itself and its subresources are ordinary objects.
 fn split_namespace<'a>(
     catalog: &Catalog,
     (group, version): (&str, &str),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_lead_to_verbs() {
+    fn paths_and_methods_map_to_verbs() {
         let cases = [
             ("GET", "/api/v1/pods", "list pods ns=- name=- sub=-"),
             ("GET", "/api/v1/namespaces/a/pods?watch=true", "watch pods ns=a name=- sub=-"),

@@ -34,39 +34,39 @@ use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::tls::{self, TlsError};
 
-/// The largest body that is read, as in Kubernetes.
+/// Maximum size of a request body, in bytes, as in Kubernetes.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
-/// What the bodies of requests may hold together, and up to what size they do not count.
-const INTAKE_BYTES: usize = 128 << 20;
+/// Memory that all request bodies share, and the size up to which a body does not count.
+const BODY_BUDGET_BYTES: usize = 128 << 20;
 const FREE_BODY_BYTES: usize = 64 << 10;
-/// How much of a body that is too large is read and thrown away.
+/// Maximum number of bytes of a refused body that are read and discarded.
 const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
-/// Responses from this size on are compressed, as in Kubernetes.
+/// Minimum size of a compressed response, in bytes, as in Kubernetes.
 const COMPRESS_FROM_BYTES: usize = 128 * 1024;
-/// What a machine that asks to join may send, and how many may ask at the same time.
-const MAX_STRANGER_BODY_BYTES: usize = 32 << 10;
-const MAX_STRANGERS: usize = 16;
+/// Maximum size of the body of a join request, and maximum number of concurrent join requests.
+const MAX_JOIN_BODY_BYTES: usize = 32 << 10;
+const MAX_JOIN_REQUESTS: usize = 16;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 const BODY_WITHIN: Duration = Duration::from_secs(60);
-/// How long running requests may take after the shutdown began.
+/// Time that running requests have to finish after the shutdown began.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
-/// How long the listener rests when it cannot accept (out of file descriptors).
+/// Pause of the listener when it cannot accept, for example for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// HTTP/2: streams on one connection, each of which may be a watch.
+/// Maximum number of HTTP/2 streams on one connection, each of which may be a watch.
 const MAX_STREAMS: u32 = 1000;
-/// A dead client behind a live connection is noticed after this long.
+/// Interval of HTTP/2 pings, which detect a dead client.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// What a server needs besides the API.
+/// The configuration of a server besides the API.
 pub struct ServerConfig {
     pub listener: TcpListener,
     pub identity: Arc<LiveIdentity>,
-    /// The authority that signs client certificates, and those of nodes.
+    /// The authority that signs the certificates of clients and nodes.
     pub client_authority_pem: Vec<u8>,
-    /// With what this server authenticates to nodes, to fetch logs.
+    /// The identity with which this server authenticates to nodes when it fetches logs.
     pub node_client: Option<Arc<LiveIdentity>>,
-    /// Requests at work at the same time; watches and logs do not count.
+    /// Maximum number of concurrent requests; watches and logs do not count.
     pub max_in_flight: usize,
 }
 
@@ -75,7 +75,7 @@ impl ServerConfig {
     pub const DEFAULT_MAX_IN_FLIGHT: usize = 600;
 }
 
-/// Why a server cannot start.
+/// The reason why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("the server's TLS cannot be set up")]
@@ -88,10 +88,10 @@ pub enum ServeError {
 struct Server {
     api: Api,
     in_flight: Arc<Semaphore>,
-    /// Room for the bodies of all requests at work, in bytes.
-    intake: Arc<Semaphore>,
-    /// Machines that ask to join at the same time; nobody knows them yet.
-    strangers: Arc<Semaphore>,
+    /// Memory budget of the bodies of all running requests, in bytes.
+    body_budget: Arc<Semaphore>,
+    /// Permits for concurrent join requests, which come from unauthenticated machines.
+    join_requests: Arc<Semaphore>,
 }
 
 /// Serves the API until the shutdown, then ends watches, lets running requests finish, and returns.
@@ -106,12 +106,12 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
     }
     let acceptor = TlsAcceptor::from(Arc::new(tls_config));
     let in_flight = Arc::new(Semaphore::new(config.max_in_flight));
-    let intake = Arc::new(Semaphore::new(INTAKE_BYTES));
-    let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let body_budget = Arc::new(Semaphore::new(BODY_BUDGET_BYTES));
+    let join_requests = Arc::new(Semaphore::new(MAX_JOIN_REQUESTS));
     let connections = TaskTracker::new();
     let (follower, stop) = (api.clone(), shutdown.clone());
     connections.spawn(async move { follower.relations().follow(follower.store(), stop).await });
-    let router = router(Server { api, in_flight, intake, strangers });
+    let router = router(Server { api, in_flight, body_budget, join_requests });
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -136,7 +136,7 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
 fn router(server: Server) -> Router {
     let is_large = |_: StatusCode, _: http::Version, headers: &http::HeaderMap, _: &http::Extensions| {
         let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-        // A stream has no length and is sent as it comes.
+        // A stream has no known length and is sent as it comes.
         length.is_some_and(|length| length >= COMPRESS_FROM_BYTES)
     };
     Router::new().fallback(answer).with_state(server).layer(CompressionLayer::new().compress_when(is_large))
@@ -150,7 +150,7 @@ async fn connection(
     shutdown: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection keeps Nagle's delay");
+        tracing::debug!(%error, "cannot disable Nagle's algorithm on a connection");
     }
     let stream = match timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -190,23 +190,23 @@ async fn answer(
 ) -> http::Response<HttpBody> {
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or_default();
-    let is_stranger = connection.user.is_none() && join::takes_body(parts.uri.path());
-    let permit = if is_stranger {
-        Arc::clone(&server.strangers).try_acquire_owned().ok().map(Some)
+    let is_join = connection.user.is_none() && join::takes_body(parts.uri.path());
+    let permit = if is_join {
+        Arc::clone(&server.join_requests).try_acquire_owned().ok().map(Some)
     } else {
         admit(&server, &parts.method, parts.uri.path(), query)
     };
     let Some(permit) = permit else {
         return respond(Response::failure(&error::too_many_requests()));
     };
-    // From someone unknown nothing is read but a request to join.
+    // An anonymous client's body is not read unless it is a join request.
     let body = match connection.user {
-        Some(_) => read_body(body, &server.intake).await,
-        None if is_stranger => read_stranger(body).await,
+        Some(_) => read_body(body, &server.body_budget).await,
+        None if is_join => read_join_body(body).await,
         None => Ok((Bytes::new(), None)),
     };
     let response = match body {
-        Ok((body, _room)) => {
+        Ok((body, _permit)) => {
             let answers = connection.answers.clone();
             let request = Request {
                 query: query.to_owned(),
@@ -225,10 +225,11 @@ async fn answer(
     respond(response)
 }
 
-/// A place among the requests in flight: `Some(None)` for what needs none, `None` when all are taken.
-#[expect(clippy::option_option, reason = "the outer says whether to go on, the inner what to hold meanwhile")]
+/// Reserves a place among the requests in flight. Returns `Some(None)` for requests that need none, and `None` when all
+/// are taken.
+#[expect(clippy::option_option, reason = "the outer option admits the request, the inner one holds its permit")]
 fn admit(server: &Server, method: &Method, path: &str, query: &str) -> Option<Option<OwnedSemaphorePermit>> {
-    // As the route will read it: a list that says `watch=false` is one.
+    // Parsed as the route stage does, so that a list with `watch=false` counts.
     let is_watch = || query.contains("watch") && Query::parse(query).is_ok_and(|query| query.flag("watch"));
     let is_long = *method == Method::GET && (path.ends_with("/log") || path.contains("/watch/") || is_watch());
     let is_probe = crate::pipeline::authorize::is_public(path);
@@ -238,30 +239,30 @@ fn admit(server: &Server, method: &Method, path: &str, query: &str) -> Option<Op
     Arc::clone(&server.in_flight).try_acquire_owned().ok().map(Some)
 }
 
-/// A body, and the room that it takes.
-type Taken = (Bytes, Option<OwnedSemaphorePermit>);
+/// A body, and the budget that it holds.
+type BodyAndPermit = (Bytes, Option<OwnedSemaphorePermit>);
 
-async fn read_body(body: HttpBody, intake: &Arc<Semaphore>) -> Result<Taken, Status> {
+async fn read_body(body: HttpBody, body_budget: &Arc<Semaphore>) -> Result<BodyAndPermit, Status> {
     if body.is_end_stream() {
         return Ok((Bytes::new(), None));
     }
     let late = || Status::new(Reason::Timeout, "the body of the request took too long");
-    timeout(BODY_WITHIN, collect(body, intake)).await.map_err(|_| late())?
+    timeout(BODY_WITHIN, collect(body, body_budget)).await.map_err(|_| late())?
 }
 
-/// Reads a request to join, which is short.
-async fn read_stranger(body: HttpBody) -> Result<Taken, Status> {
+/// Reads the body of a join request, which is small.
+async fn read_join_body(body: HttpBody) -> Result<BodyAndPermit, Status> {
     let late = || Status::new(Reason::Timeout, "the body of the request took too long");
-    let read = timeout(HANDSHAKE_WITHIN, Limited::new(body, MAX_STRANGER_BODY_BYTES).collect());
-    let body = read.await.map_err(|_| late())?.map_err(|_| error::too_large(MAX_STRANGER_BODY_BYTES))?;
+    let read = timeout(HANDSHAKE_WITHIN, Limited::new(body, MAX_JOIN_BODY_BYTES).collect());
+    let body = read.await.map_err(|_| late())?.map_err(|_| error::too_large(MAX_JOIN_BODY_BYTES))?;
     Ok((body.to_bytes(), None))
 }
 
-/// Reads a body up to the limit, and as far as there is room for it. What lies beyond is thrown away, within reason: a
-/// client that is cut off while it still sends would not see the answer.
-async fn collect(mut body: HttpBody, intake: &Arc<Semaphore>) -> Result<Taken, Status> {
+/// Reads a body up to the size limit and within the memory budget. The rest of a refused body is read and discarded, up
+/// to a limit, because a client that is cut off while it sends would not see the response.
+async fn collect(mut body: HttpBody, body_budget: &Arc<Semaphore>) -> Result<BodyAndPermit, Status> {
     let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
-    let (mut room, mut is_refused) = (None, false);
+    let (mut permit, mut is_refused) = (None, false);
     while let Some(frame) = body.frame().await {
         let frame = frame
             .map_err(|error| Status::bad_request(format!("the body of the request could not be read: {error}")))?;
@@ -271,13 +272,13 @@ async fn collect(mut body: HttpBody, intake: &Arc<Semaphore>) -> Result<Taken, S
             break;
         }
         if size > FREE_BODY_BYTES && !is_refused {
-            is_refused = !take_room(intake, data.len(), &mut room);
+            is_refused = !reserve(body_budget, data.len(), &mut permit);
         }
         if size > MAX_BODY_BYTES || is_refused {
-            (first, rest, room) = (Bytes::new(), BytesMut::new(), None);
+            (first, rest, permit) = (Bytes::new(), BytesMut::new(), None);
             continue;
         }
-        // Nearly every body is a single frame, which need not be copied.
+        // Nearly every body is a single frame, which is not copied.
         if first.is_empty() && rest.is_empty() {
             first = data;
             continue;
@@ -288,14 +289,14 @@ async fn collect(mut body: HttpBody, intake: &Arc<Semaphore>) -> Result<Taken, S
     match size {
         _ if size > MAX_BODY_BYTES => Err(error::too_large(MAX_BODY_BYTES)),
         _ if is_refused => Err(error::too_many_requests()),
-        _ if rest.is_empty() => Ok((first, room)),
-        _ => Ok((rest.freeze(), room)),
+        _ if rest.is_empty() => Ok((first, permit)),
+        _ => Ok((rest.freeze(), permit)),
     }
 }
 
-/// Takes room for so many bytes more; false when there is none.
-fn take_room(intake: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSemaphorePermit>) -> bool {
-    let taken = u32::try_from(bytes).ok().and_then(|bytes| Arc::clone(intake).try_acquire_many_owned(bytes).ok());
+/// Reserves budget for more bytes; returns false when it is used up.
+fn reserve(body_budget: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSemaphorePermit>) -> bool {
+    let taken = u32::try_from(bytes).ok().and_then(|bytes| Arc::clone(body_budget).try_acquire_many_owned(bytes).ok());
     match (taken, held) {
         (None, _) => false,
         (Some(more), Some(held)) => {
@@ -336,18 +337,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_share_a_bounded_room() {
-        let intake = Arc::new(Semaphore::new(4 * FREE_BODY_BYTES));
-        let (small, room) = read_body(body(&[FREE_BODY_BYTES]), &intake).await.expect("it is free");
-        assert!(small.len() == FREE_BODY_BYTES && room.is_none());
-        let (large, room) = read_body(body(&[FREE_BODY_BYTES, FREE_BODY_BYTES, 1]), &intake).await.expect("it fits");
-        assert_eq!((large.len(), room.is_some()), (2 * FREE_BODY_BYTES + 1, true));
-        let refused = read_body(body(&[4 * FREE_BODY_BYTES]), &intake).await.expect_err("no room beside it");
+    async fn bodies_share_a_memory_budget() {
+        let body_budget = Arc::new(Semaphore::new(4 * FREE_BODY_BYTES));
+        let (small, permit) =
+            read_body(body(&[FREE_BODY_BYTES]), &body_budget).await.expect("small bodies do not count");
+        assert!(small.len() == FREE_BODY_BYTES && permit.is_none());
+        let (large, permit) =
+            read_body(body(&[FREE_BODY_BYTES, FREE_BODY_BYTES, 1]), &body_budget).await.expect("it fits");
+        assert_eq!((large.len(), permit.is_some()), (2 * FREE_BODY_BYTES + 1, true));
+        let refused = read_body(body(&[4 * FREE_BODY_BYTES]), &body_budget).await.expect_err("the budget is used up");
         assert_eq!(refused.reason, Reason::TooManyRequests);
-        drop(room);
-        let (again, _room) = read_body(body(&[4 * FREE_BODY_BYTES]), &intake).await.expect("there is room again");
+        drop(permit);
+        let (again, _permit) =
+            read_body(body(&[4 * FREE_BODY_BYTES]), &body_budget).await.expect("the budget is free again");
         assert_eq!(again.len(), 4 * FREE_BODY_BYTES);
-        let endless = read_body(body(&[2 * MAX_BODY_BYTES]), &intake).await.expect_err("too large");
+        let endless = read_body(body(&[2 * MAX_BODY_BYTES]), &body_budget).await.expect_err("too large");
         assert_eq!(endless.reason, Reason::RequestEntityTooLarge);
     }
 }

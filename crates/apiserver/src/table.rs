@@ -9,7 +9,7 @@ use crate::catalog::Served;
 use crate::encode;
 use crate::representation::IncludeObject;
 
-/// The rows of a table; the columns are the kind's.
+/// Collects the rows of a table; the columns are the kind's.
 pub(crate) struct TableWriter<'a> {
     served: &'a Served,
     include: IncludeObject,
@@ -25,7 +25,7 @@ impl<'a> TableWriter<'a> {
     /// Adds the row of a stored object.
     ///
     /// # Errors
-    /// When it cannot be decoded.
+    /// When the object cannot be decoded.
     pub fn stored(&mut self, kv: &KeyValue) -> Result<(), Status> {
         self.object(&encode::decoded(&kv.value, kv.mod_revision)?)
     }
@@ -33,7 +33,7 @@ impl<'a> TableWriter<'a> {
     /// Adds the row of an object that has its `resourceVersion`.
     ///
     /// # Errors
-    /// When it cannot be encoded.
+    /// When the object cannot be encoded.
     pub fn object(&mut self, object: &Value) -> Result<(), Status> {
         let cells = self.served.descriptor.strategy.cells(object, self.now);
         if !self.rows.is_empty() {
@@ -59,10 +59,10 @@ impl<'a> TableWriter<'a> {
         Ok(())
     }
 
-    /// The whole table; `metadata` is the list's.
+    /// Writes the whole table; `metadata` is the list's.
     ///
     /// # Errors
-    /// When it cannot be encoded.
+    /// When the table cannot be encoded.
     pub fn finish(self, metadata: &Value, out: &mut Vec<u8>) -> Result<(), Status> {
         let columns: Vec<Value> = self
             .served
@@ -90,7 +90,7 @@ impl<'a> TableWriter<'a> {
     }
 }
 
-/// Metadata of a list or table that stands at a revision.
+/// Returns the metadata of a list or table at a revision.
 pub(crate) fn list_metadata(revision: Revision) -> Value {
     json!({ "resourceVersion": revision.to_string() })
 }

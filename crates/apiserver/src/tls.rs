@@ -1,4 +1,4 @@
-//! TLS: the server's side, where a client may show a certificate, and the client's side towards nodes.
+//! TLS: the server side with optional client certificates, and the client side of connections to nodes.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::user::UserInfo;
 
-/// Why TLS cannot be set up.
+/// The reason why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("no {what} can be read from PEM")]
@@ -21,7 +21,7 @@ pub enum TlsError {
     Authority(#[source] rustls::Error),
     #[error("client certificates cannot be verified")]
     Verifier(#[source] rustls::client::VerifierBuilderError),
-    #[error("TLS does not work as it is built here")]
+    #[error("the TLS provider does not support the default protocol versions")]
     Protocol(#[source] rustls::Error),
 }
 
@@ -39,7 +39,8 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Serves with `identity`, as it is at each handshake; a client may show a certificate of the authority, and what it shows must be valid.
+/// Returns the server side of TLS, which presents the current `identity` at each handshake. A client certificate is
+/// optional, but must be signed by the authority.
 ///
 /// # Errors
 /// See [`TlsError`].
@@ -60,7 +61,8 @@ pub fn server_config(
     Ok(config)
 }
 
-/// Speaks to nodes whose certificates the authority has signed, as `identity`.
+/// Returns the client side of TLS towards nodes, whose certificates the authority must have signed. It authenticates as
+/// `identity`.
 ///
 /// # Errors
 /// See [`TlsError`].
@@ -72,7 +74,7 @@ pub fn client_config(identity: Arc<LiveIdentity>, authority_pem: &[u8]) -> Resul
         .with_client_cert_resolver(identity))
 }
 
-/// Who a verified client certificate names: CN is the user, each O a group.
+/// Returns the user that a verified client certificate names: CN is the user, each O a group.
 #[must_use]
 pub fn certificate_user(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use crate::metadata;
 
-/// The Kubernetes version whose API this is.
+/// The Kubernetes version whose API is served.
 const MAJOR: &str = "1";
 const MINOR: &str = "36";
 
-/// Where the binary came from. The binary passes it in, so that a new commit does not rebuild this crate.
+/// The origin of the binary. The binary passes it in, so that a new commit does not rebuild this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {
     /// The commit's full hash; empty when it is not known.
@@ -21,13 +21,13 @@ pub struct Build {
 }
 
 impl Default for Build {
-    /// A build from an archive of the sources.
+    /// Returns the values of a build from an archive of the sources.
     fn default() -> Self {
         Build { commit: "", tree_state: "archive", date_seconds: 0 }
     }
 }
 
-/// `version.Info`, with our own version as build metadata.
+/// Renders `version.Info`, with Quorate's own version as build metadata.
 pub(crate) fn version(build: Build) -> Value {
     let platform = format!("{}/{}", std::env::consts::OS, quorate_api::architecture(std::env::consts::ARCH));
     let date = Timestamp::from_second(build.date_seconds).unwrap_or(Timestamp::UNIX_EPOCH);

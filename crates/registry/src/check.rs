@@ -9,7 +9,7 @@ pub const NON_NEGATIVE: &str = "must be greater than or equal to 0";
 pub const IMMUTABLE: &str = "field is immutable";
 pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
-/// A number that counts something.
+/// Checks that a number is not negative.
 pub fn non_negative(value: impl Into<i64>, path: FieldPath, errors: &mut Vec<FieldError>) {
     let value = value.into();
     if value < 0 {
@@ -24,7 +24,7 @@ pub fn positive(value: impl Into<i64>, path: FieldPath, errors: &mut Vec<FieldEr
     }
 }
 
-/// One of a fixed set of words. `None` and the empty string are a missing required field.
+/// Checks that a value is one of a fixed set of words. `None` and the empty string are a missing required field.
 pub fn one_of(value: Option<&str>, supported: &[&str], path: FieldPath, errors: &mut Vec<FieldError>) {
     match value {
         None | Some("") => errors.push(FieldError::required(path, "")),
@@ -33,19 +33,19 @@ pub fn one_of(value: Option<&str>, supported: &[&str], path: FieldPath, errors: 
     }
 }
 
-/// Like [`one_of`], but may be absent.
+/// Like [`one_of`], but the value may be absent.
 pub fn one_of_if_set(value: Option<&str>, supported: &[&str], path: FieldPath, errors: &mut Vec<FieldError>) {
     if let Some(value) = value.filter(|value| !supported.contains(value)) {
         errors.push(FieldError::not_supported(path, value, supported));
     }
 }
 
-/// A value against one of the forms in [`name`].
+/// Checks a value against one of the forms in [`name`].
 pub fn named(value: &str, check: fn(&str) -> Vec<String>, path: &FieldPath, errors: &mut Vec<FieldError>) {
     errors.extend(check(value).into_iter().map(|problem| FieldError::invalid(path.clone(), value, problem)));
 }
 
-/// Like [`named`], for a field that has to be there.
+/// Like [`named`], for a required field.
 pub fn required_name(value: &str, check: fn(&str) -> Vec<String>, path: &FieldPath, errors: &mut Vec<FieldError>) {
     if value.is_empty() {
         errors.push(FieldError::required(path.clone(), ""));
@@ -61,7 +61,7 @@ pub fn port_number(port: impl Into<i64>, path: FieldPath, errors: &mut Vec<Field
     }
 }
 
-/// A port by number or by the name of a container's port.
+/// Checks a port that is given by number or by the name of a container's port.
 pub fn port(port: &IntOrString, path: &FieldPath, errors: &mut Vec<FieldError>) {
     match port {
         IntOrString::Int(number) => port_number(*number, path.clone(), errors),
@@ -73,7 +73,7 @@ pub fn port(port: &IntOrString, path: &FieldPath, errors: &mut Vec<FieldError>) 
     }
 }
 
-/// An IANA service name: at most 15 of `[a-z0-9-]` with at least one letter.
+/// Checks an IANA service name: at most 15 of `[a-z0-9-]` with at least one letter.
 pub fn port_name(name: &str) -> Vec<String> {
     let mut problems = Vec::new();
     if name.len() > 15 {
@@ -104,7 +104,7 @@ pub fn ip(address: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A key of a ConfigMap or Secret, which is also a file's name.
+/// Checks a key of a ConfigMap or Secret, which also serves as a file name.
 pub fn data_key(key: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let fits = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     let path = path.key(key);
@@ -126,7 +126,7 @@ pub fn data_key(key: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// More elements than a list may have.
+/// Returns the error for a list with more than `max` elements.
 pub fn too_many(path: FieldPath, got: usize, max: usize) -> FieldError {
     FieldError {
         path,
@@ -136,7 +136,7 @@ pub fn too_many(path: FieldPath, got: usize, max: usize) -> FieldError {
     }
 }
 
-/// A reference to another object by name.
+/// Checks a reference to another object by name.
 pub fn reference(name: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
     required_name(name, name::dns1123_subdomain, path, errors);
 }

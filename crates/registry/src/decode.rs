@@ -1,7 +1,7 @@
-//! From any JSON to the JSON of a type.
+//! Decodes any JSON into the JSON of a type.
 //!
-//! The object passes through the Rust type once; what comes out is compared with what went in. That finds unknown fields
-//! without a second way of decoding every type, which would double what the compiler has to do for this crate.
+//! The object passes through the Rust type once, and the output is compared with the input. The comparison finds unknown
+//! fields without a second decoder for every type, which would double the compile time of this crate.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 use crate::strategy::{DecodeError, Decoded};
 use crate::typed;
 
-/// Decodes `object` as a `T` and encodes it again, which drops nulls and what `T` does not have.
+/// Decodes `object` as a `T` and encodes it again, which drops nulls and fields that `T` does not have.
 ///
 /// # Errors
-/// With the first field whose type is wrong.
+/// Names the first field whose type is wrong.
 pub fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Decoded, DecodeError> {
     let typed: T = typed::read(object).map_err(|error| DecodeError {
         path: locate(object, &|candidate| typed::read::<T>(candidate).is_err()),
@@ -26,7 +26,7 @@ pub fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Decoded
     Ok(Decoded { object: encoded, unknown_fields })
 }
 
-/// The paths in `before` that are not in `after`, as `spec.containers[0].foo`. Nulls say nothing and do not count.
+/// Collects the paths in `before` that are not in `after`, such as `spec.containers[0].foo`. Nulls do not count.
 fn note_dropped(before: &Value, after: &Value, path: &str, dropped: &mut Vec<String>) {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
@@ -54,10 +54,11 @@ fn note_dropped(before: &Value, after: &Value, path: &str, dropped: &mut Vec<Str
     }
 }
 
-/// The path of the first value that makes `fails` true of `object`.
+/// Returns the path of the first value that makes `fails` true of `object`.
 ///
-/// No field is required for decoding, so an object cut off after a field fails exactly when that field or one before
-/// it is wrong. A search for the shortest such prefix, level by level, leads to the culprit in few attempts.
+/// No field is required for decoding, so an object that is cut off after a field fails exactly when that field or an
+/// earlier one is wrong. The search for the shortest such prefix, level by level, finds the wrong value in few
+/// attempts.
 fn locate(object: &Value, fails: &dyn Fn(&Value) -> bool) -> String {
     match object {
         Value::Object(map) => {
@@ -93,7 +94,7 @@ fn locate(object: &Value, fails: &dyn Fn(&Value) -> bool) -> String {
     }
 }
 
-/// The index of the element that makes prefixes fail; `None` when even the empty one fails, or none does.
+/// Returns the index of the element that makes prefixes fail; `None` when even the empty prefix fails, or none does.
 fn first_failing(length: usize, fails: impl Fn(usize) -> bool) -> Option<usize> {
     if fails(0) || !fails(length) {
         return None;

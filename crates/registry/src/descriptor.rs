@@ -1,4 +1,4 @@
-//! What is true of a kind as a whole.
+//! The properties of a kind as a whole.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub enum Scope {
     Cluster,
 }
 
-/// The API verbs, in the words of discovery and authorization.
+/// The API verbs, by their names in discovery and authorization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     Create,
@@ -54,7 +54,7 @@ impl Verb {
     }
 }
 
-/// The subresources that the pipeline knows how to serve. A kind lists those it has.
+/// The subresources that the pipeline can serve. A kind lists those that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subresource {
     /// `get`, `patch`, `update` of the object's status alone.
@@ -93,7 +93,7 @@ pub struct Column {
     pub data_type: Cow<'static, str>,
     /// `name` for the name column, otherwise empty.
     pub format: Cow<'static, str>,
-    /// 0 is always shown; 1 only in the wide output.
+    /// Priority: 0 is always shown, 1 only in the wide output.
     pub priority: i32,
     pub description: Cow<'static, str>,
 }
@@ -110,9 +110,9 @@ pub struct Descriptor {
     pub scope: Scope,
     pub verbs: &'static [Verb],
     pub subresources: &'static [Subresource],
-    /// Whether an update of an object that does not exist creates it.
+    /// An update of an absent object creates it.
     pub creates_on_update: bool,
-    /// Whether a deletion that removes the object answers with its last state instead of a `Status`.
+    /// A deletion that removes the object returns its last state instead of a `Status`.
     pub returns_deleted: bool,
     pub columns: Vec<Column>,
     pub strategy: Arc<dyn Strategy>,

@@ -1,4 +1,4 @@
-//! How a built-in kind is written: what differs between them as [`Kind`], what they share in [`Builtin`].
+//! The scheme of built-in kinds: [`Kind`] holds their differences, [`Builtin`] their common behaviour.
 
 use std::marker::PhantomData;
 
@@ -14,37 +14,37 @@ use crate::pool::Pooled;
 use crate::strategy::{DecodeError, Decoded, Deletion, Scale, Strategy};
 use crate::value::{carry_over, child, equal, int};
 
-/// What differs between the built-in kinds.
+/// The differences between built-in kinds.
 ///
-/// Defaulting and printing work on JSON in place; validation works on the type, where the compiler knows every field.
+/// Defaulting and printing work on JSON in place. Validation works on the type, where the compiler knows every field.
 pub trait Kind: Send + Sync + 'static {
     type Object: Serialize + DeserializeOwned;
 
-    /// Whether the status is written through its own subresource.
+    /// The status is written through its own subresource.
     const HAS_STATUS: bool = false;
-    /// The fields of the metadata that a write of the status leaves alone.
+    /// Metadata fields that a status write does not change.
     const STATUS_KEEPS: &'static [&'static str] = &[];
-    /// Whether `metadata.generation` counts the changes of the desired state.
+    /// `metadata.generation` counts the changes of the desired state.
     const COUNTS_GENERATIONS: bool = false;
 
     fn columns() -> Vec<Column>;
 
     fn cells(object: &Value, now: Timestamp) -> Vec<Value>;
 
-    /// What is wrong with a name; with a generated name's prefix the caller has seen to its end.
+    /// Returns the problems of a name. For a `generateName`, the caller masks the prefix's trailing dash first.
     fn check_name(name: &str) -> Vec<String> {
         name::dns1123_subdomain(name)
     }
 
     fn default(_object: &mut Value) {}
 
-    /// After the generic part: resets the status.
+    /// Runs after the generic part. It resets the status.
     fn prepare_create(_object: &mut Value) {}
 
-    /// After the generic part.
+    /// Runs after the generic part.
     fn prepare_update(_new: &mut Value, _old: &Value) {}
 
-    /// After the generic part, which carries over everything but the status and the metadata.
+    /// Runs after the generic part, which carries over everything except the status and the metadata.
     fn prepare_status_update(_new: &mut Value, _old: &Value) {}
 
     fn starts_new_generation(new: &Value, old: &Value) -> bool {
@@ -149,7 +149,7 @@ impl<K: Kind> Strategy for Builtin<K> {
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         match K::Object::deserialize(object) {
             Ok(object) => K::validate(&object),
-            Err(error) => vec![misshapen(&error)],
+            Err(error) => vec![decode_failure(&error)],
         }
     }
 
@@ -205,12 +205,13 @@ impl<K: Kind> Strategy for Builtin<K> {
 fn compare<K: Kind>(new: &Value, old: &Value, check: fn(&K::Object, &K::Object) -> Vec<FieldError>) -> Vec<FieldError> {
     match (K::Object::deserialize(new), K::Object::deserialize(old)) {
         (Ok(new), Ok(old)) => check(&new, &old),
-        (Err(error), _) | (_, Err(error)) => vec![misshapen(&error)],
+        (Err(error), _) | (_, Err(error)) => vec![decode_failure(&error)],
     }
 }
 
-/// Validation sees decoded objects, so this is a defect in a patch or a strategy; the request fails, not the server.
-fn misshapen(error: &serde_json::Error) -> FieldError {
+/// Turns a decoding failure during validation into a field error. Validation sees only decoded objects, so the failure
+/// is a defect in a patch or a strategy. It fails the request, not the server.
+fn decode_failure(error: &serde_json::Error) -> FieldError {
     FieldError {
         path: FieldPath::default(),
         kind: quorate_api::FieldErrorKind::TypeInvalid,

@@ -1,8 +1,9 @@
-//! The one table of kinds. Routes, discovery, validation, printing and CLI names all come from [`Descriptor`]s; what is
-//! special about a kind sits in its [`Strategy`]. Pure: objects are JSON values in, JSON values out.
+//! The one table of kinds. Routes, discovery, validation, printing and CLI names all come from [`Descriptor`]s; a
+//! kind's special behaviour is in its [`Strategy`]. The crate is pure and maps JSON values to JSON values.
 //!
-//! Built-in kinds live in `kinds`, one file each; [`builtin`] lists them. What they share: `decode`, `value` (JSON in
-//! place), `typed` (JSON as a type), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`], which the pipeline calls.
+//! Built-in kinds live in `kinds`, one file each, and [`builtin`] lists them. They share `decode`, `value` (JSON in
+//! place), `typed` (JSON as a type), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`],
+//! which the pipeline calls.
 
 mod builtin;
 mod check;

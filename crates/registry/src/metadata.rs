@@ -1,4 +1,4 @@
-//! Validation of `metadata`, the same for every kind but for the form of names.
+//! Validation of `metadata`, the same for every kind except for the form of names.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::descriptor::{Descriptor, Scope};
 use crate::value::text;
 
-/// All annotations of an object together, keys and values.
+/// Maximum size of all annotations of an object together, keys and values, in bytes.
 pub const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
 
 /// Checks the metadata of an object that is about to be stored. The pipeline has already generated the name and set the
@@ -34,7 +34,7 @@ pub fn validate(object: &Value, descriptor: &Descriptor) -> Vec<FieldError> {
     errors
 }
 
-/// What may not change in metadata.
+/// Checks the metadata fields that may not change.
 #[must_use]
 pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let (new, old, path) = (&new["metadata"], &old["metadata"], FieldPath::new("metadata"));
@@ -44,7 +44,7 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
             errors.push(FieldError::invalid(path.child(field), &new[field], "field is immutable"));
         }
     }
-    // Once an object is being deleted, nobody may add a reason to keep it.
+    // An object that is being deleted accepts no new reason to keep it.
     if !old["deletionTimestamp"].is_null() {
         let before: HashSet<&str> = crate::value::items(&old["finalizers"]).iter().map(text).collect();
         let added: Vec<&str> =
@@ -62,7 +62,7 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
 
 fn check_names(meta: &ObjectMeta, descriptor: &Descriptor, path: &FieldPath, errors: &mut Vec<FieldError>) {
     if let Some(prefix) = meta.generate_name.as_deref().filter(|prefix| !prefix.is_empty()) {
-        // What follows the prefix is alphanumeric, so a dash at its end is no fault.
+        // The generated suffix is alphanumeric, so a dash at the prefix's end is valid.
         let masked = match prefix.strip_suffix('-') {
             Some(stem) => format!("{stem}a"),
             None => prefix.to_owned(),
@@ -95,7 +95,7 @@ fn check_scope(meta: &ObjectMeta, descriptor: &Descriptor, path: &FieldPath, err
     }
 }
 
-/// Label keys and values; also for pod templates, selectors and node selectors.
+/// Checks label keys and values, also those of pod templates, selectors and node selectors.
 pub(crate) fn labels<'a>(
     labels: impl Iterator<Item = (&'a String, &'a String)>,
     path: &FieldPath,

@@ -1,7 +1,7 @@
-//! The labels that a node's agent may set on its own Node (upstream's NodeRestriction): pods are steered by labels, so an
-//! agent must not be able to claim any role.
+//! The labels that a node's agent may set on its own Node (upstream's NodeRestriction). Labels steer pods, so an agent
+//! must not be able to claim any role.
 
-/// Labels that an agent may set although they are Kubernetes' own.
+/// Kubernetes' own labels that an agent may set.
 const OWN_LABELS: &[&str] = &[
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",
@@ -15,11 +15,12 @@ const OWN_LABELS: &[&str] = &[
     "topology.kubernetes.io/region",
     "topology.kubernetes.io/zone",
 ];
-/// Prefixes of labels that an agent may set, and with them everything below.
+/// Label prefixes that an agent may use, including their subdomains.
 const OWN_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
 const RESTRICTED_DOMAIN: &str = "node-restriction.kubernetes.io";
 
-/// Whether an agent may set this label of its Node: its own ones, and those that are not Kubernetes'.
+/// Returns whether an agent may set this label on its Node: one of the agent's own labels, or one outside of
+/// Kubernetes' domains.
 #[must_use]
 pub fn agent_may_set(key: &str) -> bool {
     let Some((domain, _)) = key.split_once('/') else { return true };
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kubernetes_labels_are_set_by_others_but_for_some() {
+    fn agents_may_set_few_kubernetes_labels() {
         for (key, allowed) in [
             ("disk", true),
             ("example.com/disk", true),

@@ -1,7 +1,7 @@
-//! What objects take out of the cluster's finite pools: the addresses and node ports of Services.
+//! The cluster's finite pools: the addresses and node ports that Services take.
 //!
-//! A kind that takes from a pool says here what it wants and what it holds. The pipeline looks for free items and writes
-//! the allocation in the object's own transaction.
+//! A kind that takes items from a pool implements [`Pooled`], which lists the items it wants and the items it holds.
+//! The pipeline finds free items and writes the allocation in the object's own transaction.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,14 +11,14 @@ use std::str::FromStr;
 use quorate_api::FieldError;
 use serde_json::Value;
 
-/// At most so many addresses of a block are handed out, as in Kubernetes: a larger one is cut off there.
+/// Maximum number of IPv4 addresses of a block that are used, as in Kubernetes. A larger block is cut off there.
 const MAX_ADDRESSES: u64 = 65_536;
-/// Part of a range from which nothing is drawn at random while the rest has room, so that it stays free for those who
-/// ask for an address: smallest and largest size, and its share of the range.
+/// Part of a range that is drawn from at random only when the rest is taken, so that it stays free for clients that ask
+/// for a particular item: its minimum and maximum size, and the divisor of the range's size.
 const RESERVED_ADDRESSES: (u64, u64, u64) = (16, 256, 16);
 const RESERVED_PORTS: (u64, u64, u64) = (16, 128, 32);
 
-/// One thing that no two objects may hold.
+/// An item that at most one object may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
     Address(IpAddr),
@@ -34,7 +34,7 @@ impl fmt::Display for Item {
     }
 }
 
-/// An IP family, in the API's words.
+/// An IP family, by its name in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     IPv4,
@@ -63,25 +63,25 @@ impl Family {
         }
     }
 
-    /// `None` for another word.
+    /// Parses a family's name; `None` for another word.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Family::IPv4, Family::IPv6].into_iter().find(|family| family.as_str() == text)
     }
 }
 
-/// Why a text is no block of service addresses.
+/// The reason why a text is not a block of service addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     #[error("{0:?} is not a block of addresses; write it as 10.96.0.0/16 or fd00:96::/112")]
     Malformed(String),
     #[error("{block} is not the first address of its block; write {first}")]
     NotAligned { block: String, first: String },
-    #[error("{0} has room for no service: use at least a /30, or a /126 for IPv6")]
+    #[error("{0} has no address for a service: use at least a /30, or a /126 for IPv6")]
     TooSmall(String),
 }
 
-/// A block of addresses, `10.96.0.0/16`.
+/// A block of addresses, such as `10.96.0.0/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressBlock {
     first: IpAddr,
@@ -94,7 +94,7 @@ impl AddressBlock {
         Family::of(self.first)
     }
 
-    /// How many addresses it hands out: neither the first, which names the network, nor IPv4's broadcast address.
+    /// Returns the number of usable addresses, which excludes the network address and IPv4's broadcast address.
     fn size(&self) -> u64 {
         let host_bits = if self.first.is_ipv4() { 32 - self.prefix_bits } else { 128 - self.prefix_bits };
         match self.first {
@@ -103,7 +103,7 @@ impl AddressBlock {
         }
     }
 
-    /// The first address that is handed out.
+    /// Returns the first usable address.
     #[must_use]
     pub fn first_usable(&self) -> IpAddr {
         self.nth(0)
@@ -168,14 +168,14 @@ impl FromStr for AddressBlock {
     }
 }
 
-/// The pool that a claim is about.
+/// The name of a pool, as claims refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PoolName {
     Addresses(Family),
     Ports,
 }
 
-/// The items of one pool, by their position.
+/// The items of one pool, by position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pool {
     Addresses(AddressBlock),
@@ -183,7 +183,7 @@ pub enum Pool {
 }
 
 impl Pool {
-    /// How many items there are.
+    /// Returns the number of items.
     #[must_use]
     pub fn size(&self) -> u64 {
         match self {
@@ -192,7 +192,7 @@ impl Pool {
         }
     }
 
-    /// So many of the first items are drawn at random only when the others are taken.
+    /// Returns how many of the first items are reserved: they are drawn at random only when the others are taken.
     #[must_use]
     pub fn reserved(&self) -> u64 {
         let (least, most, share) = match self {
@@ -202,7 +202,7 @@ impl Pool {
         if self.size() <= least { 0 } else { (self.size() / share).clamp(least, most) }
     }
 
-    /// The item at a position below [`Pool::size`].
+    /// Returns the item at a position below [`Pool::size`].
     #[must_use]
     pub fn nth(&self, index: u64) -> Item {
         match self {
@@ -229,18 +229,18 @@ pub struct Pools {
     node_ports: RangeInclusive<u16>,
 }
 
-/// Why blocks of addresses do not make the pools of a cluster.
+/// The reason why address blocks and node ports do not form the pools of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolsError {
     #[error("Services have one block of addresses, or one for each of IPv4 and IPv6")]
     Families,
-    #[error("the node ports {0}-{1} are no range: the first is at least 1 and not above the last")]
+    #[error("the node ports {0}-{1} are not a range: the first is at least 1 and not above the last")]
     NodePorts(u16, u16),
 }
 
 impl Pools {
     /// # Errors
-    /// When there is not one block, or one for each family, or the ports are no range.
+    /// When there is not one block, or one for each family, or the ports are not a range.
     pub fn new(blocks: Vec<AddressBlock>, node_ports: RangeInclusive<u16>) -> Result<Self, PoolsError> {
         match blocks.as_slice() {
             [_] => {}
@@ -253,7 +253,7 @@ impl Pools {
         Ok(Pools { blocks, node_ports })
     }
 
-    /// The families that Services can have, the default one first.
+    /// Returns the families that Services can have, the default one first.
     pub fn families(&self) -> impl Iterator<Item = Family> {
         self.blocks.iter().map(AddressBlock::family)
     }
@@ -263,7 +263,7 @@ impl Pools {
         self.families().next().unwrap_or(Family::IPv4)
     }
 
-    /// The block of the default family.
+    /// Returns the block of the default family.
     #[must_use]
     pub fn default_block(&self) -> Option<AddressBlock> {
         self.blocks.first().copied()
@@ -274,7 +274,7 @@ impl Pools {
         &self.node_ports
     }
 
-    /// The pool of this name, if the cluster has it.
+    /// Returns the pool of this name, if the cluster has it.
     #[must_use]
     pub fn pool(&self, name: PoolName) -> Option<Pool> {
         match name {
@@ -285,7 +285,7 @@ impl Pools {
         }
     }
 
-    /// Whether the item is one of any pool.
+    /// Returns whether any pool contains the item.
     #[must_use]
     pub fn contains(&self, item: Item) -> bool {
         match item {
@@ -296,24 +296,24 @@ impl Pools {
 }
 
 impl Default for Pools {
-    /// `10.96.0.0/16`, and Kubernetes' node ports.
+    /// Returns `10.96.0.0/16` and Kubernetes' node ports.
     fn default() -> Self {
         let first = Ipv4Addr::new(10, 96, 0, 0).into();
         Pools { blocks: vec![AddressBlock { first, prefix_bits: 16 }], node_ports: 30_000..=32_767 }
     }
 }
 
-/// Something that an object wants to hold.
+/// A request of an object for an item of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub pool: PoolName,
-    /// The very item that the object asks for; any other one without.
+    /// The item that the object asks for; `None` for any free one.
     pub wanted: Option<Item>,
-    /// The places of the object that it is for, in the words of its kind.
+    /// The fields of the object that get the item.
     pub slots: Vec<Slot>,
 }
 
-/// A place in an object that holds an item.
+/// A field of an object that holds an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// `spec.clusterIPs[i]`.
@@ -324,16 +324,16 @@ pub enum Slot {
     HealthCheckNodePort,
 }
 
-/// Why a claim cannot be met.
+/// The reason why a claim cannot be met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmet {
-    /// The item that is asked for belongs to another object.
+    /// Another object holds the requested item.
     Taken,
-    /// Nothing is free.
+    /// No item is free.
     Full,
 }
 
-/// An unmet claim, as the client is told.
+/// The refusal of an unmet claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
     Invalid(FieldError),
@@ -342,17 +342,17 @@ pub enum Refusal {
 
 /// A kind whose objects take items from the cluster's pools.
 pub trait Pooled: Send + Sync {
-    /// Completes what the object says of the pools it takes from, before it is validated, and refuses what they do not
-    /// have.
+    /// Completes the object's fields that depend on the pools, before it is validated, and refuses items that the pools
+    /// do not have.
     fn fit(&self, object: &mut Value, old: Option<&Value>, pools: &Pools) -> Vec<FieldError>;
 
-    /// What the object wants beyond what `old` holds.
+    /// Returns the claims of the object beyond the items that `old` holds.
     fn claims(&self, object: &Value, old: Option<&Value>) -> Vec<Claim>;
 
-    /// Writes an allocated item into the places of its claim.
+    /// Writes an allocated item into the fields of its claim.
     fn assign(&self, object: &mut Value, claim: &Claim, item: Item);
 
-    /// Everything that the object holds, each once.
+    /// Returns all items that the object holds, each once.
     fn holds(&self, object: &Value) -> Vec<Item>;
 
     fn refusal(&self, object: &Value, claim: &Claim, unmet: Unmet) -> Refusal;
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_hand_out_neither_network_nor_broadcast() {
+    fn network_and_broadcast_addresses_are_not_used() {
         for (text, size, first, last) in [
             ("10.96.0.0/16", 65_534, "10.96.0.1", "10.96.255.254"),
             ("10.0.0.0/8", 65_534, "10.0.0.1", "10.0.255.254"),
@@ -388,12 +388,12 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_written_in_full() {
+    fn malformed_blocks_are_refused() {
         for (text, expected) in [
             ("10.96.0.0", "\"10.96.0.0\" is not a block of addresses; write it as 10.96.0.0/16 or fd00:96::/112"),
             ("10.96.0.0/33", "\"10.96.0.0/33\" is not a block of addresses; write it as 10.96.0.0/16 or fd00:96::/112"),
             ("10.96.0.1/16", "10.96.0.1/16 is not the first address of its block; write 10.96.0.0/16"),
-            ("10.96.0.0/31", "10.96.0.0/31 has room for no service: use at least a /30, or a /126 for IPv6"),
+            ("10.96.0.0/31", "10.96.0.0/31 has no address for a service: use at least a /30, or a /126 for IPv6"),
         ] {
             assert_eq!(text.parse::<AddressBlock>().expect_err("refused").to_string(), expected);
         }
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_items_of_a_pool_are_kept_for_those_who_ask() {
+    fn the_first_items_of_a_pool_are_reserved() {
         for (pool, reserved) in [
             (block("10.96.0.0/16"), 256),
             (block("10.96.0.0/24"), 16),

@@ -1,4 +1,4 @@
-//! Finding a kind: by resource, by kind, and the groups and versions for discovery.
+//! Finds kinds: by resource, by kind, and by group and version for discovery.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use quorate_api::{GroupVersion, GroupVersionKind, GroupVersionResource};
 
 use crate::descriptor::Descriptor;
 
-/// A row that cannot be added.
+/// The reason why a row cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     #[error("resource {0} is already served")]
@@ -25,7 +25,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The built-in kinds.
+    /// Returns the built-in kinds.
     #[must_use]
     pub fn builtin() -> Self {
         let mut registry = Registry::default();
@@ -36,7 +36,7 @@ impl Registry {
     }
 
     /// # Errors
-    /// When the resource or the kind is there already.
+    /// When the resource or the kind is already served.
     pub fn add(&mut self, descriptor: Descriptor) -> Result<(), RegistryError> {
         if self.by_resource.contains_key(&descriptor.resource) {
             return Err(RegistryError::DuplicateResource(descriptor.resource));
@@ -51,7 +51,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a row out again; `None` when there is none.
+    /// Removes a row; `None` when there is none.
     pub fn remove(&mut self, resource: &GroupVersionResource) -> Option<Arc<Descriptor>> {
         let descriptor = self.by_resource.remove(resource)?;
         self.by_kind.remove(&descriptor.kind);
@@ -69,18 +69,18 @@ impl Registry {
         self.by_kind.get(kind)
     }
 
-    /// All rows in the order in which they were added.
+    /// Returns all rows in the order in which they were added.
     #[must_use]
     pub fn rows(&self) -> &[Arc<Descriptor>] {
         &self.rows
     }
 
-    /// The rows of a group and version, in order.
+    /// Returns the rows of a group and version, in order.
     pub fn in_version<'a>(&'a self, version: &'a GroupVersion) -> impl Iterator<Item = &'a Arc<Descriptor>> {
         self.rows.iter().filter(|row| row.kind.group == version.group && row.kind.version == version.version)
     }
 
-    /// Each group once with its versions, the first being the preferred one; in the order of the rows.
+    /// Returns each group with its versions, the preferred one first, in the order of the rows.
     #[must_use]
     pub fn groups(&self) -> Vec<(String, Vec<GroupVersion>)> {
         let mut groups: Vec<(String, Vec<GroupVersion>)> = Vec::new();
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_adds_and_removes() {
+    fn kinds_are_found_added_and_removed() {
         let mut registry = Registry::builtin();
         let deployments = GroupVersionResource::from_static("apps", "v1", "deployments");
         let kind = registry.by_resource(&deployments).expect("deployments").kind.clone();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_come_in_order() {
+    fn groups_keep_the_order_of_the_rows() {
         let groups: Vec<String> = Registry::builtin().groups().into_iter().map(|(group, _)| group).collect();
         assert_eq!(groups, ["", "apps", "coordination.k8s.io", "discovery.k8s.io"]);
     }

@@ -1,4 +1,4 @@
-//! What is special about a kind. The pipeline calls these in a fixed order and never asks which kind it has.
+//! The behaviour of a kind. The pipeline calls these methods in a fixed order and never asks which kind it has.
 //!
 //! create: `decode → default → prepare_create → fit → validate`;
 //! update and patch: `decode → default → prepare_update → fit → validate → validate_update`;
@@ -12,16 +12,16 @@ use serde_json::Value;
 
 use crate::pool::Pooled;
 
-/// An object that has the shape of its type.
+/// An object in the shape of its type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
-    /// Without the fields that the type does not have.
+    /// The object without the fields that the type does not have.
     pub object: Value,
-    /// Paths of fields that were dropped because the type does not have them, as `spec.template.spec.foo`.
+    /// Paths of fields that were dropped because the type does not have them, such as `spec.template.spec.foo`.
     pub unknown_fields: Vec<String>,
 }
 
-/// The body does not have the shape of the type.
+/// The first place where a body does not have the shape of the type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {message}")]
 pub struct DecodeError {
@@ -29,12 +29,12 @@ pub struct DecodeError {
     pub message: String,
 }
 
-/// How a kind's object goes away.
+/// The way in which a kind's object is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
-    /// Removed in the request (unless finalizers hold it).
+    /// The request removes the object, unless finalizers hold it.
     Immediate,
-    /// `deletionTimestamp` is set this many seconds ahead, and somebody else removes it later with grace period 0.
+    /// `deletionTimestamp` is set this many seconds ahead. Another client later removes the object with grace period 0.
     Graceful { seconds: i64 },
 }
 
@@ -49,74 +49,78 @@ pub struct Scale {
 
 /// The behaviour of one kind.
 pub trait Strategy: Send + Sync {
-    /// Checks `object` against the type and drops what the type does not have.
+    /// Checks `object` against the type and drops the fields that the type does not have.
     ///
     /// # Errors
-    /// With the first field whose type is wrong.
+    /// Names the first field whose type is wrong.
     fn decode(&self, object: Value) -> Result<Decoded, DecodeError>;
 
-    /// Fills in what the user left out; idempotent.
+    /// Sets the fields that the user left out; idempotent.
     fn default(&self, object: &mut Value);
 
-    /// Clears what a user may not set on creation (status) and sets what the server sets (generation).
+    /// Clears fields that a user may not set on creation (status), and sets the server's (generation).
     fn prepare_create(&self, object: &mut Value);
 
-    /// Carries over what this endpoint may not change (status) and raises the generation when the spec changed.
+    /// Carries over fields that this endpoint may not change (status), and raises the generation when the spec changed.
     fn prepare_update(&self, new: &mut Value, old: &Value);
 
-    /// Carries over everything but the status and the metadata that may change with it.
+    /// Carries over everything except the status and the metadata that may change with it.
     fn prepare_status_update(&self, new: &mut Value, old: &Value);
 
-    /// Everything but the generic metadata, which the pipeline checks.
+    /// Checks everything except the generic metadata, which the pipeline checks.
     fn validate(&self, object: &Value) -> Vec<FieldError>;
 
-    /// What may not change.
+    /// Checks the fields that may not change.
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError>;
 
     fn validate_status_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()
     }
 
-    /// What is wrong with an object's name; [`crate::metadata`] calls it.
+    /// Returns the problems of an object's name; [`crate::metadata`] calls it.
     fn check_name(&self, name: &str) -> Vec<String> {
         name::dns1123_subdomain(name)
     }
 
-    /// The fields that field selectors may name besides `metadata.name` and `metadata.namespace`, with their values.
+    /// Returns the fields that field selectors may name besides `metadata.name` and `metadata.namespace`, with their
+    /// values.
     fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// The names that [`Strategy::selectable_fields`] can yield, to refuse unknown ones on an empty collection too.
+    /// Returns the names that [`Strategy::selectable_fields`] can yield, so that unknown ones are refused even on an
+    /// empty collection.
     fn selectable_field_names(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// The cells under the descriptor's columns. `now` is for ages.
+    /// Returns the cells under the descriptor's columns. `now` serves to compute ages.
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
 
-    /// How `object` goes away when the request asks for `requested` seconds of grace (`None`: the kind's default).
+    /// Returns how `object` is deleted when the request asks for `requested` seconds of grace (`None`: the kind's
+    /// default).
     fn deletion(&self, _object: &Value, _requested: Option<i64>) -> Deletion {
         Deletion::Immediate
     }
 
-    /// Called when a deletion cannot finish at once and `deletionTimestamp` is being set: a namespace begins to terminate.
+    /// Prepares an object whose deletion cannot finish at once, when `deletionTimestamp` is set. A namespace begins to
+    /// terminate.
     fn prepare_delete(&self, _object: &mut Value) {}
 
-    /// Whether something besides `metadata.finalizers` keeps a deleted object from being removed: a namespace's
+    /// Returns whether a rule other than `metadata.finalizers` keeps a deleted object, such as a namespace's
     /// `spec.finalizers`.
     fn is_held(&self, _object: &Value) -> bool {
         false
     }
 
-    /// `None` for a kind without a scale.
+    /// Returns the scale of an object; `None` for a kind without one.
     fn scale(&self, _object: &Value) -> Option<Scale> {
         None
     }
 
     fn set_scale(&self, _object: &mut Value, _replicas: i32) {}
 
-    /// How objects of this kind take from the cluster's pools; `None` for a kind that takes nothing.
+    /// Returns how objects of this kind take items from the cluster's pools; `None` for a kind that takes none.
     fn pooled(&self) -> Option<&dyn Pooled> {
         None
     }

@@ -9,15 +9,15 @@ use serde_json::Value;
 use crate::descriptor::Column;
 use crate::value::{items, text, typed};
 
-/// What kubectl shows where there is nothing.
+/// kubectl's text for an empty cell.
 pub const NONE: &str = "<none>";
 
-/// A column that is always shown.
+/// Returns a column that is always shown.
 pub fn column(name: &'static str) -> Column {
     make(name, "string", "", 0)
 }
 
-/// A column of the wide output.
+/// Returns a column of the wide output.
 pub fn wide(name: &'static str) -> Column {
     make(name, "string", "", 1)
 }
@@ -26,12 +26,12 @@ pub fn integer(name: &'static str) -> Column {
     make(name, "integer", "", 0)
 }
 
-/// A name column that only the wide output shows.
+/// Returns a name column of the wide output.
 pub fn wide_name(name: &'static str) -> Column {
     make(name, "string", "name", 1)
 }
 
-/// The first column of nearly every kind.
+/// Returns the name column, the first one of nearly every kind.
 pub fn name_column() -> Column {
     make("Name", "string", "name", 0)
 }
@@ -50,34 +50,34 @@ pub fn name_cell(object: &Value) -> Value {
     object["metadata"]["name"].clone()
 }
 
-/// The time since the object was made.
+/// Returns the time since the object was created.
 pub fn age_cell(object: &Value, now: Timestamp) -> Value {
     Value::from(since(&object["metadata"]["creationTimestamp"], now))
 }
 
-/// The time since a timestamp field; `<unknown>` when it is absent.
+/// Returns the time since a timestamp field; `<unknown>` when it is absent.
 pub fn since(time: &Value, now: Timestamp) -> String {
     duration::age(time.as_str().and_then(|time| time.parse().ok()), now)
 }
 
-/// The text, or `<none>`.
+/// Returns the text, or `<none>` when it is empty.
 pub fn or_none(text: &str) -> Value {
     Value::from(if text.is_empty() { NONE } else { text })
 }
 
-/// Names and images of a pod template's containers, and the selector: the wide columns of workloads.
+/// Returns the wide columns of workloads: names and images of the template's containers, and the selector.
 pub fn workload_cells(spec: &Value) -> [Value; 3] {
     let containers = items(&spec["template"]["spec"]["containers"]);
     let joined = |field: &str| containers.iter().map(|c| text(&c[field])).collect::<Vec<_>>().join(",");
     [Value::from(joined("name")), Value::from(joined("image")), or_none(&selector_text(&spec["selector"]))]
 }
 
-/// A `metav1.LabelSelector` in string form.
+/// Formats a `metav1.LabelSelector` as a string.
 pub fn selector_text(selector: &Value) -> String {
     typed(selector).and_then(|s| LabelSelector::from_object(&s).ok()).map_or_else(String::new, |s| s.to_string())
 }
 
-/// `a,b,c`, or `a,b,c + 2 more...` past three; `nothing` when empty.
+/// Formats a list as `a,b,c`, or `a,b,c + 2 more...` past three elements; `nothing` when it is empty.
 pub fn abbreviated(list: &[String], nothing: &str) -> String {
     const SHOWN: usize = 3;
     match list.len() {

@@ -1,18 +1,18 @@
-//! Reads a JSON value as a Kubernetes type. Quantities are checked and brought into their canonical form on the way, wherever
-//! a type has one, because Kubernetes parses them while it decodes an object.
+//! Reads a JSON value as a Kubernetes type. Quantities are checked and brought into canonical form on the way, because
+//! Kubernetes parses them while it decodes an object.
 
 use quorate_api::Quantity;
 use serde::de::value::{MapDeserializer, SeqDeserializer, StringDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde_json::{Error, Number, Value};
 
-/// The name that the type of quantities goes by in serde.
+/// The name of the quantity type in serde.
 const QUANTITY: &str = "Quantity";
 
 /// Decodes `object` as a `T`.
 ///
 /// # Errors
-/// When a value has the wrong type, or is a quantity that is malformed.
+/// When a value has the wrong type, or is a malformed quantity.
 pub fn read<T: DeserializeOwned>(object: &Value) -> Result<T, Error> {
     T::deserialize(Typed(object))
 }
@@ -115,20 +115,20 @@ impl<'de> Deserializer<'de> for Typed<'de> {
     }
 }
 
-/// A number is as good as its text, and null is zero.
+/// Reads a quantity. A number counts as its text, and null as zero.
 fn quantity(value: &Value) -> Result<Quantity, Error> {
     let text = match value {
         Value::Null => return Ok(Quantity::ZERO),
         Value::String(text) => text.clone(),
         Value::Number(number) => notation(number),
-        // The text of anything else is malformed.
+        // The text of any other value is a malformed quantity.
         other => other.to_string(),
     };
     Quantity::parse(&text).map_err(Error::custom)
 }
 
-/// How a number was written, as far as that is known: a JSON parser does not tell `1e3` from `1000.0`, and an exponent is the
-/// likelier way to write an integer as a float.
+/// Returns a number's notation. A JSON parser does not distinguish `1e3` from `1000.0`, so an integral float is taken
+/// for an exponent, the likelier notation.
 fn notation(number: &Number) -> String {
     match number.as_f64() {
         Some(float) if number.is_f64() && float.fract() == 0.0 => format!("{float:e}"),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn quantities_come_out_canonical() {
+    fn quantities_decode_to_their_canonical_form() {
         for (given, canonical) in [
             (json!("1000m"), "1"),
             (json!(2), "2"),

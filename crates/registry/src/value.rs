@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// The map under `key`, made when absent.
+/// Returns the map under `key`, and creates it when it is absent.
 pub fn child<'a>(object: &'a mut Value, key: &str) -> &'a mut Value {
     if !object.is_object() {
         *object = Value::Object(Map::new());
@@ -14,7 +14,7 @@ pub fn child<'a>(object: &'a mut Value, key: &str) -> &'a mut Value {
     slot
 }
 
-/// Sets `key` when it is absent. `object` is a map: decoding has seen to that.
+/// Sets `key` when it is absent. `object` is a map, which decoding guarantees.
 pub fn set_default(object: &mut Value, key: &str, value: impl Into<Value>) {
     if let Value::Object(map) = object
         && map.get(key).is_none_or(Value::is_null)
@@ -30,7 +30,7 @@ pub fn set_default_text(object: &mut Value, key: &str, value: &str) {
     }
 }
 
-/// Makes `key` of `new` what it is in `old`: present with the same value, or absent.
+/// Makes `key` of `new` equal to that of `old`: present with the same value, or absent.
 pub fn carry_over(new: &mut Value, old: &Value, key: &str) {
     let Value::Object(map) = new else { return };
     match old.get(key) {
@@ -43,32 +43,32 @@ pub fn carry_over(new: &mut Value, old: &Value, key: &str) {
     }
 }
 
-/// The elements of the list under `key`; none when absent.
+/// Returns the elements of the list under `key`; none when it is absent.
 pub fn items_mut<'a>(object: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> {
     object.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
-/// The elements of a list; none when it is absent.
+/// Returns the elements of a list; none when it is absent.
 pub fn items(list: &Value) -> &[Value] {
     list.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The string, empty when absent.
+/// Returns the string, empty when it is absent.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// The number, zero when absent.
+/// Returns the number, zero when it is absent.
 pub fn int(value: &Value) -> i64 {
     value.as_i64().unwrap_or_default()
 }
 
-/// The value as something of `T`, for small parts such as selectors. `None` when it is absent or of another shape.
+/// Decodes the value as a `T`, for small parts such as selectors. `None` when it is absent or has another shape.
 pub fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
     T::deserialize(value).ok()
 }
 
-/// Whether two values mean the same: absent, null and empty lists and maps are equal.
+/// Returns whether two values mean the same: absent, null and empty lists and maps are equal.
 pub fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn emptiness_is_no_difference() {
+    fn absent_and_empty_values_are_equal() {
         assert!(equal(&json!({"a": 1, "b": []}), &json!({"a": 1, "c": null, "d": {}})));
         assert!(!equal(&json!({"a": 1}), &json!({})));
         assert!(!equal(&json!({}), &json!({"a": ""})));

@@ -1,6 +1,6 @@
-//! Computes the patch that brings a live object to what a manifest says, knowing what the manifest said before: the
-//! three-way diff of `apply`. What the manifest never spoke of (defaults, other writers' fields) is left alone; what it no
-//! longer says is deleted. The semantics are those of `k8s.io/apimachinery/pkg/util/strategicpatch`.
+//! Computes the three-way diff of `apply`: the patch that brings a live object to a manifest, given the previous
+//! manifest. Fields that the manifest never contained (defaults, other writers' fields) stay. Fields that it no longer
+//! contains are deleted. The semantics are those of `k8s.io/apimachinery/pkg/util/strategicpatch`.
 
 use serde_json::{Map, Value, json};
 
@@ -8,10 +8,11 @@ use super::PatchError;
 use super::strategic::schema::{self, Field, List, Type};
 use crate::gvk::GroupVersionKind;
 
-/// A strategic merge patch from `current` to `modified`; `original` is what was applied last. Empty when nothing is to do.
+/// Computes a strategic merge patch from `current` to `modified`; `original` is the manifest applied last. The patch is
+/// empty when nothing changes.
 ///
 /// # Errors
-/// [`PatchError::NoStrategies`] for kinds that know no strategic merge: use [`merge`].
+/// [`PatchError::NoStrategies`] for kinds without strategic merge; use [`merge`] for them.
 pub fn strategic(
     kind: &GroupVersionKind,
     original: &Value,
@@ -22,7 +23,8 @@ pub fn strategic(
     between(original, modified, current, Some(root))
 }
 
-/// A JSON merge patch from `current` to `modified`, in which lists are replaced. Empty when nothing is to do.
+/// Computes a JSON merge patch from `current` to `modified`, which replaces lists. The patch is empty when nothing
+/// changes.
 ///
 /// # Errors
 /// When one of the three is not an object.
@@ -32,7 +34,7 @@ pub fn merge(original: &Value, modified: &Value, current: &Value) -> Result<Valu
 
 fn between(original: &Value, modified: &Value, current: &Value, root: Option<&Type>) -> Result<Value, PatchError> {
     let (Some(modified), Some(current)) = (modified.as_object(), current.as_object()) else {
-        return Err(PatchError::Malformed("only objects can be compared for a patch".to_owned()));
+        return Err(PatchError::Malformed("a patch can be computed between JSON objects only".to_owned()));
     };
     Ok(Value::Object(maps(original.as_object(), modified, current, root)))
 }
@@ -85,7 +87,8 @@ fn maps(
     patch
 }
 
-/// The two unions of the API whose tags say `retainKeys`: of their members only those that the manifest names may stay.
+/// Returns whether the field is one of the API's two unions whose tags say `retainKeys`: only the members that the
+/// manifest names stay.
 fn retains_keys(ty: Option<&Type>, field: &str) -> bool {
     ty.is_some_and(|ty| {
         (field == "strategy" && ty.name.ends_with(".DeploymentSpec"))
@@ -126,11 +129,13 @@ fn lists(
                 patch.insert(format!("$deleteFromPrimitiveList/{name}"), removed.into());
             }
         }
-        List::MergeBy(key) if identified(wanted, key) && identified(present, key) && identified(before, key) => {
+        List::MergeBy(key)
+            if has_unique_keys(wanted, key) && has_unique_keys(present, key) && has_unique_keys(before, key) =>
+        {
             let ty = field.and_then(|field| field.ty);
             keyed_lists(name, key, [before, wanted, present], ty, retains, patch);
         }
-        // Elements that their merge key does not tell apart (the same port for TCP and UDP) cannot merge.
+        // Elements that share a merge key (the same port for TCP and UDP) cannot merge, so the list is replaced.
         List::MergeBy(_) => {
             let whole: Vec<Value> = wanted.iter().cloned().chain([json!({"$patch": "replace"})]).collect();
             patch.insert(name.to_owned(), whole.into());
@@ -182,14 +187,14 @@ fn keyed_lists(
     }
 }
 
-/// Every element has the key, and no two the same.
-fn identified(list: &[Value], key: &str) -> bool {
+/// Returns whether every element has the key, and all values of it differ.
+fn has_unique_keys(list: &[Value], key: &str) -> bool {
     list.iter()
         .enumerate()
         .all(|(at, item)| item.get(key).is_some_and(|id| list[..at].iter().all(|other| other.get(key) != Some(id))))
 }
 
-/// The elements of `wanted` stand in `present` in the same order, perhaps with others between them.
+/// Returns whether the elements of `wanted` appear in `present` in the same order, perhaps with others between them.
 fn in_order(wanted: &[Value], present: &[Value]) -> bool {
     let mut rest = present.iter();
     wanted.iter().all(|item| rest.any(|other| other == item))

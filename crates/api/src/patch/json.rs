@@ -1,17 +1,18 @@
-//! JSON patch (RFC 6902): a list of operations, with the error texts that Kubernetes' clients know.
+//! JSON patch (RFC 6902): a list of operations, with Kubernetes' error texts.
 
 use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
 use super::PatchError;
 
-/// As many operations as Kubernetes allows in one patch.
+/// Maximum number of operations in one patch, as in Kubernetes.
 pub const MAX_OPERATIONS: usize = 10_000;
 
-/// Applies the operations in order. After an error `target` holds the effect of those before the failing one.
+/// Applies the operations in order. After an error, `target` holds the effects of the operations before the failing
+/// one.
 ///
 /// # Errors
-/// When `patch` is not a list of operations, or one of them does not go with the target.
+/// When `patch` is not a list of operations, or an operation does not apply to the target.
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let list = patch.as_array().ok_or_else(|| {
         PatchError::Malformed(
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn applies_in_order() {
+    fn operations_apply_in_order() {
         let mut target = json!({"a": {"b": [1, 2]}});
         let patch = json!([
             {"op": "test", "path": "/a/b/0", "value": 1},
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_does_not_apply() {
+    fn errors_name_the_failing_operation() {
         for (patch, expected) in [
             (json!([{"op": "test", "path": "/a", "value": 2}]), "testing value /a failed: test failed"),
             (

@@ -25,7 +25,7 @@ mod tests {
     }
 
     #[test]
-    fn merges_deletes_and_replaces() {
+    fn patches_merge_delete_and_replace() {
         let mut target = json!({"a": {"b": 1, "c": 2}, "list": [1, 2]});
         apply(&mut target, &json!({"a": {"b": null, "d": {"e": null, "f": 1}}, "list": [3]}));
         assert_eq!(target, json!({"a": {"c": 2, "d": {"f": 1}}, "list": [3]}));
@@ -33,7 +33,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn twice_is_once(mut target in json_value(), patch in json_value()) {
+        fn patches_are_idempotent(mut target in json_value(), patch in json_value()) {
             apply(&mut target, &patch);
             let once = target.clone();
             apply(&mut target, &patch);

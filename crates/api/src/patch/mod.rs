@@ -1,4 +1,5 @@
-//! The patch formats of the API, each applied to a JSON document, and the computation of patches (`diff`). What may be patched is not decided here.
+//! The patch formats of the API, each applied to a JSON document, and the computation of patches (`diff`). Whether a
+//! field may be patched is decided elsewhere.
 
 pub mod diff;
 pub mod json;
@@ -7,18 +8,18 @@ pub mod strategic;
 
 use crate::status::{Cause, Reason, Status, StatusDetails};
 
-/// Why a patch cannot be applied.
+/// The reason why a patch cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
-    /// The patch itself is not one: a bad request.
+    /// The patch is malformed, so the request is bad.
     #[error("{0}")]
     Malformed(String),
-    /// The patch does not go with the object.
+    /// The patch does not fit the object.
     #[error("{0}")]
     Unprocessable(String),
     #[error("The allowed maximum operations in a JSON patch is {max}, got {got}")]
     TooManyOperations { max: usize, got: usize },
-    /// The kind has no merge strategies (custom resources).
+    /// The kind has no merge strategies, like custom resources.
     #[error(
         "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
     )]

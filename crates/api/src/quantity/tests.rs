@@ -53,7 +53,7 @@ fn canonical_forms() {
 }
 
 #[test]
-fn refuses_what_is_none() {
+fn malformed_quantities_are_refused() {
     for text in [
         "", "+", "-", ".", "1.2.3", "a", "1 ", " 1", "1kk", "1ki", "1K", "1mi", "Ki", "1e", "1e+-3", "1e1.5", "٣", "1é",
     ] {
@@ -64,7 +64,7 @@ fn refuses_what_is_none() {
 }
 
 #[test]
-fn what_is_finer_than_a_thousandth_is_rounded_up() {
+fn amounts_below_a_thousandth_are_rounded_up() {
     for (text, rounded) in [
         ("100u", "1m"),
         ("1500u", "2m"),

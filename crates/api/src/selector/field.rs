@@ -3,22 +3,22 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// One comparison.
+/// One comparison of a field with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldRequirement {
     pub field: String,
-    /// `!=` when true.
+    /// The operator is `!=`.
     pub negated: bool,
     pub value: String,
 }
 
-/// Comparisons that must all hold. The default one matches everything.
+/// Comparisons that must all hold. The default matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector {
     requirements: Vec<FieldRequirement>,
 }
 
-/// Not a field selector.
+/// A text is not a field selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldSelectorError {
     #[error("invalid selector: '{selector}'; can't understand '{term}'")]
@@ -50,13 +50,13 @@ impl FieldSelector {
         &self.requirements
     }
 
-    /// The value that `field` must have, if the selector demands one.
+    /// Returns the value that `field` must have, if the selector requires one.
     #[must_use]
     pub fn exact(&self, field: &str) -> Option<&str> {
         self.requirements.iter().find(|r| r.field == field && !r.negated).map(|r| r.value.as_str())
     }
 
-    /// Whether an object matches whose fields `lookup` yields; a field it does not know counts as empty.
+    /// Returns whether an object matches. `lookup` yields its fields; an unknown field counts as empty.
     #[must_use]
     pub fn matches<'a>(&self, lookup: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|r| (lookup(&r.field).unwrap_or_default() == r.value) != r.negated)
@@ -100,7 +100,7 @@ fn split_unescaped(selector: &str) -> Vec<&str> {
     terms
 }
 
-/// Cuts at the first operator that is not escaped.
+/// Splits at the first operator that is not escaped.
 fn split_operator(term: &str) -> Option<(&str, bool, &str)> {
     let mut escaped = false;
     for (at, c) in term.char_indices() {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_matches_and_prints() {
+    fn selectors_parse_match_and_print() {
         let selector = FieldSelector::parse("spec.nodeName==n1,status.phase!=Running,a=x\\,y\\=z").expect("selector");
         assert_eq!(selector.exact("spec.nodeName"), Some("n1"));
         assert_eq!(selector.exact("status.phase"), None);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_terms_without_operator() {
+    fn terms_without_an_operator_are_refused() {
         for bad in ["a", "a=b,c", "a>b", "a=\\x", "a=b=c"] {
             assert!(FieldSelector::parse(bad).is_err(), "{bad}");
         }

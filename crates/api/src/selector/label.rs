@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
 use crate::name;
 
-/// How a requirement compares a label. `Equals` and `DoubleEquals` mean the same but are written differently.
+/// The comparison of a requirement. `Equals` and `DoubleEquals` mean the same but are written differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
     Equals,
@@ -22,7 +22,7 @@ pub enum Operator {
     LessThan,
 }
 
-/// One condition on one label.
+/// One requirement on one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     key: String,
@@ -30,7 +30,7 @@ pub struct Requirement {
     values: BTreeSet<String>,
 }
 
-/// Not a label selector.
+/// A text or expression is not a label selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
     #[error("unable to parse requirement: found '{found}', expected: {expected}")]
@@ -59,17 +59,17 @@ pub enum SelectorError {
     UnknownOperator(String),
 }
 
-/// Requirements that must all hold. The default one matches everything.
+/// Requirements that must all hold. The default matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector {
-    /// By key, as Kubernetes orders and prints them.
+    /// Ordered by key, as Kubernetes orders and prints them.
     requirements: Vec<Requirement>,
     nothing: bool,
 }
 
 impl Requirement {
     /// # Errors
-    /// When key, operator and values do not go together.
+    /// When key, operator and values do not fit together.
     pub fn new(
         key: &str,
         operator: Operator,
@@ -116,7 +116,7 @@ impl Requirement {
         self.values.iter().map(String::as_str)
     }
 
-    /// Whether a label with this value (`None`: absent) satisfies it.
+    /// Returns whether a label with this value (`None`: absent) satisfies the requirement.
     #[must_use]
     pub fn matches(&self, value: Option<&str>) -> bool {
         match self.operator {
@@ -136,15 +136,15 @@ impl Requirement {
 
 impl LabelSelector {
     /// # Errors
-    /// When the text is not a selector, in the words of `labels.Parse`.
+    /// When the text is not a selector, with the messages of `labels.Parse`.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         Parser { tokens: tokens(text), at: 0 }.selector().map(LabelSelector::of)
     }
 
-    /// From `spec.selector` of a workload. An empty one matches everything.
+    /// Converts the `spec.selector` of a workload. An empty one matches everything.
     ///
     /// # Errors
-    /// When an expression is not valid.
+    /// When an expression is invalid.
     pub fn from_object(object: &meta::LabelSelector) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();
         for (key, value) in object.match_labels.iter().flatten() {
@@ -164,7 +164,7 @@ impl LabelSelector {
         Ok(LabelSelector::of(requirements))
     }
 
-    /// Labels that must all be present with these values (a Service's selector).
+    /// Requires that all these labels are present with these values, like a Service's selector.
     #[must_use]
     pub fn from_labels(labels: &BTreeMap<String, String>) -> Self {
         let requirement = |(key, value): (&String, &String)| Requirement {
@@ -175,7 +175,7 @@ impl LabelSelector {
         LabelSelector { requirements: labels.iter().map(requirement).collect(), nothing: false }
     }
 
-    /// The selector that matches no object at all.
+    /// Returns the selector that matches no object.
     #[must_use]
     pub fn nothing() -> Self {
         LabelSelector { requirements: Vec::new(), nothing: true }
@@ -196,7 +196,7 @@ impl LabelSelector {
         self.matches_with(|key| labels.get(key).map(String::as_str))
     }
 
-    /// Like [`LabelSelector::matches`] for labels in another shape.
+    /// Like [`LabelSelector::matches`], for labels in another form.
     #[must_use]
     pub fn matches_with<'a>(&self, lookup: impl Fn(&str) -> Option<&'a str>) -> bool {
         !self.nothing && self.requirements.iter().all(|r| r.matches(lookup(&r.key)))
@@ -246,7 +246,7 @@ impl fmt::Display for LabelSelector {
 
 const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
 
-/// Symbols and words; whitespace only separates.
+/// Splits a text into symbols and words, separated by optional whitespace.
 fn tokens(text: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
@@ -335,7 +335,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `(a,b)`; an element may be empty, `()` is the empty set.
+    /// Parses `(a,b)`. An element may be empty; `()` is the empty set.
     fn set(&mut self) -> Result<Vec<String>, SelectorError> {
         match self.next() {
             Some("(") => {}

@@ -1,6 +1,6 @@
-//! From the events of a YAML parser to JSON values.
+//! Turns the events of a YAML parser into JSON values.
 //!
-//! Anchors are expanded where aliases use them, within a budget, so that a small text cannot become a large object.
+//! Anchors are expanded where aliases use them. A budget keeps a small text from becoming a large object.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,15 +10,15 @@ use serde_json::{Map, Value};
 use super::scalar::{self, Scalar};
 use super::{Document, YamlError};
 
-/// How deeply lists and mappings may nest: what is stored is read again by a JSON parser, which has a limit of 128.
+/// Maximum nesting of lists and mappings. A JSON parser with a limit of 128 reads stored objects again.
 const MAX_DEPTH: usize = 120;
-/// How much anchors and aliases may copy, in bytes and nodes together.
+/// Budget for copies by anchors and aliases, in bytes and nodes together.
 const MAX_COPIED: usize = 8 << 20;
 /// The namespace of YAML's own tags.
 const CORE: &str = "tag:yaml.org,2002:";
 const MERGE_KEY: &str = "<<";
 
-/// The documents of a stream, one after the other. Ends after an error.
+/// Iterates over the documents of a stream. Ends after an error.
 pub(super) struct Documents<'a> {
     parser: Parser<'a, StrInput<'a>>,
     copied: usize,
@@ -71,13 +71,13 @@ impl Iterator for Documents<'_> {
 struct Composer<'p, 'a> {
     parser: &'p mut Parser<'a, StrInput<'a>>,
     copied: &'p mut usize,
-    /// Complete nodes with an anchor, and what a copy of each costs.
+    /// Complete nodes with an anchor, with the cost of a copy.
     anchors: HashMap<usize, (Value, usize)>,
     duplicates: Vec<String>,
 }
 
 impl<'a> Composer<'_, 'a> {
-    /// The next event of the document; comments are not emitted.
+    /// Returns the next event of the document; the parser emits no comments.
     fn event(&mut self) -> Result<(Event<'a>, Span), YamlError> {
         match self.parser.next() {
             Some(event) => event.map_err(|error| syntax(&error)),
@@ -140,7 +140,7 @@ impl<'a> Composer<'_, 'a> {
             }
             fields.insert(key, value);
         }
-        // A field of the mapping itself wins, then the source that is named first.
+        // A mapping's own field wins, then the first source.
         for source in merged {
             for (key, value) in source {
                 fields.entry(key).or_insert(value);
@@ -149,7 +149,7 @@ impl<'a> Composer<'_, 'a> {
         Ok(Value::Object(fields))
     }
 
-    /// The name of a field. Numbers and booleans become text, as Kubernetes does.
+    /// Returns the name of a field. Numbers and booleans become text, as in Kubernetes.
     fn key(&mut self, event: Event<'a>, span: &Span) -> Result<String, YamlError> {
         let scalar = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -189,7 +189,7 @@ impl<'a> Composer<'_, 'a> {
     }
 }
 
-/// The mappings that a `<<` names.
+/// Collects the mappings that a `<<` refers to.
 fn merge_sources(value: Value, span: &Span, sources: &mut Vec<Map<String, Value>>) -> Result<(), YamlError> {
     let list = match value {
         Value::Array(list) => list,
@@ -214,7 +214,7 @@ fn scalar_of(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: &Span) -> 
     }
 }
 
-/// What a copy of a value costs, in bytes and nodes together.
+/// Returns the cost of copying a value, in bytes and nodes together.
 fn cost(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 1,
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_there_twice_is_reported_and_the_last_one_counts() {
+    fn duplicate_keys_are_reported_and_the_last_one_counts() {
         let text = "data:\n  a: \"1\"\n  a: \"2\"\n  b:\n  - {c: 1, c: 2}\n";
         let document = document(text).expect("YAML");
         assert_eq!(document.value, json!({"data": {"a": "2", "b": [{"c": 2}]}}));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_json_form_is_refused_with_its_line() {
+    fn values_without_a_json_form_are_refused_with_their_line() {
         for (text, line, message) in [
             ("a: 1\nb: [\n", 2, ""),
             ("a: .inf\n", 1, "unsupported value: .inf"),

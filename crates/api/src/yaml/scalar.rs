@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-/// What a scalar is. Floats stay apart from integers because Kubernetes writes an integral float as an integer.
+/// The resolved type of a scalar. Floats and integers differ because Kubernetes writes an integral float as an integer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scalar {
     Null,
@@ -12,7 +12,7 @@ pub enum Scalar {
     Text(String),
 }
 
-/// The type of a plain scalar without a tag.
+/// Resolves a plain scalar without a tag.
 pub fn resolve(text: &str) -> Scalar {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
@@ -36,7 +36,8 @@ pub fn resolve(text: &str) -> Scalar {
     number.unwrap_or_else(|| Scalar::Text(text.to_owned()))
 }
 
-/// The type of a scalar with a tag of YAML's own (`int`, `str`, …), quoted or not. `None` when the text is not of that type.
+/// Resolves a scalar with one of YAML's own tags (`int`, `str`, …), quoted or not. `None` when the text does not fit
+/// the tag.
 pub fn resolve_as(tag: &str, text: &str) -> Option<Scalar> {
     let resolved = resolve(text);
     match (tag, resolved) {
@@ -51,7 +52,7 @@ pub fn resolve_as(tag: &str, text: &str) -> Option<Scalar> {
 }
 
 impl Scalar {
-    /// The JSON form. `None` for a float that is not finite.
+    /// Returns the JSON form; `None` for a float that is not finite.
     pub fn into_json(self) -> Option<Value> {
         Some(match self {
             Scalar::Null => Value::Null,
@@ -65,7 +66,7 @@ impl Scalar {
         })
     }
 
-    /// The name of a field that the scalar is the key of. `None` for null, which cannot be a key.
+    /// Returns the field name for a scalar key; `None` for null, which cannot be a key.
     pub fn into_key(self) -> Option<String> {
         match self {
             Scalar::Null => None,
@@ -77,7 +78,7 @@ impl Scalar {
     }
 }
 
-/// A number with an optional sign and a radix prefix; a leading zero makes it octal.
+/// Parses an integer with an optional sign and a radix prefix; a leading zero makes it octal.
 fn integer(text: &str) -> Option<Scalar> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -91,19 +92,19 @@ fn integer(text: &str) -> Option<Scalar> {
         [b'0', _, ..] => (8, &digits[1..]),
         _ => (10, digits),
     };
-    // A second sign would pass the parser of integers.
+    // `from_str_radix` would accept a second sign.
     if !digits.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return None;
     }
     let magnitude = i128::from_str_radix(digits, radix).ok()?;
     let value = if negative { -magnitude } else { magnitude };
     let number = i64::try_from(value).map(Number::from).or_else(|_| u64::try_from(value).map(Number::from));
-    // A number that no JSON integer of ours can hold keeps its size, not all of its digits.
+    // A number too large for a JSON integer becomes a float, which keeps its size but not all of its digits.
     #[expect(clippy::cast_precision_loss, reason = "the number has no exact form here")]
     Some(number.map_or(Scalar::Float(value as f64), Scalar::Int))
 }
 
-/// `[-+]?(.digits | digits[.digits])([eE][-+]?digits)?`
+/// Parses `[-+]?(.digits | digits[.digits])([eE][-+]?digits)?`.
 fn float(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -120,7 +121,7 @@ fn float(text: &str) -> Option<f64> {
     f64::is_finite(value).then_some(value)
 }
 
-/// The integer that a float is, if it is one that a float holds exactly.
+/// Returns a float as an integer, if the float represents one exactly.
 fn integral(value: f64) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     #[expect(clippy::cast_possible_truncation, reason = "it is a whole number within the exact range")]
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_decides_over_the_look() {
+    fn tags_override_the_plain_type() {
         assert_eq!(resolve_as("str", "0400"), Some(Scalar::Text("0400".to_owned())));
         assert_eq!(resolve_as("int", "0400").and_then(Scalar::into_json), Some(json!(256)));
         assert_eq!(resolve_as("float", "2"), Some(Scalar::Float(2.0)));

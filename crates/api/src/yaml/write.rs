@@ -1,9 +1,9 @@
-//! Objects as YAML documents in kubectl's form: lists not indented, and in quotes whatever YAML 1.1 (which Kubernetes' own
-//! tools read) would take for something other than a string, such as `on` or `0644`.
+//! Objects as YAML documents in kubectl's form. Lists are not indented. Strings are quoted if YAML 1.1, which
+//! Kubernetes' own tools read, would resolve them to another type, such as `on` or `0644`.
 
 use serde_json::Value;
 
-/// A YAML document, ended by a newline.
+/// Formats a YAML document that ends with a newline.
 #[must_use]
 pub fn to_string(value: &Value) -> String {
     let mut out = String::new();
@@ -24,7 +24,7 @@ fn indentation(level: usize, out: &mut String) {
 
 fn map(value: &Value, level: usize, out: &mut String) {
     for (index, (key, field)) in value.as_object().into_iter().flatten().enumerate() {
-        // The first field of a list's item stands after its dash.
+        // The first field of a list's item follows the dash on its line.
         if index > 0 || !out.ends_with("- ") {
             indentation(level, out);
         }
@@ -77,7 +77,7 @@ fn text(content: &str, level: usize, key: bool, out: &mut String) {
     if content.is_empty() || looks_like_another_type(content) || content.contains(unprintable) {
         double_quoted(content, out);
     } else if content.contains('\n') {
-        // A block's indentation is read off its first line, and blanks before a line break would be invisible.
+        // A block scalar takes its indentation from its first line, and would hide spaces before a line break.
         if key || content.starts_with([' ', '\n', '\t']) || content.contains(" \n") || content.contains('\t') {
             double_quoted(content, out);
         } else {
@@ -94,7 +94,7 @@ fn text(content: &str, level: usize, key: bool, out: &mut String) {
     }
 }
 
-/// JSON's escapes are YAML's too.
+/// JSON's escapes are valid in YAML too.
 fn double_quoted(content: &str, out: &mut String) {
     out.push_str(&Value::from(content).to_string());
 }
@@ -115,7 +115,7 @@ fn block(content: &str, level: usize, out: &mut String) {
     }
 }
 
-/// Reads as null, a boolean, a number or a time in YAML 1.1.
+/// Returns whether YAML 1.1 would read the text as null, a boolean, a number or a time.
 fn looks_like_another_type(content: &str) -> bool {
     const WORDS: [&str; 12] = ["~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", "<<", "="];
     if WORDS.iter().any(|word| content.eq_ignore_ascii_case(word)) {
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_look_like_kubectls() {
+    fn documents_match_kubectl() {
         let value = json!({
             "spec": {"args": ["-c", "echo a: b", "- x"], "empty": {}, "none": [], "ports": [{"port": 80, "name": "http"}], "nested": [["a", {"b": 1}]]},
             "data": {"on": "on", "mode": "0644", "n": "1", "t": "2026-01-01T00:00:00Z", "file": "a\n  b\n\nc\n", "cut": "a\nb", "e": "", "x": null},
@@ -212,7 +212,7 @@ spec:
     }
 
     #[test]
-    fn whatever_is_written_reads_back_the_same() {
+    fn written_documents_read_back_unchanged() {
         for text in [
             "",
             " ",

@@ -1,6 +1,7 @@
-//! Machines that join, and workers whose certificates are renewed.
+//! Joining machines, and the renewal of workers' certificates.
 //!
-//! A machine is known by its key. A worker's name belongs to the key that joined under it, as long as its Node is there.
+//! A machine is identified by its key. A worker's name belongs to the key that joined under it as long as its Node
+//! exists.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -21,22 +22,22 @@ use crate::{error, quorum};
 
 pub(super) const PREFIX: &str = "/quorate/machines/";
 
-/// How often a join is tried that others get in the way of.
+/// Number of attempts when other machines join at the same time.
 const ATTEMPTS: u32 = 10;
-/// A worker that has just joined may take so long to register its Node; meanwhile its name is taken.
+/// Time in which a worker that has just joined must register its Node; until then its name stays taken.
 const REGISTERS_WITHIN_SECONDS: i64 = 600;
 
-/// What a joining machine sends.
+/// The request of a joining machine.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct JoinRequest {
-    /// `ID.SECRET`.
+    /// The token, as `ID.SECRET`.
     token: String,
     role: Role,
     name: String,
-    /// A request for a certificate, PEM: it proves the machine's key.
+    /// A certificate signing request in PEM, which proves the machine's key.
     request: String,
-    /// Addresses of a master, as others reach it.
+    /// The addresses at which others reach a new master: its peer, API and etcd URLs.
     #[serde(default)]
     peer: String,
     #[serde(default)]
@@ -45,14 +46,14 @@ pub(super) struct JoinRequest {
     etcd: String,
 }
 
-/// What a worker sends to have its certificates renewed.
+/// The request of a worker to renew its certificates.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RenewRequest {
     request: String,
 }
 
-/// The key under which a worker's name was taken.
+/// The key under which a worker's name is taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Machine {
@@ -65,17 +66,17 @@ fn unusable(error: &PkiError) -> Status {
     Status::bad_request(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
 }
 
-/// Lets a machine in that presents a token.
+/// Lets a machine that presents a token join.
 ///
 /// # Errors
-/// `Unauthorized` or `Forbidden` over the token, `Conflict` over the name, `BadRequest` over the request.
+/// `Unauthorized` or `Forbidden` for the token, `Conflict` for the name, `BadRequest` for the request.
 pub(super) async fn join(api: &Api, request: JoinRequest, from: Option<IpAddr>) -> Result<Response, Status> {
     let authorities = authorities(api)?;
     let signing = SigningRequest::from_pem(&request.request).map_err(|error| unusable(&error))?;
     if let Some(problem) = name::dns1123_subdomain(&request.name).first() {
         return Err(Status::bad_request(format!("the name {:?} cannot be used: {problem}", request.name)));
     }
-    let replaces = take(api, &request, &signing).await?;
+    let replaces = redeem_token(api, &request, &signing).await?;
     tracing::info!(name = request.name, role = %request.role, ?from, "a machine joins");
     match request.role {
         Role::Worker => sign_worker(api, &authorities, &request.name, &signing, from).await,
@@ -83,9 +84,9 @@ pub(super) async fn join(api: &Api, request: JoinRequest, from: Option<IpAddr>) 
     }
 }
 
-/// Counts the machine among those that the token lets in, and takes the worker's name for it: both or neither, so that
-/// two masters that are asked at the same time do not let in two. Returns whom the new master replaces.
-async fn take(api: &Api, request: &JoinRequest, signing: &SigningRequest) -> Result<Option<String>, Status> {
+/// Records the machine's use of its token and takes the worker's name for it, in one transaction, so that two masters
+/// asked at the same time do not both let a machine in. Returns the name of the member that a new master replaces.
+async fn redeem_token(api: &Api, request: &JoinRequest, signing: &SigningRequest) -> Result<Option<String>, Status> {
     let store = api.store();
     let key = signing.key_pin();
     for _ in 0..ATTEMPTS {
@@ -108,10 +109,10 @@ async fn take(api: &Api, request: &JoinRequest, signing: &SigningRequest) -> Res
             return Ok(token.replaces);
         }
     }
-    Err(Status::unavailable("many machines join at the same time; try again"))
+    Err(Status::unavailable("many machines are joining at the same time; try again"))
 }
 
-/// Whether a name is free for another key than the one it was taken for.
+/// Checks that a name is free for another key than the one it was taken for.
 async fn check_name(api: &Api, name: &str, taken: Option<&Machine>) -> Result<(), Status> {
     let refuse = |why: &str| Err(Status::new(Reason::Conflict, format!("the name {name:?} is taken: {why}")));
     let node = api.catalog().find("", "v1", "nodes").map(|nodes| nodes.key(None, name))?;
@@ -124,13 +125,13 @@ async fn check_name(api: &Api, name: &str, taken: Option<&Machine>) -> Result<()
     let age = taken.map(|machine| now_seconds() - machine.joined_seconds);
     if age.is_some_and(|age| age < REGISTERS_WITHIN_SECONDS) {
         return refuse(
-            "another machine has just joined under it. Choose another with --node-name, or wait ten minutes",
+            "another machine has just joined under this name. Choose another with --node-name, or wait ten minutes",
         );
     }
     Ok(())
 }
 
-/// Signs a worker's certificates anew.
+/// Renews a worker's certificates.
 ///
 /// # Errors
 /// `Forbidden` for anyone but a worker with the key with which it joined.
@@ -150,7 +151,7 @@ pub(super) async fn renew(
             sign_worker(api, &authorities, name, &signing, from).await
         }
         Some(_) => refuse("another machine has joined under this name since"),
-        None => refuse("this worker has not joined with a token; whoever made its certificates renews them"),
+        None => refuse("this worker has not joined with a token; renew its certificates where they were made"),
     }
 }
 
@@ -181,14 +182,15 @@ async fn sign_worker(
     }))
 }
 
-/// The host of `https://host:port` or `host:port`.
+/// Returns the host of `https://host:port` or `host:port`.
 fn host(address: &str) -> &str {
     let address = address.split_once("://").map_or(address, |(_, rest)| rest);
     address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']'])
 }
 
-/// The hosts that a worker's serving certificate holds for: its addresses, and its name. One authority signs servers and
-/// workers, so a worker must not get a certificate with which it could pass for a master.
+/// Returns the hosts of a worker's serving certificate: its addresses, and its name unless a master has that name. One
+/// authority signs for servers and workers, so a worker must not get a certificate with which it could pass for a
+/// master.
 fn hosts(
     name: &str,
     signing: &SigningRequest,
@@ -196,20 +198,20 @@ fn hosts(
     masters: &HashSet<&str>,
 ) -> Result<Vec<String>, Status> {
     let refuse = |host: &str, why: &str| {
-        let message = format!("a certificate for {host} is not signed for the worker {name}: {why}");
+        let message = format!("a certificate for {host} cannot be signed for the worker {name}: {why}");
         Err(Status::new(Reason::Forbidden, message))
     };
     let mut hosts = Vec::new();
     for address in &signing.addresses {
         let text = address.to_string();
-        // A machine may be both, and then asks from that address.
+        // A machine may be both master and worker. It then asks from the master's address.
         if masters.contains(text.as_str()) && from.map(|from| from.to_canonical()) != Some(*address) {
             return refuse(&text, "it is a master's address; give the machine's own with --node-ip");
         }
         hosts.push(text);
     }
     if let Some(other) = signing.names.iter().find(|other| *other != name) {
-        return refuse(other, "a worker has no name but its own");
+        return refuse(other, "a worker's certificate holds no other name");
     }
     if !masters.contains(name) {
         hosts.push(name.to_owned());
@@ -217,7 +219,7 @@ fn hosts(
     Ok(hosts)
 }
 
-/// Hands the authorities to a new master, and a token with which it enters the quorum.
+/// Returns the authorities' keys to a new master, and a token with which it enters the quorum.
 async fn invite_master(
     api: &Api,
     authorities: &Authorities,
@@ -247,15 +249,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let machine = Joining::open(&Pair::new(dir.path(), "node")).expect("a key");
         let masters: HashSet<&str> = ["m1", "10.0.0.1", "api.example"].into();
-        // The node's name, what it asks for, where it asks from, and what it gets.
+        // The node's name, the hosts it asks for, the address it asks from, and the expected hosts.
         type Signed<'a> = Result<&'a [&'a str], &'a str>;
         let cases: [(&str, &[&str], &str, Signed<'_>); 7] = [
             ("w1", &["10.0.0.4"], "10.0.0.4", Ok(&["10.0.0.4", "w1"])),
             ("w1", &["w1", "10.0.0.4"], "192.0.2.9", Ok(&["10.0.0.4", "w1"])),
             ("w1", &["10.0.0.1"], "10.0.0.4", Err("a master's address")),
             ("w1", &["10.0.0.1"], "::ffff:10.0.0.1", Ok(&["10.0.0.1", "w1"])),
-            ("w1", &["m1"], "10.0.0.4", Err("no name but its own")),
-            ("w1", &["kubernetes.default.svc"], "10.0.0.4", Err("no name but its own")),
+            ("w1", &["m1"], "10.0.0.4", Err("no other name")),
+            ("w1", &["kubernetes.default.svc"], "10.0.0.4", Err("no other name")),
             ("m1", &["10.0.0.1"], "10.0.0.1", Ok(&["10.0.0.1"])),
         ];
         for (name, asked, from, expected) in cases {
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_found_in_addresses() {
+    fn host_names_are_parsed_from_addresses() {
         for (address, expected) in
             [("https://10.0.0.1:6443", "10.0.0.1"), ("m1:2380", "m1"), ("https://[fd00::1]:6443", "fd00::1"), ("", "")]
         {

@@ -1,8 +1,8 @@
-//! How machines come into a cluster: tokens that administrators hand out, and what a machine gets for one.
+//! How machines join a cluster: tokens that administrators hand out, and the certificates that a machine gets for one.
 //!
-//! Below `/quorum`, beside the other routes that are no resources: `authority`, `join` and `renew` for machines, `tokens`
-//! for administrators. `authority` and `join` answer to anyone: a joining machine has no certificate yet, and checks by
-//! its token whom it talks to.
+//! The routes are below `/quorum`, beside the other routes that are not resources: `authority`, `join` and `renew` for
+//! machines, `tokens` for administrators. `authority` and `join` answer anonymous clients, because a joining machine
+//! has no certificate yet. Its token lets it check that it talks to the right cluster.
 
 mod machines;
 mod rows;
@@ -23,17 +23,17 @@ use crate::user::UserInfo;
 
 pub use tokens::{Role, TokenRequest, create_token};
 
-/// Prefixes of the rows that this module keeps in the store. They are not for the etcd API to write.
+/// Prefixes of the rows that this module keeps in the store. The etcd API must not write them.
 pub const JOIN_ROWS: [&str; 2] = [tokens::PREFIX, machines::PREFIX];
 
-/// What is asked for.
+/// An operation below `/quorum` on joining machines or tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// The certificate of the cluster's authority.
+    /// Returns the certificate of the cluster's authority.
     Authority,
-    /// Lets a machine in.
+    /// Lets a machine join.
     Join,
-    /// Signs a worker's certificates anew.
+    /// Renews a worker's certificates.
     Renew,
     ListTokens,
     CreateToken,
@@ -46,20 +46,20 @@ impl Operation {
     }
 }
 
-/// Whether anonymous users may go there.
+/// Returns whether anonymous users may request this path.
 pub(crate) fn is_open(path: &str) -> bool {
     matches!(path, "/quorum/authority" | "/quorum/join")
 }
 
-/// Whether anonymous users may send a body there.
+/// Returns whether anonymous users may send a body to this path.
 pub(crate) fn takes_body(path: &str) -> bool {
     path == "/quorum/join"
 }
 
-/// Finds what a path below `/quorum` and a method ask for.
+/// Finds the operation for a method and a path below `/quorum`.
 ///
 /// # Errors
-/// `MethodNotAllowed`; `NotFound` for a path that leads nowhere.
+/// `MethodNotAllowed`; `NotFound` for an unknown path.
 pub(crate) fn operation(method: &Method, path: &[&str]) -> Result<Operation, Status> {
     let (is_allowed, operation) = match path {
         ["authority"] => (*method == Method::GET, Operation::Authority),
@@ -76,7 +76,7 @@ pub(crate) fn operation(method: &Method, path: &[&str]) -> Result<Operation, Sta
 /// Runs an operation.
 ///
 /// # Errors
-/// The refusal, or what the store says.
+/// The refusal, or errors of the store.
 pub(crate) async fn answer(
     api: &Api,
     user: &UserInfo,
@@ -103,17 +103,17 @@ fn authorities(api: &Api) -> Result<Arc<Authorities>, Status> {
     api.authorities().ok_or_else(|| {
         Status::new(
             quorate_api::Reason::NotFound,
-            "this master has certificates that were made by hand, and no authority's key to sign others: tokens work in \
-             clusters that `quorate server --init` began",
+            "this master cannot sign certificates, because its own were made by hand: tokens need a cluster that was \
+             created by `quorate server --init`",
         )
     })
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be understood: {error}")))
+    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the body cannot be parsed: {error}")))
 }
 
-/// Seconds since 1970, by this machine's clock.
+/// Returns the time in seconds since 1970, by this machine's clock.
 fn now_seconds() -> i64 {
     jiff::Timestamp::now().as_second()
 }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_and_methods_lead_to_operations() {
+    fn paths_and_methods_map_to_operations() {
         let cases = [
             (Method::GET, &["authority"][..], Ok(Operation::Authority)),
             (Method::POST, &["join"], Ok(Operation::Join)),

@@ -1,4 +1,4 @@
-//! Rows of our own in the store, written only when they are as they were read.
+//! Rows of this module in the store, which change only by compare-and-swap.
 
 use bytes::Bytes;
 use quorate_api::{Revision, Status};
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::error;
 use crate::pipeline::read;
 
-/// A row as it was read; `value` is none when there is no such row.
+/// A row as it was read; `value` is `None` when the row does not exist.
 #[derive(Clone, Debug)]
 pub(super) struct Row<T> {
     key: String,
@@ -20,7 +20,7 @@ pub(super) struct Row<T> {
     pub value: Option<T>,
 }
 
-/// Reads a row, as it is on all members.
+/// Reads a row linearizably.
 pub(super) async fn read<T: DeserializeOwned>(store: &Store, key: String) -> Result<Row<T>, Status> {
     let found = read::key(store, &key, Consistency::Linearizable).await?;
     let revision = found.as_ref().map_or(Revision::ZERO, |found| found.mod_revision);
@@ -45,7 +45,7 @@ fn decode<T: DeserializeOwned>(found: &KeyValue) -> Result<T, Status> {
 }
 
 impl<T: Serialize> Row<T> {
-    /// A row that must not exist when it is written.
+    /// Returns a row that must not exist yet when it is written.
     pub(super) fn new(key: String) -> Self {
         Row { key, revision: Revision::ZERO, value: None }
     }
@@ -58,7 +58,7 @@ impl<T: Serialize> Row<T> {
         }
     }
 
-    /// Replaces the value; the row keeps its lease.
+    /// Replaces the value; an existing row keeps its lease.
     pub(super) fn put(&self, value: &T) -> Result<Op, Status> {
         let ignore_lease = self.revision != Revision::ZERO;
         Ok(Op::Put(PutRequest { ignore_lease, ..self.request(value)? }))
@@ -78,7 +78,7 @@ impl<T: Serialize> Row<T> {
     }
 }
 
-/// Writes all or nothing; false when a row is not as it was read any more.
+/// Commits all writes or none. Returns false when a row has changed since it was read.
 pub(super) async fn commit(store: &Store, compare: Vec<Compare>, success: Vec<Op>) -> Result<bool, Status> {
     let txn = Txn { compare, success, failure: Vec::new() };
     let (_, response) = store.txn(txn).await.map_err(|e| error::from_store(&e))?;

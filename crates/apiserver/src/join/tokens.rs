@@ -1,4 +1,5 @@
-//! Tokens, in the replicated state itself. Of the secret only a hash is kept, and a lease ends what nobody came for.
+//! Join tokens, stored in the replicated state. Only a hash of the secret is stored, and a lease deletes expired
+//! tokens.
 
 use jiff::Timestamp;
 use quorate_api::{Reason, Status};
@@ -15,11 +16,11 @@ use crate::error;
 pub(super) const PREFIX: &str = "/quorate/tokens/";
 
 const DEFAULT_TTL_SECONDS: u64 = 24 * 3600;
-/// A lease's longest life is far longer.
+/// Maximum lifetime of a token, in seconds. It is far below the maximum of a lease.
 const MAX_TTL_SECONDS: u64 = 10 * 365 * 24 * 3600;
 const MAX_USES: u32 = 10_000;
 
-/// What a token lets a machine become.
+/// The role that a token grants to a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -36,32 +37,32 @@ impl std::fmt::Display for Role {
     }
 }
 
-/// The token that is wanted.
+/// A request for a new token.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenRequest {
     pub role: Role,
-    /// Machines that it lets in; one when it is not said.
+    /// Number of machines that the token lets in; 1 by default.
     #[serde(default)]
     pub uses: Option<u32>,
-    /// Zero: it does not expire. A day when it is not said.
+    /// Lifetime in seconds; zero for a token that does not expire, one day by default.
     #[serde(default)]
     pub ttl_seconds: Option<u64>,
     #[serde(default)]
     pub description: String,
-    /// The master whose place the new one takes.
+    /// The master that the new one replaces.
     #[serde(default)]
     pub replaces: Option<String>,
 }
 
-/// A token, once.
+/// A new token with its secret, which is shown only once.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CreatedToken {
     #[serde(flatten)]
     pub shown: ShownToken,
     pub token: String,
-    /// The line to run on a new machine.
+    /// The command to run on a new machine.
     pub command: String,
 }
 
@@ -72,12 +73,12 @@ pub struct ShownToken {
     pub id: String,
     pub role: Role,
     pub uses: u32,
-    /// Names of the machines that it has let in.
+    /// Names of the machines that have joined with the token.
     pub used_by: Vec<String>,
     pub description: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
-    /// RFC 3339; none when it does not expire.
+    /// The time of expiry in RFC 3339; `None` when the token does not expire.
     pub expires: Option<String>,
 }
 
@@ -94,7 +95,7 @@ pub(super) struct StoredToken {
     expires_seconds: Option<i64>,
 }
 
-/// A machine that has joined, by its key: it may come again until it has got its answer.
+/// A machine that has used the token, identified by its key. It may repeat the request until it has its response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Use {
     key: String,
@@ -115,10 +116,10 @@ impl StoredToken {
         }
     }
 
-    /// The token after a machine has used it; itself when that machine had used it before.
+    /// Returns the token after a machine has used it, unchanged if that machine had used it before.
     ///
     /// # Errors
-    /// `Forbidden` when it lets nobody else in, or nobody as `role`.
+    /// `Forbidden` for another role, or when the token is used up.
     pub fn used(&self, role: Role, key: &Pin, name: &str, now_seconds: i64) -> Result<StoredToken, Status> {
         if self.expires_seconds.is_some_and(|expires| expires <= now_seconds) {
             return Err(unknown());
@@ -135,7 +136,7 @@ impl StoredToken {
         if self.used_by.len() >= usize::try_from(self.uses).unwrap_or(usize::MAX) {
             let names: Vec<_> = self.used_by.iter().map(|used| used.name.as_str()).collect();
             let message = format!(
-                "token {} is used up: it has let in {}; use `qctl token create --role {role}` to make another",
+                "token {} is used up: it has let in {}; use `qctl token create --role {role}` to create another",
                 self.id,
                 names.join(", ")
             );
@@ -150,14 +151,14 @@ impl StoredToken {
 fn unknown() -> Status {
     Status::new(
         Reason::Unauthorized,
-        "the token is not known: it has expired or was revoked; `qctl token create` makes another",
+        "the token is not known: it has expired or was revoked; `qctl token create` creates another",
     )
 }
 
-/// Finds the token that a machine presents, as `ID.SECRET`.
+/// Finds the token that a machine presents as `ID.SECRET`.
 ///
 /// # Errors
-/// `Unauthorized` when there is none.
+/// `Unauthorized` when no such token exists.
 pub(super) async fn find(store: &Store, presented: &str) -> Result<(Row<StoredToken>, StoredToken), Status> {
     let (id, secret) = presented.split_once('.').ok_or_else(unknown)?;
     let row = rows::read::<StoredToken>(store, key_of(secret)).await?;
@@ -169,10 +170,10 @@ fn key_of(secret: &str) -> String {
     format!("{PREFIX}{}", JoinToken::hash_of(secret))
 }
 
-/// Makes a token.
+/// Creates a token.
 ///
 /// # Errors
-/// `BadRequest` for one that makes no sense, `NotFound` when this master cannot sign.
+/// `BadRequest` for an invalid request, `NotFound` when this master cannot sign certificates.
 pub async fn create_token(api: &Api, request: TokenRequest) -> Result<CreatedToken, Status> {
     let authorities = authorities(api)?;
     let uses = request.uses.unwrap_or(1);
@@ -180,14 +181,16 @@ pub async fn create_token(api: &Api, request: TokenRequest) -> Result<CreatedTok
     let wrong = |message: &str| Err(Status::bad_request(message));
     match request.role {
         Role::Master if uses != 1 => {
-            return wrong("a token for a master lets one machine in; make one for each master");
+            return wrong("a token for a master lets one machine in; create one for each master");
         }
         Role::Master if ttl_seconds == 0 => {
-            return wrong("a token for a master gives the authorities' keys; it has to expire");
+            return wrong("a token for a master gives access to the authorities' keys, so it must expire");
         }
-        Role::Worker if request.replaces.is_some() => return wrong("only a master can take the place of another"),
-        _ if uses == 0 || uses > MAX_USES => return wrong("a token lets between 1 and 10000 machines in"),
-        _ if ttl_seconds > MAX_TTL_SECONDS => return wrong("a token lives for ten years at most; 0 means for ever"),
+        Role::Worker if request.replaces.is_some() => return wrong("only a master can replace another master"),
+        _ if uses == 0 || uses > MAX_USES => return wrong("a token must let in between 1 and 10000 machines"),
+        _ if ttl_seconds > MAX_TTL_SECONDS => {
+            return wrong("a token lives for at most ten years; 0 means that it does not expire");
+        }
         _ => {}
     }
     let store = api.store();
@@ -214,7 +217,7 @@ pub async fn create_token(api: &Api, request: TokenRequest) -> Result<CreatedTok
         seconds => row.put_leased(&stored, grant(store, seconds).await?)?,
     };
     if !rows::commit(store, vec![row.unchanged()], vec![put]).await? {
-        return Err(Status::internal("a token was made twice"));
+        return Err(Status::internal("a token with this secret already exists"));
     }
     let urls: Vec<String> = members.into_iter().map(|status| status.member.api).collect();
     let command = match request.role {
@@ -233,14 +236,14 @@ async fn grant(store: &Store, ttl_seconds: u64) -> Result<LeaseId, Status> {
         let grant = Command::LeaseGrant { id, ttl_seconds };
         match store.propose(grant).await.map_err(|e| error::from_store(&e))?.outcome {
             Ok(Outcome::LeaseGrant { id, .. }) => return Ok(id),
-            Ok(other) => return Err(Status::internal(format!("a lease was answered with {other:?}"))),
+            Ok(other) => return Err(Status::internal(format!("unexpected response to a lease grant: {other:?}"))),
             Err(CommandError::LeaseExists(_)) => {}
             Err(refused) => return Err(Status::internal(refused)),
         }
     }
 }
 
-/// All tokens, without their secrets.
+/// Lists all tokens, without their secrets.
 pub(super) async fn list(api: &Api) -> Result<Vec<ShownToken>, Status> {
     let tokens = rows::read_all::<StoredToken>(api.store(), PREFIX).await?;
     let now = now_seconds();
@@ -251,7 +254,7 @@ pub(super) async fn list(api: &Api) -> Result<Vec<ShownToken>, Status> {
     Ok(shown)
 }
 
-/// Takes a token back; machines that it has let in stay.
+/// Revokes a token. Machines that have joined with it stay.
 pub(super) async fn revoke(api: &Api, id: &str) -> Result<ShownToken, Status> {
     loop {
         let tokens = rows::read_all::<StoredToken>(api.store(), PREFIX).await?;

@@ -1,7 +1,8 @@
-//! The admit stage: policies that look at objects, once for each attempt to write.
+//! The admit stage: policies that check each attempt to write an object.
 //!
-//! Two are static: a namespace's life cycle, and what a node may touch. Each returns [`Effects`]: guards keep what it
-//! judged from changing before the commit, and writes land in the object's own transaction.
+//! Two policies are built in: the namespace life cycle, and the node restriction. Each returns [`Effects`]. Their
+//! guards keep the objects that the policy has read from changing before the commit, and their writes join the object's
+//! own transaction.
 
 use quorate_api::{Cause, GroupVersionResource, Status, StatusDetails};
 use quorate_registry::{Subresource, Verb};
@@ -16,10 +17,10 @@ use crate::pipeline::{Operation, node_restriction, read};
 
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
 
-/// The namespaces that the system lives in; they cannot be deleted.
+/// The system's namespaces, which cannot be deleted.
 pub const SYSTEM_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// What a request does to an object.
+/// The operation that a request performs on an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Create,
@@ -31,9 +32,9 @@ pub(crate) enum Action {
 pub(crate) struct Attributes<'a> {
     pub operation: &'a Operation,
     pub action: Action,
-    /// The stored object; `None` when there is none yet.
+    /// The stored object; `None` for a creation.
     pub old: Option<&'a Value>,
-    /// The object as it would be written, or as it is when it goes.
+    /// The object as it would be written; for a deletion, its last state.
     pub new: &'a Value,
 }
 
@@ -54,7 +55,7 @@ impl Attributes<'_> {
 /// Admits a write.
 ///
 /// # Errors
-/// What a policy says: `Forbidden` by most of them, `NotFound` for an object without its namespace.
+/// `Forbidden` from most policies, `NotFound` for an object without its namespace.
 pub(crate) async fn admit(operation: &Operation, old: Option<&Value>, new: &Value) -> Result<Effects, Status> {
     let action = match (operation.target.verb, operation.target.subresource) {
         (Verb::Delete | Verb::DeleteCollection, _) | (_, Some(Subresource::Eviction)) => Action::Delete,
@@ -75,7 +76,7 @@ fn protect_system_namespaces(attributes: &Attributes<'_>) -> Result<(), Status> 
     Ok(())
 }
 
-/// Nothing new comes into a namespace that does not exist or is being deleted.
+/// Refuses creations in a namespace that does not exist or is being deleted.
 async fn namespace_lifecycle(attributes: &Attributes<'_>) -> Result<Effects, Status> {
     let operation = attributes.operation;
     let Some(namespace) = operation.target.namespace.as_ref().filter(|_| attributes.action == Action::Create) else {
@@ -88,7 +89,7 @@ async fn namespace_lifecycle(attributes: &Attributes<'_>) -> Result<Effects, Sta
     let store = operation.api.store();
     let mut found = read::key(store, &key, Consistency::Local).await?;
     if found.as_ref().is_none_or(|kv| is_terminating(&kv.value)) {
-        // This member may lag.
+        // This member may lag, so an absent namespace is read again linearizably.
         found = read::key(store, &key, Consistency::Linearizable).await?;
     }
     let found = found.ok_or_else(|| Status::not_found(&NAMESPACES, namespace))?;

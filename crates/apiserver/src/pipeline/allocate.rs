@@ -1,8 +1,8 @@
-//! The fit and allocate stages: what an object takes out of the cluster's pools is written, as a key for each item, in
+//! The fit and allocate stages: the items that an object takes from the cluster's pools are written, one key each, in
 //! the transaction that writes the object.
 //!
 //! The guard on an item's key makes two objects that want the same item exclude each other, on whichever masters they
-//! are written. An allocation is changed with its object alone, so the two agree at every revision.
+//! are written. An allocation changes only together with its object, so the two agree at every revision.
 
 use std::collections::HashSet;
 
@@ -22,13 +22,13 @@ use crate::pipeline::commit::{Effects, Guard, Write};
 use crate::pipeline::modify::Change;
 use crate::pipeline::{Operation, read};
 
-/// The keys of allocations. They are no objects: nothing below is watched or listed by the Kubernetes API, and the etcd
-/// API must not write it.
+/// The prefix of allocation keys. They hold no API objects: the Kubernetes API neither lists nor watches them, and the
+/// etcd API must not write them.
 pub const ALLOCATIONS: &str = "/quorate/allocations/";
-/// How many items are tried at random before all that are taken are read.
+/// Number of items that are tried at random before all allocations are read.
 const PROBES: usize = 8;
 
-/// Who holds an item; the value of an allocation's key.
+/// The holder of an item: the value of an allocation's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Holder {
@@ -47,18 +47,18 @@ impl Holder {
     }
 
     /// # Errors
-    /// When it cannot be encoded.
+    /// When the holder cannot be encoded.
     pub fn encode(&self) -> Result<Bytes, Status> {
         serde_json::to_vec(self).map(Bytes::from).map_err(Status::internal)
     }
 
-    /// `None` for a value of another shape, which belongs to no object.
+    /// Returns `None` for a value of another shape, which belongs to no object.
     pub fn decode(value: &[u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }
 }
 
-/// The key of an item's allocation.
+/// Returns the key of an item's allocation.
 pub(crate) fn key(item: Item) -> String {
     match item {
         Item::Address(address) => format!("{ALLOCATIONS}addresses/{address}"),
@@ -66,7 +66,7 @@ pub(crate) fn key(item: Item) -> String {
     }
 }
 
-/// The item whose allocation has this key.
+/// Returns the item that an allocation's key names.
 pub(crate) fn item(key: &[u8]) -> Option<Item> {
     let (kind, text) = std::str::from_utf8(key).ok()?.strip_prefix(ALLOCATIONS)?.split_once('/')?;
     match kind {
@@ -76,10 +76,10 @@ pub(crate) fn item(key: &[u8]) -> Option<Item> {
     }
 }
 
-/// Completes what an object says of the pools, before it is validated.
+/// Fills in the fields that depend on the cluster's pools, before the object is validated.
 ///
 /// # Errors
-/// `Invalid` when it asks for what the cluster does not have.
+/// `Invalid` when the object asks for something that the cluster does not have.
 pub(crate) fn fit(operation: &Operation, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     let served = &operation.target.resource;
     let Some(pooled) = served.descriptor.strategy.pooled() else { return Ok(()) };
@@ -91,10 +91,10 @@ pub(crate) fn fit(operation: &Operation, object: &mut Value, old: Option<&Value>
     Err(Status::invalid(&kind.group, &kind.kind, metadata::text(object, "name"), &errors))
 }
 
-/// Allocates what a new object claims. Returns the object with it, if it claims anything.
+/// Allocates the items that a new object claims. Returns the object with its items, or `None` if it claims nothing.
 ///
 /// # Errors
-/// `Invalid` for an item that is taken, `InternalError` when nothing is free; what the store says.
+/// `Invalid` for an item that is taken, `InternalError` when the pool is full; errors of the store.
 pub(crate) async fn creation(
     operation: &Operation,
     object: &Value,
@@ -106,7 +106,7 @@ pub(crate) async fn creation(
     Allocator { operation, pooled, is_fresh }.allocate(object, None).await
 }
 
-/// Allocates and releases what a change of `old` claims and gives up.
+/// Allocates the items that a change of `old` claims, and releases those that it gives up.
 ///
 /// # Errors
 /// As [`creation`].
@@ -136,7 +136,7 @@ pub(crate) async fn change(
 struct Allocator<'a> {
     operation: &'a Operation,
     pooled: &'a dyn Pooled,
-    /// This member has applied what the request waits for, so that what it finds taken is.
+    /// This member has applied every write that the request may depend on, so an item that is taken here is taken.
     is_fresh: bool,
 }
 
@@ -152,7 +152,7 @@ impl Allocator<'_> {
         }
         let value = Holder::new(&self.operation.target.resource, object).encode()?;
         let (mut effects, mut taken, mut allocated) = (Effects::default(), HashSet::new(), object.clone());
-        // Those that are asked for come first, so that none of them is drawn for another claim.
+        // Claims of a particular item come first, so that none of these items is drawn for another claim.
         let (wanted, any): (Vec<_>, Vec<_>) = claims.iter().partition(|claim| claim.wanted.is_some());
         for claim in wanted.into_iter().chain(any) {
             let found = match claim.wanted {
@@ -175,7 +175,7 @@ impl Allocator<'_> {
         Ok((Some(allocated), effects))
     }
 
-    /// Gives up what `old` holds and is not kept, as far as it is this object's.
+    /// Releases the items of `old` that are not in `kept` and whose allocation names this object.
     async fn release(&self, old: &Value, kept: &[Item]) -> Result<Effects, Status> {
         let holder = Holder::new(&self.operation.target.resource, old);
         let mut effects = Effects::default();
@@ -189,7 +189,7 @@ impl Allocator<'_> {
         Ok(effects)
     }
 
-    /// Whether nobody holds the item. What is taken here is looked up again if this member may lag.
+    /// Returns whether the item is free. If this member may lag, an item that is taken here is read again linearizably.
     async fn is_free(&self, item: Item) -> Result<bool, Status> {
         if read::key(self.store(), &key(item), Consistency::Local).await?.is_none() {
             return Ok(true);
@@ -200,8 +200,7 @@ impl Allocator<'_> {
         Ok(read::key(self.store(), &key(item), Consistency::Linearizable).await?.is_none())
     }
 
-    /// Some item that is free, if there is one: at random, but from the reserved part of the pool only when the rest is
-    /// taken.
+    /// Draws a free item at random, if there is one. The reserved part of the pool is used only when the rest is taken.
     async fn draw(&self, claim: &Claim, taken: &HashSet<Item>) -> Result<Option<Item>, Status> {
         let Some(pool) = self.operation.api.pools().pool(claim.pool) else { return Ok(None) };
         let (reserved, size) = (pool.reserved(), pool.size());
@@ -242,10 +241,10 @@ fn pick(pool: &Pool, range: std::ops::Range<u64>, is_free: impl Fn(&Item) -> boo
     range.map(|index| pool.nth(index)).filter(is_free).choose(&mut rand::rng())
 }
 
-/// All allocations at a revision; zero stands for the newest.
+/// Returns all allocations at a revision; zero stands for the newest.
 ///
 /// # Errors
-/// What the store says.
+/// Errors of the store.
 pub(crate) async fn rows(store: &Store, at: Revision, consistency: Consistency) -> Result<Vec<KeyValue>, Status> {
     let request = RangeRequest::new(KeyRange::prefix(ALLOCATIONS)).at(at);
     let response = store.range(&request, consistency).await.map_err(|e| error::from_store(&e))?;

@@ -1,4 +1,4 @@
-//! The commit stage: one transaction that holds only if nothing it was decided on has changed since.
+//! The commit stage: one transaction that takes effect only if none of the keys that it depends on has changed since.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use quorate_store::Store;
 
 use crate::error;
 
-/// How long an unknown outcome is looked into.
+/// Time for which an unknown outcome is looked up.
 const LOOK_FOR: Duration = Duration::from_secs(15);
 
-/// A key must still be at this revision; zero: must not exist.
+/// A precondition: the key is still at this revision, or absent if the revision is zero.
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
     pub key: Bytes,
     pub revision: Revision,
 }
 
-/// What becomes of one key.
+/// A write of one key.
 #[derive(Clone, Debug)]
 pub(crate) enum Write {
     Put { key: Bytes, value: Bytes },
     Delete { key: Bytes },
 }
 
-/// A part of a transaction: what must not have changed, and what is written with the rest or not at all. A stage of the
-/// pipeline that has to write more than the object returns this.
+/// A part of a transaction: preconditions, and the writes that take effect with the rest or not at all. Stages that
+/// write more than the object return this.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Effects {
     pub guards: Vec<Guard>,
@@ -38,7 +38,7 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    /// Adds what another stage wants in the same transaction.
+    /// Adds the guards and writes of another stage.
     pub fn join(&mut self, other: Effects) {
         self.guards.extend(other.guards);
         self.writes.extend(other.writes);
@@ -47,19 +47,19 @@ impl Effects {
 
 #[derive(Debug)]
 pub(crate) enum Committed {
-    /// At this revision.
+    /// The writes took effect at this revision.
     Done(Revision),
-    /// A guard did not hold; what its keys are now, in the guards' order.
+    /// A guard did not hold; the current values of the guards' keys, in the guards' order.
     Stale(Vec<Option<KeyValue>>),
 }
 
-/// Makes all writes if all guards hold, and none otherwise.
+/// Performs all writes if all guards hold, and none otherwise.
 ///
-/// A lost leader leaves the outcome open. Whether it took effect is found out, whoever has written over ours or made the same
-/// (see decision 2).
+/// Losing the leader leaves the outcome open. The store then finds out whether the transaction took effect, even if
+/// another client has since overwritten the keys or made the same write (see decision 2).
 ///
 /// # Errors
-/// What the store says; `Timeout` when the outcome stays unknown.
+/// Errors of the store; `Timeout` when the outcome stays unknown.
 pub(crate) async fn commit(store: &Store, effects: &Effects) -> Result<Committed, Status> {
     let committed = store.txn_once(transaction(effects), LOOK_FOR).await;
     let (revision, response) = committed.map_err(|error| error::from_store(&error))?;
@@ -122,12 +122,12 @@ mod tests {
         Effects { guards: vec![guard(revision)], writes: vec![write.clone()] }
     }
 
-    /// Changes the key again as soon as somebody has.
+    /// Changes the key again after its first change.
     fn change_after(store: &Store, write: Write) -> tokio::task::JoinHandle<()> {
         let store = store.clone();
         let mut changes = store.watch(KeyRange::key(KEY), Revision::ZERO).expect("a watch");
         tokio::spawn(async move {
-            let batch = changes.next().await.expect("a change").expect("it is told");
+            let batch = changes.next().await.expect("a change").expect("an event batch");
             let revision = match batch.events.last().expect("an event") {
                 Event::Put { kv, .. } => kv.mod_revision,
                 Event::Delete { .. } => Revision::ZERO,
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_lost_is_found_although_others_have_written() {
+    async fn the_outcome_of_a_lost_response_is_found_after_later_writes() {
         let later = |first: &Write| match first {
             Write::Put { .. } => [Some(put("another's")), Some(delete()), None],
             Write::Delete { .. } => [Some(put("another's")), None, None],
@@ -163,22 +163,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_two_who_write_the_same_one_has_written_it() {
+    async fn one_of_two_identical_writes_takes_effect() {
         let store = Store::memory_losing(2);
         let (first, _) = store.txn(transaction(&effects(Revision::ZERO, &put("0")))).await.expect("new");
         let increment = || async { commit(&store, &effects(first, &put("1"))).await.expect("known in the end") };
         let Committed::Done(at) = increment().await else { panic!("nothing stood against it") };
-        // The answer to this one is lost. What is there is what it was to write, over what it was to write it over.
+        // The second response is lost. The key holds the value that this write would have stored, at the revision that
+        // it would have replaced.
         let Committed::Stale(now) = increment().await else { panic!("it was another's") };
         let now = now[0].as_ref().expect("the key is there");
         assert_eq!((&now.value[..], now.mod_revision), (&b"1"[..], at));
     }
 
     #[tokio::test]
-    async fn what_has_not_landed_is_stale() {
+    async fn a_write_whose_guard_failed_is_stale() {
         let store = Store::memory_losing(1);
         let (first, _) = store.txn(transaction(&effects(Revision::ZERO, &put("before")))).await.expect("new");
-        // Its answer is lost as well, but it was too late.
+        // These responses are lost as well, but the guards did not hold.
         for write in [put("ours"), delete()] {
             let committed = commit(&store, &effects(Revision(first.0 - 1), &write)).await.expect("known");
             let Committed::Stale(now) = committed else { panic!("{write:?} landed: {committed:?}") };

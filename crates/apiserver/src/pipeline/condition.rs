@@ -1,4 +1,4 @@
-//! Conditions that a write puts on other objects than its own, held by guards of the write's transaction.
+//! Conditions of a write on objects other than its own, enforced by guards in the write's transaction.
 
 use quorate_api::{ObjectKey, Revision, Status};
 use quorate_mvcc::KeyValue;
@@ -9,16 +9,16 @@ use crate::metadata;
 use crate::pipeline::commit::Guard;
 use crate::pipeline::{Operation, read};
 
-/// What must hold of an object when a write is committed.
+/// A condition on an object, checked when a write is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Nothing is stored under the key, or an object with another uid.
+    /// The key is absent, or holds an object with another uid.
     Absent { key: ObjectKey, uid: String },
-    /// The object was not written after this revision; [`Revision::ZERO`] means that it does not exist.
+    /// The object has not changed since this revision; [`Revision::ZERO`] means that it does not exist.
     Unchanged { key: ObjectKey, revision: Revision },
 }
 
-/// Reads what the conditions are about, linearizably, and returns the guards that keep it as it is until the commit.
+/// Reads the objects of the conditions linearizably, and returns the guards that keep them unchanged until the commit.
 ///
 /// # Errors
 /// `Conflict` for a condition that does not hold.
@@ -41,10 +41,10 @@ pub(crate) async fn guards(operation: &Operation) -> Result<Vec<Guard>, Status> 
     Ok(guards)
 }
 
-/// Finds the guard that a failed commit ran into; `present` is what its keys hold now.
+/// Finds the guard that failed a commit; `present` holds the current values of the guards' keys.
 ///
 /// # Errors
-/// `Conflict` when it was a condition's and not the written object's own.
+/// `Conflict` when the failed guard belongs to a condition and not to the written object.
 pub(crate) fn check(operation: &Operation, guards: &[Guard], present: &[Option<KeyValue>]) -> Result<(), Status> {
     let is_broken = |(guard, now): &(&Guard, &Option<KeyValue>)| {
         now.as_ref().map_or(Revision::ZERO, |now| now.mod_revision) != guard.revision
@@ -55,7 +55,7 @@ pub(crate) fn check(operation: &Operation, guards: &[Guard], present: &[Option<K
     }
 }
 
-/// An object that cannot be decoded may have any uid.
+/// Returns whether the object has this uid. An object that cannot be decoded may have any.
 fn has_uid(found: &KeyValue, uid: &str) -> bool {
     serde_json::from_slice::<Value>(&found.value).map_or(true, |object| metadata::text(&object, "uid") == uid)
 }
@@ -111,14 +111,14 @@ mod tests {
         let refused = delete("owner", &uid).await.expect_err("the owner is there");
         assert_eq!(refused.reason, Reason::Conflict, "{refused}");
         client.get(&MAPS, Some("default"), "child").await.expect("it is there");
-        // Another object of that name is not the owner, and neither is nothing.
+        // An absent owner, or another object under its name, is not the owner.
         delete("owner", "another uid").await.expect("deleted");
         map(&client, "child").await;
         delete("nobody", &uid).await.expect("deleted");
     }
 
     #[tokio::test]
-    async fn a_write_is_refused_once_the_other_object_has_changed() {
+    async fn a_write_is_refused_after_the_other_object_changes() {
         let client = client().await;
         let other = map(&client, "other").await;
         map(&client, "child").await;

@@ -1,4 +1,4 @@
-//! `create`.
+//! The `create` verb.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -12,9 +12,9 @@ use crate::pipeline::{Effect, Operation, Written};
 use crate::pipeline::{admission, allocate, pod_defaults};
 use crate::{decode, encode, metadata};
 
-/// How many random names are tried for a `generateName`.
+/// Number of random names that are tried for a `generateName`.
 const MAX_NAMES: usize = 8;
-/// How often what a creation rests on besides its name may change under it: its namespace, and what it allocates.
+/// Number of attempts when the namespace or the allocated items change under a creation.
 const MAX_ATTEMPTS: usize = 64;
 
 /// Creates an object.
@@ -25,7 +25,7 @@ pub(crate) async fn create(operation: &mut Operation, body: Body) -> Result<Writ
     create_with(operation, body, metadata::generated_name).await
 }
 
-/// [`create`], with what makes a name of a `generateName`.
+/// [`create`], with `draw` generating the names for a `generateName`.
 async fn create_with(
     operation: &mut Operation,
     body: Body,
@@ -65,17 +65,18 @@ async fn create_with(
                 let object = allocated.unwrap_or(object);
                 return Ok(Written { object, encoded, revision, effect: Effect::Created });
             }
-            // The name is taken: a random one is drawn again.
+            // The name is taken; a `generateName` draws another.
             Committed::Stale(now)
                 if now.first().is_some_and(Option::is_some) && (generate_from.is_none() || names == MAX_NAMES) =>
             {
                 return Err(Status::already_exists(&descriptor.resource, name));
             }
-            // The namespace changed after it had been looked at, or somebody else got what was free.
+            // The namespace changed after it was read, or another request took the items.
             Committed::Stale(_) => is_fresh = true,
         }
     }
-    let why = "its namespace, or what is free in the cluster's pools, kept changing; please try again";
+    let why =
+        "its namespace, or the free items of the cluster's pools, kept changing during the request; please try again";
     Err(Status::conflict(&descriptor.resource, metadata::text(&object, "name"), why))
 }
 
@@ -97,7 +98,7 @@ fn prepare(operation: &mut Operation, body: Body) -> Result<Value, Status> {
     Ok(object)
 }
 
-/// A body may leave its namespace out but not name another one than the path.
+/// Checks that the body's namespace, if it has one, is the one of the path.
 ///
 /// # Errors
 /// `BadRequest`.
@@ -147,8 +148,8 @@ mod tests {
     use crate::route::Target;
     use crate::user::UserInfo;
 
-    /// Creates a map that wants a generated name. Names are taken from `names`; the last one is drawn over and over.
-    /// Returns how often was drawn, too.
+    /// Creates a ConfigMap with a generated name. Names are taken from `names`, and the last one repeats. Returns the
+    /// number of draws as well.
     async fn generated(api: &Api, names: &[&str]) -> (Result<Value, Status>, usize) {
         let resource = api.catalog().find("", "v1", "configmaps").cloned().expect("a built-in kind");
         let mut operation = Operation {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_taken_is_drawn_again() {
+    async fn a_taken_generated_name_is_drawn_again() {
         let api = Api::new(Store::memory(), quorate_registry::builtin());
         bootstrap(&api).await.expect("the namespaces");
         let name = |created: Result<Value, Status>| metadata::text(&created.expect("created"), "name").to_owned();

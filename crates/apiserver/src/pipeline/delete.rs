@@ -1,4 +1,4 @@
-//! `delete`: at once, after a grace period, or when the last finalizer is dropped.
+//! The `delete` verb: at once, after a grace period, or when the last finalizer is removed.
 
 use jiff::{SignedDuration, Timestamp};
 use quorate_api::{FieldError, FieldPath, Status, StatusDetails};
@@ -17,7 +17,7 @@ use crate::route::Target;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
-/// What becomes of the objects that the deleted one owns.
+/// The treatment of the objects that the deleted one owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Propagation {
     Background,
@@ -36,10 +36,10 @@ pub(crate) struct DeleteOptions {
 }
 
 impl DeleteOptions {
-    /// From the body, and from the query where the body is silent.
+    /// Reads the options from the body, and from the query where the body leaves them out.
     ///
     /// # Errors
-    /// `BadRequest` for another kind of body, `Invalid` for values that are not known.
+    /// `BadRequest` for a body of another kind, `Invalid` for unknown values.
     pub fn parse(mut body: Value, query: &Query) -> Result<Self, Status> {
         if body.is_null() {
             body = json!({});
@@ -67,10 +67,10 @@ impl DeleteOptions {
     }
 }
 
-/// `All` is the only dry run there is.
+/// Returns whether the request is a dry run; `All` is the only accepted value.
 ///
 /// # Errors
-/// `Invalid` for another word.
+/// `Invalid` for another value.
 pub(crate) fn is_dry_run(values: &[&str]) -> Result<bool, Status> {
     if let Some(other) = values.iter().find(|v| **v != "All") {
         let error = FieldError::not_supported(FieldPath::new("dryRun"), [other], &["All"]);
@@ -159,7 +159,7 @@ fn decide(served: &Served, old: &Value, options: &DeleteOptions, now: Timestamp)
     }
 }
 
-/// The garbage collector learns from finalizers what becomes of the dependents.
+/// Sets the finalizers that tell the garbage collector how to treat the dependents.
 fn propagate(object: &mut Value, propagation: Option<Propagation>) {
     let Some(propagation) = propagation else { return };
     let mut finalizers: Vec<String> = metadata::finalizers(object)
@@ -190,7 +190,7 @@ fn mark(served: &Served, object: &mut Value, now: Timestamp, grace_seconds: i64)
     served.descriptor.strategy.prepare_delete(object);
 }
 
-/// A running grace period can only become shorter.
+/// Shortens a running grace period; it never gets longer.
 fn shorten(object: &mut Value, requested_seconds: Option<i64>) {
     let running = metadata::deletion_grace_seconds(object).unwrap_or_default();
     let Some(requested) = requested_seconds.map(|s| s.max(0)).filter(|s| *s < running) else { return };
@@ -203,16 +203,16 @@ fn shorten(object: &mut Value, requested_seconds: Option<i64>) {
     metadata.insert("deletionGracePeriodSeconds".to_owned(), requested.into());
 }
 
-/// What the client is told of a deletion: the object while it is still there, and `Success` when it is gone, except
-/// for kinds whose last state is returned.
-pub(crate) enum Told {
+/// The response to a deletion: the object while it still exists or if its kind returns the last state, otherwise a
+/// `Success` status.
+pub(crate) enum DeleteResponse {
     Object(Written),
     Success(Value),
 }
 
-pub(crate) fn told(served: &Served, written: Written) -> Told {
+pub(crate) fn delete_response(served: &Served, written: Written) -> DeleteResponse {
     if written.effect != Effect::Removed || served.descriptor.returns_deleted {
-        return Told::Object(written);
+        return DeleteResponse::Object(written);
     }
     let resource = &served.descriptor.resource;
     let details = StatusDetails {
@@ -222,7 +222,7 @@ pub(crate) fn told(served: &Served, written: Written) -> Told {
         uid: metadata::text(&written.object, "uid").to_owned(),
         ..StatusDetails::default()
     };
-    Told::Success(success(200, Some(details)))
+    DeleteResponse::Success(success(200, Some(details)))
 }
 
 /// Parses the options of a request's body.

@@ -1,4 +1,4 @@
-//! `deletecollection`: the deletion of each object that is selected.
+//! The `deletecollection` verb: deletes each selected object.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use quorate_api::{ObjectKey, Reason, Status};
@@ -10,13 +10,14 @@ use crate::pipeline::list::{ListOptions, Page, list};
 use crate::pipeline::selection::Selection;
 use crate::route::Target;
 
-/// How many deletions run at the same time.
+/// Number of deletions that run at the same time.
 const CONCURRENCY: usize = 16;
 
-/// Deletes what is selected and returns it as it was. What others delete meanwhile counts as deleted.
+/// Deletes the selected objects and returns them as they were before. An object that another client deletes meanwhile
+/// counts as deleted.
 ///
 /// # Errors
-/// The first deletion that fails ends it.
+/// The first deletion that fails ends the operation.
 pub(crate) async fn delete_collection(
     operation: &Operation,
     selection: &Selection,

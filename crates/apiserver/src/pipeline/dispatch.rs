@@ -1,4 +1,4 @@
-//! From an authorized request to its verb, and from what the verb did to a response.
+//! Runs the verb of an authorized request and turns its result into a response.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::decode::{self, FieldValidation};
 use crate::logs;
-use crate::pipeline::delete::{self, Told};
+use crate::pipeline::delete::{self, DeleteResponse};
 use crate::pipeline::list::{ListOptions, list};
 use crate::pipeline::patch::{Patch, patch};
 use crate::pipeline::selection::Selection;
@@ -92,13 +92,13 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
     };
     let validation = operation.validation;
     let body = || decode::body(&request.headers, &request.body, expected, validation);
-    // The body of a subresource that is a document of its own.
+    // Reads the body of a subresource that is a document of its own.
     let document = |warnings: &mut Vec<String>| -> Result<Value, Status> {
         let body = body()?;
-        decode::judge(&served, validation, body.oddities, warnings)?;
+        decode::report_strict_errors(&served, validation, body.strict_errors, warnings)?;
         Ok(body.object)
     };
-    let patch_oddities = || decode::duplicate_fields(&request.body, validation);
+    let patch_strict_errors = || decode::duplicate_fields(&request.body, validation);
     let (code, written) = match (verb, subresource) {
         (Verb::Create, Some(Subresource::Binding)) => {
             let binding = document(&mut operation.warnings)?;
@@ -127,13 +127,13 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
             (if written.effect == Effect::Created { 201 } else { 200 }, written)
         }
         (_, Some(Subresource::Scale)) => {
-            decode::judge(&served, validation, patch_oddities(), &mut operation.warnings)?;
+            decode::report_strict_errors(&served, validation, patch_strict_errors(), &mut operation.warnings)?;
             let written = scale::patch(&operation, &Patch::parse(&request.headers, &request.body)?).await?;
             return shown(200, &scale::show(&served, &written.object, written.revision)?, style);
         }
         _ => {
             let changes = Patch::parse(&request.headers, &request.body)?;
-            (200, patch(&mut operation, &changes, patch_oddities()).await?)
+            (200, patch(&mut operation, &changes, patch_strict_errors()).await?)
         }
     };
     Ok(Response::written(code, &served, &written, style)?.with_warnings(&operation.warnings))
@@ -145,9 +145,9 @@ async fn remove(mut operation: Operation, request: &Request, query: &Query, styl
     let served = &operation.target.resource;
     if operation.target.verb == Verb::Delete {
         let written = delete::delete(&operation, &options).await?;
-        return match delete::told(served, written) {
-            Told::Object(written) => Response::written(200, served, &written, style),
-            Told::Success(status) => shown(200, &status, style),
+        return match delete::delete_response(served, written) {
+            DeleteResponse::Object(written) => Response::written(200, served, &written, style),
+            DeleteResponse::Success(status) => shown(200, &status, style),
         };
     }
     let selection = Selection::parse(served, query)?;
@@ -156,7 +156,7 @@ async fn remove(mut operation: Operation, request: &Request, query: &Query, styl
     Response::page(served, &page, style)
 }
 
-/// A document that is not a stored object.
+/// Renders a document that is not a stored object.
 fn shown(code: u16, value: &Value, style: Style) -> Result<Response, Status> {
     Response::styled(code, serde_json::to_vec(value).map_err(Status::internal)?, style)
 }

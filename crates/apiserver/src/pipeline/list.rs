@@ -1,4 +1,4 @@
-//! `list`: pages of a collection at one revision.
+//! The `list` verb: pages of a collection at one revision.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,41 +14,42 @@ use crate::pipeline::read;
 use crate::pipeline::selection::Selection;
 use crate::query::Query;
 
-/// How many keys are read from the store at once.
+/// Number of keys that are read from the store at once.
 const CHUNK: u64 = 1000;
 
-/// Which state a list shows.
+/// The revision that a list shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pin {
-    /// The newest, linearizable.
+pub(crate) enum ReadRevision {
+    /// The newest revision, read linearizably.
     Newest,
-    /// This member's own.
-    Here,
+    /// The revision that this member has applied.
+    Local,
     Exactly(Revision),
 }
 
-/// What a list asks for besides selectors.
+/// The options of a list besides its selectors.
 #[derive(Clone, Debug)]
 pub(crate) struct ListOptions {
-    pub pin: Pin,
-    /// 0: everything.
+    pub at: ReadRevision,
+    /// Maximum number of items; 0 means all.
     pub limit: u64,
-    /// Where a continued list goes on.
+    /// The key at which a continued list resumes.
     pub start: Option<Bytes>,
 }
 
-/// A continue token: where to go on, and in which state.
+/// A continue token: the key at which to resume, and the revision to read.
 #[derive(Serialize, Deserialize)]
 struct Token {
     v: String,
-    /// The revision of the state; [`INCONSISTENT`] for the newest.
+    /// The revision of the list; [`INCONSISTENT`] for the newest.
     rv: i64,
-    /// Relative to the collection's prefix.
+    /// The key, relative to the collection's prefix.
     start: String,
 }
 
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
-/// The list goes on in another state than it began in. Not 0, which is what a token without a revision has.
+/// Marks a list that resumes at another revision than it began at. It is not 0, which is the value of a token without a
+/// revision.
 const INCONSISTENT: i64 = -1;
 const TOKEN_TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can \
                              start a new list without the continue parameter, or use the continue token in this \
@@ -58,20 +59,20 @@ const TOKEN_TOO_OLD: &str = "The provided continue parameter is too old to displ
 
 pub(crate) struct Page {
     pub items: Vec<KeyValue>,
-    /// The state that the items are of.
+    /// The revision of the items.
     pub revision: Revision,
-    /// The continue token for the rest.
+    /// The continue token for the remaining items.
     pub next: Option<String>,
-    /// How many objects are left, where that is known.
+    /// The number of remaining items, where it is known.
     pub remaining: Option<u64>,
 }
 
 impl ListOptions {
-    /// Reads `limit`, `continue`, `resourceVersion` and `resourceVersionMatch`, and waits until this member has
-    /// reached what they ask for.
+    /// Parses `limit`, `continue`, `resourceVersion` and `resourceVersionMatch`, and waits until this member has
+    /// reached the requested revision.
     ///
     /// # Errors
-    /// `Invalid` or `BadRequest` for what contradicts itself, `Timeout` for a version that is not reached.
+    /// `Invalid` or `BadRequest` for options that contradict each other, `Timeout` for a version that is not reached.
     pub async fn parse(store: &Store, served: &Served, query: &Query) -> Result<Self, Status> {
         let limit = query.number("limit")?.unwrap_or(0);
         let version = query.get("resourceVersion");
@@ -80,23 +81,28 @@ impl ListOptions {
             if version.is_some_and(|v| v != "0") {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
-            let (pin, start) = decode_token(served, token)?;
-            if let Pin::Exactly(revision) = pin {
+            let (at, start) = decode_token(served, token)?;
+            if let ReadRevision::Exactly(revision) = at {
                 read::reach(store, revision).await?;
             }
-            return Ok(ListOptions { pin, limit, start: Some(start) });
+            return Ok(ListOptions { at, limit, start: Some(start) });
         }
-        let pin = pin(store, version, matching, limit).await?;
-        Ok(ListOptions { pin, limit, start: None })
+        let at = requested_revision(store, version, matching, limit).await?;
+        Ok(ListOptions { at, limit, start: None })
     }
 }
 
-async fn pin(store: &Store, version: Option<&str>, matching: Option<&str>, limit: u64) -> Result<Pin, Status> {
+async fn requested_revision(
+    store: &Store,
+    version: Option<&str>,
+    matching: Option<&str>,
+    limit: u64,
+) -> Result<ReadRevision, Status> {
     let path = FieldPath::new("resourceVersionMatch");
     let invalid = |error| Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]));
     let is_exact = match (matching, version) {
         (None, Some(version)) => limit > 0 && version != "0",
-        (None, None) => return Ok(Pin::Newest),
+        (None, None) => return Ok(ReadRevision::Newest),
         (Some(_), None) => {
             let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
             return invalid(FieldError::forbidden(path, detail));
@@ -113,13 +119,13 @@ async fn pin(store: &Store, version: Option<&str>, matching: Option<&str>, limit
     };
     let version = read::parse(version.unwrap_or_default())?;
     read::reach(store, version).await?;
-    Ok(if is_exact { Pin::Exactly(version) } else { Pin::Here })
+    Ok(if is_exact { ReadRevision::Exactly(version) } else { ReadRevision::Local })
 }
 
-/// Reads the part of a collection that `options` ask for.
+/// Reads the page of a collection that `options` select.
 ///
 /// # Errors
-/// `Expired` when its state is no longer kept; what the store says.
+/// `Expired` when the revision has been compacted; errors of the store.
 pub(crate) async fn list(
     store: &Store,
     served: &Served,
@@ -129,11 +135,12 @@ pub(crate) async fn list(
 ) -> Result<Page, Status> {
     let range = range(served, namespace, selection);
     let mut page = Page { items: Vec::new(), revision: Revision::ZERO, next: None, remaining: None };
-    let mut consistency = if options.pin == Pin::Newest { Consistency::Linearizable } else { Consistency::Local };
-    if let Pin::Exactly(revision) = options.pin {
+    let mut consistency =
+        if options.at == ReadRevision::Newest { Consistency::Linearizable } else { Consistency::Local };
+    if let ReadRevision::Exactly(revision) = options.at {
         page.revision = revision;
     }
-    // A token may be forged: it must not lead out of the collection.
+    // A forged token must not lead out of the collection.
     let mut start = options.start.clone().unwrap_or_default().max(range.start.clone());
     loop {
         let room = options.limit.saturating_sub(page.items.len() as u64);
@@ -170,7 +177,7 @@ pub(crate) async fn list(
     }
 }
 
-/// The keys among which the selected objects are.
+/// Returns the key range that holds the selected objects.
 pub(crate) fn range(served: &Served, namespace: Option<&str>, selection: &Selection) -> KeyRange {
     let namespace = namespace.or_else(|| if served.is_namespaced() { selection.exact_namespace() } else { None });
     match selection.exact_name() {
@@ -179,8 +186,8 @@ pub(crate) fn range(served: &Served, namespace: Option<&str>, selection: &Select
     }
 }
 
-/// What a failed read means to the client. A list whose state is no longer kept may go on in the newest one, from where
-/// this page would have begun.
+/// Turns a failed read into a status. A list whose revision has been compacted may resume at the newest one, at the key
+/// where this page would have begun.
 fn failed(error: &StoreError, served: &Served, options: &ListOptions) -> Status {
     match (error, &options.start) {
         (StoreError::Command(CommandError::Compacted { .. }), Some(start)) => {
@@ -201,17 +208,17 @@ fn encode_token(served: &Served, revision: i64, start: &[u8]) -> Result<String, 
     Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).map_err(Status::internal)?))
 }
 
-fn decode_token(served: &Served, token: &str) -> Result<(Pin, Bytes), Status> {
+fn decode_token(served: &Served, token: &str) -> Result<(ReadRevision, Bytes), Status> {
     let invalid = || Status::bad_request("continue key is not valid");
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-    let pin = match u64::try_from(token.rv) {
+    let at = match u64::try_from(token.rv) {
         Ok(0) => return Err(invalid()),
-        Ok(revision) => Pin::Exactly(Revision(revision)),
-        Err(_) => Pin::Newest,
+        Ok(revision) => ReadRevision::Exactly(Revision(revision)),
+        Err(_) => ReadRevision::Newest,
     };
     if token.v != TOKEN_VERSION {
         return Err(invalid());
     }
-    Ok((pin, format!("{}{}", served.prefix(None), token.start).into()))
+    Ok((at, format!("{}{}", served.prefix(None), token.start).into()))
 }

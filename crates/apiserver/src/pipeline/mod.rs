@@ -1,10 +1,10 @@
 //! The one pipeline for every kind:
 //! `route → authenticate → authorize → decode → default → mutate → fit → validate → admit → allocate → commit`.
 //!
-//! `admit` and `allocate` may add keys to the object's transaction (`commit::Effects`).
+//! `admit` and `allocate` may add guards and writes to the object's transaction (`commit::Effects`).
 //!
-//! Each verb is a file here that runs these stages in this order. Nothing here names a kind except the static
-//! policies in `authorize` and `admission`; what is special about a kind is in its strategy.
+//! Each verb is a file here that runs these stages in this order. No file here names a kind except the static policies
+//! in `authorize`, `admission` and `pod_defaults`; a kind's special behaviour is in its strategy.
 
 pub(crate) mod admission;
 pub(crate) mod allocate;
@@ -42,38 +42,38 @@ pub(crate) struct Operation {
     pub api: Api,
     pub user: UserInfo,
     pub target: Target,
-    /// Everything but the commit.
+    /// Run every stage except the commit.
     pub is_dry_run: bool,
     pub validation: FieldValidation,
-    /// What must hold of other objects when the write is committed. Creations have none.
+    /// Conditions on other objects that must hold when the write is committed. Creations have none.
     pub conditions: Vec<Condition>,
-    /// What the client is told beside the answer.
+    /// Warnings that the response carries.
     pub warnings: Vec<String>,
 }
 
-/// What a write did.
+/// The effect of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Created,
     Written,
-    /// Nothing had changed, so nothing was written.
+    /// The object had not changed, so nothing was written.
     Unchanged,
     Removed,
 }
 
 /// An object as a write left it.
 pub(crate) struct Written {
-    /// Without its `resourceVersion`.
+    /// The object without its `resourceVersion`.
     pub object: Value,
-    /// The stored form.
+    /// The object in its stored form.
     pub encoded: Bytes,
-    /// Zero for the creation of a dry run.
+    /// Zero for a dry run's creation.
     pub revision: Revision,
     pub effect: Effect,
 }
 
 impl Written {
-    /// The object with its `resourceVersion`.
+    /// Returns the object with its `resourceVersion`.
     pub fn into_object(self) -> Value {
         let mut object = self.object;
         encode::set_resource_version(&mut object, self.revision);

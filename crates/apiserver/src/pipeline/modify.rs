@@ -1,7 +1,7 @@
-//! Changing what is stored: read, decide, commit if it has not changed since, otherwise again.
+//! Changes stored objects: read, decide, commit if the object has not changed since, otherwise start again.
 //!
-//! The first decision is made on this member's own state, which costs no round. Only what it would refuse or leave
-//! alone on that state is decided again on fresh state, because this member may lag.
+//! The first decision uses this member's own state, which costs no consensus round. Because this member may lag, a
+//! refusal or a decision to change nothing is made again on fresh state.
 
 use bytes::Bytes;
 use quorate_api::{Revision, Status};
@@ -16,29 +16,29 @@ use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
 use crate::pipeline::{condition, read};
 
-/// How often a write whose object keeps changing under it is decided anew.
+/// Number of attempts when the object keeps changing under a write.
 const MAX_ATTEMPTS: usize = 64;
 
 /// The object as it is stored now.
 pub(crate) struct Current {
-    /// Without its `resourceVersion`.
+    /// The object without its `resourceVersion`.
     pub object: Value,
     pub encoded: Bytes,
     pub revision: Revision,
 }
 
-/// What a request makes of the current object.
+/// The change that a request makes to the current object.
 pub(crate) enum Change {
     Keep,
     Put(Value),
-    /// Remove it; the object is what the client is told.
+    /// Remove the object; the response shows this last state of it.
     Remove(Value),
 }
 
-/// Runs `decide` on the target's object and commits what it says.
+/// Runs `decide` on the target's object and commits its change.
 ///
 /// # Errors
-/// What `decide` says of the newest state; `NotFound`; what the store says.
+/// The error of `decide` on the newest state; `NotFound`; errors of the store.
 pub(crate) async fn modify(
     operation: &Operation,
     mut decide: impl FnMut(&Current) -> Result<Change, Status>,
@@ -98,11 +98,11 @@ pub(crate) async fn modify(
         }
         is_fresh = true;
     }
-    let why = "the object kept changing while the request was tried; please try again";
+    let why = "the object kept changing during the request; please try again";
     Err(Status::conflict(&target.resource.descriptor.resource, target.name(), why))
 }
 
-/// admit → allocate, for a change of `current`.
+/// Runs the admit and allocate stages for a change of `current`.
 async fn admit(
     operation: &Operation,
     change: Change,

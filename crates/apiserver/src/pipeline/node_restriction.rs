@@ -1,4 +1,4 @@
-//! What a node's agent may write, as far as the object has to be looked at (upstream's NodeRestriction).
+//! Limits the objects that a node's agent may write, where the decision needs the object (upstream's NodeRestriction).
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 use crate::metadata;
 use crate::pipeline::admission::{Action, Attributes};
 
-/// Admits a write of a node's agent; those of others are not looked at.
+/// Admits a write of a node's agent. Writes of other users pass unchecked.
 ///
 /// # Errors
-/// `Forbidden` for what belongs to another node, and for what no node says of itself.
+/// `Forbidden` for objects of another node, and for fields that no node may set.
 pub(crate) fn admit(attributes: &Attributes<'_>) -> Result<(), Status> {
     let Some(node) = attributes.operation.user.node() else { return Ok(()) };
     let resource = attributes.resource();
@@ -69,7 +69,7 @@ fn own_pod(attributes: &Attributes<'_>, node: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A lease lives and dies with its node, so that is all that may own it.
+/// Admits a lease only if its node is its sole owner, so that it is deleted with the node.
 fn own_lease(attributes: &Attributes<'_>, node: &str) -> Result<(), String> {
     let name = attributes.name();
     if name != node {
@@ -92,7 +92,7 @@ fn label_map(object: &Value) -> &Value {
     &object["metadata"]["labels"]
 }
 
-/// Whether two values differ otherwise than by being absent or empty.
+/// Returns whether two values differ, where absent and empty count as equal.
 fn is_changed(new: &Value, old: &Value) -> bool {
     let is_empty = |value: &Value| match value {
         Value::Null => true,
@@ -103,7 +103,7 @@ fn is_changed(new: &Value, old: &Value) -> bool {
     new != old && !(is_empty(new) && is_empty(old))
 }
 
-/// The keys of labels that are added, changed or removed.
+/// Returns the keys of labels that are added, changed or removed.
 fn changed_labels<'a>(new: &'a Value, old: &'a Value) -> BTreeSet<&'a str> {
     let labels = |object: &'a Value| metadata::of(object).get("labels").and_then(Value::as_object);
     let (new, old) = (labels(new), labels(old));

@@ -1,4 +1,4 @@
-//! `patch`: computed on the current object before validation, then an update like others.
+//! The `patch` verb: applies the patch to the current object, then continues as an update.
 
 use http::HeaderMap;
 use quorate_api::{Reason, Status, patch};
@@ -17,7 +17,7 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY_YAML: &str = "application/apply-patch+yaml";
 const APPLY_CBOR: &str = "application/apply-patch+cbor";
 
-/// A patch of one of the three kinds.
+/// A patch in one of the three formats.
 #[derive(Clone, Debug)]
 pub(crate) enum Patch {
     Json(Value),
@@ -27,7 +27,7 @@ pub(crate) enum Patch {
 
 impl Patch {
     /// # Errors
-    /// `UnsupportedMediaType` for another kind, `BadRequest` for what does not parse.
+    /// `UnsupportedMediaType` for another format, `BadRequest` for a body that does not parse.
     pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, Status> {
         let make = match decode::media_type(headers) {
             JSON => Patch::Json,
@@ -54,10 +54,10 @@ impl Patch {
         Ok(make(patch))
     }
 
-    /// Applies the patch to an object of a kind, or to another document (a `Scale`).
+    /// Applies the patch to an object of the kind, or to another document such as a `Scale`.
     ///
     /// # Errors
-    /// `Invalid` or `BadRequest` when it does not fit.
+    /// `Invalid` or `BadRequest` when the patch does not fit the object.
     pub fn apply(&self, served: &Served, object: &mut Value) -> Result<(), Status> {
         match self {
             Patch::Json(patch) => patch::json::apply(object, patch).map_err(Status::from),
@@ -72,15 +72,19 @@ impl Patch {
     }
 }
 
-/// Patches an object, or through a subresource a part of it. `oddities` is what a strict reader found in the patch.
+/// Patches an object, or a part of it through a subresource. `strict_errors` are those that parsing the patch found.
 ///
 /// # Errors
 /// A `Status` from any stage; `NotFound`, `Conflict`.
-pub(crate) async fn patch(operation: &mut Operation, patch: &Patch, oddities: Vec<String>) -> Result<Written, Status> {
+pub(crate) async fn patch(
+    operation: &mut Operation,
+    patch: &Patch,
+    strict_errors: Vec<String>,
+) -> Result<Written, Status> {
     let mut warnings = Vec::new();
     let written = modify(operation, |current| {
         warnings.clear();
-        let new = patched(operation, current, patch, &oddities, &mut warnings)?;
+        let new = patched(operation, current, patch, &strict_errors, &mut warnings)?;
         transition(operation, current, new)
     })
     .await?;
@@ -92,7 +96,7 @@ fn patched(
     operation: &Operation,
     current: &Current,
     patch: &Patch,
-    oddities: &[String],
+    strict_errors: &[String],
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let target = &operation.target;
@@ -100,7 +104,7 @@ fn patched(
     let mut object = current.object.clone();
     encode::set_resource_version(&mut object, current.revision);
     patch.apply(served, &mut object)?;
-    let body = Body { object, oddities: oddities.to_vec() };
+    let body = Body { object, strict_errors: strict_errors.to_vec() };
     let mut new: Value = decode::object(served, body, operation.validation, warnings)?;
     served.descriptor.strategy.default(&mut new);
     if metadata::text(&new, "name") != target.name() {

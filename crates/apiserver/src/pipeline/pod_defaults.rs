@@ -1,5 +1,5 @@
-//! The mutating admission of pods: tolerations of failed nodes, the account, and the cluster's fence. Kubernetes'
-//! plugins DefaultTolerationSeconds and ServiceAccount do the first two.
+//! The mutating admission of pods: tolerations of failed nodes, the service account, and the cluster's fence.
+//! Kubernetes' plugins DefaultTolerationSeconds and ServiceAccount do the first two.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use crate::metadata;
 use crate::pipeline::Operation;
 
 const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
-/// The taints of a failed node.
+/// Taints of a failed node.
 const FAILED: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 const NO_EXECUTE: &str = "NoExecute";
-/// The account that exists in each namespace.
+/// The service account that exists in each namespace.
 const DEFAULT_ACCOUNT: &str = "default";
 
-/// What pods get that do not say it themselves.
+/// Defaults for fields that a pod leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodDefaults {
-    /// How long a pod stays bound to a node that has failed.
+    /// Time for which a pod stays bound to a node that has failed.
     pub eviction_after: Duration,
-    /// The fence of every new pod.
+    /// The fence of every new pod that sets none.
     pub fence_after: Option<Duration>,
 }
 
@@ -32,13 +32,13 @@ impl Default for PodDefaults {
 }
 
 impl PodDefaults {
-    /// Whole seconds, since a toleration counts no smaller ones. A begun second is a full one.
+    /// Returns the eviction time in whole seconds, rounded up, because a toleration counts whole seconds.
     fn toleration_seconds(&self) -> u64 {
         self.eviction_after.as_secs() + u64::from(self.eviction_after.subsec_nanos() > 0)
     }
 }
 
-/// Completes a pod that is to be created.
+/// Sets the defaults of a new pod.
 pub(crate) fn create(operation: &Operation, pod: &mut Value) {
     if !is_pod(operation) {
         return;
@@ -47,7 +47,7 @@ pub(crate) fn create(operation: &Operation, pod: &mut Value) {
     tolerate_failed_nodes(pod, &defaults);
     let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) else { return };
     if spec["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
-        // The older name of the same field, which clients may still use.
+        // Clients may still use the deprecated name of the field.
         let older = spec["serviceAccount"].as_str().filter(|name| !name.is_empty());
         spec["serviceAccountName"] = json!(older.unwrap_or(DEFAULT_ACCOUNT));
     }
@@ -62,7 +62,7 @@ pub(crate) fn create(operation: &Operation, pod: &mut Value) {
     }
 }
 
-/// Gives a pod that is to be changed its tolerations back, for clients that send a list of their own.
+/// Restores the default tolerations of a changed pod, for clients that replace the list.
 pub(crate) fn update(operation: &Operation, pod: &mut Value) {
     if is_pod(operation) {
         tolerate_failed_nodes(pod, &operation.api.pod_defaults());
@@ -142,7 +142,7 @@ mod tests {
             let pod = created(&client, &format!("p{index}"), Value::Null, spec).await.expect("created");
             assert_eq!(pod["spec"]["tolerations"], expected, "{given}");
         }
-        // A client that replaces the list does not lose them, which would be refused.
+        // Replacing the list keeps the default tolerations; an update that lost them would be refused.
         let mut pod = client.get(&PODS, Some("default"), "p0").await.expect("there");
         pod["spec"]["tolerations"] = json!([other]);
         let pod = client.update(&PODS, Some("default"), "p0", None, pod).await.expect("updated");
@@ -188,7 +188,7 @@ mod tests {
             let patch = json!({"metadata": {"annotations": {fence::ANNOTATION: value}}});
             for subresource in [None, Some("status")] {
                 let patched = client.patch_merge(&PODS, Some("default"), "p0", subresource, patch.clone()).await;
-                // A status update may leave metadata alone, but must not change this.
+                // A status update may change metadata, but not this annotation.
                 let stored = client.get(&PODS, Some("default"), "p0").await.expect("there");
                 assert_eq!(stored["metadata"]["annotations"][fence::ANNOTATION], "30s");
                 assert!(subresource.is_some() || patched.is_err(), "{patched:?}");

@@ -1,4 +1,4 @@
-//! Reading single objects.
+//! Reads single objects.
 
 use bytes::Bytes;
 use quorate_api::{Reason, Revision, Status};
@@ -15,11 +15,11 @@ pub(crate) async fn key(store: &Store, key: &str, consistency: Consistency) -> R
     Ok(response.kvs.into_iter().next())
 }
 
-/// The object that the target names, as fresh as `resourceVersion` asks: the newest when there is none, whatever is
-/// here for `0`, otherwise not older than that.
+/// Returns the target's object, as fresh as `resourceVersion` asks: the newest when it is absent, this member's own
+/// state for `0`, otherwise a state that is not older than that version.
 ///
 /// # Errors
-/// `NotFound`, or what the store says.
+/// `NotFound`, or errors of the store.
 pub(crate) async fn get(store: &Store, target: &Target, resource_version: Option<&str>) -> Result<KeyValue, Status> {
     let consistency = freshness(store, resource_version).await?;
     key(store, &target.key(), consistency).await?.ok_or_else(|| not_found(target))
@@ -29,10 +29,10 @@ pub(crate) fn not_found(target: &Target) -> Status {
     Status::not_found(&target.resource.descriptor.resource, target.name())
 }
 
-/// Waits until this member may answer a read that asks for `resource_version`.
+/// Waits until this member may serve a read that asks for `resource_version`.
 ///
 /// # Errors
-/// `Timeout` for a version that is not reached yet, `BadRequest` for what is none.
+/// `Timeout` for a version that is not reached yet, `BadRequest` for text that is not a version.
 pub(crate) async fn freshness(store: &Store, resource_version: Option<&str>) -> Result<Consistency, Status> {
     match resource_version {
         None => Ok(Consistency::Linearizable),
@@ -47,7 +47,7 @@ pub(crate) async fn freshness(store: &Store, resource_version: Option<&str>) -> 
 /// Waits until this member has applied `revision`.
 ///
 /// # Errors
-/// `Timeout` when nobody has.
+/// `Timeout` when the cluster has not reached the revision.
 pub(crate) async fn reach(store: &Store, revision: Revision) -> Result<(), Status> {
     if store.revision() >= revision {
         return Ok(());
@@ -58,7 +58,7 @@ pub(crate) async fn reach(store: &Store, revision: Revision) -> Result<(), Statu
 }
 
 /// # Errors
-/// As Kubernetes refuses what is not a resource version.
+/// Kubernetes' refusal of text that is not a resource version.
 pub(crate) fn parse(resource_version: &str) -> Result<Revision, Status> {
     resource_version.parse().map_err(|_| {
         Status::new(

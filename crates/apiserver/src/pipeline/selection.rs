@@ -1,4 +1,4 @@
-//! Which objects of a collection a request is about: label and field selectors.
+//! Label and field selectors: which objects of a collection a request selects.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,16 +16,16 @@ use crate::query::Query;
 const NAME: &str = "metadata.name";
 const NAMESPACE: &str = "metadata.namespace";
 
-/// The selectors of a request. The default one selects everything.
+/// The selectors of a request. The default selects everything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
-    /// A field other than name and namespace is named, whose value only the decoded object yields.
+    /// The field selector names a field other than name and namespace, which only the decoded object yields.
     needs_object: bool,
 }
 
-/// Just what a label selector looks at.
+/// The labels of an object, and nothing else of it.
 #[derive(Deserialize)]
 struct Labelled<'a> {
     #[serde(borrow)]
@@ -40,7 +40,7 @@ struct Labels<'a> {
 
 impl Selection {
     /// # Errors
-    /// `BadRequest` for a selector that does not parse or names a field that the kind does not select by.
+    /// `BadRequest` for a selector that does not parse or names a field that the kind cannot be selected by.
     pub fn parse(served: &Served, query: &Query) -> Result<Self, Status> {
         let (label_text, field_text) =
             (query.get("labelSelector").unwrap_or_default(), query.get("fieldSelector").unwrap_or_default());
@@ -68,7 +68,7 @@ impl Selection {
         Ok(Selection { labels, fields, needs_object })
     }
 
-    /// The one object of this name, as when a single object is watched.
+    /// Narrows the selection to one object, as when a single object is watched.
     pub fn and_name(mut self, name: &str) -> Result<Self, Status> {
         let text = format!("{}{}{NAME}={name}", self.fields, if self.fields.is_everything() { "" } else { "," });
         self.fields = FieldSelector::parse(&text).map_err(|error| Status::bad_request(error.to_string()))?;
@@ -79,20 +79,20 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
-    /// The only name that can match, if there is one.
+    /// Returns the only name that can match, if there is one.
     pub fn exact_name(&self) -> Option<&str> {
         self.fields.exact(NAME)
     }
 
-    /// The only namespace that can match, if there is one.
+    /// Returns the only namespace that can match, if there is one.
     pub fn exact_namespace(&self) -> Option<&str> {
         self.fields.exact(NAMESPACE)
     }
 
-    /// Whether a stored object matches; decodes no more of it than the selectors need.
+    /// Returns whether a stored object matches. It decodes only the parts that the selectors need.
     ///
     /// # Errors
-    /// `InternalError` when it cannot be decoded.
+    /// `InternalError` when the object cannot be decoded.
     pub fn matches_stored(&self, served: &Served, kv: &KeyValue) -> Result<bool, Status> {
         let broken = |error| Status::internal(format!("a stored object cannot be decoded: {error}"));
         if self.is_everything() {
@@ -121,7 +121,7 @@ impl Selection {
         Ok(self.labels.matches_with(|key| labels.get(key).map(|value| &**value)))
     }
 
-    /// Whether a decoded object matches.
+    /// Returns whether a decoded object matches.
     pub fn matches(&self, served: &Served, object: &Value) -> bool {
         if !self.labels.is_everything() {
             let labels = metadata::of(object).get("labels");

@@ -1,4 +1,4 @@
-//! `update`, and the stages that every change of an existing object passes.
+//! The `update` verb, and the stages that every change of an existing object passes.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use crate::pipeline::{Operation, Written, allocate, create, pod_defaults};
 use crate::query::Query;
 use crate::route::{Route, Target};
 
-/// What Kubernetes says when an object is not the one that the client has seen.
+/// Kubernetes' message when the client's `resourceVersion` is not the current one.
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
-/// How often an update and a creation may each find that the other was needed.
+/// Number of times that an update and a creation may each find that the other one is needed.
 const MAX_TURNS: usize = 8;
 
-/// Replaces an object, or through a subresource a part of it. Creates an absent one of a kind that allows that.
+/// Replaces an object, or a part of it through a subresource. Creates an absent object if its kind allows that.
 ///
 /// # Errors
-/// A `Status` from any stage; `NotFound` for a kind whose objects are not created this way; `Conflict`.
+/// A `Status` from any stage; `NotFound` for an absent object of a kind that an update does not create; `Conflict`.
 pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Written, Status> {
     check_name(&operation.target, &body.object)?;
     let served = Arc::clone(&operation.target.resource);
@@ -44,7 +44,7 @@ pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Writ
             result => return result,
         }
     }
-    let why = "the object kept coming and going while the request was tried; please try again";
+    let why = "the object was created and deleted repeatedly during the request; please try again";
     Err(Status::conflict(&served.descriptor.resource, operation.target.name(), why))
 }
 
@@ -58,7 +58,7 @@ async fn create_absent(operation: &Operation, mut body: Body) -> Result<Written,
         return Err(Status::conflict(&target.resource.descriptor.resource, target.name(), &why));
     }
     metadata::of_mut(&mut body.object).remove("resourceVersion");
-    // Its warnings are those of the update.
+    // The update has already collected the warnings.
     let mut creation = Operation {
         api: operation.api.clone(),
         user: operation.user.clone(),
@@ -71,7 +71,7 @@ async fn create_absent(operation: &Operation, mut body: Body) -> Result<Written,
     create::create(&mut creation, body).await
 }
 
-/// A body must name the object that the path names.
+/// Checks that the body names the object that the path names.
 fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
     let given = metadata::text(body, "name");
     let wanted = target.name();
@@ -88,7 +88,7 @@ fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
     create::check_namespace(target.namespace.as_deref(), body)
 }
 
-/// precondition → mutate → fit → validate, for `new` in the place of `current`; `new` is decoded and defaulted.
+/// Runs precondition → mutate → fit → validate for `new` as the successor of `current`; `new` is decoded and defaulted.
 ///
 /// # Errors
 /// A `Status` from any stage.
@@ -112,7 +112,7 @@ pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Valu
     Ok(change(served, new, old))
 }
 
-/// What the new object means for the stored one: an object that is being deleted goes with its last finalizer.
+/// Returns the change that stores the new object, or removes it if it is being deleted and has lost its last finalizer.
 pub(crate) fn change(served: &Served, new: Value, old: &Value) -> Change {
     let is_released = metadata::is_terminating(old)
         && metadata::deletion_grace_seconds(old).unwrap_or_default() == 0
@@ -126,7 +126,7 @@ pub(crate) fn change(served: &Served, new: Value, old: &Value) -> Change {
     }
 }
 
-/// Whether finalizers keep the object, or what else its kind knows.
+/// Returns whether finalizers, or a rule of the kind, keep the object from being removed.
 pub(crate) fn is_held(served: &Served, object: &Value) -> bool {
     !metadata::finalizers(object).is_empty() || served.descriptor.strategy.is_held(object)
 }
@@ -144,7 +144,7 @@ fn with_spec_finalizers(new: &Value, old: &Value) -> Value {
     result
 }
 
-/// The `resourceVersion` and the uid that a client sends must be those of the object.
+/// Checks that the client's `resourceVersion` and uid, if given, are those of the object.
 pub(crate) fn precondition(target: &Target, current: &Current, new: &Value) -> Result<(), Status> {
     let resource = &target.resource.descriptor.resource;
     let uid = metadata::text(new, "uid");
@@ -179,7 +179,7 @@ fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old:
     Err(Status::invalid(&kind.group, &kind.kind, metadata::text(new, "name"), &errors))
 }
 
-/// `Success` with what it was about: the answer to a deletion and to creations of subresources.
+/// Returns a `Success` status with its details: the response to deletions and to creations of subresources.
 pub(crate) fn success(code: u16, details: Option<StatusDetails>) -> Value {
     let mut status = serde_json::json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code,

@@ -1,4 +1,4 @@
-//! From the bytes of a message to the JSON that says the same, by the message's table.
+//! Decodes the bytes of a message into the equivalent JSON, by the message's table.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,36 +7,35 @@ use serde_json::{Map, Value};
 
 use super::wire::{Reader, Wire, WireError};
 
-/// How deep messages may stand in each other. No message of the tables contains itself, so that this only matters for
-/// fields that they do not have.
+/// Maximum nesting depth of unknown fields. No message of the tables contains itself, so known fields need no limit.
 const MAX_DEPTH: u32 = 32;
 
-/// A message: its name with its package, and its fields.
+/// A message: its qualified name, and its fields.
 #[derive(Debug)]
 pub(super) struct Message {
     pub name: &'static str,
     pub fields: &'static [Field],
 }
 
-/// A field: its number on the wire, its name in JSON, and what it holds.
+/// A field: its number on the wire, its name in JSON, and its shape.
 #[derive(Debug)]
 pub(super) struct Field {
     pub number: u32,
     pub name: &'static str,
-    /// Whether zero and empty are values. Kubernetes writes every field that is no pointer, even if it is zero, where
-    /// its JSON has none.
+    /// Zero and empty are values of this field. Kubernetes writes every field that is not a pointer, even if it is
+    /// zero, while its JSON leaves such a field out.
     pub keeps_zero: bool,
     pub shape: Shape,
 }
 
-/// How often a field's value occurs.
+/// The cardinality of a field's value.
 #[derive(Debug)]
 pub(super) enum Shape {
     One(Kind),
     List(Kind),
-    /// From strings.
+    /// A map from strings.
     Map(Kind),
-    /// A message whose fields stand in this one's place.
+    /// A message whose fields take this field's place.
     Inline(&'static Message),
 }
 
@@ -64,7 +63,7 @@ pub(super) enum Kind {
     Message(&'static Message),
 }
 
-/// Why a message cannot be decoded.
+/// The reason why a message cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error("{message} field {number}: {fault}")]
@@ -86,19 +85,19 @@ pub(super) enum Fault {
 }
 
 impl Message {
-    /// The name without its package.
+    /// Returns the name without its package.
     pub fn kind(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or(self.name)
     }
 
-    /// Decodes `bytes` and adds its fields to `object`. A field that occurs again without being a list is merged, as
-    /// everywhere in Protocol Buffers.
+    /// Decodes `bytes` and adds its fields to `object`. A repeated field that is not a list is merged, as everywhere in
+    /// Protocol Buffers.
     ///
-    /// Nothing that the body says is lost: a field that the table does not have is refused, unless it is zero, since
+    /// A field that the table does not have is refused, so that nothing in the body is lost. Zero is accepted, because
     /// newer clients write the fields that they do not use.
     ///
     /// # Errors
-    /// For bytes that are no message, unknown fields, and values that their type does not have.
+    /// For malformed bytes, unknown fields, and values outside of their type.
     pub fn decode(&self, bytes: &[u8], object: &mut Map<String, Value>) -> Result<(), Fault> {
         for field in Reader::new(bytes) {
             let (number, wire) = field.map_err(Fault::Wire)?;
@@ -151,7 +150,7 @@ impl Field {
 }
 
 impl Kind {
-    /// The value; null where Kubernetes' JSON has null.
+    /// Decodes the value; null where Kubernetes' JSON has null.
     fn decode(self, wire: Wire<'_>) -> Result<Value, Fault> {
         Ok(match self {
             Kind::Bool => (varint(wire)? != 0).into(),
@@ -173,7 +172,7 @@ impl Kind {
         })
     }
 
-    /// One item of a list, or several numbers that are packed.
+    /// Decodes one item of a list, or several packed numbers.
     fn decode_items(self, wire: Wire<'_>, list: &mut Vec<Value>) -> Result<(), Fault> {
         match (self, wire) {
             (Kind::Bool | Kind::Int32 | Kind::Int64, Wire::Bytes(packed)) => {
@@ -187,7 +186,7 @@ impl Kind {
         Ok(())
     }
 
-    /// Whether `value` is what Go's `omitempty` leaves out; it never leaves out messages.
+    /// Returns whether Go's `omitempty` leaves `value` out; it never leaves out messages.
     fn is_zero(self, value: &Value) -> bool {
         match self {
             Kind::Bool => value == &Value::Bool(false),
@@ -223,7 +222,7 @@ fn varint(wire: Wire<'_>) -> Result<u64, Fault> {
     }
 }
 
-/// The key and the value of a map's entry.
+/// Returns the key and the value of a map's entry.
 fn entry(bytes: &[u8]) -> Result<(&str, Option<Wire<'_>>), Fault> {
     let (mut key, mut value) = ("", None);
     for field in Reader::new(bytes) {
@@ -246,7 +245,7 @@ fn strings(bytes: &[u8]) -> Result<Value, Fault> {
     Ok(Value::Array(items))
 }
 
-/// No bytes are no time.
+/// Decodes a timestamp. An empty message decodes to no timestamp.
 fn time(bytes: &[u8], format: &str) -> Result<Value, Fault> {
     if bytes.is_empty() {
         return Ok(Value::Null);
@@ -259,7 +258,7 @@ fn time(bytes: &[u8], format: &str) -> Result<Value, Fault> {
             _ => {}
         }
     }
-    // RFC 3339 has the years 0 to 9999.
+    // RFC 3339 covers the years 0 to 9999.
     let years = -62_167_219_200..=253_402_207_200;
     if !years.contains(&seconds) || !(0..1_000_000_000).contains(&nanoseconds) {
         return Err(Fault::Time);
@@ -306,7 +305,7 @@ fn raw(bytes: &[u8]) -> Result<Value, Fault> {
     Ok(value)
 }
 
-/// Whether a field of which nothing is known is zero, or a message of nothing but zeros.
+/// Returns whether an unknown field is zero, or a message of zeros only.
 fn is_zero(wire: Wire<'_>, depth: u32) -> bool {
     match wire {
         Wire::Varint(number) | Wire::Fixed64(number) => number == 0,

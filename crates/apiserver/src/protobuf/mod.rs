@@ -1,8 +1,8 @@
-//! Bodies in Kubernetes' Protocol Buffers, which typed Go clients (kubectl since 1.32 among them) send by default: a
-//! body becomes the JSON that a client without Protocol Buffers would have sent.
+//! Bodies in Kubernetes' Protocol Buffers, which typed Go clients (kubectl since 1.32 among them) send by default. A
+//! body is decoded into the JSON that another client would have sent.
 //!
-//! `wire` splits bytes into fields, `tables` says what the fields of each message are, `message` makes JSON of both.
-//! Answers are JSON; all such clients accept it.
+//! `wire` splits bytes into fields, `tables` describes the fields of each message, and `message` turns both into JSON.
+//! Responses are JSON, which all such clients accept.
 
 mod message;
 mod tables;
@@ -16,17 +16,17 @@ pub(crate) use wire::Writer;
 /// The media type of bodies that [`decode`] understands.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
-/// What every such body begins with.
+/// The prefix of every such body.
 const PREFIX: &[u8] = b"k8s\0";
 
-/// Why a body is not understood.
+/// The reason why a body cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProtobufError {
     #[error("provided data does not appear to be a protobuf message, expected prefix {PREFIX:?}")]
     Prefix,
-    #[error("the body does not say what it is: {0} is missing")]
+    #[error("the body has no {0}")]
     Untyped(&'static str),
-    /// A kind that has no messages, as those of CustomResourceDefinitions.
+    /// A kind without a message, such as those of CustomResourceDefinitions.
     #[error("no message for kind {kind:?} of version {api_version:?}")]
     Kind { api_version: String, kind: String },
     #[error("protobuf: {0}")]
@@ -45,7 +45,7 @@ static TYPE_META: Message = Message {
 /// Decodes a body: the prefix, and a `runtime.Unknown` that holds the object's type and the object.
 ///
 /// # Errors
-/// For kinds without a message, and for bytes that are not what they should be.
+/// For kinds without a message, and for malformed bytes.
 pub(crate) fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
     let malformed = |fault: Fault| ProtobufError::Message(fault.to_string());
     let body = body.strip_prefix(PREFIX).ok_or(ProtobufError::Prefix)?;
@@ -54,7 +54,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
         match field.map_err(|error| malformed(Fault::Wire(error)))? {
             (1, wire::Wire::Bytes(bytes)) => TYPE_META.decode(bytes, &mut object).map_err(malformed)?,
             (2, wire::Wire::Bytes(bytes)) => raw = bytes,
-            // The encoding and the type of what is raw, which are those of the body.
+            // The encoding and the content type of the raw object. The body's own content type already gives them.
             (3 | 4, wire::Wire::Bytes(_)) => {}
             (number, _) => {
                 let fault = Box::new(Fault::WireType);

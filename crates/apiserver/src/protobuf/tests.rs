@@ -7,8 +7,8 @@ use serde_json::json;
 use super::*;
 use crate::catalog::Catalog;
 
-/// A body that kubectl sent, and what it prints for the same command with `--dry-run=client -o json`, or, where there is
-/// no dry run (`debug`, which copied a pod with nearly every field), what kubectl 1.31 sends: JSON.
+/// A body that kubectl sent, and the JSON that it prints for the same command with `--dry-run=client -o json`. `debug`,
+/// which copied a pod with nearly every field, has no dry run, so its JSON is the body of kubectl 1.31.
 #[derive(Deserialize)]
 struct Captured {
     command: String,
@@ -38,11 +38,11 @@ fn without_nulls(value: Value) -> Value {
 }
 
 #[test]
-fn a_body_of_kubectl_says_what_it_says_in_json() {
+fn kubectl_bodies_decode_to_their_json() {
     for captured in captured() {
         let decoded = decode(&captured.bytes()).expect(&captured.command);
         let mut expected = without_nulls(captured.object);
-        // A dry run fills in the namespace, which a request has in its path.
+        // A dry run fills in the namespace, which a request has only in its path.
         if decoded["metadata"].get("namespace").is_none() {
             expected["metadata"].as_object_mut().expect("metadata").remove("namespace");
         }
@@ -72,7 +72,7 @@ fn refused(body: &[u8], expected: &str) {
 }
 
 #[test]
-fn zero_is_left_out_where_it_is_no_value() {
+fn zero_is_left_out_where_it_means_absent() {
     let meta = || message().bytes(1, "web").bytes(2, "").varint(7, 0).bytes(8, "");
     let spec = message().varint(1, 0).varint(5, 0).varint(7, 0).bytes(4, "").varint(9, 600);
     check(
@@ -100,7 +100,7 @@ fn zero_is_left_out_where_it_is_no_value() {
 }
 
 #[test]
-fn special_types_are_written_as_in_json() {
+fn special_types_decode_to_their_json_form() {
     let time = |seconds: i64, nanos: u64| message().varint(1, seconds as u64).varint(2, nanos);
     check(
         "coordination.k8s.io/v1",
@@ -152,7 +152,7 @@ fn special_types_are_written_as_in_json() {
 }
 
 #[test]
-fn inline_messages_stand_in_their_parent() {
+fn inline_messages_merge_into_their_parent() {
     let volume = message().bytes(1, "tmp").bytes(2, message().bytes(2, message().bytes(1, "")));
     let probe = message().bytes(1, message().bytes(1, message().bytes(1, "true"))).varint(2, 5).varint(3, 0);
     let from = message().bytes(2, message().bytes(1, message().bytes(1, "settings")).varint(2, 0));
@@ -173,7 +173,7 @@ fn inline_messages_stand_in_their_parent() {
 }
 
 #[test]
-fn fields_may_occur_again_and_numbers_may_be_packed() {
+fn repeated_fields_merge_and_numbers_may_be_packed() {
     check(
         "v1",
         "Pod",
@@ -187,7 +187,7 @@ fn fields_may_occur_again_and_numbers_may_be_packed() {
 }
 
 #[test]
-fn only_fields_that_say_nothing_may_be_unknown() {
+fn unknown_fields_must_be_zero() {
     let zeros = message().varint(900, 0).bytes(901, "").bytes(902, message().varint(1, 0).bytes(2, ""));
     check("v1", "Namespace", message().bytes(2, zeros), json!({ "spec": {} }));
     refused(
@@ -199,12 +199,12 @@ fn only_fields_that_say_nothing_may_be_unknown() {
 }
 
 #[test]
-fn what_is_malformed_is_refused() {
+fn malformed_bodies_are_refused() {
     let prefix = "provided data does not appear to be a protobuf message, expected prefix [107, 56, 115, 0]";
     refused(b"", prefix);
     refused(b"{}", prefix);
-    refused(PREFIX, "the body does not say what it is: apiVersion is missing");
-    refused(&envelope("v1", "", ""), "the body does not say what it is: kind is missing");
+    refused(PREFIX, "the body has no apiVersion");
+    refused(&envelope("v1", "", ""), "the body has no kind");
     refused(&envelope("v1", "Widget", ""), "no message for kind \"Widget\" of version \"v1\"");
     refused(&envelope("v1", "Pod", [0x0a, 5, 1]), "protobuf: unexpected end");
     refused(&envelope("v1", "Pod", [0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f]), "protobuf: unexpected end");
@@ -219,7 +219,7 @@ fn what_is_malformed_is_refused() {
     refused(&truncated, "protobuf: unexpected end");
 }
 
-/// A body that sets every field, for as many levels as there are.
+/// Returns a body that sets every field, on all levels.
 fn filled(table: &Message) -> Writer {
     table.fields.iter().fold(message(), |writer, field| {
         let number = field.number;
@@ -259,9 +259,9 @@ fn tables_are_in_order() {
     tables::all().for_each(|(_, table)| check(table));
 }
 
-/// The tables' names and types are those of the kinds that are served.
+/// Checks that the tables' names and types are those of the served kinds.
 #[test]
-fn every_field_is_one_of_its_kind() {
+fn every_field_belongs_to_its_kind() {
     let catalog = Catalog::new(quorate_registry::builtin());
     for served in &catalog.rows {
         let kind = &served.descriptor.kind.kind;

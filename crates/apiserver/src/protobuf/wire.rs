@@ -1,6 +1,6 @@
-//! The wire format of Protocol Buffers: tagged fields, and nothing of what they mean.
+//! The wire format of Protocol Buffers: tagged fields, without their meaning.
 
-/// The value of a field, as far as its tag tells.
+/// The value of a field, typed as far as its tag tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wire<'a> {
     Varint(u64),
@@ -20,7 +20,7 @@ pub(super) enum WireError {
     Tag(u64),
 }
 
-/// The fields of a message, in the order of their bytes; it ends after the first error.
+/// Iterates over the fields of a message in wire order; it ends after the first error.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -41,13 +41,13 @@ impl<'a> Reader<'a> {
                 Wire::Bytes(self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)?)
             }
             5 => Wire::Fixed32(u32::from_le_bytes(self.array()?)),
-            // Groups, which nothing in Kubernetes uses, and what does not exist.
+            // Groups, which Kubernetes does not use, and tags that do not exist.
             _ => return Err(WireError::Tag(tag)),
         };
         Ok((number, value))
     }
 
-    /// The next number without a tag, as in a packed list; `None` at the end.
+    /// Reads the next number without a tag, as in a packed list; `None` at the end.
     pub fn packed(&mut self) -> Option<Result<u64, WireError>> {
         if self.rest.is_empty() { None } else { Some(self.varint()) }
     }
@@ -96,7 +96,7 @@ impl<'a> Iterator for Reader<'a> {
     }
 }
 
-/// A message that is being written, field by field.
+/// Writes a message, field by field.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writer(Vec<u8>);
 
@@ -107,7 +107,7 @@ impl Writer {
         self
     }
 
-    /// A string, bytes, or a message.
+    /// Writes a string, bytes, or a message.
     pub fn bytes(mut self, number: u32, bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref();
         self.push(u64::from(number) << 3 | 2);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_fields() {
+    fn fields_are_read() {
         check(&[], &[]);
         check(&[0x08, 0x96, 0x01], &[Ok((1, Wire::Varint(150)))]);
         check(&[0x12, 2, b'h', b'i', 0x18, 1], &[Ok((2, Wire::Bytes(b"hi"))), Ok((3, Wire::Varint(1)))]);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_field() {
+    fn malformed_fields_are_refused() {
         check(&[0x08], &[Err(WireError::Truncated)]);
         check(&[0x08, 0x80], &[Err(WireError::Truncated)]);
         check(&[0x0d, 1, 0, 0], &[Err(WireError::Truncated)]);

@@ -1,4 +1,4 @@
-//! Who may do what, and what holds for every request.
+//! Authentication, authorization, and limits that apply to every request.
 
 use bytes::Bytes;
 use http::Method;
@@ -39,7 +39,7 @@ async fn anonymous_users_get_health_and_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_is_not_ready_before_the_namespaces_are_there() {
+async fn a_server_is_not_ready_before_its_namespaces_exist() {
     let server = Server::start().await;
     let range = KeyRange::key(Bytes::from_static(b"/registry/core/namespaces/kube-public"));
     let gone = Op::Delete(DeleteRequest { range, prev_kv: false });
@@ -50,12 +50,12 @@ async fn a_server_is_not_ready_before_the_namespaces_are_there() {
     for path in ["/readyz", "/readyz/poststarthook/start-system-namespaces-controller"] {
         assert_eq!(anonymous.get(path).await.code, 500, "{path}");
     }
-    quorate_apiserver::bootstrap(&server.api).await.expect("what is missing is made again");
+    quorate_apiserver::bootstrap(&server.api).await.expect("missing namespaces are created again");
     assert_eq!(anonymous.get("/readyz").await.code, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn others_are_forbidden_in_kubernetes_words() {
+async fn unauthorized_users_are_refused_in_kubernetes_words() {
     let server = Server::start().await;
     let user = server.user("jane");
     let cases = [
@@ -76,11 +76,11 @@ async fn others_are_forbidden_in_kubernetes_words() {
         let (code, reason, message) = user.get(path).await.failure();
         assert_eq!((code, reason.as_str(), message.as_str()), (403, "Forbidden", expected));
     }
-    assert_eq!(user.get("/apis").await.code, 200, "who is known may look around");
+    assert_eq!(user.get("/apis").await.code, 200, "authenticated users may read discovery");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_touches_what_is_its_own() {
+async fn a_node_writes_only_its_own_objects() {
     let server = Server::start().await;
     let (admin, node) = (server.admin(), server.node("a"));
     let node_object = |name: &str| json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } });

@@ -1,4 +1,4 @@
-//! Deletion: at once, gracefully, held by finalizers, and of collections.
+//! Deletion: immediate, graceful, held by finalizers, and of collections.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn names(list: &Value) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nothing_holds_goes_at_once() {
+async fn objects_without_finalizers_are_removed_at_once() {
     let server = Server::start().await;
     let admin = server.admin();
     let created = admin.post(MAPS, &config_map("a")).await.expect(201);
@@ -32,7 +32,7 @@ async fn what_nothing_holds_goes_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_answers_with_the_object_where_kubernetes_does() {
+async fn a_deletion_returns_the_object_where_kubernetes_does() {
     let server = Server::start().await;
     let admin = server.admin();
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
@@ -47,7 +47,7 @@ async fn a_deletion_answers_with_the_object_where_kubernetes_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn finalizers_hold_until_the_last_is_dropped() {
+async fn an_object_is_removed_with_its_last_finalizer() {
     let server = Server::start().await;
     let admin = server.admin();
     let mut object = config_map("held");
@@ -63,14 +63,14 @@ async fn finalizers_hold_until_the_last_is_dropped() {
     assert_eq!(admin.patch(&path, "merge", &more).await.failure().0, 422);
     let revive = json!({ "metadata": { "deletionTimestamp": null } });
     let kept = admin.patch(&path, "merge", &revive).await.expect(200);
-    assert!(kept["metadata"]["deletionTimestamp"].is_string(), "a deletion cannot be taken back");
+    assert!(kept["metadata"]["deletionTimestamp"].is_string(), "a deletion cannot be undone");
     let drop = json!({ "metadata": { "finalizers": null } });
     admin.patch(&path, "merge", &drop).await.expect(200);
     assert_eq!(admin.get(&path).await.code, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn propagation_is_told_to_the_garbage_collector_by_finalizers() {
+async fn finalizers_carry_the_propagation_policy() {
     let server = Server::start().await;
     let admin = server.admin();
     for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
@@ -93,7 +93,7 @@ async fn running_pod(server: &Server, name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_pod_goes_when_its_node_says_so() {
+async fn a_running_pod_is_removed_by_its_node() {
     let server = Server::start().await;
     let admin = server.admin();
     running_pod(&server, "graceful").await;
@@ -130,7 +130,7 @@ async fn an_eviction_is_a_graceful_deletion() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_terminates_before_it_goes() {
+async fn a_namespace_terminates_before_it_is_removed() {
     let server = Server::start().await;
     let admin = server.admin();
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "gone" } });
@@ -169,7 +169,7 @@ async fn a_collection_is_deleted_by_selector() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collection_is_deleted_as_far_as_it_is_selected() {
+async fn only_the_selected_part_of_a_collection_is_deleted() {
     let server = Server::start().await;
     let admin = server.admin();
     for index in 0..6 {
@@ -182,7 +182,7 @@ async fn a_collection_is_deleted_as_far_as_it_is_selected() {
 
     let revision = server.api.store().revision();
     for (query, options) in [("dryRun=All", json!({})), ("", json!({ "dryRun": ["All"] }))] {
-        assert_eq!(names(&delete(query, options).await), all, "it answers as if they were deleted");
+        assert_eq!(names(&delete(query, options).await), all, "a dry run answers as if they were deleted");
     }
     assert_eq!((left().await, server.api.store().revision()), (all.map(str::to_owned).to_vec(), revision));
 
@@ -209,13 +209,13 @@ async fn pods_of_one_node_are_deleted_together() {
     let deleted = admin.delete(&path, &json!({ "gracePeriodSeconds": 9 })).await.expect(200);
     assert_eq!(names(&deleted), ["bound"]);
     let marked = admin.get(&format!("{PODS}/bound")).await.expect(200);
-    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 9, "it goes when its node says so");
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 9, "its node removes it");
     let free = admin.get(&format!("{PODS}/free")).await.expect(200);
     assert!(free["metadata"].get("deletionTimestamp").is_none(), "{free}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_finalizers_hold_stays_of_a_deleted_collection() {
+async fn finalizers_keep_objects_of_a_deleted_collection() {
     let server = Server::start().await;
     let admin = server.admin();
     for name in ["a", "held", "z"] {

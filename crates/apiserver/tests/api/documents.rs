@@ -75,7 +75,7 @@ async fn aggregated_discovery_has_an_etag() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn openapi_tells_of_field_validation() {
+async fn openapi_lists_field_validation() {
     let server = Server::start().await;
     let admin = server.admin();
     let index = admin.get("/openapi/v3").await.expect(200);
@@ -92,7 +92,7 @@ async fn openapi_tells_of_field_validation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn openapi_v2_tells_old_clients_what_a_patch_takes() {
+async fn openapi_v2_lists_patch_parameters_for_old_clients() {
     let server = Server::start().await;
     let admin = server.admin();
     let document = admin.get("/openapi/v2").await.expect(200);

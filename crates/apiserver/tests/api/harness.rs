@@ -1,4 +1,4 @@
-//! A server over the store in memory, with real TLS, and a client that shows the raw answers.
+//! A server over the in-memory store with real TLS, and a client that returns the raw responses.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A certificate authority and what it has signed.
+/// A certificate authority that signs the test's certificates.
 pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
     pub authority_pem: String,
@@ -40,7 +40,7 @@ pub struct Identity {
 
 impl Identity {
     pub fn live(&self) -> Arc<LiveIdentity> {
-        LiveIdentity::from_pem(&self.certificate_pem, &self.key_pem).expect("they belong together")
+        LiveIdentity::from_pem(&self.certificate_pem, &self.key_pem).expect("certificate and key match")
     }
 }
 
@@ -72,7 +72,7 @@ impl Pki {
     }
 }
 
-/// A running server; dropping it ends it.
+/// A running server; dropping it stops it.
 pub struct Server {
     pub api: Api,
     pub pki: Pki,
@@ -112,7 +112,7 @@ impl Server {
         Server { api, pki, port, shutdown, tasks }
     }
 
-    /// Waits until the server has ended.
+    /// Waits until the server has stopped.
     pub async fn ended(&mut self) {
         let ended = timeout(DEADLINE, self.tasks.join_next()).await.expect("the server ends in time");
         ended.expect("it ran").expect("it did not panic");
@@ -156,7 +156,7 @@ impl Server {
         Client { port: self.port, connector: TlsConnector::from(Arc::new(config)) }
     }
 
-    /// The official Rust client, as the administrator.
+    /// Returns the official Rust client, as the administrator.
     pub fn kube(&self) -> kube::Client {
         let identity = self.pki.sign("kubernetes-admin", &["system:masters"]);
         let encode = |pem: &[u8]| base64::engine::general_purpose::STANDARD.encode(pem);
@@ -167,7 +167,7 @@ impl Server {
         kube::Client::try_from(config).expect("a client")
     }
 
-    /// A kubeconfig of the administrator, in `directory`.
+    /// Writes a kubeconfig of the administrator to `directory`.
     pub fn kubeconfig(&self, directory: &std::path::Path) -> PathBuf {
         let identity = self.pki.sign("kubernetes-admin", &["system:masters"]);
         let encode = |pem: &[u8]| base64::engine::general_purpose::STANDARD.encode(pem);
@@ -188,19 +188,19 @@ impl Server {
     }
 }
 
-/// The in-process client of the administrator.
+/// Returns the in-process client of the administrator.
 pub fn local(api: &Api) -> quorate_apiserver::LocalClient {
     quorate_apiserver::LocalClient::new(api.clone(), UserInfo::master("test"))
 }
 
-/// Sends single requests and shows what comes back.
+/// Sends single requests and returns the responses.
 #[derive(Clone)]
 pub struct Client {
     port: u16,
     connector: TlsConnector,
 }
 
-/// An answer with its whole body.
+/// A response with its whole body.
 #[derive(Debug)]
 pub struct Answer {
     pub code: u16,
@@ -217,13 +217,13 @@ impl Answer {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// The JSON body of an answer that must have this code.
+    /// Returns the JSON body of a response that must have this code.
     pub fn expect(self, code: u16) -> Value {
         assert_eq!(self.code, code, "{}", self.text());
         self.json()
     }
 
-    /// A failed answer's code, reason and message.
+    /// Returns a failed response's code, reason and message.
     pub fn failure(&self) -> (u16, String, String) {
         let status = self.json();
         assert_eq!(status["kind"], "Status", "{status}");
@@ -239,7 +239,7 @@ impl Client {
         let name = ServerName::try_from("127.0.0.1").expect("a name");
         let tls = self.connector.connect(name, tcp).await.expect("TLS");
         let (sender, connection) = handshake(TokioIo::new(tls)).await.expect("HTTP");
-        // Ends when the sender and the body are dropped.
+        // The task ends when the sender and the body are dropped.
         tokio::spawn(connection);
         sender
     }
@@ -311,7 +311,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The next event; `None` at the end of the stream.
+    /// Returns the next event; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
@@ -324,7 +324,7 @@ impl Lines {
         }
     }
 
-    /// The next event's type, and its object's name.
+    /// Returns the type of the next event, and its object's name.
     pub async fn named(&mut self) -> (String, String) {
         let event = self.next().await.expect("an event");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -332,7 +332,7 @@ impl Lines {
     }
 }
 
-/// A pod that passes validation.
+/// Returns a pod that passes validation.
 pub fn pod(name: &str) -> Value {
     serde_json::json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },

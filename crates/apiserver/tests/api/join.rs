@@ -1,4 +1,4 @@
-//! Machines that join: tokens, names, certificates.
+//! Joining machines: tokens, names, certificates.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::harness::{Answer, Client, Server};
 const JOIN: &str = "/quorum/join";
 const TOKENS: &str = "/quorum/tokens";
 
-/// A server that can sign, and a directory for machines' keys.
+/// Starts a server that can sign certificates, with a directory for the machines' keys.
 async fn start() -> (Server, TempDir) {
     let server = Server::start().await;
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -59,12 +59,12 @@ async fn a_worker_gets_certificates_for_a_token_and_renews_them() {
     assert_eq!((client.user.as_str(), &client.groups[..]), ("system:node:w1", &["system:nodes".to_owned()][..]));
     assert_eq!(serving.hosts, ["10.0.0.4", "w1"]);
     assert_eq!(client.key_pin, serving.key_pin);
-    // The answer may get lost.
+    // A response may be lost, so the same machine may repeat its request.
     join(&anonymous, &token, "w1", &first).await.expect(200);
     let (code, _, message) = join(&anonymous, &token, "w2", &request(&dir, "w2")).await.failure();
     assert!(code == 403 && message.contains("has let in w1"), "{message}");
 
-    // It is renewed for the same key, and for nobody else.
+    // A certificate is renewed for the same key only.
     let renew = |request: String| json!({ "request": request });
     let renewed = server.node("w1").post("/quorum/renew", &renew(request(&dir, "w1"))).await.expect(200);
     let renewed = details(renewed["client"].as_str().expect("a certificate").as_bytes()).expect("a certificate");
@@ -76,7 +76,7 @@ async fn a_worker_gets_certificates_for_a_token_and_renews_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_for_one_lets_one_of_many_in() {
+async fn a_token_for_one_machine_admits_one_of_many() {
     let (server, dir) = start().await;
     let token = token(&server, json!({ "role": "worker" })).await;
     let tries = (0..8).map(|i| {
@@ -99,12 +99,12 @@ async fn a_workers_name_stays_with_its_key() {
     let (own, other) = (request(&dir, "own"), request(&dir, "other"));
     join(&anonymous, &token, "w1", &own).await.expect(200);
     let (code, _, message) = join(&anonymous, &token, "w1", &other).await.failure();
-    assert!(code == 409 && message.contains("just joined under it"), "{message}");
+    assert!(code == 409 && message.contains("just joined under this name"), "{message}");
     admin.post("/api/v1/nodes", &node("w1")).await.expect(201);
     let (code, _, message) = join(&anonymous, &token, "w1", &other).await.failure();
     assert!(code == 409 && message.contains("qctl delete node w1"), "{message}");
     join(&anonymous, &token, "w1", &own).await.expect(200);
-    // A node that was made in another way.
+    // This node did not join with a token.
     admin.post("/api/v1/nodes", &node("w2")).await.expect(201);
     assert_eq!(join(&anonymous, &token, "w2", &own).await.failure().0, 409);
     for wrong in ["", "W1", "a b", "../w1"] {
@@ -152,7 +152,7 @@ async fn tokens_are_listed_revoked_and_stored_without_their_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_are_bounded() {
+async fn concurrent_join_requests_are_bounded() {
     let (server, dir) = start().await;
     let anonymous = server.anonymous();
     assert_eq!(anonymous.request(Method::POST, JOIN, &[], vec![b' '; 64 << 10]).await.failure().0, 413);
@@ -160,7 +160,7 @@ async fn strangers_are_bounded() {
     let unsigned = request(&dir, "w1").replacen('M', "N", 1);
     let token = token(&server, json!({ "role": "worker" })).await;
     assert_eq!(join(&anonymous, &token, "w1", &unsigned).await.failure().0, 400);
-    // Without authorities there is nothing to join.
+    // A server without authorities cannot let machines join.
     let bare = Server::start().await;
     assert_eq!(bare.anonymous().get("/quorum/authority").await.failure().0, 404);
     assert_eq!(bare.admin().post(TOKENS, &json!({ "role": "worker" })).await.failure().0, 404);

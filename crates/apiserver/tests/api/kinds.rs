@@ -1,4 +1,4 @@
-//! Every built-in kind through every verb that it has.
+//! Walks every built-in kind through each of its verbs.
 
 use http::Method;
 use quorate_registry::{Descriptor, Scope, Subresource, Verb};
@@ -8,7 +8,7 @@ use crate::harness::{Client, Lines, Server, config_map, deployment, pod};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 
-/// The least that each kind accepts.
+/// Returns a minimal valid object of a kind.
 fn minimal(row: &Descriptor, name: &str) -> Value {
     let mut object = match row.kind.kind.as_ref() {
         "ConfigMap" => config_map(name),
@@ -26,7 +26,7 @@ fn minimal(row: &Descriptor, name: &str) -> Value {
     object
 }
 
-/// The path of the kind's objects, in the default namespace.
+/// Returns the path of the kind's collection, in the default namespace.
 fn collection(row: &Descriptor) -> String {
     let root = if row.kind.group.is_empty() { "/api" } else { "/apis" };
     let namespace = if row.scope == Scope::Namespaced { "/namespaces/default" } else { "" };
@@ -37,7 +37,7 @@ fn version(object: &Value) -> &str {
     object["metadata"]["resourceVersion"].as_str().expect("a version")
 }
 
-/// A condition that fits the status of each kind that has one.
+/// Returns a condition that fits the status of every kind with conditions.
 fn status(value: &str) -> Value {
     let condition = json!({
         "type": "Walked", "status": value, "reason": "Test", "message": "seen",
@@ -46,7 +46,7 @@ fn status(value: &str) -> Value {
     json!({ "conditions": [condition] })
 }
 
-/// One kind on its way through the API.
+/// The state of one kind's walk through the API.
 struct Walk<'a> {
     row: &'a Descriptor,
     admin: &'a Client,
@@ -65,7 +65,7 @@ impl Walk<'_> {
         &self.row.kind.kind
     }
 
-    /// Notes a write, which must have changed the object.
+    /// Records a write, which must have changed the object.
     fn wrote(&mut self, object: Value) {
         assert_ne!(version(&object), version(self.latest()), "{}", self.kind());
         self.written.push(object);
@@ -90,7 +90,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The columns are the kind's, and there is a row with as many cells for the object.
+    /// Checks that the columns are the kind's, and that the object has a row with as many cells.
     fn check_table(&self, table: &Value) {
         let columns: Vec<&str> = self.row.columns.iter().map(|column| column.name.as_ref()).collect();
         let shown = table["columnDefinitions"].as_array().expect("columns").iter();
@@ -118,7 +118,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Status and the rest are written apart, but metadata goes with the status, except for a Deployment's labels.
+    /// Status and the rest are written separately. Metadata may change with the status, except for a Deployment's
+    /// labels.
     async fn write_status(&mut self) {
         let path = format!("{}/status", self.path);
         if !self.row.has(Subresource::Status) {
@@ -187,7 +188,7 @@ impl Walk<'_> {
         assert_eq!(self.admin.get(&self.path).await.code, 404, "{}", self.kind());
     }
 
-    /// What was written is what the watch shows, and then the deletion.
+    /// Checks that the watch shows each write, and then the deletion.
     async fn check_events(&self, lines: &mut Lines) {
         for (index, object) in self.written.iter().enumerate() {
             let what = if index == 0 { "ADDED" } else { "MODIFIED" };
@@ -219,7 +220,7 @@ impl Walk<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_takes_every_verb() {
+async fn every_kind_serves_its_verbs() {
     let server = Server::start().await;
     let admin = server.admin();
     let rows = quorate_registry::builtin();

@@ -1,4 +1,4 @@
-//! The real kubectl.
+//! Tests with the real kubectl.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -14,15 +14,15 @@ struct Kubectl {
     directory: tempfile::TempDir,
 }
 
-/// Of kubectl 1.27; Debian 12 has an older one.
+/// The minor version of kubectl 1.27, the oldest that is tested; Debian 12 has an older one.
 const OLDEST_MINOR: u32 = 27;
 
 impl Kubectl {
-    /// `None` when there is no kubectl on this machine, or one that lacks what is asked of it.
+    /// Returns `None` when this machine has no kubectl, or one that is too old.
     fn new(server: &Server) -> Option<Self> {
         let version = std::process::Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
         let version: Option<serde_json::Value> =
-            version.ok().and_then(|told| serde_json::from_slice(&told.stdout).ok());
+            version.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
         let minor = version.as_ref().and_then(|version| version["clientVersion"]["minor"].as_str());
         let minor = minor.and_then(|minor| minor.trim_end_matches('+').parse::<u32>().ok());
         if minor.is_none_or(|minor| minor < OLDEST_MINOR) {
@@ -62,7 +62,7 @@ impl Kubectl {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "whoever runs the tests should see what was left out")]
+#[expect(clippy::print_stderr, reason = "a skipped test must be visible")]
 fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
@@ -105,7 +105,7 @@ async fn kubectl_works_unmodified() {
     kubectl.expect(&["delete", "pod", "one", "-n", "staging"], "").await;
 }
 
-/// The commands for which kubectl sends typed objects: in Protocol Buffers since 1.32, as JSON before.
+/// Runs the commands for which kubectl sends typed objects: in Protocol Buffers since 1.32, as JSON before.
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_creates_typed_objects() {
     let server = Server::start().await;
@@ -155,7 +155,7 @@ async fn kubectl_drains_a_node() {
     bound["spec"]["nodeName"] = "one".into();
     kubectl.expect(&["create", "-f", "-"], &bound.to_string()).await;
     kubectl.expect(&["create", "-f", "-"], &pod("free").to_string()).await;
-    // No agent ends the pod here, so that it gets no time to end.
+    // No agent stops the pod here, so its grace period is zero.
     let drained = kubectl.expect(&["drain", "one", "--force", "--grace-period=0"], "").await;
     assert!(drained.contains("pod/bound evicted") && drained.contains("node/one drained"), "{drained}");
     assert_eq!(kubectl.expect(&["get", "pods", "-o", "name"], "").await, "pod/free\n");

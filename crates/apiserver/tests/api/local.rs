@@ -1,4 +1,4 @@
-//! The in-process client, and the official Rust client.
+//! Tests of the in-process client, and of the official Rust client.
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -83,7 +83,7 @@ async fn next(events: &mut (impl futures::Stream<Item = String> + Unpin)) -> Str
     timeout(DEADLINE, events.next()).await.expect("an event in time").expect("an event")
 }
 
-/// The names of the objects that a watcher sees.
+/// Yields the names of the objects that a watcher applies.
 trait Names {
     fn applied_objects_name(self) -> futures::stream::BoxStream<'static, String>;
 }

@@ -1,4 +1,4 @@
-//! The log of a container, fetched from a node that the test plays.
+//! Container logs, fetched from a node that the test plays.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,25 +25,25 @@ use crate::harness::{DEADLINE, Server, pod};
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const LOG: &str = "one\ntwo\n";
 
-/// A request as the node sees it.
+/// A request as the node received it.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     path: String,
     query: String,
-    /// Whether the client certificate is one that a node trusts.
+    /// The client certificate is one that a node trusts.
     is_master: bool,
 }
 
-/// A node's log endpoint; dropping it ends it.
+/// A node's log endpoint; dropping it stops it.
 struct Node {
     asked: mpsc::UnboundedReceiver<Asked>,
-    /// Lets a followed log go on.
+    /// Lets a followed log continue.
     go_on: Arc<Notify>,
     _tasks: JoinSet<()>,
 }
 
 impl Node {
-    /// Starts the endpoint and registers the node `worker` with it.
+    /// Starts the endpoint, and registers the node `worker` with its address.
     async fn start(server: &Server) -> Self {
         let identity = server.pki.sign("system:node:worker", &["system:nodes"]);
         let tls = server_config(identity.live(), server.pki.authority_pem.as_bytes()).expect("a node's TLS");
@@ -64,7 +64,7 @@ impl Node {
         Node { asked, go_on, _tasks: tasks }
     }
 
-    /// What the node has been asked for next.
+    /// Returns the next request that the node received.
     async fn asked(&mut self) -> Asked {
         timeout(DEADLINE, self.asked.recv()).await.expect("a request in time").expect("the node runs")
     }
@@ -87,7 +87,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, asked: mpsc::Unboun
                 asked.send(Asked { path, query, is_master }).expect("the test listens");
                 std::future::ready(Ok::<_, Infallible>(answer))
             });
-            // The API server hangs up when it has what it wants, which is no fault.
+            // The API server closes the connection once it has the log, which is not an error.
             drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
         });
     }
@@ -95,7 +95,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, asked: mpsc::Unboun
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A log, or what the node has against it, by the name of the pod.
+/// Returns a log, or the node's error, by the name of the pod.
 fn answer(path: &str, query: &str, go_on: &Arc<Notify>) -> Response<Body> {
     let (code, text): (u16, String) = match path.split('/').nth(3).unwrap_or_default() {
         "waiting" => (400, "container \"main\" in pod \"waiting\" is waiting to start: ErrImagePull".to_owned()),
@@ -115,7 +115,7 @@ fn answer(path: &str, query: &str, go_on: &Arc<Notify>) -> Response<Body> {
     Response::builder().status(code).body(body).expect("an answer")
 }
 
-/// A first line at once and a second one when the test says so.
+/// Sends a first line at once, and a second one when the test says so.
 fn followed(go_on: Arc<Notify>) -> Body {
     let second = async move {
         go_on.notified().await;
@@ -128,7 +128,7 @@ fn followed(go_on: Arc<Notify>) -> Body {
     .boxed_unsync()
 }
 
-/// Makes a pod on the node, and returns the path of its log.
+/// Creates a pod on the node, and returns the path of its log.
 async fn pod_on_node(server: &Server, name: &str) -> String {
     let mut object = pod(name);
     object["spec"]["nodeName"] = "worker".into();
@@ -170,7 +170,7 @@ async fn every_option_of_a_log_reaches_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn options_that_make_no_sense_are_refused_before_the_node_is_asked() {
+async fn invalid_options_are_refused_before_the_node_is_asked() {
     let server = Server::start().await;
     let admin = server.admin();
     let mut node = Node::start(&server).await;
@@ -198,13 +198,13 @@ async fn options_that_make_no_sense_are_refused_before_the_node_is_asked() {
     }
     assert_eq!(admin.get(&format!("{PODS}/absent/log")).await.failure().2, "pods \"absent\" not found");
     assert_eq!(admin.request(Method::POST, &path, &[], "").await.code, 405);
-    // What is asked now is the first that the node hears of.
+    // This request is the first that reaches the node.
     admin.get(&format!("{path}?tailLines=7")).await;
     assert_eq!(node.asked().await.query, "tailLines=7");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_node_answers_comes_back() {
+async fn node_responses_are_passed_on() {
     let server = Server::start().await;
     let admin = server.admin();
     let _node = Node::start(&server).await;
@@ -220,11 +220,11 @@ async fn what_the_node_answers_comes_back() {
     }
     admin.post(PODS, &pod("unscheduled")).await.expect(201);
     let nothing = admin.get(&format!("{PODS}/unscheduled/log")).await;
-    assert_eq!((nothing.code, nothing.text().as_str()), (200, ""), "what runs nowhere has said nothing");
+    assert_eq!((nothing.code, nothing.text().as_str()), (200, ""), "an unscheduled pod has no log");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_followed_log_comes_line_by_line() {
+async fn a_followed_log_arrives_line_by_line() {
     let server = Server::start().await;
     let admin = server.admin();
     let mut node = Node::start(&server).await;

@@ -1,4 +1,4 @@
-//! The API server over the store in memory, with real TLS and real clients.
+//! Tests of the API server over the in-memory store, with real TLS and real clients.
 
 mod access;
 mod deletion;

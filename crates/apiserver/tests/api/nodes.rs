@@ -1,4 +1,4 @@
-//! What a node's certificate may read and write.
+//! The objects that a node's certificate may read and write.
 
 use http::Method;
 use quorate_apiserver::UserInfo;
@@ -12,7 +12,7 @@ fn secret(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { "key": "value" } })
 }
 
-/// A pod that names objects called after itself in every way that an agent knows.
+/// Returns a pod that refers to objects named after itself, in every way that an agent supports.
 fn naming_pod(name: &str, node: Option<&str>) -> Value {
     let mut object = pod(name);
     object["spec"]["containers"][0]["envFrom"] = json!([{ "secretRef": { "name": format!("{name}-env") } }]);
@@ -36,7 +36,7 @@ async fn make_objects(admin: &Client, pod: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_reads_by_name_what_its_pods_name() {
+async fn a_node_reads_the_objects_its_pods_refer_to() {
     let server = Server::start().await;
     let (admin, node) = (server.admin(), server.node("n1"));
     for (name, on) in [("mine", Some("n1")), ("other", Some("n2")), ("waiting", None)] {
@@ -102,7 +102,7 @@ async fn a_node_reads_by_name_what_its_pods_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_reads_at_once_what_a_pod_names_that_it_has_just_seen() {
+async fn a_node_reads_the_references_of_a_new_pod_at_once() {
     let server = Server::start().await;
     let (admin, node) = (server.admin(), server.node("n1"));
     let client = local(&server.api);
@@ -126,7 +126,7 @@ async fn a_node_reads_at_once_what_a_pod_names_that_it_has_just_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_says_of_itself_only_what_nodes_say() {
+async fn a_node_sets_only_permitted_fields_of_its_own_node() {
     let server = Server::start().await;
     let (admin, node) = (server.admin(), server.node("n1"));
     let merge = [("content-type", "application/merge-patch+json")];

@@ -28,7 +28,7 @@ async fn create_maps(admin: &Client, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_show_one_state() {
+async fn pages_show_one_revision() {
     let server = Server::start().await;
     let admin = server.admin();
     create_maps(&admin, 10).await;
@@ -55,7 +55,7 @@ async fn pages_show_one_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_whose_token_has_expired_can_go_on_in_the_newest_state() {
+async fn a_list_with_an_expired_token_can_continue_at_the_newest_revision() {
     let server = Server::start().await;
     let admin = server.admin();
     create_maps(&admin, 10).await;
@@ -80,7 +80,7 @@ async fn a_list_whose_token_has_expired_can_go_on_in_the_newest_state() {
     assert_eq!(names(&second), ["map-04", "map-04b", "map-06", "map-07"]);
     assert_eq!(version(&second), server.api.store().revision().0, "the newest state");
     assert_eq!(second["metadata"]["remainingItemCount"], 2);
-    // From here on the pages are of one state again.
+    // From here on, all pages show one revision again.
     admin.delete(&format!("{MAPS}/map-08"), &json!({})).await.expect(200);
     let third = admin.get(&format!("{MAPS}?limit=4&continue={}", token(&second))).await.expect(200);
     assert_eq!((names(&third), version(&third)), (vec!["map-08", "map-09"], version(&second)));
@@ -88,7 +88,7 @@ async fn a_list_whose_token_has_expired_can_go_on_in_the_newest_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn versions_pin_or_bound_the_state() {
+async fn resource_versions_fix_or_bound_the_revision() {
     let server = Server::start().await;
     let admin = server.admin();
     let created = admin.post(MAPS, &config_map("a")).await.expect(201);
@@ -117,7 +117,7 @@ async fn versions_pin_or_bound_the_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn selectors_select() {
+async fn selectors_filter_lists() {
     let server = Server::start().await;
     let admin = server.admin();
     create_maps(&admin, 4).await;
@@ -184,7 +184,7 @@ async fn tables_and_metadata_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_accept_header_decides() {
+async fn the_accept_header_selects_the_format() {
     let server = Server::start().await;
     let admin = server.admin();
     admin.post(MAPS, &config_map("a")).await.expect(201);

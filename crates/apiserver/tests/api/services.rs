@@ -1,4 +1,4 @@
-//! Addresses and node ports of Services, in one transaction with their Service.
+//! Addresses and node ports of Services, written in one transaction with their Service.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ fn service(name: &str, spec: Value) -> Value {
     object
 }
 
-/// The items that are allocated, by the ends of their keys.
+/// Returns the allocated items, by the last part of their keys.
 async fn allocated(api: &Api) -> BTreeSet<String> {
     let request = RangeRequest::new(KeyRange::prefix(ALLOCATIONS));
     let rows = api.store().range(&request, Consistency::Local).await.expect("a range").kvs;
@@ -49,7 +49,7 @@ async fn patch(admin: &Client, name: &str, spec: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_service_holds_follows_its_type_and_goes_with_it() {
+async fn allocations_follow_the_service_type_and_are_released_with_it() {
     let server = Server::start().await;
     let admin = server.admin();
     let created = admin.post(SERVICES, &service("web", json!({ "type": "NodePort" }))).await.expect(201);
@@ -100,7 +100,7 @@ async fn a_service_that_waits_for_a_finalizer_keeps_its_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_and_ports_that_are_asked_for_are_given_once() {
+async fn requested_addresses_and_ports_are_allocated_once() {
     let server = Server::start().await;
     let admin = server.admin();
     let asked = json!({ "type": "NodePort", "clusterIP": "10.96.7.7", "ports": [{ "port": 80, "nodePort": 30_080 }] });
@@ -133,16 +133,16 @@ async fn addresses_and_ports_that_are_asked_for_are_given_once() {
     let second = admin.post(SERVICES, &service("second", json!({ "type": "NodePort" }))).await.expect(201);
     let before = server.api.store().revision();
     let dry = admin.post(&format!("{SERVICES}?dryRun=All"), &service("third", json!({ "type": "NodePort" }))).await;
-    assert_eq!(held(&[&dry.expect(201)]).len(), 2, "a dry run shows what could be had");
+    assert_eq!(held(&[&dry.expect(201)]).len(), 2, "a dry run shows the allocations");
     assert_eq!(server.api.store().revision(), before);
-    // A replacement that leaves out what was allocated keeps it; one that asks for another's port is refused.
+    // A replacement that leaves out an allocated item keeps it. One that asks for another Service's port is refused.
     let mut replacement = service("second", json!({ "type": "NodePort" }));
     replacement["metadata"]["labels"] = json!({ "a": "b" });
     let replaced = admin.put(&format!("{SERVICES}/second"), &replacement).await.expect(200);
     assert_eq!(replaced["spec"], second["spec"]);
     replacement["spec"]["ports"][0]["nodePort"] = 30_080.into();
     assert_eq!(admin.put(&format!("{SERVICES}/second"), &replacement).await.code, 422);
-    // Once it is free, it can be had; the port before is given back.
+    // A released port can be allocated, and the previous port is released.
     admin.delete(&format!("{SERVICES}/first"), &json!({})).await.expect(200);
     let moved = admin.put(&format!("{SERVICES}/second"), &replacement).await.expect(200);
     assert_eq!(
@@ -156,7 +156,7 @@ async fn a_full_range_refuses_and_a_hundred_clients_never_share_an_address() {
     let store = Store::memory();
     let block = "10.5.0.0/26".parse().expect("a block");
     let pools = || Pools::new(vec![block], 31_000..=31_099).expect("pools");
-    // Two servers over one store, as two masters have it.
+    // Two servers over one store stand for two masters.
     let masters: Vec<Api> =
         (0..2).map(|_| Api::with_pools(store.clone(), quorate_registry::builtin(), pools())).collect();
     bootstrap(&masters[0]).await.expect("the cluster's first objects");
@@ -180,14 +180,14 @@ async fn a_full_range_refuses_and_a_hundred_clients_never_share_an_address() {
             }
         }
     }
-    // 62 addresses in the block.
+    // The block has 62 usable addresses.
     assert_eq!((made.len(), refused), (62, 38));
     let held = held(&made.iter().collect::<Vec<_>>());
     assert_eq!((held.len(), allocated(&masters[0]).await), (124, held));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_has_two_families_where_the_cluster_has() {
+async fn services_of_a_dual_stack_cluster_have_two_families() {
     let blocks = vec!["10.5.0.0/24".parse().expect("a block"), "fd00:5::/112".parse().expect("a block")];
     let api = Api::with_pools(Store::memory(), quorate_registry::builtin(), Pools::new(blocks, 1..=9).expect("pools"));
     bootstrap(&api).await.expect("the cluster's first objects");
@@ -223,7 +223,8 @@ async fn a_repair_makes_services_and_allocations_agree() {
     assert_eq!(repair_allocations(&server.api).await.expect("repaired"), []);
     assert_eq!(server.api.store().revision(), before, "nothing to repair, nothing written");
 
-    // As an older version left them: without an address, without allocations, with an allocation of nobody.
+    // An older version left these Services: without an address, without allocations, and an allocation without a
+    // holder.
     let bare = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": "bare", "namespace": "default", "uid": "u-bare", "creationTimestamp": "2026-01-01T00:00:00Z" },
@@ -265,7 +266,7 @@ async fn a_repair_makes_services_and_allocations_agree() {
     let bare = admin.get(&format!("{SERVICES}/bare")).await.expect(200);
     assert!(bare["spec"]["clusterIP"].as_str().is_some_and(|ip| ip.starts_with("10.96.")), "{bare}");
     assert_eq!(allocated(&server.api).await, held(&[&lost, &good, &bare]));
-    // The second of two with one address does not give away the first one's when it goes.
+    // Deleting the second of two Services with one address does not release the first one's.
     admin.delete(&format!("{SERVICES}/clash"), &json!({})).await.expect(200);
     assert_eq!(allocated(&server.api).await, held(&[&lost, &good, &bare]));
     assert_eq!(repair_allocations(&server.api).await.expect("repaired"), []);

@@ -1,4 +1,4 @@
-//! Watches.
+//! Tests of watches.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ async fn expect(lines: &mut Lines, kind: &str, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_follow_the_version_that_was_given() {
+async fn events_follow_the_requested_version() {
     let server = Server::start().await;
     let admin = server.admin();
     let first = admin.post(MAPS, &config_map("a")).await.expect(201);
@@ -61,7 +61,7 @@ async fn a_named_object_is_returned_even_if_a_watch_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_list_ends_its_state_with_a_bookmark() {
+async fn a_bookmark_ends_the_initial_events() {
     let server = Server::start().await;
     let admin = server.admin();
     admin.post(MAPS, &config_map("a")).await.expect(201);
@@ -87,7 +87,7 @@ async fn a_watch_ends_with_a_bookmark_when_its_time_is_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn objects_come_and_go_with_the_selector() {
+async fn objects_are_added_and_deleted_with_the_selector() {
     let server = Server::start().await;
     let admin = server.admin();
     let mut lines = admin.watch(&format!("{PODS}?watch=1&labelSelector=app%3Dweb")).await;

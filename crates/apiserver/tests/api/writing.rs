@@ -1,4 +1,4 @@
-//! Create, update, patch and their refusals.
+//! Tests of create, update, patch, and their refusals.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ async fn creates_stamp_what_the_server_sets() {
     assert!(metadata["resourceVersion"].as_str().is_some_and(|v| v.parse::<u64>().is_ok()), "{metadata}");
     assert_eq!(created["status"]["phase"], "Pending");
     let read = admin.get(&format!("{PODS}/web")).await.expect(200);
-    assert_eq!(read, created, "what was created is what is read");
+    assert_eq!(read, created, "the read object is the created one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +140,7 @@ async fn refusals_have_kubernetes_codes_and_reasons() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_are_judged_by_their_media_type() {
+async fn bodies_are_parsed_by_their_media_type() {
     let server = Server::start().await;
     let admin = server.admin();
     let post = |kind: &'static str, body: String| {
@@ -161,7 +161,7 @@ async fn bodies_are_judged_by_their_media_type() {
     assert_eq!(answer.failure().0, 415);
 }
 
-/// An event whose message repeats one letter: a kind of which no field has a largest size.
+/// Returns an Event whose message repeats one letter. No field of an Event has a maximum size.
 fn event(name: &str, letter: &str, message_bytes: usize) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Event", "metadata": { "name": name },
@@ -178,7 +178,7 @@ async fn objects_above_one_and_a_half_mebibytes_are_refused_and_change_nothing()
     let message = |letter: &str, bytes: usize| json!({ "message": letter.repeat(bytes) });
     let replacement =
         |letter: &str, bytes: usize| json!([{ "op": "replace", "path": "/message", "value": letter.repeat(bytes) }]);
-    // What is stored beside the message; the version is not.
+    // The size of the stored object without the message. The version is not stored in the object.
     let mut empty = admin.post(EVENTS, &event("a", "", 0)).await.expect(201);
     empty["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
     empty["message"] = "".into();
@@ -197,7 +197,7 @@ async fn objects_above_one_and_a_half_mebibytes_are_refused_and_change_nothing()
     assert_eq!(admin.patch(&path, "merge", &message("x", most + 1)).await.failure(), refused);
     assert_eq!(admin.patch(&path, "strategic-merge", &message("x", most + 1)).await.failure(), refused);
     assert_eq!(admin.patch(&path, "json", &replacement("x", most + 1)).await.failure(), refused);
-    // Objects of this size are not shown.
+    // Objects of this size are not printed on failure.
     assert!(admin.get(&path).await.expect(200) == created, "a refused write has changed the object");
 
     let has = |object: &Value, letter: &str| object["message"].as_str() == Some(letter.repeat(most).as_str());
@@ -218,7 +218,7 @@ async fn bodies_above_three_mebibytes_are_refused() {
     let created = admin.post(EVENTS, &event("a", "x", 1)).await.expect(201);
     let path = format!("{EVENTS}/a");
     let message = |bytes: usize| json!({ "message": "x".repeat(bytes) });
-    // The largest body is read, and its object is too large for another reason.
+    // The largest body is read, and its object is then refused as too large to store.
     let most = MAX_BODY_BYTES - event("b", "", 0).to_string().len();
     assert_eq!(admin.post(EVENTS, &event("b", "x", most)).await.failure().0, 500);
     assert_eq!(admin.post(EVENTS, &event("b", "x", most + 1)).await.failure(), refused);
@@ -231,7 +231,7 @@ async fn bodies_above_three_mebibytes_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_config_map_has_a_largest_size_of_its_own() {
+async fn config_maps_have_a_maximum_size_of_their_own() {
     let server = Server::start().await;
     let admin = server.admin();
     let mut large = config_map("large");
@@ -333,7 +333,7 @@ async fn a_dry_run_skips_only_the_commit() {
     assert_eq!(admin.post(&format!("{MAPS}?dryRun=Some"), &config_map("x")).await.failure().0, 422);
 }
 
-/// Every write of something that is there, as a dry run: the answer is that of the write, and nothing is written.
+/// Runs every write of an existing object as a dry run: it answers like the write, and writes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn dry_runs_of_changes_change_nothing() {
     let server = Server::start().await;
@@ -376,7 +376,7 @@ async fn dry_runs_of_changes_change_nothing() {
         assert_eq!(bound["status"], "Success");
     }
     let conflict = admin.post(&format!("{PODS}/assigned/binding?dryRun=All"), &binding).await;
-    assert_eq!(conflict.failure().1, "Conflict", "what a write would be refused for is refused");
+    assert_eq!(conflict.failure().1, "Conflict", "a dry run is refused like the write");
 
     let eviction = |options: Value| {
         json!({
@@ -434,7 +434,7 @@ async fn all_three_patches_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_and_spec_are_written_apart() {
+async fn status_and_spec_are_written_separately() {
     let server = Server::start().await;
     let admin = server.admin();
     let mut created = admin.post(DEPLOYMENTS, &deployment("split")).await.expect(201);

@@ -1,15 +1,15 @@
-//! The table against the reference data of Kubernetes.
+//! Compares the table of kinds with reference data of Kubernetes.
 
 use serde_json::Value;
 
 use super::*;
 
-/// One object of each kind with every field set, condensed from what Kubernetes v1.36 has for its own round trips: values
-/// without the suffix `Value`, and what occurs in several of them, `ObjectMeta` and `PodSpec`, written once and named
-/// where it belongs.
+/// One object of each kind with every field set, condensed from the round-trip test data of Kubernetes v1.36. Values
+/// lack the suffix `Value`. Parts that occur in several objects, `ObjectMeta` and `PodSpec`, are written once and
+/// referred to by name.
 const OBJECTS: &str = include_str!("../../testdata/objects.json");
 
-/// The object of a kind, complete.
+/// Returns the complete object of a kind.
 fn sample(kind: &str) -> Value {
     let objects: Value = serde_json::from_str(OBJECTS).expect("JSON");
     let mut object = objects[kind].clone();
@@ -30,8 +30,8 @@ fn complete(value: &mut Value, parts: &Value) {
 }
 
 #[test]
-fn names_and_verbs_are_those_of_discovery() {
-    // What Kubernetes v1.36 tells of each resource, by group and version.
+fn names_and_verbs_match_discovery() {
+    // The discovery data of Kubernetes v1.36 for each resource, by group and version.
     let kubernetes: Value = serde_json::from_str(include_str!("../../testdata/discovery.json")).expect("JSON");
     for row in builtin() {
         let resources = kubernetes[row.kind.api_version().as_str()].as_array().expect("resources");
@@ -84,7 +84,7 @@ fn defaulting_is_idempotent_and_decodable() {
             row.strategy.default(&mut twice);
             assert_eq!(once, twice, "{}", row.kind);
             let decoded = row.strategy.decode(once.clone()).unwrap_or_else(|error| panic!("{}: {error}", row.kind));
-            // Lists that a type requires come out of decoding even when they are empty.
+            // Decoding adds lists that a type requires, even when they are empty.
             assert!(crate::value::equal(&decoded.object, &once), "{}: {} {once}", row.kind, decoded.object);
             assert_eq!(row.strategy.cells(&once, jiff::Timestamp::UNIX_EPOCH).len(), row.columns.len(), "{}", row.kind);
             let names: Vec<&str> = row.strategy.selectable_fields(&once).into_iter().map(|(name, _)| name).collect();
@@ -93,7 +93,7 @@ fn defaulting_is_idempotent_and_decodable() {
     }
 }
 
-/// The columns of Kubernetes v1.36, as its printers define them: name, type, and the priority where it is not 0.
+/// Checks the columns against the printers of Kubernetes v1.36: name, type, and the priority where it is not 0.
 #[test]
 fn columns_are_those_of_kubernetes() {
     let workload = "Containers string 1, Images string 1, Selector string 1";

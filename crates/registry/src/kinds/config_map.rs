@@ -1,4 +1,4 @@
-//! ConfigMap: keys that can be file names, a bound on the size, and optional immutability.
+//! ConfigMap: keys that can be file names, a maximum size, and optional immutability.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -10,7 +10,7 @@ use crate::descriptor::Column;
 use crate::kind::Kind;
 use crate::table::{age_cell, column, name_cell, name_column};
 
-/// The data of a ConfigMap or Secret, in bytes.
+/// Maximum size of the data of a ConfigMap or Secret, in bytes.
 pub const MAX_DATA_BYTES: usize = 1024 * 1024;
 
 pub struct ConfigMap;
@@ -43,7 +43,7 @@ impl Kind for ConfigMap {
             size += value.0.len();
         }
         if size > MAX_DATA_BYTES {
-            // Kubernetes' way to name no field in particular.
+            // Kubernetes uses this path for an error that names no field.
             errors.push(FieldError::too_long(FieldPath::new("[]"), MAX_DATA_BYTES));
         }
         errors
@@ -65,7 +65,7 @@ impl Kind for ConfigMap {
     }
 }
 
-/// The errors for those fields of an immutable ConfigMap or Secret that changed.
+/// Returns the errors for the changed fields of an immutable ConfigMap or Secret.
 pub fn immutable_changes(fields: &[(&str, bool)]) -> Vec<FieldError> {
     let changed = fields.iter().filter(|(_, changed)| *changed);
     changed

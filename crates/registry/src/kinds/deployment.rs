@@ -73,7 +73,7 @@ impl Kind for Deployment {
     }
 
     fn starts_new_generation(new: &Value, old: &Value) -> bool {
-        // Annotations count because the deployment's pass on to its ReplicaSets.
+        // A Deployment's annotations are copied to its ReplicaSets, so they count as desired state.
         !equal(&new["spec"], &old["spec"]) || !equal(&new["metadata"]["annotations"], &old["metadata"]["annotations"])
     }
 
@@ -166,7 +166,7 @@ fn validate_strategy(strategy: &apps::DeploymentStrategy, path: &FieldPath, erro
     }
 }
 
-/// The number of an integer or percentage; `None` when it is neither (which is reported) or absent.
+/// Returns the number of an integer or percentage; `None` when the value is absent, or is neither, which is reported.
 fn count_or_percent(value: Option<&IntOrString>, path: &FieldPath, errors: &mut Vec<FieldError>) -> Option<i64> {
     match value? {
         IntOrString::Int(count) => {

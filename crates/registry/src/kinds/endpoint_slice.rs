@@ -1,4 +1,4 @@
-//! EndpointSlice: a part of the addresses behind a Service.
+//! EndpointSlice: a part of a Service's addresses.
 
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1 as discovery;

@@ -1,4 +1,4 @@
-//! Endpoints: the addresses behind a Service, the older form.
+//! Endpoints: a Service's addresses in the older form.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -72,7 +72,7 @@ impl Kind for Endpoints {
     }
 }
 
-/// `10.1.2.3:80`, `[fd00::1]:80`.
+/// Formats an address as `10.1.2.3:80` or `[fd00::1]:80`.
 fn host_port(ip: &str, port: i64) -> String {
     if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
 }

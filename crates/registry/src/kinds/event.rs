@@ -1,4 +1,4 @@
-//! Event: what happened to an object, in the namespace of that object.
+//! Event: an occurrence at an object, stored in the object's namespace.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -63,7 +63,7 @@ impl Kind for Event {
     fn validate(object: &core::Event) -> Vec<FieldError> {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         let about = object.involved_object.namespace.as_deref().unwrap_or_default();
-        // An object outside of namespaces has its events in the default one.
+        // Events of a cluster-scoped object belong to the default namespace.
         let fits = if about.is_empty() { matches!(namespace, "" | "default") } else { about == namespace };
         if fits {
             return Vec::new();
@@ -111,7 +111,7 @@ impl Kind for Event {
     }
 }
 
-/// `kubelet, worker-1`.
+/// Formats the source, such as `kubelet, worker-1`.
 fn source(object: &Value) -> String {
     let either = |a: &Value, b: &Value| text(if text(a).is_empty() { b } else { a }).to_owned();
     let component = either(&object["source"]["component"], &object["reportingComponent"]);

@@ -1,4 +1,4 @@
-//! Lease: a holder and when it last renewed.
+//! Lease: a holder and the time of its last renewal.
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1 as coordination;

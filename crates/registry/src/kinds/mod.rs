@@ -1,4 +1,4 @@
-//! The built-in kinds, one file each: defaulting, validation, printing. Nothing here knows of requests or storage.
+//! The built-in kinds, one file each: defaulting, validation, printing. Nothing here depends on requests or storage.
 
 mod config_map;
 mod deployment;

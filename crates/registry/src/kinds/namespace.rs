@@ -1,4 +1,4 @@
-//! Namespace: begins Active, and terminates once deleted until its `spec.finalizers` are gone.
+//! Namespace: Active when created, Terminating once deleted, until its `spec.finalizers` are gone.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -10,9 +10,9 @@ use crate::kind::Kind;
 use crate::table::{age_cell, column, name_cell, name_column};
 use crate::value::{carry_over, child, items, text};
 
-/// The label by which selectors can name a namespace.
+/// The label that lets selectors match a namespace by name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
-/// Held until the namespace's content is gone.
+/// The finalizer that keeps a namespace until its content is gone.
 const FINALIZER: &str = "kubernetes";
 
 pub struct Namespace;
@@ -42,7 +42,7 @@ impl Kind for Namespace {
     }
 
     fn prepare_create(object: &mut Value) {
-        // A generated name is not known yet when defaults are filled in.
+        // Defaulting ran before a generated name was known, so it runs again.
         Namespace::default(object);
         let finalizers = child(child(object, "spec"), "finalizers");
         let present = items(finalizers).iter().any(|finalizer| finalizer == FINALIZER);

@@ -1,4 +1,4 @@
-//! Node: registered by its agent together with a first status.
+//! Node: registered by its agent together with an initial status.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,7 +125,7 @@ impl Kind for Node {
     }
 }
 
-/// `Ready`, `NotReady`, `Unknown`, with `,SchedulingDisabled` for a cordoned node.
+/// Returns `Ready`, `NotReady` or `Unknown`, followed by `,SchedulingDisabled` for a cordoned node.
 fn status(object: &Value) -> String {
     let ready = items(&object["status"]["conditions"]).iter().find(|condition| condition["type"] == "Ready");
     let status = match ready.map(|condition| text(&condition["status"])) {

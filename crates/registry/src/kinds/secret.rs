@@ -1,4 +1,4 @@
-//! Secret: like a ConfigMap, with a type that may demand keys, and `stringData` as a way to write `data`.
+//! Secret: like a ConfigMap, with a type that may require keys, and `stringData` as another way to write `data`.
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;

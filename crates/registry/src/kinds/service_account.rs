@@ -1,4 +1,4 @@
-//! ServiceAccount: an identity; tokens are not kept in it.
+//! ServiceAccount: an identity. It holds no tokens.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;

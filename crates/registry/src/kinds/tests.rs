@@ -1,4 +1,4 @@
-//! Defaults, checks and tables of the kinds but Pod, through their strategies as the pipeline calls them.
+//! Tests of all kinds except Pod, through their strategies as the pipeline calls them.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(super) fn strategy(kind: &str) -> Arc<dyn Strategy> {
     Arc::clone(&registry.rows().iter().find(|row| row.kind.kind == kind).expect("a built-in kind").strategy)
 }
 
-/// What the pipeline would store on creation.
+/// Returns the object that the pipeline would store on creation.
 pub(super) fn created(kind: &str, object: &Value) -> Value {
     let strategy = strategy(kind);
     let mut object = strategy.decode(object.clone()).expect("the shape of the kind").object;
@@ -28,7 +28,7 @@ pub(super) fn errors_of(kind: &str, object: &Value) -> Vec<String> {
     strategy(kind).validate(&created(kind, object)).iter().map(ToString::to_string).collect()
 }
 
-/// What an update of `old` with `changes` (a merge patch) is refused for.
+/// Returns the errors of an update of `old` with `changes` (a merge patch).
 pub(super) fn update_errors(kind: &str, old: &Value, changes: &Value) -> Vec<String> {
     let strategy = strategy(kind);
     let old = created(kind, old);
@@ -64,7 +64,7 @@ fn with(mut object: Value, patch: &Value) -> Value {
 }
 
 #[test]
-fn a_deployment_is_filled_in() {
+fn a_deployment_gets_its_defaults() {
     let object = created("Deployment", &deployment());
     assert_eq!(
         object,
@@ -97,7 +97,7 @@ fn a_deployment_is_filled_in() {
 }
 
 #[test]
-fn templates_do_not_get_what_is_decided_in_pods() {
+fn templates_do_not_get_pod_defaults() {
     let template = json!({"spec": {"hostNetwork": true, "containers": [{
         "name": "c", "image": "nginx:1", "ports": [{"containerPort": 80}],
         "resources": {"limits": {"cpu": "1500u", "memory": "1024Ki"}},
@@ -193,7 +193,7 @@ fn generations_count_changes_of_the_desired_state() {
 }
 
 #[test]
-fn selectors_stay_and_scales_change() {
+fn selectors_are_immutable_and_scales_change() {
     let errors =
         update_errors("Deployment", &deployment(), &json!({"spec": {"selector": {"matchLabels": {"app": "x"}}}}));
     assert_eq!(errors, ["spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"x\"}}: field is immutable"]);
@@ -205,7 +205,7 @@ fn selectors_stay_and_scales_change() {
 }
 
 #[test]
-fn workload_tables() {
+fn workloads_are_shown_in_tables() {
     let object = with(
         created("Deployment", &deployment()),
         &json!({"spec": {"replicas": 3}, "status": {"readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 1}}),
@@ -216,7 +216,7 @@ fn workload_tables() {
 }
 
 #[test]
-fn namespaces_live_and_terminate() {
+fn namespaces_become_active_and_terminate() {
     let strategy = strategy("Namespace");
     let mut object = created("Namespace", &json!({"metadata": {"name": "team", "creationTimestamp": BORN}}));
     assert_eq!(object["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "team"}));
@@ -227,7 +227,7 @@ fn namespaces_live_and_terminate() {
     assert_eq!(strategy.selectable_fields(&object), [("status.phase", "Terminating".to_owned())]);
     let mut emptied = with(object.clone(), &json!({"spec": {"finalizers": []}}));
     strategy.prepare_update(&mut emptied, &object);
-    assert!(strategy.is_held(&emptied), "only the finalize subresource takes finalizers away");
+    assert!(strategy.is_held(&emptied), "only the finalize subresource removes finalizers");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What Deployments and ReplicaSets share: a replica count, a selector, and a template that it must match.
+//! The common part of Deployments and ReplicaSets: a replica count, a selector, and a template that the selector must
+//! match.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +15,12 @@ use crate::strategy::Scale;
 use crate::table::selector_text;
 use crate::value::{child, int};
 
-/// The owner of a template whose pods run on until they are deleted.
+/// Returns the owner of a template whose pods run until they are deleted.
 pub const fn long_running(kind: &'static str) -> TemplateOwner {
     TemplateOwner { kind, restart_policies: &["Always"], allows_deadline: false }
 }
 
-/// Replicas, selector and template of a workload's spec.
+/// Checks the replicas, selector and template of a workload's spec.
 pub fn validate(
     owner: &TemplateOwner,
     replicas: Option<i32>,
@@ -51,7 +52,7 @@ pub fn validate(
     pod_template::validate_template(template, owner, &path.child("template"), errors);
 }
 
-/// The selector decides which pods belong to the workload, so it stays.
+/// Checks that the selector did not change, because it determines which pods belong to the workload.
 pub fn immutable_selector(new: &meta::LabelSelector, old: &meta::LabelSelector) -> Vec<FieldError> {
     if new == old {
         return Vec::new();

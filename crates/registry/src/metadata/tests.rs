@@ -17,7 +17,7 @@ fn starts(errors: &[String], expected: &[&str]) {
 }
 
 #[test]
-fn good_metadata_passes() {
+fn valid_metadata_passes() {
     let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": true});
     let meta = json!({
         "name": "web-1.example", "generateName": "web-", "namespace": "default",
@@ -53,7 +53,7 @@ fn names_have_the_form_of_their_kind() {
 }
 
 #[test]
-fn scope_labels_owners_and_finalizers() {
+fn scope_labels_owners_and_finalizers_are_checked() {
     starts(&check("Pod", json!({"name": "a"})), &["metadata.namespace: Required value"]);
     starts(
         &check("Node", json!({"name": "a", "namespace": "b"})),
@@ -89,7 +89,7 @@ fn scope_labels_owners_and_finalizers() {
 }
 
 #[test]
-fn identity_stays() {
+fn identity_is_immutable() {
     let old = json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x/y"]}});
     let mut new = old.clone();
     assert!(validate_update(&new, &old).is_empty());

@@ -1,4 +1,4 @@
-//! Checks of the PersistentVolumeClaim that an ephemeral volume asks for.
+//! Checks of the PersistentVolumeClaim template of an ephemeral volume.
 
 use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath, LabelSelector, Quantity, name};

@@ -12,7 +12,7 @@ use crate::check;
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
 
-/// All containers of a pod: names are unique over init and ordinary ones, host ports over ordinary ones.
+/// Checks all containers of a pod. Names are unique over init and ordinary containers, host ports over ordinary ones.
 pub fn validate(spec: &core::PodSpec, volumes: &Volumes<'_>, path: &FieldPath, errors: &mut Vec<FieldError>) {
     if spec.containers.is_empty() {
         errors.push(FieldError::required(path.child("containers"), ""));
@@ -227,7 +227,7 @@ fn env_from(sources: &[core::EnvFromSource], path: &FieldPath, errors: &mut Vec<
     }
 }
 
-/// Any printable ASCII but `=`.
+/// Checks the name of an environment variable: any printable ASCII except `=`.
 fn env_name(name: &str) -> Vec<String> {
     let fits = name.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=');
     if fits {

@@ -1,4 +1,4 @@
-//! What a pod spec says when it does not say otherwise (Kubernetes' `pkg/apis/core/v1/defaults.go`).
+//! Defaults of a pod spec (Kubernetes' `pkg/apis/core/v1/defaults.go`).
 
 use quorate_api::Quantity;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::value::{child, items_mut, set_default, set_default_text, text};
 
 const FILE_MODE: i32 = 0o644;
 
-/// The fields of volume sources that have a fixed default.
+/// Fixed defaults of the fields of volume sources.
 const SOURCE_DEFAULTS: &[(&str, &[(&str, &str)])] = &[
     ("iscsi", &[("iscsiInterface", "default")]),
     ("rbd", &[("pool", "rbd"), ("user", "admin"), ("keyring", "/etc/ceph/keyring")]),
@@ -15,14 +15,14 @@ const SOURCE_DEFAULTS: &[(&str, &[(&str, &str)])] = &[
     ("azureDisk", &[("cachingMode", "ReadWrite"), ("kind", "Shared"), ("fsType", "ext4")]),
 ];
 
-/// The template of a workload. A field that is left out here is filled in in the pods that are made of it, so that a new
-/// default does not change the templates that are stored already.
+/// Sets the defaults of a workload's template. Fields that are left out here are set in the pods, so that a new default
+/// does not change stored templates.
 pub fn default_template(template: &mut Value) {
     child(template, "metadata");
     default_spec(child(template, "spec"));
 }
 
-/// The spec of a pod: what templates get, and what is decided in pods alone.
+/// Sets the defaults of a pod's spec: those of templates, and those that only pods get.
 pub fn default_pod(spec: &mut Value) {
     default_spec(spec);
     requests_from_limits(spec);
@@ -38,7 +38,7 @@ fn default_spec(spec: &mut Value) {
     set_default_text(spec, "schedulerName", "default-scheduler");
     set_default(spec, "terminationGracePeriodSeconds", 30);
     child(spec, "securityContext");
-    same_account_under_both_names(spec);
+    mirror_service_account_name(spec);
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in items_mut(spec, list) {
             container_defaults(container);
@@ -57,7 +57,7 @@ fn default_spec(spec: &mut Value) {
     }
 }
 
-/// What is limited but not requested is requested in full.
+/// Sets the request of each limited resource to its limit, if there is no request.
 fn requests_from_limits(spec: &mut Value) {
     for list in ["initContainers", "containers"] {
         for container in items_mut(spec, list) {
@@ -69,7 +69,7 @@ fn requests_from_limits(spec: &mut Value) {
     }
 }
 
-/// On the node's network, a container's port is the node's.
+/// Sets host ports to container ports, because the pod shares the node's network.
 fn host_ports(spec: &mut Value) {
     for list in ["initContainers", "containers"] {
         for container in items_mut(spec, list) {
@@ -82,8 +82,8 @@ fn host_ports(spec: &mut Value) {
     }
 }
 
-/// `serviceAccount` is the old name of `serviceAccountName`; readers of either find it.
-fn same_account_under_both_names(spec: &mut Value) {
+/// Sets both `serviceAccountName` and its deprecated name `serviceAccount`, so that readers of either find it.
+fn mirror_service_account_name(spec: &mut Value) {
     let name = match text(&spec["serviceAccountName"]) {
         "" => text(&spec["serviceAccount"]).to_owned(),
         name => name.to_owned(),
@@ -207,14 +207,14 @@ fn set_positive_default(object: &mut Value, key: &str, value: i32) {
     }
 }
 
-/// Requests and limits.
+/// Rounds requests and limits.
 fn resource_defaults(resources: &mut Value) {
     for list in ["limits", "requests"] {
         round(resources.get_mut(list));
     }
 }
 
-/// Kubernetes stores no amount of a resource that is finer than a thousandth.
+/// Rounds amounts up to thousandths, as Kubernetes does before it stores them.
 pub fn round(amounts: Option<&mut Value>) {
     for (_, amount) in amounts.and_then(Value::as_object_mut).into_iter().flatten() {
         if let Some(Ok(quantity)) = amount.as_str().map(Quantity::parse) {
@@ -227,7 +227,7 @@ fn pull_policy(image: &str) -> &'static str {
     if is_latest(image) { "Always" } else { "IfNotPresent" }
 }
 
-/// Whether an image reference names no version: no tag and no digest, or the tag `latest`.
+/// Returns whether an image reference names no version: no tag and no digest, or the tag `latest`.
 fn is_latest(image: &str) -> bool {
     if image.contains('@') {
         return false;

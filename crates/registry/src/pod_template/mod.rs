@@ -1,5 +1,5 @@
-//! The pod spec, in pods and in the templates of workloads: `defaults` fills it in, the other modules check one part of
-//! it each.
+//! The pod spec, in pods and in the templates of workloads: `defaults` sets its defaults, and each other module checks
+//! one part of it.
 
 mod claim_template;
 mod containers;

@@ -12,15 +12,15 @@ use crate::metadata;
 const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
 const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
 
-/// The kind that pods of a template belong to, and what it asks of them.
+/// The kind that owns a template, and its rules for the template's pods.
 pub struct TemplateOwner {
     pub kind: &'static str,
     pub restart_policies: &'static [&'static str],
-    /// Whether its pods may have a deadline of their own.
+    /// The pods may have a deadline of their own.
     pub allows_deadline: bool,
 }
 
-/// The template of a workload: its labels, annotations and spec, and what its owner asks of it.
+/// Checks a workload's template: its labels, annotations and spec, and the owner's rules.
 pub fn validate_template(
     template: &core::PodTemplateSpec,
     owner: &TemplateOwner,

@@ -5,7 +5,7 @@ use quorate_api::{FieldError, FieldPath};
 
 use crate::check;
 
-/// Exactly one of these is what a probe or hook does.
+/// The action of a probe or hook; exactly one field is set.
 struct Action<'a> {
     exec: Option<&'a core::ExecAction>,
     http: Option<&'a core::HTTPGetAction>,

@@ -1,4 +1,4 @@
-//! Checks of the files that volumes project: keys of Secrets and ConfigMaps, fields of the pod, tokens, certificates.
+//! Checks of projected files: keys of Secrets and ConfigMaps, fields of the pod, tokens, certificates.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ const RESOURCES: &[&str] = &[
     "requests.memory",
 ];
 const HUGE_PAGES: [&str; 2] = ["limits.hugepages-", "requests.hugepages-"];
-/// The fields that a file can show.
+/// Fields that a file can show.
 const FILE_FIELDS: &[&str] =
     &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
-/// The fields that only variables can show.
+/// Fields that only environment variables can show.
 const OTHER_FIELDS: &[&str] = &[
     "spec.host",
     "spec.nodeName",
@@ -38,7 +38,7 @@ const MAX_TOKEN_SECONDS: i64 = 1 << 32;
 
 type Errors = Vec<FieldError>;
 
-/// A `projected` volume.
+/// Checks a `projected` volume.
 pub fn validate(source: &core::ProjectedVolumeSource, path: &FieldPath, errors: &mut Errors) {
     mode(source.default_mode, &path.child("defaultMode"), errors);
     let mut paths = BTreeSet::new();
@@ -100,7 +100,7 @@ fn projection<'a>(
     }
 }
 
-/// Two sources must not write the same file.
+/// Records a file's path, and refuses it if another source already writes it.
 fn claim<'a>(file: &'a str, shown: &str, path: &FieldPath, paths: &mut BTreeSet<&'a str>, errors: &mut Errors) {
     if !file.is_empty() && !paths.insert(file) {
         errors.push(FieldError::invalid(path.clone(), shown, "conflicting duplicate paths"));
@@ -185,7 +185,7 @@ fn certificate_paths(certificate: &core::PodCertificateProjection) -> impl Itera
     .filter_map(|(field, file)| Some((field, file.as_deref().filter(|file| !file.is_empty())?)))
 }
 
-/// A file that shows a field of the pod or a resource of one of its containers.
+/// Checks a file that shows a field of the pod or a resource of one of its containers.
 pub fn downward_file(file: &core::DownwardAPIVolumeFile, path: &FieldPath, errors: &mut Errors) {
     required_inside(&file.path, &path.child("path"), errors);
     match (&file.field_ref, &file.resource_field_ref) {
@@ -261,7 +261,7 @@ fn divisor(selector: &core::ResourceFieldSelector, path: &FieldPath, errors: &mu
     }
 }
 
-/// The keys of a Secret or ConfigMap that become files.
+/// Checks the keys of a Secret or ConfigMap that become files.
 pub fn files(items: &[core::KeyToPath], path: &FieldPath, errors: &mut Errors) {
     for (index, item) in items.iter().enumerate() {
         key_to_path(item, &path.child("items").index(index), errors);
@@ -290,7 +290,7 @@ fn required_inside(file: &str, path: &FieldPath, errors: &mut Errors) {
     inside(file, path, errors);
 }
 
-/// A path inside of the volume that does not begin as the names that the node itself uses there.
+/// Checks that a path stays inside of the volume and does not begin with `..`, like the node's own files there.
 fn inside(file: &str, path: &FieldPath, errors: &mut Errors) {
     descending(file, path, errors);
     if file.starts_with("..") && !file.starts_with("../") {
@@ -298,7 +298,7 @@ fn inside(file: &str, path: &FieldPath, errors: &mut Errors) {
     }
 }
 
-/// A relative path that leads nowhere but down.
+/// Checks that a path is relative and has no `..` in it.
 pub fn descending(file: &str, path: &FieldPath, errors: &mut Errors) {
     if file.starts_with('/') {
         errors.push(FieldError::invalid(path.clone(), file, "must be a relative path"));

@@ -8,7 +8,7 @@ use quorate_api::{FieldError, FieldPath, Quantity, name};
 
 use crate::check;
 
-/// The resources of containers that Kubernetes itself knows.
+/// Kubernetes' own container resources.
 const STANDARD: &[&str] = &["cpu", "ephemeral-storage", "memory"];
 
 pub fn validate(resources: &ResourceRequirements, path: &FieldPath, errors: &mut Vec<FieldError>) {
@@ -61,7 +61,7 @@ fn amounts<'a>(
     amounts
 }
 
-/// A resource that only its owner knows, such as a device: it cannot be overcommitted.
+/// Returns whether a resource is an extended one, such as a device, which cannot be overcommitted.
 fn is_extended(resource: &str) -> bool {
     resource.contains('/') && !resource.contains("kubernetes.io/") || resource.starts_with("hugepages-")
 }

@@ -1,4 +1,4 @@
-//! Checks of what decides where a pod may run.
+//! Checks of the fields that determine where a pod may run.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
-//! Checks of volume sources: exactly one in each volume, with the fields that it cannot do without.
+//! Checks of volume sources: each volume has exactly one, with its required fields.
 //!
-//! Paths and wording are those of Kubernetes, also where a path is not the one that a reader would expect.
+//! Paths and wording are Kubernetes', even where a path is not the one that a reader would expect.
 
 use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath, Quantity, name};
@@ -17,7 +17,7 @@ const ISCSI_FORM: &str = "must be valid format";
 
 type Errors = Vec<FieldError>;
 
-/// The sources of one volume, of which the first counts.
+/// Checks the sources of one volume; only the first one counts.
 struct Sources<'a> {
     path: &'a FieldPath,
     errors: &'a mut Errors,
@@ -216,7 +216,7 @@ fn iscsi(source: &core::ISCSIVolumeSource, path: &FieldPath, errors: &mut Errors
     }
 }
 
-/// `iqn.2026-01.com.example:disk`, or the hexadecimal forms `eui.…` and `naa.…`.
+/// Checks an iSCSI name: `iqn.2026-01.com.example:disk`, or the hexadecimal forms `eui.…` and `naa.…`.
 fn iscsi_name(name: &str, path: &FieldPath, errors: &mut Errors) {
     let alphanumeric =
         |text: &str, length: usize| text.len() == length && text.bytes().all(|b| b.is_ascii_alphanumeric());
@@ -235,7 +235,7 @@ fn iscsi_name(name: &str, path: &FieldPath, errors: &mut Errors) {
     }
 }
 
-/// `.2026-01.com.example:disk`
+/// Checks the part after `iqn`, such as `.2026-01.com.example:disk`.
 fn is_qualified_name(rest: &str) -> bool {
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     let Some((authority, target)) = rest.split_once(':') else { return false };
@@ -286,7 +286,7 @@ fn quobyte(source: &core::QuobyteVolumeSource, path: &FieldPath, errors: &mut Er
     required(&source.volume, &path.child("volume"), errors);
 }
 
-/// `host:port`, with brackets around an IPv6 address.
+/// Returns whether `pair` is `host:port`, with brackets around an IPv6 address.
 fn is_host_and_port(pair: &str) -> bool {
     match pair.rsplit_once(':') {
         Some((host, _)) if host.starts_with('[') => host.ends_with(']'),

@@ -6,7 +6,7 @@ use crate::patch::strategic as apply_strategic;
 const DEPLOYMENT: GroupVersionKind = GroupVersionKind::from_static("apps", "v1", "Deployment");
 const POD: GroupVersionKind = GroupVersionKind::from_static("", "v1", "Pod");
 
-/// The patch is as expected, and after applying it nothing more is to do.
+/// Checks that the patch is as expected, and that nothing remains to change after applying it.
 fn check(kind: &GroupVersionKind, original: Value, modified: Value, current: Value, expected: Value) -> Value {
     let patch = strategic(kind, &original, &modified, &current).expect("a known kind");
     assert_eq!(patch, expected);
@@ -22,7 +22,7 @@ fn pod(containers: Value) -> Value {
 }
 
 #[test]
-fn what_the_manifest_never_spoke_of_stays() {
+fn fields_outside_the_manifest_stay() {
     let manifest = json!({"spec": {"replicas": 2}});
     let live = json!({"spec": {"replicas": 5, "paused": true}, "status": {"replicas": 5}});
     let patched = check(&DEPLOYMENT, manifest.clone(), manifest, live, json!({"spec": {"replicas": 2}}));
@@ -30,7 +30,7 @@ fn what_the_manifest_never_spoke_of_stays() {
 }
 
 #[test]
-fn what_the_manifest_no_longer_says_is_deleted() {
+fn fields_removed_from_the_manifest_are_deleted() {
     check(
         &POD,
         json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
@@ -41,7 +41,7 @@ fn what_the_manifest_no_longer_says_is_deleted() {
 }
 
 #[test]
-fn what_is_gone_already_needs_no_deletion() {
+fn absent_fields_need_no_deletion() {
     let patch = strategic(&POD, &json!({"spec": {"x": 1}}), &json!({"spec": {}}), &json!({"spec": {}}));
     assert_eq!(patch, Ok(json!({})));
 }
@@ -72,7 +72,7 @@ fn containers_merge_by_name() {
 }
 
 #[test]
-fn a_new_order_alone_is_a_change() {
+fn reordering_is_a_change() {
     let live = pod(json!([{"name": "a"}, {"name": "b"}]));
     let wanted = pod(json!([{"name": "b"}, {"name": "a"}]));
     check(
@@ -114,7 +114,7 @@ fn finalizers_merge_as_a_set() {
 }
 
 #[test]
-fn a_union_keeps_only_the_member_that_the_manifest_names() {
+fn unions_keep_only_the_member_in_the_manifest() {
     let strategy = |value: Value| json!({"spec": {"strategy": value}});
     let patched = check(
         &DEPLOYMENT,

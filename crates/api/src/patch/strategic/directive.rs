@@ -6,11 +6,11 @@ use crate::patch::PatchError;
 
 /// `$patch: replace | delete | merge` in a map.
 pub const PATCH: &str = "$patch";
-/// The only keys that a map may keep.
+/// The list of the only keys that a map may keep.
 pub const RETAIN_KEYS: &str = "$retainKeys";
-/// Prefix of a key that lists scalars to take out of the list named after it.
+/// Prefix of a key that lists the scalars to remove from the list named after it.
 pub const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
-/// Prefix of a key that prescribes the order of the list named after it.
+/// Prefix of a key that gives the order of the list named after it.
 pub const ORDER: &str = "$setElementOrder/";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum MapDirective {
     Merge,
 }
 
-/// Takes `$patch` out of a map.
+/// Removes `$patch` from a map and returns its directive.
 pub fn take_map_directive(patch: &mut Map<String, Value>) -> Result<Option<MapDirective>, PatchError> {
     match patch.remove(PATCH) {
         None => Ok(None),
@@ -33,7 +33,7 @@ pub fn take_map_directive(patch: &mut Map<String, Value>) -> Result<Option<MapDi
     }
 }
 
-/// Takes `$retainKeys` out of the patch and drops from the target what it does not list.
+/// Removes `$retainKeys` from the patch, and drops the keys that it does not list from the target.
 pub fn apply_retain_keys(target: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
     let Some(retain) = patch.remove(RETAIN_KEYS) else {
         return Ok(());
@@ -50,8 +50,8 @@ pub fn apply_retain_keys(target: &mut Map<String, Value>, patch: &mut Map<String
     Ok(())
 }
 
-/// What is left of a patch's value when there is nothing to merge it with: no directives, no nulls.
-/// `None` when the value only said to delete something.
+/// Returns the part of a patch's value that remains when there is nothing to merge with, without directives and nulls.
+/// `None` when the value only deletes.
 pub fn strip(value: Value) -> Option<Value> {
     match value {
         Value::Object(map) => {
@@ -67,7 +67,7 @@ pub fn strip(value: Value) -> Option<Value> {
     }
 }
 
-/// [`strip`] for each element; `- $patch: replace` is no element.
+/// Applies [`strip`] to each element; `- $patch: replace` is a directive, not an element.
 pub fn strip_list(list: Vec<Value>) -> Vec<Value> {
     list.into_iter()
         .filter(|item| item.as_object().is_none_or(|map| map.len() != 1 || !map.contains_key(PATCH)))

@@ -1,4 +1,4 @@
-//! Lists that merge: by key or as sets of scalars, and the order that comes out.
+//! Merging of lists, by key or as sets of scalars, and the order of the result.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::schema::Type;
 use super::{directive, merge_map};
 use crate::patch::PatchError;
 
-/// Appends what is new and keeps each scalar once.
+/// Appends new scalars and keeps each scalar once.
 pub fn merge_scalars(old: &mut Vec<Value>, new: Vec<Value>) -> Result<(), PatchError> {
     if new.iter().any(|item| item.is_object() || item.is_array()) {
         return Err(PatchError::Unprocessable("a list of scalars cannot merge with maps or lists".to_owned()));
@@ -21,7 +21,7 @@ pub fn merge_scalars(old: &mut Vec<Value>, new: Vec<Value>) -> Result<(), PatchE
     Ok(())
 }
 
-/// Merges the elements that share the value of `key`, obeying `$patch` in elements.
+/// Merges the elements that share the value of `key`, following `$patch` in elements.
 pub fn merge_by_key(
     old: &mut Vec<Value>,
     new: Vec<Value>,
@@ -61,7 +61,7 @@ pub fn merge_by_key(
     Ok(())
 }
 
-/// What the patch lists must be in the order that it prescribes, in that order.
+/// Checks that the patch's elements are in the order that the patch prescribes.
 pub fn check_order(patch: &[Value], order: &[Value], key: Option<&'static str>, name: &str) -> Result<(), PatchError> {
     let mut rest = order.iter();
     for item in patch.iter().filter(|item| item.get(directive::PATCH).is_none()) {
@@ -76,8 +76,8 @@ pub fn check_order(patch: &[Value], order: &[Value], key: Option<&'static str>, 
     Ok(())
 }
 
-/// Orders `items`: those named in `order` as there, the others as they stood in `before`, the two runs merged so that an
-/// unnamed element stays in front of what it was in front of.
+/// Orders `items`: those named in `order` as listed there, the others as they were in `before`. The two runs are merged
+/// so that an unnamed element stays in front of the element that it preceded.
 pub fn reorder(
     items: Vec<Value>,
     order: &[Value],

@@ -1,7 +1,7 @@
 //! Strategic merge patch: a merge patch that knows which lists merge by key, with `$` directives.
 //!
-//! The semantics are those of `k8s.io/apimachinery/pkg/util/strategicpatch` applied by the API server.
-//! [`schema`] says which lists merge, [`list`] merges and orders them, [`directive`] names the directives.
+//! The semantics are those of `k8s.io/apimachinery/pkg/util/strategicpatch` as the API server applies it. [`schema`]
+//! describes which lists merge, [`list`] merges and orders them, [`directive`] names the directives.
 
 mod directive;
 mod list;
@@ -14,16 +14,14 @@ use self::schema::{Field, List, Type};
 use super::PatchError;
 use crate::gvk::GroupVersionKind;
 
-/// Applies `patch` to an object of `kind`. After an error `target` may hold a part of the patch.
+/// Applies `patch` to an object of `kind`. After an error, `target` may hold a part of the patch.
 ///
 /// # Errors
 /// When the patch is not an object, a directive is misused, or an element lacks its merge key.
 pub fn apply(kind: &GroupVersionKind, target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let root = schema::root(kind).ok_or(PatchError::NoStrategies)?;
     let (Value::Object(target), Value::Object(patch)) = (target, patch) else {
-        return Err(PatchError::Malformed(
-            "a strategic merge patch and what it patches must be JSON objects".to_owned(),
-        ));
+        return Err(PatchError::Malformed("a strategic merge patch and its target must be JSON objects".to_owned()));
     };
     merge_map(target, patch.clone(), Some(root))
 }
@@ -68,7 +66,7 @@ fn merge_map(
                 Some(value) => {
                     target.insert(key, value);
                 }
-                // The patch only deletes something, and there is nothing that it could be deleted from.
+                // The patch only deletes an item, and there is nothing to delete it from.
                 None => {
                     target.remove(&key);
                 }
@@ -78,7 +76,7 @@ fn merge_map(
     Ok(())
 }
 
-/// Merges the lists whose order the patch prescribes, and takes them out of the patch.
+/// Merges the lists whose order the patch prescribes, and removes them from the patch.
 fn merge_ordered_lists(
     target: &mut Map<String, Value>,
     patch: &mut Map<String, Value>,
@@ -94,7 +92,7 @@ fn merge_ordered_lists(
         let merge_key = field.and_then(Field::merge_key);
         let in_patch = match patch.get(name) {
             Some(Value::Array(list)) => Some(list.as_slice()),
-            // A null deletes the list and a scalar replaces it: both are the caller's ordinary cases.
+            // A null deletes the list and a scalar replaces it; the caller handles both.
             Some(_) => continue,
             None => None,
         };

@@ -1,31 +1,31 @@
-//! Which lists merge, and by which key: the `patchStrategy` and `patchMergeKey` tags of the Kubernetes types.
+//! The lists that merge, with their keys: the `patchStrategy` and `patchMergeKey` tags of the Kubernetes types.
 //!
-//! A type appears here when it or something below it has such a tag; of the other fields nothing needs to be known,
-//! because maps merge and lists are replaced. A test compares the table with the tags of Kubernetes' OpenAPI documents.
+//! A type appears here when it or a type below it has such a tag. Other fields need no entry, because maps merge and
+//! lists are replaced. A test compares the table with the tags of Kubernetes' OpenAPI documents.
 
 use crate::gvk::GroupVersionKind;
 
-/// What the strategic merge needs to know about an object type.
+/// The merge rules of an object type.
 #[derive(Debug)]
 pub struct Type {
-    /// The name in OpenAPI, without `io.k8s.api.` or `io.k8s.apimachinery.pkg.apis.`.
+    /// The type's name in OpenAPI, without `io.k8s.api.` or `io.k8s.apimachinery.pkg.apis.`.
     pub name: &'static str,
     pub fields: &'static [Field],
 }
 
-/// A field whose lists merge, or below which such a field lies.
+/// A field whose list merges, or that contains such a field.
 #[derive(Debug)]
 pub struct Field {
     pub name: &'static str,
     pub list: List,
-    /// The type of the field, of its elements if it is a list.
+    /// The type of the field, or of its elements if it is a list.
     pub ty: Option<&'static Type>,
 }
 
-/// What becomes of a list.
+/// The merge rule of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
-    /// The patch's list takes the place of the object's.
+    /// The patch's list replaces the object's.
     Replace,
     /// The union of two lists of scalars.
     MergeScalars,
@@ -40,7 +40,7 @@ impl Type {
     }
 }
 
-/// The type of a built-in kind; `None` for kinds of other groups, which have no strategies.
+/// Returns the type of a built-in kind; `None` for kinds of other groups, which have no strategies.
 #[must_use]
 pub fn root(kind: &GroupVersionKind) -> Option<&'static Type> {
     let known = ROOTS.iter().find(|(group, name, _)| *group == kind.group && *name == kind.kind);
@@ -72,7 +72,7 @@ const BUILTIN_GROUPS: &[&str] = &[
     "storage.k8s.io",
 ];
 
-/// Group, kind and type of the kinds with tags of their own.
+/// Group, kind and type of the kinds that have tags of their own.
 pub static ROOTS: &[(&str, &str, &Type)] = &[
     ("", "Namespace", &NAMESPACE),
     ("", "Node", &NODE),

@@ -19,7 +19,7 @@ fn containers(list: Value) -> Value {
 }
 
 #[test]
-fn deleting_what_is_not_there_changes_nothing() {
+fn deleting_an_absent_field_changes_nothing() {
     let pod = json!({"spec": {"containers": [{"name": "a"}]}});
     for patch in [
         json!({"spec": {"nodeSelector": {"$patch": "delete"}}}),
@@ -68,7 +68,7 @@ fn lists_merge_by_key_or_are_replaced() {
 }
 
 #[test]
-fn creates_parents_and_drops_nulls() {
+fn parents_are_created_and_nulls_dropped() {
     check(
         &DEPLOYMENT,
         json!({}),
@@ -80,7 +80,7 @@ fn creates_parents_and_drops_nulls() {
 }
 
 #[test]
-fn directives_in_elements() {
+fn directives_apply_to_elements() {
     check(
         &POD,
         containers(json!([{"name": "a"}, {"name": "b"}])),
@@ -102,7 +102,7 @@ fn directives_in_elements() {
 }
 
 #[test]
-fn directives_in_maps() {
+fn directives_apply_to_maps() {
     check(
         &POD,
         json!({"metadata": {"labels": {"a": "1"}}}),
@@ -124,7 +124,7 @@ fn directives_in_maps() {
 }
 
 #[test]
-fn retain_keys_swaps_unions() {
+fn retain_keys_switches_unions() {
     check(
         &DEPLOYMENT,
         json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
@@ -182,7 +182,7 @@ fn element_order_is_obeyed() {
 }
 
 #[test]
-fn what_kubectl_apply_sends_for_a_removed_container() {
+fn kubectl_apply_removes_a_container() {
     check(
         &DEPLOYMENT,
         json!({"spec": {"template": {"spec": {"containers": [
@@ -246,7 +246,7 @@ fn pod() -> impl proptest::strategy::Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn twice_is_once(mut target in pod(), patch in pod()) {
+    fn patches_are_idempotent(mut target in pod(), patch in pod()) {
         apply(&POD, &mut target, &patch).expect("pods merge");
         let once = target.clone();
         apply(&POD, &mut target, &patch).expect("pods merge");
@@ -274,14 +274,13 @@ proptest! {
 
 /// The patch tags of Kubernetes v1.36, condensed from its OpenAPI v3 documents.
 ///
-/// From the schema of each kind that is served, every schema was visited to which a `$ref` leads: of a property, of what
-/// its `allOf` wraps, of its items or its additional properties. Of each schema those properties were kept that have an
-/// `x-kubernetes-patch-strategy` or an `x-kubernetes-patch-merge-key` (here `patchStrategy` and `patchMergeKey`), or that
-/// refer (here `type`) to a schema that was kept; of a schema with none, nothing. Names lost `io.k8s.api.` and
-/// `io.k8s.apimachinery.pkg.apis.`.
+/// The schemas of all served kinds were walked along every `$ref`: of a property, inside `allOf`, of items, and of
+/// additional properties. A property is kept if it has `x-kubernetes-patch-strategy` or `x-kubernetes-patch-merge-key`
+/// (here `patchStrategy` and `patchMergeKey`), or refers (here `type`) to a kept schema. Schemas without such
+/// properties are left out. Names lack `io.k8s.api.` and `io.k8s.apimachinery.pkg.apis.`.
 const REFERENCE: &str = include_str!("../../../testdata/patch-strategies.json");
 
-/// Group, version, kind and type of the kinds of the reference that are no roots of the table.
+/// Group, version, kind and type of the reference's kinds that the table does not list.
 const METADATA_ONLY: [(&str, &str, &str, &str); 6] = [
     ("", "v1", "ConfigMap", "core.v1.ConfigMap"),
     ("", "v1", "Endpoints", "core.v1.Endpoints"),
@@ -291,15 +290,15 @@ const METADATA_ONLY: [(&str, &str, &str, &str); 6] = [
     ("discovery.k8s.io", "v1", "EndpointSlice", "discovery.v1.EndpointSlice"),
 ];
 
-/// Compares a type of the table with the type of this name in the reference: which lists merge, by which key, and what
-/// lies below.
+/// Compares a type of the table with the reference's type of this name: the lists that merge, their keys, and the types
+/// below.
 fn compare(reference: &Value, name: &str, ty: &Type) {
     let merges = |tags: &Value| {
         tags["patchStrategy"].as_str().is_some_and(|strategies| strategies.split(',').any(|one| one == "merge"))
     };
     let tagged = reference[name].as_object().into_iter().flatten();
     let expected = tagged
-        // Which keys are retained is told by the patch itself.
+        // The patch itself lists the keys to retain, so `retainKeys` needs no entry.
         .filter(|(_, tags)| merges(tags) || tags["type"].is_string())
         .map(|(field, tags)| (field.as_str(), merges(tags), tags["patchMergeKey"].as_str(), tags["type"].as_str()))
         .collect::<BTreeSet<_>>();

@@ -8,7 +8,7 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn prints_the_canonical_form() {
+fn selectors_print_their_canonical_form() {
     for (text, canonical) in [
         ("", ""),
         ("  ", ""),
@@ -35,7 +35,7 @@ fn prints_the_canonical_form() {
 }
 
 #[test]
-fn refuses_what_kubernetes_refuses() {
+fn selectors_that_kubernetes_refuses_are_refused() {
     for bad in [
         ",",
         "a,",
@@ -65,7 +65,7 @@ fn refuses_what_kubernetes_refuses() {
 }
 
 #[test]
-fn matches_labels() {
+fn selectors_match_labels() {
     let web = labels(&[("app", "web"), ("tier", "front"), ("cpus", "8")]);
     for (text, expected) in [
         ("", true),

@@ -1,5 +1,5 @@
-//! The authenticate and authorize stages, with the small static policy that holds until roles come: administrators may
-//! do everything, and nodes what [`node`] says.
+//! The authenticate and authorize stages, with a small static policy until roles are implemented: administrators may do
+//! everything, and nodes are restricted by [`node`].
 
 mod node;
 mod relations;
@@ -14,12 +14,12 @@ use crate::query::Query;
 use crate::route::{Route, Target};
 use crate::user::{MASTERS, UserInfo};
 
-/// Whether anonymous users may go there.
+/// Returns whether anonymous users may request this path.
 pub(crate) fn is_public(path: &str) -> bool {
     matches!(path.split('/').nth(1), Some("healthz" | "livez" | "readyz" | "version"))
 }
 
-/// The authenticate stage: who this is, unless nobody needs to be known.
+/// The authenticate stage: returns the user, or the anonymous user on a public path.
 ///
 /// # Errors
 /// `Unauthorized`.
@@ -36,7 +36,7 @@ pub(crate) fn authenticate(user: Option<UserInfo>, path: &str) -> Result<UserInf
 /// The authorize stage.
 ///
 /// # Errors
-/// `Forbidden` with what the user may not do; what the store says when it has to be asked.
+/// `Forbidden`, naming what the user may not do; errors of the store if the decision needs a read.
 pub(crate) async fn authorize(api: &Api, user: &UserInfo, route: &Route, query: &Query) -> Result<(), Status> {
     match route {
         Route::Resource(_) if user.is_in(MASTERS) => Ok(()),
@@ -47,7 +47,7 @@ pub(crate) async fn authorize(api: &Api, user: &UserInfo, route: &Route, query: 
             },
             None => Err(refusal(user, target, None)),
         },
-        // It holds every Secret, and reading all of it is work.
+        // The backup holds every Secret, and reading the whole state is expensive.
         Route::QuorumBackup | Route::QuorumHash if !user.is_in(MASTERS) => {
             let path = if matches!(route, Route::QuorumBackup) { "/quorum/backup" } else { "/quorum/hash" };
             let message = format!("forbidden: User {:?} cannot get path {path:?}", user.name);
@@ -61,7 +61,7 @@ pub(crate) async fn authorize(api: &Api, user: &UserInfo, route: &Route, query: 
             let message = format!("forbidden: User {:?} cannot use path \"/quorum/tokens\"", user.name);
             Err(Status::new(Reason::Forbidden, message))
         }
-        // Whoever is known may find out what there is.
+        // All other routes are open to every user that the authenticate stage lets through.
         _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
-//! What a node's agent may do, before the object is looked at (upstream's Node authorizer): read what the pods bound to
-//! it name, by name, and write what is its own. Whose an object is that a request does not name (the name of a new
-//! object, the node of a pod) is for admission to judge.
+//! The node authorizer: what a node's agent may do, decided before the object is read (upstream's Node authorizer). A
+//! node may read, by name, the objects that its pods refer to, and write its own objects. Admission checks what the
+//! path does not show, such as the name of a new object or the node of a pod.
 
 use quorate_api::selector::FieldSelector;
 use quorate_api::{GroupVersionResource, Status};
@@ -12,12 +12,12 @@ use crate::api::Api;
 use crate::query::Query;
 use crate::route::Target;
 
-/// The namespace of the leases of nodes.
+/// The namespace of node leases.
 const NODE_LEASES: &str = "kube-node-lease";
 
 pub(super) enum Verdict {
     Allowed,
-    /// With why, where upstream says it.
+    /// Refused, with the reason where upstream gives one.
     Refused(Option<String>),
 }
 
@@ -39,10 +39,10 @@ struct NodeRequest<'a> {
     fields: FieldSelector,
 }
 
-/// Judges a request of the agent of `node`.
+/// Decides about a request of the agent of `node`.
 ///
 /// # Errors
-/// What the store says when this member has to catch up first.
+/// Errors of the store when this member has to catch up first.
 pub(super) async fn judge(api: &Api, node: &str, target: &Target, query: &Query) -> Result<Verdict, Status> {
     let selector = query.get("fieldSelector").unwrap_or_default();
     let fields = FieldSelector::parse(selector).map_err(|error| Status::bad_request(error.to_string()))?;
@@ -73,12 +73,12 @@ impl NodeRequest<'_> {
         matches!(self.target.verb, Verb::Get | Verb::List | Verb::Watch)
     }
 
-    /// The one object that the request is about: by its path, or by the selector of a list or watch.
+    /// Returns the one object that the request names, in its path or in the selector of a list or watch.
     fn name(&self) -> Option<&str> {
         self.target.name.as_deref().or_else(|| self.fields.exact("metadata.name"))
     }
 
-    /// `get`, `list` and `watch` of one object that a pod of the node names.
+    /// Decides about `get`, `list` and `watch` of one object that a pod of the node refers to.
     async fn read_many(&self, kind: ReferenceKind) -> Result<Verdict, Status> {
         if !self.is_read() {
             return Ok(Verdict::because("can only read resources of this type"));
@@ -89,7 +89,7 @@ impl NodeRequest<'_> {
         self.read(kind).await
     }
 
-    /// `get` of one object that a pod of the node names.
+    /// Decides about `get` of one object that a pod of the node refers to.
     async fn get(&self, kind: ReferenceKind) -> Result<Verdict, Status> {
         if self.target.verb != Verb::Get {
             return Ok(Verdict::because("can only get individual resources of this type"));

@@ -1,4 +1,4 @@
-//! Which objects the pods of each node name: an index that follows the store, so that no request scans the pods.
+//! An index of the objects that the pods of each node refer to. It follows the store, so no request scans the pods.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error;
 
-/// How many pods are read from the store at once.
+/// Number of pods that are read from the store at once.
 const PAGE: u64 = 500;
-/// Between attempts when the store fails.
+/// Delay between attempts when the store fails.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// How long a request waits for the index to reach what this member has applied.
+/// Time for which a request waits until the index reaches the revision that this member has applied.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(3);
 
-/// An object whose relation to a node is asked for.
+/// An object whose relation to a node is checked.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Related<'a> {
     Pod {
@@ -53,13 +53,13 @@ impl Default for NodeRelations {
 }
 
 impl NodeRelations {
-    /// Whether the node's pods make this object one that it may read.
+    /// Returns whether the node's pods refer to this object, so that the node may read it.
     ///
-    /// The index may lag behind this member, and this member behind others: before it says no, it has applied everything
-    /// that was acknowledged before the call.
+    /// The index may lag behind this member, and this member behind others. Before it refuses, the index catches up
+    /// with every write that was acknowledged before the call.
     ///
     /// # Errors
-    /// `ServiceUnavailable` when it cannot catch up.
+    /// `ServiceUnavailable` when the index does not catch up in time.
     pub(super) async fn allows(&self, store: &Store, node: &str, object: &Related<'_>) -> Result<bool, Status> {
         if self.index.read().allows(node, object) {
             return Ok(true);
@@ -84,7 +84,7 @@ impl NodeRelations {
         }
     }
 
-    /// Follows the store until the shutdown.
+    /// Follows the store until shutdown.
     pub async fn follow(&self, store: &Store, shutdown: CancellationToken) {
         let follow = async {
             let mut listed = None;
@@ -94,7 +94,7 @@ impl NodeRelations {
                     None => match self.list(store).await {
                         Ok(revision) => revision,
                         Err(error) => {
-                            tracing::warn!(%error, "the pods of nodes cannot be read; trying again");
+                            tracing::warn!(%error, "cannot read the pods of the nodes; retrying");
                             tokio::time::sleep(RETRY_AFTER).await;
                             continue;
                         }
@@ -109,7 +109,7 @@ impl NodeRelations {
         shutdown.run_until_cancelled(follow).await;
     }
 
-    /// Reads everything anew, at one revision.
+    /// Rebuilds the index from all pods and volumes at one revision.
     async fn list(&self, store: &Store) -> Result<Revision, StoreError> {
         let revision = store.revision();
         let mut index = Index::default();
@@ -136,10 +136,10 @@ impl NodeRelations {
         Ok(revision)
     }
 
-    /// Takes changes in until the watch ends; says how far it came.
+    /// Applies changes until the watch ends, and returns the revision that it reached.
     async fn watch(&self, store: &Store, from: Revision) -> (Revision, WatchError) {
         let mut reached = from;
-        // All keys, so that every revision is reported, whatever it changed.
+        // The watch covers all keys, so that every revision is reported, whichever key it changed.
         let everything = KeyRange::from(Bytes::from_static(b"\0"));
         let mut watch = match store.watch(everything, from) {
             Ok(watch) => watch,
@@ -182,16 +182,16 @@ fn volumes() -> String {
     prefix("persistentvolumes")
 }
 
-/// Namespace and name.
+/// A namespace and a name.
 type Name = (String, String);
 
 #[derive(Default)]
 struct Index {
-    /// The pods that are bound to a node.
+    /// References of the pods that are bound to a node.
     pods: HashMap<Name, PodReferences>,
-    /// How many pods of a node name an object.
+    /// For each node, the number of its pods that refer to an object.
     named: HashMap<String, HashMap<(ReferenceKind, String, String), usize>>,
-    /// The claim of each persistent volume that has one.
+    /// The claim of each bound persistent volume.
     claims: HashMap<String, Name>,
 }
 
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_related_to_what_its_pods_name_for_as_long_as_they_do() {
+    fn a_node_is_related_to_an_object_while_its_pods_refer_to_it() {
         let mut index = Index::default();
         index.put(&kv("/registry/core/pods/a/p", &pod("n1", &["x", "y"])));
         index.put(&kv("/registry/core/pods/a/q", &pod("n1", &["y"])));

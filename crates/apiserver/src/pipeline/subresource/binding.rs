@@ -1,4 +1,4 @@
-//! `create` of a `v1 Binding`: the scheduler's decision, which can be made once.
+//! `create` of a `v1 Binding`: assigns a pod to a node, once.
 
 use jiff::Timestamp;
 use quorate_api::{FieldError, FieldPath, Status};
@@ -8,10 +8,11 @@ use crate::pipeline::modify::{Change, Current, modify};
 use crate::pipeline::{Operation, Written};
 use crate::{decode, metadata};
 
-/// Assigns the target's pod to a node. Returns the pod.
+/// Assigns the target's pod to a node and returns the pod.
 ///
 /// # Errors
-/// `Conflict` when it has a node already, is gated, is being deleted, or has another uid; `Invalid` without a node.
+/// `Conflict` when the pod already has a node, is gated, is being deleted, or has another uid; `Invalid` without a
+/// node.
 pub(crate) async fn bind(operation: &Operation, mut binding: Value) -> Result<Written, Status> {
     decode::check_kind(&mut binding, "v1", "Binding")?;
     let target = &binding["target"];
@@ -43,7 +44,7 @@ fn assign(
     let resource = &operation.target.resource.descriptor.resource;
     let conflict = |why: String| {
         let mut status = Status::conflict(resource, name, &why);
-        // The wording names the subresource.
+        // Kubernetes' message names the subresource.
         status.message = format!("Operation cannot be fulfilled on {}/binding \"{name}\": {why}", resource.resource);
         Err(status)
     };

@@ -1,4 +1,4 @@
-//! `create` of a `policy/v1 Eviction`: a deletion that disruption budgets may refuse once there are any.
+//! `create` of a `policy/v1 Eviction`: a graceful deletion. Disruption budgets are not implemented yet.
 
 use quorate_api::Status;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::{decode, metadata};
 /// Deletes the target's object gracefully.
 ///
 /// # Errors
-/// As a deletion; `BadRequest` for another body.
+/// Those of a deletion; `BadRequest` for another body.
 pub(crate) async fn evict(operation: &mut Operation, mut eviction: Value) -> Result<Written, Status> {
     decode::check_kind(&mut eviction, "policy/v1", "Eviction")?;
     let named = metadata::text(&eviction, "name");

@@ -1,4 +1,4 @@
-//! `autoscaling/v1 Scale`: an object's replicas, whatever kind it is.
+//! `autoscaling/v1 Scale`: reads and sets the replicas of any scalable kind.
 
 use quorate_api::{FieldError, FieldPath, Revision, Status};
 use serde_json::{Value, json};
@@ -13,10 +13,10 @@ use crate::{decode, encode, error, metadata};
 const API_VERSION: &str = "autoscaling/v1";
 const KIND: &str = "Scale";
 
-/// The `Scale` of an object.
+/// Returns the `Scale` of an object.
 ///
 /// # Errors
-/// `NotFound` for a kind without one.
+/// `NotFound` for a kind that does not scale.
 pub(crate) fn show(served: &Served, object: &Value, revision: Revision) -> Result<Value, Status> {
     let scale = served.descriptor.strategy.scale(object).ok_or_else(error::no_such_path)?;
     let mut shown = json!({
@@ -53,7 +53,7 @@ pub(crate) async fn patch(operation: &Operation, patch: &Patch) -> Result<Writte
         let served = &operation.target.resource;
         let mut scale = show(served, &current.object, current.revision)?;
         match patch {
-            // A Scale has no lists, so that a strategic patch of it is a merge.
+            // A Scale has no lists, so a strategic patch of it equals a merge patch.
             Patch::Strategic(patch) => quorate_api::patch::merge::apply(&mut scale, patch),
             patch => patch.apply(served, &mut scale)?,
         }

@@ -1,4 +1,4 @@
-//! One event, decoded and encoded at most once however many watch it.
+//! Watch events, each decoded and encoded at most once however many clients watch it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -14,10 +14,10 @@ use crate::pipeline::selection::Selection;
 use crate::representation::Representation;
 use crate::response::encode_one;
 
-/// How many events of one resource are kept for the watchers that come a little later.
+/// Number of events of one resource that are kept for watchers that reach them a little later.
 const KEPT: usize = 128;
 
-/// What happened, from the point of view of one watcher.
+/// The type of an event from the point of view of one watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EventType {
     Added,
@@ -48,7 +48,7 @@ struct Ring {
 }
 
 impl SharedEvents {
-    /// The shared form of an event; `prefix` names the resource.
+    /// Returns the shared form of an event; `prefix` names the resource.
     pub fn share(&self, prefix: &str, event: &Event) -> Arc<SharedEvent> {
         let position = (event.kv().mod_revision, event.kv().key.clone());
         let mut rings = self.rings.lock();
@@ -87,8 +87,8 @@ impl SharedEvent {
         self.event.kv().mod_revision
     }
 
-    /// What the event is to a watcher with this selection: an object that begins to match is added, one that ceases
-    /// to match is deleted. `None`: not its concern.
+    /// Returns the event's type for a watcher with this selection: an object that begins to match is added, one that
+    /// ceases to match is deleted. `None` means that the watcher does not see the event.
     pub fn classify(&self, served: &Served, selection: &Selection) -> Option<EventType> {
         let matches = |value: Option<&Value>| value.is_some_and(|object| selection.matches(served, object));
         let (is_there, was_there) = match &self.event {
@@ -97,8 +97,8 @@ impl SharedEvent {
                 if selection.is_everything() {
                     (true, existed)
                 } else {
-                    // Where the version before is no longer kept, a watcher may or may not know the object: an object
-                    // that is added or deleted twice does no harm.
+                    // Where the previous version is no longer kept, a watcher may or may not know the object. Adding or
+                    // deleting an object twice does no harm.
                     let is_there = matches(self.object());
                     let was_there = existed && self.event.prev().map_or(!is_there, |_| matches(self.previous()));
                     (is_there, was_there)
@@ -114,8 +114,8 @@ impl SharedEvent {
         }
     }
 
-    /// The event as a line of the stream. A deleted object is shown in its last state that the watcher knew, with the
-    /// revision of the deletion.
+    /// Returns the event as a line of the stream. A deleted object is shown in the last state that the watcher knew,
+    /// with the revision of the deletion.
     ///
     /// # Errors
     /// When that state is no longer kept, or cannot be decoded.
@@ -155,7 +155,7 @@ fn decode(kv: Option<&KeyValue>) -> Option<Value> {
         .ok()
 }
 
-/// A line of a watch.
+/// Encodes one line of a watch.
 ///
 /// # Errors
 /// When the value cannot be decoded.

@@ -1,4 +1,4 @@
-//! `watch`: the events of a collection as a stream of JSON lines.
+//! The `watch` verb: the events of a collection as a stream of JSON lines.
 
 mod event;
 mod session;
@@ -22,13 +22,15 @@ use crate::representation::Representation;
 use crate::response::{Body, Response};
 use crate::route::Target;
 
-/// A watch without `timeoutSeconds` ends after this long, or up to twice this long, so that not all end at once.
+/// Minimum lifetime of a watch without `timeoutSeconds`. The actual lifetime is random, up to twice this long, so that
+/// watches do not all end at once.
 const MIN_TIMEOUT_SECONDS: u64 = 1800;
 
-/// Starts a watch. That its start is too old is an `ERROR` event, as clients expect, not a failed request.
+/// Starts a watch. As clients expect, a start revision that is too old leads to an `ERROR` event, not to a failed
+/// request.
 ///
 /// # Errors
-/// `BadRequest` or `Invalid` for options that make no sense, `Timeout` for a version that is not reached.
+/// `BadRequest` or `Invalid` for invalid options, `Timeout` for a version that is not reached.
 pub(crate) async fn watch(
     api: &Api,
     target: &Target,

@@ -1,4 +1,4 @@
-//! One running watch: first the state, if it was asked for, then every event after it.
+//! A running watch: the initial state, if the client asked for it, then every event after it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +20,15 @@ use crate::pipeline::watch::event::{EventType, line};
 use crate::representation::Representation;
 use crate::response::encode_bookmark;
 
-/// What of the initial state is read, and sent, at once: of a client that does not read on, each watch holds so much.
+/// Size of one read, and of one chunk, of the initial state, in bytes. Each watch whose client stalls holds this much.
 const PAGE_BYTES: usize = 128 << 10;
-/// How often a watcher that wants bookmarks learns how far it is.
+/// Interval of the bookmarks that tell a watcher its position.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
 
-/// Where a watch begins.
+/// The point at which a watch begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Start {
-    /// With the state at this revision as `ADDED` events, and a bookmark after them if `marks_end`.
+    /// With the state at this revision as `ADDED` events, followed by a bookmark if `marks_end`.
     State {
         at: Revision,
         marks_end: bool,
@@ -46,13 +46,13 @@ enum Phase {
 pub(crate) struct Session {
     api: Api,
     served: Arc<Served>,
-    /// Names the resource among the shared events.
+    /// The storage prefix that names the resource among the shared events.
     prefix: String,
     range: KeyRange,
     selection: Selection,
     representation: Representation,
     phase: Phase,
-    /// Everything up to here has been sent.
+    /// The revision up to which everything has been sent.
     position: Revision,
     wants_bookmarks: bool,
     bookmark_every: Duration,
@@ -105,7 +105,7 @@ impl Session {
         }
     }
 
-    /// The next lines; `None` at the end.
+    /// Returns the next lines, or `None` at the end.
     pub async fn next_chunk(&mut self) -> Option<Bytes> {
         loop {
             let chunk = match self.step().await {
@@ -121,14 +121,14 @@ impl Session {
         }
     }
 
-    /// One step; an empty chunk means that there is more to do.
+    /// Takes one step. An empty chunk means that there is more to do.
     async fn step(&mut self) -> Result<Option<Bytes>, Status> {
         match &mut self.phase {
             Phase::Ended => Ok(None),
             Phase::Initial { from, at, marks_end } => {
                 let (from, at, marks_end) = (from.clone(), *at, *marks_end);
                 let chunk = self.initial(from, at, marks_end)?;
-                // There may be many of them, and nothing for this watch.
+                // A long initial state may have no match for this watch, so each page yields to other tasks.
                 tokio::task::yield_now().await;
                 Ok(Some(chunk))
             }
@@ -238,7 +238,7 @@ mod tests {
         api
     }
 
-    /// A watch of namespaces from now on whose first bookmark is due.
+    /// Starts a watch of namespaces at the current revision, with its first bookmark due.
     fn session(api: &Api, wants_bookmarks: bool) -> Session {
         let served = api.catalog().find("", "v1", &NAMESPACES.resource).cloned().expect("a built-in kind");
         let start = Start::After(api.store().revision());
@@ -267,7 +267,7 @@ mod tests {
         client.create(&NAMESPACES, None, object).await.expect("created")["metadata"]["resourceVersion"].take()
     }
 
-    /// The next event's type and its object's version.
+    /// Returns the type of the next event and the version of its object.
     async fn next(session: &mut Session) -> (String, Value) {
         let line = timeout(DEADLINE, session.next_chunk()).await.expect("an event in time").expect("an event");
         let mut event: Value = serde_json::from_slice(&line).expect("one event");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bookmarks_come_again_and_again_and_say_how_far_it_is() {
+    async fn bookmarks_repeat_and_carry_the_current_position() {
         let api = api().await;
         let mut session = session(&api, true);
         session.bookmark_every = Duration::from_millis(10);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_next_bookmark_is_half_a_minute_away() {
+    async fn bookmarks_are_thirty_seconds_apart() {
         let api = api().await;
         let mut session = session(&api, true);
         let before = Instant::now();
@@ -308,11 +308,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_want_bookmarks_gets_none() {
+    async fn watches_without_bookmarks_receive_none() {
         let api = api().await;
         let mut session = session(&api, false);
         let created = create(&api, "a").await;
-        // A bookmark that is due would come before the event.
+        // A due bookmark would come before the event.
         assert_eq!(next(&mut session).await, ("ADDED".to_owned(), created));
     }
 }

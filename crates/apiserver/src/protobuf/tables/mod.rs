@@ -1,10 +1,10 @@
-//! What the API's messages are made of: a table for each group, of facts and nothing else.
+//! Tables of the API's messages, one for each group. They hold data only.
 //!
 //! A message is written `Name { number name: type, … }`, its fields by their names in JSON:
 //!
 //! - `[type]` is a list, `{type}` a map from strings.
-//! - `name!` is written even if it is zero, since its zero is not its absence (a pointer in Kubernetes' Go types) or
-//!   since it is never absent. What is not so marked is left out when zero, as by Go's `omitempty`.
+//! - `name!` is written even if it is zero: either zero differs from absence (a pointer in Kubernetes' Go types), or the
+//!   field is never absent. A field without the mark is left out when it is zero, as by Go's `omitempty`.
 //! - `_: Message` stands for a message whose fields are written in place of the field.
 //! - `Strings` is a message that wraps a list of strings, which in JSON is the list.
 //!

@@ -1,4 +1,4 @@
-//! The annotation with a pod's fence: well formed, and the same for as long as the pod exists.
+//! The fence annotation of a pod, which must be well formed and must not change.
 
 use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath, fence};
@@ -9,8 +9,8 @@ pub fn validate(pod: &core::Pod) -> Vec<FieldError> {
     error.into_iter().collect()
 }
 
-/// The node acts on the annotation as it has last seen it, perhaps without a connection to the masters, and the masters
-/// rely on that.
+/// Checks that the annotation did not change. The node acts on the value that it has seen last, perhaps without a
+/// connection to the masters, and the masters rely on that.
 pub fn validate_update(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
     if annotation(new) == annotation(old) {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! Pod: `update` says what may change, `printing` what kubectl shows. Defaults and the checks of the spec are shared with
-//! the templates of workloads in [`crate::pod_template`].
+//! Pod: `update` checks changes, `printing` renders kubectl's columns. Defaults and the checks of the spec are shared
+//! with the templates of workloads in [`crate::pod_template`].
 
 mod fence;
 mod printing;
@@ -18,7 +18,7 @@ use crate::pod_template;
 use crate::strategy::Deletion;
 use crate::value::{carry_over, child, items, text};
 
-/// The grace that a pod gets when neither it nor the request says otherwise, in seconds.
+/// Grace period when neither the pod nor the request gives one, in seconds.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 pub struct Pod;
@@ -28,7 +28,7 @@ impl Kind for Pod {
 
     const HAS_STATUS: bool = true;
     const COUNTS_GENERATIONS: bool = true;
-    // A node that writes a status must not break garbage collection.
+    // A node that writes a status must not disturb garbage collection.
     const STATUS_KEEPS: &'static [&'static str] = &["ownerReferences"];
 
     fn columns() -> Vec<Column> {
@@ -49,7 +49,7 @@ impl Kind for Pod {
     }
 
     fn prepare_status_update(new: &mut Value, old: &Value) {
-        // The class follows from the spec; who writes the status need not know it.
+        // The class follows from the spec, so a status write need not carry it.
         carry_over(child(new, "status"), &old["status"], "qosClass");
     }
 
@@ -58,7 +58,7 @@ impl Kind for Pod {
         let Some(spec) = &object.spec else { return vec![FieldError::required(path, "")] };
         let mut errors = fence::validate(object);
         pod_template::validate_spec(spec, &path, &mut errors);
-        // They come through a subresource of their own, which is not served.
+        // Ephemeral containers are added through a subresource of their own, which is not served.
         if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
             errors.push(FieldError::forbidden(path.child("ephemeralContainers"), "cannot be set on create"));
         }
@@ -115,7 +115,7 @@ impl Kind for Pod {
 
     fn deletion(object: &Value, requested: Option<i64>) -> Deletion {
         let (spec, status) = (&object["spec"], &object["status"]);
-        // Where nothing runs, there is nothing to end gracefully.
+        // A pod that does not run needs no graceful end.
         let never_started = text(&spec["nodeName"]).is_empty();
         let ended = matches!(text(&status["phase"]), "Succeeded" | "Failed");
         if never_started || ended {
@@ -124,16 +124,16 @@ impl Kind for Pod {
         let own = spec["terminationGracePeriodSeconds"].as_i64().unwrap_or(DEFAULT_GRACE_SECONDS);
         match requested.unwrap_or(own) {
             0 => Deletion::Immediate,
-            // The least grace that still lets the node end it in order.
+            // The shortest grace period that still lets the node stop the pod in order.
             seconds if seconds < 0 => Deletion::Graceful { seconds: 1 },
             seconds => Deletion::Graceful { seconds },
         }
     }
 }
 
-/// What must hold of the volumes of pods alone. An image has to be named here, since a template may leave it open. A claim that is
-/// made for an ephemeral volume is named after the pod and the volume: the name must be one of a claim, and no other volume of the
-/// pod may use it.
+/// Checks the volumes of a pod beyond those of a template. An image must be named, which a template may leave open. The
+/// claim that is created for an ephemeral volume is named after the pod and the volume: its name must be valid, and no
+/// other volume of the pod may use it.
 fn volumes(pod: &str, spec: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let volumes = spec.volumes.as_deref().unwrap_or_default();
     let claim_of = |volume: &core::Volume| format!("{pod}-{}", volume.name);

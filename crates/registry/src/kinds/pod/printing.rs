@@ -1,4 +1,4 @@
-//! The cells of `kubectl get pods`: the status word follows the containers, not only the phase.
+//! The cells of `kubectl get pods`. The status word depends on the containers, not only on the phase.
 
 use jiff::Timestamp;
 use quorate_api::duration;
@@ -52,7 +52,7 @@ impl Restarts {
         self.last = self.last.max(ended);
     }
 
-    /// `2 (3m ago)`.
+    /// Formats the cell, such as `2 (3m ago)`.
     fn cell(self, now: Timestamp) -> String {
         match self.last {
             Some(last) if self.count != 0 => format!("{} ({} ago)", self.count, duration::age(Some(last), now)),
@@ -93,7 +93,7 @@ impl Summary {
         summary
     }
 
-    /// Whether the pod is still initializing, and how often its sidecars restarted.
+    /// Returns whether the pod is still initializing, and how often its sidecars restarted.
     fn visit_init_containers(&mut self, spec: &Value, status: &Value) -> (bool, Restarts) {
         let declared = items(&spec["initContainers"]);
         let mut sidecar_restarts = Restarts::default();
@@ -145,7 +145,7 @@ impl Summary {
     }
 }
 
-/// The reason of the status before any container has a say.
+/// Returns the reason of the status before the containers are considered.
 fn phase_reason(status: &Value) -> String {
     let gated = items(&status["conditions"])
         .iter()
@@ -166,7 +166,7 @@ fn termination_reason(terminated: &Value) -> String {
     }
 }
 
-/// An init container that keeps running beside the others.
+/// Returns whether an init container keeps running beside the others.
 fn is_sidecar(container: &Value) -> bool {
     container["restartPolicy"] == "Always"
 }

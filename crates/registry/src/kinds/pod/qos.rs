@@ -1,11 +1,11 @@
-//! The quality of service class of a pod as it is stored.
+//! The quality of service class of a stored pod.
 
 use quorate_api::qos::{self, Amounts};
 use serde_json::Value;
 
 use crate::value::items;
 
-/// See [`qos::class`].
+/// Returns the class; see [`qos::class`].
 pub fn class(spec: &Value) -> &'static str {
     let containers = items(&spec["initContainers"]).iter().chain(items(&spec["containers"]));
     qos::class(containers.map(|container| {
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn follows_requests_and_limits() {
+    fn the_class_follows_requests_and_limits() {
         let limited = json!({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}});
         let requested = json!({"resources": {"requests": {"cpu": "1"}}});
         let lowered = json!({"resources": {

@@ -1,11 +1,11 @@
-//! The objects that a pod names: what its node has to read to run it.
+//! The objects that a pod refers to, which its node must read to run it.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EphemeralContainer, PodSpec, Volume};
 use serde::Deserialize;
 
-/// The kinds that pods name in their own namespace.
+/// The kinds of objects that pods refer to in their own namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReferenceKind {
     ConfigMap,
@@ -14,7 +14,7 @@ pub enum ReferenceKind {
     ServiceAccount,
 }
 
-/// A bound pod's node, and what the pod names.
+/// The node of a bound pod, and the objects that the pod refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodReferences {
     pub node: String,
@@ -35,10 +35,10 @@ struct Metadata {
     name: String,
 }
 
-/// What a stored pod names; `None` while it is bound to no node.
+/// Returns the references of a stored pod; `None` while the pod is not bound to a node.
 ///
 /// # Errors
-/// When it is not a pod.
+/// When `stored` is not a pod.
 pub fn references(stored: &[u8]) -> Result<Option<PodReferences>, serde_json::Error> {
     let Pod { metadata, spec } = serde_json::from_slice(stored)?;
     let Some(node) = spec.node_name.clone().filter(|node| !node.is_empty()) else { return Ok(None) };
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_of_naming_an_object_is_found() {
+    fn every_kind_of_reference_is_found() {
         let env = |suffix: &str| {
             json!({
                 "name": suffix, "image": "i",

@@ -22,7 +22,7 @@ fn container(container: &Value) -> Value {
 }
 
 #[test]
-fn a_pod_is_filled_in() {
+fn a_pod_gets_its_defaults() {
     let given = json!({
         "metadata": {"name": "web"},
         "spec": {
@@ -183,7 +183,7 @@ fn pods_are_checked() {
 }
 
 #[test]
-fn a_running_pod_hardly_changes() {
+fn a_bound_pod_changes_only_in_few_fields() {
     let update = |spec: Value| update_errors("Pod", &pod(), &json!({ "spec": spec }));
     assert_eq!(
         update(json!({"containers": [{"name": "c", "image": "nginx:2", "imagePullPolicy": "IfNotPresent"}]})),
@@ -367,7 +367,7 @@ fn every_volume_source_is_checked() {
 }
 
 #[test]
-fn claims_made_for_a_pod_have_names_of_their_own() {
+fn claims_of_ephemeral_volumes_are_not_shared() {
     let template = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
     let volumes = json!([
         {"name": "v", "ephemeral": {"volumeClaimTemplate": template}},
@@ -382,7 +382,7 @@ fn claims_made_for_a_pod_have_names_of_their_own() {
 }
 
 #[test]
-fn a_gated_pod_may_only_be_narrowed() {
+fn placement_of_a_gated_pod_may_only_be_narrowed() {
     let gates = json!([{"name": "example.com/a"}, {"name": "example.com/b"}]);
     let nodes = |terms: Value| json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
     let disk = json!({"key": "disk", "operator": "In", "values": ["ssd"]});
@@ -438,7 +438,7 @@ fn a_gated_pod_may_only_be_narrowed() {
 }
 
 #[test]
-fn a_status_write_keeps_the_metadata_that_may_change_with_it() {
+fn a_status_write_may_change_metadata_but_not_owners() {
     let strategy = strategy("Pod");
     let old = created("Pod", &pod());
     let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}]);
@@ -466,7 +466,7 @@ fn a_status_keeps_the_class() {
 }
 
 #[test]
-fn deletion_waits_only_for_what_runs() {
+fn only_running_pods_are_deleted_gracefully() {
     let strategy = strategy("Pod");
     let unscheduled = created("Pod", &pod());
     let running = with(unscheduled.clone(), &json!({"spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}));
@@ -479,14 +479,14 @@ fn deletion_waits_only_for_what_runs() {
     assert_eq!(strategy.deletion(&running, Some(-1)), Deletion::Graceful { seconds: 1 });
 }
 
-/// Ready, status and restarts of a pod with this status.
+/// Returns the ready, status and restarts cells of a pod with this status.
 fn shown(patch: &Value) -> [String; 3] {
     let cells = cells("Pod", &with(created("Pod", &pod()), patch));
     [cells[1].clone(), cells[2].clone(), cells[3].clone()]
 }
 
 #[test]
-fn the_status_word_is_kubectls() {
+fn the_status_word_matches_kubectl() {
     let running = json!({"name": "c", "ready": true, "restartCount": 0, "state": {"running": {}}});
     let waiting = |reason: &str| json!({"name": "c", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason}}});
     let ended = |code: i64, reason: &str| json!({"name": "c", "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": code, "reason": reason}}});
@@ -541,7 +541,7 @@ fn the_status_word_is_kubectls() {
 }
 
 #[test]
-fn the_wide_columns() {
+fn wide_columns_are_filled() {
     let object = with(
         created("Pod", &pod()),
         &json!({

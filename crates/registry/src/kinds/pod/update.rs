@@ -1,4 +1,4 @@
-//! What may change in a pod: hardly anything, since its containers run already.
+//! The changes that a pod allows. There are few, because its containers already run.
 
 use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath};
@@ -45,7 +45,8 @@ pub fn validate(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
     errors
 }
 
-/// Phases only move on, and a container that ended under `restartPolicy: Never` stays ended.
+/// Checks a status update: a container that ended for good stays ended, and the fence does not change. A container ends
+/// for good under `restartPolicy: Never`, or under `OnFailure` with exit code 0.
 pub fn validate_status(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
     let mut errors = fence::validate_update(new, old);
     let (Some(new_status), Some(old_status)) = (&new.status, &old.status) else { return errors };
@@ -96,7 +97,7 @@ fn active_deadline(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, e
 
 fn tolerations(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let new = new.tolerations.as_deref().unwrap_or_default();
-    // Only the time may change, and that is what node lifecycle does.
+    // Only the tolerated time may change; node lifecycle changes it.
     let same = |a: &core::Toleration, b: &core::Toleration| {
         (&a.key, &a.operator, &a.value, &a.effect) == (&b.key, &b.operator, &b.value, &b.effect)
     };
@@ -120,7 +121,8 @@ fn is_gated(spec: &core::PodSpec) -> bool {
     spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty())
 }
 
-/// A gated pod is not being scheduled yet, so where it may go can still be narrowed, but not widened.
+/// Checks the placement of a gated pod. The pod is not being scheduled yet, so its placement may be narrowed, but not
+/// widened.
 fn placement(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let selector = |spec: &core::PodSpec| spec.node_selector.clone().unwrap_or_default();
     let (narrowed, before) = (selector(new), selector(old));
@@ -138,7 +140,7 @@ fn placement(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors:
     if before.is_empty() {
         return;
     }
-    // A pod goes where one of the terms holds: another term would widen the choice.
+    // The pod matches a node if one of the terms does, so another term would widen the placement.
     if narrowed.len() != before.len() {
         let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
         errors.push(FieldError::invalid(path, narrowed, detail));
@@ -163,14 +165,14 @@ fn only_adds_requirements(new: &core::NodeSelectorTerm, old: &core::NodeSelector
         [&term.match_expressions, &term.match_fields].map(|list| list.clone().unwrap_or_default())
     };
     let (new, old) = (lists(new), lists(old));
-    // An empty term matches no node, so that anything added to it would widen the choice.
+    // An empty term matches no node, so any addition would widen the placement.
     if old.iter().all(Vec::is_empty) {
         return new.iter().all(Vec::is_empty);
     }
     new.iter().zip(&old).all(|(new, old)| new.starts_with(old))
 }
 
-/// Gives `spec` the old values where an update may differ.
+/// Gives `spec` the old values of all fields that an update may change.
 fn hide_mutable_fields(spec: &mut core::PodSpec, old: &core::PodSpec) {
     for (container, old) in spec.containers.iter_mut().zip(&old.containers) {
         container.image.clone_from(&old.image);
@@ -193,7 +195,7 @@ fn hide_mutable_fields(spec: &mut core::PodSpec, old: &core::PodSpec) {
     }
 }
 
-/// Pod affinity is fixed even in a gated pod.
+/// Hides the node affinity of a gated pod. Pod affinity is fixed even there.
 fn hide_node_affinity(spec: &mut core::PodSpec, old: &core::PodSpec) {
     let before = old.affinity.as_ref().and_then(|affinity| affinity.node_affinity.clone());
     let affinity = spec.affinity.get_or_insert_default();
@@ -203,7 +205,7 @@ fn hide_node_affinity(spec: &mut core::PodSpec, old: &core::PodSpec) {
     }
 }
 
-/// The innermost fields that differ.
+/// Lists the innermost fields that differ.
 fn changed_fields(new: &Value, old: &Value, path: &str) -> Vec<String> {
     match (new, old) {
         (Value::Object(a), Value::Object(b)) => {

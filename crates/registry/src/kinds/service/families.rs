@@ -1,4 +1,4 @@
-//! `ipFamilyPolicy` and `ipFamilies`, completed from what the cluster has (upstream's `initIPFamilyFields`).
+//! Fills in `ipFamilyPolicy` and `ipFamilies` from the cluster's families (upstream's `initIPFamilyFields`).
 
 use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath};
@@ -19,16 +19,17 @@ pub(super) fn complete(spec: &mut Value, old: Option<&Value>, pools: &Pools) -> 
         return Vec::new();
     }
     default_policy(spec, old);
-    let mut errors = misfits(spec);
+    let mut errors = address_errors(spec);
     if errors.is_empty() {
-        errors = settle_changes(spec, old);
+        errors = release_secondary_family(spec, old);
         errors.extend(infer_families(spec, pools));
     }
     if !errors.is_empty() {
         return errors;
     }
     let is_single = text(&spec["ipFamilyPolicy"]) == SINGLE;
-    // Addresses that nobody selects may be of families that the cluster does not have.
+    // A headless service without a selector gets its endpoints from outside, so its families may be ones that the
+    // cluster does not have.
     if spec["clusterIP"] == HEADLESS && spec["selector"].as_object().is_none_or(serde_json::Map::is_empty) {
         let mut families = families(spec);
         if families.is_empty() {
@@ -55,7 +56,7 @@ pub(super) fn complete(spec: &mut Value, old: Option<&Value>, pools: &Pools) -> 
     Vec::new()
 }
 
-/// A service that prefers two families keeps those it has, although the cluster may have others by now.
+/// Returns whether a service that prefers two families keeps its present ones, even if the cluster has others by now.
 fn keeps_preference(spec: &mut Value, old: &Value) -> bool {
     let fields = ["clusterIP", "clusterIPs", "ipFamilies"];
     let prefers = |spec: &Value| spec["ipFamilyPolicy"] == PREFER;
@@ -80,8 +81,8 @@ fn default_policy(spec: &mut Value, old: Option<&Value>) {
     spec["ipFamilyPolicy"] = policy.into();
 }
 
-/// What validation would say anyway: the rest relies on well-formed fields.
-fn misfits(spec: &Value) -> Vec<FieldError> {
+/// Runs the validation of the addresses early, because the following steps rely on well-formed fields.
+fn address_errors(spec: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Ok(spec) = core::ServiceSpec::deserialize(spec) {
         validation::cluster_ips(&spec, &FieldPath::new("spec"), &mut errors);
@@ -89,8 +90,8 @@ fn misfits(spec: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// A second family goes with a change of the policy to `SingleStack`, and not without.
-fn settle_changes(spec: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
+/// Releases the second family when the policy changes to `SingleStack`, and refuses its release otherwise.
+fn release_secondary_family(spec: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
     let path = FieldPath::new("spec").child("ipFamilyPolicy");
     let policy = text(&spec["ipFamilyPolicy"]).to_owned();
     let mut errors = Vec::new();
@@ -119,7 +120,7 @@ fn settle_changes(spec: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-/// Addresses that were asked for say which families are meant.
+/// Derives families from the addresses that the client asks for.
 fn infer_families(spec: &mut Value, pools: &Pools) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut found = families(spec);

@@ -84,7 +84,7 @@ impl Kind for Service {
         let (old, new) = (&old["spec"], child(new, "spec"));
         update::keep_allocated(new, old);
         update::align_addresses(new, Some(old));
-        update::drop_what_the_type_lacks(new, old);
+        update::drop_type_dependent_fields(new, old);
     }
 
     fn validate(object: &core::Service) -> Vec<FieldError> {
@@ -113,7 +113,7 @@ fn is_headless(spec: &core::ServiceSpec) -> bool {
     spec.cluster_ips.as_ref().and_then(|ips| ips.first()).or(spec.cluster_ip.as_ref()).is_some_and(|ip| ip == HEADLESS)
 }
 
-/// Whether it has a cluster IP, or would have one if it were not headless.
+/// Returns whether the service has a cluster IP, or would have one if it were not headless.
 fn needs_cluster_ip(spec: &Value) -> bool {
     spec["type"] != "ExternalName"
 }
@@ -122,7 +122,7 @@ fn has_node_ports(spec: &Value) -> bool {
     matches!(text(&spec["type"]), "NodePort" | "LoadBalancer")
 }
 
-/// Whether node ports are chosen for the ports that name none.
+/// Returns whether node ports are allocated for ports that name none.
 fn allocates_node_ports(spec: &Value) -> bool {
     match text(&spec["type"]) {
         "NodePort" => true,
@@ -131,7 +131,7 @@ fn allocates_node_ports(spec: &Value) -> bool {
     }
 }
 
-/// Whether a load balancer asks each node whether it has a pod of the service.
+/// Returns whether a load balancer asks each node if it runs a pod of the service.
 fn checks_health(spec: &Value) -> bool {
     spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }

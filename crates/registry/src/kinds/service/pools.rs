@@ -96,12 +96,12 @@ impl Pooled for ServicePools {
     }
 }
 
-/// Items that are asked for and that the cluster does not have.
+/// Returns errors for requested items that no pool contains.
 fn outside(object: &Value, claims: &[Claim], pools: &Pools) -> Vec<FieldError> {
     let spec = &object["spec"];
     let path = FieldPath::new("spec");
     let mut errors = Vec::new();
-    // Not even a port.
+    // A number outside of the range of ports has no item.
     for (index, number) in items(&spec["ports"]).iter().map(|port| int(&port["nodePort"])).enumerate() {
         if has_node_ports(spec) && number != 0 && u16::try_from(number).is_err() {
             let path = path.child("ports").index(index).child("nodePort");
@@ -139,7 +139,7 @@ fn ports_allowed(pools: &Pools) -> String {
 
 fn address_claims(spec: &Value, old: Option<&Value>, held: &[Item], claims: &mut Vec<Claim>) {
     let headless = |spec: &Value| needs_cluster_ip(spec) && spec["clusterIP"] == HEADLESS;
-    // A headless service stays one: validation sees to it.
+    // Validation keeps a headless service headless.
     if !needs_cluster_ip(spec) || headless(spec) || old.is_some_and(headless) {
         return;
     }
@@ -148,7 +148,7 @@ fn address_claims(spec: &Value, old: Option<&Value>, held: &[Item], claims: &mut
         old.is_some_and(|old| !text(&old["clusterIPs"][index]).is_empty())
     };
     for (index, family) in families::families(spec).into_iter().enumerate() {
-        // An address does not change: validation sees to that, too.
+        // Validation also keeps an address from changing.
         if has_one(index) {
             continue;
         }
@@ -164,7 +164,7 @@ fn port_claims(spec: &Value, old: Option<&Value>, held: &[Item], claims: &mut Ve
     let ports = items(&spec["ports"]);
     for (index, wanted) in ports.iter().enumerate().filter_map(|(i, p)| Some((i, port(&p["nodePort"])?))) {
         let wanted = Item::Port(wanted);
-        // Two protocols may share a number.
+        // Ports of two protocols may share a number.
         let is_claimed = claims[first..].iter().any(|claim| claim.wanted == Some(wanted));
         if !held.contains(&wanted) && !is_claimed {
             claims.push(Claim { pool: PoolName::Ports, wanted: Some(wanted), slots: vec![Slot::NodePort(index)] });

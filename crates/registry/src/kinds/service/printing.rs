@@ -1,4 +1,4 @@
-//! How a Service is shown in tables.
+//! The columns and cells of a Service.
 
 use jiff::Timestamp;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Services as the pipeline takes them through their strategy.
+//! Tests of Services through their strategy, as the pipeline calls it.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn web() -> Value {
     })
 }
 
-/// A stored service with this spec on top of [`web`]'s, which gets the items in order.
+/// Returns a stored service with this spec on top of [`web`]'s, whose claims get the items in order.
 fn stored(spec: &Value, items: &[&str]) -> Value {
     let mut object = created("Service", &with(web(), &json!({ "spec": spec })));
     assert_eq!(ServicePools.fit(&mut object, None, &Pools::default()), []);
@@ -36,7 +36,7 @@ fn item_of(text: &str) -> Item {
     text.parse().map(Item::Port).or_else(|_| text.parse().map(Item::Address)).expect("an item")
 }
 
-/// What a merge patch of a stored service makes of it, and what it is refused for.
+/// Returns a stored service after a merge patch, and the errors that the patch leads to.
 fn patched(old: &Value, changes: &Value) -> (Value, Vec<String>) {
     let strategy = strategy("Service");
     let mut new = with(old.clone(), changes);
@@ -171,7 +171,7 @@ fn node_ports_follow_the_names_of_their_ports() {
 }
 
 #[test]
-fn families_follow_what_the_cluster_has() {
+fn families_follow_those_of_the_cluster() {
     let single = Pools::default();
     let dual = Pools::new(
         vec!["10.96.0.0/16".parse().expect("a block"), "fd00:96::/112".parse().expect("a block")],
@@ -230,7 +230,7 @@ fn families_follow_what_the_cluster_has() {
 }
 
 #[test]
-fn a_second_family_comes_and_goes_with_the_policy() {
+fn a_second_family_follows_the_policy() {
     let dual = Pools::new(
         vec!["10.96.0.0/16".parse().expect("a block"), "fd00:96::/112".parse().expect("a block")],
         30_000..=32_767,
@@ -258,7 +258,7 @@ fn a_second_family_comes_and_goes_with_the_policy() {
 }
 
 #[test]
-fn items_that_cannot_be_had_are_refused_in_kubernetes_words() {
+fn unavailable_items_are_refused_in_kubernetes_words() {
     let object = json!({"spec": {"clusterIPs": ["10.96.0.5"]}});
     let claim = |slot: Slot, wanted: Option<&str>| Claim {
         pool: crate::pool::PoolName::Ports,
@@ -279,11 +279,11 @@ fn items_that_cannot_be_had_are_refused_in_kubernetes_words() {
         ),
         (claim(Slot::NodePort(1), None), Unmet::Full, "failed to allocate a nodePort: range is full"),
     ] {
-        let told = match ServicePools.refusal(&object, &claim, unmet) {
+        let refusal = match ServicePools.refusal(&object, &claim, unmet) {
             Refusal::Invalid(error) => error.to_string(),
             Refusal::Internal(message) => message,
         };
-        assert_eq!(told, expected);
+        assert_eq!(refusal, expected);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Completing an update: allocated values that the client left out stay, and what a new type cannot have goes.
+//! Completes an update: allocated values that the client left out stay, and fields that the new type cannot have are
+//! dropped.
 //!
 //! Upstream's rules are in `pkg/registry/core/service` (`patchAllocatedValues`, `normalizeClusterIPs`,
 //! `dropTypeDependentFields`).
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use super::{allocates_node_ports, checks_health, has_node_ports, is_reached_from_outside, needs_cluster_ip, remove};
 use crate::value::{carry_over, equal, int, items, items_mut, text};
 
-/// Carries over what was allocated, so that a client need not read an object before it replaces it.
+/// Carries over allocated values, so that a client need not read an object before it replaces it.
 pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
     if needs_cluster_ip(old) && needs_cluster_ip(new) {
         if text(&new["clusterIP"]).is_empty() {
@@ -28,7 +29,7 @@ pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
     }
 }
 
-/// A port keeps its node port by its name, unless another port asks for that number.
+/// Keeps each port's node port, by the port's name, unless another port asks for that number.
 fn keep_node_ports(new: &mut Value, old: &Value) {
     let used: BTreeSet<i64> = node_ports(old).intersection(&node_ports(new)).copied().collect();
     let by_name: BTreeMap<&str, i64> =
@@ -45,7 +46,7 @@ fn node_ports(spec: &Value) -> BTreeSet<i64> {
     items(&spec["ports"]).iter().map(|port| int(&port["nodePort"])).filter(|port| *port != 0).collect()
 }
 
-/// Makes `clusterIPs` follow `clusterIP`, which is all that old clients know.
+/// Makes `clusterIPs` follow `clusterIP`, the only field that old clients know.
 pub(super) fn align_addresses(new: &mut Value, old: Option<&Value>) {
     let ip = text(&new["clusterIP"]).to_owned();
     let Some(old) = old else {
@@ -67,9 +68,9 @@ pub(super) fn align_addresses(new: &mut Value, old: Option<&Value>) {
     }
 }
 
-/// Drops what the type before had and the new one cannot have, unless the client has changed it: then validation
-/// refuses it.
-pub(super) fn drop_what_the_type_lacks(new: &mut Value, old: &Value) {
+/// Drops fields that the old type had and the new one cannot have. A field that the client has changed stays, and
+/// validation refuses it.
+pub(super) fn drop_type_dependent_fields(new: &mut Value, old: &Value) {
     let is_same = |new: &Value, field: &str| equal(&new[field], &old[field]);
     if needs_cluster_ip(old) && !needs_cluster_ip(new) {
         if is_same(new, "clusterIP") && is_same(new, "clusterIPs") {

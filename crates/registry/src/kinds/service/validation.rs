@@ -1,4 +1,4 @@
-//! What a Service may say, and what of it may change.
+//! Checks of a Service and of its changes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
 const POLICIES: &[&str] = &["Cluster", "Local"];
 const FAMILY_POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
 const NOT_ONCE_SET: &str = "may not change once set";
-/// How long a client's affinity may last, in seconds.
+/// Maximum duration of a client's session affinity, in seconds.
 const MAX_AFFINITY_SECONDS: i32 = 86_400;
 
 pub(super) fn validate(object: &core::Service) -> Vec<FieldError> {
@@ -64,7 +64,7 @@ pub(super) fn validate_update(new: &core::Service, old: &core::Service) -> Vec<F
     errors
 }
 
-/// The first address and family stay; a second one may come, and go when the policy says so.
+/// Checks that the first address and family stay. A second one may be added, and removed when the policy allows it.
 fn cluster_ips_update(
     new: &core::ServiceSpec,
     old: &core::ServiceSpec,
@@ -115,7 +115,7 @@ fn external_name(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<Fi
     check::required_name(target.trim_end_matches('.'), name::dns1123_subdomain, &path, errors);
 }
 
-/// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy`, which have to agree.
+/// Checks that `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` agree.
 pub(super) fn cluster_ips(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let ips = spec.cluster_ips.as_deref().unwrap_or_default();
     let families = spec.ip_families.as_deref().unwrap_or_default();
@@ -217,12 +217,12 @@ fn validate_ports(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<F
     }
 }
 
-/// Whether a load balancer asks each node whether it has a pod of the service.
+/// Returns whether a load balancer asks each node if it runs a pod of the service.
 fn checks_health(spec: &core::ServiceSpec) -> bool {
     spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local")
 }
 
-/// Fields that only services have that are reached from outside.
+/// Checks fields that only externally reachable services may have.
 fn traffic(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let kind = spec.type_.as_deref().unwrap_or_default();
     let is_external = matches!(kind, "LoadBalancer" | "NodePort")
@@ -246,7 +246,7 @@ fn traffic(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<FieldErr
     }
 }
 
-/// The affinity's timeout, which may be set only where there is an affinity.
+/// Checks the affinity's timeout, which requires session affinity.
 fn affinity(spec: &core::ServiceSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let path = path.child("sessionAffinityConfig");
     let Some(config) = &spec.session_affinity_config else { return };
