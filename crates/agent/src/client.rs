@@ -121,20 +121,22 @@ impl Masters {
         kube::Client::new(self.clone(), "default")
     }
 
-    /// Keeps finding out who leads, and sends new requests there.
+    /// Keeps finding out who leads, and sends new requests there. Ends at once on shutdown, also while no master answers.
     pub async fn follow_leader(self, shutdown: CancellationToken) {
-        loop {
-            match self.find_leader().await {
-                Ok(Some(leader)) => self.prefer(leader),
-                Ok(None) => tracing::debug!("the masters have no leader at the moment"),
-                Err(error) => tracing::debug!(error = %error, "cannot find out who leads"),
+        let follow = async {
+            loop {
+                match self.find_leader().await {
+                    Ok(Some(leader)) => self.prefer(leader),
+                    Ok(None) => tracing::debug!("the masters have no leader at the moment"),
+                    Err(error) => tracing::debug!(error = %error, "cannot find out who leads"),
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LEADER_INTERVAL) => {}
+                    () = self.shared.doubt.notified() => tokio::time::sleep(Duration::from_millis(500)).await,
+                }
             }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LEADER_INTERVAL) => {}
-                () = self.shared.doubt.notified() => tokio::time::sleep(Duration::from_millis(500)).await,
-            }
-        }
+        };
+        shutdown.run_until_cancelled(follow).await;
     }
 
     async fn find_leader(&self) -> Result<Option<Authority>, BoxError> {
@@ -317,5 +319,37 @@ impl hyper::rt::Write for MasterStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn following_the_leader_ends_on_shutdown_while_no_master_answers() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("https://{}", silent.local_addr().expect("a bound address"));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows TLS 1.3")
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let masters = Masters::new(&[url], tls).expect("a well-formed URL");
+        let shutdown = CancellationToken::new();
+        let shared = Arc::clone(&masters.shared);
+        let mut following = std::pin::pin!(masters.follow_leader(shutdown.clone()));
+        let connection = tokio::select! {
+            () = &mut following => panic!("nothing ended it"),
+            accepted = silent.accept() => accepted.expect("the agent connects"),
+        };
+        shared.doubt.notify_one();
+        shutdown.cancel();
+        assert!(following.now_or_never().is_some(), "the task still waits for the master");
+        drop(connection);
     }
 }
