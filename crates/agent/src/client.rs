@@ -1,4 +1,4 @@
-//! HTTP to the masters: one service that knows all of them, prefers the leader and goes to the next one when one fails.
+//! HTTP client for the masters. It knows all of them, prefers the leader, and fails over to the next one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,16 +29,16 @@ use tower::{BoxError, Service};
 
 use crate::AgentError;
 
-/// How long a master may take to accept a connection.
+/// Maximum time to connect to a master.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long a master may take to begin its answer.
+/// Maximum time until a master begins its response.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long all attempts for one request may take.
+/// Maximum time of all attempts for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the agent asks who leads.
+/// Interval between two requests for the current leader.
 const LEADER_INTERVAL: Duration = Duration::from_secs(5);
 
-/// No master answered a request in time.
+/// Why no master served a request.
 #[derive(Debug, thiserror::Error)]
 pub enum MastersError {
     #[error("no master answered")]
@@ -54,24 +54,24 @@ pub enum MastersError {
 type Http = HttpClient<MasterConnector, Full<Bytes>>;
 
 struct Shared {
-    /// Those of the configuration: the ones to ask when all others are gone.
+    /// The masters of the configuration. They are asked when all others are gone.
     configured: Vec<Authority>,
     endpoints: RwLock<Vec<Authority>>,
     current: AtomicUsize,
     http: Http,
-    /// Woken when a master failed: the leader may be another one now.
+    /// Notified when a master failed, because the leader may have changed.
     doubt: Notify,
 }
 
 /// All masters as one [`Service`]. Cheap to clone.
 ///
-/// A request that fails on one master is sent to the next, so every request must be harmless to repeat; the agent's are.
+/// A request that fails on one master is sent to the next, so every request must be safe to repeat. The agent's are.
 #[derive(Clone)]
 pub struct Masters {
     shared: Arc<Shared>,
 }
 
-/// The part of `GET /quorum` that tells who the masters are, and who leads.
+/// The members and the leader, as `GET /quorum` returns them.
 #[derive(Deserialize)]
 struct Quorum {
     leader: Option<String>,
@@ -115,20 +115,20 @@ impl Masters {
         Ok(Masters { shared: Arc::new(shared) })
     }
 
-    /// A Kubernetes client over this service. To be called inside a tokio runtime.
+    /// Creates a Kubernetes client over this service. Must be called inside a tokio runtime.
     #[must_use]
     pub fn kube_client(&self) -> kube::Client {
         kube::Client::new(self.clone(), "default")
     }
 
-    /// Keeps finding out who leads, and sends new requests there. Ends at once on shutdown, also while no master answers.
+    /// Keeps track of the leader, so that new requests go to it. Ends at once on shutdown, even if no master answers.
     pub async fn follow_leader(self, shutdown: CancellationToken) {
         let follow = async {
             loop {
                 match self.find_leader().await {
                     Ok(Some(leader)) => self.prefer(leader),
                     Ok(None) => tracing::debug!("the masters have no leader at the moment"),
-                    Err(error) => tracing::debug!(error = %error, "cannot find out who leads"),
+                    Err(error) => tracing::debug!(error = %error, "cannot ask the masters for the leader"),
                 }
                 tokio::select! {
                     () = tokio::time::sleep(LEADER_INTERVAL) => {}
@@ -149,7 +149,7 @@ impl Masters {
         Ok(leader.and_then(|member| authority(&member.api)))
     }
 
-    /// Takes note of the masters that there are now.
+    /// Replaces the known masters by these and the configured ones.
     fn learn(&self, masters: impl Iterator<Item = Authority>) {
         let mut known: Vec<Authority> = Vec::new();
         for master in masters.chain(self.shared.configured.iter().cloned()) {
@@ -164,7 +164,7 @@ impl Masters {
         let current = endpoints.get(self.shared.current.load(Ordering::Relaxed));
         let current = current.and_then(|current| known.iter().position(|master| master == current)).unwrap_or(0);
         self.shared.current.store(current, Ordering::Relaxed);
-        tracing::debug!(masters = known.len(), "the masters are others now");
+        tracing::debug!(masters = known.len(), "the masters of the cluster have changed");
         *endpoints = known;
     }
 
@@ -219,7 +219,7 @@ impl Masters {
         }
     }
 
-    /// The master that answered after others had failed is the one to ask first next time.
+    /// Prefers the master that answered after others had failed.
     fn keep(&self, index: usize, at: usize, tried: usize) {
         if tried > 0 && index != self.shared.current.load(Ordering::Relaxed) {
             self.shared.current.store(at, Ordering::Relaxed);
@@ -344,7 +344,7 @@ mod tests {
         let shared = Arc::clone(&masters.shared);
         let mut following = std::pin::pin!(masters.follow_leader(shutdown.clone()));
         let connection = tokio::select! {
-            () = &mut following => panic!("nothing ended it"),
+            () = &mut following => panic!("it ended before the shutdown"),
             accepted = silent.accept() => accepted.expect("the agent connects"),
         };
         shared.doubt.notify_one();
