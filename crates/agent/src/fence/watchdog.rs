@@ -2,8 +2,8 @@
 //! stopped.
 //!
 //! The agent starts the watchdog before the first fenced container and whenever it is not running, which a lock on a
-//! file shows. The watchdog reads the ledger that the agent writes and repeatedly stops the containers of every pod whose
-//! fence has lapsed. It ends when the agent is gone and nothing of these pods can run any more.
+//! file shows. The watchdog reads the ledger that the agent writes and repeatedly stops the containers of every pod
+//! whose fence has lapsed. It ends when the agent is gone and nothing of these pods can run any more.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

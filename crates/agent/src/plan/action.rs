@@ -16,8 +16,8 @@ const MIN_GRACE_SECONDS: i64 = 2;
 pub struct Grace {
     /// Length of the grace period. Zero kills at once.
     pub seconds: i64,
-    /// End of the grace period that the containers of a pod share. A container with its own grace period has `None` until
-    /// it is stopped.
+    /// End of the grace period that the containers of a pod share. A container with its own grace period has `None`
+    /// until it is stopped.
     pub until: Option<Timestamp>,
 }
 

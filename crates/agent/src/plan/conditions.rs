@@ -35,7 +35,7 @@ pub fn own_report(status: &PodStatus) -> PodStatus {
     own
 }
 
-/// Returns the conditions that the agent owns. A report omits all others, because the agent's copy of them may be stale.
+/// Returns the conditions that the agent owns. A report omits all others, because the agent's copy may be stale.
 pub(super) fn conditions(view: PodView<'_>, phase: &str, containers: &[ContainerStatus]) -> Vec<PodCondition> {
     let containers_ready = containers_ready(phase, containers);
     let ready = ready(view, &containers_ready);

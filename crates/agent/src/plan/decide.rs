@@ -311,8 +311,8 @@ pub(super) fn stop(view: PodView<'_>, record: &ContainerRecord, grace: Grace, wh
 }
 
 /// Removes containers and sandboxes that are no longer needed. The newest sandbox stays, and so do the newest container
-/// of each entry and the one before it, for `--previous`. A container that waits to be started is removed if its sandbox
-/// has died or its image has changed, because it will never be started.
+/// of each entry and the one before it, for `--previous`. A container that waits to be started is removed if its
+/// sandbox has died or its image has changed, because it will never be started.
 fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
     let observed = view.observed;
     let usable = |id: &str| observed.sandboxes.iter().any(|s| s.id == id && s.state != SandboxState::Stopped);

@@ -1,4 +1,4 @@
-//! The agent's own state of a pod, which the runtime does not have: work in flight, failures, probe results and backoffs.
+//! The agent's own state of a pod, which the runtime does not have: work in flight, failures, probe results, backoffs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

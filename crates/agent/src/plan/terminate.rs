@@ -1,4 +1,4 @@
-//! Terminates a pod: stops its containers within their grace period, then removes the sandbox, the volumes and the object.
+//! Terminates a pod: stops its containers within their grace period, then removes its sandbox, volumes and object.
 
 use super::action::{Action, Grace, Work};
 use super::backoff;
@@ -70,8 +70,8 @@ fn is_sidecar(view: PodView<'_>, record: &ContainerRecord) -> bool {
     spec::find_container(view.pod, &record.name).is_some_and(|(c, init)| init && spec::is_sidecar(c))
 }
 
-/// Stops the main containers together and then the sidecars one by one, the last one first, all within one grace period.
-/// When it is over, all containers that still run are stopped together. Returns whether any container runs.
+/// Stops the main containers together and then the sidecars one by one, the last one first, all within one grace
+/// period. When it is over, all containers that still run are stopped together. Returns whether any container runs.
 fn stop_running(view: PodView<'_>, grace: Grace, steps: &mut Steps<'_>) -> bool {
     let running: Vec<&ContainerRecord> = view.observed.running().collect();
     let (sidecars, others): (Vec<_>, Vec<_>) = running.iter().copied().partition(|record| is_sidecar(view, record));
