@@ -173,22 +173,23 @@ impl Task {
     async fn ensure_image(&self, pod: &PodRef, name: &str, image: &str) -> Result<Outcome, Failed> {
         let (container, init) = self.container(name)?;
         let refused = |error: ImageError| Failed::new(error.reason, error.message);
-        let tell = |reason, message| self.context.recorder.record(pod, Note::normal(reason, message).about(name, init));
+        let record =
+            |reason, message| self.context.recorder.record(pod, Note::normal(reason, message).about(name, init));
         let policy = specs::pull_policy(container);
         let present = self.context.runtime.has_image(image).await.map_err(refused)?;
         match policy {
             PullPolicy::Never | PullPolicy::IfNotPresent if present => {
-                tell("Pulled", format!("Container image \"{image}\" already present on machine"));
+                record("Pulled", format!("Container image \"{image}\" already present on machine"));
             }
             PullPolicy::Never => {
                 let message = format!("Container image \"{image}\" is not present with pull policy of Never");
                 return Err(Failed::new(FailureReason::ErrImageNeverPull, message));
             }
             PullPolicy::Always | PullPolicy::IfNotPresent => {
-                tell("Pulling", format!("Pulling image \"{image}\""));
+                record("Pulling", format!("Pulling image \"{image}\""));
                 let begun = Instant::now();
                 self.context.runtime.pull_image(image).await.map_err(refused)?;
-                tell("Pulled", format!("Successfully pulled image \"{image}\" in {:.3?}", begun.elapsed()));
+                record("Pulled", format!("Successfully pulled image \"{image}\" in {:.3?}", begun.elapsed()));
             }
         }
         Ok(Outcome::Done)

@@ -66,7 +66,7 @@ async fn write(pod: &Pod, path: PathBuf, ips: &[String]) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        // Containers have this file mounted, so it is overwritten in place. Truncating it last keeps it from being empty.
+        // Containers have this file mounted, so it is overwritten in place, and cut to its length afterwards.
         let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
         file.write_all(&content)?;
         file.set_len(u64::try_from(content.len()).map_err(io::Error::other)?)?;

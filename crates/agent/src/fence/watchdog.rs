@@ -163,7 +163,9 @@ pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(
                     stopping.insert(uid.clone(), tokio::spawn(async move { engine.stop(&ids, grace).await }));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%uid, error = %error, "cannot list the running containers of a fenced pod"),
+                Err(error) => {
+                    tracing::warn!(%uid, error = %error, "cannot list the running containers of a fenced pod")
+                }
             }
         }
         if !is_anything_left && !is_locked(&owner_of(&file)).unwrap_or(false) {

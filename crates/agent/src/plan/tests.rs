@@ -369,7 +369,10 @@ fn a_deletion_stops_the_containers_then_removes_the_pod_then_its_object() {
     sim.step();
     let plan = sim.plan();
     assert_eq!(plan.actions, [Action::DeleteFromApi]);
-    assert!(main_status(&plan.status).state.and_then(|state| state.terminated).is_some(), "the status still shows its end");
+    assert!(
+        main_status(&plan.status).state.and_then(|state| state.terminated).is_some(),
+        "the status still shows its end"
+    );
     sim.step();
     assert!(sim.plan().finished);
 }

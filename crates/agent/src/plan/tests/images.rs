@@ -36,7 +36,11 @@ fn status_shows_the_image_that_runs() {
     sim.deaf.insert("main".to_owned());
     sim.set_image("main", "app:2");
     let main = main_status(&sim.settle());
-    assert_eq!((main.image.as_str(), main.image_id.as_str()), ("app:1", "docker://sha256:app:1"), "the old container still runs");
+    assert_eq!(
+        (main.image.as_str(), main.image_id.as_str()),
+        ("app:1", "docker://sha256:app:1"),
+        "the old container still runs"
+    );
     sim.pass(30);
     assert_eq!(main_status(&sim.settle()).image, "app:2");
 }
@@ -117,5 +121,9 @@ fn a_container_of_an_unknown_image_is_left_alone() {
         record.image = String::new();
     }
     let main = main_status(&sim.settle());
-    assert_eq!((main.image.as_str(), main.restart_count), ("app:1", 0), "an older agent, which did not record the image, made it");
+    assert_eq!(
+        (main.image.as_str(), main.restart_count),
+        ("app:1", 0),
+        "an older agent, which did not record the image, made it"
+    );
 }

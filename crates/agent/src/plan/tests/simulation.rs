@@ -64,7 +64,7 @@ impl Simulation {
             held_hook: false,
             deaf: BTreeSet::new(),
             stopped: Vec::new(),
-            told: Vec::new(),
+            stop_messages: Vec::new(),
             pre_stops: Vec::new(),
             probes: 0,
             probed: BTreeMap::new(),
@@ -156,7 +156,7 @@ impl Simulation {
             {
                 let left = i64::try_from(grace.for_stop(self.now).as_secs()).expect("a short time");
                 self.stopped.push(id.clone());
-                self.told.push(why.clone());
+                self.stop_messages.push(why.clone());
                 self.note_pre_stop(container, id, *pre_stop);
                 self.stopping.push((backoff::after(self.now, left), action));
                 continue;
@@ -260,7 +260,7 @@ impl Simulation {
             Action::RunPreStop { container, id, .. } => self.note_pre_stop(container, id, true),
             Action::StopContainer { container, id, pre_stop, why, .. } => {
                 self.stopped.push(id.clone());
-                self.told.push(why.clone());
+                self.stop_messages.push(why.clone());
                 self.note_pre_stop(container, id, *pre_stop);
                 self.exit(container, 143);
             }

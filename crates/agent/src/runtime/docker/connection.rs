@@ -98,8 +98,8 @@ impl Connection {
     }
 }
 
-/// Returns the newest version that the agent and an engine with the versions `oldest` to `newest` support, or the message
-/// for the lack of one.
+/// Returns the newest version that the agent and an engine with the versions `oldest` to `newest` support, or the
+/// message for the lack of one.
 fn agree(oldest: Option<ApiVersion>, newest: Option<ApiVersion>) -> Result<ApiVersion, String> {
     let Some(newest) = newest else { return Err("does not tell which version of its API it speaks".to_owned()) };
     if newest < OLDEST {

@@ -1,5 +1,5 @@
-//! Runs commands inside containers, and kills those that exceed their timeout. Docker has no call for that, so the process
-//! is found and signalled on this machine.
+//! Runs commands inside containers, and kills those that exceed their timeout. Docker has no call for that, so the
+//! process is found and signalled on this machine.
 
 use std::fs;
 use std::time::Duration;
@@ -132,8 +132,8 @@ async fn look(docker: &Docker, exec: &str) -> Result<Progress, RuntimeError> {
     })
 }
 
-/// Whether a process is in a cgroup that is named after the container. An engine on another machine or in another process
-/// namespace reports pids that mean other processes here.
+/// Whether a process is in a cgroup that is named after the container. An engine on another machine or in another
+/// process namespace reports pids that mean other processes here.
 fn is_of_container(pid: i32, container: &str) -> bool {
     let groups = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     container.len() >= 64 && String::from_utf8_lossy(&groups).lines().any(|line| line.contains(container))

@@ -1,5 +1,5 @@
-//! Parses Docker's log stream as it arrives. Only an incomplete header or timestamp is buffered, so memory is bounded even
-//! for an endless line or a terminal's log that looks like headers. Pure.
+//! Parses Docker's log stream as it arrives. Only an incomplete header or timestamp is buffered, so memory is bounded
+//! even for an endless line or a terminal's log that looks like headers. Pure.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ pub(super) struct Times {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// A timestamp comes next and has not been read completely. `continues` means that a piece of the line was before it.
+    /// A timestamp comes next and has not been read completely. `continues` means that it is in the middle of a line.
     Time {
         continues: bool,
     },

@@ -56,7 +56,9 @@ const RELIST_INTERVAL: Duration = Duration::from_secs(30);
 const CONCURRENT_LOOKS: usize = 8;
 /// The kubelet's maximum size of a termination message, in bytes.
 const MESSAGE_BYTES: u64 = 4096;
+/// The kubelet's maximum number of lines of a termination message from the log.
 const MESSAGE_LOG_LINES: u64 = 80;
+/// The kubelet's maximum size of a termination message from the log, in bytes.
 const MESSAGE_LOG_BYTES: usize = 2048;
 
 /// [`Runtime`] over the Docker Engine API.

@@ -179,8 +179,8 @@ fn program_header(size: u64) -> Vec<u8> {
     header
 }
 
-/// Returns the image in the format of `docker load`. Its bytes never change, so agents that load it concurrently make one
-/// image.
+/// Returns the image in the format of `docker load`. Its bytes never change, so agents that load it concurrently make
+/// one image.
 pub(super) fn image(machine: Machine) -> Vec<u8> {
     let layer = archive(&[(PROGRAM.trim_start_matches('/'), &program(machine))]);
     let digest = format!("sha256:{:x}", Sha256::digest(&layer));

@@ -92,7 +92,7 @@ impl Table {
         });
     }
 
-    /// Notes that a container ran out of memory. Docker reports it in a separate event, possibly after the container's end.
+    /// Notes that a container ran out of memory. Docker reports it in a separate event, possibly after the exit.
     pub(super) fn ran_out_of_memory(&self, uid: &str, id: &str) {
         let pods = self.pods.lock();
         let Some(entry) = pods.get(uid) else { return };
@@ -143,8 +143,8 @@ impl Table {
     }
 }
 
-/// Merges the state of a container, and returns whether anything changed. Inspections may finish out of order. A container
-/// only moves from created to running to ended, so an earlier state than the known one is outdated and ignored.
+/// Merges the state of a container, and returns whether anything changed. Inspections may finish out of order. A
+/// container only moves from created to running to ended, so a state before the known one is outdated and ignored.
 fn merge(observed: &mut Observed, seen: Seen) -> bool {
     match seen {
         Seen::Sandbox(sandbox) => match observed.sandboxes.iter_mut().find(|known| known.id == sandbox.id) {

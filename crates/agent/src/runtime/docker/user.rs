@@ -7,8 +7,8 @@ pub(super) fn depends_on_image(spec: &ContainerSpec) -> bool {
     spec.security.user.is_none() && (spec.security.group.is_some() || spec.security.must_not_be_root)
 }
 
-/// Returns Docker's `user` or `user:group`, or `None` to use the image's setting. `image` is that setting, if it has been
-/// looked up.
+/// Returns Docker's `user` or `user:group`, or `None` to use the image's setting. `image` is that setting, if it has
+/// been looked up.
 ///
 /// # Errors
 /// The kubelet's message for a user that contradicts `runAsNonRoot`.

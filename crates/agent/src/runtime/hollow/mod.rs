@@ -1,4 +1,4 @@
-//! The runtime that starts nothing and reports what healthy containers would.
+//! The hollow runtime, which starts nothing and reports healthy containers.
 
 mod machine;
 
@@ -24,24 +24,24 @@ use super::{
 };
 use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
-/// How often the directory of a kept runtime is searched for containers to kill.
+/// Interval between two searches for kill requests.
 const LOOK_FOR_KILLS: Duration = Duration::from_millis(100);
-/// Addresses that one node makes up.
+/// Number of addresses that one node invents.
 const ADDRESSES: u32 = 254;
 
 #[derive(Default)]
 struct HollowPod {
     pod: Option<PodRef>,
     state: watch::Sender<Arc<Observed>>,
-    /// Containers that end, successfully, as soon as they are started.
+    /// Ids of containers that end successfully as soon as they are started.
     short_lived: HashSet<String>,
 }
 
-/// Pods that exist only in this process, or in a directory that the next agent finds again.
+/// A runtime whose pods exist only in this process, or in a directory that the next agent reads.
 pub struct HollowRuntime {
     pods: Mutex<HashMap<String, HollowPod>>,
     machine: Option<Machine>,
-    /// The second and third octet of the pods' made-up addresses.
+    /// The second and third octet of the pods' invented addresses.
     range: (u8, u8),
     next_address: AtomicU32,
 }
@@ -60,7 +60,7 @@ impl HollowRuntime {
         }
     }
 
-    /// A runtime whose containers are kept in `dir`, and with those that an earlier agent left there.
+    /// Creates a runtime that keeps its containers in `dir`, and restores those that an earlier agent has left there.
     ///
     /// # Errors
     /// When the directory cannot be read or written.
@@ -76,7 +76,7 @@ impl HollowRuntime {
         Ok(HollowRuntime { pods, machine: Some(machine), ..HollowRuntime::new(node_name) })
     }
 
-    /// Changes a pod, on disk first if it is kept there.
+    /// Changes a pod. A kept pod is written to disk before the change is shown.
     async fn change(&self, pod: &PodRef, change: impl FnOnce(&mut Observed)) -> Result<(), RuntimeError> {
         let Some(machine) = &self.machine else {
             let mut pods = self.pods.lock();
@@ -102,7 +102,7 @@ impl HollowRuntime {
         Ok(())
     }
 
-    /// Ends the containers that somebody wants killed.
+    /// Ends the containers with a kill request.
     async fn kill(&self, machine: &Machine) -> std::io::Result<()> {
         for id in machine.kills().await? {
             let is_it = |record: &ContainerRecord| record.id == id && record.is_running();
@@ -130,7 +130,7 @@ impl HollowRuntime {
             let host = self.next_address.fetch_add(1, Ordering::Relaxed) % ADDRESSES + 1;
             format!("10.{}.{}.{host}", self.range.0, self.range.1)
         };
-        // Pods that were kept have theirs; when all are taken, two share one, as there is no network anyway.
+        // Addresses of restored pods are skipped. When all are taken, two pods share one, because there is no network.
         let pods = self.pods.lock();
         let is_free = |address: &String| {
             let mut sandboxes = pods.values().map(|entry| entry.state.borrow());
@@ -202,7 +202,7 @@ impl Runtime for HollowRuntime {
         };
         while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_FOR_KILLS)).await.is_some() {
             if let Err(error) = self.kill(machine).await {
-                tracing::warn!(error = %error, "cannot see which containers are to be killed");
+                tracing::warn!(error = %error, "cannot read the kill requests");
             }
         }
     }
