@@ -1,4 +1,4 @@
-//! Copies of this node's pods on disk. An agent that starts while no master answers looks after these pods.
+//! Copies of this node's pods on disk. An agent that starts while no master answers manages these pods.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

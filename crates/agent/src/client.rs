@@ -60,7 +60,7 @@ struct Shared {
     current: AtomicUsize,
     http: Http,
     /// Notified when a master failed, because the leader may have changed.
-    doubt: Notify,
+    master_failed: Notify,
 }
 
 /// All masters as one [`Service`]. Cheap to clone.
@@ -110,7 +110,7 @@ impl Masters {
             endpoints: RwLock::new(endpoints),
             current: AtomicUsize::new(0),
             http,
-            doubt: Notify::new(),
+            master_failed: Notify::new(),
         };
         Ok(Masters { shared: Arc::new(shared) })
     }
@@ -132,7 +132,7 @@ impl Masters {
                 }
                 tokio::select! {
                     () = tokio::time::sleep(LEADER_INTERVAL) => {}
-                    () = self.shared.doubt.notified() => tokio::time::sleep(Duration::from_millis(500)).await,
+                    () = self.shared.master_failed.notified() => tokio::time::sleep(Duration::from_millis(500)).await,
                 }
             }
         };
@@ -144,13 +144,13 @@ impl Masters {
         let response = self.send(request).await?;
         let body = tokio::time::timeout(ATTEMPT_TIMEOUT, response.into_body().collect()).await??.to_bytes();
         let quorum: Quorum = serde_json::from_slice(&body)?;
-        self.learn(quorum.members.iter().filter_map(|member| authority(&member.api)));
+        self.set_masters(quorum.members.iter().filter_map(|member| authority(&member.api)));
         let leader = quorum.leader.and_then(|name| quorum.members.into_iter().find(|member| member.name == name));
         Ok(leader.and_then(|member| authority(&member.api)))
     }
 
     /// Replaces the known masters by these and the configured ones.
-    fn learn(&self, masters: impl Iterator<Item = Authority>) {
+    fn set_masters(&self, masters: impl Iterator<Item = Authority>) {
         let mut known: Vec<Authority> = Vec::new();
         for master in masters.chain(self.shared.configured.iter().cloned()) {
             if !known.contains(&master) {
@@ -195,11 +195,11 @@ impl Masters {
             let Some((at, authority, known)) = self.endpoint(index) else {
                 return Err(MastersError::Unanswered("no master is known".into()));
             };
-            let attempt = address(&parts, authority, body.clone()).map_err(MastersError::Malformed)?;
+            let attempt = build_request(&parts, authority, body.clone()).map_err(MastersError::Malformed)?;
             let limit = ATTEMPT_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
             let error: BoxError = match tokio::time::timeout(limit, self.shared.http.request(attempt)).await {
                 Ok(Ok(response)) if response.status() != StatusCode::SERVICE_UNAVAILABLE => {
-                    self.keep(index, at, tried);
+                    self.prefer_answering(index, at, tried);
                     return Ok(response);
                 }
                 Ok(Ok(response)) => MastersError::NotReady(response.status()).into(),
@@ -208,7 +208,7 @@ impl Masters {
             };
             tried += 1;
             index = at + 1;
-            self.shared.doubt.notify_one();
+            self.shared.master_failed.notify_one();
             if tried % known == 0 {
                 let pause = Duration::from_millis(100) * u32::try_from(tried / known).unwrap_or(1).min(5);
                 if Instant::now() + pause >= deadline {
@@ -220,7 +220,7 @@ impl Masters {
     }
 
     /// Prefers the master that answered after others had failed.
-    fn keep(&self, index: usize, at: usize, tried: usize) {
+    fn prefer_answering(&self, index: usize, at: usize, tried: usize) {
         if tried > 0 && index != self.shared.current.load(Ordering::Relaxed) {
             self.shared.current.store(at, Ordering::Relaxed);
         }
@@ -232,7 +232,11 @@ fn authority(url: &str) -> Option<Authority> {
     (uri.scheme() == Some(&Scheme::HTTPS)).then(|| uri.authority().cloned()).flatten()
 }
 
-fn address(parts: &http::request::Parts, authority: Authority, body: Bytes) -> Result<Request<Full<Bytes>>, BoxError> {
+fn build_request(
+    parts: &http::request::Parts,
+    authority: Authority,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, BoxError> {
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path).build()?;
     let mut request = Request::new(Full::new(body));
@@ -347,7 +351,7 @@ mod tests {
             () = &mut following => panic!("it ended before the shutdown"),
             accepted = silent.accept() => accepted.expect("the agent connects"),
         };
-        shared.doubt.notify_one();
+        shared.master_failed.notify_one();
         shutdown.cancel();
         assert!(following.now_or_never().is_some(), "the task still waits for the master");
         drop(connection);

@@ -52,7 +52,7 @@ impl Failed {
 impl Task {
     pub(crate) async fn run(self, action: Action) -> Completion {
         let reference = plan::pod_ref(&self.pod);
-        let outcome = match self.carry_out(&reference, &action).await {
+        let outcome = match self.execute(&reference, &action).await {
             Ok(outcome) => outcome,
             Err(Failed { reason, message }) => {
                 tracing::debug!(pod = %reference, ?action, %message, "an action failed");
@@ -65,7 +65,7 @@ impl Task {
         Completion { action, outcome }
     }
 
-    async fn carry_out(&self, pod: &PodRef, action: &Action) -> Result<Outcome, Failed> {
+    async fn execute(&self, pod: &PodRef, action: &Action) -> Result<Outcome, Failed> {
         let runtime = &self.context.runtime;
         let plain = |result: Result<(), RuntimeError>| match result {
             Ok(()) => Ok(Outcome::Done),

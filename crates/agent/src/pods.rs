@@ -80,9 +80,9 @@ impl Pods {
                     None => break,
                 },
                 Some(ended) = self.running.join_next_with_id() => self.reap(ended, &shutdown),
-                Some(cleared) = self.clearing.join_next() => self.note_cleared(cleared),
+                Some(cleared) = self.clearing.join_next() => self.finish_clearing(cleared),
                 () = &mut offline, if !self.synced && self.workers.is_empty() => {
-                    self.carry_on_alone(&shutdown).await;
+                    self.adopt_offline(&shutdown).await;
                     offline.as_mut().reset(tokio::time::Instant::now() + SWEEP_INTERVAL);
                 }
                 _ = sweep.tick(), if self.synced => self.sweep().await,
@@ -196,8 +196,8 @@ impl Pods {
         }
     }
 
-    /// Looks after the pods that run while no master answers. A pod that does not run is not started.
-    async fn carry_on_alone(&mut self, shutdown: &CancellationToken) {
+    /// Manages the running pods while no master answers. A pod that does not run is not started.
+    async fn adopt_offline(&mut self, shutdown: &CancellationToken) {
         let running: BTreeSet<String> = self
             .context
             .runtime
@@ -246,7 +246,7 @@ impl Pods {
         }
     }
 
-    fn note_cleared(&mut self, cleared: Result<String, JoinError>) {
+    fn finish_clearing(&mut self, cleared: Result<String, JoinError>) {
         match cleared {
             Ok(uid) => {
                 self.orphans.remove(&uid);

@@ -43,13 +43,13 @@ impl Services {
         let mut changes = cluster.services();
         let follow = async {
             while let Some(change) = changes.next().await {
-                self.take(change);
+                self.handle_change(change);
             }
         };
         shutdown.run_until_cancelled(follow).await;
     }
 
-    fn take(&self, change: ServiceChange) {
+    fn handle_change(&self, change: ServiceChange) {
         let mut known = self.known.write();
         match change {
             ServiceChange::Synced(all) => {
@@ -162,7 +162,7 @@ mod tests {
     fn services() -> Services {
         let services = Services::default();
         let two = json!([{ "name": "http", "port": 80, "protocol": "TCP" }, { "name": "dns", "port": 53, "protocol": "UDP" }]);
-        services.take(ServiceChange::Synced(vec![
+        services.handle_change(ServiceChange::Synced(vec![
             service(
                 "default",
                 "kubernetes",
@@ -218,10 +218,10 @@ mod tests {
     async fn changes_of_services_are_followed() {
         let services = services();
         let v6 = service("shop", "web-front", json!({ "clusterIP": "fd00::7", "ports": [{ "port": 80 }] }));
-        services.take(ServiceChange::Applied(Box::new(v6.clone())));
+        services.handle_change(ServiceChange::Applied(Box::new(v6.clone())));
         let variables = services.variables(&pod(None)).await.expect("the services are listed");
         assert_eq!(variables.get("WEB_FRONT_PORT").map(String::as_str), Some("tcp://[fd00::7]:80"));
-        services.take(ServiceChange::Deleted(Box::new(v6)));
+        services.handle_change(ServiceChange::Deleted(Box::new(v6)));
         let variables = services.variables(&pod(None)).await.expect("the services are listed");
         assert_eq!(variables.get("WEB_FRONT_PORT"), None);
     }

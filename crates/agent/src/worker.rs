@@ -61,7 +61,7 @@ pub(crate) struct Worker {
     /// Notifications that a fence may allow more or less than before. `None` for a pod without a fence.
     fence_changes: Option<watch::Receiver<()>>,
     /// The request in flight that asks whether the fenced pod is still this node's.
-    asking: JoinSet<()>,
+    confirmation: JoinSet<()>,
 }
 
 impl Worker {
@@ -86,7 +86,7 @@ impl Worker {
             changes: SelectAll::new(),
             shown: None,
             fence_changes,
-            asking: JoinSet::new(),
+            confirmation: JoinSet::new(),
         }
     }
 
@@ -104,7 +104,7 @@ impl Worker {
                 changed = self.observed.changed() => if changed.is_err() { break },
                 Some(done) = self.tasks.join_next_with_id() => self.finish(done),
                 () = next_change(&mut self.fence_changes) => {}
-                Some(_) = self.asking.join_next() => {}
+                Some(_) = self.confirmation.join_next() => {}
                 Some(_) = self.changes.next() => self.memory.volumes_stale = true,
                 () = tokio::time::sleep(sleep) => {}
             }
@@ -187,12 +187,12 @@ impl Worker {
     /// Asks the masters whether the pod is still this node's. Does nothing while a request is in flight, or while the
     /// answer could not count.
     fn ask_masters(&mut self) {
-        if !self.asking.is_empty() {
+        if !self.confirmation.is_empty() {
             return;
         }
         let Some(asked) = self.context.fence.ask(&self.reference.uid) else { return };
         let (context, pod) = (Arc::clone(&self.context), self.reference.clone());
-        self.asking.spawn(async move {
+        self.confirmation.spawn(async move {
             match context.cluster.is_assigned(&pod).await {
                 Ok(true) => return context.fence.confirm(&pod.uid, asked),
                 Ok(false) => tracing::info!(%pod, "the fenced pod is no longer this node's"),
@@ -233,7 +233,7 @@ impl Worker {
             tracing::debug!(pod = %self.reference, ?cause, "terminating the pod");
         }
         self.memory.terminate(cause, grace_seconds, now);
-        self.abandon_waiting(observed);
+        self.abort_unneeded(observed);
     }
 
     /// Marks volumes that show labels or annotations as stale when these have changed.
@@ -252,7 +252,7 @@ impl Worker {
 
     /// Aborts long work that a terminating pod does not need: image pulls, postStart hooks and probes. Readiness probes
     /// continue for as long as their container runs.
-    fn abandon_waiting(&mut self, observed: &Observed) {
+    fn abort_unneeded(&mut self, observed: &Observed) {
         let runs = |id: &str| observed.running().any(|record| record.id == id);
         self.running.retain(|_, (action, handle)| {
             let work = action.work();

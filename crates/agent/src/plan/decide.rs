@@ -55,7 +55,7 @@ impl<'a> Steps<'a> {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    fn busy_with(&self, work: &Work) -> bool {
+    fn is_in_flight(&self, work: &Work) -> bool {
         self.view.memory.in_flight.contains(work)
     }
 }
@@ -208,7 +208,7 @@ pub(super) fn create(view: PodView<'_>, sandbox: &Sandbox, container: &Container
     // The pod's address is unknown until the sandbox runs.
     let addressed = sandbox.state == SandboxState::Running || !spec::asks_for_address(view.pod, container);
     if !view.memory.image_is_ready(container) {
-        if !steps.busy_with(&Work::Create(container.name.clone())) {
+        if !steps.is_in_flight(&Work::Create(container.name.clone())) {
             steps.add(ensure_image(container));
         }
     } else if view.memory.volumes_ready && addressed {

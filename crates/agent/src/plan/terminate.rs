@@ -13,7 +13,7 @@ pub(super) fn terminate(view: PodView<'_>, steps: &mut Steps<'_>) -> bool {
     let Some(Termination { cause, grace_seconds, until }) = view.memory.termination else { return false };
     keep_probing_readiness(view, steps);
     let grace = Grace { seconds: grace_seconds, until: Some(until) };
-    if stop_running(view, grace, steps) || making_something(view) {
+    if stop_running(view, grace, steps) || is_making_anything(view) {
         return false;
     }
     if cause == TerminationCause::DeadlineExceeded {
@@ -38,7 +38,7 @@ pub(super) fn retire(view: PodView<'_>, steps: &mut Steps<'_>) {
     let ends = view.observed.containers.iter().filter(|record| !is_sidecar(view, record));
     let last = ends.filter_map(|record| record.exit().map(|exit| exit.finished_at)).max();
     let grace = Grace { seconds: grace, until: last.map(|last| backoff::after(last, grace)) };
-    if !stop_running(view, grace, steps) && !making_something(view) {
+    if !stop_running(view, grace, steps) && !is_making_anything(view) {
         stop_sandbox(view, steps);
     }
 }
@@ -50,7 +50,7 @@ fn stop_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
 }
 
 /// Whether a container or sandbox is being made. It would outlive a removal done now.
-fn making_something(view: PodView<'_>) -> bool {
+fn is_making_anything(view: PodView<'_>) -> bool {
     view.memory
         .in_flight
         .iter()

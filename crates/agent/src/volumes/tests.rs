@@ -75,7 +75,7 @@ fn first_container(pod: &Pod) -> &Container {
 }
 
 fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
+    std::fs::metadata(path).expect("the path exists").permissions().mode() & 0o7777
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn hostile_links_in_a_volume_are_refused() {
     std::fs::create_dir(dir.volume().join("last")).expect("a directory");
     std::os::unix::fs::symlink(outside.path(), dir.volume().join("last/logs")).expect("a link");
     assert!(volumes.bind_mounts(&pod, first_container(&pod), &who("last")).await.is_err());
-    assert_eq!(std::fs::read_dir(outside.path()).expect("it is there").count(), 0, "nothing was made outside");
+    assert_eq!(std::fs::read_dir(outside.path()).expect("the path exists").count(), 0, "nothing was made outside");
     assert_eq!(mode(outside.path()), 0o700, "nothing was opened to others");
     // Links that stay inside the volume are followed.
     std::fs::create_dir_all(dir.volume().join("real/logs")).expect("a directory");
@@ -240,7 +240,7 @@ async fn a_link_swapped_in_after_the_check_is_not_mounted() {
     std::fs::rename(root.join("a"), root.join("aside")).expect("moved");
     std::fs::create_dir(root.join("a")).expect("a directory");
     std::os::unix::fs::symlink(outside.path(), root.join("a/b")).expect("a link");
-    sub_path::bind(&found, &place).expect("what was found is mounted");
+    sub_path::bind(&found, &place).expect("the found directory is mounted");
     assert_eq!(std::fs::read_dir(&place).expect("it is mounted").count(), 0, "nothing of the host is seen");
     std::fs::write(place.join("mine"), "").expect("a file");
     assert!(root.join("aside/b/mine").exists() && !outside.path().join("mine").exists());
@@ -275,7 +275,7 @@ async fn continuously_swapped_links_never_reach_outside() {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     attacker.join().expect("the attacker ends");
-    assert_eq!(std::fs::read_dir(outside.path()).expect("it is there").count(), 0);
+    assert_eq!(std::fs::read_dir(outside.path()).expect("the path exists").count(), 0);
 }
 
 #[tokio::test]

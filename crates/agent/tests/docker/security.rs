@@ -163,7 +163,7 @@ async fn sub_paths_are_mounted_unless_they_leave_the_volume() {
         };
         node.cluster.wait(pod, "it is refused", waits).await;
     }
-    assert_eq!(std::fs::read_dir(outside.path()).expect("it is there").count(), 0, "nothing was made outside");
+    assert_eq!(std::fs::read_dir(outside.path()).expect("the directory exists").count(), 0, "nothing was made outside");
     let data = node.data_dir().to_owned();
     for pod in attacks.iter().chain([&parts]) {
         node.cluster.delete(pod, 0);
@@ -298,7 +298,7 @@ async fn a_huge_termination_message_takes_little_memory() {
     assert_eq!(message("huge").len(), 3072);
     assert_eq!(message("long"), "y".repeat(3072));
     assert!(message("noisy").ends_with("xlast words") && message("noisy").len() == 2048, "{}", message("noisy"));
-    let memory = std::fs::read_to_string("/proc/self/status").expect("what this process has used");
+    let memory = std::fs::read_to_string("/proc/self/status").expect("the status of this process");
     let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
     let kilobytes: u64 = peak.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number");
     assert!(kilobytes < 1 << 20, "the agent has used {kilobytes} kB");

@@ -161,7 +161,7 @@ impl Simulation {
                 self.stopping.push((backoff::after(self.now, left), action));
                 continue;
             }
-            let outcome = self.carry_out(&action);
+            let outcome = self.execute(&action);
             self.memory.record(&self.pod, &Completion { action, outcome }, self.now);
         }
         any
@@ -210,7 +210,7 @@ impl Simulation {
         self.healthy = true;
     }
 
-    fn carry_out(&mut self, action: &Action) -> Outcome {
+    fn execute(&mut self, action: &Action) -> Outcome {
         let failed = |reason| Outcome::Failed { reason, message: "the test wants it so".to_owned() };
         match action {
             Action::PrepareVolumes => {

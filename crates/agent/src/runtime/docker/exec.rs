@@ -19,9 +19,9 @@ const DOING: &str = "run a command in the container";
 /// Maximum size of the output, in bytes. The rest is read and dropped.
 const OUTPUT_LIMIT: usize = 10 * 1024;
 /// Number of times that a timed-out command is inspected while it has not been started yet.
-const LATE_STARTS: u32 = 10;
+const LATE_START_INSPECTIONS: u32 = 10;
 /// Delay between two of these inspections.
-const LATE_START: Duration = Duration::from_millis(200);
+const LATE_START_DELAY: Duration = Duration::from_millis(200);
 
 /// Runs a command, and kills it when it exceeds `timeout`.
 pub(super) async fn run(
@@ -43,8 +43,8 @@ pub(super) async fn run(
     match tokio::time::timeout_at(deadline, attached(docker, &exec)).await {
         Ok(result) => result.map_err(|error| failed(DOING, error)),
         Err(_) => {
-            if let Err(error) = end(docker, container, &exec).await {
-                tracing::warn!(container, error = %error, "cannot kill a command that exceeded its timeout; it keeps running in its container");
+            if let Err(error) = kill(docker, container, &exec).await {
+                tracing::warn!(container, error = %error, "cannot kill a command that exceeded its timeout");
             }
             Err(timed_out())
         }
@@ -75,16 +75,16 @@ enum EndError {
 }
 
 /// Kills the process group of a command.
-async fn end(docker: &Docker, container: &str, exec: &str) -> Result<(), EndError> {
-    let mut looks = 0;
+async fn kill(docker: &Docker, container: &str, exec: &str) -> Result<(), EndError> {
+    let mut inspections = 0;
     let pid = loop {
-        match look(docker, exec).await? {
+        match inspect(docker, exec).await? {
             Progress::Runs(pid) => break pid,
             // A busy engine may start the command after its caller has given up.
-            Progress::NotStarted if looks < LATE_STARTS => tokio::time::sleep(LATE_START).await,
+            Progress::NotStarted if inspections < LATE_START_INSPECTIONS => tokio::time::sleep(LATE_START_DELAY).await,
             Progress::NotStarted | Progress::Ended => return Ok(()),
         }
-        looks += 1;
+        inspections += 1;
     };
     let signal = |source: rustix::io::Errno| EndError::Signal { pid, source: source.into() };
     let handle = match rustix::process::Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
@@ -93,7 +93,7 @@ async fn end(docker: &Docker, container: &str, exec: &str) -> Result<(), EndErro
     };
     // Another process may have got the same pid before the handle was opened. It has not if Docker still reports the
     // command as running with this pid and the process is in the container.
-    if look(docker, exec).await? != Progress::Runs(pid) {
+    if inspect(docker, exec).await? != Progress::Runs(pid) {
         return Ok(());
     }
     if !is_of_container(pid, container) {
@@ -122,7 +122,7 @@ enum Progress {
     Ended,
 }
 
-async fn look(docker: &Docker, exec: &str) -> Result<Progress, RuntimeError> {
+async fn inspect(docker: &Docker, exec: &str) -> Result<Progress, RuntimeError> {
     let found = within("inspect the command", docker.inspect_exec(exec)).await?;
     let pid = found.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
     Ok(match pid {

@@ -10,7 +10,7 @@ use bollard::query_parameters::{
 
 use super::connection::Connection;
 use super::labels::{Owner, POD_UID};
-use super::{DEADLINE, gone_is_fine, whole_seconds, within, within_limit};
+use super::{DEADLINE, ignore_gone, whole_seconds, within, within_limit};
 use crate::runtime::RuntimeError;
 
 /// The watchdog's client of the engine. Cheap to clone.
@@ -42,11 +42,11 @@ impl DockerFence {
             let options = StopContainerOptionsBuilder::default().t(whole_seconds(grace)).build();
             let stop = self.docker.stop_container(id, Some(options));
             let stopped = within_limit("stop the container", grace + DEADLINE, stop).await;
-            if let Err(error) = gone_is_fine(stopped) {
+            if let Err(error) = ignore_gone(stopped) {
                 tracing::warn!(%id, error = %error, "cannot stop a fenced container; killing it");
                 let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
                 let killed = within("kill the container", self.docker.kill_container(id, Some(options))).await;
-                if let Err(error) = gone_is_fine(killed) {
+                if let Err(error) = ignore_gone(killed) {
                     tracing::error!(%id, error = %error, "cannot kill a fenced container");
                 }
             }

@@ -53,7 +53,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PULL_DEADLINE: Duration = Duration::from_secs(600);
 /// Interval between two relists, in case an event was lost.
 const RELIST_INTERVAL: Duration = Duration::from_secs(30);
-const CONCURRENT_LOOKS: usize = 8;
+const CONCURRENT_INSPECTIONS: usize = 8;
 /// The kubelet's maximum size of a termination message, in bytes.
 const MESSAGE_BYTES: u64 = 4096;
 /// The kubelet's maximum number of lines of a termination message from the log.
@@ -99,7 +99,7 @@ impl DockerRuntime {
             return Ok(());
         }
         let arch = std::env::consts::ARCH;
-        let machine = pause::Machine::of(arch).ok_or(RuntimeError::Architecture { arch })?;
+        let machine = pause::Architecture::of(arch).ok_or(RuntimeError::Architecture { arch })?;
         let image = body_full(pause::image(machine).into());
         let import = self.docker.import_image(ImportImageOptions::default(), image, None);
         within("make the sandbox image", import.try_for_each(|_| std::future::ready(Ok(())))).await
@@ -126,16 +126,16 @@ impl DockerRuntime {
     /// Removes a container, running or not. Succeeds if it is gone already.
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        gone_is_fine(within("remove the container", self.docker.remove_container(id, Some(options))).await)
+        ignore_gone(within("remove the container", self.docker.remove_container(id, Some(options))).await)
     }
 
     /// Inspects one container and notifies its pod's worker.
-    async fn look(&self, uid: &str, id: &str) -> Result<(), RuntimeError> {
+    async fn inspect(&self, uid: &str, id: &str) -> Result<(), RuntimeError> {
         let answer =
             within("inspect the container", self.docker.inspect_container(id, None::<InspectContainerOptions>));
         let answer = match answer.await {
             Err(error) if is_gone(&error) => {
-                self.table.lose(uid, id);
+                self.table.remove(uid, id);
                 return Ok(());
             }
             answer => answer?,
@@ -148,7 +148,7 @@ impl DockerRuntime {
             }
         }
         tracing::trace!(pod = %identity.pod, id = seen.id(), "inspected a container");
-        self.table.see(&identity.pod, seen);
+        self.table.update(&identity.pod, seen);
         Ok(())
     }
 
@@ -206,9 +206,9 @@ impl DockerRuntime {
         let (Some(id), Some(attributes)) = (actor.id, actor.attributes) else { return Ok(()) };
         let Some(identity) = labels::identify(&attributes) else { return Ok(()) };
         match event.action.as_deref() {
-            Some("destroy") => self.table.lose(&identity.pod.uid, &id),
+            Some("destroy") => self.table.remove(&identity.pod.uid, &id),
             Some("oom") => self.table.ran_out_of_memory(&identity.pod.uid, &id),
-            _ => self.look(&identity.pod.uid, &id).await?,
+            _ => self.inspect(&identity.pod.uid, &id).await?,
         }
         Ok(())
     }
@@ -275,7 +275,7 @@ fn is_gone(error: &RuntimeError) -> bool {
 }
 
 /// Treats a container that is absent, not running or being removed as a success.
-fn gone_is_fine(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
+fn ignore_gone(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
     match result {
         Err(RuntimeError::Docker { code: Some(304 | 404 | 409), .. }) => Ok(()),
         result => result,
@@ -304,17 +304,17 @@ impl Runtime for DockerRuntime {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&self.owner.filters()).build();
         let list = within("list containers", self.docker.list_containers(Some(options))).await?;
         let mut ids = HashSet::with_capacity(list.len());
-        let mut looks = Vec::with_capacity(list.len());
+        let mut inspections = Vec::with_capacity(list.len());
         for summary in list {
             let Some(id) = summary.id else { continue };
             if let Some(identity) = labels::identify(&summary.labels.unwrap_or_default()) {
-                looks.push((identity.pod.uid, id.clone()));
+                inspections.push((identity.pod.uid, id.clone()));
                 ids.insert(id);
             }
         }
-        let looks = looks.into_iter().map(|(uid, id)| async move { self.look(&uid, &id).await });
-        futures::stream::iter(looks).buffer_unordered(CONCURRENT_LOOKS).try_collect::<()>().await?;
-        self.table.keep_only(&ids, &before);
+        let inspections = inspections.into_iter().map(|(uid, id)| async move { self.inspect(&uid, &id).await });
+        futures::stream::iter(inspections).buffer_unordered(CONCURRENT_INSPECTIONS).try_collect::<()>().await?;
+        self.table.retain(&ids, &before);
         Ok(())
     }
 
@@ -385,7 +385,7 @@ impl Runtime for DockerRuntime {
             }
             created => created?,
         };
-        self.look(&spec.pod.uid, &id).await
+        self.inspect(&spec.pod.uid, &id).await
     }
 
     async fn start_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
@@ -394,7 +394,7 @@ impl Runtime for DockerRuntime {
             // A sandbox that did not start would count as a stopped one, and has nothing worth keeping.
             self.remove_container(id).await?;
         }
-        self.look(&pod.uid, id).await?;
+        self.inspect(&pod.uid, id).await?;
         started
     }
 
@@ -403,13 +403,13 @@ impl Runtime for DockerRuntime {
         let body = create::container(spec, user, self.min_oom_score, self.owner.of_container(spec));
         let name = labels::container_name(&spec.pod, &spec.name, spec.attempt);
         let id = self.create(&name, body).await?;
-        self.look(&spec.pod.uid, &id).await
+        self.inspect(&spec.pod.uid, &id).await
     }
 
     async fn start_container(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
         let started = self.start(id).await;
         // A container that could not be started is shown too, as a failed attempt.
-        self.look(&pod.uid, id).await?;
+        self.inspect(&pod.uid, id).await?;
         started
     }
 
@@ -422,22 +422,22 @@ impl Runtime for DockerRuntime {
             let stop = self.docker.stop_container(id, Some(options));
             within_limit("stop the container", grace + DEADLINE, stop).await
         };
-        gone_is_fine(stopped)?;
-        self.look(&pod.uid, id).await
+        ignore_gone(stopped)?;
+        self.inspect(&pod.uid, id).await
     }
 
     async fn remove(&self, pod: &PodRef, ids: &[String]) -> Result<(), RuntimeError> {
         for id in ids {
             self.remove_container(id).await?;
-            self.table.lose(&pod.uid, id);
+            self.table.remove(&pod.uid, id);
         }
         Ok(())
     }
 
     async fn stop_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
-        gone_is_fine(within("stop the sandbox", self.docker.kill_container(id, Some(options))).await)?;
-        self.look(&pod.uid, id).await
+        ignore_gone(within("stop the sandbox", self.docker.kill_container(id, Some(options))).await)?;
+        self.inspect(&pod.uid, id).await
     }
 
     async fn remove_pod(&self, pod: &PodRef) -> Result<(), RuntimeError> {
@@ -448,16 +448,16 @@ impl Runtime for DockerRuntime {
         let list = within("list the pod's containers", self.docker.list_containers(Some(options))).await?;
         let removals = list.into_iter().filter_map(|summary| summary.id).map(|id| async move {
             self.remove_container(&id).await?;
-            self.table.lose(&pod.uid, &id);
+            self.table.remove(&pod.uid, &id);
             Ok(())
         });
         futures::future::try_join_all(removals).await?;
         let observed = self.table.observed(&pod.uid);
         for sandbox in &observed.sandboxes {
-            self.table.lose(&pod.uid, &sandbox.id);
+            self.table.remove(&pod.uid, &sandbox.id);
         }
         for record in &observed.containers {
-            self.table.lose(&pod.uid, &record.id);
+            self.table.remove(&pod.uid, &record.id);
         }
         Ok(())
     }

@@ -17,17 +17,17 @@ const CODE_AT: u64 = ELF_HEADER + PROGRAM_HEADER;
 
 /// A processor architecture of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Machine {
+pub(super) enum Architecture {
     X86_64,
     Aarch64,
 }
 
-impl Machine {
+impl Architecture {
     /// Parses Rust's name of an architecture.
     pub(super) fn of(arch: &str) -> Option<Self> {
         match arch {
-            "x86_64" => Some(Machine::X86_64),
-            "aarch64" => Some(Machine::Aarch64),
+            "x86_64" => Some(Architecture::X86_64),
+            "aarch64" => Some(Architecture::Aarch64),
             _ => None,
         }
     }
@@ -35,15 +35,15 @@ impl Machine {
     /// Returns the number of the architecture in ELF.
     fn number(self) -> u16 {
         match self {
-            Machine::X86_64 => 62,
-            Machine::Aarch64 => 183,
+            Architecture::X86_64 => 62,
+            Architecture::Aarch64 => 183,
         }
     }
 
     fn code(self) -> Vec<u8> {
         match self {
-            Machine::X86_64 => x86_64(),
-            Machine::Aarch64 => aarch64(),
+            Architecture::X86_64 => x86_64(),
+            Architecture::Aarch64 => aarch64(),
         }
     }
 }
@@ -54,7 +54,7 @@ impl Machine {
 /// that have no handler unless they are blocked, so the program blocks both and waits for them with `rt_sigtimedwait`.
 /// Orphaned processes become its children when the pod shares its process namespace, so it ignores SIGCHLD to have the
 /// kernel reap them. It must not exit before it gets a signal, so it repeats a wait that was interrupted.
-pub(super) fn program(machine: Machine) -> Vec<u8> {
+pub(super) fn program(machine: Architecture) -> Vec<u8> {
     let mut code = machine.code();
     // The set of SIGINT (2) and SIGTERM (15): bit n - 1 for signal n.
     code.extend((1_u64 << 1 | 1 << 14).to_le_bytes());
@@ -147,7 +147,7 @@ fn aarch64() -> Vec<u8> {
     instructions.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-fn elf_header(machine: Machine) -> Vec<u8> {
+fn elf_header(machine: Architecture) -> Vec<u8> {
     let mut header: Vec<u8> = Vec::with_capacity(ELF_HEADER as usize);
     header.extend(b"\x7fELF");
     header.extend([2, 1, 1, 0]); // 64 bit, little endian, version 1, System V
@@ -181,7 +181,7 @@ fn program_header(size: u64) -> Vec<u8> {
 
 /// Returns the image in the format of `docker load`. Its bytes never change, so agents that load it concurrently make
 /// one image.
-pub(super) fn image(machine: Machine) -> Vec<u8> {
+pub(super) fn image(machine: Architecture) -> Vec<u8> {
     let layer = archive(&[(PROGRAM.trim_start_matches('/'), &program(machine))]);
     let digest = format!("sha256:{:x}", Sha256::digest(&layer));
     let config = json!({
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_program_runs_until_it_gets_a_signal() {
-        let machine = Machine::of(std::env::consts::ARCH).expect("tests run on a machine that has the program");
+        let machine = Architecture::of(std::env::consts::ARCH).expect("tests run on a machine that has the program");
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("pause");
         std::fs::write(&path, program(machine)).expect("the program is written");

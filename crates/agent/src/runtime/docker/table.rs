@@ -73,14 +73,14 @@ impl Table {
         known.collect()
     }
 
-    pub(super) fn see(&self, pod: &PodRef, seen: Seen) {
+    pub(super) fn update(&self, pod: &PodRef, seen: Seen) {
         let mut pods = self.pods.lock();
         let entry = pods.entry(pod.uid.clone()).or_insert_with(Entry::new);
         entry.pod = Some(pod.clone());
         entry.state.send_if_modified(|observed| merge(Arc::make_mut(observed), seen));
     }
 
-    pub(super) fn lose(&self, uid: &str, id: &str) {
+    pub(super) fn remove(&self, uid: &str, id: &str) {
         let pods = self.pods.lock();
         let Some(entry) = pods.get(uid) else { return };
         entry.state.send_if_modified(|observed| {
@@ -109,7 +109,7 @@ impl Table {
     }
 
     /// Removes containers that are missing from a complete list, unless they appeared after the list was requested.
-    pub(super) fn keep_only(&self, ids: &HashSet<String>, known_before: &HashSet<String>) {
+    pub(super) fn retain(&self, ids: &HashSet<String>, known_before: &HashSet<String>) {
         let gone = |id: &str| known_before.contains(id) && !ids.contains(id);
         for entry in self.pods.lock().values() {
             entry.state.send_if_modified(|observed| {

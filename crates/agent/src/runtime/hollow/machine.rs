@@ -80,7 +80,7 @@ struct Start {
 }
 
 /// A pod that was read from its file.
-pub(super) struct Kept {
+pub(super) struct KeptPod {
     pub pod: PodRef,
     pub observed: Observed,
     /// Ids of containers that end as soon as they are started.
@@ -88,23 +88,23 @@ pub(super) struct Kept {
 }
 
 /// The directory of the files.
-pub(super) struct Machine {
+pub(super) struct StateDir {
     dir: PathBuf,
     /// Held while a pod is changed and written, so that a file is never older than the state that the agent has seen.
     pub order: tokio::sync::Mutex<()>,
 }
 
-impl Machine {
+impl StateDir {
     /// Opens the directory, and makes it if it is missing.
-    pub fn open(dir: &Path) -> io::Result<Machine> {
+    pub fn open(dir: &Path) -> io::Result<StateDir> {
         for sub in ["pods", "kill"] {
             std::fs::create_dir_all(dir.join(sub))?;
         }
-        Ok(Machine { dir: dir.to_owned(), order: tokio::sync::Mutex::default() })
+        Ok(StateDir { dir: dir.to_owned(), order: tokio::sync::Mutex::default() })
     }
 
     /// Reads all pods of which anything is left.
-    pub fn load(&self) -> io::Result<Vec<Kept>> {
+    pub fn load(&self) -> io::Result<Vec<KeptPod>> {
         let mut kept = Vec::new();
         for entry in std::fs::read_dir(self.dir.join("pods"))? {
             let path = entry?.path();
@@ -203,7 +203,7 @@ impl PodFile {
     }
 
     /// Restores a pod, or returns `None` if only the list of its starts is left.
-    fn restore(self) -> io::Result<Option<Kept>> {
+    fn restore(self) -> io::Result<Option<KeptPod>> {
         if self.sandboxes.is_empty() && self.containers.is_empty() {
             return Ok(None);
         }
@@ -213,7 +213,7 @@ impl PodFile {
             containers: self.containers.into_iter().map(ContainerFile::restore).collect::<io::Result<_>>()?,
         };
         let pod = PodRef { namespace: self.namespace, name: self.name, uid: self.uid };
-        Ok(Some(Kept { pod, observed, short_lived }))
+        Ok(Some(KeptPod { pod, observed, short_lived }))
     }
 }
 

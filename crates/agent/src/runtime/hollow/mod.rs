@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::machine::Machine;
+use self::machine::StateDir;
 use super::{
     Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
     RuntimeInfo, SandboxSpec,
@@ -25,7 +25,7 @@ use super::{
 use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
 /// Interval between two searches for kill requests.
-const LOOK_FOR_KILLS: Duration = Duration::from_millis(100);
+const KILL_INTERVAL: Duration = Duration::from_millis(100);
 /// Number of addresses that one node invents.
 const ADDRESSES: u32 = 254;
 
@@ -40,7 +40,7 @@ struct HollowPod {
 /// A runtime whose pods exist only in this process, or in a directory that the next agent reads.
 pub struct HollowRuntime {
     pods: Mutex<HashMap<String, HollowPod>>,
-    machine: Option<Machine>,
+    machine: Option<StateDir>,
     /// The second and third octet of the pods' invented addresses.
     range: (u8, u8),
     next_address: AtomicU32,
@@ -66,7 +66,7 @@ impl HollowRuntime {
     /// When the directory cannot be read or written.
     pub fn kept(node_name: &str, dir: &Path) -> Result<Self, RuntimeError> {
         let host = |source| RuntimeError::Host { path: dir.to_owned(), source };
-        let machine = Machine::open(dir).map_err(host)?;
+        let machine = StateDir::open(dir).map_err(host)?;
         let kept = machine.load().map_err(host)?.into_iter().map(|kept| {
             let state = watch::Sender::new(Arc::new(kept.observed));
             let short_lived = kept.short_lived.into_iter().collect();
@@ -103,7 +103,7 @@ impl HollowRuntime {
     }
 
     /// Ends the containers with a kill request.
-    async fn kill(&self, machine: &Machine) -> std::io::Result<()> {
+    async fn kill(&self, machine: &StateDir) -> std::io::Result<()> {
         for id in machine.kills().await? {
             let is_it = |record: &ContainerRecord| record.id == id && record.is_running();
             let holder = {
@@ -200,7 +200,7 @@ impl Runtime for HollowRuntime {
             shutdown.cancelled().await;
             return;
         };
-        while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_FOR_KILLS)).await.is_some() {
+        while shutdown.run_until_cancelled(tokio::time::sleep(KILL_INTERVAL)).await.is_some() {
             if let Err(error) = self.kill(machine).await {
                 tracing::warn!(error = %error, "cannot read the kill requests");
             }

@@ -97,7 +97,7 @@ async fn a_kill_request_ends_a_kept_container() {
     for id in [&id, "unknown"] {
         std::fs::write(dir.path().join("kill").join(id), "").expect("a file");
     }
-    runtime.relist().await.expect("it looks for kills");
+    runtime.relist().await.expect("kill requests are handled");
     let exit = observed(&runtime, "a").containers[0].exit().cloned().expect("it has ended");
     assert_eq!((exit.code, exit.reason.as_str()), (137, "Error"));
     assert_eq!(std::fs::read_dir(dir.path().join("kill")).expect("the directory").count(), 0);
