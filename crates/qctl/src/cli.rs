@@ -149,9 +149,9 @@ pub async fn execute(arguments: Vec<OsString>, mut streams: Streams, environment
         Err(error) => {
             let failed = error.use_stderr();
             let text = error.render().to_string();
-            let told =
+            let written =
                 if failed { streams.note(text.trim_end()) } else { streams.text(text).and_then(|()| streams.flush()) };
-            return u8::from(failed || told.is_err());
+            return u8::from(failed || written.is_err());
         }
     };
     log(cli.global.verbosity);

@@ -89,7 +89,7 @@ impl Delete {
             session.streams.note("Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.")?;
         }
         let mut errors = Vec::new();
-        let named = self.named(session, targets, &mut errors).await?;
+        let named = self.expand_names(session, targets, &mut errors).await?;
         if named.is_empty() && errors.is_empty() {
             session.streams.line("No resources found")?;
         }
@@ -139,7 +139,12 @@ impl Delete {
     }
 
     /// Replaces targets that are whole collections by the names in them.
-    async fn named(&self, session: &Session, targets: Vec<Target>, errors: &mut Vec<CliError>) -> Result<Vec<Target>> {
+    async fn expand_names(
+        &self,
+        session: &Session,
+        targets: Vec<Target>,
+        errors: &mut Vec<CliError>,
+    ) -> Result<Vec<Target>> {
         let mut named = Vec::new();
         for target in targets {
             if target.name.is_some() {

@@ -153,7 +153,7 @@ impl Entries {
                 ))],
             });
         }
-        let (object, told) = if patch.is_empty() {
+        let (object, done_word) = if patch.is_empty() {
             (selected.object.clone(), if noun == "label" { "not labeled" } else { done[0] })
         } else {
             let removes_only = patch.values().all(Value::is_null);
@@ -174,7 +174,7 @@ impl Entries {
             };
             (object, done[usize::from(removes_only)])
         };
-        self.change.report(session, &selected.resource, &object, told)
+        self.change.report(session, &selected.resource, &object, done_word)
     }
 }
 

@@ -52,7 +52,7 @@ struct MemberStatus {
     #[serde(default)]
     api: String,
     role: String,
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     voter: bool,
     #[serde(default)]
     intent: String,
@@ -68,13 +68,13 @@ struct MemberStatus {
     database_size_bytes: u64,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
 impl MemberStatus {
     /// Returns the role, with the member's pending change.
-    fn standing(&self) -> String {
+    fn role_text(&self) -> String {
         match self.intent.as_str() {
             "leaving" => format!("{} (leaving)", self.role),
             _ if self.role == "unreachable" && !self.voter => "unreachable (learner)".to_owned(),
@@ -135,7 +135,7 @@ fn table(status: &QuorumStatus, wide: bool, no_headers: bool) -> String {
             let known = |text: String| if member.role == "unreachable" { "-".to_owned() } else { text };
             let mut row = vec![
                 member.name.clone(),
-                member.standing(),
+                member.role_text(),
                 known(member.term.to_string()),
                 known(member.applied_index.to_string()),
                 known(member.lag.to_string()),

@@ -81,12 +81,12 @@ struct Created {
 
 #[derive(Debug, Deserialize)]
 struct Tokens {
-    tokens: Vec<Shown>,
+    tokens: Vec<TokenSummary>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+struct TokenSummary {
     id: String,
     role: String,
     uses: u32,
@@ -105,7 +105,7 @@ impl Token {
                     let id: String =
                         percent_encoding::utf8_percent_encode(&id, percent_encoding::NON_ALPHANUMERIC).collect();
                     let call = Call::new(Method::DELETE, RequestPath::raw(&format!("{PATH}/{id}")));
-                    let revoked: Shown = read(session.transport.json(&call).await?)?;
+                    let revoked: TokenSummary = read(session.transport.json(&call).await?)?;
                     session.streams.line(format!("token {} revoked", revoked.id))?;
                 }
                 Ok(())
@@ -163,10 +163,10 @@ fn read<T: serde::de::DeserializeOwned>(document: Value) -> Result<T> {
     serde_json::from_value(document).map_err(|error| CliError::Answer(format!("{PATH}: {error}")))
 }
 
-fn table(tokens: &[Shown], no_headers: bool) -> String {
+fn table(tokens: &[TokenSummary], no_headers: bool) -> String {
     let headers = ["ID", "ROLE", "USED", "EXPIRES", "USED-BY", "DESCRIPTION"].map(str::to_owned);
     let or_none = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
-    let row = |token: &Shown| {
+    let row = |token: &TokenSummary| {
         vec![
             token.id.clone(),
             token.role.clone(),

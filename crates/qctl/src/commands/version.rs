@@ -97,14 +97,14 @@ mod tests {
 
     #[tokio::test]
     async fn the_clients_version_needs_no_server() {
-        let told = |text: String| (0, text, String::new());
-        let plain = told(format!("Client Version: {CLIENT}\n"));
+        let printed = |text: String| (0, text, String::new());
+        let plain = printed(format!("Client Version: {CLIENT}\n"));
         assert_eq!(version(&["--client"]).await, plain);
         assert_eq!(version(&["--client=true", "--output="]).await, plain);
         let json = format!("{{\n    \"clientVersion\": {{\n        \"gitVersion\": \"{CLIENT}\"\n    }}\n}}\n");
-        assert_eq!(version(&["--client", "-o", "json"]).await, told(json));
+        assert_eq!(version(&["--client", "-o", "json"]).await, printed(json));
         let yaml = format!("clientVersion:\n  gitVersion: {CLIENT}\n");
-        assert_eq!(version(&["--client", "--output=yaml"]).await, told(yaml));
+        assert_eq!(version(&["--client", "--output=yaml"]).await, printed(yaml));
     }
 
     #[tokio::test]

@@ -126,7 +126,7 @@ impl Wait {
             return Err(CliError::usage("resource(s) were provided, but no name was specified"));
         }
         let begun = Instant::now();
-        let named = self.named(session, targets, &goal).await?;
+        let named = self.expand_names(session, targets, &goal).await?;
         if named.is_empty() && goal != Goal::Delete {
             return Err(CliError::usage("no matching resources found"));
         }
@@ -152,7 +152,7 @@ impl Wait {
         CliError::collect(errors)
     }
 
-    async fn named(&self, session: &Session, targets: Vec<Target>, goal: &Goal) -> Result<Vec<Target>> {
+    async fn expand_names(&self, session: &Session, targets: Vec<Target>, goal: &Goal) -> Result<Vec<Target>> {
         let mut named = Vec::new();
         for target in targets {
             if let Some(name) = &target.name {

@@ -24,7 +24,7 @@ impl TypeName<'_> {
         let mut message = format!("the server doesn't have a resource type \"{}\"", self.0);
         let suggestions = suggestions(self.0, discovery);
         if suggestions.is_empty() {
-            message.push_str(" (`qctl api-resources` lists what it has)");
+            message.push_str(" (`qctl api-resources` lists the available types)");
         } else {
             message.push_str("; did you mean ");
             message.push_str(&suggestions.join(" or "));

@@ -101,11 +101,11 @@ impl Change {
             Change::Replace(Replace { old, new }) => invite(session, new, &json!({ "replaces": old })).await,
             Change::Remove { member } => {
                 let changed = send(session, Method::DELETE, &member_path(&member, ""), None).await?;
-                tell(session, &changed, "removed")
+                report(session, &changed, "removed")
             }
             Change::Promote { member } => {
                 let changed = send(session, Method::POST, &member_path(&member, "/promote"), None).await?;
-                tell(session, &changed, "has a vote")
+                report(session, &changed, "has a vote")
             }
             Change::Update(Update { member, peer, api, etcd }) => {
                 if peer.is_none() && api.is_none() && etcd.is_none() {
@@ -113,11 +113,11 @@ impl Change {
                 }
                 let body = json!({ "peer": peer, "api": api, "etcd": etcd });
                 let changed = send(session, Method::PATCH, &member_path(&member, ""), Some(&body)).await?;
-                tell(session, &changed, "updated")
+                report(session, &changed, "updated")
             }
             Change::Transfer { to } => {
                 let changed = send(session, Method::POST, "/quorum/transfer", Some(&json!({ "to": to }))).await?;
-                tell(session, &changed, "leads")
+                report(session, &changed, "leads")
             }
         }
     }
@@ -137,7 +137,7 @@ async fn send(session: &mut Session, method: Method, path: &str, body: Option<&V
     serde_json::from_value(answer).map_err(|error| CliError::Answer(format!("{path}: {error}")))
 }
 
-fn tell(session: &mut Session, changed: &Changed, done: &str) -> Result<()> {
+fn report(session: &mut Session, changed: &Changed, done: &str) -> Result<()> {
     match &changed.waits {
         None => session.streams.line(format!("{} {done}", changed.member.name)),
         Some(waits) => session.streams.line(waits),
