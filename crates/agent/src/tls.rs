@@ -13,11 +13,11 @@ use rustls_pki_types::pem::PemObject;
 pub enum TlsError {
     #[error("a PEM block of the {what} cannot be read")]
     Pem { what: &'static str, source: rustls_pki_types::pem::Error },
-    #[error("the {what} holds no certificate")]
+    #[error("the {what} contains no certificate")]
     Empty { what: &'static str },
-    #[error("the {what} is refused")]
+    #[error("the {what} cannot be used")]
     Rejected { what: &'static str, source: rustls::Error },
-    #[error("the verifier of client certificates cannot be made")]
+    #[error("cannot make the verifier of client certificates")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
 }
 

@@ -28,15 +28,15 @@ pub use hollow::HollowRuntime;
 pub enum RuntimeError {
     #[error("cannot reach Docker at {endpoint}")]
     Unreachable { endpoint: String, source: bollard::errors::Error },
-    #[error("Docker did not answer within {seconds} s while it was to {doing}")]
+    #[error("Docker did not answer the request to {doing} within {seconds} s")]
     TimedOut { doing: &'static str, seconds: u64 },
     #[error("{message}")]
     Docker { message: String, code: Option<u16> },
     #[error("the Docker engine at {endpoint} {message}")]
     Version { endpoint: String, message: String },
-    #[error("no sandbox program for the processor {arch}")]
+    #[error("the sandbox program does not support the processor architecture {arch}")]
     Architecture { arch: &'static str },
-    #[error("the container {id} is not known")]
+    #[error("the container {id} does not exist")]
     NoSuchContainer { id: String },
     #[error("cannot prepare {path}")]
     Host { path: PathBuf, source: std::io::Error },

@@ -27,7 +27,7 @@ const MODE_BITS: u32 = 0o7777;
 pub(super) enum SubPathError {
     #[error("it leaves the volume")]
     Escape,
-    #[error("it takes Linux 5.6 or later (openat2)")]
+    #[error("it requires Linux 5.6 or later (openat2)")]
     Kernel,
     #[error(transparent)]
     Io(#[from] io::Error),

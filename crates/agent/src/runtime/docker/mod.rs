@@ -326,7 +326,7 @@ impl Runtime for DockerRuntime {
             };
             match broken {
                 Ok(()) => tracing::warn!("Docker closed the stream of events"),
-                Err(error) => tracing::warn!(error = %error, "Docker's events cannot be followed"),
+                Err(error) => tracing::warn!(error = %error, "cannot follow Docker's events"),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
