@@ -1,4 +1,4 @@
-//! The masters' REST API behind [`Cluster`].
+//! [`Cluster`] over the masters' REST API.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, ClusterError, ObjectRef, PodChange, ServiceChange};
 use crate::plan::PodRef;
 
-/// How long one request may take, failover included.
+/// Maximum duration of one request, failover included.
 const DEADLINE: Duration = Duration::from_secs(12);
 const LEASES: &str = "kube-node-lease";
 
@@ -59,7 +59,7 @@ async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Clu
     }
 }
 
-/// Between two attempts to resume a watch: short at first, since failover takes well under a second.
+/// Delays between attempts to resume a watch. The first ones are short, since failover takes well under a second.
 #[derive(Clone, Default)]
 struct WatchBackoff {
     attempts: u32,
@@ -179,7 +179,7 @@ impl Cluster for ApiCluster {
     }
 
     async fn is_assigned(&self, pod: &PodRef) -> Result<bool, ClusterError> {
-        // Without a resource version the read is linearizable.
+        // A read without a resource version is linearizable.
         let found = within(self.pod_api(pod).get_opt(&pod.name)).await?;
         Ok(found.is_some_and(|found| {
             let node = found.spec.and_then(|spec| spec.node_name);
@@ -265,15 +265,15 @@ impl Cluster for ApiCluster {
     }
 }
 
-/// The strategic patch that brings an agent's report into the status of that very pod. Conditions and fields of others
-/// stay as they are.
+/// Returns the strategic patch that merges an agent's report into the status of the pod with this uid. Conditions and
+/// fields of other writers stay as they are.
 #[must_use]
 pub fn status_patch(pod: &PodRef, status: &PodStatus) -> Value {
     json!({ "metadata": { "uid": pod.uid }, "status": explicit(status) })
 }
 
-/// The status in the form of a strategic patch that leaves nothing of the report before: `null` for what it no longer
-/// says, and addresses in the place of others.
+/// Returns the status as a strategic patch that removes everything of the previous report: fields that are unset become
+/// `null`, and the list of addresses is replaced.
 fn explicit(status: &PodStatus) -> Value {
     let mut value = json!(status);
     nullify(&mut value, &["message", "reason", "podIP", "podIPs"]);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_leaves_nothing_of_the_one_before() {
+    fn a_report_replaces_the_previous_one_and_keeps_fields_of_others() {
         let kind = GroupVersionKind { group: "".into(), version: "v1".into(), kind: "Pod".into() };
         let foreign = json!({ "type": "example.com/gate", "status": "True", "reason": "Open" });
         let mut stored = json!({ "status": { "conditions": [foreign], "nominatedNodeName": "node-b" } });
@@ -333,7 +333,7 @@ mod tests {
         let conditions = stored["status"]["conditions"].as_array().expect("conditions");
         assert!(conditions.contains(&foreign), "{conditions:?}");
         assert!(conditions.contains(&json!({ "type": "Ready", "status": "True" })), "{conditions:?}");
-        assert_eq!(stored["status"]["nominatedNodeName"], "node-b", "it is the scheduler's");
+        assert_eq!(stored["status"]["nominatedNodeName"], "node-b", "the field belongs to the scheduler");
         assert_eq!(
             (&stored["status"]["podIP"], &stored["status"]["podIPs"]),
             (&json!("10.0.0.2"), &json!([{ "ip": "10.0.0.2" }]))

@@ -1,4 +1,4 @@
-//! The pods this node was last told to run, on disk: what an agent may keep alive when it starts and no master answers.
+//! Copies of this node's pods on disk. An agent that starts while no master answers manages these pods.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
-/// Everything of one pod on this machine: its checkpoint, volumes and termination messages.
+/// Directory of one pod: its checkpoint, volumes and termination messages.
 pub(crate) fn pod_dir(data_dir: &Path, uid: &str) -> PathBuf {
     data_dir.join("pods").join(uid)
 }
@@ -15,14 +15,14 @@ fn file(data_dir: &Path, uid: &str) -> PathBuf {
     pod_dir(data_dir, uid).join("pod.json")
 }
 
-/// Makes the data directory, closed to others: it holds secrets.
+/// Makes the data directory. It holds secrets, so no other user may enter it.
 pub(crate) fn prepare(data_dir: &Path) -> io::Result<()> {
     let pods = data_dir.join("pods");
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&pods)?;
     std::fs::set_permissions(pods, std::fs::Permissions::from_mode(0o700))
 }
 
-/// Writes one pod down, replacing what was written before in one step.
+/// Writes the checkpoint of one pod, atomically replacing the previous one.
 pub(crate) async fn save(data_dir: &Path, uid: &str, pod: &Pod) -> io::Result<()> {
     let path = file(data_dir, uid);
     let parent = pod_dir(data_dir, uid);
@@ -32,7 +32,7 @@ pub(crate) async fn save(data_dir: &Path, uid: &str, pod: &Pod) -> io::Result<()
     tokio::fs::rename(new, path).await
 }
 
-/// The uids of all pods that have left anything in the data directory.
+/// Lists the uids of all pods that have a directory.
 pub(crate) async fn uids(data_dir: &Path) -> io::Result<Vec<String>> {
     let mut entries = tokio::fs::read_dir(data_dir.join("pods")).await?;
     let mut uids = Vec::new();
@@ -42,7 +42,7 @@ pub(crate) async fn uids(data_dir: &Path) -> io::Result<Vec<String>> {
     Ok(uids)
 }
 
-/// The pods that were written down. One that cannot be read is left out.
+/// Reads the checkpoints of all pods. An unreadable one is left out and logged.
 pub(crate) async fn load(data_dir: &Path) -> io::Result<Vec<Pod>> {
     let mut pods = Vec::new();
     for uid in uids(data_dir).await? {
@@ -52,7 +52,7 @@ pub(crate) async fn load(data_dir: &Path) -> io::Result<Vec<Pod>> {
         match read {
             Ok(pod) => pods.push(pod),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(path = %path.display(), error = %error, "a pod's checkpoint is unreadable"),
+            Err(error) => tracing::warn!(path = %path.display(), error = %error, "cannot read a pod's checkpoint"),
         }
     }
     Ok(pods)

@@ -1,4 +1,4 @@
-//! HTTP to the masters: one service that knows all of them, prefers the leader and goes to the next one when one fails.
+//! HTTP client for the masters. It knows all of them, prefers the leader, and fails over to the next one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,16 +29,16 @@ use tower::{BoxError, Service};
 
 use crate::AgentError;
 
-/// How long a master may take to accept a connection.
+/// Maximum time to connect to a master.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long a master may take to begin its answer.
+/// Maximum time until a master begins its response.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long all attempts for one request may take.
+/// Maximum time of all attempts for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the agent asks who leads.
+/// Interval between two requests for the current leader.
 const LEADER_INTERVAL: Duration = Duration::from_secs(5);
 
-/// No master answered a request in time.
+/// Why no master served a request.
 #[derive(Debug, thiserror::Error)]
 pub enum MastersError {
     #[error("no master answered")]
@@ -54,24 +54,24 @@ pub enum MastersError {
 type Http = HttpClient<MasterConnector, Full<Bytes>>;
 
 struct Shared {
-    /// Those of the configuration: the ones to ask when all others are gone.
+    /// The masters of the configuration. They are asked when all others are gone.
     configured: Vec<Authority>,
     endpoints: RwLock<Vec<Authority>>,
     current: AtomicUsize,
     http: Http,
-    /// Woken when a master failed: the leader may be another one now.
-    doubt: Notify,
+    /// Notified when a master failed, because the leader may have changed.
+    master_failed: Notify,
 }
 
 /// All masters as one [`Service`]. Cheap to clone.
 ///
-/// A request that fails on one master is sent to the next, so every request must be harmless to repeat; the agent's are.
+/// A request that fails on one master is sent to the next, so every request must be safe to repeat. The agent's are.
 #[derive(Clone)]
 pub struct Masters {
     shared: Arc<Shared>,
 }
 
-/// The part of `GET /quorum` that tells who the masters are, and who leads.
+/// The members and the leader, as `GET /quorum` returns them.
 #[derive(Deserialize)]
 struct Quorum {
     leader: Option<String>,
@@ -110,31 +110,33 @@ impl Masters {
             endpoints: RwLock::new(endpoints),
             current: AtomicUsize::new(0),
             http,
-            doubt: Notify::new(),
+            master_failed: Notify::new(),
         };
         Ok(Masters { shared: Arc::new(shared) })
     }
 
-    /// A Kubernetes client over this service. To be called inside a tokio runtime.
+    /// Creates a Kubernetes client over this service. Must be called inside a tokio runtime.
     #[must_use]
     pub fn kube_client(&self) -> kube::Client {
         kube::Client::new(self.clone(), "default")
     }
 
-    /// Keeps finding out who leads, and sends new requests there.
+    /// Keeps track of the leader, so that new requests go to it. Ends at once on shutdown, even if no master answers.
     pub async fn follow_leader(self, shutdown: CancellationToken) {
-        loop {
-            match self.find_leader().await {
-                Ok(Some(leader)) => self.prefer(leader),
-                Ok(None) => tracing::debug!("the masters have no leader at the moment"),
-                Err(error) => tracing::debug!(error = %error, "cannot find out who leads"),
+        let follow = async {
+            loop {
+                match self.find_leader().await {
+                    Ok(Some(leader)) => self.prefer(leader),
+                    Ok(None) => tracing::debug!("the masters have no leader at the moment"),
+                    Err(error) => tracing::debug!(error = %error, "cannot ask the masters for the leader"),
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LEADER_INTERVAL) => {}
+                    () = self.shared.master_failed.notified() => tokio::time::sleep(Duration::from_millis(500)).await,
+                }
             }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LEADER_INTERVAL) => {}
-                () = self.shared.doubt.notified() => tokio::time::sleep(Duration::from_millis(500)).await,
-            }
-        }
+        };
+        shutdown.run_until_cancelled(follow).await;
     }
 
     async fn find_leader(&self) -> Result<Option<Authority>, BoxError> {
@@ -142,13 +144,13 @@ impl Masters {
         let response = self.send(request).await?;
         let body = tokio::time::timeout(ATTEMPT_TIMEOUT, response.into_body().collect()).await??.to_bytes();
         let quorum: Quorum = serde_json::from_slice(&body)?;
-        self.learn(quorum.members.iter().filter_map(|member| authority(&member.api)));
+        self.set_masters(quorum.members.iter().filter_map(|member| authority(&member.api)));
         let leader = quorum.leader.and_then(|name| quorum.members.into_iter().find(|member| member.name == name));
         Ok(leader.and_then(|member| authority(&member.api)))
     }
 
-    /// Takes note of the masters that there are now.
-    fn learn(&self, masters: impl Iterator<Item = Authority>) {
+    /// Replaces the known masters by these and the configured ones.
+    fn set_masters(&self, masters: impl Iterator<Item = Authority>) {
         let mut known: Vec<Authority> = Vec::new();
         for master in masters.chain(self.shared.configured.iter().cloned()) {
             if !known.contains(&master) {
@@ -162,7 +164,7 @@ impl Masters {
         let current = endpoints.get(self.shared.current.load(Ordering::Relaxed));
         let current = current.and_then(|current| known.iter().position(|master| master == current)).unwrap_or(0);
         self.shared.current.store(current, Ordering::Relaxed);
-        tracing::debug!(masters = known.len(), "the masters are others now");
+        tracing::debug!(masters = known.len(), "the masters of the cluster have changed");
         *endpoints = known;
     }
 
@@ -193,11 +195,11 @@ impl Masters {
             let Some((at, authority, known)) = self.endpoint(index) else {
                 return Err(MastersError::Unanswered("no master is known".into()));
             };
-            let attempt = address(&parts, authority, body.clone()).map_err(MastersError::Malformed)?;
+            let attempt = build_request(&parts, authority, body.clone()).map_err(MastersError::Malformed)?;
             let limit = ATTEMPT_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
             let error: BoxError = match tokio::time::timeout(limit, self.shared.http.request(attempt)).await {
                 Ok(Ok(response)) if response.status() != StatusCode::SERVICE_UNAVAILABLE => {
-                    self.keep(index, at, tried);
+                    self.prefer_answering(index, at, tried);
                     return Ok(response);
                 }
                 Ok(Ok(response)) => MastersError::NotReady(response.status()).into(),
@@ -206,7 +208,7 @@ impl Masters {
             };
             tried += 1;
             index = at + 1;
-            self.shared.doubt.notify_one();
+            self.shared.master_failed.notify_one();
             if tried % known == 0 {
                 let pause = Duration::from_millis(100) * u32::try_from(tried / known).unwrap_or(1).min(5);
                 if Instant::now() + pause >= deadline {
@@ -217,8 +219,8 @@ impl Masters {
         }
     }
 
-    /// The master that answered after others had failed is the one to ask first next time.
-    fn keep(&self, index: usize, at: usize, tried: usize) {
+    /// Prefers the master that answered after others had failed.
+    fn prefer_answering(&self, index: usize, at: usize, tried: usize) {
         if tried > 0 && index != self.shared.current.load(Ordering::Relaxed) {
             self.shared.current.store(at, Ordering::Relaxed);
         }
@@ -230,7 +232,11 @@ fn authority(url: &str) -> Option<Authority> {
     (uri.scheme() == Some(&Scheme::HTTPS)).then(|| uri.authority().cloned()).flatten()
 }
 
-fn address(parts: &http::request::Parts, authority: Authority, body: Bytes) -> Result<Request<Full<Bytes>>, BoxError> {
+fn build_request(
+    parts: &http::request::Parts,
+    authority: Authority,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, BoxError> {
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path).build()?;
     let mut request = Request::new(Full::new(body));
@@ -317,5 +323,37 @@ impl hyper::rt::Write for MasterStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn following_the_leader_ends_on_shutdown_while_no_master_answers() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("https://{}", silent.local_addr().expect("a bound address"));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows TLS 1.3")
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let masters = Masters::new(&[url], tls).expect("a well-formed URL");
+        let shutdown = CancellationToken::new();
+        let shared = Arc::clone(&masters.shared);
+        let mut following = std::pin::pin!(masters.follow_leader(shutdown.clone()));
+        let connection = tokio::select! {
+            () = &mut following => panic!("it ended before the shutdown"),
+            accepted = silent.accept() => accepted.expect("the agent connects"),
+        };
+        shared.master_failed.notify_one();
+        shutdown.cancel();
+        assert!(following.now_or_never().is_some(), "the task still waits for the master");
+        drop(connection);
     }
 }

@@ -1,4 +1,4 @@
-//! What the agent needs of the masters, as a trait: the API behind it, or a test.
+//! The trait through which the agent talks to the masters. The API client implements it, and so do the tests.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl ClusterError {
         self.code() == Some(404)
     }
 
-    /// The object is there already, or another one than the caller meant.
+    /// Whether the object exists already, or is another one than the caller meant.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
@@ -42,7 +42,7 @@ impl ClusterError {
 /// A change to the pods bound to this node.
 #[derive(Clone, Debug)]
 pub enum PodChange {
-    /// All of them, on start and after a gap.
+    /// The complete list, on start and after a gap in the watch.
     Synced(Vec<Pod>),
     Applied(Box<Pod>),
     Deleted(Box<Pod>),
@@ -51,7 +51,7 @@ pub enum PodChange {
 /// A change to the Services of the cluster.
 #[derive(Clone, Debug)]
 pub enum ServiceChange {
-    /// All of them, on start and after a gap.
+    /// The complete list, on start and after a gap in the watch.
     Synced(Vec<Service>),
     Applied(Box<Service>),
     Deleted(Box<Service>),
@@ -76,46 +76,46 @@ impl std::fmt::Display for ObjectRef {
 /// The masters, as the agent sees them. Every call has its own deadline.
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
-    /// The pods bound to this node, from now on. It retries inside and never ends by itself.
+    /// Watches the pods bound to this node. The stream retries inside and never ends by itself.
     fn pods(&self) -> BoxStream<'static, PodChange>;
 
-    /// The Services of the cluster, from now on. It retries inside and never ends by itself.
+    /// Watches the Services of the cluster. The stream retries inside and never ends by itself.
     fn services(&self) -> BoxStream<'static, ServiceChange>;
 
-    /// Yields whenever the object was changed, made or deleted.
+    /// Yields whenever the object was created, changed or deleted.
     fn changes_of(&self, object: &ObjectRef) -> BoxStream<'static, ()>;
 
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ClusterError>;
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ClusterError>;
 
-    /// Writes a pod's status, if it still is that very pod.
+    /// Writes a pod's status, if the pod still has this uid.
     async fn report_pod(&self, pod: &PodRef, status: &PodStatus) -> Result<(), ClusterError>;
 
-    /// Whether the masters say at this moment that this very pod is this node's to run.
+    /// Whether the masters say now that the pod with this uid is bound to this node.
     async fn is_assigned(&self, pod: &PodRef) -> Result<bool, ClusterError>;
 
-    /// Lets a pod's object go for good, if it still is that very pod.
+    /// Deletes a pod's object for good, if the pod still has this uid.
     async fn release_pod(&self, pod: &PodRef) -> Result<(), ClusterError>;
 
     async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError>;
 
     async fn create_node(&self, node: &Node) -> Result<(), ClusterError>;
 
-    /// Merges the status into an existing Node; the rest of it stays.
+    /// Merges the status into an existing Node. The rest of the object stays.
     async fn report_node(&self, node: &Node) -> Result<(), ClusterError>;
 
     /// Sets these labels of an existing Node; its other labels stay.
     async fn label_node(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), ClusterError>;
 
-    /// Renews the node's lease. One that is absent is not found.
+    /// Renews the node's lease. A missing lease is a NotFound error.
     async fn renew_lease(&self, node: &str, spec: &LeaseSpec) -> Result<(), ClusterError>;
 
-    /// Makes the lease of a node, which belongs to that very Node object and goes with it.
+    /// Creates the lease of a node. The Node object owns it, so the lease is deleted with that object.
     async fn create_lease(&self, node: &Node, spec: &LeaseSpec) -> Result<(), ClusterError>;
 
     async fn create_event(&self, event: &Event) -> Result<(), ClusterError>;
 
-    /// The same thing happened again.
+    /// Updates an event that has happened again.
     async fn repeat_event(&self, event: &Event) -> Result<(), ClusterError>;
 }

@@ -1,4 +1,4 @@
-//! What an agent must be told.
+//! Configuration of an agent.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use quorate_pki::LiveIdentity;
 
-/// What pods run on.
+/// The runtime that pods run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuntimeChoice {
     /// A Docker engine, reached through its socket (`unix:///var/run/docker.sock` when `None`).
     Docker { endpoint: Option<String> },
-    /// Nothing: every container is reported healthy.
+    /// No engine: no container is started, and every one is reported healthy.
     Hollow,
 }
 
-/// Where the node API listens.
+/// The socket of the node API.
 #[derive(Debug)]
 pub enum Listen {
     Address(SocketAddr),
-    /// Already bound, so that nobody else can take the port.
+    /// A socket that is bound already, so that no other process can take the port.
     Bound(TcpListener),
 }
 
@@ -42,42 +42,43 @@ impl Listen {
 #[derive(Debug)]
 pub struct AgentConfig {
     pub node_name: String,
-    /// The `https://host:port` URLs of masters; others are learned from them.
+    /// The `https://host:port` URLs of masters. The agent learns about other masters from these.
     pub masters: Vec<String>,
     /// The authority that the masters' certificates chain to.
     pub ca_pem: String,
-    /// Who the agent is: CN `system:node:<name>`, O `system:nodes`.
+    /// The client certificate of the agent: CN `system:node:<name>`, O `system:nodes`.
     pub client: Arc<LiveIdentity>,
-    /// What the node API shows.
+    /// The serving certificate of the node API.
     pub serving: Arc<LiveIdentity>,
-    /// The authority of the node API's clients.
+    /// The authority that the certificates of the node API's clients chain to.
     pub client_ca_pem: String,
     pub listen: Listen,
     /// The address at which masters and pods reach this node.
     pub node_ip: String,
     pub data_dir: PathBuf,
     pub runtime: RuntimeChoice,
-    /// Where a hollow node keeps its containers, so that they outlive the agent; they end with it when this is `None`.
+    /// The directory in which a hollow node keeps its containers, so that they outlive the agent. `None` keeps them in
+    /// memory, and they end with the agent.
     pub hollow_dir: Option<PathBuf>,
     /// Docker network of the pods.
     pub pod_network: String,
     /// Labels for the Node object.
     pub labels: BTreeMap<String, String>,
-    /// Replaces what was measured: `cpu`, `memory`, `ephemeral-storage`, as quantities.
+    /// Quantities of `cpu`, `memory` and `ephemeral-storage` that replace the measured ones.
     pub capacity: BTreeMap<String, String>,
     pub heartbeat_interval: Duration,
     pub max_pods: u32,
-    /// Keeps clusters apart that share one Docker engine.
+    /// The label that tells apart the containers of clusters that share one Docker engine.
     pub cluster_id: String,
-    /// How long a new agent waits for the masters before it takes over what runs without them.
+    /// Time that a starting agent waits for the masters before it adopts the running pods without them.
     pub offline_after: Duration,
-    /// Program and first arguments of the process that keeps the fences of pods on Docker when the agent cannot; it
-    /// calls [`crate::watch_containers`]. Without it this node keeps no fences.
+    /// Program and first arguments of the watchdog, which enforces the fences of pods on Docker when the agent cannot.
+    /// The program calls [`crate::watch_containers`]. Without a watchdog, this node enforces no fences.
     pub watchdog: Option<Vec<OsString>>,
 }
 
 impl AgentConfig {
-    /// A configuration with the defaults of a node on Docker that listens on port 10250.
+    /// Creates a configuration with the defaults of a node on Docker that listens on port 10250.
     #[must_use]
     pub fn new(
         node_name: impl Into<String>,

@@ -1,4 +1,4 @@
-//! What all pod workers share.
+//! The services that all pod workers share.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::status::Reporter;
 use crate::volumes::Volumes;
 use crate::volumes::objects::Objects;
 
-/// Steps that the container engine does at the same time, beyond one for each processor: it waits for the disk, too. More
-/// only make all of them slow.
+/// Number of steps that the container engine does at the same time, in addition to one for each processor. The extra
+/// ones use the processors while others wait for the disk; more would only slow all of them down.
 const STARTS_BEYOND_CPUS: usize = 2;
 
 pub(crate) struct Context {
@@ -55,7 +55,7 @@ impl Context {
         let facts = NodeFacts { host_ip: config.node_ip.clone(), runtime_scheme: runtime.scheme().to_owned() };
         if !runtime.is_hollow() && !machine::may_mount() {
             tracing::warn!(
-                "the agent may not mount: no memory volumes, Secrets lie on disk, subPath is mostly refused"
+                "the agent may not mount file systems: memory volumes are refused, Secrets are on disk, most subPaths are refused"
             );
         }
         let machine = Machine::measure(&config.data_dir);
@@ -80,7 +80,7 @@ impl Context {
         })
     }
 
-    /// See [`Runtime::capabilities`]. The engine is asked once.
+    /// Returns [`Runtime::capabilities`], which the engine is asked for once.
     pub(crate) async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
         self.capabilities.get_or_try_init(|| self.runtime.capabilities()).await.copied()
     }

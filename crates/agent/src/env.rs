@@ -8,7 +8,7 @@ use quorate_api::quantity::Quantity;
 use crate::cluster::ObjectRef;
 use crate::machine::Machine;
 
-/// Why an environment cannot be made.
+/// Why the environment of a container cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EnvError {
     #[error("{object} not found")]
@@ -23,17 +23,17 @@ pub(crate) enum EnvError {
     Source { name: String },
 }
 
-/// What a pod's environment is made from: the ConfigMaps and Secrets that it refers to, as far as they exist, and Services.
+/// Sources of a pod's environment: the existing ConfigMaps and Secrets that it refers to, and Services.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Referenced {
     pub config_maps: BTreeMap<String, ConfigMap>,
     pub secrets: BTreeMap<String, Secret>,
-    /// The variables of the Services that the pod finds.
+    /// The variables that describe Services.
     pub services: BTreeMap<String, String>,
 }
 
 impl Referenced {
-    /// The entries of an object, or `None` when it does not exist.
+    /// Returns the entries of an object, or `None` when it does not exist.
     pub(crate) fn entries(&self, object: &ObjectRef) -> Option<BTreeMap<String, Vec<u8>>> {
         match object {
             ObjectRef::ConfigMap { name, .. } => {
@@ -50,7 +50,7 @@ impl Referenced {
     }
 }
 
-/// What field references of a running pod need beyond its object.
+/// The pod and the facts of its node that field and resource references read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
     pub pod: &'a Pod,
@@ -59,7 +59,7 @@ pub(crate) struct Facts<'a> {
     pub machine: &'a Machine,
 }
 
-/// Objects that the environment of a container refers to.
+/// Lists the objects that the environment of a container refers to.
 pub(crate) fn references(namespace: &str, container: &Container) -> BTreeSet<ObjectRef> {
     let config_map = |name: &str| ObjectRef::ConfigMap { namespace: namespace.to_owned(), name: name.to_owned() };
     let secret = |name: &str| ObjectRef::Secret { namespace: namespace.to_owned(), name: name.to_owned() };
@@ -75,8 +75,8 @@ pub(crate) fn references(namespace: &str, container: &Container) -> BTreeSet<Obj
     objects
 }
 
-/// The variables of a container, later ones replacing earlier ones of the same name. Those of Services come last, where
-/// the container has none of that name; they can be referred to all the same.
+/// Returns the variables of a container. A later variable replaces an earlier one of the same name. Variables of
+/// Services come last and only where the container has none of that name, but any variable may refer to them.
 pub(crate) fn resolve(
     namespace: &str,
     container: &Container,
@@ -176,7 +176,7 @@ fn from_source(
     }
 }
 
-/// The value of a field reference, as in the downward API.
+/// Returns the value of a field reference of the downward API.
 pub(crate) fn field(path: &str, facts: Facts<'_>) -> Result<String, EnvError> {
     let metadata = &facts.pod.metadata;
     let spec = facts.pod.spec.as_ref();
@@ -209,7 +209,7 @@ pub(crate) fn field(path: &str, facts: Facts<'_>) -> Result<String, EnvError> {
     })
 }
 
-/// The value of a resource reference: a limit or request in units of the divisor, rounded up.
+/// Returns the value of a resource reference: a limit or request in units of the divisor, rounded up.
 pub(crate) fn resource(
     own: &Container,
     selector: &ResourceFieldSelector,
@@ -245,7 +245,7 @@ pub(crate) fn resource(
     Ok(((milli + divisor - 1) / divisor).to_string())
 }
 
-/// Replaces `$(NAME)` by known variables; `$$` is a dollar sign, and what is unknown stays as it is.
+/// Replaces `$(NAME)` by the variable's value and `$$` by a dollar sign. A reference to an unknown variable stays.
 pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     expand_with(text, |name| variables.get(name))
 }

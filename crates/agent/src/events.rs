@@ -1,4 +1,4 @@
-//! Events: what happened to pods, counted when it happens again.
+//! Events about pods. An event that happens again is counted instead of being created anew.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 use crate::plan::PodRef;
 
-/// Events that wait for a master; more are dropped, since events are best effort.
+/// Maximum number of events that wait for a master. More are dropped, since events are best effort.
 const QUEUE: usize = 1024;
-/// Different events remembered for counting.
+/// Maximum number of different events that are remembered for counting.
 const REMEMBERED: usize = 1024;
 const ATTEMPTS: u32 = 3;
 
-/// One thing to tell.
+/// The content of one event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Note {
     pub warning: bool,
     pub reason: &'static str,
     pub message: String,
-    /// `spec.containers{name}`, for what concerns one container.
+    /// `spec.containers{name}`, for an event about one container.
     pub field_path: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl Note {
     }
 }
 
-/// Takes events without ever waiting.
+/// Queues events without ever blocking.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     queue: mpsc::Sender<(PodRef, Note, Timestamp)>,
@@ -53,12 +53,12 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) fn record(&self, pod: &PodRef, note: Note) {
         if let Err(error) = self.queue.try_send((pod.clone(), note, Timestamp::now())) {
-            tracing::debug!(error = %error, "an event was dropped");
+            tracing::debug!(error = %error, "the queue of events is full; one was dropped");
         }
     }
 }
 
-/// The task that sends events.
+/// The task that sends events to the masters.
 pub(crate) struct Sender {
     queue: mpsc::Receiver<(PodRef, Note, Timestamp)>,
     cluster: Arc<dyn Cluster>,
@@ -122,7 +122,7 @@ impl Sender {
     fn event(&self, pod: &PodRef, note: &Note, at: Timestamp) -> Event {
         Event {
             metadata: ObjectMeta {
-                // As the kubelet names them: in order of time, which breaks ties between equal seconds.
+                // The kubelet's form of a name: it sorts by time, also within one second.
                 name: Some(format!("{}.{:x}", pod.name, at.as_nanosecond())),
                 namespace: Some(pod.namespace.clone()),
                 ..ObjectMeta::default()

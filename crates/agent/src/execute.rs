@@ -1,4 +1,4 @@
-//! Carries out one action of a pod's plan, and tells what came of it.
+//! Executes one action of a pod's plan and returns its outcome.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,15 +22,15 @@ use crate::seccomp;
 use crate::specs::{self, PullPolicy};
 use crate::volumes;
 
-/// The longest that a postStart hook may take.
+/// Maximum duration of a postStart hook.
 const POST_START_LIMIT: Duration = Duration::from_secs(600);
 
-/// What an action needs, taken when it was planned.
+/// Inputs of an action, as they were when it was planned.
 pub(crate) struct Task {
     pub context: Arc<Context>,
     pub pod: Arc<Pod>,
     pub observed: Arc<Observed>,
-    /// The status computed together with the action.
+    /// The status that was computed together with the action.
     pub status: PodStatus,
 }
 
@@ -52,7 +52,7 @@ impl Failed {
 impl Task {
     pub(crate) async fn run(self, action: Action) -> Completion {
         let reference = plan::pod_ref(&self.pod);
-        let outcome = match self.carry_out(&reference, &action).await {
+        let outcome = match self.execute(&reference, &action).await {
             Ok(outcome) => outcome,
             Err(Failed { reason, message }) => {
                 tracing::debug!(pod = %reference, ?action, %message, "an action failed");
@@ -65,7 +65,7 @@ impl Task {
         Completion { action, outcome }
     }
 
-    async fn carry_out(&self, pod: &PodRef, action: &Action) -> Result<Outcome, Failed> {
+    async fn execute(&self, pod: &PodRef, action: &Action) -> Result<Outcome, Failed> {
         let runtime = &self.context.runtime;
         let plain = |result: Result<(), RuntimeError>| match result {
             Ok(()) => Ok(Outcome::Done),
@@ -127,7 +127,7 @@ impl Task {
         }
     }
 
-    /// Nothing of a fenced pod is started that may have to run elsewhere already.
+    /// Refuses to start anything of a fenced pod that may run on another node already.
     async fn admit(&self, pod: &PodRef, reason: FailureReason) -> Result<(), Failed> {
         self.context.fence.admit(&pod.uid).await.map_err(|error| Failed::new(reason, error.to_string()))
     }
@@ -164,7 +164,7 @@ impl Task {
         Ok(match fetched.unreachable {
             None => Outcome::Done,
             Some(error) => {
-                tracing::debug!(pod = %plan::pod_ref(&self.pod), error = %error, "volumes show what was last known");
+                tracing::debug!(pod = %plan::pod_ref(&self.pod), error = %error, "volumes show the last known content");
                 Outcome::Remembered { message: error.to_string() }
             }
         })
@@ -173,22 +173,23 @@ impl Task {
     async fn ensure_image(&self, pod: &PodRef, name: &str, image: &str) -> Result<Outcome, Failed> {
         let (container, init) = self.container(name)?;
         let refused = |error: ImageError| Failed::new(error.reason, error.message);
-        let tell = |reason, message| self.context.recorder.record(pod, Note::normal(reason, message).about(name, init));
+        let record =
+            |reason, message| self.context.recorder.record(pod, Note::normal(reason, message).about(name, init));
         let policy = specs::pull_policy(container);
         let present = self.context.runtime.has_image(image).await.map_err(refused)?;
         match policy {
             PullPolicy::Never | PullPolicy::IfNotPresent if present => {
-                tell("Pulled", format!("Container image \"{image}\" already present on machine"));
+                record("Pulled", format!("Container image \"{image}\" already present on machine"));
             }
             PullPolicy::Never => {
                 let message = format!("Container image \"{image}\" is not present with pull policy of Never");
                 return Err(Failed::new(FailureReason::ErrImageNeverPull, message));
             }
             PullPolicy::Always | PullPolicy::IfNotPresent => {
-                tell("Pulling", format!("Pulling image \"{image}\""));
+                record("Pulling", format!("Pulling image \"{image}\""));
                 let begun = Instant::now();
                 self.context.runtime.pull_image(image).await.map_err(refused)?;
-                tell("Pulled", format!("Successfully pulled image \"{image}\" in {:.3?}", begun.elapsed()));
+                record("Pulled", format!("Successfully pulled image \"{image}\" in {:.3?}", begun.elapsed()));
             }
         }
         Ok(Outcome::Done)
@@ -249,7 +250,7 @@ impl Task {
         Ok(mounts)
     }
 
-    /// A container that was made before a reboot is made anew, together with what it mounts.
+    /// Fails when a mount of the container is gone, as after a reboot. The container and its mounts are then remade.
     async fn check_mounts(&self, pod: &PodRef, name: &str, id: &str) -> Result<(), Failed> {
         if self.context.runtime.is_hollow() {
             return Ok(());
@@ -257,14 +258,14 @@ impl Task {
         let (container, _) = self.container(name)?;
         let failed = |message: String| Failed::new(FailureReason::CreateContainerError, message);
         let in_place = self.context.volumes.in_place(&self.pod, container).await;
-        if in_place.map_err(|error| failed(format!("cannot check what the container mounts: {error}")))? {
+        if in_place.map_err(|error| failed(format!("cannot check the mounts of the container: {error}")))? {
             return Ok(());
         }
         self.context.runtime.remove(pod, &[id.to_owned()]).await.map_err(|error| failed(error.to_string()))?;
-        Err(failed("what the container mounts is no longer mounted: it is made anew".to_owned()))
+        Err(failed("a volume of the container is no longer mounted: the container will be created again".to_owned()))
     }
 
-    /// The container may have been made before the pod's address was known.
+    /// Writes the hosts file again: the container may have been made before the pod's address was known.
     async fn update_hosts(&self, name: &str) -> Result<(), Failed> {
         if self.context.runtime.is_hollow() {
             return Ok(());
@@ -277,7 +278,7 @@ impl Task {
         })
     }
 
-    /// The content of the file that a Localhost seccomp profile names.
+    /// Reads the file of a Localhost seccomp profile.
     async fn seccomp_profile(&self, container: &Container) -> Result<Option<String>, Failed> {
         let Some(file) = specs::seccomp_file(&self.pod, container).map(str::to_owned) else { return Ok(None) };
         if self.context.runtime.is_hollow() {
@@ -290,7 +291,7 @@ impl Task {
         read.map(Some).map_err(|error| config(error.to_string()))
     }
 
-    /// An empty file for the container's termination message.
+    /// Makes an empty file for the container's termination message.
     async fn message_file(&self, pod: &PodRef, name: &str, attempt: u32) -> Result<Option<PathBuf>, Failed> {
         if self.context.runtime.is_hollow() {
             return Ok(None);
@@ -330,7 +331,7 @@ impl Task {
         Ok(Outcome::Probed { healthy: report.healthy, output: report.output })
     }
 
-    /// Runs the preStop hook, if there is one, for as long as the grace lasts. Its failure does not keep the container.
+    /// Runs the preStop hook, if there is one, for at most the grace period. The container is stopped even if it fails.
     async fn pre_stop(&self, pod: &PodRef, name: &str, id: &str, grace: Grace) {
         let Some((container, init)) = plan::find_container(&self.pod, name) else { return };
         let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
@@ -344,7 +345,7 @@ impl Task {
         }
     }
 
-    /// The last status first, so that watchers see how the pod ended.
+    /// Reports the last status before the object is deleted, so that watchers see how the pod ended.
     async fn delete_from_api(&self, pod: &PodRef) -> Result<Outcome, Failed> {
         self.context.reporter.forget(pod);
         let gone = |error: &ClusterError| error.is_not_found() || error.is_conflict();
@@ -354,7 +355,7 @@ impl Task {
             Err(error @ ClusterError::Unreachable(_)) => {
                 return Err(Failed::new(FailureReason::Other, error.to_string()));
             }
-            Err(error) => tracing::warn!(pod = %pod, error = %error, "the last status of a pod was refused"),
+            Err(error) => tracing::warn!(pod = %pod, error = %error, "the masters refused the last status of a pod"),
             Ok(()) => {}
         }
         match cluster.release_pod(pod).await {
@@ -364,7 +365,7 @@ impl Task {
     }
 }
 
-/// The events that tell of an action's outcome, where it is worth telling.
+/// Returns the events that report an action's outcome, as the kubelet does.
 fn notes_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Vec<Note> {
     let about = |note: Note, name: &str| {
         let init = plan::find_container(pod, name).is_some_and(|(_, init)| init);
@@ -403,7 +404,7 @@ fn notes_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Vec<Note> {
     }
 }
 
-/// When a container enters its crash backoff, that is an event too.
+/// Returns an event for each container that has entered its backoff, of a crash or of an image pull.
 pub(crate) fn back_off_notes(pod: &Pod, before: &PodStatus, after: &PodStatus) -> Vec<Note> {
     let reference = plan::pod_ref(pod);
     let reason = |status: &PodStatus, name: &str| {

@@ -1,5 +1,5 @@
-//! Who may ask the container engine next. It starts few things at a time, and whoever is furthest goes first: pods get
-//! ready one after the other, instead of all of them late.
+//! Bounds the number of concurrent requests to the container engine. The pod that is furthest in its start goes first,
+//! so that pods become ready one after the other instead of all of them late.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) enum Stage {
 
 struct State {
     free: usize,
-    /// By stage, then by arrival.
+    /// Waiters in the order in which they are served: by stage, then by arrival.
     waiting: BTreeMap<(Stage, u64), oneshot::Sender<Permit>>,
     arrivals: u64,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Gate {
     state: Arc<Mutex<State>>,
 }
 
-/// Leave to go through, until it is dropped.
+/// A permit of the gate. Dropping it serves the next waiter.
 pub(crate) struct Permit {
     gate: Gate,
 }
@@ -39,7 +39,7 @@ impl Gate {
         Gate { state: Arc::new(Mutex::new(State { free: permits, waiting: BTreeMap::new(), arrivals: 0 })) }
     }
 
-    /// Waits for its turn.
+    /// Waits for a permit.
     pub(crate) async fn pass(&self, stage: Stage) -> Permit {
         let turn = {
             let mut state = self.state.lock();
@@ -53,7 +53,7 @@ impl Gate {
             state.waiting.insert(key, sender);
             turn
         };
-        // The gate cannot go away while it is borrowed, so the sender is never dropped unused.
+        // The borrowed gate keeps the sender in its queue, so the sender is never dropped unused.
         turn.await.unwrap_or_else(|_| Permit { gate: self.clone() })
     }
 
@@ -68,7 +68,7 @@ impl Gate {
                 }
             }
         };
-        // Sent to somebody who has stopped waiting, the permit comes back and, dropped, goes to the one after.
+        // A waiter that has given up sends the permit back. Dropping it here serves the waiter after that one.
         drop(next.send(Permit { gate: self.clone() }));
     }
 }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_furthest_goes_first_and_equals_in_order_of_arrival() {
+    fn later_stages_go_first_and_equal_stages_in_order_of_arrival() {
         let gate = Gate::new(1);
         let first = gate.pass(Stage::CreateSandbox).now_or_never().expect("the gate is free");
         let stages = [
@@ -103,13 +103,13 @@ mod tests {
         let mut order = Vec::new();
         while !waiting.is_empty() {
             let served = waiting.iter_mut().position(|(turn, _)| turn.now_or_never().is_some());
-            order.push(waiting.remove(served.expect("somebody is served")).1);
+            order.push(waiting.remove(served.expect("one waiter is served")).1);
         }
         assert_eq!(order, ["e", "f", "d", "c", "a", "b"]);
     }
 
     #[test]
-    fn whoever_stops_waiting_takes_no_permit_along() {
+    fn a_waiter_that_gives_up_loses_no_permit() {
         let gate = Gate::new(1);
         let held = gate.pass(Stage::StartSandbox).now_or_never().expect("the gate is free");
         let mut impatient = Box::pin(gate.pass(Stage::StartSandbox));
@@ -118,7 +118,7 @@ mod tests {
         drop(impatient);
         drop(held);
         drop((&mut served).now_or_never().expect("its turn"));
-        // A permit that was given but never taken is not lost either.
+        // A permit that was sent but never received is not lost either.
         let held = gate.pass(Stage::StartSandbox).now_or_never().expect("the gate is free again");
         let mut given = Box::pin(gate.pass(Stage::StartSandbox));
         assert!((&mut given).now_or_never().is_none());

@@ -1,4 +1,4 @@
-//! The gRPC health check of probes: `grpc.health.v1.Health/Check` over HTTP/2 without TLS, as the kubelet does it.
+//! The gRPC health check of probes. Like the kubelet, it calls `grpc.health.v1.Health/Check` over HTTP/2 without TLS.
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -8,7 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic_prost::ProstCodec;
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
-/// Maximum size of an answer, in bytes. One takes two bytes.
+/// Maximum size of a response, in bytes. A valid response has two bytes.
 const ANSWER_BYTES: usize = 1024;
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -33,7 +33,7 @@ pub(crate) enum ServingStatus {
 }
 
 impl ServingStatus {
-    /// The name in the protocol, as the kubelet prints it.
+    /// Returns the name in the protocol, which the kubelet prints.
     pub(crate) fn name(self) -> &'static str {
         match self {
             ServingStatus::Unknown => "UNKNOWN",
@@ -54,7 +54,7 @@ pub(crate) enum CheckError {
     Refused(#[source] Box<tonic::Status>),
 }
 
-/// Asks for the health of a service; the empty name stands for the whole server.
+/// Asks for the health of a service. The empty name stands for the whole server.
 pub(crate) async fn check(
     stream: TcpStream,
     authority: &str,

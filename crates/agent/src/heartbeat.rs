@@ -1,4 +1,4 @@
-//! The Lease that says this node is alive.
+//! Heartbeats: renews the Lease that shows that this node is alive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::config::AgentConfig;
 use crate::fence::Fence;
 
-/// Without a heartbeat for so many seconds the node counts as dead.
+/// Time without a heartbeat after which the node counts as dead, in seconds.
 const LEASE_SECONDS: i32 = 10;
-/// How soon a heartbeat follows that found no Node object: the node is being registered.
+/// Delay of the next heartbeat while the Node object does not exist, because the node is still being registered.
 const UNREGISTERED_DELAY: Duration = Duration::from_millis(250);
 
 pub(crate) struct Heartbeat {
@@ -28,7 +28,7 @@ pub(crate) struct Heartbeat {
 #[derive(Debug, PartialEq, Eq)]
 enum Beat {
     Renewed,
-    /// There is no Node object that a lease could belong to.
+    /// There is no Node object that could own the lease.
     Unregistered,
 }
 
@@ -53,13 +53,13 @@ impl Heartbeat {
             match beat {
                 Ok(Beat::Renewed) if silent => {
                     silent = false;
-                    tracing::info!("the masters hear this node's heartbeat again");
+                    tracing::info!("heartbeats reach the masters again");
                 }
                 Ok(Beat::Renewed) => {}
                 Ok(Beat::Unregistered) => ticks.reset_after(UNREGISTERED_DELAY.min(self.interval)),
                 Err(error) if !silent => {
                     silent = true;
-                    tracing::warn!(error = %error, "the heartbeat does not reach the masters");
+                    tracing::warn!(error = %error, "the heartbeat did not reach the masters");
                 }
                 Err(_) => {}
             }
@@ -77,7 +77,7 @@ impl Heartbeat {
             Err(error) if error.is_not_found() => {}
             renewed => return renewed.map(|()| Beat::Renewed),
         }
-        // The Node is read anew for each new lease: it may have been deleted and registered again under another uid.
+        // Each new lease reads the Node again, which may have been deleted and registered under another uid.
         let node = self.cluster.node(&self.node_name).await?;
         let Some(node) = node.filter(|node| node.metadata.uid.is_some()) else { return Ok(Beat::Unregistered) };
         self.fence.renew(self.cluster.create_lease(&node, &spec)).await?;

@@ -1,4 +1,4 @@
-//! `/etc/hosts` of a pod's containers: one file that the agent keeps, as the kubelet does, instead of Docker's.
+//! `/etc/hosts` of a pod's containers. Like the kubelet, the agent mounts one file of its own instead of Docker's.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::runtime::BindMount;
 use crate::specs;
 
 const TARGET: &str = "/etc/hosts";
-/// The part of the node's own file that pods on its network get, in bytes.
+/// Maximum size of the node's own file that pods on the host network get, in bytes. The rest is cut off.
 const NODE_FILE_LIMIT: u64 = 1 << 20;
 
 fn aliases(pod: &Pod) -> &[HostAlias] {
@@ -26,14 +26,14 @@ fn file(data_dir: &Path, pod: &Pod) -> PathBuf {
     pod_dir(data_dir, &pod_ref(pod).uid).join("etc-hosts")
 }
 
-/// Whether the agent keeps the file of this container. A pod on the node's network without aliases sees the node's file,
-/// and a container that mounts something at its place sees that.
+/// Whether the agent mounts the file into this container. A pod on the host network without aliases sees the node's
+/// file, and a container with a volume at this path sees the volume.
 fn is_managed(pod: &Pod, container: &Container) -> bool {
     let own = container.volume_mounts.iter().flatten().any(|mount| mount.mount_path.trim_end_matches('/') == TARGET);
     !own && (!host_network(pod) || !aliases(pod).is_empty())
 }
 
-/// Writes the pod's file and returns the mount that shows it in a container, if the container is to have it. The pod's
+/// Writes the pod's file and returns its mount, or `None` for a container that does not get the file. The pod's
 /// addresses are not known before its sandbox runs; [`update`] adds them.
 pub(crate) async fn mount(
     data_dir: &Path,
@@ -49,7 +49,7 @@ pub(crate) async fn mount(
     Ok(Some(BindMount { source: path, target: TARGET.to_owned(), read_only: false, propagation: "rprivate" }))
 }
 
-/// Writes the file anew before a container starts, now that the addresses are known.
+/// Writes the file again before a container starts, when the addresses are known.
 pub(crate) async fn update(data_dir: &Path, pod: &Pod, container: &Container, ips: &[String]) -> io::Result<()> {
     if is_managed(pod, container) { write(pod, file(data_dir, pod), ips).await } else { Ok(()) }
 }
@@ -66,7 +66,7 @@ async fn write(pod: &Pod, path: PathBuf, ips: &[String]) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        // Containers have this very file mounted, so it is overwritten in place, and never empty on the way.
+        // Containers have this file mounted, so it is overwritten in place, and cut to its length afterwards.
         let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
         file.write_all(&content)?;
         file.set_len(u64::try_from(content.len()).map_err(io::Error::other)?)?;

@@ -1,7 +1,7 @@
 //! The node agent: it watches the masters for the pods bound to its node and runs them.
 //!
-//! [`plan`] decides and is pure; everything else carries out: [`runtime`] drives Docker (or pretends to), `volumes`
-//! makes what pods mount, `client` finds the leader, `worker` is the one shell that executes a pod's plan.
+//! [`plan`] decides and is pure. The other modules act: [`runtime`] drives Docker (or simulates it), `volumes` makes
+//! the volumes of pods, `client` finds the leader, and `worker` executes a pod's plan.
 
 mod admission;
 mod api_cluster;
@@ -50,7 +50,7 @@ use crate::runtime::Runtime;
 /// Why an agent cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    #[error("the TLS material of the agent is unusable")]
+    #[error("the TLS material of the agent cannot be used")]
     Tls(#[source] tls::TlsError),
     #[error("{url} is not the https URL of a master")]
     MasterUrl { url: String },
@@ -73,7 +73,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that talks to the masters of its configuration.
+    /// Creates an agent that talks to the masters of its configuration.
     ///
     /// # Errors
     /// See [`AgentError`].
@@ -86,7 +86,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// An agent that gets its pods from elsewhere, for tests.
+    /// Creates an agent that gets its pods from `cluster`, for tests.
     ///
     /// # Errors
     /// See [`AgentError`].
@@ -103,7 +103,7 @@ impl Agent {
     /// The port that the node API listens on.
     ///
     /// # Errors
-    /// When the operating system does not tell.
+    /// When the operating system cannot tell the port.
     pub fn port(&self) -> std::io::Result<u16> {
         self.listener.local_addr().map(|address| address.port())
     }
@@ -111,7 +111,7 @@ impl Agent {
     /// Runs until `shutdown`. The pods' containers keep running afterwards; the next agent adopts them.
     ///
     /// # Errors
-    /// When the node API cannot be served. Whatever else fails is tried again.
+    /// When the node API cannot be served. All other failures are retried.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), AgentError> {
         let port = self.port().unwrap_or(10250);
         let server = server::NodeApi::new(&self.config, self.listener, Arc::clone(&self.runtime))?;

@@ -1,8 +1,8 @@
-//! What this machine is and has.
+//! Properties and resources of this machine.
 
 use std::path::Path;
 
-/// Measured once, at start, but for what runs low.
+/// Properties that are measured once, when the agent starts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {
     pub cpus: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Machine {
     pub os_image: String,
 }
 
-/// What may run low while pods run.
+/// Resources that may run low while pods run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Headroom {
     pub memory_available_bytes: u64,
@@ -52,15 +52,15 @@ impl Headroom {
     }
 }
 
-/// A file of `/proc` or `/etc`; one that is missing says nothing.
+/// Reads a file of `/proc` or `/etc`. A missing file reads as empty.
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| {
-        tracing::debug!(path, error = %error, "cannot tell everything about this machine");
+        tracing::debug!(path, error = %error, "cannot read a property of this machine");
         String::new()
     })
 }
 
-/// A capability of this process, by its number in `capabilities(7)`.
+/// Whether this process has the capability with this number in `capabilities(7)`.
 fn has_capability(number: u32) -> bool {
     let status = read("/proc/self/status");
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -74,7 +74,7 @@ pub(crate) fn may_mount() -> bool {
     has_capability(CAP_SYS_ADMIN)
 }
 
-/// Whether processes may be protected from being killed when memory runs out.
+/// Whether the agent may lower the OOM score of a process below zero.
 pub(crate) fn may_lower_oom_score() -> bool {
     const CAP_SYS_RESOURCE: u32 = 24;
     has_capability(CAP_SYS_RESOURCE)
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_proc_are_read() {
+    fn meminfo_fields_are_parsed() {
         let meminfo = "MemTotal:       24682208 kB\nMemAvailable:   22000000 kB\n";
         assert_eq!(kilobytes(meminfo, "MemTotal:"), 24_682_208);
         assert_eq!(kilobytes(meminfo, "Swap:"), 0);

@@ -19,16 +19,16 @@ use crate::config::AgentConfig;
 use crate::machine::{Headroom, Machine};
 use crate::runtime::Runtime;
 
-/// The Kubernetes level that this agent reports, with our own version behind it.
+/// The version that this agent reports: the Kubernetes version followed by Quorate's own.
 pub(crate) const KUBELET_VERSION: &str = concat!("v1.36.0-quorate.", env!("CARGO_PKG_VERSION"));
-/// How often the Node object is compared with the node.
+/// Interval between two comparisons of the Node object with the node.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// An unchanged status is sent again after so many seconds.
+/// Time after which an unchanged status is sent again, in seconds.
 const REPORT_SECONDS: i64 = 300;
 const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// Less available memory than this is pressure, in bytes (the kubelet's default).
+/// Available memory below which the node has memory pressure, in bytes (the kubelet's default).
 const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
-/// Less free disk than this is pressure, in percent.
+/// Free disk space below which the node has disk pressure, in percent.
 const DISK_PRESSURE_PERCENT: u64 = 5;
 const PID_PRESSURE: u64 = 1000;
 
@@ -48,7 +48,7 @@ const MANAGED_LABELS: [&str; 12] = [
     "node.kubernetes.io/windows-build",
 ];
 
-/// What the Node object is made from.
+/// The configured and measured properties of the Node object.
 #[derive(Clone, Debug)]
 struct Identity {
     name: String,
@@ -57,7 +57,7 @@ struct Identity {
     labels: BTreeMap<String, String>,
     capacity: BTreeMap<String, String>,
     max_pods: u32,
-    /// The fences of pods are kept, even if the agent dies.
+    /// The fences of pods hold even if the agent dies.
     keeps_fences: bool,
 }
 
@@ -102,14 +102,15 @@ impl NodeReporter {
             match self.check(&machine, &mut progress).await {
                 Ok(()) => tokio::time::sleep(CHECK_INTERVAL).await,
                 Err(error) => {
-                    tracing::warn!(error = %error, "the masters do not take this node's status");
+                    tracing::warn!(error = %error, "cannot report this node's status to the masters");
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
     }
 
-    /// Compares the Node object with this node. Masters change it too: they mark a node that fell silent.
+    /// Compares the Node object with this node and updates it. The masters change it as well: they mark a node whose
+    /// heartbeats stop.
     async fn check(&self, machine: &Machine, progress: &mut Progress) -> Result<(), ClusterError> {
         let runtime = self.runtime.info().await;
         let health = Health {

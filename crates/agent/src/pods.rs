@@ -1,4 +1,4 @@
-//! Which pods there are: starts a worker for each pod bound to this node, and clears away what belongs to none.
+//! The pods of this node. Starts a worker for each pod bound to it, and removes what is left of other pods.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -19,12 +19,12 @@ use crate::plan::{self, PodRef};
 use crate::worker::{Desired, Worker};
 use crate::{checkpoint, volumes};
 
-/// Everything that belongs to no pod is looked for this often.
+/// Interval between two searches for containers and directories that belong to no pod of this node.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// Grace for containers whose pod is not known any more.
+/// Grace period of containers whose pod is not this node's.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
 
-/// The longest pause before a worker that panicked is started again, in seconds.
+/// Maximum delay before a worker that panicked is started again, in seconds.
 const MAX_RESTART_SECONDS: i64 = 60;
 
 /// The pods of this node by uid, as the node API shows them.
@@ -36,14 +36,14 @@ pub(crate) struct Pods {
     table: PodTable,
     workers: HashMap<String, watch::Sender<Desired>>,
     running: JoinSet<PodRef>,
-    /// Which pod each running worker is about.
+    /// The pod of each running worker, by the id of its task.
     tasks: HashMap<Id, PodRef>,
-    /// How often the worker of a pod has panicked.
+    /// Number of times that the worker of a pod has panicked, by uid.
     panics: HashMap<String, u32>,
-    /// Pods that are not this node's, while what is left of them is removed.
+    /// Uids of pods of other nodes whose containers are being removed from this one.
     orphans: BTreeSet<String>,
     clearing: JoinSet<String>,
-    /// All pods of the API were seen at least once: what is not among them is not ours.
+    /// The API has listed this node's pods at least once. From then on, a pod without a worker is not this node's.
     synced: bool,
 }
 
@@ -66,7 +66,7 @@ impl Pods {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = self.look_around() => {}
+            () = self.initial_relist() => {}
         }
         let mut changes = self.context.cluster.pods();
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
@@ -76,13 +76,13 @@ impl Pods {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 change = changes.next() => match change {
-                    Some(change) => self.take_in(change, &shutdown).await,
+                    Some(change) => self.handle_change(change, &shutdown).await,
                     None => break,
                 },
                 Some(ended) = self.running.join_next_with_id() => self.reap(ended, &shutdown),
-                Some(cleared) = self.clearing.join_next() => self.note_cleared(cleared),
+                Some(cleared) = self.clearing.join_next() => self.finish_clearing(cleared),
                 () = &mut offline, if !self.synced && self.workers.is_empty() => {
-                    self.carry_on_alone(&shutdown).await;
+                    self.adopt_offline(&shutdown).await;
                     offline.as_mut().reset(tokio::time::Instant::now() + SWEEP_INTERVAL);
                 }
                 _ = sweep.tick(), if self.synced => self.sweep().await,
@@ -93,15 +93,15 @@ impl Pods {
         }
     }
 
-    /// Nothing is decided before it is known what runs.
-    async fn look_around(&self) {
+    /// Lists what runs on this node, and retries until it succeeds: no decision about a pod is made before.
+    async fn initial_relist(&self) {
         while let Err(error) = self.context.runtime.relist().await {
-            tracing::warn!(error = %error, "cannot see what runs on this node");
+            tracing::warn!(error = %error, "cannot list the containers of this node");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
-    async fn take_in(&mut self, change: PodChange, shutdown: &CancellationToken) {
+    async fn handle_change(&mut self, change: PodChange, shutdown: &CancellationToken) {
         match change {
             PodChange::Synced(pods) => {
                 let present: BTreeSet<String> = pods.iter().map(|pod| plan::pod_ref(pod).uid).collect();
@@ -135,18 +135,18 @@ impl Pods {
                 desired.gone |= !ours;
             });
         } else if ours {
-            tracing::debug!(pod = %reference, "a pod for this node");
-            self.employ(reference, pod, shutdown);
+            tracing::debug!(pod = %reference, "a pod was bound to this node");
+            self.start_worker(reference, pod, shutdown);
         }
     }
 
-    fn employ(&mut self, reference: PodRef, pod: Pod, shutdown: &CancellationToken) {
+    fn start_worker(&mut self, reference: PodRef, pod: Pod, shutdown: &CancellationToken) {
         let (sender, desired) = watch::channel(Desired { pod: Arc::new(pod), gone: false });
         self.workers.insert(reference.uid.clone(), sender);
-        self.start_worker(reference, desired, Duration::ZERO, shutdown);
+        self.spawn_worker(reference, desired, Duration::ZERO, shutdown);
     }
 
-    fn start_worker(
+    fn spawn_worker(
         &mut self,
         reference: PodRef,
         desired: watch::Receiver<Desired>,
@@ -165,15 +165,15 @@ impl Pods {
         self.tasks.insert(handle.id(), reference);
     }
 
-    /// A worker that panicked has lost what it remembered, not its pod: another one takes over what runs.
+    /// Starts another worker for the pod of one that panicked. The new worker adopts the containers that run.
     fn restart_worker(&mut self, reference: PodRef, error: &JoinError, shutdown: &CancellationToken) {
         let Some(desired) = self.workers.get(&reference.uid).map(watch::Sender::subscribe) else { return };
         let count = self.panics.entry(reference.uid.clone()).or_default();
         let seconds = plan::backoff::doubled(1, MAX_RESTART_SECONDS, *count);
         *count += 1;
-        tracing::error!(pod = %reference, error = %error, seconds, "a pod's worker panicked; it is started again");
+        tracing::error!(pod = %reference, error = %error, seconds, "the worker of a pod panicked; it will be restarted");
         let delay = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
-        self.start_worker(reference, desired, delay, shutdown);
+        self.spawn_worker(reference, desired, delay, shutdown);
     }
 
     fn reap(&mut self, ended: Result<(Id, PodRef), JoinError>, shutdown: &CancellationToken) {
@@ -196,8 +196,8 @@ impl Pods {
         }
     }
 
-    /// No master answers: the pods that run are kept alive, and nothing is started that does not run.
-    async fn carry_on_alone(&mut self, shutdown: &CancellationToken) {
+    /// Manages the running pods while no master answers. A pod that does not run is not started.
+    async fn adopt_offline(&mut self, shutdown: &CancellationToken) {
         let running: BTreeSet<String> = self
             .context
             .runtime
@@ -211,8 +211,8 @@ impl Pods {
                 for pod in pods {
                     let reference = plan::pod_ref(&pod);
                     if running.contains(&reference.uid) {
-                        tracing::info!(pod = %reference, "no master answers: the pod is kept running");
-                        self.employ(reference, pod, shutdown);
+                        tracing::info!(pod = %reference, "no master answers; the pod is kept running from its checkpoint");
+                        self.start_worker(reference, pod, shutdown);
                     }
                 }
             }
@@ -221,14 +221,14 @@ impl Pods {
         self.publish();
     }
 
-    /// Removes containers and directories of pods that nobody looks after.
+    /// Removes containers and directories of pods that have no worker.
     async fn sweep(&mut self) {
         for known in self.context.runtime.known_pods() {
             if self.workers.contains_key(&known.pod.uid) || !self.orphans.insert(known.pod.uid.clone()) {
                 continue;
             }
-            tracing::info!(pod = %known.pod, "removing what is left of a pod that is not this node's");
-            // Each takes its grace: neither the others nor the pods that are this node's wait for it.
+            tracing::info!(pod = %known.pod, "removing the containers of a pod that is not this node's");
+            // Stopping takes up to the grace period, so neither other orphans nor this node's own pods wait for it.
             self.clearing.spawn(clear(Arc::clone(&self.context), known.pod));
         }
         match checkpoint::uids(&self.data_dir).await {
@@ -246,14 +246,14 @@ impl Pods {
         }
     }
 
-    fn note_cleared(&mut self, cleared: Result<String, JoinError>) {
+    fn finish_clearing(&mut self, cleared: Result<String, JoinError>) {
         match cleared {
             Ok(uid) => {
                 self.orphans.remove(&uid);
             }
             Err(error) => {
-                tracing::error!(error = %error, "the removal of a pod's remains broke down");
-                // Which one it was is not known: the next sweep tries all again, and removing twice is harmless.
+                tracing::error!(error = %error, "the task that removes an orphaned pod panicked");
+                // The error does not tell the pod, so the next sweep retries all of them. Removing twice is harmless.
                 self.orphans.clear();
             }
         }
@@ -265,10 +265,10 @@ impl Pods {
     }
 }
 
-/// Removes what is left of a pod, and returns its uid. What cannot be removed is left for the next sweep.
+/// Removes the containers and directories of a pod, and returns its uid. After a failure the next sweep tries again.
 async fn clear(context: Arc<Context>, pod: PodRef) -> String {
     if let Err(error) = remove_orphan(&context, &pod).await {
-        tracing::warn!(pod = %pod, error = %error, "cannot remove what is left of a pod");
+        tracing::warn!(pod = %pod, error = %error, "cannot remove the containers of an orphaned pod");
     } else if let Err(error) = volumes::clean_up(&context.data_dir, &pod.uid).await {
         tracing::warn!(pod = %pod, error = %error, "cannot remove a pod's volumes");
     } else {

@@ -1,4 +1,4 @@
-//! Runs single probes and lifecycle hooks: a command in the container, an HTTP request, a TCP connection, a gRPC health
+//! Runs probes and lifecycle hooks: a command in the container, an HTTP request, a TCP connection, or a gRPC health
 //! check.
 
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::runtime::{Runtime, RuntimeError};
 
 const USER_AGENT_NAME: &str = "kube-probe/1.36";
 
-/// As much of an answer's body is kept, in bytes.
+/// Maximum size of a response body, in bytes.
 const BODY_LIMIT: usize = 10 * 1024;
 
-/// What a probe gave.
+/// The result of a probe or a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
     pub healthy: bool,
@@ -40,7 +40,7 @@ impl Report {
     }
 }
 
-/// Where a container is reached.
+/// The container that a probe or a hook runs against.
 #[derive(Clone, Debug)]
 pub(crate) struct Target<'a> {
     pub container: &'a Container,
@@ -64,7 +64,7 @@ impl Prober {
         }
         let timeout = Duration::from_secs(u64::try_from(probe.timeout_seconds.unwrap_or(1).max(1)).unwrap_or(1));
         if let Some(exec) = &probe.exec {
-            // It ends by itself in time, and must get to end its process.
+            // The runtime enforces this timeout. Dropping the call here would leave the command's process running.
             return self.exec(&target, exec, timeout).await;
         }
         let run = async {
@@ -75,7 +75,7 @@ impl Prober {
             } else if let Some(action) = &probe.grpc {
                 check_health(&target, action).await
             } else {
-                Report::unhealthy("the probe names nothing to do")
+                Report::unhealthy("the probe has no action")
             }
         };
         match tokio::time::timeout(timeout, run).await {
@@ -84,7 +84,7 @@ impl Prober {
         }
     }
 
-    /// Runs a postStart or preStop hook, for as long as `timeout`.
+    /// Runs a postStart or preStop hook, for at most `timeout`.
     pub(crate) async fn hook(&self, target: Target<'_>, hook: &LifecycleHandler, timeout: Duration) -> Report {
         if self.runtime.is_hollow() {
             return Report::healthy("");
@@ -101,7 +101,7 @@ impl Prober {
                 tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
                 Report::healthy("")
             } else {
-                Report::unhealthy("the hook names nothing to do")
+                Report::unhealthy("the hook has no action")
             }
         };
         match tokio::time::timeout(timeout, run).await {
@@ -175,7 +175,7 @@ where
     let answer = async {
         let response = sender.send_request(request).await.map_err(ProbeError::Http)?;
         let status = response.status().as_u16();
-        // A body that is too long or breaks off does not make the status less true.
+        // The status counts even if the body is too long or incomplete.
         let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await;
         Ok((status, body.map_or_else(|_| Bytes::new(), http_body_util::Collected::to_bytes)))
     };
@@ -233,7 +233,7 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, ProbeError> {
     connected.map_err(|source| ProbeError::Connect { address: format!("{host}:{port}"), source })
 }
 
-/// The kubelet's words for a probe without an answer.
+/// Returns the kubelet's message for a probe that timed out.
 fn timed_out(target: &Target<'_>, probe: &Probe) -> String {
     if let Some(get) = &probe.http_get {
         let why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
@@ -253,7 +253,7 @@ fn command_timed_out(command: &[String]) -> String {
     format!("command \"{}\" timed out", command.join(" "))
 }
 
-/// The kubelet's words for what events of failed probes mostly say.
+/// Returns the kubelet's wording of the common connection errors.
 fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
@@ -274,7 +274,7 @@ fn url(target: &Target<'_>, get: &HTTPGetAction) -> String {
     format!("{scheme}://{host}{port}{}", path(get))
 }
 
-/// A port by number, or by its name in the container's list.
+/// Resolves a port, given by number or by its name in the container's list.
 fn port(container: &Container, port: &IntOrString) -> Option<u16> {
     match port {
         IntOrString::Int(number) => u16::try_from(*number).ok(),
@@ -285,7 +285,7 @@ fn port(container: &Container, port: &IntOrString) -> Option<u16> {
     }
 }
 
-/// Probes over HTTPS check that somebody answers, not who: so does the kubelet.
+/// TLS configuration of HTTPS probes. Like the kubelet, it accepts any certificate.
 fn trust_anyone() -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));

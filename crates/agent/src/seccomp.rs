@@ -1,4 +1,4 @@
-//! Localhost seccomp profiles: files below `<data>/seccomp`, which the node's administrator puts there.
+//! Localhost seccomp profiles: files below `<data>/seccomp` that the node's administrator provides.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(crate) enum SeccompError {
     Malformed { path: PathBuf, source: serde_json::Error },
 }
 
-/// The profile's JSON.
+/// Reads a profile and returns its JSON.
 pub(crate) fn read(data_dir: &Path, file: &str) -> Result<String, SeccompError> {
     let root = data_dir.join("seccomp");
     let path = root.join(file);
@@ -29,7 +29,7 @@ pub(crate) fn read(data_dir: &Path, file: &str) -> Result<String, SeccompError> 
     if u64::try_from(size).is_ok_and(|size| size > LIMIT) {
         return Err(SeccompError::TooLarge { path });
     }
-    // Docker takes the text as it is, so that what is no object at all would be another option's value.
+    // Docker gets the text as it is, and would take a word such as `unconfined` for an option instead of a profile.
     match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text) {
         Ok(_) => Ok(text),
         Err(source) => Err(SeccompError::Malformed { path, source }),
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn profiles_are_read_from_their_directory_alone() {
+    fn profiles_outside_their_directory_are_refused() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("outside.json"), "{}").expect("a file");
         let root = dir.path().join("seccomp");
@@ -52,7 +52,7 @@ mod tests {
         let read = |file: &str| read(dir.path(), file).map_err(|error| error.to_string());
         assert_eq!(read("team/strict.json").as_deref(), Ok("{\"defaultAction\":\"SCMP_ACT_ERRNO\"}"));
         for refused in ["word.json", "link.json", "../outside.json", "absent.json", "team"] {
-            let error = read(refused).expect_err("it is no profile");
+            let error = read(refused).expect_err("it is not a profile");
             assert!(error.contains("seccomp profile"), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! The node API: logs, health and the pods of this node, for clients in `system:masters` only.
+//! The node API: health, logs and the pods of this node. Only clients in the group `system:masters` may use it.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl NodeApi {
         Ok(NodeApi { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), shared })
     }
 
-    /// The table that the API shows; the pod loop fills it.
+    /// Returns the table of pods that the API shows. The pod loop fills it.
     pub(crate) fn pods(&self) -> PodTable {
         Arc::clone(&self.shared.pods)
     }
@@ -75,7 +75,7 @@ impl NodeApi {
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of descriptors, most likely: a moment later some are free again.
+                    // Most likely the process is out of file descriptors. Some may be free a moment later.
                     tracing::warn!(error = %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -106,11 +106,11 @@ async fn serve(acceptor: TlsAcceptor, router: Router, stream: tokio::net::TcpStr
     let service = TowerToHyperService::new(router);
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(error = %error, "a connection to the node API broke off");
+        tracing::debug!(error = %error, "a connection to the node API failed");
     }
 }
 
-/// Whether a verified certificate names the group that may use the node API.
+/// Whether a verified certificate has the group that may use the node API.
 fn is_allowed(der: &[u8]) -> bool {
     X509Certificate::from_der(der).is_ok_and(|(_, certificate)| {
         certificate.subject().iter_organization().any(|group| group.as_str() == Ok(ALLOWED_GROUP))
@@ -139,7 +139,7 @@ struct LogQuery {
     limit_bytes: Option<u64>,
 }
 
-/// A refusal as the kubelet words it: the API server passes the text on.
+/// Builds an error response in the kubelet's words, which the API server passes on.
 fn refusal(code: StatusCode, message: String) -> Response {
     (code, message).into_response()
 }
@@ -194,10 +194,11 @@ async fn container_logs(
     }
 }
 
-/// The container whose log is asked for, or the words of the refusal that name it; none when nothing has run yet.
+/// Chooses the run of the container whose log is returned. Fails with the kubelet's description of the container when
+/// no such run exists.
 ///
-/// While a container waits to be started again, its last run is both the latest one and, as `lastState` shows it, the
-/// previous one.
+/// While a container waits to be restarted, its last run is both the latest one and the previous one, which `lastState`
+/// shows.
 fn choose<'a>(
     pod: &k8s_openapi::api::core::v1::Pod,
     observed: &'a Observed,
@@ -229,7 +230,7 @@ fn waiting(pod: &k8s_openapi::api::core::v1::Pod, container: &str) -> String {
 
 type Chunks = futures::stream::BoxStream<'static, std::io::Result<Bytes>>;
 
-/// Ends a stream with its last wanted byte, without waiting for what comes next.
+/// Ends a stream after `bytes` bytes, without waiting for another chunk.
 fn limit(chunks: Chunks, bytes: Option<u64>) -> Chunks {
     let Some(bytes) = bytes else { return chunks };
     let left = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -274,11 +275,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_ends_with_its_last_wanted_byte() {
+    async fn a_limited_stream_ends_with_its_last_byte() {
         let text = |text: &'static str| Ok(Bytes::from_static(text.as_bytes()));
         let cases = [(0, ""), (2, "ab"), (3, "abc"), (5, "abcde")];
         for (bytes, expected) in cases {
-            // Nothing comes after the two chunks, and the stream stays open.
+            // The stream stays open after its two chunks.
             let chunks = futures::stream::iter([text("abc"), text("de")]).chain(futures::stream::pending());
             let read: Vec<Bytes> = limit(chunks.boxed(), Some(bytes)).try_collect().await.expect("no error");
             assert_eq!(read.concat(), expected.as_bytes(), "{bytes}");
@@ -286,8 +287,8 @@ mod tests {
     }
 
     #[test]
-    fn the_previous_run_is_the_one_that_the_last_state_shows() {
-        // Policy, runs (true for one that runs), and the attempts chosen without and with `previous`.
+    fn the_previous_run_is_the_one_that_last_state_shows() {
+        // Restart policy, runs (true for a running one), and the attempts chosen without and with `previous`.
         type Attempt = Result<u32, &'static str>;
         let cases: [(&str, &[bool], Attempt, Attempt); 6] = [
             ("Always", &[], Err(""), Err("")),

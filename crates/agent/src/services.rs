@@ -1,4 +1,4 @@
-//! The Services that containers find in their environment, as `REDIS_SERVICE_HOST` and its like.
+//! Environment variables that describe Services, such as `REDIS_SERVICE_HOST`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ServiceChange};
 
-/// The Service of the masters, which every pod finds.
+/// Namespace and name of the masters' Service, whose variables every pod gets.
 const MASTERS: (&str, &str) = ("default", "kubernetes");
-/// How long a container waits for the Services to be read for the first time.
+/// Maximum time that a container waits for the first list of Services.
 const SYNC_WITHIN: Duration = Duration::from_secs(5);
 
-/// The Services have not been read yet.
+/// The Services have not been listed yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("services have not yet been read at least once, cannot construct envvars")]
 pub(crate) struct NotRead;
 
-/// A Service as the environment shows it.
+/// The parts of a Service that its variables show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shown {
     address: String,
@@ -38,18 +38,18 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Follows the cluster's Services until the shutdown.
+    /// Watches the cluster's Services until `shutdown`.
     pub(crate) async fn follow(&self, cluster: Arc<dyn Cluster>, shutdown: CancellationToken) {
         let mut changes = cluster.services();
         let follow = async {
             while let Some(change) = changes.next().await {
-                self.take(change);
+                self.handle_change(change);
             }
         };
         shutdown.run_until_cancelled(follow).await;
     }
 
-    fn take(&self, change: ServiceChange) {
+    fn handle_change(&self, change: ServiceChange) {
         let mut known = self.known.write();
         match change {
             ServiceChange::Synced(all) => {
@@ -70,10 +70,10 @@ impl Services {
         }
     }
 
-    /// The variables that a pod's containers get.
+    /// Returns the variables that a pod's containers get.
     ///
     /// # Errors
-    /// When the Services could not be read yet.
+    /// When the Services have not been listed in time.
     pub(crate) async fn variables(&self, pod: &Pod) -> Result<BTreeMap<String, String>, NotRead> {
         self.variables_within(pod, SYNC_WITHIN).await
     }
@@ -95,7 +95,7 @@ fn key(service: &Service) -> (String, String) {
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
-/// `None` for a Service that has no cluster IP.
+/// Returns the parts of a Service that variables show, or `None` for one without a cluster IP.
 fn shown(service: &Service) -> Option<Shown> {
     let spec = service.spec.as_ref()?;
     let address = spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None")?;
@@ -106,11 +106,11 @@ fn shown(service: &Service) -> Option<Shown> {
     Some(Shown { address, ports: ports.collect() })
 }
 
-/// The variables in a namespace: those of its own Services if it has links to them, and those of the masters' Service.
+/// Returns the variables in a namespace: those of the masters' Service, and with `has_links` those of its own Services.
 fn variables(known: &BTreeMap<(String, String), Shown>, namespace: &str, has_links: bool) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     let is_of_masters = |key: &(String, String)| (key.0.as_str(), key.1.as_str()) == MASTERS;
-    // A Service of the namespace comes after the masters' and replaces variables of the same name.
+    // A Service of the namespace replaces variables of the masters' Service with the same name.
     for (key, service) in known.iter().filter(|(key, _)| is_of_masters(key)) {
         describe(&key.1, service, &mut variables);
     }
@@ -162,7 +162,7 @@ mod tests {
     fn services() -> Services {
         let services = Services::default();
         let two = json!([{ "name": "http", "port": 80, "protocol": "TCP" }, { "name": "dns", "port": 53, "protocol": "UDP" }]);
-        services.take(ServiceChange::Synced(vec![
+        services.handle_change(ServiceChange::Synced(vec![
             service(
                 "default",
                 "kubernetes",
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pod_finds_the_services_of_its_namespace_and_the_masters() {
+    async fn a_pod_gets_variables_of_its_namespace_and_of_the_masters() {
         let services = services();
         let masters = [
             "KUBERNETES_PORT=tcp://10.96.0.1:443",
@@ -210,24 +210,24 @@ mod tests {
             "WEB_FRONT_SERVICE_PORT_HTTP=80",
         ];
         let all: Vec<&str> = masters.into_iter().chain(own).collect();
-        assert_eq!(lines(&services.variables(&pod(None)).await.expect("they are read")), all);
-        assert_eq!(lines(&services.variables(&pod(Some(false))).await.expect("they are read")), masters);
+        assert_eq!(lines(&services.variables(&pod(None)).await.expect("the services are listed")), all);
+        assert_eq!(lines(&services.variables(&pod(Some(false))).await.expect("the services are listed")), masters);
     }
 
     #[tokio::test]
     async fn changes_of_services_are_followed() {
         let services = services();
         let v6 = service("shop", "web-front", json!({ "clusterIP": "fd00::7", "ports": [{ "port": 80 }] }));
-        services.take(ServiceChange::Applied(Box::new(v6.clone())));
-        let variables = services.variables(&pod(None)).await.expect("they are read");
+        services.handle_change(ServiceChange::Applied(Box::new(v6.clone())));
+        let variables = services.variables(&pod(None)).await.expect("the services are listed");
         assert_eq!(variables.get("WEB_FRONT_PORT").map(String::as_str), Some("tcp://[fd00::7]:80"));
-        services.take(ServiceChange::Deleted(Box::new(v6)));
-        let variables = services.variables(&pod(None)).await.expect("they are read");
+        services.handle_change(ServiceChange::Deleted(Box::new(v6)));
+        let variables = services.variables(&pod(None)).await.expect("the services are listed");
         assert_eq!(variables.get("WEB_FRONT_PORT"), None);
     }
 
     #[tokio::test]
-    async fn no_environment_is_made_before_the_services_are_read() {
+    async fn variables_are_refused_before_the_services_are_listed() {
         assert_eq!(Services::default().variables_within(&pod(None), Duration::from_millis(1)).await, Err(NotRead));
     }
 }

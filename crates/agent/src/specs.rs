@@ -1,4 +1,4 @@
-//! From a pod's spec to what the runtime is told. Pure.
+//! Turns a pod's spec into the specs of its sandbox and containers for the runtime. Pure.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,20 +12,20 @@ use crate::machine::Machine;
 use crate::plan;
 use crate::runtime::{BindMount, ContainerSpec, HostPort, Limits, SandboxSpec, Security};
 
-/// Processor time is shared out in periods of 100 ms.
+/// Period of CPU quotas, in microseconds.
 const CPU_PERIOD_US: i128 = 100_000;
 const MIN_CPU_SHARES: i128 = 2;
 
-/// The domain of names that pods with a `subdomain` have. It becomes configuration together with the cluster's DNS.
+/// Cluster domain in host names of pods with a `subdomain`. It becomes configuration together with the cluster's DNS.
 const CLUSTER_DOMAIN: &str = "cluster.local";
-/// Linux takes no longer host names.
+/// Maximum length of a host name in Linux.
 pub(crate) const MAX_HOSTNAME: usize = 64;
 
 fn hostname_override(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.hostname_override.as_deref().filter(|name| !name.is_empty())
 }
 
-/// The pod's host name without its domain.
+/// Returns the pod's host name without its domain.
 pub(crate) fn short_hostname(pod: &Pod) -> String {
     if let Some(name) = hostname_override(pod) {
         return name.to_owned();
@@ -35,7 +35,7 @@ pub(crate) fn short_hostname(pod: &Pod) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
-/// The domain of the pod's host name, which pods with a `subdomain` have.
+/// Returns the domain of the pod's host name, which only pods with a `subdomain` have.
 pub(crate) fn domain(pod: &Pod) -> Option<String> {
     if hostname_override(pod).is_some() {
         return None;
@@ -44,7 +44,7 @@ pub(crate) fn domain(pod: &Pod) -> Option<String> {
     Some(format!("{subdomain}.{}.svc.{CLUSTER_DOMAIN}", plan::pod_ref(pod).namespace))
 }
 
-/// The host name that the pod's processes see.
+/// Returns the host name that the pod's processes see.
 pub(crate) fn hostname(pod: &Pod) -> String {
     let as_fqdn = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn).unwrap_or(false);
     let short = short_hostname(pod);
@@ -94,17 +94,17 @@ fn dns_option(option: k8s_openapi::api::core::v1::PodDNSConfigOption) -> Option<
 
 fn sysctls(context: Option<&PodSecurityContext>) -> BTreeMap<String, String> {
     let list = context.and_then(|context| context.sysctls.as_deref()).unwrap_or_default();
-    // Both separators are names of the same setting; Docker knows one.
+    // A sysctl may be written with `/` or `.` as its separator; Docker knows only `.`.
     list.iter().map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone())).collect()
 }
 
-/// What has been found out about a container before it is started.
+/// Inputs of a container's spec that were resolved before it is made.
 pub(crate) struct Prepared {
     pub attempt: u32,
     pub sandbox_id: String,
     pub variables: Vec<(String, String)>,
     pub mounts: Vec<BindMount>,
-    /// The content of the Localhost seccomp profile, when the container has one.
+    /// The content of the container's Localhost seccomp profile.
     pub seccomp_profile: Option<String>,
     pub message_file: Option<PathBuf>,
 }
@@ -168,8 +168,8 @@ fn limits(pod: &Pod, container: &Container, machine: &Machine) -> Limits {
     }
 }
 
-/// The order in which processes are killed when memory runs out: best effort before burstable before guaranteed, and the
-/// more one uses beyond its request the sooner.
+/// Returns the OOM score adjustment. When memory runs out, the kernel kills best-effort containers before burstable
+/// before guaranteed ones, and burstable ones with small requests first.
 fn oom_score(pod: &Pod, container: &Container, machine_memory: i128) -> i64 {
     const PROTECTED: i64 = -997;
     let spec = pod.spec.as_ref();
@@ -185,7 +185,7 @@ fn oom_score(pod: &Pod, container: &Container, machine_memory: i128) -> i64 {
     match plan::qos_class(pod) {
         "Guaranteed" => PROTECTED,
         "BestEffort" => 1000,
-        // A sidecar is not killed before the containers that it serves.
+        // A sidecar is not killed before the main containers that it serves.
         _ if plan::is_sidecar(container) => {
             let mains = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
             mains.iter().map(burstable).fold(burstable(container), i64::min)
@@ -194,19 +194,19 @@ fn oom_score(pod: &Pod, container: &Container, machine_memory: i128) -> i64 {
     }
 }
 
-/// The seccomp profile that holds for a container: its own, or else the pod's.
+/// Returns the seccomp profile of a container: its own, or else the pod's.
 fn seccomp<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a SeccompProfile> {
     let own = container.security_context.as_ref().and_then(|own| own.seccomp_profile.as_ref());
     own.or_else(|| pod.spec.as_ref()?.security_context.as_ref()?.seccomp_profile.as_ref())
 }
 
-/// The file that the container's seccomp profile is in, if it is one of this node's files.
+/// Returns the file of the container's seccomp profile, if the profile is of the type Localhost.
 pub(crate) fn seccomp_file<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a str> {
     let profile = seccomp(pod, container).filter(|profile| profile.type_ == "Localhost")?;
     Some(profile.localhost_profile.as_deref().unwrap_or_default())
 }
 
-/// Docker's name of the AppArmor profile that holds for a container. `None` is the engine's own.
+/// Returns Docker's name of the container's AppArmor profile. `None` stands for the engine's default profile.
 fn app_armor(pod: &Pod, container: &Container) -> Option<String> {
     let profile = admission::app_armor(pod, container)?;
     match profile.type_.as_str() {
@@ -263,7 +263,8 @@ pub(crate) enum PullPolicy {
     Never,
 }
 
-/// The pull policy, by the API's rule when it is not given: a moving tag is pulled always.
+/// Returns the pull policy. The API's default is `Always` for an image with the tag `latest` or without a tag, else
+/// `IfNotPresent`.
 pub(crate) fn pull_policy(container: &Container) -> PullPolicy {
     let image = container.image.as_deref().unwrap_or_default();
     let last = image.rsplit('/').next().unwrap_or_default();

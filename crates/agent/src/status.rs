@@ -1,4 +1,4 @@
-//! Sends pod statuses to the masters: the latest of each pod, as soon as a master takes it.
+//! Sends pod statuses to the masters: the latest one of each pod, retried until a master accepts it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{Cluster, ClusterError};
 use crate::plan::PodRef;
 
-/// Statuses on their way at the same time.
+/// Maximum number of concurrent requests.
 const CONCURRENT_REPORTS: usize = 16;
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
@@ -24,26 +24,26 @@ struct Pending {
     changed: Notify,
 }
 
-/// Where workers leave their pods' statuses.
+/// The side of the workers: takes their pods' statuses.
 #[derive(Clone)]
 pub(crate) struct Reporter {
     pending: Arc<Pending>,
 }
 
 impl Reporter {
-    /// Replaces what has not been sent of this pod.
+    /// Replaces the pod's status that has not been sent yet.
     pub(crate) fn publish(&self, pod: &PodRef, status: PodStatus) {
         self.pending.waiting.lock().insert(pod.clone(), status);
         self.pending.changed.notify_one();
     }
 
-    /// The pod is gone: nothing of it needs sending.
+    /// Drops the unsent status of a pod that is gone.
     pub(crate) fn forget(&self, pod: &PodRef) {
         self.pending.waiting.lock().remove(pod);
     }
 }
 
-/// The task that sends.
+/// The task that sends statuses.
 pub(crate) struct Sender {
     pending: Arc<Pending>,
     cluster: Arc<dyn Cluster>,
@@ -72,7 +72,8 @@ impl Sender {
         }
     }
 
-    /// The next status of a pod of which nothing is on its way: statuses of one pod must not overtake each other.
+    /// Takes the next status of a pod that has no request in flight, because statuses of one pod must not overtake each
+    /// other.
     fn take(&self, busy: &[PodRef]) -> Option<(PodRef, PodStatus)> {
         let mut waiting = self.pending.waiting.lock();
         let pod = waiting.keys().find(|pod| !busy.contains(pod))?.clone();
@@ -83,13 +84,13 @@ impl Sender {
         match self.cluster.report_pod(&pod, &status).await {
             Ok(()) => {}
             Err(error) if error.is_not_found() || error.is_conflict() => {
-                tracing::debug!(pod = %pod, error = %error, "a status came too late for its pod");
+                tracing::debug!(pod = %pod, error = %error, "dropped the status of a pod that is gone");
             }
             Err(ClusterError::Refused { code, reason, message }) if (400..500).contains(&code) => {
-                tracing::warn!(pod = %pod, code, %reason, %message, "a pod's status was refused");
+                tracing::warn!(pod = %pod, code, %reason, %message, "the masters refused the status of a pod");
             }
             Err(error) => {
-                tracing::debug!(pod = %pod, error = %error, "a pod's status is sent again later");
+                tracing::debug!(pod = %pod, error = %error, "cannot send the status of a pod; retrying later");
                 tokio::time::sleep(RETRY_DELAY).await;
                 self.pending.waiting.lock().entry(pod.clone()).or_insert(status);
             }

@@ -1,4 +1,4 @@
-//! rustls configurations: towards the masters, and for the node API.
+//! TLS configurations: of the client for the masters, and of the node API.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-/// Which part of the TLS material is broken.
+/// Why a part of the TLS material cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("a PEM block of the {what} cannot be read")]
     Pem { what: &'static str, source: rustls_pki_types::pem::Error },
-    #[error("the {what} holds no certificate")]
+    #[error("the {what} contains no certificate")]
     Empty { what: &'static str },
-    #[error("the {what} is refused")]
+    #[error("the {what} cannot be used")]
     Rejected { what: &'static str, source: rustls::Error },
-    #[error("the verifier of client certificates cannot be made")]
+    #[error("cannot make the verifier of client certificates")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
 }
 
@@ -40,7 +40,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Towards the masters: our certificate as it is at each handshake, their authority, HTTP/2 if they speak it.
+/// Configures the client for the masters. It reads the live certificate at each handshake, and prefers HTTP/2.
 pub(crate) fn client(ca_pem: &str, identity: Arc<LiveIdentity>) -> Result<ClientConfig, TlsError> {
     let what = "client certificate";
     let mut config = ClientConfig::builder_with_provider(provider())
@@ -52,7 +52,7 @@ pub(crate) fn client(ca_pem: &str, identity: Arc<LiveIdentity>) -> Result<Client
     Ok(config)
 }
 
-/// For the node API: only holders of a certificate of the clients' authority get in.
+/// Configures the node API, which accepts only clients with a certificate of the clients' authority.
 pub(crate) fn server(client_ca_pem: &str, identity: Arc<LiveIdentity>) -> Result<ServerConfig, TlsError> {
     let what = "serving certificate";
     let authority = Arc::new(roots(client_ca_pem, "clients' authority")?);

@@ -26,17 +26,17 @@ use crate::plan::{
 use crate::volumes;
 use crate::volumes::objects::Watched;
 
-/// The longest a worker sleeps: what no event told is noticed then.
+/// Maximum time between two plans, in case an event was lost.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
-/// Between two questions whether a fenced pod is this node's.
+/// Delay before the masters are asked again whether a fenced pod is this node's.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// A pod whose object is gone gets no more than this many seconds: it may run elsewhere by now.
+/// Maximum grace period of a pod whose object is gone, in seconds. It may run elsewhere already.
 const GONE_GRACE_SECONDS: i64 = 2;
 
-/// The time before the engine is asked again for what it can do.
+/// Delay before the engine is asked again for its capabilities.
 const CAPABILITIES_RETRY: Duration = Duration::from_secs(1);
 
-/// What the API says about a pod.
+/// A pod as the API has it.
 #[derive(Clone, Debug)]
 pub(crate) struct Desired {
     pub pod: Arc<Pod>,
@@ -56,12 +56,12 @@ pub(crate) struct Worker {
     running: HashMap<Id, (Action, AbortHandle)>,
     watched: Vec<Arc<Watched>>,
     changes: SelectAll<WatchStream<u64>>,
-    /// The pod whose labels and annotations the volumes were last asked to show.
+    /// The version of the pod whose labels and annotations were last compared.
     shown: Option<Arc<Pod>>,
-    /// Renewals and confirmations, of a fenced pod: what is allowed with it may have changed.
+    /// Notifications that a fence may allow more or less than before. `None` for a pod without a fence.
     fence_changes: Option<watch::Receiver<()>>,
-    /// The question whether the pod is still this node's, while it is under way.
-    asking: JoinSet<()>,
+    /// The request in flight that asks whether the fenced pod is still this node's.
+    confirmation: JoinSet<()>,
 }
 
 impl Worker {
@@ -86,7 +86,7 @@ impl Worker {
             changes: SelectAll::new(),
             shown: None,
             fence_changes,
-            asking: JoinSet::new(),
+            confirmation: JoinSet::new(),
         }
     }
 
@@ -104,24 +104,24 @@ impl Worker {
                 changed = self.observed.changed() => if changed.is_err() { break },
                 Some(done) = self.tasks.join_next_with_id() => self.finish(done),
                 () = next_change(&mut self.fence_changes) => {}
-                Some(_) = self.asking.join_next() => {}
+                Some(_) = self.confirmation.join_next() => {}
                 Some(_) = self.changes.next() => self.memory.volumes_stale = true,
                 () = tokio::time::sleep(sleep) => {}
             }
-            // What has finished meanwhile is taken in before the next plan.
+            // The next plan sees the outcome of every task that has finished by now.
             while let Some(done) = self.tasks.try_join_next_with_id() {
                 self.finish(done);
             }
         }
-        // Starting and stopping are not broken off in the middle.
+        // Actions in flight get a moment to finish, so that a container is not left half started or half stopped.
         let settle = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(Duration::from_secs(5), settle).await.is_err() {
-            tracing::debug!(pod = %self.reference, "left work under way behind");
+            tracing::debug!(pod = %self.reference, "the worker ends with actions still in flight");
         }
         self.reference
     }
 
-    /// Rejects a pod that asks for what this node does not do. A pod that runs was admitted before.
+    /// Rejects a pod that asks for something this node does not support. A pod that already runs was admitted before.
     async fn admit(&mut self) {
         let pod = Arc::clone(&self.desired.borrow().pod);
         let over = matches!(self.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
@@ -133,7 +133,7 @@ impl Worker {
                 Ok(Some(capabilities)) => break capabilities,
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(pod = %self.reference, error = %error, "cannot tell whether the pod can run here");
+                    tracing::warn!(pod = %self.reference, error = %error, "cannot ask the engine whether the pod can run here");
                     tokio::time::sleep(CAPABILITIES_RETRY).await;
                 }
             }
@@ -149,7 +149,7 @@ impl Worker {
         }
     }
 
-    /// Plans once. `None` when the pod is done with; else how long to sleep at most.
+    /// Plans once. Returns the maximum time until the next plan, or `None` when nothing is left of the pod.
     async fn step(&mut self) -> Option<Duration> {
         let desired = self.desired.borrow_and_update().clone();
         let observed = Arc::clone(&self.observed.borrow_and_update());
@@ -184,18 +184,19 @@ impl Worker {
         Some([until, stays_for].into_iter().flatten().fold(MAX_SLEEP, Duration::min))
     }
 
-    /// Has the masters confirm that the pod is still this node's, unless they are being asked or cannot be.
+    /// Asks the masters whether the pod is still this node's. Does nothing while a request is in flight, or while the
+    /// answer could not count.
     fn ask_masters(&mut self) {
-        if !self.asking.is_empty() {
+        if !self.confirmation.is_empty() {
             return;
         }
         let Some(asked) = self.context.fence.ask(&self.reference.uid) else { return };
         let (context, pod) = (Arc::clone(&self.context), self.reference.clone());
-        self.asking.spawn(async move {
+        self.confirmation.spawn(async move {
             match context.cluster.is_assigned(&pod).await {
                 Ok(true) => return context.fence.confirm(&pod.uid, asked),
-                Ok(false) => tracing::info!(%pod, "the fenced pod is not this node's any more"),
-                Err(error) => tracing::debug!(%pod, error = %error, "nobody says whose the fenced pod is"),
+                Ok(false) => tracing::info!(%pod, "the fenced pod is no longer this node's"),
+                Err(error) => tracing::debug!(%pod, error = %error, "cannot ask the masters whose the fenced pod is"),
             }
             tokio::time::sleep(ASK_AGAIN_AFTER).await;
         });
@@ -203,13 +204,13 @@ impl Worker {
 
     async fn save(&mut self, desired: &Desired) {
         let known = self.saved.as_ref().is_some_and(|saved| Arc::ptr_eq(saved, &desired.pod));
-        // Written while the pod is being removed, it would be left behind.
+        // A checkpoint written while the pod is being removed would be left behind.
         let removed = self.memory.removed || self.memory.in_flight.contains(&Work::Remove);
         if known || desired.gone || removed || self.context.runtime.is_hollow() {
             return;
         }
         if let Err(error) = checkpoint::save(&self.context.data_dir, &self.reference.uid, &desired.pod).await {
-            tracing::warn!(pod = %self.reference, error = %error, "cannot write a pod down");
+            tracing::warn!(pod = %self.reference, error = %error, "cannot write the pod's checkpoint");
         }
         self.saved = Some(Arc::clone(&desired.pod));
     }
@@ -229,13 +230,13 @@ impl Worker {
         };
         let Some((cause, grace_seconds)) = wanted else { return };
         if self.memory.termination.is_none() {
-            tracing::debug!(pod = %self.reference, ?cause, "the pod is to end");
+            tracing::debug!(pod = %self.reference, ?cause, "terminating the pod");
         }
         self.memory.terminate(cause, grace_seconds, now);
-        self.abandon_waiting(observed);
+        self.abort_unneeded(observed);
     }
 
-    /// Volumes that show labels or annotations are prepared again when these have changed.
+    /// Marks volumes that show labels or annotations as stale when these have changed.
     fn note_metadata(&mut self, pod: &Arc<Pod>) {
         if self.shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, pod)) {
             return;
@@ -249,9 +250,9 @@ impl Worker {
         }
     }
 
-    /// Takes back work that a pod that ends has no use for and that may take long. Readiness probes go on for as long as
-    /// their container runs.
-    fn abandon_waiting(&mut self, observed: &Observed) {
+    /// Aborts long work that a terminating pod does not need: image pulls, postStart hooks and probes. Readiness probes
+    /// continue for as long as their container runs.
+    fn abort_unneeded(&mut self, observed: &Observed) {
         let runs = |id: &str| observed.running().any(|record| record.id == id);
         self.running.retain(|_, (action, handle)| {
             let work = action.work();
@@ -305,7 +306,7 @@ impl Worker {
             Err(error) => {
                 if let Some((action, _)) = self.running.remove(&error.id()) {
                     tracing::error!(pod = %self.reference, ?action, error = %error, "an action panicked");
-                    let message = "an internal error; the node's log has it".to_owned();
+                    let message = "internal error: see the log of the node's agent".to_owned();
                     let outcome = Outcome::Failed { reason: FailureReason::Other, message };
                     let pod = Arc::clone(&self.desired.borrow().pod);
                     self.memory.record(&pod, &Completion { action, outcome }, Timestamp::now());
@@ -314,7 +315,7 @@ impl Worker {
         }
     }
 
-    /// The objects that the pod's volumes show are watched for as long as the pod lives.
+    /// Watches the objects that the pod's volumes show, for as long as the pod lives.
     fn watch_objects(&mut self) {
         if self.context.runtime.is_hollow() {
             return;

@@ -1,4 +1,4 @@
-//! What commands that change objects have in common: dry runs, and telling what happened.
+//! Shared by the commands that change objects: their flags and the report of a change.
 
 use serde_json::Value;
 
@@ -11,19 +11,19 @@ use crate::verbs::DryRun;
 /// The flags of commands that change objects.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ChangeFlags {
-    /// client: send nothing; server: check on the server and keep nothing
+    /// client: send nothing; server: run all checks on the server but store nothing
     #[arg(long, value_enum, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
     pub dry_run: DryRun,
-    /// Print the object instead: name, yaml, json or jsonpath=…
+    /// Print the object in this format instead: name, yaml, json or jsonpath=…
     #[arg(short = 'o', long)]
     pub output: Option<String>,
 }
 
 impl ChangeFlags {
-    /// Prints `deployment.apps/web configured`, or the object in the format asked for.
+    /// Prints `deployment.apps/web configured`, or the object in the requested format.
     ///
     /// # Errors
-    /// When the format is unknown or the output closed.
+    /// When the format is unknown or the output is closed.
     pub fn report(&self, session: &mut Session, resource: &Resource, object: &Value, done: &str) -> Result<()> {
         let format = Format::parse(self.output.as_deref())?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();

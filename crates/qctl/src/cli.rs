@@ -1,4 +1,4 @@
-//! The command tree, and what happens before and after a command: flags, connection, errors, exit code.
+//! The command tree, and the steps around a command: flags, connection, errors and exit code.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use crate::session::Session;
 use crate::streams::Streams;
 use crate::transport::Transport;
 
-/// qctl controls a Quorate cluster, and any other that serves the Kubernetes API.
+/// qctl controls a Quorate cluster, or any other cluster that serves the Kubernetes API.
 #[derive(Debug, Parser)]
 #[command(name = "qctl", disable_help_subcommand = false, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -25,7 +25,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Flags that every command takes.
+/// Flags of every command.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
@@ -62,10 +62,10 @@ pub struct Global {
     /// The namespace
     #[arg(short = 'n', long, global = true)]
     namespace: Option<String>,
-    /// How long to wait for one answer, such as 5s or 1m; 0 waits for ever
+    /// Maximum time to wait for one response, such as 5s or 1m; 0 means no limit
     #[arg(long, global = true, value_name = "DURATION", value_parser = crate::duration::parse)]
     request_timeout: Option<Duration>,
-    /// Where discovery is cached [default: ~/.kube/cache]
+    /// The directory of the discovery cache [default: ~/.kube/cache]
     #[arg(long, global = true, value_name = "DIRECTORY")]
     cache_dir: Option<PathBuf>,
     /// Log to standard error: 6 shows requests, 8 their bodies, 9 everything
@@ -142,16 +142,16 @@ impl Command {
     }
 }
 
-/// Parses, connects, runs, reports; returns the exit code.
+/// Parses the arguments, connects, runs the command and reports errors. Returns the exit code.
 pub async fn execute(arguments: Vec<OsString>, mut streams: Streams, environment: Environment) -> u8 {
     let cli = match Cli::try_parse_from(spread_booleans(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
             let failed = error.use_stderr();
             let text = error.render().to_string();
-            let told =
+            let written =
                 if failed { streams.note(text.trim_end()) } else { streams.text(text).and_then(|()| streams.flush()) };
-            return u8::from(failed || told.is_err());
+            return u8::from(failed || written.is_err());
         }
     };
     log(cli.global.verbosity);
@@ -233,13 +233,13 @@ fn log(verbosity: u8) {
         .with_writer(std::io::stderr)
         .with_target(false)
         .finish();
-    // Whoever embeds us may have set a subscriber: theirs stays.
+    // An embedding program may have set a subscriber, which stays.
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("logging was set up already");
     }
 }
 
-/// kubectl lets switches be written as `--flag=true` and `--flag=false`; rewrites those to the flag, or to nothing.
+/// Rewrites kubectl's `--flag=true` to the flag, and drops `--flag=false`.
 fn spread_booleans(arguments: Vec<OsString>) -> Vec<OsString> {
     let tree = Cli::command();
     let mut command = &tree;
@@ -266,7 +266,7 @@ fn spread_booleans(arguments: Vec<OsString>) -> Vec<OsString> {
     rewritten
 }
 
-/// The flags of one command that take no value.
+/// Returns the flags of one command that take no value.
 fn switches_of(command: &clap::Command) -> HashSet<String> {
     command
         .get_arguments()
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn kubectls_spellings_are_understood() {
+    fn kubectl_command_lines_are_accepted() {
         for line in [
             "qctl get po,svc -o wide -l app=web -n blue",
             "qctl -n blue get pods -A --no-headers=true",
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn false_switches_are_off_and_what_follows_two_dashes_is_left_alone() {
+    fn false_switches_are_dropped_except_after_two_dashes() {
         let words = ["qctl", "get", "--watch=false", "--no-headers=true", "--", "--watch=false"].map(OsString::from);
         assert_eq!(
             spread_booleans(words.to_vec()),

@@ -1,11 +1,11 @@
-//! Durations as flags take them: Go's `1h30m`, `500ms`, or plain seconds.
+//! Durations of flags: Go's `1h30m` and `500ms`, or plain seconds.
 
 use std::time::Duration;
 
-/// Reads a duration; a number without unit is in seconds.
+/// Parses a duration. A number without a unit is in seconds.
 ///
 /// # Errors
-/// A sentence that says what is expected.
+/// A message with the expected form.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let invalid = || format!("invalid duration \"{text}\": use a number with a unit, such as 30s, 5m or 1h30m");
     if let Ok(seconds) = text.parse::<u64>() {

@@ -1,8 +1,8 @@
-//! What can go wrong on the client, and how it is told: one line in kubectl's words, with what to do next where that helps.
+//! Errors of the client, and their messages: one line in kubectl's words, with the next step where that helps.
 
 use serde::Deserialize;
 
-/// The `Status` object of a refused request, as far as a client reads it.
+/// The fields of a refused request's `Status` object that the client reads.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ServerStatus {
@@ -12,7 +12,7 @@ pub struct ServerStatus {
     pub details: Option<ServerStatusDetails>,
 }
 
-/// What a refusal is about.
+/// The object that a request was refused for, and the causes.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ServerStatusDetails {
@@ -46,7 +46,7 @@ impl ServerStatus {
         self.code == 409 && !self.is_already_exists()
     }
 
-    /// The start version of a watch or a continue token is older than what the server keeps.
+    /// Whether the start version of a watch or a continue token is older than the history that the server keeps.
     #[must_use]
     pub fn is_expired(&self) -> bool {
         self.code == 410
@@ -56,16 +56,16 @@ impl ServerStatus {
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The request is the user's to correct; printed as `error: …`.
+    /// The user has to correct the command. Printed as `error: …`.
     #[error("{0}")]
     Usage(String),
-    /// The server refused.
+    /// The server refused the request.
     #[error("{}", .0.message)]
     Server(Box<ServerStatus>),
-    /// No server took the connection.
+    /// No server accepted the connection.
     #[error("{}", connection_message(.server, .reason, *.refused, *.tried))]
     Connect { server: String, reason: String, refused: bool, tried: usize },
-    /// The connection broke after the request was sent: whether it took effect is not known.
+    /// The connection broke after the request was sent, so whether it took effect is unknown.
     #[error("the connection to the server {server} broke before it answered: {reason}")]
     Broken { server: String, reason: String },
     #[error("timed out waiting for the server {server} to answer (--request-timeout)")]
@@ -77,7 +77,7 @@ pub enum CliError {
     /// Several failures of one command, each reported on its own line.
     #[error("{} failures", .0.len())]
     Many(Vec<CliError>),
-    /// The command has said all there is to say; it ends with this code.
+    /// The command has reported everything itself and ends with this code.
     #[error("exit code {0}")]
     Exit(u8),
 }
@@ -114,13 +114,13 @@ impl CliError {
         matches!(self, CliError::Server(status) if status.is_expired())
     }
 
-    /// The reader of our output went away (`qctl get pods | head -1`): nothing to report.
+    /// Whether the reader of the output has closed it (`qctl get pods | head -1`), which is not reported.
     #[must_use]
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, CliError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
-    /// Says what was being done to which manifest, as `error when creating "web.yaml": …`.
+    /// Adds the action and the manifest to the message: `error when creating "web.yaml": …`.
     #[must_use]
     pub fn when(self, doing: &str, source: &str) -> Self {
         match self {
@@ -132,7 +132,7 @@ impl CliError {
         }
     }
 
-    /// The lines for standard error.
+    /// Returns the lines for standard error.
     #[must_use]
     pub fn report(&self) -> String {
         match self {
@@ -151,7 +151,7 @@ impl CliError {
         }
     }
 
-    /// One failure for several, or success when there was none.
+    /// Combines several failures into one, or returns success if there was none.
     pub fn collect(mut errors: Vec<CliError>) -> Result<()> {
         match errors.len() {
             0 => Ok(()),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_read_like_kubectls() {
+    fn refusals_have_kubectls_wording() {
         let missing = status(serde_json::json!({"code": 404, "reason": "NotFound", "message": "pods \"x\" not found"}));
         assert_eq!(missing.report(), "Error from server (NotFound): pods \"x\" not found");
         let created =

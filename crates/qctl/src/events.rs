@@ -1,11 +1,11 @@
-//! What Events say about themselves: when, how often, about what, by whom.
+//! Reads the fields of Events: times, count, subject and reporter.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::output::age_since;
 
-/// When it was last seen; the newest of the times that an Event may carry.
+/// Returns the time at which the event was last seen, which is the newest of its times.
 #[must_use]
 pub fn last_seen(event: &Value) -> Option<&str> {
     let time = |value: &'_ Value| value.as_str().is_some_and(|text| !text.is_empty());
@@ -20,7 +20,7 @@ pub fn last_seen(event: &Value) -> Option<&str> {
     .and_then(Value::as_str)
 }
 
-/// When it was first seen.
+/// Returns the time at which the event was first seen.
 #[must_use]
 pub fn first_seen(event: &Value) -> Option<&str> {
     [&event["firstTimestamp"], &event["eventTime"], &event["metadata"]["creationTimestamp"]]
@@ -28,13 +28,13 @@ pub fn first_seen(event: &Value) -> Option<&str> {
         .find_map(|value| value.as_str().filter(|text| !text.is_empty()))
 }
 
-/// How often it was seen.
+/// Returns the number of times that the event was seen.
 #[must_use]
 pub fn count(event: &Value) -> i64 {
     event["series"]["count"].as_i64().or_else(|| event["count"].as_i64()).unwrap_or(1).max(1)
 }
 
-/// The age column: `5s`, or `5s (x3 over 2m)`.
+/// Returns the age column: `5s`, or `5s (x3 over 2m)`.
 #[must_use]
 pub fn interval(event: &Value, now: Timestamp) -> String {
     let last = age_since(last_seen(event), now);
@@ -44,7 +44,7 @@ pub fn interval(event: &Value, now: Timestamp) -> String {
     }
 }
 
-/// Who reported it, such as `kubelet`.
+/// Returns the component that reported the event, such as `kubelet`.
 #[must_use]
 pub fn reporter(event: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -54,7 +54,7 @@ pub fn reporter(event: &Value) -> String {
     }
 }
 
-/// What it is about: `Pod/web-1`.
+/// Returns the object that the event is about: `Pod/web-1`.
 #[must_use]
 pub fn subject(event: &Value) -> String {
     let about = &event["involvedObject"];

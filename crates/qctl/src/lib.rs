@@ -29,21 +29,21 @@ pub use error::CliError;
 pub use kubeconfig::{Environment, MASTERS_EXTENSION};
 pub use streams::{Capture, Streams};
 
-/// Runs one command in this process: `arguments` as from the command line, program name first.
+/// Runs one command in this process. `arguments` are those of the command line, with the program name first.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            // There is nothing but standard error to tell it to; failing to write there changes nothing.
+            // Standard error is the only place to report this. A failure to write there cannot be reported.
             let mut streams = Streams::process();
-            return match streams.note(format!("error: the runtime does not start: {error}")) {
+            return match streams.note(format!("error: cannot start the async runtime: {error}")) {
                 Ok(()) | Err(_) => ExitCode::FAILURE,
             };
         }
     };
     let code = runtime.block_on(execute(arguments, Streams::process(), Environment::of_process()));
-    // A name being resolved or a file being read on another thread must not hold the exit back.
+    // A blocking name resolution or file read on another thread must not delay the exit.
     runtime.shutdown_background();
     ExitCode::from(code)
 }

@@ -1,4 +1,4 @@
-//! The `qctl` binary; `quorate ctl` is the same.
+//! The `qctl` binary. `quorate ctl` runs the same commands.
 
 use std::process::ExitCode;
 

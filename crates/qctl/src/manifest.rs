@@ -1,4 +1,4 @@
-//! Reads the objects of `-f`: files, directories and standard input; YAML with many documents, JSON, and lists of objects.
+//! Reads the objects of `-f` from files, directories and standard input: YAML with many documents, JSON, and lists.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ impl FileFlags {
     }
 }
 
-/// One object and where it was written.
+/// One object and the file it was read from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     pub object: Value,
@@ -55,10 +55,10 @@ impl Manifest {
     }
 }
 
-/// Everything that the flags name, in the order given (a directory's files in the order of their names).
+/// Reads all objects that the flags name, in the given order. The files of a directory are in the order of their names.
 ///
 /// # Errors
-/// When a file cannot be read or parsed, or holds something that is not an object of a kind.
+/// When a file cannot be read or parsed, or contains anything but objects with `apiVersion` and `kind`.
 pub fn read(flags: &FileFlags, streams: &mut Streams) -> Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     for name in &flags.filenames {
@@ -105,14 +105,14 @@ fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The objects of one text.
+/// Parses the objects of one text.
 ///
 /// # Errors
-/// When it is neither YAML nor JSON, or an object lacks its type.
+/// When the text is neither YAML nor JSON, or an object has no `apiVersion` or `kind`.
 pub fn parse(text: &str, source: &str) -> Result<Vec<Manifest>> {
     let failed = |error: &dyn std::fmt::Display| CliError::usage(format!("error parsing {source}: {error}"));
     let mut documents = Vec::new();
-    // A brace begins JSON, of which there may be several values in a row, or a flow mapping of YAML.
+    // A brace begins either JSON, possibly several values in a row, or a flow mapping of YAML.
     let json: Option<Vec<Value>> = text
         .trim_start()
         .starts_with('{')
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flow_mappings_are_yaml_and_values_in_a_row_are_json() {
+    fn flow_mappings_are_read_as_yaml_and_consecutive_values_as_json() {
         for (text, count) in [
             ("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}", 1),
             (
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_and_lists_are_read_one_object_each() {
+    fn documents_and_lists_are_split_into_objects() {
         let text = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\n# nothing\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: b, namespace: ns}\n";
         let manifests = parse(text, "f").expect("two objects");
         assert_eq!(
@@ -202,14 +202,14 @@ mod tests {
         for (text, missing) in
             [("kind: Pod\n", "apiVersion not set"), ("metadata: {}\n", "[apiVersion not set, kind not set]")]
         {
-            let error = parse(text, "x.yaml").expect_err("not an object of a kind").to_string();
+            let error = parse(text, "x.yaml").expect_err("the object has no type").to_string();
             assert_eq!(error, format!("error validating \"x.yaml\": error validating data: {missing}"));
         }
         assert!(parse("a: [", "x.yaml").expect_err("not YAML").to_string().starts_with("error parsing x.yaml: "));
     }
 
     #[test]
-    fn directories_are_read_in_order_and_only_their_manifests() {
+    fn only_manifests_of_a_directory_are_read_in_order() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for (name, object) in [("b.yaml", "b"), ("a.json", "a"), ("c.txt", "c")] {
             let text =

@@ -1,4 +1,4 @@
-//! Request paths: a resource, an object, a subresource, and the query.
+//! Request paths: the resource, the object, the subresource and the query.
 
 use std::fmt;
 
@@ -18,13 +18,13 @@ pub struct RequestPath {
 }
 
 impl RequestPath {
-    /// A path given as it is, such as `/version`.
+    /// Creates a path from text, such as `/version`.
     #[must_use]
     pub fn raw(path: &str) -> Self {
         RequestPath { path: path.to_owned(), query: String::new() }
     }
 
-    /// The collection, in one namespace where the resource is namespaced and one is given.
+    /// Creates the path of a collection, in one namespace if the resource is namespaced and a namespace is given.
     #[must_use]
     pub fn collection(resource: &Resource, namespace: Option<&str>) -> Self {
         let mut path = if resource.group.is_empty() {
@@ -65,7 +65,7 @@ impl RequestPath {
         self
     }
 
-    /// Adds the parameter when there is a value.
+    /// Adds the parameter if there is a value.
     #[must_use]
     pub fn maybe_query(self, key: &str, value: Option<impl std::fmt::Display>) -> Self {
         match value {

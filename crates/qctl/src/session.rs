@@ -1,4 +1,4 @@
-//! What a command works with: the terminal, the connection, the namespace and the server's kinds.
+//! The context of a command: the terminal, the connection, the namespace and the server's kinds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use crate::resources::{self, Discovery, Lookup, Resource, TypeName};
 use crate::streams::Streams;
 use crate::transport::Transport;
 
-/// One run of one command.
+/// The context of one run of a command.
 pub struct Session {
     pub streams: Streams,
     pub transport: Arc<Transport>,
-    /// The namespace of objects that name none.
+    /// The namespace of objects without one.
     pub namespace: String,
-    /// The user gave it with `-n`.
+    /// Whether the user gave the namespace with `-n`.
     pub namespace_given: bool,
     cache: Option<PathBuf>,
     discovery: Option<Arc<Discovery>>,
-    /// Discovery was read from the server by this command: a name it lacks does not exist.
+    /// Whether this command has read discovery from the server, so that a name missing from it does not exist.
     fresh: bool,
 }
 
 impl Session {
-    /// `cache` is the directory that keeps discovery between commands.
+    /// Creates a session. `cache` is the directory that keeps discovery between commands.
     #[must_use]
     pub fn new(
         streams: Streams,
@@ -37,7 +37,7 @@ impl Session {
         Session { streams, transport, namespace, namespace_given, cache, discovery: None, fresh: false }
     }
 
-    /// The server's kinds, from the cache where it has them.
+    /// Returns the server's kinds, from the cache if it has them.
     ///
     /// # Errors
     /// When the server cannot be asked.
@@ -55,7 +55,7 @@ impl Session {
         self.refresh().await
     }
 
-    /// The server's kinds as they are now.
+    /// Reads the server's kinds, and caches them.
     ///
     /// # Errors
     /// When the server cannot be asked.
@@ -71,7 +71,7 @@ impl Session {
         Ok(discovery)
     }
 
-    /// The resources that a type's name stands for: one, or the members of a category.
+    /// Returns the resources that a type's name refers to: one, or the members of a category.
     ///
     /// # Errors
     /// When the server has no such type.
@@ -89,7 +89,7 @@ impl Session {
         }
     }
 
-    /// The one resource of a type's name.
+    /// Returns the single resource of a type's name.
     ///
     /// # Errors
     /// As [`Session::types`], or when the name is a category.
@@ -101,7 +101,7 @@ impl Session {
         Ok(types.remove(0))
     }
 
-    /// The resource that serves a manifest's kind.
+    /// Returns the resource that serves a manifest's kind.
     ///
     /// # Errors
     /// When the server has no such kind.
@@ -124,22 +124,22 @@ impl Session {
         }
     }
 
-    /// The namespace of a named object of this resource.
+    /// Returns the namespace of a named object of this resource.
     #[must_use]
     pub fn object_namespace(&self, resource: &Resource) -> Option<String> {
         resource.namespaced.then(|| self.namespace.clone())
     }
 
-    /// The namespace of a list of this resource; `None` lists them all.
+    /// Returns the namespace of a list of this resource, or `None` for all namespaces.
     #[must_use]
     pub fn list_namespace(&self, resource: &Resource, all: bool) -> Option<String> {
         self.object_namespace(resource).filter(|_| !all)
     }
 
-    /// The namespace of a manifest's object: its own, or the session's.
+    /// Returns the namespace of a manifest's object: its own, or the session's.
     ///
     /// # Errors
-    /// When the manifest names another than `-n` does.
+    /// When the manifest names another namespace than `-n`.
     pub fn manifest_namespace(&self, resource: &Resource, manifest: &Manifest) -> Result<Option<String>> {
         if !resource.namespaced {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Where a command reads and writes: the terminal, or buffers in tests.
+//! Input and output of a command: the terminal, or buffers in tests.
 
 use std::io::{IsTerminal, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +10,12 @@ pub struct Streams {
     input: Box<dyn Read + Send>,
     output: Box<dyn Write + Send>,
     errors: Box<dyn Write + Send>,
-    /// Output goes to a terminal: progress may be drawn.
+    /// Whether the output is a terminal, so that progress may be drawn.
     pub interactive: bool,
 }
 
 impl Streams {
-    /// The process's own.
+    /// Returns the streams of this process.
     #[must_use]
     pub fn process() -> Self {
         Streams {
@@ -26,7 +26,7 @@ impl Streams {
         }
     }
 
-    /// Buffers: `input` is what the command reads; what it prints is found in the two captures.
+    /// Creates buffers. The command reads `input`, and the two captures get its output and errors.
     #[must_use]
     pub fn captured(input: impl Into<Vec<u8>>) -> (Self, Capture, Capture) {
         let (output, errors) = (Capture::default(), Capture::default());
@@ -62,13 +62,13 @@ impl Streams {
     /// Prints one line to standard error.
     ///
     /// # Errors
-    /// When that is closed.
+    /// When standard error is closed.
     pub fn note(&mut self, text: impl AsRef<str>) -> Result<()> {
         self.flush()?;
         writeln!(self.errors, "{}", text.as_ref()).map_err(|source| CliError::io("writing to standard error", source))
     }
 
-    /// Makes everything printed so far visible.
+    /// Flushes the output.
     ///
     /// # Errors
     /// When the output is closed.
@@ -76,7 +76,7 @@ impl Streams {
         self.output.flush().map_err(|source| CliError::io("writing the output", source))
     }
 
-    /// Everything on standard input.
+    /// Reads all of standard input.
     ///
     /// # Errors
     /// When it cannot be read or is not UTF-8.
@@ -87,12 +87,12 @@ impl Streams {
     }
 }
 
-/// What a command printed.
+/// The captured output of a command.
 #[derive(Clone, Default)]
 pub struct Capture(Arc<Mutex<Vec<u8>>>);
 
 impl Capture {
-    /// The text so far.
+    /// Returns the text that was printed so far.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()

@@ -1,4 +1,4 @@
-//! The decision of `apply`: what patch brings the live object to the manifest. Pure.
+//! Computes the patch of `apply`, which changes the live object into the manifest. Pure.
 
 use quorate_api::GroupVersionKind;
 use quorate_api::patch::{PatchError, diff};
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::verbs::PatchType;
 
-/// Holds what was applied last.
+/// Annotation with the manifest that was applied last.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// The manifest with its own text as the last-applied annotation, ready to be created or compared.
+/// Returns the manifest with its own text as the last-applied annotation, ready to be created or compared.
 #[must_use]
 pub fn annotated(manifest: &Value) -> Value {
     let mut object = manifest.clone();
@@ -24,7 +24,7 @@ pub fn annotated(manifest: &Value) -> Value {
     object
 }
 
-/// The patch from `live` to `manifest`, with its type; `None` when the object is as the manifest says.
+/// Returns the patch from `live` to `manifest` and its type, or `None` if the object matches the manifest already.
 ///
 /// # Errors
 /// When the annotation of the live object is not JSON, or the objects cannot be compared.
@@ -46,7 +46,7 @@ pub fn patch(
     Ok((!empty).then_some((patch, patch_type)))
 }
 
-/// Why no patch can be made.
+/// Why the patch cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreeWayError {
     #[error("the annotation {LAST_APPLIED} of the live object is not JSON: {0}")]
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn applying_the_same_again_is_nothing_to_do() {
+    fn applying_an_unchanged_manifest_makes_no_patch() {
         let manifest = manifest(2, json!({"a": "b"}));
         let mut live = annotated(&manifest);
         live["metadata"]["uid"] = "u".into();

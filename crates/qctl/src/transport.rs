@@ -1,4 +1,4 @@
-//! Sends requests: to the master that answered last, and to the next one when that does not take the connection.
+//! Sends requests to the master that answered last, or to the next one if that master does not accept the connection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::error::{CliError, Result, ServerStatus};
 use crate::path::RequestPath;
 
 const JSON: &str = "application/json";
-/// How often a request that the server asks to send again later (429, 503) is sent in all.
+/// Maximum number of attempts at a request while the server answers that it should be sent again later (429, 503).
 const ATTEMPTS: u32 = 10;
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(10);
 
@@ -28,7 +28,7 @@ pub struct Call {
     pub accept: &'static str,
     pub content_type: &'static str,
     pub body: Bytes,
-    /// `429` is the caller's to handle (evictions) and not waited out here.
+    /// Whether the caller handles `429` itself, as for evictions. Otherwise the request is sent again after a delay.
     pub own_backoff: bool,
 }
 
@@ -49,7 +49,7 @@ impl Call {
         self
     }
 
-    /// With a JSON body.
+    /// Sets a JSON body.
     #[must_use]
     pub fn body(mut self, object: &Value) -> Self {
         self.body = Bytes::from(object.to_string());
@@ -86,36 +86,37 @@ pub struct Transport {
 }
 
 enum Failure {
-    /// The connection was not made: the request was not sent.
+    /// The connection failed, so the request was not sent.
     Connect { reason: String, refused: bool },
-    /// It was sent, or perhaps sent.
+    /// The request was sent, or may have been sent.
     Sent(String),
 }
 
 impl Transport {
-    /// `timeout` bounds each request that is not a watch or a followed log; none means no bound.
+    /// Creates the transport of these masters. `timeout` bounds each request except watches and followed logs. `None`
+    /// means no limit.
     #[must_use]
     pub fn new(configs: Vec<kube::Config>, timeout: Option<Duration>) -> Self {
         let masters = configs.into_iter().map(|config| Master { config, client: OnceCell::new() }).collect();
         Transport { masters, current: AtomicUsize::new(0), timeout }
     }
 
-    /// The URL of the master that is asked next.
+    /// Returns the URL of the master that gets the next request.
     #[must_use]
     pub fn server(&self) -> String {
         self.masters.get(self.current.load(Ordering::Relaxed)).map(Master::url).unwrap_or_default()
     }
 
-    /// The URL of the first master, by which cached discovery is kept: it is the same for all.
+    /// Returns the URL of the first master. It is the key of cached discovery, which is the same for all masters.
     #[must_use]
     pub fn cluster(&self) -> String {
         self.masters.first().map(Master::url).unwrap_or_default()
     }
 
-    /// The answer's body.
+    /// Sends a request and returns the body of the response.
     ///
     /// # Errors
-    /// When no master can be reached, the server refuses, or the answer does not come in time.
+    /// When no master can be reached, the server refuses the request, or the response does not arrive in time.
     pub async fn bytes(&self, call: &Call) -> Result<Bytes> {
         let answer = async {
             let response = self.respond(call).await?;
@@ -130,10 +131,10 @@ impl Transport {
         }
     }
 
-    /// The answer as JSON.
+    /// Sends a request and returns the response as JSON.
     ///
     /// # Errors
-    /// As [`Transport::bytes`], or when the answer is not JSON.
+    /// Those of [`Transport::bytes`], and when the response is not JSON.
     pub async fn json(&self, call: &Call) -> Result<Value> {
         let bytes = self.bytes(call).await?;
         tracing::trace!(body = %String::from_utf8_lossy(&bytes), "response body");
@@ -141,10 +142,10 @@ impl Transport {
             .map_err(|error| CliError::Answer(format!("{} {}: {error}", call.method, call.path)))
     }
 
-    /// The answer's body as it comes: logs and watches. Only its beginning has a deadline.
+    /// Sends a request and streams the body of the response, for logs and watches. Only the head has a deadline.
     ///
     /// # Errors
-    /// As [`Transport::bytes`].
+    /// Those of [`Transport::bytes`].
     pub async fn stream(&self, call: &Call) -> Result<ByteStream> {
         let response = match self.timeout {
             Some(timeout) => tokio::time::timeout(timeout, self.respond(call))
@@ -181,7 +182,7 @@ impl Transport {
                 code == StatusCode::SERVICE_UNAVAILABLE || (code == StatusCode::TOO_MANY_REQUESTS && !call.own_backoff);
             match after.filter(|_| transient && attempt < ATTEMPTS) {
                 Some(seconds) => {
-                    tracing::debug!(%code, seconds, message = %status.message, "the server asks to come back later");
+                    tracing::debug!(%code, seconds, message = %status.message, "the server asks to send the request again later");
                     if code == StatusCode::SERVICE_UNAVAILABLE {
                         self.turn_from(self.current.load(Ordering::Relaxed));
                     }
@@ -197,7 +198,7 @@ impl Transport {
         self.current.store((index + 1) % self.masters.len().max(1), Ordering::Relaxed);
     }
 
-    /// Tries each master once, beginning with the one that answered last.
+    /// Tries each master once, starting with the one that answered last.
     async fn reach(&self, call: &Call) -> Result<Response<Body>> {
         let start = self.current.load(Ordering::Relaxed);
         let count = self.masters.len();
@@ -286,7 +287,7 @@ fn chain<'a>(
     std::iter::successors(Some(error), |error| error.source())
 }
 
-/// What lies at the bottom of an error, which is what tells the user something.
+/// Returns the innermost source of an error, which is the most useful one for the user.
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error).last().map(ToString::to_string).unwrap_or_default()
 }
@@ -314,14 +315,14 @@ fn refusal(code: StatusCode, body: &[u8]) -> ServerStatus {
     }
 }
 
-/// A body that arrives in pieces.
+/// The body of a response as a stream.
 pub struct ByteStream {
     chunks: BoxStream<'static, Result<Bytes>>,
     pending: BytesMut,
 }
 
 impl ByteStream {
-    /// The next piece, of any length; `None` at the end.
+    /// Returns the next chunk, of any length, or `None` at the end.
     ///
     /// # Errors
     /// When the connection breaks.
@@ -332,7 +333,7 @@ impl ByteStream {
         self.chunks.next().await.transpose()
     }
 
-    /// The next line with its newline; the last one may lack it. `None` at the end.
+    /// Returns the next line with its newline, which the last line may lack, or `None` at the end.
     ///
     /// # Errors
     /// When the connection breaks.
@@ -357,7 +358,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn lines_are_put_together_from_pieces() {
+    async fn lines_are_joined_from_chunks() {
         let pieces = ["one\ntw", "o\n", "thr", "ee"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
         let mut stream = ByteStream { chunks: futures::stream::iter(pieces).boxed(), pending: BytesMut::new() };
         let mut lines = Vec::new();
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_status_is_told_by_its_text() {
+    fn a_refusal_without_a_status_is_reported_by_its_text() {
         assert_eq!(refusal(StatusCode::BAD_GATEWAY, b"no upstream\n").message, "no upstream");
         assert_eq!(refusal(StatusCode::NOT_FOUND, b"").message, "the server answered 404 Not Found");
     }

@@ -10,10 +10,10 @@ use crate::session::Session;
 use crate::transport::Call;
 use crate::watch::Watch;
 
-/// Objects asked for at a time by a list.
+/// Maximum number of objects in one request of a list.
 pub const CHUNK: u32 = 500;
 
-/// How a patch is written.
+/// The format of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PatchType {
     Json,
@@ -37,14 +37,14 @@ impl PatchType {
 pub enum DryRun {
     #[default]
     None,
-    /// Nothing is sent.
+    /// Sends nothing to the server.
     Client,
-    /// The server does everything but keep the result.
+    /// Sends the request to the server, which does not store the result.
     Server,
 }
 
 impl DryRun {
-    /// What is appended to the line that says what happened.
+    /// Returns the suffix of the line that reports a change.
     #[must_use]
     pub fn suffix(self) -> &'static str {
         match self {
@@ -59,24 +59,24 @@ impl DryRun {
     }
 }
 
-/// Who set a field, as the server records it.
+/// The field manager that the server records for changed fields.
 const FIELD_MANAGER: &str = "qctl";
-/// A misspelt field is refused, not dropped.
+/// The server refuses unknown fields instead of dropping them.
 const FIELD_VALIDATION: &str = "Strict";
 
 impl Session {
-    /// One object.
+    /// Reads one object.
     ///
     /// # Errors
-    /// When it does not exist or the server refuses.
+    /// When the object does not exist or the server refuses the request.
     pub async fn get(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<Value> {
         self.transport.json(&Call::get(RequestPath::object(resource, namespace, name))).await
     }
 
-    /// One object, or none where it does not exist.
+    /// Reads one object, or returns `None` if it does not exist.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses the request.
     pub async fn find(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<Option<Value>> {
         match self.get(resource, namespace, name).await {
             Ok(object) => Ok(Some(object)),
@@ -85,18 +85,19 @@ impl Session {
         }
     }
 
-    /// All selected objects, fetched in chunks, each with its `apiVersion` and `kind`.
+    /// Lists all selected objects in chunks. Each has its `apiVersion` and `kind`.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses the request.
     pub async fn list(&self, resource: &Resource, namespace: Option<&str>, flags: &SelectFlags) -> Result<Vec<Value>> {
         Ok(self.list_versioned(resource, namespace, flags, CHUNK).await?.0)
     }
 
-    /// As [`Session::list`], with the version of the list, from which a watch can go on. `chunk` 0 asks for all at once.
+    /// Like [`Session::list`], but also returns the version of the list, at which a watch can start. A `chunk` of 0
+    /// reads everything in one request.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses the request.
     pub async fn list_versioned(
         &self,
         resource: &Resource,
@@ -131,7 +132,7 @@ impl Session {
     }
 
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses the request.
     pub async fn create(
         &self,
         resource: &Resource,
@@ -147,7 +148,7 @@ impl Session {
     }
 
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses the request.
     pub async fn patch(
         &self,
         resource: &Resource,
@@ -165,10 +166,10 @@ impl Session {
         self.transport.json(&call).await
     }
 
-    /// The answer is the object while it terminates, or a `Status`.
+    /// Deletes an object. The response is the object while it terminates, or a `Status`.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses the request.
     pub async fn delete(
         &self,
         resource: &Resource,
@@ -181,10 +182,10 @@ impl Session {
         self.transport.json(&Call::new(Method::DELETE, path).body(options)).await
     }
 
-    /// Asks for the object's Events, oldest first.
+    /// Lists the object's Events, oldest first.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses the request.
     pub async fn events_of(&mut self, object: &Value) -> Result<Vec<Value>> {
         let events = self.one_type("events").await?;
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
@@ -197,7 +198,7 @@ impl Session {
         let flags = SelectFlags { field_selector: Some(selector), ..SelectFlags::default() };
         let mut found = match self.list(&events, namespace, &flags).await {
             Err(CliError::Server(status)) if status.code == 400 => {
-                tracing::debug!("the server does not select events by their object: selecting here");
+                tracing::debug!("the server cannot select events by their object; filtering them here");
                 self.list(&events, namespace, &SelectFlags::default()).await?
             }
             other => other?,
@@ -214,10 +215,10 @@ impl Session {
         Ok(found)
     }
 
-    /// Follows changes after a version.
+    /// Watches the changes after a version.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses the request.
     pub async fn watch(&self, path: RequestPath, version: &str, accept: Option<&'static str>) -> Result<Watch> {
         Watch::start(&self.transport, path, version, accept).await
     }

@@ -1,4 +1,4 @@
-//! Watches: a stream of changes, and following one object until it is as a command wants it.
+//! Watches: streams of changes, and following one object until it meets a condition.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct WatchEvent {
 }
 
 impl WatchEvent {
-    /// A mark of progress, not a change.
+    /// Whether the event is a bookmark, which marks progress and is not a change.
     #[must_use]
     pub fn is_bookmark(&self) -> bool {
         self.kind == "BOOKMARK"
@@ -34,10 +34,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins after `version`; `accept` asks for tables.
+    /// Starts a watch after `version`. `accept` may request tables.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses the request.
     pub async fn start(
         transport: &Transport,
         path: RequestPath,
@@ -52,7 +52,7 @@ impl Watch {
         Ok(Watch { stream: transport.stream(&call).await? })
     }
 
-    /// The next change; `None` when the server ended the watch, as it does from time to time.
+    /// Returns the next change, or `None` when the server has ended the watch, as it does from time to time.
     ///
     /// # Errors
     /// When the connection breaks or the server reports an error, such as a version too old (410).
@@ -69,7 +69,7 @@ impl Watch {
     }
 }
 
-/// Names one object to follow.
+/// An object to follow.
 #[derive(Clone, Copy)]
 pub struct Followed<'a> {
     pub resource: &'a Resource,
@@ -77,15 +77,15 @@ pub struct Followed<'a> {
     pub name: &'a str,
 }
 
-/// How long masters may be out of reach (an election, a restart) before following gives up.
+/// Maximum time without a reachable master, during an election or a restart, before following fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Calls `seen` with the object's present state and each later one (`None` while it does not exist) until it breaks.
-/// Returns `false` when `deadline` came first.
+/// Calls `seen` with the object's current state and each later one, or `None` while the object does not exist, until
+/// `seen` breaks. Returns `false` if `deadline` passed before.
 ///
 /// # Errors
-/// When the server refuses, stays out of reach, or `seen` fails.
+/// When the server refuses the request or stays unreachable, or `seen` fails.
 pub async fn follow<F>(
     transport: &Transport,
     followed: Followed<'_>,
@@ -122,7 +122,7 @@ where
     }
 }
 
-/// One list and the watch that goes on from it.
+/// Lists the object once and then watches it.
 async fn observe<F>(transport: &Transport, followed: Followed<'_>, seen: &mut F) -> Result<ControlFlow<()>>
 where
     F: FnMut(Option<&Value>) -> Result<ControlFlow<()>>,

@@ -24,7 +24,7 @@ pub(super) fn examine(pod: &Pod, container: &Container, path: &str, findings: &m
         termination_message_policy: _,
         tty: _,
         working_dir: _,
-        // Says what a later resize would do, and the API has none.
+        // Describes a later resize, which the API does not support.
         resize_policy: _,
         env,
         env_from,
@@ -49,7 +49,7 @@ pub(super) fn examine(pod: &Pod, container: &Container, path: &str, findings: &m
         let EnvFromSource { config_map_ref: _, prefix: _, secret_ref: _ } = source;
     }
     for port in ports.iter().flatten() {
-        // Opened on the node where it has a port there; the others are for people to read.
+        // A port with a host port is opened on the node; other ports are only informational.
         let ContainerPort { container_port: _, host_ip: _, host_port: _, name: _, protocol: _ } = port;
     }
     for probe in [liveness_probe, readiness_probe, startup_probe].into_iter().flatten() {
@@ -86,7 +86,7 @@ pub(super) fn examine(pod: &Pod, container: &Container, path: &str, findings: &m
     security::effective_profiles(pod, container, path, findings);
 }
 
-/// Probes are honoured as a whole: when they run by the plan, and what they do by the prober.
+/// Lists the fields of a probe, all of which are honoured: the times by the plan, the actions by the prober.
 fn supervision(probe: &Probe) {
     let Probe {
         exec: _,
@@ -114,8 +114,8 @@ fn variable_source(source: &EnvVarSource, path: &str, findings: &mut Findings) {
     findings.refuse_if(file_key_ref.is_some(), &format!("{path}.fileKeyRef"));
 }
 
-/// Processor time and memory are limited by the container's control groups. Requests are the scheduler's. What has a
-/// domain in its name is counted by the scheduler, too, and nothing on the node goes with it.
+/// Examines resources. The container's cgroups limit CPU and memory. The scheduler uses requests, and counts resources
+/// with a domain in their name, for which the node does nothing.
 fn requirements(resources: &ResourceRequirements, path: &str, findings: &mut Findings) {
     let ResourceRequirements { claims, limits, requests } = resources;
     findings.refuse_if(any(claims.as_ref()), &format!("{path}.claims"));

@@ -1,8 +1,8 @@
-//! Admission of pods by this node. A pod that asks for something that the agent does not do is rejected before anything of
-//! it is started: it never runs with less protection, or as something else, than it asked for. Pure.
+//! Admission of pods by this node. A pod that asks for something the agent does not support is rejected before anything
+//! of it is started, so that it never runs with less protection than it asked for. Pure.
 //!
-//! Every field is decided on here. The structs of the API are taken apart without `..`, so that a field which a new version
-//! of the API brings does not compile before somebody has decided whether it is honoured, harmless to leave, or refused.
+//! The modules decide on every field. They destructure the structs of the API without `..`, so that a new field of the
+//! API does not compile until somebody decides whether it is honoured, harmless to ignore, or refused.
 
 mod container;
 mod pod;
@@ -16,19 +16,19 @@ pub(crate) use self::security::app_armor;
 use crate::plan::Rejection;
 use crate::runtime::Capabilities;
 
-/// The kubelet's reason for a rejection that has none of its own.
+/// The kubelet's reason for rejections without a specific reason.
 const UNEXPECTED: &str = "UnexpectedAdmissionError";
 
-/// What the node makes of a pod.
+/// The node's decision about a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub rejection: Option<Rejection>,
-    /// Limits that are not enforced. They bound what the pod takes from others, so the pod itself gets no less than it
-    /// asked for, and runs.
+    /// Messages about limits that are not enforced. The pod runs all the same, because without such a limit it gets no
+    /// less than it asked for.
     pub unenforced: Vec<String>,
 }
 
-/// Decides on every field of a pod.
+/// Examines every field of a pod.
 pub(crate) fn examine(pod: &Pod, capabilities: &Capabilities) -> Verdict {
     let mut findings = Findings { capabilities: *capabilities, refused: Vec::new(), unenforced: Vec::new() };
     pod::examine(pod, &mut findings);
@@ -40,7 +40,7 @@ pub(crate) fn examine(pod: &Pod, capabilities: &Capabilities) -> Verdict {
     Verdict { rejection, unenforced }
 }
 
-/// Collects what the node does not do for a pod.
+/// Collects the fields of a pod that the node does not support.
 struct Findings {
     capabilities: Capabilities,
     refused: Vec<(&'static str, String)>,
@@ -48,7 +48,7 @@ struct Findings {
 }
 
 impl Findings {
-    /// Refuses the pod for a reason that the kubelet has a name for.
+    /// Refuses the pod with a specific reason of the kubelet.
     fn refuse_as(&mut self, reason: &'static str, message: String) {
         self.refused.push((reason, message));
     }
@@ -76,7 +76,7 @@ impl Findings {
     }
 }
 
-/// Whether a list is given and has something in it.
+/// Whether a list is set and not empty.
 fn any<T>(list: Option<&Vec<T>>) -> bool {
     list.is_some_and(|list| !list.is_empty())
 }

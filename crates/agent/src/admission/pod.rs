@@ -22,7 +22,7 @@ pub(super) fn examine(pod: &Pod, findings: &mut Findings) {
         set_hostname_as_fqdn: _,
         share_process_namespace: _,
         subdomain: _,
-        // The scheduler's and the controllers': a pod that is here has been placed.
+        // Used by the scheduler and the controllers. A pod on this node has been placed already.
         affinity: _,
         node_name: _,
         node_selector: _,
@@ -34,15 +34,15 @@ pub(super) fn examine(pod: &Pod, findings: &mut Findings) {
         scheduling_group: _,
         tolerations: _,
         topology_spread_constraints: _,
-        // Every policy comes to the node's resolvers and what `dnsConfig` adds: there is no DNS of the cluster yet.
+        // Every policy means the node's resolvers and the additions of `dnsConfig`, because the cluster has no DNS yet.
         dns_policy: _,
-        // No Service has an address yet that a variable could name.
+        // Honoured in the containers' environment.
         enable_service_links: _,
-        // No token is given to any pod, so no pod has more rights than it asked for.
+        // No pod gets a token, so no pod has more rights than it asked for.
         automount_service_account_token: _,
         service_account: _,
         service_account_name: _,
-        // Images are pulled without credentials: an image that needs them fails to be pulled, and the event says so.
+        // Images are pulled without credentials. The pull of an image that needs them fails with an event.
         image_pull_secrets: _,
         // Set by the API for a runtime class, which is refused, and counted by the scheduler.
         overhead: _,

@@ -7,8 +7,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::Findings;
 
-/// Settings of the kernel that belong to the pod's own namespaces and touch no other pod. The newest has been in a
-/// namespace since Linux 4.15.
+/// Sysctls that affect only the pod's own namespaces. All of them are namespaced since Linux 4.15.
 const SAFE_SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -23,7 +22,7 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_wmem",
 ];
-/// How pods asked for AppArmor before there was a field for it.
+/// Prefix of the annotations for AppArmor, which are older than the field.
 const APP_ARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 pub(super) fn of_pod(spec: &PodSpec, context: &PodSecurityContext, findings: &mut Findings) {
@@ -34,11 +33,11 @@ pub(super) fn of_pod(spec: &PodSpec, context: &PodSecurityContext, findings: &mu
         run_as_non_root: _,
         run_as_user: _,
         supplemental_groups: _,
-        // How long a change of owner may take: the volumes with an owner are the agent's own, made anew for each pod.
+        // Bounds the time of a recursive change of owner. Only volumes of the agent, made for each pod, have an owner.
         fs_group_change_policy: _,
-        // How volumes get their SELinux label.
+        // Chooses how volumes get their SELinux label.
         se_linux_change_policy: _,
-        // Examined for each container, together with its own.
+        // Examined for each container, together with its own profiles.
         app_armor_profile: _,
         seccomp_profile: _,
         se_linux_options,
@@ -80,7 +79,7 @@ pub(super) fn of_container(context: &SecurityContext, path: &str, findings: &mut
         run_as_group: _,
         run_as_non_root: _,
         run_as_user: _,
-        // Examined together with the pod's.
+        // Examined together with the pod's profiles.
         app_armor_profile: _,
         seccomp_profile: _,
         proc_mount,
@@ -92,7 +91,7 @@ pub(super) fn of_container(context: &SecurityContext, path: &str, findings: &mut
     windows(windows_options.as_ref(), path, findings);
 }
 
-/// Profiles that hold for a container, whether it or its pod names them.
+/// Examines the profiles of a container, which the container or its pod may set.
 pub(super) fn effective_profiles(pod: &Pod, container: &Container, path: &str, findings: &mut Findings) {
     if let Some(profile) = app_armor(pod, container) {
         app_armor_profile(&profile, path, findings);
@@ -104,7 +103,7 @@ pub(super) fn effective_profiles(pod: &Pod, container: &Container, path: &str, f
     }
 }
 
-/// The AppArmor profile that holds for a container: its own, or else the one of its annotation, or else the pod's.
+/// Returns the AppArmor profile of a container: its own, or else the one of its annotation, or else the pod's.
 pub(crate) fn app_armor(pod: &Pod, container: &Container) -> Option<AppArmorProfile> {
     let own = container.security_context.as_ref().and_then(|own| own.app_armor_profile.clone());
     let annotation = || {

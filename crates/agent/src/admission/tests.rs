@@ -5,7 +5,7 @@ use super::*;
 const ALL: Capabilities = Capabilities { app_armor: true, se_linux: true, seccomp: true };
 const NONE: Capabilities = Capabilities { app_armor: false, se_linux: false, seccomp: false };
 
-/// A pod with this in its spec; `c` is put into its only container.
+/// Creates a pod with these fields in its spec, and the fields of `c` in its only container.
 fn pod(spec: Value, c: Value) -> Pod {
     let mut container = json!({ "name": "c", "image": "i" });
     container.as_object_mut().expect("an object").extend(c.as_object().expect("an object").clone());
@@ -54,7 +54,7 @@ fn ordinary_pods_are_admitted() {
 }
 
 #[test]
-fn what_the_node_does_not_do_is_refused_by_name() {
+fn unsupported_fields_are_refused_by_name() {
     let of_pod = [
         ("spec.ephemeralContainers", json!({ "ephemeralContainers": [{ "name": "e" }] })),
         ("spec.hostUsers", json!({ "hostUsers": false })),
@@ -132,7 +132,7 @@ fn what_the_node_does_not_do_is_refused_by_name() {
 }
 
 #[test]
-fn refusals_that_the_kubelet_has_names_for_have_its_names_and_words() {
+fn refusals_of_the_kubelet_have_its_reasons_and_messages() {
     let cases = [
         (
             json!({ "os": { "name": "windows" } }),
@@ -193,7 +193,7 @@ fn refusals_that_the_kubelet_has_names_for_have_its_names_and_words() {
 }
 
 #[test]
-fn protection_that_the_engine_gives_is_no_reason_to_refuse() {
+fn protection_that_the_engine_supports_is_admitted() {
     let profiles = json!({
         "appArmorProfile": { "type": "Localhost", "localhostProfile": "strict" },
         "seLinuxOptions": { "level": "s0:c1", "type": "spc_t" },
@@ -201,12 +201,12 @@ fn protection_that_the_engine_gives_is_no_reason_to_refuse() {
     });
     let pod = pod(json!({}), json!({ "securityContext": profiles }));
     assert_eq!(refusal(&pod, ALL), None);
-    let (_, message) = refusal(&pod, NONE).expect("the engine has none of it");
+    let (_, message) = refusal(&pod, NONE).expect("the engine supports none of it");
     assert_eq!(message.matches("; ").count(), 2, "all of them are named: {message}");
 }
 
 #[test]
-fn annotations_ask_for_app_armor_as_the_field_does() {
+fn app_armor_annotations_count_like_the_field() {
     let mut pod = pod(json!({}), json!({}));
     let mut annotate = |value: &str| {
         let key = "container.apparmor.security.beta.kubernetes.io/c".to_owned();
@@ -218,7 +218,7 @@ fn annotations_ask_for_app_armor_as_the_field_does() {
 }
 
 #[test]
-fn limits_on_disk_space_are_told_not_to_be_enforced() {
+fn disk_space_limits_are_reported_as_unenforced() {
     let volumes = json!([{ "name": "v", "emptyDir": { "sizeLimit": "1Gi" } }]);
     let limits = json!({ "limits": { "ephemeral-storage": "2Gi" }, "requests": { "ephemeral-storage": "1Gi" } });
     let verdict = examine(&pod(json!({ "volumes": volumes }), json!({ "resources": limits })), &ALL);

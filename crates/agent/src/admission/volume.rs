@@ -1,4 +1,4 @@
-//! Kinds of volumes.
+//! Types of volumes.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeSource, EmptyDirVolumeSource, HostPathVolumeSource, ProjectedVolumeSource,
@@ -72,7 +72,7 @@ pub(super) fn examine(volume: &Volume, path: &str, findings: &mut Findings) {
     let has_known = config_map.is_some() || downward_api.is_some() || host_path.is_some() || secret.is_some();
     let has_known = has_known || empty_dir.is_some() || projected.is_some();
     if !has_known && refused.iter().all(|(is_set, _)| !is_set) {
-        findings.refuse(path, "it names no kind of volume");
+        findings.refuse(path, "the volume has no type");
     }
     for (is_set, kind) in refused {
         findings.refuse_if(is_set, &format!("{path}.{kind}"));
@@ -86,7 +86,7 @@ pub(super) fn examine(volume: &Volume, path: &str, findings: &mut Findings) {
     }
 }
 
-/// Kinds of which every field is honoured.
+/// Lists the fields of volume types that are honoured completely.
 fn made_whole(
     config_map: Option<&ConfigMapVolumeSource>,
     downward_api: Option<&DownwardAPIVolumeSource>,

@@ -35,7 +35,7 @@ fn check(container: Value) -> Result<Vec<String>, String> {
 }
 
 #[test]
-fn values_refer_to_earlier_ones() {
+fn values_may_refer_to_earlier_variables() {
     let env = json!([
         { "name": "HOST", "value": "db" },
         { "name": "URL", "value": "pg://$(HOST):$(PORT)/$$(HOST)" },
@@ -47,7 +47,7 @@ fn values_refer_to_earlier_ones() {
 }
 
 #[test]
-fn services_can_be_referred_to_and_yield_to_the_container_s_own_variables() {
+fn variables_of_the_container_replace_those_of_services() {
     let pod = subject(json!({
         "name": "c",
         "env": [{ "name": "URL", "value": "redis://$(REDIS_SERVICE_HOST):$(REDIS_SERVICE_PORT)" },
@@ -65,7 +65,7 @@ fn services_can_be_referred_to_and_yield_to_the_container_s_own_variables() {
 }
 
 #[test]
-fn objects_give_single_keys_and_all_of_them() {
+fn variables_come_from_single_keys_and_from_whole_objects() {
     let got = check(json!({
         "name": "c",
         "envFrom": [{ "prefix": "P_", "configMapRef": { "name": "settings" } },
@@ -115,7 +115,7 @@ fn fields_and_resources_describe_the_pod() {
 }
 
 #[test]
-fn expansion_leaves_alone_what_it_does_not_know() {
+fn references_to_unknown_variables_are_not_expanded() {
     let variables = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
     let cases = [
         ("$(A)", "1"),

@@ -1,5 +1,5 @@
-//! What the agent may do with its fenced pods, by the time of its last renewal. Pure: times are durations since the
-//! machine was started, suspension included.
+//! Decides what the agent may do with its fenced pods, from the time of its last renewal. Pure: times are durations
+//! since the machine was booted, suspension included.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::plan::Leave;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Standing {
-    /// Taken over, or new.
+    /// The pod is new, or was taken over from an earlier agent.
     #[default]
     Unconfirmed,
-    /// The masters said that the pod is this node's, and no renewal has been missed since.
+    /// The masters have confirmed that the pod is this node's, and no renewal has been missed since.
     Confirmed,
-    /// A renewal was missed for longer than the fence.
+    /// No renewal succeeded for as long as the fence.
     Lapsed,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct FencedPod {
     pub grace: Duration,
     #[serde(skip)]
     standing: Standing,
-    /// Counts the lapses, so that a confirmation that was asked for before one does not count after it.
+    /// Number of lapses. A confirmation that was asked for before a lapse does not count after it.
     #[serde(skip)]
     lapses: u64,
 }
@@ -34,28 +34,28 @@ pub(crate) struct FencedPod {
 /// The fenced pods of a node, and the last renewal of its Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ledger {
-    /// The start of the machine that the times belong to.
+    /// The id of the boot that the times belong to.
     pub boot_id: String,
-    /// When the last renewal that succeeded was sent; `None` before the first one.
+    /// The time at which the last successful renewal was sent. `None` before the first one.
     pub renewed: Option<Duration>,
-    /// By uid.
+    /// The fenced pods, by uid.
     pub pods: BTreeMap<String, FencedPod>,
 }
 
 impl Ledger {
-    /// Adds a pod; one that is there stays as it is.
+    /// Adds a pod, unless it is there already.
     pub(crate) fn add(&mut self, uid: &str, after: Duration, grace: Duration) {
         let new = || FencedPod { after, grace, standing: Standing::Unconfirmed, lapses: 0 };
         self.pods.entry(uid.to_owned()).or_insert_with(new);
     }
 
-    /// A renewal that was sent at this time has succeeded.
+    /// Notes that a renewal that was sent at this time has succeeded.
     pub(crate) fn renewed(&mut self, sent: Duration) {
         self.lapse(sent);
         self.renewed = self.renewed.max(Some(sent));
     }
 
-    /// What is allowed with a pod at this time; `None` for one without a fence.
+    /// Returns what is allowed with a pod at this time, or `None` for a pod without a fence.
     pub(crate) fn leave(&mut self, uid: &str, now: Duration) -> Option<Leave> {
         self.lapse(now);
         Some(match self.pods.get(uid)?.standing {
@@ -65,15 +65,15 @@ impl Ledger {
         })
     }
 
-    /// What a question whether the pod is this node's has to carry to its answer; `None` while the answer could not
-    /// count, because no renewal is recent enough.
+    /// Begins to ask the masters whether the pod is this node's. Returns the token for [`Ledger::confirm`], or `None`
+    /// while no renewal is recent enough for the answer to count.
     pub(crate) fn ask(&mut self, uid: &str, now: Duration) -> Option<u64> {
         self.lapse(now);
         let pod = self.pods.get(uid)?;
         self.renewed.filter(|renewed| now.saturating_sub(*renewed) <= pod.after).map(|_| pod.lapses)
     }
 
-    /// The masters said that the pod is this node's, after `ask` gave `asked`.
+    /// Notes that the masters have confirmed the pod as this node's. `asked` is the token that `ask` returned.
     pub(crate) fn confirm(&mut self, uid: &str, asked: u64, now: Duration) {
         let current = self.ask(uid, now);
         if let Some(pod) = self.pods.get_mut(uid).filter(|_| current == Some(asked)) {
@@ -81,20 +81,20 @@ impl Ledger {
         }
     }
 
-    /// When the first fence that has not lapsed does so.
+    /// Returns the time at which the next fence lapses.
     pub(crate) fn next_lapse(&self) -> Option<Duration> {
         let renewed = self.renewed.unwrap_or_default();
         let standing = self.pods.values().filter(|pod| pod.standing != Standing::Lapsed);
         standing.map(|pod| renewed.saturating_add(pod.after)).min()
     }
 
-    /// Whether the pod's containers must not run at this time, by the renewals alone.
+    /// Whether the renewals are too old for the pod's containers to run at this time.
     pub(crate) fn is_overdue(&self, uid: &str, now: Duration) -> bool {
         let since = now.saturating_sub(self.renewed.unwrap_or_default());
         self.pods.get(uid).is_some_and(|pod| since > pod.after)
     }
 
-    /// Notes which fences have lapsed until this time.
+    /// Marks the fences that have lapsed by this time.
     fn lapse(&mut self, until: Duration) {
         let since = until.saturating_sub(self.renewed.unwrap_or_default());
         for pod in self.pods.values_mut().filter(|pod| since > pod.after) {
@@ -114,7 +114,7 @@ mod tests {
         Duration::from_secs(second)
     }
 
-    /// A pod with a fence of 10 s, renewed at second 100.
+    /// Returns the ledger of a pod with a fence of 10 s, renewed at second 100.
     fn ledger() -> Ledger {
         let mut ledger = Ledger::default();
         ledger.renewed(at(100));
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_runs_once_it_is_confirmed_and_until_a_renewal_is_missed() {
+    fn a_confirmed_pod_runs_until_a_renewal_is_missed() {
         let mut ledger = ledger();
         assert_eq!(ledger.leave("p", at(101)), Some(Leave::Hold));
         confirm(&mut ledger, 101);
         assert_eq!(ledger.leave("p", at(110)), Some(Leave::Run));
         assert_eq!(ledger.next_lapse(), Some(at(110)));
         assert_eq!(ledger.leave("p", at(111)), Some(Leave::Stop));
-        // A renewal alone does not bring it back.
+        // A renewal alone does not allow the pod to run again.
         ledger.renewed(at(112));
         assert_eq!(ledger.leave("p", at(112)), Some(Leave::Stop));
         confirm(&mut ledger, 113);
@@ -144,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_that_nobody_noticed_counts_as_well() {
+    fn a_gap_that_is_noticed_only_afterwards_lapses_the_fence() {
         let mut ledger = ledger();
         confirm(&mut ledger, 101);
-        // The process was suspended, and the first thing that it does is a renewal.
+        // The process was suspended, and a renewal is the first thing it does when it resumes.
         ledger.renewed(at(500));
         assert_eq!(ledger.leave("p", at(500)), Some(Leave::Stop));
     }
@@ -159,7 +159,7 @@ mod tests {
         ledger.renewed(at(200));
         ledger.confirm("p", asked, at(201));
         assert_eq!(ledger.leave("p", at(201)), Some(Leave::Stop));
-        // It does not count either once the renewal is too old, whoever notices first.
+        // The answer does not count either once the renewal is too old, even if no lapse was noted before.
         let asked = ledger.ask("p", at(205)).expect("it would count now");
         ledger.confirm("p", asked, at(211));
         assert_eq!(ledger.leave("p", at(211)), Some(Leave::Stop));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_over_goes_on_until_the_fence() {
+    fn pods_of_an_earlier_agent_continue_until_their_fence_lapses() {
         let stored = serde_json::to_vec(&ledger()).expect("JSON");
         let mut ledger: Ledger = serde_json::from_slice(&stored).expect("a ledger");
         assert_eq!(ledger.leave("p", at(109)), Some(Leave::Hold));
@@ -187,13 +187,13 @@ mod tests {
     /// One renewal of a simulated history, in milliseconds.
     #[derive(Clone, Debug)]
     struct Renewal {
-        /// Since the one before was sent.
+        /// Time since the previous one was sent.
         gap: u64,
-        /// From being sent to being committed; `None` for one that is lost.
+        /// Time from being sent to being committed. `None` when the request is lost.
         commit: Option<u64>,
-        /// From being committed to the answer's arrival; `None` for an answer that is lost.
+        /// Time from the commit to the arrival of the answer. `None` when the answer is lost.
         answer: Option<u64>,
-        /// From being committed to the leader's seeing it.
+        /// Time from the commit until the leader sees it.
         seen: u64,
     }
 
@@ -205,13 +205,13 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is lost or late: when the masters can remove a pod, its node has had it stopped for the pod's whole
-        /// grace, and does not start it again by itself.
+        /// Whichever messages are lost or late: when the masters may remove a pod, its node has stopped it at least the
+        /// pod's grace period before, and does not start it again by itself.
         #[test]
         fn a_pod_is_removed_only_after_its_node_has_stopped_it(history in renewals(), fence in 10_000..60_000_u64) {
             let (fence, grace) = (Duration::from_millis(fence), Duration::from_secs(2));
             let ms = Duration::from_millis;
-            // When each one takes effect: committed, seen by the leader, counted by the agent.
+            // The times at which each renewal is committed, seen by the leader and counted by the agent.
             let (mut sent, mut effects) = (ms(1), Vec::new());
             for renewal in &history {
                 sent += ms(renewal.gap);
@@ -222,7 +222,7 @@ mod tests {
                 effects.push((committed, committed + ms(renewal.seen), counted.map(|at| (at, sent))));
             }
             effects.sort();
-            // A leader sees commits in their order, each no earlier than those before it.
+            // The leader sees commits in order.
             let mut seen = Duration::ZERO;
             for effect in &mut effects {
                 seen = seen.max(effect.1);
@@ -234,7 +234,7 @@ mod tests {
             for (index, (_, seen, _)) in effects.iter().enumerate() {
                 let removed = *seen + quorate_api::fence::removable_after(fence, grace);
                 if effects.get(index + 1).is_some_and(|(next, ..)| *next <= removed) {
-                    // The guard of the removal does not hold.
+                    // The masters' condition for the removal does not hold.
                     continue;
                 }
                 let mut ledger = Ledger::default();
@@ -253,7 +253,7 @@ mod tests {
                 prop_assert_eq!(ledger.leave("p", removed), Some(Leave::Stop));
                 for (_, sent) in answers.iter().filter(|(at, _)| *at > removed) {
                     ledger.renewed(*sent);
-                    prop_assert_eq!(ledger.leave("p", *sent), Some(Leave::Stop), "nobody has confirmed it");
+                    prop_assert_eq!(ledger.leave("p", *sent), Some(Leave::Stop), "no confirmation has arrived");
                 }
             }
         }

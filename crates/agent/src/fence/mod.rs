@@ -1,8 +1,8 @@
 //! Fences ([`quorate_api::fence`]): pods that this node stops when it has not reached the masters for too long, so that
 //! they can run elsewhere.
 //!
-//! `ledger` decides and is pure. [`Fence`] keeps it, on disk as well, for the next agent and for the watchdog
-//! (`watchdog`): a process of its own that stops the containers when the agent cannot.
+//! `ledger` decides and is pure. [`Fence`] holds the ledger and writes it to disk for the next agent and for the
+//! watchdog (`watchdog`), a separate process that stops the containers when the agent cannot.
 
 mod clock;
 mod ledger;
@@ -27,11 +27,11 @@ use crate::plan::{self, Leave};
 /// Why a fenced pod cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FenceError {
-    #[error("the pod is fenced, and the masters have not confirmed that it still is this node's")]
+    #[error("the pod is fenced, and the masters have not confirmed that it is still this node's")]
     NotConfirmed,
-    #[error("cannot write the fences down")]
+    #[error("cannot write the ledger of the fences")]
     Write(#[source] io::Error),
-    #[error("the watchdog of the fences does not run")]
+    #[error("the watchdog of the fences is not running")]
     Watchdog(#[source] io::Error),
 }
 
@@ -39,13 +39,13 @@ pub(crate) enum FenceError {
 pub(crate) struct Fence {
     ledger: Mutex<Ledger>,
     changed: watch::Sender<()>,
-    /// Where the ledger is written; one writer at a time. `None` on a hollow node, whose pods end with the agent.
+    /// The file of the ledger, locked by its writer. `None` on a hollow node.
     file: Option<tokio::sync::Mutex<PathBuf>>,
     watchdog: Option<Watchdog>,
 }
 
 impl Fence {
-    /// Takes over what an agent before this one has left.
+    /// Takes over the ledger of the agent before this one.
     pub(crate) fn open(config: &AgentConfig, is_hollow: bool) -> io::Result<Fence> {
         let (file, watchdog) = if is_hollow {
             (None, None)
@@ -57,11 +57,11 @@ impl Fence {
         let boot_id = clock::boot_id()?;
         let mut ledger = match file.as_deref().map(read) {
             Some(Ok(ledger)) if ledger.boot_id == boot_id => ledger,
-            // Nothing of another start of the machine runs any more.
+            // The pods of an earlier boot have ended with it.
             Some(Ok(_)) | None => Ledger::default(),
             Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
             Some(Err(error)) => {
-                tracing::warn!(error = %error, "the fences of before cannot be read; what is fenced starts anew");
+                tracing::warn!(error = %error, "cannot read the ledger of the fences; starting with an empty one");
                 Ledger::default()
             }
         };
@@ -70,17 +70,17 @@ impl Fence {
         Ok(Fence { ledger: Mutex::new(ledger), changed: watch::Sender::new(()), file, watchdog })
     }
 
-    /// Whether fences hold even if this process dies: the masters rely on them only then.
+    /// Whether fences hold even if this process dies. The masters rely on them only then.
     pub(crate) fn is_kept(&self) -> bool {
         self.file.is_none() || self.watchdog.is_some()
     }
 
-    /// Wakes whenever what is allowed may have changed.
+    /// Notifies whenever a fence may allow more or less than before.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Takes note of a pod of this node, and says whether it has a fence.
+    /// Adds a pod of this node if it has a fence, and returns whether it has one.
     pub(crate) fn add(&self, pod: &Pod) -> bool {
         let annotation = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(fence::ANNOTATION));
         let Some(after) = annotation.and_then(|value| fence::parse(value).ok().flatten()) else { return false };
@@ -89,46 +89,46 @@ impl Fence {
         true
     }
 
-    /// Nothing of the pod is left on this node.
+    /// Removes a pod of which nothing is left on this node.
     pub(crate) async fn forget(&self, uid: &str) {
         if self.ledger.lock().pods.remove(uid).is_some()
             && let Err(error) = self.write().await
         {
-            tracing::warn!(error = %error, "the fences cannot be written down");
+            tracing::warn!(error = %error, "cannot write the ledger of the fences");
         }
     }
 
-    /// What is allowed with a pod now, and how long at most it stays so.
+    /// Returns what is allowed with a pod now, and the time until that may change.
     pub(crate) fn leave(&self, uid: &str) -> (Leave, Option<Duration>) {
         let now = clock::now();
         let mut ledger = self.ledger.lock();
         match ledger.leave(uid, now) {
             None => (Leave::Run, None),
             Some(leave) => {
-                // A little later, so that the lapse has happened.
+                // The margin makes sure that the fence has lapsed when the worker wakes.
                 let until = ledger.next_lapse().map(|at| at.saturating_sub(now) + Duration::from_millis(10));
                 (leave, until)
             }
         }
     }
 
-    /// As the ledger's `ask`.
+    /// See [`Ledger::ask`].
     pub(crate) fn ask(&self, uid: &str) -> Option<u64> {
         self.ledger.lock().ask(uid, clock::now())
     }
 
-    /// As the ledger's `confirm`.
+    /// See [`Ledger::confirm`].
     pub(crate) fn confirm(&self, uid: &str, asked: u64) {
         self.ledger.lock().confirm(uid, asked, clock::now());
         self.changed.send_replace(());
     }
 
-    /// To be called right before anything of a pod is started.
+    /// Checks that a pod may be started. Must be called right before anything of it is started.
     pub(crate) async fn admit(&self, uid: &str) -> Result<(), FenceError> {
         if !self.ledger.lock().pods.contains_key(uid) {
             return Ok(());
         }
-        // The watchdog must know the pod before there is anything to stop.
+        // The watchdog must know the pod before any of its containers run.
         self.write().await.map_err(FenceError::Write)?;
         if let Some(watchdog) = &self.watchdog {
             watchdog.ensure_running().await.map_err(FenceError::Watchdog)?;
@@ -139,8 +139,8 @@ impl Fence {
         }
     }
 
-    /// Runs one renewal and notes its success. One that takes too long does not count, since nobody knows when it
-    /// took effect.
+    /// Runs one renewal and notes its success. A renewal that takes too long does not count, because the time at which
+    /// it took effect is unknown.
     pub(crate) async fn renew<E>(&self, renewal: impl Future<Output = Result<(), E>>) -> Result<(), E> {
         let sent = clock::now();
         let result = renewal.await;
@@ -149,12 +149,12 @@ impl Fence {
         }
         if !self.ledger.lock().pods.is_empty() {
             if let Err(error) = self.write().await {
-                tracing::warn!(error = %error, "the renewal cannot be written down; the watchdog may stop fenced pods");
+                tracing::warn!(error = %error, "cannot write the renewal to the ledger; the watchdog may stop fenced pods");
             }
             if let Some(watchdog) = &self.watchdog
                 && let Err(error) = watchdog.ensure_running().await
             {
-                tracing::warn!(error = %error, "the watchdog of the fences does not run");
+                tracing::warn!(error = %error, "the watchdog of the fences is not running");
             }
         }
         self.changed.send_replace(());

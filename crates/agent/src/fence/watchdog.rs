@@ -1,8 +1,9 @@
-//! The process beside the agent that stops fenced pods when the agent cannot: it was killed, hangs, or is stopped.
+//! The watchdog: a separate process that stops fenced pods when the agent cannot, because it was killed, hangs, or is
+//! stopped.
 //!
-//! The agent starts it before the first fenced container and whenever it is not there, which a lock on a file tells.
-//! It reads what the agent writes down, and stops the containers of every pod whose fence has lapsed, again and again,
-//! for as long as the agent lives or anything of these pods may run.
+//! The agent starts the watchdog before the first fenced container and whenever it is not running, which a lock on a
+//! file shows. The watchdog reads the ledger that the agent writes and repeatedly stops the containers of every pod
+//! whose fence has lapsed. It ends when the agent is gone and nothing of these pods can run any more.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,12 +20,12 @@ use super::{clock, read};
 use crate::config::AgentConfig;
 use crate::runtime::{DockerFence, RuntimeError};
 
-/// Between two looks at the fences.
+/// Interval between two checks of the fences.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How often a starting watchdog tries to take its lock before another one is taken to hold it.
+/// Number of attempts to take the lock, after which another watchdog is assumed to hold it.
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_RETRY: Duration = Duration::from_millis(20);
-/// How long a watchdog may take to start.
+/// Maximum time that a watchdog may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why the watchdog ended early.
@@ -36,18 +37,18 @@ pub enum WatchdogError {
     Runtime(#[source] RuntimeError),
 }
 
-/// Whose containers a watchdog stops.
+/// The cluster and node whose containers a watchdog stops.
 #[derive(Clone, Debug)]
 pub struct Containers {
     pub cluster: String,
     pub node: String,
 }
 
-/// The agent's side: starts the process and sees that it is there.
+/// The agent's side of the watchdog: starts the process and checks that it runs.
 pub(super) struct Watchdog {
     command: Vec<OsString>,
     lock: PathBuf,
-    /// Tells the watchdog that the agent lives.
+    /// The locked file that shows the watchdog that the agent lives.
     _owner: File,
 }
 
@@ -59,7 +60,7 @@ fn owner_of(file: &Path) -> PathBuf {
     file.with_extension("owner")
 }
 
-/// Takes the agent's lock. A watchdog holds it for a moment now and then to see whether the agent lives.
+/// Takes the agent's lock, and retries because a watchdog briefly takes it to see whether the agent lives.
 fn own(file: &File) -> io::Result<()> {
     for _ in 0..LOCK_ATTEMPTS {
         match file.try_lock() {
@@ -107,9 +108,9 @@ impl Watchdog {
         }
         let (program, arguments) = self.command.split_first().ok_or_else(|| io::Error::other("no command"))?;
         let mut command = tokio::process::Command::new(program);
-        // A group of its own: what ends the agent's group must not end what watches over it.
+        // The watchdog has its own process group, so that a signal to the agent's group does not end it.
         command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(false);
-        // The lock tells whether it lives. The runtime reaps it when it ends.
+        // The lock shows whether the process lives. Tokio reaps it when it ends.
         drop(command.spawn()?);
         let deadline = tokio::time::Instant::now() + STARTS_WITHIN;
         while !self.is_running().await? {
@@ -122,10 +123,10 @@ impl Watchdog {
     }
 }
 
-/// The process itself: stops what must not run until nothing of it can any more.
+/// Runs the watchdog: stops the containers of lapsed pods, until the agent is gone and none of these pods can run.
 ///
 /// # Errors
-/// See [`WatchdogError`]. What fails later is tried again.
+/// See [`WatchdogError`]. Later failures are retried.
 pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(), WatchdogError> {
     let path = lock_of(&file);
     let at = |source| WatchdogError::File { path: path.clone(), source };
@@ -135,7 +136,7 @@ pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(
         match lock.try_lock() {
             Ok(()) => break,
             Err(TryLockError::WouldBlock) if attempts == 0 => return Ok(()),
-            // The agent takes it for a moment to see whether a watchdog holds it.
+            // The agent briefly takes the lock to see whether a watchdog holds it.
             Err(TryLockError::WouldBlock) => attempts -= 1,
             Err(TryLockError::Error(source)) => return Err(at(source)),
         }
@@ -145,7 +146,7 @@ pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(
     let mut ledger = read(&file).map_err(|source| WatchdogError::File { path: file.clone(), source })?;
     let mut stopping: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
     loop {
-        // The last that was written counts when the file is gone with its directory.
+        // The last ledger that was read counts when the file is gone together with its directory.
         ledger = read(&file).unwrap_or(ledger);
         let overdue: Vec<&String> = ledger.pods.keys().filter(|uid| ledger.is_overdue(uid, clock::now())).collect();
         let mut is_anything_left = overdue.len() < ledger.pods.len();
@@ -162,7 +163,9 @@ pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(
                     stopping.insert(uid.clone(), tokio::spawn(async move { engine.stop(&ids, grace).await }));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%uid, error = %error, "cannot see what runs of a fenced pod"),
+                Err(error) => {
+                    tracing::warn!(%uid, error = %error, "cannot list the running containers of a fenced pod")
+                }
             }
         }
         if !is_anything_left && !is_locked(&owner_of(&file)).unwrap_or(false) {

@@ -1,4 +1,4 @@
-//! The vocabulary between planner and worker.
+//! Actions, which the planner returns and the worker executes, and their outcomes.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use super::backoff;
 use super::memory::FailureReason;
 use super::probe::ProbeKind;
 
-/// A container that is stopped gets at least so many seconds of its grace, however late its turn comes.
+/// Minimum time between SIGTERM and SIGKILL, in seconds, even if the grace period of the pod is already over.
 const MIN_GRACE_SECONDS: i64 = 2;
 
-/// How long a container may take to end.
+/// The grace period of a container that is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
-    /// The grace that was promised. Zero kills at once.
+    /// Length of the grace period. Zero kills at once.
     pub seconds: i64,
-    /// The end of the grace that the containers of a pod share. A container with a grace of its own has `None` until it
-    /// is stopped.
+    /// End of the grace period that the containers of a pod share. A container with its own grace period has `None`
+    /// until it is stopped.
     pub until: Option<Timestamp>,
 }
 
 impl Grace {
-    /// A grace of its own, which begins when the container is stopped.
+    /// Creates a grace period of one container, which begins when the container is stopped.
     #[must_use]
     pub fn own(seconds: i64) -> Self {
         Grace { seconds, until: None }
     }
 
-    /// The same grace with its end, for a stop that begins at `now`.
+    /// Returns the grace period with its end set, for a stop that begins at `now`.
     #[must_use]
     pub fn begun(self, now: Timestamp) -> Self {
         Grace { until: Some(self.until.unwrap_or_else(|| backoff::after(now, self.seconds))), ..self }
@@ -39,14 +39,14 @@ impl Grace {
         self.seconds == 0 || self.until.is_some_and(|until| until <= now)
     }
 
-    /// Maximum duration of a hook that begins at `now`.
+    /// Returns the maximum duration of a hook that begins at `now`.
     #[must_use]
     pub fn for_hook(self, now: Timestamp) -> Duration {
         let Some(until) = self.begun(now).until else { return Duration::ZERO };
         Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO)
     }
 
-    /// The time between SIGTERM at `now` and SIGKILL.
+    /// Returns the time between SIGTERM at `now` and SIGKILL.
     #[must_use]
     pub fn for_stop(self, now: Timestamp) -> Duration {
         let least = u64::try_from(self.seconds.clamp(0, MIN_GRACE_SECONDS)).unwrap_or(0);
@@ -57,9 +57,9 @@ impl Grace {
 /// One thing to do for a pod. All actions of one plan may run at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make the pod's volumes, or bring their content up to date.
+    /// Make the pod's volumes, or update their content.
     PrepareVolumes,
-    /// Have the image of this container on this machine, as its pull policy wants.
+    /// Pull the image of this container, if its pull policy requires it.
     EnsureImage {
         container: String,
         image: String,
@@ -70,7 +70,7 @@ pub enum Action {
     StartSandbox {
         id: String,
     },
-    /// Make one container in the sandbox, which need not run yet.
+    /// Make one container in the sandbox, which need not be running yet.
     CreateContainer {
         container: String,
         attempt: u32,
@@ -90,39 +90,39 @@ pub enum Action {
         id: String,
         kind: ProbeKind,
     },
-    /// The preStop hook of a container whose turn to be stopped comes later.
+    /// Run the preStop hook of a container that will be stopped later.
     RunPreStop {
         container: String,
         id: String,
         grace: Grace,
     },
-    /// SIGTERM, and SIGKILL when the grace is over.
+    /// Send SIGTERM, and SIGKILL when the grace period is over.
     StopContainer {
         container: String,
         id: String,
         grace: Grace,
-        /// The preStop hook has not run yet and comes first.
+        /// Run the preStop hook first, because it has not run yet.
         pre_stop: bool,
-        /// The container is started again from its changed definition, whatever its restart policy.
+        /// The definition of the container has changed, so it is restarted regardless of its restart policy.
         replace: bool,
         why: String,
     },
-    /// Remove ended containers and sandboxes that nobody needs any more.
+    /// Remove ended containers and sandboxes that are no longer needed.
     RemoveHistory {
         ids: Vec<String>,
     },
-    /// The pod is finished: give its network back but keep its containers for their logs.
+    /// Release the network of a finished pod, but keep its containers for their logs.
     StopSandbox {
         id: String,
     },
     /// Remove everything of the pod from this machine.
     RemovePod,
-    /// Everything is gone from this machine: let the object go, too.
+    /// Delete the pod's object, after everything of it is gone from this machine.
     DeleteFromApi,
 }
 
 impl Action {
-    /// What tells this action from the others of its pod.
+    /// Returns the identity of this action within its pod.
     #[must_use]
     pub fn work(&self) -> Work {
         match self {
@@ -143,13 +143,13 @@ impl Action {
     }
 }
 
-/// The identity of an action: at most one of each runs at a time.
+/// The identity of an action. At most one action of each identity runs at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Work {
     Volumes,
-    /// The container and its image: another image is tried at once, whatever became of the one before.
+    /// The container and its image. Another image is tried at once, even while the previous one is in its backoff.
     Image(String, String),
-    /// Making it or starting it: after a failure of either, making one is tried again.
+    /// Making or starting the sandbox. After a failure of either, another sandbox is made.
     Sandbox,
     Create(String),
     Start(String),
@@ -163,7 +163,7 @@ pub enum Work {
     Delete,
 }
 
-/// What became of an action.
+/// An action that has ended, and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
     pub action: Action,
@@ -173,7 +173,7 @@ pub struct Completion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
-    /// No master answered, so the volumes show what was last known. They are brought up to date later.
+    /// No master answered, so the volumes show the last known content. They are updated later.
     Remembered {
         message: String,
     },

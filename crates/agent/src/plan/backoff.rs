@@ -1,4 +1,4 @@
-//! Crash and retry delays: doubling, capped, forgotten after a quiet time.
+//! Crash and retry delays. They double up to a maximum, and start over after a container has run for long enough.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 pub const CRASH_BASE_SECONDS: i64 = 10;
 /// Longest delay between a crash and the next start, in seconds.
 pub const CRASH_MAX_SECONDS: i64 = 300;
-/// A container that ran this long, in seconds, has earned a fresh start.
+/// Time that a container must run for its backoff to start over, in seconds.
 pub const CRASH_RESET_SECONDS: i64 = 600;
 
-/// How long a crashing container waits. The first restart is immediate.
+/// The crash backoff of a container. The first restart is immediate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CrashBackoff {
     delay_seconds: i64,
@@ -17,7 +17,7 @@ pub struct CrashBackoff {
 }
 
 impl CrashBackoff {
-    /// The backoff of a container that had been restarted `attempt` times before this agent started.
+    /// Creates the backoff of a container that had been restarted `attempt` times before this agent started.
     #[must_use]
     pub fn adopted(attempt: u32, last_restart: Timestamp) -> Self {
         let mut backoff = CrashBackoff::default();
@@ -27,7 +27,7 @@ impl CrashBackoff {
         backoff
     }
 
-    /// The delay after a container that ended at `finished_at`, in seconds.
+    /// Returns the delay before the next start of a container that ended at `finished_at`, in seconds.
     #[must_use]
     pub fn delay_after(&self, finished_at: Timestamp) -> i64 {
         match self.last_restart {
@@ -36,13 +36,13 @@ impl CrashBackoff {
         }
     }
 
-    /// When a container that ended at `finished_at` may start again.
+    /// Returns the time at which a container that ended at `finished_at` may start again.
     #[must_use]
     pub fn until(&self, finished_at: Timestamp) -> Timestamp {
         after(finished_at, self.delay_after(finished_at))
     }
 
-    /// A restart happened: the next one waits longer.
+    /// Notes a restart, after which the next one waits longer.
     pub fn restarted(&mut self, now: Timestamp) {
         let quiet = self.last_restart.is_none_or(|last| seconds_between(last, now) > CRASH_RESET_SECONDS);
         self.delay_seconds = if quiet {
@@ -54,19 +54,19 @@ impl CrashBackoff {
     }
 }
 
-/// `base` doubled for each earlier failure, at most `max`, in seconds.
+/// Returns `base` doubled for each earlier failure, at most `max`, in seconds.
 #[must_use]
 pub fn doubled(base: i64, max: i64, earlier_failures: u32) -> i64 {
     base.saturating_mul(1_i64 << earlier_failures.min(30)).min(max)
 }
 
-/// `at` plus so many seconds.
+/// Returns `at` plus this many seconds.
 #[must_use]
 pub fn after(at: Timestamp, seconds: i64) -> Timestamp {
     at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
 }
 
-/// Whole seconds from `from` to `to`; negative when `to` is earlier.
+/// Returns the whole seconds from `from` to `to`, negative when `to` is earlier.
 #[must_use]
 pub fn seconds_between(from: Timestamp, to: Timestamp) -> i64 {
     to.duration_since(from).as_secs()

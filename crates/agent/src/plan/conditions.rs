@@ -8,7 +8,7 @@ use super::decide::PodView;
 use super::{initialise, spec};
 
 const OURS: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
-/// The scheduler's condition. The agent sets it on a pod that came to this node without a scheduler.
+/// The scheduler's condition. The agent sets it on a pod that was bound to this node without a scheduler.
 const SCHEDULED: &str = "PodScheduled";
 
 struct Verdict {
@@ -25,7 +25,7 @@ impl Verdict {
     }
 }
 
-/// Returns the status in the API without the conditions of others. A starting agent takes it for its own last report.
+/// Returns the status in the API without the conditions of others. A starting agent uses it as its own last report.
 #[must_use]
 pub fn own_report(status: &PodStatus) -> PodStatus {
     let mut own = status.clone();
@@ -35,7 +35,7 @@ pub fn own_report(status: &PodStatus) -> PodStatus {
     own
 }
 
-/// The conditions that the agent owns. A report leaves out all others, because the agent's copy of them may be stale.
+/// Returns the conditions that the agent owns. A report omits all others, because the agent's copy may be stale.
 pub(super) fn conditions(view: PodView<'_>, phase: &str, containers: &[ContainerStatus]) -> Vec<PodCondition> {
     let containers_ready = containers_ready(phase, containers);
     let ready = ready(view, &containers_ready);
@@ -48,7 +48,7 @@ pub(super) fn conditions(view: PodView<'_>, phase: &str, containers: &[Container
         .collect()
 }
 
-/// Whether the condition is absent, or in the agent's own report already.
+/// Whether the agent sets the `PodScheduled` condition: it is absent, or the agent's own report has it already.
 fn sets_scheduled(view: PodView<'_>) -> bool {
     let has = |status: &PodStatus| status.conditions.iter().flatten().any(|condition| condition.type_ == SCHEDULED);
     has(view.reported) || !view.pod.status.as_ref().is_some_and(has)

@@ -10,29 +10,29 @@ use super::probe::{ProbeKind, ProbeState};
 use super::status::{self, NodeFacts};
 use super::{backoff, initialise, phase, spec, terminate};
 
-/// Everything that a decision about a pod rests on.
+/// The inputs of a decision about a pod.
 #[derive(Clone, Copy)]
 pub struct PodView<'a> {
     pub pod: &'a Pod,
     pub observed: &'a Observed,
     pub memory: &'a Memory,
-    /// The status computed last, or the one in the API for a pod just taken over.
+    /// The status that was computed last, or for an adopted pod the one in the API.
     pub reported: &'a PodStatus,
     pub facts: &'a NodeFacts,
     pub now: Timestamp,
 }
 
-/// What to do now, what to report, and when to decide again if nothing happens before.
+/// The actions to execute now, the status to report, and the time of the next plan if nothing happens before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodPlan {
     pub actions: Vec<Action>,
     pub status: PodStatus,
     pub wake: Option<Timestamp>,
-    /// Nothing of the pod is left to look after.
+    /// Nothing of the pod is left, so that its worker may end.
     pub finished: bool,
 }
 
-/// Collects actions, leaving out what is under way or must wait.
+/// Collects the actions of a plan. Leaves out actions that are in flight or in their backoff.
 pub(super) struct Steps<'a> {
     view: PodView<'a>,
     actions: Vec<Action>,
@@ -55,12 +55,12 @@ impl<'a> Steps<'a> {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    fn busy_with(&self, work: &Work) -> bool {
+    fn is_in_flight(&self, work: &Work) -> bool {
         self.view.memory.in_flight.contains(work)
     }
 }
 
-/// Decides for one pod.
+/// Plans the next actions of one pod.
 #[must_use]
 pub fn plan(view: PodView<'_>) -> PodPlan {
     let mut steps = Steps { view, actions: Vec::new(), wake: None };
@@ -78,7 +78,7 @@ pub fn plan(view: PodView<'_>) -> PodPlan {
     PodPlan { status: status::pod_status(view), actions: steps.actions, wake: steps.wake, finished }
 }
 
-/// When the pod has run for its `activeDeadlineSeconds`, if it has a deadline.
+/// Returns the time at which the pod has been active for its `activeDeadlineSeconds`, if it has a deadline.
 #[must_use]
 pub fn deadline(pod: &Pod, start_time: Option<Timestamp>) -> Option<Timestamp> {
     let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
@@ -91,7 +91,8 @@ fn wake_for_deadline(view: PodView<'_>, steps: &mut Steps<'_>) {
     }
 }
 
-/// `ErrImagePull` turns into `ImagePullBackOff` a moment after the failure, so that both can be seen.
+/// Schedules a plan for the time at which `ErrImagePull` turns into `ImagePullBackOff`. Both reasons are shown for a
+/// while, as the kubelet does.
 fn wake_for_image_reason(view: PodView<'_>, steps: &mut Steps<'_>) {
     for (work, failure) in &view.memory.failures {
         let turns = backoff::after(failure.at, status::ERR_IMAGE_PULL_SECONDS);
@@ -120,7 +121,7 @@ fn advance(view: PodView<'_>, steps: &mut Steps<'_>) {
                 supervise(view, container, record, steps);
                 held |= !view.memory.passed_post_start(container, &record.id);
             }
-            // The image has changed since the container was made: the container is removed and another one made.
+            // The image has changed since the container was made, so the container will be removed and made again.
             Some(record) if record.state == RunState::Created && record.is_outdated(container) => {}
             Some(record) if record.state == RunState::Created => {
                 if !held {
@@ -136,8 +137,8 @@ fn advance(view: PodView<'_>, steps: &mut Steps<'_>) {
     }
 }
 
-/// Makes and starts a sandbox, and makes the first containers while it starts. Before that, what ran in a dead one is
-/// stopped: it has lost its network.
+/// Makes and starts a sandbox, and makes the first containers while it starts. Containers of a dead sandbox have lost
+/// their network and are stopped first.
 fn bring_up_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
     let mut any_running = false;
     for record in view.observed.running() {
@@ -196,7 +197,7 @@ pub(super) fn create(view: PodView<'_>, sandbox: &Sandbox, container: &Container
         if !(init || restarts(view, container, init, record)) {
             return;
         }
-        // The crashes of another image do not count against this one.
+        // Crashes of another image do not count.
         let crash = memory.map(|entry| entry.crash).filter(|_| !record.is_outdated(container));
         let until = crash.map_or(exit.finished_at, |crash| crash.until(exit.finished_at));
         if until > view.now {
@@ -204,10 +205,10 @@ pub(super) fn create(view: PodView<'_>, sandbox: &Sandbox, container: &Container
             return;
         }
     }
-    // The address is known when the sandbox runs.
+    // The pod's address is unknown until the sandbox runs.
     let addressed = sandbox.state == SandboxState::Running || !spec::asks_for_address(view.pod, container);
     if !view.memory.image_is_ready(container) {
-        if !steps.busy_with(&Work::Create(container.name.clone())) {
+        if !steps.is_in_flight(&Work::Create(container.name.clone())) {
             steps.add(ensure_image(container));
         }
     } else if view.memory.volumes_ready && addressed {
@@ -219,7 +220,7 @@ pub(super) fn create(view: PodView<'_>, sandbox: &Sandbox, container: &Container
     }
 }
 
-/// Hooks and probes of a container that runs.
+/// Runs the hooks and probes of a running container, and stops it when it has failed one or its image has changed.
 pub(super) fn supervise(view: PodView<'_>, container: &Container, record: &ContainerRecord, steps: &mut Steps<'_>) {
     if is_replaceable(view, container) && record.is_outdated(container) {
         steps.add(replace(view, container, record));
@@ -233,7 +234,7 @@ pub(super) fn supervise(view: PodView<'_>, container: &Container, record: &Conta
         return;
     }
     if !view.memory.passed_post_start(container, &record.id) {
-        // The hook runs once: its failure condemns the container.
+        // The hook runs once. A container whose hook failed is stopped.
         if !view.memory.failures.contains_key(&Work::PostStart(record.id.clone())) {
             steps.add(Action::RunPostStart { container: container.name.clone(), id: record.id.clone() });
         }
@@ -242,12 +243,12 @@ pub(super) fn supervise(view: PodView<'_>, container: &Container, record: &Conta
     probe(view, container, record, &ProbeKind::ALL, steps);
 }
 
-/// Whether a changed image restarts the container. A plain init container runs to its end.
+/// Whether a changed image restarts the container. An init container that is not a sidecar runs to its end.
 fn is_replaceable(view: PodView<'_>, container: &Container) -> bool {
     spec::is_sidecar(container) || spec::main_containers(view.pod).iter().any(|main| main.name == container.name)
 }
 
-/// Stops a container whose definition has changed, in the kubelet's words.
+/// Returns the action that stops a container whose definition has changed, with the kubelet's message.
 fn replace(view: PodView<'_>, container: &Container, record: &ContainerRecord) -> Action {
     let name = &container.name;
     let why = if spec::init_containers(view.pod).iter().any(|init| init.name == *name) {
@@ -265,7 +266,7 @@ fn replace(view: PodView<'_>, container: &Container, record: &ContainerRecord) -
     }
 }
 
-/// Runs those of these probes that are due.
+/// Runs the probes of these kinds that are due.
 pub(super) fn probe(
     view: PodView<'_>,
     container: &Container,
@@ -309,9 +310,9 @@ pub(super) fn stop(view: PodView<'_>, record: &ContainerRecord, grace: Grace, wh
     }
 }
 
-/// Removes containers and sandboxes that are not needed any more. The newest container of each entry stays, and the one
-/// before it for `--previous`, and the newest sandbox. A container that was made in a sandbox that has died, or from an
-/// image that has changed since, will never be started.
+/// Removes containers and sandboxes that are no longer needed. The newest sandbox stays, and so do the newest container
+/// of each entry and the one before it, for `--previous`. A container that waits to be started is removed if its
+/// sandbox has died or its image has changed, because it will never be started.
 fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
     let observed = view.observed;
     let usable = |id: &str| observed.sandboxes.iter().any(|s| s.id == id && s.state != SandboxState::Stopped);
@@ -336,7 +337,8 @@ fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
     }
 }
 
-/// Whether the image of a container that waits to be started has changed. One that is being started is left alone.
+/// Whether the image of a container that waits to be started has changed. A container that is being started does not
+/// count.
 fn is_superseded(view: PodView<'_>, record: &ContainerRecord) -> bool {
     spec::find_container(view.pod, &record.name).is_some_and(|(container, _)| record.is_outdated(container))
         && !view.memory.in_flight.contains(&Work::Start(record.name.clone()))

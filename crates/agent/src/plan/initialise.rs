@@ -1,4 +1,4 @@
-//! Init containers: one after the other, restartable ones stay beside the main containers.
+//! Init containers. They run one after the other, and sidecars continue beside the main containers.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -6,7 +6,7 @@ use super::decide::{PodView, Steps, create, restarts, start, supervise};
 use super::observed::{RunState, Sandbox};
 use super::spec;
 
-/// Brings initialisation forward. True when the main containers may run.
+/// Plans the next step of initialisation. Returns whether the main containers may run.
 pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_>) -> bool {
     let initialised = mains_exist(view, &sandbox.id);
     for container in spec::init_containers(view.pod) {
@@ -50,19 +50,19 @@ pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_
     true
 }
 
-/// Main containers run only after initialisation, so one of them in this sandbox proves it.
+/// Whether a main container exists in this sandbox. Main containers run only after initialisation.
 fn mains_exist(view: PodView<'_>, sandbox_id: &str) -> bool {
     spec::main_containers(view.pod).iter().any(|container| {
         view.observed.latest_in(&container.name, sandbox_id).is_some_and(|record| record.started_at().is_some())
     })
 }
 
-/// Whether all init containers have done their part, as the `Initialized` condition has it.
+/// Whether all init containers are complete, as the `Initialized` condition requires.
 pub(super) fn is_initialised(view: PodView<'_>) -> bool {
     incomplete(view).is_empty()
 }
 
-/// Names of the init containers that have not done their part.
+/// Returns the names of the init containers that are not complete.
 pub(super) fn incomplete(view: PodView<'_>) -> Vec<&str> {
     let sandbox = view.observed.sandboxes.iter().max_by_key(|sandbox| sandbox.attempt);
     if sandbox.is_some_and(|sandbox| mains_exist(view, &sandbox.id)) {
@@ -84,7 +84,7 @@ pub(super) fn incomplete(view: PodView<'_>) -> Vec<&str> {
         .collect()
 }
 
-/// The containers that come first in a new sandbox.
+/// Returns the containers that start first in a new sandbox.
 pub(super) fn first_starts(pod: &Pod) -> &[Container] {
     match spec::init_containers(pod) {
         [] => spec::main_containers(pod),
@@ -92,7 +92,7 @@ pub(super) fn first_starts(pod: &Pod) -> &[Container] {
     }
 }
 
-/// Whether a new sandbox would have anything to run: some main container may still be started.
+/// Whether any main container may still be started, so that a new sandbox is needed.
 pub(super) fn has_something_to_start(view: PodView<'_>) -> bool {
     spec::main_containers(view.pod).iter().any(|container| {
         let ended = view.observed.latest(&container.name).filter(|record| record.exit().is_some());

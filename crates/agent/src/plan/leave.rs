@@ -1,22 +1,22 @@
-//! What a fence leaves of a pod's plan.
+//! Restricts a pod's plan to the actions that its fence allows.
 
 use super::action::{Action, Grace};
 use super::decide::{PodPlan, PodView, stop};
 use super::spec;
 
-/// What is allowed with a pod now.
+/// The actions that a fence allows for a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// It is this node's: its containers may be started.
+    /// The pod is this node's, so its containers may be started.
     Run,
-    /// Containers that run go on, and none is started: whether the pod still is this node's has to be asked.
+    /// Running containers continue, but none is started until the masters confirm that the pod is still this node's.
     Hold,
-    /// Nothing of it may run: the masters may have given it to another node.
+    /// No container may run, because the masters may have given the pod to another node.
     Stop,
 }
 
-/// The plan without what is not allowed. When nothing may run, everything that does is stopped together: the fence
-/// leaves no time for an order.
+/// Removes the actions that are not allowed from the plan. Under [`Leave::Stop`] all running containers are stopped
+/// together, because the fence leaves no time to stop sidecars last.
 #[must_use]
 pub fn within_leave(view: PodView<'_>, mut plan: PodPlan, leave: Leave) -> PodPlan {
     if leave == Leave::Run {

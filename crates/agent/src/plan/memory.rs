@@ -1,4 +1,4 @@
-//! What the agent knows of a pod beyond what the runtime shows: work under way, failures, verdicts, backoffs.
+//! The agent's own state of a pod, which the runtime does not have: work in flight, failures, probe results, backoffs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::observed::Observed;
 use super::probe::{ProbeKind, ProbeState};
 use super::spec;
 
-/// Why an action failed, in the words of a container's waiting reason where there is one.
+/// Why an action failed. Where a container's waiting reason exists for it, the name is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureReason {
     ErrImagePull,
@@ -43,7 +43,7 @@ impl FailureReason {
         }
     }
 
-    /// First and longest delay before the next try, in seconds.
+    /// Returns the first and the maximum delay before the next attempt, in seconds.
     fn delays(self) -> (i64, i64) {
         match self {
             FailureReason::ErrImagePull => (10, 300),
@@ -56,24 +56,24 @@ impl FailureReason {
     }
 }
 
-/// The last failure of a piece of work that has not succeeded since.
+/// The last failure of an action that has not succeeded since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub reason: FailureReason,
     pub message: String,
     pub at: Timestamp,
     pub retry_at: Timestamp,
-    /// Failures in a row.
+    /// Number of failures in a row.
     pub count: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TerminationCause {
-    /// The object is being deleted and waits for us.
+    /// The object is being deleted, and the API waits for the agent.
     Deleted,
     /// The object is gone, or bound to another node.
     Gone,
-    /// It ran longer than `activeDeadlineSeconds`.
+    /// The pod was active for longer than `activeDeadlineSeconds`.
     DeadlineExceeded,
 }
 
@@ -81,11 +81,11 @@ pub enum TerminationCause {
 pub struct Termination {
     pub cause: TerminationCause,
     pub grace_seconds: i64,
-    /// When the grace is over. All containers of the pod share it.
+    /// End of the grace period, which all containers of the pod share.
     pub until: Timestamp,
 }
 
-/// Why this node does not run a pod that it was given.
+/// Why this node does not run a pod that is bound to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The reason of the pod's status and of the event.
@@ -95,20 +95,20 @@ pub struct Rejection {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerMemory {
-    /// The image that was last found on this machine or pulled.
+    /// The image that was last pulled or found on this machine.
     pub image: Option<String>,
-    /// The next start may use that image.
+    /// The next start may use that image without another pull.
     pub image_ready: bool,
     pub crash: CrashBackoff,
-    /// The image that `crash` counts the restarts of.
+    /// The image whose restarts `crash` counts.
     pub crash_image: Option<String>,
-    /// The container whose postStart hook has succeeded.
+    /// Id of the container whose postStart hook has succeeded.
     pub post_start_done: Option<String>,
-    /// The container that is to be stopped, and why.
+    /// Id of the container that must be stopped because it failed a hook or a probe, and the message for its event.
     pub condemned: Option<(String, String)>,
-    /// The container that was stopped because its definition has changed: it is started again in any case.
+    /// Id of the container that was stopped because its definition has changed. It is restarted in any case.
     pub replaced: Option<String>,
-    /// The container whose preStop hook has run ahead of its stop.
+    /// Id of the container whose preStop hook has run ahead of its stop.
     pub pre_stop_done: Option<String>,
     pub probes: BTreeMap<ProbeKind, ProbeState>,
 }
@@ -119,18 +119,18 @@ pub struct Memory {
     pub failures: BTreeMap<Work, Failure>,
     pub containers: BTreeMap<String, ContainerMemory>,
     pub volumes_ready: bool,
-    /// An object that a volume shows has changed.
+    /// The content of a volume has changed since the volumes were prepared.
     pub volumes_stale: bool,
     pub start_time: Option<Timestamp>,
     pub termination: Option<Termination>,
-    /// The pod asks for something that this node does not do: nothing of it is started, and it has failed.
+    /// The pod asks for something that this node does not support. It has failed, and nothing of it is started.
     pub rejected: Option<Rejection>,
     pub removed: bool,
     pub deleted_from_api: bool,
 }
 
 impl Memory {
-    /// What an agent that has just started may conclude about a pod from the runtime and the status last reported.
+    /// Reconstructs the memory of a pod from the runtime and the last reported status, when the agent has just started.
     #[must_use]
     pub fn adopt(pod: &Pod, observed: &Observed, reported: &PodStatus, now: Timestamp) -> Self {
         let start_time = reported.start_time.as_ref().map_or(now, |time| time.0);
@@ -159,7 +159,7 @@ impl Memory {
         memory
     }
 
-    /// Notes that the pod is to end. A termination can be hurried, never slowed down.
+    /// Notes that the pod is terminating. A later call may shorten the grace period but never extends it.
     pub fn terminate(&mut self, cause: TerminationCause, grace_seconds: i64, now: Timestamp) {
         let until = backoff::after(now, grace_seconds);
         let wanted = Termination { cause, grace_seconds, until };
@@ -173,7 +173,7 @@ impl Memory {
     pub fn begin(&mut self, action: &Action) {
         self.in_flight.insert(action.work());
         match action {
-            // A change that comes while the volumes are prepared makes them stale again.
+            // A change while the volumes are being prepared sets this again.
             Action::PrepareVolumes => self.volumes_stale = false,
             Action::StopContainer { container, id, replace: true, .. } => {
                 self.containers.entry(container.clone()).or_default().replaced = Some(id.clone());
@@ -182,7 +182,7 @@ impl Memory {
         }
     }
 
-    /// The task that did this work was taken back.
+    /// Notes that the task of this work was aborted.
     pub fn abandon(&mut self, work: &Work) {
         self.in_flight.remove(work);
     }
@@ -233,7 +233,7 @@ impl Memory {
         }
     }
 
-    /// Counts a start towards the crash backoff. A changed image begins anew.
+    /// Counts a start towards the crash backoff, which starts over with a changed image.
     fn count_start(&mut self, pod: &Pod, name: &str, attempt: u32, now: Timestamp) {
         let image = spec::find_container(pod, name).and_then(|(container, _)| container.image.clone());
         let entry = self.containers.entry(name.to_owned()).or_default();
@@ -253,7 +253,7 @@ impl Memory {
                 entry.image_ready = true;
                 let before = entry.image.replace(image.clone());
                 if before.is_some_and(|before| before != *image) {
-                    // Failures of the image before say nothing about this one.
+                    // Failures of the previous image do not count for this one.
                     self.failures.remove(&Work::Create(container.clone()));
                     self.failures.remove(&Work::Start(container.clone()));
                 }
@@ -293,13 +293,13 @@ impl Memory {
         }
     }
 
-    /// The results of one probe of this very container.
+    /// Returns the results of one probe of the container with this id.
     #[must_use]
     pub fn probe(&self, container: &str, id: &str, kind: ProbeKind) -> Option<&ProbeState> {
         self.containers.get(container)?.probes.get(&kind).filter(|state| state.container_id == id)
     }
 
-    /// Whether the image that the spec names is on this machine for the next start.
+    /// Whether the next start may use the image that the spec names, without another pull.
     #[must_use]
     pub fn image_is_ready(&self, container: &Container) -> bool {
         self.containers.get(&container.name).is_some_and(|entry| {
@@ -307,13 +307,13 @@ impl Memory {
         })
     }
 
-    /// Whether this very container was stopped because its definition has changed.
+    /// Whether the container with this id was stopped because its definition has changed.
     #[must_use]
     pub fn is_replaced(&self, container: &str, id: &str) -> bool {
         self.containers.get(container).is_some_and(|entry| entry.replaced.as_deref() == Some(id))
     }
 
-    /// Whether the preStop hook of this very container has run ahead of its stop.
+    /// Whether the preStop hook of the container with this id has run ahead of its stop.
     #[must_use]
     pub fn passed_pre_stop(&self, container: &str, id: &str) -> bool {
         self.containers.get(container).is_some_and(|entry| entry.pre_stop_done.as_deref() == Some(id))

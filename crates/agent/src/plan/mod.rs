@@ -1,4 +1,4 @@
-//! What a pod needs next: `(pod, observed containers, memory, now) -> (actions, status, wake)`.
+//! Plans the next actions of a pod: `(pod, observed containers, memory, now) -> (actions, status, wake)`.
 //!
 //! Everything here is pure: no clock, no I/O, no randomness. The worker (`crate::worker`) executes the actions and
 //! records their outcomes in [`Memory`].

@@ -1,24 +1,24 @@
-//! What the runtime has of one pod.
+//! The sandboxes and containers of one pod, as the runtime shows them.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 
-/// How far a sandbox has come; it only ever goes forward.
+/// State of a sandbox. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SandboxState {
-    /// Made but not started yet: containers can be made in it, but not run.
+    /// Made but not started yet. Containers can be made in it but not started.
     Created,
     Running,
     Stopped,
 }
 
-/// A pod's network holder. A pod has at most one that runs; stopped ones are history.
+/// The container that holds a pod's network. At most one sandbox of a pod runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
     pub id: String,
     pub attempt: u32,
     pub state: SandboxState,
-    /// Empty for a pod on the host's network.
+    /// Addresses of the pod. Empty on the host network.
     pub ips: Vec<String>,
     pub created_at: Timestamp,
 }
@@ -29,7 +29,7 @@ pub struct Exit {
     pub started_at: Option<Timestamp>,
     pub finished_at: Timestamp,
     pub code: i32,
-    /// `Completed`, `Error`, `OOMKilled` or `StartError`, as the kubelet names them.
+    /// The kubelet's reason: `Completed`, `Error`, `OOMKilled` or `StartError`.
     pub reason: String,
     /// The termination message.
     pub message: String,
@@ -45,15 +45,15 @@ pub enum RunState {
     Exited(Exit),
 }
 
-/// One container of a pod: one attempt of one entry of the pod's spec.
+/// One container of a pod, which is one attempt at one entry of the pod's spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerRecord {
     pub id: String,
     pub name: String,
-    /// How often the entry had been started before.
+    /// Number of attempts before this one.
     pub attempt: u32,
     pub sandbox_id: String,
-    /// The image as the pod's spec named it when the container was made. Empty when the runtime does not know.
+    /// The image as the pod's spec named it when the container was made. Empty when the runtime does not know it.
     pub image: String,
     pub image_id: String,
     pub state: RunState,
@@ -73,7 +73,7 @@ impl ContainerRecord {
         }
     }
 
-    /// Whether the container was made from another image than its entry of the spec names now.
+    /// Whether the container was made from another image than the spec names now.
     #[must_use]
     pub fn is_outdated(&self, container: &Container) -> bool {
         !self.image.is_empty() && self.image != container.image.as_deref().unwrap_or_default()
@@ -89,7 +89,7 @@ impl ContainerRecord {
     }
 }
 
-/// Everything the runtime has of one pod, dead containers included.
+/// All sandboxes and containers of one pod, including those that have ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     pub sandboxes: Vec<Sandbox>,
@@ -102,13 +102,13 @@ impl Observed {
         self.sandboxes.is_empty() && self.containers.is_empty()
     }
 
-    /// The newest sandbox that runs.
+    /// Returns the newest running sandbox.
     #[must_use]
     pub fn sandbox(&self) -> Option<&Sandbox> {
         self.newest_sandbox(SandboxState::Running)
     }
 
-    /// The newest sandbox that waits to be started.
+    /// Returns the newest sandbox that waits to be started.
     #[must_use]
     pub fn unstarted_sandbox(&self) -> Option<&Sandbox> {
         self.newest_sandbox(SandboxState::Created)
@@ -123,7 +123,7 @@ impl Observed {
         self.sandboxes.iter().map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0)
     }
 
-    /// The newest container of that name in any sandbox. One that waits to be started has no story yet: it is left out.
+    /// Returns the newest container of that name in any sandbox, except one that waits to be started.
     #[must_use]
     pub fn latest(&self, name: &str) -> Option<&ContainerRecord> {
         self.containers
@@ -132,7 +132,7 @@ impl Observed {
             .max_by_key(|record| record.attempt)
     }
 
-    /// The newest container of that name in one sandbox, started or not.
+    /// Returns the newest container of that name in one sandbox, started or not.
     #[must_use]
     pub fn latest_in(&self, name: &str, sandbox_id: &str) -> Option<&ContainerRecord> {
         self.containers
@@ -141,7 +141,7 @@ impl Observed {
             .max_by_key(|record| record.attempt)
     }
 
-    /// The newest ended container of that name before `attempt`.
+    /// Returns the newest ended container of that name before `attempt`.
     #[must_use]
     pub fn ended_before(&self, name: &str, attempt: u32) -> Option<&ContainerRecord> {
         self.containers

@@ -1,4 +1,4 @@
-//! `status.phase`, by the kubelet's rules.
+//! Computes `status.phase` by the kubelet's rules.
 
 use super::decide::{PodView, restarts};
 use super::memory::TerminationCause;
@@ -13,7 +13,7 @@ struct Tally {
     succeeded: usize,
 }
 
-/// The phase of a pod. `Succeeded` and `Failed` are final.
+/// Returns the phase of a pod. `Succeeded` and `Failed` are final.
 pub(super) fn phase(view: PodView<'_>) -> &'static str {
     match view.reported.phase.as_deref() {
         Some("Succeeded") => return "Succeeded",

@@ -1,4 +1,4 @@
-//! Probe thresholds: single results in, a verdict out.
+//! Probe thresholds: turns single results into a verdict.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Probe;
@@ -15,7 +15,7 @@ pub enum ProbeKind {
 impl ProbeKind {
     pub const ALL: [ProbeKind; 3] = [ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness];
 
-    /// As it stands in the kubelet's messages.
+    /// Returns the name that the kubelet's messages use.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -29,12 +29,12 @@ impl ProbeKind {
 /// The results of one probe of one container so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeState {
-    /// The container these results are about; another one starts afresh.
+    /// Id of the container that was probed. The results do not count for another container.
     pub container_id: String,
     pub last_run: Option<Timestamp>,
     successes: i32,
     failures: i32,
-    /// The verdict once a threshold was reached.
+    /// The verdict, once a threshold has been reached.
     pub verdict: Option<bool>,
 }
 
@@ -44,13 +44,13 @@ impl ProbeState {
         ProbeState { container_id: container_id.to_owned(), ..ProbeState::default() }
     }
 
-    /// A verdict that an earlier agent had reached and reported.
+    /// Creates the state of a probe for which an earlier agent has reported a verdict.
     #[must_use]
     pub fn adopted(container_id: &str, verdict: bool) -> Self {
         ProbeState { verdict: Some(verdict), ..ProbeState::new(container_id) }
     }
 
-    /// When the probe is to run next for a container that started at `started_at`.
+    /// Returns the time of the next probe of a container that started at `started_at`.
     #[must_use]
     pub fn due(&self, probe: &Probe, started_at: Timestamp) -> Timestamp {
         let first = backoff::after(started_at, i64::from(probe.initial_delay_seconds.unwrap_or(0)));

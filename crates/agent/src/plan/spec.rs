@@ -1,11 +1,11 @@
-//! Reading a pod's spec with the API's defaults applied.
+//! Reads a pod's spec and applies the API's defaults.
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use quorate_api::qos::{self, Amounts};
 
 use super::probe::ProbeKind;
 
-/// Which pod: the uid tells apart two pods that bore the same name.
+/// Reference to a pod. The uid distinguishes pods that have had the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodRef {
     pub namespace: String,
@@ -36,7 +36,7 @@ pub(super) fn main_containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default()
 }
 
-/// The entry of the spec with that name, and whether it is an init container.
+/// Returns the container of the spec with that name, and whether it is an init container.
 #[must_use]
 pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<(&'a Container, bool)> {
     init_containers(pod)
@@ -46,19 +46,19 @@ pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<(&'a Container, bo
         .find(|(container, _)| container.name == name)
 }
 
-/// An init container that keeps running beside the main ones.
+/// Whether an init container keeps running beside the main ones.
 #[must_use]
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-/// `Always`, `OnFailure` or `Never` for this container of this pod.
+/// Returns the restart policy of this container: `Always`, `OnFailure` or `Never`.
 #[must_use]
 pub fn restart_policy<'a>(pod: &'a Pod, container: &'a Container, init: bool) -> &'a str {
     let of_pod = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
     match container.restart_policy.as_deref() {
         Some(own) => own,
-        // An init container that succeeded is done, whatever the pod's policy.
+        // An init container that has succeeded is not restarted, even if the pod's policy is `Always`.
         None if init && of_pod == "Always" => "OnFailure",
         None => of_pod,
     }
@@ -74,7 +74,7 @@ pub fn restarts(policy: &str, exit_code: i32) -> bool {
     }
 }
 
-/// The grace that a termination of this pod gets by its spec.
+/// Returns the grace period of the pod's spec, in seconds.
 #[must_use]
 pub fn grace_seconds(pod: &Pod) -> i64 {
     pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30).max(0)
@@ -93,7 +93,7 @@ pub(super) fn has_post_start(container: &Container) -> bool {
     container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some())
 }
 
-/// Whether the container must be told the pod's address, which takes a network.
+/// Whether the container's environment has the pod's address, which is unknown until the sandbox runs.
 pub(super) fn asks_for_address(pod: &Pod, container: &Container) -> bool {
     let sources =
         container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()?.field_ref.as_ref());
@@ -104,7 +104,7 @@ pub(super) fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
 }
 
-/// The quality of service class of a pod.
+/// Returns the quality of service class of a pod.
 #[must_use]
 pub fn qos_class(pod: &Pod) -> &'static str {
     let containers = main_containers(pod).iter().chain(init_containers(pod));

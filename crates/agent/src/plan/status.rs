@@ -1,4 +1,4 @@
-//! The pod's status as the API shows it.
+//! Computes the pod's status for the API.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -14,10 +14,10 @@ use super::observed::{ContainerRecord, Exit, RunState};
 use super::probe::ProbeKind;
 use super::{backoff, conditions, initialise, phase, spec};
 
-/// How long `ErrImagePull` is shown before it becomes `ImagePullBackOff`, in seconds.
+/// Time for which `ErrImagePull` is shown before it becomes `ImagePullBackOff`, in seconds.
 pub(super) const ERR_IMAGE_PULL_SECONDS: i64 = 2;
 
-/// What a status says about the node.
+/// Facts about the node that a pod's status shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
     pub host_ip: String,
@@ -63,7 +63,7 @@ fn pod_ips(view: PodView<'_>) -> Vec<String> {
     match view.observed.sandbox() {
         Some(_) if spec::host_network(view.pod) => vec![view.facts.host_ip.clone()],
         Some(sandbox) => sandbox.ips.clone(),
-        // An ended pod still tells which address it had.
+        // An ended pod still shows the addresses that it had.
         None => view.reported.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect(),
     }
 }
@@ -77,7 +77,7 @@ fn container_status(view: PodView<'_>, container: &Container, init: bool) -> Con
         ..ContainerStatus::default()
     };
     let Some(record) = latest else {
-        // Containers removed from a pod that has ended do not take their story with them.
+        // The last status of a container survives its removal from an ended pod.
         let ended = view.memory.removed || matches!(view.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
         if let Some(reported) = reported.filter(|_| ended) {
             return reported.clone();
@@ -109,11 +109,11 @@ fn container_status(view: PodView<'_>, container: &Container, init: bool) -> Con
             status.state = Some(terminated_state(view, record));
             status.last_state = previous.map(|record| terminated_state(view, record));
         }
-        // Not among the latest.
+        // Unreachable: `latest` leaves out containers that wait to be started.
         RunState::Created => status.state = Some(waiting(view, container, None, init)),
     }
     if status.last_state.is_none() {
-        // The container that ended before may have been removed; the API still remembers it.
+        // The previous container may have been removed, but the API still shows its end.
         status.last_state = reported
             .filter(|reported| reported.restart_count == status.restart_count)
             .and_then(|reported| reported.last_state.clone());
@@ -182,10 +182,10 @@ fn terminated_state(view: PodView<'_>, record: &ContainerRecord) -> ContainerSta
     ContainerState { terminated: Some(terminated), ..ContainerState::default() }
 }
 
-/// The messages of all containers of a pod share this many bytes, as in the kubelet.
+/// Maximum size of the termination messages of all containers of a pod together, in bytes (the kubelet's limit).
 const POD_MESSAGE_BYTES: usize = 12 * 1024;
 
-/// As much of a termination message as one container of the pod may have in the status.
+/// Cuts a termination message to the share of one container.
 fn message_part<'a>(view: PodView<'_>, message: &'a str) -> &'a str {
     let containers = spec::main_containers(view.pod).len() + spec::init_containers(view.pod).len();
     let mut end = message.len().min(POD_MESSAGE_BYTES / containers.max(1));
@@ -242,7 +242,7 @@ fn waiting_reason(
     if before_others { ("PodInitializing", None) } else { ("ContainerCreating", None) }
 }
 
-/// Seconds the way Go prints a duration: `10s`, `2m40s`, `5m0s`.
+/// Formats seconds as Go prints a duration: `10s`, `2m40s`, `5m0s`.
 fn go_duration(seconds: i64) -> String {
     if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
 }

@@ -1,4 +1,4 @@
-//! The end of a pod: containers with their grace, sandbox, volumes, and at last the object.
+//! Terminates a pod: stops its containers within their grace period, then removes its sandbox, volumes and object.
 
 use super::action::{Action, Grace, Work};
 use super::backoff;
@@ -8,12 +8,12 @@ use super::observed::ContainerRecord;
 use super::probe::ProbeKind;
 use super::spec;
 
-/// Ends a pod on request. True when nothing is left to do.
+/// Plans the next step of a termination. Returns whether nothing is left to do.
 pub(super) fn terminate(view: PodView<'_>, steps: &mut Steps<'_>) -> bool {
     let Some(Termination { cause, grace_seconds, until }) = view.memory.termination else { return false };
     keep_probing_readiness(view, steps);
     let grace = Grace { seconds: grace_seconds, until: Some(until) };
-    if stop_running(view, grace, steps) || making_something(view) {
+    if stop_running(view, grace, steps) || is_making_anything(view) {
         return false;
     }
     if cause == TerminationCause::DeadlineExceeded {
@@ -31,14 +31,14 @@ pub(super) fn terminate(view: PodView<'_>, steps: &mut Steps<'_>) -> bool {
     true
 }
 
-/// Gives back what a pod that has run to its end no longer needs. Its ended containers stay for their logs.
+/// Stops the sidecars and the sandbox of a pod that has run to its end. Its ended containers stay for their logs.
 pub(super) fn retire(view: PodView<'_>, steps: &mut Steps<'_>) {
     let grace = spec::grace_seconds(view.pod);
-    // The sidecars' common grace begins when the last of the other containers has ended.
+    // The grace period that the sidecars share begins when the last of the other containers has ended.
     let ends = view.observed.containers.iter().filter(|record| !is_sidecar(view, record));
     let last = ends.filter_map(|record| record.exit().map(|exit| exit.finished_at)).max();
     let grace = Grace { seconds: grace, until: last.map(|last| backoff::after(last, grace)) };
-    if !stop_running(view, grace, steps) && !making_something(view) {
+    if !stop_running(view, grace, steps) && !is_making_anything(view) {
         stop_sandbox(view, steps);
     }
 }
@@ -49,15 +49,15 @@ fn stop_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
     }
 }
 
-/// A container or sandbox that is being made would outlive a removal done now.
-fn making_something(view: PodView<'_>) -> bool {
+/// Whether a container or sandbox is being made. It would outlive a removal done now.
+fn is_making_anything(view: PodView<'_>) -> bool {
     view.memory
         .in_flight
         .iter()
         .any(|work| matches!(work, Work::Create(_) | Work::Start(_) | Work::Sandbox | Work::Volumes | Work::History))
 }
 
-/// Endpoints of a pod that ends still depend on its readiness.
+/// Continues readiness probes, because the endpoints of a terminating pod still depend on them.
 fn keep_probing_readiness(view: PodView<'_>, steps: &mut Steps<'_>) {
     for record in view.observed.running() {
         if let Some((container, _)) = spec::find_container(view.pod, &record.name) {
@@ -70,8 +70,8 @@ fn is_sidecar(view: PodView<'_>, record: &ContainerRecord) -> bool {
     spec::find_container(view.pod, &record.name).is_some_and(|(c, init)| init && spec::is_sidecar(c))
 }
 
-/// Stops main containers together, then sidecars one by one, last first, all within one grace. When that is over, all
-/// that still run are stopped at once. True while something runs.
+/// Stops the main containers together and then the sidecars one by one, the last one first, all within one grace
+/// period. When it is over, all containers that still run are stopped together. Returns whether any container runs.
 fn stop_running(view: PodView<'_>, grace: Grace, steps: &mut Steps<'_>) -> bool {
     let running: Vec<&ContainerRecord> = view.observed.running().collect();
     let (sidecars, others): (Vec<_>, Vec<_>) = running.iter().copied().partition(|record| is_sidecar(view, record));

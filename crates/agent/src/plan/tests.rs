@@ -1,4 +1,4 @@
-//! Decisions of the planner: tables, a simulated node, and properties that hold for any history.
+//! Tests of the planner: tables, a simulated node, and properties that hold for any history.
 
 mod ending;
 mod images;
@@ -48,7 +48,7 @@ fn main_status(status: &PodStatus) -> k8s_openapi::api::core::v1::ContainerStatu
 }
 
 #[test]
-fn sandbox_volumes_and_image_are_begun_together() {
+fn sandbox_volumes_and_image_start_together() {
     let sim = Simulation::new(one(json!({})));
     let plan = sim.plan();
     let begun: Vec<Work> = plan.actions.iter().map(Action::work).collect();
@@ -92,7 +92,7 @@ fn the_first_containers_are_made_while_the_sandbox_starts() {
 }
 
 #[test]
-fn what_a_dead_agent_had_only_made_is_started_by_the_next() {
+fn a_restarted_agent_starts_what_the_dead_one_had_only_made() {
     let mut before = Simulation::new(one(json!({})));
     before.step();
     before.step();
@@ -105,7 +105,7 @@ fn what_a_dead_agent_had_only_made_is_started_by_the_next() {
 }
 
 #[test]
-fn a_container_made_in_a_sandbox_that_died_is_removed_and_does_not_count() {
+fn an_unstarted_container_of_a_dead_sandbox_is_removed_and_is_no_restart() {
     let mut sim = Simulation::new(one(json!({})));
     sim.step();
     sim.step();
@@ -158,7 +158,7 @@ fn a_failing_init_container_is_retried_or_fails_the_pod() {
     let status = sim.settle();
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     assert_eq!(sim.started(), ["init"]);
-    assert!(sim.observed.sandbox().is_none(), "a pod that is over gives its network back");
+    assert!(sim.observed.sandbox().is_none(), "a finished pod releases its network");
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn crashes_back_off_twice_as_long_each_time_up_to_five_minutes() {
         sim.now = wake;
     }
     assert_eq!(delays, [10, 20, 40, 80, 160, 300, 300, 300]);
-    // Ten good minutes, and all is forgotten.
+    // Ten minutes without a crash reset the backoff.
     sim.fate("main", Fate::Runs);
     sim.settle();
     sim.pass(700);
@@ -207,7 +207,7 @@ fn crashes_back_off_twice_as_long_each_time_up_to_five_minutes() {
 }
 
 #[test]
-fn restart_policies_decide_what_an_exit_means() {
+fn the_restart_policy_decides_whether_an_exit_restarts() {
     let cases = [
         ("Always", 0, 2, "Running"),
         ("Always", 1, 2, "Running"),
@@ -230,7 +230,7 @@ fn restart_policies_decide_what_an_exit_means() {
 }
 
 #[test]
-fn one_container_done_and_one_running_is_a_running_pod_that_is_not_ready() {
+fn a_pod_with_one_ended_container_is_running_but_not_ready() {
     let mut sim = Simulation::new(pod(json!({
         "restartPolicy": "OnFailure",
         "containers": [{ "name": "a", "image": "x" }, { "name": "b", "image": "x" }],
@@ -247,7 +247,7 @@ fn one_container_done_and_one_running_is_a_running_pod_that_is_not_ready() {
 }
 
 #[test]
-fn a_missing_image_is_reported_and_tried_again_ever_later() {
+fn a_missing_image_is_reported_and_pulled_again_with_backoff() {
     let mut sim = Simulation::new(one(json!({})));
     sim.missing_image = Some(FailureReason::ErrImagePull);
     let status = sim.settle();
@@ -259,14 +259,14 @@ fn a_missing_image_is_reported_and_tried_again_ever_later() {
     sim.pass(7);
     assert_eq!(waiting(&sim.settle(), "main").0, "ErrImagePull", "tried again after ten seconds");
     let wakes = sim.plan().wake.expect("a wake");
-    assert_eq!(wakes.duration_since(sim.now).as_secs(), 2, "to turn the reason into a back-off");
+    assert_eq!(wakes.duration_since(sim.now).as_secs(), 2, "the reason changes to ImagePullBackOff then");
     sim.missing_image = None;
     sim.pass(20);
     assert_eq!(sim.settle().phase.as_deref(), Some("Running"));
 }
 
 #[test]
-fn never_pulled_and_misconfigured_containers_wait_with_their_reason() {
+fn containers_wait_with_the_reason_of_a_missing_image_or_a_bad_config() {
     let mut sim = Simulation::new(one(json!({})));
     sim.missing_image = Some(FailureReason::ErrImageNeverPull);
     let status = sim.settle();
@@ -281,14 +281,14 @@ fn never_pulled_and_misconfigured_containers_wait_with_their_reason() {
 }
 
 #[test]
-fn a_readiness_probe_moves_ready_and_nothing_else() {
+fn a_readiness_probe_changes_ready_and_restarts_nothing() {
     let probe = json!({ "tcpSocket": { "port": 80 }, "periodSeconds": 5, "successThreshold": 2, "failureThreshold": 2,
         "initialDelaySeconds": 3 });
     let mut sim = Simulation::new(one(json!({ "readinessProbe": probe })));
     let status = sim.settle();
     let main = main_status(&status);
     assert_eq!((main.ready, main.started), (false, Some(true)));
-    assert_eq!(sim.probes, 0, "not before the initial delay");
+    assert_eq!(sim.probes, 0, "no probe before the initial delay");
     sim.pass(3);
     assert!(!main_status(&sim.settle()).ready, "one success is not enough");
     sim.pass(5);
@@ -301,11 +301,11 @@ fn a_readiness_probe_moves_ready_and_nothing_else() {
     assert!(!main_status(&status).ready);
     assert_eq!(condition(&status, "Ready"), "False");
     assert_eq!(status.phase.as_deref(), Some("Running"));
-    assert_eq!(sim.started(), ["main"], "readiness restarts nothing");
+    assert_eq!(sim.started(), ["main"], "a readiness probe restarts nothing");
 }
 
 #[test]
-fn a_startup_probe_holds_back_the_others_and_its_failure_restarts() {
+fn a_startup_probe_delays_other_probes_and_its_failure_restarts() {
     let probe =
         |threshold: i32| json!({ "exec": { "command": ["x"] }, "periodSeconds": 1, "failureThreshold": threshold });
     let mut sim = Simulation::new(one(json!({ "startupProbe": probe(3), "livenessProbe": probe(1) })));
@@ -314,7 +314,7 @@ fn a_startup_probe_holds_back_the_others_and_its_failure_restarts() {
     assert_eq!(main_status(&status).started, Some(false));
     sim.pass(1);
     sim.settle();
-    assert_eq!(sim.stopped, Vec::<String>::new(), "liveness would have failed at the first probe");
+    assert_eq!(sim.stopped, Vec::<String>::new(), "the liveness probe has not run yet");
     sim.healthy = true;
     sim.pass(1);
     let status = sim.settle();
@@ -341,7 +341,7 @@ fn a_failed_post_start_hook_restarts_the_container() {
 }
 
 #[test]
-fn later_containers_wait_for_an_earlier_post_start_hook() {
+fn a_container_starts_after_the_post_start_hook_of_the_previous_one() {
     let mut sim = Simulation::new(pod(json!({ "containers": [
         { "name": "a", "image": "x", "lifecycle": { "postStart": { "exec": { "command": ["x"] } } } },
         { "name": "b", "image": "x" },
@@ -352,7 +352,7 @@ fn later_containers_wait_for_an_earlier_post_start_hook() {
 }
 
 #[test]
-fn deletion_stops_removes_and_lets_the_object_go_in_that_order() {
+fn a_deletion_stops_the_containers_then_removes_the_pod_then_its_object() {
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();
     sim.terminate(TerminationCause::Deleted, 30);
@@ -364,18 +364,21 @@ fn deletion_stops_removes_and_lets_the_object_go_in_that_order() {
     sim.step();
     let plan = sim.plan();
     assert_eq!(plan.actions, [Action::RemovePod]);
-    assert_eq!(plan.status.phase.as_deref(), Some("Failed"), "SIGTERM ended it with a code of its own");
+    assert_eq!(plan.status.phase.as_deref(), Some("Failed"), "the container exited with a code after SIGTERM");
     assert!(main_status(&plan.status).state.and_then(|state| state.terminated).is_some());
     sim.step();
     let plan = sim.plan();
     assert_eq!(plan.actions, [Action::DeleteFromApi]);
-    assert!(main_status(&plan.status).state.and_then(|state| state.terminated).is_some(), "its end is not forgotten");
+    assert!(
+        main_status(&plan.status).state.and_then(|state| state.terminated).is_some(),
+        "the status still shows its end"
+    );
     sim.step();
     assert!(sim.plan().finished);
 }
 
 #[test]
-fn a_shorter_grace_hurries_a_stop_that_is_under_way() {
+fn a_shorter_grace_period_hurries_a_stop_in_flight() {
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();
     sim.terminate(TerminationCause::Deleted, 30);
@@ -406,7 +409,7 @@ fn nothing_is_removed_while_a_container_is_being_started() {
 }
 
 #[test]
-fn a_gone_pod_never_touches_the_api() {
+fn a_pod_whose_object_is_gone_is_not_deleted_from_the_api() {
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();
     sim.terminate(TerminationCause::Gone, 2);
@@ -416,7 +419,7 @@ fn a_gone_pod_never_touches_the_api() {
 }
 
 #[test]
-fn a_pod_past_its_deadline_fails_and_stays_for_its_logs() {
+fn a_pod_past_its_deadline_fails_and_keeps_its_containers() {
     let mut sim = Simulation::new(pod(json!({
         "activeDeadlineSeconds": 60,
         "containers": [{ "name": "main", "image": "x" }],
@@ -432,7 +435,7 @@ fn a_pod_past_its_deadline_fails_and_stays_for_its_logs() {
 }
 
 #[test]
-fn a_dead_sandbox_takes_its_containers_down_and_all_begins_anew() {
+fn a_dead_sandbox_is_replaced_together_with_its_containers() {
     let mut sim = Simulation::new(pod(json!({
         "initContainers": [{ "name": "init", "image": "i" }],
         "containers": [{ "name": "main", "image": "app:1" }],
@@ -481,7 +484,7 @@ fn only_the_newest_containers_are_kept() {
 }
 
 #[test]
-fn a_readiness_gate_moves_ready_and_stays_its_setters_to_report() {
+fn a_readiness_gate_decides_ready_and_is_not_reported_by_the_agent() {
     let mut subject = one(json!({}));
     subject.status = Some(
         serde_json::from_value(json!({ "conditions": [{ "type": "example.com/gate", "status": "True" }] }))
@@ -495,7 +498,7 @@ fn a_readiness_gate_moves_ready_and_stays_its_setters_to_report() {
     let second = sim.settle();
     assert_eq!(first.conditions, second.conditions);
     assert_eq!(condition(&second, "Ready"), "True");
-    assert_eq!(condition(&second, "example.com/gate"), "", "the agent's copy of it may be old");
+    assert_eq!(condition(&second, "example.com/gate"), "", "the agent's copy of it may be stale");
     sim.pod.status = None;
     let third = sim.settle();
     assert_eq!(condition(&third, "Ready"), "False", "the gate is closed");
@@ -503,10 +506,10 @@ fn a_readiness_gate_moves_ready_and_stays_its_setters_to_report() {
 }
 
 #[test]
-fn the_scheduled_condition_is_the_schedulers_where_there_is_one() {
+fn the_agent_sets_pod_scheduled_only_without_a_scheduler() {
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();
-    assert_eq!(condition(&sim.settle(), "PodScheduled"), "True", "nobody else has set it");
+    assert_eq!(condition(&sim.settle(), "PodScheduled"), "True", "no scheduler has set it");
     let mut bound = one(json!({}));
     let set = json!({ "conditions": [{ "type": "PodScheduled", "status": "True", "reason": "Bound" }] });
     bound.status = Some(serde_json::from_value(set).expect("a status"));
@@ -518,14 +521,14 @@ fn the_scheduled_condition_is_the_schedulers_where_there_is_one() {
 }
 
 #[test]
-fn volumes_stay_stale_until_they_show_what_the_masters_have() {
+fn volumes_stay_stale_until_they_show_the_masters_content() {
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();
     assert_eq!((sim.prepared, sim.memory.volumes_stale), (1, false));
     sim.memory.volumes_stale = true;
     sim.unreachable = true;
     sim.settle();
-    assert_eq!((sim.prepared, sim.memory.volumes_stale), (2, true), "what is remembered is not what there is");
+    assert_eq!((sim.prepared, sim.memory.volumes_stale), (2, true), "the last known content may be outdated");
     sim.unreachable = false;
     sim.now = sim.plan().wake.expect("another try");
     sim.settle();
@@ -535,7 +538,7 @@ fn volumes_stay_stale_until_they_show_what_the_masters_have() {
     let fail = Outcome::Failed { reason: FailureReason::FailedMount, message: "no luck".into() };
     sim.memory.begin(&Action::PrepareVolumes);
     sim.memory.record(&sim.pod, &Completion { action: Action::PrepareVolumes, outcome: fail }, sim.now);
-    assert!(sim.memory.volumes_stale, "a failure has brought nothing up to date");
+    assert!(sim.memory.volumes_stale, "a failure updates nothing");
 
     sim.memory.begin(&Action::PrepareVolumes);
     sim.memory.volumes_stale = true;
@@ -544,7 +547,7 @@ fn volumes_stay_stale_until_they_show_what_the_masters_have() {
 }
 
 #[test]
-fn a_pod_whose_masters_are_away_starts_with_what_is_remembered() {
+fn a_pod_starts_with_the_last_known_content_while_no_master_answers() {
     let mut sim = Simulation::new(one(json!({})));
     sim.unreachable = true;
     assert_eq!(sim.settle().phase.as_deref(), Some("Running"));
@@ -564,9 +567,9 @@ fn qos_classes_follow_requests_and_limits() {
 }
 
 proptest! {
-    /// Whatever containers do and whatever the runtime refuses, a deleted pod goes, and nothing of it stays.
+    /// A deleted pod is removed completely, for any behaviour of its containers and any failure of the runtime.
     #[test]
-    fn a_deleted_pod_always_goes(history in proptest::collection::vec(0_u8..10, 0..40)) {
+    fn a_deleted_pod_is_always_removed(history in proptest::collection::vec(0_u8..10, 0..40)) {
         let mut sim = Simulation::new(pod(json!({
             "initContainers": [{ "name": "init", "image": "i" }],
             "containers": [{ "name": "main", "image": "x" }, { "name": "side", "image": "x" }],
@@ -586,9 +589,9 @@ proptest! {
         prop_assert!(sim.observed.is_empty());
     }
 
-    /// Whatever happened before, a pod left in peace comes to rest as ready, and never runs a container twice.
+    /// After any history, an undisturbed pod becomes ready, and never runs two containers of one entry at once.
     #[test]
-    fn a_pod_left_in_peace_becomes_ready(history in proptest::collection::vec(0_u8..10, 0..40)) {
+    fn an_undisturbed_pod_becomes_ready(history in proptest::collection::vec(0_u8..10, 0..40)) {
         let mut sim = Simulation::new(pod(json!({
             "initContainers": [{ "name": "init", "image": "i" }],
             "containers": [{ "name": "main", "image": "x" }, { "name": "side", "image": "x" }],
@@ -625,7 +628,7 @@ fn a_rejected_pod_has_failed_and_nothing_of_it_is_started() {
     assert_eq!(plan.status.reason.as_deref(), Some("UnexpectedAdmissionError"));
     let message = "Pod was rejected: spec.hostUsers: this node does not support it";
     assert_eq!(plan.status.message.as_deref(), Some(message));
-    // The next agent knows it from the status.
+    // A restarted agent reads the rejection from the status.
     sim.reported = plan.status;
     sim.memory.rejected = None;
     let plan = sim.plan();
@@ -633,14 +636,14 @@ fn a_rejected_pod_has_failed_and_nothing_of_it_is_started() {
 }
 
 #[test]
-fn a_fence_keeps_a_pod_from_starting_and_stops_it_when_it_has_lapsed() {
+fn a_fenced_pod_starts_after_confirmation_and_stops_when_its_fence_lapses() {
     let sim = Simulation::new(one(json!({})));
     let begun: Vec<Work> = sim.plan_within(Leave::Hold).actions.iter().map(Action::work).collect();
     assert_eq!(begun, [Work::Volumes, Work::Image("main".into(), "app:1".into())], "nothing is started");
 
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();
-    assert!(sim.plan_within(Leave::Hold).actions.is_empty(), "what runs goes on");
+    assert!(sim.plan_within(Leave::Hold).actions.is_empty(), "running containers continue");
     let stops = sim.plan_within(Leave::Stop).actions;
     assert_eq!(stops.iter().map(Action::work).collect::<Vec<_>>(), [Work::Stop("main-0".into(), 30)]);
 }

@@ -1,12 +1,12 @@
-//! Answers without an end.
+//! HTTP responses that never end.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream as StdStream};
 
 use super::*;
 
-/// A server that answers one request with `head` and then goes on for as long as somebody reads. It returns how many
-/// bytes that were.
+/// Starts a server that answers one request with `head` and then sends bytes for as long as the client reads. Its
+/// thread returns the number of bytes sent.
 fn endless(head: &'static str) -> (u16, std::thread::JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -26,7 +26,7 @@ fn endless(head: &'static str) -> (u16, std::thread::JoinHandle<usize>) {
 }
 
 #[tokio::test]
-async fn an_answer_without_an_end_is_read_up_to_a_limit() {
+async fn an_endless_response_is_read_up_to_a_limit() {
     let cases = [
         ("HTTP/1.1 200 OK\r\n\r\n", Some(200)),
         ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 999999999999\r\n\r\n", Some(503)),
@@ -39,7 +39,7 @@ async fn an_answer_without_an_end_is_read_up_to_a_limit() {
         let answer = exchange(stream, request).await;
         assert_eq!(answer.as_ref().ok().map(|(status, _)| *status), status, "{head:?}");
         assert!(answer.is_err() || answer.is_ok_and(|(_, body)| body.len() <= BODY_LIMIT));
-        let sent = server.join().expect("the server ends when nobody reads on");
+        let sent = server.join().expect("the server ends when the client stops reading");
         assert!(sent < 32 << 20, "{sent} bytes were taken: {head:?}");
     }
 }

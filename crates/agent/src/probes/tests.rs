@@ -15,7 +15,7 @@ use crate::config::AgentConfig;
 use crate::grpc::{HealthCheckRequest, HealthCheckResponse};
 use crate::runtime::DockerRuntime;
 
-/// The health of three services: `good`, `bad` and `slow`, which never answers. The server itself is healthy.
+/// A health service that knows `good`, `bad` and `slow`, which never answers. The server itself is healthy.
 #[derive(Clone)]
 struct Health;
 
@@ -46,7 +46,7 @@ async fn answer(request: http::Request<Incoming>) -> Result<http::Response<tonic
     Ok(tonic::server::Grpc::new(codec).unary(Health, request).await)
 }
 
-/// Serves gRPC, with the health service or without any, and returns the port.
+/// Serves gRPC with or without the health service, and returns the port.
 async fn serve(with_health: bool) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -69,7 +69,7 @@ async fn serve(with_health: bool) -> u16 {
 fn prober() -> Prober {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    let identity = LiveIdentity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("they belong together");
+    let identity = LiveIdentity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("the key fits");
     let config = AgentConfig::new("node-a", Arc::clone(&identity), identity, String::new());
     Prober::new(Arc::new(DockerRuntime::new(&config, None).expect("no engine is asked")))
 }
@@ -101,7 +101,7 @@ async fn a_grpc_probe_asks_for_the_health_of_its_service() {
 }
 
 #[tokio::test]
-async fn a_grpc_probe_fails_where_no_health_service_answers() {
+async fn a_grpc_probe_fails_without_a_health_service() {
     let (healthy, output) = probe(serve(false).await, None).await;
     assert!(
         !healthy && output.starts_with("error: this server does not implement the grpc health protocol"),

@@ -1,4 +1,4 @@
-//! What pods run on: Docker, or nothing at all. Runtimes carry out; they decide nothing.
+//! Runtimes, on which pods run: Docker, or the hollow one, which starts nothing. Runtimes act and make no decisions.
 
 mod docker;
 pub use docker::remove_containers;
@@ -23,20 +23,20 @@ pub(crate) use docker::DockerFence;
 pub use docker::DockerRuntime;
 pub use hollow::HollowRuntime;
 
-/// Why the runtime could not do something.
+/// Why a call to the runtime failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     #[error("cannot reach Docker at {endpoint}")]
     Unreachable { endpoint: String, source: bollard::errors::Error },
-    #[error("Docker did not answer within {seconds} s while it was to {doing}")]
+    #[error("Docker did not answer the request to {doing} within {seconds} s")]
     TimedOut { doing: &'static str, seconds: u64 },
     #[error("{message}")]
     Docker { message: String, code: Option<u16> },
     #[error("the Docker engine at {endpoint} {message}")]
     Version { endpoint: String, message: String },
-    #[error("no sandbox program for the processor {arch}")]
+    #[error("the sandbox program does not support the processor architecture {arch}")]
     Architecture { arch: &'static str },
-    #[error("the container {id} is not known")]
+    #[error("the container {id} does not exist")]
     NoSuchContainer { id: String },
     #[error("cannot prepare {path}")]
     Host { path: PathBuf, source: std::io::Error },
@@ -45,7 +45,7 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// The waiting reason of a container that could not be made because of this.
+    /// Returns the waiting reason of a container that could not be made because of this error.
     #[must_use]
     pub fn create_reason(&self) -> FailureReason {
         match self {
@@ -55,7 +55,7 @@ impl RuntimeError {
     }
 }
 
-/// Why an image is not on this machine.
+/// Why an image is not available on this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ImageError {
@@ -63,7 +63,7 @@ pub struct ImageError {
     pub message: String,
 }
 
-/// A pod's network and host name.
+/// The sandbox to make for a pod: its network, host name and shared namespaces.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {
     pub pod: PodRef,
@@ -72,7 +72,7 @@ pub struct SandboxSpec {
     pub host_network: bool,
     pub host_pid: bool,
     pub host_ipc: bool,
-    /// The containers of the pod see the sandbox's process.
+    /// The containers of the pod join the sandbox's process namespace.
     pub shares_processes: bool,
     pub ports: Vec<HostPort>,
     pub dns: Vec<String>,
@@ -81,7 +81,7 @@ pub struct SandboxSpec {
     pub sysctls: BTreeMap<String, String>,
 }
 
-/// A port of the pod that the node opens.
+/// A port of the pod that is opened on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
     pub container_port: u16,
@@ -91,34 +91,34 @@ pub struct HostPort {
     pub protocol: String,
 }
 
-/// A directory or file of the node inside a container.
+/// A directory or file of the node that is mounted into a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindMount {
     pub source: PathBuf,
     pub target: String,
     pub read_only: bool,
-    /// Docker's name: `rprivate`, `rslave` or `rshared`.
+    /// Docker's name of the mount propagation: `rprivate`, `rslave` or `rshared`.
     pub propagation: &'static str,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     pub cpu_shares: i64,
-    /// Microseconds of processor time in each 100 ms; 0 means no limit.
+    /// CPU time in each period of 100 ms, in microseconds. 0 means no limit.
     pub cpu_quota: i64,
-    /// Bytes; 0 means no limit.
+    /// Memory limit, in bytes. 0 means no limit.
     pub memory_bytes: i64,
     pub oom_score_adj: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
-    /// The image's user when `None`.
+    /// The user id. `None` means the image's user.
     pub user: Option<i64>,
-    /// The user's own group when `None`.
+    /// The group id. `None` means the user's own group.
     pub group: Option<i64>,
     pub groups: Vec<String>,
-    /// The container is not started as the user 0, nor as one that may be it.
+    /// The container is not started if its user is 0 or may be 0.
     pub must_not_be_root: bool,
     pub privileged: bool,
     pub read_only_root: bool,
@@ -133,12 +133,12 @@ pub struct Security {
     pub cap_drop: Vec<String>,
 }
 
-/// The kinds of protection that the engine can give on this machine.
+/// The security mechanisms that the engine supports on this machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     pub app_armor: bool,
     pub se_linux: bool,
-    /// The engine filters system calls, by default as well.
+    /// The engine filters system calls, also by default.
     pub seccomp: bool,
 }
 
@@ -154,7 +154,7 @@ pub struct ContainerSpec {
     pub image: String,
     pub command: Vec<String>,
     pub args: Vec<String>,
-    /// `NAME=value`.
+    /// Environment variables as `NAME=value`.
     pub env: Vec<String>,
     pub working_dir: Option<String>,
     pub mounts: Vec<BindMount>,
@@ -163,25 +163,25 @@ pub struct ContainerSpec {
     pub host_pid: bool,
     /// The containers of the pod see each other's processes.
     pub share_processes: bool,
-    /// Where the termination message is read from on this machine.
+    /// The file of this machine from which the termination message is read.
     pub message_file: Option<PathBuf>,
-    /// Where the container writes it.
+    /// The path at which the container writes the termination message.
     pub message_path: String,
     /// An empty message is replaced by the end of the log when the container failed.
     pub message_from_logs: bool,
-    /// `SIGTERM` or the image's own when `None`.
+    /// The stop signal. `None` means the image's own or `SIGTERM`.
     pub stop_signal: Option<String>,
     pub stdin: bool,
-    /// The input ends with the first client that was attached to it.
+    /// Standard input is closed when the first attached client disconnects.
     pub stdin_once: bool,
     pub tty: bool,
 }
 
-/// What a command run inside a container gave.
+/// The result of a command that was run inside a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecResult {
     pub code: i64,
-    /// The first 10 KiB of standard output and error.
+    /// The first 10 KiB of standard output and standard error.
     pub output: String,
 }
 
@@ -195,11 +195,11 @@ pub struct LogOptions {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimeInfo {
-    /// As in the Node object: `docker://20.10.24`.
+    /// Name and version in the form of the Node object, such as `docker://20.10.24`.
     pub version: String,
 }
 
-/// A pod that the runtime holds something of.
+/// A pod of which the runtime has a sandbox or a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownPod {
     pub pod: PodRef,
@@ -208,45 +208,45 @@ pub struct KnownPod {
 
 pub type LogStream = BoxStream<'static, Result<Bytes, RuntimeError>>;
 
-/// When a call returns, [`Runtime::subscribe`] already shows what it did.
+/// A container runtime. When a call returns, [`Runtime::subscribe`] already shows its effect.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
-    /// The scheme of container ids in statuses.
+    /// Returns the scheme of container ids in statuses.
     fn scheme(&self) -> &'static str;
 
-    /// Whether probes and hooks are to be taken as passed without being run.
+    /// Whether probes and hooks succeed without being run.
     fn is_hollow(&self) -> bool {
         false
     }
 
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError>;
 
-    /// The protection that containers can be given, or `None` where none is started that could lack it.
+    /// Returns the security mechanisms of the engine, or `None` for a runtime that starts no containers.
     async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError>;
 
-    /// Looks at everything of this node anew.
+    /// Lists all containers of this node again.
     async fn relist(&self) -> Result<(), RuntimeError>;
 
-    /// Keeps what [`Runtime::subscribe`] shows up to date until `shutdown`.
+    /// Watches the containers until `shutdown`, so that [`Runtime::subscribe`] stays up to date.
     async fn observe(self: Arc<Self>, shutdown: CancellationToken);
 
-    /// Every pod of this node of which anything is left.
+    /// Returns every pod of this node of which anything is left.
     fn known_pods(&self) -> Vec<KnownPod>;
 
     fn subscribe(&self, uid: &str) -> watch::Receiver<Arc<Observed>>;
 
-    /// Nobody subscribes to this pod any more.
+    /// Drops the state of a pod that has no subscribers any more.
     fn forget(&self, uid: &str);
 
-    /// Whether the image is on this machine. One whose name is malformed is an error.
+    /// Whether the image is on this machine. A malformed name is an error.
     async fn has_image(&self, image: &str) -> Result<bool, ImageError>;
 
     async fn pull_image(&self, image: &str) -> Result<(), ImageError>;
 
-    /// Makes a sandbox in which containers can be made.
+    /// Makes a sandbox, in which containers can then be made.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;
 
-    /// Starts a sandbox that has been made. One that does not start is removed.
+    /// Starts a sandbox that has been made. Removes a sandbox that does not start.
     async fn start_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError>;
 
     /// Makes a container in a sandbox that has been made.
@@ -255,7 +255,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Starts a container that has been made, in a sandbox that runs.
     async fn start_container(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError>;
 
-    /// SIGTERM, then SIGKILL after `grace`. Zero kills at once. Returns when it has ended.
+    /// Sends SIGTERM, and SIGKILL after `grace`. Zero kills at once. Returns when the container has ended.
     async fn stop_container(&self, pod: &PodRef, id: &str, grace: Duration) -> Result<(), RuntimeError>;
 
     /// Removes ended containers or sandboxes.

@@ -21,11 +21,11 @@ fn resources_become_cgroup_limits() {
     assert_eq!(limits, Limits { cpu_shares: 256, cpu_quota: 50_000, memory_bytes: 0, oom_score_adj: 750 });
     let limits = limits_of(json!({ "limits": { "cpu": "2", "memory": "64Mi" } }));
     assert_eq!(limits, Limits { cpu_shares: 2048, cpu_quota: 200_000, memory_bytes: 64 << 20, oom_score_adj: -997 });
-    assert_eq!(limits_of(json!({ "limits": { "cpu": "1m" } })).cpu_quota, 1000, "the kernel takes no less");
+    assert_eq!(limits_of(json!({ "limits": { "cpu": "1m" } })).cpu_quota, 1000, "the kernel's minimum");
 }
 
 #[test]
-fn a_zero_limit_protects_from_nothing() {
+fn a_zero_limit_counts_as_no_limit() {
     let limits =
         limits_of(json!({ "limits": { "cpu": "0", "memory": "0" }, "requests": { "cpu": "0", "memory": "0" } }));
     assert_eq!(limits, Limits { cpu_shares: 2, cpu_quota: 0, memory_bytes: 0, oom_score_adj: 1000 });
@@ -34,7 +34,7 @@ fn a_zero_limit_protects_from_nothing() {
 }
 
 #[test]
-fn those_that_others_depend_on_are_killed_last() {
+fn containers_that_others_depend_on_are_killed_last() {
     let machine = Machine { cpus: 4, memory_bytes: 8 << 30, ..Machine::default() };
     let score = |spec: Value| {
         let pod = pod(spec);
@@ -47,7 +47,7 @@ fn those_that_others_depend_on_are_killed_last() {
     assert_eq!(
         score(json!({ "initContainers": sidecar, "containers": main })),
         500,
-        "a sidecar is as safe as it serves"
+        "a sidecar gets the score of the main container"
     );
     assert_eq!(score(json!({ "initContainers": [{ "name": "s" }], "containers": main })), 999);
     let critical = json!({ "priorityClassName": "system-node-critical", "containers": [{ "name": "c" }] });
@@ -77,7 +77,7 @@ fn security_contexts_of_pod_and_container_are_merged() {
 }
 
 #[test]
-fn profiles_become_the_engines_options() {
+fn profiles_become_options_of_the_engine() {
     let of = |context: Value, profile: Option<&str>| {
         let pod = pod(json!({ "containers": [{ "name": "c", "securityContext": context }] }));
         security(&pod, &pod.spec.as_ref().expect("a spec").containers[0], profile.map(str::to_owned))
@@ -104,7 +104,7 @@ fn profiles_become_the_engines_options() {
 }
 
 #[test]
-fn host_names_have_a_domain_where_the_pod_asks_for_it() {
+fn host_names_have_a_domain_if_the_pod_asks_for_it() {
     let names = |spec: Value| {
         let mut spec = spec;
         spec["containers"] = json!([]);
@@ -123,7 +123,7 @@ fn host_names_have_a_domain_where_the_pod_asks_for_it() {
 }
 
 #[test]
-fn moving_tags_are_pulled_always() {
+fn images_without_a_fixed_tag_are_always_pulled() {
     let policy = |image: &str, policy: Option<&str>| {
         let value = json!({ "name": "c", "image": image, "imagePullPolicy": policy });
         pull_policy(&serde_json::from_value(value).expect("a container"))

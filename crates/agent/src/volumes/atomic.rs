@@ -1,4 +1,4 @@
-//! Directories whose files change all at once: `..data` is a link to a directory that is never changed, only replaced.
+//! Directories whose files change atomically: `..data` links to a directory that is replaced as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,11 +9,11 @@ use super::payload::File;
 
 const DATA: &str = "..data";
 
-/// Makes `dir` show exactly these files. Readers see either all old or all new ones. Files are readable by `group`.
+/// Makes `dir` show exactly these files. Readers see either all old or all new files. `group` may read them.
 pub(crate) fn write(dir: &Path, files: &BTreeMap<String, File>, group: Option<u32>) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     if shows(dir, files)? {
-        // An agent that died in between has not made all links.
+        // An agent that died halfway has not made all links.
         return link_top_level(dir, files);
     }
     let generation = format!("..{:016x}", rand::random::<u64>());
@@ -40,7 +40,7 @@ pub(crate) fn write(dir: &Path, files: &BTreeMap<String, File>, group: Option<u3
     remove_generations_but(dir, &generation)
 }
 
-/// Removes what was shown before, and what an agent that died has left half written.
+/// Removes all generations but the current one, including those that an agent that died has left incomplete.
 fn remove_generations_but(dir: &Path, current: &str) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -60,7 +60,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The names that users see lead through `..data`; those no longer wanted go.
+/// Links the top-level names through `..data`, and removes links that are no longer needed.
 fn link_top_level(dir: &Path, files: &BTreeMap<String, File>) -> io::Result<()> {
     let wanted: BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
     for entry in std::fs::read_dir(dir)? {

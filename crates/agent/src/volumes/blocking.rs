@@ -1,5 +1,5 @@
-//! File calls that may never return, such as those on a network file system whose server is gone. They run on threads that
-//! may block, a bounded number of them, and one for each path, so that nothing else of the agent waits for them.
+//! File calls that may never return, such as those on a network file system whose server is gone. They run on a bounded
+//! number of blocking threads, at most one for each path, so that no other part of the agent waits for them.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-/// Paths of the node that may be looked at at the same time.
+/// Maximum number of concurrent calls on paths of the node.
 const CONCURRENT: usize = 32;
-/// Time for one look at a path of the node, waiting for its turn included.
+/// Maximum time of one call on a path of the node, including the wait for a thread.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) struct HostCalls {
@@ -32,10 +32,11 @@ impl HostCalls {
         HostCalls { all: Arc::new(Semaphore::new(concurrent)), by_path: Mutex::default(), limit }
     }
 
-    /// Runs `work`, which looks at `path` of the node.
+    /// Runs `work`, which makes file calls on `path` of the node.
     ///
     /// # Errors
-    /// `TimedOut` when it has not returned in time. Its thread is given up; until it returns, it counts.
+    /// `TimedOut` when `work` has not returned in time. Its thread is abandoned but counts against the limit until it
+    /// returns.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         path: &Path,
@@ -85,16 +86,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_path_that_hangs_takes_one_thread_and_stops_no_other_path() {
+    async fn a_hanging_path_takes_one_thread_and_blocks_no_other_path() {
         let calls = HostCalls::new(2, Duration::from_millis(100));
         let (release, hung) = mpsc::channel::<()>();
         let hang = calls.run(Path::new("/hangs"), move || hung.recv()).await;
         assert_eq!(hang.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
         let again = calls.run(Path::new("/hangs"), || ()).await.map_err(|error| error.kind());
-        assert_eq!(again, Err(io::ErrorKind::TimedOut), "it waits for the first call");
+        assert_eq!(again, Err(io::ErrorKind::TimedOut), "the second call waits for the first one");
         assert_eq!(calls.all.available_permits(), 1, "only the first call holds a thread");
         let answers = HostCalls { limit: Duration::from_secs(60), ..calls };
-        assert_eq!(answers.run(Path::new("/answers"), || 7).await.expect("it is not in the way"), 7);
+        assert_eq!(answers.run(Path::new("/answers"), || 7).await.expect("another path is not blocked"), 7);
         release.send(()).expect("the call waits");
         answers.run(Path::new("/hangs"), || ()).await.expect("the path answers again");
     }

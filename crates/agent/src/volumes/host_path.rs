@@ -1,4 +1,4 @@
-//! Directories and files of the node itself.
+//! hostPath volumes: directories and files of the node.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::HostPathVolumeSource;
 
-/// Why a path of the node is not what the pod wants.
+/// Why a hostPath volume cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostPathError {
     #[error("hostPath type check failed: {path} is not a {wanted}")]
@@ -15,7 +15,7 @@ pub(crate) enum HostPathError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// Checks a host path, and makes it where its type says so.
+/// Checks the type of a host path, and creates the path if its type requires it.
 pub(crate) fn check(source: &HostPathVolumeSource) -> Result<(), HostPathError> {
     let path = Path::new(&source.path);
     let io = |source| HostPathError::Io { path: path.to_owned(), source };

@@ -1,12 +1,12 @@
-//! What pods mount: directories of this node, and the content of ConfigMaps, Secrets and the pod itself.
+//! Volumes of pods: directories of this node, and the content of ConfigMaps, Secrets and the pod itself.
 //!
-//! A pod's volumes live in `<data>/pods/<uid>/volumes/<name>`; `<data>/pods` is closed to everybody else. What shows
-//! Secrets or the pod's own fields lies in memory, as memory volumes do. Parts of volumes that containers mount by
-//! `subPath` are mounted in `<data>/pods/<uid>/volume-subpaths/<volume>/<container>/<index>`.
+//! A pod's volumes are in `<data>/pods/<uid>/volumes/<name>`. No other user may enter `<data>/pods`. Volumes that show
+//! Secrets or the pod's own fields are memory file systems, like memory volumes. Parts of volumes that containers mount
+//! by `subPath` are mounted in `<data>/pods/<uid>/volume-subpaths/<volume>/<container>/<index>`.
 //!
-//! An agent without the right to mount (it is not root) runs pods as well as it can: content of Secrets lies on disk, in
-//! the directory that is closed to others; memory volumes are refused, and so is `subPath`, except in volumes that no
-//! container can write to.
+//! An agent that is not root may not mount file systems, and runs pods with restrictions: the content of Secrets is on
+//! disk, in the closed directory; memory volumes are refused; `subPath` is refused except in volumes that no container
+//! can write to.
 
 mod atomic;
 mod blocking;
@@ -34,7 +34,7 @@ use crate::machine;
 use crate::plan::pod_ref;
 use crate::runtime::BindMount;
 
-/// Where the parts of volumes that `subPath` names are mounted, inside a pod's directory.
+/// Directory below a pod's directory in which the parts of volumes that `subPath` names are mounted.
 const SUB_PATHS: &str = "volume-subpaths";
 
 /// Why a volume cannot be mounted.
@@ -46,7 +46,7 @@ pub(crate) enum VolumeError {
     HostPath { volume: String, source: host_path::HostPathError },
     #[error("MountVolume.SetUp failed for volume \"{volume}\" : {path}: {source}")]
     Io { volume: String, path: PathBuf, source: io::Error },
-    #[error("volume \"{volume}\" is of a kind that this node does not support")]
+    #[error("this node does not support the type of the volume \"{volume}\"")]
     Unsupported { volume: String },
     #[error("the container mounts the volume \"{volume}\", which the pod does not have")]
     Unknown { volume: String },
@@ -69,7 +69,7 @@ fn volumes(pod: &Pod) -> &[Volume] {
     pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()
 }
 
-/// Objects whose content the pod's volumes show.
+/// Returns the objects whose content the pod's volumes show.
 pub(crate) fn references(pod: &Pod) -> BTreeSet<ObjectRef> {
     let namespace = pod_ref(pod).namespace;
     volumes(pod).iter().flat_map(|volume| payload::references(&namespace, volume)).collect()
@@ -80,7 +80,7 @@ pub(crate) fn show_metadata(pod: &Pod) -> bool {
     volumes(pod).iter().any(payload::shows_metadata)
 }
 
-/// Opens a file below `root` for reading. Links that leave `root` are not followed.
+/// Opens a file below `root` for reading, without following links that leave `root`.
 pub(crate) fn open_beneath(root: &Path, path: &str) -> io::Result<std::fs::File> {
     sub_path::open_file(root, path).map_err(|error| match error {
         SubPathError::Io(error) => error,
@@ -106,13 +106,13 @@ impl Volumes {
         let may_mount = machine::may_mount();
         if !may_mount {
             tracing::warn!(
-                "the agent may not mount: no memory volumes, Secrets lie on disk, subPath is mostly refused"
+                "the agent may not mount file systems: memory volumes are refused, Secrets are on disk, most subPaths are refused"
             );
         }
         Volumes { data_dir: data_dir.to_owned(), may_mount, host: HostCalls::default() }
     }
 
-    /// Makes all volumes of a pod, or brings their content up to date. Doing it again changes nothing.
+    /// Makes all volumes of a pod, or updates their content. Idempotent.
     pub(crate) async fn prepare(&self, objects: &Referenced, facts: Facts<'_>) -> Result<(), VolumeError> {
         let pod = facts.pod;
         let uid = pod_ref(pod).uid;
@@ -174,7 +174,7 @@ impl Volumes {
         checked.map_err(|source| failed(host_path::HostPathError::Io { path, source }))?.map_err(failed)
     }
 
-    /// Where a container's mounts come from on this machine.
+    /// Returns the bind mounts of a container.
     pub(crate) async fn bind_mounts(
         &self,
         pod: &Pod,
@@ -214,8 +214,8 @@ impl Volumes {
         Ok(list)
     }
 
-    /// Whether everything that the agent has mounted for a container is still mounted. After a reboot, a container that had
-    /// only been made would find plain directories in its place.
+    /// Whether everything that the agent has mounted for a container is still mounted. After a reboot, a container that
+    /// was made before would find plain directories instead.
     pub(crate) async fn in_place(&self, pod: &Pod, container: &Container) -> io::Result<bool> {
         if !self.may_mount {
             return Ok(true);
@@ -250,7 +250,7 @@ impl Volumes {
         blocking::local(look).await?
     }
 
-    /// The path for the runtime to mount instead of `sub` inside of the volume.
+    /// Returns the path that the runtime mounts instead of `sub` inside the volume.
     async fn part(
         &self,
         volume: &Volume,
@@ -261,7 +261,7 @@ impl Volumes {
     ) -> Result<PathBuf, VolumeError> {
         let is_payload = payload::sources(volume).is_some();
         if !self.may_mount && !is_payload {
-            // What was checked could be another file by the time that the runtime mounts it.
+            // The checked file could be replaced before the runtime mounts it.
             return Err(VolumeError::MayNotMount { volume: volume.name.clone(), what: "mount a subPath of it safely" });
         }
         let may_mount = self.may_mount;
@@ -289,18 +289,18 @@ impl Volumes {
     }
 }
 
-/// Where one mount of a part of a volume is, inside a pod's directory.
+/// Returns the mount point of a part of a volume, below the pod's directory.
 fn part_dir(pod_dir: &Path, volume: &Volume, container: &Container, index: usize) -> PathBuf {
     pod_dir.join(SUB_PATHS).join(&volume.name).join(&container.name).join(index.to_string())
 }
 
-/// Whether the agent keeps a volume off the disk where it can.
+/// Whether the agent keeps a volume in memory, if it may mount file systems.
 fn lies_in_memory(volume: &Volume) -> bool {
     let is_memory = |source: &EmptyDirVolumeSource| source.medium.as_deref() == Some("Memory");
     payload::lies_in_memory(volume) || volume.empty_dir.as_ref().is_some_and(is_memory)
 }
 
-/// Runs file calls that make a volume in the agent's own directory.
+/// Runs the file calls that make a volume in the agent's own directory.
 async fn local(
     volume: &Volume,
     path: PathBuf,
@@ -310,8 +310,8 @@ async fn local(
     made.map_err(|source| VolumeError::Io { volume: volume.name.clone(), path, source })
 }
 
-/// An empty directory that every user can write to. It gets its name last: one that has it is complete, and what
-/// containers have changed about it since stays.
+/// Makes an empty directory that every user can write to. The final name is given last, so that a directory with this
+/// name is complete and keeps the changes of containers.
 fn disk_dir(dir: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
     if dir.try_exists()? {
         return Ok(());

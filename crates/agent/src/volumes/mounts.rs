@@ -1,4 +1,4 @@
-//! Mounts below a pod's directory: memory file systems, what is mounted where, and removal without reaching through a mount.
+//! Mounts below a pod's directory: memory file systems, the mount table, and removal that stops at mounts.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
-/// A file system in memory for one volume.
+/// A memory file system for one volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Memory {
     pub mode: u32,
@@ -30,8 +30,8 @@ impl Memory {
         options
     }
 
-    /// Mounts the file system at `dir`, unless it is there. A plain directory, which a failed mount or a reboot leaves
-    /// behind, does not count: the file system is mounted on top of it.
+    /// Mounts the file system at `dir`, unless one is mounted there. A plain directory, which a failed mount or a
+    /// reboot leaves behind, is mounted over.
     pub(super) fn mount(self, dir: &Path) -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
         if is_tmpfs(dir)? {
@@ -40,7 +40,7 @@ impl Memory {
         let mount =
             |options: &str| nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some(options));
         let options = self.options();
-        // Kernels before 6.4 cannot keep the content out of swap.
+        // Kernels before 6.4 do not support `noswap`, which keeps the content out of swap.
         match mount(&format!("{options},noswap")) {
             Err(Errno::EINVAL) => mount(&options)?,
             mounted => mounted?,
@@ -49,30 +49,30 @@ impl Memory {
     }
 }
 
-/// Whether `dir` is the root of a file system in memory.
+/// Whether `dir` is the root of a memory file system.
 pub(super) fn is_tmpfs(dir: &Path) -> io::Result<bool> {
     if statfs(dir)?.filesystem_type() != TMPFS_MAGIC {
         return Ok(false);
     }
-    // The directory may also lie inside of such a file system that holds the whole data directory.
+    // The whole data directory may be in a memory file system, so the type of the file system is not enough.
     let parent = dir.parent().ok_or(io::ErrorKind::InvalidInput)?;
     Ok(std::fs::metadata(dir)?.dev() != std::fs::metadata(parent)?.dev())
 }
 
-/// The mount points at `dir` and below it, in the order in which they were mounted. A point with several mounts on top of
-/// each other is there several times.
+/// Returns the mount points at `dir` and below it, in the order in which they were mounted. A point with several mounts
+/// on top of each other appears several times.
 pub(super) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let dir = match dir.canonicalize() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         found => found?,
     };
-    // Mount points are bytes of any kind.
+    // Mount points need not be UTF-8.
     let table = std::fs::read("/proc/self/mountinfo")?;
     let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
     Ok(points.map(unescape).filter(|point| point.starts_with(&dir)).collect())
 }
 
-/// A path of the mount table, in which blanks, tabs, line ends and backslashes are octal numbers.
+/// Decodes a path of the mount table, in which blanks, tabs, line ends and backslashes are octal numbers.
 fn unescape(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -97,7 +97,7 @@ fn unescape(text: &[u8]) -> PathBuf {
 pub(super) fn unmount_below(dir: &Path) -> io::Result<()> {
     for point in below(dir)?.iter().rev() {
         match nix::mount::umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            // It went with the mount that it was inside of.
+            // The mount was removed together with the one around it.
             Err(Errno::EINVAL | Errno::ENOENT) => {}
             done => done?,
         }
@@ -108,7 +108,7 @@ pub(super) fn unmount_below(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a directory with everything in it, and nothing of what was mounted there.
+/// Removes a directory with everything in it, except the content of mounts.
 pub(super) fn remove_all(dir: &Path) -> io::Result<()> {
     unmount_below(dir)?;
     match std::fs::remove_dir_all(dir) {
@@ -130,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_inside_of_a_memory_file_system_is_not_one_itself() {
+    fn a_directory_inside_a_memory_file_system_is_not_its_root() {
         let dir = tempfile::tempdir_in("/dev/shm").expect("a temporary directory in memory");
         let inner = dir.path().join("inner");
         std::fs::create_dir(&inner).expect("a directory");
-        assert!(!is_tmpfs(&inner).expect("it can be asked"));
-        assert!(is_tmpfs(Path::new("/dev/shm")).expect("it can be asked"));
+        assert!(!is_tmpfs(&inner).expect("the file system can be read"));
+        assert!(is_tmpfs(Path::new("/dev/shm")).expect("the file system can be read"));
     }
 }

@@ -1,4 +1,5 @@
-//! ConfigMaps and Secrets of pods: fetched when needed, remembered for when no master answers, watched while mounted.
+//! ConfigMaps and Secrets of pods. They are fetched when needed, cached for times without a master, and watched while
+//! mounted.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -18,7 +19,7 @@ enum Object {
     Secret(Secret),
 }
 
-/// A shared watch of one object; it ends with its last holder.
+/// A shared watch of one object. It ends when its last holder drops it.
 pub(crate) struct Watched {
     changes: watch::Receiver<u64>,
     _task: AbortOnDropHandle<()>,
@@ -30,17 +31,17 @@ impl Watched {
     }
 }
 
-/// Objects as far as they could be fetched.
+/// The result of a fetch.
 #[derive(Default)]
 pub(crate) struct Fetched {
     pub objects: Referenced,
-    /// Why some of them are remembered from before.
+    /// Why some of the objects are from the cache.
     pub unreachable: Option<ClusterError>,
 }
 
 pub(crate) struct Objects {
     cluster: Arc<dyn Cluster>,
-    /// The objects as they last were, `None` where there was none.
+    /// Cache of the last known objects. `None` means that the object did not exist.
     last: Mutex<HashMap<ObjectRef, Option<Object>>>,
     watched: Mutex<HashMap<ObjectRef, Weak<Watched>>>,
 }
@@ -50,7 +51,7 @@ impl Objects {
         Objects { cluster, last: Mutex::default(), watched: Mutex::default() }
     }
 
-    /// The objects as they are now, or as they last were when no master answers. Absent ones are left out.
+    /// Fetches the objects, or takes them from the cache when no master answers. Absent ones are left out.
     pub(crate) async fn fetch(&self, wanted: &BTreeSet<ObjectRef>) -> Result<Fetched, ClusterError> {
         let mut fetched = Fetched::default();
         for object in wanted {
@@ -91,7 +92,7 @@ impl Objects {
         Ok(fetched)
     }
 
-    /// Tells of changes to an object for as long as the result is held.
+    /// Watches an object for as long as the result is held.
     pub(crate) fn watch(&self, object: &ObjectRef) -> Arc<Watched> {
         let mut watched = self.watched.lock();
         if let Some(existing) = watched.get(object).and_then(Weak::upgrade) {
@@ -110,7 +111,7 @@ impl Objects {
         entry
     }
 
-    /// No pod of this node needs these any more: secrets do not stay in memory longer than they must.
+    /// Drops cached objects that no pod of this node needs. Secrets do not stay in memory longer than necessary.
     pub(crate) fn forget_unwatched(&self, still_needed: &BTreeSet<ObjectRef>) {
         self.last.lock().retain(|object, _| still_needed.contains(object));
     }

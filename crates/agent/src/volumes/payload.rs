@@ -1,4 +1,4 @@
-//! The files that configMap, secret, downwardAPI and projected volumes consist of. Pure.
+//! Computes the files of configMap, secret, downwardAPI and projected volumes. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::env::{self, EnvError, Facts, Referenced};
 
 const DEFAULT_MODE: i32 = 0o644;
 
-/// Why a volume's content cannot be made.
+/// Why the content of a volume cannot be computed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PayloadError {
     #[error("{object} not found")]
@@ -30,7 +30,7 @@ pub(crate) struct File {
     pub mode: u32,
 }
 
-/// One thing that a volume shows.
+/// One source of a volume's content.
 pub(crate) enum Source<'a> {
     Object { object: SourceObject<'a>, items: Option<&'a [KeyToPath]>, optional: bool, mode: i32 },
     Fields { items: &'a [DownwardAPIVolumeFile], mode: i32 },
@@ -52,7 +52,7 @@ impl SourceObject<'_> {
     }
 }
 
-/// What a volume shows, or `None` when it is not a volume with content of ours.
+/// Returns the sources of a volume, or `None` for a volume whose content the agent does not write.
 pub(crate) fn sources(volume: &Volume) -> Option<Vec<Source<'_>>> {
     if let Some(source) = &volume.config_map {
         return Some(vec![Source::Object {
@@ -103,12 +103,12 @@ pub(crate) fn sources(volume: &Volume) -> Option<Vec<Source<'_>>> {
     Some(list)
 }
 
-/// Whether the content of a volume is kept off the disk, as the kubelet keeps all but ConfigMaps.
+/// Whether the content of a volume is kept in memory. The kubelet does so for all sources but ConfigMaps.
 pub(crate) fn lies_in_memory(volume: &Volume) -> bool {
     volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some()
 }
 
-/// Objects that a volume shows.
+/// Returns the objects that a volume shows.
 pub(crate) fn references(namespace: &str, volume: &Volume) -> Vec<ObjectRef> {
     let sources = sources(volume).unwrap_or_default();
     let objects = sources.iter().filter_map(|source| match source {
@@ -131,7 +131,7 @@ pub(crate) fn shows_metadata(volume: &Volume) -> bool {
     sources(volume).unwrap_or_default().iter().any(shows)
 }
 
-/// The files of a volume by their path inside it.
+/// Returns the files of a volume, by their path inside it.
 pub(crate) fn files(
     sources: &[Source<'_>],
     objects: &Referenced,

@@ -1,8 +1,8 @@
-//! `subPath`: one directory or file of a volume, found and made without ever leaving the volume.
+//! `subPath`: finds or creates one directory or file of a volume without leaving the volume.
 //!
-//! Containers that have the volume can put symbolic links into it, and swap directories for links at any moment. So the
-//! path is walked by the kernel with the volume as its root, what is missing is made through the descriptor of the
-//! directory above, and the descriptor that results is mounted at a place of the agent's own, which the runtime is given.
+//! Containers that mount the volume can put symbolic links into it, and swap directories for links at any moment.
+//! Therefore the kernel resolves the path with the volume as its root, missing directories are made through the
+//! descriptor of their parent, and the resulting descriptor is mounted at a path of the agent, which the runtime gets.
 //! Links that stay inside the volume are followed, as the kubelet does.
 
 use std::fs::File;
@@ -18,16 +18,16 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 
 use super::mounts;
 
-/// Attempts at a walk that renames or mounts elsewhere on the machine disturb.
+/// Maximum number of attempts to resolve a path. Renames and mounts elsewhere on the machine may disturb an attempt.
 const WALKS: u32 = 64;
-/// Permissions, and the bits for set-user-id, set-group-id and sticky.
+/// Mode bits of a directory: permissions, set-user-id, set-group-id and sticky.
 const MODE_BITS: u32 = 0o7777;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SubPathError {
     #[error("it leaves the volume")]
     Escape,
-    #[error("it takes Linux 5.6 or later (openat2)")]
+    #[error("it requires Linux 5.6 or later (openat2)")]
     Kernel,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -36,7 +36,7 @@ pub(super) enum SubPathError {
 impl From<Errno> for SubPathError {
     fn from(error: Errno) -> Self {
         match error {
-            // The walk met `..` above the root, an absolute link, or a link where none may be.
+            // The path has `..` above the root, an absolute link, or a link where none is allowed.
             Errno::EXDEV | Errno::ELOOP => SubPathError::Escape,
             Errno::ENOSYS => SubPathError::Kernel,
             error => SubPathError::Io(error.into()),
@@ -44,7 +44,7 @@ impl From<Errno> for SubPathError {
     }
 }
 
-/// Opens `sub` inside of `root`, and makes the directories that are missing if it may.
+/// Opens `sub` inside `root`, and makes missing directories if `may_create` is set.
 pub(super) fn find(root: &Path, sub: &str, may_create: bool) -> Result<OwnedFd, SubPathError> {
     let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut parts = Vec::new();
@@ -69,8 +69,7 @@ pub(super) fn find(root: &Path, sub: &str, may_create: bool) -> Result<OwnedFd, 
     Ok(found)
 }
 
-/// Makes one directory. The last one has the mode of the volume, as the kubelet has it; those above are narrowed by the
-/// process's mask.
+/// Makes one directory. The last one has the mode of the volume, as in the kubelet; the umask applies to those above.
 fn make(parent: &OwnedFd, name: &Path, mode: u32, is_last: bool) -> Result<OwnedFd, SubPathError> {
     let made = match mkdirat(parent, name, Mode::from_bits_truncate(mode)) {
         Err(Errno::EEXIST) => false,
@@ -98,7 +97,7 @@ fn walk(root: &OwnedFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> nix:
     Err(last)
 }
 
-/// Mounts what was found at `target`, a place that only the agent can write to. When it is there already, nothing changes.
+/// Mounts the found file at `target`, which only the agent can write to. Does nothing if it is mounted there already.
 pub(super) fn bind(found: &OwnedFd, target: &Path) -> io::Result<()> {
     let wanted = File::from(found.try_clone()?).metadata()?;
     let parent = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -121,7 +120,7 @@ pub(super) fn bind(found: &OwnedFd, target: &Path) -> io::Result<()> {
     if shows_it()? { Ok(()) } else { Err(io::Error::other("something else was mounted in its place")) }
 }
 
-/// An empty directory or file to mount upon.
+/// Makes an empty directory or file as a mount point.
 fn make_point(target: &Path, is_dir: bool) -> io::Result<()> {
     match std::fs::symlink_metadata(target) {
         Ok(found) if found.is_dir() == is_dir && !found.is_symlink() => return Ok(()),
@@ -133,15 +132,15 @@ fn make_point(target: &Path, is_dir: bool) -> io::Result<()> {
     if is_dir { std::fs::create_dir(target) } else { File::create_new(target).map(drop) }
 }
 
-/// Opens a file inside of `root` for reading.
+/// Opens a file inside `root` for reading.
 pub(super) fn open_file(root: &Path, path: &str) -> Result<File, SubPathError> {
     let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    // A pipe would block without the flag.
+    // Without O_NONBLOCK, opening a pipe would block.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     Ok(File::from(walk(&root, Path::new(path), flags, ResolveFlag::RESOLVE_NO_MAGICLINKS)?))
 }
 
-/// Where a descriptor leads now.
+/// Returns the current path of a descriptor.
 pub(super) fn path_of(found: &OwnedFd) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }

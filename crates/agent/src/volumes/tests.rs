@@ -21,7 +21,7 @@ fn settings(data: Value) -> Referenced {
     Referenced { config_maps: maps, ..Referenced::default() }
 }
 
-/// A data directory; dropped, it takes its mounts with it.
+/// A data directory. Dropping it unmounts everything below it.
 struct Data(tempfile::TempDir);
 
 impl Data {
@@ -54,15 +54,15 @@ async fn prepare_in(dir: &Path, pod: &Pod, objects: &Referenced) -> Result<(), S
     prepare_with(&Volumes::new(dir), pod, objects).await
 }
 
-/// Volumes of an agent that is not root.
+/// Creates the volumes of an agent that is not root.
 fn powerless(dir: &Path) -> Volumes {
     Volumes { may_mount: false, ..Volumes::new(dir) }
 }
 
-/// Whether this test may mount. In continuous integration it must.
+/// Whether this test may mount file systems. In continuous integration it must.
 fn mounting() -> bool {
     let allowed = machine::may_mount();
-    assert!(allowed || std::env::var_os("CI").is_none(), "the tests of mounts take root");
+    assert!(allowed || std::env::var_os("CI").is_none(), "the tests of mounts require root");
     allowed
 }
 
@@ -75,11 +75,11 @@ fn first_container(pod: &Pod) -> &Container {
 }
 
 fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
+    std::fs::metadata(path).expect("the path exists").permissions().mode() & 0o7777
 }
 
 #[tokio::test]
-async fn files_change_all_at_once_and_disappear_with_their_keys() {
+async fn files_change_atomically_and_disappear_with_their_keys() {
     let dir = Data::new();
     let pod = pod(json!([{ "name": "v", "configMap": { "name": "settings", "defaultMode": 256 } }]));
     let volume = volume_dir(dir.path(), "u1", "v");
@@ -99,7 +99,7 @@ async fn files_change_all_at_once_and_disappear_with_their_keys() {
 }
 
 #[tokio::test]
-async fn items_choose_paths_and_projections_put_things_together() {
+async fn items_choose_paths_and_projections_combine_sources() {
     let dir = Data::new();
     let pod = pod(json!([{ "name": "v", "projected": { "sources": [
         { "configMap": { "name": "settings", "items": [{ "key": "a", "path": "deep/er/file" }] } },
@@ -114,7 +114,7 @@ async fn items_choose_paths_and_projections_put_things_together() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_named() {
+async fn errors_name_the_missing_object_or_key() {
     let dir = Data::new();
     let absent = pod(json!([{ "name": "v", "secret": { "secretName": "keys" } }]));
     let error = prepare_in(dir.path(), &absent, &Referenced::default()).await.expect_err("it does not exist");
@@ -139,7 +139,7 @@ fn empty_dir_pod() -> Pod {
 }
 
 #[tokio::test]
-async fn a_sub_path_is_made_with_the_mode_of_its_volume_and_mounted_apart() {
+async fn a_sub_path_has_the_mode_of_its_volume_and_its_own_mount() {
     if !mounting() {
         return;
     }
@@ -153,13 +153,13 @@ async fn a_sub_path_is_made_with_the_mode_of_its_volume_and_mounted_apart() {
     std::fs::write(dir.volume().join("me/logs/file"), "content").expect("a file");
     let read = || std::fs::read_to_string(mounts[1].source.join("file"));
     assert_eq!(read().expect("the file is seen through the mount"), "content");
-    // A container that starts again mounts the same, and what another agent left mounted is used on.
+    // A restarted container gets the same mounts, and mounts of an earlier agent are reused.
     for _ in 0..2 {
         let again = Volumes::new(dir.path()).bind_mounts(&pod, first_container(&pod), &who("me")).await;
         assert_eq!(again.expect("mounts"), mounts);
         assert_eq!(mounts::below(&mounts[1].source).expect("mounts").len(), 1, "it is mounted once");
     }
-    // Another path comes in its place.
+    // Another path replaces the mount.
     volumes.bind_mounts(&pod, first_container(&pod), &who("you")).await.expect("mounts");
     assert!(read().is_err(), "the other directory is empty");
     clean_up(dir.path(), "u1").await.expect("cleaned up");
@@ -168,7 +168,7 @@ async fn a_sub_path_is_made_with_the_mode_of_its_volume_and_mounted_apart() {
 }
 
 #[tokio::test]
-async fn mounts_that_a_reboot_has_taken_are_missed() {
+async fn mounts_that_a_reboot_has_removed_are_noticed() {
     if !mounting() {
         return;
     }
@@ -177,17 +177,17 @@ async fn mounts_that_a_reboot_has_taken_are_missed() {
         let pod = pod(json!([{ "name": "v", "emptyDir": source }]));
         let volumes = Volumes::new(dir.path());
         let container = first_container(&pod);
-        assert!(!volumes.in_place(&pod, container).await.expect("it can be told"), "nothing is there yet");
+        assert!(!volumes.in_place(&pod, container).await.expect("the mounts can be read"), "nothing is mounted yet");
         prepare_with(&volumes, &pod, &Referenced::default()).await.expect("prepared");
         volumes.bind_mounts(&pod, container, &who("me")).await.expect("mounts");
-        assert!(volumes.in_place(&pod, container).await.expect("it can be told"));
+        assert!(volumes.in_place(&pod, container).await.expect("the mounts can be read"));
         mounts::unmount_below(dir.path()).expect("as a reboot does it");
-        assert!(!volumes.in_place(&pod, container).await.expect("it can be told"));
+        assert!(!volumes.in_place(&pod, container).await.expect("the mounts can be read"));
     }
 }
 
 #[tokio::test]
-async fn hostile_links_in_a_volume_lead_nowhere() {
+async fn hostile_links_in_a_volume_are_refused() {
     if !mounting() {
         return;
     }
@@ -215,20 +215,20 @@ async fn hostile_links_in_a_volume_lead_nowhere() {
         let error = mounts.expect_err(path).to_string();
         assert!(error.ends_with("it leaves the volume"), "{path}: {error}");
     }
-    // The last part may be the link as well.
+    // The last part of the path may be a link as well.
     std::fs::create_dir(dir.volume().join("last")).expect("a directory");
     std::os::unix::fs::symlink(outside.path(), dir.volume().join("last/logs")).expect("a link");
     assert!(volumes.bind_mounts(&pod, first_container(&pod), &who("last")).await.is_err());
-    assert_eq!(std::fs::read_dir(outside.path()).expect("it is there").count(), 0, "nothing was made outside");
+    assert_eq!(std::fs::read_dir(outside.path()).expect("the path exists").count(), 0, "nothing was made outside");
     assert_eq!(mode(outside.path()), 0o700, "nothing was opened to others");
-    // Links that stay inside lead where they say.
+    // Links that stay inside the volume are followed.
     std::fs::create_dir_all(dir.volume().join("real/logs")).expect("a directory");
     std::os::unix::fs::symlink("real", dir.volume().join("inner")).expect("a link");
     volumes.bind_mounts(&pod, first_container(&pod), &who("inner")).await.expect("it stays inside");
 }
 
 #[tokio::test]
-async fn a_directory_swapped_for_a_link_after_the_check_is_not_what_is_mounted() {
+async fn a_link_swapped_in_after_the_check_is_not_mounted() {
     if !mounting() {
         return;
     }
@@ -240,14 +240,14 @@ async fn a_directory_swapped_for_a_link_after_the_check_is_not_what_is_mounted()
     std::fs::rename(root.join("a"), root.join("aside")).expect("moved");
     std::fs::create_dir(root.join("a")).expect("a directory");
     std::os::unix::fs::symlink(outside.path(), root.join("a/b")).expect("a link");
-    sub_path::bind(&found, &place).expect("what was found is mounted");
+    sub_path::bind(&found, &place).expect("the found directory is mounted");
     assert_eq!(std::fs::read_dir(&place).expect("it is mounted").count(), 0, "nothing of the host is seen");
     std::fs::write(place.join("mine"), "").expect("a file");
     assert!(root.join("aside/b/mine").exists() && !outside.path().join("mine").exists());
 }
 
 #[tokio::test]
-async fn links_swapped_all_the_time_never_reach_outside() {
+async fn continuously_swapped_links_never_reach_outside() {
     if !mounting() {
         return;
     }
@@ -260,7 +260,7 @@ async fn links_swapped_all_the_time_never_reach_outside() {
         std::thread::spawn(move || {
             std::os::unix::fs::symlink(outside, root.join("link")).expect("a link");
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                // The directory and the link change places, whichever is there.
+                // The directory and the link are swapped.
                 for (from, to) in [("a", "aside"), ("link", "a"), ("a", "link"), ("aside", "a")] {
                     drop(std::fs::rename(root.join(from), root.join(to)));
                 }
@@ -275,11 +275,11 @@ async fn links_swapped_all_the_time_never_reach_outside() {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     attacker.join().expect("the attacker ends");
-    assert_eq!(std::fs::read_dir(outside.path()).expect("it is there").count(), 0);
+    assert_eq!(std::fs::read_dir(outside.path()).expect("the path exists").count(), 0);
 }
 
 #[tokio::test]
-async fn an_agent_that_may_not_mount_refuses_what_it_cannot_do_safely() {
+async fn an_agent_that_may_not_mount_refuses_unsafe_volumes() {
     let dir = Data::new();
     let volumes = powerless(dir.path());
     let pod = empty_dir_pod();
@@ -290,7 +290,7 @@ async fn an_agent_that_may_not_mount_refuses_what_it_cannot_do_safely() {
     let memory = self::pod(json!([{ "name": "v", "emptyDir": { "medium": "Memory" } }]));
     let refused = prepare_with(&powerless(Data::new().path()), &memory, &Referenced::default()).await;
     assert!(refused.expect_err("so does memory").ends_with("cannot make a volume in memory"));
-    // No container can change what a volume with content shows.
+    // No container can write to a volume whose content the agent writes.
     let dir = Data::new();
     let volumes = powerless(dir.path());
     let projected = self::pod(json!([{ "name": "v", "projected": { "sources": [
@@ -318,24 +318,24 @@ async fn memory_volumes_and_secrets_lie_in_memory_even_after_a_reboot() {
     for (kind, source, file) in kinds {
         let dir = Data::new();
         let pod = pod(json!([{ "name": "v", (kind): source }]));
-        // A plain directory, as a failed mount or a reboot leaves it.
+        // A plain directory, which a failed mount or a reboot leaves behind.
         std::fs::create_dir_all(dir.volume()).expect("a directory");
         for _ in 0..2 {
             prepare_in(dir.path(), &pod, &objects).await.expect(kind);
-            assert!(mounts::is_tmpfs(&dir.volume()).expect("it can be asked"), "{kind}");
+            assert!(mounts::is_tmpfs(&dir.volume()).expect("the file system can be read"), "{kind}");
             assert_eq!(mounts::below(dir.path()).expect("mounts").len(), 1, "{kind} is mounted once");
             assert!(file.is_none_or(|file| dir.volume().join(file).exists()), "{kind}");
         }
         mounts::unmount_below(dir.path()).expect("as a reboot does it");
         assert_eq!(std::fs::read_dir(dir.volume()).expect("the directory").count(), 0, "{kind}: nothing is on disk");
         prepare_in(dir.path(), &pod, &objects).await.expect(kind);
-        assert!(mounts::is_tmpfs(&dir.volume()).expect("it can be asked"), "{kind}");
+        assert!(mounts::is_tmpfs(&dir.volume()).expect("the file system can be read"), "{kind}");
         clean_up(dir.path(), "u1").await.expect("cleaned up");
     }
 }
 
 #[tokio::test]
-async fn empty_directories_are_complete_or_made_anew() {
+async fn incomplete_empty_directories_are_made_again() {
     let dir = Data::new();
     let pod = empty_dir_pod();
     // An agent died before it had set the mode.
@@ -344,7 +344,7 @@ async fn empty_directories_are_complete_or_made_anew() {
     prepare_in(dir.path(), &pod, &Referenced::default()).await.expect("prepared");
     assert_eq!(mode(&dir.volume()), 0o777);
     assert!(!half.exists() && !dir.volume().join("left").exists());
-    // What a container has changed about it stays.
+    // Changes of a container stay.
     std::fs::set_permissions(dir.volume(), std::fs::Permissions::from_mode(0o700)).expect("a mode");
     std::fs::write(dir.volume().join("file"), "").expect("a file");
     prepare_in(dir.path(), &pod, &Referenced::default()).await.expect("prepared");
@@ -352,7 +352,7 @@ async fn empty_directories_are_complete_or_made_anew() {
 }
 
 #[tokio::test]
-async fn content_that_was_half_written_is_completed() {
+async fn incomplete_content_is_completed() {
     let dir = Data::new();
     let pod = pod(json!([{ "name": "v", "configMap": { "name": "settings" } }]));
     prepare_in(dir.path(), &pod, &settings(json!({ "a": "1", "b": "2" }))).await.expect("prepared");
@@ -367,7 +367,7 @@ async fn content_that_was_half_written_is_completed() {
 }
 
 #[tokio::test]
-async fn clean_up_reaches_through_no_mount() {
+async fn clean_up_does_not_reach_through_mounts() {
     if !mounting() {
         return;
     }
@@ -379,7 +379,7 @@ async fn clean_up_reaches_through_no_mount() {
     prepare_with(&volumes, &pod, &Referenced::default()).await.expect("prepared");
     let mounts = volumes.bind_mounts(&pod, first_container(&pod), &who(".")).await.expect("mounts");
     assert!(mounts[1].source.join("keep").exists());
-    // The data directory may be reached by a link.
+    // The path of the data directory may contain a link.
     let link = outside.path().join("data");
     std::os::unix::fs::symlink(dir.path(), &link).expect("a link");
     clean_up(&link, "u1").await.expect("cleaned up");

@@ -1,4 +1,4 @@
-//! Agents that go and return.
+//! Restarts of the agent, which adopts running containers.
 
 use quorate_agent::RuntimeChoice;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::harness::{IMAGE, Node1, container, eventually, is_ready};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_returns_adopts_its_containers() {
+async fn a_restarted_agent_adopts_its_containers() {
     let Some(mut node) = Node1::start().await else { return };
     let spec = || {
         json!({ "terminationGracePeriodSeconds": 1, "containers": [{
@@ -21,7 +21,7 @@ async fn an_agent_that_returns_adopts_its_containers() {
     node.stop_agent().await;
     assert_eq!(before.iter().filter(|(.., running)| *running).count(), 4, "the pods run on without their agent");
 
-    // While the agent is away, one pod vanishes.
+    // One pod is deleted while the agent is stopped.
     node.cluster.vanish(&goes, false);
     node.start_agent(RuntimeChoice::Docker { endpoint: None });
     before.retain(|(_, name, _)| name.contains("stays"));
@@ -39,7 +39,7 @@ async fn an_agent_that_returns_adopts_its_containers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_power_cut_only_pods_that_are_still_ours_start_again() {
+async fn after_a_power_cut_only_pods_still_bound_to_the_node_restart() {
     let Some(mut node) = Node1::start().await else { return };
     let spec = || {
         json!({ "terminationGracePeriodSeconds": 1, "containers": [{
@@ -67,7 +67,7 @@ async fn after_a_power_cut_only_pods_that_are_still_ours_start_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_masters_what_runs_is_kept_alive() {
+async fn running_pods_are_kept_alive_without_masters() {
     let Some(mut node) = Node1::start().await else { return };
     let pod = node.cluster.create(
         "lonely",
@@ -91,7 +91,7 @@ async fn without_masters_what_runs_is_kept_alive() {
         if containers.iter().any(again) { Ok(()) } else { Err(containers) }
     })
     .await;
-    // The masters return: the status follows.
+    // The status is reported when the masters are reachable again.
     node.cluster.reachable.store(true, std::sync::atomic::Ordering::SeqCst);
     node.cluster
         .wait(&pod, "the restart is reported", |status| container(status, "main").is_some_and(|c| c.restart_count == 1))

@@ -35,7 +35,7 @@ async fn fenced_pods_stop_without_masters_and_only_those_still_assigned_start_ag
     })
     .await;
 
-    // One of them is given to another node, and no watch tells.
+    // One of them is given to another node, without a watch event.
     node.cluster.vanish(&moved, false);
     node.cluster.reachable.store(true, Ordering::SeqCst);
     let restarted = |status: &_| is_ready(status) && container(status, "main").is_some_and(|c| c.restart_count == 1);

@@ -1,4 +1,4 @@
-//! An agent whose pods come from the test instead of masters.
+//! An agent with a fake cluster instead of masters.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,10 +33,10 @@ use tokio_util::sync::CancellationToken;
 
 pub const IMAGE: &str = "quorate/agent-test:1";
 pub const NODE: &str = "node-a";
-/// Docker on a busy machine is slow; a condition that holds ends the wait at once.
+/// Maximum time of a wait. It is long because Docker is slow on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The masters of a test.
+/// The fake masters of a test.
 pub struct FakeCluster {
     pods: Mutex<BTreeMap<String, Pod>>,
     /// The last statuses of pods that were released.
@@ -44,15 +44,15 @@ pub struct FakeCluster {
     watchers: Mutex<Vec<mpsc::UnboundedSender<PodChange>>>,
     /// The uid of the Node that owns the lease, while there is a lease.
     pub lease_owner: Mutex<Option<String>>,
-    /// How many statuses of the node were taken.
+    /// Number of node statuses that were accepted.
     pub node_reports: AtomicUsize,
-    /// Statuses of pods wait while this is set.
+    /// Statuses of pods are held back while this is set.
     pub holds_reports: AtomicBool,
-    /// How many statuses wait.
+    /// Number of statuses that are held back.
     pub held_reports: AtomicUsize,
-    /// Conditions of others that a report has changed, before and after it.
+    /// Conditions of other writers before and after a report that has changed them.
     pub overwritten: Mutex<Vec<(Value, Value)>>,
-    /// The next watch of an object panics.
+    /// Makes the next watch of an object panic.
     pub panics: AtomicBool,
     config_maps: Mutex<BTreeMap<String, ConfigMap>>,
     secrets: Mutex<BTreeMap<String, Secret>>,
@@ -62,7 +62,7 @@ pub struct FakeCluster {
     pub reachable: AtomicBool,
 }
 
-/// Waits until `check` gives `Ok`.
+/// Waits until `check` returns `Ok`.
 pub async fn eventually<T, E: std::fmt::Debug>(what: &str, check: impl AsyncFn() -> Result<T, E>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -95,7 +95,7 @@ impl FakeCluster {
         })
     }
 
-    fn tell(&self, change: &PodChange) {
+    fn send_change(&self, change: &PodChange) {
         self.watchers.lock().retain(|watcher| watcher.send(change.clone()).is_ok());
     }
 
@@ -125,7 +125,7 @@ impl FakeCluster {
         }))
         .expect("the test's pod is well-formed");
         self.pods.lock().insert(uid.clone(), pod.clone());
-        self.tell(&PodChange::Applied(Box::new(pod)));
+        self.send_change(&PodChange::Applied(Box::new(pod)));
         PodRef { namespace: "default".to_owned(), name: name.to_owned(), uid }
     }
 
@@ -136,7 +136,7 @@ impl FakeCluster {
         change(stored);
         let changed = stored.clone();
         drop(pods);
-        self.tell(&PodChange::Applied(Box::new(changed)));
+        self.send_change(&PodChange::Applied(Box::new(changed)));
     }
 
     /// Patches a pod's status as a controller does.
@@ -156,11 +156,11 @@ impl FakeCluster {
         *stored = serde_json::from_value(document).expect("a pod");
         let changed = stored.clone();
         drop(pods);
-        self.tell(&PodChange::Applied(Box::new(changed)));
+        self.send_change(&PodChange::Applied(Box::new(changed)));
         Ok(())
     }
 
-    /// Takes the Node away, and with it, as the garbage collector does, the lease that it owns.
+    /// Deletes the Node together with the lease that it owns, as the garbage collector does.
     pub fn delete_node(&self) -> String {
         let node = self.node.lock().take().expect("the node is registered");
         let uid = node.metadata.uid.expect("a stored object has a uid");
@@ -171,7 +171,7 @@ impl FakeCluster {
         uid
     }
 
-    /// Asks for a graceful deletion.
+    /// Requests a graceful deletion.
     pub fn delete(&self, pod: &PodRef, grace_seconds: i64) {
         let mut pods = self.pods.lock();
         let stored = pods.get_mut(&pod.uid).expect("the pod exists");
@@ -179,14 +179,14 @@ impl FakeCluster {
         stored.metadata.deletion_grace_period_seconds = Some(grace_seconds);
         let changed = stored.clone();
         drop(pods);
-        self.tell(&PodChange::Applied(Box::new(changed)));
+        self.send_change(&PodChange::Applied(Box::new(changed)));
     }
 
-    /// Takes the object away, as a force deletion does.
-    pub fn vanish(&self, pod: &PodRef, told: bool) {
+    /// Deletes the object at once, as a force deletion does. The watch sends an event only if `notified` is set.
+    pub fn vanish(&self, pod: &PodRef, notified: bool) {
         let gone = self.pods.lock().remove(&pod.uid).expect("the pod exists");
-        if told {
-            self.tell(&PodChange::Deleted(Box::new(gone)));
+        if notified {
+            self.send_change(&PodChange::Deleted(Box::new(gone)));
         }
     }
 
@@ -215,30 +215,30 @@ impl FakeCluster {
         self.pods.lock().get(&pod.uid).and_then(|pod| pod.status.clone()).unwrap_or_default()
     }
 
-    /// Waits until the pod's status is as wanted.
+    /// Waits until `holds` returns true for the pod's status.
     pub async fn wait(&self, pod: &PodRef, what: &str, holds: impl Fn(&PodStatus) -> bool) -> PodStatus {
         eventually(what, async || {
             let status = self.status(pod);
-            let told = || self.events.lock().iter().filter_map(|event| event.message.clone()).collect::<Vec<_>>();
-            if holds(&status) { Ok(status) } else { Err((json!(status), told())) }
+            let messages = || self.events.lock().iter().filter_map(|event| event.message.clone()).collect::<Vec<_>>();
+            if holds(&status) { Ok(status) } else { Err((json!(status), messages())) }
         })
         .await
     }
 
-    /// Waits until the pod's object is gone, and gives its last status.
+    /// Waits until the pod's object is gone, and returns its last status.
     pub async fn wait_gone(&self, pod: &PodRef) -> PodStatus {
         eventually("the pod to be gone", async || if self.exists(pod) { Err(json!(self.status(pod))) } else { Ok(()) })
             .await;
         self.ended.lock().get(&pod.uid).cloned().unwrap_or_default()
     }
 
-    /// Waits for an event of this reason whose message has `part`.
-    pub async fn wait_told(&self, reason: &str, part: &str) {
+    /// Waits for an event with this reason whose message contains `part`.
+    pub async fn wait_event(&self, reason: &str, part: &str) {
         eventually(&format!("an event {reason} with {part:?}"), async || {
             let events = self.events.lock();
             let of_reason = events.iter().filter(|event| event.reason.as_deref() == Some(reason));
-            let told = of_reason.map(|event| event.message.clone().unwrap_or_default()).collect::<Vec<_>>();
-            if told.iter().any(|message| message.contains(part)) { Ok(()) } else { Err(told) }
+            let messages = of_reason.map(|event| event.message.clone().unwrap_or_default()).collect::<Vec<_>>();
+            if messages.iter().any(|message| message.contains(part)) { Ok(()) } else { Err(messages) }
         })
         .await;
     }
@@ -305,7 +305,7 @@ impl Cluster for FakeCluster {
         let gone = self.pods.lock().remove(&pod.uid);
         if let Some(gone) = gone {
             self.ended.lock().insert(pod.uid.clone(), gone.status.clone().unwrap_or_default());
-            self.tell(&PodChange::Deleted(Box::new(gone)));
+            self.send_change(&PodChange::Deleted(Box::new(gone)));
         }
         Ok(())
     }
@@ -370,7 +370,7 @@ impl Cluster for FakeCluster {
     }
 }
 
-/// The conditions of a pod that are not its node's to set.
+/// Returns the conditions of a pod that its node does not own.
 fn foreign_conditions(status: &PodStatus) -> Value {
     let own = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
     status
@@ -386,13 +386,13 @@ fn not_found(message: &str) -> ClusterError {
     ClusterError::Refused { code: 404, reason: "NotFound".into(), message: message.into() }
 }
 
-/// A certificate authority with what an agent and its clients need.
+/// A certificate authority that issues the certificates of an agent and its clients.
 pub struct Pki {
     pub ca_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate and its key, both PEM.
+/// A certificate and its key, both in PEM.
 pub struct TlsIdentity {
     pub cert_pem: String,
     pub key_pem: String,
@@ -400,7 +400,7 @@ pub struct TlsIdentity {
 
 impl TlsIdentity {
     fn live(&self) -> Arc<LiveIdentity> {
-        LiveIdentity::from_pem(self.cert_pem.as_bytes(), self.key_pem.as_bytes()).expect("they belong together")
+        LiveIdentity::from_pem(self.cert_pem.as_bytes(), self.key_pem.as_bytes()).expect("the key fits the certificate")
     }
 }
 
@@ -423,7 +423,7 @@ impl Pki {
     }
 }
 
-/// An agent that runs, and everything around it. Dropped, it takes its containers with it.
+/// A running agent and its environment. Dropping it removes its containers.
 pub struct Node1 {
     pub cluster: Arc<FakeCluster>,
     pub docker: Docker,
@@ -435,7 +435,7 @@ pub struct Node1 {
     running: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
 }
 
-/// The engine, or `None` with a message where there is none and none is demanded.
+/// Connects to the engine. Returns `None` with a log message if none answers; in continuous integration it panics.
 pub async fn docker() -> Option<Docker> {
     let engine = Docker::connect_with_unix(
         "/var/run/docker.sock",
@@ -456,7 +456,7 @@ pub async fn docker() -> Option<Docker> {
     Some(docker)
 }
 
-/// The files of an image of nothing but busybox, as a tar archive.
+/// Returns the files of an image that contains only busybox, as a tar archive.
 pub fn busybox() -> Vec<u8> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let bin = dir.path().join("bin");
@@ -474,15 +474,15 @@ async fn ensure_image(docker: &Docker) {
     import(docker, IMAGE, "").await;
 }
 
-/// The same image under another name, with a user of its own.
+/// Imports the same image under another name and with another user.
 pub async fn ensure_image_of_user(docker: &Docker, name: &str, user: &str) {
     import(docker, name, &format!("USER {user}")).await;
 }
 
 async fn import(docker: &Docker, name: &str, change: &str) {
-    // Tests are processes of their own, and two imports of one name leave an image without a name behind.
+    // Each test is a process, and two concurrent imports of one name would leave an image without a name behind.
     let lock = std::fs::File::create(std::env::temp_dir().join("quorate-agent-test.lock")).expect("a lock file");
-    lock.lock().expect("nobody holds it for long");
+    lock.lock().expect("the lock is free soon");
     if docker.inspect_image(name).await.is_err() {
         let tar = busybox();
         let (repo, tag) = name.split_once(':').expect("a tag");
@@ -494,7 +494,7 @@ async fn import(docker: &Docker, name: &str, change: &str) {
 }
 
 impl Node1 {
-    /// An agent on Docker, or `None` where there is no Docker.
+    /// Starts an agent on Docker, or returns `None` if there is no Docker.
     pub async fn start() -> Option<Self> {
         let docker = docker().await?;
         let mut node = Node1 {
@@ -553,14 +553,14 @@ impl Node1 {
         self.running = Some((shutdown, task));
     }
 
-    /// Ends the agent; the pods keep running.
+    /// Ends the agent. The pods keep running.
     pub async fn stop_agent(&mut self) {
         let (shutdown, task) = self.running.take().expect("the agent runs");
         shutdown.cancel();
         task.await.expect("the agent ends in order");
     }
 
-    /// Ids, names and states of this test's containers.
+    /// Returns the ids, the names and the states of this test's containers. The state is true for a running one.
     pub async fn containers(&self) -> Vec<(String, String, bool)> {
         let filters = BTreeMap::from([("label", vec![format!("io.quorate.cluster={}", self.cluster_id)])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters.into_iter().collect()).build();
@@ -574,7 +574,7 @@ impl Node1 {
             .collect()
     }
 
-    /// Kills everything as a power cut does: the agent is gone already.
+    /// Kills all containers, as a power cut does. The agent must have been stopped before.
     pub async fn power_cut(&self) {
         for (id, _, running) in self.containers().await {
             if running {
@@ -594,7 +594,7 @@ impl Node1 {
         .await;
     }
 
-    /// `GET` on the node API with the certificate of `group`.
+    /// Sends a `GET` request to the node API with a certificate of `group`, and returns the code and the body.
     pub async fn get(&self, group: &str, path: &str) -> (u16, String) {
         let identity = self.pki.identity("quorate:apiserver", group);
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -622,7 +622,7 @@ impl Node1 {
         (code.parse().expect("a number"), body.to_owned())
     }
 
-    /// What a container of a pod has written.
+    /// Returns the log of a container.
     pub async fn log(&self, pod: &str, container: &str, query: &str) -> String {
         let path = format!("/containerLogs/default/{pod}/{container}?{query}");
         let (code, log) = self.get("system:masters", &path).await;
@@ -630,10 +630,10 @@ impl Node1 {
         log
     }
 
-    /// Waits until a container of a pod has written exactly this.
+    /// Waits until the log of a container is exactly this.
     pub async fn wait_log(&self, pod: &str, container: &str, text: &str) {
         let path = format!("/containerLogs/default/{pod}/{container}");
-        eventually("what it writes", async || {
+        eventually("the log", async || {
             let answer = self.get("system:masters", &path).await;
             if answer == (200, text.to_owned()) { Ok(()) } else { Err(answer) }
         })
@@ -644,12 +644,12 @@ impl Node1 {
         self.data.path()
     }
 
-    /// Ends the agent in order; [`Drop`] removes what containers there are.
+    /// Ends the agent in order. [`Drop`] removes its containers.
     pub async fn stop(mut self) {
         self.stop_agent().await;
     }
 
-    /// Deletes the last pods at once and sees that nothing is left of them.
+    /// Deletes these pods without a grace period and checks that nothing is left of them.
     pub async fn finish(self, pods: &[&PodRef]) {
         for pod in pods {
             self.cluster.delete(pod, 0);
@@ -664,7 +664,7 @@ impl Node1 {
 
 impl Drop for Node1 {
     fn drop(&mut self) {
-        // After a failure it may still run.
+        // The agent still runs after a failed test.
         if let Some((shutdown, task)) = self.running.take() {
             shutdown.cancel();
             task.abort();
@@ -678,7 +678,7 @@ impl Drop for Node1 {
         let list = String::from_utf8(list).expect("ids");
         let ids = list.split_whitespace().collect::<Vec<_>>();
         if !ids.is_empty() {
-            // One that is gone meanwhile is as good as removed.
+            // Errors are ignored, because a container may be gone already.
             drop(Command::new("docker").args(["rm", "-fv"]).args(ids).output());
         }
     }
@@ -701,7 +701,7 @@ pub fn waiting_reason(status: &PodStatus, name: &str) -> Option<String> {
     container(status, name)?.state.as_ref()?.waiting.as_ref()?.reason.clone()
 }
 
-/// How a container has ended.
+/// Returns the state of a container that has ended.
 pub fn terminated<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStateTerminated> {
     container(status, name)?.state.as_ref()?.terminated.as_ref()
 }

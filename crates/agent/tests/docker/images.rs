@@ -1,4 +1,4 @@
-//! Images that are pulled, and images that are not there.
+//! Pulls of images, and missing images.
 
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::json;
@@ -7,8 +7,8 @@ use crate::harness::{Node1, container, is_ready, waiting_reason};
 use crate::registry::Registry;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn images_are_pulled_as_their_policy_says() {
-    // Its images go when the containers are gone.
+async fn images_are_pulled_by_their_pull_policy() {
+    // The registry is created first, so that its images are removed after the containers.
     let registry = Registry::start().await;
     let Some(node) = Node1::start().await else { return };
     let image = registry.image("app:stable");
@@ -19,7 +19,7 @@ async fn images_are_pulled_as_their_policy_says() {
     };
     let image_id = |status: &PodStatus| container(status, "main").map(|main| main.image_id.clone()).unwrap_or_default();
 
-    // The tag comes late: the pod waits for it.
+    // The tag is published later, so the pod waits for it.
     let early = node.cluster.create("early", spec("IfNotPresent"));
     let backs_off = |status: &PodStatus| waiting_reason(status, "main").as_deref() == Some("ImagePullBackOff");
     node.cluster.wait(&early, "back-off", backs_off).await;
@@ -27,13 +27,13 @@ async fn images_are_pulled_as_their_policy_says() {
     let status = node.cluster.wait(&early, "ready", is_ready).await;
     assert_eq!(image_id(&status), format!("docker://{first}"));
     node.wait_log("early", "main", "first\n").await;
-    node.cluster.wait_told("Pulled", &format!("Successfully pulled image \"{image}\" in ")).await;
+    node.cluster.wait_event("Pulled", &format!("Successfully pulled image \"{image}\" in ")).await;
 
-    // The tag moves on.
+    // The tag moves to another image.
     let second = registry.publish("stable", "second");
     let content = node.cluster.create("content", spec("IfNotPresent"));
     let status = node.cluster.wait(&content, "ready", is_ready).await;
-    assert_eq!(image_id(&status), format!("docker://{first}"), "what is present is good enough");
+    assert_eq!(image_id(&status), format!("docker://{first}"), "the present image is used");
     let curious = node.cluster.create("curious", spec("Always"));
     let status = node.cluster.wait(&curious, "ready", is_ready).await;
     assert_eq!(image_id(&status), format!("docker://{second}"));
@@ -43,7 +43,7 @@ async fn images_are_pulled_as_their_policy_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn images_that_are_not_there_are_reported() {
+async fn missing_images_are_reported() {
     let Some(node) = Node1::start().await else { return };
     let spec = |policy: &str| json!({ "containers": [{ "name": "main", "image": "localhost:1/nothing/here:v1", "imagePullPolicy": policy }] });
     let never = node.cluster.create("never", spec("Never"));

@@ -1,10 +1,10 @@
-//! Hooks, the end of containers, their limits, and what they have left in their logs.
+//! Hooks, terminations, limits and logs of containers.
 
 use serde_json::{Value, json};
 
 use crate::harness::{IMAGE, Node1, condition, container, is_ready, terminated};
 
-/// A container that runs a script, with the node's directory of the test as its working directory.
+/// Returns a container that runs a script in the test's directory of the node.
 fn script(name: &str, script: &str) -> Value {
     json!({
         "name": name, "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
@@ -17,7 +17,7 @@ fn host(dir: &tempfile::TempDir) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn containers_end_after_their_hook_and_in_their_own_time() {
+async fn containers_end_after_their_hook_and_within_their_grace_period() {
     let Some(node) = Node1::start().await else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("the container has written it");
@@ -35,12 +35,12 @@ async fn containers_end_after_their_hook_and_in_their_own_time() {
         "terminationGracePeriodSeconds": 30, "volumes": host(&dir), "containers": [polite] }),
     );
     node.cluster.wait(&pod, "ready", is_ready).await;
-    assert_eq!(read("course"), "started\n", "it is not ready before its hook has run");
+    assert_eq!(read("course"), "started\n", "the container is not ready before its hook has run");
     node.wait_log("polite", "polite", "from the node\n/host\n").await;
 
     node.cluster.delete(&pod, 30);
     let last = node.cluster.wait_gone(&pod).await;
-    assert_eq!(read("course"), "started\nleaving\nleft\nstopping\n", "the signal comes when the hook is done");
+    assert_eq!(read("course"), "started\nleaving\nleft\nstopping\n", "SIGTERM comes after the hook");
     assert_eq!(terminated(&last, "polite").map(|end| end.exit_code), Some(7));
 
     let deaf = script("deaf", "trap '' TERM; while true; do sleep 0.1; done");
@@ -54,12 +54,12 @@ async fn containers_end_after_their_hook_and_in_their_own_time() {
     let last = node.cluster.wait_gone(&pod).await;
     assert_eq!(terminated(&last, "deaf").map(|end| end.exit_code), Some(137), "it is killed in the end");
     node.wait_no_containers().await;
-    assert_eq!(read("given"), "from the node\n", "the node's directory is not the pod's to remove");
+    assert_eq!(read("given"), "from the node\n", "the pod does not remove the node's directory");
     node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_post_start_hook_that_fails_ends_its_container() {
+async fn a_failed_post_start_hook_ends_its_container() {
     let Some(node) = Node1::start().await else { return };
     let pod = node.cluster.create(
         "hook",
@@ -74,14 +74,14 @@ async fn a_post_start_hook_that_fails_ends_its_container() {
     let restarted = |status: &_| container(status, "main").is_some_and(|main| main.restart_count >= 1);
     let status = node.cluster.wait(&pod, "it is restarted", restarted).await;
     assert_eq!(condition(&status, "Ready"), Some("False"));
-    node.cluster.wait_told("FailedPostStartHook", "no luck").await;
+    node.cluster.wait_event("FailedPostStartHook", "no luck").await;
     node.finish(&[&pod]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_hold_in_the_container() {
     let Some(node) = Node1::start().await else { return };
-    // Version 2 of the control groups, or else version 1.
+    // The paths of cgroup v2, or else of v1.
     let look = "cd /sys/fs/cgroup; cat memory.max 2>/dev/null || cat memory/memory.limit_in_bytes; \
                 if [ -f cpu.max ]; then cat cpu.max cpu.weight; else \
                 echo $(cat cpu/cpu.cfs_quota_us) $(cat cpu/cpu.cfs_period_us); cat cpu/cpu.shares; fi";
@@ -101,7 +101,7 @@ async fn limits_hold_in_the_container() {
     node.cluster.wait(&looks, "it has looked", ended).await;
     let seen = node.log("looks", "looks", "").await;
     let seen = seen.lines().collect::<Vec<_>>();
-    // 250m is a weight of 256 shares in version 1; version 2 has a shorter scale, and two ways to come there.
+    // 250m is 256 shares in cgroup v1. The scale of v2 is shorter, and there are two conversions.
     assert_eq!(seen[..2], ["33554432", "50000 100000"], "{seen:?}");
     assert!(["256", "10", "34"].contains(&seen[2]), "{seen:?}");
 
@@ -115,7 +115,7 @@ async fn limits_hold_in_the_container() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn logs_are_given_from_a_time_on_and_of_the_previous_run() {
+async fn logs_start_at_a_time_or_are_of_the_previous_run() {
     let Some(node) = Node1::start().await else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let main = script(
@@ -143,7 +143,7 @@ async fn logs_are_given_from_a_time_on_and_of_the_previous_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deaf_sidecars_share_the_grace_of_their_pod() {
+async fn sidecars_that_ignore_sigterm_share_the_grace_period_of_their_pod() {
     let Some(node) = Node1::start().await else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let deaf = |name: &str| script(name, "trap '' TERM; while true; do sleep 0.1; done");
@@ -170,7 +170,7 @@ async fn deaf_sidecars_share_the_grace_of_their_pod() {
     let [main, second, first] = ["main", "second", "first"].map(ended);
     assert_eq!([main.0, second.0, first.0], [137; 3], "all are killed in the end");
     assert!(main.1 < second.1 && main.1 < first.1, "{last:?}");
-    // With the grace over, the first sidecar does not wait for the end of the second one.
+    // After the grace period, the first sidecar does not wait for the end of the second one.
     let events = node.cluster.events.lock().clone();
     let killing = events.iter().find(|event| event.message.as_deref() == Some("Stopping container first"));
     let killing = killing.and_then(|event| event.first_timestamp.as_ref()).expect("the event of its stop").0;

@@ -1,4 +1,4 @@
-//! An agent on real Docker.
+//! Tests of an agent on a real Docker engine.
 
 mod adoption;
 mod fences;

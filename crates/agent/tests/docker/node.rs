@@ -11,7 +11,7 @@ async fn lease_owner(node: &Node1) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_was_deleted_registers_again_with_a_lease_of_its_own() {
+async fn a_deleted_node_registers_again_with_a_new_lease() {
     let node = Node1::start_hollow();
     let before = lease_owner(&node).await;
     assert_eq!(node.cluster.delete_node(), before);
@@ -21,7 +21,7 @@ async fn a_node_that_was_deleted_registers_again_with_a_lease_of_its_own() {
     })
     .await;
     assert_ne!(uid, before);
-    assert_eq!(lease_owner(&node).await, uid, "a lease of the Node before would be collected as garbage");
+    assert_eq!(lease_owner(&node).await, uid, "the lease of the old Node would be collected as garbage");
     node.stop().await;
 }
 
@@ -44,7 +44,7 @@ async fn labels_that_users_set_are_kept() {
     change("mine", "too");
     change("kubernetes.io/hostname", "other");
 
-    // A status that somebody else has changed makes the agent report.
+    // The agent reports when another writer has changed the status.
     let reports = cluster.node_reports.load(Ordering::SeqCst);
     cluster.node.lock().as_mut().expect("the node").status = None;
     eventually("another report", async || {

@@ -1,4 +1,4 @@
-//! Pods from start to clean end.
+//! Pods from their start to their complete removal.
 
 use serde_json::json;
 
@@ -77,7 +77,7 @@ async fn a_pod_with_everything_runs_and_leaves_nothing_behind() {
     let (code, body) = node.get("system:masters", "/containerLogs/default/everything/other").await;
     assert_eq!(code, 404, "{body}");
 
-    // The object changes, and so does what the volume shows, in one step.
+    // A change of the object changes the volume's content atomically.
     node.cluster.set_config_map("settings", &[("greeting", "hello"), ("page", "second page")]);
     let page = node.data_dir().join("pods").join(&pod.uid).join("volumes/settings/page");
     eventually("the new page", async || {
@@ -87,12 +87,12 @@ async fn a_pod_with_everything_runs_and_leaves_nothing_behind() {
     .await;
 
     for reason in ["Pulled", "Created", "Started"] {
-        node.cluster.wait_told(reason, "").await;
+        node.cluster.wait_event(reason, "").await;
     }
     node.cluster.delete(&pod, 10);
     node.cluster.wait_gone(&pod).await;
     node.wait_no_containers().await;
-    node.cluster.wait_told("Killing", "").await;
+    node.cluster.wait_event("Killing", "").await;
     let left: Vec<_> = std::fs::read_dir(node.data_dir().join("pods")).expect("the directory").collect();
     assert!(left.is_empty(), "{left:?}");
     node.stop().await;
@@ -131,7 +131,7 @@ async fn a_crashing_container_backs_off_and_a_job_like_pod_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hollow_node_reports_what_a_healthy_one_would() {
+async fn a_hollow_node_reports_like_a_healthy_one() {
     let node = Node1::start_hollow();
     let pod = node.cluster.create(
         "hollow",
@@ -159,7 +159,7 @@ async fn a_hollow_node_reports_what_a_healthy_one_would() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_of_the_node_leads_to_its_container() {
+async fn a_host_port_leads_to_its_container() {
     let Some(node) = Node1::start().await else { return };
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let pod = node.cluster.create(

@@ -1,4 +1,4 @@
-//! Probes of every kind against containers that change.
+//! Probes of all kinds against containers whose health changes.
 
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::{IMAGE, Node1, container, is_ready};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_is_ready_when_its_probes_say_so() {
+async fn a_container_is_ready_when_its_probes_succeed() {
     let Some(node) = Node1::start().await else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let make = |name: &str| std::fs::write(dir.path().join(name), name).expect("a file");
@@ -34,12 +34,12 @@ async fn a_container_is_ready_when_its_probes_say_so() {
                 "readinessProbe": { "tcpSocket": { "port": 9090 }, "periodSeconds": 1 } })),
         ],
     }));
-    let told = async |message: &str| node.cluster.wait_told("Unhealthy", message).await;
+    let reports = async |message: &str| node.cluster.wait_event("Unhealthy", message).await;
     let ready =
         |status: &PodStatus| ["slow", "web", "socket"].map(|name| container(status, name).is_some_and(|c| c.ready));
-    told("Startup probe failed").await;
-    told(":8080: connect: connection refused").await;
-    told(":9090: connect: connection refused").await;
+    reports("Startup probe failed").await;
+    reports(":8080: connect: connection refused").await;
+    reports(":9090: connect: connection refused").await;
     let status = node.cluster.status(&pod);
     assert_eq!(ready(&status), [false; 3]);
     assert_eq!(container(&status, "slow").and_then(|slow| slow.started), Some(false));
@@ -48,7 +48,7 @@ async fn a_container_is_ready_when_its_probes_say_so() {
     let status = node.cluster.wait(&pod, "the slow one", |status| ready(status) == [true, false, false]).await;
     assert_eq!(container(&status, "slow").and_then(|slow| slow.started), Some(true));
     make("serve");
-    told("HTTP probe failed with statuscode: 404").await;
+    reports("HTTP probe failed with statuscode: 404").await;
     make("page");
     node.cluster.wait(&pod, "the page", |status| ready(status) == [true, true, false]).await;
     assert!(!is_ready(&node.cluster.status(&pod)));
@@ -59,7 +59,7 @@ async fn a_container_is_ready_when_its_probes_say_so() {
     let status = node.cluster.wait(&pod, "no page", |status| ready(status) == [true, false, true]).await;
     assert!(!is_ready(&status));
     let restarts = status.container_statuses.iter().flatten().map(|container| container.restart_count).sum::<i32>();
-    assert_eq!(restarts, 0, "nobody is restarted for not being ready");
+    assert_eq!(restarts, 0, "a readiness probe restarts nothing");
     node.finish(&[&pod]).await;
 }
 
@@ -80,7 +80,7 @@ async fn a_container_that_never_starts_is_restarted() {
     let restarted = |status: &PodStatus| container(status, "main").is_some_and(|main| main.restart_count >= 1);
     let status = node.cluster.wait(&pod, "it is restarted", restarted).await;
     assert!(!is_ready(&status));
-    node.cluster.wait_told("Killing", "failed startup probe, will be restarted").await;
+    node.cluster.wait_event("Killing", "failed startup probe, will be restarted").await;
     node.finish(&[&pod]).await;
 }
 
@@ -105,7 +105,7 @@ async fn a_failing_liveness_probe_restarts_the_container() {
     let main = container(&status, "main").expect("a status");
     let last = main.last_state.as_ref().and_then(|state| state.terminated.as_ref()).expect("the last state");
     assert_eq!(last.exit_code, 137);
-    node.cluster.wait_told("Unhealthy", "Liveness probe failed").await;
+    node.cluster.wait_event("Unhealthy", "Liveness probe failed").await;
     let (code, previous) = node.get("system:masters", "/containerLogs/default/fragile/main?previous=true").await;
     assert_eq!((code, previous.as_str()), (200, ""));
     node.finish(&[&pod]).await;

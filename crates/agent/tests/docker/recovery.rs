@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{IMAGE, Node1, is_ready};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_goes_on_after_its_worker_panicked() {
+async fn a_pod_continues_after_its_worker_has_panicked() {
     let Some(node) = Node1::start().await else { return };
     let cluster = &node.cluster;
     cluster.set_config_map("settings", &[("level", "one")]);

@@ -1,4 +1,4 @@
-//! Volumes that follow what they show.
+//! Volumes that follow changes of their sources.
 
 use std::sync::atomic::Ordering;
 
@@ -51,7 +51,7 @@ async fn volumes_follow_their_objects_and_the_pods_own_metadata() {
     shows("settings/level", "one").await;
     cluster.reachable.store(false, Ordering::SeqCst);
     cluster.set_config_map("settings", &[("level", "two")]);
-    // When the second note is shown, the event of the ConfigMap has been handled for certain.
+    // Once the second note is shown, the event of the ConfigMap has been handled.
     for note in ["again", "and again"] {
         cluster.change(&pod, |pod| {
             pod.metadata.annotations.get_or_insert_default().insert("note".to_owned(), note.to_owned());

@@ -1,4 +1,4 @@
-//! A registry on this machine, as much of one as Docker needs to pull an image of a single layer.
+//! A local registry with the few endpoints that Docker needs to pull an image of one layer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,15 +21,15 @@ const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 #[derive(Default)]
 struct Content {
-    /// By tag and by digest.
+    /// Manifests by tag and by digest.
     manifests: Mutex<BTreeMap<String, Vec<u8>>>,
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
-/// It ends when it is dropped, and what was pulled from it goes.
+/// A registry. Dropping it stops the server and removes the images that were pulled from it.
 pub struct Registry {
     address: SocketAddr,
-    /// Ids of what was published.
+    /// Ids of the published images.
     images: Mutex<Vec<String>>,
     content: Arc<Content>,
     server: tokio::task::JoinHandle<()>,
@@ -49,12 +49,12 @@ impl Registry {
         Registry { address, images: Mutex::default(), content, server }
     }
 
-    /// The reference of an image of this registry.
+    /// Returns the reference of an image of this registry.
     pub fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.address)
     }
 
-    /// Gives a tag to an image that has `version` in its environment, and tells the image's id.
+    /// Publishes an image with `version` in its environment under a tag, and returns the image's id.
     pub fn publish(&self, tag: &str, version: &str) -> String {
         let layer = busybox();
         let config = json!({
@@ -87,7 +87,7 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         self.server.abort();
-        // Those that nobody pulled are not there.
+        // Errors are ignored, because images that were never pulled do not exist.
         drop(Command::new("docker").args(["rmi", "-f"]).args(self.images.get_mut().drain(..)).output());
     }
 }

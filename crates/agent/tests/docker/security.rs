@@ -1,4 +1,4 @@
-//! What pods get and what they do not: users, parts of volumes, profiles, and fields that this node refuses.
+//! Security of pods: users, subPaths, profiles, and fields that this node refuses.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn ended(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
-/// Why a container waits, and the words for it.
+/// Returns the reason and the message of a waiting container.
 fn waiting(status: &PodStatus, name: &str) -> Option<(String, String)> {
     let waiting = container(status, name)?.state.as_ref()?.waiting.clone()?;
     Some((waiting.reason?, waiting.message?))
@@ -35,7 +35,7 @@ fn mounts_below(dir: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn containers_run_as_the_user_of_their_image_unless_told_otherwise() {
+async fn containers_run_as_the_user_of_their_image_by_default() {
     let Some(node) = Node1::start().await else { return };
     let (numbered, named) = ("quorate/agent-test-user:1000", "quorate/agent-test-user:named");
     ensure_image_of_user(&node.docker, numbered, "1000:2000").await;
@@ -83,18 +83,18 @@ async fn containers_run_as_the_user_of_their_image_unless_told_otherwise() {
     ];
     for (name, image, context, words) in refused {
         let pod = run(name, image, context);
-        let told = |status: &PodStatus| {
+        let waits = |status: &PodStatus| {
             waiting(status, "main")
                 .is_some_and(|(reason, why)| reason == "CreateContainerConfigError" && why.starts_with(words))
         };
-        node.cluster.wait(&pod, name, told).await;
+        node.cluster.wait(&pod, name, waits).await;
         pods.push(pod);
     }
     node.finish(&pods.iter().collect::<Vec<_>>()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parts_of_volumes_are_mounted_and_links_out_of_them_are_not() {
+async fn sub_paths_are_mounted_unless_they_leave_the_volume() {
     let Some(mut node) = Node1::start().await else { return };
     let outside = tempfile::tempdir().expect("a temporary directory");
     node.cluster.set_config_map("settings", &[("page", "a page"), ("other", "")]);
@@ -129,7 +129,7 @@ async fn parts_of_volumes_are_mounted_and_links_out_of_them_are_not() {
     let pod_dir = node.data_dir().join("pods").join(&parts.uid);
     assert_eq!(std::fs::read_to_string(pod_dir.join("volumes/shared/parts/logs/user")).expect("written"), "1000\n");
 
-    // Another agent takes over, and the container starts again with the same parts.
+    // Another agent takes over, and the container restarts with the same subPaths.
     node.stop_agent().await;
     node.start_agent(quorate_agent::RuntimeChoice::Docker { endpoint: None });
     let id = container(&node.cluster.status(&parts), "main").and_then(|main| main.container_id.clone()).expect("an id");
@@ -156,14 +156,14 @@ async fn parts_of_volumes_are_mounted_and_links_out_of_them_are_not() {
     };
     let attacks = [attack("attack-new", "way/new"), attack("attack-dir", "way"), attack("attack-root", "root/etc")];
     for pod in &attacks {
-        let told = |status: &PodStatus| {
+        let waits = |status: &PodStatus| {
             waiting(status, "main").is_some_and(|(reason, why)| {
                 reason == "CreateContainerConfigError" && why.contains("it leaves the volume")
             })
         };
-        node.cluster.wait(pod, "it is refused", told).await;
+        node.cluster.wait(pod, "it is refused", waits).await;
     }
-    assert_eq!(std::fs::read_dir(outside.path()).expect("it is there").count(), 0, "nothing was made outside");
+    assert_eq!(std::fs::read_dir(outside.path()).expect("the directory exists").count(), 0, "nothing was made outside");
     let data = node.data_dir().to_owned();
     for pod in attacks.iter().chain([&parts]) {
         node.cluster.delete(pod, 0);
@@ -176,7 +176,7 @@ async fn parts_of_volumes_are_mounted_and_links_out_of_them_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_asks_for_what_the_node_does_not_do_fails_and_starts_nothing() {
+async fn a_pod_with_unsupported_fields_fails_and_starts_nothing() {
     let Some(node) = Node1::start().await else { return };
     let mut unmasked = script("main", "sleep 3600");
     unmasked["securityContext"] = json!({ "procMount": "Unmasked" });
@@ -206,7 +206,7 @@ async fn a_pod_that_asks_for_what_the_node_does_not_do_fails_and_starts_nothing(
         assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some(reason)), "{name}");
         let message = status.message.unwrap_or_default();
         assert!(message.starts_with("Pod was rejected: ") && message.contains(words), "{name}: {message}");
-        node.cluster.wait_told(reason, words).await;
+        node.cluster.wait_event(reason, words).await;
         pods.push(pod);
     }
     assert_eq!(node.containers().await, [], "nothing was made for any of them");
@@ -220,7 +220,7 @@ async fn a_pod_that_asks_for_what_the_node_does_not_do_fails_and_starts_nothing(
     );
     node.cluster.wait(&limited, "it runs all the same", ended).await;
     assert_eq!(node.log("limited", "main", "").await, "80\n");
-    node.cluster.wait_told("Unenforced", "spec.volumes[0].emptyDir.sizeLimit=1Gi").await;
+    node.cluster.wait_event("Unenforced", "spec.volumes[0].emptyDir.sizeLimit=1Gi").await;
     pods.push(limited);
     node.finish(&pods.iter().collect::<Vec<_>>()).await;
 }
@@ -241,10 +241,10 @@ async fn a_seccomp_profile_of_the_node_holds_in_the_container() {
     let (held, absent) = (run("held", "no-mkdir.json"), run("absent", "absent.json"));
     node.cluster.wait(&held, "it has tried", ended).await;
     assert_eq!(node.log("held", "main", "").await, "denied\n");
-    let told = |status: &PodStatus| {
+    let waits = |status: &PodStatus| {
         waiting(status, "main").is_some_and(|(_, why)| why.starts_with("cannot load seccomp profile"))
     };
-    node.cluster.wait(&absent, "the profile is missed", told).await;
+    node.cluster.wait(&absent, "the profile is missed", waits).await;
     node.finish(&[&held, &absent]).await;
 }
 
@@ -284,7 +284,7 @@ async fn containers_share_the_pods_hosts_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_huge_termination_message_costs_nothing() {
+async fn a_huge_termination_message_takes_little_memory() {
     let Some(node) = Node1::start().await else { return };
     let huge = script("huge", "truncate -s 8G /dev/termination-log; printf 'the end' >> /dev/termination-log; exit 1");
     let mut noisy = script("noisy", "head -c 3000000 /dev/zero | tr '\\0' x; printf 'last words'; exit 1");
@@ -298,7 +298,7 @@ async fn a_huge_termination_message_costs_nothing() {
     assert_eq!(message("huge").len(), 3072);
     assert_eq!(message("long"), "y".repeat(3072));
     assert!(message("noisy").ends_with("xlast words") && message("noisy").len() == 2048, "{}", message("noisy"));
-    let memory = std::fs::read_to_string("/proc/self/status").expect("what this process has used");
+    let memory = std::fs::read_to_string("/proc/self/status").expect("the status of this process");
     let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
     let kilobytes: u64 = peak.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number");
     assert!(kilobytes < 1 << 20, "the agent has used {kilobytes} kB");
@@ -308,13 +308,13 @@ async fn a_huge_termination_message_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminals_log_is_passed_on_before_its_line_ends() {
     let Some(node) = Node1::start().await else { return };
-    // Docker writes a line that does not end down in pieces of 16 KiB.
+    // Docker logs a line without an end in pieces of 16 KiB.
     let header = "printf '\\001\\000\\000\\000\\177\\177\\177\\177'";
     let mut main = script("main", &format!("{header}; head -c 20000 /dev/zero | tr '\\0' x; sleep 3600"));
     main["tty"] = json!(true);
     let pod = node.cluster.create("terminal", json!({ "terminationGracePeriodSeconds": 0, "containers": [main] }));
     node.cluster.wait(&pod, "ready", is_ready).await;
-    // It follows the log until it has so many bytes.
+    // The request follows the log until it has read this many bytes.
     let log = node.log("terminal", "main", "follow=true&limitBytes=16384").await;
     assert_eq!(log, format!("\u{1}\0\0\0{}{}", "\u{7f}".repeat(4), "x".repeat(16384 - 8)));
     node.finish(&[&pod]).await;
@@ -324,7 +324,7 @@ async fn a_terminals_log_is_passed_on_before_its_line_ends() {
 async fn a_probe_that_takes_too_long_leaves_no_process_behind() {
     let Some(node) = Node1::start().await else { return };
     let mut main = script("main", "exec sleep 3599");
-    // The shell has a child, which must go with it.
+    // The child of the shell must be killed as well.
     main["readinessProbe"] =
         json!({ "exec": { "command": ["sh", "-c", "sleep 3600; true"] }, "periodSeconds": 1, "timeoutSeconds": 1 });
     let pod = node.cluster.create("slow", json!({ "terminationGracePeriodSeconds": 0, "containers": [main] }));
@@ -341,19 +341,19 @@ async fn a_probe_that_takes_too_long_leaves_no_process_behind() {
             .filter(|line| line.contains("sleep 3600") && !line.contains("sh -c"))
             .map(str::to_owned)
             .collect();
-        // One that is being killed may still be there beside the next.
+        // A probe that is being killed may still run beside the next one.
         assert!(sleeps.len() <= 2, "{top}");
         let mut seen = seen.lock();
         seen.extend(sleeps);
         if seen.len() >= 5 { Ok(()) } else { Err(seen.clone()) }
     })
     .await;
-    node.cluster.wait_told("Unhealthy", "timed out").await;
+    node.cluster.wait_event("Unhealthy", "timed out").await;
     node.finish(&[&pod]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_is_stopped_by_the_signal_that_it_asks_for() {
+async fn a_container_is_stopped_by_its_stop_signal() {
     let Some(node) = Node1::start().await else { return };
     let mut main = script("main", "trap 'exit 9' USR1; trap '' TERM; touch /tmp/set; while true; do sleep 0.1; done");
     main["lifecycle"] = json!({ "stopSignal": "SIGUSR1" });

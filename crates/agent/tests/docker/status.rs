@@ -1,4 +1,4 @@
-//! Statuses of pods that others write as well.
+//! Pod statuses with several writers.
 
 use std::sync::atomic::Ordering;
 
@@ -37,10 +37,10 @@ async fn conditions_of_others_survive_delayed_reports() {
     assert_eq!(condition(&status, "example.com/gate"), Some("False"));
     assert_eq!(status.nominated_node_name.as_deref(), Some("node-b"));
 
-    // The gate opens while a report that was made before is on its way.
+    // The gate opens while an earlier report is in flight.
     cluster.holds_reports.store(true, Ordering::SeqCst);
     cluster.change(&pod, |pod| pod.metadata.generation = Some(2));
-    eventually("a report on its way", async || {
+    eventually("a report in flight", async || {
         if cluster.held_reports.load(Ordering::SeqCst) == 1 { Ok(()) } else { Err("none") }
     })
     .await;

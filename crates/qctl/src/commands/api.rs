@@ -7,19 +7,19 @@ use crate::session::Session;
 /// List the kinds that the server has
 #[derive(Debug, clap::Args)]
 pub struct ApiResources {
-    /// Only those of this group; an empty one is the core group
+    /// Only kinds of this group; the empty name is the core group
     #[arg(long)]
     api_group: Option<String>,
-    /// Only those with (true) or without (false) namespaces
+    /// Only kinds with (true) or without (false) namespaces
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     namespaced: Option<bool>,
-    /// Only those with these verbs
+    /// Only kinds with these verbs
     #[arg(long, value_delimiter = ',')]
     verbs: Vec<String>,
-    /// Only those of these categories
+    /// Only kinds of these categories
     #[arg(long, value_delimiter = ',')]
     categories: Vec<String>,
-    /// wide or name
+    /// Output format: wide or name
     #[arg(short = 'o', long)]
     output: Option<String>,
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! `apply`: brings objects to what manifests say, by a three-way merge with what was applied before.
+//! `apply`: changes objects to match manifests, by a three-way merge with the manifest that was applied before.
 
 use quorate_api::GroupVersionKind;
 use serde_json::Value;
@@ -11,19 +11,19 @@ use crate::session::Session;
 use crate::three_way;
 use crate::verbs::{DryRun, PatchType};
 
-/// Bring objects to what manifests say
+/// Create or change objects to match manifests
 #[derive(Debug, clap::Args)]
 pub struct Apply {
     #[command(flatten)]
     files: FileFlags,
     #[command(flatten)]
     change: ChangeFlags,
-    /// Delete and create objects that refuse the change
+    /// Delete and recreate objects whose change the server refuses
     #[arg(long)]
     force: bool,
 }
 
-/// Another writer may come between reading and patching: read again this often.
+/// Maximum number of attempts, because another writer may change the object between the read and the patch.
 const CONFLICT_ATTEMPTS: u32 = 5;
 
 impl Apply {
@@ -84,7 +84,7 @@ impl Apply {
         let (resource, namespace) = (&target.resource, target.namespace.as_deref());
         let mut wanted = manifest.object.clone();
         if let Some(namespace) = namespace {
-            // As kubectl records it, so that both can be used on one object.
+            // kubectl records the namespace as well, so that both programs can apply the same object.
             wanted["metadata"]["namespace"] = namespace.into();
         }
         let Some(mut live) = session.find(resource, namespace, name).await? else {
@@ -135,7 +135,7 @@ impl Apply {
     }
 }
 
-/// What the object would be, as far as that can be told without the server.
+/// Returns the expected result of the patch, computed without the server.
 fn locally(kind: &GroupVersionKind, mut live: Value, patch: &Value, patch_type: PatchType) -> Result<Value> {
     use quorate_api::patch::{merge, strategic};
     match patch_type {

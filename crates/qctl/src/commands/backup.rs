@@ -1,4 +1,4 @@
-//! `backup`: the whole state of the quorum in one file.
+//! `backup`: saves the whole state of the quorum to one file.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,10 +11,10 @@ use crate::path::RequestPath;
 use crate::session::Session;
 use crate::transport::{ByteStream, Call};
 
-/// The stream ends in the SHA-256 of what comes before it.
+/// Length of the SHA-256 at the end of the stream, which covers everything before it.
 const CHECKSUM_BYTES: usize = 32;
 
-/// Save the whole state of the quorum to a file, while it runs; `quorate restore` makes a new quorum from it
+/// Save the whole state of a running quorum to a file, from which `quorate restore` makes a new quorum
 #[derive(Debug, clap::Args)]
 pub struct Backup {
     /// The file to write; it must not exist
@@ -38,7 +38,7 @@ impl Backup {
         match saved {
             Ok(size) => session.streams.line(format!("{} saved: {size} bytes", self.file.display())),
             Err(error) => {
-                // The first error is the one to tell.
+                // Only the first error is reported.
                 drop(std::fs::remove_file(&partial));
                 Err(error)
             }
@@ -46,12 +46,12 @@ impl Backup {
     }
 }
 
-/// Writes the stream to a file, checks it against its checksum, and makes it durable; returns its length.
+/// Writes the stream to a file, verifies its checksum, and syncs the file. Returns its length.
 async fn save(stream: &mut ByteStream, path: &Path) -> Result<u64> {
     let mut file = File::create_new(path).map_err(|error| failed(path, error))?;
     let mut hasher = Sha256::new();
     let mut size = 0;
-    // The last bytes that came, which may be the checksum.
+    // The last bytes received so far, which may be the checksum.
     let mut tail = Vec::new();
     while let Some(chunk) = stream.chunk().await? {
         file.write_all(&chunk).map_err(|error| failed(path, error))?;
@@ -62,7 +62,7 @@ async fn save(stream: &mut ByteStream, path: &Path) -> Result<u64> {
         tail.drain(..body);
     }
     if tail != hasher.finalize()[..] {
-        return Err(CliError::usage("the backup arrived damaged or cut off; try again"));
+        return Err(CliError::usage("the backup is damaged or incomplete; try again"));
     }
     file.sync_all().map_err(|error| failed(path, error))?;
     Ok(size)

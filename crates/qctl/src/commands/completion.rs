@@ -33,7 +33,7 @@ mod tests {
 
     use super::*;
 
-    /// Loads the script, and prints how it completes the last of the words that follow, as bash would have it do.
+    /// Script that loads the completions and prints those of the last of its arguments, as bash computes them.
     const COMPLETE: &str = r#"
         . "$1"
         shift
@@ -44,27 +44,26 @@ mod tests {
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
 
-    /// The script of a shell, in a file that its own shell finds no fault with. Shells that are not installed are not
-    /// asked.
+    /// Writes the script of a shell to a file, and has the shell check its syntax if it is installed.
     fn script(shell: Shell) -> tempfile::NamedTempFile {
         let (mut streams, output, _) = Streams::captured("");
         Completion { shell }.run(&mut streams).expect("a script");
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), output.text()).expect("a file");
         match Command::new(shell.to_string()).arg("-n").arg(file.path()).output() {
-            Ok(told) => assert!(told.status.success(), "{shell}: {}", String::from_utf8_lossy(&told.stderr)),
+            Ok(listed) => assert!(listed.status.success(), "{shell}: {}", String::from_utf8_lossy(&listed.stderr)),
             Err(error) => assert!(error.kind() == ErrorKind::NotFound && shell != Shell::Bash, "{shell}: {error}"),
         }
         file
     }
 
-    /// How bash completes the last of the words.
+    /// Returns bash's completions of the last word.
     fn completed(script: &Path, words: &[&str]) -> BTreeSet<String> {
         let mut bash = Command::new("bash");
         bash.args(["--norc", "--noprofile", "-c", COMPLETE, "bash"]).arg(script).args(words);
-        let told = bash.output().expect("bash");
-        let text = String::from_utf8_lossy(&told.stdout);
-        assert!(told.status.success(), "{words:?}: {}", String::from_utf8_lossy(&told.stderr));
+        let listed = bash.output().expect("bash");
+        let text = String::from_utf8_lossy(&listed.stdout);
+        assert!(listed.status.success(), "{words:?}: {}", String::from_utf8_lossy(&listed.stderr));
         text.lines().map(str::to_owned).collect()
     }
 

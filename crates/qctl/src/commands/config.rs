@@ -22,26 +22,26 @@ enum ConfigCommand {
         /// Show certificates and secrets too
         #[arg(long)]
         raw: bool,
-        /// Only what the current context uses
+        /// Show only the entries that the current context uses
         #[arg(long)]
         minify: bool,
-        /// yaml or json, or jsonpath=…
+        /// Output format: yaml, json or jsonpath=…
         #[arg(short = 'o', long)]
         output: Option<String>,
     },
     /// List the contexts
     GetContexts {
         name: Option<String>,
-        /// `name` prints names only
+        /// Output format: `name` prints only names
         #[arg(short = 'o', long)]
         output: Option<String>,
         #[arg(long)]
         no_headers: bool,
     },
-    /// Choose the context that commands use
+    /// Set the current context
     #[command(alias = "use")]
     UseContext { name: String },
-    /// Print the context in use
+    /// Print the current context
     CurrentContext,
 }
 
@@ -73,7 +73,7 @@ impl Config {
     }
 }
 
-/// Only the context in use, with its cluster and its user.
+/// Reduces a kubeconfig to the current context with its cluster and its user.
 fn minified(mut config: Kubeconfig, overrides: &Overrides) -> Result<Kubeconfig> {
     let name = overrides.context.clone().or(config.current_context.clone()).unwrap_or_default();
     config.contexts.retain(|context| context.name == name);

@@ -1,4 +1,4 @@
-//! `cordon` and `uncordon`: whether a node takes new pods.
+//! `cordon` and `uncordon`: mark a node as unschedulable or schedulable.
 
 use std::sync::Arc;
 
@@ -22,14 +22,14 @@ pub struct NodeFlags {
     pub dry_run: DryRun,
 }
 
-/// Let a node take no new pods
+/// Mark nodes as unschedulable, so that they get no new pods
 #[derive(Debug, clap::Args)]
 pub struct Cordon {
     #[command(flatten)]
     nodes: NodeFlags,
 }
 
-/// Let a node take new pods again
+/// Mark nodes as schedulable again
 #[derive(Debug, clap::Args)]
 pub struct Uncordon {
     #[command(flatten)]
@@ -49,7 +49,7 @@ impl Uncordon {
 }
 
 impl NodeFlags {
-    /// The nodes, and the failures of those that could not be read.
+    /// Returns the nodes, and the errors for those that could not be read.
     pub async fn select(&self, session: &mut Session) -> Result<(Vec<Selected>, Vec<CliError>)> {
         let resource: Arc<Resource> = session.one_type("nodes").await?;
         if self.names.is_empty() == self.selector.is_none() {
@@ -60,7 +60,7 @@ impl NodeFlags {
         let targets: Vec<Target> = if self.names.is_empty() {
             vec![target(None)]
         } else {
-            // `node/NAME` is how other commands print them.
+            // `node/NAME`, which other commands print, is accepted as well.
             self.names.iter().map(|name| target(Some(name.rsplit('/').next().unwrap_or(name).to_owned()))).collect()
         };
         let flags = SelectFlags { selector: self.selector.clone(), ..SelectFlags::default() };
@@ -78,7 +78,7 @@ async fn all(session: &mut Session, nodes: &NodeFlags, unschedulable: bool) -> R
     CliError::collect(errors)
 }
 
-/// Marks one node and says so.
+/// Marks one node and reports it.
 pub async fn set(session: &mut Session, node: &Selected, unschedulable: bool, dry_run: DryRun) -> Result<()> {
     let verb = if unschedulable { "cordoned" } else { "uncordoned" };
     let present = node.object["spec"]["unschedulable"].as_bool().unwrap_or(false);

@@ -1,4 +1,4 @@
-//! `create`: objects from manifests, or from a few flags.
+//! `create`: creates objects from manifests or from flags.
 
 use serde_json::Value;
 
@@ -42,7 +42,7 @@ enum Generator {
 impl Create {
     pub async fn run(self, session: &mut Session) -> Result<()> {
         if let Some(generator) = self.generator {
-            // What kubectl says before the server's reason.
+            // kubectl's prefix of the server's message.
             let (failure, (object, change)) = match generator {
                 Generator::Namespace(flags) => (None, (flags.object(), flags.change)),
                 Generator::Configmap(flags) => (Some("failed to create configmap: "), (flags.object()?, flags.change)),
@@ -80,7 +80,7 @@ impl Create {
     }
 }
 
-/// Creates what flags describe and says so; on a client-side dry run only says so.
+/// Creates the object that the flags describe and reports it. A client-side dry run only reports it.
 async fn generated(
     session: &mut Session,
     object: Value,

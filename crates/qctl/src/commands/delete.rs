@@ -1,4 +1,4 @@
-//! `delete`, and waiting until what was deleted is gone.
+//! `delete`: deletes objects and waits until they are gone.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -26,30 +26,30 @@ pub struct Delete {
     /// All objects of the type in the namespace
     #[arg(long)]
     all: bool,
-    /// Seconds that the object is given to end; negative for its own
+    /// Grace period in seconds; a negative number means the object's own
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     grace_period: i64,
-    /// End at once and do not wait to hear that it ended
+    /// Delete at once, without waiting for the confirmation that the object has ended
     #[arg(long)]
     force: bool,
-    /// A grace period of one second
+    /// Use a grace period of one second
     #[arg(long)]
     now: bool,
-    /// What becomes of the objects that this one owns
+    /// Treatment of the objects that this one owns
     #[arg(long, value_enum, default_value = "background", num_args = 0..=1, require_equals = true, default_missing_value = "background")]
     cascade: Cascade,
     /// Wait until the objects are gone
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     wait: bool,
-    /// How long to wait; 0 is without limit
+    /// Maximum time to wait; 0 means no limit
     #[arg(long, default_value = "0s", value_parser = crate::duration::parse)]
     timeout: Duration,
-    /// Succeed when an object does not exist
+    /// Succeed if an object does not exist
     #[arg(long)]
     ignore_not_found: bool,
     #[arg(long, value_enum, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
     dry_run: DryRun,
-    /// `name` prints TYPE/NAME
+    /// Output format: `name` prints TYPE/NAME
     #[arg(short = 'o', long)]
     output: Option<String>,
 }
@@ -89,7 +89,7 @@ impl Delete {
             session.streams.note("Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.")?;
         }
         let mut errors = Vec::new();
-        let named = self.named(session, targets, &mut errors).await?;
+        let named = self.expand_names(session, targets, &mut errors).await?;
         if named.is_empty() && errors.is_empty() {
             session.streams.line("No resources found")?;
         }
@@ -129,7 +129,7 @@ impl Delete {
             self.grace_period = 1;
         }
         if self.grace_period == 0 && !self.force {
-            // As kubectl: without --force the object still goes through its shortest graceful end, and is waited for.
+            // Like kubectl without --force: the object gets the shortest graceful deletion, and is waited for.
             self.grace_period = 1;
         }
         if self.force && self.grace_period < 0 {
@@ -138,8 +138,13 @@ impl Delete {
         Ok(())
     }
 
-    /// Lists become the names in them.
-    async fn named(&self, session: &Session, targets: Vec<Target>, errors: &mut Vec<CliError>) -> Result<Vec<Target>> {
+    /// Replaces targets that are whole collections by the names in them.
+    async fn expand_names(
+        &self,
+        session: &Session,
+        targets: Vec<Target>,
+        errors: &mut Vec<CliError>,
+    ) -> Result<Vec<Target>> {
         let mut named = Vec::new();
         for target in targets {
             if target.name.is_some() {
@@ -212,10 +217,10 @@ impl Delete {
     }
 }
 
-/// Waits until the object is gone, or another has taken its name. Returns `false` when `deadline` came first.
+/// Waits until the object is gone, or another one has its name. Returns `false` if `deadline` passed before.
 ///
 /// # Errors
-/// When the server refuses or stays out of reach.
+/// When the server refuses the request or stays unreachable.
 pub async fn until_gone(
     session: &Session,
     resource: &Resource,

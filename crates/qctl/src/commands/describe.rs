@@ -1,4 +1,4 @@
-//! `describe`: everything about objects, with what belongs to them and what happened to them.
+//! `describe`: shows objects in detail, with related objects and events.
 
 use crate::describe::{Related, describe};
 use crate::error::{CliError, Result};
@@ -9,14 +9,14 @@ use crate::session::Session;
 /// Show objects in detail, with related objects and events
 #[derive(Debug, clap::Args)]
 pub struct Describe {
-    /// TYPE, TYPE NAME… (or the beginning of names) or TYPE/NAME…
+    /// TYPE, TYPE NAME… (or prefixes of names) or TYPE/NAME…
     #[arg(value_name = "TYPE[/NAME]")]
     arguments: Vec<String>,
     #[command(flatten)]
     files: FileFlags,
     #[command(flatten)]
     select: SelectFlags,
-    /// With events
+    /// Show events
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     show_events: bool,
 }
@@ -54,7 +54,7 @@ impl Describe {
         CliError::collect(errors)
     }
 
-    /// What else a description of this kind shows.
+    /// Reads the related objects that a description of this kind shows.
     async fn related(&self, session: &mut Session, selected: &Selected) -> Result<Related> {
         let mut related = Related { show_events: self.show_events, ..Related::default() };
         if self.show_events {
@@ -89,7 +89,7 @@ impl Describe {
     }
 }
 
-/// What a name that nothing has exactly may be the beginning of.
+/// Returns the objects whose name begins with the target's name, for a name that no object has.
 async fn beginning_with(session: &Session, target: &Target) -> Result<Vec<Selected>> {
     let Some(prefix) = &target.name else { return Ok(Vec::new()) };
     let all = session.list(&target.resource, target.namespace.as_deref(), &SelectFlags::default()).await?;

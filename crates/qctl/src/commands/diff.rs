@@ -1,4 +1,4 @@
-//! `diff`: what `apply` would change.
+//! `diff`: shows the changes that `apply` would make.
 
 use serde_json::Value;
 use similar::TextDiff;
@@ -11,7 +11,7 @@ use crate::session::Session;
 use crate::three_way;
 use crate::verbs::DryRun;
 
-/// Show what apply would change; exits with 1 when it would
+/// Show the changes that apply would make; the exit code is 1 if there are any
 #[derive(Debug, clap::Args)]
 pub struct Diff {
     #[command(flatten)]
@@ -66,7 +66,7 @@ impl Diff {
         Ok((Some(live), merged))
     }
 
-    /// Without what differs by itself.
+    /// Formats an object without the fields that always differ.
     fn text(&self, object: Option<Value>) -> Result<String> {
         let Some(mut object) = object else { return Ok(String::new()) };
         if let Some(metadata) = object["metadata"].as_object_mut() {

@@ -16,27 +16,27 @@ use crate::verbs::DryRun;
 use super::cordon::{self, NodeFlags};
 use super::delete::until_gone;
 
-/// Move the pods of nodes away, for maintenance
+/// Evict the pods of nodes, for maintenance
 #[derive(Debug, clap::Args)]
 pub struct Drain {
     #[command(flatten)]
     nodes: NodeFlags,
-    /// Leave pods of DaemonSets where they are
+    /// Skip pods of DaemonSets
     #[arg(long)]
     ignore_daemonsets: bool,
-    /// Go on when pods keep data in emptyDir volumes, which is lost
+    /// Evict pods even if they have emptyDir volumes, whose data is lost
     #[arg(long, alias = "delete-local-data")]
     delete_emptydir_data: bool,
-    /// Delete pods that no controller would replace
+    /// Evict pods even if no controller replaces them
     #[arg(long)]
     force: bool,
-    /// Seconds that pods are given to end; negative for their own
+    /// Grace period in seconds; a negative number means the pods' own
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     grace_period: i64,
-    /// How long to go on; 0 is without limit
+    /// Maximum time of the command; 0 means no limit
     #[arg(long, default_value = "0s", value_parser = crate::duration::parse)]
     timeout: Duration,
-    /// Delete instead of evicting: disruption budgets are not asked
+    /// Delete pods instead of evicting them, without regard to disruption budgets
     #[arg(long)]
     disable_eviction: bool,
     /// Only pods with these labels
@@ -44,13 +44,13 @@ pub struct Drain {
     pod_selector: Option<String>,
 }
 
-/// A refused eviction (a disruption budget) is tried again after this.
+/// Delay before an eviction that a disruption budget refused is tried again.
 const EVICTION_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Evict,
-    /// With something the user should know.
+    /// The pod is evicted with this warning to the user.
     EvictWarning(&'static str),
     Leave,
     LeaveWarning(&'static str),
@@ -113,7 +113,7 @@ impl Drain {
         session.streams.line(format!("{} drained{}", node.title(), self.nodes.dry_run.suffix()))
     }
 
-    /// The pods to evict; fails when one of them may not be.
+    /// Returns the pods to evict. Fails if one of them must not be evicted.
     fn choose(&self, session: &mut Session, pods: Vec<Value>) -> Result<Vec<Value>> {
         let mut chosen = Vec::new();
         let mut notes: Vec<(&'static str, Vec<String>)> = Vec::new();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_would_be_lost_need_a_flag() {
+    fn pods_that_lose_data_or_are_not_replaced_need_a_flag() {
         let owned = |kind: &str| json!({"metadata": {"ownerReferences": [{"kind": kind, "controller": true}]}});
         assert_eq!(judge(&[], &owned("ReplicaSet")), Verdict::Evict);
         assert!(matches!(judge(&[], &owned("DaemonSet")), Verdict::Refuse(_)));

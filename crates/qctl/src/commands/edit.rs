@@ -1,4 +1,5 @@
-//! `edit`: an object in the user's editor, and back again as a patch; the editor reopens with the error when that fails.
+//! `edit`: opens an object in the user's editor and sends the changes as a patch. After a failure the editor reopens
+//! with the error.
 
 use std::io::Write;
 use std::path::Path;
@@ -31,7 +32,7 @@ enum Edited {
     Unchanged,
     Empty,
     Object(Box<Value>),
-    /// Not an object; the reason is shown to the user.
+    /// The text is not an object. The message is shown to the user.
     Unreadable(String),
 }
 
@@ -110,7 +111,7 @@ fn read(body: &str, original: &str) -> Edited {
     }
 }
 
-/// Sends what differs; `false` when nothing does.
+/// Sends the changes. Returns `false` if there are none.
 async fn save(session: &Session, selected: &Selected, shown: &Value, edited: &Value) -> Result<bool> {
     for field in ["apiVersion", "kind"] {
         if edited[field] != shown[field] {
@@ -126,7 +127,7 @@ async fn save(session: &Session, selected: &Selected, shown: &Value, edited: &Va
         version: resource.version.clone().into(),
         kind: resource.kind.clone().into(),
     };
-    // The user edited what was shown: what differs from it is wanted, and what is gone from it is to be deleted.
+    // The patch is the difference between the shown object and the edited one, so removed fields are deleted.
     let (patch, patch_type) = match diff::strategic(&kind, shown, edited, shown) {
         Err(PatchError::NoStrategies) => (diff::merge(shown, edited, shown), PatchType::Merge),
         strategic => (strategic, PatchType::Strategic),
@@ -158,7 +159,7 @@ fn in_editor(text: &str) -> Result<String> {
     let failed = |source| CliError::io("the file for the editor", source);
     let mut file = tempfile::Builder::new().prefix("qctl-edit-").suffix(".yaml").tempfile().map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;
-    // Through the shell, because the variable may carry arguments (`code --wait`).
+    // The variable may have arguments (`code --wait`), so the shell runs it.
     let status = std::process::Command::new("sh")
         .arg("-c")
         .arg(format!("{editor} \"$1\""))

@@ -1,4 +1,4 @@
-//! `events`: what happened in a namespace or to one object, oldest first.
+//! `events`: shows the events of a namespace or of one object, oldest first.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,21 +13,21 @@ use crate::session::Session;
 /// Show events
 #[derive(Debug, clap::Args)]
 pub struct Events {
-    /// Only those about TYPE/NAME
+    /// Only events about TYPE/NAME
     #[arg(long = "for", value_name = "TYPE/NAME")]
     about: Option<String>,
-    /// Only these types, such as Warning
+    /// Only events of these types, such as Warning
     #[arg(long, value_delimiter = ',')]
     types: Vec<String>,
-    /// Across all namespaces
+    /// All namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// Go on showing new ones
+    /// Keep showing new events
     #[arg(short = 'w', long)]
     watch: bool,
     #[arg(long)]
     no_headers: bool,
-    /// yaml or json
+    /// Output format: yaml or json
     #[arg(short = 'o', long)]
     output: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The objects that `create KIND` makes of its flags.
+//! Makes the objects of `create KIND` from its flags.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ impl ServiceAccount {
     }
 }
 
-/// Where the entries of a ConfigMap or Secret come from.
+/// The sources of a ConfigMap's or Secret's entries.
 #[derive(Debug, Default, clap::Args)]
 pub struct Sources {
     /// KEY=VALUE
@@ -220,7 +220,7 @@ pub struct Deployment {
     image: Vec<String>,
     #[arg(short = 'r', long, default_value_t = 1)]
     replicas: u32,
-    /// A port that the container serves
+    /// A port of the container
     #[arg(long)]
     port: Option<u16>,
     #[command(flatten)]
@@ -260,7 +260,7 @@ impl Deployment {
     }
 }
 
-/// `registry/team/nginx:1.2@sha256:…` runs as `nginx`.
+/// Returns the container name for an image: `nginx` for `registry/team/nginx:1.2@sha256:…`.
 fn container_name(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
     let name = last.split(['@', ':']).next().unwrap_or(last);
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_encoded_and_config_maps_are_not() {
+    fn only_secrets_are_encoded_in_base64() {
         let sources = || Sources { from_literal: vec!["a=b=c".into(), "q='x'".into()], ..Sources::default() };
         let map = ConfigMap { name: "m".into(), sources: sources(), change: ChangeFlags::default() };
         assert_eq!(map.object().expect("valid")["data"], json!({"a": "b=c", "q": "x"}));

@@ -1,4 +1,4 @@
-//! `get`: objects as tables and documents, once or as they change.
+//! `get`: shows objects as tables or documents, once or whenever they change.
 
 mod follow;
 mod tables;
@@ -24,16 +24,16 @@ pub struct Get {
     files: FileFlags,
     #[command(flatten)]
     select: SelectFlags,
-    /// wide, yaml, json, name, jsonpath=…, custom-columns=…
+    /// Output format: wide, yaml, json, name, jsonpath=…, custom-columns=…
     #[arg(short = 'o', long)]
     output: Option<String>,
-    /// Go on showing changes
+    /// Keep showing changes
     #[arg(short = 'w', long)]
     watch: bool,
-    /// Show changes without what there is already
+    /// Show changes without the current objects
     #[arg(long)]
     watch_only: bool,
-    /// With a watch, show what kind of change each is
+    /// With a watch, show the type of each change
     #[arg(long)]
     output_watch_events: bool,
     /// Sort by the value at this path, such as .metadata.creationTimestamp
@@ -47,13 +47,13 @@ pub struct Get {
     /// Add a column for each of these labels
     #[arg(short = 'L', long, value_delimiter = ',', value_name = "LABEL")]
     label_columns: Vec<String>,
-    /// Write names as TYPE/NAME
+    /// Print names as TYPE/NAME
     #[arg(long)]
     show_kind: bool,
-    /// Succeed when a named object does not exist
+    /// Succeed if a named object does not exist
     #[arg(long)]
     ignore_not_found: bool,
-    /// Ask for large lists in pieces of this size; 0 for all at once
+    /// Read large lists in chunks of this size; 0 reads everything at once
     #[arg(long, default_value_t = crate::verbs::CHUNK)]
     chunk_size: u32,
     /// Keep metadata.managedFields in documents
@@ -62,7 +62,7 @@ pub struct Get {
     /// Show this part of the object, such as status or scale
     #[arg(long)]
     subresource: Option<String>,
-    /// Ask for this path of the server and print the answer
+    /// Send a GET request for this path and print the response
     #[arg(long, value_name = "PATH")]
     raw: Option<String>,
 }
@@ -90,7 +90,7 @@ impl Get {
         }
     }
 
-    /// A single object is printed as it is, several as a List.
+    /// Prints a single object as it is, and several as a List.
     async fn documents(&self, session: &mut Session, format: &Format, targets: &[Target]) -> Result<()> {
         let (mut found, mut errors) = match &self.subresource {
             Some(subresource) => self.parts(session, targets, subresource).await?,
@@ -156,7 +156,7 @@ impl Get {
     }
 }
 
-/// One document in a document format.
+/// Formats one document.
 fn document_text(format: &Format, document: &Value) -> Result<String> {
     match format {
         Format::Json => output::json(document),
@@ -172,7 +172,7 @@ fn hide_managed_fields(object: &mut Value) {
     }
 }
 
-/// Sorts by what a path selects first; objects without it come first.
+/// Sorts by the first value that a path selects. Objects without a value come first.
 fn sort(found: &mut [Selected], path: &str) -> Result<()> {
     let path = sort_path(path)?;
     found.sort_by(|left, right| {

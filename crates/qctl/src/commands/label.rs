@@ -37,13 +37,13 @@ struct Entries {
     /// All objects of the type in the namespace
     #[arg(long)]
     all: bool,
-    /// Let new values take the place of old ones
+    /// Allow existing values to be replaced
     #[arg(long)]
     overwrite: bool,
-    /// Only show what there is
+    /// Only show the current entries
     #[arg(long)]
     list: bool,
-    /// Fail unless the object has this version
+    /// Fail unless the object has this resource version
     #[arg(long)]
     resource_version: Option<String>,
 }
@@ -60,10 +60,10 @@ impl Annotate {
     }
 }
 
-/// `KEY=VALUE` sets, `KEY-` removes.
+/// A key, with its new value for `KEY=VALUE` or `None` for `KEY-`, which removes it.
 type Change = (String, Option<String>);
 
-/// Separates what names objects from what changes them.
+/// Splits the arguments into names of objects and changes.
 fn split(arguments: &[String]) -> (Vec<String>, Vec<Change>) {
     let (mut names, mut changes) = (Vec::new(), Vec::new());
     for (index, argument) in arguments.iter().enumerate() {
@@ -153,7 +153,7 @@ impl Entries {
                 ))],
             });
         }
-        let (object, told) = if patch.is_empty() {
+        let (object, done_word) = if patch.is_empty() {
             (selected.object.clone(), if noun == "label" { "not labeled" } else { done[0] })
         } else {
             let removes_only = patch.values().all(Value::is_null);
@@ -174,7 +174,7 @@ impl Entries {
             };
             (object, done[usize::from(removes_only)])
         };
-        self.change.report(session, &selected.resource, &object, told)
+        self.change.report(session, &selected.resource, &object, done_word)
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_changes_are_told_apart() {
+    fn names_and_changes_are_distinguished() {
         let words = ["pods", "web-1", "a=b", "c=", "old-", "d=x=y"].map(str::to_owned);
         let (names, changes) = split(&words);
         assert_eq!(names, ["pods", "web-1"]);

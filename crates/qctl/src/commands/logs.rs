@@ -1,4 +1,4 @@
-//! `logs`: of a container, of all containers of a pod, of the pods of a selector or workload.
+//! `logs`: prints logs of a container, of all containers of a pod, or of the pods of a selector or workload.
 
 use std::time::Duration;
 
@@ -32,34 +32,34 @@ pub struct Logs {
     /// All pods of the workload
     #[arg(long)]
     all_pods: bool,
-    /// Go on printing
+    /// Follow the logs
     #[arg(short = 'f', long)]
     follow: bool,
-    /// Of the container that ran before the present one
+    /// Print the log of the previous run of the container
     #[arg(short = 'p', long)]
     previous: bool,
-    /// Only this many last lines; -1 for all
+    /// Number of lines to print from the end; -1 prints all
     #[arg(long, allow_negative_numbers = true)]
     tail: Option<i64>,
-    /// Begin each line with its time
+    /// Print the time of each line
     #[arg(long)]
     timestamps: bool,
-    /// Only what is newer than this, such as 5m
+    /// Only lines newer than this duration, such as 5m
     #[arg(long, value_parser = crate::duration::parse, conflicts_with = "since_time")]
     since: Option<Duration>,
-    /// Only what came after this time (RFC 3339)
+    /// Only lines after this time (RFC 3339)
     #[arg(long)]
     since_time: Option<String>,
-    /// At most this many bytes
+    /// Maximum number of bytes to print
     #[arg(long)]
     limit_bytes: Option<u64>,
-    /// Begin each line with pod and container
+    /// Print the pod and the container of each line
     #[arg(long)]
     prefix: bool,
-    /// Go on when one log fails
+    /// Continue if a log fails
     #[arg(long)]
     ignore_errors: bool,
-    /// How many logs may be followed at once
+    /// Maximum number of logs that are followed at once
     #[arg(long, default_value_t = 5)]
     max_log_requests: usize,
 }
@@ -70,7 +70,7 @@ struct Source {
     container: String,
 }
 
-/// With a selector the end of each log is usually enough, as for kubectl.
+/// Default number of lines of each log with a selector, as in kubectl.
 const TAIL_OF_SELECTED: i64 = 10;
 const BUFFERED_LINES: usize = 256;
 
@@ -115,7 +115,7 @@ impl Logs {
         CliError::collect(errors)
     }
 
-    /// The pods whose logs are wanted.
+    /// Returns the pods whose logs are requested.
     async fn pods(&self, session: &mut Session, pods: &Resource) -> Result<Vec<Value>> {
         let namespace = Some(session.namespace.clone());
         if let Some(selector) = &self.selector {
@@ -150,7 +150,7 @@ impl Logs {
         if found.is_empty() {
             return Err(CliError::usage(format!("no pods of {}/{name} exist yet", resource.kind_name())));
         }
-        // Running pods first, the oldest of them: its log tells most.
+        // The oldest running pod comes first, because it has the longest log.
         found.sort_by_key(|pod| {
             let started = pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
             (pod["status"]["phase"] != "Running", started)
@@ -257,7 +257,7 @@ impl Logs {
                 if let Err(error) = outcome
                     && sender.send(Err(error)).await.is_err()
                 {
-                    tracing::debug!("the output closed before a failure could be told");
+                    tracing::debug!("the output was closed before a failure could be reported");
                 }
             });
         }
@@ -287,11 +287,11 @@ async fn forward(mut stream: ByteStream, prefix: &str, sender: &mpsc::Sender<Res
     Ok(())
 }
 
-/// The label selector of a workload or service, in the form of a query.
+/// Returns the label selector of a workload or Service as a query.
 pub fn selector_of(object: &Value) -> Option<String> {
     let selector = &object["spec"]["selector"];
     let labels = selector.get("matchLabels").or_else(|| {
-        // A Service's or ReplicationController's selector is the labels themselves.
+        // The selector of a Service or ReplicationController is a plain map of labels.
         selector.as_object().filter(|fields| fields.values().all(Value::is_string)).map(|_| selector)
     });
     let mut terms: Vec<String> = labels

@@ -1,4 +1,4 @@
-//! One module for each command: its flags and what it does with them. What several commands share is elsewhere.
+//! One module for each command, with its flags and its execution. Shared code is in other modules.
 
 pub mod api;
 pub mod apply;

@@ -1,4 +1,4 @@
-//! `patch`: sends a patch as it is.
+//! `patch`: sends the user's patch unchanged.
 
 use quorate_api::yaml;
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub struct Patch {
     /// A file with the patch
     #[arg(long)]
     patch_file: Option<String>,
-    /// How the patch is written
+    /// Format of the patch
     #[arg(long = "type", value_enum, default_value = "strategic")]
     patch_type: PatchType,
     /// Patch this part of the object, such as status

@@ -1,4 +1,4 @@
-//! `quorum`: the masters, who leads them, and how far each has come; and changes of them.
+//! `quorum`: shows the masters, their leader and the progress of each, and changes the membership.
 
 mod change;
 
@@ -11,20 +11,20 @@ use crate::path::RequestPath;
 use crate::session::Session;
 use crate::transport::Call;
 
-/// Show the masters of the quorum, their leader, and how each does; or change them
+/// Show or change the masters of the quorum, with their leader and the state of each
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Quorum {
     #[command(subcommand)]
     change: Option<change::Change>,
-    /// wide, yaml, json, name or jsonpath=…; `leader` is a member's name there
+    /// Output format: wide, yaml, json, name or jsonpath=…, where `leader` is the name of a member
     #[arg(short = 'o', long)]
     output: Option<String>,
     #[arg(long)]
     no_headers: bool,
 }
 
-/// The read side of the server's answer.
+/// The response of the server.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct QuorumStatus {
@@ -36,7 +36,7 @@ struct QuorumStatus {
     invited: Vec<Invited>,
 }
 
-/// Who was asked to join and has not come.
+/// A member that was invited and has not joined yet.
 #[derive(Debug, Deserialize)]
 struct Invited {
     name: String,
@@ -52,7 +52,7 @@ struct MemberStatus {
     #[serde(default)]
     api: String,
     role: String,
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     voter: bool,
     #[serde(default)]
     intent: String,
@@ -68,13 +68,13 @@ struct MemberStatus {
     database_size_bytes: u64,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
 impl MemberStatus {
-    /// The role, and what is to come.
-    fn standing(&self) -> String {
+    /// Returns the role, with the member's pending change.
+    fn role_text(&self) -> String {
         match self.intent.as_str() {
             "leaving" => format!("{} (leaving)", self.role),
             _ if self.role == "unreachable" && !self.voter => "unreachable (learner)".to_owned(),
@@ -135,7 +135,7 @@ fn table(status: &QuorumStatus, wide: bool, no_headers: bool) -> String {
             let known = |text: String| if member.role == "unreachable" { "-".to_owned() } else { text };
             let mut row = vec![
                 member.name.clone(),
-                member.standing(),
+                member.role_text(),
                 known(member.term.to_string()),
                 known(member.applied_index.to_string()),
                 known(member.lag.to_string()),
@@ -162,12 +162,12 @@ fn table(status: &QuorumStatus, wide: bool, no_headers: bool) -> String {
         ));
         if learners > 0 {
             text.push_str(&format!(
-                "{learners} without a vote: the number of voters stays odd, so they get theirs in pairs, or when others go\n"
+                "{learners} without a vote: the number of voters stays odd, so learners get votes in pairs or when voters leave\n"
             ));
         }
         for Invited { name, peer } in &status.invited {
             let name = if name.is_empty() { "a member" } else { name };
-            text.push_str(&format!("{name} at {peer} was asked to join and has not come yet\n"));
+            text.push_str(&format!("{name} at {peer} was invited and has not joined yet\n"));
         }
     }
     text
@@ -179,7 +179,7 @@ fn human_size(bytes: u64) -> String {
         return format!("{bytes} B");
     }
     let (mut whole, mut unit) = (bytes, 0);
-    // Dividing in integers keeps one exact decimal without a detour through floating point.
+    // Integer division keeps one exact decimal without floating-point arithmetic.
     while whole >= 1024 * 1024 && unit + 1 < UNITS.len() {
         whole /= 1024;
         unit += 1;

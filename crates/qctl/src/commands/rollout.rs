@@ -1,4 +1,4 @@
-//! `rollout`: watches, pauses, repeats and takes back the rollouts of workloads.
+//! `rollout`: watches, pauses, restarts and undoes the rollouts of workloads.
 
 mod history;
 mod status;
@@ -13,7 +13,7 @@ use crate::resources::{SelectFlags, Selected, objects, select};
 use crate::session::Session;
 use crate::verbs::{DryRun, PatchType};
 
-/// Watch, pause, repeat and take back rollouts
+/// Watch, pause, restart and undo rollouts
 #[derive(Debug, clap::Args)]
 pub struct Rollout {
     #[command(subcommand)]
@@ -26,13 +26,13 @@ enum RolloutCommand {
     Status {
         #[command(flatten)]
         targets: Targets,
-        /// Wait, instead of only saying how it stands
+        /// Wait for completion instead of showing only the current state
         #[arg(short = 'w', long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         watch: bool,
-        /// How long to wait; 0 is without limit
+        /// Maximum time to wait; 0 means no limit
         #[arg(long, default_value = "0s", value_parser = crate::duration::parse)]
         timeout: Duration,
-        /// Fail when this is no longer the revision
+        /// Fail if the current revision is another one
         #[arg(long, default_value_t = 0)]
         revision: i64,
     },
@@ -48,23 +48,23 @@ enum RolloutCommand {
     Undo {
         #[command(flatten)]
         targets: Targets,
-        /// The revision; 0 for the one before
+        /// The revision; 0 means the previous one
         #[arg(long, default_value_t = 0)]
         to_revision: i64,
         #[arg(long, value_enum, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
         dry_run: DryRun,
     },
-    /// Replace all pods by new ones
+    /// Replace all pods with new ones
     Restart {
         #[command(flatten)]
         targets: Targets,
     },
-    /// Let changes of the template wait
+    /// Pause rollouts of template changes
     Pause {
         #[command(flatten)]
         targets: Targets,
     },
-    /// Roll the changes out that waited
+    /// Resume paused rollouts
     Resume {
         #[command(flatten)]
         targets: Targets,
@@ -157,7 +157,7 @@ async fn restart(session: &mut Session, selected: &Selected) -> Result<()> {
             selected.name()
         )));
     }
-    // Whole seconds, as kubectl writes them.
+    // kubectl writes whole seconds.
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let annotations = json!({"kubectl.kubernetes.io/restartedAt": now});
     let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});

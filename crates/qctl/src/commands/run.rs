@@ -1,4 +1,4 @@
-//! `run`: one pod from an image.
+//! `run`: creates a pod from an image.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -34,22 +34,22 @@ pub struct Run {
     /// KEY=VALUE
     #[arg(long)]
     annotations: Vec<String>,
-    /// A port that the container serves
+    /// A port of the container
     #[arg(long)]
     port: Option<u16>,
-    /// What follows -- is the command, not its arguments
+    /// Use the words after -- as the command instead of its arguments
     #[arg(long)]
     command: bool,
-    /// Show the output and wait for the end
+    /// Show the output and wait until the pod has ended
     #[arg(long)]
     attach: bool,
-    /// Delete the pod when it ended (with --attach)
+    /// Delete the pod when it has ended (with --attach)
     #[arg(long)]
     rm: bool,
-    /// How long to wait for the pod to start (with --attach)
+    /// Maximum time to wait for the pod to start (with --attach)
     #[arg(long, default_value = "1m", value_parser = crate::duration::parse)]
     pod_running_timeout: Duration,
-    /// A JSON document merged over the pod
+    /// A JSON document that is merged into the pod
     #[arg(long)]
     overrides: Option<String>,
     #[command(flatten)]
@@ -86,9 +86,7 @@ impl Run {
         })
         .await?;
         if !started {
-            return Err(CliError::usage(
-                "timed out waiting for the pod to run; `qctl describe pod` says what keeps it",
-            ));
+            return Err(CliError::usage("timed out waiting for the pod to run; `qctl describe pod` shows the reason"));
         }
         let path =
             RequestPath::object(&pods, namespace.as_deref(), &self.name).subresource("log").query("follow", true);

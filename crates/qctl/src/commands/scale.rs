@@ -23,13 +23,13 @@ pub struct Scale {
     select: SelectFlags,
     #[command(flatten)]
     change: ChangeFlags,
-    /// The number to have
+    /// The new number of replicas
     #[arg(long, allow_negative_numbers = true)]
     replicas: Option<i32>,
-    /// Fail unless there are this many now
+    /// Fail unless this is the current number of replicas
     #[arg(long)]
     current_replicas: Option<u32>,
-    /// Fail unless the object has this version
+    /// Fail unless the object has this resource version
     #[arg(long)]
     resource_version: Option<String>,
     /// All objects of the type in the namespace
@@ -79,7 +79,7 @@ impl Scale {
             if present != u64::from(expected) {
                 return Err(CliError::usage(format!("Expected replicas to be {expected}, was {present}")));
             }
-            // Another writer between the two requests makes this one fail, as the user asked.
+            // The version makes the patch fail if another writer has changed the scale since it was checked.
             patch["metadata"] = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
         }
         if let Some(version) = &self.resource_version {

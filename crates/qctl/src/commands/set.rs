@@ -1,4 +1,4 @@
-//! `set image`: the images of the containers of a pod template.
+//! `set image`: changes the images of containers.
 
 use serde_json::{Value, json};
 
@@ -91,7 +91,7 @@ impl Image {
     }
 }
 
-/// The part of a pod's spec that changes; `None` when the images are so already.
+/// Returns the patch of a pod's spec, or `None` if the containers have these images already.
 fn changed_images(spec: &Value, images: &[(&str, &str)]) -> Result<Option<Value>, String> {
     let mut patch = json!({});
     for (wanted, image) in images {

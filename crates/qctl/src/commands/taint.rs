@@ -1,4 +1,4 @@
-//! `taint`: `KEY=VALUE:EFFECT` sets a taint of nodes, `KEY-` and `KEY:EFFECT-` remove.
+//! `taint`: `KEY=VALUE:EFFECT` sets a taint of nodes; `KEY-` and `KEY:EFFECT-` remove taints.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub struct Taint {
     /// All nodes
     #[arg(long)]
     all: bool,
-    /// Let new values take the place of old ones
+    /// Allow existing values to be replaced
     #[arg(long)]
     overwrite: bool,
 }
@@ -97,7 +97,7 @@ impl Taint {
     async fn change(&self, session: &mut Session, node: &Selected, changes: &[Change]) -> Result<()> {
         let present = node.object["spec"]["taints"].as_array().cloned().unwrap_or_default();
         let taints = updated(present, changes, self.overwrite, node.name())?;
-        // The version guards against another writer: taints are a list and are written whole.
+        // Taints are a list that is written as a whole, so the version guards against another writer.
         let patch = json!({
             "metadata": {"resourceVersion": node.object["metadata"]["resourceVersion"]},
             "spec": {"taints": taints},
@@ -163,7 +163,7 @@ mod tests {
             taints,
             [json!({"key": "a", "value": "b", "effect": "NoSchedule"}), json!({"key": "c", "effect": "NoExecute"})]
         );
-        assert!(updated(taints, &changes[..1], false, "n").is_err(), "no overwriting unasked");
+        assert!(updated(taints, &changes[..1], false, "n").is_err(), "existing taints are kept without --overwrite");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `token`: lets machines join.
+//! `token`: creates, lists and revokes the tokens with which machines join.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::transport::Call;
 
 const PATH: &str = "/quorum/tokens";
 
-/// Make, list and revoke the tokens with which machines join the cluster
+/// Create, list and revoke the tokens with which machines join the cluster
 #[derive(Debug, clap::Args)]
 pub struct Token {
     #[command(subcommand)]
@@ -23,11 +23,11 @@ pub struct Token {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Make a token; prints the line to run on the new machine
+    /// Create a token; prints the command to run on the new machine
     Create(Create),
     /// List the tokens, without their secrets
     List(List),
-    /// Take a token back; machines that have joined with it stay
+    /// Revoke tokens; machines that have joined with them stay
     Revoke {
         /// Ids of tokens, as `qctl token list` shows them
         #[arg(required = true)]
@@ -43,36 +43,36 @@ enum Role {
 
 #[derive(Debug, clap::Args)]
 struct Create {
-    /// What a machine becomes with it
+    /// The role of the machines that join with the token
     #[arg(long, value_enum)]
     role: Role,
-    /// Machines that it lets in; for a master always one
+    /// Number of machines that may join with the token; always one for a master
     #[arg(long, default_value_t = 1)]
     uses: u32,
-    /// How long it is good for, such as 30m or 24h; 0 for ever
+    /// Lifetime of the token, such as 30m or 24h; 0 means for ever
     #[arg(long, default_value = "24h", value_parser = crate::duration::parse)]
     ttl: Duration,
-    /// What it is for; `list` shows it
+    /// Description of the token, which `list` shows
     #[arg(long, default_value = "")]
     description: String,
-    /// The master whose place the new one takes
+    /// The master that the new one replaces
     #[arg(long, value_name = "MASTER")]
     replaces: Option<String>,
-    /// Print the token alone
+    /// Print only the token
     #[arg(long)]
     token_only: bool,
 }
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// yaml, json, name or jsonpath=…
+    /// Output format: yaml, json, name or jsonpath=…
     #[arg(short = 'o', long)]
     output: Option<String>,
     #[arg(long)]
     no_headers: bool,
 }
 
-/// The read side of the server's answers.
+/// Responses of the server.
 #[derive(Debug, Deserialize)]
 struct Created {
     token: String,
@@ -81,12 +81,12 @@ struct Created {
 
 #[derive(Debug, Deserialize)]
 struct Tokens {
-    tokens: Vec<Shown>,
+    tokens: Vec<TokenSummary>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+struct TokenSummary {
     id: String,
     role: String,
     uses: u32,
@@ -105,7 +105,7 @@ impl Token {
                     let id: String =
                         percent_encoding::utf8_percent_encode(&id, percent_encoding::NON_ALPHANUMERIC).collect();
                     let call = Call::new(Method::DELETE, RequestPath::raw(&format!("{PATH}/{id}")));
-                    let revoked: Shown = read(session.transport.json(&call).await?)?;
+                    let revoked: TokenSummary = read(session.transport.json(&call).await?)?;
                     session.streams.line(format!("token {} revoked", revoked.id))?;
                 }
                 Ok(())
@@ -151,7 +151,7 @@ impl List {
             Format::Table { .. } => {
                 let tokens = read::<Tokens>(document)?.tokens;
                 if tokens.is_empty() {
-                    return session.streams.note("no tokens; `qctl token create` makes one");
+                    return session.streams.note("There are no tokens; `qctl token create` creates one.");
                 }
                 session.streams.text(table(&tokens, self.no_headers))
             }
@@ -163,10 +163,10 @@ fn read<T: serde::de::DeserializeOwned>(document: Value) -> Result<T> {
     serde_json::from_value(document).map_err(|error| CliError::Answer(format!("{PATH}: {error}")))
 }
 
-fn table(tokens: &[Shown], no_headers: bool) -> String {
+fn table(tokens: &[TokenSummary], no_headers: bool) -> String {
     let headers = ["ID", "ROLE", "USED", "EXPIRES", "USED-BY", "DESCRIPTION"].map(str::to_owned);
     let or_none = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
-    let row = |token: &Shown| {
+    let row = |token: &TokenSummary| {
         vec![
             token.id.clone(),
             token.role.clone(),

@@ -1,4 +1,4 @@
-//! `version`: the client's and the server's.
+//! `version`: prints the versions of the client and the server.
 
 use serde_json::json;
 
@@ -12,15 +12,15 @@ use crate::transport::Call;
 /// Print the versions of client and server
 #[derive(Debug, clap::Args)]
 pub struct Version {
-    /// Only the client's
+    /// Print only the client's version
     #[arg(long)]
     pub client: bool,
-    /// yaml or json
+    /// Output format: yaml or json
     #[arg(short = 'o', long)]
     output: Option<String>,
 }
 
-/// How the versions are printed.
+/// The output format of the versions.
 enum Format {
     Lines,
     Json,
@@ -30,10 +30,10 @@ enum Format {
 const CLIENT: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 
 impl Version {
-    /// Whether the flags can be followed; there is no need to look for a server otherwise.
+    /// Checks the flags before a connection is made.
     ///
     /// # Errors
-    /// When they ask for a format that there is not.
+    /// When the output format is unknown.
     pub fn check(&self) -> Result<()> {
         self.format().map(drop)
     }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::kubeconfig::Environment;
 
-    /// Runs `qctl version` where there is no kubeconfig: exit code, output and errors.
+    /// Runs `qctl version` without a kubeconfig, and returns the exit code, the output and the errors.
     async fn version(flags: &[&str]) -> (u8, String, String) {
         let (streams, output, errors) = Streams::captured("");
         let words: Vec<OsString> = ["qctl", "version"].iter().chain(flags).map(OsString::from).collect();
@@ -97,28 +97,28 @@ mod tests {
 
     #[tokio::test]
     async fn the_clients_version_needs_no_server() {
-        let told = |text: String| (0, text, String::new());
-        let plain = told(format!("Client Version: {CLIENT}\n"));
+        let printed = |text: String| (0, text, String::new());
+        let plain = printed(format!("Client Version: {CLIENT}\n"));
         assert_eq!(version(&["--client"]).await, plain);
         assert_eq!(version(&["--client=true", "--output="]).await, plain);
         let json = format!("{{\n    \"clientVersion\": {{\n        \"gitVersion\": \"{CLIENT}\"\n    }}\n}}\n");
-        assert_eq!(version(&["--client", "-o", "json"]).await, told(json));
+        assert_eq!(version(&["--client", "-o", "json"]).await, printed(json));
         let yaml = format!("clientVersion:\n  gitVersion: {CLIENT}\n");
-        assert_eq!(version(&["--client", "--output=yaml"]).await, told(yaml));
+        assert_eq!(version(&["--client", "--output=yaml"]).await, printed(yaml));
     }
 
     #[tokio::test]
-    async fn only_documents_can_be_asked_for() {
+    async fn unknown_formats_are_refused_before_connecting() {
         for format in ["wide", "name", "jsonpath={.clientVersion}", "xml"] {
             let refused = "error: --output must be 'yaml' or 'json'\n".to_owned();
             assert_eq!(version(&["--client", "-o", format]).await, (1, String::new(), refused.clone()), "{format}");
-            // Before anybody looks for a server, of which there is none here.
+            // There is no server here, so the refusal comes before any connection.
             assert_eq!(version(&["-o", format]).await, (1, String::new(), refused), "{format}");
         }
     }
 
     #[tokio::test]
-    async fn without_a_kubeconfig_there_is_no_server_to_ask() {
+    async fn the_servers_version_needs_a_kubeconfig() {
         let (code, output, errors) = version(&[]).await;
         assert_eq!((code, output.as_str()), (1, ""));
         assert!(errors.starts_with("error: no kubeconfig with a cluster was found"), "{errors}");

@@ -1,4 +1,4 @@
-//! `wait`: until objects meet a condition, have a value, or are gone.
+//! `wait`: waits until objects meet a condition, have a value, exist or are gone.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::watch::{Followed, follow};
 
 use super::delete::until_gone;
 
-/// Wait until objects are as they should be
+/// Wait until objects meet a condition
 #[derive(Debug, clap::Args)]
 pub struct Wait {
     /// TYPE NAME… or TYPE/NAME…
@@ -31,12 +31,12 @@ pub struct Wait {
     /// condition=NAME[=VALUE], jsonpath={PATH}[=VALUE], delete or create
     #[arg(long = "for")]
     goal: String,
-    /// How long to wait; zero checks once, a negative time waits for a week
+    /// Maximum time to wait; 0 checks once, a negative time waits for a week
     #[arg(long, default_value = "30s", value_parser = Timeout::parse, allow_hyphen_values = true)]
     timeout: Timeout,
 }
 
-/// How long kubectl means by a `--timeout`.
+/// The meaning of kubectl's `--timeout`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Timeout {
     CheckOnce,
@@ -96,7 +96,7 @@ impl Goal {
             Goal::Delete => false,
             Goal::Create => true,
             Goal::Condition { name, status } => {
-                // A condition that speaks of an older generation says nothing about this one.
+                // A condition that was observed for an older generation does not count.
                 let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
                 object["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
                     condition["type"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(name))
@@ -126,7 +126,7 @@ impl Wait {
             return Err(CliError::usage("resource(s) were provided, but no name was specified"));
         }
         let begun = Instant::now();
-        let named = self.named(session, targets, &goal).await?;
+        let named = self.expand_names(session, targets, &goal).await?;
         if named.is_empty() && goal != Goal::Delete {
             return Err(CliError::usage("no matching resources found"));
         }
@@ -152,16 +152,16 @@ impl Wait {
         CliError::collect(errors)
     }
 
-    async fn named(&self, session: &Session, targets: Vec<Target>, goal: &Goal) -> Result<Vec<Target>> {
+    async fn expand_names(&self, session: &Session, targets: Vec<Target>, goal: &Goal) -> Result<Vec<Target>> {
         let mut named = Vec::new();
         for target in targets {
             if let Some(name) = &target.name {
                 if *goal != Goal::Create {
                     let found = session.get(&target.resource, target.namespace.as_deref(), name).await;
                     match found {
-                        // Gone already: there is nothing to wait for, and nothing to tell.
+                        // The object is gone already, so there is nothing to wait for or to report.
                         Err(error) if *goal == Goal::Delete && error.is_not_found() => continue,
-                        // What does not exist is an error at once, not a wait.
+                        // A missing object is an error at once.
                         found => drop(found?),
                     }
                 }
@@ -181,7 +181,7 @@ impl Wait {
     }
 }
 
-/// Whether the goal is met at this moment.
+/// Whether the goal is met now.
 async fn is_met(session: &Session, target: &Target, name: &str, goal: &Goal) -> Result<bool> {
     let object = session.find(&target.resource, target.namespace.as_deref(), name).await?;
     Ok(match (goal, object) {
@@ -235,7 +235,7 @@ mod tests {
         assert!(met("condition=ready", &pod));
         assert!(met("condition=Bad=false", &pod));
         assert!(!met("condition=Bad", &pod));
-        assert!(!met("condition=Old", &pod), "of an older generation");
+        assert!(!met("condition=Old", &pod), "the condition is of an older generation");
         assert!(met("jsonpath={.status.phase}=Running", &pod));
         assert!(met("jsonpath='{.status.n}'=3", &pod));
         assert!(met("jsonpath={.status.phase}", &pod));

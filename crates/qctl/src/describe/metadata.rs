@@ -1,4 +1,4 @@
-//! The head of every description: name, labels, annotations, owner.
+//! The metadata at the top of a description: name, labels, annotations and owner.
 
 use serde_json::Value;
 
@@ -17,18 +17,18 @@ pub fn labels_and_annotations(object: &Value, out: &mut String) {
     annotations(out, 0, &object["metadata"]["annotations"]);
 }
 
-/// A map as `key=value` lines under one title.
+/// Prints a map as `key=value` lines under one title.
 pub fn labels(out: &mut String, level: usize, title: &str, map: &Value) {
     pairs(out, level, title, map, "=", |_| true);
 }
 
-/// Annotations, without the manifest that `apply` keeps there.
+/// Prints annotations, except the manifest that `apply` keeps there.
 pub fn annotations(out: &mut String, level: usize, map: &Value) {
     pairs(out, level, "Annotations", map, ": ", |key| key != LAST_APPLIED);
 }
 
 fn pairs(out: &mut String, level: usize, title: &str, map: &Value, separator: &str, shown: impl Fn(&str) -> bool) {
-    /// A longer value, or one of several lines, stands below its key.
+    /// Maximum length of a value beside its key. A longer value, or one of several lines, is printed below the key.
     const LONGEST: usize = 140;
     let mut first = true;
     for (key, value) in map.as_object().into_iter().flatten().filter(|(key, _)| shown(key)) {
@@ -52,14 +52,14 @@ fn pairs(out: &mut String, level: usize, title: &str, map: &Value, separator: &s
     }
 }
 
-/// `ReplicaSet/web-5d8`: who controls the object.
+/// Returns the controller of the object: `ReplicaSet/web-5d8`.
 pub fn controller(object: &Value) -> Option<String> {
     items(&object["metadata"]["ownerReferences"])
         .find(|owner| owner["controller"] == true)
         .map(|owner| format!("{}/{}", text(&owner["kind"]), text(&owner["name"])))
 }
 
-/// A label selector on one line.
+/// Formats a label selector on one line.
 pub fn selector(value: &Value) -> String {
     let labels = value.get("matchLabels").unwrap_or(value).as_object();
     let mut terms: Vec<String> = labels

@@ -1,4 +1,4 @@
-//! Descriptions of objects, laid out like kubectl's. Pure: an object and what relates to it in, text out.
+//! Descriptions of objects in kubectl's layout. Pure: turns an object and its related objects into text.
 
 mod metadata;
 mod node;
@@ -15,7 +15,7 @@ use crate::output::{align, parse_time};
 
 pub use pod::pod_template;
 
-/// What a description shows besides the object itself.
+/// The related objects that a description shows.
 #[derive(Debug, Default)]
 pub struct Related {
     pub events: Vec<Value>,
@@ -26,7 +26,7 @@ pub struct Related {
     pub lease: Option<Value>,
 }
 
-/// The description of one object, aligned.
+/// Describes one object, with aligned columns.
 #[must_use]
 pub fn describe(object: &Value, related: &Related, now: Timestamp) -> String {
     let mut out = String::new();
@@ -71,7 +71,7 @@ fn events_table(list: &[Value], out: &mut String, now: Timestamp) {
     }
 }
 
-/// One line, indented by two spaces for each level.
+/// Prints one line, indented by two spaces for each level.
 fn line(out: &mut String, level: usize, content: &str) {
     for _ in 0..level {
         out.push_str("  ");
@@ -80,7 +80,7 @@ fn line(out: &mut String, level: usize, content: &str) {
     out.push('\n');
 }
 
-/// `Key:` and its value.
+/// Prints `Key:` and its value.
 fn field(out: &mut String, level: usize, key: &str, value: impl std::fmt::Display) {
     line(out, level, &format!("{key}:\t{value}"));
 }
@@ -97,12 +97,12 @@ fn or_none(text: &str) -> &str {
     if text.is_empty() { "<none>" } else { text }
 }
 
-/// A number or string as it is written.
+/// Formats a number or string.
 fn scalar(value: &Value) -> String {
     crate::jsonpath::text_of(value)
 }
 
-/// A time of the API as descriptions write it.
+/// Formats a time of the API for descriptions.
 fn long_time(value: &Value) -> String {
     match value.as_str().and_then(parse_time) {
         Some(time) => time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string(),

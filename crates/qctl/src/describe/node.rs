@@ -1,4 +1,4 @@
-//! Nodes, with the pods on them and what those have asked for.
+//! Nodes, with their pods and the requests of these.
 
 use jiff::Timestamp;
 use quorate_api::quantity::Quantity;
@@ -136,7 +136,7 @@ fn pods(out: &mut String, pods: &[Value], allocatable: &Value, now: Timestamp) {
     }
 }
 
-/// In thousandths: what the containers ask together, or the largest init container where that is more.
+/// Returns the sum of the containers' amounts, or the largest init container's if that is more, in thousandths.
 fn pod_total(pod: &Value, kind: &str, resource: &str) -> i128 {
     let of = |container: &Value| milli(&container["resources"][kind][resource]);
     let main: i128 = items(&pod["spec"]["containers"]).map(of).sum();
@@ -149,7 +149,7 @@ fn milli(value: &Value) -> i128 {
     if text.is_empty() { 0 } else { Quantity::parse(&text).map_or(0, |quantity| quantity.milli_value()) }
 }
 
-/// `250m (12%)`.
+/// Formats an amount with its share of the allocatable amount: `250m (12%)`.
 fn with_share(resource: &str, amount: i128, allocatable: &Value) -> String {
     let available = milli(&allocatable[resource]);
     let share = if available > 0 { amount * 100 / available } else { 0 };
@@ -161,7 +161,7 @@ fn with_share(resource: &str, amount: i128, allocatable: &Value) -> String {
     format!("{shown} ({share}%)")
 }
 
-/// Bytes with the largest binary suffix that leaves a whole number.
+/// Formats bytes with the largest binary suffix that leaves a whole number.
 fn binary(bytes: i128) -> String {
     let mut value = bytes;
     let mut suffixes = ["", "Ki", "Mi", "Gi", "Ti"].iter();

@@ -1,4 +1,4 @@
-//! Services, ConfigMaps, Secrets, Namespaces, and every kind that has no description of its own.
+//! Services, ConfigMaps, Secrets, Namespaces, and all kinds without a specific description.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -40,7 +40,7 @@ pub fn service(object: &Value, related: &Related, out: &mut String) {
     }
 }
 
-/// The ready addresses of a port: three, and how many more.
+/// Formats the ready addresses of a port: three of them, and the number of the others.
 fn endpoints(slices: &[Value], port: &Value) -> String {
     const SHOWN: usize = 3;
     let mut addresses = Vec::new();
@@ -71,7 +71,7 @@ pub fn config_map(object: &Value, out: &mut String) {
     line(out, 0, "");
 }
 
-/// Only sizes: a description must not give secrets away.
+/// Describes a Secret by the sizes of its values, because a description must not reveal them.
 pub fn secret(object: &Value, out: &mut String) {
     metadata::name(object, out);
     metadata::labels_and_annotations(object, out);
@@ -92,10 +92,10 @@ pub fn service_account(object: &Value, out: &mut String) {
     metadata::labels_and_annotations(object, out);
     for (title, list) in [("Image pull secrets", "imagePullSecrets"), ("Mountable secrets", "secrets")] {
         let names = items(&object[list]).map(|secret| text(&secret["name"])).collect::<Vec<_>>();
-        // One below the other.
+        // Each name is on its own line.
         field(out, 0, title, or_none(&names.join("\n\t")));
     }
-    // Tokens are asked for when they are needed; no Secret holds one.
+    // Tokens are requested when needed and are not stored in Secrets.
     field(out, 0, "Tokens", "<none>");
 }
 
@@ -108,7 +108,7 @@ pub fn namespace(object: &Value, out: &mut String) {
     }
 }
 
-/// Every field of any object, with readable names.
+/// Describes any object by all its fields, with readable names.
 pub fn any(object: &Value, out: &mut String) {
     field(out, 0, "Name", text(&object["metadata"]["name"]));
     field(out, 0, "Namespace", text(&object["metadata"]["namespace"]));
@@ -152,7 +152,7 @@ fn tree(out: &mut String, level: usize, value: &Value) {
     }
 }
 
-/// `creationTimestamp` reads `Creation Timestamp`; what is no plain name stays as it is.
+/// Makes a field name readable: `creationTimestamp` becomes `Creation Timestamp`. A key that is not a plain name stays.
 fn readable(key: &str) -> String {
     if !key.chars().all(char::is_alphanumeric) {
         return key.to_owned();

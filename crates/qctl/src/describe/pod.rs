@@ -62,7 +62,7 @@ pub fn describe(pod: &Value, out: &mut String, now: Timestamp) {
     tolerations(out, 0, &spec["tolerations"]);
 }
 
-/// The template of a workload, as descriptions and `rollout history` show it.
+/// Describes the template of a workload, for descriptions and `rollout history`.
 pub fn pod_template(template: &Value, out: &mut String) {
     let spec = &template["spec"];
     metadata::labels(out, 1, "Labels", &template["metadata"]["labels"]);
@@ -117,7 +117,7 @@ fn tolerations(out: &mut String, level: usize, tolerations: &Value) {
     }
 }
 
-/// A list of containers; their pod and its statuses of them are absent for templates.
+/// Describes a list of containers. `of_pod` has their pod and their statuses, and is `None` for templates.
 fn containers(out: &mut String, level: usize, title: &str, list: &Value, of_pod: Option<(&Value, &Value)>) {
     if items(list).next().is_none() {
         return;
@@ -126,7 +126,7 @@ fn containers(out: &mut String, level: usize, title: &str, list: &Value, of_pod:
     for container in items(list) {
         let status = of_pod.and_then(|(_, list)| items(list).find(|status| status["name"] == container["name"]));
         if of_pod.is_none() {
-            // Where a template stands inside another object, kubectl moves only names in, by a single blank.
+            // In a template inside another object, kubectl indents only names, by a single blank.
             out.push(' ');
         }
         one_container(out, container, status, of_pod.map(|(pod, _)| pod));

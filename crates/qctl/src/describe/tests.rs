@@ -16,7 +16,7 @@ fn with_events() -> Related {
 }
 
 #[test]
-fn a_pod_reads_like_kubectls() {
+fn a_pod_is_described_like_in_kubectl() {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "web-1", "namespace": "default", "labels": {"app": "web", "hash": "x"},
@@ -119,7 +119,7 @@ fn a_deployment_shows_its_template_and_replica_sets() {
 }
 
 #[test]
-fn a_node_adds_up_what_its_pods_ask_for() {
+fn a_node_shows_the_sum_of_its_pods_requests() {
     let node = json!({"apiVersion": "v1", "kind": "Node",
         "metadata": {"name": "n1", "labels": {"node-role.kubernetes.io/worker": ""}},
         "spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]},
@@ -137,7 +137,7 @@ fn a_node_adds_up_what_its_pods_ask_for() {
 }
 
 #[test]
-fn secrets_stay_secret_and_unknown_kinds_show_all_fields() {
+fn values_of_secrets_are_hidden_and_unknown_kinds_show_all_fields() {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "type": "Opaque", "data": {"k": "YWJj"}});
     let text = describe(&secret, &Related::default(), now());
     assert!(text.contains("k:  3 bytes\n") && !text.contains("YWJj"), "{text}");

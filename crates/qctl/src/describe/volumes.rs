@@ -11,7 +11,7 @@ pub fn describe(out: &mut String, level: usize, volumes: &Value) {
     }
     line(out, level, "Volumes:");
     for volume in items(volumes) {
-        // Inside a template only names move in, by a single blank, as kubectl has it.
+        // Inside a template, kubectl indents only names, by a single blank.
         let indent = if level > 0 { " " } else { "" };
         line(out, 1, &format!("{indent}{}:", text(&volume["name"])));
         source(out, 2, volume);

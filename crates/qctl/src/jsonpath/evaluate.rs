@@ -1,4 +1,4 @@
-//! Applies parsed paths to values.
+//! Evaluates parsed paths on values.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Filter, Node, Operand, Operator, Step};
 
-/// A value as kubectl prints it: strings without quotes, the rest as JSON.
+/// Formats a value like kubectl: strings without quotes, all other values as JSON.
 #[must_use]
 pub fn text_of(value: &Value) -> String {
     match value {
@@ -106,7 +106,7 @@ fn descend<'a>(value: &'a Value, out: &mut Vec<&'a Value>) {
     }
 }
 
-/// Negative indices count from the end.
+/// Resolves an index. Negative indices count from the end.
 fn position(index: i64, length: usize) -> Option<usize> {
     let length = i64::try_from(length).ok()?;
     let at = if index < 0 { length + index } else { index };

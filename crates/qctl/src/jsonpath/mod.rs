@@ -34,7 +34,7 @@ enum Step {
     Current,
     Field(String),
     Wildcard,
-    /// `..`: the value and everything in it.
+    /// `..`: the value and all values inside it.
     Descend,
     Index(i64),
     Slice {
@@ -70,20 +70,20 @@ enum Operand {
 }
 
 impl JsonPath {
-    /// A template as `-o jsonpath=` takes it.
+    /// Parses a template of `-o jsonpath=`.
     ///
     /// # Errors
-    /// When braces, brackets or quotes do not match or an action is not understood.
+    /// When braces, brackets or quotes do not match, or an action is unknown.
     pub fn template(text: &str) -> Result<Self, JsonPathError> {
         parse::template(text)
             .map(|nodes| JsonPath { nodes })
             .map_err(|reason| JsonPathError { template: text.to_owned(), reason })
     }
 
-    /// One path in the relaxed form of `--sort-by` and `custom-columns`: `{.a.b}`, `.a.b` or `a.b`.
+    /// Parses one path in the relaxed form of `--sort-by` and `custom-columns`: `{.a.b}`, `.a.b` or `a.b`.
     ///
     /// # Errors
-    /// As [`JsonPath::template`].
+    /// Those of [`JsonPath::template`].
     pub fn relaxed(text: &str) -> Result<Self, JsonPathError> {
         let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(text);
         let inner = inner.strip_prefix('$').unwrap_or(inner);
@@ -91,7 +91,7 @@ impl JsonPath {
         Self::template(&format!("{{{dotted}}}"))
     }
 
-    /// The text of the template for this object; what is missing prints as nothing.
+    /// Renders the template for this object. A missing value renders as the empty text.
     #[must_use]
     pub fn render(&self, object: &Value) -> String {
         let mut text = String::new();
@@ -99,7 +99,7 @@ impl JsonPath {
         text
     }
 
-    /// Everything that the template's paths select, in order.
+    /// Returns all values that the template's paths select, in order.
     #[must_use]
     pub fn select<'a>(&self, object: &'a Value) -> Vec<&'a Value> {
         evaluate::select_all(&self.nodes, object, object)

@@ -1,4 +1,4 @@
-//! Reads templates. Reasons of failure are kubectl's where it has a phrase for them.
+//! Parses templates. Error messages are kubectl's where it has one.
 
 use serde_json::Value;
 
@@ -46,7 +46,7 @@ impl Reader<'_> {
         if self.eat(text) { Ok(()) } else { Err(reason.to_owned()) }
     }
 
-    /// Text and actions up to the end of the template or the `{end}` of a range; says which.
+    /// Parses text and actions up to the end of the template or the `{end}` of a range. The flag is true for `{end}`.
     fn nodes(&mut self) -> Parsed<(Vec<Node>, bool)> {
         let mut nodes = Vec::new();
         while !self.rest.is_empty() {
@@ -180,7 +180,7 @@ impl Reader<'_> {
         name
     }
 
-    /// What stands between `[` and `]`.
+    /// Parses the content of `[` and `]`.
     fn bracket(&mut self) -> Parsed<Step> {
         self.skip_spaces();
         if self.eat("?(") {

@@ -47,7 +47,7 @@ fn filters_compare_and_test_for_existence() {
 }
 
 #[test]
-fn ranges_and_texts_are_templates() {
+fn templates_have_ranges_and_text() {
     check(r#"{range .items[*]}{.metadata.name}{"\t"}{.status.phase}{"\n"}{end}"#, "a\tRunning\nb\tPending\n");
     check("{range .items[*]}{.metadata.name}:{range .spec.containers[*]}{.name},{end} {end}", "a:x,y, b:z, ");
     check("names: {.items[*].metadata.name}.", "names: a b.");

@@ -1,4 +1,4 @@
-//! Showing and changing kubeconfig files: `config view`, `config use-context`.
+//! Shows and changes kubeconfig files, for `config view` and `config use-context`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::error::{CliError, Result};
 
-/// The merged configuration as a document, with secrets left out unless `raw`.
+/// Returns the merged configuration as a document, with secrets redacted unless `raw` is set.
 ///
 /// # Errors
 /// When the configuration cannot be written as a document.
@@ -54,10 +54,10 @@ fn redact(entry: &mut Value, fields: &[(&str, &str)]) {
     }
 }
 
-/// Sets `current-context` in the file that already sets one, otherwise in the first, and leaves the rest of it as it is.
+/// Sets `current-context` in the file that sets one already, or else in the first file. The rest of the file stays.
 ///
 /// # Errors
-/// When no file knows the context, or the file cannot be written.
+/// When no file has the context, or the file cannot be written.
 pub fn use_context(files: &[PathBuf], merged: &Kubeconfig, context: &str) -> Result<()> {
     if !merged.contexts.iter().any(|known| known.name == context) {
         return Err(CliError::usage(format!("no context exists with the name: \"{context}\"")));
@@ -80,8 +80,8 @@ pub fn use_context(files: &[PathBuf], merged: &Kubeconfig, context: &str) -> Res
     replace(file, &yaml::to_string(&document)).map_err(|source| CliError::io(describe("writing"), source))
 }
 
-/// Writes beside the file and renames, so that an interrupted write never leaves half a kubeconfig. A link to the file
-/// stays a link, and the file keeps its permissions.
+/// Replaces the file atomically by a rename, so that an interrupted write never leaves half a kubeconfig. A link to the
+/// file stays a link, and the file keeps its permissions.
 fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     let target = std::fs::canonicalize(file)?;
     let directory = target.parent().ok_or(std::io::ErrorKind::IsADirectory)?;

@@ -1,5 +1,5 @@
-//! Where to connect, as whom, and in which namespace: kubeconfig files found and merged as kubectl does, then overridden by
-//! flags. Nothing here talks to a server.
+//! Finds the server, the credentials and the namespace: reads and merges kubeconfig files like kubectl, then applies
+//! the flags. Does not talk to a server.
 
 mod edit;
 
@@ -14,15 +14,15 @@ use crate::error::{CliError, Result};
 
 pub use edit::{use_context, view};
 
-/// The name of the cluster extension that lists further masters: `{"servers": ["https://…", …]}`. They are tried in order
-/// when the cluster's `server` does not take the connection.
+/// Name of the cluster extension that lists further masters: `{"servers": ["https://…", …]}`. They are tried in order
+/// if the cluster's `server` does not accept the connection.
 pub const MASTERS_EXTENSION: &str = "quorate.io/masters";
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// With other masters to turn to, one that does not answer is given up sooner.
+/// Connect timeout if there are other masters to fail over to.
 const FAILOVER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What the flags say about the connection.
+/// The flags about the connection.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     pub kubeconfig: Option<PathBuf>,
@@ -37,16 +37,16 @@ pub struct Overrides {
     pub client_key: Option<String>,
 }
 
-/// Everything a connection needs.
+/// The resolved configuration of a connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// One for each master, in the order in which they are tried.
+    /// Client configurations of the masters, in the order in which they are tried.
     pub configs: Vec<kube::Config>,
-    /// The context's namespace, `default` when it names none.
+    /// The context's namespace, or `default` if it has none.
     pub namespace: String,
 }
 
-/// The environment variables that matter here, passed in so that tests need not touch the process's own.
+/// The environment variables that are used here. They are passed in so that tests need not change the process's own.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     pub kubeconfig: Option<OsString>,
@@ -60,7 +60,7 @@ impl Environment {
     }
 }
 
-/// The files that are read, in order of precedence, and whether each must exist.
+/// Returns the kubeconfig files, in order of precedence.
 #[must_use]
 pub fn files(overrides: &Overrides, environment: &Environment) -> Vec<PathBuf> {
     if let Some(file) = &overrides.kubeconfig {
@@ -75,7 +75,8 @@ pub fn files(overrides: &Overrides, environment: &Environment) -> Vec<PathBuf> {
     environment.home.iter().map(|home| home.join(".kube").join("config")).collect()
 }
 
-/// Reads and merges the kubeconfig files: the first file to set a value or an entry wins, missing files of a list are skipped.
+/// Reads and merges the kubeconfig files. The first file that sets a value or an entry wins. Missing files of a list
+/// are skipped.
 ///
 /// # Errors
 /// When a file named by `--kubeconfig` is missing, or any file cannot be read or parsed.
@@ -103,7 +104,7 @@ fn read(file: &Path) -> Result<Kubeconfig> {
 /// Resolves context, cluster and user, applies the flags, and makes one client configuration for each master.
 ///
 /// # Errors
-/// When there is no kubeconfig at all, a name in it does not exist, or its certificates cannot be loaded.
+/// When there is no kubeconfig, a name in it does not exist, or its certificates cannot be loaded.
 pub async fn connect(mut kubeconfig: Kubeconfig, overrides: &Overrides) -> Result<Connection> {
     if kubeconfig.clusters.is_empty() && overrides.server.is_none() {
         return Err(CliError::usage(
@@ -162,7 +163,7 @@ fn selected_context(kubeconfig: &Kubeconfig, overrides: &Overrides) -> Result<Se
     Ok(SelectedContext { name, cluster: context.cluster.clone(), user: context.user.clone() })
 }
 
-/// `--server` alone, without any file, is a complete connection.
+/// Completes the kubeconfig so that `--server` without any file is enough for a connection.
 fn complete_for_flags(kubeconfig: &mut Kubeconfig, overrides: &Overrides) {
     const FLAGS: &str = "command-line";
     if overrides.server.is_none() || kubeconfig.current_context.is_some() || overrides.context.is_some() {
@@ -230,7 +231,7 @@ struct MastersExtension {
     servers: Vec<String>,
 }
 
-/// The cluster's server and, unless `--server` names one, the further masters of its extension, without repetition.
+/// Returns the cluster's server and, unless `--server` is given, the masters of its extension, without duplicates.
 fn masters(kubeconfig: &Kubeconfig, cluster: Option<&str>, overrides: &Overrides) -> Result<Vec<String>> {
     if let Some(server) = &overrides.server {
         return Ok(vec![server.clone()]);

@@ -103,7 +103,7 @@ fn unknown_names_are_refused_by_name() {
 }
 
 #[test]
-fn without_any_file_the_user_is_told_where_to_look() {
+fn without_any_file_the_error_names_the_places_that_were_searched() {
     let error = block_on(connect(Kubeconfig::default(), &Overrides::default())).expect_err("nothing to connect to");
     assert!(error.to_string().contains("quorate up"), "{error}");
 }
@@ -121,7 +121,7 @@ fn view_hides_secrets_and_use_context_changes_one_line() {
     use_context(&files(&overrides, &environment), &merged, "two").expect("a known context");
     let again = load(&overrides, &environment).expect("readable");
     assert_eq!(again.current_context.as_deref(), Some("two"));
-    assert_eq!(again.clusters.len(), 2, "nothing else is lost");
+    assert_eq!(again.clusters.len(), 2, "the rest of the files stays");
     let error = use_context(&files(&overrides, &environment), &merged, "x").expect_err("unknown");
     assert_eq!(error.to_string(), "no context exists with the name: \"x\"");
 }

@@ -1,14 +1,14 @@
-//! How long ago the API's times were.
+//! Ages of the API's times.
 
 use jiff::Timestamp;
 
-/// How long ago a time of the API was; `<unknown>` when it is absent or unreadable.
+/// Returns the age of a time of the API, or `<unknown>` if it is absent or malformed.
 #[must_use]
 pub fn age_since(time: Option<&str>, now: Timestamp) -> String {
     quorate_api::duration::age(time.and_then(parse_time), now)
 }
 
-/// A time as the API writes it (RFC 3339).
+/// Parses a time of the API (RFC 3339).
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     text.parse().ok()

@@ -5,15 +5,15 @@ use serde_json::Value;
 use crate::error::{CliError, Result};
 use crate::jsonpath::{JsonPath, text_of};
 
-/// Headers with the path of each column.
+/// The headers and the paths of custom columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Columns(Vec<(String, JsonPath)>);
 
 impl Columns {
-    /// Reads `HEADER:path` pairs separated by commas.
+    /// Parses `HEADER:path` pairs that are separated by commas.
     ///
     /// # Errors
-    /// When a pair lacks its colon or a path is malformed.
+    /// When a pair has no colon or a path is malformed.
     pub fn parse(spec: &str) -> Result<Self> {
         let mut columns = Vec::new();
         for part in split_outside_brackets(spec) {
@@ -25,7 +25,7 @@ impl Columns {
         Ok(Columns(columns))
     }
 
-    /// Reads a file of two lines: the headers, and the paths below them.
+    /// Parses a file of two lines: the headers, and the paths below them.
     ///
     /// # Errors
     /// When the two lines have different numbers of words.
@@ -53,7 +53,7 @@ impl Columns {
         self.0.iter().map(|(header, _)| header.clone()).collect()
     }
 
-    /// The cells of one object; `<none>` where it has nothing.
+    /// Returns the cells of one object, with `<none>` for missing values.
     #[must_use]
     pub fn row(&self, object: &Value) -> Vec<String> {
         self.0
@@ -71,7 +71,7 @@ fn relaxed(path: &str) -> Result<JsonPath> {
     JsonPath::relaxed(path).map_err(|error| CliError::usage(error.to_string()))
 }
 
-/// Commas inside `[…]` belong to a path.
+/// Splits at commas, except inside `[…]`, where they belong to a path.
 fn split_outside_brackets(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let (mut depth, mut from) = (0_i32, 0);

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::error::{CliError, Result};
 
-/// Indented by four spaces and ended by a newline, as kubectl writes it.
+/// Formats JSON like kubectl, indented by four spaces and with a newline at the end.
 ///
 /// # Errors
 /// Never for values that came from JSON.

@@ -5,7 +5,7 @@ use crate::jsonpath::JsonPath;
 
 use super::columns::Columns;
 
-/// What the user wants to see.
+/// The output format that the user requested.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Format {
     Table { wide: bool },
@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Reads the value of `-o`; none is the plain table.
+    /// Parses the value of `-o`. `None` means a plain table.
     ///
     /// # Errors
     /// When the format is unknown, or a template in it is malformed.
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_are_known_by_kubectls_names() {
+    fn formats_have_kubectls_names() {
         assert_eq!(Format::parse(None).expect("a format"), Format::Table { wide: false });
         assert_eq!(Format::parse(Some("wide")).expect("a format"), Format::Table { wide: true });
         assert!(matches!(Format::parse(Some("jsonpath='{.a}'")), Ok(Format::JsonPath(_))));

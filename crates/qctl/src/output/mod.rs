@@ -1,4 +1,4 @@
-//! How results look: formats, tables, documents. Nothing here talks to a server.
+//! Formats results as tables and documents. Does not talk to a server.
 
 mod age;
 pub mod columns;

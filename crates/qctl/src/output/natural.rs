@@ -1,4 +1,4 @@
-//! The order in which people expect names with numbers: `node-2` before `node-10`.
+//! Natural order of names with numbers: `node-2` before `node-10`.
 
 use std::cmp::Ordering;
 
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_count_as_numbers() {
+    fn digits_are_compared_as_numbers() {
         assert_eq!(natural_order("node-2", "node-10"), Ordering::Less);
         assert_eq!(natural_order("a", "b"), Ordering::Less);
         assert_eq!(natural_order("a1", "a1"), Ordering::Equal);

@@ -1,4 +1,4 @@
-//! Tables: the server's, and our own.
+//! Tables of the server and of qctl.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,7 +13,7 @@ pub struct ServerTable {
     pub rows: Vec<Row>,
 }
 
-/// What a list says about itself.
+/// The metadata of a list.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListMetadata {
@@ -27,11 +27,11 @@ pub struct ListMetadata {
 #[serde(default)]
 pub struct Column {
     pub name: String,
-    /// Columns above 0 are for `-o wide`.
+    /// Columns with a priority above 0 are shown only with `-o wide`.
     pub priority: i32,
 }
 
-/// A row of a [`ServerTable`]: the cells, and the object (or its metadata).
+/// A row of a [`ServerTable`]: the cells, and the object or its metadata.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Row {
@@ -39,7 +39,7 @@ pub struct Row {
     pub object: Value,
 }
 
-/// What `get`'s flags ask of a table.
+/// The style of a table, from the flags of `get`.
 #[derive(Clone, Debug, Default)]
 pub struct TableStyle {
     pub wide: bool,
@@ -47,23 +47,23 @@ pub struct TableStyle {
     pub with_namespace: bool,
     pub show_labels: bool,
     pub label_columns: Vec<String>,
-    /// Written before each name, as `pod/`.
+    /// Prefix of each name, such as `pod/`.
     pub kind_prefix: Option<String>,
 }
 
-/// Prints tables with columns that keep their widths from one batch of rows to the next, as a watch needs.
+/// Formats tables in batches of rows, for watches. Columns keep their widths from one batch to the next.
 #[derive(Debug, Default)]
 pub struct TablePrinter {
     widths: Vec<usize>,
     header_printed: bool,
 }
 
-/// kubectl's: no column is narrower than this, padding included.
+/// kubectl's minimum width of a column, padding included.
 const MINIMUM_WIDTH: usize = 6;
 const PADDING: usize = 3;
 
 impl TablePrinter {
-    /// Rows with the given headers; the header line only comes with the first batch.
+    /// Formats rows with these headers. The header line is only in the first batch.
     #[must_use]
     pub fn rows(&mut self, headers: &[String], rows: &[Vec<String>], no_headers: bool) -> String {
         let mut lines: Vec<&[String]> = Vec::with_capacity(rows.len() + 1);
@@ -95,7 +95,7 @@ impl TablePrinter {
         text
     }
 
-    /// The rows of a server's table, in this style.
+    /// Formats the rows of a server's table in this style.
     #[must_use]
     pub fn server_table(&mut self, table: &ServerTable, style: &TableStyle) -> String {
         let headers = headers(&table.column_definitions, style);
@@ -156,7 +156,7 @@ fn cells(columns: &[Column], row: &Row, style: &TableStyle) -> Vec<String> {
     line
 }
 
-/// A cell in one line: what follows a line break is left out.
+/// Formats a cell on one line. The text after a line break is left out.
 fn cell_text(cell: &Value) -> String {
     let text = match cell {
         Value::String(text) => text.clone(),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_as_kubectls() {
+    fn columns_are_aligned_like_kubectls() {
         let text = TablePrinter::default().server_table(&table(), &TableStyle::default());
         assert_eq!(text, "NAME          READY\na             1/1\nlonger-name   0\n");
     }

@@ -1,6 +1,6 @@
-//! Elastic tabstops: aligns tab-terminated cells of neighbouring lines, as Go's `text/tabwriter` does for kubectl's `describe`.
+//! Elastic tabstops: aligns tab-terminated cells of neighbouring lines, like Go's `text/tabwriter` in kubectl.
 
-/// Aligns `text`: each cell is as wide as the widest of its column block, plus `padding` spaces.
+/// Aligns `text`. Each cell is as wide as the widest of its column block, plus `padding` spaces.
 #[must_use]
 pub fn align(text: &str, padding: usize) -> String {
     let ends_with_newline = text.ends_with('\n');
@@ -31,7 +31,7 @@ fn block(lines: &[Vec<&str>], widths: &mut Vec<usize>, padding: usize, out: &mut
             width = width.max(lines[at][column].chars().count() + padding);
             at += 1;
         }
-        // A column whose cells are all empty takes no room beyond its padding.
+        // A column of empty cells has only its padding.
         widths.push(width);
         block(&lines[start..at], widths, padding, out);
         widths.pop();
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_of_tables_line_up_and_the_last_one_is_not_padded() {
+    fn cells_are_aligned_and_the_last_one_is_not_padded() {
         assert_eq!(
             align("  Type\tReason\tAge\n  ----\t------\t---\n  Normal\tScheduled\t5s\n", 2),
             "  Type    Reason     Age\n  ----    ------     ---\n  Normal  Scheduled  5s\n"

@@ -1,4 +1,4 @@
-//! Asks the server for its kinds: both aggregated documents at once, kept on disk for a while.
+//! Discovery: reads the server's kinds from both aggregated documents, and caches them on disk for a while.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::transport::{Call, Transport};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
-/// All resources, in the server's order of groups and, within a group, of versions: what comes first is preferred.
+/// All resources, in the server's order of groups and of the versions in each group. Earlier ones are preferred.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discovery {
     pub resources: Vec<Resource>,
@@ -74,7 +74,7 @@ struct Subresource {
 /// Reads `/api` and `/apis` in their aggregated form, concurrently.
 ///
 /// # Errors
-/// When the server cannot be asked or answers something else.
+/// When the server cannot be reached or its response is malformed.
 pub async fn fetch(transport: &Transport) -> Result<Discovery> {
     let (core, groups) = futures::try_join!(document(transport, "/api"), document(transport, "/apis"))?;
     let resources = core.items.into_iter().chain(groups.items).flat_map(flatten).collect();
@@ -114,7 +114,7 @@ fn flatten(group: Group) -> impl Iterator<Item = Resource> {
 }
 
 pub mod cache {
-    //! Discovery on disk, one file for each server.
+    //! Cache of discovery on disk, with one file for each server.
 
     use std::io::Write;
     use std::path::{Path, PathBuf};
@@ -122,7 +122,7 @@ pub mod cache {
 
     use super::Discovery;
 
-    /// New kinds appear seldom, and a name that is not found is asked for again anyway.
+    /// Lifetime of a cached discovery. New kinds are rare, and a missing name causes a new request anyway.
     const LIFETIME: Duration = Duration::from_secs(600);
 
     fn file(directory: &Path, server: &str) -> PathBuf {
@@ -134,7 +134,7 @@ pub mod cache {
         directory.join("quorate").join(format!("{name}.json"))
     }
 
-    /// What was kept, unless it is too old. A damaged file counts as absent: it is only a cache.
+    /// Reads the cached discovery, unless it is too old. A damaged file counts as absent.
     #[must_use]
     pub fn read(directory: &Path, server: &str) -> Option<Discovery> {
         let file = file(directory, server);
@@ -145,10 +145,10 @@ pub mod cache {
         serde_json::from_slice(&std::fs::read(file).ok()?).ok()
     }
 
-    /// Keeps discovery for the next command.
+    /// Caches discovery for the next command.
     ///
     /// # Errors
-    /// When the directory cannot be written; commands go on without a cache then.
+    /// When the directory cannot be written. Commands then continue without a cache.
     pub fn write(directory: &Path, server: &str, discovery: &Discovery) -> std::io::Result<()> {
         let file = file(directory, server);
         let parent = file.parent().unwrap_or(directory);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_returns_what_was_kept_for_that_server_only() {
+    fn the_cache_keeps_servers_apart() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let kept = Discovery { resources: vec![Resource::for_test("", "v1", "Pod", "pods", true)] };
         cache::write(directory.path(), "https://h:1", &kept).expect("writable");

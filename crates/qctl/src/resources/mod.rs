@@ -1,5 +1,5 @@
-//! Kinds as the server describes them: discovery and its cache, names as users type them, and what a command line selects.
-//! No kind is named here; special knowledge of kinds is in `describe` and in the commands.
+//! The server's kinds: discovery and its cache, names that users type, and the objects that a command line selects. No
+//! kind is named here. Code for specific kinds is in `describe` and in the commands.
 
 mod discovery;
 mod resolve;
@@ -31,20 +31,20 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// `deployment.apps`, the form in which objects are named to the user.
+    /// Returns the name that is shown to the user: `deployment.apps`.
     #[must_use]
     pub fn kind_name(&self) -> String {
         let kind = self.kind.to_lowercase();
         if self.group.is_empty() { kind } else { format!("{kind}.{}", self.group) }
     }
 
-    /// `deployments.apps`.
+    /// Returns the resource with its group: `deployments.apps`.
     #[must_use]
     pub fn group_resource(&self) -> String {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// `apps/v1`.
+    /// Returns the group and version: `apps/v1`.
     #[must_use]
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }

@@ -1,10 +1,10 @@
-//! Names of types as users type them: `po`, `pods`, `Deployment`, `deploy.apps`, `deployments.v1.apps`, categories, and
-//! what was perhaps meant by a name that nothing has.
+//! Resolves the names of types that users type: `po`, `pods`, `Deployment`, `deploy.apps`, `deployments.v1.apps` and
+//! categories. Suggests names for unknown ones.
 
 use super::{Discovery, Resource};
 use crate::error::CliError;
 
-/// The outcome of looking a name up.
+/// The result of a lookup.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lookup<'a> {
     Found(&'a Resource),
@@ -13,18 +13,18 @@ pub enum Lookup<'a> {
     Unknown,
 }
 
-/// A type's name taken apart: `TYPE[.VERSION][.GROUP]`.
+/// The name of a type: `TYPE[.VERSION][.GROUP]`.
 #[derive(Debug, Clone, Copy)]
 pub struct TypeName<'a>(pub &'a str);
 
 impl TypeName<'_> {
-    /// What to tell the user when the server has no such type.
+    /// Returns the error for a type that the server does not have.
     #[must_use]
     pub fn unknown(self, discovery: &Discovery) -> CliError {
         let mut message = format!("the server doesn't have a resource type \"{}\"", self.0);
         let suggestions = suggestions(self.0, discovery);
         if suggestions.is_empty() {
-            message.push_str(" (`qctl api-resources` lists what it has)");
+            message.push_str(" (`qctl api-resources` lists the available types)");
         } else {
             message.push_str("; did you mean ");
             message.push_str(&suggestions.join(" or "));
@@ -35,7 +35,7 @@ impl TypeName<'_> {
 }
 
 impl Discovery {
-    /// Finds a type by any of its names, preferring the first group and version that have it.
+    /// Finds a type by any of its names. The first group and version that have it are preferred.
     #[must_use]
     pub fn lookup(&self, name: TypeName<'_>) -> Lookup<'_> {
         let wanted = name.0.to_lowercase();
@@ -71,14 +71,14 @@ impl Discovery {
         if members.is_empty() { Lookup::Unknown } else { Lookup::Category(members) }
     }
 
-    /// The resource that serves objects of this `apiVersion` and `kind`.
+    /// Returns the resource that serves objects of this `apiVersion` and `kind`.
     #[must_use]
     pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Resource> {
         self.resources.iter().find(|resource| resource.kind == kind && resource.api_version() == api_version)
     }
 }
 
-/// Names at a small edit distance, nearest first.
+/// Returns names at a small edit distance, nearest first.
 fn suggestions(name: &str, discovery: &Discovery) -> Vec<String> {
     let name = name.to_lowercase();
     let limit = if name.chars().count() <= 4 { 1 } else { 2 };
@@ -102,7 +102,7 @@ fn suggestions(name: &str, discovery: &Discovery) -> Vec<String> {
     names
 }
 
-/// Levenshtein's distance in characters.
+/// Returns the Levenshtein distance, in characters.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

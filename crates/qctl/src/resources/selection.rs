@@ -1,4 +1,4 @@
-//! What a command line selects: `TYPE`, `TYPE NAME…`, `TYPE/NAME…`, `TYPE,TYPE`, categories, and the objects of `-f`.
+//! Resolves the objects that a command line selects: `TYPE`, `TYPE NAME…`, `TYPE/NAME…`, `TYPE,TYPE`, categories, `-f`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::manifest::{self, FileFlags, Manifest};
 use crate::path::RequestPath;
 use crate::session::Session;
 
-/// The flags that select among objects.
+/// The flags that select objects.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct SelectFlags {
     /// Label selector, such as `app=web,tier!=db`
@@ -19,7 +19,7 @@ pub struct SelectFlags {
     /// Field selector, such as `status.phase=Running`
     #[arg(long)]
     pub field_selector: Option<String>,
-    /// Across all namespaces
+    /// All namespaces
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
 }
@@ -38,15 +38,15 @@ impl SelectFlags {
     }
 }
 
-/// One object, or all of a type.
+/// One object, or all objects of a type.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub resource: Arc<Resource>,
-    /// `None` where the resource has no namespaces, and for lists over all of them.
+    /// `None` for a resource without namespaces, and for a list of all namespaces.
     pub namespace: Option<String>,
-    /// `None` is the whole collection.
+    /// `None` for the whole collection.
     pub name: Option<String>,
-    /// The object of `-f` that selected this.
+    /// The manifest of `-f` that selected the object.
     pub manifest: Option<Manifest>,
 }
 
@@ -68,23 +68,23 @@ impl Selected {
         self.object["metadata"]["namespace"].as_str()
     }
 
-    /// `deployment.apps/web`.
+    /// Returns the type and name: `deployment.apps/web`.
     #[must_use]
     pub fn title(&self) -> String {
         format!("{}/{}", self.resource.kind_name(), self.name())
     }
 }
 
-/// Arguments taken apart, before their types are looked up.
+/// Parsed arguments, before their types are looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arguments {
     None,
-    /// Types (comma separated) and the names after them; no names are whole collections.
+    /// Types (separated by commas) and the names after them. Without names, whole collections are selected.
     Types(Vec<String>, Vec<String>),
     Pairs(Vec<(String, String)>),
 }
 
-/// Takes the positional arguments apart.
+/// Parses the positional arguments.
 ///
 /// # Errors
 /// When the two forms are mixed or a name is empty.
@@ -186,7 +186,7 @@ async fn from_manifests(session: &mut Session, files: &FileFlags) -> Result<Vec<
     Ok(targets)
 }
 
-/// Reads the selected objects; failures are collected so that the others are still worked on.
+/// Reads the selected objects. Errors are collected so that the other objects are still processed.
 ///
 /// # Errors
 /// Only when no server can be reached.
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_are_understood_and_not_mixed() {
+    fn both_forms_are_parsed_and_must_not_be_mixed() {
         assert_eq!(arguments(&[]).expect("nothing"), Arguments::None);
         assert_eq!(
             arguments(&["po,svc", "a", "b"]).expect("types"),

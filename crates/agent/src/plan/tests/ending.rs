@@ -1,4 +1,4 @@
-//! How long pods take to end, and what goes on meanwhile.
+//! Terminations: the grace period, the order of stops, hooks and probes.
 
 use serde_json::{Value, json};
 
@@ -24,8 +24,8 @@ fn deafen(sim: &mut Simulation, names: &[&str]) {
 }
 
 #[test]
-fn all_containers_share_one_grace() {
-    // A container whose turn has not come when the grace is over gets two seconds, as with the kubelet.
+fn all_containers_share_one_grace_period() {
+    // A container that is stopped after the end of the grace period gets two seconds, as with the kubelet.
     let cases: [(&[&str], i64); 5] =
         [(&[], 0), (&["main"], 10), (&["second"], 10), (&["first", "second"], 12), (&["main", "first", "second"], 12)];
     for (deaf, seconds) in cases {
@@ -40,7 +40,7 @@ fn all_containers_share_one_grace() {
 }
 
 #[test]
-fn sidecars_end_last_first_after_the_main_containers() {
+fn sidecars_are_stopped_in_reverse_order_after_the_main_containers() {
     let mut sim = with_sidecars(json!({}));
     sim.settle();
     sim.terminate(TerminationCause::Deleted, 10);
@@ -49,7 +49,7 @@ fn sidecars_end_last_first_after_the_main_containers() {
 }
 
 #[test]
-fn without_grace_everything_is_killed_at_once() {
+fn without_a_grace_period_all_containers_are_killed_at_once() {
     let mut sim = with_sidecars(json!({}));
     sim.settle();
     sim.terminate(TerminationCause::Deleted, 0);
@@ -58,7 +58,7 @@ fn without_grace_everything_is_killed_at_once() {
 }
 
 #[test]
-fn the_pre_stop_hook_of_a_waiting_sidecar_runs_at_once_and_only_once() {
+fn the_pre_stop_hook_of_a_sidecar_runs_once_when_the_termination_begins() {
     let mut sim = with_sidecars(json!({}));
     sim.settle();
     deafen(&mut sim, &["main"]);
@@ -73,7 +73,7 @@ fn the_pre_stop_hook_of_a_waiting_sidecar_runs_at_once_and_only_once() {
 }
 
 #[test]
-fn a_running_pre_stop_hook_delays_the_stop_until_the_grace_is_over() {
+fn a_running_pre_stop_hook_delays_the_stop_until_the_grace_period_is_over() {
     let mut sim = with_sidecars(json!({}));
     sim.settle();
     deafen(&mut sim, &["main"]);
@@ -87,11 +87,11 @@ fn a_running_pre_stop_hook_delays_the_stop_until_the_grace_is_over() {
     assert_eq!(sim.stopped, ["main-0"], "the hook of the second sidecar still runs");
     sim.pass(10);
     sim.settle();
-    assert_eq!(sim.stopped.len(), 3, "the grace is over");
+    assert_eq!(sim.stopped.len(), 3, "the grace period is over");
 }
 
 #[test]
-fn the_sidecars_of_a_pod_that_has_run_to_its_end_share_one_grace() {
+fn the_sidecars_of_a_finished_pod_share_one_grace_period() {
     let mut sim = with_sidecars(json!({}));
     sim.settle();
     deafen(&mut sim, &["first", "second"]);
@@ -117,5 +117,5 @@ fn readiness_is_probed_until_the_containers_have_ended() {
     let status = sim.settle();
     assert_eq!((condition(&status, "Ready").as_str(), status.phase.as_deref()), ("False", Some("Running")));
     assert!(sim.probed[&ProbeKind::Readiness] > before[&ProbeKind::Readiness]);
-    assert_eq!(sim.probed[&ProbeKind::Liveness], before[&ProbeKind::Liveness], "nothing is restarted any more");
+    assert_eq!(sim.probed[&ProbeKind::Liveness], before[&ProbeKind::Liveness], "liveness is no longer probed");
 }

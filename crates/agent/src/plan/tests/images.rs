@@ -1,11 +1,11 @@
-//! A pod whose containers get other images while it lives.
+//! Changed images of a running pod's containers.
 
 use serde_json::json;
 
 use super::*;
 
 #[test]
-fn a_changed_image_restarts_its_container_whatever_the_restart_policy() {
+fn a_changed_image_restarts_its_container_under_any_restart_policy() {
     for policy in ["Always", "OnFailure", "Never"] {
         let mut sim = Simulation::new(pod(json!({
             "restartPolicy": policy,
@@ -25,7 +25,7 @@ fn a_changed_image_restarts_its_container_whatever_the_restart_policy() {
             (["main-0".to_owned()].as_slice(), ["main", "side", "main"].map(str::to_owned).as_slice()),
             "{policy}"
         );
-        assert_eq!(sim.told, ["Container main definition changed, will be restarted"]);
+        assert_eq!(sim.stop_messages, ["Container main definition changed, will be restarted"]);
     }
 }
 
@@ -36,30 +36,34 @@ fn status_shows_the_image_that_runs() {
     sim.deaf.insert("main".to_owned());
     sim.set_image("main", "app:2");
     let main = main_status(&sim.settle());
-    assert_eq!((main.image.as_str(), main.image_id.as_str()), ("app:1", "docker://sha256:app:1"), "it still ends");
+    assert_eq!(
+        (main.image.as_str(), main.image_id.as_str()),
+        ("app:1", "docker://sha256:app:1"),
+        "the old container still runs"
+    );
     sim.pass(30);
     assert_eq!(main_status(&sim.settle()).image, "app:2");
 }
 
 #[test]
-fn another_image_does_not_wait_for_the_backoff_of_the_one_before() {
+fn a_changed_image_does_not_wait_for_the_backoff_of_the_previous_one() {
     let mut sim = Simulation::new(one(json!({})));
     sim.missing_image = Some(FailureReason::ErrImagePull);
     assert_eq!(waiting(&sim.settle(), "main").0, "ErrImagePull");
     sim.missing_image = None;
     sim.set_image("main", "app:2");
-    assert_eq!(sim.settle().phase.as_deref(), Some("Running"), "of a pull");
+    assert_eq!(sim.settle().phase.as_deref(), Some("Running"), "after a failed pull");
 
     let mut sim = Simulation::new(one(json!({})));
     sim.fate("main", Fate::Exits(1));
     assert_eq!(waiting(&sim.settle(), "main").0, "CrashLoopBackOff");
     sim.fate("main", Fate::Runs);
     sim.set_image("main", "app:2");
-    assert_eq!(main_status(&sim.settle()).image, "app:2", "of a crash");
+    assert_eq!(main_status(&sim.settle()).image, "app:2", "after a crash");
     sim.exit("main", 1);
     let starts = sim.started().len();
     sim.settle();
-    assert_eq!(sim.started().len(), starts + 1, "crashes count anew");
+    assert_eq!(sim.started().len(), starts + 1, "the crash backoff starts over");
 
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();
@@ -73,11 +77,11 @@ fn another_image_does_not_wait_for_the_backoff_of_the_one_before() {
     assert_eq!(waiting(&sim.settle(), "main").0, "CreateContainerError");
     sim.broken_start = None;
     sim.set_image("main", "app:2");
-    assert_eq!(sim.settle().phase.as_deref(), Some("Running"), "of a container that could not be made");
+    assert_eq!(sim.settle().phase.as_deref(), Some("Running"), "after a failure to make the container");
 }
 
 #[test]
-fn a_container_that_was_only_made_gives_way_to_one_of_the_new_image() {
+fn an_unstarted_container_is_replaced_by_one_of_the_new_image() {
     let mut sim = Simulation::new(one(json!({})));
     sim.step();
     sim.step();
@@ -117,5 +121,9 @@ fn a_container_of_an_unknown_image_is_left_alone() {
         record.image = String::new();
     }
     let main = main_status(&sim.settle());
-    assert_eq!((main.image.as_str(), main.restart_count), ("app:1", 0), "an older agent made it");
+    assert_eq!(
+        (main.image.as_str(), main.restart_count),
+        ("app:1", 0),
+        "an older agent, which did not record the image, made it"
+    );
 }

@@ -1,4 +1,4 @@
-//! A node without Docker: it does what plans say, and lets containers run or fail as the test wants.
+//! A simulated node: executes plans without Docker, and lets containers run or fail as the test chooses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::plan::backoff;
 
-/// What becomes of a container once started.
+/// The behaviour of a container after it is started.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {
     Runs,
@@ -28,24 +28,24 @@ pub(super) struct Simulation {
     pub missing_image: Option<FailureReason>,
     pub broken_start: Option<FailureReason>,
     pub broken_hook: bool,
-    /// Hooks begin and do not end.
+    /// Hooks start but never end.
     pub held_hook: bool,
-    /// These containers end when they are killed, not before.
+    /// Containers that ignore SIGTERM and end only by SIGKILL.
     pub deaf: BTreeSet<String>,
     pub stopped: Vec<String>,
-    /// Why containers were stopped.
-    pub told: Vec<String>,
+    /// The messages of stops, in order.
+    pub stop_messages: Vec<String>,
     /// The containers whose preStop hook has run, in order.
     pub pre_stops: Vec<String>,
     pub probes: usize,
     pub probed: BTreeMap<ProbeKind, usize>,
-    /// Volumes can be prepared from what is remembered only.
+    /// No master answers, so volumes are prepared from the last known content.
     pub unreachable: bool,
     pub prepared: usize,
     pub deleted: bool,
     fates: BTreeMap<String, Fate>,
     starts: Vec<String>,
-    /// Stops of deaf containers, and when these are killed.
+    /// Stops of containers that ignore SIGTERM, with the time of their SIGKILL.
     stopping: Vec<(Timestamp, Action)>,
 }
 
@@ -64,7 +64,7 @@ impl Simulation {
             held_hook: false,
             deaf: BTreeSet::new(),
             stopped: Vec::new(),
-            told: Vec::new(),
+            stop_messages: Vec::new(),
             pre_stops: Vec::new(),
             probes: 0,
             probed: BTreeMap::new(),
@@ -85,7 +85,7 @@ impl Simulation {
         }
     }
 
-    /// How many seconds pass until the plan has no running container left.
+    /// Returns the number of seconds until no container runs.
     pub(super) fn seconds_until_stopped(&mut self) -> i64 {
         let begun = self.now;
         for _ in 0..1000 {
@@ -126,7 +126,7 @@ impl Simulation {
         self.plan_within(Leave::Run)
     }
 
-    /// The plan, as far as the fence of the pod allows it.
+    /// Plans with the restrictions of the pod's fence.
     pub(super) fn plan_within(&self, leave: Leave) -> PodPlan {
         let facts = NodeFacts { host_ip: "192.0.2.1".to_owned(), runtime_scheme: "docker".to_owned() };
         let view = PodView {
@@ -140,7 +140,7 @@ impl Simulation {
         within_leave(view, plan(view), leave)
     }
 
-    /// One plan, carried out.
+    /// Plans once and executes the actions. Returns whether there were any.
     pub(super) fn step(&mut self) -> bool {
         let planned = self.plan();
         self.reported = planned.status;
@@ -156,18 +156,18 @@ impl Simulation {
             {
                 let left = i64::try_from(grace.for_stop(self.now).as_secs()).expect("a short time");
                 self.stopped.push(id.clone());
-                self.told.push(why.clone());
+                self.stop_messages.push(why.clone());
                 self.note_pre_stop(container, id, *pre_stop);
                 self.stopping.push((backoff::after(self.now, left), action));
                 continue;
             }
-            let outcome = self.carry_out(&action);
+            let outcome = self.execute(&action);
             self.memory.record(&self.pod, &Completion { action, outcome }, self.now);
         }
         any
     }
 
-    /// Plans and carries out until there is nothing to do at this moment.
+    /// Plans and executes until the plan is empty at this time.
     pub(super) fn settle(&mut self) -> PodStatus {
         for _ in 0..100 {
             if !self.step() {
@@ -184,7 +184,7 @@ impl Simulation {
         }
     }
 
-    /// Something goes wrong, or right again.
+    /// Injects a failure, or ends one.
     pub(super) fn disturb(&mut self, event: u8) {
         match event {
             0 => self.exit("main", 1),
@@ -210,7 +210,7 @@ impl Simulation {
         self.healthy = true;
     }
 
-    fn carry_out(&mut self, action: &Action) -> Outcome {
+    fn execute(&mut self, action: &Action) -> Outcome {
         let failed = |reason| Outcome::Failed { reason, message: "the test wants it so".to_owned() };
         match action {
             Action::PrepareVolumes => {
@@ -260,7 +260,7 @@ impl Simulation {
             Action::RunPreStop { container, id, .. } => self.note_pre_stop(container, id, true),
             Action::StopContainer { container, id, pre_stop, why, .. } => {
                 self.stopped.push(id.clone());
-                self.told.push(why.clone());
+                self.stop_messages.push(why.clone());
                 self.note_pre_stop(container, id, *pre_stop);
                 self.exit(container, 143);
             }

@@ -1,4 +1,4 @@
-//! Docker's security options in our words. Pure.
+//! Parses Docker's security options. Pure.
 
 use crate::runtime::Capabilities;
 
@@ -11,7 +11,7 @@ pub(super) fn of(options: &[String]) -> Capabilities {
     Capabilities {
         app_armor: find("apparmor").is_some(),
         se_linux: find("selinux").is_some(),
-        // An engine can be told to filter nothing.
+        // An engine can be configured to filter nothing by default.
         seccomp: find("seccomp").is_some_and(|parts| !parts.contains(&"profile=unconfined")),
     }
 }

@@ -1,4 +1,4 @@
-//! The connection to a Docker engine, and which version of its API is spoken.
+//! The connection to a Docker engine, and the negotiation of its API version.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use parking_lot::RwLock;
 use super::{DEFAULT_ENDPOINT, within_limit};
 use crate::runtime::RuntimeError;
 
-/// The oldest version of the API that has what this runtime needs: Docker Engine 20.10.
+/// The oldest supported API version, which is that of Docker Engine 20.10.
 const OLDEST: ApiVersion = ApiVersion { major: 1, minor: 41 };
-/// How long the engine may take to tell its version.
+/// Maximum time of a request for the engine's version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(10);
-/// bollard's own deadline. Ours are shorter, each for its call.
+/// Deadline of the client library, in seconds. Each call has a shorter one of its own.
 const CLIENT_TIMEOUT_SECONDS: u64 = 3600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ pub(super) struct ApiVersion {
 }
 
 impl ApiVersion {
-    /// The newest version that the client library knows.
+    /// Returns the newest version that the client library supports.
     fn newest() -> Self {
         ApiVersion { major: API_DEFAULT_VERSION.major_version, minor: API_DEFAULT_VERSION.minor_version }
     }
@@ -42,7 +42,7 @@ impl std::fmt::Display for ApiVersion {
     }
 }
 
-/// A client, and the version that was agreed with the engine. Requests before the first agreement name no version.
+/// A client and the API version that was negotiated with the engine. Requests before the negotiation name no version.
 pub(super) struct Connection {
     pub docker: Docker,
     endpoint: String,
@@ -51,7 +51,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// # Errors
-    /// When the endpoint is unusable. Whether an engine answers is seen later.
+    /// When the endpoint is malformed. Whether an engine answers is not checked here.
     pub(super) fn new(endpoint: Option<&str>) -> Result<Self, RuntimeError> {
         let endpoint = endpoint.unwrap_or(DEFAULT_ENDPOINT).to_owned();
         let newest: &ClientVersion = API_DEFAULT_VERSION;
@@ -63,7 +63,7 @@ impl Connection {
         let docker = docker.map_err(|source| RuntimeError::Unreachable { endpoint: endpoint.clone(), source })?;
         let agreed: Arc<RwLock<Option<ApiVersion>>> = Arc::default();
         let spoken = Arc::clone(&agreed);
-        // bollard leaves the version out of its paths, which means the engine's newest, known to us or not.
+        // bollard omits the version from its paths, which would mean the engine's newest version.
         let docker = docker.with_request_modifier(move |mut request| {
             if let Some(uri) = spoken.read().and_then(|version| versioned(request.uri(), version)) {
                 *request.uri_mut() = uri;
@@ -73,16 +73,16 @@ impl Connection {
         Ok(Connection { docker, endpoint, agreed })
     }
 
-    /// The beginning of the paths of requests that bollard does not make: `/v1.41`, or nothing before an agreement.
+    /// Returns the path prefix of requests that are made without bollard: `/v1.41`, or nothing before the negotiation.
     pub(super) fn version_prefix(&self) -> String {
         self.agreed.read().map_or_else(String::new, |version| format!("/v{version}"))
     }
 
-    /// Agrees with the engine on the newest version that both speak, and returns the engine's own version. Doing it again
-    /// follows an engine that was replaced.
+    /// Negotiates the newest version that both sides support, and returns the engine's own version. Must be repeated
+    /// because the engine may have been replaced by another version.
     ///
     /// # Errors
-    /// When the engine does not answer, or no version is common.
+    /// When the engine does not answer, or there is no common version.
     pub(super) async fn negotiate(&self) -> Result<String, RuntimeError> {
         let answer = within_limit("ask for the version", VERSION_DEADLINE, self.docker.version()).await?;
         let parse = |text: Option<&String>| text.and_then(|text| ApiVersion::parse(text));
@@ -92,13 +92,14 @@ impl Connection {
             .map_err(|message| RuntimeError::Version { endpoint: self.endpoint.clone(), message })?;
         let before = self.agreed.write().replace(agreed);
         if before != Some(agreed) {
-            tracing::info!(endpoint = %self.endpoint, version = %agreed, "agreed on a version of Docker's API");
+            tracing::info!(endpoint = %self.endpoint, version = %agreed, "negotiated the version of Docker's API");
         }
         Ok(answer.version.unwrap_or_default())
     }
 }
 
-/// The newest version that an engine speaking `oldest` to `newest` has in common with us, or why there is none.
+/// Returns the newest version that the agent and an engine with the versions `oldest` to `newest` support, or the
+/// message for the lack of one.
 fn agree(oldest: Option<ApiVersion>, newest: Option<ApiVersion>) -> Result<ApiVersion, String> {
     let Some(newest) = newest else { return Err("does not tell which version of its API it speaks".to_owned()) };
     if newest < OLDEST {
@@ -115,7 +116,7 @@ fn agree(oldest: Option<ApiVersion>, newest: Option<ApiVersion>) -> Result<ApiVe
     }
 }
 
-/// The address with the version in front of its path. The engine is asked for its version without one.
+/// Prefixes the path with the version. Requests for the engine's version stay without one.
 fn versioned(uri: &Uri, version: ApiVersion) -> Option<Uri> {
     let path = uri.path_and_query()?;
     if path.path() == "/version" {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_version_that_both_speak_is_agreed_on() {
+    fn the_newest_common_version_is_negotiated() {
         let ours = ApiVersion::newest();
         assert_eq!(agree(Some(version(12)), Some(version(41))), Ok(version(41)), "Docker 20.10");
         assert_eq!(agree(Some(version(44)), Some(version(52))), Ok(version(52)), "Docker 29");
@@ -155,7 +156,7 @@ mod tests {
         assert!(agree(None, None).is_err());
     }
 
-    /// An engine that speaks versions 1.`oldest` to 1.`newest` and refuses all others in Docker's words.
+    /// Answers like an engine that supports the versions 1.`oldest` to 1.`newest` and refuses others in Docker's words.
     fn answer(request: &Request<Incoming>, oldest: usize, newest: usize) -> Response<Full<Bytes>> {
         let json = |status: u16, body: String| {
             let response = Response::builder().status(status).header("content-type", "application/json");
@@ -204,12 +205,12 @@ mod tests {
 
     async fn listed(connection: &Connection) -> String {
         let options = None::<bollard::query_parameters::ListContainersOptions>;
-        let list = connection.docker.list_containers(options).await.expect("the engine takes the version");
+        let list = connection.docker.list_containers(options).await.expect("the engine supports the version");
         list.into_iter().filter_map(|container| container.id).collect()
     }
 
     #[tokio::test]
-    async fn engines_old_and_new_are_spoken_to_in_a_version_they_take() {
+    async fn requests_to_old_and_new_engines_name_a_version_they_support() {
         let ours = ApiVersion::newest().minor;
         for (oldest, newest, spoken) in [(12, 41, 41), (44, 52, 52), (44, ours + 5, ours)] {
             let dir = tempfile::tempdir().expect("a directory");
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_engine_that_is_too_old_is_named_with_what_it_needs() {
+    async fn an_engine_that_is_too_old_is_refused_with_the_needed_version() {
         let dir = tempfile::tempdir().expect("a directory");
         let error = engine(&dir, 12, 40).negotiate().await.expect_err("Docker 19.03").to_string();
         assert!(error.contains("docker.sock speaks version 1.40 of its API, and 1.41 is needed"), "{error}");

@@ -1,4 +1,4 @@
-//! Our specs in Docker's words. Pure.
+//! Converts specs into Docker's requests. Pure.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::pause;
 use crate::runtime::{BindMount, ContainerSpec, SandboxSpec};
 
 const CPU_PERIOD_US: i64 = 100_000;
-/// The sandbox is among the last to be killed: its end is the end of the pod's network.
+/// OOM score adjustment of sandboxes. They are among the last to be killed, because the pod's network ends with them.
 const SANDBOX_OOM_SCORE: i64 = -998;
 
 pub(super) fn sandbox(
@@ -32,8 +32,8 @@ pub(super) fn sandbox(
     let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
     let mut options = vec!["no-new-privileges".to_owned()];
     if !(spec.shares_processes || spec.host_pid) {
-        // A filter of system calls costs a sixth of the start. The program in there makes four of them, and nobody can
-        // make it do anything else unless they share its processes.
+        // A seccomp filter takes a sixth of the start time. The sandbox's program makes only four system calls, and no
+        // other process can interfere with it unless the pod shares its process namespace.
         options.push("seccomp=unconfined".to_owned());
     }
     let host = HostConfig {
@@ -99,7 +99,7 @@ pub(super) fn container(
         cpu_quota: positive(spec.limits.cpu_quota),
         cpu_period: positive(spec.limits.cpu_quota).map(|_| CPU_PERIOD_US),
         memory: positive(spec.limits.memory_bytes),
-        // No swap: a limit that swap can exceed is none.
+        // The same limit for memory and swap together leaves no swap, which could exceed the memory limit.
         memory_swap: positive(spec.limits.memory_bytes),
         oom_score_adj: Some(spec.limits.oom_score_adj.max(min_oom_score)),
         privileged: Some(security.privileged),

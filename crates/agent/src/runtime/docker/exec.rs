@@ -1,5 +1,5 @@
-//! Runs commands inside containers. One that takes too long is ended: Docker has no call for that, so its process is found
-//! and signalled on this machine.
+//! Runs commands inside containers, and kills those that exceed their timeout. Docker has no call for that, so the
+//! process is found and signalled on this machine.
 
 use std::fs;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use super::{failed, within};
 use crate::runtime::{ExecResult, RuntimeError};
 
 const DOING: &str = "run a command in the container";
-/// Maximum size of the output that is kept, in bytes. The rest is read and dropped.
+/// Maximum size of the output, in bytes. The rest is read and dropped.
 const OUTPUT_LIMIT: usize = 10 * 1024;
-/// Looks at a command that took too long and has not even been started.
-const LATE_STARTS: u32 = 10;
-/// The time between them.
-const LATE_START: Duration = Duration::from_millis(200);
+/// Number of times that a timed-out command is inspected while it has not been started yet.
+const LATE_START_INSPECTIONS: u32 = 10;
+/// Delay between two of these inspections.
+const LATE_START_DELAY: Duration = Duration::from_millis(200);
 
-/// Runs a command, and ends it when it takes longer than `timeout`.
+/// Runs a command, and kills it when it exceeds `timeout`.
 pub(super) async fn run(
     docker: &Docker,
     container: &str,
@@ -43,8 +43,8 @@ pub(super) async fn run(
     match tokio::time::timeout_at(deadline, attached(docker, &exec)).await {
         Ok(result) => result.map_err(|error| failed(DOING, error)),
         Err(_) => {
-            if let Err(error) = end(docker, container, &exec).await {
-                tracing::warn!(container, error = %error, "a command that takes too long in a container goes on");
+            if let Err(error) = kill(docker, container, &exec).await {
+                tracing::warn!(container, error = %error, "cannot kill a command that exceeded its timeout");
             }
             Err(timed_out())
         }
@@ -63,43 +63,43 @@ async fn attached(docker: &Docker, exec: &str) -> Result<ExecResult, DockerError
     Ok(ExecResult { code: ended.exit_code.unwrap_or(-1), output: String::from_utf8_lossy(&text).into_owned() })
 }
 
-/// Why a process was not ended.
+/// Why a command was not killed.
 #[derive(Debug, thiserror::Error)]
 enum EndError {
     #[error("{0}")]
     Docker(#[from] RuntimeError),
-    #[error("process {pid} is none of the container's on this machine")]
+    #[error("process {pid} of this machine does not belong to the container")]
     Foreign { pid: i32 },
     #[error("process {pid}: {source}")]
     Signal { pid: i32, source: std::io::Error },
 }
 
-/// Kills the process of a command and those that it has started.
-async fn end(docker: &Docker, container: &str, exec: &str) -> Result<(), EndError> {
-    let mut looks = 0;
+/// Kills the process group of a command.
+async fn kill(docker: &Docker, container: &str, exec: &str) -> Result<(), EndError> {
+    let mut inspections = 0;
     let pid = loop {
-        match look(docker, exec).await? {
+        match inspect(docker, exec).await? {
             Progress::Runs(pid) => break pid,
-            // The engine is busy, and may start it although nobody waits for it any more.
-            Progress::NotStarted if looks < LATE_STARTS => tokio::time::sleep(LATE_START).await,
+            // A busy engine may start the command after its caller has given up.
+            Progress::NotStarted if inspections < LATE_START_INSPECTIONS => tokio::time::sleep(LATE_START_DELAY).await,
             Progress::NotStarted | Progress::Ended => return Ok(()),
         }
-        looks += 1;
+        inspections += 1;
     };
     let signal = |source: rustix::io::Errno| EndError::Signal { pid, source: source.into() };
     let handle = match rustix::process::Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
         None | Some(Err(rustix::io::Errno::SRCH)) => return Ok(()),
         Some(opened) => opened.map_err(signal)?,
     };
-    // The number could have gone to another process before the handle was opened. Docker still calling the command
-    // running by the same number, and the process being in the container, show that it has not.
-    if look(docker, exec).await? != Progress::Runs(pid) {
+    // Another process may have got the same pid before the handle was opened. It has not if Docker still reports the
+    // command as running with this pid and the process is in the container.
+    if inspect(docker, exec).await? != Progress::Runs(pid) {
         return Ok(());
     }
     if !is_of_container(pid, container) {
         return Err(EndError::Foreign { pid });
     }
-    // Stopped, it cannot end by itself, so its number stays its own while its group is killed.
+    // A stopped process cannot exit, so its pid stays valid while its process group is killed.
     match pidfd_send_signal(&handle, Signal::STOP) {
         Err(rustix::io::Errno::SRCH) => return Ok(()),
         stopped => stopped.map_err(signal)?,
@@ -117,12 +117,12 @@ async fn end(docker: &Docker, container: &str, exec: &str) -> Result<(), EndErro
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
     NotStarted,
-    /// The number of its process on the engine's machine.
+    /// The pid of the command on the engine's machine.
     Runs(i32),
     Ended,
 }
 
-async fn look(docker: &Docker, exec: &str) -> Result<Progress, RuntimeError> {
+async fn inspect(docker: &Docker, exec: &str) -> Result<Progress, RuntimeError> {
     let found = within("inspect the command", docker.inspect_exec(exec)).await?;
     let pid = found.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
     Ok(match pid {
@@ -132,8 +132,8 @@ async fn look(docker: &Docker, exec: &str) -> Result<Progress, RuntimeError> {
     })
 }
 
-/// Whether a process is in a control group that is named after the container. An engine on another machine, or in another
-/// process namespace, counts processes differently.
+/// Whether a process is in a cgroup that is named after the container. An engine on another machine or in another
+/// process namespace reports pids that mean other processes here.
 fn is_of_container(pid: i32, container: &str) -> bool {
     let groups = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     container.len() >= 64 && String::from_utf8_lossy(&groups).lines().any(|line| line.contains(container))

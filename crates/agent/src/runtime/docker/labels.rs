@@ -1,4 +1,4 @@
-//! Labels on our containers: whose they are, so that an agent that starts finds them again.
+//! Labels of the agent's containers, by which a starting agent finds them again.
 
 use std::collections::HashMap;
 
@@ -19,20 +19,20 @@ const ATTEMPT: &str = "io.kubernetes.container.restartCount";
 /// The container name of sandboxes.
 const POD: &str = "POD";
 
-/// Which agent's containers.
+/// The cluster and node that containers belong to.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     pub cluster: String,
     pub node: String,
 }
 
-/// The label that all containers of a cluster have.
+/// Returns the label that all containers of a cluster have.
 pub(super) fn of_cluster(cluster: &str) -> String {
     format!("{CLUSTER}={cluster}")
 }
 
 impl Owner {
-    /// Filters that match this agent's containers only.
+    /// Returns filters that match only this agent's containers.
     pub(super) fn filters(&self) -> HashMap<String, Vec<String>> {
         let labels = vec![of_cluster(&self.cluster), format!("{NODE}={}", self.node)];
         HashMap::from([("label".to_owned(), labels)])
@@ -70,7 +70,7 @@ impl Owner {
     }
 }
 
-/// What the labels of a container of ours tell.
+/// The pod and the container that the labels of one of the agent's containers name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub pod: PodRef,
@@ -88,7 +88,7 @@ pub(super) struct ContainerIdentity {
     pub message_from_logs: bool,
 }
 
-/// Reads the labels of a container, or of an event about one.
+/// Parses the labels of a container or of an event about one.
 pub(super) fn identify(labels: &HashMap<String, String>) -> Option<Identity> {
     let get = |key: &str| labels.get(key).cloned();
     let name = get(CONTAINER_NAME)?;
@@ -106,7 +106,7 @@ pub(super) fn identify(labels: &HashMap<String, String>) -> Option<Identity> {
     })
 }
 
-/// The name of a container, as on Kubernetes nodes with Docker.
+/// Returns the name of a container in the form of Kubernetes nodes with Docker.
 pub(super) fn container_name(pod: &PodRef, name: &str, attempt: u32) -> String {
     format!("k8s_{name}_{}_{}_{}_{attempt}", pod.name, pod.namespace, pod.uid)
 }

@@ -1,32 +1,32 @@
-//! Docker's answer to a request for a log, taken apart as it arrives. Nothing is held back but a header or a time, so a
-//! line that never ends, or a terminal's log that looks like headers, takes no memory. Pure.
+//! Parses Docker's log stream as it arrives. Only an incomplete header or timestamp is buffered, so memory is bounded
+//! even for an endless line or a terminal's log that looks like headers. Pure.
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
 const HEADER: usize = 8;
-/// Maximum length of a time at the beginning of a line, in bytes.
+/// Maximum length of a timestamp at the beginning of a line, in bytes.
 const TIME: usize = 48;
 
-/// Lines from a time on; Docker begins them at a full second.
+/// Handling of timestamps. Docker filters lines by full seconds only, so `since` is applied again here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// Earlier lines are left out.
+    /// Lines before this time are dropped.
     pub since: Option<Timestamp>,
-    /// The time stays at the beginning of each line.
+    /// Whether the timestamp is kept at the beginning of each line.
     pub keep: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// What comes next begins with a time, which has not been read whole. `continues` an earlier piece of the same line.
+    /// A timestamp comes next and has not been read completely. `continues` means that it is in the middle of a line.
     Time {
         continues: bool,
     },
     Text,
 }
 
-/// One of a container's streams: where in a line it is, and whether that line is wanted.
+/// Parser state of one of a container's streams: its position in a line, and whether that line is wanted.
 #[derive(Clone, Debug)]
 struct Track {
     line: Line,
@@ -56,7 +56,7 @@ impl Track {
                     if self.wanted {
                         out.extend_from_slice(text);
                     }
-                    // A piece with a header is one entry, of which only the beginning has a time.
+                    // A framed piece is one log entry, which has a timestamp only at its beginning.
                     if !self.mid_line && !framed {
                         self.begin_piece();
                     }
@@ -66,7 +66,7 @@ impl Track {
         }
     }
 
-    /// Takes bytes up to the blank after the time, and returns the rest.
+    /// Reads the timestamp up to the blank after it, and returns the remaining bytes.
     fn read_time<'a>(&mut self, bytes: &'a [u8], continues: bool, times: Times, out: &mut Vec<u8>) -> &'a [u8] {
         let room = TIME - self.time.len();
         let blank = bytes.iter().take(room).position(|byte| matches!(byte, b' ' | b'\n'));
@@ -82,7 +82,7 @@ impl Track {
                     _ => true,
                 };
             }
-            // Docker repeats the time in the middle of a long line.
+            // Docker repeats the timestamp in the middle of a long line.
             let shows = time.is_none() || times.keep && !continues;
             if self.wanted && shows {
                 out.extend_from_slice(&self.time);
@@ -94,10 +94,10 @@ impl Track {
     }
 }
 
-/// Takes an answer apart, piece by piece.
+/// Parses a log stream chunk by chunk.
 #[derive(Clone, Debug)]
 pub(super) struct Demux {
-    /// A terminal has one stream, without headers.
+    /// Whether the stream has headers. A terminal's stream has none.
     framed: bool,
     times: Option<Times>,
     header: Vec<u8>,
@@ -111,7 +111,7 @@ impl Demux {
         Demux { framed, times, header: Vec::new(), left: 0, stream: 0, tracks: [Track::new(), Track::new()] }
     }
 
-    /// What of the log is in these bytes.
+    /// Parses a chunk and returns the log's bytes in it.
     pub(super) fn feed(&mut self, chunk: Bytes) -> Bytes {
         if !self.framed && self.times.is_none() {
             return chunk;
@@ -160,7 +160,7 @@ mod tests {
         [&[stream, 0, 0, 0][..], &length.to_be_bytes(), text.as_bytes()].concat()
     }
 
-    /// The same, in whatever pieces it arrives.
+    /// Parses the answer in chunks of several sizes, and checks that the result is always the same.
     fn read(framed: bool, times: Option<Times>, answer: &[u8]) -> String {
         let mut results = Vec::new();
         for size in [1, 2, 3, 7, 64, answer.len().max(1)] {
@@ -169,12 +169,12 @@ mod tests {
             results.push(String::from_utf8(pieces.collect::<Vec<_>>().concat()).expect("text"));
         }
         results.dedup();
-        assert_eq!(results.len(), 1, "the pieces' size makes a difference: {results:?}");
+        assert_eq!(results.len(), 1, "the result depends on the size of the chunks: {results:?}");
         results.remove(0)
     }
 
     #[test]
-    fn earlier_lines_are_left_out() {
+    fn lines_before_the_given_time_are_dropped() {
         let since = "2026-01-02T03:04:05.5Z".parse().expect("a time");
         let early = "2026-01-02T03:04:05.499999999Z early\n";
         let late = "2026-01-02T03:04:05.5Z late\n";
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_one_line_are_one_line_with_one_time() {
+    fn the_pieces_of_a_line_are_joined_with_one_timestamp() {
         let time = "2026-01-02T03:04:05Z ";
         let answer = [
             frame(1, &format!("{time}first ")),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_end_passes_and_stays_nowhere() {
+    fn an_endless_line_is_passed_on_without_buffering() {
         let long = "x".repeat(1 << 16);
         for times in [None, Some(Times { since: Some(Timestamp::UNIX_EPOCH), keep: true })] {
             assert_eq!(read(false, times, long.as_bytes()), long);
@@ -222,7 +222,7 @@ mod tests {
             huge[4..].copy_from_slice(&u32::MAX.to_be_bytes());
             demux.feed(huge.into());
             let passed: usize = (0..64).map(|_| demux.feed(Bytes::from_static(&[b'x'; 1024])).len()).sum();
-            assert_eq!(passed, 64 * 1024, "what has arrived of a piece is passed on");
+            assert_eq!(passed, 64 * 1024, "the bytes of an incomplete piece are passed on");
             assert!(demux.header.is_empty() && demux.tracks.iter().all(|track| track.time.len() < TIME));
         }
         let forged = b"\x01\0\0\0\xff\xff\xff\xffnot a header";

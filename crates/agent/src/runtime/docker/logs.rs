@@ -1,5 +1,5 @@
-//! Reads containers' logs. The Docker library reads a terminal's log line by line, however long a line is, so this request
-//! is made without it.
+//! Reads containers' logs. The request is made without the Docker library, which buffers a terminal's log line by line
+//! without a limit.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use super::log_stream::{Demux, Times};
 use super::{DEADLINE, failed};
 use crate::runtime::{LogOptions, LogStream, RuntimeError};
 
-/// Maximum size of a refusal of Docker's, in bytes.
+/// Maximum size of an error response of Docker, in bytes.
 const REFUSAL_LIMIT: usize = 64 * 1024;
 const DOING: &str = "read the log";
 
-/// Where the engine listens.
+/// The address of the engine.
 #[derive(Clone, Debug)]
 pub(super) enum Engine {
     Unix(String),
@@ -49,7 +49,7 @@ fn broken(error: impl std::fmt::Display) -> RuntimeError {
     RuntimeError::Docker { message: format!("cannot {DOING}: {error}"), code: None }
 }
 
-/// Sends one request over a connection of its own, which lives as long as what is returned.
+/// Sends one request over its own connection, which lives as long as the returned handle.
 async fn exchange<S>(stream: S, path: &str) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), RuntimeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -57,14 +57,14 @@ where
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let drive = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(error = %error, "a connection for a log broke off");
+            tracing::debug!(error = %error, "the connection of a log request failed");
         }
     }));
     let request = Request::get(path).header(header::HOST, "docker").body(Empty::<Bytes>::new()).map_err(broken)?;
     Ok((sender.send_request(request).await.map_err(broken)?, drive))
 }
 
-/// The log of a container, in pieces as they arrive.
+/// Streams the log of a container in chunks as they arrive.
 pub(super) async fn read(
     engine: &Engine,
     prefix: &str,
@@ -98,7 +98,7 @@ pub(super) async fn read(
             let piece = match body.frame().await? {
                 Ok(frame) => match frame.into_data() {
                     Ok(chunk) => demux.feed(chunk),
-                    // Trailers.
+                    // The frame holds trailers.
                     Err(_) => continue,
                 },
                 Err(error) => return Some((Err(broken(error)), (body, demux, drive))),
@@ -111,7 +111,7 @@ pub(super) async fn read(
     Ok(pieces.boxed())
 }
 
-/// The last bytes of a log, without keeping more than them.
+/// Returns the last bytes of a log. Buffers no more than these.
 pub(super) async fn last_bytes(mut log: LogStream, limit: usize) -> Result<Vec<u8>, RuntimeError> {
     let mut last = Vec::new();
     while let Some(piece) = log.try_next().await? {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_told_apart() {
+    fn unix_and_tcp_endpoints_are_distinguished() {
         assert!(matches!(Engine::new("unix:///run/d.sock"), Engine::Unix(path) if path == "/run/d.sock"));
         assert!(matches!(Engine::new("/run/d.sock"), Engine::Unix(path) if path == "/run/d.sock"));
         assert!(matches!(Engine::new("tcp://127.0.0.1:2375/"), Engine::Tcp(at) if at == "127.0.0.1:2375"));

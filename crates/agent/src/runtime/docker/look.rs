@@ -1,4 +1,4 @@
-//! Docker's answer about one container in our words. Pure.
+//! Converts Docker's description of one container. Pure.
 
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use crate::plan::{ContainerRecord, Exit, RunState, Sandbox, SandboxState};
 
 pub(super) const OOM_KILLED: &str = "OOMKilled";
 
-/// Whose container it is, and how it does. `None` for one that is not ours.
+/// Returns the identity and the state of a container, or `None` for one that is not the agent's.
 pub(super) fn interpret(answer: &ContainerInspectResponse) -> Option<(Identity, Seen)> {
     let labels = answer.config.as_ref()?.labels.as_ref()?;
     let identity = identify(labels)?;
@@ -41,7 +41,7 @@ fn sandbox_state(state: &ContainerState) -> SandboxState {
     let failed = state.error.as_ref().is_some_and(|error| !error.is_empty());
     match state.status {
         _ if state.running == Some(true) => SandboxState::Running,
-        // Docker leaves one that it could not start as created, with an error.
+        // Docker leaves a sandbox that it could not start in the state `created`, with an error.
         Some(ContainerStateStatusEnum::CREATED) if !failed => SandboxState::Created,
         _ => SandboxState::Stopped,
     }
@@ -66,7 +66,7 @@ fn run_state(state: &ContainerState, created_at: Timestamp) -> RunState {
     }
     if state.status == Some(ContainerStateStatusEnum::CREATED) {
         return match error {
-            // Docker leaves a container that it could not start as created, with an error.
+            // Docker leaves a container that it could not start in the state `created`, with an error.
             Some(message) => RunState::Exited(Exit {
                 started_at: None,
                 finished_at: created_at,
@@ -91,7 +91,7 @@ fn run_state(state: &ContainerState, created_at: Timestamp) -> RunState {
     })
 }
 
-/// A time of Docker's; its zero time means none.
+/// Parses a time of Docker, whose zero time means none.
 fn time(text: &str) -> Option<Timestamp> {
     text.parse::<Timestamp>().ok().filter(|time| *time > Timestamp::UNIX_EPOCH)
 }

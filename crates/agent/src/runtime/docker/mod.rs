@@ -1,4 +1,4 @@
-//! Pods on a Docker engine: a sandbox container holds each pod's network, the pod's containers join it.
+//! Runs pods on a Docker engine. A sandbox container holds each pod's network, and the pod's containers join it.
 
 mod capabilities;
 mod connection;
@@ -47,16 +47,18 @@ use crate::machine;
 use crate::plan::{ContainerRecord, FailureReason, Observed, PodRef, RunState};
 
 const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
-/// How long Docker may take for anything but stopping and pulling.
+/// Maximum time of a call to Docker, except stops and pulls.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How long a pull may take.
+/// Maximum time of a pull.
 const PULL_DEADLINE: Duration = Duration::from_secs(600);
-/// Everything is looked at anew this often, in case an event was missed.
+/// Interval between two relists, in case an event was lost.
 const RELIST_INTERVAL: Duration = Duration::from_secs(30);
-const CONCURRENT_LOOKS: usize = 8;
-/// Limits of the kubelet: a termination message, and one made from the log.
+const CONCURRENT_INSPECTIONS: usize = 8;
+/// The kubelet's maximum size of a termination message, in bytes.
 const MESSAGE_BYTES: u64 = 4096;
+/// The kubelet's maximum number of lines of a termination message from the log.
 const MESSAGE_LOG_LINES: u64 = 80;
+/// The kubelet's maximum size of a termination message from the log, in bytes.
 const MESSAGE_LOG_BYTES: usize = 2048;
 
 /// [`Runtime`] over the Docker Engine API.
@@ -73,7 +75,7 @@ pub struct DockerRuntime {
 
 impl DockerRuntime {
     /// # Errors
-    /// When the endpoint is unusable. Whether an engine answers is seen later.
+    /// When the endpoint is malformed. Whether an engine answers is not checked here.
     pub fn new(config: &AgentConfig, endpoint: Option<&str>) -> Result<Self, RuntimeError> {
         let connection = Connection::new(endpoint)?;
         let owner = Owner { cluster: config.cluster_id.clone(), node: config.node_name.clone() };
@@ -89,7 +91,7 @@ impl DockerRuntime {
         })
     }
 
-    /// Makes the sandbox's image, unless it is there.
+    /// Imports the sandbox image, unless it exists.
     async fn ensure_pause_image(&self) -> Result<(), RuntimeError> {
         let _one_at_a_time = self.making_pause_image.lock().await;
         let reference = format!("{}:{}", pause::IMAGE, pause::TAG);
@@ -97,13 +99,13 @@ impl DockerRuntime {
             return Ok(());
         }
         let arch = std::env::consts::ARCH;
-        let machine = pause::Machine::of(arch).ok_or(RuntimeError::Architecture { arch })?;
+        let machine = pause::Architecture::of(arch).ok_or(RuntimeError::Architecture { arch })?;
         let image = body_full(pause::image(machine).into());
         let import = self.docker.import_image(ImportImageOptions::default(), image, None);
         within("make the sandbox image", import.try_for_each(|_| std::future::ready(Ok(())))).await
     }
 
-    /// Makes a container. One of the same name that a dying agent left behind unstarted gives way.
+    /// Makes a container. Removes an unstarted container of the same name that an earlier agent has left behind.
     async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, RuntimeError> {
         let options = || Some(CreateContainerOptionsBuilder::default().name(name).build());
         let doing = "create the container";
@@ -121,19 +123,19 @@ impl DockerRuntime {
         within("start the container", self.docker.start_container(id, None::<StartContainerOptions>)).await
     }
 
-    /// Removes a container, running or not. One that is gone is fine.
+    /// Removes a container, running or not. Succeeds if it is gone already.
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        gone_is_fine(within("remove the container", self.docker.remove_container(id, Some(options))).await)
+        ignore_gone(within("remove the container", self.docker.remove_container(id, Some(options))).await)
     }
 
-    /// Looks at one container and lets its pod's worker know.
-    async fn look(&self, uid: &str, id: &str) -> Result<(), RuntimeError> {
+    /// Inspects one container and notifies its pod's worker.
+    async fn inspect(&self, uid: &str, id: &str) -> Result<(), RuntimeError> {
         let answer =
             within("inspect the container", self.docker.inspect_container(id, None::<InspectContainerOptions>));
         let answer = match answer.await {
             Err(error) if is_gone(&error) => {
-                self.table.lose(uid, id);
+                self.table.remove(uid, id);
                 return Ok(());
             }
             answer => answer?,
@@ -145,8 +147,8 @@ impl DockerRuntime {
                 None => self.add_message(record, container).await,
             }
         }
-        tracing::trace!(pod = %identity.pod, id = seen.id(), "looked at a container");
-        self.table.see(&identity.pod, seen);
+        tracing::trace!(pod = %identity.pod, id = seen.id(), "inspected a container");
+        self.table.update(&identity.pod, seen);
         Ok(())
     }
 
@@ -158,13 +160,13 @@ impl DockerRuntime {
             match message(file).await {
                 Ok(content) if content.is_empty() => {}
                 Ok(content) => exit.message = String::from_utf8_lossy(&content).into_owned(),
-                Err(error) => tracing::debug!(%file, error = %error, "no termination message"),
+                Err(error) => tracing::debug!(%file, error = %error, "cannot read the termination message"),
             }
         }
         if exit.message.is_empty() && exit.code != 0 && container.message_from_logs {
             match self.log_tail(&id).await {
                 Ok(tail) => exit.message = tail,
-                Err(error) => tracing::debug!(%id, error = %error, "no log to take a termination message from"),
+                Err(error) => tracing::debug!(%id, error = %error, "cannot read the log for a termination message"),
             }
         }
     }
@@ -178,19 +180,19 @@ impl DockerRuntime {
         Ok(String::from_utf8_lossy(&tail).into_owned())
     }
 
-    /// Follows Docker's events until they break off.
+    /// Follows Docker's events until the stream ends or fails.
     async fn follow_events(&self) -> Result<(), RuntimeError> {
         let mut filters = self.owner.filters();
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         filters.insert("event".to_owned(), ["start", "die", "oom", "destroy"].map(str::to_owned).to_vec());
         let options = EventsOptionsBuilder::default().filters(&filters).build();
         let mut events = std::pin::pin!(self.docker.events(Some(options)));
-        // The stream is asked for before the list is taken: nothing falls between the two.
+        // The stream is requested before the list, so that no change between the two is lost.
         let mut relist = tokio::time::interval(RELIST_INTERVAL);
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => self.take_in(event).await?,
+                    Some(Ok(event)) => self.handle_event(event).await?,
                     Some(Err(error)) => return Err(failed("follow events", error)),
                     None => return Ok(()),
                 },
@@ -199,19 +201,19 @@ impl DockerRuntime {
         }
     }
 
-    async fn take_in(&self, event: EventMessage) -> Result<(), RuntimeError> {
+    async fn handle_event(&self, event: EventMessage) -> Result<(), RuntimeError> {
         let Some(actor) = event.actor else { return Ok(()) };
         let (Some(id), Some(attributes)) = (actor.id, actor.attributes) else { return Ok(()) };
         let Some(identity) = labels::identify(&attributes) else { return Ok(()) };
         match event.action.as_deref() {
-            Some("destroy") => self.table.lose(&identity.pod.uid, &id),
+            Some("destroy") => self.table.remove(&identity.pod.uid, &id),
             Some("oom") => self.table.ran_out_of_memory(&identity.pod.uid, &id),
-            _ => self.look(&identity.pod.uid, &id).await?,
+            _ => self.inspect(&identity.pod.uid, &id).await?,
         }
         Ok(())
     }
 
-    /// The user that a container is to be started as, which must not contradict `runAsNonRoot`.
+    /// Returns the user of a container, after checking it against `runAsNonRoot`.
     async fn user_of(&self, spec: &ContainerSpec) -> Result<Option<String>, RuntimeError> {
         let image = if user::depends_on_image(spec) {
             let image = within("inspect the image", self.docker.inspect_image(&spec.image)).await?;
@@ -223,7 +225,7 @@ impl DockerRuntime {
     }
 }
 
-/// The end of a termination message, which is as long as the container likes.
+/// Reads the end of a termination message, whose file may be of any size.
 async fn message(file: &str) -> std::io::Result<Vec<u8>> {
     let mut file = tokio::fs::File::open(file).await?;
     let length = file.metadata().await?.len();
@@ -233,8 +235,8 @@ async fn message(file: &str) -> std::io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The lowest score that a container may be given. Going below zero takes CAP_SYS_RESOURCE, which Docker has when we
-/// have it: inside many virtual machines and containers neither does, and runc fails rather than doing without.
+/// Returns the minimum OOM score adjustment of containers. A value below zero requires CAP_SYS_RESOURCE, without which
+/// runc fails. Docker is assumed to have the capability if the agent has it; inside many containers neither does.
 fn min_oom_score() -> i64 {
     if machine::may_lower_oom_score() { -1000 } else { 0 }
 }
@@ -263,7 +265,7 @@ async fn within_limit<T>(
     }
 }
 
-/// Docker counts grace in whole seconds. Nobody gets less than was promised, so a begun second is a full one.
+/// Converts a grace period to Docker's whole seconds. It is rounded up, so that no container gets less.
 fn whole_seconds(grace: Duration) -> i32 {
     i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX)
 }
@@ -272,8 +274,8 @@ fn is_gone(error: &RuntimeError) -> bool {
     matches!(error, RuntimeError::Docker { code: Some(404), .. })
 }
 
-/// Not there, not running, or being removed already: then it is as it was to be.
-fn gone_is_fine(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
+/// Treats a container that is absent, not running or being removed as a success.
+fn ignore_gone(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
     match result {
         Err(RuntimeError::Docker { code: Some(304 | 404 | 409), .. }) => Ok(()),
         result => result,
@@ -302,17 +304,17 @@ impl Runtime for DockerRuntime {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&self.owner.filters()).build();
         let list = within("list containers", self.docker.list_containers(Some(options))).await?;
         let mut ids = HashSet::with_capacity(list.len());
-        let mut looks = Vec::with_capacity(list.len());
+        let mut inspections = Vec::with_capacity(list.len());
         for summary in list {
             let Some(id) = summary.id else { continue };
             if let Some(identity) = labels::identify(&summary.labels.unwrap_or_default()) {
-                looks.push((identity.pod.uid, id.clone()));
+                inspections.push((identity.pod.uid, id.clone()));
                 ids.insert(id);
             }
         }
-        let looks = looks.into_iter().map(|(uid, id)| async move { self.look(&uid, &id).await });
-        futures::stream::iter(looks).buffer_unordered(CONCURRENT_LOOKS).try_collect::<()>().await?;
-        self.table.keep_only(&ids, &before);
+        let inspections = inspections.into_iter().map(|(uid, id)| async move { self.inspect(&uid, &id).await });
+        futures::stream::iter(inspections).buffer_unordered(CONCURRENT_INSPECTIONS).try_collect::<()>().await?;
+        self.table.retain(&ids, &before);
         Ok(())
     }
 
@@ -324,7 +326,7 @@ impl Runtime for DockerRuntime {
             };
             match broken {
                 Ok(()) => tracing::warn!("Docker closed the stream of events"),
-                Err(error) => tracing::warn!(error = %error, "Docker's events cannot be followed"),
+                Err(error) => tracing::warn!(error = %error, "cannot follow Docker's events"),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -376,23 +378,23 @@ impl Runtime for DockerRuntime {
         let body = create::sandbox(spec, &self.network, self.min_oom_score, self.owner.of_sandbox(spec));
         let name = labels::sandbox_name(spec);
         let id = match self.create(&name, body.clone()).await {
-            // The image is not there yet, or somebody has tidied up.
+            // The image has not been imported yet, or was removed.
             Err(error) if is_gone(&error) => {
                 self.ensure_pause_image().await?;
                 self.create(&name, body).await?
             }
             created => created?,
         };
-        self.look(&spec.pod.uid, &id).await
+        self.inspect(&spec.pod.uid, &id).await
     }
 
     async fn start_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
         let started = self.start(id).await;
         if started.is_err() {
-            // It would be found as a stopped sandbox of the pod, and there is nothing in it to keep.
+            // A sandbox that did not start would count as a stopped one, and has nothing worth keeping.
             self.remove_container(id).await?;
         }
-        self.look(&pod.uid, id).await?;
+        self.inspect(&pod.uid, id).await?;
         started
     }
 
@@ -401,13 +403,13 @@ impl Runtime for DockerRuntime {
         let body = create::container(spec, user, self.min_oom_score, self.owner.of_container(spec));
         let name = labels::container_name(&spec.pod, &spec.name, spec.attempt);
         let id = self.create(&name, body).await?;
-        self.look(&spec.pod.uid, &id).await
+        self.inspect(&spec.pod.uid, &id).await
     }
 
     async fn start_container(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
         let started = self.start(id).await;
-        // A container that could not be started is shown, too: it is an attempt that failed.
-        self.look(&pod.uid, id).await?;
+        // A container that could not be started is shown too, as a failed attempt.
+        self.inspect(&pod.uid, id).await?;
         started
     }
 
@@ -420,42 +422,42 @@ impl Runtime for DockerRuntime {
             let stop = self.docker.stop_container(id, Some(options));
             within_limit("stop the container", grace + DEADLINE, stop).await
         };
-        gone_is_fine(stopped)?;
-        self.look(&pod.uid, id).await
+        ignore_gone(stopped)?;
+        self.inspect(&pod.uid, id).await
     }
 
     async fn remove(&self, pod: &PodRef, ids: &[String]) -> Result<(), RuntimeError> {
         for id in ids {
             self.remove_container(id).await?;
-            self.table.lose(&pod.uid, id);
+            self.table.remove(&pod.uid, id);
         }
         Ok(())
     }
 
     async fn stop_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
-        gone_is_fine(within("stop the sandbox", self.docker.kill_container(id, Some(options))).await)?;
-        self.look(&pod.uid, id).await
+        ignore_gone(within("stop the sandbox", self.docker.kill_container(id, Some(options))).await)?;
+        self.inspect(&pod.uid, id).await
     }
 
     async fn remove_pod(&self, pod: &PodRef) -> Result<(), RuntimeError> {
-        // What the table does not know yet is found by its label.
+        // The labels also find containers that the table does not know yet.
         let mut filters: HashMap<String, Vec<String>> = self.owner.filters();
         filters.entry("label".to_owned()).or_default().push(format!("io.kubernetes.pod.uid={}", pod.uid));
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let list = within("list the pod's containers", self.docker.list_containers(Some(options))).await?;
         let removals = list.into_iter().filter_map(|summary| summary.id).map(|id| async move {
             self.remove_container(&id).await?;
-            self.table.lose(&pod.uid, &id);
+            self.table.remove(&pod.uid, &id);
             Ok(())
         });
         futures::future::try_join_all(removals).await?;
         let observed = self.table.observed(&pod.uid);
         for sandbox in &observed.sandboxes {
-            self.table.lose(&pod.uid, &sandbox.id);
+            self.table.remove(&pod.uid, &sandbox.id);
         }
         for record in &observed.containers {
-            self.table.lose(&pod.uid, &record.id);
+            self.table.remove(&pod.uid, &record.id);
         }
         Ok(())
     }
@@ -477,7 +479,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_begun_second_of_grace_is_a_full_one() {
+    fn grace_periods_are_rounded_up_to_seconds() {
         let cases = [(1, 1), (1000, 1), (2999, 3), (3000, 3), (29_950, 30)];
         for (millis, seconds) in cases {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis} ms");

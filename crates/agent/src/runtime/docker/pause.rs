@@ -1,4 +1,4 @@
-//! The program that holds a pod's namespaces, and the image around it. Both are made here: no registry, no compiler.
+//! The program that holds a pod's namespaces, and its image. Both are generated here, without a registry or a compiler.
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -9,52 +9,52 @@ pub(super) const TAG: &str = "1";
 /// Path of the program in the image.
 const PROGRAM: &str = "/pause";
 
-/// Where the one segment of the program is loaded.
+/// Address at which the program's only segment is loaded.
 const BASE: u64 = 0x40_0000;
 const ELF_HEADER: u64 = 64;
 const PROGRAM_HEADER: u64 = 56;
 const CODE_AT: u64 = ELF_HEADER + PROGRAM_HEADER;
 
-/// What the program is made for.
+/// A processor architecture of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Machine {
+pub(super) enum Architecture {
     X86_64,
     Aarch64,
 }
 
-impl Machine {
-    /// From Rust's name of an architecture.
+impl Architecture {
+    /// Parses Rust's name of an architecture.
     pub(super) fn of(arch: &str) -> Option<Self> {
         match arch {
-            "x86_64" => Some(Machine::X86_64),
-            "aarch64" => Some(Machine::Aarch64),
+            "x86_64" => Some(Architecture::X86_64),
+            "aarch64" => Some(Architecture::Aarch64),
             _ => None,
         }
     }
 
-    /// Its number in ELF.
+    /// Returns the number of the architecture in ELF.
     fn number(self) -> u16 {
         match self {
-            Machine::X86_64 => 62,
-            Machine::Aarch64 => 183,
+            Architecture::X86_64 => 62,
+            Architecture::Aarch64 => 183,
         }
     }
 
     fn code(self) -> Vec<u8> {
         match self {
-            Machine::X86_64 => x86_64(),
-            Machine::Aarch64 => aarch64(),
+            Architecture::X86_64 => x86_64(),
+            Architecture::Aarch64 => aarch64(),
         }
     }
 }
 
-/// A static ELF executable of less than 300 bytes: it waits for SIGTERM or SIGINT, then exits with 0.
+/// Returns a static ELF executable of less than 300 bytes, which waits for SIGTERM or SIGINT and then exits with 0.
 ///
-/// It runs as process 1 of its namespace, which has three consequences. The kernel drops signals of process 1 that
-/// have no handler, but not blocked ones, so it blocks both and waits for them with `rt_sigtimedwait`. Orphans of the
-/// pod become its children when the pod shares its process namespace; it ignores SIGCHLD, so that the kernel reaps
-/// them. And it must not end before it is told to, so a wait that was interrupted begins anew.
-pub(super) fn program(machine: Machine) -> Vec<u8> {
+/// The program runs as process 1 of its namespace, which has three consequences. The kernel drops signals to process 1
+/// that have no handler unless they are blocked, so the program blocks both and waits for them with `rt_sigtimedwait`.
+/// Orphaned processes become its children when the pod shares its process namespace, so it ignores SIGCHLD to have the
+/// kernel reap them. It must not exit before it gets a signal, so it repeats a wait that was interrupted.
+pub(super) fn program(machine: Architecture) -> Vec<u8> {
     let mut code = machine.code();
     // The set of SIGINT (2) and SIGTERM (15): bit n - 1 for signal n.
     code.extend((1_u64 << 1 | 1 << 14).to_le_bytes());
@@ -69,7 +69,7 @@ pub(super) fn program(machine: Machine) -> Vec<u8> {
     elf
 }
 
-/// The set of signals follows the code at once, the action 8 bytes later.
+/// Machine code. The set of signals follows the code, and the action is 8 bytes later.
 fn x86_64() -> Vec<u8> {
     const LENGTH: u64 = 82;
     let signals = (BASE + CODE_AT + LENGTH) as u32;
@@ -111,7 +111,7 @@ fn x86_64() -> Vec<u8> {
     code
 }
 
-/// The same calls; addresses are relative to the instruction.
+/// Machine code with the same calls. Addresses are relative to the instruction.
 fn aarch64() -> Vec<u8> {
     const MOV_X2_0: u32 = 0xd280_0002;
     const MOV_X3_8: u32 = 0xd280_0103;
@@ -147,7 +147,7 @@ fn aarch64() -> Vec<u8> {
     instructions.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-fn elf_header(machine: Machine) -> Vec<u8> {
+fn elf_header(machine: Architecture) -> Vec<u8> {
     let mut header: Vec<u8> = Vec::with_capacity(ELF_HEADER as usize);
     header.extend(b"\x7fELF");
     header.extend([2, 1, 1, 0]); // 64 bit, little endian, version 1, System V
@@ -175,12 +175,13 @@ fn program_header(size: u64) -> Vec<u8> {
     header.extend(BASE.to_le_bytes());
     header.extend(size.to_le_bytes());
     header.extend(size.to_le_bytes());
-    header.extend(0x1_0000_u64.to_le_bytes()); // aligned for the largest pages that there are
+    header.extend(0x1_0000_u64.to_le_bytes()); // alignment: the largest page size of these architectures
     header
 }
 
-/// The image as `docker load` takes it. It is always the same, so agents that make it at once make one image.
-pub(super) fn image(machine: Machine) -> Vec<u8> {
+/// Returns the image in the format of `docker load`. Its bytes never change, so agents that load it concurrently make
+/// one image.
+pub(super) fn image(machine: Architecture) -> Vec<u8> {
     let layer = archive(&[(PROGRAM.trim_start_matches('/'), &program(machine))]);
     let digest = format!("sha256:{:x}", Sha256::digest(&layer));
     let config = json!({
@@ -195,7 +196,7 @@ pub(super) fn image(machine: Machine) -> Vec<u8> {
     archive(&[("manifest.json", manifest.as_bytes()), ("config.json", config.as_bytes()), ("layer.tar", &layer)])
 }
 
-/// A tar archive (ustar) with executables in its root.
+/// Makes a tar archive (ustar) with executables in its root.
 fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, content) in files {
@@ -229,20 +230,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_waits_until_it_is_told_to_end() {
-        let machine = Machine::of(std::env::consts::ARCH).expect("tests run on a machine that has the program");
+    fn the_program_runs_until_it_gets_a_signal() {
+        let machine = Architecture::of(std::env::consts::ARCH).expect("tests run on a machine that has the program");
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("pause");
         std::fs::write(&path, program(machine)).expect("the program is written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("and made executable");
         let mut child = Command::new(&path).spawn().expect("the program starts");
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
-        // Continuing a stopped process interrupts its wait: it must begin anew.
+        // Continuing a stopped process interrupts its wait, which the program must repeat.
         for signal in [nix::sys::signal::SIGSTOP, nix::sys::signal::SIGCONT] {
             nix::sys::signal::kill(pid, signal).expect("the signal is sent");
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
-        assert!(child.try_wait().expect("it can be asked").is_none(), "it ended by itself");
+        assert!(child.try_wait().expect("the process can be waited for").is_none(), "it ended by itself");
         nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).expect("the signal is sent");
         let status = child.wait().expect("it ends");
         assert_eq!((status.code(), status.signal()), (Some(0), None));

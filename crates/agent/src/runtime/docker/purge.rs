@@ -1,4 +1,4 @@
-//! Taking down a whole cluster's containers, for `quorate down`.
+//! Removes all containers of a cluster, for `quorate down`.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use super::labels::of_cluster;
 use super::within;
 use crate::runtime::RuntimeError;
 
-/// How many containers are removed at a time.
+/// Maximum number of containers that are removed concurrently.
 const CONCURRENT: usize = 8;
 
-/// Removes every container of `cluster` on the local Docker engine, running or not, and returns how many there were.
+/// Removes every container of `cluster` on the local Docker engine, running or not, and returns their number.
 ///
 /// # Errors
-/// When the engine does not answer, or refuses to remove one.
+/// When the engine does not answer, or refuses to remove a container.
 pub async fn remove_containers(cluster: &str) -> Result<usize, RuntimeError> {
     let connection = Connection::new(None)?;
     connection.negotiate().await?;
@@ -30,7 +30,7 @@ pub async fn remove_containers(cluster: &str) -> Result<usize, RuntimeError> {
         async move {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
             match within("remove a container", docker.remove_container(&id, Some(options))).await {
-                // Somebody else was faster.
+                // The container is gone, or is being removed by another process.
                 Err(RuntimeError::Docker { code: Some(404 | 409), .. }) => Ok(()),
                 other => other,
             }

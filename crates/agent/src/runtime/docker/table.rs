@@ -1,4 +1,4 @@
-//! What is known of this node's containers, by pod. Every change reaches the pod's worker.
+//! Table of this node's containers, by pod. Every change notifies the pod's worker.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::look::OOM_KILLED;
 use crate::plan::{ContainerRecord, Observed, PodRef, RunState, Sandbox};
 use crate::runtime::KnownPod;
 
-/// The exit code of what ended by SIGKILL.
+/// Exit code of a container that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 
-/// One container as last seen.
+/// One container in its last known state.
 #[derive(Clone, Debug)]
 pub(super) enum Seen {
     Sandbox(Sandbox),
@@ -54,7 +54,7 @@ impl Table {
         self.pods.lock().get(uid).map(|entry| Arc::clone(&entry.state.borrow())).unwrap_or_default()
     }
 
-    /// Drops an entry that shows nothing and that nobody looks at.
+    /// Drops the pod's entry if it is empty and has no subscribers.
     pub(super) fn forget(&self, uid: &str) {
         let mut pods = self.pods.lock();
         let idle = pods.get(uid).is_some_and(|e| e.state.receiver_count() == 0 && e.state.borrow().is_empty());
@@ -73,14 +73,14 @@ impl Table {
         known.collect()
     }
 
-    pub(super) fn see(&self, pod: &PodRef, seen: Seen) {
+    pub(super) fn update(&self, pod: &PodRef, seen: Seen) {
         let mut pods = self.pods.lock();
         let entry = pods.entry(pod.uid.clone()).or_insert_with(Entry::new);
         entry.pod = Some(pod.clone());
         entry.state.send_if_modified(|observed| merge(Arc::make_mut(observed), seen));
     }
 
-    pub(super) fn lose(&self, uid: &str, id: &str) {
+    pub(super) fn remove(&self, uid: &str, id: &str) {
         let pods = self.pods.lock();
         let Some(entry) = pods.get(uid) else { return };
         entry.state.send_if_modified(|observed| {
@@ -92,7 +92,7 @@ impl Table {
         });
     }
 
-    /// Takes note that a container ran out of memory. Docker tells it on its own, which can be after the end.
+    /// Notes that a container ran out of memory. Docker reports it in a separate event, possibly after the exit.
     pub(super) fn ran_out_of_memory(&self, uid: &str, id: &str) {
         let pods = self.pods.lock();
         let Some(entry) = pods.get(uid) else { return };
@@ -108,8 +108,8 @@ impl Table {
         });
     }
 
-    /// Everything that a full list did not show is gone, unless it came up after the list was begun.
-    pub(super) fn keep_only(&self, ids: &HashSet<String>, known_before: &HashSet<String>) {
+    /// Removes containers that are missing from a complete list, unless they appeared after the list was requested.
+    pub(super) fn retain(&self, ids: &HashSet<String>, known_before: &HashSet<String>) {
         let gone = |id: &str| known_before.contains(id) && !ids.contains(id);
         for entry in self.pods.lock().values() {
             entry.state.send_if_modified(|observed| {
@@ -136,21 +136,21 @@ impl Table {
         ids.collect()
     }
 
-    /// A record of a container that has ended, if that is known already.
+    /// Returns the record of a container, if it is known to have ended.
     pub(super) fn ended(&self, uid: &str, id: &str) -> Option<ContainerRecord> {
         let observed = self.observed(uid);
         observed.containers.iter().find(|record| record.id == id && record.exit().is_some()).cloned()
     }
 }
 
-/// Takes in what was seen. Looks may arrive out of order, but a container only ever goes from created to running to
-/// ended, so what is earlier in that order than what is known is old news.
+/// Merges the state of a container, and returns whether anything changed. Inspections may finish out of order. A
+/// container only moves from created to running to ended, so a state before the known one is outdated and ignored.
 fn merge(observed: &mut Observed, seen: Seen) -> bool {
     match seen {
         Seen::Sandbox(sandbox) => match observed.sandboxes.iter_mut().find(|known| known.id == sandbox.id) {
             Some(known) if *known == sandbox || sandbox.state < known.state => false,
             Some(known) => {
-                // A stopped sandbox has lost its address; the one that it had is still worth knowing.
+                // Docker shows no address for a stopped sandbox, so the last known one is kept.
                 let ips = std::mem::take(&mut known.ips);
                 *known = sandbox;
                 if known.ips.is_empty() {

@@ -1,17 +1,17 @@
-//! The user that a container runs as, from its spec and its image. Pure.
+//! Determines the user of a container from its spec and its image. Pure.
 
 use crate::runtime::ContainerSpec;
 
-/// Whether the image's user must be known to decide.
+/// Whether the decision depends on the image's user.
 pub(super) fn depends_on_image(spec: &ContainerSpec) -> bool {
     spec.security.user.is_none() && (spec.security.group.is_some() || spec.security.must_not_be_root)
 }
 
-/// Docker's `user` or `user:group`, or `None` to leave everything to the image. `image` is the image's own setting, if it
-/// has been looked up.
+/// Returns Docker's `user` or `user:group`, or `None` to use the image's setting. `image` is that setting, if it has
+/// been looked up.
 ///
 /// # Errors
-/// The kubelet's words for a user that contradicts `runAsNonRoot`.
+/// The kubelet's message for a user that contradicts `runAsNonRoot`.
 pub(super) fn of(spec: &ContainerSpec, image: Option<&str>) -> Result<Option<String>, String> {
     let security = &spec.security;
     let place = format!("(pod: \"{}\", container: {})", spec.pod, spec.name);
@@ -45,7 +45,7 @@ pub(super) fn of(spec: &ContainerSpec, image: Option<&str>) -> Result<Option<Str
             }
         }
     }
-    // What was checked is named: the image's name may have moved on to another image by now.
+    // The checked user is named explicitly, because the image's name may refer to another image by now.
     Ok(Some(if security.group.is_some() || image.is_empty() { with_group(user) } else { image.to_owned() }))
 }
 
@@ -83,8 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn the_image_decides_what_the_pod_leaves_open() {
-        // runAsUser, runAsGroup, the image's user, Docker's setting.
+    fn the_image_decides_the_user_that_the_pod_does_not_set() {
+        // runAsUser, runAsGroup, the image's user, and Docker's setting.
         type Case = (Option<i64>, Option<i64>, &'static str, Option<&'static str>);
         let cases: [Case; 8] = [
             (None, None, "1000:2000", None),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_may_be_root_is_refused_where_it_must_not() {
+    fn a_container_that_may_run_as_root_is_refused_under_run_as_non_root() {
         let place = "(pod: \"web_shop(u1)\", container: c)";
         let refused = |user, image| of(&spec(user, None, true), Some(image)).expect_err("it may be root");
         let breaks = format!("container's runAsUser breaks non-root policy {place}");

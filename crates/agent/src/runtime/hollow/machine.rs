@@ -1,9 +1,9 @@
-//! Containers of the hollow runtime as files, so that they outlive their agent as those of an engine do.
+//! Files of the hollow runtime's containers, which outlive their agent like the containers of an engine.
 //!
 //! | in the directory | holds |
 //! |---|---|
-//! | `pods/<uid>.json` | what there is of a pod, and every start of one of its containers so far |
-//! | `kill/<container id>` | put there by somebody who wants the container to end, as `docker kill` would |
+//! | `pods/<uid>.json` | the sandboxes and containers of a pod, and every start of one of its containers so far |
+//! | `kill/<container id>` | a request to kill the container, as `docker kill` does; any process may create the file |
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
-/// The exit code of a container that SIGKILL ended.
+/// Exit code of a container that SIGKILL ended.
 const KILLED: i32 = 137;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -55,9 +55,9 @@ struct ContainerFile {
     image: String,
     image_id: String,
     started_at: Option<String>,
-    /// Absent while it waits to be started, or runs.
+    /// Absent while the container waits to be started or runs.
     exit: Option<ExitFile>,
-    /// It ends as soon as it is started.
+    /// The container ends as soon as it is started.
     short_lived: bool,
 }
 
@@ -69,7 +69,7 @@ struct ExitFile {
     reason: String,
 }
 
-/// A container was started. One id stands here twice when its container was started twice.
+/// One start of a container. The list has an id twice if its container was started twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Start {
@@ -79,32 +79,32 @@ struct Start {
     at: String,
 }
 
-/// A pod as it was kept.
-pub(super) struct Kept {
+/// A pod that was read from its file.
+pub(super) struct KeptPod {
     pub pod: PodRef,
     pub observed: Observed,
-    /// Containers that end as soon as they are started.
+    /// Ids of containers that end as soon as they are started.
     pub short_lived: Vec<String>,
 }
 
-/// The directory.
-pub(super) struct Machine {
+/// The directory of the files.
+pub(super) struct StateDir {
     dir: PathBuf,
-    /// Held while a pod is changed and written: files are never older than what the agent has been shown.
+    /// Held while a pod is changed and written, so that a file is never older than the state that the agent has seen.
     pub order: tokio::sync::Mutex<()>,
 }
 
-impl Machine {
-    /// Makes the directory, unless it is there.
-    pub fn open(dir: &Path) -> io::Result<Machine> {
+impl StateDir {
+    /// Opens the directory, and makes it if it is missing.
+    pub fn open(dir: &Path) -> io::Result<StateDir> {
         for sub in ["pods", "kill"] {
             std::fs::create_dir_all(dir.join(sub))?;
         }
-        Ok(Machine { dir: dir.to_owned(), order: tokio::sync::Mutex::default() })
+        Ok(StateDir { dir: dir.to_owned(), order: tokio::sync::Mutex::default() })
     }
 
-    /// All pods of which anything is left.
-    pub fn load(&self) -> io::Result<Vec<Kept>> {
+    /// Reads all pods of which anything is left.
+    pub fn load(&self) -> io::Result<Vec<KeptPod>> {
         let mut kept = Vec::new();
         for entry in std::fs::read_dir(self.dir.join("pods"))? {
             let path = entry?.path();
@@ -117,7 +117,7 @@ impl Machine {
         Ok(kept)
     }
 
-    /// Writes down what there is of a pod, in one step.
+    /// Writes the file of a pod atomically.
     pub async fn keep(&self, pod: &PodRef, observed: &Observed, short_lived: &[String]) -> io::Result<()> {
         let path = self.dir.join("pods").join(format!("{}.json", pod.uid));
         let before: Option<PodFile> = match tokio::fs::read(&path).await {
@@ -131,7 +131,7 @@ impl Machine {
         tokio::fs::rename(new, path).await
     }
 
-    /// The ids of the containers that somebody wants killed.
+    /// Returns the ids of the containers with a kill request.
     pub async fn kills(&self) -> io::Result<Vec<String>> {
         let mut entries = tokio::fs::read_dir(self.dir.join("kill")).await?;
         let mut ids = Vec::new();
@@ -141,17 +141,17 @@ impl Machine {
         Ok(ids)
     }
 
-    /// The container has ended, or there is none with this id.
+    /// Removes the kill request of a container that has ended or does not exist.
     pub async fn killed(&self, id: &str) -> io::Result<()> {
         match tokio::fs::remove_file(self.dir.join("kill").join(id)).await {
-            // Two looked for it at once.
+            // A concurrent call has removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
 }
 
-/// How a container ends that is killed now.
+/// Returns the state of a container that is killed now.
 pub(super) fn killed(record: &ContainerRecord) -> RunState {
     RunState::Exited(Exit {
         started_at: record.started_at(),
@@ -202,8 +202,8 @@ impl PodFile {
         PodFile { namespace, name, uid, sandboxes: sandboxes.collect(), containers: containers.collect(), starts }
     }
 
-    /// `None` when nothing is left of the pod but the story of its starts.
-    fn restore(self) -> io::Result<Option<Kept>> {
+    /// Restores a pod, or returns `None` if only the list of its starts is left.
+    fn restore(self) -> io::Result<Option<KeptPod>> {
         if self.sandboxes.is_empty() && self.containers.is_empty() {
             return Ok(None);
         }
@@ -213,7 +213,7 @@ impl PodFile {
             containers: self.containers.into_iter().map(ContainerFile::restore).collect::<io::Result<_>>()?,
         };
         let pod = PodRef { namespace: self.namespace, name: self.name, uid: self.uid };
-        Ok(Some(Kept { pod, observed, short_lived }))
+        Ok(Some(KeptPod { pod, observed, short_lived }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The runtime that starts nothing and reports what healthy containers would.
+//! The hollow runtime, which starts nothing and reports healthy containers.
 
 mod machine;
 
@@ -17,31 +17,31 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::machine::Machine;
+use self::machine::StateDir;
 use super::{
     Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
     RuntimeInfo, SandboxSpec,
 };
 use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
-/// How often the directory of a kept runtime is searched for containers to kill.
-const LOOK_FOR_KILLS: Duration = Duration::from_millis(100);
-/// Addresses that one node makes up.
+/// Interval between two searches for kill requests.
+const KILL_INTERVAL: Duration = Duration::from_millis(100);
+/// Number of addresses that one node invents.
 const ADDRESSES: u32 = 254;
 
 #[derive(Default)]
 struct HollowPod {
     pod: Option<PodRef>,
     state: watch::Sender<Arc<Observed>>,
-    /// Containers that end, successfully, as soon as they are started.
+    /// Ids of containers that end successfully as soon as they are started.
     short_lived: HashSet<String>,
 }
 
-/// Pods that exist only in this process, or in a directory that the next agent finds again.
+/// A runtime whose pods exist only in this process, or in a directory that the next agent reads.
 pub struct HollowRuntime {
     pods: Mutex<HashMap<String, HollowPod>>,
-    machine: Option<Machine>,
-    /// The second and third octet of the pods' made-up addresses.
+    machine: Option<StateDir>,
+    /// The second and third octet of the pods' invented addresses.
     range: (u8, u8),
     next_address: AtomicU32,
 }
@@ -60,13 +60,13 @@ impl HollowRuntime {
         }
     }
 
-    /// A runtime whose containers are kept in `dir`, and with those that an earlier agent left there.
+    /// Creates a runtime that keeps its containers in `dir`, and restores those that an earlier agent has left there.
     ///
     /// # Errors
     /// When the directory cannot be read or written.
     pub fn kept(node_name: &str, dir: &Path) -> Result<Self, RuntimeError> {
         let host = |source| RuntimeError::Host { path: dir.to_owned(), source };
-        let machine = Machine::open(dir).map_err(host)?;
+        let machine = StateDir::open(dir).map_err(host)?;
         let kept = machine.load().map_err(host)?.into_iter().map(|kept| {
             let state = watch::Sender::new(Arc::new(kept.observed));
             let short_lived = kept.short_lived.into_iter().collect();
@@ -76,7 +76,7 @@ impl HollowRuntime {
         Ok(HollowRuntime { pods, machine: Some(machine), ..HollowRuntime::new(node_name) })
     }
 
-    /// Changes a pod, on disk first if it is kept there.
+    /// Changes a pod. A kept pod is written to disk before the change is shown.
     async fn change(&self, pod: &PodRef, change: impl FnOnce(&mut Observed)) -> Result<(), RuntimeError> {
         let Some(machine) = &self.machine else {
             let mut pods = self.pods.lock();
@@ -102,8 +102,8 @@ impl HollowRuntime {
         Ok(())
     }
 
-    /// Ends the containers that somebody wants killed.
-    async fn kill(&self, machine: &Machine) -> std::io::Result<()> {
+    /// Ends the containers with a kill request.
+    async fn kill(&self, machine: &StateDir) -> std::io::Result<()> {
         for id in machine.kills().await? {
             let is_it = |record: &ContainerRecord| record.id == id && record.is_running();
             let holder = {
@@ -130,7 +130,7 @@ impl HollowRuntime {
             let host = self.next_address.fetch_add(1, Ordering::Relaxed) % ADDRESSES + 1;
             format!("10.{}.{}.{host}", self.range.0, self.range.1)
         };
-        // Pods that were kept have theirs; when all are taken, two share one, as there is no network anyway.
+        // Addresses of restored pods are skipped. When all are taken, two pods share one, because there is no network.
         let pods = self.pods.lock();
         let is_free = |address: &String| {
             let mut sandboxes = pods.values().map(|entry| entry.state.borrow());
@@ -200,9 +200,9 @@ impl Runtime for HollowRuntime {
             shutdown.cancelled().await;
             return;
         };
-        while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_FOR_KILLS)).await.is_some() {
+        while shutdown.run_until_cancelled(tokio::time::sleep(KILL_INTERVAL)).await.is_some() {
             if let Err(error) = self.kill(machine).await {
-                tracing::warn!(error = %error, "cannot see which containers are to be killed");
+                tracing::warn!(error = %error, "cannot read the kill requests");
             }
         }
     }

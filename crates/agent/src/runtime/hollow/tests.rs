@@ -48,7 +48,7 @@ fn container(pod: &PodRef, sandbox_id: &str) -> ContainerSpec {
     }
 }
 
-/// Starts a pod of one container; what there is of it.
+/// Starts a pod of one container and returns its state.
 async fn start(runtime: &HollowRuntime, uid: &str) -> Observed {
     let pod = pod(uid);
     let seen = runtime.subscribe(uid);
@@ -82,7 +82,7 @@ async fn kept_containers_outlive_their_agent() {
     assert_eq!(observed(&second, "a"), before);
     assert_eq!(starts(dir.path(), "a"), 1);
     let other = start(&second, "b").await;
-    assert_ne!(other.sandboxes[0].ips, before.sandboxes[0].ips, "an address that is taken is not given out");
+    assert_ne!(other.sandboxes[0].ips, before.sandboxes[0].ips, "each pod has its own address");
     second.remove_pod(&pod("a")).await.expect("it is removed");
     drop(second);
     let third = HollowRuntime::kept("n", dir.path()).expect("the directory");
@@ -90,21 +90,21 @@ async fn kept_containers_outlive_their_agent() {
 }
 
 #[tokio::test]
-async fn a_kept_container_is_killed_from_outside() {
+async fn a_kill_request_ends_a_kept_container() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let runtime = HollowRuntime::kept("n", dir.path()).expect("a directory");
     let id = start(&runtime, "a").await.containers[0].id.clone();
     for id in [&id, "unknown"] {
         std::fs::write(dir.path().join("kill").join(id), "").expect("a file");
     }
-    runtime.relist().await.expect("it looks for kills");
+    runtime.relist().await.expect("kill requests are handled");
     let exit = observed(&runtime, "a").containers[0].exit().cloned().expect("it has ended");
     assert_eq!((exit.code, exit.reason.as_str()), (137, "Error"));
     assert_eq!(std::fs::read_dir(dir.path().join("kill")).expect("the directory").count(), 0);
     drop(runtime);
     let next = HollowRuntime::kept("n", dir.path()).expect("the directory");
     assert_eq!(observed(&next, "a").containers[0].exit(), Some(&exit));
-    // Started once more, it has been started twice, under one id or another.
+    // Both starts are counted, although they have one id.
     next.start_container(&pod("a"), &id).await.expect("it is started");
     assert_eq!(starts(dir.path(), "a"), 2);
 }

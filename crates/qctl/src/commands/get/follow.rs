@@ -1,4 +1,4 @@
-//! `get --watch`: what there is, and then each change, across the server's restarts.
+//! `get --watch`: shows the current objects and then each change, also across restarts of the server.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub async fn run(get: &Get, session: &mut Session, format: &Format, targets: &[T
         match view.changes(session, &path, &mut version).await {
             Ok(()) => broken_since = None,
             Err(error) if error.is_expired() => {
-                tracing::debug!("the watch fell behind what the server keeps: listing again");
+                tracing::debug!("the watch fell behind the history that the server keeps; listing again");
                 version = view.latest(session, &path).await?;
             }
             Err(error @ (CliError::Connect { .. } | CliError::Broken { .. })) => {
@@ -60,7 +60,7 @@ struct View<'a> {
     format: &'a Format,
     style: TableStyle,
     printer: TablePrinter,
-    /// The columns of the last table: later ones may leave them out.
+    /// The columns of the last table, which later tables may leave out.
     columns: ServerTable,
 }
 
@@ -81,13 +81,13 @@ impl View<'_> {
         Ok(version_of(&self.document(session, path).await?))
     }
 
-    /// Prints what there is, unless only changes are wanted, and returns the version from which to go on.
+    /// Prints the current objects, unless only changes are requested. Returns the version at which the watch starts.
     async fn present(&mut self, session: &mut Session, target: &Target, path: &RequestPath) -> Result<String> {
         let mut list = self.document(session, path).await?;
         let version = version_of(&list);
         let empty = list["items"].as_array().or(list["rows"].as_array()).is_none_or(Vec::is_empty);
         if empty && let Some(name) = &target.name {
-            // The error comes from the server, in its words.
+            // The server's own error is reported.
             session.get(&target.resource, target.namespace.as_deref(), name).await?;
         }
         if self.get.watch_only {

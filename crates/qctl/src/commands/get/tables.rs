@@ -1,4 +1,4 @@
-//! The server's tables, one for each type.
+//! `get` as tables of the server, one for each type.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ pub async fn run(get: &Get, session: &mut Session, format: &Format, targets: &[T
     CliError::collect(errors)
 }
 
-/// The look that the flags ask for.
+/// Returns the table style that the flags request.
 pub fn style(get: &Get, format: &Format, resource: &Resource, with_kind: bool) -> TableStyle {
     TableStyle {
         wide: matches!(format, Format::Table { wide: true }),
@@ -115,11 +115,11 @@ async fn page(session: &Session, path: RequestPath) -> Result<ServerTable> {
     if table.kind == "Table" {
         return Ok(table);
     }
-    // A server that makes no tables of this kind sends its objects as they are.
+    // A server that supports no tables for this kind sends the objects.
     Ok(of_objects(serde_json::from_slice(&bytes).map_err(malformed)?, table))
 }
 
-/// Names and ages of an object or a list of them.
+/// Makes a table with the names and ages of an object or a list.
 fn of_objects(document: Value, mut table: ServerTable) -> ServerTable {
     let now = jiff::Timestamp::now();
     let objects = match document.get("items") {
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_without_tables_are_shown_by_name_and_age() {
+    fn objects_of_servers_without_tables_are_shown_by_name_and_age() {
         let list =
             json!({"kind": "ConfigMapList", "items": [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]});
         let table = of_objects(list, ServerTable::default());

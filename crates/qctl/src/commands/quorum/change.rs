@@ -1,4 +1,4 @@
-//! Changes of the quorum: who joins, who goes, who leads.
+//! Changes of the quorum: members that join or leave, and transfers of leadership.
 
 use http::Method;
 use serde::Deserialize;
@@ -11,25 +11,25 @@ use crate::transport::Call;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Change {
-    /// Ask a new master to join; prints the command to run there, with a token that works once
+    /// Invite a new master; prints the command to run there, with a token that works once
     Add(Add),
-    /// Have a master leave; it goes when the number of voters can be odd without it
+    /// Remove a master; it leaves as soon as the number of voters stays odd without it
     Remove {
-        /// Its name or id
+        /// The name or id of the master
         member: String,
     },
-    /// Ask a new master to join in the place of another, dead or alive
+    /// Invite a new master to replace another one, which may be dead or alive
     Replace(Replace),
-    /// Give a learner a vote, or take back that a master is to leave
+    /// Give a learner a vote, or cancel the removal of a master
     Promote {
-        /// Its name or id
+        /// The name or id of the master
         member: String,
     },
-    /// Change the addresses under which a master is known
+    /// Change the addresses of a master
     Update(Update),
     /// Hand leadership to another master
     Transfer {
-        /// Its name or id; without it, the one that has most of the log
+        /// The name or id of the new leader; by default the master with the most complete log
         to: Option<String>,
     },
 }
@@ -38,14 +38,14 @@ pub enum Change {
 pub struct Add {
     #[command(flatten)]
     new: New,
-    /// It gets no vote until it is promoted
+    /// Add the master as a learner, which gets no vote until it is promoted
     #[arg(long)]
     learner: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Replace {
-    /// The name or id of the master that is to go
+    /// The name or id of the master to replace
     old: String,
     #[command(flatten)]
     new: New,
@@ -55,23 +55,23 @@ pub struct Replace {
 struct New {
     /// The name of the new master
     name: String,
-    /// Where the other masters reach it, HOST:PORT
+    /// The address at which the other masters reach it, HOST:PORT
     #[arg(long)]
     peer: String,
-    /// The URL of its REST API [default: the host of --peer, and the port that it listens on]
+    /// The URL of its REST API [default: the host of --peer and the port on which it listens]
     #[arg(long)]
     api: Option<String>,
-    /// The URL of its etcd API, likewise
+    /// The URL of its etcd API [default: the host of --peer and the port on which it listens]
     #[arg(long)]
     etcd: Option<String>,
-    /// Print the token alone
+    /// Print only the token
     #[arg(long)]
     token_only: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Update {
-    /// Its name or id
+    /// The name or id of the master
     member: String,
     #[arg(long)]
     peer: Option<String>,
@@ -81,7 +81,7 @@ pub struct Update {
     etcd: Option<String>,
 }
 
-/// The read side of the server's answer.
+/// The response of the server.
 #[derive(Debug, Deserialize)]
 struct Changed {
     member: Member,
@@ -101,11 +101,11 @@ impl Change {
             Change::Replace(Replace { old, new }) => invite(session, new, &json!({ "replaces": old })).await,
             Change::Remove { member } => {
                 let changed = send(session, Method::DELETE, &member_path(&member, ""), None).await?;
-                tell(session, &changed, "removed")
+                report(session, &changed, "removed")
             }
             Change::Promote { member } => {
                 let changed = send(session, Method::POST, &member_path(&member, "/promote"), None).await?;
-                tell(session, &changed, "has a vote")
+                report(session, &changed, "has a vote")
             }
             Change::Update(Update { member, peer, api, etcd }) => {
                 if peer.is_none() && api.is_none() && etcd.is_none() {
@@ -113,11 +113,11 @@ impl Change {
                 }
                 let body = json!({ "peer": peer, "api": api, "etcd": etcd });
                 let changed = send(session, Method::PATCH, &member_path(&member, ""), Some(&body)).await?;
-                tell(session, &changed, "updated")
+                report(session, &changed, "updated")
             }
             Change::Transfer { to } => {
                 let changed = send(session, Method::POST, "/quorum/transfer", Some(&json!({ "to": to }))).await?;
-                tell(session, &changed, "leads")
+                report(session, &changed, "leads")
             }
         }
     }
@@ -137,7 +137,7 @@ async fn send(session: &mut Session, method: Method, path: &str, body: Option<&V
     serde_json::from_value(answer).map_err(|error| CliError::Answer(format!("{path}: {error}")))
 }
 
-fn tell(session: &mut Session, changed: &Changed, done: &str) -> Result<()> {
+fn report(session: &mut Session, changed: &Changed, done: &str) -> Result<()> {
     match &changed.waits {
         None => session.streams.line(format!("{} {done}", changed.member.name)),
         Some(waits) => session.streams.line(waits),
@@ -158,7 +158,7 @@ async fn invite(session: &mut Session, new: New, how: &Value) -> Result<()> {
     }
     session.streams.line(format!("{name} may join within a day. On its machine, with its certificates in place:\n"))?;
     session.streams.line(format!("  quorate server --config server.toml --name {name} --join {token}\n"))?;
-    session.streams.line("The token works once; what it lets in keeps its place over restarts.")?;
+    session.streams.line("The token works once. A master that has joined does not need it after a restart.")?;
     if let Some(waits) = changed.waits {
         session.streams.line(waits)?;
     }

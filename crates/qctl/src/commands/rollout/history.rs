@@ -1,4 +1,4 @@
-//! The revisions of a Deployment, which its ReplicaSets keep, and going back to one.
+//! The revisions of a Deployment, which its ReplicaSets keep, and the return to one of them.
 
 use serde_json::{Value, json};
 
@@ -12,10 +12,10 @@ use crate::verbs::{DryRun, PatchType};
 use super::status::revision_of;
 
 const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
-/// Set by controllers on each ReplicaSet: not part of what a user rolls out.
+/// Label that the controller adds to each ReplicaSet's template, and that is not part of the Deployment's template.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// The ReplicaSets that the Deployment owns, with their revisions, in order.
+/// Returns the ReplicaSets that the Deployment owns, ordered by revision.
 async fn revisions(session: &mut Session, selected: &Selected) -> Result<Vec<(i64, Value)>> {
     if !selected.resource.is("apps", "Deployment") {
         return Err(CliError::usage(format!("no history viewer has been implemented for {}", selected.resource.kind)));
@@ -116,7 +116,7 @@ fn without_hash(template: &Value) -> Value {
     template
 }
 
-/// The reason that was given for the old revision comes back with it.
+/// Returns the annotations of the Deployment with the change cause of the old revision.
 fn restored_annotations(deployment: &Value, set: &Value) -> Option<Value> {
     let mut annotations = deployment["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
     let old = set["metadata"]["annotations"].get(CHANGE_CAUSE);
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn templates_are_compared_without_what_controllers_add() {
+    fn templates_are_compared_without_the_labels_of_controllers() {
         let set = json!({"metadata": {"labels": {"app": "w", "pod-template-hash": "x"}, "creationTimestamp": null}, "spec": {"a": 1}});
         let own = json!({"metadata": {"labels": {"app": "w"}}, "spec": {"a": 1}});
         assert_eq!(without_hash(&set), without_hash(&own));

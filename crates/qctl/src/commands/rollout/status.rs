@@ -1,4 +1,4 @@
-//! How far a rollout has come.
+//! The progress of a rollout.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::resources::Selected;
 use crate::session::Session;
 use crate::watch::{Followed, follow};
 
-/// What an object says of its rollout.
+/// The state of a rollout, with kubectl's message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
     Done(String),
@@ -72,7 +72,7 @@ fn judge_of(selected: &Selected) -> Result<fn(&Value) -> Progress> {
     }
 }
 
-/// The revision that the controller noted on the object.
+/// Returns the revision that the controller has recorded on the object.
 pub fn revision_of(object: &Value) -> Option<i64> {
     object["metadata"]["annotations"]["deployment.kubernetes.io/revision"].as_str()?.parse().ok()
 }
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deployments_tell_how_far_they_are() {
+    fn deployments_report_their_progress() {
         let at = |generation: i64, status: Value| {
             deployment(
                 &json!({"metadata": {"name": "web", "generation": generation}, "spec": {"replicas": 3}, "status": status}),
