@@ -80,12 +80,17 @@ fn a_deployment_survives_its_leader_and_a_worker() {
     cluster.qctl_at(&survivor, &["set", "image", "deployment/web", "httpd=quorate/demo:v2"], "").ok();
     cluster.qctl_at(&survivor, &["rollout", "status", "deployment/web", "--timeout=120s"], "").ok();
     eventually("eight pods of the new version", || all_running(&cluster, &survivor, 8));
-    let image = ["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.containers[0].image}"];
-    assert!(!cluster.qctl_at(&survivor, &image, "").ok().contains("demo:v1"));
+    // Pods of the other version may take their grace to end.
+    let no_pod_runs = |version: &str| {
+        let image = ["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.containers[0].image}"];
+        let images = cluster.qctl_at(&survivor, &image, "").result().map_err(|output| output.stderr)?;
+        if images.contains(version) { Err(images) } else { Ok(()) }
+    };
+    eventually("the pods of the old version to be gone", || no_pod_runs("demo:v1"));
     cluster.qctl_at(&survivor, &["rollout", "undo", "deployment/web"], "").ok();
     cluster.qctl_at(&survivor, &["rollout", "status", "deployment/web", "--timeout=120s"], "").ok();
     eventually("eight pods of the old version", || all_running(&cluster, &survivor, 8));
-    assert!(!cluster.qctl_at(&survivor, &image, "").ok().contains("demo:v2"));
+    eventually("the pods of the undone version to be gone", || no_pod_runs("demo:v2"));
 
     let name = cluster.name();
     drop(cluster);
