@@ -42,6 +42,7 @@ pub use crate::runtime::remove_containers;
 pub use api_cluster::{ApiCluster, status_patch};
 pub use config::{AgentConfig, Listen, RuntimeChoice};
 pub use fence::{Containers, WatchdogError, watch_containers};
+pub use volumes::remove_data;
 
 use crate::cluster::Cluster;
 use crate::fence::Fence;

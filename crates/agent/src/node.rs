@@ -32,8 +32,10 @@ const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
 const DISK_PRESSURE_PERCENT: u64 = 5;
 const PID_PRESSURE: u64 = 1000;
 
-/// The labels that an agent corrects on an existing Node when it starts: the kubelet's default labels.
-const MANAGED_LABELS: [&str; 12] = [
+/// The labels that an agent corrects on an existing Node when it starts: the kubelet's default labels, and the one that
+/// tells the masters whether fences hold here.
+const MANAGED_LABELS: [&str; 13] = [
+    fence::NODE_LABEL,
     "kubernetes.io/hostname",
     "kubernetes.io/os",
     "kubernetes.io/arch",
@@ -199,12 +201,13 @@ fn node(
         ("kubernetes.io/arch", arch),
         ("beta.kubernetes.io/os", "linux"),
         ("beta.kubernetes.io/arch", arch),
-        (fence::NODE_LABEL, if identity.keeps_fences { "true" } else { "false" }),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .collect();
     labels.extend(identity.labels.clone());
+    // Masters remove fenced pods early on this label alone, so no configuration overrides it.
+    labels.insert(fence::NODE_LABEL.to_owned(), identity.keeps_fences.to_string());
     let resources = capacity(identity, machine);
     let address = |type_: &str, address: &str| NodeAddress { type_: type_.to_owned(), address: address.to_owned() };
     let status = NodeStatus {

@@ -7,6 +7,11 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+/// Maximum number of duplicates that are collected; more tell a client nothing new.
+const MAX_FOUND: usize = 100;
+/// Maximum length of one path. A body can have one long key around very many duplicates.
+const MAX_PATH_CHARS: usize = 256;
+
 /// Returns the paths of duplicate fields, such as `spec.replicas`. A body that is not JSON has none; parsing reports
 /// that error.
 pub(crate) fn duplicates(body: &[u8]) -> Vec<String> {
@@ -49,8 +54,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
-            if !seen.insert(key) {
-                self.found.push(self.path.clone());
+            if !seen.insert(key) && self.found.len() < MAX_FOUND {
+                self.found.push(self.path.chars().take(MAX_PATH_CHARS).collect());
             }
             map.next_value_seed(Walk { path: self.path, found: self.found })?;
             self.path.truncate(depth);
@@ -109,5 +114,13 @@ mod tests {
         check(r#"{"spec":{"list":[{},{"x":"y","n":1.5,"x":"z"}]},"a":-1}"#, &["spec.list[1].x"]);
         check("{", &[]);
         check(r#"{"\u0061":1,"a":2}"#, &["a"]);
+    }
+
+    #[test]
+    fn a_body_full_of_duplicates_costs_little() {
+        let fields = vec![r#""a":0"#; 10_000].join(",");
+        let found = duplicates(format!(r#"{{"{}":{{{fields}}}}}"#, "k".repeat(100_000)).as_bytes());
+        assert_eq!(found.len(), MAX_FOUND);
+        assert!(found.iter().all(|path| path.len() <= MAX_PATH_CHARS), "{}", found[0].len());
     }
 }

@@ -46,7 +46,7 @@ impl Shared {
 
     /// Ends a lease and deletes its keys, unless one of them is guarded.
     pub(crate) async fn revoke(&self, id: LeaseId) -> Result<pb::LeaseRevokeResponse, Status> {
-        if let Some(lease) = self.store.lease_status(id, Consistency::Local).await.map_err(errors::status)? {
+        if let Some(lease) = self.store.lease_status(id, Consistency::Linearizable).await.map_err(errors::status)? {
             lease.keys.iter().try_for_each(|key| self.guard.check_key(key))?;
         }
         let (revision, _) = self.propose(Command::LeaseRevoke { id, generation: None }).await?;

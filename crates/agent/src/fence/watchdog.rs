@@ -48,6 +48,8 @@ pub struct Containers {
 pub(super) struct Watchdog {
     command: Vec<OsString>,
     lock: PathBuf,
+    /// One check at a time: two would take each other's lock for a running watchdog.
+    checking: tokio::sync::Mutex<()>,
     /// The locked file that shows the watchdog that the agent lives.
     _owner: File,
 }
@@ -93,7 +95,7 @@ impl Watchdog {
         ] {
             command.extend([OsString::from(flag), value.to_owned()]);
         }
-        Ok(Watchdog { command, lock: lock_of(file), _owner: owner })
+        Ok(Watchdog { command, lock: lock_of(file), checking: tokio::sync::Mutex::default(), _owner: owner })
     }
 
     async fn is_running(&self) -> io::Result<bool> {
@@ -103,6 +105,7 @@ impl Watchdog {
 
     /// Starts the process unless it runs, and returns once it does.
     pub(super) async fn ensure_running(&self) -> io::Result<()> {
+        let _checking = self.checking.lock().await;
         if self.is_running().await? {
             return Ok(());
         }

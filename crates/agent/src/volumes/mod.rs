@@ -88,6 +88,14 @@ pub(crate) fn open_beneath(root: &Path, path: &str) -> io::Result<std::fs::File>
     })
 }
 
+/// Removes a directory of the agent with everything in it, except the content of mounts, which it unmounts.
+///
+/// # Errors
+/// When something below stays mounted or cannot be removed.
+pub fn remove_data(dir: &Path) -> io::Result<()> {
+    mounts::remove_all(dir)
+}
+
 /// Removes everything of a pod from the data directory.
 pub(crate) async fn clean_up(data_dir: &Path, uid: &str) -> io::Result<()> {
     let dir = pod_dir(data_dir, uid);

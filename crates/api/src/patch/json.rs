@@ -7,6 +7,11 @@ use super::PatchError;
 
 /// Maximum number of operations in one patch, as in Kubernetes.
 pub const MAX_OPERATIONS: usize = 10_000;
+/// Maximum size of everything that the `copy` operations of one patch copy: that of a request's body, as in Kubernetes. A
+/// copy of the whole document doubles it, so thirty of them would fill any memory.
+const MAX_COPIED_BYTES: usize = 3 << 20;
+/// Maximum depth of what an operation writes. Parsers stop at 128 levels, and deeper values overflow the stack.
+const MAX_DEPTH: usize = 120;
 
 /// Applies the operations in order. After an error, `target` holds the effects of the operations before the failing
 /// one.
@@ -22,6 +27,7 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if list.len() > MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations { max: MAX_OPERATIONS, got: list.len() });
     }
+    let mut copied_bytes = 0;
     for entry in list {
         let operation: PatchOperation = serde::Deserialize::deserialize(entry).map_err(|e| malformed(entry, &e))?;
         // A missing value equals null here, as in the library that Kubernetes uses.
@@ -31,9 +37,51 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
         {
             continue;
         }
+        check_bounds(target, &operation, &mut copied_bytes)?;
         json_patch::patch_unsafe(target, std::slice::from_ref(&operation)).map_err(|e| refused(&operation, &e.kind))?;
     }
     Ok(())
+}
+
+/// Checks what an operation is about to write. `copied_bytes` is what the copies before it have added.
+fn check_bounds(target: &Value, operation: &PatchOperation, copied_bytes: &mut usize) -> Result<(), PatchError> {
+    let written = match operation {
+        PatchOperation::Add(add) => Some(&add.value),
+        PatchOperation::Replace(replace) => Some(&replace.value),
+        PatchOperation::Move(r#move) => r#move.from.resolve(target).ok(),
+        PatchOperation::Copy(copy) => copy.from.resolve(target).ok(),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+    };
+    // A source that does not exist is refused by the operation itself.
+    let Some(written) = written else { return Ok(()) };
+    if matches!(operation, PatchOperation::Copy(_)) {
+        *copied_bytes += written.to_string().len();
+        if *copied_bytes > MAX_COPIED_BYTES {
+            return Err(PatchError::Unprocessable(format!(
+                "Unable to complete the copy, the accumulated size increase of copy is {copied_bytes}, exceeding the limit \
+                 {MAX_COPIED_BYTES}"
+            )));
+        }
+    }
+    if operation.path().tokens().count() + depth(written) > MAX_DEPTH {
+        return Err(PatchError::Unprocessable(format!("the patch nests values deeper than {MAX_DEPTH} levels")));
+    }
+    Ok(())
+}
+
+/// The number of levels of lists and maps in a value.
+fn depth(value: &Value) -> usize {
+    let mut deepest = 0;
+    let mut open = vec![(value, 0)];
+    while let Some((value, level)) = open.pop() {
+        deepest = deepest.max(level);
+        match value {
+            Value::Array(list) => open.extend(list.iter().map(|inner| (inner, level + 1))),
+            Value::Object(map) => open.extend(map.values().map(|inner| (inner, level + 1))),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn malformed(entry: &Value, error: &serde_json::Error) -> PatchError {
@@ -73,6 +121,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn copies_do_not_grow_without_bound() {
+        let mut target = json!({"a": "x".repeat(300)});
+        let copies: Vec<Value> =
+            (0..40).map(|i| json!({"op": "copy", "from": "", "path": format!("/copy{i}")})).collect();
+        let refused = apply(&mut target, &Value::from(copies)).expect_err("each copy doubles the document");
+        assert!(refused.to_string().contains("accumulated size increase of copy"), "{refused}");
+        assert!(target.to_string().len() < 2 * MAX_COPIED_BYTES);
+    }
+
+    #[test]
+    fn values_do_not_nest_without_bound() {
+        let mut target = json!({"a": []});
+        let mut path = "/a".to_owned();
+        let mut operations = Vec::new();
+        for _ in 0..200 {
+            operations.push(json!({"op": "add", "path": format!("{path}/-"), "value": []}));
+            path.push_str("/0");
+        }
+        let refused = apply(&mut target, &Value::from(operations)).expect_err("it would be 200 levels deep");
+        assert!(refused.to_string().contains("deeper than 120 levels"), "{refused}");
+
+        let mut target = json!({"a": {"b": {}}});
+        let nest = json!({"op": "copy", "from": "/a", "path": "/a/b/a"});
+        apply(&mut target, &json!([nest])).expect("a copy into itself is a copy of what was there");
+    }
 
     #[test]
     fn operations_apply_in_order() {

@@ -76,6 +76,10 @@ pub(super) async fn join(api: &Api, request: JoinRequest, from: Option<IpAddr>) 
     if let Some(problem) = name::dns1123_subdomain(&request.name).first() {
         return Err(Status::bad_request(format!("the name {:?} cannot be used: {problem}", request.name)));
     }
+    if request.role == Role::Worker && is_reserved(&request.name) {
+        let message = format!("the name {:?} is an API server's; choose another with --node-name", request.name);
+        return Err(Status::new(Reason::Forbidden, message));
+    }
     let replaces = redeem_token(api, &request, &signing).await?;
     tracing::info!(name = request.name, role = %request.role, ?from, "a machine joins");
     match request.role {
@@ -201,22 +205,36 @@ fn hosts(
         let message = format!("a certificate for {host} cannot be signed for the worker {name}: {why}");
         Err(Status::new(Reason::Forbidden, message))
     };
+    // Clients take an IPv4-mapped address for the IPv4 address in it.
+    let canonical = |host: &&str| host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+    let masters_addresses: HashSet<IpAddr> = masters.iter().filter_map(canonical).collect();
+    let from = from.map(|from| from.to_canonical());
     let mut hosts = Vec::new();
-    for address in &signing.addresses {
+    for address in signing.addresses.iter().map(IpAddr::to_canonical) {
         let text = address.to_string();
         // A machine may be both master and worker. It then asks from the master's address.
-        if masters.contains(text.as_str()) && from.map(|from| from.to_canonical()) != Some(*address) {
+        if masters_addresses.contains(&address) && from != Some(address) {
             return refuse(&text, "it is a master's address; give the machine's own with --node-ip");
+        }
+        let is_elsewhere = address.is_loopback() && from.is_some_and(|from| !from.is_loopback());
+        if is_elsewhere || address.is_unspecified() {
+            return refuse(&text, "others do not reach the machine there; give its own address with --node-ip");
         }
         hosts.push(text);
     }
     if let Some(other) = signing.names.iter().find(|other| *other != name) {
         return refuse(other, "a worker's certificate holds no other name");
     }
-    if !masters.contains(name) {
+    if !masters.contains(name) && !is_reserved(name) {
         hosts.push(name.to_owned());
     }
     Ok(hosts)
+}
+
+/// Whether clients address API servers by this name, so that no worker may have a certificate for it. An address is no
+/// name: it would be signed as one.
+fn is_reserved(name: &str) -> bool {
+    name == "localhost" || name == "kubernetes" || name.starts_with("kubernetes.") || name.parse::<IpAddr>().is_ok()
 }
 
 /// Returns the authorities' keys to a new master, and a token with which it enters the quorum.
@@ -251,7 +269,7 @@ mod tests {
         let masters: HashSet<&str> = ["m1", "10.0.0.1", "api.example"].into();
         // The node's name, the hosts it asks for, the address it asks from, and the expected hosts.
         type Signed<'a> = Result<&'a [&'a str], &'a str>;
-        let cases: [(&str, &[&str], &str, Signed<'_>); 7] = [
+        let cases: [(&str, &[&str], &str, Signed<'_>); 12] = [
             ("w1", &["10.0.0.4"], "10.0.0.4", Ok(&["10.0.0.4", "w1"])),
             ("w1", &["w1", "10.0.0.4"], "192.0.2.9", Ok(&["10.0.0.4", "w1"])),
             ("w1", &["10.0.0.1"], "10.0.0.4", Err("a master's address")),
@@ -259,6 +277,11 @@ mod tests {
             ("w1", &["m1"], "10.0.0.4", Err("no other name")),
             ("w1", &["kubernetes.default.svc"], "10.0.0.4", Err("no other name")),
             ("m1", &["10.0.0.1"], "10.0.0.1", Ok(&["10.0.0.1"])),
+            ("w1", &["::ffff:10.0.0.1"], "10.0.0.4", Err("a master's address")),
+            ("w1", &["127.0.0.1"], "10.0.0.4", Err("do not reach the machine there")),
+            ("w1", &["127.0.0.1"], "127.0.0.1", Ok(&["127.0.0.1", "w1"])),
+            ("kubernetes.default.svc", &["10.0.0.4"], "10.0.0.4", Ok(&["10.0.0.4"])),
+            ("10.96.0.1", &["10.0.0.4"], "10.0.0.4", Ok(&["10.0.0.4"])),
         ];
         for (name, asked, from, expected) in cases {
             let asked: Vec<_> = asked.iter().map(|&host| host.to_owned()).collect();

@@ -130,8 +130,16 @@ impl StoredToken {
                 format!("token {} lets a {own} in, not a {role}; use `qctl token create --role {role}`", self.id);
             return Err(Status::new(Reason::Forbidden, message));
         }
-        if self.used_by.iter().any(|used| used.key == key.as_str()) {
-            return Ok(self.clone());
+        if let Some(used) = self.used_by.iter().find(|used| used.key == key.as_str()) {
+            if used.name == name {
+                return Ok(self.clone());
+            }
+            let message = format!(
+                "token {} has let this machine in as {}; join under that name, or use another token and another data \
+                 directory",
+                self.id, used.name
+            );
+            return Err(Status::new(Reason::Forbidden, message));
         }
         if self.used_by.len() >= usize::try_from(self.uses).unwrap_or(usize::MAX) {
             let names: Vec<_> = self.used_by.iter().map(|used| used.name.as_str()).collect();
@@ -294,6 +302,8 @@ mod tests {
         let refused = twice.used(Role::Worker, &keys[2], "w3", 0).expect_err("the third");
         assert!(refused.code == 403 && refused.message.contains("has let in w1, w2"), "{refused:?}");
         twice.used(Role::Worker, &keys[1], "w2", 0).expect("the second again");
+        let refused = again.used(Role::Worker, &keys[0], "w9", 0).expect_err("one machine has one name");
+        assert!(refused.code == 403 && refused.message.contains("let this machine in as w1"), "{refused:?}");
         assert_eq!(twice.shown().used_by, ["w1", "w2"]);
     }
 

@@ -208,6 +208,12 @@ fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
     if is_own && has_systemd() {
         systemctl(&["disable", "--now", role.unit()])?;
     }
+    // The data goes first: without the configuration a failed purge could not be repeated.
+    if args.purge {
+        purge(&installed, &data_dir, is_own)?;
+    } else {
+        progress(format!("left {}; --purge removes it", data_dir.display()));
+    }
     for path in [below(&args.root, Path::new(UNITS).join(role.unit())), config] {
         match fs::remove_file(&path) {
             Ok(()) => progress(format!("removed {}", path.display())),
@@ -218,26 +224,22 @@ fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
     if is_own && has_systemd() {
         systemctl(&["daemon-reload"])?;
     }
-    if !args.purge {
-        progress(format!("left {}; --purge removes it", data_dir.display()));
-        return Ok(());
-    }
-    if let Some(cluster) = installed.containers_of.filter(|_| is_own) {
+    Ok(())
+}
+
+/// Removes the data of a service that has stopped, and a worker's containers.
+fn purge(installed: &Installed, data_dir: &Path, is_own: bool) -> anyhow::Result<()> {
+    if let Some(cluster) = installed.containers_of.as_ref().filter(|_| is_own) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        match runtime.block_on(quorate_agent::remove_containers(&cluster)) {
-            Ok(count) => progress(format!("removed {count} containers")),
-            Err(error) => progress(format!("containers of {cluster} may be left: {error}")),
-        }
+        let removed = runtime.block_on(quorate_agent::remove_containers(cluster));
+        let count =
+            removed.with_context(|| format!("cannot remove the containers of {cluster}; nothing was deleted"))?;
+        progress(format!("removed {count} containers"));
     }
-    match fs::remove_dir_all(&data_dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", data_dir.display()))
-        }
-        _ => {
-            progress(format!("removed {}", data_dir.display()));
-            Ok(())
-        }
-    }
+    // Volumes of pods are mounted below; what they show is not the agent's to delete.
+    quorate_agent::remove_data(data_dir).with_context(|| format!("cannot remove {}", data_dir.display()))?;
+    progress(format!("removed {}", data_dir.display()));
+    Ok(())
 }
 
 /// The installed service, as its configuration describes it.

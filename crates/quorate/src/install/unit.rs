@@ -53,9 +53,12 @@ pub fn text(role: Role, binary: &Path, config: &Path, docker: bool) -> String {
     let (binary, config) = (binary.display(), config.display());
     let (description, docker, limits) = match role {
         Role::Server => ("Quorate master", "", "LimitNOFILE=1048576\n"),
-        // Containers outlive the agent, which adopts them after a restart.
-        Role::Agent if docker => ("Quorate worker", " docker.service", "Delegate=yes\nLimitNOFILE=1048576\n"),
-        Role::Agent => ("Quorate worker", "", "LimitNOFILE=1048576\n"),
+        // Containers outlive the agent, which adopts them after a restart. So does the watchdog, which stops fenced pods
+        // while no agent runs: systemd ends the agent's own process only.
+        Role::Agent if docker => {
+            ("Quorate worker", " docker.service", "Delegate=yes\nKillMode=process\nLimitNOFILE=1048576\n")
+        }
+        Role::Agent => ("Quorate worker", "", "KillMode=process\nLimitNOFILE=1048576\n"),
     };
     format!(
         "[Unit]\n\
