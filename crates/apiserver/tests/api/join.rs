@@ -106,7 +106,13 @@ async fn a_workers_name_stays_with_its_key() {
     join(&anonymous, &token, "w1", &own).await.expect(200);
     // This node did not join with a token.
     admin.post("/api/v1/nodes", &node("w2")).await.expect(201);
-    assert_eq!(join(&anonymous, &token, "w2", &own).await.failure().0, 409);
+    assert_eq!(join(&anonymous, &token, "w2", &other).await.failure().0, 409);
+    // One use of a token is one node, and no node has an API server's name.
+    let (code, _, message) = join(&anonymous, &token, "w3", &own).await.failure();
+    assert!(code == 403 && message.contains("let this machine in as w1"), "{message}");
+    for reserved in ["localhost", "kubernetes.default.svc", "10.96.0.1"] {
+        assert_eq!(join(&anonymous, &token, reserved, &other).await.failure().0, 403, "{reserved:?}");
+    }
     for wrong in ["", "W1", "a b", "../w1"] {
         assert_eq!(join(&anonymous, &token, wrong, &own).await.failure().0, 400, "{wrong:?}");
     }
