@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::future::ready;
 use futures::stream::BoxStream;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::WatchStreamExt;
@@ -18,7 +18,7 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, ClusterError, ObjectRef, PodChange, ServiceChange};
+use crate::cluster::{Cluster, ClusterError, ObjectChange, ObjectRef, PodChange, ServiceChange};
 use crate::plan::PodRef;
 
 /// Maximum duration of one request, failover included.
@@ -97,59 +97,45 @@ where
         .boxed()
 }
 
+/// Watches objects and begins again after each break. `what` names them in the log.
+fn object_changes<K>(api: Api<K>, config: watcher::Config, what: &'static str) -> BoxStream<'static, ObjectChange<K>>
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
+{
+    let mut listed = Vec::new();
+    watcher(api, config)
+        .backoff(WatchBackoff::default())
+        .filter_map(move |event| {
+            ready(match event {
+                Ok(watcher::Event::Init) => {
+                    listed.clear();
+                    None
+                }
+                Ok(watcher::Event::InitApply(object)) => {
+                    listed.push(object);
+                    None
+                }
+                Ok(watcher::Event::InitDone) => Some(ObjectChange::Synced(std::mem::take(&mut listed))),
+                Ok(watcher::Event::Apply(object)) => Some(ObjectChange::Applied(Box::new(object))),
+                Ok(watcher::Event::Delete(object)) => Some(ObjectChange::Deleted(Box::new(object))),
+                Err(error) => {
+                    tracing::debug!(error = %error, "the watch of {what} broke off");
+                    None
+                }
+            })
+        })
+        .boxed()
+}
+
 #[async_trait]
 impl Cluster for ApiCluster {
     fn pods(&self) -> BoxStream<'static, PodChange> {
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node_name));
-        let mut listed = Vec::new();
-        watcher(Api::<Pod>::all(self.client.clone()), config)
-            .backoff(WatchBackoff::default())
-            .filter_map(move |event| {
-                ready(match event {
-                    Ok(watcher::Event::Init) => {
-                        listed.clear();
-                        None
-                    }
-                    Ok(watcher::Event::InitApply(pod)) => {
-                        listed.push(pod);
-                        None
-                    }
-                    Ok(watcher::Event::InitDone) => Some(PodChange::Synced(std::mem::take(&mut listed))),
-                    Ok(watcher::Event::Apply(pod)) => Some(PodChange::Applied(Box::new(pod))),
-                    Ok(watcher::Event::Delete(pod)) => Some(PodChange::Deleted(Box::new(pod))),
-                    Err(error) => {
-                        tracing::debug!(error = %error, "the watch of this node's pods broke off");
-                        None
-                    }
-                })
-            })
-            .boxed()
+        object_changes(Api::all(self.client.clone()), config, "this node's pods")
     }
 
     fn services(&self) -> BoxStream<'static, ServiceChange> {
-        let mut listed = Vec::new();
-        watcher(Api::<Service>::all(self.client.clone()), watcher::Config::default())
-            .backoff(WatchBackoff::default())
-            .filter_map(move |event| {
-                ready(match event {
-                    Ok(watcher::Event::Init) => {
-                        listed.clear();
-                        None
-                    }
-                    Ok(watcher::Event::InitApply(service)) => {
-                        listed.push(service);
-                        None
-                    }
-                    Ok(watcher::Event::InitDone) => Some(ServiceChange::Synced(std::mem::take(&mut listed))),
-                    Ok(watcher::Event::Apply(service)) => Some(ServiceChange::Applied(Box::new(service))),
-                    Ok(watcher::Event::Delete(service)) => Some(ServiceChange::Deleted(Box::new(service))),
-                    Err(error) => {
-                        tracing::debug!(error = %error, "the watch of the services broke off");
-                        None
-                    }
-                })
-            })
-            .boxed()
+        object_changes(Api::all(self.client.clone()), watcher::Config::default(), "the services")
     }
 
     fn changes_of(&self, object: &ObjectRef) -> BoxStream<'static, ()> {

@@ -39,23 +39,19 @@ impl ClusterError {
     }
 }
 
-/// A change to the pods bound to this node.
+/// A change to the objects of one watch.
 #[derive(Clone, Debug)]
-pub enum PodChange {
+pub enum ObjectChange<K> {
     /// The complete list, on start and after a gap in the watch.
-    Synced(Vec<Pod>),
-    Applied(Box<Pod>),
-    Deleted(Box<Pod>),
+    Synced(Vec<K>),
+    Applied(Box<K>),
+    Deleted(Box<K>),
 }
 
+/// A change to the pods bound to this node.
+pub type PodChange = ObjectChange<Pod>;
 /// A change to the Services of the cluster.
-#[derive(Clone, Debug)]
-pub enum ServiceChange {
-    /// The complete list, on start and after a gap in the watch.
-    Synced(Vec<Service>),
-    Applied(Box<Service>),
-    Deleted(Box<Service>),
-}
+pub type ServiceChange = ObjectChange<Service>;
 
 /// An object that a pod refers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
