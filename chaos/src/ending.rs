@@ -22,11 +22,12 @@ use crate::world::MemberIndex;
 
 /// Time for watchers to catch up with the last revision without faults.
 const WATCHERS_WITHIN: Duration = Duration::from_secs(30);
-/// Twice the longest time to live of a lease, because a new leader extends it once, plus some slack.
+/// Time for all leases to expire: twice the longest time to live, because a new leader extends a lease once, and some
+/// slack.
 const LEASES_WITHIN: Duration = Duration::from_secs(30);
 const SAME_WITHIN: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(200);
-/// Reading the whole keyspace takes longer than reading a key.
+/// Deadline of a read of the whole keyspace, which takes longer than a read of one key.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A key as a member returns it: its name, value and revision.
@@ -35,7 +36,7 @@ pub type Shown = (String, String, u64);
 /// The state of all members at the end.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
-    /// Why this is incomplete: the quorum did not serve again as it must.
+    /// Why the rest is incomplete. Set when the quorum does not serve again after everything is healed.
     pub problem: Option<String>,
     /// The last revision that watchers must have seen.
     pub last: u64,
@@ -104,14 +105,14 @@ impl Closing {
             history.informers.push(log?);
         }
         ending.counter = Some(self.counter().await?);
-        // Watchers that have not caught up by then say so when they are stopped.
+        // A watcher that has not caught up by now records that when it is stopped.
         self.members(ending).await?;
         self.leases(history).await?;
         ending.hashes = self.hashes().await?;
         Ok(())
     }
 
-    /// A write after all others.
+    /// Writes a key after all clients have stopped, so that its revision is the last one.
     async fn last_write(&self) -> anyhow::Result<Operation> {
         let mut connection = Connection::new(self.context.clone(), "last", 0);
         let key = format!("{PREFIX}last");

@@ -16,7 +16,7 @@ use crate::world::MemberIndex;
 const EVERY: Duration = Duration::from_millis(150);
 const ASK: Duration = Duration::from_millis(250);
 
-/// A member said that it leads.
+/// A member's report, in its metrics, that it leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Led {
     pub at: Micros,

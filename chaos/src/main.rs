@@ -141,7 +141,8 @@ async fn chaos(args: &Args) -> anyhow::Result<bool> {
     Ok(!is_violated)
 }
 
-/// The engine for Docker workers, if the run has any: they were asked for, or an engine answers.
+/// Returns the engine for Docker workers. `None` when the run has no Docker workers: none were asked for, or no engine
+/// answers and no number was given.
 async fn engine(args: &Args, cluster: &str) -> anyhow::Result<Option<Engine>> {
     match args.docker_workers {
         Some(0) => Ok(None),

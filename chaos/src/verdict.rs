@@ -176,7 +176,7 @@ fn check_processes(account: &Account) -> Check {
     Check::of("members end only when a fault requires it", extent, violations)
 }
 
-/// An error that excuses the end of a member, the fault that causes it, and how long after the fault it is still an
+/// An error that excuses the end of a member, the fault that causes it, and the time after the fault for which it is an
 /// excuse.
 type Excuse = (&'static str, fn(MemberIndex) -> Effect, Micros);
 

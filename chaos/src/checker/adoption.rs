@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adopted_container_goes_on() {
+    fn an_adopted_container_keeps_running() {
         let none = (&[][..], &[][..]);
         assert_eq!(check(&seen(), &[start(0)], none.0, none.1, &settled()).status, Status::Passed);
         let again = Start { id: "c9".to_owned(), at: "later".to_owned(), ..start(0) };

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_gone_may_be_named_for_a_while() {
+    fn endpoints_may_name_a_deleted_pod_for_a_while() {
         let sample = |at: Micros| Sample { at, named: vec!["u9".to_owned()], pods: Vec::new() };
         let required = [Change { at: 0, service: ServiceLevel::Required }];
         let status = |samples: &[Sample], changes: &[Change]| check(samples, changes, &settled()).status;

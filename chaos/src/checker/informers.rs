@@ -22,7 +22,7 @@ pub fn check(informers: &[InformerLog], operations: &[Operation], last: &Objects
         violations.append(&mut follower.violations);
         followers.push(follower);
     }
-    // A change that one informer received, another must not have missed.
+    // No informer may have missed a change that another one received.
     let all: BTreeSet<&Change> = followers.iter().flat_map(|follower| &follower.changes).collect();
     for follower in &followers {
         let missed =

@@ -3,8 +3,8 @@
 //! This is the search of Wing and Gong ("Testing and Verifying Concurrent Objects", 1993) with Lowe's cache of visited
 //! states ("Testing for Linearizability", 2017). The history is a list of calls and returns by time. Any call before
 //! the first return may be next in the order. If the object's model allows it, its call and return are removed from the
-//! list, and the search continues from the front. When it reaches a return whose call was not chosen, it takes the last
-//! choice back.
+//! list, and the search continues from the front. When it reaches a return whose call was not chosen, it undoes its
+//! last choice.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -64,7 +64,7 @@ struct Search<S> {
     /// One bit for each entry that is in the order so far.
     chosen: Vec<u64>,
     tried: HashSet<(Vec<u64>, S)>,
-    /// The order so far, and the state before each of it.
+    /// The order so far, with the state before each entry.
     order: Vec<(usize, S)>,
     longest: Option<(Vec<usize>, usize)>,
 }
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_outcome_may_come_late_or_never() {
+    fn an_unanswered_call_takes_effect_late_or_never() {
         let lost = (Write(1), 0, None);
         assert!(holds(&[lost, (Read(0), 100, Some(101))]));
         assert!(holds(&[lost, (Read(0), 100, Some(101)), (Read(1), 200, Some(201))]));

@@ -32,7 +32,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Connects to an engine that answers and has the images, or makes them.
+    /// Finds an engine that answers, and makes the images that it lacks.
     ///
     /// # Errors
     /// When no engine answers, or an image cannot be made.

@@ -13,7 +13,7 @@ use super::ports::Ports;
 use crate::history::node_name;
 use crate::world::MemberIndex;
 
-/// Small enough that a member that was down for some seconds needs a snapshot.
+/// Size of the log that a member keeps, small enough that a member that was down for some seconds needs a snapshot.
 const LOG_KEEP_BYTES: u64 = 256 << 10;
 
 /// Names, addresses and directories of one member.

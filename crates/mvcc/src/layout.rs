@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_sort_by_key_and_then_from_new_to_old() {
+    fn rows_sort_by_key_and_then_newest_first() {
         let keys: [&[u8]; 9] = [b"", b"\0", b"\0\0", b"\0\xff", b"a", b"a\0", b"a\0b", b"ab", b"\xff"];
         let mut rows = Vec::new();
         for key in keys {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_reads_as_it_was_written() {
+    fn a_version_row_round_trips() {
         let kv = KeyValue {
             key: "k".into(),
             value: "some value".into(),
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_and_a_lease_read_as_they_were_written() {
+    fn event_and_lease_rows_round_trip() {
         let (mut row, key) = (Vec::new(), event_key(Revision(7), 2));
         event_value(true, Revision(5), b"some key", &mut row);
         let expected =

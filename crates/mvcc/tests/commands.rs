@@ -47,7 +47,7 @@ fn values(state: &State<MemoryBackend>, request: &RangeRequest) -> Result<Vec<(B
 }
 
 #[test]
-fn a_key_is_written_once_in_a_transaction() {
+fn a_transaction_writes_a_key_at_most_once() {
     let allowed = |ops: Vec<Op>| run(&new_state(), ops).is_ok();
     let (a, b) = (|| put("a", "1"), || put("b", "1"));
     let delete_a = || delete(KeyRange::key("a"));
@@ -111,7 +111,7 @@ fn refused_commands_change_nothing() {
 }
 
 #[test]
-fn comparisons_of_nested_transactions_see_the_state_before() {
+fn nested_comparisons_see_the_state_before_the_transaction() {
     let state = new_state();
     let exists =
         Compare { range: KeyRange::key("a"), target: CompareTarget::Version(0), operator: CompareOperator::Greater };

@@ -44,7 +44,7 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
             errors.push(FieldError::invalid(path.child(field), &new[field], "field is immutable"));
         }
     }
-    // An object that is being deleted accepts no new reason to keep it.
+    // An object that is being deleted accepts no new finalizers.
     if !old["deletionTimestamp"].is_null() {
         let before: HashSet<&str> = crate::value::items(&old["finalizers"]).iter().map(text).collect();
         let added: Vec<&str> =

@@ -13,8 +13,9 @@ use serde_json::Value;
 
 /// Maximum number of IPv4 addresses of a block that are used, as in Kubernetes. A larger block is cut off there.
 const MAX_ADDRESSES: u64 = 65_536;
-/// Part of a range that is drawn from at random only when the rest is taken, so that it stays free for clients that ask
-/// for a particular item: its minimum and maximum size, and the divisor of the range's size.
+/// Size of the reserved part of a range: its minimum, its maximum, and the divisor of the range's size. Reserved items
+/// are drawn at random only when all others are taken, so that they stay free for clients that ask for a particular
+/// item.
 const RESERVED_ADDRESSES: (u64, u64, u64) = (16, 256, 16);
 const RESERVED_PORTS: (u64, u64, u64) = (16, 128, 32);
 

@@ -1,4 +1,4 @@
-//! Event: an occurrence at an object, stored in the object's namespace.
+//! Event: a report about an object, stored in the object's namespace.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;

@@ -115,7 +115,7 @@ impl Kind for Pod {
 
     fn deletion(object: &Value, requested: Option<i64>) -> Deletion {
         let (spec, status) = (&object["spec"], &object["status"]);
-        // A pod that does not run needs no graceful end.
+        // A pod that does not run needs no grace period.
         let never_started = text(&spec["nodeName"]).is_empty();
         let ended = matches!(text(&status["phase"]), "Succeeded" | "Failed");
         if never_started || ended {
@@ -124,7 +124,7 @@ impl Kind for Pod {
         let own = spec["terminationGracePeriodSeconds"].as_i64().unwrap_or(DEFAULT_GRACE_SECONDS);
         match requested.unwrap_or(own) {
             0 => Deletion::Immediate,
-            // The shortest grace period that still lets the node stop the pod in order.
+            // The shortest grace period with which the node stops the pod in an orderly way.
             seconds if seconds < 0 => Deletion::Graceful { seconds: 1 },
             seconds => Deletion::Graceful { seconds },
         }
