@@ -140,7 +140,7 @@ pub enum Fault {
     LosePower(Target),
     /// A clean shutdown with SIGTERM.
     End(Target),
-    /// A start with a log that a different version has written.
+    /// A start with a log of a different version.
     OtherLog(Target),
     Failpoint {
         target: Target,
@@ -150,15 +150,15 @@ pub enum Fault {
     /// The machine is lost, and a new member replaces it.
     Replace(Target),
     Pause(Target),
-    /// The target and the other members do not hear each other.
+    /// All traffic between the target and the other members is blocked.
     Split(Target),
-    /// Everything that the target sends is lost.
+    /// Everything that the target sends is blocked.
     Mute(Target),
-    /// Everything that is sent to the target is lost.
+    /// Everything that is sent to the target is blocked.
     Deaf(Target),
-    /// Only traffic from the first member to the second is lost.
+    /// Only traffic from the first member to the second is blocked.
     OneWay(MemberIndex, MemberIndex),
-    /// Two sides that each hear only themselves and the member in the middle.
+    /// All traffic between the two sides is blocked. Both sides can reach the member in the middle.
     Bridge {
         middle: MemberIndex,
         side: Vec<MemberIndex>,

@@ -130,7 +130,7 @@ pub struct Nemesis {
     /// Deadlines of agents that were sent SIGTERM, must run again, and have not ended yet.
     agent_ends: BTreeMap<WorkerIndex, Instant>,
     replacements: BTreeMap<MemberIndex, Replacement>,
-    /// Faults whose time is over although the new member has no vote yet.
+    /// Replacements that last beyond their scheduled end, until the new member has a vote.
     lingering: BTreeMap<MemberIndex, (usize, Planned)>,
     /// Outcome of each member's last failpoint or power loss.
     outcomes: BTreeMap<MemberIndex, String>,

@@ -333,7 +333,7 @@ enum Scene {
 /// How long each member of the scene is down, and how long all members run in between.
 const END_MS: u64 = 1500;
 const BETWEEN_ENDS_MS: u64 = 1500;
-/// Long enough for the others to purge their logs.
+/// Downtime of the target that is long enough for the others to purge their logs.
 const FALL_BEHIND_MS: u64 = 8000;
 const CATCH_UP_MS: u64 = 5000;
 

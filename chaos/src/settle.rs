@@ -12,7 +12,7 @@ use crate::cluster::Machine;
 use crate::history::{Request, Settled};
 
 const RETRY: Duration = Duration::from_millis(400);
-/// The desired state must still hold after this time.
+/// Time for which the desired state must hold.
 const STAYS: Duration = Duration::from_secs(2);
 
 /// Deviations from the desired state.
@@ -25,7 +25,7 @@ pub fn unsettled(requests: &[Request], settled: &Settled) -> Vec<String> {
     open
 }
 
-/// Polls until everything has its desired state or `within` is over. Returns the last observed state.
+/// Polls until everything has its desired state or `within` has passed. Returns the last observed state.
 ///
 /// # Errors
 /// When API or machines cannot be read in that time.

@@ -39,7 +39,7 @@ pub enum Effect {
     Failpoint { member: MemberIndex, failpoint: Failpoint },
     /// Stopped with SIGSTOP.
     Paused(Vec<MemberIndex>),
-    /// Everything that the first member of a pair sends to the second is lost.
+    /// Everything that the first member of a pair sends to the second is blocked.
     Cut(Vec<(MemberIndex, MemberIndex)>),
     /// Traffic between members is delayed, or lost and retransmitted.
     Poor(Quality),
@@ -47,20 +47,20 @@ pub enum Effect {
     SlowDisk { member: MemberIndex, sync_delay_ms: u64, delay_ms: u64 },
     /// No byte is free on the file system with the member's data.
     FullDisk(MemberIndex),
-    /// The next fsync fails with EIO, and all after it.
+    /// The next fsync and all later ones fail with EIO.
     FailingSync(MemberIndex),
     /// The wall clock is off by this much.
     Clock { member: MemberIndex, offset_s: i64 },
-    /// Agents are killed with SIGKILL; started again at the end. Their containers run on.
+    /// Agents are killed with SIGKILL, and started again at the end. Their containers keep running.
     AgentsDown(Vec<WorkerIndex>),
-    /// Agents are stopped with SIGTERM; started again at the end. Their containers run on.
+    /// Agents are stopped with SIGTERM, and started again at the end. Their containers keep running.
     AgentsEnded(Vec<WorkerIndex>),
     /// Agents are stopped with SIGSTOP.
     AgentsPaused(Vec<WorkerIndex>),
     /// A worker's machine is lost: the agent and its containers are killed, and the agent's disk is empty when it is started
     /// again.
     MachineLost(WorkerIndex),
-    /// Nothing passes between a worker and these members.
+    /// All traffic between a worker and these members is blocked.
     CutOff { worker: WorkerIndex, members: Vec<MemberIndex> },
     /// One container of the worker is killed when the fault begins; `drawn` selects it.
     ContainerKilled { worker: WorkerIndex, drawn: u32 },
@@ -201,7 +201,7 @@ pub struct World {
 /// Whether the quorum must accept writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// A majority runs, and all its members hear each other.
+    /// A majority runs, and all its members can reach each other.
     Required,
     /// A majority could accept writes, but the conditions allow no bound on when.
     Degraded,
@@ -302,7 +302,7 @@ impl World {
         }
     }
 
-    /// Whether a majority runs whose members all hear each other.
+    /// Whether a majority runs whose members can all reach each other.
     fn has_connected_majority(&self) -> bool {
         let running: Vec<usize> = (0..self.members.len()).filter(|i| self.members[*i].runs()).collect();
         let hear = |a: usize, b: usize| !self.paths[a][b].cut && !self.paths[b][a].cut;
@@ -363,7 +363,7 @@ mod tests {
         // A cut in one direction counts like a cut in both, but another majority is connected.
         assert_eq!(service(3, &[Effect::Cut(vec![(0, 1)])]), Required);
         assert_eq!(service(3, &[Effect::Cut(vec![(0, 1), (1, 2), (2, 0)])]), Impossible);
-        // A bridge: each side hears only itself and the middle.
+        // A bridge: the two sides reach only the member in the middle, not each other.
         let bridge: Vec<_> = [0, 1].iter().flat_map(|a| [3, 4].map(|b| [(*a, b), (b, *a)])).flatten().collect();
         assert_eq!(service(5, &[Effect::Cut(bridge)]), Required);
         assert_eq!(service(5, &[Effect::Cut(split(5, &[0, 1])), Effect::Down(vec![4])]), Impossible);

@@ -1,4 +1,4 @@
-//! Checks that endpoints name exactly the ready pods at the end, and never a pod that has been gone for long.
+//! Checks that endpoints name exactly the ready pods at the end, and no pod for long after its deletion.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,7 @@ pub fn check(samples: &[Sample], changes: &[Change], settled: &Settled) -> Check
     Check::of("endpoints name the ready pods, and no pod that is gone", extent, violations)
 }
 
-/// Reports pods that were named for too long after they were seen to be gone.
+/// Reports pods that endpoints named for too long after a sample no longer contained them.
 fn gone_for_long(samples: &[Sample], changes: &[Change]) -> BTreeSet<String> {
     let mut since: BTreeMap<&str, Micros> = BTreeMap::new();
     let mut violations = BTreeSet::new();

@@ -36,7 +36,7 @@ pub fn check(informers: &[InformerLog], operations: &[Operation], last: &Objects
     Check::of("informers see every change once and in order", extent, violations)
 }
 
-/// Acknowledged writes over REST whose value no informer received, although one must have.
+/// Acknowledged writes over REST whose value no informer received although one had to.
 fn unseen_writes(followers: &[Follower], operations: &[Operation]) -> Vec<String> {
     let delivered: BTreeSet<(&str, Option<&str>, u64)> = followers
         .iter()

@@ -139,7 +139,7 @@ mod tests {
         vec![put(2, "a", "x", 1, 2), put(4, "a", "y", 2, 2), put(4, "b", "y", 1, 4), delete(6, "a")]
     }
 
-    /// Checks a watcher with these records beside one that has seen everything.
+    /// Checks a watcher with these records together with one that has seen everything.
     fn status(records: Vec<WatchRecord>) -> Check {
         let watched = WatchLog { watcher: "w".to_owned(), with_previous: true, complete_to: 6, records };
         let all = [watch("reference", &[]), watched];

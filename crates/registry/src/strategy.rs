@@ -94,7 +94,7 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
-    /// Returns the cells under the descriptor's columns. `now` serves to compute ages.
+    /// Returns the cells under the descriptor's columns. Ages are computed from `now`.
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
 
     /// Returns how `object` is deleted when the request asks for `requested` seconds of grace (`None`: the kind's

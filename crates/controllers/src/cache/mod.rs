@@ -126,8 +126,8 @@ impl Cache {
     }
 
     /// Restarts every node's grace period. The caller does this when the process wins leadership, and whenever it may
-    /// have missed heartbeats (a pause of the process, a lost quorum), so that no node is declared silent because the
-    /// masters were.
+    /// have missed heartbeats (a pause of the process, a lost quorum), so that no node is declared silent because of
+    /// an outage of the masters.
     pub fn begin_observation(&mut self, at: Duration) {
         self.heartbeats.begin(at);
     }

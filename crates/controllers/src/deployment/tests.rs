@@ -174,7 +174,7 @@ fn a_paused_deployment_scales_but_does_not_roll() {
 fn scaling_in_the_middle_of_a_rollout_keeps_the_proportions() {
     let mut cluster = rolled_out(10, &rolling(json!(3), json!(2)));
     set_image(&mut cluster, "web:2");
-    // No new pod ever becomes ready, so the rollout stands at its limits.
+    // No new pod ever becomes ready, so the rollout stops at its limits.
     cluster.settle();
     assert_eq!(sets(&cluster), [("1".to_owned(), 8, 8), ("2".to_owned(), 5, 0)]);
     // From the Kubernetes documentation of proportional scaling: 10 to 15 gives 11 and 7.
@@ -299,7 +299,7 @@ enum Step {
     Image(u8),
     Scale(i32),
     Pause(bool),
-    /// Controllers and nodes get this many turns.
+    /// Number of turns that controllers and nodes get.
     Turns(u8),
 }
 

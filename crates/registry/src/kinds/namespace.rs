@@ -12,7 +12,7 @@ use crate::value::{carry_over, child, items, text};
 
 /// The label that lets selectors match a namespace by name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
-/// The finalizer that keeps a namespace until its content is gone.
+/// The finalizer that keeps a namespace until it is empty.
 const FINALIZER: &str = "kubernetes";
 
 pub struct Namespace;

@@ -45,8 +45,8 @@ pub fn validate(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
     errors
 }
 
-/// Checks a status update: a container that ended for good stays ended, and the fence does not change. A container ends
-/// for good under `restartPolicy: Never`, or under `OnFailure` with exit code 0.
+/// Checks a status update: a container that ended permanently stays ended, and the fence does not change. A container
+/// ends permanently under `restartPolicy: Never`, or under `OnFailure` with exit code 0.
 pub fn validate_status(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
     let mut errors = fence::validate_update(new, old);
     let (Some(new_status), Some(old_status)) = (&new.status, &old.status) else { return errors };

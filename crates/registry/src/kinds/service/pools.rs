@@ -101,7 +101,7 @@ fn outside(object: &Value, claims: &[Claim], pools: &Pools) -> Vec<FieldError> {
     let spec = &object["spec"];
     let path = FieldPath::new("spec");
     let mut errors = Vec::new();
-    // A number outside of the range of ports has no item.
+    // A number that is no valid port has no item.
     for (index, number) in items(&spec["ports"]).iter().map(|port| int(&port["nodePort"])).enumerate() {
         if has_node_ports(spec) && number != 0 && u16::try_from(number).is_err() {
             let path = path.child("ports").index(index).child("nodePort");
