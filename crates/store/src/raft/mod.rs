@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`], [`identity`] | a member's configuration, and the owner of its data directory |
-//! | [`types`], [`leader_id`], [`codec`] | openraft's type parameters, and the encoding on disk and on the wire |
+//! | [`types`], [`codec`] | openraft's type parameters, and the encoding on disk and on the wire |
 //! | [`log`] | the Raft log |
 //! | [`state`], [`state_machine`], [`snapshot`] | the applied state and its copies |
 //! | [`network`] | the transport |
@@ -12,7 +12,7 @@
 //! | [`commands`] | the command version that all members can decode |
 //! | [`confirmation`], [`announced`] | how a leader confirms that it still leads, and the commit index it has sent |
 //! | [`watching`] | the watch hub over a state that may be replaced (see also [`traces`](crate::traces)) |
-//! | [`roster`], [`leadership`], [`failover`] | the members, the leader, and the election when the leader dies |
+//! | [`roster`], [`leadership`], [`failover`], [`voting`] | the members, the leader, and the election when the leader dies |
 //! | [`formation`], [`joining`], [`invitations`], [`departure`] | how a quorum forms, and how members join and leave |
 //! | [`changing`], [`balance`] | membership changes, and the choice of voters |
 //! | [`leases`], [`compaction`], [`upkeep`], [`space`], [`integrity`] | a member's background tasks |
@@ -41,7 +41,6 @@ mod identity;
 mod integrity;
 mod invitations;
 mod joining;
-mod leader_id;
 mod leadership;
 mod leases;
 mod log;
@@ -64,6 +63,7 @@ pub(crate) mod tests;
 mod told;
 mod types;
 mod upkeep;
+mod voting;
 mod watching;
 
 use std::path::Path;

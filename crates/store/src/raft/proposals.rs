@@ -19,7 +19,7 @@ use super::node::Node;
 use super::types::{CommandBatch, LeaderId};
 use super::{codec, commands, space};
 use crate::error::StoreError;
-use crate::membership::MemberId;
+use crate::membership::{Leadership, MemberId};
 use crate::platform::tokio;
 use crate::platform::tokio::time::Instant;
 
@@ -172,7 +172,7 @@ pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) 
         return all(Proposed::NotLeader { leader: None });
     }
     drop(instance);
-    match slot.keep_for(response, term_is_over(&node, term)).await {
+    match slot.keep_for(response, lead_is_over(&node, term, node.id())).await {
         Ok(Ok(written)) if written.data.len() == count => {
             let index = written.log_id.index;
             written.data.into_iter().map(|reply| Proposed::Applied { index, reply }).collect()
@@ -191,11 +191,15 @@ pub async fn lead(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slot) 
     }
 }
 
-/// Waits until a term is over. A leader that is cut off may take long to answer, and commands for the next leader must
-/// not wait for that.
-async fn term_is_over(node: &Node, term: u64) {
+/// Waits until another leader than `leader` of `term` is known, or a later term. A leader that is cut off may take long to
+/// answer, and commands for the next leader must not wait for that. Members of older versions may elect two leaders in
+/// one term, the greater one last.
+async fn lead_is_over(node: &Node, term: u64, leader: MemberId) {
     let mut leadership = node.leadership.subscribe();
-    drop(leadership.wait_for(|known| known.term > term).await);
+    let is_over = |known: &Leadership| {
+        known.term > term || known.term == term && known.leader.as_ref().is_some_and(|known| known.id > leader)
+    };
+    drop(leadership.wait_for(is_over).await);
 }
 
 /// Refuses the commands of a batch that need disk space, and leads the others.
@@ -230,13 +234,13 @@ pub async fn forward(node: Arc<Node>, Batch { term, commands }: Batch, slot: Slo
     let count = commands.len();
     let all = |outcome: Proposed| vec![outcome; count];
     let (leader, current) = node.leader_and_term();
-    let peer = leader.filter(|_| current == term).and_then(|leader| node.peers.get(leader));
-    let Some(peer) = peer else { return all(Proposed::NotLeader { leader: None }) };
+    let peer = leader.filter(|_| current == term).and_then(|leader| Some((leader, node.peers.get(leader)?)));
+    let Some((leader, peer)) = peer else { return all(Proposed::NotLeader { leader: None }) };
     let deadline = Instant::now() + node.settings.request_timeout;
     let request = ProposeRequest { term, commands };
     let timeout = node.settings.request_timeout;
     let answer = peer.call::<_, ProposeResponse>(Lane::Bulk, messages::PROPOSE, &request, timeout);
-    match slot.keep_for(answer, term_is_over(&node, term)).await {
+    match slot.keep_for(answer, lead_is_over(&node, term, leader)).await {
         Ok(answer) if answer.outcomes.len() == count => applied_here(&node, answer.outcomes, deadline).await,
         Ok(answer) => {
             all(Proposed::Unknown { reason: format!("{} outcomes of {count} commands", answer.outcomes.len()) })

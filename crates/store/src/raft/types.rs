@@ -21,7 +21,7 @@ openraft::declare_raft_types!(
         R = Vec<Reply>,
         NodeId = MemberId,
         Node = Member,
-        LeaderId = super::leader_id::LeaderId,
+        LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, MemberId>,
         AsyncRuntime = Runtime,
 );
 

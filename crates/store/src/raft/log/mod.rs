@@ -15,6 +15,7 @@ mod store;
 #[cfg(test)]
 pub mod tests;
 mod view;
+pub mod votes;
 mod writer;
 
 pub use store::{LogOptions, LogStore};

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use super::disk::{LogBatch, LogDisk};
 use super::reader::LogReader;
 use super::view::LogView;
+use super::votes::Votes;
 use super::writer::{Task, Writer};
 use crate::platform::threshold;
 use crate::platform::tokio::sync::{mpsc, oneshot};
@@ -77,7 +78,7 @@ impl LogStore {
     /// one is not the log of this state.
     pub fn reconcile(&self, applied: LogId) -> io::Result<()> {
         let LogReader { view, disk } = &self.reader;
-        if view.read().vote.is_none() {
+        if view.read().votes.last().is_none() {
             let reason =
                 format!("it has lost its vote, and with it the promises of this member to the others: {REJOIN}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
@@ -99,7 +100,13 @@ impl LogStore {
     /// vote.
     #[must_use]
     pub fn vote(&self) -> Option<Vote> {
-        self.reader.view.read().vote
+        self.votes().last()
+    }
+
+    /// Returns the votes of this member that are on disk.
+    #[must_use]
+    pub fn votes(&self) -> Votes {
+        self.reader.view.read().votes
     }
 
     /// Returns the approximate size of the log's entries.
@@ -139,7 +146,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
         self.submit_and_wait(Task::Vote { vote: *vote, done }, wait).await?;
-        self.reader.view.write().vote = Some(*vote);
+        self.reader.view.write().votes.save(*vote);
         Ok(())
     }
 
