@@ -52,7 +52,7 @@ impl Engine for RaftEngine {
         Ok(Arc::new(OpenState::of(&reads::barrier(&self.node).await?)))
     }
 
-    fn reader(&self) -> Result<Reader, StoreError> {
+    fn local_reader(&self) -> Result<Reader, StoreError> {
         Ok(Arc::new(OpenState::of(&self.node.instance()?.state)))
     }
 
@@ -64,7 +64,7 @@ impl Engine for RaftEngine {
         self.node.command_version()
     }
 
-    fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
+    fn watch_with(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
         self.node.watching.watch(range, after, options)
     }
 
