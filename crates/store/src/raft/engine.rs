@@ -7,12 +7,14 @@ use async_trait::async_trait;
 use quorate_api::Revision;
 use quorate_mvcc::{Command, CommandVersion, KeyRange, LeaseId, ReadError, Reply};
 
+use super::membership::{changing, invitations};
 use super::network::client::{Lane, PeerClient};
 use super::network::messages::{self, StatusFields, StatusResponse};
 use super::node::Node;
+use super::requests::{proposals, reads};
 use super::state::OpenState;
 use super::state::store::StateError;
-use super::{changing, compaction, invitations, leases, proposals, reads};
+use super::upkeep::{compaction, leases};
 use crate::backup::Backup;
 use crate::changes::{Change, ChangeError, Changed};
 use crate::error::StoreError;

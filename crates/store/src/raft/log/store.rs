@@ -9,17 +9,18 @@ use openraft::entry::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use parking_lot::RwLock;
 
-use super::disk::{LogBatch, LogDisk};
+use super::batch::LogBatch;
+use super::disk::LogDisk;
 use super::reader::LogReader;
 use super::view::LogView;
 use super::votes::Votes;
-use super::writer::{Task, Writer};
+use super::writer::{LogTask, LogWriter};
 use crate::platform::threshold;
 use crate::platform::tokio::sync::{mpsc, oneshot};
-use crate::raft::closing::CloseSignal;
-use crate::raft::identity::REJOIN;
-use crate::raft::space::Space;
+use crate::raft::lifecycle::closing::CloseSignal;
+use crate::raft::lifecycle::identity::REJOIN;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
+use crate::raft::upkeep::space::Space;
 
 /// Maximum number of tasks that wait for the disk; openraft waits when the queue is full.
 const QUEUE: usize = 4096;
@@ -50,7 +51,7 @@ impl Default for LogOptions {
 #[derive(Clone)]
 pub struct LogStore {
     reader: LogReader,
-    tasks: mpsc::Sender<Task>,
+    tasks: mpsc::Sender<LogTask>,
 }
 
 impl LogStore {
@@ -65,7 +66,7 @@ impl LogStore {
         let reader = LogReader { view, disk: Arc::new(disk) };
         let LogReader { view, disk } = reader.clone();
         let committed = view.read().committed;
-        Writer { disk, view, space, tasks: queue, committed }.start()?;
+        LogWriter { disk, view, space, tasks: queue, committed }.start()?;
         Ok(LogStore { reader, tasks })
     }
 
@@ -121,11 +122,11 @@ impl LogStore {
         self.reader.view.read().purge_point(keep_bytes)
     }
 
-    async fn submit(&self, task: Task) -> io::Result<()> {
+    async fn submit(&self, task: LogTask) -> io::Result<()> {
         self.tasks.send(task).await.map_err(|_| io::Error::other("the log's writer has ended"))
     }
 
-    async fn submit_and_wait(&self, task: Task, done: oneshot::Receiver<()>) -> io::Result<()> {
+    async fn submit_and_wait(&self, task: LogTask, done: oneshot::Receiver<()>) -> io::Result<()> {
         self.submit(task).await?;
         done.await.map_err(|_| io::Error::other("the log's writer has ended"))
     }
@@ -145,7 +146,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
-        self.submit_and_wait(Task::Vote { vote: *vote, done }, wait).await?;
+        self.submit_and_wait(LogTask::Vote { vote: *vote, done }, wait).await?;
         self.reader.view.write().votes.save(*vote);
         Ok(())
     }
@@ -177,7 +178,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 appended.push(entry);
             }
         }
-        self.submit(Task::Append { entries: appended, bytes, committed, done }).await
+        self.submit(LogTask::Append { entries: appended, bytes, committed, done }).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -188,13 +189,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             view.truncate_after(last);
         }
-        self.submit(Task::TruncateAfter(last)).await
+        self.submit(LogTask::TruncateAfter(last)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         self.reader.view.write().purge(upto);
         let (done, wait) = oneshot::channel();
-        self.submit_and_wait(Task::Purge { upto, done }, wait).await
+        self.submit_and_wait(LogTask::Purge { upto, done }, wait).await
     }
 }
 

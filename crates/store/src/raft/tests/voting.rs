@@ -11,11 +11,13 @@ use rand::{Rng, SeedableRng};
 use super::cluster::{Cluster, put_surely};
 use crate::Store;
 use crate::membership::MemberId;
+use crate::raft::codec;
+use crate::raft::elections::voting;
 use crate::raft::engine::RaftEngine;
+use crate::raft::lifecycle::start::start_node;
 use crate::raft::log::votes::Votes;
 use crate::raft::node::Instance;
 use crate::raft::types::{AppendRequest, LogId, Vote, VoteRequest};
-use crate::raft::{codec, start_node, voting};
 
 /// Asks for a vote as a candidate that has the whole log, and may disturb the leader.
 async fn is_granted(instance: &Instance, vote: Vote) -> bool {
