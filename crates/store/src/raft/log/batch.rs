@@ -86,6 +86,10 @@ impl LogChange {
 }
 
 impl LogBatch {
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     pub fn clear(&mut self) {
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BUFFER_BYTES);

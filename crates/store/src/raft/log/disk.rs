@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -34,6 +35,10 @@ pub struct LogDisk {
     spare: Arc<Mutex<Spare>>,
     /// See [`LogOptions`](super::LogOptions).
     prepares_first: bool,
+    /// Number of writes so far.
+    writes: AtomicU64,
+    /// Whether the last record is a proof that is not on disk yet.
+    has_unsynced_proof: AtomicBool,
     /// Dropped last. A thread that prepares a file has a clone.
     closed: CloseSignal,
 }
@@ -83,7 +88,7 @@ struct WriteState {
     is_prepared: bool,
     /// Place up to which failed writes may have left bytes behind `end`. The next write overwrites them.
     torn_until: u64,
-    /// Whether a later record says that everything before `durable` was synced.
+    /// Whether a later record says that all acknowledged records in the segment were synced.
     is_proven: bool,
     head: LogHead,
 }
@@ -138,6 +143,8 @@ impl LogDisk {
             }),
             spare: Arc::default(),
             prepares_first,
+            writes: AtomicU64::new(0),
+            has_unsynced_proof: AtomicBool::new(false),
             closed,
         };
         if let Err(error) = disk.prove_durable(&mut LogBatch::default()) {
@@ -183,8 +190,9 @@ impl LogDisk {
     }
 
     /// Writes a record, without a sync, that says that everything in the log was synced, if no record says so yet.
-    /// Until then damage of the last batch looks like a torn write, and recovery would cut off entries that this member
-    /// has acknowledged. The record repeats the committed id, so it changes nothing.
+    /// Until it is on disk, damage of the last batch looks like a torn write, and recovery cuts off entries that this
+    /// member has acknowledged. The record repeats the committed id, so it changes nothing. The next sync makes it
+    /// durable: that of the next batch, or [`LogDisk::sync_proof`].
     ///
     /// # Errors
     /// When the record cannot be written; the log is then unchanged.
@@ -195,7 +203,34 @@ impl LogDisk {
         }
         batch.clear();
         batch.committed(writer.head.committed)?;
-        self.put(&mut writer, batch, false)
+        self.put(&mut writer, batch, false)?;
+        self.has_unsynced_proof.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Syncs a proof that no sync has followed. The proof needs none itself: if it is lost, nothing acknowledged is.
+    ///
+    /// # Errors
+    /// When the sync fails; the contents of the disk are unknown then.
+    pub fn sync_proof(&self) -> io::Result<()> {
+        let mut writer = self.writer.lock();
+        if !self.has_unsynced_proof.load(Ordering::Acquire) || writer.is_torn() {
+            return Ok(());
+        }
+        writer.segment.file.sync_data()?;
+        writer.durable = writer.end;
+        self.has_unsynced_proof.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns whether the last record is a proof that is not on disk yet.
+    pub fn has_unsynced_proof(&self) -> bool {
+        self.has_unsynced_proof.load(Ordering::Acquire)
+    }
+
+    /// Returns the number of writes since the log was opened.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// Writes a batch behind the last record.
@@ -224,7 +259,9 @@ impl LogDisk {
             writer.segment.file.sync_data()?;
             writer.durable = end;
             writer.is_proven = false;
+            self.has_unsynced_proof.store(false, Ordering::Release);
         }
+        self.writes.fetch_add(1, Ordering::Relaxed);
         let begin = writer.end;
         writer.end = end;
         let mut index = self.index.write();
@@ -261,6 +298,7 @@ impl LogDisk {
         self.index.write().begin_segment(segment.clone());
         (writer.segment, writer.end, writer.durable, writer.is_prepared) = (segment, end, end, is_prepared);
         writer.is_proven = true;
+        self.has_unsynced_proof.store(false, Ordering::Release);
         Ok(())
     }
 

@@ -10,8 +10,9 @@
 //! | … | the payload, then zeros up to a multiple of eight |
 //!
 //! Numbers are little endian. `durable` distinguishes a torn write from damage: everything before the `durable` of any
-//! later record had been synced, and may have been acknowledged. When no record follows a sync, one is written for this
-//! purpose alone, without a sync: see [`LogDisk::prove_durable`](super::disk::LogDisk::prove_durable).
+//! later record had been synced, and may have been acknowledged. A batch cannot prove its own sync. The next batch does,
+//! with its own sync; when none follows, a record is written for this purpose alone: see
+//! [`LogDisk::prove_durable`](super::disk::LogDisk::prove_durable).
 
 use std::io;
 

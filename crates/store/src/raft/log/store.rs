@@ -122,6 +122,22 @@ impl LogStore {
         self.reader.view.read().purge_point(keep_bytes)
     }
 
+    /// Returns the number of writes since the log was opened.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.reader.disk.writes()
+    }
+
+    /// Syncs the proof that the last batch is durable, if no sync has followed it; does not wait for that. The caller
+    /// decides when the log is quiet.
+    pub fn sync_proof(&self) {
+        if self.reader.disk.has_unsynced_proof()
+            && let Err(error) = self.tasks.try_send(LogTask::SyncProof)
+        {
+            tracing::debug!(%error, "the proof that the log is durable is not synced yet");
+        }
+    }
+
     async fn submit(&self, task: LogTask) -> io::Result<()> {
         self.tasks.send(task).await.map_err(|_| io::Error::other("the log's writer has ended"))
     }

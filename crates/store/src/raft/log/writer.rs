@@ -40,6 +40,8 @@ pub enum LogTask {
         upto: LogId,
         done: oneshot::Sender<()>,
     },
+    /// Syncs the proof that the log is durable, if no sync has followed it.
+    SyncProof,
 }
 
 /// Writes the tasks of its queue to disk.
@@ -94,7 +96,7 @@ impl LogWriter {
         self.end(&mut batch);
     }
 
-    /// Writes the proof that the log is durable, if no task waits. It costs no sync, and nobody waits for it.
+    /// Writes the proof that the log is durable, if no task waits. Nobody waits for it.
     fn rest(&self, batch: &mut LogBatch) {
         if !self.tasks.is_empty() {
             return;
@@ -137,6 +139,7 @@ impl LogWriter {
     /// Writes tasks as one batch. Returns false when the log was closed meanwhile.
     fn write(&mut self, tasks: Vec<LogTask>, batch: &mut LogBatch, truncations: &mut u64) -> io::Result<bool> {
         let mut sync = false;
+        let mut sync_proof = false;
         let mut written = None;
         let mut purged = None;
         let mut known = self.committed;
@@ -167,13 +170,17 @@ impl LogWriter {
                     // the purge, and the log would begin in the middle.
                     sync = true;
                 }
+                LogTask::SyncProof => sync_proof = true,
             }
         }
         if known != self.committed {
             batch.committed(known)?;
         }
-        if !self.write_when_there_is_space(batch, sync)? {
+        if !batch.is_empty() && !self.write_when_there_is_space(batch, sync)? {
             return Ok(false);
+        }
+        if sync_proof {
+            self.disk.sync_proof()?;
         }
         self.committed = known;
         if let Some(end) = written {
@@ -184,7 +191,7 @@ impl LogWriter {
                 LogTask::Append { done, .. } => done.io_completed(Ok(())),
                 // The caller may have given up; the task is done all the same.
                 LogTask::Vote { done, .. } | LogTask::Purge { done, .. } => drop(done.send(())),
-                LogTask::TruncateAfter(_) => {}
+                LogTask::TruncateAfter(_) | LogTask::SyncProof => {}
             }
         }
         if let Some(upto) = purged {
