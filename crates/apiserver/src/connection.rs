@@ -1,11 +1,8 @@
 //! The state that the requests of one connection share: the user, and the memory budgets.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use bytes::Bytes;
-use quorate_store::WatchBudget;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use quorate_store::{BudgetExhausted, ByteBudget, WatchBudget};
 use tokio_util::sync::CancellationToken;
 
 use crate::error;
@@ -48,18 +45,14 @@ impl Connection {
     }
 }
 
-/// Budget for the responses of a connection that the client has not read yet. HTTP/2 takes a response whole, long
-/// before the client reads it.
+/// Budget for the responses of a connection that the client has not read yet.
 #[derive(Clone, Debug)]
-pub struct ResponseBudget {
-    shared: Arc<Semaphore>,
-    /// Lets one large response at a time exceed the budget, so that a response may have any size.
-    alone: Arc<Semaphore>,
-}
+pub struct ResponseBudget(ByteBudget);
 
 impl Default for ResponseBudget {
     fn default() -> Self {
-        ResponseBudget { shared: Arc::new(Semaphore::new(RESPONSE_BUDGET_BYTES)), alone: Arc::new(Semaphore::new(1)) }
+        let budget = ByteBudget::new(RESPONSE_BUDGET_BYTES, FREE_RESPONSE_BYTES);
+        ResponseBudget(budget.exceeded_by_one(RESPONSE_BUDGET_BYTES / 4))
     }
 }
 
@@ -68,33 +61,12 @@ impl ResponseBudget {
     /// must be answered, so its response bypasses the budget.
     pub(crate) fn hold(&self, response: Response, is_read: bool) -> Response {
         let Body::Full(data) = &response.body else { return response };
-        if data.len() <= FREE_RESPONSE_BYTES {
-            return response;
+        match self.0.hold(data.len()) {
+            Ok(None) => response,
+            Ok(Some(held)) => Response { body: Body::Full(held.attach(data.clone())), ..response },
+            Err(BudgetExhausted) if is_read => Response::failure(&error::too_many_requests()),
+            Err(BudgetExhausted) => response,
         }
-        let shared =
-            u32::try_from(data.len()).ok().and_then(|size| self.shared.clone().try_acquire_many_owned(size).ok());
-        let is_large = data.len() >= RESPONSE_BUDGET_BYTES / 4;
-        let permit = shared.or_else(|| is_large.then(|| self.alone.clone().try_acquire_owned().ok()).flatten());
-        match permit {
-            Some(permit) => {
-                let data = Bytes::from_owner(BudgetedBytes { data: data.clone(), _permit: permit });
-                Response { body: Body::Full(data), ..response }
-            }
-            None if is_read => Response::failure(&error::too_many_requests()),
-            None => response,
-        }
-    }
-}
-
-/// The bytes of a response, with the budget that they hold.
-struct BudgetedBytes {
-    data: Bytes,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for BudgetedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
     }
 }
 
@@ -103,29 +75,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn responses_share_a_budget_until_they_are_read() {
+    fn reads_share_a_budget_until_they_are_read_and_writes_bypass_it() {
         let budget = ResponseBudget::default();
-        let free = || (budget.shared.available_permits(), budget.alone.available_permits());
         let hold = |size: usize, is_read| {
             let response = Response::new(200, "application/json", Body::Full(vec![b' '; size].into()));
             let response = budget.hold(response, is_read);
             assert!(response.code == 200 || response.code == 429);
             (response.code == 200).then_some(response)
         };
-        let _small = hold(FREE_RESPONSE_BYTES, true).expect("small responses do not count");
-        assert_eq!(free(), (RESPONSE_BUDGET_BYTES, 1));
         let large = hold(RESPONSE_BUDGET_BYTES, true).expect("the budget suffices");
-        assert_eq!(free(), (0, 1));
         assert!(hold(FREE_RESPONSE_BYTES + 1, true).is_none(), "the budget is used up");
         assert!(hold(FREE_RESPONSE_BYTES, true).is_some() && hold(FREE_RESPONSE_BYTES + 1, false).is_some());
-        let larger = hold(RESPONSE_BUDGET_BYTES + 1, true).expect("one large response may exceed the budget");
+        let _larger = hold(RESPONSE_BUDGET_BYTES + 1, true).expect("one large response may exceed the budget");
         assert!(hold(RESPONSE_BUDGET_BYTES + 1, true).is_none(), "only one may exceed it");
         let Body::Full(data) = large.body else { panic!("it is not a stream") };
         let rest = data.slice(RESPONSE_BUDGET_BYTES - 1..);
         drop(data);
-        assert_eq!((free(), &rest[..]), ((0, 0), &b" "[..]));
+        assert!(hold(FREE_RESPONSE_BYTES + 1, true).is_none(), "a part of the response is not read yet");
         drop(rest);
-        drop(larger);
-        assert_eq!(free(), (RESPONSE_BUDGET_BYTES, 1));
+        assert!(hold(FREE_RESPONSE_BYTES + 1, true).is_some());
     }
 }

@@ -6,14 +6,14 @@
 //! last byte: the reservation moves with the bytes from the handler through the body into the send buffer of HTTP/2.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
 use quorate_mvcc::{KeyValue, Op, OpResponse, Txn, TxnResponse};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use quorate_store::{ByteBudget, HeldBudget, Reservation};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -27,14 +27,9 @@ const TURNS: usize = 4;
 /// The budget for responses.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    /// Bytes for responses to reads.
-    reads: Arc<Semaphore>,
-    /// The permit of the one large response that may exceed the budget.
-    alone: Arc<Semaphore>,
-    /// Bytes for responses to writes. A committed write must be answered, so its response takes whatever is left.
-    writes: Arc<Semaphore>,
-    /// Minimum size of a response that may exceed the budget.
-    large_bytes: usize,
+    reads: ByteBudget,
+    /// A committed write must be answered, so its response takes whatever is left.
+    writes: ByteBudget,
     /// Permits for reads whose response size is not known in advance.
     turns: Semaphore,
 }
@@ -42,46 +37,32 @@ pub(crate) struct Answers {
 impl Answers {
     pub(crate) fn new(budget_bytes: usize) -> Self {
         Answers {
-            reads: Arc::new(Semaphore::new(budget_bytes)),
-            alone: Arc::new(Semaphore::new(1)),
-            writes: Arc::new(Semaphore::new(budget_bytes)),
-            large_bytes: budget_bytes / 4,
+            reads: ByteBudget::new(budget_bytes, FREE_BYTES).exceeded_by_one(budget_bytes / 4),
+            writes: ByteBudget::new(budget_bytes, FREE_BYTES),
             turns: Semaphore::new(TURNS),
         }
     }
 
     /// Starts a reservation for a response that grows.
-    pub(crate) fn share(&self) -> Share<'_> {
-        Share { answers: self, size_bytes: 0, held: None, is_alone: false }
+    pub(crate) fn reservation(&self) -> Reservation {
+        self.reads.reservation()
     }
 
     /// Reserves budget for the response to a read. Returns `None` when the response needs no reservation.
     ///
     /// # Errors
     /// When the budget is exhausted.
-    pub(crate) fn hold(&self, size_bytes: usize) -> Result<Option<Held>, Refusal> {
-        let mut share = self.share();
-        share.grow(size_bytes)?;
-        Ok(share.held())
+    pub(crate) fn hold(&self, size_bytes: usize) -> Result<Option<HeldBudget>, Refusal> {
+        Ok(self.reads.hold(size_bytes)?)
     }
 
     /// Reserves budget for the response to an applied transaction, which is refused only if it changed nothing.
     ///
     /// # Errors
     /// When the budget is exhausted.
-    pub(crate) fn hold_txn(&self, response: &TxnResponse) -> Result<Option<Held>, Refusal> {
+    pub(crate) fn hold_txn(&self, response: &TxnResponse) -> Result<Option<HeldBudget>, Refusal> {
         let size_bytes = txn_weight(response);
-        if size_bytes <= FREE_BYTES || is_read(response) {
-            return self.hold(size_bytes);
-        }
-        loop {
-            let left = size_bytes.min(self.writes.available_permits());
-            let left = u32::try_from(left).unwrap_or(u32::MAX);
-            // This fails when another response has taken permits since they were counted.
-            if let Ok(permit) = self.writes.clone().try_acquire_many_owned(left) {
-                return Ok(Some(Held::of(permit)));
-            }
-        }
+        if is_read(response) { self.hold(size_bytes) } else { Ok(self.writes.hold_remainder(size_bytes)) }
     }
 
     /// Refuses a transaction whose response may have values, while no budget for writes is left.
@@ -89,7 +70,7 @@ impl Answers {
     /// # Errors
     /// When the budget is exhausted.
     pub(crate) fn admit(&self, txn: &Txn) -> Result<(), Refusal> {
-        let is_full = self.writes.available_permits() == 0;
+        let is_full = self.writes.available_bytes() == 0;
         if is_full && has_values(txn) { Err(errors::TOO_MANY_REQUESTS) } else { Ok(()) }
     }
 
@@ -100,85 +81,8 @@ impl Answers {
     }
 }
 
-/// Reservation of a response that is being built.
-#[derive(Debug)]
-pub(crate) struct Share<'a> {
-    answers: &'a Answers,
-    size_bytes: usize,
-    /// Permits for the whole size, once it exceeds `FREE_BYTES`.
-    held: Option<OwnedSemaphorePermit>,
-    is_alone: bool,
-}
-
-impl Share<'_> {
-    /// Reserves more bytes.
-    ///
-    /// # Errors
-    /// When the budget is exhausted. Dropping the share releases the bytes reserved so far.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
-        self.size_bytes += bytes;
-        if self.is_alone || self.size_bytes <= FREE_BYTES {
-            return Ok(());
-        }
-        let missing = self.size_bytes - self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let reads = &self.answers.reads;
-        let more = u32::try_from(missing).ok().and_then(|missing| reads.clone().try_acquire_many_owned(missing).ok());
-        if let Some(more) = more {
-            match &mut self.held {
-                Some(held) => held.merge(more),
-                None => self.held = Some(more),
-            }
-            return Ok(());
-        }
-        if self.size_bytes < self.answers.large_bytes {
-            return Err(errors::TOO_MANY_REQUESTS);
-        }
-        let alone = self.answers.alone.clone().try_acquire_owned().map_err(|_| errors::TOO_MANY_REQUESTS)?;
-        (self.held, self.is_alone) = (Some(alone), true);
-        Ok(())
-    }
-
-    /// Releases the whole reservation, because the response is built anew.
-    pub(crate) fn reset(&mut self) {
-        *self = self.answers.share();
-    }
-
-    /// Returns the reservation to send along with the response, or `None` when the response needs none.
-    pub(crate) fn held(self) -> Option<Held> {
-        self.held.map(Held::of)
-    }
-}
-
-/// A reservation that is released when its last clone is dropped.
-#[derive(Clone, Debug)]
-pub(crate) struct Held {
-    _permit: Arc<OwnedSemaphorePermit>,
-}
-
-impl Held {
-    fn of(permit: OwnedSemaphorePermit) -> Self {
-        Held { _permit: Arc::new(permit) }
-    }
-
-    /// Returns bytes that keep this reservation alive.
-    fn attach(&self, data: Bytes) -> Bytes {
-        Bytes::from_owner(HeldBytes { data, _held: self.clone() })
-    }
-}
-
-struct HeldBytes {
-    data: Bytes,
-    _held: Held,
-}
-
-impl AsRef<[u8]> for HeldBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
 /// Builds a response that carries its reservation.
-pub(crate) fn answer<T>(message: T, held: Option<Held>) -> tonic::Response<T> {
+pub(crate) fn answer<T>(message: T, held: Option<HeldBudget>) -> tonic::Response<T> {
     let mut response = tonic::Response::new(message);
     if let Some(held) = held {
         response.extensions_mut().insert(held);
@@ -188,7 +92,7 @@ pub(crate) fn answer<T>(message: T, held: Option<Held>) -> tonic::Response<T> {
 
 /// Moves the reservation of a response to its body.
 pub(crate) fn attach_to_body(mut response: Response<Body>) -> Response<Body> {
-    match response.extensions_mut().remove::<Held>() {
+    match response.extensions_mut().remove::<HeldBudget>() {
         Some(held) => response.map(|body| Body::new(HeldBody { body, held: Some(held) })),
         None => response,
     }
@@ -199,7 +103,7 @@ pub(crate) fn attach_to_body(mut response: Response<Body>) -> Response<Body> {
 struct HeldBody {
     body: Body,
     /// Released before the trailers, so that a client that has read them can send its next request.
-    held: Option<Held>,
+    held: Option<HeldBudget>,
 }
 
 impl http_body::Body for HeldBody {
@@ -283,43 +187,8 @@ mod tests {
 
     const BUDGET_BYTES: usize = 8 * FREE_BYTES;
 
-    fn held(taken: Result<Option<Held>, Refusal>) -> Held {
+    fn held(taken: Result<Option<HeldBudget>, Refusal>) -> HeldBudget {
         taken.expect("budget is left").expect("a reservation is needed")
-    }
-
-    #[test]
-    fn only_one_read_may_exceed_the_budget() {
-        let answers = Answers::new(BUDGET_BYTES);
-        let first = held(answers.hold(5 * FREE_BYTES));
-        assert!(answers.hold(FREE_BYTES).is_ok_and(|held| held.is_none()), "small responses need no reservation");
-        let _second = held(answers.hold(3 * FREE_BYTES));
-        let third = held(answers.hold(100 * BUDGET_BYTES));
-        assert_eq!(answers.hold(FREE_BYTES + 1).err(), Some(errors::TOO_MANY_REQUESTS));
-        let clone = first.clone();
-        drop(first);
-        assert_eq!(answers.hold(100 * BUDGET_BYTES).err(), Some(errors::TOO_MANY_REQUESTS));
-        drop(clone);
-        let _fourth = held(answers.hold(5 * FREE_BYTES));
-        drop(third);
-        let _fifth = held(answers.hold(100 * BUDGET_BYTES));
-    }
-
-    #[test]
-    fn an_oversized_share_releases_its_part_of_the_budget() {
-        let answers = Answers::new(BUDGET_BYTES);
-        let mut share = answers.share();
-        for _ in 0..8 {
-            share.grow(FREE_BYTES).expect("budget is left");
-        }
-        assert_eq!(answers.reads.available_permits(), 0);
-        share.grow(FREE_BYTES).expect("it may exceed the budget");
-        assert_eq!(answers.reads.available_permits(), BUDGET_BYTES);
-        let mut other = answers.share();
-        other.grow(BUDGET_BYTES).expect("budget is left");
-        other.grow(1).expect_err("another response exceeds the budget");
-        drop(other);
-        drop(share.held());
-        assert_eq!((answers.reads.available_permits(), answers.alone.available_permits()), (BUDGET_BYTES, 1));
     }
 
     #[test]
@@ -358,8 +227,8 @@ mod tests {
         drop(body);
         let rest = data.slice(99..);
         drop(data);
-        assert_eq!((answers.reads.available_permits(), &rest[..]), (6 * FREE_BYTES, &[1][..]));
+        assert_eq!((answers.reads.available_bytes(), &rest[..]), (6 * FREE_BYTES, &[1][..]));
         drop(rest);
-        assert_eq!(answers.reads.available_permits(), 8 * FREE_BYTES);
+        assert_eq!(answers.reads.available_bytes(), 8 * FREE_BYTES);
     }
 }

@@ -1,7 +1,7 @@
 //! Errors with etcd's codes and messages (its `rpctypes`), which clients compare.
 
 use quorate_mvcc::CommandError;
-use quorate_store::{ChangeError, StoreError};
+use quorate_store::{BudgetExhausted, ChangeError, StoreError};
 use tonic::{Code, Status};
 
 /// An error of etcd's: its gRPC code and message.
@@ -11,6 +11,12 @@ pub(crate) struct Refusal(Code, &'static str);
 impl Refusal {
     pub(crate) fn message(self) -> &'static str {
         self.1
+    }
+}
+
+impl From<BudgetExhausted> for Refusal {
+    fn from(_: BudgetExhausted) -> Self {
+        TOO_MANY_REQUESTS
     }
 }
 

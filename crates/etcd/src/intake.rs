@@ -5,13 +5,12 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use quorate_store::{ByteBudget, Reservation};
 use tonic::Status;
 
 use crate::errors;
@@ -30,9 +29,7 @@ const STREAMS: [&str; 2] = ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/Le
 
 /// The budget for requests. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Intake {
-    room: Arc<Semaphore>,
-}
+pub(crate) struct Intake(ByteBudget);
 
 impl Intake {
     pub(crate) fn new() -> Self {
@@ -40,14 +37,14 @@ impl Intake {
     }
 
     fn of(bytes: usize) -> Self {
-        Intake { room: Arc::new(Semaphore::new(bytes)) }
+        Intake(ByteBudget::new(bytes, FREE_BYTES))
     }
 
     /// Wraps the body of a request so that its bytes count against the budget.
     pub(crate) fn count<B>(&self, request: Request<B>) -> Request<Counted<B>> {
         let counts = !STREAMS.contains(&request.uri().path());
-        let room = counts.then(|| self.room.clone());
-        request.map(|body| Counted { body, room, prefix: [0; PREFIX_BYTES], size_bytes: 0, held: None })
+        let reservation = counts.then(|| self.0.reservation());
+        request.map(|body| Counted { body, reservation, prefix: [0; PREFIX_BYTES], size_bytes: 0 })
     }
 }
 
@@ -55,16 +52,15 @@ impl Intake {
 pub(crate) struct Counted<B> {
     body: B,
     /// `None` for a request that is not counted.
-    room: Option<Arc<Semaphore>>,
+    reservation: Option<Reservation>,
     /// The received part of the message's prefix.
     prefix: [u8; PREFIX_BYTES],
     size_bytes: usize,
-    held: Option<OwnedSemaphorePermit>,
 }
 
 impl<B> Counted<B> {
     fn take(&mut self, data: &[u8]) -> Result<(), Status> {
-        let Some(room) = &self.room else { return Ok(()) };
+        let Some(reservation) = &mut self.reservation else { return Ok(()) };
         let known = self.size_bytes.min(PREFIX_BYTES);
         let more = data.len().min(PREFIX_BYTES - known);
         self.prefix[known..known + more].copy_from_slice(&data[..more]);
@@ -76,16 +72,7 @@ impl<B> Counted<B> {
             let problem = format!("grpc: received message larger than max ({declared} vs. {MAX_REQUEST_BYTES})");
             return Err(Status::resource_exhausted(problem));
         }
-        if self.size_bytes <= FREE_BYTES {
-            return Ok(());
-        }
-        let length = u32::try_from(data.len()).map_err(|_| errors::TOO_MANY_REQUESTS)?;
-        let more = room.clone().try_acquire_many_owned(length).map_err(|_| errors::TOO_MANY_REQUESTS)?;
-        match &mut self.held {
-            Some(held) => held.merge(more),
-            None => self.held = Some(more),
-        }
-        Ok(())
+        reservation.grow(data.len()).map_err(|_| errors::TOO_MANY_REQUESTS.into())
     }
 }
 
@@ -151,8 +138,8 @@ mod tests {
             first.next().await.is_some_and(|part| part.is_ok()),
             "a request that has begun continues while budget is left"
         );
-        let mut declared =
-            Counted { body: (), room: Some(Arc::new(Semaphore::new(0))), prefix: [0; 5], size_bytes: 0, held: None };
+        let reservation = Some(ByteBudget::new(0, FREE_BYTES).reservation());
+        let mut declared = Counted { body: (), reservation, prefix: [0; 5], size_bytes: 0 };
         let length = u32::try_from(MAX_REQUEST_BYTES + 1).expect("a length").to_be_bytes();
         assert!(declared.take(&[0, length[0]]).is_ok());
         let refused = declared.take(&length[1..]).expect_err("its declared length is too large");

@@ -2,10 +2,10 @@
 
 use quorate_api::Revision;
 use quorate_mvcc::{Command, Op, OpResponse, ReadTxn, Txn, TxnResponse};
-use quorate_store::Consistency;
+use quorate_store::{Consistency, HeldBudget};
 use tonic::{Request, Response, Status};
 
-use crate::answers::{Held, answer};
+use crate::answers::answer;
 use crate::convert;
 use crate::errors;
 use crate::pb::etcdserverpb::{self as pb, kv_server::Kv, request_op};
@@ -107,23 +107,23 @@ impl KvService {
         &self,
         txn: &ReadTxn,
         is_serializable: bool,
-    ) -> Result<(Revision, TxnResponse, Option<Held>), Status> {
+    ) -> Result<(Revision, TxnResponse, Option<HeldBudget>), Status> {
         let consistency = if is_serializable { Consistency::Local } else { Consistency::Linearizable };
         let source = self.0.source(consistency).await?;
-        let mut share = source.answers.share();
-        let (revision, response) = source.read_txn(txn, &mut share).await?;
-        Ok((revision, response, share.held()))
+        let mut reservation = source.answers.reservation();
+        let (revision, response) = source.read_txn(txn, &mut reservation).await?;
+        Ok((revision, response, reservation.into_held()))
     }
 
     /// Commits a transaction and reserves budget for its response.
-    async fn commit(&self, txn: Txn) -> Result<(Revision, TxnResponse, Option<Held>), Status> {
+    async fn commit(&self, txn: Txn) -> Result<(Revision, TxnResponse, Option<HeldBudget>), Status> {
         self.0.answers.admit(&txn)?;
         let (revision, response) = self.0.txn(txn).await?;
         let held = self.0.answers.hold_txn(&response)?;
         Ok((revision, response, held))
     }
 
-    async fn single(&self, op: Op) -> Result<(Revision, OpResponse, Option<Held>), Status> {
+    async fn single(&self, op: Op) -> Result<(Revision, OpResponse, Option<HeldBudget>), Status> {
         let (revision, mut response, held) = self.commit(Txn { success: vec![op], ..Txn::default() }).await?;
         match response.responses.pop() {
             Some(answer) => Ok((revision, answer, held)),

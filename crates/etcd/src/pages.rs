@@ -7,11 +7,11 @@ use quorate_mvcc::{
     CommandError, KeyValue, RangePage, RangeRequest, RangeResponse, ReadPlan, ReadTxn, SortTarget, TxnResponse,
     next_key,
 };
-use quorate_store::{Reader, StoreError};
+use quorate_store::{BudgetExhausted, HeldBudget, Reader, Reservation, StoreError};
 use tokio::task::block_in_place;
 use tonic::Status;
 
-use crate::answers::{Answers, Held, Share, weight_of};
+use crate::answers::{Answers, weight_of};
 use crate::errors::{self, Refusal};
 
 /// Size of a page in bytes, exceeded by at most one key. Most ranges are smaller.
@@ -24,7 +24,7 @@ const FEW_VALUES: u64 = 16;
 const PLANS: usize = 4;
 
 /// The response to a range, and its reservation.
-pub(crate) type Found = (RangeResponse, Option<Held>);
+pub(crate) type Found = (RangeResponse, Option<HeldBudget>);
 
 /// A state to read from, and the budget for responses.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub(crate) struct Source {
 
 /// Reason why a range was not read to its end.
 pub(crate) enum Stopped {
-    NoRoom(Refusal),
+    BudgetExhausted(BudgetExhausted),
     Failed(StoreError),
 }
 
@@ -48,36 +48,40 @@ impl From<StoreError> for Stopped {
 impl From<Stopped> for Status {
     fn from(stopped: Stopped) -> Self {
         match stopped {
-            Stopped::NoRoom(refusal) => refusal.into(),
+            Stopped::BudgetExhausted(exhausted) => Refusal::from(exhausted).into(),
             Stopped::Failed(error) => errors::status(error),
         }
     }
 }
 
 impl Source {
-    /// Reads a range, and reserves the size of the response in `share`.
+    /// Reads a range, and reserves the size of the response in `reservation`.
     ///
     /// # Errors
     /// The errors of a range, and `TOO_MANY_REQUESTS` when the budget is exhausted.
-    pub(crate) async fn read(&self, request: RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
+    pub(crate) async fn read(
+        &self,
+        request: RangeRequest,
+        reservation: &mut Reservation,
+    ) -> Result<RangeResponse, Stopped> {
         if request.range.single().is_some() {
-            return weighed(self.reader.range(&request)?, share);
+            return weighed(self.reader.range(&request)?, reservation);
         }
         if request.count_only {
             return Ok(self.read_here(&request)?);
         }
         if request.is_in_key_order() {
-            match block_in_place(|| self.read_paged(&request, share)) {
+            match block_in_place(|| self.read_paged(&request, reservation)) {
                 // A compaction has overtaken the newest revision, at which the read began.
                 Err(Stopped::Failed(StoreError::Command(CommandError::Compacted { .. })))
                     if request.revision.is_zero() =>
                 {
-                    share.reset();
+                    reservation.reset();
                 }
                 done => return done,
             }
         }
-        self.read_unpaged(&request, share).await
+        self.read_unpaged(&request, reservation).await
     }
 
     /// Answers a transaction that only reads, at one revision, each of its ranges as [`Source::read`] does.
@@ -87,28 +91,32 @@ impl Source {
     pub(crate) async fn read_txn(
         &self,
         txn: &ReadTxn,
-        share: &mut Share<'_>,
+        reservation: &mut Reservation,
     ) -> Result<(Revision, TxnResponse), Stopped> {
         let mut plans = 0;
         loop {
             let plan = block_in_place(|| self.reader.plan(txn))?;
             plans += 1;
-            match self.read_planned(&plan, share).await {
+            match self.read_planned(&plan, reservation).await {
                 Ok(found) => return Ok((plan.revision, txn.respond(&plan, found))),
                 Err(Stopped::Failed(StoreError::Command(refused)))
                     if plans < PLANS && plan.is_overtaken_by(&refused) =>
                 {
-                    share.reset();
+                    reservation.reset();
                 }
                 Err(stopped) => return Err(stopped),
             }
         }
     }
 
-    async fn read_planned(&self, plan: &ReadPlan, share: &mut Share<'_>) -> Result<Vec<RangeResponse>, Stopped> {
+    async fn read_planned(
+        &self,
+        plan: &ReadPlan,
+        reservation: &mut Reservation,
+    ) -> Result<Vec<RangeResponse>, Stopped> {
         let mut found = Vec::with_capacity(plan.ranges.len());
         for range in &plan.ranges {
-            found.push(self.read(range.clone(), share).await?);
+            found.push(self.read(range.clone(), reservation).await?);
         }
         Ok(found)
     }
@@ -122,12 +130,12 @@ impl Source {
     }
 
     /// Reads a range in key order, page by page.
-    fn read_paged(&self, request: &RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
+    fn read_paged(&self, request: &RangeRequest, reservation: &mut Reservation) -> Result<RangeResponse, Stopped> {
         let RangePage { kvs, more, revision } = self.read_page(request)?;
-        share.grow(weight_of(&kvs)).map_err(Stopped::NoRoom)?;
+        reservation.grow(weight_of(&kvs)).map_err(Stopped::BudgetExhausted)?;
         let mut found = RangeResponse { count: kvs.len() as u64, kvs, more: false, revision };
         if more {
-            self.read_rest(request, &mut found, share)?;
+            self.read_rest(request, &mut found, reservation)?;
         }
         Ok(found)
     }
@@ -137,7 +145,7 @@ impl Source {
         &self,
         request: &RangeRequest,
         found: &mut RangeResponse,
-        share: &mut Share<'_>,
+        reservation: &mut Reservation,
     ) -> Result<(), Stopped> {
         let mut request = request.clone();
         if request.revision.is_zero() {
@@ -149,7 +157,7 @@ impl Source {
         unread.pass(&found.kvs);
         while !unread.is_empty() {
             let page = unread.next_page()?;
-            share.grow(weight_of(&page)).map_err(Stopped::NoRoom)?;
+            reservation.grow(weight_of(&page)).map_err(Stopped::BudgetExhausted)?;
             found.kvs.extend(page);
         }
         found.more = found.count > found.kvs.len() as u64;
@@ -158,21 +166,25 @@ impl Source {
 
     /// Reads a range that is sorted or filtered, and therefore cannot be read in pages. Small ranges are read
     /// immediately; others wait for a turn.
-    async fn read_unpaged(&self, request: &RangeRequest, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
+    async fn read_unpaged(
+        &self,
+        request: &RangeRequest,
+        reservation: &mut Reservation,
+    ) -> Result<RangeResponse, Stopped> {
         let small = block_in_place(|| {
             let count = self.read_here(&RangeRequest { count_only: true, ..request.clone() })?.count;
             if is_small(request, count) { self.read_here(request).map(Some) } else { Ok(None) }
         });
         if let Some(found) = small? {
-            return weighed(found, share);
+            return weighed(found, reservation);
         }
         let _turn = self.answers.turn().await;
-        weighed(self.read_here(request)?, share)
+        weighed(self.read_here(request)?, reservation)
     }
 }
 
-fn weighed(found: RangeResponse, share: &mut Share<'_>) -> Result<RangeResponse, Stopped> {
-    share.grow(weight_of(&found.kvs)).map_err(Stopped::NoRoom)?;
+fn weighed(found: RangeResponse, reservation: &mut Reservation) -> Result<RangeResponse, Stopped> {
+    reservation.grow(weight_of(&found.kvs)).map_err(Stopped::BudgetExhausted)?;
     Ok(found)
 }
 

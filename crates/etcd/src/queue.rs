@@ -7,10 +7,9 @@ use quorate_mvcc::{
     Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, KeyValue, LeaseId, Op, OpResponse, PutRequest,
     RangeRequest, Sort, SortTarget, Txn,
 };
-use quorate_store::Consistency;
+use quorate_store::{Consistency, HeldBudget};
 use tonic::Status;
 
-use crate::answers::Held;
 use crate::errors;
 use crate::shared::Shared;
 
@@ -44,7 +43,10 @@ fn end_of_queue(prefix: &Bytes, newest: bool) -> RangeRequest {
 }
 
 /// Reads the first key of a queue. Also returns the reservation for sending it to a client.
-pub(crate) async fn first(shared: &Shared, name: &[u8]) -> Result<(Revision, Option<KeyValue>, Option<Held>), Status> {
+pub(crate) async fn first(
+    shared: &Shared,
+    name: &[u8],
+) -> Result<(Revision, Option<KeyValue>, Option<HeldBudget>), Status> {
     let (found, held) = shared.range(end_of_queue(&prefix(name), false), Consistency::Linearizable).await?;
     Ok((found.revision, found.kvs.into_iter().next(), held))
 }

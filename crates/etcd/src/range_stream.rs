@@ -6,10 +6,10 @@ use std::vec;
 
 use futures::Stream;
 use quorate_mvcc::{KeyValue, RangeRequest};
-use quorate_store::Consistency;
+use quorate_store::{Consistency, HeldBudget};
 use tonic::Status;
 
-use crate::answers::{Held, weight, weight_of};
+use crate::answers::{weight, weight_of};
 use crate::convert;
 use crate::errors;
 use crate::pages::{PAGE_BYTES, Unread};
@@ -32,12 +32,12 @@ pub(crate) async fn parts(
     shared: &Shared,
     mut request: RangeRequest,
     consistency: Consistency,
-) -> Result<(impl Stream<Item = Part> + use<>, Option<Held>), Status> {
+) -> Result<(impl Stream<Item = Part> + use<>, Option<HeldBudget>), Status> {
     let (parts, held) = if request.is_in_key_order() && !request.count_only {
         // The count gives the revision of the whole response and its number of keys.
         let source = shared.source(consistency).await?;
         let counted = RangeRequest { count_only: true, ..request.clone() };
-        let whole = source.read(counted, &mut shared.answers.share()).await?;
+        let whole = source.read(counted, &mut shared.answers.reservation()).await?;
         if request.revision.is_zero() {
             request.revision = whole.revision;
         }

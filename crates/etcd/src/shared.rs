@@ -1,4 +1,4 @@
-//! State that all services share: the store, the guard, the response budget, and the source of response headers.
+//! State that all services reservation: the store, the guard, the response budget, and the source of response headers.
 
 use std::sync::Arc;
 
@@ -76,9 +76,9 @@ impl Shared {
     /// Reads a range and reserves budget for the response.
     pub(crate) async fn range(&self, request: RangeRequest, consistency: Consistency) -> Result<Found, Status> {
         let source = self.source(consistency).await?;
-        let mut share = self.answers.share();
-        let found = source.read(request, &mut share).await?;
-        Ok((found, share.held()))
+        let mut reservation = self.answers.reservation();
+        let found = source.read(request, &mut reservation).await?;
+        Ok((found, reservation.into_held()))
     }
 
     /// Returns a source of reads with the requested consistency.

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use crate::raft::codec;
-use crate::raft::snapshot::{SnapshotDir, sync_directory};
+use crate::raft::state::snapshot::{SnapshotDir, sync_directory};
 
 const MAGIC: &[u8; 16] = b"quorate-backup1\n";
 const BLOCK_BYTES: u64 = 512;

@@ -1,5 +1,6 @@
 //! [`Store`], the handle through which other crates use the store.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,10 +51,14 @@ pub struct StateHash {
     pub compacted: Revision,
 }
 
-/// Implementation of a [`Store`]: a Raft member, or the same state machine in memory for tests.
+/// Implementation of a [`Store`]: a Raft member, or the same state machine in memory for tests. A [`Store`] has all of
+/// these methods.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
-    /// Commits a command, through the leader, and returns after this member has applied it.
+    /// Commits any command, through the leader, and returns after this member has applied it.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. After [`StoreError::OutcomeUnknown`] the caller must find out the outcome before it retries.
     async fn propose(&self, command: Command) -> Result<Reply, StoreError>;
 
     /// The transactions that are traced as this member applies them.
@@ -61,33 +66,51 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Waits until this member has applied everything acknowledged before the call, and returns a reader of that state.
     /// Concurrent calls are coalesced.
+    ///
+    /// # Errors
+    /// `NoLeader` when no leader is found within the deadline.
     async fn read_barrier(&self) -> Result<Reader, StoreError>;
 
-    /// A reader of this member's applied state.
-    fn reader(&self) -> Result<Reader, StoreError>;
+    /// Returns a reader of this member's applied state, which may access the disk.
+    ///
+    /// # Errors
+    /// While no state is open.
+    fn local_reader(&self) -> Result<Reader, StoreError>;
 
     /// The newest applied revision.
     fn revision(&self) -> Revision;
 
-    /// The command version that the quorum has agreed on, as far as this member knows.
+    /// The command version that the quorum has agreed on, which all members can decode, as far as this member knows.
     fn command_version(&self) -> CommandVersion;
 
     /// Watches `range` for every event after `after`. [`Revision::ZERO`] means after the newest applied revision. See
     /// [`WatchOptions`].
-    fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError>;
+    ///
+    /// # Errors
+    /// `Compacted` when an event after `after` is compacted.
+    fn watch_with(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError>;
 
     fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership>;
 
     /// Returns the status of every member. A member that does not respond within a second is reported as unreachable.
+    ///
+    /// # Errors
+    /// Only when this member is shutting down.
     async fn quorum_status(&self) -> Result<QuorumStatus, StoreError>;
 
     /// Hashes this member's state at a revision. [`Revision::ZERO`] means the newest applied one. Reads the whole
     /// state.
+    ///
+    /// # Errors
+    /// `Command(Compacted | FutureRevision)`; `Fatal` when the state cannot be read.
     async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError>;
 
     fn identity(&self) -> Identity;
 
     /// Returns the remaining time of a lease by the leader's clock, or `None` when the leader has not seen it yet.
+    ///
+    /// # Errors
+    /// `NoLeader` when the leader cannot be reached.
     async fn lease_remaining(&self, id: LeaseId) -> Result<Option<Duration>, StoreError>;
 
     /// Requests a progress mark for every watcher, sent as soon as everything up to `at_least` is delivered and not
@@ -95,32 +118,57 @@ pub trait Engine: Send + Sync + 'static {
     fn mark_watch_progress(&self, at_least: Revision);
 
     /// Waits until this member has deleted all versions that were compacted before the call.
+    ///
+    /// # Errors
+    /// When they cannot be deleted.
     async fn compaction_settled(&self) -> Result<(), StoreError>;
 
     /// Copies this member's state while it keeps running. The copy has everything acknowledged before the call.
+    ///
+    /// # Errors
+    /// `NoLeader` when no leader is found within the deadline; `Fatal` when the copy cannot be written.
     async fn backup(&self) -> Result<Backup, StoreError>;
 
-    /// Starts to transfer leadership to another voter, if this member leads.
+    /// Starts to transfer leadership to another voter, if this member leads. [`Engine::leadership`] shows when it is
+    /// done.
+    ///
+    /// # Errors
+    /// When the transfer cannot start.
     async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError>;
 
     /// Changes the membership, through the leader.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
     async fn change(&self, _: Change) -> Result<Changed, ChangeError> {
         Err(ChangeError::Invalid("this store has no quorum".to_owned()))
     }
 
-    /// Waits until this member was removed, or its data directory is not accepted, and returns the reason.
+    /// Waits until this member was removed from the quorum, was not accepted with its data directory, or has found its
+    /// state damaged, and returns the reason. The member can do nothing more after that.
     async fn removed(&self) -> String {
         std::future::pending().await
     }
 
     /// Transfers leadership if this member leads, then stops all its tasks.
+    ///
+    /// # Errors
+    /// When a part of the store could not be stopped cleanly.
     async fn shutdown(&self) -> Result<(), StoreError>;
 }
 
-/// The replicated store. Clones are cheap.
+/// The replicated store: an [`Engine`], and what every engine does alike. Clones are cheap.
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<dyn Engine>,
+}
+
+impl Deref for Store {
+    type Target = dyn Engine;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.engine
+    }
 }
 
 impl Store {
@@ -129,18 +177,10 @@ impl Store {
         Store { engine }
     }
 
-    /// Commits any command.
-    ///
-    /// # Errors
-    /// See [`StoreError`]. After [`StoreError::OutcomeUnknown`] the caller must find out the outcome before it retries.
-    pub async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
-        self.engine.propose(command).await
-    }
-
     /// Commits a transaction and returns the store's revision after it. A read-only transaction is a linearizable read.
     ///
     /// # Errors
-    /// As [`Store::propose`].
+    /// As [`Engine::propose`].
     pub async fn txn(&self, txn: Txn) -> Result<(Revision, TxnResponse), StoreError> {
         if let Some(read) = ReadTxn::of(&txn) {
             return self.read_barrier().await?.read_txn(&read);
@@ -156,19 +196,13 @@ impl Store {
     /// lost, the returned list of responses is empty.
     ///
     /// # Errors
-    /// As [`Store::propose`], and [`StoreError::OutcomeUnknown`] only when the outcome cannot be found out.
+    /// As [`Engine::propose`], and [`StoreError::OutcomeUnknown`] only when the outcome cannot be found out.
     pub async fn txn_once(&self, txn: Txn, within: Duration) -> Result<(Revision, TxnResponse), StoreError> {
         once::commit(self, txn, within).await
     }
 
-    /// The traced transactions, for an engine that wraps another one.
-    #[must_use]
-    pub fn traces(&self) -> &Arc<Traces> {
-        self.engine.traces()
-    }
-
     pub(crate) async fn answered(&self, command: Command) -> Result<(Revision, TxnResponse), StoreError> {
-        let reply = self.engine.propose(command).await?;
+        let reply = self.propose(command).await?;
         match reply.outcome? {
             Outcome::Txn(response) => Ok((reply.revision, response)),
             other => Err(StoreError::Fatal(format!("a transaction was answered with {other:?}"))),
@@ -191,8 +225,8 @@ impl Store {
     /// `NoLeader` when a linearizable read finds no leader.
     pub async fn reader(&self, consistency: Consistency) -> Result<Reader, StoreError> {
         match consistency {
-            Consistency::Linearizable => self.engine.read_barrier().await,
-            Consistency::Local => self.engine.reader(),
+            Consistency::Linearizable => self.read_barrier().await,
+            Consistency::Local => self.local_reader(),
         }
     }
 
@@ -201,7 +235,7 @@ impl Store {
     /// # Errors
     /// As [`Store::range`] without `NoLeader`.
     pub fn read_local(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        self.engine.reader()?.range(request)
+        self.local_reader()?.range(request)
     }
 
     /// Reads the first page of a range of this member's applied state, in key order. The page ends with the key at
@@ -210,70 +244,16 @@ impl Store {
     /// # Errors
     /// As [`Store::read_local`].
     pub fn read_page(&self, request: &RangeRequest, page_bytes: usize) -> Result<RangePage, StoreError> {
-        self.engine.reader()?.range_page(request, page_bytes)
-    }
-
-    /// Waits until this member has applied everything acknowledged before the call, and returns a reader of that state.
-    ///
-    /// # Errors
-    /// `NoLeader` when no leader is found within the deadline.
-    pub async fn read_barrier(&self) -> Result<Reader, StoreError> {
-        self.engine.read_barrier().await
-    }
-
-    #[must_use]
-    pub fn revision(&self) -> Revision {
-        self.engine.revision()
-    }
-
-    /// The command version that the quorum has agreed on, which all members can decode, as far as this member knows.
-    #[must_use]
-    pub fn command_version(&self) -> CommandVersion {
-        self.engine.command_version()
+        self.local_reader()?.range_page(request, page_bytes)
     }
 
     /// Watches `range` for every event after `after`. [`Revision::ZERO`] means after the newest applied revision.
     /// Events have only the revision of the previous version.
     ///
     /// # Errors
-    /// `Compacted` when an event after `after` is compacted.
+    /// As [`Engine::watch_with`].
     pub fn watch(&self, range: KeyRange, after: Revision) -> Result<Watch, WatchError> {
-        self.engine.watch(range, after, WatchOptions::default())
-    }
-
-    /// Like [`Store::watch`], with options.
-    ///
-    /// # Errors
-    /// As [`Store::watch`].
-    pub fn watch_with(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
-        self.engine.watch(range, after, options)
-    }
-
-    #[must_use]
-    pub fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership> {
-        self.engine.leadership()
-    }
-
-    /// Returns the status of every member.
-    ///
-    /// # Errors
-    /// Only when this member is shutting down.
-    pub async fn quorum_status(&self) -> Result<QuorumStatus, StoreError> {
-        self.engine.quorum_status().await
-    }
-
-    /// Hashes this member's state at a revision. [`Revision::ZERO`] means the newest applied one. Reads the whole
-    /// state.
-    ///
-    /// # Errors
-    /// `Command(Compacted | FutureRevision)`; `Fatal` when the state cannot be read.
-    pub async fn hash_at(&self, revision: Revision) -> Result<StateHash, StoreError> {
-        self.engine.hash_at(revision).await
-    }
-
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        self.engine.identity()
+        self.watch_with(range, after, WatchOptions::default())
     }
 
     /// Returns all leases, in id order.
@@ -291,68 +271,7 @@ impl Store {
     pub async fn lease_status(&self, id: LeaseId, consistency: Consistency) -> Result<Option<LeaseStatus>, StoreError> {
         let found = self.reader(consistency).await?.lease(id)?;
         let Some((LeaseInfo { ttl_seconds, .. }, keys)) = found else { return Ok(None) };
-        let remaining = self.engine.lease_remaining(id).await?.unwrap_or(Duration::from_secs(ttl_seconds));
+        let remaining = self.lease_remaining(id).await?.unwrap_or(Duration::from_secs(ttl_seconds));
         Ok(Some(LeaseStatus { ttl_seconds, remaining, keys }))
-    }
-
-    /// Returns the remaining time of a lease by the leader's clock, or `None` when the leader has not seen it yet.
-    ///
-    /// # Errors
-    /// `NoLeader` when the leader cannot be reached.
-    pub async fn lease_remaining(&self, id: LeaseId) -> Result<Option<Duration>, StoreError> {
-        self.engine.lease_remaining(id).await
-    }
-
-    /// Requests a progress mark for every watcher, sent as soon as everything up to `at_least` is delivered and not
-    /// only at the next interval.
-    pub fn mark_watch_progress(&self, at_least: Revision) {
-        self.engine.mark_watch_progress(at_least);
-    }
-
-    /// Waits until this member has deleted all versions that were compacted before the call.
-    ///
-    /// # Errors
-    /// When they cannot be deleted.
-    pub async fn compaction_settled(&self) -> Result<(), StoreError> {
-        self.engine.compaction_settled().await
-    }
-
-    /// Copies this member's state while it keeps running. The copy has everything acknowledged before the call.
-    ///
-    /// # Errors
-    /// `NoLeader` when no leader is found within the deadline; `Fatal` when the copy cannot be written.
-    pub async fn backup(&self) -> Result<Backup, StoreError> {
-        self.engine.backup().await
-    }
-
-    /// Starts to transfer leadership to another voter, if this member leads. [`Store::leadership`] shows when it is
-    /// done.
-    ///
-    /// # Errors
-    /// When the transfer cannot start.
-    pub async fn transfer_leadership(&self, to: MemberId) -> Result<(), StoreError> {
-        self.engine.transfer_leadership(to).await
-    }
-
-    /// Changes the membership, through the leader.
-    ///
-    /// # Errors
-    /// See [`ChangeError`].
-    pub async fn change(&self, change: Change) -> Result<Changed, ChangeError> {
-        self.engine.change(change).await
-    }
-
-    /// Waits until this member was removed from the quorum, was not accepted with its data directory, or has found its
-    /// state damaged, and returns the reason. The member can do nothing more after that.
-    pub async fn removed(&self) -> String {
-        self.engine.removed().await
-    }
-
-    /// Shuts the store down.
-    ///
-    /// # Errors
-    /// When a part of the store could not be stopped cleanly.
-    pub async fn shutdown(&self) -> Result<(), StoreError> {
-        self.engine.shutdown().await
     }
 }

@@ -1,6 +1,7 @@
 //! The replicated store: openraft over RocksDB behind one handle, [`Store`].
 
 pub mod backup;
+pub mod budget;
 pub mod changes;
 pub mod error;
 pub mod handle;
@@ -15,6 +16,7 @@ pub mod traces;
 pub mod watch;
 
 pub use backup::{Backup, BackupError, Manifest};
+pub use budget::{BudgetExhausted, ByteBudget, HeldBudget, Reservation};
 pub use changes::{Addresses, Change, ChangeError, Changed, Invite, MemberName, Token};
 pub use error::StoreError;
 pub use handle::{Consistency, LeaseStatus, StateHash, Store};

@@ -152,10 +152,10 @@ impl Engine for MemoryEngine {
     }
 
     async fn read_barrier(&self) -> Result<Reader, StoreError> {
-        self.reader()
+        self.local_reader()
     }
 
-    fn reader(&self) -> Result<Reader, StoreError> {
+    fn local_reader(&self) -> Result<Reader, StoreError> {
         self.check_running()?;
         Ok(self.state.clone())
     }
@@ -168,7 +168,7 @@ impl Engine for MemoryEngine {
         CommandVersion::NEWEST
     }
 
-    fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
+    fn watch_with(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
         self.hub.watch(range, after, options)
     }
 

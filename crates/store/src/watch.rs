@@ -24,16 +24,16 @@ pub struct WatchBatch {
 
 /// Events that any number of watches share, with a value that a reader derived from them.
 #[derive(Clone)]
-pub struct WatchEvents(Arc<Shared>);
+pub struct WatchEvents(Arc<SharedEvents>);
 
-struct Shared {
+struct SharedEvents {
     events: Arc<[Event]>,
     derived: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl WatchEvents {
     pub(crate) fn new(events: Arc<[Event]>) -> Self {
-        WatchEvents(Arc::new(Shared { events, derived: OnceLock::new() }))
+        WatchEvents(Arc::new(SharedEvents { events, derived: OnceLock::new() }))
     }
 
     /// Returns the value that `make` derives from these events. The first caller's value is kept for all watches that
@@ -87,7 +87,7 @@ impl WatchBudget {
 }
 
 /// A message's part of its client's budget, if there is one: a turn to catch up, or a number of bytes.
-pub(crate) type Share = Option<OwnedSemaphorePermit>;
+pub(crate) type BudgetShare = Option<OwnedSemaphorePermit>;
 
 /// Options of a watch.
 #[derive(Clone, Debug, Default)]
@@ -100,7 +100,7 @@ pub struct WatchOptions {
 
 /// A running watch. Dropping it ends it. A watch that ends by itself ends with exactly one error.
 pub struct Watch {
-    messages: mpsc::Receiver<Message>,
+    messages: mpsc::Receiver<WatchMessage>,
     room: Arc<Semaphore>,
     end: Arc<OnceLock<WatchError>>,
     has_ended: bool,
@@ -114,8 +114,8 @@ impl Watch {
     }
 
     /// Releases the room of a received message. `None` is the end of the channel, which ends the watch.
-    fn received(&mut self, message: Option<Message>) -> Option<Result<WatchBatch, WatchError>> {
-        if let Some(Message { batch, charge, share }) = message {
+    fn received(&mut self, message: Option<WatchMessage>) -> Option<Result<WatchBatch, WatchError>> {
+        if let Some(WatchMessage { batch, charge, share }) = message {
             drop(share);
             self.room.add_permits(charge as usize);
             return Some(Ok(batch));
@@ -136,18 +136,18 @@ impl Stream for Watch {
     }
 }
 
-struct Message {
+struct WatchMessage {
     batch: WatchBatch,
     /// Number of bytes that it takes of the channel's room.
     charge: u32,
     /// Released when the message has been received.
-    share: Share,
+    share: BudgetShare,
 }
 
 /// The sending end of a [`Watch`], a channel that is bounded in messages and in bytes.
 #[derive(Clone)]
 pub(crate) struct WatchSender {
-    messages: mpsc::Sender<Message>,
+    messages: mpsc::Sender<WatchMessage>,
     room: Arc<Semaphore>,
     /// The error that ends the watch. It is not sent through the channel, so a full channel cannot lose it.
     end: Arc<OnceLock<WatchError>>,
@@ -199,7 +199,7 @@ impl WatchSender {
             Some(budget) if charge > 0 => Some(budget.room.clone().try_acquire_many_owned(charge).map_err(|_| full())?),
             _ => None,
         };
-        self.messages.try_send(Message { batch, charge, share }).map_err(|error| match error {
+        self.messages.try_send(WatchMessage { batch, charge, share }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NotSent::Full,
             mpsc::error::TrySendError::Closed(_) => NotSent::Closed,
         })?;
@@ -208,7 +208,7 @@ impl WatchSender {
     }
 
     /// Waits for a turn to catch up. Returns `None` when the watch was dropped.
-    pub(crate) async fn turn(&self) -> Option<Share> {
+    pub(crate) async fn turn(&self) -> Option<BudgetShare> {
         let Some(WatchBudget { pages, .. }) = &self.budget else { return Some(None) };
         tokio::select! {
             turn = pages.clone().acquire_owned() => turn.ok().map(Some),
@@ -218,14 +218,14 @@ impl WatchSender {
 
     /// Waits for room and sends a batch. The turn ends when the batch has been received. Returns false when the watch
     /// was dropped.
-    pub(crate) async fn send(&self, batch: WatchBatch, size_bytes: usize, turn: Share) -> bool {
+    pub(crate) async fn send(&self, batch: WatchBatch, size_bytes: usize, turn: BudgetShare) -> bool {
         let charge = self.charge(size_bytes);
         let room = tokio::select! {
             room = self.room.acquire_many(charge) => room,
             () = self.messages.closed() => return false,
         };
         let Ok(room) = room else { return false };
-        if self.messages.send(Message { batch, charge, share: turn }).await.is_err() {
+        if self.messages.send(WatchMessage { batch, charge, share: turn }).await.is_err() {
             return false;
         }
         room.forget();

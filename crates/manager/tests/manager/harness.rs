@@ -62,8 +62,8 @@ impl Engine for Member {
         self.store.read_barrier().await
     }
 
-    fn reader(&self) -> Result<Reader, StoreError> {
-        self.store.reader(Consistency::Local).now_or_never().expect("a local read does not wait")
+    fn local_reader(&self) -> Result<Reader, StoreError> {
+        self.store.local_reader()
     }
 
     fn revision(&self) -> Revision {
@@ -74,7 +74,7 @@ impl Engine for Member {
         self.store.command_version()
     }
 
-    fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
+    fn watch_with(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
         self.store.watch_with(range, after, options)
     }
 

@@ -8,7 +8,7 @@ use quorate_api::Revision;
 use quorate_mvcc::{Event, KeyRange};
 
 use super::progress_mark;
-use super::ring::Batch;
+use super::ring::EventBatch;
 use crate::platform::HashMap;
 use crate::watch::{NotSent, WatchBatch, WatchError, WatchEvents, WatchSender};
 
@@ -60,7 +60,7 @@ impl Live {
 
     /// Delivers the new events of the next batch. Returns the watchers whose channels were full, or whose previous
     /// versions could not be read. They have received everything before the batch.
-    pub(super) fn deliver(&mut self, batch: &Batch, complete: Complete<'_>) -> Lagging {
+    pub(super) fn deliver(&mut self, batch: &EventBatch, complete: Complete<'_>) -> Lagging {
         let mut lagging = Vec::new();
         // After the source was reset to an older state, the first batch may begin with events that were delivered
         // before.
@@ -85,7 +85,7 @@ impl Live {
         lagging
     }
 
-    fn deliver_to_keys(&mut self, batch: &Batch, complete: Complete<'_>, lagging: &mut Lagging) {
+    fn deliver_to_keys(&mut self, batch: &EventBatch, complete: Complete<'_>, lagging: &mut Lagging) {
         let mut watched: HashMap<&Bytes, Vec<Event>> = HashMap::default();
         for event in batch.events.iter() {
             if self.keys.contains_key(&event.kv().key) {
@@ -164,7 +164,7 @@ fn matching(range: &KeyRange, events: &Arc<[Event]>) -> Arc<[Event]> {
 /// Sends events to watchers. Watchers with full channels are removed and passed to `lag`; closed watchers are removed.
 fn offer(
     watchers: &mut Vec<Watcher>,
-    batch: &Batch,
+    batch: &EventBatch,
     events: &Arc<[Event]>,
     complete: Complete<'_>,
     mut lag: impl FnMut(Watcher),
@@ -211,6 +211,6 @@ impl Measured {
 }
 
 /// Returns the events of a batch that come after a revision, or `None` when all of them do.
-fn after(after: Revision, batch: &Batch, events: &[Event]) -> Option<Arc<[Event]>> {
+fn after(after: Revision, batch: &EventBatch, events: &[Event]) -> Option<Arc<[Event]>> {
     (after > batch.after).then(|| events.iter().filter(|event| event.kv().mod_revision > after).cloned().collect())
 }

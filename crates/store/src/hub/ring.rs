@@ -7,24 +7,24 @@ use quorate_api::Revision;
 use quorate_mvcc::Event;
 
 /// The events of the revisions after `after` up to `revision`.
-pub(super) struct Batch {
+pub(super) struct EventBatch {
     pub(super) after: Revision,
     pub(super) revision: Revision,
     pub(super) events: Arc<[Event]>,
     size_bytes: usize,
 }
 
-impl Batch {
+impl EventBatch {
     /// Returns the part of the batch after a revision.
-    pub(super) fn rest(&self, after: Revision) -> Batch {
+    pub(super) fn rest(&self, after: Revision) -> EventBatch {
         let events = self.events.iter().filter(|event| event.kv().mod_revision > after).cloned().collect();
-        Batch { after, revision: self.revision, events, size_bytes: self.size_bytes }
+        EventBatch { after, revision: self.revision, events, size_bytes: self.size_bytes }
     }
 }
 
 /// The events after `start`, up to the newest one.
 pub(super) struct Ring {
-    batches: VecDeque<Arc<Batch>>,
+    batches: VecDeque<Arc<EventBatch>>,
     start: Revision,
     end: Revision,
     size_bytes: usize,
@@ -43,7 +43,7 @@ impl Ring {
 
     pub(super) fn push(&mut self, revision: Revision, events: Vec<Event>) {
         let size_bytes = events.iter().map(Event::size_bytes).sum();
-        self.batches.push_back(Arc::new(Batch { after: self.end, revision, events: events.into(), size_bytes }));
+        self.batches.push_back(Arc::new(EventBatch { after: self.end, revision, events: events.into(), size_bytes }));
         self.end = revision;
         self.size_bytes += size_bytes;
         while self.size_bytes > self.max_bytes
@@ -61,7 +61,7 @@ impl Ring {
 
     /// Returns the batches with every event after `after`. The first batch may also have earlier events. Returns `None`
     /// when some of the events are gone.
-    pub(super) fn since(&self, after: Revision) -> Option<Vec<Arc<Batch>>> {
+    pub(super) fn since(&self, after: Revision) -> Option<Vec<Arc<EventBatch>>> {
         if after < self.start {
             return None;
         }

@@ -7,12 +7,14 @@ use async_trait::async_trait;
 use quorate_api::Revision;
 use quorate_mvcc::{Command, CommandVersion, KeyRange, LeaseId, ReadError, Reply};
 
+use super::membership::{changing, invitations};
 use super::network::client::{Lane, PeerClient};
 use super::network::messages::{self, StatusFields, StatusResponse};
 use super::node::Node;
+use super::requests::{proposals, reads};
 use super::state::OpenState;
 use super::state::store::StateError;
-use super::{changing, compaction, invitations, leases, proposals, reads};
+use super::upkeep::{compaction, leases};
 use crate::backup::Backup;
 use crate::changes::{Change, ChangeError, Changed};
 use crate::error::StoreError;
@@ -52,7 +54,7 @@ impl Engine for RaftEngine {
         Ok(Arc::new(OpenState::of(&reads::barrier(&self.node).await?)))
     }
 
-    fn reader(&self) -> Result<Reader, StoreError> {
+    fn local_reader(&self) -> Result<Reader, StoreError> {
         Ok(Arc::new(OpenState::of(&self.node.instance()?.state)))
     }
 
@@ -64,7 +66,7 @@ impl Engine for RaftEngine {
         self.node.command_version()
     }
 
-    fn watch(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
+    fn watch_with(&self, range: KeyRange, after: Revision, options: WatchOptions) -> Result<Watch, WatchError> {
         self.node.watching.watch(range, after, options)
     }
 

@@ -1,6 +1,6 @@
 //! [`Node`]: the state of this member while its process runs, with the Raft instance if one is open.
 //!
-//! The instance may be torn down and opened again from disk (see [`super::supervisor`]) while everything else stays:
+//! The instance may be torn down and opened again from disk (see [`super::lifecycle::supervisor`]) while everything else stays:
 //! the listener, the connections, the queues and the callers that wait in them.
 
 use std::path::PathBuf;
@@ -16,22 +16,23 @@ use quorate_api::Revision;
 use quorate_mvcc::CommandVersion;
 use tokio_util::sync::CancellationToken;
 
-use super::announced::Announced;
-use super::batching::{BatchQueue, RoundQueue};
-use super::commands::Decodable;
 use super::config::{LogRetention, Timing};
-use super::damage::DamageReport;
-use super::leases::LeaseClock;
+use super::lifecycle::damage::DamageReport;
+use super::lifecycle::first_reason::FirstReason;
 use super::log::LogStore;
+use super::membership::roster::Roster;
 use super::network::client::Peers;
 use super::network::messages::{ReadIndexResponse, StatusFields};
-use super::reads::Barrier;
-use super::roster::Roster;
-use super::space::Space;
+use super::requests::announced::Announced;
+use super::requests::batching::BatchQueue;
+use super::requests::commands::Decodable;
+use super::requests::reads::Barrier;
+use super::requests::rounds::RoundQueue;
 use super::state::StateStore;
-use super::told::FirstReason;
+use super::state::watching::Watching;
 use super::types::{AppendRequest, AppendResponse, Fatal, Metrics, Raft, Snapshot, SnapshotResponse, Vote};
-use super::watching::Watching;
+use super::upkeep::leases::LeaseClock;
+use super::upkeep::space::Space;
 use crate::error::StoreError;
 use crate::membership::{Alarm, Leadership, Member, MemberId, MemberRole};
 use crate::platform::TaskTracker;

@@ -8,9 +8,9 @@ use quorate_mvcc::{Command, CommandVersion, Reply};
 use serde::{Deserialize, Serialize};
 
 use super::codec::CodecError;
-use super::commands;
-use super::snapshot::SnapshotData;
-use super::state_machine::StateMachine;
+use super::requests::commands;
+use super::state::snapshot::SnapshotData;
+use super::state::state_machine::StateMachine;
 use crate::membership::{Member, MemberId};
 use crate::platform::Runtime;
 
@@ -21,7 +21,7 @@ openraft::declare_raft_types!(
         R = Vec<Reply>,
         NodeId = MemberId,
         Node = Member,
-        LeaderId = super::leader_id::LeaderId,
+        LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, MemberId>,
         AsyncRuntime = Runtime,
 );
 

@@ -1,35 +1,31 @@
-//! The log on disk: a sequence of segments, and the place of each entry in them.
+//! The log on disk: a sequence of segments.
 //!
 //! Records are only appended, never changed; truncations, votes and purges are records like entries. A segment begins
 //! with the head of the log at that time, so earlier segments can be removed once their entries are purged.
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use super::record::{self, Header, Kind};
-use super::segment::{self, CreateError, Segment, SpareFile, Tail};
-use crate::platform::ThreadBuilder;
-use crate::platform::fs;
+use super::batch::{LogBatch, LogHead};
+use super::index::EntryIndex;
+use super::record::{self, RecordKind};
+use super::recovery::LogRecovery;
+use super::segment::{self, CreateError, Segment, SpareFile};
 use crate::platform::fs::FileExt;
-use crate::platform::threshold;
-use crate::raft::closing::CloseSignal;
+use crate::platform::{ThreadBuilder, fs, threshold};
 use crate::raft::codec;
-use crate::raft::snapshot::sync_directory;
+use crate::raft::lifecycle::closing::CloseSignal;
 use crate::raft::types::{Entry, LogId, Vote};
 
 /// Size at which a segment is full; the next batch then goes to a new segment.
 const SEGMENT_BYTES: u64 = 16 << 20;
 /// Size of a segment at which a file is prepared for the next one.
 const PREPARE_FROM_BYTES: u64 = SEGMENT_BYTES / 4;
-/// Maximum capacity that the buffer of a batch keeps between two uses.
-const KEPT_BUFFER_BYTES: usize = 4 << 20;
 
 /// The open log. It is closed when its last owner drops it, and `closed` with it.
 pub struct LogDisk {
@@ -39,6 +35,10 @@ pub struct LogDisk {
     spare: Arc<Mutex<Spare>>,
     /// See [`LogOptions`](super::LogOptions).
     prepares_first: bool,
+    /// Number of writes so far.
+    writes: AtomicU64,
+    /// Whether the last record is a proof that is not on disk yet.
+    has_unsynced_proof: AtomicBool,
     /// Dropped last. A thread that prepares a file has a clone.
     closed: CloseSignal,
 }
@@ -65,15 +65,6 @@ pub enum WriteError {
     Failed(#[from] io::Error),
 }
 
-/// The state of the log apart from its entries.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Head {
-    vote: Option<Vote>,
-    committed: Option<LogId>,
-    purged: Option<LogId>,
-    last: Option<LogId>,
-}
-
 /// The file for the next segment.
 #[derive(Debug, Default)]
 enum Spare {
@@ -97,75 +88,14 @@ struct WriteState {
     is_prepared: bool,
     /// Place up to which failed writes may have left bytes behind `end`. The next write overwrites them.
     torn_until: u64,
-    /// Whether a later record says that everything before `durable` was synced.
+    /// Whether a later record says that all acknowledged records in the segment were synced.
     is_proven: bool,
-    head: Head,
+    head: LogHead,
 }
 
 impl WriteState {
     fn is_torn(&self) -> bool {
         self.torn_until > self.end
-    }
-}
-
-/// The places of all entries.
-#[derive(Default)]
-struct EntryIndex {
-    /// One for each segment, in order.
-    spans: VecDeque<Span>,
-}
-
-/// The entries of a segment that are not truncated: a range without gaps.
-struct Span {
-    segment: Segment,
-    first: u64,
-    places: Vec<u32>,
-    /// Place after the last entry.
-    end: u32,
-}
-
-impl Span {
-    fn new(segment: Segment) -> Self {
-        Span { segment, first: 0, places: Vec::new(), end: 0 }
-    }
-
-    /// Returns the index after the last entry; zero when there is none.
-    fn next(&self) -> u64 {
-        if self.places.is_empty() { 0 } else { self.first + self.places.len() as u64 }
-    }
-}
-
-impl EntryIndex {
-    fn push(&mut self, index: u64, place: Range<u32>) {
-        let Some(span) = self.spans.back_mut() else { return };
-        if span.places.is_empty() {
-            span.first = index;
-        }
-        span.places.push(place.start);
-        span.end = place.end;
-    }
-
-    fn truncate_from(&mut self, first_removed: u64) {
-        for span in self.spans.iter_mut().rev().filter(|span| !span.places.is_empty()) {
-            if span.next() <= first_removed {
-                return;
-            }
-            let kept = usize::try_from(first_removed.saturating_sub(span.first)).unwrap_or(usize::MAX);
-            span.end = span.places[kept];
-            span.places.truncate(kept);
-        }
-    }
-
-    /// Removes the segments that hold only entries before `first_kept`, except for the newest; returns their numbers.
-    fn purge_before(&mut self, first_kept: u64) -> Vec<u64> {
-        let mut gone = Vec::new();
-        while self.spans.len() > 1 && self.spans.front().is_some_and(|span| span.next() <= first_kept) {
-            gone.extend(self.spans.pop_front().map(|span| span.segment.number));
-        }
-        for span in self.spans.iter_mut().filter(|span| span.next() <= first_kept) {
-            span.places.clear();
-        }
-        gone
     }
 }
 
@@ -177,7 +107,7 @@ impl LogDisk {
     pub fn open(directory: &Path, prepares_first: bool, closed: CloseSignal) -> io::Result<(Self, Recovered)> {
         fs::create_dir_all(directory)?;
         segment::clear_spares(directory)?;
-        let mut recovery = Recovery { directory, index: EntryIndex::default(), head: Head::default() };
+        let mut recovery = LogRecovery::new(directory);
         let found = recovery.run()?;
         let is_new = found.is_none();
         let (segment, end) = match found {
@@ -187,11 +117,11 @@ impl LogDisk {
                     begin_segment(directory, 1, None, &recovery.head).map_err(|error| match error {
                         WriteError::NoSpace(error) | WriteError::Failed(error) => error,
                     })?;
-                recovery.index.spans.push_back(Span::new(segment.clone()));
+                recovery.index.begin_segment(segment.clone());
                 (segment, end)
             }
         };
-        let Recovery { index, head, .. } = recovery;
+        let LogRecovery { index, head, .. } = recovery;
         let recovered = Recovered {
             vote: head.vote,
             committed: head.committed,
@@ -213,6 +143,8 @@ impl LogDisk {
             }),
             spare: Arc::default(),
             prepares_first,
+            writes: AtomicU64::new(0),
+            has_unsynced_proof: AtomicBool::new(false),
             closed,
         };
         if let Err(error) = disk.prove_durable(&mut LogBatch::default()) {
@@ -258,8 +190,9 @@ impl LogDisk {
     }
 
     /// Writes a record, without a sync, that says that everything in the log was synced, if no record says so yet.
-    /// Until then damage of the last batch looks like a torn write, and recovery would cut off entries that this member
-    /// has acknowledged. The record repeats the committed id, so it changes nothing.
+    /// Until it is on disk, damage of the last batch looks like a torn write, and recovery cuts off entries that this
+    /// member has acknowledged. The record repeats the committed id, so it changes nothing. The next sync makes it
+    /// durable: that of the next batch, or [`LogDisk::sync_proof`].
     ///
     /// # Errors
     /// When the record cannot be written; the log is then unchanged.
@@ -270,7 +203,34 @@ impl LogDisk {
         }
         batch.clear();
         batch.committed(writer.head.committed)?;
-        self.put(&mut writer, batch, false)
+        self.put(&mut writer, batch, false)?;
+        self.has_unsynced_proof.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Syncs a proof that no sync has followed. The proof needs none itself: if it is lost, nothing acknowledged is.
+    ///
+    /// # Errors
+    /// When the sync fails; the contents of the disk are unknown then.
+    pub fn sync_proof(&self) -> io::Result<()> {
+        let mut writer = self.writer.lock();
+        if !self.has_unsynced_proof.load(Ordering::Acquire) || writer.is_torn() {
+            return Ok(());
+        }
+        writer.segment.file.sync_data()?;
+        writer.durable = writer.end;
+        self.has_unsynced_proof.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns whether the last record is a proof that is not on disk yet.
+    pub fn has_unsynced_proof(&self) -> bool {
+        self.has_unsynced_proof.load(Ordering::Acquire)
+    }
+
+    /// Returns the number of writes since the log was opened.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// Writes a batch behind the last record.
@@ -299,7 +259,9 @@ impl LogDisk {
             writer.segment.file.sync_data()?;
             writer.durable = end;
             writer.is_proven = false;
+            self.has_unsynced_proof.store(false, Ordering::Release);
         }
+        self.writes.fetch_add(1, Ordering::Relaxed);
         let begin = writer.end;
         writer.end = end;
         let mut index = self.index.write();
@@ -333,9 +295,10 @@ impl LogDisk {
         };
         let is_prepared = spare.is_some();
         let (segment, end) = begin_segment(&self.directory, writer.segment.number + 1, spare, &writer.head)?;
-        self.index.write().spans.push_back(Span::new(segment.clone()));
+        self.index.write().begin_segment(segment.clone());
         (writer.segment, writer.end, writer.durable, writer.is_prepared) = (segment, end, end, is_prepared);
         writer.is_proven = true;
+        self.has_unsynced_proof.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -387,10 +350,10 @@ fn begin_segment(
     directory: &Path,
     number: u64,
     spare: Option<SpareFile>,
-    head: &Head,
+    head: &LogHead,
 ) -> Result<(Segment, u64), WriteError> {
     let mut record = Vec::new();
-    record::append(&mut record, Kind::Head, |buffer| codec::encode_into(head, buffer).map_err(io::Error::other))?;
+    record::append(&mut record, RecordKind::Head, |buffer| codec::encode_into(head, buffer).map_err(io::Error::other))?;
     let end = Segment::first_record() + record.len() as u64;
     let seal = |salt| {
         record::seal(&mut record, 0, 0, salt);
@@ -410,229 +373,6 @@ fn write_failed(error: io::Error) -> WriteError {
     }
 }
 
-fn place(at: u64) -> io::Result<u32> {
+pub fn place(at: u64) -> io::Result<u32> {
     u32::try_from(at).map_err(io::Error::other)
-}
-
-/// Recovery of the log: reads all segments in order.
-struct Recovery<'a> {
-    directory: &'a Path,
-    index: EntryIndex,
-    head: Head,
-}
-
-impl Recovery<'_> {
-    /// Reads all segments; returns the newest one with its end, if there is one.
-    fn run(&mut self) -> io::Result<Option<(Segment, u64)>> {
-        let numbers = segment::list(self.directory)?;
-        let mut newest = None;
-        for (i, &number) in numbers.iter().enumerate() {
-            let is_last = i + 1 == numbers.len();
-            let segment = Segment::open(self.directory, number)?;
-            if i > 0 && number != numbers[i - 1] + 1 {
-                return Err(self.invalid(number, "the segment before it is missing"));
-            }
-            let end = self.scan(&segment, is_last)?;
-            newest = Some((segment, end));
-        }
-        Ok(newest)
-    }
-
-    /// Reads a segment; returns its end.
-    fn scan(&mut self, segment: &Segment, is_last: bool) -> io::Result<u64> {
-        let is_first = self.index.spans.is_empty();
-        self.index.spans.push_back(Span::new(segment.clone()));
-        let mut records = 0;
-        let (directory, number) = (self.directory, segment.number);
-        let end = segment.scan(directory, is_last, |kind, at, payload| {
-            records += 1;
-            if (records == 1) != (kind == Kind::Head) {
-                return Err(self.invalid(number, "its head is not its first record"));
-            }
-            if kind == Kind::Head {
-                let head: Head = decode(payload)?;
-                if !is_first && head != self.head {
-                    return Err(self.invalid(number, "it does not follow from the one before it"));
-                }
-                self.head = head;
-                return Ok(());
-            }
-            let end = at + (record::HEADER_BYTES + payload.len()).next_multiple_of(record::ALIGNMENT) as u64;
-            let change = LogChange::read(kind, payload)?;
-            if let LogChange::Entry(id) = &change
-                && id.index != self.head.last.map_or(0, |last| last.index + 1)
-            {
-                return Err(self.invalid(number, &format!("entries before {} are missing", id.index)));
-            }
-            change.apply(&mut self.head, &mut self.index, place(at)?..place(end)?);
-            Ok(())
-        })?;
-        if records == 0 {
-            return Err(segment::damaged(&segment::path(directory, number), Segment::first_record()));
-        }
-        if end.tail == Tail::Torn {
-            tracing::warn!(segment = number, at = end.at, "the log ends in a torn write, which is cut off");
-        }
-        if is_last {
-            segment.file.set_len(end.at)?;
-            // Writes of a killed process may not be on disk yet; after this sync they are.
-            segment.file.sync_all()?;
-            sync_directory(directory)?;
-        }
-        Ok(end.at)
-    }
-
-    fn invalid(&self, number: u64, problem: &str) -> io::Error {
-        let path = segment::path(self.directory, number);
-        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {problem}", path.display()))
-    }
-}
-
-/// Changes that become durable together, in order. The batch can be cleared and reused.
-#[derive(Default)]
-pub struct LogBatch {
-    buffer: Vec<u8>,
-    records: Vec<BatchRecord>,
-}
-
-struct BatchRecord {
-    /// Start of the record in the buffer.
-    start: usize,
-    change: LogChange,
-}
-
-/// The change that a record makes to the log.
-enum LogChange {
-    Entry(LogId),
-    /// The new last id.
-    TruncateAfter(Option<LogId>),
-    Vote(Vote),
-    Committed(Option<LogId>),
-    Purge(LogId),
-}
-
-impl LogChange {
-    fn read(kind: Kind, payload: &[u8]) -> io::Result<Self> {
-        Ok(match kind {
-            Kind::Head => return Err(io::Error::new(io::ErrorKind::InvalidData, "a head in the middle of a segment")),
-            // An entry begins with its id.
-            Kind::Entry => LogChange::Entry(codec::decode_prefix(payload).map_err(invalid_data)?.0),
-            Kind::Truncate => LogChange::TruncateAfter(decode(payload)?),
-            Kind::Vote => LogChange::Vote(decode(payload)?),
-            Kind::Committed => LogChange::Committed(decode(payload)?),
-            Kind::Purge => LogChange::Purge(decode(payload)?),
-        })
-    }
-
-    /// Applies the change to the head and the index. `place` is where its record lies in the segment.
-    fn apply(&self, head: &mut Head, index: &mut EntryIndex, place: Range<u32>) {
-        match self {
-            LogChange::Entry(id) => {
-                head.last = Some(*id);
-                index.push(id.index, place);
-            }
-            LogChange::TruncateAfter(last) => {
-                head.last = *last;
-                index.truncate_from(last.map_or(0, |last| last.index + 1));
-            }
-            LogChange::Vote(vote) => head.vote = Some(*vote),
-            LogChange::Committed(committed) => head.committed = *committed,
-            LogChange::Purge(upto) => {
-                head.purged = Some(*upto);
-                if head.last < Some(*upto) {
-                    head.last = Some(*upto);
-                    index.truncate_from(0);
-                }
-            }
-        }
-    }
-}
-
-impl LogBatch {
-    pub fn clear(&mut self) {
-        self.buffer.clear();
-        self.buffer.shrink_to(KEPT_BUFFER_BYTES);
-        self.records.clear();
-    }
-
-    pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        self.add(Kind::Entry, entry, LogChange::Entry(entry.log_id))
-    }
-
-    /// Removes everything after `last`.
-    pub fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.add(Kind::Truncate, &last, LogChange::TruncateAfter(last))
-    }
-
-    /// Removes everything up to and including `upto`.
-    pub fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.add(Kind::Purge, &upto, LogChange::Purge(upto))
-    }
-
-    pub fn vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.add(Kind::Vote, vote, LogChange::Vote(*vote))
-    }
-
-    pub fn committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.add(Kind::Committed, &committed, LogChange::Committed(committed))
-    }
-
-    fn add<T: Serialize>(&mut self, kind: Kind, value: &T, change: LogChange) -> io::Result<()> {
-        let encode = |buffer: &mut Vec<u8>| codec::encode_into(value, buffer).map_err(io::Error::other);
-        let start = record::append(&mut self.buffer, kind, encode)?;
-        self.records.push(BatchRecord { start, change });
-        Ok(())
-    }
-}
-
-/// Entries that lie in one segment.
-struct Part {
-    segment: Segment,
-    places: Vec<u32>,
-    end: u32,
-}
-
-impl EntryIndex {
-    /// Returns the places of the first entries of `range` that exist, as far as they are in one segment: about
-    /// `limit_bytes` of them, but at least one entry.
-    fn part(&self, range: Range<u64>, limit_bytes: u64) -> Option<Part> {
-        let span = self.spans.iter().find(|span| span.next() > range.start)?;
-        let from = usize::try_from(range.start.max(span.first) - span.first).ok()?;
-        let to = usize::try_from(range.end.min(span.next()).saturating_sub(span.first)).ok()?;
-        let places = span.places.get(from..to).filter(|places| !places.is_empty())?;
-        let begin = places[0];
-        let fitting = places.iter().take_while(|&&place| u64::from(place - begin) < limit_bytes).count();
-        let end = span.places.get(from + fitting).copied().unwrap_or(span.end);
-        Some(Part { segment: span.segment.clone(), places: places[..fitting].to_vec(), end })
-    }
-
-    fn size_bytes(&self) -> u64 {
-        let size = |span: &Span| span.places.first().map_or(0, |first| u64::from(span.end - first));
-        self.spans.iter().map(size).sum()
-    }
-}
-
-impl Part {
-    /// Reads the entries and appends them to `entries`; returns their size in bytes.
-    fn read(&self, directory: &Path, entries: &mut Vec<Entry>) -> io::Result<u64> {
-        let Some(&begin) = self.places.first() else { return Ok(0) };
-        let length = self.end - begin;
-        let mut bytes = vec![0; length as usize];
-        self.segment.file.read_exact_at(&mut bytes, begin.into())?;
-        for &place in &self.places {
-            let record = &bytes[(place - begin) as usize..];
-            let payload = Header::read(record).and_then(|header| header.payload(record, self.segment.salt));
-            let damaged = || segment::damaged(&segment::path(directory, self.segment.number), place.into());
-            entries.push(decode(payload.ok_or_else(damaged)?)?);
-        }
-        Ok(length.into())
-    }
-}
-
-fn decode<T: DeserializeOwned>(value: &[u8]) -> io::Result<T> {
-    codec::decode(value).map_err(invalid_data)
-}
-
-fn invalid_data(error: codec::CodecError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }

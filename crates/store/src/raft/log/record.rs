@@ -10,8 +10,9 @@
 //! | … | the payload, then zeros up to a multiple of eight |
 //!
 //! Numbers are little endian. `durable` distinguishes a torn write from damage: everything before the `durable` of any
-//! later record had been synced, and may have been acknowledged. When no record follows a sync, one is written for this
-//! purpose alone, without a sync: see [`LogDisk::prove_durable`](super::disk::LogDisk::prove_durable).
+//! later record had been synced, and may have been acknowledged. A batch cannot prove its own sync. The next batch does,
+//! with its own sync; when none follows, a record is written for this purpose alone: see
+//! [`LogDisk::prove_durable`](super::disk::LogDisk::prove_durable).
 
 use std::io;
 
@@ -22,7 +23,7 @@ const MARK: [u8; 3] = [0x51, 0x6c, 0x67];
 
 /// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RecordKind {
     /// The state of the log when the segment was begun.
     Head = 1,
     Entry = 2,
@@ -34,11 +35,18 @@ pub enum Kind {
     Purge = 6,
 }
 
-impl Kind {
+impl RecordKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Kind::Head, Kind::Entry, Kind::Truncate, Kind::Vote, Kind::Committed, Kind::Purge]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        [
+            RecordKind::Head,
+            RecordKind::Entry,
+            RecordKind::Truncate,
+            RecordKind::Vote,
+            RecordKind::Committed,
+            RecordKind::Purge,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -48,7 +56,7 @@ pub struct Header {
     crc: u32,
     pub length: usize,
     pub durable: u32,
-    pub kind: Kind,
+    pub kind: RecordKind,
 }
 
 impl Header {
@@ -64,7 +72,7 @@ impl Header {
             crc: number(0),
             length: usize::try_from(number(4)).ok()?,
             durable: number(8),
-            kind: Kind::from_byte(header[12])?,
+            kind: RecordKind::from_byte(header[12])?,
         })
     }
 
@@ -89,7 +97,7 @@ impl Header {
 /// When the payload cannot be encoded or is too long.
 pub fn append(
     buffer: &mut Vec<u8>,
-    kind: Kind,
+    kind: RecordKind,
     payload: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
 ) -> io::Result<usize> {
     let start = buffer.len();
@@ -123,7 +131,7 @@ mod tests {
 
     fn record(payload: &[u8]) -> Vec<u8> {
         let mut buffer = vec![7; ALIGNMENT];
-        let start = append(&mut buffer, Kind::Vote, |buffer| {
+        let start = append(&mut buffer, RecordKind::Vote, |buffer| {
             buffer.extend_from_slice(payload);
             Ok(())
         });
@@ -139,7 +147,7 @@ mod tests {
             let record = record(&payload);
             assert_eq!(record.len() % ALIGNMENT, 0);
             let header = Header::read(&record).expect("a header");
-            assert_eq!((header.kind, header.durable, header.record_bytes()), (Kind::Vote, 40, record.len()));
+            assert_eq!((header.kind, header.durable, header.record_bytes()), (RecordKind::Vote, 40, record.len()));
             assert_eq!(header.payload(&record, 9), Some(&payload[..]));
             assert_eq!(header.payload(&record, 8), None, "the salt of another segment");
         }

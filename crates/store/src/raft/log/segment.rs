@@ -4,12 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::record::{ALIGNMENT, HEADER_BYTES, Header, Kind};
-use crate::platform::fs;
-use crate::platform::fs::FileExt;
-use crate::platform::fs::{File, OpenOptions};
-use crate::platform::random;
-use crate::raft::snapshot::sync_directory;
+use super::record::{ALIGNMENT, HEADER_BYTES, Header, RecordKind};
+use crate::platform::fs::{File, FileExt, OpenOptions};
+use crate::platform::{fs, random};
+use crate::raft::state::snapshot::sync_directory;
 
 const FILE_HEADER_BYTES: usize = 32;
 /// First bytes of a segment.
@@ -180,7 +178,7 @@ impl Segment {
         &self,
         directory: &Path,
         is_last: bool,
-        mut see: impl FnMut(Kind, u64, &[u8]) -> io::Result<()>,
+        mut see: impl FnMut(RecordKind, u64, &[u8]) -> io::Result<()>,
     ) -> io::Result<End> {
         let mut window = Window { file: &self.file, length: self.file.metadata()?.len(), bytes: Vec::new(), at: 0 };
         let mut at = Segment::first_record();

@@ -9,16 +9,18 @@ use openraft::entry::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use parking_lot::RwLock;
 
-use super::disk::{LogBatch, LogDisk};
+use super::batch::LogBatch;
+use super::disk::LogDisk;
 use super::reader::LogReader;
 use super::view::LogView;
-use super::writer::{Task, Writer};
+use super::votes::Votes;
+use super::writer::{LogTask, LogWriter};
 use crate::platform::threshold;
 use crate::platform::tokio::sync::{mpsc, oneshot};
-use crate::raft::closing::CloseSignal;
-use crate::raft::identity::REJOIN;
-use crate::raft::space::Space;
+use crate::raft::lifecycle::closing::CloseSignal;
+use crate::raft::lifecycle::identity::REJOIN;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
+use crate::raft::upkeep::space::Space;
 
 /// Maximum number of tasks that wait for the disk; openraft waits when the queue is full.
 const QUEUE: usize = 4096;
@@ -49,7 +51,7 @@ impl Default for LogOptions {
 #[derive(Clone)]
 pub struct LogStore {
     reader: LogReader,
-    tasks: mpsc::Sender<Task>,
+    tasks: mpsc::Sender<LogTask>,
 }
 
 impl LogStore {
@@ -64,7 +66,7 @@ impl LogStore {
         let reader = LogReader { view, disk: Arc::new(disk) };
         let LogReader { view, disk } = reader.clone();
         let committed = view.read().committed;
-        Writer { disk, view, space, tasks: queue, committed }.start()?;
+        LogWriter { disk, view, space, tasks: queue, committed }.start()?;
         Ok(LogStore { reader, tasks })
     }
 
@@ -77,7 +79,7 @@ impl LogStore {
     /// one is not the log of this state.
     pub fn reconcile(&self, applied: LogId) -> io::Result<()> {
         let LogReader { view, disk } = &self.reader;
-        if view.read().vote.is_none() {
+        if view.read().votes.last().is_none() {
             let reason =
                 format!("it has lost its vote, and with it the promises of this member to the others: {REJOIN}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
@@ -99,7 +101,13 @@ impl LogStore {
     /// vote.
     #[must_use]
     pub fn vote(&self) -> Option<Vote> {
-        self.reader.view.read().vote
+        self.votes().last()
+    }
+
+    /// Returns the votes of this member that are on disk.
+    #[must_use]
+    pub fn votes(&self) -> Votes {
+        self.reader.view.read().votes
     }
 
     /// Returns the approximate size of the log's entries.
@@ -114,11 +122,27 @@ impl LogStore {
         self.reader.view.read().purge_point(keep_bytes)
     }
 
-    async fn submit(&self, task: Task) -> io::Result<()> {
+    /// Returns the number of writes since the log was opened.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.reader.disk.writes()
+    }
+
+    /// Syncs the proof that the last batch is durable, if no sync has followed it; does not wait for that. The caller
+    /// decides when the log is quiet.
+    pub fn sync_proof(&self) {
+        if self.reader.disk.has_unsynced_proof()
+            && let Err(error) = self.tasks.try_send(LogTask::SyncProof)
+        {
+            tracing::debug!(%error, "the proof that the log is durable is not synced yet");
+        }
+    }
+
+    async fn submit(&self, task: LogTask) -> io::Result<()> {
         self.tasks.send(task).await.map_err(|_| io::Error::other("the log's writer has ended"))
     }
 
-    async fn submit_and_wait(&self, task: Task, done: oneshot::Receiver<()>) -> io::Result<()> {
+    async fn submit_and_wait(&self, task: LogTask, done: oneshot::Receiver<()>) -> io::Result<()> {
         self.submit(task).await?;
         done.await.map_err(|_| io::Error::other("the log's writer has ended"))
     }
@@ -138,8 +162,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
-        self.submit_and_wait(Task::Vote { vote: *vote, done }, wait).await?;
-        self.reader.view.write().vote = Some(*vote);
+        self.submit_and_wait(LogTask::Vote { vote: *vote, done }, wait).await?;
+        self.reader.view.write().votes.save(*vote);
         Ok(())
     }
 
@@ -170,7 +194,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 appended.push(entry);
             }
         }
-        self.submit(Task::Append { entries: appended, bytes, committed, done }).await
+        self.submit(LogTask::Append { entries: appended, bytes, committed, done }).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -181,13 +205,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             view.truncate_after(last);
         }
-        self.submit(Task::TruncateAfter(last)).await
+        self.submit(LogTask::TruncateAfter(last)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         self.reader.view.write().purge(upto);
         let (done, wait) = oneshot::channel();
-        self.submit_and_wait(Task::Purge { upto, done }, wait).await
+        self.submit_and_wait(LogTask::Purge { upto, done }, wait).await
     }
 }
 

@@ -9,12 +9,12 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use tokio_util::sync::CancellationToken;
 
-use super::record::Kind;
+use super::record::RecordKind;
 use super::*;
 use crate::platform::fs::{File, FileExt};
-use crate::raft::closing::{Closed, close_signal};
-use crate::raft::space::Space;
+use crate::raft::lifecycle::closing::{Closed, close_signal};
 use crate::raft::types::{CommandBatch, Entry, LeaderId, LogId, Vote};
+use crate::raft::upkeep::space::Space;
 
 fn id(term: u64, index: u64) -> LogId {
     LogId::new(LeaderId { term, node_id: 1 }, index)
@@ -190,11 +190,11 @@ async fn append_one_by_one(path: &Path, count: u64) -> Vec<usize> {
     }
     drop(log);
     let records = records(&std::fs::read(only_segment(path)).expect("readable"));
-    records.into_iter().filter(|(kind, _)| *kind == Kind::Entry).map(|(_, lies)| lies.end).collect()
+    records.into_iter().filter(|(kind, _)| *kind == RecordKind::Entry).map(|(_, lies)| lies.end).collect()
 }
 
 /// Returns the whole records at the beginning of a segment's bytes, with their places.
-fn records(bytes: &[u8]) -> Vec<(Kind, std::ops::Range<usize>)> {
+fn records(bytes: &[u8]) -> Vec<(RecordKind, std::ops::Range<usize>)> {
     let salt = u32::from_le_bytes(bytes[16..20].try_into().expect("four bytes"));
     let mut at = usize::try_from(segment::Segment::first_record()).expect("a small number");
     let mut found = Vec::new();
@@ -212,7 +212,7 @@ fn bytes_at_rest(path: &Path) -> Vec<u8> {
     let began = std::time::Instant::now();
     loop {
         let bytes = std::fs::read(only_segment(path)).expect("readable");
-        if records(&bytes).last().is_some_and(|(kind, _)| *kind == Kind::Committed) {
+        if records(&bytes).last().is_some_and(|(kind, _)| *kind == RecordKind::Committed) {
             return bytes;
         }
         assert!(began.elapsed().as_secs() < 60, "no record proves that the last entry was synced");
@@ -233,7 +233,7 @@ async fn damage_of_the_last_batch_of_a_killed_member_is_not_mistaken_for_a_torn_
     let log = open(dir.path(), 0);
     let second_life = bytes_at_rest(dir.path());
     for whole in [first_life, second_life] {
-        let (_, last) = records(&whole).into_iter().rfind(|(kind, _)| *kind == Kind::Entry).expect("an entry");
+        let (_, last) = records(&whole).into_iter().rfind(|(kind, _)| *kind == RecordKind::Entry).expect("an entry");
         let segment = killed.path().join(only_segment(dir.path()).file_name().expect("a name"));
         for place in last {
             let mut damaged = whole.clone();

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::votes::Votes;
 use crate::platform::threshold;
-use crate::raft::types::{Entry, LogId, Vote};
+use crate::raft::types::{Entry, LogId};
 
 /// Approximate number of bytes of log between two marks.
 const MARK_EVERY_BYTES: u64 = 1 << 20;
@@ -12,7 +13,7 @@ const MARK_EVERY_BYTES: u64 = 1 << 20;
 /// The ends of the log, its recent entries, and its size up to certain indexes.
 #[derive(Debug, Default)]
 pub struct LogView {
-    pub vote: Option<Vote>,
+    pub votes: Votes,
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
@@ -36,7 +37,7 @@ impl LogView {
         let first = recovered.purged.map_or(0, |id| id.index + 1);
         let end = recovered.last.map_or(0, |id| id.index + 1);
         LogView {
-            vote: recovered.vote,
+            votes: Votes::recovered(recovered.vote),
             committed: recovered.committed,
             purged: recovered.purged,
             last: recovered.last,
@@ -49,13 +50,13 @@ impl LogView {
     /// Removes all entries; `at` is then both the last and the last purged id.
     pub fn restart_at(&mut self, at: LogId) {
         let recovered = super::disk::Recovered {
-            vote: self.vote,
+            vote: None,
             committed: self.committed,
             purged: Some(at),
             last: Some(at),
             size_bytes: 0,
         };
-        *self = LogView::recovered(recovered, self.recent.limit_bytes);
+        *self = LogView { votes: self.votes, ..LogView::recovered(recovered, self.recent.limit_bytes) };
     }
 
     pub fn append(&mut self, entry: Entry, bytes: usize) {

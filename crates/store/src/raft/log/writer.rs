@@ -7,13 +7,14 @@ use std::time::Duration;
 use openraft::storage::IOFlushed;
 use parking_lot::RwLock;
 
-use super::disk::{LogBatch, LogDisk, WriteError};
+use super::batch::LogBatch;
+use super::disk::{LogDisk, WriteError};
 use super::view::LogView;
 use crate::platform::tokio::sync::{mpsc, oneshot};
 use crate::platform::{ThreadBuilder, exit};
-use crate::raft::ending::EX_IOERR;
-use crate::raft::space::Space;
+use crate::raft::lifecycle::exit_codes::EX_IOERR;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
+use crate::raft::upkeep::space::Space;
 
 /// Maximum size of the entries that are written together with one fsync; the last task may exceed it.
 const MAX_WRITE_BYTES: usize = 16 << 20;
@@ -21,7 +22,7 @@ const MAX_WRITE_BYTES: usize = 16 << 20;
 const SPACE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A task of the writer. Tasks are done in the order in which they were submitted.
-pub enum Task {
+pub enum LogTask {
     Append {
         entries: Vec<Entry>,
         bytes: usize,
@@ -39,19 +40,21 @@ pub enum Task {
         upto: LogId,
         done: oneshot::Sender<()>,
     },
+    /// Syncs the proof that the log is durable, if no sync has followed it.
+    SyncProof,
 }
 
 /// Writes the tasks of its queue to disk.
-pub struct Writer {
+pub struct LogWriter {
     pub disk: Arc<LogDisk>,
     pub view: Arc<RwLock<LogView>>,
     pub space: Arc<Space>,
-    pub tasks: mpsc::Receiver<Task>,
+    pub tasks: mpsc::Receiver<LogTask>,
     /// The committed id on disk.
     pub committed: Option<LogId>,
 }
 
-impl Writer {
+impl LogWriter {
     /// Starts the writer on a thread of its own.
     ///
     /// # Errors
@@ -93,7 +96,7 @@ impl Writer {
         self.end(&mut batch);
     }
 
-    /// Writes the proof that the log is durable, if no task waits. It costs no sync, and nobody waits for it.
+    /// Writes the proof that the log is durable, if no task waits. Nobody waits for it.
     fn rest(&self, batch: &mut LogBatch) {
         if !self.tasks.is_empty() {
             return;
@@ -104,13 +107,13 @@ impl Writer {
     }
 
     /// Writes a task and those that wait behind it. Returns false when the log was closed meanwhile.
-    fn write_with(&mut self, first: Task, batch: &mut LogBatch, truncations: &mut u64) -> bool {
+    fn write_with(&mut self, first: LogTask, batch: &mut LogBatch, truncations: &mut u64) -> bool {
         let mut waiting = vec![first];
         let mut bytes = 0;
         while bytes < MAX_WRITE_BYTES
             && let Ok(task) = self.tasks.try_recv()
         {
-            if let Task::Append { bytes: more, .. } = &task {
+            if let LogTask::Append { bytes: more, .. } = &task {
                 bytes += more;
             }
             waiting.push(task);
@@ -134,15 +137,16 @@ impl Writer {
     }
 
     /// Writes tasks as one batch. Returns false when the log was closed meanwhile.
-    fn write(&mut self, tasks: Vec<Task>, batch: &mut LogBatch, truncations: &mut u64) -> io::Result<bool> {
+    fn write(&mut self, tasks: Vec<LogTask>, batch: &mut LogBatch, truncations: &mut u64) -> io::Result<bool> {
         let mut sync = false;
+        let mut sync_proof = false;
         let mut written = None;
         let mut purged = None;
         let mut known = self.committed;
         batch.clear();
         for task in &tasks {
             match task {
-                Task::Append { entries, committed, .. } => {
+                LogTask::Append { entries, committed, .. } => {
                     known = *committed;
                     for entry in entries {
                         batch.append(entry)?;
@@ -150,29 +154,33 @@ impl Writer {
                     written = entries.last().map(|entry| entry.log_id.index + 1).or(written);
                     sync = true;
                 }
-                Task::Vote { vote, .. } => {
+                LogTask::Vote { vote, .. } => {
                     batch.vote(vote)?;
                     sync = true;
                 }
-                Task::TruncateAfter(last) => {
+                LogTask::TruncateAfter(last) => {
                     batch.truncate_after(*last)?;
                     *truncations += 1;
                     written = written.map(|end| end.min(last.map_or(0, |last| last.index + 1)));
                 }
-                Task::Purge { upto, .. } => {
+                LogTask::Purge { upto, .. } => {
                     batch.purge(*upto)?;
                     purged = Some(upto.index);
                     // The files are removed right after this. Without the sync, a power cut could lose the record of
                     // the purge, and the log would begin in the middle.
                     sync = true;
                 }
+                LogTask::SyncProof => sync_proof = true,
             }
         }
         if known != self.committed {
             batch.committed(known)?;
         }
-        if !self.write_when_there_is_space(batch, sync)? {
+        if !batch.is_empty() && !self.write_when_there_is_space(batch, sync)? {
             return Ok(false);
+        }
+        if sync_proof {
+            self.disk.sync_proof()?;
         }
         self.committed = known;
         if let Some(end) = written {
@@ -180,10 +188,10 @@ impl Writer {
         }
         for task in tasks {
             match task {
-                Task::Append { done, .. } => done.io_completed(Ok(())),
+                LogTask::Append { done, .. } => done.io_completed(Ok(())),
                 // The caller may have given up; the task is done all the same.
-                Task::Vote { done, .. } | Task::Purge { done, .. } => drop(done.send(())),
-                Task::TruncateAfter(_) => {}
+                LogTask::Vote { done, .. } | LogTask::Purge { done, .. } => drop(done.send(())),
+                LogTask::TruncateAfter(_) | LogTask::SyncProof => {}
             }
         }
         if let Some(upto) = purged {

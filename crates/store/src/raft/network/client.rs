@@ -20,10 +20,9 @@ use super::messages::{CLUSTER_HEADER, Claim, INCARNATION_HEADER, MEMBER_HEADER, 
 use super::tls::{PeerTlsContext, server_name};
 use crate::error::StoreError;
 use crate::membership::{Member, MemberId};
-use crate::platform::TaskTracker;
-use crate::platform::tokio;
 use crate::platform::tokio::sync::watch;
 use crate::platform::tokio::time::Instant;
+use crate::platform::{TaskTracker, tokio};
 use crate::raft::codec;
 
 /// Why a call failed.
@@ -60,28 +59,28 @@ pub enum Lane {
 #[derive(Clone)]
 pub struct PeerClient {
     pub peer: Arc<Member>,
-    shared: Arc<Shared>,
+    shared: Arc<PeersShared>,
     control: Link,
     bulk: Link,
 }
 
 /// The identity that this member presents to its peers.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sender {
+pub struct PeerSender {
     pub cluster: u32,
     pub member: MemberId,
     pub incarnation: u64,
 }
 
-struct Shared {
-    sender: Sender,
+struct PeersShared {
+    sender: PeerSender,
     /// Version of the newest membership in this member's log that includes it, or zero.
     membership_index: AtomicU64,
     /// Reason that a peer gave for refusing this member as removed.
     removed: watch::Sender<Option<String>>,
 }
 
-impl Shared {
+impl PeersShared {
     /// Notes that this member was removed; only the first reason is kept.
     fn note_removed(&self, reason: String) {
         self.removed.send_if_modified(|removed| {
@@ -100,7 +99,7 @@ struct Kept {
 /// The connections to all peers of this member. They follow the membership.
 #[derive(Clone)]
 pub struct Peers {
-    shared: Arc<Shared>,
+    shared: Arc<PeersShared>,
     clients: Arc<RwLock<BTreeMap<MemberId, Kept>>>,
     via: Arc<BTreeMap<String, String>>,
     tls: PeerTlsContext,
@@ -113,14 +112,14 @@ impl Peers {
     /// override those in the membership.
     #[must_use]
     pub fn new(
-        sender: Sender,
+        sender: PeerSender,
         via: BTreeMap<String, String>,
         tls: PeerTlsContext,
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
         let (removed, _) = watch::channel(None);
-        let shared = Shared { sender, membership_index: AtomicU64::new(0), removed };
+        let shared = PeersShared { sender, membership_index: AtomicU64::new(0), removed };
         Peers { shared: Arc::new(shared), clients: Arc::default(), via: Arc::new(via), tls, tasks, shutdown }
     }
 
@@ -258,7 +257,7 @@ impl PeerClient {
         body: PeerBody,
         deadline: Instant,
     ) -> Result<Response<ResponseBody>, CallError> {
-        let Sender { cluster, member, incarnation } = self.shared.sender;
+        let PeerSender { cluster, member, incarnation } = self.shared.sender;
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("https://{}{path}", self.peer.peer))

@@ -20,8 +20,8 @@ use crate::membership::{Member, MemberId};
 use crate::platform::tokio;
 use crate::platform::tokio::sync::Semaphore;
 use crate::platform::tokio::time::Instant;
-use crate::raft::announced::Announced;
-use crate::raft::snapshot::SnapshotData;
+use crate::raft::requests::announced::Announced;
+use crate::raft::state::snapshot::SnapshotData;
 use crate::raft::types::{
     AppendRequest, AppendResponse, AppendResult, RpcError, Snapshot, SnapshotResponse, TransferRequest,
     TransferResponse, TypeConfig, Vote, VoteRequest, VoteResponse,
@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
     use crate::platform::{TaskTracker, tokio};
-    use crate::raft::network::client::Sender;
+    use crate::raft::network::client::PeerSender;
     use crate::raft::network::tls::PeerTlsContext;
     use crate::raft::tests::cluster::certificates;
 
@@ -252,7 +252,7 @@ mod tests {
     async fn a_stream_takes_a_request_before_it_can_fail() {
         let tls = PeerTlsContext::load(&certificates()).expect("certificates");
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        let peers = Peers::new(Sender::default(), BTreeMap::new(), tls, tasks, shutdown);
+        let peers = Peers::new(PeerSender::default(), BTreeMap::new(), tls, tasks, shutdown);
         let mut network = PeerNetwork { peers, target: 7, lane: Lane::Bulk, announced: Arc::default() };
         let (asked, mut was_asked) = tokio::sync::mpsc::unbounded_channel();
         let request = AppendRequest {

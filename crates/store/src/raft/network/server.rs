@@ -25,13 +25,17 @@ use super::messages::{
 use super::snapshot_stream;
 use crate::platform::tokio;
 use crate::platform::tokio::net::{TcpListener, TcpStream};
+use crate::raft::codec;
+use crate::raft::elections::voting;
+use crate::raft::membership::roster::SenderStatus;
+use crate::raft::membership::{changing, joining};
 use crate::raft::node::{Instance, Node};
-use crate::raft::roster::SenderStatus;
+use crate::raft::requests::{proposals, reads};
 #[cfg(test)]
 use crate::raft::simulation::planted::{self, Bug};
-use crate::raft::snapshot::SnapshotData;
+use crate::raft::state::snapshot::SnapshotData;
 use crate::raft::types::AppendRequest;
-use crate::raft::{changing, codec, integrity, joining, leases, proposals, reads};
+use crate::raft::upkeep::{integrity, leases};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -189,7 +193,7 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
     match head.uri.path() {
         messages::APPEND => append(&*instance(node)?, body),
         messages::VOTE => {
-            let vote = instance(node)?.raft.vote(message(body).await?).await;
+            let vote = voting::answer(&*instance(node)?, message(body).await?).await;
             single(&vote.map_err(|error| Refusal::unavailable(&error))?)
         }
         messages::PRE_VOTE => {

@@ -11,12 +11,10 @@ use hyper::body::Body;
 
 use super::frames::{self, FrameError, FrameReader};
 use super::messages::SnapshotPart;
-use crate::platform::fs;
-use crate::platform::random;
-use crate::platform::tokio;
 use crate::platform::tokio::fs::File;
 use crate::platform::tokio::io::{AsyncReadExt, AsyncWriteExt};
-use crate::raft::snapshot::SnapshotDir;
+use crate::platform::{fs, random, tokio};
+use crate::raft::state::snapshot::SnapshotDir;
 use crate::raft::types::{SnapshotMeta, Vote};
 
 const CHUNK_BYTES: usize = 512 << 10;
@@ -46,8 +44,14 @@ pub fn send(
     meta: SnapshotMeta,
     dir: Arc<SnapshotDir>,
 ) -> impl Stream<Item = Result<Bytes, FrameError>> + Send + 'static {
-    let sender =
-        Sender { dir, begin: Some((vote, meta)), files: Vec::new().into_iter(), sent: 0, open: None, ended: false };
+    let sender = SnapshotSender {
+        dir,
+        begin: Some((vote, meta)),
+        files: Vec::new().into_iter(),
+        sent: 0,
+        open: None,
+        ended: false,
+    };
     futures::stream::unfold(Some(sender), async |sender| {
         let mut sender = sender?;
         match sender.next().await {
@@ -58,7 +62,7 @@ pub fn send(
     })
 }
 
-struct Sender {
+struct SnapshotSender {
     dir: Arc<SnapshotDir>,
     begin: Option<(Vote, SnapshotMeta)>,
     files: std::vec::IntoIter<String>,
@@ -73,7 +77,7 @@ struct OpenFile {
     crc: crc32fast::Hasher,
 }
 
-impl Sender {
+impl SnapshotSender {
     async fn next(&mut self) -> io::Result<Option<SnapshotPart>> {
         if let Some((vote, meta)) = self.begin.take() {
             self.files = self.dir.files()?.into_iter();
@@ -127,7 +131,7 @@ where
             _ => return Err(ReceiveError::Order("a file")),
         }
     }
-    crate::raft::snapshot::sync_directory(dir.path())?;
+    crate::raft::state::snapshot::sync_directory(dir.path())?;
     Ok((vote, *meta, dir))
 }
 

@@ -11,9 +11,9 @@ use quorate_mvcc::{Backend, BackendError, Cursor, MemoryBackend, Table, WriteBat
 use super::planted::{self, Bug};
 use super::process::{self, Process};
 use crate::platform::fs::{self, File, FileExt};
-use crate::raft::closing::CloseSignal;
-use crate::raft::snapshot::sync_directory;
+use crate::raft::lifecycle::closing::CloseSignal;
 use crate::raft::state::backend::{BackendContext, RocksBackend, RocksBatch, RocksCursor};
+use crate::raft::state::snapshot::sync_directory;
 use crate::raft::state::store::APPLIED;
 
 const ROWS: &str = "ROWS";

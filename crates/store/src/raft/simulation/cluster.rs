@@ -23,9 +23,9 @@ use crate::platform::tokio::sync::oneshot;
 use crate::platform::tokio::time::{sleep, timeout};
 use crate::raft::config::{LogRetention, PeerTls, Timing};
 use crate::raft::engine::RaftEngine;
-use crate::raft::joining::{JoinConfig, join};
-use crate::raft::launch;
-use crate::raft::network::client::{Peers, Sender};
+use crate::raft::lifecycle::start::launch;
+use crate::raft::membership::joining::{JoinConfig, join};
+use crate::raft::network::client::{PeerSender, Peers};
 use crate::raft::network::tls::PeerTlsContext;
 use crate::raft::node::{Node, Settings};
 use crate::raft::tests::cluster::certificates;
@@ -377,7 +377,7 @@ impl Cluster {
 async fn open(settings: Settings) -> Result<Arc<Node>, crate::StoreError> {
     let (tasks, shutdown, transport) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let Member { id, incarnation, .. } = settings.member;
-    let sender = Sender { cluster: settings.cluster, member: id, incarnation };
+    let sender = PeerSender { cluster: settings.cluster, member: id, incarnation };
     let peers = Peers::new(sender, BTreeMap::new(), TLS.clone(), tasks.clone(), transport.clone());
     // The limits are so small that watchers fall behind.
     let hub = HubConfig {

@@ -27,6 +27,7 @@ mod invariants;
 pub mod network;
 pub mod planted;
 pub mod process;
+mod proofs;
 mod random;
 mod runs;
 mod trial;

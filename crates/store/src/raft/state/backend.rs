@@ -10,18 +10,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use quorate_mvcc::{Backend, BackendError, Cursor, Table, WriteBatch};
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions};
-use rocksdb::{DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME,
+    FlushOptions, Options, ReadOptions,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::waiting::WaitFor;
 use super::fault::Fault;
-use crate::platform::exit;
-use crate::platform::fs;
-use crate::raft::closing::CloseSignal;
-use crate::raft::damage::DamageReport;
-use crate::raft::ending::EX_IOERR;
-use crate::raft::space::Space;
+use crate::platform::{exit, fs};
+use crate::raft::lifecycle::closing::CloseSignal;
+use crate::raft::lifecycle::damage::DamageReport;
+use crate::raft::lifecycle::exit_codes::EX_IOERR;
+use crate::raft::upkeep::space::Space;
 
 /// Memory limit of all writes that are not flushed yet.
 const WRITE_BUFFERS_BYTES: usize = 16 << 20;
@@ -283,9 +284,9 @@ impl RocksBackend {
             let family = self.family(change.table);
             let (first, second) = (take(change.first), take(change.second));
             match change.kind {
-                Kind::Put => rows.put_cf(family, first, second),
-                Kind::Delete => rows.delete_cf(family, first),
-                Kind::DeleteRange => rows.delete_range_cf(family, first, second),
+                RowChangeKind::Put => rows.put_cf(family, first, second),
+                RowChangeKind::Delete => rows.delete_cf(family, first),
+                RowChangeKind::DeleteRange => rows.delete_range_cf(family, first, second),
             }
         }
         rows
@@ -296,12 +297,12 @@ impl RocksBackend {
 /// borrow it; so the changes are kept in order, with their keys and values in one buffer.
 #[derive(Default)]
 pub struct RocksBatch {
-    changes: Vec<Change>,
+    changes: Vec<RowChange>,
     bytes: Vec<u8>,
 }
 
-struct Change {
-    kind: Kind,
+struct RowChange {
+    kind: RowChangeKind,
     table: Table,
     /// Lengths of the key and the value, or of the two ends of a range.
     first: usize,
@@ -309,15 +310,15 @@ struct Change {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum RowChangeKind {
     Put,
     Delete,
     DeleteRange,
 }
 
 impl RocksBatch {
-    fn push(&mut self, kind: Kind, table: Table, first: &[u8], second: &[u8]) {
-        self.changes.push(Change { kind, table, first: first.len(), second: second.len() });
+    fn push(&mut self, kind: RowChangeKind, table: Table, first: &[u8], second: &[u8]) {
+        self.changes.push(RowChange { kind, table, first: first.len(), second: second.len() });
         self.bytes.extend_from_slice(first);
         self.bytes.extend_from_slice(second);
     }
@@ -325,15 +326,15 @@ impl RocksBatch {
 
 impl WriteBatch for RocksBatch {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
-        self.push(Kind::Put, table, key, value);
+        self.push(RowChangeKind::Put, table, key, value);
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) {
-        self.push(Kind::Delete, table, key, &[]);
+        self.push(RowChangeKind::Delete, table, key, &[]);
     }
 
     fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) {
-        self.push(Kind::DeleteRange, table, from, to);
+        self.push(RowChangeKind::DeleteRange, table, from, to);
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::platform::fs;
-use crate::raft::snapshot::{SnapshotDir, sync_directory};
+use crate::raft::state::snapshot::{SnapshotDir, sync_directory};
 
 const POINTER: &str = "CURRENT";
 const GENERATION: &str = "generation-";

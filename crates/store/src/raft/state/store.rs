@@ -17,19 +17,18 @@ use tokio_util::sync::CancellationToken;
 use super::StateBackend;
 use super::backend::BackendContext;
 use super::directory::StateDirectory;
-use crate::platform::fs;
-use crate::platform::random;
 use crate::platform::tokio::sync::watch;
-use crate::raft::closing::CloseSignal;
+use crate::platform::{fs, random};
 use crate::raft::codec::{self, CodecError};
-use crate::raft::commands::Decodable;
-use crate::raft::damage::DamageReport;
+use crate::raft::lifecycle::closing::CloseSignal;
+use crate::raft::lifecycle::damage::DamageReport;
+use crate::raft::requests::commands::Decodable;
 #[cfg(test)]
 use crate::raft::simulation::planted::{self, Bug};
-use crate::raft::snapshot::SnapshotDir;
-use crate::raft::space::Space;
+use crate::raft::state::snapshot::SnapshotDir;
+use crate::raft::state::watching::Watching;
 use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership};
-use crate::raft::watching::Watching;
+use crate::raft::upkeep::space::Space;
 use crate::traces::{Landing, Traces};
 
 pub const APPLIED: &[u8] = b"raft.applied";

@@ -134,7 +134,7 @@ impl Cluster {
 
     pub async fn shutdown(mut self) {
         let stores: Vec<_> = self.stores.iter_mut().filter_map(Option::take).collect();
-        futures::future::join_all(stores.iter().map(Store::shutdown)).await;
+        futures::future::join_all(stores.iter().map(|store| store.shutdown())).await;
     }
 }
 

@@ -9,9 +9,10 @@ use quorate_mvcc::{Command, CommandError, KeyRange, LeaseId, Outcome, RangeReque
 
 use super::cluster::{Cluster, eventually, get, put, put_surely, put_with_lease};
 use crate::raft::engine::RaftEngine;
-use crate::raft::snapshot::SnapshotData;
+use crate::raft::lifecycle::start::start_node;
+use crate::raft::state::snapshot::SnapshotData;
 use crate::raft::types::{AppendRequest, Entry, LeaderId, LogId, Snapshot, Vote};
-use crate::raft::{LogRetention, start, start_node};
+use crate::raft::{LogRetention, start};
 use crate::{Consistency, MemberRole, Store, StoreError, WatchError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

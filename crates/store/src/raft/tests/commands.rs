@@ -5,11 +5,13 @@ use quorate_mvcc::{Command, CommandVersion, Reply};
 use super::cluster::{PATIENCE, eventually, get, put, put_surely};
 use super::damage::Nodes;
 use crate::changes::{Change, Invite, MemberName, Token};
-use crate::raft::commands::future;
+use crate::raft::membership::joining;
 use crate::raft::network::client::Lane;
 use crate::raft::network::messages::{self, JoinRequest, JoinResponse, ProposeRequest, ProposeResponse, Proposed};
 use crate::raft::node::Node;
-use crate::raft::{codec, joining, proposals, restore, start};
+use crate::raft::requests::commands::future;
+use crate::raft::requests::proposals;
+use crate::raft::{codec, restore, start};
 use crate::{Consistency, Store, StoreError};
 
 const TODAY: CommandVersion = CommandVersion::NEWEST;

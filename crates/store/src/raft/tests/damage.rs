@@ -12,9 +12,10 @@ use super::cluster::{Cluster, PATIENCE, eventually, get, put, put_surely, put_wi
 use crate::membership::{Alarm, MemberId};
 use crate::raft::config::RaftConfig;
 use crate::raft::engine::RaftEngine;
+use crate::raft::lifecycle::start::start_node;
 use crate::raft::node::Node;
+use crate::raft::start;
 use crate::raft::state::backend::tests::damage_a_table;
-use crate::raft::{start, start_node};
 use crate::{Consistency, Store, StoreError};
 
 /// Members whose [`Node`]s a test can reach.

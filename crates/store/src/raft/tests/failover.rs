@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::{Cluster, Pems, eventually, pems, put};
 use crate::Consistency;
 use crate::membership::{Member, MemberId};
+use crate::raft::lifecycle::identity;
 use crate::raft::log::tests::FAIL_SYNC;
-use crate::raft::network::client::{Lane, Peers, Sender};
+use crate::raft::network::client::{Lane, PeerSender, Peers};
 use crate::raft::network::messages::{self, ProposeRequest, ProposeResponse, Proposed, StatusResponse};
 use crate::raft::network::tls::PeerTlsContext;
-use crate::raft::{PeerListen, PeerTls, Pem, RaftConfig, codec, identity, start};
+use crate::raft::{PeerListen, PeerTls, Pem, RaftConfig, codec, start};
 
 const MEMBER: &str = "QUORATE_TEST_MEMBER";
 const MEMBERS: &str = "QUORATE_TEST_MEMBERS";
@@ -69,7 +70,7 @@ impl Processes {
         let shutdown = CancellationToken::new();
         let tls = PeerTlsContext::load(&tls_in(&directory)).expect("certificates");
         let id = identity::cluster_id(cluster.members());
-        let sender = Sender { cluster: id, ..Sender::default() };
+        let sender = PeerSender { cluster: id, ..PeerSender::default() };
         let peers = Peers::new(sender, BTreeMap::new(), tls, TaskTracker::new(), shutdown.clone());
         peers.follow(cluster.members());
         let mut processes = Processes { cluster, directory, children: Vec::new(), peers, shutdown };

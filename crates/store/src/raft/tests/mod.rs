@@ -8,3 +8,4 @@ mod failover;
 mod membership;
 mod performance;
 mod suite;
+mod voting;

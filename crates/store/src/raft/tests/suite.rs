@@ -10,15 +10,15 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::HubConfig;
-use crate::raft::closing::{Closed, close_signal};
-use crate::raft::commands::Decodable;
-use crate::raft::damage::DamageReport;
+use crate::raft::lifecycle::closing::{Closed, close_signal};
+use crate::raft::lifecycle::damage::DamageReport;
 use crate::raft::log::{LogOptions, LogStore};
-use crate::raft::space::Space;
+use crate::raft::requests::commands::Decodable;
+use crate::raft::state::state_machine::StateMachine;
+use crate::raft::state::watching::Watching;
 use crate::raft::state::{StateOptions, StateStore};
-use crate::raft::state_machine::StateMachine;
 use crate::raft::types::TypeConfig;
-use crate::raft::watching::Watching;
+use crate::raft::upkeep::space::Space;
 
 /// Records the databases that it opened, since a process that exits while a database closes aborts.
 #[derive(Clone, Default)]

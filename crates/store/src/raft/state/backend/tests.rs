@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::super::fault::tests::let_no_table_be_synced;
 use super::*;
-use crate::raft::closing::close_signal;
-use crate::raft::identity::REJOIN;
+use crate::raft::lifecycle::closing::close_signal;
+use crate::raft::lifecycle::identity::REJOIN;
 
 const KEYS: u64 = 4000;
 /// Environment variable with the database's directory, for the process that a test starts.

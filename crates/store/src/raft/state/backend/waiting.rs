@@ -16,7 +16,7 @@ use super::super::fault::{self, Fault};
 use super::{LARGE_TABLE_BUFFER_BYTES, LEVEL_ZERO_FILES, RocksBackend};
 use crate::platform::tokio::runtime::{Handle, RuntimeFlavor};
 use crate::platform::tokio::task::block_in_place;
-use crate::raft::space::SpaceWaiter;
+use crate::raft::upkeep::space::SpaceWaiter;
 
 /// First pause between two probes of a RocksDB that found its disk full.
 const SPACE_PAUSE: Duration = Duration::from_millis(200);
