@@ -11,6 +11,7 @@ mod kubectl;
 mod local;
 mod logs;
 mod nodes;
+mod ratcheting;
 mod reading;
 mod services;
 mod watching;
