@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 /// A path into an object, such as `spec.containers[0].name` or `metadata.labels[app]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FieldPath(String);
 
 impl FieldPath {
@@ -31,6 +33,39 @@ impl FieldPath {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the value at this path, or the innermost value on the way to it; and the rest of the path, which is empty
+    /// when the value was found.
+    #[must_use]
+    pub fn locate<'a>(&self, object: &'a Value) -> (&'a Value, &str) {
+        let (mut value, mut rest) = (object, self.0.as_str());
+        while let Some((inner, after)) = step(value, rest) {
+            (value, rest) = (inner, after);
+        }
+        (value, rest)
+    }
+}
+
+/// Maximum number of places at which a key in brackets may end. A key may itself contain brackets.
+const MAX_KEY_ENDS: usize = 8;
+
+/// Takes the first step of a path into a value.
+fn step<'a, 'p>(value: &'a Value, path: &'p str) -> Option<(&'a Value, &'p str)> {
+    let Some(inner) = path.strip_prefix('[') else {
+        let name = path.strip_prefix('.').unwrap_or(path);
+        let end = name.find(['.', '[']).unwrap_or(name.len());
+        return Some((value.as_object()?.get(&name[..end])?, &name[end..]));
+    };
+    let is_end = |after: &str| after.is_empty() || after.starts_with(['.', '[']);
+    let ends = inner.match_indices(']').map(|(end, _)| (&inner[..end], &inner[end + 1..]));
+    ends.filter(|(_, after)| is_end(after)).take(MAX_KEY_ENDS).find_map(|(key, after)| {
+        let found = match value {
+            Value::Object(map) => map.get(key),
+            Value::Array(list) => list.get(key.parse::<usize>().ok()?),
+            _ => None,
+        };
+        Some((found?, after))
+    })
 }
 
 impl fmt::Display for FieldPath {
@@ -40,7 +75,7 @@ impl fmt::Display for FieldPath {
 }
 
 /// The kind of a field error, which is also the `reason` of a `Status` cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FieldErrorKind {
     Required,
     Invalid,
@@ -86,7 +121,7 @@ impl FieldErrorKind {
 }
 
 /// One error of one field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FieldError {
     pub path: FieldPath,
     pub kind: FieldErrorKind,
@@ -159,4 +194,28 @@ impl fmt::Display for FieldError {
 
 fn json(value: &impl serde::Serialize) -> Option<String> {
     serde_json::to_string(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_located_as_far_as_they_go() {
+        let object = json!({"spec": {"list": [{"name": "a"}, {"name": "b"}]},
+            "metadata": {"labels": {"example.com/a": "1", "odd].x": "2"}}});
+        for (path, value, rest) in [
+            (FieldPath::new("spec").child("list").index(1).child("name"), json!("b"), ""),
+            (FieldPath::new("metadata").child("labels").key("example.com/a"), json!("1"), ""),
+            (FieldPath::new("metadata").child("labels").key("odd].x"), json!("2"), ""),
+            (FieldPath::new("spec").child("list").index(0).child("image"), json!({"name": "a"}), ".image"),
+            (FieldPath::new("spec").child("list").index(7), object["spec"]["list"].clone(), "[7]"),
+            (FieldPath::new("status").child("x"), object.clone(), "status.x"),
+            (FieldPath::default(), object.clone(), ""),
+        ] {
+            assert_eq!(path.locate(&object), (&value, rest), "{path}");
+        }
+    }
 }

@@ -153,9 +153,9 @@ impl Api {
         // Anonymous users do not learn which paths exist, so authentication comes before the routing error.
         let user = authenticate(request.connection.user.clone(), &request.path)?;
         let routed = routed?;
-        authorize(self, &user, &routed, &query).await?;
+        let relation = authorize(self, &user, &routed, &query).await?;
         match routed {
-            Route::Resource(target) => dispatch::dispatch(self, user, target, request, &query).await,
+            Route::Resource(target) => dispatch::dispatch(self, user, relation, target, request, &query).await,
             Route::Discovery(what) => self.catalog().documents.answer(&what, &request.headers),
             Route::OpenApiV2 => openapi_v2::answer(&self.catalog(), &request.headers),
             Route::OpenApi(None) => Response::json(&openapi::index(&self.catalog())),

@@ -30,6 +30,7 @@ mod table;
 mod tls;
 mod user;
 mod version;
+mod warning;
 
 pub use api::Api;
 pub use bootstrap::bootstrap;

@@ -15,6 +15,7 @@ use crate::pipeline::Written;
 use crate::pipeline::list::Page;
 use crate::representation::{Encoding, Negotiated, Representation};
 use crate::table::{TableWriter, list_metadata};
+use crate::warning;
 
 /// A request whose body has been read.
 pub struct Request {
@@ -147,11 +148,13 @@ impl Response {
 
     /// Adds warnings to the response (RFC 7234, section 5.5, code 299).
     pub(crate) fn with_warnings(mut self, warnings: &[String]) -> Self {
-        for warning in warnings {
-            let text: String = warning.chars().filter(|c| !c.is_control()).collect();
-            let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-                self.headers.append(WARNING, value);
+        for warning in warning::limited(warnings) {
+            let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+            match HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
+                Ok(value) => {
+                    self.headers.append(WARNING, value);
+                }
+                Err(error) => tracing::warn!(%error, warning, "a warning cannot be sent as a header"),
             }
         }
         self

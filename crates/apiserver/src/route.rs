@@ -38,6 +38,16 @@ pub(crate) enum Route {
     Join(join::Operation),
 }
 
+impl Route {
+    /// Returns whether the response may go on for as long as the client likes, as a watch or a log does.
+    pub(crate) fn is_long_running(&self) -> bool {
+        match self {
+            Route::Resource(target) => target.verb == Verb::Watch || target.subresource == Some(Subresource::Log),
+            _ => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Discovery {
     Core,
@@ -230,6 +240,28 @@ mod tests {
             Err(status) => status.code.to_string(),
         };
         assert_eq!(routed, expected, "{method} {url}");
+    }
+
+    #[test]
+    fn only_watches_and_logs_are_long_running() {
+        let catalog = Catalog::new(quorate_registry::builtin());
+        for (method, path, query, expected) in [
+            (Method::GET, "/api/v1/namespaces/a/pods", "watch=true", true),
+            (Method::GET, "/api/v1/namespaces/a/pods", "watch=1", true),
+            (Method::GET, "/api/v1/watch/namespaces/a/pods/x", "", true),
+            (Method::GET, "/api/v1/namespaces/a/pods/x/log", "", true),
+            (Method::GET, "/api/v1/namespaces/a/pods", "watch=false", false),
+            (Method::GET, "/api/v1/namespaces/a/pods/x", "watch=true", false),
+            (Method::GET, "/api/v1/namespaces/a/configmaps/log", "", false),
+            (Method::GET, "/api/v1/namespaces/watch/pods", "", false),
+            (Method::GET, "/openapi/v2", "watch=true", false),
+            (Method::POST, "/api/v1/namespaces/a/pods", "watch=1", false),
+            (Method::DELETE, "/api/v1/namespaces/a/pods", "watch=1", false),
+        ] {
+            let query = Query::parse(query).expect("a query");
+            let route = route(&catalog, &method, path, &query).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert_eq!(route.is_long_running(), expected, "{method} {path}");
+        }
     }
 
     #[test]

@@ -30,8 +30,10 @@ use crate::connection::Connection;
 use crate::error;
 use crate::join;
 use crate::logs::NodeClient;
+use crate::pipeline::authorize::is_public;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
+use crate::route::route;
 use crate::tls::{self, TlsError};
 
 /// Maximum size of a request body, in bytes, as in Kubernetes.
@@ -229,11 +231,9 @@ async fn answer(
 /// are taken.
 #[expect(clippy::option_option, reason = "the outer option admits the request, the inner one holds its permit")]
 fn admit(server: &Server, method: &Method, path: &str, query: &str) -> Option<Option<OwnedSemaphorePermit>> {
-    // Parsed as the route stage does, so that a list with `watch=false` counts.
-    let is_watch = || query.contains("watch") && Query::parse(query).is_ok_and(|query| query.flag("watch"));
-    let is_long = *method == Method::GET && (path.ends_with("/log") || path.contains("/watch/") || is_watch());
-    let is_probe = crate::pipeline::authorize::is_public(path);
-    if is_long || is_probe {
+    // The route decides, because `watch=true` means nothing in most requests.
+    let routed = Query::parse(query).and_then(|query| route(&server.api.catalog(), method, path, &query));
+    if is_public(path) || routed.is_ok_and(|route| route.is_long_running()) {
         return Some(None);
     }
     Arc::clone(&server.in_flight).try_acquire_owned().ok().map(Some)

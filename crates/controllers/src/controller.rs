@@ -51,6 +51,11 @@ pub struct Settings {
     pub eviction_rate: EvictionRate,
     /// Minimum age of a pod bound to a missing node before the pod is removed.
     pub orphan_grace: Duration,
+    /// Number of terminated pods in the cluster above which the oldest are deleted; zero keeps all.
+    pub terminated_pods: usize,
+    /// Number of failed pods of one ReplicaSet above which the oldest are deleted; zero keeps all. At least ten are kept,
+    /// because they determine the backoff.
+    pub failed_pods_per_replica_set: usize,
     /// Certificate authority that clients inside the cluster trust, as PEM. `None` publishes no authority.
     pub root_authority: Option<String>,
 }
@@ -87,6 +92,8 @@ impl Default for Settings {
             eviction_after: Duration::from_secs(10),
             eviction_rate: EvictionRate::default(),
             orphan_grace: Duration::from_secs(20),
+            terminated_pods: 12_500,
+            failed_pods_per_replica_set: 20,
             root_authority: None,
         }
     }
@@ -128,6 +135,7 @@ pub fn controllers() -> &'static [Controller] {
         replicaset::CONTROLLER,
         node::CONTROLLER,
         pod_gc::CONTROLLER,
+        pod_gc::terminated::CONTROLLER,
         service::endpoints::CONTROLLER,
         service::slices::CONTROLLER,
         garbage::CONTROLLER,

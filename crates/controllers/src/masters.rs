@@ -1,5 +1,7 @@
 //! The Service `default/kubernetes`, through which pods reach the masters, and its endpoints: every live master.
 
+pub mod liveness;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -32,6 +34,21 @@ pub fn is_reachable(address: IpAddr) -> bool {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || is_link_local)
+}
+
+/// Returns the stored endpoints.
+#[must_use]
+pub fn present(cache: &Cache) -> BTreeSet<SocketAddr> {
+    let stored = cache.endpoints().get(NAMESPACE, NAME);
+    let subsets = stored.and_then(|endpoints| endpoints.subsets.as_ref()).into_iter().flatten();
+    subsets
+        .flat_map(|subset| {
+            let ips = subset.addresses.iter().flatten().filter_map(|address| address.ip.parse::<IpAddr>().ok());
+            let ports = subset.ports.iter().flatten().filter_map(|port| u16::try_from(port.port).ok());
+            let ports: Vec<u16> = ports.collect();
+            ips.flat_map(move |ip| ports.clone().into_iter().map(move |port| SocketAddr::new(ip, port)))
+        })
+        .collect()
 }
 
 /// Plans the writes that bring the Service and its endpoints up to date. `address` is the Service's cluster IP.
@@ -224,13 +241,11 @@ mod tests {
     fn settle(cluster: &mut Cluster, addresses: &[&str]) {
         for _ in 0..3 {
             let plan = reconcile(&cluster.cache, ADDRESS, &masters(addresses));
-            if plan.is_empty() {
-                return;
-            }
             cluster.carry_out_plan(&plan);
         }
         let plan = reconcile(&cluster.cache, ADDRESS, &masters(addresses));
         assert!(plan.is_empty(), "it does not settle: {plan:?}");
+        assert_eq!(present(&cluster.cache), masters(addresses));
     }
 
     fn addresses(cluster: &Cluster) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! Removes pods that no agent can remove: pods bound to a missing node, and pods deleted before they were bound.
 
+pub(crate) mod terminated;
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;

@@ -17,4 +17,4 @@ mod scheduling;
 
 pub use config::ManagerConfig;
 pub use manager::{Manager, ManagerError};
-pub use quorate_controllers::EvictionRate;
+pub use quorate_controllers::{EvictionRate, Settings};

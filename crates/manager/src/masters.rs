@@ -1,13 +1,15 @@
-//! The task that maintains the Service `default/kubernetes` and its endpoints: the masters that have recently answered
-//! the leader.
+//! The task that maintains the Service `default/kubernetes` and its endpoints: it asks the store which masters answer,
+//! looks up their addresses, and executes what `quorate_controllers::masters` decides.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_controllers::masters;
-use quorate_store::{MemberRole, QuorumStatus, Store};
+use quorate_controllers::masters::liveness::Liveness;
+use quorate_store::{MemberRole, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -26,39 +28,48 @@ pub(crate) struct MasterService {
     pub(crate) forget_after: Duration,
 }
 
-/// State of the masters, as the leader knows it.
-#[derive(Default)]
-struct Known {
-    /// Time when each master was last seen alive, by the URL of its REST API.
-    seen: HashMap<String, Instant>,
-    /// URLs of the masters that pods cannot reach, as of the last log message.
-    unreachable: BTreeSet<String>,
-}
-
 impl MasterService {
     pub(crate) async fn run(self, cancelled: CancellationToken) {
         let Some(address) = self.address else { return cancelled.cancelled().await };
         let keep = async {
-            let mut known = Known::default();
+            let (mut liveness, started) = (Liveness::new(self.forget_after), Instant::now());
+            let mut reported = BTreeSet::new();
             loop {
-                self.reconcile(address, &mut known).await;
+                self.observe(&mut liveness, started.elapsed()).await;
+                report_unreachable(&liveness, &mut reported);
+                self.reconcile(address, &liveness).await;
                 tokio::time::sleep(PERIOD).await;
             }
         };
         cancelled.run_until_cancelled(keep).await;
     }
 
-    async fn reconcile(&self, address: IpAddr, known: &mut Known) {
+    async fn observe(&self, liveness: &mut Liveness, now: Duration) {
         match self.store.quorum_status().await {
-            Ok(status) => known.observe(&status, Instant::now(), self.forget_after),
+            Ok(status) => {
+                let members = status.members.iter();
+                let answers = members.map(|m| (m.member.api.as_str(), m.role != MemberRole::Unreachable));
+                liveness.observe(answers, now);
+            }
             Err(error) => tracing::debug!(%error, "the leader cannot determine which masters are alive"),
         }
-        let masters = known.addresses().await;
+        for url in liveness.urls() {
+            match resolve(&url).await {
+                Ok(addresses) => liveness.resolved(&url, addresses),
+                Err(error) => tracing::debug!(url, %error, "the address of a master cannot be resolved"),
+            }
+        }
+    }
+
+    async fn reconcile(&self, address: IpAddr, liveness: &Liveness) {
         let plan = {
             let cache = self.cluster.cache();
-            guard::catch("kubernetes-service", || masters::reconcile(&cache, address, &masters))
+            guard::catch("kubernetes-service", || {
+                let masters = liveness.endpoints(&masters::present(&cache))?;
+                Some(masters::reconcile(&cache, address, &masters))
+            })
         };
-        let Some(plan) = plan else { return };
+        let Some(plan) = plan.flatten() else { return };
         match self.executor.run(plan.actions).await {
             Ok(()) => {}
             Err(error) if error.is_stale() => {
@@ -69,55 +80,23 @@ impl MasterService {
     }
 }
 
-impl Known {
-    /// Records the masters that answer, and drops those that have not answered for `forget_after` or are no longer
-    /// members.
-    fn observe(&mut self, status: &QuorumStatus, now: Instant, forget_after: Duration) {
-        for member in status.members.iter().filter(|member| member.role != MemberRole::Unreachable) {
-            self.seen.insert(member.member.api.clone(), now);
-        }
-        let is_member = |url: &String| status.members.iter().any(|member| member.member.api == *url);
-        self.seen.retain(|url, seen| is_member(url) && now.duration_since(*seen) < forget_after);
+/// Logs masters that pods cannot reach, when there are others than in the last message.
+fn report_unreachable(liveness: &Liveness, reported: &mut BTreeSet<String>) {
+    let unreachable: BTreeSet<String> = liveness.unreachable().into_iter().map(str::to_owned).collect();
+    if !unreachable.is_subset(reported) {
+        let urls = unreachable.iter().cloned().collect::<Vec<_>>().join(", ");
+        tracing::info!(
+            urls,
+            "these masters are not endpoints of default/kubernetes, because pods cannot reach their addresses"
+        );
     }
-
-    /// Returns the addresses of the live masters that pods can reach.
-    async fn addresses(&mut self) -> BTreeSet<SocketAddr> {
-        let mut found = BTreeSet::new();
-        let mut unreachable = BTreeSet::new();
-        for url in self.seen.keys() {
-            let addresses = resolve(url).await;
-            let usable = addresses.iter().copied().find(|address| masters::is_reachable(address.ip()));
-            match usable {
-                Some(address) => {
-                    found.insert(address);
-                }
-                None => {
-                    unreachable.insert(url.clone());
-                }
-            }
-        }
-        if !unreachable.is_subset(&self.unreachable) {
-            let urls = unreachable.iter().cloned().collect::<Vec<_>>().join(", ");
-            tracing::info!(
-                urls,
-                "these masters are not endpoints of default/kubernetes, because pods cannot reach their addresses"
-            );
-        }
-        self.unreachable = unreachable;
-        found
-    }
+    *reported = unreachable;
 }
 
-/// Resolves the addresses of `https://host:port`.
-async fn resolve(url: &str) -> Vec<SocketAddr> {
+/// Resolves the addresses of `https://host:port`. A URL of another form has none.
+async fn resolve(url: &str) -> io::Result<Vec<SocketAddr>> {
     let Some(authority) = url.strip_prefix("https://").map(|rest| rest.trim_end_matches('/')) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
-    match tokio::net::lookup_host(authority).await {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            tracing::debug!(url, %error, "the address of a master cannot be resolved");
-            Vec::new()
-        }
-    }
+    Ok(tokio::net::lookup_host(authority).await?.collect())
 }

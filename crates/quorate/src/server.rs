@@ -169,6 +169,8 @@ async fn run_services(
     settings.node_monitor_grace = config.node_monitor_grace;
     settings.eviction_after = config.eviction_after;
     settings.eviction_rate = config.eviction_rate;
+    settings.terminated_pods = config.terminated_pods;
+    settings.failed_pods_per_replica_set = config.failed_pods_per_replica_set;
     settings.root_authority = Some(root_authority(&config.tls.ca)?);
     let manager = tracker.spawn(Manager::new(store.clone(), api.clone(), manager_config).run(stop.clone()));
     tracker.spawn(machine::keep_master(config.clone(), member, credentials, store.clone(), stop.clone()));

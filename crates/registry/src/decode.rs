@@ -10,6 +10,10 @@ use serde_json::{Map, Value};
 use crate::strategy::{DecodeError, Decoded};
 use crate::typed;
 
+/// Maximum number of unknown fields that are collected, and of characters of each path. More tell a client nothing new.
+const MAX_UNKNOWN_FIELDS: usize = 100;
+const MAX_PATH_CHARS: usize = 256;
+
 /// Decodes `object` as a `T` and encodes it again, which drops nulls and fields that `T` does not have.
 ///
 /// # Errors
@@ -36,7 +40,8 @@ fn note_dropped(before: &Value, after: &Value, path: &str, dropped: &mut Vec<Str
                         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                         match after.get(key) {
                             Some(kept) => note_dropped(value, kept, &path, dropped),
-                            None => dropped.push(path),
+                            None if dropped.len() >= MAX_UNKNOWN_FIELDS => return,
+                            None => dropped.push(path.chars().take(MAX_PATH_CHARS).collect()),
                         }
                     }
                     Some(_) => {}
@@ -132,6 +137,17 @@ mod tests {
                 "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "c"}]},
             })
         );
+    }
+
+    #[test]
+    fn a_body_full_of_unknown_fields_costs_little() {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": []}});
+        for i in 0..1000 {
+            pod["spec"][format!("{}{i}", "k".repeat(1000))] = json!(1);
+        }
+        let decoded = decode::<Pod>(&pod).expect("a pod");
+        assert_eq!(decoded.unknown_fields.len(), MAX_UNKNOWN_FIELDS);
+        assert!(decoded.unknown_fields.iter().all(|path| path.len() == MAX_PATH_CHARS));
     }
 
     #[test]

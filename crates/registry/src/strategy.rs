@@ -17,7 +17,8 @@ use crate::pool::Pooled;
 pub struct Decoded {
     /// The object without the fields that the type does not have.
     pub object: Value,
-    /// Paths of fields that were dropped because the type does not have them, such as `spec.template.spec.foo`.
+    /// Paths of fields that were dropped because the type does not have them, such as `spec.template.spec.foo`; at most
+    /// 100.
     pub unknown_fields: Vec<String>,
 }
 

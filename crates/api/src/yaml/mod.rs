@@ -16,7 +16,7 @@ pub use write::to_string;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Document {
     pub value: Value,
-    /// Duplicate keys of mappings, in the words of Kubernetes' YAML library. The last value counts.
+    /// Duplicate keys of mappings, in the words of Kubernetes' YAML library; at most 100. The last value counts.
     pub duplicates: Vec<String>,
 }
 

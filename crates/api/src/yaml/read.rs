@@ -14,6 +14,10 @@ use super::{Document, YamlError};
 const MAX_DEPTH: usize = 120;
 /// Budget for copies by anchors and aliases, in bytes and nodes together.
 const MAX_COPIED: usize = 8 << 20;
+/// Maximum number of duplicate keys that one document reports, and of characters of each key. More tell a client nothing
+/// new, and the server sends them back.
+const MAX_DUPLICATES: usize = 100;
+const MAX_DUPLICATE_KEY_CHARS: usize = 256;
 /// The namespace of YAML's own tags.
 const CORE: &str = "tag:yaml.org,2002:";
 const MERGE_KEY: &str = "<<";
@@ -135,7 +139,8 @@ impl<'a> Composer<'_, 'a> {
                 merge_sources(value, &value_span, &mut merged)?;
                 continue;
             }
-            if !seen.insert(key.clone()) {
+            if !seen.insert(key.clone()) && self.duplicates.len() < MAX_DUPLICATES {
+                let key: String = key.chars().take(MAX_DUPLICATE_KEY_CHARS).collect();
                 self.duplicates.push(format!("line {}: key {key:?} already set in map", line(&span)));
             }
             fields.insert(key, value);
@@ -275,6 +280,16 @@ mod tests {
             document.duplicates,
             ["line 3: key \"a\" already set in map", "line 5: key \"c\" already set in map"]
         );
+    }
+
+    #[test]
+    fn a_text_full_of_duplicate_keys_costs_little() {
+        let key = "k".repeat(1000);
+        let text = format!("{key}: 1\n").repeat(1000);
+        let document = document(&text).expect("YAML");
+        assert_eq!(document.duplicates.len(), super::MAX_DUPLICATES);
+        let longest = document.duplicates.iter().map(String::len).max();
+        assert!(longest.is_some_and(|longest| longest < 300), "{longest:?}");
     }
 
     #[test]

@@ -26,6 +26,12 @@ pub use tokens::{Role, TokenRequest, create_token};
 /// Prefixes of the rows that this module keeps in the store. The etcd API must not write them.
 pub const JOIN_ROWS: [&str; 2] = [tokens::PREFIX, machines::PREFIX];
 
+/// Returns the key of the row that holds the key pair with which a worker joined. Its certificates are renewed as long as
+/// the row exists.
+pub(crate) fn machine_row(name: &str) -> String {
+    format!("{}{name}", machines::PREFIX)
+}
+
 /// An operation below `/quorum` on joining machines or tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {

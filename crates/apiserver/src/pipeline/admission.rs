@@ -1,21 +1,23 @@
 //! The admit stage: policies that check each attempt to write an object.
 //!
-//! Two policies are built in: the namespace life cycle, and the node restriction. Each returns [`Effects`]. Their
-//! guards keep the objects that the policy has read from changing before the commit, and their writes join the object's
-//! own transaction.
+//! Three policies are built in: the namespace life cycle, the node restriction, and the removal of a worker's machine row
+//! with its Node. Their [`Effects`] join the object's own transaction: the guards keep what the policy has read from
+//! changing before the commit, and the writes take effect with the object's.
 
-use quorate_api::{Cause, GroupVersionResource, Status, StatusDetails};
+use quorate_api::{Cause, GroupVersionResource, Revision, Status, StatusDetails};
 use quorate_registry::{Subresource, Verb};
 use quorate_store::Consistency;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use crate::join;
 use crate::metadata;
-use crate::pipeline::commit::{Effects, Guard};
+use crate::pipeline::commit::{Effects, Guard, Write};
 use crate::pipeline::{Operation, node_restriction, read};
 
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
+const NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
 
 /// The system's namespaces, which cannot be deleted.
 pub const SYSTEM_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -66,6 +68,23 @@ pub(crate) async fn admit(operation: &Operation, old: Option<&Value>, new: &Valu
     node_restriction::admit(&attributes)?;
     protect_system_namespaces(&attributes)?;
     namespace_lifecycle(&attributes).await
+}
+
+/// Returns what the removal of an object removes with it. A worker whose Node is removed can no longer renew its
+/// certificates, because its machine row goes in the same transaction.
+///
+/// # Errors
+/// Errors of the store.
+pub(crate) async fn removal(operation: &Operation, object: &Value) -> Result<Effects, Status> {
+    if operation.target.resource.descriptor.resource != NODES {
+        return Ok(Effects::default());
+    }
+    let row = join::machine_row(metadata::text(object, "name"));
+    let found = read::key(operation.api.store(), &row, Consistency::Local).await?;
+    // A machine may join at the same time, so an absent row has a guard too.
+    let revision = found.as_ref().map_or(Revision::ZERO, |found| found.mod_revision);
+    let guards = vec![Guard { key: row.into(), revision }];
+    Ok(Effects { guards, writes: found.into_iter().map(|found| Write::Delete { key: found.key }).collect() })
 }
 
 fn protect_system_namespaces(attributes: &Attributes<'_>) -> Result<(), Status> {

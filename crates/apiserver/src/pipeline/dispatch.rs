@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::decode::{self, FieldValidation};
 use crate::logs;
+use crate::pipeline::authorize::NodeRelation;
 use crate::pipeline::delete::{self, DeleteResponse};
 use crate::pipeline::list::{ListOptions, list};
 use crate::pipeline::patch::{Patch, patch};
@@ -22,13 +23,14 @@ use crate::response::{Request, Response, Style};
 use crate::route::Target;
 use crate::user::UserInfo;
 
-/// Runs the verb of a routed, authenticated and authorized request.
+/// Runs the verb of a routed, authenticated and authorized request. `relation` is what the permission rests on.
 ///
 /// # Errors
 /// A `Status` from any stage.
 pub(crate) async fn dispatch(
     api: &Api,
     user: UserInfo,
+    relation: Option<NodeRelation>,
     target: Target,
     request: &Request,
     query: &Query,
@@ -50,20 +52,20 @@ pub(crate) async fn dispatch(
         warnings: Vec::new(),
     };
     match operation.target.verb {
-        Verb::Get | Verb::List | Verb::Watch => show(&operation, request, query, style).await,
+        Verb::Watch => {
+            let representation = style.negotiated.representation;
+            watch::watch(api, &operation.target, relation, query, representation, request.connection.clone()).await
+        }
+        Verb::Get | Verb::List => show(&operation, query, style).await,
         Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,
         Verb::Create | Verb::Update | Verb::Patch => write(operation, request, style).await,
     }
 }
 
-async fn show(operation: &Operation, request: &Request, query: &Query, style: Style) -> Result<Response, Status> {
+async fn show(operation: &Operation, query: &Query, style: Style) -> Result<Response, Status> {
     let (store, target) = (operation.api.store(), &operation.target);
     let served = &target.resource;
     match target.verb {
-        Verb::Watch => {
-            let representation = style.negotiated.representation;
-            watch::watch(&operation.api, target, query, representation, request.connection.clone()).await
-        }
         Verb::List => {
             let selection = Selection::parse(served, query)?;
             let options = ListOptions::parse(store, served, query).await?;
@@ -103,7 +105,7 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         (Verb::Create, Some(Subresource::Binding)) => {
             let binding = document(&mut operation.warnings)?;
             binding::bind(&operation, binding).await?;
-            return Ok(Response::json(&success(201, None))?.with_code(201));
+            return Ok(Response::json(&success(201, None))?.with_code(201).with_warnings(&operation.warnings));
         }
         (Verb::Create, Some(Subresource::Eviction)) => {
             let eviction = document(&mut operation.warnings)?;
@@ -114,13 +116,15 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
                 uid: crate::metadata::text(&written.object, "uid").to_owned(),
                 ..StatusDetails::default()
             };
-            return Ok(Response::json(&success(201, Some(details)))?.with_code(201));
+            let response = Response::json(&success(201, Some(details)))?.with_code(201);
+            return Ok(response.with_warnings(&operation.warnings));
         }
         (Verb::Create, _) => (201, create::create(&mut operation, body()?).await?),
         (Verb::Update, Some(Subresource::Scale)) => {
             let scale = document(&mut operation.warnings)?;
             let written = scale::update(&operation, scale).await?;
-            return shown(200, &scale::show(&served, &written.object, written.revision)?, style);
+            let shown = shown(200, &scale::show(&served, &written.object, written.revision)?, style)?;
+            return Ok(shown.with_warnings(&operation.warnings));
         }
         (Verb::Update, _) => {
             let written = update(&mut operation, body()?).await?;
@@ -129,7 +133,8 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         (_, Some(Subresource::Scale)) => {
             decode::report_strict_errors(&served, validation, patch_strict_errors(), &mut operation.warnings)?;
             let written = scale::patch(&operation, &Patch::parse(&request.headers, &request.body)?).await?;
-            return shown(200, &scale::show(&served, &written.object, written.revision)?, style);
+            let shown = shown(200, &scale::show(&served, &written.object, written.revision)?, style)?;
+            return Ok(shown.with_warnings(&operation.warnings));
         }
         _ => {
             let changes = Patch::parse(&request.headers, &request.body)?;

@@ -20,6 +20,7 @@ pub(crate) mod modify;
 mod node_restriction;
 pub(crate) mod patch;
 pub(crate) mod pod_defaults;
+mod ratchet;
 pub(crate) mod read;
 pub(crate) mod selection;
 pub(crate) mod subresource;

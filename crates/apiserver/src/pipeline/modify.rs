@@ -114,6 +114,9 @@ async fn admit(
         Change::Put(object) | Change::Remove(object) => object,
     };
     let mut effects = admission::admit(operation, Some(&current.object), new).await?;
+    if let Change::Remove(object) = &change {
+        effects.join(admission::removal(operation, object).await?);
+    }
     let (change, allocated) = allocate::change(operation, change, &current.object, is_fresh).await?;
     effects.join(allocated);
     Ok((change, effects))

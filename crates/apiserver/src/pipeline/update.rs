@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_api::{Reason, Status, StatusDetails};
+use quorate_api::{FieldError, Reason, Status, StatusDetails};
 use quorate_registry::{Subresource, Verb};
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::decode::{self, Body, FieldValidation};
 use crate::metadata;
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::modify::{Change, Current, modify};
-use crate::pipeline::{Operation, Written, allocate, create, pod_defaults};
+use crate::pipeline::{Operation, Written, allocate, create, pod_defaults, ratchet};
 use crate::query::Query;
 use crate::route::{Route, Target};
 
@@ -161,6 +161,22 @@ pub(crate) fn precondition(target: &Target, current: &Current, new: &Value) -> R
 }
 
 fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old: &Value) -> Result<(), Status> {
+    let mut errors = errors(served, subresource, new, old);
+    if !errors.is_empty() {
+        let mut before = old.clone();
+        served.descriptor.strategy.default(&mut before);
+        let known = self::errors(served, subresource, &before, &before);
+        ratchet::drop_unchanged(&mut errors, new, known, &before);
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let kind = &served.descriptor.kind;
+    Err(Status::invalid(&kind.group, &kind.kind, metadata::text(new, "name"), &errors))
+}
+
+/// Returns the validation errors of `new` as the successor of `old`.
+fn errors(served: &Served, subresource: Option<Subresource>, new: &Value, old: &Value) -> Vec<FieldError> {
     let strategy = &served.descriptor.strategy;
     let mut errors = quorate_registry::metadata::validate(new, &served.descriptor);
     errors.extend(quorate_registry::metadata::validate_update(new, old));
@@ -172,11 +188,7 @@ fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old:
             errors.extend(strategy.validate_update(new, old));
         }
     }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let kind = &served.descriptor.kind;
-    Err(Status::invalid(&kind.group, &kind.kind, metadata::text(new, "name"), &errors))
+    errors
 }
 
 /// Returns a `Success` status with its details: the response to deletions and to creations of subresources.

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
@@ -257,6 +259,51 @@ fn tables_are_in_order() {
         }
     }
     tables::all().for_each(|(_, table)| check(table));
+}
+
+/// The fields of Kubernetes v1.36: one line for each message of its `generated.proto` files that the tables hold, with the
+/// numbers and names of its fields. Some names differ from those in JSON by the case of letters.
+const REFERENCE: &str = include_str!("testdata/kubernetes-1.36.txt");
+
+#[test]
+fn the_tables_equal_the_reference() {
+    let reference: BTreeMap<&str, BTreeMap<u32, String>> = REFERENCE
+        .lines()
+        .map(|line| {
+            let (message, fields) = line.split_once(": ").expect("a message and its fields");
+            let field = |field: &str| {
+                let (number, name) = field.split_once(' ').expect("a number and a name");
+                (number.parse().expect("a number"), name.to_lowercase())
+            };
+            (message, fields.split(", ").map(field).collect())
+        })
+        .collect();
+    let mut compared = BTreeSet::new();
+    let mut pending: Vec<&Message> = tables::all().map(|(_, table)| table).collect();
+    while let Some(table) = pending.pop() {
+        // These are the messages of another repository.
+        if table.name.starts_with("apiregistration.") || !compared.insert(table.name) {
+            continue;
+        }
+        let expected = reference.get(table.name).unwrap_or_else(|| panic!("{} is not in the reference", table.name));
+        let numbers: BTreeSet<u32> = table.fields.iter().map(|field| field.number).collect();
+        assert_eq!(numbers, expected.keys().copied().collect(), "{}", table.name);
+        for field in table.fields {
+            match &field.shape {
+                Shape::Inline(inner) => pending.push(inner),
+                shape => {
+                    assert_eq!(field.name.to_lowercase(), expected[&field.number], "{}", table.name);
+                    if let Shape::One(Kind::Message(inner))
+                    | Shape::List(Kind::Message(inner))
+                    | Shape::Map(Kind::Message(inner)) = shape
+                    {
+                        pending.push(inner);
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(compared, reference.keys().copied().collect());
 }
 
 /// Checks that the tables' names and types are those of the served kinds.

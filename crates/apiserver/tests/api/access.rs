@@ -138,6 +138,11 @@ async fn requests_in_flight_are_bounded_and_watches_do_not_count() {
     for query in ["?watch=false", "?watchful=1"] {
         assert_eq!(admin.get(&format!("{PODS}{query}")).await.code, 429, "{query}: a list");
     }
+    // The parameter makes no watch of other requests.
+    assert_eq!(admin.get(&format!("{PODS}/a?watch=true")).await.code, 429);
+    assert_eq!(admin.get("/api/v1/namespaces/default/configmaps/log").await.code, 429);
+    assert_eq!(admin.get("/openapi/v2?watch=true").await.code, 429);
+    assert_eq!(admin.post(&format!("{PODS}?watch=1"), &json!({})).await.code, 429);
     assert_eq!(refused.headers.get("retry-after").map(|v| v.as_bytes()), Some(b"1".as_slice()));
     assert_eq!(admin.get("/healthz").await.code, 200);
     drop(admin.watch(&format!("{PODS}?watch=1")).await);

@@ -119,6 +119,49 @@ async fn a_workers_name_stays_with_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_node_cannot_renew_its_certificates() {
+    let (server, dir) = start().await;
+    let (anonymous, admin) = (server.anonymous(), server.admin());
+    let token = token(&server, json!({ "role": "worker", "uses": 10 })).await;
+    let renew = async |name: &str| {
+        let request = json!({ "request": request(&dir, name) });
+        server.node(name).post("/quorum/renew", &request).await.code
+    };
+    let rows = async || {
+        let rows = RangeRequest::new(KeyRange::prefix("/quorate/machines/"));
+        let rows = server.api.store().range(&rows, Consistency::Linearizable).await.expect("the rows").kvs;
+        rows.iter().map(|row| String::from_utf8_lossy(&row.key).into_owned()).collect::<Vec<_>>()
+    };
+    for name in ["w1", "w2", "w3"] {
+        join(&anonymous, &token, name, &request(&dir, name)).await.expect(200);
+        let metadata =
+            json!({ "name": name, "finalizers": if name == "w2" { json!(["example.com/hold"]) } else { json!([]) } });
+        admin
+            .post("/api/v1/nodes", &json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata }))
+            .await
+            .expect(201);
+    }
+    admin.delete("/api/v1/nodes/w1", &json!({})).await.expect(200);
+    assert_eq!((renew("w1").await, renew("w2").await, renew("w3").await), (403, 200, 200));
+    // The row goes with the object, not with the request to delete it.
+    admin.delete("/api/v1/nodes/w2", &json!({})).await.expect(200);
+    assert_eq!(renew("w2").await, 200);
+    admin.patch("/api/v1/nodes/w2", "merge", &json!({ "metadata": { "finalizers": null } })).await.expect(200);
+    assert_eq!((renew("w2").await, renew("w3").await), (403, 200));
+    assert_eq!(rows().await, ["/quorate/machines/w3"]);
+    // A dry run removes nothing, and a Node that joined without a token has no row.
+    let dry = admin.request(Method::DELETE, "/api/v1/nodes/w3?dryRun=All", &[], "").await;
+    dry.expect(200);
+    assert_eq!(renew("w3").await, 200);
+    let own = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "by-hand" } });
+    admin.post("/api/v1/nodes", &own).await.expect(201);
+    admin.delete("/api/v1/nodes/by-hand", &json!({})).await.expect(200);
+    // The machine may come back with a token, under its name.
+    join(&anonymous, &token, "w1", &request(&dir, "w1")).await.expect(200);
+    assert_eq!(renew("w1").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_listed_revoked_and_stored_without_their_secrets() {
     let (server, dir) = start().await;
     let admin = server.admin();

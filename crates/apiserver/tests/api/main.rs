@@ -1,6 +1,7 @@
 //! Tests of the API server over the in-memory store, with real TLS and real clients.
 
 mod access;
+mod bodies;
 mod deletion;
 mod documents;
 mod harness;
@@ -10,6 +11,7 @@ mod kubectl;
 mod local;
 mod logs;
 mod nodes;
+mod ratcheting;
 mod reading;
 mod services;
 mod watching;

@@ -102,6 +102,41 @@ async fn a_node_reads_the_objects_its_pods_refer_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_when_no_pod_of_the_node_refers_to_the_object() {
+    let server = Server::start().await;
+    let (admin, node) = (server.admin(), server.node("n1"));
+    make_objects(&admin, "mine").await;
+    let mut second = naming_pod("mine", Some("n1"));
+    second["metadata"]["name"] = "second".into();
+    for pod in [naming_pod("mine", Some("n1")), second] {
+        admin.post(&format!("{DEFAULT}/pods"), &pod).await.expect(201);
+    }
+    let path = format!("{DEFAULT}/secrets?watch=true&fieldSelector=metadata.name%3Dmine-env");
+    let (mut watch, mut whole) = (node.watch(&path).await, admin.watch(&path).await);
+    let added = ("ADDED".to_owned(), "mine-env".to_owned());
+    assert_eq!((watch.named().await, whole.named().await), (added.clone(), added));
+    let change = async |value: &str| {
+        let change = json!({ "stringData": { "key": value } });
+        admin.patch(&format!("{DEFAULT}/secrets/mine-env"), "merge", &change).await.expect(200)
+    };
+    let remove = async |pod: &str| {
+        admin.delete(&format!("{DEFAULT}/pods/{pod}"), &json!({ "gracePeriodSeconds": 0 })).await.expect(200)
+    };
+    let modified = ("MODIFIED".to_owned(), "mine-env".to_owned());
+    // A status update of a pod keeps the relation, and so does another pod.
+    let status = json!({ "status": { "message": "x" } });
+    admin.patch(&format!("{DEFAULT}/pods/mine/status"), "merge", &status).await.expect(200);
+    remove("mine").await;
+    change("1").await;
+    assert_eq!((watch.named().await, whole.named().await), (modified.clone(), modified.clone()));
+    remove("second").await;
+    assert_eq!(watch.next().await, None, "the watch ends");
+    change("2").await;
+    assert_eq!(whole.named().await, modified, "the administrator's goes on");
+    assert_eq!(node.get(&path).await.code, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_reads_the_references_of_a_new_pod_at_once() {
     let server = Server::start().await;
     let (admin, node) = (server.admin(), server.node("n1"));

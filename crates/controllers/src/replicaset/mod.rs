@@ -1,6 +1,7 @@
 //! Keeps the number of pods that a ReplicaSet asks for: adopts and releases pods by selector, creates or deletes the
 //! difference, and reports the observed state.
 
+mod backoff;
 mod rank;
 mod status;
 
@@ -18,6 +19,7 @@ use crate::ownership::{claim, controller_of, controller_reference, usable_select
 use crate::plan::{Action, EventType, Failure, Plan, Verb};
 use crate::pod_state::{is_active, is_terminal, is_terminating};
 use crate::resource::{PODS, batch, delete, event, name, namespace, reported, target, to_json, uid};
+use backoff::Replacement;
 use status::Refusal;
 
 /// Maximum number of pods that one pass creates or deletes.
@@ -66,7 +68,7 @@ fn key_of(set: &ReplicaSet) -> WorkKey {
     WorkKey::namespaced(namespace(&set.metadata), name(&set.metadata))
 }
 
-fn reconcile(Input { cache, now, failure, .. }: Input<'_>, key: &WorkKey) -> Plan {
+fn reconcile(Input { cache, now, failure, settings, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let Some(set) = cache.replica_sets().get(namespace, &key.name) else { return Plan::default() };
     let Some(spec) = &set.spec else { return Plan::default() };
@@ -87,11 +89,20 @@ fn reconcile(Input { cache, now, failure, .. }: Input<'_>, key: &WorkKey) -> Pla
     let conditions = status::conditions(set, difference == Difference::None, refusal.as_ref(), now);
     let observed = status::observe(set, &active, terminating, conditions, now);
 
+    let is_terminating = set.metadata.deletion_timestamp.is_some();
+    let mut requeue_after = observed.next_change;
     let mut actions = match difference {
-        _ if set.metadata.deletion_timestamp.is_some() => Vec::new(),
+        _ if is_terminating => Vec::new(),
         // The API refuses to create pods in a terminating namespace.
         Difference::Missing(_) if cache.is_namespace_terminating(namespace) => Vec::new(),
-        Difference::Missing(count) => create_pods(cache, set, count.min(BURST)),
+        Difference::Missing(count) => match backoff::replacement(&owned, now) {
+            Replacement::Unlimited => create_pods(cache, set, count.min(BURST)),
+            Replacement::AtMost(limit) => create_pods(cache, set, count.min(limit).min(BURST)),
+            Replacement::After(wait) => {
+                requeue_after = Some(requeue_after.map_or(wait, |next| next.min(wait)));
+                Vec::new()
+            }
+        },
         Difference::Surplus(count) => delete_pods(cache, set, &active, count.min(BURST), now),
         Difference::None => Vec::new(),
     };
@@ -107,10 +118,15 @@ fn reconcile(Input { cache, now, failure, .. }: Input<'_>, key: &WorkKey) -> Pla
             None => actions.push(update),
         }
     }
+    if !is_terminating {
+        let superfluous = backoff::superfluous(&owned, settings.failed_pods_per_replica_set).into_iter().take(BURST);
+        let deletions = superfluous.map(|pod| delete(target(PODS, &pod.metadata), pod.metadata.uid.as_deref()));
+        actions.extend(batch(deletions.collect()));
+    }
     if let Some(Refusal { reason, what, message }) = refusal {
         actions.insert(0, event(&**set, EventType::Warning, reason, format!("{what}: {message}")));
     }
-    Plan { actions, requeue_after: observed.next_change }
+    Plan { actions, requeue_after }
 }
 
 /// Difference between the desired and the active pods.

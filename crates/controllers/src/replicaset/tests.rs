@@ -201,3 +201,37 @@ fn pods_that_share_a_node_are_deleted_first() {
     let plan = render(&cluster.plan("replicaset", &in_default("rs")));
     assert!(plan.contains("delete pods b ") || plan.contains("delete pods c "), "{plan}");
 }
+
+#[test]
+fn rejected_pods_are_replaced_ever_more_slowly_until_one_runs() {
+    let mut cluster = with_nodes();
+    cluster.settings.failed_pods_per_replica_set = 12;
+    cluster.rejecting = ["n1", "n2"].map(str::to_owned).into();
+    cluster.create(replica_set(5, 0));
+    let mut seen = std::collections::BTreeSet::new();
+    let mut attempts = Vec::new();
+    for _ in 0..60 {
+        cluster.run_for(60, &["n1", "n2"], |cluster| {
+            seen.extend(cluster.names("pods").into_iter().map(str::to_owned));
+            assert!(cluster.names("pods").len() <= 12 + 5, "failed pods pile up: {:?}", cluster.names("pods"));
+        });
+        attempts.push(seen.len());
+    }
+    // All pods twice, then one at a time, at last one in five minutes.
+    assert!(attempts[0] <= 20, "{attempts:?}");
+    assert!(attempts[59] - attempts[29] <= 7, "{attempts:?}");
+    assert!(attempts[59] > attempts[49], "the set no longer tries: {attempts:?}");
+
+    // A pod that runs ends the backoff.
+    cluster.rejecting.clear();
+    cluster.run_for(310, &["n1", "n2"], |_| {});
+    let ready = |cluster: &Cluster| cluster.get(SET).expect("there")["status"]["readyReplicas"].clone();
+    assert_eq!(ready(&cluster), 5);
+    cluster.assert_at_rest();
+
+    // One node rejects its pods. The backoff does not keep the set from growing on the other.
+    cluster.rejecting = ["n1"].map(str::to_owned).into();
+    cluster.patch(SET, &json!({"spec": {"replicas": 25}}));
+    cluster.run_for(900, &["n1", "n2"], |_| {});
+    assert_eq!(ready(&cluster), 25);
+}

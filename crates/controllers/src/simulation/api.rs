@@ -204,7 +204,8 @@ impl Cluster {
             let list = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
             object["metadata"]["finalizers"] = list.into_iter().chain([json!(finalizer)]).collect();
         }
-        let is_running = key.resource == "pods" && object["spec"]["nodeName"].is_string();
+        let has_ended = matches!(object["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
+        let is_running = key.resource == "pods" && object["spec"]["nodeName"].is_string() && !has_ended;
         let seconds = if is_running { grace.unwrap_or(30) } else { 0 };
         if !is_held(object) && seconds == 0 {
             self.objects.remove(key);

@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     pub(crate) wall_clock_ahead: Duration,
     /// Kinds that are not served, although the API stores objects of them.
     pub(crate) unserved: BTreeSet<String>,
+    /// Nodes that reject every pod.
+    pub(crate) rejecting: BTreeSet<String>,
     /// Whether the cache no longer receives changes.
     pub(crate) is_cache_cut_off: bool,
     /// All events, as `reason: message`.
@@ -92,6 +94,7 @@ impl Cluster {
             now: START.parse().expect("a time"),
             wall_clock_ahead: Duration::ZERO,
             unserved: BTreeSet::new(),
+            rejecting: BTreeSet::new(),
             is_cache_cut_off: false,
             events: Vec::new(),
             writes: 0,

@@ -53,8 +53,8 @@ impl Cluster {
         for (index, pod) in pods.into_iter().enumerate() {
             let node = pod["spec"]["nodeName"].as_str();
             let is_terminating = pod["metadata"]["deletionTimestamp"].is_string();
-            let is_running = pod["status"]["phase"] == "Running";
-            if node.is_some_and(|node| !nodes.contains(&node)) || (is_running && !is_terminating) {
+            let is_settled = matches!(pod["status"]["phase"].as_str(), Some("Running" | "Failed"));
+            if node.is_some_and(|node| !nodes.contains(&node)) || (is_settled && !is_terminating) {
                 continue;
             }
             has_work = true;
@@ -68,6 +68,9 @@ impl Cluster {
                     self.patch(&path, &json!({"spec": {"nodeName": node}}));
                 }
                 Some(_) if is_terminating => self.confirm_deletion(&path),
+                Some(node) if self.rejecting.contains(node) => {
+                    self.patch_status(&path, &json!({"status": {"phase": "Failed", "reason": "Rejected"}}));
+                }
                 Some(_) => self.start(&path, &format!("10.0.{}.{}", self.revision % 250, index % 250)),
             }
         }
@@ -81,6 +84,15 @@ impl Cluster {
             &json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
             "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}]}}),
         );
+    }
+
+    /// Advances time in steps of a second, in each of which the scheduler and the nodes act.
+    pub(crate) fn run_for(&mut self, seconds: u64, nodes: &[&str], mut invariant: impl FnMut(&Cluster)) {
+        for _ in 0..seconds {
+            self.advance(Duration::from_secs(1));
+            self.run_pods(nodes, 1);
+            self.settle_with(&mut invariant);
+        }
     }
 
     /// Runs controllers and nodes until both are idle.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use quorate_api::fence;
-use quorate_manager::EvictionRate;
+use quorate_manager::{EvictionRate, Settings};
 use quorate_pki::{Authorities, JoinToken, Lifetimes};
 use quorate_registry::pool::{AddressBlock, Pools};
 use quorate_store::Token;
@@ -148,6 +148,13 @@ pub struct ServerOptions {
     /// [default: 50]
     #[arg(long, env = "QUORATE_LARGE_CLUSTER_SIZE_THRESHOLD")]
     pub large_cluster_size_threshold: Option<usize>,
+    /// Number of terminated pods above which the oldest are deleted; 0 keeps all. [default: 12500]
+    #[arg(long, env = "QUORATE_TERMINATED_POD_GC_THRESHOLD")]
+    pub terminated_pod_gc_threshold: Option<usize>,
+    /// Number of failed pods of one ReplicaSet above which the oldest are deleted; 0 keeps all. At least ten are kept,
+    /// because the delay of their replacements is computed from them. [default: 20]
+    #[arg(long, env = "QUORATE_FAILED_PODS_PER_REPLICA_SET")]
+    pub failed_pods_per_replica_set: Option<usize>,
     /// Address blocks of Services, one for each IP family, separated by `,`. The first is the default one. Must be the
     /// same on every master. [default: 10.96.0.0/16]
     #[arg(long, env = "QUORATE_SERVICE_CIDR", value_delimiter = ',')]
@@ -195,6 +202,8 @@ overlay!(
     secondary_node_eviction_rate,
     unhealthy_zone_threshold,
     large_cluster_size_threshold,
+    terminated_pod_gc_threshold,
+    failed_pods_per_replica_set,
     service_cidr,
     service_node_port_range,
     log_level,
@@ -255,6 +264,9 @@ pub struct ServerConfig {
     pub node_monitor_grace: Duration,
     pub eviction_after: Duration,
     pub eviction_rate: EvictionRate,
+    /// As [`Settings::terminated_pods`] and [`Settings::failed_pods_per_replica_set`].
+    pub terminated_pods: usize,
+    pub failed_pods_per_replica_set: usize,
     pub fence_after: Option<Duration>,
     /// Pools of the addresses and node ports of Services.
     pub pools: Pools,
@@ -353,7 +365,8 @@ impl ServerOptions {
                 "`etcd-plain` lets in anyone who reaches {listen}; leave it out, or listen on a loopback address"
             );
         }
-        let default_rate = EvictionRate::default();
+        let defaults = Settings::default();
+        let default_rate = defaults.eviction_rate;
         let eviction_rate = EvictionRate {
             nodes_per_second: self.node_eviction_rate.unwrap_or(default_rate.nodes_per_second),
             secondary_nodes_per_second: self
@@ -403,6 +416,10 @@ impl ServerOptions {
             node_monitor_grace: self.node_monitor_grace.map_or(Duration::from_secs(10), |d| d.0),
             eviction_after: self.eviction_after.map_or(Duration::from_secs(10), |d| d.0),
             eviction_rate,
+            terminated_pods: self.terminated_pod_gc_threshold.unwrap_or(defaults.terminated_pods),
+            failed_pods_per_replica_set: self
+                .failed_pods_per_replica_set
+                .unwrap_or(defaults.failed_pods_per_replica_set),
             fence_after: self.fence_after.and_then(|fence| fence.0),
             pools: pools(self.service_cidr, self.service_node_port_range.as_deref())?,
             log_level: self.log_level.unwrap_or_else(|| "info,openraft=warn".to_owned()),

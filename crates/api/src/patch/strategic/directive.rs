@@ -1,5 +1,7 @@
 //! The `$` keys of a strategic merge patch.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::patch::PatchError;
@@ -41,7 +43,8 @@ pub fn apply_retain_keys(target: &mut Map<String, Value>, patch: &mut Map<String
     let Value::Array(retain) = retain else {
         return Err(bad_type(RETAIN_KEYS));
     };
-    let retained = |key: &str| retain.iter().any(|entry| entry.as_str() == Some(key));
+    let names: HashSet<&str> = retain.iter().filter_map(Value::as_str).collect();
+    let retained = |key: &str| names.contains(key);
     let unlisted = patch.iter().any(|(key, value)| !value.is_null() && !key.starts_with('$') && !retained(key));
     if unlisted {
         return Err(PatchError::Unprocessable("invalid patch format of retainKeys".to_owned()));

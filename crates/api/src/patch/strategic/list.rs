@@ -1,4 +1,8 @@
 //! Merging of lists, by key or as sets of scalars, and the order of the result.
+//!
+//! Elements are found through hash indexes, so the work grows with the lengths of the lists and not with their product.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -11,12 +15,8 @@ pub fn merge_scalars(old: &mut Vec<Value>, new: Vec<Value>) -> Result<(), PatchE
     if new.iter().any(|item| item.is_object() || item.is_array()) {
         return Err(PatchError::Unprocessable("a list of scalars cannot merge with maps or lists".to_owned()));
     }
-    let mut merged: Vec<Value> = Vec::with_capacity(old.len() + new.len());
-    for item in old.iter().chain(&new) {
-        if !merged.contains(item) {
-            merged.push(item.clone());
-        }
-    }
+    let mut seen = HashSet::with_capacity(old.len() + new.len());
+    let merged = old.iter().chain(&new).filter(|item| seen.insert(*item)).cloned().collect();
     *old = reorder(merged, &new, old, None)?;
     Ok(())
 }
@@ -29,13 +29,12 @@ pub fn merge_by_key(
     ty: Option<&Type>,
 ) -> Result<(), PatchError> {
     let before = old.clone();
-    let (mut ordinary, mut replace) = (Vec::with_capacity(new.len()), false);
+    let (mut ordinary, mut unwanted, mut replace) = (Vec::with_capacity(new.len()), HashSet::new(), false);
     for item in new {
         match item.get(directive::PATCH).map(|directive| directive.as_str().unwrap_or_default()) {
             None => ordinary.push(item),
             Some("delete") => {
-                let unwanted = merge_value(&item, key)?.clone();
-                old.retain(|existing| existing.get(key) != Some(&unwanted));
+                unwanted.insert(merge_value(&item, key)?.clone());
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -48,13 +47,31 @@ pub fn merge_by_key(
         *old = directive::strip_list(ordinary);
         return Ok(());
     }
+    if !unwanted.is_empty() {
+        old.retain(|existing| existing.get(key).is_none_or(|value| !unwanted.contains(value)));
+    }
+    let mut index = KeyIndex::default();
+    old.iter().enumerate().for_each(|(position, existing)| index.insert(existing.get(key), position));
     let mut order = Vec::with_capacity(ordinary.len());
     for item in ordinary {
         let wanted = merge_value(&item, key)?.clone();
         order.push(serde_json::json!({ key: wanted }));
-        match (old.iter_mut().find(|existing| existing.get(key) == Some(&wanted)), item) {
-            (Some(Value::Object(existing)), Value::Object(patch)) => merge_map(existing, patch, ty)?,
-            (_, item) => old.extend(directive::strip(item)),
+        let found = index.first(&wanted).and_then(|position| Some((position, old.get_mut(position)?)));
+        match (found, item) {
+            (Some((position, Value::Object(existing))), Value::Object(patch)) => {
+                merge_map(existing, patch, ty)?;
+                // Merging a null into the key removes it.
+                if existing.get(key) != Some(&wanted) {
+                    index.remove(&wanted, position);
+                    index.insert(existing.get(key), position);
+                }
+            }
+            (_, item) => {
+                if let Some(item) = directive::strip(item) {
+                    index.insert(item.get(key), old.len());
+                    old.push(item);
+                }
+            }
         }
     }
     *old = reorder(std::mem::take(old), &order, &before, Some(key))?;
@@ -89,16 +106,18 @@ pub fn reorder(
             merge_value(item, key)?;
         }
     }
-    let position = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item, key));
+    let (in_order, in_before) = (positions(order, key), positions(before, key));
+    let named_at = |item: &Value| in_order.get(&identity(item, key)).copied();
+    let unnamed_at = |item: &Value| in_before.get(&identity(item, key)).copied();
     let (mut named, mut unnamed): (Vec<Value>, Vec<Value>) =
-        items.into_iter().partition(|item| position(order, item).is_some());
-    named.sort_by_key(|item| position(order, item));
-    unnamed.sort_by_key(|item| position(before, item));
+        items.into_iter().partition(|item| named_at(item).is_some());
+    named.sort_by_cached_key(named_at);
+    unnamed.sort_by_cached_key(unnamed_at);
 
     let mut ordered = Vec::with_capacity(named.len() + unnamed.len());
     let (mut named, mut unnamed) = (named.into_iter().peekable(), unnamed.into_iter().peekable());
     while let (Some(left), Some(right)) = (named.peek(), unnamed.peek()) {
-        let left_first = match (position(before, left), position(before, right)) {
+        let left_first = match (unnamed_at(left), unnamed_at(right)) {
             (Some(left), Some(right)) => left < right,
             _ => false,
         };
@@ -110,9 +129,45 @@ pub fn reorder(
 }
 
 fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
+    identity(a, key) == identity(b, key)
+}
+
+/// Returns the part of an element by which it is found: the value of its key, or the whole scalar.
+fn identity<'a>(item: &'a Value, key: Option<&str>) -> Option<&'a Value> {
     match key {
-        Some(key) => a.get(key) == b.get(key),
-        None => a == b,
+        Some(key) => item.get(key),
+        None => Some(item),
+    }
+}
+
+/// Returns the first position of each element's identity.
+fn positions<'a>(list: &'a [Value], key: Option<&str>) -> HashMap<Option<&'a Value>, usize> {
+    let mut positions = HashMap::with_capacity(list.len());
+    for (position, item) in list.iter().enumerate() {
+        positions.entry(identity(item, key)).or_insert(position);
+    }
+    positions
+}
+
+/// Positions of a list's elements by the value of their key.
+#[derive(Default)]
+struct KeyIndex(HashMap<Value, BTreeSet<usize>>);
+
+impl KeyIndex {
+    fn insert(&mut self, value: Option<&Value>, position: usize) {
+        if let Some(value) = value {
+            self.0.entry(value.clone()).or_default().insert(position);
+        }
+    }
+
+    fn remove(&mut self, value: &Value, position: usize) {
+        if let Some(positions) = self.0.get_mut(value) {
+            positions.remove(&position);
+        }
+    }
+
+    fn first(&self, value: &Value) -> Option<usize> {
+        self.0.get(value)?.first().copied()
     }
 }
 

@@ -7,6 +7,8 @@ mod directive;
 mod list;
 pub mod schema;
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use self::directive::{DELETE_FROM_LIST, MapDirective, ORDER};
@@ -50,6 +52,7 @@ fn merge_map(
                 let Value::Array(unwanted) = value else {
                     return Err(directive::bad_type(&key));
                 };
+                let unwanted: HashSet<Value> = unwanted.into_iter().collect();
                 items.retain(|item| !unwanted.contains(item));
             }
             continue;

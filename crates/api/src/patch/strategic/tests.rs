@@ -68,6 +68,45 @@ fn lists_merge_by_key_or_are_replaced() {
 }
 
 #[test]
+fn repeated_keys_keep_their_places() {
+    // The first element of a key is merged, and a new element is there for the next one of its key.
+    check(
+        &POD,
+        containers(json!([{"name": "a"}, {"name": "a", "image": "second"}, {"name": "b"}])),
+        &containers(json!([{"name": "a", "image": "x"}, {"name": "c"}, {"name": "c", "image": "y"}])),
+        &containers(json!([
+            {"name": "a", "image": "x"}, {"name": "a", "image": "second"}, {"name": "b"}, {"name": "c", "image": "y"},
+        ])),
+    );
+    // A deletion takes every element of its key, wherever it stands in the patch.
+    check(
+        &POD,
+        containers(json!([{"name": "a"}, {"name": "b"}, {"name": "a"}])),
+        &containers(json!([{"name": "a", "image": "x"}, {"name": "a", "$patch": "delete"}])),
+        &containers(json!([{"name": "a", "image": "x"}, {"name": "b"}])),
+    );
+}
+
+#[test]
+fn long_lists_merge_quickly() {
+    let long = |image: &str, order: &mut dyn Iterator<Item = usize>| {
+        let ports = order.map(|i| json!({"port": i, "name": format!("{image}-{i}")}));
+        json!({"spec": {"ports": ports.collect::<Vec<_>>()}})
+    };
+    let (mut target, mut patch) = (long("old", &mut (0..40_000)), long("new", &mut (20_000..60_000).rev()));
+    let finalizers = |range: std::ops::Range<usize>| range.map(|i| json!(format!("f{i}"))).collect::<Vec<_>>();
+    target["metadata"]["finalizers"] = finalizers(0..40_000).into();
+    patch["metadata"]["finalizers"] = finalizers(20_000..60_000).into();
+    patch["spec"]["$setElementOrder/ports"] = (0..60_000).rev().map(|i| json!({"port": i})).collect();
+    let started = std::time::Instant::now();
+    apply(&SERVICE, &mut target, &patch).expect("the patch applies");
+    assert_eq!(target["spec"]["ports"].as_array().map(Vec::len), Some(60_000));
+    assert_eq!(target["metadata"]["finalizers"].as_array().map(Vec::len), Some(60_000));
+    // A search of the list for each element takes minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());
+}
+
+#[test]
 fn parents_are_created_and_nulls_dropped() {
     check(
         &DEPLOYMENT,

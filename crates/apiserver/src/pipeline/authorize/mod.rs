@@ -2,11 +2,13 @@
 //! everything, and nodes are restricted by [`node`].
 
 mod node;
+mod open_watches;
 mod relations;
 
 use quorate_api::{Reason, Status};
 
-pub(crate) use relations::NodeRelations;
+pub(crate) use open_watches::WatchPermit;
+pub(crate) use relations::{NodeRelation, NodeRelations};
 
 use crate::api::Api;
 use crate::join;
@@ -33,16 +35,23 @@ pub(crate) fn authenticate(user: Option<UserInfo>, path: &str) -> Result<UserInf
     }
 }
 
-/// The authorize stage.
+/// The authorize stage. Returns the relation on which a node's permission rests, if it rests on one: a response that goes
+/// on, such as a watch, must end when the relation does.
 ///
 /// # Errors
 /// `Forbidden`, naming what the user may not do; errors of the store if the decision needs a read.
-pub(crate) async fn authorize(api: &Api, user: &UserInfo, route: &Route, query: &Query) -> Result<(), Status> {
+pub(crate) async fn authorize(
+    api: &Api,
+    user: &UserInfo,
+    route: &Route,
+    query: &Query,
+) -> Result<Option<NodeRelation>, Status> {
     match route {
-        Route::Resource(_) if user.is_in(MASTERS) => Ok(()),
+        Route::Resource(_) if user.is_in(MASTERS) => Ok(None),
         Route::Resource(target) => match user.node() {
             Some(node) => match node::judge(api, node, target, query).await? {
-                node::Verdict::Allowed => Ok(()),
+                node::Verdict::Allowed => Ok(None),
+                node::Verdict::Related(relation) => Ok(Some(relation)),
                 node::Verdict::Refused(reason) => Err(refusal(user, target, reason.as_deref())),
             },
             None => Err(refusal(user, target, None)),
@@ -62,7 +71,7 @@ pub(crate) async fn authorize(api: &Api, user: &UserInfo, route: &Route, query: 
             Err(Status::new(Reason::Forbidden, message))
         }
         // All other routes are open to every user that the authenticate stage lets through.
-        _ => Ok(()),
+        _ => Ok(None),
     }
 }
 

@@ -7,7 +7,7 @@ use quorate_api::{GroupVersionResource, Status};
 use quorate_registry::pod::ReferenceKind;
 use quorate_registry::{Subresource, Verb};
 
-use super::relations::Related;
+use super::relations::{NodeRelation, Related};
 use crate::api::Api;
 use crate::query::Query;
 use crate::route::Target;
@@ -17,6 +17,8 @@ const NODE_LEASES: &str = "kube-node-lease";
 
 pub(super) enum Verdict {
     Allowed,
+    /// Allowed as long as the node has this relation.
+    Related(NodeRelation),
     /// Refused, with the reason where upstream gives one.
     Refused(Option<String>),
 }
@@ -101,12 +103,12 @@ impl NodeRequest<'_> {
         let (Some(namespace), Some(name)) = (self.target.namespace.as_deref(), self.name()) else {
             return Ok(Verdict::because("No Object name found"));
         };
-        self.related(&Related::Named { kind, namespace, name }).await
+        self.related(Related::Named { kind, namespace: namespace.to_owned(), name: name.to_owned() }).await
     }
 
     async fn volume(&self) -> Result<Verdict, Status> {
         match (self.target.verb, self.name()) {
-            (Verb::Get, Some(name)) => self.related(&Related::Volume { name }).await,
+            (Verb::Get, Some(name)) => self.related(Related::Volume { name: name.to_owned() }).await,
             _ => Ok(Verdict::because("can only get individual resources of this type")),
         }
     }
@@ -120,7 +122,7 @@ impl NodeRequest<'_> {
                 let (Some(namespace), Some(name)) = (self.target.namespace.as_deref(), self.name()) else {
                     return Ok(Verdict::because("can only list/watch pods with spec.nodeName field selector"));
                 };
-                self.related(&Related::Pod { namespace, name }).await
+                self.related(Related::Pod { namespace: namespace.to_owned(), name: name.to_owned() }).await
             }
             (Verb::Delete, None)
             | (Verb::Update | Verb::Patch, Some(Subresource::Status))
@@ -158,10 +160,11 @@ impl NodeRequest<'_> {
         Verdict::Allowed
     }
 
-    async fn related(&self, object: &Related<'_>) -> Result<Verdict, Status> {
-        if self.api.relations().allows(self.api.store(), self.node, object).await? {
-            return Ok(Verdict::Allowed);
+    async fn related(&self, object: Related) -> Result<Verdict, Status> {
+        let relation = NodeRelation { node: self.node.to_owned(), object };
+        if self.api.relations().allows(self.api.store(), &relation).await? {
+            return Ok(Verdict::Related(relation));
         }
-        Ok(Verdict::because(format!("no relationship found between node '{}' and this object", self.node)))
+        Ok(Verdict::because(relation.missing()))
     }
 }

@@ -1,6 +1,7 @@
 //! An index of the objects that the pods of each node refer to. It follows the store, so no request scans the pods.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::open_watches::{OpenWatches, WatchPermit};
 use crate::error;
 
 /// Number of pods that are read from the store at once.
@@ -22,33 +24,49 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Time for which a request waits until the index reaches the revision that this member has applied.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(3);
 
-/// An object whose relation to a node is checked.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Related<'a> {
+/// An object to which a node may be related.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Related {
     Pod {
-        namespace: &'a str,
-        name: &'a str,
+        namespace: String,
+        name: String,
     },
     Named {
         kind: ReferenceKind,
-        namespace: &'a str,
-        name: &'a str,
+        namespace: String,
+        name: String,
     },
     /// A persistent volume whose claim a pod of the node uses.
     Volume {
-        name: &'a str,
+        name: String,
     },
+}
+
+/// A node, and an object that one of its pods refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NodeRelation {
+    pub node: String,
+    pub object: Related,
+}
+
+impl NodeRelation {
+    /// Returns the reason for a refusal when there is no such relation, in the words of Kubernetes.
+    pub fn missing(&self) -> String {
+        format!("no relationship found between node '{}' and this object", self.node)
+    }
 }
 
 /// The index. [`NodeRelations::follow`] keeps it up to date.
 pub(crate) struct NodeRelations {
     index: RwLock<Index>,
     reached: watch::Sender<Revision>,
+    open_watches: Arc<OpenWatches>,
 }
 
 impl Default for NodeRelations {
     fn default() -> Self {
-        NodeRelations { index: RwLock::default(), reached: watch::Sender::new(Revision::ZERO) }
+        let reached = watch::Sender::new(Revision::ZERO);
+        NodeRelations { index: RwLock::default(), reached, open_watches: Arc::default() }
     }
 }
 
@@ -60,17 +78,24 @@ impl NodeRelations {
     ///
     /// # Errors
     /// `ServiceUnavailable` when the index does not catch up in time.
-    pub(super) async fn allows(&self, store: &Store, node: &str, object: &Related<'_>) -> Result<bool, Status> {
-        if self.index.read().allows(node, object) {
+    pub(super) async fn allows(&self, store: &Store, relation: &NodeRelation) -> Result<bool, Status> {
+        if self.index.read().allows(relation) {
             return Ok(true);
         }
         self.reach(store.revision()).await?;
-        if self.index.read().allows(node, object) {
+        if self.index.read().allows(relation) {
             return Ok(true);
         }
         store.read_barrier().await.map_err(|e| error::from_store(&e))?;
         self.reach(store.revision()).await?;
-        Ok(self.index.read().allows(node, object))
+        Ok(self.index.read().allows(relation))
+    }
+
+    /// Opens a watch that rests on this relation; `None` when it has ended meanwhile.
+    pub fn open_watch(&self, relation: NodeRelation) -> Option<WatchPermit> {
+        // The lock keeps the relation from ending before the watch is known.
+        let index = self.index.read();
+        index.allows(&relation).then(|| self.open_watches.open(relation))
     }
 
     async fn reach(&self, revision: Revision) -> Result<(), Status> {
@@ -123,7 +148,7 @@ impl NodeRelations {
                     }
                     page => page?,
                 };
-                page.kvs.iter().for_each(|kv| index.put(kv));
+                page.kvs.iter().for_each(|kv| index.put(kv, &mut Vec::new()));
                 match page.kvs.last() {
                     Some(last) if page.more => rest.start = next_key(&last.key),
                     _ => break,
@@ -131,7 +156,10 @@ impl NodeRelations {
                 tokio::task::yield_now().await;
             }
         }
-        *self.index.write() = index;
+        let mut current = self.index.write();
+        *current = index;
+        self.open_watches.revoke_unless(|relation| current.allows(relation), revision);
+        drop(current);
         self.reached.send_replace(revision);
         Ok(revision)
     }
@@ -152,13 +180,15 @@ impl NodeRelations {
                 Some(Ok(batch)) => {
                     let mut events = batch.events.iter().filter(|event| concerns(&event.kv().key)).peekable();
                     if events.peek().is_some() {
-                        let mut index = self.index.write();
+                        let (mut index, mut ended) = (self.index.write(), Vec::new());
                         for event in events {
                             match event {
-                                Event::Put { kv, .. } => index.put(kv),
-                                Event::Delete { .. } => index.remove(&event.kv().key),
+                                Event::Put { kv, .. } => index.put(kv, &mut ended),
+                                Event::Delete { .. } => index.remove(&event.kv().key, &mut ended),
                             }
                         }
+                        ended.retain(|relation| !index.allows(relation));
+                        self.open_watches.revoke(ended, batch.revision);
                     }
                     reached = batch.revision;
                     self.reached.send_replace(reached);
@@ -196,45 +226,50 @@ struct Index {
 }
 
 impl Index {
-    fn allows(&self, node: &str, object: &Related<'_>) -> bool {
+    fn allows(&self, NodeRelation { node, object }: &NodeRelation) -> bool {
         let names = |kind, (namespace, name): (&str, &str)| {
             let named = self.named.get(node);
             named.is_some_and(|named| named.contains_key(&(kind, namespace.to_owned(), name.to_owned())))
         };
-        match *object {
+        match object {
             Related::Pod { namespace, name } => {
-                let pod = self.pods.get(&(namespace.to_owned(), name.to_owned()));
-                pod.is_some_and(|pod| pod.node == node)
+                let pod = self.pods.get(&(namespace.clone(), name.clone()));
+                pod.is_some_and(|pod| pod.node == *node)
             }
-            Related::Named { kind, namespace, name } => names(kind, (namespace, name)),
+            Related::Named { kind, namespace, name } => names(*kind, (namespace, name)),
             Related::Volume { name } => self.claims.get(name).is_some_and(|(namespace, claim)| {
                 names(ReferenceKind::PersistentVolumeClaim, (namespace.as_str(), claim.as_str()))
             }),
         }
     }
 
-    fn put(&mut self, kv: &KeyValue) {
+    /// Stores a pod or volume, and adds the relations of the node that end by it to `ended`.
+    fn put(&mut self, kv: &KeyValue, ended: &mut Vec<NodeRelation>) {
         let Some(key) = parse(&kv.key) else { return };
         match key.namespace {
-            Some(namespace) => self.put_pod((namespace, key.name), &kv.value),
+            Some(namespace) => self.put_pod((namespace, key.name), &kv.value, ended),
             None => self.put_volume(key.name, &kv.value),
         }
     }
 
-    fn put_pod(&mut self, name: Name, value: &[u8]) {
-        self.remove_pod(&name);
+    fn put_pod(&mut self, name: Name, value: &[u8], ended: &mut Vec<NodeRelation>) {
+        let old = self.pods.remove(&name);
         match pod::references(value) {
             Ok(Some(pod)) => {
                 let named = self.named.entry(pod.node.clone()).or_default();
                 for (kind, object) in &pod.objects {
                     *named.entry((*kind, name.0.clone(), object.clone())).or_default() += 1;
                 }
-                self.pods.insert(name, pod);
+                self.pods.insert(name.clone(), pod);
             }
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(namespace = name.0, pod = name.1, %error, "a stored pod cannot be decoded");
             }
+        }
+        // The new references are counted before the old ones go, so that a relation which stays never ends.
+        if let Some(old) = old {
+            self.drop_references(&name, old, ended);
         }
     }
 
@@ -259,30 +294,42 @@ impl Index {
         }
     }
 
-    fn remove(&mut self, key: &[u8]) {
+    fn remove(&mut self, key: &[u8], ended: &mut Vec<NodeRelation>) {
         let Some(key) = parse(key) else { return };
         match key.namespace {
-            Some(namespace) => self.remove_pod(&(namespace, key.name)),
+            Some(namespace) => {
+                let name = (namespace, key.name);
+                if let Some(pod) = self.pods.remove(&name) {
+                    self.drop_references(&name, pod, ended);
+                }
+            }
             None => {
                 self.claims.remove(&key.name);
             }
         }
     }
 
-    fn remove_pod(&mut self, name: &Name) {
-        let Some(pod) = self.pods.remove(name) else { return };
-        let Some(named) = self.named.get_mut(&pod.node) else { return };
+    /// Drops the references of a pod that is no longer stored in this form.
+    fn drop_references(&mut self, name: &Name, pod: PodReferences, ended: &mut Vec<NodeRelation>) {
+        let node = pod.node;
+        if self.pods.get(name).is_none_or(|now| now.node != node) {
+            let object = Related::Pod { namespace: name.0.clone(), name: name.1.clone() };
+            ended.push(NodeRelation { node: node.clone(), object });
+        }
+        let Some(named) = self.named.get_mut(&node) else { return };
         for (kind, object) in pod.objects {
-            let object = (kind, name.0.clone(), object);
-            match named.get_mut(&object) {
+            let reference = (kind, name.0.clone(), object);
+            match named.get_mut(&reference) {
                 Some(count) if *count > 1 => *count -= 1,
                 _ => {
-                    named.remove(&object);
+                    named.remove(&reference);
+                    let (kind, namespace, name) = reference;
+                    ended.push(NodeRelation { node: node.clone(), object: Related::Named { kind, namespace, name } });
                 }
             }
         }
         if named.is_empty() {
-            self.named.remove(&pod.node);
+            self.named.remove(&node);
         }
     }
 }
@@ -301,8 +348,17 @@ mod tests {
         KeyValue { key: key.to_owned().into(), value: object.to_string().into(), ..KeyValue::default() }
     }
 
-    fn secret(name: &str) -> Related<'_> {
-        Related::Named { kind: ReferenceKind::Secret, namespace: "a", name }
+    fn named(node: &str, kind: ReferenceKind, namespace: &str, name: &str) -> NodeRelation {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        NodeRelation { node: node.to_owned(), object: Related::Named { kind, namespace, name } }
+    }
+
+    fn secret(node: &str, name: &str) -> NodeRelation {
+        named(node, ReferenceKind::Secret, "a", name)
+    }
+
+    fn volume(node: &str, name: &str) -> NodeRelation {
+        NodeRelation { node: node.to_owned(), object: Related::Volume { name: name.to_owned() } }
     }
 
     fn pod(node: &str, secrets: &[&str]) -> Value {
@@ -313,23 +369,23 @@ mod tests {
     #[test]
     fn a_node_is_related_to_an_object_while_its_pods_refer_to_it() {
         let mut index = Index::default();
-        index.put(&kv("/registry/core/pods/a/p", &pod("n1", &["x", "y"])));
-        index.put(&kv("/registry/core/pods/a/q", &pod("n1", &["y"])));
-        index.put(&kv("/registry/core/pods/a/unbound", &pod("", &["z"])));
-        assert!(index.allows("n1", &secret("x")) && index.allows("n1", &secret("y")));
-        assert!(!index.allows("n2", &secret("x")) && !index.allows("n1", &secret("z")));
-        let other = Related::Named { kind: ReferenceKind::ConfigMap, namespace: "a", name: "x" };
-        assert!(!index.allows("n1", &other), "another kind of the same name");
-        let elsewhere = Related::Named { kind: ReferenceKind::Secret, namespace: "b", name: "x" };
-        assert!(!index.allows("n1", &elsewhere), "another namespace");
-        index.remove(b"/registry/core/pods/a/p");
-        assert!(!index.allows("n1", &secret("x")) && index.allows("n1", &secret("y")));
-        index.put(&kv("/registry/core/pods/a/q", &pod("n2", &["y"])));
+        index.put(&kv("/registry/core/pods/a/p", &pod("n1", &["x", "y"])), &mut Vec::new());
+        index.put(&kv("/registry/core/pods/a/q", &pod("n1", &["y"])), &mut Vec::new());
+        index.put(&kv("/registry/core/pods/a/unbound", &pod("", &["z"])), &mut Vec::new());
+        assert!(index.allows(&secret("n1", "x")) && index.allows(&secret("n1", "y")));
+        assert!(!index.allows(&secret("n2", "x")) && !index.allows(&secret("n1", "z")));
+        let other = named("n1", ReferenceKind::ConfigMap, "a", "x");
+        assert!(!index.allows(&other), "another kind of the same name");
+        let elsewhere = named("n1", ReferenceKind::Secret, "b", "x");
+        assert!(!index.allows(&elsewhere), "another namespace");
+        index.remove(b"/registry/core/pods/a/p", &mut Vec::new());
+        assert!(!index.allows(&secret("n1", "x")) && index.allows(&secret("n1", "y")));
+        index.put(&kv("/registry/core/pods/a/q", &pod("n2", &["y"])), &mut Vec::new());
         assert!(
-            !index.allows("n1", &secret("y")) && index.allows("n2", &secret("y")),
+            !index.allows(&secret("n1", "y")) && index.allows(&secret("n2", "y")),
             "the name of another pod by now"
         );
-        index.remove(b"/registry/core/pods/a/q");
+        index.remove(b"/registry/core/pods/a/q", &mut Vec::new());
         assert!(index.named.is_empty() && index.pods.is_empty());
     }
 
@@ -338,14 +394,63 @@ mod tests {
         let mut index = Index::default();
         let volumes = json!([{ "name": "v", "persistentVolumeClaim": { "claimName": "c" } }]);
         let pod = json!({ "spec": { "nodeName": "n1", "containers": [], "volumes": volumes } });
-        index.put(&kv("/registry/core/pods/a/p", &pod));
-        let volume = json!({ "spec": { "claimRef": { "namespace": "a", "name": "c" } } });
-        index.put(&kv("/registry/core/persistentvolumes/pv", &volume));
-        index.put(&kv("/registry/core/persistentvolumes/free", &json!({ "spec": {} })));
-        assert!(index.allows("n1", &Related::Volume { name: "pv" }));
-        assert!(!index.allows("n1", &Related::Volume { name: "free" }));
-        assert!(!index.allows("n2", &Related::Volume { name: "pv" }));
-        index.remove(b"/registry/core/persistentvolumes/pv");
-        assert!(!index.allows("n1", &Related::Volume { name: "pv" }));
+        index.put(&kv("/registry/core/pods/a/p", &pod), &mut Vec::new());
+        let bound = json!({ "spec": { "claimRef": { "namespace": "a", "name": "c" } } });
+        index.put(&kv("/registry/core/persistentvolumes/pv", &bound), &mut Vec::new());
+        index.put(&kv("/registry/core/persistentvolumes/free", &json!({ "spec": {} })), &mut Vec::new());
+        assert!(index.allows(&volume("n1", "pv")));
+        assert!(!index.allows(&volume("n1", "free")));
+        assert!(!index.allows(&volume("n2", "pv")));
+        index.remove(b"/registry/core/persistentvolumes/pv", &mut Vec::new());
+        assert!(!index.allows(&volume("n1", "pv")));
+    }
+
+    #[test]
+    fn an_update_ends_only_the_relations_that_it_drops() {
+        let mut index = Index::default();
+        let mut ended = Vec::new();
+        index.put(&kv("/registry/core/pods/a/p", &pod("n1", &["x", "y"])), &mut ended);
+        index.put(&kv("/registry/core/pods/a/q", &pod("n1", &["y"])), &mut ended);
+        index.put(&kv("/registry/core/pods/a/p", &pod("n1", &["x", "y"])), &mut ended);
+        assert_eq!(ended, []);
+        index.put(&kv("/registry/core/pods/a/p", &pod("n1", &["y"])), &mut ended);
+        assert_eq!(std::mem::take(&mut ended), [secret("n1", "x")]);
+        let pod_of = |name: &str| NodeRelation {
+            node: "n1".to_owned(),
+            object: Related::Pod { namespace: "a".to_owned(), name: name.to_owned() },
+        };
+        index.remove(b"/registry/core/pods/a/p", &mut ended);
+        assert_eq!(std::mem::take(&mut ended), [pod_of("p")]);
+        index.put(&kv("/registry/core/pods/a/q", &pod("n2", &["y"])), &mut ended);
+        assert_eq!(ended, [pod_of("q"), secret("n1", "y")]);
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_with_its_relation() {
+        let relations = NodeRelations::default();
+        let put = |name: &str, secrets: &[&str]| {
+            let mut ended = Vec::new();
+            relations.index.write().put(&kv(&format!("/registry/core/pods/a/{name}"), &pod("n1", secrets)), &mut ended);
+            relations.open_watches.revoke(ended, Revision(7));
+        };
+        assert!(relations.open_watch(secret("n1", "x")).is_none(), "there is no relation");
+        put("p", &["x"]);
+        let (mut first, second) = [(); 2].map(|()| relations.open_watch(secret("n1", "x")).expect("related")).into();
+        drop(second);
+        assert_eq!(first.revoked_at(), None);
+        put("p", &[]);
+        assert_eq!((first.revoked().await, first.revoked_at()), (Revision(7), Some(Revision(7))));
+        put("p", &["x"]);
+        let again = relations.open_watch(secret("n1", "x")).expect("related again");
+        drop(first);
+        assert_eq!(again.revoked_at(), None);
+        assert!(!relations.open_watches.is_empty());
+        relations.open_watches.revoke_unless(|_| true, Revision(8));
+        assert_eq!(again.revoked_at(), None);
+        relations.open_watches.revoke_unless(|_| false, Revision(8));
+        assert_eq!(again.revoked_at(), Some(Revision(8)));
+        let last = relations.open_watch(secret("n1", "x")).expect("the index knows it");
+        drop((again, last));
+        assert!(relations.open_watches.is_empty(), "nothing is left behind");
     }
 }

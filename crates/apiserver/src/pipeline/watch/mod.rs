@@ -14,6 +14,7 @@ pub(crate) use event::SharedEvents;
 
 use crate::api::Api;
 use crate::connection::Connection;
+use crate::pipeline::authorize::{NodeRelation, WatchPermit};
 use crate::pipeline::read;
 use crate::pipeline::selection::Selection;
 use crate::pipeline::watch::session::{Session, Start};
@@ -26,7 +27,7 @@ use crate::route::Target;
 /// watches do not all end at once.
 const MIN_TIMEOUT_SECONDS: u64 = 1800;
 
-/// Starts a watch. As clients expect, a start revision that is too old leads to an `ERROR` event, not to a failed
+/// Starts a watch. It ends when the `relation` ends on which its permission rests. As clients expect, a start revision that is too old leads to an `ERROR` event, not to a failed
 /// request.
 ///
 /// # Errors
@@ -34,12 +35,14 @@ const MIN_TIMEOUT_SECONDS: u64 = 1800;
 pub(crate) async fn watch(
     api: &Api,
     target: &Target,
+    relation: Option<NodeRelation>,
     query: &Query,
     representation: Representation,
     connection: Connection,
 ) -> Result<Response, Status> {
     debug_assert_eq!(target.verb, Verb::Watch, "dispatch sends watches here only");
     let served = Arc::clone(&target.resource);
+    let permit = relation.map(|relation| permit(api, target, relation)).transpose()?;
     let mut selection = Selection::parse(&served, query)?;
     if let Some(name) = &target.name {
         selection = selection.and_name(name)?;
@@ -60,12 +63,18 @@ pub(crate) async fn watch(
         query.flag("allowWatchBookmarks"),
         ends_at,
         connection,
+        permit,
     );
     let chunks = stream::unfold(session, |mut session| async move {
         let chunk = session.next_chunk().await?;
         Some((Ok(chunk), session))
     });
     Ok(Response::new(200, "application/json", Body::Stream(chunks.boxed())))
+}
+
+fn permit(api: &Api, target: &Target, relation: NodeRelation) -> Result<WatchPermit, Status> {
+    let refused = || Status::forbidden(&target.resource.descriptor.resource, target.name(), &relation.missing());
+    api.relations().open_watch(relation.clone()).ok_or_else(refused)
 }
 
 async fn start(api: &Api, query: &Query) -> Result<Start, Status> {

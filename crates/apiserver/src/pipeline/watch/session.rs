@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use quorate_api::{Revision, Status};
-use quorate_mvcc::{KeyRange, RangeRequest, next_key};
+use quorate_mvcc::{Event, KeyRange, RangeRequest, next_key};
 use quorate_store::{Watch, WatchBatch, WatchError, WatchOptions};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
@@ -14,6 +15,7 @@ use crate::api::Api;
 use crate::catalog::Served;
 use crate::connection::Connection;
 use crate::error;
+use crate::pipeline::authorize::WatchPermit;
 use crate::pipeline::list;
 use crate::pipeline::selection::Selection;
 use crate::pipeline::watch::event::{EventType, line};
@@ -59,6 +61,8 @@ pub(crate) struct Session {
     next_bookmark: Instant,
     ends_at: Instant,
     connection: Connection,
+    /// The permission that the watch rests on, if it can end.
+    permit: Option<WatchPermit>,
 }
 
 enum Woken {
@@ -66,6 +70,8 @@ enum Woken {
     Bookmark,
     End,
     ShuttingDown,
+    /// The permission ended at this revision.
+    Revoked(Revision),
 }
 
 impl Session {
@@ -80,6 +86,7 @@ impl Session {
         wants_bookmarks: bool,
         ends_at: Instant,
         connection: Connection,
+        permit: Option<WatchPermit>,
     ) -> Self {
         let range = list::range(&served, namespace, &selection);
         let (phase, position) = match start {
@@ -102,6 +109,7 @@ impl Session {
             next_bookmark,
             ends_at,
             connection,
+            permit,
         }
     }
 
@@ -125,6 +133,12 @@ impl Session {
     async fn step(&mut self) -> Result<Option<Bytes>, Status> {
         match &mut self.phase {
             Phase::Ended => Ok(None),
+            Phase::Initial { .. } | Phase::Opening
+                if self.permit.as_ref().is_some_and(|p| p.revoked_at().is_some()) =>
+            {
+                self.phase = Phase::Ended;
+                Ok(None)
+            }
             Phase::Initial { from, at, marks_end } => {
                 let (from, at, marks_end) = (from.clone(), *at, *marks_end);
                 let chunk = self.initial(from, at, marks_end)?;
@@ -142,6 +156,7 @@ impl Session {
                 let woken = tokio::select! {
                     biased;
                     () = self.connection.shutdown.cancelled() => Woken::ShuttingDown,
+                    at = revoked(&mut self.permit) => Woken::Revoked(at),
                     () = sleep_until(self.ends_at) => Woken::End,
                     () = sleep_until(self.next_bookmark), if self.wants_bookmarks => Woken::Bookmark,
                     batch = watch.next() => Woken::Batch(batch),
@@ -153,7 +168,11 @@ impl Session {
 
     fn woken(&mut self, woken: Woken) -> Result<Option<Bytes>, Status> {
         match woken {
-            Woken::Batch(Some(batch)) => self.events(&batch.map_err(|e| error::from_watch(&e))?).map(Some),
+            Woken::Batch(Some(batch)) => {
+                let batch = batch.map_err(|e| error::from_watch(&e))?;
+                self.events(&batch, batch.revision).map(Some)
+            }
+            Woken::Revoked(at) => self.finish(at).map(Some),
             Woken::Batch(None) | Woken::ShuttingDown => {
                 self.phase = Phase::Ended;
                 Ok(None)
@@ -191,9 +210,21 @@ impl Session {
         Ok(chunk.freeze())
     }
 
-    fn events(&mut self, batch: &WatchBatch) -> Result<Bytes, Status> {
+    /// Ends the watch with the events up to a revision that are ready, such as the deletion of the watched pod.
+    fn finish(&mut self, at: Revision) -> Result<Bytes, Status> {
+        let Phase::Live(mut watch) = std::mem::replace(&mut self.phase, Phase::Ended) else { return Ok(Bytes::new()) };
+        let mut chunk = BytesMut::new();
+        while let Some(Some(batch)) = watch.next().now_or_never() {
+            chunk.extend_from_slice(&self.events(&batch.map_err(|e| error::from_watch(&e))?, at)?);
+        }
+        Ok(chunk.freeze())
+    }
+
+    /// Returns the lines of the batch's events up to a revision.
+    fn events(&mut self, batch: &WatchBatch, until: Revision) -> Result<Bytes, Status> {
         let mut lines = Vec::new();
-        for event in batch.events.iter().filter(|event| event.kv().mod_revision > self.position) {
+        let span = |event: &Event| event.kv().mod_revision > self.position && event.kv().mod_revision <= until;
+        for event in batch.events.iter().filter(|event| span(event)) {
             let shared = self.api.events().share(&self.prefix, event);
             if let Some(what) = shared.classify(&self.served, &self.selection) {
                 lines.push(shared.line(&self.served, what, self.representation)?);
@@ -210,6 +241,14 @@ impl Session {
         self.next_bookmark = Instant::now() + self.bookmark_every;
         let object = encode_bookmark(&self.served, self.position, ends_initial_events, self.representation);
         format!("{}\n", json!({ "type": "BOOKMARK", "object": object })).into()
+    }
+}
+
+/// Waits until the permission ends, if it can.
+async fn revoked(permit: &mut Option<WatchPermit>) -> Revision {
+    match permit {
+        Some(permit) => permit.revoked().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -255,6 +294,7 @@ mod tests {
             wants_bookmarks,
             ends_at,
             connection,
+            None,
         );
         session.next_bookmark = Instant::now();
         session

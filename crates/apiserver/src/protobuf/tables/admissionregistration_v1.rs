@@ -5,16 +5,25 @@ use super::{kind, mark, messages, shape};
 use crate::protobuf::message::{Field, Kind, Message, Shape};
 
 messages! {
-    "admissionregistration.v1" [MutatingWebhookConfiguration, ValidatingAdmissionPolicy,
-        ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration]
+    "admissionregistration.v1" [MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
+        ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration]
 
+    ApplyConfiguration { 1 expression: string }
     AuditAnnotation { 1 key!: string, 2 valueExpression!: string }
     ExpressionWarning { 2 fieldRef!: string, 3 warning!: string }
+    JSONPatch { 1 expression: string }
     MatchCondition { 1 name!: string, 2 expression!: string }
     MatchResources {
         1 namespaceSelector: LabelSelector, 2 objectSelector: LabelSelector,
         3 resourceRules: [NamedRuleWithOperations], 4 excludeResourceRules: [NamedRuleWithOperations],
         7 matchPolicy!: string,
+    }
+    MutatingAdmissionPolicy { 1 metadata: ObjectMeta, 2 spec: MutatingAdmissionPolicySpec }
+    MutatingAdmissionPolicyBinding { 1 metadata: ObjectMeta, 2 spec: MutatingAdmissionPolicyBindingSpec }
+    MutatingAdmissionPolicyBindingSpec { 1 policyName: string, 2 paramRef: ParamRef, 3 matchResources: MatchResources }
+    MutatingAdmissionPolicySpec {
+        1 paramKind: ParamKind, 2 matchConstraints: MatchResources, 3 variables: [Variable], 4 mutations: [Mutation],
+        5 failurePolicy!: string, 6 matchConditions: [MatchCondition], 7 reinvocationPolicy: string,
     }
     MutatingWebhook {
         1 name!: string, 2 clientConfig: WebhookClientConfig, 3 rules: [RuleWithOperations], 4 failurePolicy!: string,
@@ -23,6 +32,7 @@ messages! {
         11 objectSelector: LabelSelector, 12 matchConditions: [MatchCondition],
     }
     MutatingWebhookConfiguration { 1 metadata: ObjectMeta, 2 webhooks: [MutatingWebhook] }
+    Mutation { 2 patchType!: string, 3 applyConfiguration: ApplyConfiguration, 4 jsonPatch: JSONPatch }
     NamedRuleWithOperations { 1 resourceNames: [string], 2 _: RuleWithOperations }
     ParamKind { 1 apiVersion: string, 2 kind: string }
     ParamRef { 1 name: string, 2 namespace: string, 3 selector: LabelSelector, 4 parameterNotFoundAction!: string }

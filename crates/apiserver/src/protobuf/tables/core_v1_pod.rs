@@ -80,6 +80,9 @@ messages! {
         1 requiredDuringSchedulingIgnoredDuringExecution: NodeSelector,
         2 preferredDuringSchedulingIgnoredDuringExecution: [PreferredSchedulingTerm],
     }
+    NodeAllocatableResourceClaimStatus {
+        1 resourceClaimName!: string, 2 containers: [string], 3 resources: {Quantity},
+    }
     NodeSelector { 1 nodeSelectorTerms: [NodeSelectorTerm] }
     NodeSelectorRequirement { 1 key!: string, 2 operator!: string, 3 values: [string] }
     NodeSelectorTerm { 1 matchExpressions: [NodeSelectorRequirement], 2 matchFields: [NodeSelectorRequirement] }
@@ -112,6 +115,7 @@ messages! {
     PodResourceClaim { 1 name!: string, 3 resourceClaimName!: string, 4 resourceClaimTemplateName!: string }
     PodResourceClaimStatus { 1 name!: string, 2 resourceClaimName!: string }
     PodSchedulingGate { 1 name!: string }
+    PodSchedulingGroup { 1 podGroupName!: string }
     PodSecurityContext {
         1 seLinuxOptions: SELinuxOptions, 2 runAsUser!: int64, 3 runAsNonRoot!: bool, 4 supplementalGroups: [int64],
         5 fsGroup!: int64, 6 runAsGroup!: int64, 7 sysctls: [Sysctl], 8 windowsOptions: WindowsSecurityContextOptions,
@@ -131,7 +135,7 @@ messages! {
         32 overhead: {Quantity}, 33 topologySpreadConstraints: [TopologySpreadConstraint],
         34 ephemeralContainers: [EphemeralContainer], 35 setHostnameAsFQDN!: bool, 36 os: PodOS, 37 hostUsers!: bool,
         38 schedulingGates: [PodSchedulingGate], 39 resourceClaims: [PodResourceClaim],
-        40 resources: ResourceRequirements, 41 hostnameOverride!: string,
+        40 resources: ResourceRequirements, 41 hostnameOverride!: string, 43 schedulingGroup: PodSchedulingGroup,
     }
     PodStatus {
         1 phase: string, 2 conditions: [PodCondition], 3 message: string, 4 reason: string, 5 hostIP: string,
@@ -140,7 +144,7 @@ messages! {
         13 ephemeralContainerStatuses: [ContainerStatus], 14 resize: string,
         15 resourceClaimStatuses: [PodResourceClaimStatus], 16 hostIPs: [HostIP], 17 observedGeneration: int64,
         18 extendedResourceClaimStatus: PodExtendedResourceClaimStatus, 19 allocatedResources: {Quantity},
-        20 resources: ResourceRequirements,
+        20 resources: ResourceRequirements, 21 nodeAllocatableResourceClaimStatuses: [NodeAllocatableResourceClaimStatus],
     }
     PodTemplate { 1 metadata: ObjectMeta, 2 template: PodTemplateSpec }
     PodTemplateSpec { 1 metadata: ObjectMeta, 2 spec: PodSpec }
@@ -152,7 +156,7 @@ messages! {
     ProbeHandler { 1 exec: ExecAction, 2 httpGet: HTTPGetAction, 3 tcpSocket: TCPSocketAction, 4 grpc: GRPCAction }
     ResourceClaim { 1 name!: string, 2 request: string }
     ResourceFieldSelector { 1 containerName: string, 2 resource!: string, 3 divisor: Quantity }
-    ResourceHealth { 1 resourceID!: string, 2 health: string }
+    ResourceHealth { 1 resourceID!: string, 2 health: string, 6 message!: string }
     ResourceRequirements { 1 limits: {Quantity}, 2 requests: {Quantity}, 3 claims: [ResourceClaim] }
     ResourceStatus { 1 name!: string, 2 resources: [ResourceHealth] }
     SELinuxOptions { 1 user: string, 2 role: string, 3 type: string, 4 level: string }

@@ -86,6 +86,7 @@ messages! {
         11 chapAuthSession: bool, 12 initiatorName!: string,
     }
     ImageVolumeSource { 1 reference: string, 2 pullPolicy: string }
+    ImageVolumeStatus { 1 imageRef!: string }
     KeyToPath { 1 key!: string, 2 path!: string, 3 mode!: int32 }
     LocalVolumeSource { 1 path!: string, 2 fsType!: string }
     ModifyVolumeStatus { 1 targetVolumeAttributesClassName: string, 2 status!: string }
@@ -175,7 +176,10 @@ messages! {
         1 name!: string, 2 readOnly: bool, 3 mountPath!: string, 4 subPath: string, 5 mountPropagation!: string,
         6 subPathExpr: string, 7 recursiveReadOnly!: string,
     }
-    VolumeMountStatus { 1 name!: string, 2 mountPath!: string, 3 readOnly: bool, 4 recursiveReadOnly!: string }
+    VolumeMountStatus {
+        1 name!: string, 2 mountPath!: string, 3 readOnly: bool, 4 recursiveReadOnly!: string,
+        5 volumeStatus: VolumeStatus,
+    }
     VolumeNodeAffinity { 1 required: NodeSelector }
     VolumeProjection {
         1 secret: SecretProjection, 2 downwardAPI: DownwardAPIProjection, 3 configMap: ConfigMapProjection,
@@ -198,6 +202,7 @@ messages! {
         27 storageos: StorageOSVolumeSource, 28 csi: CSIVolumeSource, 29 ephemeral: EphemeralVolumeSource,
         30 image: ImageVolumeSource,
     }
+    VolumeStatus { 1 image: ImageVolumeStatus }
     VsphereVirtualDiskVolumeSource {
         1 volumePath!: string, 2 fsType: string, 3 storagePolicyName: string, 4 storagePolicyID: string,
     }

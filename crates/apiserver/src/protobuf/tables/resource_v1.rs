@@ -28,10 +28,14 @@ messages! {
         4 consumesCounters: [DeviceCounterConsumption], 5 nodeName!: string, 6 nodeSelector: NodeSelector,
         7 allNodes!: bool, 8 taints: [DeviceTaint], 9 bindsToNode!: bool, 10 bindingConditions: [string],
         11 bindingFailureConditions: [string], 12 allowMultipleAllocations!: bool,
+        13 nodeAllocatableResourceMappings: {NodeAllocatableResourceMapping},
     }
     DeviceAllocationConfiguration { 1 source!: string, 2 requests: [string], 3 _: DeviceConfiguration }
     DeviceAllocationResult { 1 results: [DeviceRequestAllocationResult], 2 config: [DeviceAllocationConfiguration] }
-    DeviceAttribute { 2 int!: int64, 3 bool!: bool, 4 string!: string, 5 version!: string }
+    DeviceAttribute {
+        2 int!: int64, 3 bool!: bool, 4 string!: string, 5 version!: string, 6 ints: [int64], 7 bools: [bool],
+        8 strings: [string], 9 versions: [string],
+    }
     DeviceCapacity { 1 value: Quantity, 2 requestPolicy: CapacityRequestPolicy }
     DeviceClaim {
         1 requests: [DeviceRequest], 2 constraints: [DeviceConstraint], 3 config: [DeviceClaimConfiguration],
@@ -65,6 +69,7 @@ messages! {
         5 adminAccess!: bool, 6 tolerations: [DeviceToleration], 7 capacity: CapacityRequirements,
     }
     NetworkDeviceData { 1 interfaceName: string, 2 ips: [string], 3 hardwareAddress: string }
+    NodeAllocatableResourceMapping { 1 capacityKey!: string, 2 allocationMultiplier: Quantity }
     OpaqueDeviceConfiguration { 1 driver!: string, 2 parameters: Raw }
     ResourceClaim { 1 metadata: ObjectMeta, 2 spec: ResourceClaimSpec, 3 status: ResourceClaimStatus }
     ResourceClaimConsumerReference { 1 apiGroup: string, 3 resource!: string, 4 name!: string, 5 uid!: string }

@@ -14,6 +14,7 @@ messages! {
         1 attachRequired!: bool, 2 podInfoOnMount!: bool, 3 volumeLifecycleModes: [string], 4 storageCapacity!: bool,
         5 fsGroupPolicy!: string, 6 tokenRequests: [TokenRequest], 7 requiresRepublish!: bool, 8 seLinuxMount!: bool,
         9 nodeAllocatableUpdatePeriodSeconds!: int64, 10 serviceAccountTokenInSecrets!: bool,
+        11 preventPodSchedulingIfMissing!: bool,
     }
     CSINode { 1 metadata: ObjectMeta, 2 spec: CSINodeSpec }
     CSINodeDriver {
