@@ -174,7 +174,7 @@ mod tests {
         // A partial file of another mode is left over from a crash.
         fs::write(pki.join("server.crt.partial"), b"half").expect("a partial file");
         write_public(&pair.cert, b"certificate").expect("written");
-        assert_eq!(SYNCED.take(), [pki.clone()]);
+        assert_eq!(SYNCED.take(), std::slice::from_ref(&pki));
         let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
         assert_eq!((mode(&pair.key), mode(&pair.cert)), (0o600, 0o644));
         assert_eq!((read(&pair.key).expect("a key"), fs::read_dir(&pki).expect("entries").count()), ("key".into(), 2));
