@@ -112,7 +112,7 @@ fn bare_machines_form_a_cluster_that_loses_and_gains_machines() {
     // A token admits only the number of machines that it was created for.
     let m5 = network.machine("m5", 5);
     let stderr = refused(&m5, &master_line);
-    assert!(stderr.contains("is used up: it has let in m2"), "{stderr}");
+    assert!(stderr.contains("is used up") && !stderr.contains("m2"), "{stderr}");
     let (token, hosts) = master_line.split_once('@').expect("masters to ask");
     let (secret, _) = token.rsplit_once('.').expect("the hash of an authority");
     let stderr = refused(&m5, &format!("{secret}.{}@{hosts}", "f".repeat(64)));

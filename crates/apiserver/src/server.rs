@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -34,6 +34,7 @@ use crate::pipeline::authorize::is_public;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::route::route;
+use crate::strangers::Strangers;
 use crate::tls::{self, TlsError};
 
 /// Maximum size of a request body, in bytes, as in Kubernetes.
@@ -45,9 +46,6 @@ const FREE_BODY_BYTES: usize = 64 << 10;
 const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Minimum size of a compressed response, in bytes, as in Kubernetes.
 const COMPRESS_FROM_BYTES: usize = 128 * 1024;
-/// Maximum size of the body of a join request, and maximum number of concurrent join requests.
-const MAX_JOIN_BODY_BYTES: usize = 32 << 10;
-const MAX_JOIN_REQUESTS: usize = 16;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 const BODY_WITHIN: Duration = Duration::from_secs(60);
@@ -92,8 +90,8 @@ struct Server {
     in_flight: Arc<Semaphore>,
     /// Memory budget of the bodies of all running requests, in bytes.
     body_budget: Arc<Semaphore>,
-    /// Permits for concurrent join requests, which come from unauthenticated machines.
-    join_requests: Arc<Semaphore>,
+    /// Join requests, which come from unauthenticated machines.
+    strangers: Strangers,
 }
 
 /// Serves the API until the shutdown, then ends watches, lets running requests finish, and returns.
@@ -109,11 +107,10 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
     let acceptor = TlsAcceptor::from(Arc::new(tls_config));
     let in_flight = Arc::new(Semaphore::new(config.max_in_flight));
     let body_budget = Arc::new(Semaphore::new(BODY_BUDGET_BYTES));
-    let join_requests = Arc::new(Semaphore::new(MAX_JOIN_REQUESTS));
     let connections = TaskTracker::new();
     let (follower, stop) = (api.clone(), shutdown.clone());
     connections.spawn(async move { follower.relations().follow(follower.store(), stop).await });
-    let router = router(Server { api, in_flight, body_budget, join_requests });
+    let router = router(Server { api, in_flight, body_budget, strangers: Strangers::new() });
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -193,18 +190,14 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or_default();
     let is_join = connection.user.is_none() && join::takes_body(parts.uri.path());
-    let permit = if is_join {
-        Arc::clone(&server.join_requests).try_acquire_owned().ok().map(Some)
-    } else {
-        admit(&server, &parts.method, parts.uri.path(), query)
-    };
+    let permit = if is_join { Some(None) } else { admit(&server, &parts.method, parts.uri.path(), query) };
     let Some(permit) = permit else {
         return respond(Response::failure(&error::too_many_requests()));
     };
     // An anonymous client's body is not read unless it is a join request.
     let body = match connection.user {
         Some(_) => read_body(body, &server.body_budget).await,
-        None if is_join => read_join_body(body).await,
+        None if is_join => server.strangers.admit(body).await.map(|(body, permit)| (body, Some(permit))),
         None => Ok((Bytes::new(), None)),
     };
     let response = match body {
@@ -239,7 +232,7 @@ fn admit(server: &Server, method: &Method, path: &str, query: &str) -> Option<Op
     Arc::clone(&server.in_flight).try_acquire_owned().ok().map(Some)
 }
 
-/// A body, and the budget that it holds.
+/// A body, and the permit that its request holds.
 type BodyAndPermit = (Bytes, Option<OwnedSemaphorePermit>);
 
 async fn read_body(body: HttpBody, body_budget: &Arc<Semaphore>) -> Result<BodyAndPermit, Status> {
@@ -248,14 +241,6 @@ async fn read_body(body: HttpBody, body_budget: &Arc<Semaphore>) -> Result<BodyA
     }
     let late = || Status::new(Reason::Timeout, "the body of the request took too long");
     timeout(BODY_WITHIN, collect(body, body_budget)).await.map_err(|_| late())?
-}
-
-/// Reads the body of a join request, which is small.
-async fn read_join_body(body: HttpBody) -> Result<BodyAndPermit, Status> {
-    let late = || Status::new(Reason::Timeout, "the body of the request took too long");
-    let read = timeout(HANDSHAKE_WITHIN, Limited::new(body, MAX_JOIN_BODY_BYTES).collect());
-    let body = read.await.map_err(|_| late())?.map_err(|_| error::too_large(MAX_JOIN_BODY_BYTES))?;
-    Ok((body.to_bytes(), None))
 }
 
 /// Reads a body up to the size limit and within the memory budget. The rest of a refused body is read and discarded, up

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 
 use crate::error::PkiError;
 use crate::files::{Pair, read, write_private, write_public};
+use crate::host::canonical_host;
 use crate::token::Pin;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -220,6 +221,7 @@ fn params(
     hosts: &[String],
     lifetime: Duration,
 ) -> Result<CertificateParams, rcgen::Error> {
+    let hosts: Vec<_> = hosts.iter().map(|host| canonical_host(host)).collect();
     let mut params = CertificateParams::new(hosts)?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, user);
@@ -281,5 +283,10 @@ mod tests {
         assert_ne!(before.serial, after.serial);
         assert_eq!(before.key_pin, after.key_pin);
         assert_eq!(after.hosts, ["localhost", "10.0.0.1"]);
+        // Another form of the same hosts is no reason for another certificate.
+        ca.issue(&pair, &server(&["[FD00:0::1]", "API.Example"]), DAY).expect("a certificate");
+        let shown = details(read(&pair.cert).expect("a certificate").as_bytes()).expect("a certificate");
+        assert_eq!(shown.hosts, ["fd00::1", "api.example"]);
+        assert!(shown.covers(&["FD00::1".to_owned(), "[fd00::1]".to_owned(), "api.example.".to_owned()]));
     }
 }

@@ -11,6 +11,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::error::PkiError;
+use crate::host::canonical_host;
 use crate::token::{Pin, hex};
 
 /// The fields of a certificate that Quorate uses.
@@ -81,10 +82,11 @@ impl Details {
         self.not_after - now < (self.not_after - self.not_before) / 3
     }
 
-    /// Returns whether the certificate is valid for all of these hosts.
+    /// Returns whether the certificate is valid for all of these hosts, in whatever form they are written.
     #[must_use]
     pub fn covers(&self, hosts: &[String]) -> bool {
-        hosts.iter().all(|host| self.hosts.contains(host))
+        let own: Vec<_> = self.hosts.iter().map(|host| canonical_host(host)).collect();
+        hosts.iter().all(|host| own.contains(&canonical_host(host)))
     }
 }
 

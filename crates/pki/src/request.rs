@@ -6,6 +6,7 @@ use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair, PublicK
 
 use crate::error::PkiError;
 use crate::files::Pair;
+use crate::host::canonical_host;
 use crate::token::Pin;
 
 /// A machine, identified by its key, which never leaves it.
@@ -28,6 +29,7 @@ impl Machine {
     /// Fails when a host is not a valid name in a certificate.
     pub fn request(&self, hosts: &[String]) -> Result<String, PkiError> {
         let make = |source| PkiError::Make { what: "the request for a certificate".to_owned(), source };
+        let hosts: Vec<_> = hosts.iter().map(|host| canonical_host(host)).collect();
         let params = CertificateParams::new(hosts).map_err(make)?;
         params.serialize_request(&self.key).and_then(|request| request.pem()).map_err(make)
     }

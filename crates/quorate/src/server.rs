@@ -11,7 +11,7 @@ use quorate_etcd::{Access, Guard};
 use quorate_manager::{Manager, ManagerConfig};
 use quorate_pki::{Authorities, LiveIdentity, Pair};
 use quorate_store::raft::{self, JoinConfig, PeerListen, PeerTls, Pem, RaftConfig};
-use quorate_store::{Member, Store};
+use quorate_store::{Member, Store, StoreError};
 use rustls::pki_types::CertificateDer;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -174,6 +174,7 @@ async fn run_services(
     settings.root_authority = Some(root_authority(&config.tls.ca)?);
     let manager = tracker.spawn(Manager::new(store.clone(), api.clone(), manager_config).run(stop.clone()));
     tracker.spawn(machine::keep_master(config.clone(), member, credentials, store.clone(), stop.clone()));
+    tracker.spawn(machine::publish_hosts(config.clone(), api.clone(), stop.clone()));
     let announced = machine::announce(founding, config.clone(), api, store.clone(), stop.clone());
     tracker.spawn(async move {
         if let Err(error) = announced.await {
@@ -267,7 +268,12 @@ async fn join(config: &ServerConfig, tls: PeerTls) -> anyhow::Result<Member> {
         tls,
         peer_via: config.peer_via.clone(),
     };
-    raft::join(join).await.context("cannot join the quorum")
+    let joined = raft::join(join).await;
+    // A quorum that has not answered may have let this master in.
+    if !matches!(joined, Err(StoreError::NoLeader(_))) {
+        machine::Invitation::of(config).remove()?;
+    }
+    joined.context("cannot join the quorum")
 }
 
 fn peer_tls(config: &ServerConfig, credentials: &Credentials) -> PeerTls {

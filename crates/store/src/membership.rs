@@ -118,6 +118,9 @@ pub struct MemberStatus {
     pub lag: u64,
     pub revision: Revision,
     pub database_size_bytes: u64,
+    /// The newest command version that it decodes, if it has reported one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_version: Option<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<Alarm>,
 }

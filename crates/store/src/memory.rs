@@ -189,6 +189,7 @@ impl Engine for MemoryEngine {
             lag: 0,
             revision: self.state.revision(),
             database_size_bytes: 0,
+            command_version: Some(self.command_version().0),
             alarms: Vec::new(),
         };
         let (command_version, members) = (self.command_version().0, vec![status]);

@@ -3,17 +3,17 @@
 //! A machine is identified by its key. A worker's name belongs to the key that joined under it as long as its Node
 //! exists.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 
 use quorate_api::{Reason, Status, name};
 use quorate_pki::{Authorities, PkiError, SigningRequest, Subject, Usage};
-use quorate_store::{Change, Consistency, Invite};
+use quorate_store::{Change, Consistency, Intent, Invite, Member};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::hosts::{TakenHosts, Worker, hosts, is_reserved};
 use super::tokens::{self, Role};
-use super::{authorities, now_seconds, rows};
+use super::{authorities, now_seconds, rows, served};
 use crate::api::Api;
 use crate::pipeline::read;
 use crate::response::Response;
@@ -27,9 +27,9 @@ const ATTEMPTS: u32 = 10;
 /// Time in which a worker that has just joined must register its Node; until then its name stays taken.
 const REGISTERS_WITHIN_SECONDS: i64 = 600;
 
-/// The request of a joining machine.
+/// The request of a joining machine. Unknown fields are ignored, since the machine may run a newer version.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct JoinRequest {
     /// The token, as `ID.SECRET`.
     token: String,
@@ -46,9 +46,8 @@ pub(super) struct JoinRequest {
     etcd: String,
 }
 
-/// The request of a worker to renew its certificates.
+/// The request of a worker to renew its certificates. Unknown fields are ignored, since it may run a newer version.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct RenewRequest {
     request: String,
 }
@@ -80,11 +79,23 @@ pub(super) async fn join(api: &Api, request: JoinRequest, from: Option<IpAddr>) 
         let message = format!("the name {:?} is an API server's; choose another with --node-name", request.name);
         return Err(Status::new(Reason::Forbidden, message));
     }
-    let replaces = redeem_token(api, &request, &signing).await?;
-    tracing::info!(name = request.name, role = %request.role, ?from, "a machine joins");
+    // Only a machine with a valid token learns why its hosts are refused, and a refused machine does not use it up.
+    let (_, token) = tokens::find(api.store(), &request.token).await?;
+    token.used(request.role, &signing.key_pin(), &request.name, now_seconds())?;
     match request.role {
-        Role::Worker => sign_worker(api, &authorities, &request.name, &signing, from).await,
-        Role::Master => invite_master(api, &authorities, request, replaces).await,
+        Role::Worker => {
+            let name = &request.name;
+            let hosts = check_hosts(api, &Worker { name, signing: &signing, from, is_joining: true }).await?;
+            redeem_token(api, &request, &signing).await?;
+            tracing::info!(name, role = %request.role, ?from, "a machine joins");
+            sign_worker(api, &authorities, name, &signing, hosts).await
+        }
+        Role::Master => {
+            check_master(api, &request.name, token.replaces.as_deref()).await?;
+            let replaces = redeem_token(api, &request, &signing).await?;
+            tracing::info!(name = request.name, role = %request.role, ?from, "a machine joins");
+            invite_master(api, &authorities, request, replaces).await
+        }
     }
 }
 
@@ -135,6 +146,20 @@ async fn check_name(api: &Api, name: &str, taken: Option<&Machine>) -> Result<()
     Ok(())
 }
 
+/// Checks that no other master has the name of a new one, which may have the name of the master that it replaces.
+async fn check_master(api: &Api, name: &str, replaces: Option<&str>) -> Result<(), Status> {
+    let members = api.store().quorum_status().await.map_err(|e| error::from_store(&e))?.members;
+    let has_name = |member: &Member| member.name == name && member.intent != Intent::Leaving;
+    if replaces == Some(name) || !members.iter().any(|status| has_name(&status.member)) {
+        return Ok(());
+    }
+    let message = format!(
+        "the name {name:?} is taken: another master has it. Choose another with --name, or, if that master is gone, use a \
+         token of `qctl token create --role master --replaces {name}`"
+    );
+    Err(Status::new(Reason::Conflict, message))
+}
+
 /// Renews a worker's certificates.
 ///
 /// # Errors
@@ -152,11 +177,25 @@ pub(super) async fn renew(
     let machine = rows::read::<Machine>(api.store(), format!("{PREFIX}{name}")).await?.value;
     match machine {
         Some(machine) if machine.key == signing.key_pin().as_str() => {
-            sign_worker(api, &authorities, name, &signing, from).await
+            let hosts = check_hosts(api, &Worker { name, signing: &signing, from, is_joining: false }).await?;
+            sign_worker(api, &authorities, name, &signing, hosts).await
         }
         Some(_) => refuse("another machine has joined under this name since"),
         None => refuse("this worker has not joined with a token; renew its certificates where they were made"),
     }
+}
+
+/// Returns the hosts of a worker's serving certificate.
+///
+/// # Errors
+/// `Forbidden` when it may not have one of them; errors of the store.
+async fn check_hosts(api: &Api, worker: &Worker<'_>) -> Result<Vec<String>, Status> {
+    // This read is linearizable, so that a master that was just added or invited is among the members.
+    let served = served::read_all(api).await?;
+    let quorum = api.store().quorum_status().await.map_err(|e| error::from_store(&e))?;
+    let members = || quorum.members.iter().map(|status| &status.member);
+    let served = members().filter_map(|member| served.get(&member.name)).flatten();
+    hosts(worker, &TakenHosts::new(members().chain(&quorum.invited), served, api.pools()))
 }
 
 async fn sign_worker(
@@ -164,15 +203,9 @@ async fn sign_worker(
     authorities: &Authorities,
     name: &str,
     signing: &SigningRequest,
-    from: Option<IpAddr>,
+    hosts: Vec<String>,
 ) -> Result<Response, Status> {
     let members = api.store().quorum_status().await.map_err(|e| error::from_store(&e))?.members;
-    let masters: HashSet<&str> = members
-        .iter()
-        .map(|status| &status.member)
-        .flat_map(|member| [member.name.as_str(), host(&member.peer), host(&member.api), host(&member.etcd)])
-        .collect();
-    let hosts = hosts(name, signing, from, &masters)?;
     let user = format!("system:node:{name}");
     let client = Subject { user: user.clone(), group: Some(NODES.to_owned()), hosts: Vec::new(), usage: Usage::Client };
     let serving = Subject { user, group: Some(NODES.to_owned()), hosts, usage: Usage::Server };
@@ -184,57 +217,6 @@ async fn sign_worker(
         "serving": sign(&serving).map_err(|error| unusable(&error))?,
         "masters": urls,
     }))
-}
-
-/// Returns the host of `https://host:port` or `host:port`.
-fn host(address: &str) -> &str {
-    let address = address.split_once("://").map_or(address, |(_, rest)| rest);
-    address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']'])
-}
-
-/// Returns the hosts of a worker's serving certificate: its addresses, and its name unless a master has that name. One
-/// authority signs for servers and workers, so a worker must not get a certificate with which it could pass for a
-/// master.
-fn hosts(
-    name: &str,
-    signing: &SigningRequest,
-    from: Option<IpAddr>,
-    masters: &HashSet<&str>,
-) -> Result<Vec<String>, Status> {
-    let refuse = |host: &str, why: &str| {
-        let message = format!("a certificate for {host} cannot be signed for the worker {name}: {why}");
-        Err(Status::new(Reason::Forbidden, message))
-    };
-    // Clients take an IPv4-mapped address for the IPv4 address in it.
-    let canonical = |host: &&str| host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
-    let masters_addresses: HashSet<IpAddr> = masters.iter().filter_map(canonical).collect();
-    let from = from.map(|from| from.to_canonical());
-    let mut hosts = Vec::new();
-    for address in signing.addresses.iter().map(IpAddr::to_canonical) {
-        let text = address.to_string();
-        // A machine may be both master and worker. It then asks from the master's address.
-        if masters_addresses.contains(&address) && from != Some(address) {
-            return refuse(&text, "it is a master's address; give the machine's own with --node-ip");
-        }
-        let is_elsewhere = address.is_loopback() && from.is_some_and(|from| !from.is_loopback());
-        if is_elsewhere || address.is_unspecified() {
-            return refuse(&text, "others do not reach the machine there; give its own address with --node-ip");
-        }
-        hosts.push(text);
-    }
-    if let Some(other) = signing.names.iter().find(|other| *other != name) {
-        return refuse(other, "a worker's certificate holds no other name");
-    }
-    if !masters.contains(name) && !is_reserved(name) {
-        hosts.push(name.to_owned());
-    }
-    Ok(hosts)
-}
-
-/// Whether clients address API servers by this name, so that no worker may have a certificate for it. An address is no
-/// name: it would be signed as one.
-fn is_reserved(name: &str) -> bool {
-    name == "localhost" || name == "kubernetes" || name.starts_with("kubernetes.") || name.parse::<IpAddr>().is_ok()
 }
 
 /// Returns the authorities' keys to a new master, and a token with which it enters the quorum.
@@ -254,53 +236,4 @@ async fn invite_master(
         "invitation": changed.token,
         "waits": changed.waits,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use quorate_pki::{Machine as Joining, Pair};
-
-    use super::*;
-
-    #[test]
-    fn a_worker_cannot_get_a_masters_certificate() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let machine = Joining::open(&Pair::new(dir.path(), "node")).expect("a key");
-        let masters: HashSet<&str> = ["m1", "10.0.0.1", "api.example"].into();
-        // The node's name, the hosts it asks for, the address it asks from, and the expected hosts.
-        type Signed<'a> = Result<&'a [&'a str], &'a str>;
-        let cases: [(&str, &[&str], &str, Signed<'_>); 12] = [
-            ("w1", &["10.0.0.4"], "10.0.0.4", Ok(&["10.0.0.4", "w1"])),
-            ("w1", &["w1", "10.0.0.4"], "192.0.2.9", Ok(&["10.0.0.4", "w1"])),
-            ("w1", &["10.0.0.1"], "10.0.0.4", Err("a master's address")),
-            ("w1", &["10.0.0.1"], "::ffff:10.0.0.1", Ok(&["10.0.0.1", "w1"])),
-            ("w1", &["m1"], "10.0.0.4", Err("no other name")),
-            ("w1", &["kubernetes.default.svc"], "10.0.0.4", Err("no other name")),
-            ("m1", &["10.0.0.1"], "10.0.0.1", Ok(&["10.0.0.1"])),
-            ("w1", &["::ffff:10.0.0.1"], "10.0.0.4", Err("a master's address")),
-            ("w1", &["127.0.0.1"], "10.0.0.4", Err("do not reach the machine there")),
-            ("w1", &["127.0.0.1"], "127.0.0.1", Ok(&["127.0.0.1", "w1"])),
-            ("kubernetes.default.svc", &["10.0.0.4"], "10.0.0.4", Ok(&["10.0.0.4"])),
-            ("10.96.0.1", &["10.0.0.4"], "10.0.0.4", Ok(&["10.0.0.4"])),
-        ];
-        for (name, asked, from, expected) in cases {
-            let asked: Vec<_> = asked.iter().map(|&host| host.to_owned()).collect();
-            let signing = SigningRequest::from_pem(&machine.request(&asked).expect("a request")).expect("its own");
-            let from = Some(from.parse().expect("an address"));
-            match (hosts(name, &signing, from, &masters), expected) {
-                (Ok(hosts), Ok(expected)) => assert_eq!(hosts, expected, "{name} {asked:?}"),
-                (Err(refused), Err(part)) => assert!(refused.message.contains(part), "{refused:?}"),
-                (found, expected) => panic!("{name} {asked:?}: {found:?}, not {expected:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn host_names_are_parsed_from_addresses() {
-        for (address, expected) in
-            [("https://10.0.0.1:6443", "10.0.0.1"), ("m1:2380", "m1"), ("https://[fd00::1]:6443", "fd00::1"), ("", "")]
-        {
-            assert_eq!(host(address), expected);
-        }
-    }
 }

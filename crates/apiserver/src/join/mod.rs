@@ -4,8 +4,10 @@
 //! machines, `tokens` for administrators. `authority` and `join` answer anonymous clients, because a joining machine
 //! has no certificate yet. Its token lets it check that it talks to the right cluster.
 
+mod hosts;
 mod machines;
 mod rows;
+mod served;
 mod tokens;
 
 use std::sync::Arc;
@@ -21,10 +23,11 @@ use crate::error;
 use crate::response::{Request, Response};
 use crate::user::UserInfo;
 
+pub use served::publish_hosts;
 pub use tokens::{Role, TokenRequest, create_token};
 
 /// Prefixes of the rows that this module keeps in the store. The etcd API must not write them.
-pub const JOIN_ROWS: [&str; 2] = [tokens::PREFIX, machines::PREFIX];
+pub const JOIN_ROWS: [&str; 3] = [tokens::PREFIX, machines::PREFIX, served::PREFIX];
 
 /// Returns the key of the row that holds the key pair with which a worker joined. Its certificates are renewed as long as
 /// the row exists.

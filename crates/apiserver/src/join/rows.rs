@@ -17,6 +17,8 @@ use crate::pipeline::read;
 pub(super) struct Row<T> {
     key: String,
     revision: Revision,
+    /// Its lease; zero when it has none.
+    pub lease: LeaseId,
     pub value: Option<T>,
 }
 
@@ -24,8 +26,9 @@ pub(super) struct Row<T> {
 pub(super) async fn read<T: DeserializeOwned>(store: &Store, key: String) -> Result<Row<T>, Status> {
     let found = read::key(store, &key, Consistency::Linearizable).await?;
     let revision = found.as_ref().map_or(Revision::ZERO, |found| found.mod_revision);
+    let lease = found.as_ref().map_or(LeaseId(0), |found| found.lease);
     let value = found.map(|found| decode(&found)).transpose()?;
-    Ok(Row { key, revision, value })
+    Ok(Row { key, revision, lease, value })
 }
 
 /// Reads all rows whose keys begin with `prefix`.
@@ -34,7 +37,7 @@ pub(super) async fn read_all<T: DeserializeOwned>(store: &Store, prefix: &'stati
     let found = store.range(&request, Consistency::Linearizable).await.map_err(|e| error::from_store(&e))?;
     let row = |found: KeyValue| {
         let key = String::from_utf8_lossy(&found.key).into_owned();
-        Ok(Row { key, revision: found.mod_revision, value: Some(decode(&found)?) })
+        Ok(Row { key, revision: found.mod_revision, lease: found.lease, value: Some(decode(&found)?) })
     };
     found.kvs.into_iter().map(row).collect()
 }
@@ -47,7 +50,7 @@ fn decode<T: DeserializeOwned>(found: &KeyValue) -> Result<T, Status> {
 impl<T: Serialize> Row<T> {
     /// Returns a row that must not exist yet when it is written.
     pub(super) fn new(key: String) -> Self {
-        Row { key, revision: Revision::ZERO, value: None }
+        Row { key, revision: Revision::ZERO, lease: LeaseId(0), value: None }
     }
 
     pub(super) fn unchanged(&self) -> Compare {

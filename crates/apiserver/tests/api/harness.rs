@@ -17,10 +17,12 @@ use quorate_store::Store;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls_pki_types::ServerName;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -264,6 +266,17 @@ impl Client {
         let (parts, body) = answer.into_parts();
         let bytes = timeout(DEADLINE, body.collect()).await.expect("a body in time").expect("a body").to_bytes();
         Answer { code: parts.status.as_u16(), headers: parts.headers, bytes }
+    }
+
+    /// Begins a request whose body never ends. The connection stands until the returned stream is dropped.
+    pub async fn stall(&self, path: &str) -> TlsStream<TcpStream> {
+        let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server accepts");
+        let name = ServerName::try_from("127.0.0.1").expect("a name");
+        let mut tls = self.connector.connect(name, tcp).await.expect("TLS");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{{");
+        tls.write_all(head.as_bytes()).await.expect("it is sent");
+        tls.flush().await.expect("it is sent");
+        tls
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
+use quorate_apiserver::publish_hosts;
 use quorate_mvcc::{KeyRange, RangeRequest};
 use quorate_pki::{Authorities, JoinToken, Lifetimes, Machine, Pair, details};
 use quorate_store::Consistency;
@@ -62,7 +63,7 @@ async fn a_worker_gets_certificates_for_a_token_and_renews_them() {
     // A response may be lost, so the same machine may repeat its request.
     join(&anonymous, &token, "w1", &first).await.expect(200);
     let (code, _, message) = join(&anonymous, &token, "w2", &request(&dir, "w2")).await.failure();
-    assert!(code == 403 && message.contains("has let in w1"), "{message}");
+    assert!(code == 403 && message.contains("is used up") && !message.contains("w1"), "{message}");
 
     // A certificate is renewed for the same key only.
     let renew = |request: String| json!({ "request": request });
@@ -198,6 +199,59 @@ async fn tokens_are_listed_revoked_and_stored_without_their_secrets() {
     ] {
         assert_eq!(admin.post(TOKENS, &wrong).await.failure().0, 400, "{wrong}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_strangers_do_not_block_joins() {
+    let (server, dir) = start().await;
+    let anonymous = server.anonymous();
+    let token = token(&server, json!({ "role": "worker" })).await;
+    let stalled = futures::future::join_all((0..40).map(|_| anonymous.stall(JOIN))).await;
+    join(&anonymous, &token, "w1", &request(&dir, "w1")).await.expect(200);
+    drop(stalled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_gets_no_host_of_a_master_or_a_service() {
+    let (server, dir) = start().await;
+    let anonymous = server.anonymous();
+    let token = token(&server, json!({ "role": "worker" })).await;
+    let member = server.api.store().quorum_status().await.expect("a status").members.remove(0).member;
+    // What a former master served is free again.
+    for (master, hosts) in [(member.name.as_str(), ["LB.example", "10.0.0.100"]), ("gone", ["old.example", "10.0.0.9"])]
+    {
+        publish_hosts(&server.api, master, &hosts.map(str::to_owned)).await.expect("published");
+    }
+    let machine = Machine::open(&Pair::new(dir.path(), "w1")).expect("a key");
+    let request = |host: &str| machine.request(&[host.to_owned()]).expect("a request");
+    for (host, why) in [("10.0.0.100", "`tls-names`"), ("10.96.0.1", "`service-cidr`"), ("lb.example", "no other name")]
+    {
+        let (code, _, message) = join(&anonymous, &token, "w1", &request(host)).await.failure();
+        assert!(code == 403 && message.contains(why), "{message}");
+    }
+    // A refused machine has neither used the token nor taken the name.
+    let listed = server.admin().get(TOKENS).await.expect(200);
+    assert_eq!(listed["tokens"][0]["usedBy"], json!([]));
+    // A stranger learns nothing about the hosts.
+    let wrong = JoinToken::new(token.pin.clone());
+    assert_eq!(join(&anonymous, &wrong, "w1", &request("10.0.0.100")).await.failure().0, 401);
+    let signed = join(&anonymous, &token, "w1", &request("10.0.0.9")).await.expect(200);
+    let serving = details(signed["serving"].as_str().expect("a certificate").as_bytes()).expect("a certificate");
+    assert_eq!(serving.hosts, ["10.0.0.9", "w1"]);
+    let (code, _, message) =
+        server.node("w1").post("/quorum/renew", &json!({ "request": request("10.0.0.100") })).await.failure();
+    assert!(code == 403 && message.contains("`tls-names`"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_newer_machines_are_understood() {
+    let (server, dir) = start().await;
+    let token = token(&server, json!({ "role": "worker" })).await;
+    let mut body = joining(&token, "w1", &request(&dir, "w1"));
+    body["fieldOfTheFuture"] = json!(true);
+    server.anonymous().post(JOIN, &body).await.expect(200);
+    let renewal = json!({ "request": request(&dir, "w1"), "fieldOfTheFuture": true });
+    server.node("w1").post("/quorum/renew", &renewal).await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,9 @@ struct QuorumStatus {
     leader: Option<String>,
     #[serde(default)]
     term: u64,
+    /// The command version that the quorum has agreed on.
+    #[serde(default)]
+    command_version: u32,
     members: Vec<MemberStatus>,
     #[serde(default)]
     invited: Vec<Invited>,
@@ -66,6 +69,9 @@ struct MemberStatus {
     revision: u64,
     #[serde(default)]
     database_size_bytes: u64,
+    /// The newest command version that it decodes.
+    #[serde(default)]
+    command_version: Option<u32>,
 }
 
 fn default_true() -> bool {
@@ -126,7 +132,7 @@ fn table(status: &QuorumStatus, wide: bool, no_headers: bool) -> String {
     let mut headers: Vec<String> =
         ["NAME", "ROLE", "TERM", "APPLIED", "LAG", "REVISION", "DB-SIZE", "API"].map(str::to_owned).to_vec();
     if wide {
-        headers.push("PEER".to_owned());
+        headers.extend(["PEER", "COMMANDS"].map(str::to_owned));
     }
     let rows: Vec<Vec<String>> = status
         .members
@@ -145,6 +151,7 @@ fn table(status: &QuorumStatus, wide: bool, no_headers: bool) -> String {
             ];
             if wide {
                 row.push(member.peer.clone());
+                row.push(member.command_version.map_or("-".to_owned(), |version| version.to_string()));
             }
             row
         })
@@ -165,12 +172,31 @@ fn table(status: &QuorumStatus, wide: bool, no_headers: bool) -> String {
                 "{learners} without a vote: the number of voters stays odd, so learners get votes in pairs or when voters leave\n"
             ));
         }
+        for note in holdouts(status) {
+            text.push_str(&note);
+        }
         for Invited { name, peer } in &status.invited {
             let name = if name.is_empty() { "a member" } else { name };
             text.push_str(&format!("{name} at {peer} was invited and has not joined yet\n"));
         }
     }
     text
+}
+
+/// Describes the members that keep the quorum at an older command version than the other members know.
+fn holdouts(status: &QuorumStatus) -> Vec<String> {
+    let newest = status.members.iter().filter_map(|member| member.command_version).max().unwrap_or_default();
+    let agreed = status.command_version;
+    let holdout = |member: &MemberStatus| {
+        let name = &member.name;
+        let why = match member.command_version {
+            Some(version) if version < newest => format!("knows only commands up to version {version}; upgrade it"),
+            None if agreed < newest => "has not reported which commands it knows".to_owned(),
+            _ => return None,
+        };
+        Some(format!("the command version stays {agreed} instead of {newest}: {name} {why}\n"))
+    };
+    status.members.iter().filter_map(holdout).collect()
 }
 
 fn human_size(bytes: u64) -> String {
@@ -208,6 +234,31 @@ mod tests {
              m10    unreachable   -      -         -     -          -         https://h:1\n\
              \nleader m2, term 7, 1 of 2 members answer, 2 needed\n"
         );
+    }
+
+    #[test]
+    fn a_member_that_holds_back_the_command_version_is_named() {
+        let member = |name: &str, commands: Option<u32>| {
+            let mut member =
+                serde_json::json!({ "name": name, "peer": "h:1", "api": "https://h:1", "role": "follower" });
+            if let Some(commands) = commands {
+                member["commandVersion"] = commands.into();
+            }
+            member
+        };
+        let shown = |agreed: u32, members: &[serde_json::Value]| {
+            let document = serde_json::json!({ "leader": "m1", "commandVersion": agreed, "members": members });
+            table(&status(document).expect("a status"), true, false)
+        };
+        let text = shown(1, &[member("m1", Some(2)), member("m2", Some(1)), member("m3", None)]);
+        assert!(text.contains("PEER   COMMANDS\n") && text.contains("h:1    2\n"), "{text}");
+        assert!(text.contains("stays 1 instead of 2: m2 knows only commands up to version 1; upgrade it\n"), "{text}");
+        assert!(text.contains("m3 has not reported which commands it knows\n"), "{text}");
+        // A quorum that has agreed, a member that is away then, and masters from before the command versions.
+        for members in [[member("m1", Some(2)), member("m2", None)], [member("m1", None), member("m2", None)]] {
+            let text = shown(2, &members);
+            assert!(!text.contains("the command version"), "{text}");
+        }
     }
 
     #[test]

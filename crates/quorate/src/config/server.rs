@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use quorate_api::fence;
 use quorate_manager::{EvictionRate, Settings};
-use quorate_pki::{Authorities, JoinToken, Lifetimes};
+use quorate_pki::{Authorities, JoinToken, Lifetimes, parse_host};
 use quorate_registry::pool::{AddressBlock, Pools};
 use quorate_store::Token;
 use quorate_store::raft::LogRetention;
@@ -448,10 +448,16 @@ impl ServerOptions {
             return Ok(None);
         }
         let default = Lifetimes::default();
+        let host = |key: &str, text: &String| parse_host(text).map_err(|error| anyhow::anyhow!("`{key}`: {error}"));
+        let advertise = self.advertise.as_ref().filter(|text| !text.is_empty());
+        let advertise = advertise.map(|text| host("advertise", text)).transpose()?;
+        let wildcard = advertise.as_ref().filter(|host| host.starts_with('*'));
+        anyhow::ensure!(wildcard.is_none(), "`advertise` is not the name of one machine; give this machine's own");
+        let tls_names = self.tls_names.iter().flatten().filter(|text| !text.is_empty());
         Ok(Some(Managed {
             init,
-            advertise: self.advertise.clone().filter(|host| !host.is_empty()),
-            tls_names: self.tls_names.clone().unwrap_or_default(),
+            advertise,
+            tls_names: tls_names.map(|text| host("tls-names", text)).collect::<Result<_, _>>()?,
             lifetimes: Lifetimes {
                 certificate: self.certificate_lifetime.map_or(default.certificate, |lifetime| lifetime.0),
                 authority: self.authority_lifetime.map_or(default.authority, |lifetime| lifetime.0),

@@ -110,6 +110,29 @@ fn certificates_are_issued_when_no_files_are_given() {
 }
 
 #[test]
+fn hosts_have_one_form_and_no_port() {
+    let with = |advertise: &str, names: &[&str]| ServerOptions {
+        name: Some("m1".to_owned()),
+        init: Some(true),
+        advertise: Some(advertise.to_owned()),
+        tls_names: Some(names.iter().map(|&name| name.to_owned()).collect()),
+        ..ServerOptions::default()
+    };
+    let config = with("[FD00:0::1]", &["API.Example", "", "0:0::1", "*.example"]).resolve().expect("options");
+    let managed = config.managed.expect("certificates are issued");
+    assert_eq!(managed.advertise.as_deref(), Some("fd00::1"));
+    assert_eq!(managed.tls_names, ["api.example", "::1", "*.example"]);
+    for (advertise, names, key) in [
+        ("m1:6443", &[][..], "`advertise`"),
+        ("*.example", &[], "`advertise`"),
+        ("10.0.0.1", &["https://lb"], "`tls-names`"),
+    ] {
+        let refused = with(advertise, names).resolve().expect_err("a refusal").to_string();
+        assert!(refused.contains(key), "{refused}");
+    }
+}
+
+#[test]
 fn useless_quorum_sizes_are_refused_with_the_reason() {
     for size in [1, 3, 5, 7] {
         check_quorum_size(size).expect("a good size");

@@ -1,6 +1,7 @@
 //! `quorate install` and `quorate uninstall`: set up this machine as a master or worker that systemd runs, or remove
 //! it.
 
+mod check;
 mod unit;
 
 use std::fs;
@@ -14,6 +15,7 @@ use quorate_pki::{write_private, write_public};
 
 use crate::config::{AgentOptions, Runtime, ServerOptions, agent, server};
 use crate::logging::progress;
+use crate::server::STORE_DIRECTORY;
 use unit::Role;
 
 const BINARY: &str = "/usr/local/bin/quorate";
@@ -79,8 +81,7 @@ fn below(root: &Path, path: impl AsRef<Path>) -> PathBuf {
 pub fn install(args: InstallArgs) -> anyhow::Result<()> {
     match args.role {
         InstallRole::Server { target, options } => {
-            // The options are validated now, so that errors show here and not in the journal.
-            (*options).clone().resolve()?;
+            check::server(&options, &target)?;
             let data_dir = options.data_dir.clone().unwrap_or_else(|| server::DEFAULT_DATA_DIR.into());
             let founds = options.init.unwrap_or(false);
             let text = toml::to_string(&*options).context("the options cannot be written")?;
@@ -91,11 +92,7 @@ pub fn install(args: InstallArgs) -> anyhow::Result<()> {
             Ok(())
         }
         InstallRole::Agent { target, options } => {
-            ensure!(
-                options.masters.as_ref().is_some_and(|masters| !masters.is_empty()),
-                "no master is named; give the line that `qctl token create --role worker` prints, with `quorate install agent` \
-                 instead of `quorate agent`"
-            );
+            check::agent(&options, &target)?;
             let data_dir = options.data_dir.clone().unwrap_or_else(|| agent::DEFAULT_DATA_DIR.into());
             let docker = options.runtime.unwrap_or(Runtime::Docker) == Runtime::Docker;
             let text = toml::to_string(&*options).context("the options cannot be written")?;
@@ -128,14 +125,21 @@ fn install_files(target: &Target, role: Role, options: &str, data_dir: &Path, do
         let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
         created.with_context(|| format!("cannot create {}; are you root?", path.display()))?;
     }
+    // The configuration is last: with it, the role counts as installed, and this command is refused.
+    write_public(&below(root, &unit), unit::text(role, Path::new(BINARY), &config, docker).as_bytes())?;
     // The options may contain a token, so the file is private.
     let text = format!("# Options of `quorate {role}`; `quorate {role} --help` explains them.\n{options}");
     write_private(&below(root, &config), text.as_bytes())?;
-    write_public(&below(root, &unit), unit::text(role, Path::new(BINARY), &config, docker).as_bytes())?;
     progress(format!("wrote {} and {}", below(root, &unit).display(), below(root, &config).display()));
     if should_start(target) {
-        systemctl(&["daemon-reload"])?;
-        systemctl(&["enable", "--now", role.unit()])?;
+        let started = systemctl(&["daemon-reload"]).and_then(|()| systemctl(&["enable", "--now", role.unit()]));
+        started.with_context(|| {
+            let unit = role.unit();
+            format!(
+                "the files are written, but {unit} was not started; see `journalctl -u {unit}`, then run `systemctl \
+                 enable --now {unit}`, or undo this with `quorate uninstall {role}`"
+            )
+        })?;
         progress(format!("started {}; its log: journalctl -u {}", role.unit(), role.unit()));
     } else if *root == Path::new("/") {
         let unit = role.unit();
@@ -164,6 +168,7 @@ fn copy_binary(root: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(directory)?;
         fs::copy(&own, &partial)?;
         fs::set_permissions(&partial, fs::Permissions::from_mode(0o755))?;
+        fs::File::open(&partial)?.sync_all()?;
         // A running binary cannot be written, but it can be replaced.
         fs::rename(&partial, &target)
     };
@@ -205,7 +210,9 @@ fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
         ensure!(answer.trim() == "yes", "nothing was removed");
     }
     let is_own = args.root == Path::new("/");
-    if is_own && has_systemd() {
+    let unit = below(&args.root, Path::new(UNITS).join(role.unit()));
+    // An interrupted installation or removal leaves the configuration alone, and systemd refuses a unit that is not there.
+    if is_own && has_systemd() && unit.exists() {
         systemctl(&["disable", "--now", role.unit()])?;
     }
     // The data goes first: without the configuration a failed purge could not be repeated.
@@ -214,7 +221,7 @@ fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
     } else {
         progress(format!("left {}; --purge removes it", data_dir.display()));
     }
-    for path in [below(&args.root, Path::new(UNITS).join(role.unit())), config] {
+    for path in [unit, config] {
         match fs::remove_file(&path) {
             Ok(()) => progress(format!("removed {}", path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -229,6 +236,14 @@ fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
 
 /// Removes the data of a service that has stopped, and a worker's containers.
 fn purge(installed: &Installed, data_dir: &Path, is_own: bool) -> anyhow::Result<()> {
+    // Without systemd, nobody has stopped the master.
+    if let Ok(lock) = fs::File::open(data_dir.join(STORE_DIRECTORY).join("lock")) {
+        ensure!(
+            !matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)),
+            "{} is in use: stop its master first; nothing was deleted",
+            data_dir.display()
+        );
+    }
     if let Some(cluster) = installed.containers_of.as_ref().filter(|_| is_own) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let removed = runtime.block_on(quorate_agent::remove_containers(cluster));
@@ -255,7 +270,12 @@ impl Installed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             text => text.with_context(|| format!("cannot read {}", config.display()))?,
         };
-        let wrong = || format!("{} is not a valid configuration", config.display());
+        let wrong = || {
+            format!(
+                "{} is not a valid configuration; mend it, or remove it to uninstall with the default directories",
+                config.display()
+            )
+        };
         Ok(match role {
             Role::Server => {
                 let options: ServerOptions = toml::from_str(&text).with_context(wrong)?;
@@ -335,7 +355,60 @@ mod tests {
         assert_eq!(options.token, Some(token));
         run("uninstall agent --purge --yes", dir.path()).expect("removed");
         assert!(!dir.path().join("srv/q").exists());
-        let refused = run("install agent", dir.path()).expect_err("no master").to_string();
-        assert!(refused.contains("no master is named"), "{refused}");
+    }
+
+    #[test]
+    fn bad_options_are_refused_before_anything_is_written() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let token = format!("{}.{}.{}", "0".repeat(8), "1".repeat(32), "2".repeat(64));
+        let agent = format!("install agent --server https://10.0.0.1:6443 --token {token}");
+        for (line, why) in [
+            ("install agent", "no master is named"),
+            ("install agent --server https://10.0.0.1:6443 --token 1.2.3", "not a join token"),
+            ("install agent --server 10.0.0.1:6443", "not an https:// URL"),
+            (&format!("{agent} --data-dir data"), "`data-dir`"),
+            (&format!("{agent} --node-labels a"), "not key=value"),
+            ("install server --init --data-dir data", "`data-dir`"),
+            ("install server --init --advertise 10.0.0.1:6443", "`advertise`"),
+            ("install server --init --service-cidr 10.96.0.1/16", "`service-cidr`"),
+            ("install server --join TOKEN", "no token"),
+        ] {
+            let refused = format!("{:#}", run(line, dir.path()).expect_err("a refusal"));
+            assert!(refused.contains(why) && !refused.contains('\n'), "{line}: {refused}");
+            assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_installation_is_repeated_or_undone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = dir.path();
+        // The configuration cannot be written, since there is a directory in its place.
+        let config = root.join("etc/quorate/server.toml");
+        fs::create_dir_all(config.with_extension("toml.partial")).expect("a directory");
+        run("install server --init", root).expect_err("it cannot be written");
+        let unit = root.join("etc/systemd/system/quorate-server.service");
+        assert!(unit.exists() && !config.exists());
+        fs::remove_dir(config.with_extension("toml.partial")).expect("removed");
+        run("install server --init", root).expect("repeated");
+        fs::remove_file(&unit).expect("removed");
+        run("uninstall", root).expect("the rest is removed");
+        assert!(!config.exists());
+    }
+
+    #[test]
+    fn the_data_of_a_running_master_is_not_purged() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = dir.path();
+        run("install server --init", root).expect("installed");
+        let store = root.join("var/lib/quorate/server/store");
+        fs::create_dir_all(&store).expect("a store");
+        let lock = fs::File::create(store.join("lock")).expect("a lock file");
+        lock.lock().expect("locked");
+        let refused = run("uninstall --purge --yes", root).expect_err("it runs").to_string();
+        assert!(refused.contains("stop its master first") && store.exists(), "{refused}");
+        drop(lock);
+        run("uninstall --purge --yes", root).expect("purged");
+        assert!(!store.exists());
     }
 }

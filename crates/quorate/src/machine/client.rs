@@ -5,29 +5,55 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::{BodyExt, Limited};
+use kube::client::Body;
 use kube::{Client, Config};
 use quorate_pki::{JoinToken, Pin};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Time during which a join is retried, because a master that has just started needs a moment.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum size of an answer, in bytes. Nobody has verified yet who sends the authority's certificate.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Masters that are tried one after the other.
 pub struct Masters {
     urls: Vec<String>,
+    /// Total time that each of them has to answer.
+    request_timeout: Duration,
 }
 
-/// Refusal by a master; a retry does not help.
+/// Why a master has not done what it was asked.
 #[derive(Debug)]
-struct Refused(anyhow::Error);
+enum Problem {
+    /// The cluster refuses, and a retry does not help.
+    Refused(anyhow::Error),
+    /// This master cannot do it, but another one may.
+    Unsuitable(anyhow::Error),
+    /// The master may do it later.
+    NotNow(anyhow::Error),
+}
 
-type Attempt<T> = Result<T, Result<anyhow::Error, Refused>>;
+impl Problem {
+    /// Describes the problem with the master at `url`.
+    fn at(self, url: &str) -> anyhow::Error {
+        match self {
+            Problem::Refused(error) => error.context(format!("{url} refuses")),
+            Problem::Unsuitable(error) => error.context(format!("{url} cannot do it")),
+            Problem::NotNow(error) => error.context(format!("{url} does not answer")),
+        }
+    }
+}
+
+type Attempt<T> = Result<T, Problem>;
 
 /// Client certificate and its key, PEM.
 pub struct ClientCertificate<'a> {
@@ -39,7 +65,7 @@ impl Masters {
     /// Each master is `https://host:port` or `host:port`.
     pub fn new<'a>(masters: impl IntoIterator<Item = &'a String>) -> Masters {
         let url = |master: &String| format!("https://{}", master.trim_start_matches("https://").trim_end_matches('/'));
-        Masters { urls: masters.into_iter().map(url).collect() }
+        Masters { urls: masters.into_iter().map(url).collect(), request_timeout: REQUEST_TIMEOUT }
     }
 
     /// Joins with a token. It fetches the authority's certificate over an unverified connection, checks it against the
@@ -89,22 +115,33 @@ impl Masters {
         Ok(quorum.members.into_iter().map(|member| member.api).collect())
     }
 
+    /// Asks the masters in turn. A refusal counts once every master was asked: the one that refuses may be of another
+    /// version or cluster than the others.
     async fn first<T>(&self, patience: Duration, ask: impl AsyncFn(&str) -> Attempt<T>) -> anyhow::Result<T> {
         let deadline = Instant::now() + patience;
         loop {
-            let mut problem = anyhow::anyhow!("no master is named");
+            let mut problems = Vec::new();
             for url in &self.urls {
-                match ask(url).await {
+                let late = || Problem::NotNow(anyhow::anyhow!("no answer within {:?}", self.request_timeout));
+                match timeout(self.request_timeout, ask(url)).await.unwrap_or_else(|_| Err(late())) {
                     Ok(answer) => return Ok(answer),
-                    Err(Err(Refused(reason))) => return Err(reason.context(format!("{url} refuses"))),
-                    Err(Ok(error)) => {
-                        tracing::info!(url, error = format!("{error:#}"), "the master does not answer yet");
-                        problem = error.context(format!("{url} does not answer"));
+                    Err(problem) => {
+                        let (Problem::Refused(error) | Problem::Unsuitable(error) | Problem::NotNow(error)) = &problem;
+                        tracing::info!(url, error = format!("{error:#}"), "a master does not do this now");
+                        problems.push((url, problem));
                     }
                 }
             }
-            if Instant::now() >= deadline {
-                return Err(problem);
+            if let Some(place) = problems.iter().position(|(_, problem)| matches!(problem, Problem::Refused(_))) {
+                let (url, refusal) = problems.swap_remove(place);
+                return Err(refusal.at(url));
+            }
+            let may_change = problems.iter().any(|(_, problem)| matches!(problem, Problem::NotNow(_)));
+            if !may_change || Instant::now() >= deadline {
+                let texts: Vec<_> =
+                    problems.into_iter().map(|(url, problem)| format!("{:#}", problem.at(url))).collect();
+                ensure!(!texts.is_empty(), "no master is named");
+                bail!(texts.join("; "));
             }
             sleep(RETRY_INTERVAL).await;
         }
@@ -112,18 +149,12 @@ impl Masters {
 }
 
 async fn fetch_authority(url: &str, pin: &Pin) -> Attempt<String> {
-    let fetch = async || {
-        let mut config = config(url)?;
-        // The server is not verified here; its answer is checked against the hash.
-        config.accept_invalid_certs = true;
-        let client = Client::try_from(config)?;
-        anyhow::Ok(client.request_text(http::Request::get("/quorum/authority").body(Vec::new())?).await)
-    };
-    let pem = match fetch().await {
-        Ok(answer) => answer.map_err(classify)?,
-        Err(error) => return Err(Ok(error)),
-    };
-    check_authority(&pem, pin).map_err(|error| Err(Refused(error)))?;
+    let mut config = config(url).map_err(Problem::Unsuitable)?;
+    // The server is not verified here; its answer is checked against the hash.
+    config.accept_invalid_certs = true;
+    let answer = exchange(config, http::Request::get("/quorum/authority").body(Vec::new())).await?;
+    let pem = String::from_utf8(answer.into()).map_err(|error| Problem::Unsuitable(error.into()))?;
+    check_authority(&pem, pin).map_err(Problem::Unsuitable)?;
     // The library has just warned that the certificate was not checked.
     tracing::info!(url, "the cluster's authority is the one that the token names");
     Ok(pem)
@@ -149,7 +180,7 @@ async fn post<T: DeserializeOwned>(
     path: &str,
     body: &Value,
 ) -> Attempt<T> {
-    let body = serde_json::to_vec(body).map_err(|error| Ok(error.into()))?;
+    let body = serde_json::to_vec(body).map_err(|error| Problem::Refused(error.into()))?;
     let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json").body(body);
     send(url, authority_pem, client_certificate, request).await
 }
@@ -161,21 +192,36 @@ async fn send<T: DeserializeOwned>(
     client_certificate: Option<&ClientCertificate<'_>>,
     request: http::Result<http::Request<Vec<u8>>>,
 ) -> Attempt<T> {
-    let send = async move || {
+    let trusting = || {
         let mut config = config(url)?;
         let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes()).context("the authority")?;
         config.root_cert = Some(vec![authority.to_vec()]);
-        if let Some(ClientCertificate { cert_pem, key_pem }) = client_certificate {
-            config.auth_info.client_certificate_data = Some(STANDARD.encode(cert_pem));
-            config.auth_info.client_key_data = Some(STANDARD.encode(key_pem).into());
-        }
-        let client = Client::try_from(config)?;
-        anyhow::Ok(client.request::<T>(request?).await)
+        anyhow::Ok(config)
     };
-    match send().await {
-        Ok(answer) => answer.map_err(classify),
-        Err(error) => Err(Ok(error)),
+    let mut config = trusting().map_err(Problem::Unsuitable)?;
+    if let Some(ClientCertificate { cert_pem, key_pem }) = client_certificate {
+        config.auth_info.client_certificate_data = Some(STANDARD.encode(cert_pem));
+        config.auth_info.client_key_data = Some(STANDARD.encode(key_pem).into());
     }
+    let answer = exchange(config, request).await?;
+    serde_json::from_slice(&answer)
+        .map_err(|error| Problem::Unsuitable(anyhow::Error::new(error).context("its answer is not understood")))
+}
+
+/// Sends a request and returns the body of a successful answer.
+async fn exchange(config: Config, request: http::Result<http::Request<Vec<u8>>>) -> Attempt<Bytes> {
+    let send = async move || {
+        let client = Client::try_from(config)?;
+        let (head, body) = client.send(request?.map(Body::from)).await?.into_parts();
+        anyhow::Ok((head.status, read_bounded(body).await?))
+    };
+    let (status, body) = send().await.map_err(Problem::NotNow)?;
+    if status.is_success() { Ok(body) } else { Err(classify(status, &body)) }
+}
+
+async fn read_bounded(body: Body) -> anyhow::Result<Bytes> {
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+    Ok(body.map_err(|error| anyhow::anyhow!("its answer cannot be read: {error}"))?.to_bytes())
 }
 
 fn config(url: &str) -> anyhow::Result<Config> {
@@ -188,14 +234,22 @@ fn config(url: &str) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Distinguishes a refusal from a transient failure.
-fn classify(error: kube::Error) -> Result<anyhow::Error, Refused> {
-    match error {
-        kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
-            Err(Refused(anyhow::anyhow!(status.message.clone())))
-        }
-        kube::Error::Api(status) => Ok(anyhow::anyhow!(status.message.clone())),
-        error => Ok(error.into()),
+/// Distinguishes what an unsuccessful answer means for the other masters and for a retry.
+fn classify(status: StatusCode, body: &[u8]) -> Problem {
+    #[derive(serde::Deserialize)]
+    struct Status {
+        message: String,
+    }
+    let error = match serde_json::from_slice::<Status>(body) {
+        Ok(Status { message }) => anyhow::anyhow!(message),
+        Err(_) => anyhow::anyhow!("it answers with {status}, which is not the answer of a master"),
+    };
+    match status.as_u16() {
+        // A master that cannot sign, or whose version does not know the request.
+        404 | 405 => Problem::Unsuitable(error),
+        429 | 500.. => Problem::NotNow(error),
+        400.. => Problem::Refused(error),
+        _ => Problem::Unsuitable(error),
     }
 }
 
@@ -209,9 +263,61 @@ pub fn check_cluster(directory_pem: &str, pin: &Pin) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use quorate_pki::Authority;
 
     use super::*;
+
+    /// Asks masters with these answers; a problem is given by its status. Returns the outcome and the masters that were
+    /// asked, in order.
+    async fn ask(answers: &[(&str, Option<u16>)], patience: Duration) -> (Result<String, String>, Vec<String>) {
+        let urls: Vec<_> = answers.iter().map(|(url, _)| (*url).to_owned()).collect();
+        let asked = RefCell::new(Vec::new());
+        let masters = Masters { urls, request_timeout: Duration::from_millis(100) };
+        let outcome = masters.first(patience, async |url| {
+            asked.borrow_mut().push(url.to_owned());
+            let answer = answers.iter().find(|(name, _)| *name == url).and_then(|(_, status)| *status);
+            match answer {
+                None => Ok(url.to_owned()),
+                // A master that never answers.
+                Some(0) => std::future::pending().await,
+                Some(status) => {
+                    let body = format!("{{\"message\": \"it says {status}\"}}");
+                    Err(classify(StatusCode::from_u16(status).expect("a status"), body.as_bytes()))
+                }
+            }
+        });
+        let outcome = outcome.await.map_err(|error| format!("{error:#}"));
+        (outcome, asked.into_inner())
+    }
+
+    #[tokio::test]
+    async fn every_master_is_asked_before_a_refusal_counts() {
+        for status in [0, 301, 400, 401, 403, 404, 405, 409, 429, 503] {
+            let (outcome, asked) = ask(&[("m1", Some(status)), ("m2", None)], Duration::ZERO).await;
+            assert_eq!((outcome.as_deref(), asked.len()), (Ok("m2"), 2), "{status}");
+        }
+        // A refusal is not repeated, and is shown rather than the masters that cannot be asked.
+        let (outcome, asked) = ask(&[("m1", Some(503)), ("m2", Some(403)), ("m3", Some(404))], JOIN_TIMEOUT).await;
+        assert_eq!((outcome, asked.len()), (Err("m2 refuses: it says 403".to_owned()), 3));
+        let (outcome, asked) = ask(&[("m1", Some(404)), ("m2", Some(405))], JOIN_TIMEOUT).await;
+        let problem = outcome.expect_err("none can do it");
+        assert!(problem.contains("m1 cannot do it: it says 404; m2 cannot do it"), "{problem}");
+        assert_eq!(asked.len(), 2);
+        // A master that starts is waited for.
+        let (outcome, asked) = ask(&[("m1", Some(404)), ("m2", Some(503))], 2 * RETRY_INTERVAL).await;
+        assert!(outcome.expect_err("it does not start").contains("m2 does not answer: it says 503"));
+        assert!(asked.len() >= 4, "{asked:?}");
+        assert_eq!(ask(&[], JOIN_TIMEOUT).await.0, Err("no master is named".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn answers_are_bounded() {
+        let fits = read_bounded(Body::from(vec![b' '; MAX_ANSWER_BYTES])).await.expect("it fits");
+        assert_eq!(fits.len(), MAX_ANSWER_BYTES);
+        read_bounded(Body::from(vec![b' '; MAX_ANSWER_BYTES + 1])).await.expect_err("too long");
+    }
 
     #[test]
     fn only_the_pinned_authority_is_trusted() {

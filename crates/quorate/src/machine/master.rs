@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use quorate_apiserver::{Api, Role, TokenRequest, create_token};
-use quorate_pki::{Authorities, Authority, Machine, Pair, Subject, Usage, read, write_private};
+use quorate_pki::{Authorities, Authority, Machine, Pair, Subject, Usage, canonical_host, read, write_private};
 use quorate_store::raft;
 use quorate_store::{Member, Store, Token};
 use serde::Deserialize;
@@ -29,17 +29,6 @@ const FOUNDED: &str = "founded";
 const WORKERS: u32 = 10;
 const ADMINISTRATORS: &str = "system:masters";
 
-/// Names by which pods and clients address an API server.
-const API_NAMES: [&str; 7] = [
-    "localhost",
-    "127.0.0.1",
-    "::1",
-    "kubernetes",
-    "kubernetes.default",
-    "kubernetes.default.svc",
-    "kubernetes.default.svc.cluster.local",
-];
-
 /// Whether this start founds a quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Founding(bool);
@@ -48,6 +37,37 @@ pub struct Founding(bool);
 pub struct OwnCertificates {
     pub authorities: Arc<Authorities>,
     certificates: Vec<(bool, Pair, Subject)>,
+}
+
+/// The token for the quorum that a master gave, in a file until this master has joined.
+pub struct Invitation(PathBuf);
+
+impl Invitation {
+    pub fn of(config: &ServerConfig) -> Invitation {
+        Invitation(config.pki().join("invitation"))
+    }
+
+    fn read(&self) -> anyhow::Result<Option<Token>> {
+        if !self.0.exists() {
+            return Ok(None);
+        }
+        // A file that cannot be used is as good as none.
+        Ok(read(&self.0)?.trim().parse().ok())
+    }
+
+    fn write(&self, token: &Token) -> anyhow::Result<()> {
+        Ok(write_private(&self.0, format!("{token}\n").as_bytes())?)
+    }
+
+    /// Forgets the token, once it is used or refused.
+    pub fn remove(&self) -> anyhow::Result<()> {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", self.0.display()))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -93,8 +113,19 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
             if Pair::new(&pki, Authorities::CLUSTER).cert.exists() {
                 check_cluster(&read(&Pair::new(&pki, Authorities::CLUSTER).cert)?, &token.pin)?;
             }
-            let answer = request_join(config, &host, &token, &hosts)?;
-            config.join = Some(Join::Peers(save_authorities(&pki, &managed, &token.pin, answer)?));
+            // After an interruption the quorum may have let this directory in already. It then refuses another request
+            // under its name, but knows the directory again.
+            let earlier = Invitation::of(config).read()?.filter(|_| Authorities::exist(&pki));
+            let invitation = match earlier {
+                Some(earlier) => earlier,
+                None => {
+                    let answer = request_join(config, &host, &token, &hosts)?;
+                    let invitation = save_authorities(&pki, &managed, &token.pin, answer)?;
+                    Invitation::of(config).write(&invitation)?;
+                    invitation
+                }
+            };
+            config.join = Some(Join::Peers(invitation));
         }
         (None, Some(Join::Peers(_))) => bail!(
             "a token of `qctl quorum add` provides no certificates: give the certificate files, or use a token of \
@@ -149,7 +180,7 @@ fn advertised(managed: &Managed, owner: Option<&Member>, join: Option<&Join>) ->
         return Ok(host.clone());
     }
     if let Some((host, _)) = owner.and_then(|owner| owner.peer.rsplit_once(':')) {
-        return Ok(host.trim_matches(['[', ']']).to_owned());
+        return Ok(canonical_host(host));
     }
     let found = match join {
         Some(Join::Masters { hosts, .. }) => address::towards(hosts),
@@ -233,7 +264,7 @@ impl OwnCertificates {
         let pki = config.pki();
         let authorities = Arc::new(Authorities::load(&pki, managed.lifetimes)?);
         let mut hosts = vec![host.to_owned(), config.name.clone()];
-        hosts.extend(API_NAMES.map(str::to_owned));
+        hosts.extend(super::api_hosts(&config.pools));
         hosts.extend(managed.tls_names.iter().cloned());
         let machine_name = nix::unistd::gethostname()?.to_string_lossy().to_lowercase();
         hosts.extend(Some(machine_name).filter(|name| !name.is_empty()));
@@ -336,4 +367,65 @@ pub async fn announce(
 pub fn check_interval(config: &ServerConfig) -> Duration {
     let lifetime = config.managed.as_ref().map(|managed| managed.lifetimes.certificate);
     super::check_interval(lifetime.unwrap_or(Duration::from_secs(3600)))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_pki::{JoinToken, Lifetimes, details};
+
+    use super::*;
+    use crate::config::ServerOptions;
+
+    fn options(dir: &Path) -> ServerOptions {
+        ServerOptions {
+            name: Some("m2".to_owned()),
+            data_dir: Some(dir.to_owned()),
+            advertise: Some("127.0.0.1".to_owned()),
+            ..ServerOptions::default()
+        }
+    }
+
+    #[test]
+    fn an_interrupted_join_goes_on_with_its_invitation() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let authorities = Authorities::open(&dir.path().join("pki"), Lifetimes::default()).expect("authorities");
+        // No master listens at this address, so a request would fail.
+        let token = format!("{}@127.0.0.1:1", JoinToken::new(authorities.cluster.pin().clone()));
+        let mut config = ServerOptions { join: Some(token), ..options(dir.path()) }.resolve().expect("options");
+        let invitation: Token = "000000ab.secret@127.0.0.1:2380".parse().expect("a token");
+        Invitation::of(&config).write(&invitation).expect("written");
+        prepare(&mut config).expect("it asks nobody");
+        assert!(matches!(&config.join, Some(Join::Peers(found)) if found.secret == "secret"), "{:?}", config.join);
+        Invitation::of(&config).remove().expect("removed");
+        Invitation::of(&config).remove().expect("it is gone already");
+        assert!(Invitation::of(&config).read().expect("no file").is_none());
+    }
+
+    #[test]
+    fn a_masters_certificate_holds_the_names_and_the_address_of_its_service() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let options = ServerOptions {
+            init: Some(true),
+            service_cidr: Some(vec!["10.50.0.0/16".to_owned()]),
+            tls_names: Some(vec!["LB.example".to_owned()]),
+            ..options(dir.path())
+        };
+        let mut config = options.resolve().expect("options");
+        assert_eq!(prepare(&mut config).expect("certificates"), Founding(true));
+        let found = details(read(&config.tls.cert).expect("a file").as_bytes()).expect("a certificate");
+        for host in [
+            "m2",
+            "127.0.0.1",
+            "10.50.0.1",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "lb.example",
+        ] {
+            assert!(found.hosts.contains(&host.to_owned()), "{host}: {:?}", found.hosts);
+        }
+        let own = OwnCertificates::new(&config, config.managed.as_ref().expect("managed"), "127.0.0.1");
+        assert!(!own.expect("certificates").renew().expect("a check"), "nothing is due");
+    }
 }

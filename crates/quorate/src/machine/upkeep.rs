@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use quorate_apiserver::Api;
 use quorate_pki::{FileIdentity, Pair, PkiError};
 use quorate_store::{Member, Store};
 use tokio_util::sync::CancellationToken;
 
-use super::{check_interval, master, worker};
+use super::{certificate, check_interval, master, worker};
 use crate::config::{AgentConfig, ServerConfig};
 
 const FIRST_CHECK: Duration = Duration::from_secs(30);
+const PUBLISH_RETRY: Duration = Duration::from_secs(1);
 
 /// Certificates that a process presents. They are reloaded when their files change.
 #[derive(Debug)]
@@ -92,6 +94,35 @@ pub async fn keep_master(
             None => return tracing::error!("the renewal of the certificates has ended"),
         }
     }
+}
+
+/// Publishes the hosts of this master's serving certificate to the other masters, which must not sign a certificate of a
+/// worker for them. Repeats it when they change.
+pub async fn publish_hosts(config: ServerConfig, api: Api, shutdown: CancellationToken) {
+    let every = master::check_interval(&config);
+    loop {
+        let pause = match publish(&config, &api).await {
+            Ok(()) => every,
+            Err(error) => {
+                tracing::info!(
+                    error = format!("{error:#}"),
+                    "the hosts of this master are not published yet; retrying"
+                );
+                every.min(PUBLISH_RETRY)
+            }
+        };
+        if !sleep(pause, &shutdown).await {
+            return;
+        }
+    }
+}
+
+async fn publish(config: &ServerConfig, api: &Api) -> anyhow::Result<()> {
+    let cert = config.tls.cert.clone();
+    let found = tokio::task::spawn_blocking(move || certificate(&cert)).await??;
+    let hosts = found.map(|found| found.hosts).unwrap_or_default();
+    let published = quorate_apiserver::publish_hosts(api, &config.name, &hosts).await;
+    published.map_err(|status| anyhow::anyhow!(status.message))
 }
 
 /// Renews a worker's certificates, and uses them for new connections.

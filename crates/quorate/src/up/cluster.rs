@@ -74,11 +74,7 @@ impl ClusterFile {
 
     /// Replaces the file atomically, so that a reader never sees a part of it.
     pub fn save(&self, data_dir: &Path) -> anyhow::Result<()> {
-        let path = Self::path(data_dir);
-        let partial = path.with_extension("json.partial");
-        fs::write(&partial, serde_json::to_vec_pretty(self)?)
-            .and_then(|()| fs::rename(&partial, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        Ok(quorate_pki::write_private(&Self::path(data_dir), &serde_json::to_vec_pretty(self)?)?)
     }
 
     pub fn with_role(&self, role: Role) -> impl Iterator<Item = &ClusterMember> {

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use quorate_pki::{Authorities, Authority, Lifetimes, Pair, Subject, Usage};
+use quorate_registry::pool::Pools;
 use rand::Rng;
 
 use super::UpArgs;
@@ -16,6 +17,7 @@ use super::quorum;
 use crate::config::{AgentOptions, MemberSpec, ServerOptions, check_quorum_size};
 use crate::kubeconfig;
 use crate::logging::progress;
+use crate::machine;
 
 /// Validity of the certificates, long enough for any cluster on one machine.
 const LIFETIMES: Lifetimes =
@@ -132,12 +134,14 @@ impl Layout {
         let pki = self.data_dir.join("pki");
         let Authorities { cluster: ca, peers: peer_ca, lifetimes } = Authorities::open(&pki, LIFETIMES)?;
         let [ca_cert, peer_ca_cert] = [Authorities::CLUSTER, Authorities::PEERS].map(|name| Pair::new(&pki, name).cert);
-        let hosts = ["localhost", "127.0.0.1"];
-        let issue = |authority: &Authority, file: &str, user: &str, group: Option<&str>, hosts: &[&str], usage| {
+        let hosts = ["localhost", "127.0.0.1"].map(str::to_owned);
+        // The masters run with the default `service-cidr`.
+        let api_hosts = machine::api_hosts(&Pools::default());
+        let issue = |authority: &Authority, file: &str, user: &str, group: Option<&str>, hosts: &[String], usage| {
             let pair = Pair::new(&pki, file);
-            if !pair.cert.exists() {
-                let (user, group) = (user.to_owned(), group.map(str::to_owned));
-                let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+            // The certificates of an older version may lack some hosts.
+            if machine::is_due(&pair.cert, hosts)? {
+                let (user, group, hosts) = (user.to_owned(), group.map(str::to_owned), hosts.to_vec());
                 authority.issue(&pair, &Subject { user, group, hosts, usage }, lifetimes.certificate)?;
             }
             anyhow::Ok(pair)
@@ -145,7 +149,7 @@ impl Layout {
         let servers = cluster.with_role(Role::Master).filter_map(|master| master.api.clone()).collect::<Vec<_>>();
         for member in cluster.with_role(Role::Master) {
             let name = &member.name;
-            let serving = issue(&ca, name, name, None, &hosts, Usage::Server)?;
+            let serving = issue(&ca, name, name, None, &api_hosts, Usage::Server)?;
             let peer = issue(&peer_ca, &format!("{name}-peer"), name, None, &hosts, Usage::Peer)?;
             let node_client = issue(
                 &ca,
@@ -229,9 +233,8 @@ fn address(url: Option<&str>) -> anyhow::Result<SocketAddr> {
 }
 
 fn write_config(member: &ClusterMember, options: &impl serde::Serialize) -> anyhow::Result<()> {
-    fs::create_dir_all(&member.data).with_context(|| format!("cannot create {}", member.data.display()))?;
-    let path: &Path = &member.config();
-    fs::write(path, toml::to_string(options)?).with_context(|| format!("cannot write {}", path.display()))
+    // The options may contain a token, so the file is private.
+    Ok(quorate_pki::write_private(&member.config(), toml::to_string(options)?.as_bytes())?)
 }
 
 /// Allocates ports that are currently free.

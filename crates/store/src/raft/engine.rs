@@ -11,7 +11,7 @@ use super::membership::{changing, invitations};
 use super::network::client::{Lane, PeerClient};
 use super::network::messages::{self, StatusFields, StatusResponse};
 use super::node::Node;
-use super::requests::{proposals, reads};
+use super::requests::{commands, proposals, reads};
 use super::state::OpenState;
 use super::state::store::StateError;
 use super::upkeep::{compaction, leases};
@@ -79,21 +79,21 @@ impl Engine for RaftEngine {
         let roster = self.node.roster();
         let asked = self.node.peers.iter().map(ask_status);
         let mut answers = futures::future::join_all(asked).await;
-        answers.push(own);
+        answers.push((own, Some(self.node.decodable.newest)));
         let (leader, term) = {
             let leadership = self.node.leadership.borrow();
             (leadership.leader.as_ref().map(|leader| leader.name.clone()), leadership.term)
         };
-        let newest = answers.iter().map(|status| status.last_log_index).max().unwrap_or(0);
-        let head = answers.iter().find(|status| status.role == MemberRole::Leader);
-        let head = head.map_or(newest, |status| status.last_log_index);
-        answers.sort_by(|a, b| a.member.name.cmp(&b.member.name));
+        let newest = answers.iter().map(|(status, _)| status.last_log_index).max().unwrap_or(0);
+        let head = answers.iter().find(|(status, _)| status.role == MemberRole::Leader);
+        let head = head.map_or(newest, |(status, _)| status.last_log_index);
+        answers.sort_by(|(a, _), (b, _)| a.member.name.cmp(&b.member.name));
         let members = answers
             .into_iter()
-            .map(|status| {
+            .map(|(status, commands)| {
                 let lag = head.saturating_sub(status.applied_index);
                 let is_voter = roster.voters.contains(&status.member.id);
-                status.into_status(lag, is_voter)
+                status.into_status(lag, is_voter, commands)
             })
             .collect();
         let invited = invitations::list_local(&self.node)?.into_iter().map(|(_, invitation)| invitation.member);
@@ -159,9 +159,12 @@ impl Engine for RaftEngine {
     }
 }
 
-async fn ask_status(peer: PeerClient) -> StatusFields {
-    let answer = peer.call::<_, StatusResponse>(Lane::Control, messages::STATUS, &(), STATUS_TIMEOUT).await;
-    match answer {
+/// Asks a member for its status and for the newest command version that it decodes. These are two requests, because
+/// members of other versions exchange the first one, so it cannot get another field.
+async fn ask_status(peer: PeerClient) -> (StatusFields, Option<CommandVersion>) {
+    let asked = peer.call::<_, StatusResponse>(Lane::Control, messages::STATUS, &(), STATUS_TIMEOUT);
+    let (answer, commands) = futures::future::join(asked, commands::ask(&peer)).await;
+    let status = match answer {
         // The peer may not have received the newest membership yet, so its record comes from here.
         Ok(answer) => StatusFields { member: Member::clone(&peer.peer), ..answer.status },
         Err(error) => {
@@ -177,5 +180,7 @@ async fn ask_status(peer: PeerClient) -> StatusFields {
                 alarms: Vec::new(),
             }
         }
-    }
+    };
+    let commands = commands.filter(|_| status.role != MemberRole::Unreachable);
+    (status, commands)
 }

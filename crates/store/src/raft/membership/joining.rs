@@ -16,11 +16,11 @@ use crate::platform::tokio::time::Instant;
 use crate::platform::{TaskTracker, tokio};
 use crate::raft::config::PeerTls;
 use crate::raft::lifecycle::identity::{self, Origin, Owner};
-use crate::raft::network::client::{CallError, Lane, PeerSender, Peers};
-use crate::raft::network::messages::{self, JoinRequest, JoinResponse};
+use crate::raft::network::client::{CallError, PeerSender, Peers};
+use crate::raft::network::messages::{JoinRequest, JoinResponse};
 use crate::raft::network::tls::PeerTlsContext;
 use crate::raft::node::Node;
-use crate::raft::requests::commands;
+use crate::raft::requests::{commands, reads};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(15);
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -89,19 +89,30 @@ async fn ask(config: &JoinConfig, request: &JoinRequest) -> Result<Member, Store
     let mut problem = String::new();
     while Instant::now() < deadline {
         for peer in &asked {
-            match peer.call(Lane::Control, messages::JOIN, request, ASK_TIMEOUT).await {
+            match peer.join(request, ASK_TIMEOUT).await {
                 Ok(JoinResponse::Joined(member)) => return Ok(member),
                 Ok(JoinResponse::Refused(reason)) => {
                     return Err(StoreError::Fatal(format!("the quorum does not let {} in: {reason}", request.name)));
                 }
                 Ok(JoinResponse::NotNow(reason)) => problem = reason,
-                Err(error) => problem = error.to_string(),
+                Err(error) => problem = describe(&error),
             }
             tracing::info!(problem, "not joined yet");
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
     Err(StoreError::NoLeader(format!("{} could not join: {problem}", request.name)))
+}
+
+/// Describes why a member did not answer a request to join. Only a member of another version cannot decode it.
+fn describe(error: &CallError) -> String {
+    match error {
+        CallError::Refused { peer, reason } if reason.starts_with("400") => format!(
+            "{peer} runs another version of Quorate, which does not understand this request to join ({reason}); upgrade it \
+             first, or join with its version"
+        ),
+        error => error.to_string(),
+    }
 }
 
 /// Answers a request to join. A member that does not lead forwards the request to its leader.
@@ -115,9 +126,8 @@ pub async fn admit(node: &Node, request: JoinRequest) -> JoinResponse {
         let Some(peer) = node.peers.get(leader) else {
             return JoinResponse::NotNow("the leader is unknown".to_owned());
         };
-        let answer: Result<JoinResponse, CallError> =
-            peer.call(Lane::Control, messages::JOIN, &request, ASK_TIMEOUT).await;
-        return answer.unwrap_or_else(|error| JoinResponse::NotNow(error.to_string()));
+        let answer = peer.join(&request, ASK_TIMEOUT).await;
+        return answer.unwrap_or_else(|error| JoinResponse::NotNow(describe(&error)));
     }
     match admit_as_leader(node, &request).await {
         Ok(answer) => answer,
@@ -127,6 +137,8 @@ pub async fn admit(node: &Node, request: JoinRequest) -> JoinResponse {
 
 async fn admit_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResponse, StoreError> {
     let _alone = node.changing.lock().await;
+    // A leader that was just elected, or that leads no more, may lack a version that was agreed on before.
+    let state = reads::barrier(node).await?;
     let roster = node.roster();
     if let Some(member) = roster.members.values().find(|member| member.incarnation == request.incarnation) {
         // The member was added before and the answer was lost. An uncommitted membership may still be lost.
@@ -136,7 +148,9 @@ async fn admit_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinRespo
             JoinResponse::NotNow("the quorum has not committed the new member yet".to_owned())
         });
     }
-    if let Err(reason) = commands::check_joiner(node, &request.name, request.commands)? {
+    let checked = commands::check_joiner(node, &state, &request.name, request.commands);
+    drop(state);
+    if let Err(reason) = checked {
         return Ok(JoinResponse::Refused(reason));
     }
     let member = match invitations::present(node, &request.secret, request.incarnation).await? {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Builder;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use parking_lot::RwLock;
@@ -16,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{ResponseBody, Unanswered};
 use super::frames::{self, MAX_FRAME_BYTES, PeerBody};
 use super::link::{Link, LinkError, LinkKeeper};
-use super::messages::{CLUSTER_HEADER, Claim, INCARNATION_HEADER, MEMBER_HEADER, SENDER_HEADER};
+use super::messages::{
+    self, CLUSTER_HEADER, Claim, INCARNATION_HEADER, JoinRequest, JoinResponse, MEMBER_HEADER, SENDER_HEADER,
+};
 use super::tls::{PeerTlsContext, server_name};
 use crate::error::StoreError;
 use crate::membership::{Member, MemberId};
@@ -246,6 +249,18 @@ impl PeerClient {
         self.answer(response, deadline).await
     }
 
+    /// Asks to join, or forwards such a request, within `timeout`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn join(&self, request: &JoinRequest, timeout: Duration) -> Result<JoinResponse, CallError> {
+        let deadline = Instant::now() + timeout;
+        let body = codec::encode(request).map_err(|error| self.not_sent(&error))?;
+        let head = self.head(messages::JOIN).header(messages::COMMANDS_HEADER, request.commands.0);
+        let response = self.send_request(Lane::Control, head, frames::single(body), deadline).await?;
+        self.answer(response, deadline).await
+    }
+
     /// Sends a body of any length. Returns when the head of the response has arrived.
     ///
     /// # Errors
@@ -257,6 +272,11 @@ impl PeerClient {
         body: PeerBody,
         deadline: Instant,
     ) -> Result<Response<ResponseBody>, CallError> {
+        self.send_request(lane, self.head(path), body, deadline).await
+    }
+
+    /// Returns the head of a request, with the headers of every request.
+    fn head(&self, path: &'static str) -> Builder {
         let PeerSender { cluster, member, incarnation } = self.shared.sender;
         let mut request = Request::builder()
             .method(Method::POST)
@@ -270,7 +290,17 @@ impl PeerClient {
             let version = self.shared.membership_index.load(Ordering::Relaxed);
             request = request.header(SENDER_HEADER, Claim { member, incarnation, version }.to_string());
         }
-        let request = request.body(body).map_err(|error| self.not_sent(&error))?;
+        request
+    }
+
+    async fn send_request(
+        &self,
+        lane: Lane,
+        head: Builder,
+        body: PeerBody,
+        deadline: Instant,
+    ) -> Result<Response<ResponseBody>, CallError> {
+        let request = head.body(body).map_err(|error| self.not_sent(&error))?;
         let mut channel = self.link(lane).sender(deadline).await.map_err(|error| self.not_sent(&error))?;
         let response = match tokio::time::timeout_at(deadline, channel.send(request)).await {
             Err(_) => return Err(self.lost(&"timeout")),

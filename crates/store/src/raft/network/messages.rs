@@ -6,12 +6,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use quorate_api::Revision;
 use quorate_mvcc::{CommandVersion, Reply};
 use serde::{Deserialize, Serialize};
 
 use crate::changes::{ChangeError, Changed};
 use crate::membership::{Alarm, Member, MemberId, MemberStatus};
+use crate::raft::codec::{self, CodecError};
 use crate::raft::types::{SnapshotMeta, Vote};
 
 pub const VOTE: &str = "/raft/vote";
@@ -54,6 +56,10 @@ pub const INCARNATION_HEADER: &str = "quorate-incarnation";
 /// it, or 0; separated by commas.
 pub const SENDER_HEADER: &str = "quorate-sender";
 
+/// The newest command version that a joining member decodes. It is a header, because members of older versions ignore
+/// headers that they do not know, and refuse a [`JoinRequest`] that has one field more.
+pub const COMMANDS_HEADER: &str = "quorate-commands";
+
 /// The contents of a [`SENDER_HEADER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -88,6 +94,8 @@ pub struct HelloResponse {
     pub knows_sender: Option<bool>,
 }
 
+/// A request to join. Members of different versions exchange it, so its encoding must not change: what is added later is
+/// sent in a header.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JoinRequest {
     pub secret: String,
@@ -100,8 +108,31 @@ pub struct JoinRequest {
     pub etcd: Option<(String, u16)>,
     /// Whether another member has forwarded the request to the leader.
     pub is_forwarded: bool,
-    /// The newest command version that it decodes.
+    /// The newest command version that it decodes, sent as [`COMMANDS_HEADER`]. A member that does not send it decodes
+    /// the first one.
+    #[serde(skip, default = "first_commands")]
     pub commands: CommandVersion,
+}
+
+fn first_commands() -> CommandVersion {
+    CommandVersion::FIRST
+}
+
+impl JoinRequest {
+    /// Decodes a request and its [`COMMANDS_HEADER`].
+    ///
+    /// # Errors
+    /// When the body is not a request to join.
+    pub fn from_parts(headers: &HeaderMap, body: &[u8]) -> Result<JoinRequest, CodecError> {
+        let (mut request, used) = codec::decode_prefix::<JoinRequest>(body)?;
+        let header = headers.get(COMMANDS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        // Some versions have sent the command version behind the other fields.
+        let appended = || codec::decode_prefix(&body[used..]).ok().map(|(version, _)| version);
+        if let Some(commands) = header.map(CommandVersion).or_else(appended) {
+            request.commands = commands;
+        }
+        Ok(request)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -226,7 +257,7 @@ pub struct StatusFields {
 
 impl StatusFields {
     #[must_use]
-    pub fn into_status(self, lag: u64, voter: bool) -> MemberStatus {
+    pub fn into_status(self, lag: u64, voter: bool, command_version: Option<CommandVersion>) -> MemberStatus {
         MemberStatus {
             member: self.member,
             role: self.role,
@@ -237,6 +268,7 @@ impl StatusFields {
             lag,
             revision: self.revision,
             database_size_bytes: self.database_size_bytes,
+            command_version: command_version.map(|version| version.0),
             alarms: self.alarms,
         }
     }
@@ -263,5 +295,51 @@ mod tests {
         for wrong in ["", "1,2", "1,2,3,4", "1,,3", "a,2,3"] {
             assert!(wrong.parse::<Claim>().is_err(), "{wrong}");
         }
+    }
+
+    /// The request of versions before the command versions, and of those that sent the version as a field.
+    #[derive(Serialize, Deserialize)]
+    struct EarlierRequest {
+        secret: String,
+        incarnation: u64,
+        name: String,
+        api_port: u16,
+        etcd: Option<(String, u16)>,
+        is_forwarded: bool,
+    }
+
+    #[derive(Serialize)]
+    struct RequestWithField(EarlierRequest, CommandVersion);
+
+    fn earlier() -> EarlierRequest {
+        EarlierRequest {
+            secret: "s".to_owned(),
+            incarnation: 7,
+            name: "m2".to_owned(),
+            api_port: 6443,
+            etcd: Some(("https".to_owned(), 2379)),
+            is_forwarded: true,
+        }
+    }
+
+    #[test]
+    fn requests_to_join_are_understood_between_versions() {
+        // An older joiner asks this version.
+        let body = codec::encode(&earlier()).expect("it encodes");
+        let request = JoinRequest::from_parts(&HeaderMap::new(), &body).expect("a request");
+        assert_eq!((request.commands, request.name.as_str()), (CommandVersion::FIRST, "m2"));
+        let body = codec::encode(&RequestWithField(earlier(), CommandVersion(2))).expect("it encodes");
+        let request = JoinRequest::from_parts(&HeaderMap::new(), &body).expect("a request");
+        assert_eq!((request.commands, request.api_port), (CommandVersion(2), 6443));
+        // A newer joiner, with another field, asks this version.
+        let body = codec::encode(&RequestWithField(earlier(), CommandVersion(9))).expect("it encodes");
+        let headers =
+            HeaderMap::from_iter([(http::HeaderName::from_static(COMMANDS_HEADER), http::HeaderValue::from(3))]);
+        assert_eq!(JoinRequest::from_parts(&headers, &body).expect("a request").commands, CommandVersion(3));
+        JoinRequest::from_parts(&headers, &body[..5]).expect_err("half a request");
+        // This version asks an older member, which decodes strictly and does not know the header.
+        let body = codec::encode(&JoinRequest { commands: CommandVersion::NEWEST, ..request }).expect("it encodes");
+        let decoded: EarlierRequest = codec::decode(&body).expect("nothing is left over");
+        assert!(decoded.is_forwarded && decoded.incarnation == 7);
     }
 }

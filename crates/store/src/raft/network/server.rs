@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::frames::{self, FrameError, FrameReader, MAX_FRAME_BYTES, PeerBody};
 use super::link::{MAX_HTTP_FRAME_BYTES, Tracked};
 use super::messages::{
-    self, Claim, HashRequest, HashResponse, HelloResponse, ProposeResponse, Proposed, ReadIndexRequest, StatusResponse,
+    self, Claim, HashRequest, HashResponse, HelloResponse, JoinRequest, ProposeResponse, Proposed, ReadIndexRequest,
+    StatusResponse,
 };
 use super::snapshot_stream;
 use crate::platform::tokio;
@@ -225,7 +226,11 @@ async fn answer<B: RequestBody>(node: &Arc<Node>, request: Request<B>) -> Result
             single(&())
         }
         messages::HELLO => single(&hello(node, &head.headers)),
-        messages::JOIN => single(&joining::admit(node, message(body).await?).await),
+        messages::JOIN => {
+            let body = collect(body).await?;
+            let request = JoinRequest::from_parts(&head.headers, &body).map_err(|error| Refusal::bad(&error))?;
+            single(&joining::admit(node, request).await)
+        }
         messages::COMMANDS => single(&node.decodable.newest),
         messages::CHANGE => single(&changing::receive_forwarded(node, message(body).await?).await),
         messages::STATUS => {
@@ -303,12 +308,15 @@ async fn snapshot<B: RequestBody>(instance: &Instance, body: B) -> Result<PeerBo
 }
 
 async fn message<T: DeserializeOwned>(body: impl RequestBody) -> Result<T, Refusal> {
+    codec::decode(&collect(body).await?).map_err(|error| Refusal::bad(&error))
+}
+
+async fn collect(body: impl RequestBody) -> Result<Bytes, Refusal> {
     let body = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_FRAME_BYTES).collect()).await;
-    let body: Bytes = body
+    let body = body
         .map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned()))?
-        .map_err(|error| Refusal::bad(&error))?
-        .to_bytes();
-    codec::decode(&body).map_err(|error| Refusal::bad(&error))
+        .map_err(|error| Refusal::bad(&error))?;
+    Ok(body.to_bytes())
 }
 
 fn single<T: Serialize>(message: &T) -> Result<PeerBody, Refusal> {

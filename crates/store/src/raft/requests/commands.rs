@@ -22,9 +22,10 @@ use crate::platform::tokio;
 use crate::raft::codec::{self, CodecError};
 use crate::raft::lifecycle::first_reason::FirstReason;
 use crate::raft::membership::roster::Roster;
-use crate::raft::network::client::{CallError, Lane};
+use crate::raft::network::client::{CallError, Lane, PeerClient};
 use crate::raft::network::messages;
 use crate::raft::node::Node;
+use crate::raft::state::store::StateStore;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -124,24 +125,53 @@ pub fn check_forwarded(node: &Node, commands: &[Bytes]) -> Result<Vec<Option<Str
     Ok(commands.iter().map(check).collect())
 }
 
-/// Checks that a joining member can decode the commands of the quorum. The inner error is the reason to refuse it.
+/// Checks that a joining member can decode the commands of the quorum, whose `state` was read linearizably.
 ///
 /// # Errors
-/// While no state is open.
-pub fn check_joiner(node: &Node, name: &str, newest: CommandVersion) -> Result<Result<(), String>, StoreError> {
+/// The reason to refuse it.
+pub fn check_joiner(node: &Node, state: &StateStore, name: &str, newest: CommandVersion) -> Result<(), String> {
     // A proposed version may be committed before this member has applied it.
-    let agreed = agreed(node)?.max(CommandVersion(node.proposed_version.load(Ordering::SeqCst)));
+    let proposed = CommandVersion(node.proposed_version.load(Ordering::SeqCst));
+    let agreed = state.current().command_version().max(proposed);
     if agreed <= newest {
-        return Ok(Ok(()));
+        return Ok(());
     }
-    Ok(Err(format!(
+    Err(format!(
         "the quorum has agreed on commands of version {agreed}, and {name} knows them up to version {newest}: it needs a \
          newer version of Quorate"
-    )))
+    ))
+}
+
+/// The newest command version that a member decodes; `None` when it has not answered.
+type Known = Option<CommandVersion>;
+
+/// Asks a member for the newest command version that it decodes.
+pub async fn ask(peer: &PeerClient) -> Known {
+    match peer.call::<_, CommandVersion>(Lane::Control, messages::COMMANDS, &(), ASK_TIMEOUT).await {
+        Ok(version) => Some(version),
+        // A member from before command versions does not know this request.
+        Err(CallError::Refused { reason, .. }) if reason.starts_with("404") => Some(CommandVersion::FIRST),
+        Err(error) => {
+            tracing::debug!(%error, "a member did not report its command version");
+            None
+        }
+    }
+}
+
+/// Describes the members that keep the quorum from agreeing on `newest`; `None` when there are none.
+fn describe_holdouts(members: &[(String, Known)], newest: CommandVersion) -> Option<String> {
+    let holdouts = members.iter().filter_map(|(name, known)| match known {
+        None => Some(format!("{name} has not reported its version")),
+        Some(version) if *version < newest => Some(format!("{name} knows commands up to version {version}")),
+        Some(_) => None,
+    });
+    let holdouts: Vec<_> = holdouts.collect();
+    (!holdouts.is_empty()).then(|| holdouts.join(", "))
 }
 
 /// Raises the version while this member leads, and ends this member when the agreed version is too new for it.
 pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
+    let mut holdouts = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -151,7 +181,7 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
             }
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        match shutdown.run_until_cancelled(raise(&node)).await {
+        match shutdown.run_until_cancelled(raise(&node, &mut holdouts)).await {
             None => return,
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::info!(%error, "the command version was not raised; will retry"),
@@ -159,33 +189,41 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
     }
 }
 
-async fn raise(node: &Node) -> Result<(), StoreError> {
+/// Raises the version while this member leads. `holdouts` describes the members that held it back before; a change is
+/// logged once.
+async fn raise(node: &Node, holdouts: &mut Option<String>) -> Result<(), StoreError> {
     let (term, leads) = {
         let leadership = node.leadership.borrow();
         (leadership.term, leadership.is_active_leader)
     };
     let newest = node.decodable.newest;
     if !leads || agreed(node)? >= newest {
+        *holdouts = None;
         return Ok(());
     }
     // No member may join while the members are asked.
     let Ok(_alone) = node.changing.try_lock() else { return Ok(()) };
     let metrics = node.instance()?.raft.server_metrics();
     node.store_roster(|| Roster::reported(&metrics.borrow_watched()));
-    let others = node.roster().members.keys().copied().filter(|id| *id != node.id()).collect::<Vec<_>>();
-    let asked = join_all(others.into_iter().map(async |id| {
-        let peer = node.peers.get(id)?;
-        match peer.call::<_, CommandVersion>(Lane::Control, messages::COMMANDS, &(), ASK_TIMEOUT).await {
-            Ok(version) => Some(version),
-            // A member from before command versions does not know this request.
-            Err(CallError::Refused { reason, .. }) if reason.starts_with("404") => Some(CommandVersion::FIRST),
-            Err(error) => {
-                tracing::debug!(%error, "a member did not report its command version");
-                None
-            }
-        }
+    let roster = node.roster();
+    let others = roster.members.values().filter(|member| member.id != node.id());
+    let asked = join_all(others.map(async |member| {
+        let known = match node.peers.get(member.id) {
+            Some(peer) => ask(&peer).await,
+            None => None,
+        };
+        (member.name.clone(), known)
     }));
-    let Some(known) = asked.await.into_iter().collect::<Option<Vec<_>>>() else { return Ok(()) };
+    let members = asked.await;
+    let found = describe_holdouts(&members, newest);
+    if *holdouts != found {
+        if let Some(holdouts) = &found {
+            let agreed = agreed(node)?.0;
+            tracing::info!(agreed, newest = newest.0, holdouts, "the command version cannot rise yet");
+        }
+        *holdouts = found;
+    }
+    let Some(known) = members.into_iter().map(|(_, known)| known).collect::<Option<Vec<_>>>() else { return Ok(()) };
     let common = known.into_iter().fold(newest, CommandVersion::min);
     if common <= agreed(node)? {
         return Ok(());
@@ -213,5 +251,20 @@ pub mod future {
     pub fn decode_prefix(bytes: &[u8]) -> Result<(Command, CommandVersion, usize), CodecError> {
         let (command, used) = codec::decode_prefix(&bytes[1..])?;
         Ok((command, VERSION, used + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_that_hold_back_the_version_are_named() {
+        let member = |name: &str, known: Option<u32>| (name.to_owned(), known.map(CommandVersion));
+        let newest = CommandVersion(3);
+        assert_eq!(describe_holdouts(&[member("m2", Some(3)), member("m3", Some(4))], newest), None);
+        let described = describe_holdouts(&[member("m2", Some(1)), member("m3", Some(3)), member("m4", None)], newest);
+        let expected = "m2 knows commands up to version 1, m4 has not reported its version";
+        assert_eq!(described.as_deref(), Some(expected));
     }
 }

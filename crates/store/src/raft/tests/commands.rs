@@ -57,7 +57,11 @@ async fn a_command_waits_until_all_members_can_decode_it() {
         let refused = propose_future(node, &put("future", b"1")).await;
         assert!(matches!(&refused, Err(StoreError::Unsupported(why)) if why.contains("has agreed on")), "{refused:?}");
     }
-    assert_eq!(nodes.stores[0].quorum_status().await.expect("a status").command_version, TODAY.0);
+    // The status shows which member holds the version back.
+    let status = nodes.stores[0].quorum_status().await.expect("a status");
+    assert_eq!(status.command_version, TODAY.0);
+    let known: Vec<_> = status.members.iter().map(|member| member.command_version).collect();
+    assert_eq!(known, [Some(future::VERSION.0), Some(future::VERSION.0), Some(TODAY.0)]);
 
     // The older member is upgraded.
     nodes.stores[2].shutdown().await.expect("it stops");
@@ -152,6 +156,32 @@ async fn a_joiner_that_is_too_old_is_refused() {
     let joined = joining::admit(&nodes.nodes[0], request(future::VERSION)).await;
     assert!(matches!(joined, JoinResponse::Joined(_)), "{joined:?}");
     nodes.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_quorum_does_not_judge_a_joiner() {
+    super::cluster::show_logs();
+    let nodes = Nodes::start(3, |config| config.commands = future::VERSION).await;
+    for store in &nodes.stores {
+        agreed(store, future::VERSION).await;
+    }
+    lead(&nodes, 0).await;
+    for store in &nodes.stores[1..] {
+        store.shutdown().await.expect("it stops");
+    }
+    // Its state may be stale, so it refuses nobody for good.
+    let request = JoinRequest {
+        secret: "unknown".to_owned(),
+        incarnation: 7,
+        name: "m4".to_owned(),
+        api_port: 1,
+        etcd: None,
+        is_forwarded: false,
+        commands: TODAY,
+    };
+    let answer = joining::admit(&nodes.nodes[0], request).await;
+    assert!(matches!(answer, JoinResponse::NotNow(_)), "{answer:?}");
+    nodes.stores[0].shutdown().await.expect("it stops");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
