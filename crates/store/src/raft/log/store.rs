@@ -128,10 +128,16 @@ impl LogStore {
         self.reader.disk.writes()
     }
 
+    /// Returns whether the proof that the last batch is durable is not on disk yet.
+    #[must_use]
+    pub fn has_unsynced_proof(&self) -> bool {
+        self.reader.disk.has_unsynced_proof()
+    }
+
     /// Syncs the proof that the last batch is durable, if no sync has followed it; does not wait for that. The caller
     /// decides when the log is quiet.
     pub fn sync_proof(&self) {
-        if self.reader.disk.has_unsynced_proof()
+        if self.has_unsynced_proof()
             && let Err(error) = self.tasks.try_send(LogTask::SyncProof)
         {
             tracing::debug!(%error, "the proof that the log is durable is not synced yet");

@@ -335,6 +335,21 @@ async fn the_status_names_every_member() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_member_syncs_the_proof_of_its_last_write() {
+    let mut cluster = Cluster::prepare(1, |_| {});
+    cluster.release_ports();
+    let node = start_node(cluster.config(1)).await.expect("it starts");
+    let store = Store::new(Arc::new(RaftEngine::new(node.clone())));
+    put_surely(&store, "k", b"0").await;
+    let instance = node.instance().expect("it runs");
+    let log = &instance.log;
+    eventually("the proof", async || log.has_unsynced_proof().then_some(())).await;
+    eventually("its sync", async || (!log.has_unsynced_proof()).then_some(())).await;
+    drop(instance);
+    store.shutdown().await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_raft_core_is_restarted_from_disk() {
     let mut cluster = Cluster::prepare(1, |_| {});
     cluster.release_ports();
