@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
-use quorate_chaos::cluster::{Engine, Workers};
+use quorate_chaos::cluster::{Engine, Workers, mounts};
 use quorate_chaos::fault::Kind;
 use quorate_chaos::report::{self, Report};
 use quorate_chaos::run::{self, Options, Recorded};
@@ -80,18 +78,12 @@ fn main() -> ExitCode {
 
 fn start(args: &Args) -> anyhow::Result<bool> {
     if geteuid().is_root()
-        && let Err(error) = isolate_mounts()
+        && let Err(error) = mounts::isolate()
     {
         complain(&format!("mounts are left behind if this process is killed: {error}"));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(chaos(args))
-}
-
-/// Gives this process a mount namespace of its own, so that its mounts end with it.
-fn isolate_mounts() -> nix::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)
 }
 
 /// Runs the chaos test, checks the history and writes the report. Returns whether there was no violation.

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::engine::{Engine, Events};
 use super::layout::Layout;
 use super::machine::Machine;
+use super::mounts;
 use super::process::last_lines;
 use super::shim::{Control, Shim};
 use crate::history::{Container, SANDBOX, Start};
@@ -76,8 +77,11 @@ impl Agents {
         }
         let place = &self.layout.workers[worker];
         let log = fs::OpenOptions::new().create(true).append(true).open(&place.log)?;
-        let mut command = Command::new(&self.binary);
-        command.arg("agent").arg("--config").arg(&place.config);
+        let mut command = match place.machine {
+            Some(_) => Command::new(&self.binary),
+            None => mounts::outside(&self.binary)?,
+        };
+        command.arg("agent").arg("--config").arg(std::path::absolute(&place.config)?);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("QUORATE_")) {
             command.env_remove(name);
         }

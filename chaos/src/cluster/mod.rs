@@ -8,6 +8,7 @@ mod layout;
 mod log_version;
 mod lossy;
 mod machine;
+pub mod mounts;
 mod pki;
 mod ports;
 mod process;

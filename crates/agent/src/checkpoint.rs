@@ -1,4 +1,7 @@
 //! Copies of this node's pods on disk. An agent that starts while no master answers manages these pods.
+//!
+//! A hollow agent writes none: none of its containers needs a probe or a restart while no master answers, and a machine
+//! that simulates many nodes would write a file for each change of each of their pods.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

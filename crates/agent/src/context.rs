@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
-
 use crate::cluster::Cluster;
 use crate::config::AgentConfig;
 use crate::events::Recorder;
@@ -14,7 +12,7 @@ use crate::gate::Gate;
 use crate::machine::{self, Machine};
 use crate::plan::NodeFacts;
 use crate::probes::Prober;
-use crate::runtime::{Capabilities, Runtime, RuntimeError};
+use crate::runtime::Runtime;
 use crate::services::Services;
 use crate::status::Reporter;
 use crate::volumes::Volumes;
@@ -39,7 +37,6 @@ pub(crate) struct Context {
     pub recorder: Recorder,
     pub reporter: Reporter,
     pub gate: Gate,
-    capabilities: OnceCell<Option<Capabilities>>,
     pub fence: Arc<Fence>,
 }
 
@@ -75,13 +72,7 @@ impl Context {
             runtime,
             recorder,
             reporter,
-            capabilities: OnceCell::new(),
             fence,
         })
-    }
-
-    /// Returns [`Runtime::capabilities`], which the engine is asked for once.
-    pub(crate) async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
-        self.capabilities.get_or_try_init(|| self.runtime.capabilities()).await.copied()
     }
 }

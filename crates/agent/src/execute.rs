@@ -15,7 +15,7 @@ use crate::env::{self, Facts};
 use crate::events::Note;
 use crate::gate::Stage;
 use crate::hosts;
-use crate::plan::{self, Action, Completion, FailureReason, Grace, Observed, Outcome, PodRef, ProbeKind};
+use crate::plan::{self, Action, Completion, FailureReason, Grace, Observed, Outcome, PodRef, ProbeKind, StopCause};
 use crate::probes::Target;
 use crate::runtime::{BindMount, ImageError, RuntimeError};
 use crate::seccomp;
@@ -105,9 +105,15 @@ impl Task {
                 self.pre_stop(pod, container, id, *grace).await;
                 Ok(Outcome::Done)
             }
-            Action::StopContainer { container, id, grace, pre_stop, why, replace: _ } => {
+            Action::StopContainer { container, id, grace, pre_stop, why, cause } => {
                 let init = plan::find_container(&self.pod, container).is_some_and(|(_, init)| init);
                 self.context.recorder.record(pod, Note::normal("Killing", why.as_str()).about(container, init));
+                if *cause == StopCause::Fenced
+                    && let Err(error) = self.context.fence.mark(&pod.uid, id).await
+                {
+                    // The stop is more urgent than its record.
+                    tracing::warn!(%pod, %id, error = %error, "cannot mark a container as stopped by its fence");
+                }
                 let grace = grace.begun(Timestamp::now());
                 if *pre_stop {
                     self.pre_stop(pod, container, id, grace).await;

@@ -61,6 +61,12 @@ pub enum AgentError {
     Listen { address: String, source: std::io::Error },
     #[error("the container runtime cannot be used")]
     Runtime(#[source] runtime::RuntimeError),
+    #[error(
+        "the container engine does not see what this agent mounts in {path}, so pods would find their volumes empty: run \
+         the agent in the engine's mount namespace, or share the mount of {path} with it (a container: --volume \
+         {path}:{path}:rshared)"
+    )]
+    Invisible { path: String },
 }
 
 /// One worker node. [`Agent::new`] checks everything that can be checked before anything runs.
@@ -109,11 +115,25 @@ impl Agent {
         self.listener.local_addr().map(|address| address.port())
     }
 
+    /// Refuses a mount namespace in which the engine sees no volume that the agent mounts.
+    async fn check_mounts(&self) -> Result<(), AgentError> {
+        let RuntimeChoice::Docker { endpoint } = &self.config.runtime else { return Ok(()) };
+        let path = self.config.data_dir.display().to_string();
+        let engine = runtime::engine_process(endpoint.as_deref()).await;
+        match volumes::are_visible(&self.config.data_dir, engine).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(AgentError::Invisible { path }),
+            Err(source) => Err(AgentError::DataDirectory { path, source }),
+        }
+    }
+
     /// Runs until `shutdown`. The pods' containers keep running afterwards; the next agent adopts them.
     ///
     /// # Errors
-    /// When the node API cannot be served. All other failures are retried.
+    /// When the node API cannot be served, or the container engine does not see the agent's mounts. All other failures
+    /// are retried.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), AgentError> {
+        self.check_mounts().await?;
         let port = self.port().unwrap_or(10250);
         let server = server::NodeApi::new(&self.config, self.listener, Arc::clone(&self.runtime))?;
         let (recorder, event_sender) = events::channel(Arc::clone(&self.cluster), &self.config.node_name);
@@ -129,6 +149,8 @@ impl Agent {
             tracker.spawn(masters.follow_leader(shutdown.clone()));
         }
         tracker.spawn(Arc::clone(&context.runtime).observe(shutdown.clone()));
+        let (fence, stop) = (Arc::clone(&context.fence), shutdown.clone());
+        tracker.spawn(async move { fence.keep(stop).await });
         let (follower, stop) = (Arc::clone(&context), shutdown.clone());
         tracker.spawn(async move { follower.services.follow(Arc::clone(&follower.cluster), stop).await });
         tracker.spawn(event_sender.run(shutdown.clone()));

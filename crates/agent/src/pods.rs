@@ -231,6 +231,8 @@ impl Pods {
             // Stopping takes up to the grace period, so neither other orphans nor this node's own pods wait for it.
             self.clearing.spawn(clear(Arc::clone(&self.context), known.pod));
         }
+        // A pod that has vanished together with its containers has neither a worker nor a container to be removed.
+        self.context.fence.retain(|uid| self.workers.contains_key(uid) || self.orphans.contains(uid)).await;
         match checkpoint::uids(&self.data_dir).await {
             Ok(uids) => {
                 for uid in uids {

@@ -212,7 +212,7 @@ fn choose<'a>(
     }
     let ending = pod.metadata.deletion_timestamp.is_some();
     let again = plan::find_container(pod, name).zip(latest.exit()).is_some_and(|((container, init), exit)| {
-        !ending && plan::restarts(plan::restart_policy(pod, container, init), exit.code)
+        !ending && plan::restarts(plan::restart_policy(pod, container, init), exit.code == 0)
     });
     if again { Ok(latest) } else { observed.ended_before(name, latest.attempt).ok_or("previous terminated ") }
 }

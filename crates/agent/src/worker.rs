@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::events::Note;
 use crate::execute::{self, Task};
 use crate::plan::{
-    self, Action, Completion, FailureReason, Leave, Memory, Observed, Outcome, PodRef, PodView, ProbeKind,
+    self, Action, Completion, FailureReason, FenceVerdict, Memory, Observed, Outcome, PodRef, PodView, ProbeKind,
     TerminationCause, Work,
 };
 use crate::volumes;
@@ -32,7 +32,8 @@ const MAX_SLEEP: Duration = Duration::from_secs(60);
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Maximum grace period of a pod whose object is gone, in seconds. It may run elsewhere already.
 const GONE_GRACE_SECONDS: i64 = 2;
-
+/// Delay before the fence's marks are read again after a failure.
+const MARKS_RETRY: Duration = Duration::from_secs(1);
 /// Delay before the engine is asked again for its capabilities.
 const CAPABILITIES_RETRY: Duration = Duration::from_secs(1);
 
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     shown: Option<Arc<Pod>>,
     /// Notifications that a fence may allow more or less than before. `None` for a pod without a fence.
     fence_changes: Option<watch::Receiver<()>>,
+    /// Ids of the ended containers at the last lookup of the fence's marks.
+    looked_up: BTreeSet<String>,
     /// The request in flight that asks whether the fenced pod is still this node's.
     confirmation: JoinSet<()>,
 }
@@ -86,6 +89,7 @@ impl Worker {
             changes: SelectAll::new(),
             shown: None,
             fence_changes,
+            looked_up: BTreeSet::new(),
             confirmation: JoinSet::new(),
         }
     }
@@ -129,7 +133,7 @@ impl Worker {
             return;
         }
         let capabilities = loop {
-            match self.context.capabilities().await {
+            match self.context.runtime.capabilities().await {
                 Ok(Some(capabilities)) => break capabilities,
                 Ok(None) => return,
                 Err(error) => {
@@ -155,6 +159,11 @@ impl Worker {
         let observed = Arc::clone(&self.observed.borrow_and_update());
         let now = Timestamp::now();
         self.memory.start_time.get_or_insert(now);
+        if let Err(error) = self.note_fenced(&observed).await {
+            // Without the marks, a container that its fence has stopped could count as a success.
+            tracing::warn!(pod = %self.reference, error = %error, "cannot read which containers the fence has stopped");
+            return Some(MARKS_RETRY);
+        }
         self.note_termination(&desired, &observed, now);
         self.note_metadata(&desired.pod);
         let view = PodView {
@@ -165,14 +174,14 @@ impl Worker {
             facts: &self.context.facts,
             now,
         };
-        let (leave, stays_for) = self.context.fence.leave(&self.reference.uid);
-        let planned = plan::within_leave(view, plan::plan(view), leave);
+        let (verdict, stays_for) = self.context.fence.verdict(&self.reference.uid);
+        let planned = plan::restrict(view, plan::plan(view), verdict);
         if planned.finished {
             self.context.reporter.forget(&self.reference);
             self.context.fence.forget(&self.reference.uid).await;
             return None;
         }
-        if leave != Leave::Run {
+        if verdict != FenceVerdict::Run {
             self.ask_masters();
         }
         self.report(&desired, planned.status);
@@ -202,6 +211,7 @@ impl Worker {
         });
     }
 
+    /// Writes the pod's checkpoint when the pod has changed. Hollow nodes have none ([`checkpoint`]).
     async fn save(&mut self, desired: &Desired) {
         let known = self.saved.as_ref().is_some_and(|saved| Arc::ptr_eq(saved, &desired.pod));
         // A checkpoint written while the pod is being removed would be left behind.
@@ -213,6 +223,22 @@ impl Worker {
             tracing::warn!(pod = %self.reference, error = %error, "cannot write the pod's checkpoint");
         }
         self.saved = Some(Arc::clone(&desired.pod));
+    }
+
+    /// Looks up which of the containers that have ended were stopped by the fence, which the watchdog may have done.
+    async fn note_fenced(&mut self, observed: &Observed) -> std::io::Result<()> {
+        if self.fence_changes.is_none() {
+            return Ok(());
+        }
+        let all = observed.containers.iter();
+        let ended: BTreeSet<String> = all.filter(|record| record.exit().is_some()).map(|r| r.id.clone()).collect();
+        if ended != self.looked_up {
+            let marked = self.context.fence.marked(&self.reference.uid).await?;
+            self.memory.fenced.extend(ended.intersection(&marked).cloned());
+            self.memory.fenced.retain(|id| observed.containers.iter().any(|record| record.id == *id));
+            self.looked_up = ended;
+        }
+        Ok(())
     }
 
     fn note_termination(&mut self, desired: &Desired, observed: &Observed, now: Timestamp) {

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Leave;
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Standing {
     /// The pod is new, or was taken over from an earlier agent.
@@ -15,8 +13,16 @@ enum Standing {
     Unconfirmed,
     /// The masters have confirmed that the pod is this node's, and no renewal has been missed since.
     Confirmed,
-    /// No renewal succeeded for as long as the fence.
-    Lapsed,
+    /// No renewal succeeded for as long as the fence, which was over at this time.
+    Lapsed { at: Duration },
+}
+
+/// What a ledger allows with a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Run,
+    Hold,
+    Stop { lapsed_at: Duration },
 }
 
 /// One fenced pod.
@@ -56,13 +62,20 @@ impl Ledger {
     }
 
     /// Returns what is allowed with a pod at this time, or `None` for a pod without a fence.
-    pub(crate) fn leave(&mut self, uid: &str, now: Duration) -> Option<Leave> {
+    pub(crate) fn verdict(&mut self, uid: &str, now: Duration) -> Option<Verdict> {
         self.lapse(now);
         Some(match self.pods.get(uid)?.standing {
-            Standing::Confirmed => Leave::Run,
-            Standing::Unconfirmed => Leave::Hold,
-            Standing::Lapsed => Leave::Stop,
+            Standing::Confirmed => Verdict::Run,
+            Standing::Unconfirmed => Verdict::Hold,
+            Standing::Lapsed { at } => Verdict::Stop { lapsed_at: at },
         })
+    }
+
+    /// Removes all pods but those that `keeps` returns true for, by uid. Returns whether any was removed.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(&str) -> bool) -> bool {
+        let before = self.pods.len();
+        self.pods.retain(|uid, _| keeps(uid));
+        self.pods.len() < before
     }
 
     /// Begins to ask the masters whether the pod is this node's. Returns the token for [`Ledger::confirm`], or `None`
@@ -84,21 +97,23 @@ impl Ledger {
     /// Returns the time at which the next fence lapses.
     pub(crate) fn next_lapse(&self) -> Option<Duration> {
         let renewed = self.renewed.unwrap_or_default();
-        let standing = self.pods.values().filter(|pod| pod.standing != Standing::Lapsed);
-        standing.map(|pod| renewed.saturating_add(pod.after)).min()
+        let pods = self.pods.values().filter(|pod| !matches!(pod.standing, Standing::Lapsed { .. }));
+        pods.map(|pod| renewed.saturating_add(pod.after)).min()
     }
 
-    /// Whether the renewals are too old for the pod's containers to run at this time.
-    pub(crate) fn is_overdue(&self, uid: &str, now: Duration) -> bool {
-        let since = now.saturating_sub(self.renewed.unwrap_or_default());
-        self.pods.get(uid).is_some_and(|pod| since > pod.after)
+    /// Returns how long ago the pod's fence lapsed, or `None` while the last renewal is recent enough.
+    pub(crate) fn overdue(&self, pod: &FencedPod, now: Duration) -> Option<Duration> {
+        let lapses_at = self.renewed.unwrap_or_default().saturating_add(pod.after);
+        now.checked_sub(lapses_at).filter(|overdue| !overdue.is_zero())
     }
 
     /// Marks the fences that have lapsed by this time.
     fn lapse(&mut self, until: Duration) {
-        let since = until.saturating_sub(self.renewed.unwrap_or_default());
-        for pod in self.pods.values_mut().filter(|pod| since > pod.after) {
-            pod.standing = Standing::Lapsed;
+        let renewed = self.renewed.unwrap_or_default();
+        for pod in self.pods.values_mut().filter(|pod| until.saturating_sub(renewed) > pod.after) {
+            if !matches!(pod.standing, Standing::Lapsed { .. }) {
+                pod.standing = Standing::Lapsed { at: renewed.saturating_add(pod.after) };
+            }
             pod.lapses += 1;
         }
     }
@@ -112,6 +127,10 @@ mod tests {
 
     fn at(second: u64) -> Duration {
         Duration::from_secs(second)
+    }
+
+    fn stop(lapsed_at: u64) -> Option<Verdict> {
+        Some(Verdict::Stop { lapsed_at: at(lapsed_at) })
     }
 
     /// Returns the ledger of a pod with a fence of 10 s, renewed at second 100.
@@ -130,17 +149,17 @@ mod tests {
     #[test]
     fn a_confirmed_pod_runs_until_a_renewal_is_missed() {
         let mut ledger = ledger();
-        assert_eq!(ledger.leave("p", at(101)), Some(Leave::Hold));
+        assert_eq!(ledger.verdict("p", at(101)), Some(Verdict::Hold));
         confirm(&mut ledger, 101);
-        assert_eq!(ledger.leave("p", at(110)), Some(Leave::Run));
+        assert_eq!(ledger.verdict("p", at(110)), Some(Verdict::Run));
         assert_eq!(ledger.next_lapse(), Some(at(110)));
-        assert_eq!(ledger.leave("p", at(111)), Some(Leave::Stop));
-        // A renewal alone does not allow the pod to run again.
+        assert_eq!(ledger.verdict("p", at(111)), stop(110));
+        // A renewal alone does not allow the pod to run again, and the grace period still counts from the lapse.
         ledger.renewed(at(112));
-        assert_eq!(ledger.leave("p", at(112)), Some(Leave::Stop));
+        assert_eq!(ledger.verdict("p", at(112)), stop(110));
         confirm(&mut ledger, 113);
-        assert_eq!(ledger.leave("p", at(113)), Some(Leave::Run));
-        assert_eq!(ledger.leave("unfenced", at(113)), None);
+        assert_eq!(ledger.verdict("p", at(113)), Some(Verdict::Run));
+        assert_eq!(ledger.verdict("unfenced", at(113)), None);
     }
 
     #[test]
@@ -149,7 +168,7 @@ mod tests {
         confirm(&mut ledger, 101);
         // The process was suspended, and a renewal is the first thing it does when it resumes.
         ledger.renewed(at(500));
-        assert_eq!(ledger.leave("p", at(500)), Some(Leave::Stop));
+        assert_eq!(ledger.verdict("p", at(500)), stop(110));
     }
 
     #[test]
@@ -158,11 +177,11 @@ mod tests {
         let asked = ledger.ask("p", at(105)).expect("it would count now");
         ledger.renewed(at(200));
         ledger.confirm("p", asked, at(201));
-        assert_eq!(ledger.leave("p", at(201)), Some(Leave::Stop));
+        assert_eq!(ledger.verdict("p", at(201)), stop(110));
         // The answer does not count either once the renewal is too old, even if no lapse was noted before.
         let asked = ledger.ask("p", at(205)).expect("it would count now");
         ledger.confirm("p", asked, at(211));
-        assert_eq!(ledger.leave("p", at(211)), Some(Leave::Stop));
+        assert_eq!(ledger.verdict("p", at(211)), stop(110));
         assert_eq!(ledger.ask("p", at(211)), None);
     }
 
@@ -170,18 +189,28 @@ mod tests {
     fn a_node_that_never_reached_the_masters_runs_no_fenced_pod() {
         let mut ledger = Ledger::default();
         ledger.add("p", at(10), at(1));
-        assert_eq!(ledger.leave("p", at(1000)), Some(Leave::Stop));
-        assert!(ledger.is_overdue("p", at(1000)));
+        assert_eq!(ledger.verdict("p", at(1000)), stop(10));
+        assert_eq!(ledger.overdue(&ledger.pods["p"], at(1000)), Some(at(990)));
+        assert_eq!(ledger.overdue(&ledger.pods["p"], at(10)), None);
     }
 
     #[test]
     fn pods_of_an_earlier_agent_continue_until_their_fence_lapses() {
         let stored = serde_json::to_vec(&ledger()).expect("JSON");
         let mut ledger: Ledger = serde_json::from_slice(&stored).expect("a ledger");
-        assert_eq!(ledger.leave("p", at(109)), Some(Leave::Hold));
+        assert_eq!(ledger.verdict("p", at(109)), Some(Verdict::Hold));
         ledger.renewed(at(109));
-        assert_eq!(ledger.leave("p", at(119)), Some(Leave::Hold));
-        assert_eq!(ledger.leave("p", at(120)), Some(Leave::Stop));
+        assert_eq!(ledger.verdict("p", at(119)), Some(Verdict::Hold));
+        assert_eq!(ledger.verdict("p", at(120)), stop(119));
+    }
+
+    #[test]
+    fn pods_that_are_not_kept_are_removed() {
+        let mut ledger = ledger();
+        ledger.add("gone", at(10), at(1));
+        assert!(ledger.retain(|uid| uid == "p"));
+        assert_eq!(ledger.pods.keys().collect::<Vec<_>>(), ["p"]);
+        assert!(!ledger.retain(|uid| uid == "p"), "nothing has changed");
     }
 
     /// One renewal of a simulated history, in milliseconds.
@@ -250,10 +279,11 @@ mod tests {
                 if let Some(stopped_at) = stopped_at {
                     prop_assert!(stopped_at + grace <= removed, "stopped at {stopped_at:?}, removed at {removed:?}");
                 }
-                prop_assert_eq!(ledger.leave("p", removed), Some(Leave::Stop));
+                let is_stopped = |verdict| matches!(verdict, Some(Verdict::Stop { .. }));
+                prop_assert!(is_stopped(ledger.verdict("p", removed)));
                 for (_, sent) in answers.iter().filter(|(at, _)| *at > removed) {
                     ledger.renewed(*sent);
-                    prop_assert_eq!(ledger.leave("p", *sent), Some(Leave::Stop), "no confirmation has arrived");
+                    prop_assert!(is_stopped(ledger.verdict("p", *sent)), "no confirmation has arrived");
                 }
             }
         }

@@ -2,27 +2,33 @@
 //! they can run elsewhere.
 //!
 //! `ledger` decides and is pure. [`Fence`] holds the ledger and writes it to disk for the next agent and for the
-//! watchdog (`watchdog`), a separate process that stops the containers when the agent cannot.
+//! watchdog (`watchdog`), a separate process that stops the containers when the agent cannot. `takeover` decides for the
+//! watchdog and is pure. `marks` records which containers either of them has stopped.
 
 mod clock;
 mod ledger;
+mod marks;
+mod takeover;
 mod watchdog;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use quorate_api::fence;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
-use ledger::Ledger;
+use ledger::{Ledger, Verdict};
 use watchdog::Watchdog;
 pub use watchdog::{Containers, WatchdogError, watch_containers};
 
 use crate::config::AgentConfig;
-use crate::plan::{self, Leave};
+use crate::plan::{self, FenceVerdict};
 
 /// Why a fenced pod cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,9 @@ pub(crate) enum FenceError {
 pub(crate) struct Fence {
     ledger: Mutex<Ledger>,
     changed: watch::Sender<()>,
+    /// A renewal has not been written to the file yet.
+    unwritten: Notify,
+    data_dir: PathBuf,
     /// The file of the ledger, locked by its writer. `None` on a hollow node.
     file: Option<tokio::sync::Mutex<PathBuf>>,
     watchdog: Option<Watchdog>,
@@ -67,7 +76,32 @@ impl Fence {
         };
         ledger.boot_id = boot_id;
         let file = file.map(tokio::sync::Mutex::new);
-        Ok(Fence { ledger: Mutex::new(ledger), changed: watch::Sender::new(()), file, watchdog })
+        Ok(Fence {
+            ledger: Mutex::new(ledger),
+            changed: watch::Sender::new(()),
+            unwritten: Notify::new(),
+            data_dir: config.data_dir.clone(),
+            file,
+            watchdog,
+        })
+    }
+
+    /// Writes the renewals for the watchdog and keeps it running, until `shutdown`. The heartbeat waits for neither.
+    pub(crate) async fn keep(&self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.unwritten.notified() => {}
+            }
+            if let Err(error) = self.write().await {
+                tracing::warn!(error = %error, "cannot write the renewal to the ledger; the watchdog may stop fenced pods");
+            }
+            if let Some(watchdog) = &self.watchdog
+                && let Err(error) = watchdog.ensure_running().await
+            {
+                tracing::warn!(error = %error, "the watchdog of the fences is not running");
+            }
+        }
     }
 
     /// Whether fences hold even if this process dies. The masters rely on them only then.
@@ -91,7 +125,12 @@ impl Fence {
 
     /// Removes a pod of which nothing is left on this node.
     pub(crate) async fn forget(&self, uid: &str) {
-        if self.ledger.lock().pods.remove(uid).is_some()
+        self.retain(|pod| pod != uid).await;
+    }
+
+    /// Removes all pods but those that `keeps` returns true for, by uid.
+    pub(crate) async fn retain(&self, keeps: impl Fn(&str) -> bool) {
+        if self.ledger.lock().retain(keeps)
             && let Err(error) = self.write().await
         {
             tracing::warn!(error = %error, "cannot write the ledger of the fences");
@@ -99,17 +138,29 @@ impl Fence {
     }
 
     /// Returns what is allowed with a pod now, and the time until that may change.
-    pub(crate) fn leave(&self, uid: &str) -> (Leave, Option<Duration>) {
+    pub(crate) fn verdict(&self, uid: &str) -> (FenceVerdict, Option<Duration>) {
         let now = clock::now();
         let mut ledger = self.ledger.lock();
-        match ledger.leave(uid, now) {
-            None => (Leave::Run, None),
-            Some(leave) => {
-                // The margin makes sure that the fence has lapsed when the worker wakes.
-                let until = ledger.next_lapse().map(|at| at.saturating_sub(now) + Duration::from_millis(10));
-                (leave, until)
-            }
-        }
+        let verdict = match ledger.verdict(uid, now) {
+            None => return (FenceVerdict::Run, None),
+            Some(Verdict::Run) => FenceVerdict::Run,
+            Some(Verdict::Hold) => FenceVerdict::Hold,
+            Some(Verdict::Stop { lapsed_at }) => FenceVerdict::Stop { lapsed_at: ago(now.saturating_sub(lapsed_at)) },
+        };
+        // The margin makes sure that the fence has lapsed when the worker wakes.
+        let until = ledger.next_lapse().map(|at| at.saturating_sub(now) + Duration::from_millis(10));
+        (verdict, until)
+    }
+
+    /// Records that the fence stops this container, so that no later agent takes its exit for a success. Must be called
+    /// before the stop.
+    pub(crate) async fn mark(&self, uid: &str, id: &str) -> io::Result<()> {
+        marks::add(&self.data_dir, uid, id).await
+    }
+
+    /// Returns the ids of the containers that the agent or the watchdog has begun to stop because of the pod's fence.
+    pub(crate) async fn marked(&self, uid: &str) -> io::Result<BTreeSet<String>> {
+        marks::of(&self.data_dir, uid).await
     }
 
     /// See [`Ledger::ask`].
@@ -133,9 +184,9 @@ impl Fence {
         if let Some(watchdog) = &self.watchdog {
             watchdog.ensure_running().await.map_err(FenceError::Watchdog)?;
         }
-        match self.leave(uid).0 {
-            Leave::Run => Ok(()),
-            Leave::Hold | Leave::Stop => Err(FenceError::NotConfirmed),
+        match self.verdict(uid).0 {
+            FenceVerdict::Run => Ok(()),
+            FenceVerdict::Hold | FenceVerdict::Stop { .. } => Err(FenceError::NotConfirmed),
         }
     }
 
@@ -148,14 +199,7 @@ impl Fence {
             self.ledger.lock().renewed(sent);
         }
         if !self.ledger.lock().pods.is_empty() {
-            if let Err(error) = self.write().await {
-                tracing::warn!(error = %error, "cannot write the renewal to the ledger; the watchdog may stop fenced pods");
-            }
-            if let Some(watchdog) = &self.watchdog
-                && let Err(error) = watchdog.ensure_running().await
-            {
-                tracing::warn!(error = %error, "the watchdog of the fences is not running");
-            }
+            self.unwritten.notify_one();
         }
         self.changed.send_replace(());
         result
@@ -171,6 +215,75 @@ impl Fence {
     }
 }
 
+/// Returns the wall clock's time this long ago.
+fn ago(time: Duration) -> Timestamp {
+    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+    Timestamp::now().saturating_sub(time).unwrap_or(Timestamp::MIN)
+}
+
 fn read(file: &Path) -> io::Result<Ledger> {
     serde_json::from_slice(&std::fs::read(file)?).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn fence(dir: &Path) -> Fence {
+        Fence {
+            ledger: Mutex::default(),
+            changed: watch::Sender::new(()),
+            unwritten: Notify::new(),
+            data_dir: dir.to_owned(),
+            file: Some(tokio::sync::Mutex::new(dir.join("fences.json"))),
+            watchdog: None,
+        }
+    }
+
+    async fn renew(fence: &Fence) {
+        fence.renew(std::future::ready(Ok::<(), ()>(()))).await.expect("the renewal succeeds");
+    }
+
+    #[tokio::test]
+    async fn a_renewal_does_not_wait_for_the_disk_or_the_watchdog() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fence = fence(dir.path());
+        fence.ledger.lock().add("p", Duration::from_secs(10), Duration::ZERO);
+        let writer = fence.file.as_ref().expect("a file").lock().await;
+        assert!(renew(&fence).now_or_never().is_some(), "the disk hangs, and the renewal waits for it");
+        drop(writer);
+        assert!(fence.ledger.lock().renewed.is_some(), "the renewal counts");
+    }
+
+    #[tokio::test]
+    async fn renewals_are_written_for_the_watchdog() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fence = fence(dir.path());
+        fence.ledger.lock().add("p", Duration::from_secs(10), Duration::ZERO);
+        renew(&fence).await;
+        let shutdown = CancellationToken::new();
+        let written = async {
+            while read(&dir.path().join("fences.json")).ok().and_then(|ledger| ledger.renewed).is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            shutdown.cancel();
+        };
+        let both = futures::future::join(fence.keep(shutdown.clone()), written);
+        tokio::time::timeout(Duration::from_secs(60), both).await.expect("the renewal is written");
+    }
+
+    #[tokio::test]
+    async fn pods_that_are_not_kept_leave_the_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fence = fence(dir.path());
+        for uid in ["here", "vanished"] {
+            fence.ledger.lock().add(uid, Duration::from_secs(10), Duration::ZERO);
+        }
+        fence.write().await.expect("written");
+        fence.retain(|uid| uid == "here").await;
+        let ledger = read(&dir.path().join("fences.json")).expect("a ledger");
+        assert_eq!(ledger.pods.keys().collect::<Vec<_>>(), ["here"]);
+    }
 }

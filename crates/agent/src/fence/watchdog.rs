@@ -2,10 +2,10 @@
 //! stopped.
 //!
 //! The agent starts the watchdog before the first fenced container and whenever it is not running, which a lock on a
-//! file shows. The watchdog reads the ledger that the agent writes and repeatedly stops the containers of every pod
-//! whose fence has lapsed. It ends when the agent is gone and nothing of these pods can run any more.
+//! file shows. The watchdog reads the ledger that the agent writes, and stops the containers of every pod whose fence has
+//! lapsed if the agent does not. It ends when the agent is gone and nothing of these pods can run any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -16,9 +16,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::ledger::Ledger;
-use super::{clock, read};
+use super::takeover::{self, Sight, Step};
+use super::{clock, marks, read};
 use crate::config::AgentConfig;
-use crate::runtime::{DockerFence, RuntimeError};
+use crate::runtime::{DockerFence, Running, RuntimeError};
 
 /// Interval between two checks of the fences.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -146,38 +147,96 @@ pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(
         tokio::time::sleep(LOCK_RETRY).await;
     }
     let engine = DockerFence::new(&containers.cluster, &containers.node).map_err(WatchdogError::Runtime)?;
-    let mut ledger = read(&file).map_err(|source| WatchdogError::File { path: file.clone(), source })?;
-    let mut stopping: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
-    loop {
-        // The last ledger that was read counts when the file is gone together with its directory.
-        ledger = read(&file).unwrap_or(ledger);
-        let overdue: Vec<&String> = ledger.pods.keys().filter(|uid| ledger.is_overdue(uid, clock::now())).collect();
-        let mut is_anything_left = overdue.len() < ledger.pods.len();
-        for uid in overdue {
-            let running = engine.running(uid).await;
-            if running.as_ref().is_ok_and(Vec::is_empty) {
-                continue;
-            }
-            is_anything_left = true;
-            match running {
-                Ok(ids) if stopping.get(uid).is_none_or(JoinHandle::is_finished) => {
-                    tracing::warn!(%uid, "the node has not reached the masters for too long; stopping a fenced pod");
-                    let (engine, grace) = (engine.clone(), grace_of(&ledger, uid));
-                    stopping.insert(uid.clone(), tokio::spawn(async move { engine.stop(&ids, grace).await }));
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(%uid, error = %error, "cannot list the running containers of a fenced pod")
-                }
-            }
-        }
-        if !is_anything_left && !is_locked(&owner_of(&file)).unwrap_or(false) {
-            return Ok(());
-        }
+    let ledger = read(&file).map_err(|source| WatchdogError::File { path: file.clone(), source })?;
+    let data_dir = file.parent().unwrap_or(Path::new("/")).to_owned();
+    let mut watch = Watch { file, data_dir, engine, ledger, pods: BTreeMap::new() };
+    while watch.check().await {
         tokio::time::sleep(INTERVAL).await;
     }
+    Ok(())
 }
 
-fn grace_of(ledger: &Ledger, uid: &str) -> Duration {
-    ledger.pods.get(uid).map_or(Duration::ZERO, |pod| pod.grace)
+/// What the watchdog does for one pod.
+#[derive(Default)]
+struct Taken {
+    /// Ids of the containers that this watchdog has begun to stop.
+    ids: BTreeSet<String>,
+    stopping: Option<JoinHandle<()>>,
+}
+
+/// The state of a watchdog.
+struct Watch {
+    file: PathBuf,
+    data_dir: PathBuf,
+    engine: DockerFence,
+    ledger: Ledger,
+    /// The overdue pods, by uid.
+    pods: BTreeMap<String, Taken>,
+}
+
+impl Watch {
+    /// Acts on all overdue pods once. Returns false when the agent is gone and none of the pods can run.
+    async fn check(&mut self) -> bool {
+        // The last ledger that was read counts when the file is gone together with its directory.
+        if let Ok(ledger) = read(&self.file) {
+            self.ledger = ledger;
+        }
+        // An agent whose lock cannot be checked counts as living, so that the watchdog goes on.
+        let agent_lives = is_locked(&owner_of(&self.file)).unwrap_or(self.data_dir.exists());
+        let overdue: Vec<(String, Duration, Duration)> = {
+            let pods = self.ledger.pods.iter();
+            let overdue = |pod| self.ledger.overdue(pod, clock::now());
+            pods.filter_map(|(uid, pod)| Some((uid.clone(), overdue(pod)?, pod.grace))).collect()
+        };
+        self.pods.retain(|uid, _| overdue.iter().any(|(other, ..)| other == uid));
+        let mut is_anything_left = overdue.len() < self.ledger.pods.len();
+        for (uid, overdue, grace) in overdue {
+            match self.sight(&uid, Sight { overdue, grace, agent_lives, ..Sight::default() }).await {
+                Ok(sight) => {
+                    is_anything_left |= !sight.containers.is_empty() || !sight.sandboxes.is_empty();
+                    self.act(uid, takeover::next(&sight));
+                }
+                Err(error) => {
+                    is_anything_left = true;
+                    tracing::warn!(%uid, error = %error, "cannot list the running containers of a fenced pod");
+                }
+            }
+        }
+        is_anything_left || agent_lives
+    }
+
+    async fn sight(&self, uid: &str, sight: Sight) -> Result<Sight, RuntimeError> {
+        let Running { containers, sandboxes } = self.engine.running(uid).await?;
+        let marked = marks::of(&self.data_dir, uid).await.unwrap_or_else(|error| {
+            tracing::warn!(%uid, error = %error, "cannot read which containers the agent stops; stopping all of them");
+            BTreeSet::new()
+        });
+        let taken = self.pods.get(uid).map(|pod| pod.ids.clone()).unwrap_or_default();
+        Ok(Sight { containers, sandboxes, marked, taken, ..sight })
+    }
+
+    /// Takes the step in the background, unless the pod's last one has not ended.
+    fn act(&mut self, uid: String, step: Option<Step>) {
+        let Some(step) = step else { return };
+        let pod = self.pods.entry(uid.clone()).or_default();
+        if pod.stopping.as_ref().is_some_and(|stopping| !stopping.is_finished()) {
+            return;
+        }
+        let (engine, data_dir) = (self.engine.clone(), self.data_dir.clone());
+        pod.stopping = Some(match step {
+            Step::Stop { ids, grace } => {
+                tracing::warn!(%uid, "the node has not reached the masters for too long; stopping a fenced pod");
+                pod.ids.extend(ids.iter().cloned());
+                tokio::spawn(async move {
+                    for id in &ids {
+                        if let Err(error) = marks::add(&data_dir, &uid, id).await {
+                            tracing::warn!(%uid, %id, error = %error, "cannot mark a container as stopped by its fence");
+                        }
+                    }
+                    engine.stop(&ids, grace).await;
+                })
+            }
+            Step::EndSandboxes { ids } => tokio::spawn(async move { engine.stop(&ids, Duration::ZERO).await }),
+        });
+    }
 }

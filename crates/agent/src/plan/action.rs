@@ -54,6 +54,17 @@ impl Grace {
     }
 }
 
+/// Why a container is stopped, where this decides whether it is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCause {
+    /// The exit counts like one without a stop.
+    Ordinary,
+    /// The definition of the container has changed, so it is restarted regardless of its restart policy.
+    Replaced,
+    /// The fence of the pod has lapsed, so the exit counts as a failure whatever its code.
+    Fenced,
+}
+
 /// One thing to do for a pod. All actions of one plan may run at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -103,8 +114,7 @@ pub enum Action {
         grace: Grace,
         /// Run the preStop hook first, because it has not run yet.
         pre_stop: bool,
-        /// The definition of the container has changed, so it is restarted regardless of its restart policy.
-        replace: bool,
+        cause: StopCause,
         why: String,
     },
     /// Remove ended containers and sandboxes that are no longer needed.

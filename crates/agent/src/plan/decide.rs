@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
-use super::action::{Action, Grace, Work};
+use super::action::{Action, Grace, StopCause, Work};
 use super::memory::Memory;
 use super::observed::{ContainerRecord, Observed, RunState, Sandbox, SandboxState};
 use super::probe::{ProbeKind, ProbeState};
@@ -20,6 +20,14 @@ pub struct PodView<'a> {
     pub reported: &'a PodStatus,
     pub facts: &'a NodeFacts,
     pub now: Timestamp,
+}
+
+impl PodView<'_> {
+    /// Whether the container has ended by itself and with code 0. The exit of a container that the fence has stopped
+    /// says nothing about its work, so it is a failure.
+    pub(super) fn succeeded(self, record: &ContainerRecord) -> bool {
+        record.exit().is_some_and(|exit| exit.code == 0) && !self.memory.fenced.contains(&record.id)
+    }
 }
 
 /// The actions to execute now, the status to report, and the time of the next plan if nothing happens before.
@@ -64,6 +72,10 @@ impl<'a> Steps<'a> {
 #[must_use]
 pub fn plan(view: PodView<'_>) -> PodPlan {
     let mut steps = Steps { view, actions: Vec::new(), wake: None };
+    if !view.observed.unknown.is_empty() && view.memory.termination.is_none() {
+        // A plan would make containers that may exist, or restart ones that may run.
+        return PodPlan { actions: Vec::new(), status: view.reported.clone(), wake: None, finished: false };
+    }
     let mut finished = false;
     let phase = phase::phase(view);
     if view.memory.termination.is_some() {
@@ -175,7 +187,7 @@ fn ensure_image(container: &Container) -> Action {
 pub(super) fn restarts(view: PodView<'_>, container: &Container, init: bool, record: &ContainerRecord) -> bool {
     let policy = spec::restart_policy(view.pod, container, init);
     view.memory.is_replaced(&container.name, &record.id)
-        || record.exit().is_some_and(|exit| spec::restarts(policy, exit.code))
+        || record.exit().is_some() && spec::restarts(policy, view.succeeded(record))
 }
 
 /// Starts a container that has been made.
@@ -261,7 +273,7 @@ fn replace(view: PodView<'_>, container: &Container, record: &ContainerRecord) -
         id: record.id.clone(),
         grace: Grace::own(spec::grace_seconds(view.pod)),
         pre_stop: true,
-        replace: true,
+        cause: StopCause::Replaced,
         why,
     }
 }
@@ -305,7 +317,7 @@ pub(super) fn stop(view: PodView<'_>, record: &ContainerRecord, grace: Grace, wh
         id: record.id.clone(),
         grace,
         pre_stop: !view.memory.passed_pre_stop(&record.name, &record.id),
-        replace: false,
+        cause: StopCause::Ordinary,
         why,
     }
 }

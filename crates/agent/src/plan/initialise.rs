@@ -19,16 +19,15 @@ pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_
                     return false;
                 }
             }
-            Some((_, RunState::Exited(exit))) if !sidecar && (initialised || exit.code == 0) => {}
-            Some((record, RunState::Exited(exit))) => {
+            Some((record, RunState::Exited(_))) if !sidecar && (initialised || view.succeeded(record)) => {}
+            Some((record, RunState::Exited(_))) => {
                 let policy = spec::restart_policy(view.pod, container, true);
-                if sidecar || spec::restarts(policy, exit.code) {
+                if sidecar || spec::restarts(policy, view.succeeded(record)) {
                     create(view, sandbox, container, true, steps);
                 }
                 if !initialised {
                     return false;
                 }
-                debug_assert!(record.exit().is_some());
             }
             Some((record, RunState::Created)) => {
                 if !record.is_outdated(container) {
@@ -76,7 +75,7 @@ pub(super) fn incomplete(view: PodView<'_>) -> Vec<&str> {
                 RunState::Running { .. } => {
                     spec::is_sidecar(container) && view.memory.has_started(container, &record.id)
                 }
-                RunState::Exited(exit) => exit.code == 0 && !spec::is_sidecar(container),
+                RunState::Exited(_) => view.succeeded(record) && !spec::is_sidecar(container),
                 RunState::Created => false,
             })
         })

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
-use super::action::{Action, Completion, Outcome, Work};
+use super::action::{Action, Completion, Outcome, StopCause, Work};
 use super::backoff::{self, CrashBackoff};
 use super::observed::Observed;
 use super::probe::{ProbeKind, ProbeState};
@@ -55,6 +55,9 @@ impl FailureReason {
         }
     }
 }
+
+/// Delay between two attempts to stop a container whose fence has lapsed, in seconds.
+const FENCE_RETRY_SECONDS: i64 = 1;
 
 /// The last failure of an action that has not succeeded since.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +124,8 @@ pub struct Memory {
     pub volumes_ready: bool,
     /// The content of a volume has changed since the volumes were prepared.
     pub volumes_stale: bool,
+    /// Ids of the containers that the fence has stopped, or is stopping.
+    pub fenced: BTreeSet<String>,
     pub start_time: Option<Timestamp>,
     pub termination: Option<Termination>,
     /// The pod asks for something that this node does not support. It has failed, and nothing of it is started.
@@ -175,8 +180,11 @@ impl Memory {
         match action {
             // A change while the volumes are being prepared sets this again.
             Action::PrepareVolumes => self.volumes_stale = false,
-            Action::StopContainer { container, id, replace: true, .. } => {
+            Action::StopContainer { container, id, cause: StopCause::Replaced, .. } => {
                 self.containers.entry(container.clone()).or_default().replaced = Some(id.clone());
+            }
+            Action::StopContainer { id, cause: StopCause::Fenced, .. } => {
+                self.fenced.insert(id.clone());
             }
             _ => {}
         }
@@ -207,7 +215,11 @@ impl Memory {
 
     fn fail(&mut self, pod: &Pod, action: &Action, reason: FailureReason, message: &str, now: Timestamp) {
         let count = self.failures.get(&action.work()).map_or(0, |failure| failure.count) + 1;
-        let (base, max) = reason.delays();
+        let (base, max) = match action {
+            // The masters give the pod away at a fixed time, so the stop must not wait longer and longer.
+            Action::StopContainer { cause: StopCause::Fenced, .. } => (FENCE_RETRY_SECONDS, FENCE_RETRY_SECONDS),
+            _ => reason.delays(),
+        };
         let retry_at = backoff::after(now, backoff::doubled(base, max, count - 1));
         let failure = Failure { reason, message: message.to_owned(), at: now, retry_at, count };
         self.failures.insert(action.work(), failure);

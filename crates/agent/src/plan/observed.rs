@@ -1,5 +1,7 @@
 //! The sandboxes and containers of one pod, as the runtime shows them.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 
@@ -94,12 +96,15 @@ impl ContainerRecord {
 pub struct Observed {
     pub sandboxes: Vec<Sandbox>,
     pub containers: Vec<ContainerRecord>,
+    /// Ids of sandboxes and containers whose present state the runtime could not tell. The lists above lack them, or
+    /// have an earlier state of them.
+    pub unknown: BTreeSet<String>,
 }
 
 impl Observed {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sandboxes.is_empty() && self.containers.is_empty()
+        self.sandboxes.is_empty() && self.containers.is_empty() && self.unknown.is_empty()
     }
 
     /// Returns the newest running sandbox.

@@ -2,7 +2,7 @@
 
 use super::decide::{PodView, restarts};
 use super::memory::TerminationCause;
-use super::observed::{ContainerRecord, RunState};
+use super::observed::RunState;
 use super::{initialise, spec};
 
 #[derive(Default)]
@@ -56,16 +56,26 @@ pub(super) fn phase(view: PodView<'_>) -> &'static str {
 fn tally(view: PodView<'_>) -> Tally {
     let mut tally = Tally::default();
     for container in spec::main_containers(view.pod) {
-        match view.observed.latest(&container.name).map(|record| &record.state) {
+        let latest = view.observed.latest(&container.name);
+        match latest.map(|record| &record.state) {
             Some(RunState::Running { .. }) => tally.running += 1,
-            Some(RunState::Exited(exit)) => {
+            Some(RunState::Exited(_)) => {
                 tally.stopped += 1;
-                tally.succeeded += usize::from(exit.code == 0);
+                tally.succeeded += usize::from(latest.is_some_and(|record| view.succeeded(record)));
             }
             Some(RunState::Created) | None => tally.waiting += 1,
         }
     }
     tally
+}
+
+/// Whether the pod has failed because its fence stopped a container that its restart policy does not start again.
+pub(super) fn failed_by_fence(view: PodView<'_>) -> bool {
+    // The end of a sidecar does not make its pod fail.
+    let inits = spec::init_containers(view.pod).iter().filter(|container| !spec::is_sidecar(container));
+    let all = inits.chain(spec::main_containers(view.pod));
+    let mut latest = all.filter_map(|container| view.observed.latest(&container.name));
+    phase(view) == "Failed" && latest.any(|record| view.memory.fenced.contains(&record.id))
 }
 
 fn some_will_restart(view: PodView<'_>) -> bool {
@@ -77,9 +87,10 @@ fn some_will_restart(view: PodView<'_>) -> bool {
 fn init_failed_for_good(view: PodView<'_>) -> bool {
     let incomplete = initialise::incomplete(view);
     spec::init_containers(view.pod).iter().filter(|c| incomplete.contains(&c.name.as_str())).any(|container| {
-        let exit = view.observed.latest(&container.name).and_then(ContainerRecord::exit);
-        exit.is_some_and(|exit| {
-            exit.code != 0 && !spec::restarts(spec::restart_policy(view.pod, container, true), exit.code)
+        let ended = view.observed.latest(&container.name).filter(|record| record.exit().is_some());
+        ended.is_some_and(|record| {
+            let succeeded = view.succeeded(record);
+            !succeeded && !spec::restarts(spec::restart_policy(view.pod, container, true), succeeded)
         })
     })
 }

@@ -64,12 +64,12 @@ pub fn restart_policy<'a>(pod: &'a Pod, container: &'a Container, init: bool) ->
     }
 }
 
-/// Whether a container that ended with `exit_code` is started again under `policy`.
+/// Whether a container that has ended is started again under `policy`.
 #[must_use]
-pub fn restarts(policy: &str, exit_code: i32) -> bool {
+pub fn restarts(policy: &str, succeeded: bool) -> bool {
     match policy {
         "Never" => false,
-        "OnFailure" => exit_code != 0,
+        "OnFailure" => !succeeded,
         _ => true,
     }
 }

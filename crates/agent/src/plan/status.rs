@@ -17,6 +17,10 @@ use super::{backoff, conditions, initialise, phase, spec};
 /// Time for which `ErrImagePull` is shown before it becomes `ImagePullBackOff`, in seconds.
 pub(super) const ERR_IMAGE_PULL_SECONDS: i64 = 2;
 
+/// The reason of a pod that its fence has made fail, and of a container that the fence has stopped.
+const FENCED: &str = "Fenced";
+const FENCED_MESSAGE: &str = "The node lost contact with the masters for longer than the pod's fence";
+
 /// Facts about the node that a pod's status shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -33,6 +37,8 @@ pub(super) fn pod_status(view: PodView<'_>) -> PodStatus {
         spec::init_containers(view.pod).iter().map(|c| container_status(view, c, true)).collect();
     let ips = pod_ips(view);
     let overdue = view.memory.termination.is_some_and(|t| t.cause == TerminationCause::DeadlineExceeded);
+    let was_over = matches!(view.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let fenced = !was_over && phase::failed_by_fence(view);
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions::conditions(view, phase, &mains)),
@@ -47,11 +53,13 @@ pub(super) fn pod_status(view: PodView<'_>) -> PodStatus {
         reason: match &view.memory.rejected {
             Some(rejection) => Some(rejection.reason.to_owned()),
             None if overdue => Some("DeadlineExceeded".to_owned()),
+            None if fenced => Some(FENCED.to_owned()),
             None => view.reported.reason.clone(),
         },
         message: match &view.memory.rejected {
             Some(rejection) => Some(format!("Pod was rejected: {}", rejection.message)),
             None if overdue => Some("Pod was active on the node longer than the specified deadline".to_owned()),
+            None if fenced => Some(FENCED_MESSAGE.to_owned()),
             None => view.reported.message.clone(),
         },
         observed_generation: view.pod.metadata.generation,
@@ -132,7 +140,7 @@ fn container_id(view: PodView<'_>, record: &ContainerRecord) -> String {
 
 fn is_ready(view: PodView<'_>, container: &Container, record: &ContainerRecord, init: bool) -> bool {
     match &record.state {
-        RunState::Exited(exit) => init && !spec::is_sidecar(container) && exit.code == 0,
+        RunState::Exited(_) => init && !spec::is_sidecar(container) && view.succeeded(record),
         RunState::Created => false,
         RunState::Running { .. } if init && !spec::is_sidecar(container) => false,
         RunState::Running { .. } => {
@@ -175,7 +183,7 @@ fn terminated_state(view: PodView<'_>, record: &ContainerRecord) -> ContainerSta
         exit_code: *code,
         finished_at: Some(Time(*finished_at)),
         message: (!message.is_empty()).then(|| message_part(view, message).to_owned()),
-        reason: Some(reason.clone()),
+        reason: Some(if view.memory.fenced.contains(&record.id) { FENCED.to_owned() } else { reason.clone() }),
         signal: None,
         started_at: started_at.map(Time),
     };

@@ -16,6 +16,11 @@ pub(super) fn terminate(view: PodView<'_>, steps: &mut Steps<'_>) -> bool {
     if stop_running(view, grace, steps) || is_making_anything(view) {
         return false;
     }
+    if !view.observed.unknown.is_empty() && !grace.is_over(view.now) {
+        // Such a container may run. It gets its grace period before the removal kills it.
+        steps.wake_at(until);
+        return false;
+    }
     if cause == TerminationCause::DeadlineExceeded {
         stop_sandbox(view, steps);
         return false;

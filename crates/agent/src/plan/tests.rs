@@ -1,7 +1,10 @@
 //! Tests of the planner: tables, a simulated node, and properties that hold for any history.
 
 mod ending;
+mod fence;
 mod images;
+mod probes;
+mod restarts;
 mod simulation;
 
 use jiff::Timestamp;
@@ -139,29 +142,6 @@ fn init_containers_run_in_order_and_block_the_main_ones() {
 }
 
 #[test]
-fn a_failing_init_container_is_retried_or_fails_the_pod() {
-    let spec = |policy: &str| {
-        pod(json!({
-            "restartPolicy": policy,
-            "initContainers": [{ "name": "init", "image": "i" }],
-            "containers": [{ "name": "main", "image": "app:1" }],
-        }))
-    };
-    let mut sim = Simulation::new(spec("Always"));
-    sim.fate("init", Fate::Exits(1));
-    let status = sim.settle();
-    assert_eq!(status.phase.as_deref(), Some("Pending"));
-    assert_eq!(waiting(&status, "init").0, "CrashLoopBackOff");
-    assert_eq!(sim.started(), ["init", "init"], "the first restart is immediate, the second waits");
-    let mut sim = Simulation::new(spec("Never"));
-    sim.fate("init", Fate::Exits(1));
-    let status = sim.settle();
-    assert_eq!(status.phase.as_deref(), Some("Failed"));
-    assert_eq!(sim.started(), ["init"]);
-    assert!(sim.observed.sandbox().is_none(), "a finished pod releases its network");
-}
-
-#[test]
 fn a_sidecar_starts_before_and_ends_after_the_main_container() {
     let mut sim = Simulation::new(pod(json!({
         "initContainers": [
@@ -178,72 +158,6 @@ fn a_sidecar_starts_before_and_ends_after_the_main_container() {
     sim.settle();
     assert_eq!(sim.stopped, ["main-0", "proxy-0"]);
     assert!(sim.plan().finished);
-}
-
-#[test]
-fn crashes_back_off_twice_as_long_each_time_up_to_five_minutes() {
-    let mut sim = Simulation::new(one(json!({})));
-    sim.fate("main", Fate::Exits(1));
-    let mut delays = Vec::new();
-    for _ in 0..8 {
-        let status = sim.settle();
-        let (reason, message) = waiting(&status, "main");
-        assert_eq!(reason, "CrashLoopBackOff");
-        assert!(message.ends_with("restarting failed container=main pod=web_shop(u1)"), "{message}");
-        assert_eq!(status.phase.as_deref(), Some("Running"));
-        let wake = sim.plan().wake.expect("a time to start again");
-        delays.push(wake.duration_since(sim.now).as_secs());
-        sim.now = wake;
-    }
-    assert_eq!(delays, [10, 20, 40, 80, 160, 300, 300, 300]);
-    // Ten minutes without a crash reset the backoff.
-    sim.fate("main", Fate::Runs);
-    sim.settle();
-    sim.pass(700);
-    sim.exit("main", 1);
-    let before = sim.started().len();
-    sim.settle();
-    assert_eq!(sim.started().len(), before + 1, "the restart is immediate again");
-}
-
-#[test]
-fn the_restart_policy_decides_whether_an_exit_restarts() {
-    let cases = [
-        ("Always", 0, 2, "Running"),
-        ("Always", 1, 2, "Running"),
-        ("OnFailure", 0, 1, "Succeeded"),
-        ("OnFailure", 1, 2, "Running"),
-        ("Never", 0, 1, "Succeeded"),
-        ("Never", 1, 1, "Failed"),
-    ];
-    for (policy, code, starts, phase) in cases {
-        let mut spec = one(json!({}));
-        spec.spec.as_mut().expect("a spec").restart_policy = Some(policy.to_owned());
-        let mut sim = Simulation::new(spec);
-        sim.fate("main", Fate::Exits(code));
-        let status = sim.settle();
-        assert_eq!(sim.started().len(), starts, "{policy} {code}");
-        assert_eq!(status.phase.as_deref(), Some(phase), "{policy} {code}");
-        let over = phase != "Running";
-        assert_eq!(main_status(&status).state.and_then(|s| s.terminated).is_some(), over, "{policy} {code}");
-    }
-}
-
-#[test]
-fn a_pod_with_one_ended_container_is_running_but_not_ready() {
-    let mut sim = Simulation::new(pod(json!({
-        "restartPolicy": "OnFailure",
-        "containers": [{ "name": "a", "image": "x" }, { "name": "b", "image": "x" }],
-    })));
-    sim.fate("a", Fate::Exits(0));
-    let status = sim.settle();
-    assert_eq!(status.phase.as_deref(), Some("Running"));
-    assert_eq!(condition(&status, "Ready"), "False");
-    sim.exit("b", 0);
-    let status = sim.settle();
-    assert_eq!(status.phase.as_deref(), Some("Succeeded"));
-    let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready").expect("the condition");
-    assert_eq!(ready.reason.as_deref(), Some("PodCompleted"));
 }
 
 #[test]
@@ -281,179 +195,6 @@ fn containers_wait_with_the_reason_of_a_missing_image_or_a_bad_config() {
 }
 
 #[test]
-fn a_readiness_probe_changes_ready_and_restarts_nothing() {
-    let probe = json!({ "tcpSocket": { "port": 80 }, "periodSeconds": 5, "successThreshold": 2, "failureThreshold": 2,
-        "initialDelaySeconds": 3 });
-    let mut sim = Simulation::new(one(json!({ "readinessProbe": probe })));
-    let status = sim.settle();
-    let main = main_status(&status);
-    assert_eq!((main.ready, main.started), (false, Some(true)));
-    assert_eq!(sim.probes, 0, "no probe before the initial delay");
-    sim.pass(3);
-    assert!(!main_status(&sim.settle()).ready, "one success is not enough");
-    sim.pass(5);
-    assert!(main_status(&sim.settle()).ready);
-    sim.healthy = false;
-    sim.pass(5);
-    assert!(main_status(&sim.settle()).ready, "one failure is not enough");
-    sim.pass(5);
-    let status = sim.settle();
-    assert!(!main_status(&status).ready);
-    assert_eq!(condition(&status, "Ready"), "False");
-    assert_eq!(status.phase.as_deref(), Some("Running"));
-    assert_eq!(sim.started(), ["main"], "a readiness probe restarts nothing");
-}
-
-#[test]
-fn a_startup_probe_delays_other_probes_and_its_failure_restarts() {
-    let probe =
-        |threshold: i32| json!({ "exec": { "command": ["x"] }, "periodSeconds": 1, "failureThreshold": threshold });
-    let mut sim = Simulation::new(one(json!({ "startupProbe": probe(3), "livenessProbe": probe(1) })));
-    sim.healthy = false;
-    let status = sim.settle();
-    assert_eq!(main_status(&status).started, Some(false));
-    sim.pass(1);
-    sim.settle();
-    assert_eq!(sim.stopped, Vec::<String>::new(), "the liveness probe has not run yet");
-    sim.healthy = true;
-    sim.pass(1);
-    let status = sim.settle();
-    assert_eq!(main_status(&status).started, Some(true));
-    sim.healthy = false;
-    sim.pass(1);
-    sim.settle();
-    assert_eq!(sim.stopped, ["main-0"]);
-    assert_eq!(sim.started(), ["main", "main"]);
-}
-
-#[test]
-fn a_failed_post_start_hook_restarts_the_container() {
-    let hook = json!({ "lifecycle": { "postStart": { "exec": { "command": ["x"] } } } });
-    let mut sim = Simulation::new(one(hook));
-    sim.broken_hook = true;
-    sim.step();
-    let status = sim.settle();
-    assert!(sim.stopped.contains(&"main-0".to_owned()));
-    assert!(!main_status(&status).ready);
-    sim.broken_hook = false;
-    sim.pass(300);
-    assert!(main_status(&sim.settle()).ready);
-}
-
-#[test]
-fn a_container_starts_after_the_post_start_hook_of_the_previous_one() {
-    let mut sim = Simulation::new(pod(json!({ "containers": [
-        { "name": "a", "image": "x", "lifecycle": { "postStart": { "exec": { "command": ["x"] } } } },
-        { "name": "b", "image": "x" },
-    ] })));
-    sim.held_hook = true;
-    sim.settle();
-    assert_eq!(sim.started(), ["a"], "b is not started while the hook of a runs");
-}
-
-#[test]
-fn a_deletion_stops_the_containers_then_removes_the_pod_then_its_object() {
-    let mut sim = Simulation::new(one(json!({})));
-    sim.settle();
-    sim.terminate(TerminationCause::Deleted, 30);
-    let plan = sim.plan();
-    assert!(
-        matches!(plan.actions.as_slice(), [Action::StopContainer { grace: Grace { seconds: 30, .. }, .. }]),
-        "{plan:?}"
-    );
-    sim.step();
-    let plan = sim.plan();
-    assert_eq!(plan.actions, [Action::RemovePod]);
-    assert_eq!(plan.status.phase.as_deref(), Some("Failed"), "the container exited with a code after SIGTERM");
-    assert!(main_status(&plan.status).state.and_then(|state| state.terminated).is_some());
-    sim.step();
-    let plan = sim.plan();
-    assert_eq!(plan.actions, [Action::DeleteFromApi]);
-    assert!(
-        main_status(&plan.status).state.and_then(|state| state.terminated).is_some(),
-        "the status still shows its end"
-    );
-    sim.step();
-    assert!(sim.plan().finished);
-}
-
-#[test]
-fn a_shorter_grace_period_hurries_a_stop_in_flight() {
-    let mut sim = Simulation::new(one(json!({})));
-    sim.settle();
-    sim.terminate(TerminationCause::Deleted, 30);
-    sim.memory.begin(&sim.plan().actions[0].clone());
-    assert!(sim.plan().actions.is_empty());
-    sim.terminate(TerminationCause::Deleted, 0);
-    let plan = sim.plan();
-    assert!(
-        matches!(plan.actions.as_slice(), [Action::StopContainer { grace: Grace { seconds: 0, .. }, .. }]),
-        "{plan:?}"
-    );
-}
-
-#[test]
-fn nothing_is_removed_while_a_container_is_being_started() {
-    for making in [Work::Sandbox, Work::Create("main".to_owned()), Work::Start("main".to_owned())] {
-        let mut sim = Simulation::new(one(json!({})));
-        let action = loop {
-            if let Some(action) = sim.plan().actions.into_iter().find(|action| action.work() == making) {
-                break action;
-            }
-            assert!(sim.step(), "{making:?} never came up");
-        };
-        sim.memory.begin(&action);
-        sim.terminate(TerminationCause::Gone, 2);
-        assert!(sim.plan().actions.is_empty(), "{:?}", sim.plan());
-    }
-}
-
-#[test]
-fn a_pod_whose_object_is_gone_is_not_deleted_from_the_api() {
-    let mut sim = Simulation::new(one(json!({})));
-    sim.settle();
-    sim.terminate(TerminationCause::Gone, 2);
-    sim.settle();
-    assert!(sim.plan().finished);
-    assert!(!sim.deleted);
-}
-
-#[test]
-fn a_pod_past_its_deadline_fails_and_keeps_its_containers() {
-    let mut sim = Simulation::new(pod(json!({
-        "activeDeadlineSeconds": 60,
-        "containers": [{ "name": "main", "image": "x" }],
-    })));
-    sim.settle();
-    assert_eq!(sim.plan().wake, Some(at(60)));
-    sim.terminate(TerminationCause::DeadlineExceeded, 30);
-    let status = sim.settle();
-    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
-    assert!(sim.observed.sandbox().is_none());
-    assert_eq!(sim.observed.containers.len(), 1);
-    assert!(!sim.plan().finished);
-}
-
-#[test]
-fn a_dead_sandbox_is_replaced_together_with_its_containers() {
-    let mut sim = Simulation::new(pod(json!({
-        "initContainers": [{ "name": "init", "image": "i" }],
-        "containers": [{ "name": "main", "image": "app:1" }],
-    })));
-    sim.fate("init", Fate::Exits(0));
-    sim.settle();
-    for sandbox in &mut sim.observed.sandboxes {
-        sandbox.state = SandboxState::Stopped;
-    }
-    sim.pass(30);
-    let status = sim.settle();
-    assert_eq!(sim.stopped, ["main-0"]);
-    assert_eq!(sim.started(), ["init", "main", "init", "main"]);
-    assert_eq!(main_status(&status).restart_count, 1);
-    assert_eq!(sim.observed.sandbox().map(|sandbox| sandbox.attempt), Some(1));
-}
-
-#[test]
 fn an_adopted_container_stays_ready_and_is_not_started_again() {
     let probe = json!({ "tcpSocket": { "port": 80 } });
     let mut before = Simulation::new(one(json!({ "readinessProbe": probe, "startupProbe": probe })));
@@ -467,20 +208,6 @@ fn an_adopted_container_stays_ready_and_is_not_started_again() {
     assert_eq!(condition(&plan.status, "Ready"), "True");
     after.settle();
     assert_eq!(after.started(), ["main"]);
-}
-
-#[test]
-fn only_the_newest_containers_are_kept() {
-    let mut sim = Simulation::new(one(json!({})));
-    sim.fate("main", Fate::Exits(1));
-    for _ in 0..6 {
-        sim.settle();
-        sim.pass(400);
-    }
-    sim.settle();
-    assert!(sim.observed.containers.len() <= 3, "{:?}", sim.observed.containers);
-    let main = main_status(&sim.settle());
-    assert!(main.restart_count >= 6, "{main:?}");
 }
 
 #[test]
@@ -636,14 +363,16 @@ fn a_rejected_pod_has_failed_and_nothing_of_it_is_started() {
 }
 
 #[test]
-fn a_fenced_pod_starts_after_confirmation_and_stops_when_its_fence_lapses() {
-    let sim = Simulation::new(one(json!({})));
-    let begun: Vec<Work> = sim.plan_within(Leave::Hold).actions.iter().map(Action::work).collect();
-    assert_eq!(begun, [Work::Volumes, Work::Image("main".into(), "app:1".into())], "nothing is started");
-
+fn a_pod_with_an_unknown_container_waits_and_keeps_its_status() {
     let mut sim = Simulation::new(one(json!({})));
-    sim.settle();
-    assert!(sim.plan_within(Leave::Hold).actions.is_empty(), "running containers continue");
-    let stops = sim.plan_within(Leave::Stop).actions;
-    assert_eq!(stops.iter().map(Action::work).collect::<Vec<_>>(), [Work::Stop("main-0".into(), 30)]);
+    let status = sim.settle();
+    sim.observed.containers.clear();
+    sim.observed.unknown.insert("main-0".to_owned());
+    let plan = sim.plan();
+    assert_eq!((plan.actions, plan.status), (Vec::new(), status), "the container may run");
+
+    sim.terminate(TerminationCause::Deleted, 30);
+    assert_eq!((sim.plan().actions, sim.plan().wake), (Vec::new(), Some(at(30))), "it has its grace period");
+    sim.pass(30);
+    assert_eq!(sim.plan().actions, [Action::RemovePod], "a pod can be deleted although a container is broken");
 }

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{AgentConfig, RuntimeChoice};
 use crate::plan::{FailureReason, Observed, PodRef};
 
-pub(crate) use docker::DockerFence;
 pub use docker::DockerRuntime;
+pub(crate) use docker::{DockerFence, EngineProcess, Running, engine_process};
 pub use hollow::HollowRuntime;
 
 /// Why a call to the runtime failed.

@@ -1,5 +1,5 @@
 //! File calls that may never return, such as those on a network file system whose server is gone. They run on a bounded
-//! number of blocking threads, at most one for each path, so that no other part of the agent waits for them.
+//! number of threads of their own, at most one for each path, so that no other part of the agent waits for them.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Maximum number of concurrent calls on paths of the node.
 const CONCURRENT: usize = 32;
@@ -47,11 +47,15 @@ impl HostCalls {
         let run = async move {
             let turn = turn.acquire_owned().await.map_err(io::Error::other)?;
             let permit = all.acquire_owned().await.map_err(io::Error::other)?;
-            let call = tokio::task::spawn_blocking(move || {
+            let (sender, done) = oneshot::channel();
+            let call = move || {
                 let _held = (turn, permit);
-                work()
-            });
-            call.await.map_err(io::Error::other)
+                // The caller may have given up.
+                drop(sender.send(work()));
+            };
+            // The runtime's blocking threads are few, and it waits for them when it ends. A hung call would take one away.
+            std::thread::Builder::new().name("host-call".to_owned()).spawn(call)?;
+            done.await.map_err(|_| io::Error::other("a file call panicked"))
         };
         match tokio::time::timeout(self.limit, run).await {
             Ok(done) => done,
@@ -84,6 +88,21 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn a_hanging_path_takes_no_blocking_thread_of_the_runtime() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.max_blocking_threads(1).enable_all().build().expect("a runtime");
+        let (release, hung) = mpsc::channel::<()>();
+        runtime.block_on(async {
+            let calls = HostCalls::new(2, Duration::from_millis(100));
+            let hang = calls.run(Path::new("/hangs"), move || hung.recv()).await;
+            assert_eq!(hang.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+            let own = tokio::time::timeout(Duration::from_secs(60), local(|| 7)).await;
+            assert_eq!(own.expect("the agent's own call is not blocked").expect("it returns"), 7);
+        });
+        drop(release);
+    }
 
     #[tokio::test]
     async fn a_hanging_path_takes_one_thread_and_blocks_no_other_path() {

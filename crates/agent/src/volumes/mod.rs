@@ -15,6 +15,7 @@ mod mounts;
 pub(crate) mod objects;
 mod payload;
 mod sub_path;
+mod visible;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,7 +33,7 @@ use crate::cluster::ObjectRef;
 use crate::env::{self, Facts, Referenced};
 use crate::machine;
 use crate::plan::pod_ref;
-use crate::runtime::BindMount;
+use crate::runtime::{BindMount, EngineProcess};
 
 /// Directory below a pod's directory in which the parts of volumes that `subPath` names are mounted.
 const SUB_PATHS: &str = "volume-subpaths";
@@ -96,6 +97,15 @@ pub fn remove_data(dir: &Path) -> io::Result<()> {
     mounts::remove_all(dir)
 }
 
+/// Whether the engine sees the volumes that the agent mounts below `data_dir`. An agent that may not mount has none.
+pub(crate) async fn are_visible(data_dir: &Path, engine: EngineProcess) -> io::Result<bool> {
+    if !machine::may_mount() {
+        return Ok(true);
+    }
+    let data_dir = data_dir.to_owned();
+    blocking::local(move || visible::is_seen(&data_dir, engine)).await?
+}
+
 /// Removes everything of a pod from the data directory.
 pub(crate) async fn clean_up(data_dir: &Path, uid: &str) -> io::Result<()> {
     let dir = pod_dir(data_dir, uid);
@@ -111,13 +121,7 @@ pub(crate) struct Volumes {
 
 impl Volumes {
     pub(crate) fn new(data_dir: &Path) -> Self {
-        let may_mount = machine::may_mount();
-        if !may_mount {
-            tracing::warn!(
-                "the agent may not mount file systems: memory volumes are refused, Secrets are on disk, most subPaths are refused"
-            );
-        }
-        Volumes { data_dir: data_dir.to_owned(), may_mount, host: HostCalls::default() }
+        Volumes { data_dir: data_dir.to_owned(), may_mount: machine::may_mount(), host: HostCalls::default() }
     }
 
     /// Makes all volumes of a pod, or updates their content. Idempotent.
@@ -249,7 +253,7 @@ impl Volumes {
                 }
             }
             for dir in parts {
-                if mounts::below(&dir)?.is_empty() {
+                if !mounts::is_mounted(&dir)? {
                     return Ok(false);
                 }
             }

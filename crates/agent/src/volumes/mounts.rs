@@ -66,14 +66,32 @@ pub(super) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         found => found?,
     };
+    Ok(points()?.into_iter().filter(|point| point.starts_with(&dir)).collect())
+}
+
+/// Whether something is mounted at `dir`. The mount itself is not touched, since it may be of a server that is gone and
+/// block every call forever.
+pub(super) fn is_mounted(dir: &Path) -> io::Result<bool> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let parent = match parent.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    Ok(points()?.contains(&parent.join(name)))
+}
+
+/// Returns all mount points of this process.
+fn points() -> io::Result<Vec<PathBuf>> {
     // Mount points need not be UTF-8.
     let table = std::fs::read("/proc/self/mountinfo")?;
     let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    Ok(points.map(unescape).filter(|point| point.starts_with(&dir)).collect())
+    Ok(points.map(unescape).collect())
 }
 
 /// Decodes a path of the mount table, in which blanks, tabs, line ends and backslashes are octal numbers.
-fn unescape(text: &[u8]) -> PathBuf {
+pub(super) fn unescape(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
@@ -119,6 +137,11 @@ pub(super) fn remove_all(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
+    use nix::fcntl::{OFlag, open};
+    use nix::sys::stat::Mode;
+
     use super::*;
 
     #[test]
@@ -127,6 +150,24 @@ mod tests {
         for (text, path) in cases {
             assert_eq!(unescape(text.as_bytes()), Path::new(path), "{text}");
         }
+    }
+
+    #[test]
+    fn a_mount_is_found_without_being_looked_at() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (link, point) = (dir.path().join("link"), dir.path().join("point"));
+        std::os::unix::fs::symlink("/elsewhere", &link).expect("a link");
+        std::fs::write(&point, b"").expect("a file");
+        assert!(!is_mounted(&point).expect("the table can be read"));
+        assert!(!is_mounted(&dir.path().join("absent/point")).expect("nothing is mounted there"));
+        // The mount is a link, so every call that looks at it is led elsewhere.
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let link = open(&link, flags, Mode::empty()).expect("the link itself");
+        let source = PathBuf::from(format!("/proc/self/fd/{}", link.as_raw_fd()));
+        nix::mount::mount(Some(&source), &point, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mounted");
+        let found = is_mounted(&point);
+        nix::mount::umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).expect("unmounted");
+        assert!(found.expect("the table can be read"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod harness;
 mod images;
 mod images_change;
 mod lifecycle;
+mod namespace;
 mod node;
 mod pods;
 mod probes;

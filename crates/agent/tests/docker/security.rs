@@ -226,6 +226,31 @@ async fn a_pod_with_unsupported_fields_fails_and_starts_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_is_reported_by_one_event() {
+    let Some(mut node) = Node1::start().await else { return };
+    let spec = json!({ "hostUsers": false, "containers": [script("main", "sleep 3600")] });
+    let pod = node.cluster.create("rejected", spec.clone());
+    node.cluster.wait(&pod, "rejected", ended).await;
+    node.cluster.wait_event("UnexpectedAdmissionError", "spec.hostUsers").await;
+    for round in 0..3 {
+        let label = ("round".to_owned(), round.to_string());
+        node.cluster.change(&pod, |pod| pod.metadata.labels.get_or_insert_default().extend([label]));
+        node.stop_agent().await;
+        node.start_agent(quorate_agent::RuntimeChoice::Docker { endpoint: None });
+    }
+    // The agent reports events in order, so a second event of the first pod would come before this pod's.
+    let last = node.cluster.create("last", spec);
+    let of = |pod: &quorate_agent::plan::PodRef| {
+        let events = node.cluster.events.lock();
+        events.iter().filter(|event| event.involved_object.uid.as_ref() == Some(&pod.uid)).count()
+    };
+    eventually("the event of the last pod", async || if of(&last) == 1 { Ok(()) } else { Err(of(&last)) }).await;
+    assert_eq!(of(&pod), 1);
+    assert_eq!(node.cluster.repeated_events.load(std::sync::atomic::Ordering::SeqCst), 0);
+    node.finish(&[&pod, &last]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_seccomp_profile_of_the_node_holds_in_the_container() {
     let Some(node) = Node1::start().await else { return };
     let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW",

@@ -119,3 +119,86 @@ fn readiness_is_probed_until_the_containers_have_ended() {
     assert!(sim.probed[&ProbeKind::Readiness] > before[&ProbeKind::Readiness]);
     assert_eq!(sim.probed[&ProbeKind::Liveness], before[&ProbeKind::Liveness], "liveness is no longer probed");
 }
+
+#[test]
+fn a_deletion_stops_the_containers_then_removes_the_pod_then_its_object() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    sim.terminate(TerminationCause::Deleted, 30);
+    let plan = sim.plan();
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::StopContainer { grace: Grace { seconds: 30, .. }, .. }]),
+        "{plan:?}"
+    );
+    sim.step();
+    let plan = sim.plan();
+    assert_eq!(plan.actions, [Action::RemovePod]);
+    assert_eq!(plan.status.phase.as_deref(), Some("Failed"), "the container exited with a code after SIGTERM");
+    assert!(main_status(&plan.status).state.and_then(|state| state.terminated).is_some());
+    sim.step();
+    let plan = sim.plan();
+    assert_eq!(plan.actions, [Action::DeleteFromApi]);
+    assert!(
+        main_status(&plan.status).state.and_then(|state| state.terminated).is_some(),
+        "the status still shows its end"
+    );
+    sim.step();
+    assert!(sim.plan().finished);
+}
+
+#[test]
+fn a_shorter_grace_period_hurries_a_stop_in_flight() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    sim.terminate(TerminationCause::Deleted, 30);
+    sim.memory.begin(&sim.plan().actions[0].clone());
+    assert!(sim.plan().actions.is_empty());
+    sim.terminate(TerminationCause::Deleted, 0);
+    let plan = sim.plan();
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::StopContainer { grace: Grace { seconds: 0, .. }, .. }]),
+        "{plan:?}"
+    );
+}
+
+#[test]
+fn nothing_is_removed_while_a_container_is_being_started() {
+    for making in [Work::Sandbox, Work::Create("main".to_owned()), Work::Start("main".to_owned())] {
+        let mut sim = Simulation::new(one(json!({})));
+        let action = loop {
+            if let Some(action) = sim.plan().actions.into_iter().find(|action| action.work() == making) {
+                break action;
+            }
+            assert!(sim.step(), "{making:?} never came up");
+        };
+        sim.memory.begin(&action);
+        sim.terminate(TerminationCause::Gone, 2);
+        assert!(sim.plan().actions.is_empty(), "{:?}", sim.plan());
+    }
+}
+
+#[test]
+fn a_pod_whose_object_is_gone_is_not_deleted_from_the_api() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    sim.terminate(TerminationCause::Gone, 2);
+    sim.settle();
+    assert!(sim.plan().finished);
+    assert!(!sim.deleted);
+}
+
+#[test]
+fn a_pod_past_its_deadline_fails_and_keeps_its_containers() {
+    let mut sim = Simulation::new(pod(json!({
+        "activeDeadlineSeconds": 60,
+        "containers": [{ "name": "main", "image": "x" }],
+    })));
+    sim.settle();
+    assert_eq!(sim.plan().wake, Some(at(60)));
+    sim.terminate(TerminationCause::DeadlineExceeded, 30);
+    let status = sim.settle();
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+    assert!(sim.observed.sandbox().is_none());
+    assert_eq!(sim.observed.containers.len(), 1);
+    assert!(!sim.plan().finished);
+}

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::{
-    Action, Completion, ContainerRecord, Exit, FailureReason, Leave, Memory, NodeFacts, Observed, Outcome, PodPlan,
-    PodView, ProbeKind, RunState, Sandbox, SandboxState, TerminationCause, at, plan, spec, within_leave,
+    Action, Completion, ContainerRecord, Exit, FailureReason, FenceVerdict, Memory, NodeFacts, Observed, Outcome,
+    PodPlan, PodView, ProbeKind, RunState, Sandbox, SandboxState, TerminationCause, at, plan, restrict, spec,
 };
 use crate::plan::backoff;
 
@@ -32,6 +32,8 @@ pub(super) struct Simulation {
     pub held_hook: bool,
     /// Containers that ignore SIGTERM and end only by SIGKILL.
     pub deaf: BTreeSet<String>,
+    /// Exit code of a container that ends by SIGTERM.
+    pub stop_code: i32,
     pub stopped: Vec<String>,
     /// The messages of stops, in order.
     pub stop_messages: Vec<String>,
@@ -63,6 +65,7 @@ impl Simulation {
             broken_hook: false,
             held_hook: false,
             deaf: BTreeSet::new(),
+            stop_code: 143,
             stopped: Vec::new(),
             stop_messages: Vec::new(),
             pre_stops: Vec::new(),
@@ -123,11 +126,11 @@ impl Simulation {
     }
 
     pub(super) fn plan(&self) -> PodPlan {
-        self.plan_within(Leave::Run)
+        self.plan_within(FenceVerdict::Run)
     }
 
     /// Plans with the restrictions of the pod's fence.
-    pub(super) fn plan_within(&self, leave: Leave) -> PodPlan {
+    pub(super) fn plan_within(&self, verdict: FenceVerdict) -> PodPlan {
         let facts = NodeFacts { host_ip: "192.0.2.1".to_owned(), runtime_scheme: "docker".to_owned() };
         let view = PodView {
             pod: &self.pod,
@@ -137,12 +140,16 @@ impl Simulation {
             facts: &facts,
             now: self.now,
         };
-        within_leave(view, plan(view), leave)
+        restrict(view, plan(view), verdict)
     }
 
     /// Plans once and executes the actions. Returns whether there were any.
     pub(super) fn step(&mut self) -> bool {
-        let planned = self.plan();
+        self.step_within(FenceVerdict::Run)
+    }
+
+    fn step_within(&mut self, verdict: FenceVerdict) -> bool {
+        let planned = self.plan_within(verdict);
         self.reported = planned.status;
         let mut any = false;
         for action in planned.actions {
@@ -169,8 +176,13 @@ impl Simulation {
 
     /// Plans and executes until the plan is empty at this time.
     pub(super) fn settle(&mut self) -> PodStatus {
+        self.settle_within(FenceVerdict::Run)
+    }
+
+    /// [`Simulation::settle`] with the restrictions of the pod's fence.
+    pub(super) fn settle_within(&mut self, verdict: FenceVerdict) -> PodStatus {
         for _ in 0..100 {
-            if !self.step() {
+            if !self.step_within(verdict) {
                 return self.reported.clone();
             }
         }
@@ -262,7 +274,7 @@ impl Simulation {
                 self.stopped.push(id.clone());
                 self.stop_messages.push(why.clone());
                 self.note_pre_stop(container, id, *pre_stop);
-                self.exit(container, 143);
+                self.exit(container, self.stop_code);
             }
             Action::RemoveHistory { ids } => {
                 self.observed.containers.retain(|record| !ids.contains(&record.id));

@@ -129,14 +129,10 @@ fn versioned(uri: &Uri, version: ApiVersion) -> Option<Uri> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use hyper::Request;
+    use hyper::body::Incoming;
 
-    use http_body_util::Full;
-    use hyper::body::{Bytes, Incoming};
-    use hyper::{Request, Response};
-    use hyper_util::rt::TokioIo;
-    use tokio::net::UnixListener;
-
+    use super::super::fake::{self, Answer, json};
     use super::*;
 
     fn version(minor: usize) -> ApiVersion {
@@ -157,11 +153,7 @@ mod tests {
     }
 
     /// Answers like an engine that supports the versions 1.`oldest` to 1.`newest` and refuses others in Docker's words.
-    fn answer(request: &Request<Incoming>, oldest: usize, newest: usize) -> Response<Full<Bytes>> {
-        let json = |status: u16, body: String| {
-            let response = Response::builder().status(status).header("content-type", "application/json");
-            response.body(Full::new(Bytes::from(body))).expect("a response")
-        };
+    fn answer(request: &Request<Incoming>, oldest: usize, newest: usize) -> Answer {
         let path = request.uri().path();
         let (asked, path) = match path.strip_prefix("/v1.").and_then(|rest| rest.split_once('/')) {
             Some((minor, rest)) => (minor.parse().expect("a minor version"), format!("/{rest}")),
@@ -185,22 +177,8 @@ mod tests {
     }
 
     fn engine(dir: &tempfile::TempDir, oldest: usize, newest: usize) -> Connection {
-        let socket = dir.path().join("docker.sock");
-        let listener = UnixListener::bind(&socket).expect("a socket");
-        let spoken = Arc::new((oldest, newest));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let spoken = Arc::clone(&spoken);
-                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                    let response = answer(&request, spoken.0, spoken.1);
-                    async move { Ok::<_, std::convert::Infallible>(response) }
-                });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
-            }
-        });
-        Connection::new(socket.to_str()).expect("a connection")
+        let socket = fake::serve(dir, move |request| answer(request, oldest, newest));
+        Connection::new(Some(&socket)).expect("a connection")
     }
 
     async fn listed(connection: &Connection) -> String {

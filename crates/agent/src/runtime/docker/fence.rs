@@ -9,9 +9,19 @@ use bollard::query_parameters::{
 };
 
 use super::connection::Connection;
-use super::labels::{Owner, POD_UID};
-use super::{DEADLINE, ignore_gone, whole_seconds, within, within_limit};
+use super::labels::{self, Owner, POD_UID};
+use super::{ignore_gone, whole_seconds, within, within_limit};
 use crate::runtime::RuntimeError;
+
+/// Time beyond the grace period in which the engine ends a container, before the watchdog kills it.
+const STOP_TAKES: Duration = Duration::from_secs(3);
+
+/// What of a pod runs, by id.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Running {
+    pub containers: Vec<String>,
+    pub sandboxes: Vec<String>,
+}
 
 /// The watchdog's client of the engine. Cheap to clone.
 #[derive(Clone)]
@@ -27,28 +37,36 @@ impl DockerFence {
         Ok(DockerFence { docker, owner: Owner { cluster: cluster.to_owned(), node: node.to_owned() } })
     }
 
-    /// Returns the ids of the running containers of a pod, its sandbox included.
-    pub(crate) async fn running(&self, uid: &str) -> Result<Vec<String>, RuntimeError> {
+    /// Returns what of a pod runs.
+    pub(crate) async fn running(&self, uid: &str) -> Result<Running, RuntimeError> {
         let mut filters: HashMap<String, Vec<String>> = self.owner.filters();
         filters.entry("label".to_owned()).or_default().push(format!("{POD_UID}={uid}"));
         let options = ListContainersOptionsBuilder::default().filters(&filters).build();
         let list = within("list the pod's containers", self.docker.list_containers(Some(options))).await?;
-        Ok(list.into_iter().filter_map(|container| container.id).collect())
+        let mut running = Running::default();
+        for summary in list {
+            let Some(id) = summary.id else { continue };
+            let is_sandbox = labels::identify(&summary.labels.unwrap_or_default())
+                .is_some_and(|identity| identity.container.is_none());
+            if is_sandbox { running.sandboxes.push(id) } else { running.containers.push(id) }
+        }
+        Ok(running)
     }
 
-    /// Stops containers concurrently, and kills those that cannot be stopped.
+    /// Stops containers concurrently, and kills those that cannot be stopped. A grace period of zero kills all of them.
     pub(crate) async fn stop(&self, ids: &[String], grace: Duration) {
         let stops = ids.iter().map(|id| async move {
-            let options = StopContainerOptionsBuilder::default().t(whole_seconds(grace)).build();
-            let stop = self.docker.stop_container(id, Some(options));
-            let stopped = within_limit("stop the container", grace + DEADLINE, stop).await;
-            if let Err(error) = ignore_gone(stopped) {
+            if !grace.is_zero() {
+                let options = StopContainerOptionsBuilder::default().t(whole_seconds(grace)).build();
+                let stop = self.docker.stop_container(id, Some(options));
+                let stopped = within_limit("stop the container", grace + STOP_TAKES, stop).await;
+                let Err(error) = ignore_gone(stopped) else { return };
                 tracing::warn!(%id, error = %error, "cannot stop a fenced container; killing it");
-                let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
-                let killed = within("kill the container", self.docker.kill_container(id, Some(options))).await;
-                if let Err(error) = ignore_gone(killed) {
-                    tracing::error!(%id, error = %error, "cannot kill a fenced container");
-                }
+            }
+            let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+            let killed = within("kill the container", self.docker.kill_container(id, Some(options))).await;
+            if let Err(error) = ignore_gone(killed) {
+                tracing::error!(%id, error = %error, "cannot kill a fenced container");
             }
         });
         futures::future::join_all(stops).await;

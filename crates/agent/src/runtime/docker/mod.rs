@@ -9,57 +9,51 @@ mod labels;
 mod log_stream;
 mod logs;
 mod look;
+mod observe;
 mod pause;
+mod process;
 mod purge;
 mod table;
 mod user;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as DockerError;
-use bollard::models::{ContainerCreateBody, EventMessage};
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, ImportImageOptions,
-    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptions, InspectContainerOptions,
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    StopContainerOptionsBuilder,
 };
 use bollard::{Docker, body_full};
-use futures::{StreamExt, TryStreamExt};
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio::sync::{Mutex, watch};
+use futures::TryStreamExt;
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::fence::DockerFence;
+pub(crate) use self::fence::{DockerFence, Running};
+pub(crate) use self::process::{EngineProcess, engine_process};
 pub use self::purge::remove_containers;
 
 use self::connection::Connection;
 use self::labels::Owner;
-use self::table::{Seen, Table};
+use self::table::Table;
 use super::{
     Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
     RuntimeInfo, SandboxSpec,
 };
 use crate::config::AgentConfig;
 use crate::machine;
-use crate::plan::{ContainerRecord, FailureReason, Observed, PodRef, RunState};
+use crate::plan::{FailureReason, Observed, PodRef};
 
 const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
 /// Maximum time of a call to Docker, except stops and pulls.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Maximum time of a pull.
 const PULL_DEADLINE: Duration = Duration::from_secs(600);
-/// Interval between two relists, in case an event was lost.
-const RELIST_INTERVAL: Duration = Duration::from_secs(30);
 const CONCURRENT_INSPECTIONS: usize = 8;
-/// The kubelet's maximum size of a termination message, in bytes.
-const MESSAGE_BYTES: u64 = 4096;
-/// The kubelet's maximum number of lines of a termination message from the log.
-const MESSAGE_LOG_LINES: u64 = 80;
-/// The kubelet's maximum size of a termination message from the log, in bytes.
-const MESSAGE_LOG_BYTES: usize = 2048;
 
 /// [`Runtime`] over the Docker Engine API.
 pub struct DockerRuntime {
@@ -70,6 +64,10 @@ pub struct DockerRuntime {
     network: String,
     min_oom_score: i64,
     table: Table,
+    /// One permit for each concurrent inspection.
+    inspections: Semaphore,
+    /// The answer of the present engine. Another engine may answer after the stream of events has ended.
+    capabilities: Mutex<Option<Capabilities>>,
     making_pause_image: Mutex<()>,
 }
 
@@ -77,16 +75,22 @@ impl DockerRuntime {
     /// # Errors
     /// When the endpoint is malformed. Whether an engine answers is not checked here.
     pub fn new(config: &AgentConfig, endpoint: Option<&str>) -> Result<Self, RuntimeError> {
-        let connection = Connection::new(endpoint)?;
         let owner = Owner { cluster: config.cluster_id.clone(), node: config.node_name.clone() };
+        DockerRuntime::of(owner, &config.pod_network, endpoint)
+    }
+
+    fn of(owner: Owner, network: &str, endpoint: Option<&str>) -> Result<Self, RuntimeError> {
+        let connection = Connection::new(endpoint)?;
         Ok(DockerRuntime {
             docker: connection.docker.clone(),
             engine: logs::Engine::new(endpoint.unwrap_or(DEFAULT_ENDPOINT)),
             connection,
             owner,
-            network: config.pod_network.clone(),
+            network: network.to_owned(),
             min_oom_score: min_oom_score(),
             table: Table::default(),
+            inspections: Semaphore::new(CONCURRENT_INSPECTIONS),
+            capabilities: Mutex::default(),
             making_pause_image: Mutex::default(),
         })
     }
@@ -129,90 +133,6 @@ impl DockerRuntime {
         ignore_gone(within("remove the container", self.docker.remove_container(id, Some(options))).await)
     }
 
-    /// Inspects one container and notifies its pod's worker.
-    async fn inspect(&self, uid: &str, id: &str) -> Result<(), RuntimeError> {
-        let answer =
-            within("inspect the container", self.docker.inspect_container(id, None::<InspectContainerOptions>));
-        let answer = match answer.await {
-            Err(error) if is_gone(&error) => {
-                self.table.remove(uid, id);
-                return Ok(());
-            }
-            answer => answer?,
-        };
-        let Some((identity, mut seen)) = look::interpret(&answer) else { return Ok(()) };
-        if let (Seen::Container(record), Some(container)) = (&mut seen, &identity.container) {
-            match self.table.ended(&identity.pod.uid, id) {
-                Some(known) => *record = known,
-                None => self.add_message(record, container).await,
-            }
-        }
-        tracing::trace!(pod = %identity.pod, id = seen.id(), "inspected a container");
-        self.table.update(&identity.pod, seen);
-        Ok(())
-    }
-
-    /// Reads the termination message of a container that has ended.
-    async fn add_message(&self, record: &mut ContainerRecord, container: &labels::ContainerIdentity) {
-        let id = record.id.clone();
-        let RunState::Exited(exit) = &mut record.state else { return };
-        if let Some(file) = &container.message_file {
-            match message(file).await {
-                Ok(content) if content.is_empty() => {}
-                Ok(content) => exit.message = String::from_utf8_lossy(&content).into_owned(),
-                Err(error) => tracing::debug!(%file, error = %error, "cannot read the termination message"),
-            }
-        }
-        if exit.message.is_empty() && exit.code != 0 && container.message_from_logs {
-            match self.log_tail(&id).await {
-                Ok(tail) => exit.message = tail,
-                Err(error) => tracing::debug!(%id, error = %error, "cannot read the log for a termination message"),
-            }
-        }
-    }
-
-    async fn log_tail(&self, id: &str) -> Result<String, RuntimeError> {
-        let options = LogOptions { tail_lines: Some(MESSAGE_LOG_LINES), ..LogOptions::default() };
-        let tail = logs::last_bytes(self.logs(id, options).await?, MESSAGE_LOG_BYTES);
-        let doing = "read the log";
-        let tail = tokio::time::timeout(DEADLINE, tail).await;
-        let tail = tail.map_err(|_| RuntimeError::TimedOut { doing, seconds: DEADLINE.as_secs() })??;
-        Ok(String::from_utf8_lossy(&tail).into_owned())
-    }
-
-    /// Follows Docker's events until the stream ends or fails.
-    async fn follow_events(&self) -> Result<(), RuntimeError> {
-        let mut filters = self.owner.filters();
-        filters.insert("type".to_owned(), vec!["container".to_owned()]);
-        filters.insert("event".to_owned(), ["start", "die", "oom", "destroy"].map(str::to_owned).to_vec());
-        let options = EventsOptionsBuilder::default().filters(&filters).build();
-        let mut events = std::pin::pin!(self.docker.events(Some(options)));
-        // The stream is requested before the list, so that no change between the two is lost.
-        let mut relist = tokio::time::interval(RELIST_INTERVAL);
-        loop {
-            tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(event)) => self.handle_event(event).await?,
-                    Some(Err(error)) => return Err(failed("follow events", error)),
-                    None => return Ok(()),
-                },
-                _ = relist.tick() => self.relist().await?,
-            }
-        }
-    }
-
-    async fn handle_event(&self, event: EventMessage) -> Result<(), RuntimeError> {
-        let Some(actor) = event.actor else { return Ok(()) };
-        let (Some(id), Some(attributes)) = (actor.id, actor.attributes) else { return Ok(()) };
-        let Some(identity) = labels::identify(&attributes) else { return Ok(()) };
-        match event.action.as_deref() {
-            Some("destroy") => self.table.remove(&identity.pod.uid, &id),
-            Some("oom") => self.table.ran_out_of_memory(&identity.pod.uid, &id),
-            _ => self.inspect(&identity.pod.uid, &id).await?,
-        }
-        Ok(())
-    }
-
     /// Returns the user of a container, after checking it against `runAsNonRoot`.
     async fn user_of(&self, spec: &ContainerSpec) -> Result<Option<String>, RuntimeError> {
         let image = if user::depends_on_image(spec) {
@@ -223,16 +143,6 @@ impl DockerRuntime {
         };
         user::of(spec, image.as_deref()).map_err(|message| RuntimeError::Config { message })
     }
-}
-
-/// Reads the end of a termination message, whose file may be of any size.
-async fn message(file: &str) -> std::io::Result<Vec<u8>> {
-    let mut file = tokio::fs::File::open(file).await?;
-    let length = file.metadata().await?.len();
-    file.seek(std::io::SeekFrom::Start(length.saturating_sub(MESSAGE_BYTES))).await?;
-    let mut content = Vec::new();
-    file.take(MESSAGE_BYTES).read_to_end(&mut content).await?;
-    Ok(content)
 }
 
 /// Returns the minimum OOM score adjustment of containers. A value below zero requires CAP_SYS_RESOURCE, without which
@@ -294,45 +204,20 @@ impl Runtime for DockerRuntime {
     }
 
     async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
-        let info = within("ask for the engine's settings", self.docker.info()).await?;
-        Ok(Some(capabilities::of(&info.security_options.unwrap_or_default())))
+        let mut known = self.capabilities.lock().await;
+        if known.is_none() {
+            let info = within("ask for the engine's settings", self.docker.info()).await?;
+            *known = Some(capabilities::of(&info.security_options.unwrap_or_default()));
+        }
+        Ok(*known)
     }
 
     async fn relist(&self) -> Result<(), RuntimeError> {
-        self.connection.negotiate().await?;
-        let before = self.table.ids();
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&self.owner.filters()).build();
-        let list = within("list containers", self.docker.list_containers(Some(options))).await?;
-        let mut ids = HashSet::with_capacity(list.len());
-        let mut inspections = Vec::with_capacity(list.len());
-        for summary in list {
-            let Some(id) = summary.id else { continue };
-            if let Some(identity) = labels::identify(&summary.labels.unwrap_or_default()) {
-                inspections.push((identity.pod.uid, id.clone()));
-                ids.insert(id);
-            }
-        }
-        let inspections = inspections.into_iter().map(|(uid, id)| async move { self.inspect(&uid, &id).await });
-        futures::stream::iter(inspections).buffer_unordered(CONCURRENT_INSPECTIONS).try_collect::<()>().await?;
-        self.table.retain(&ids, &before);
-        Ok(())
+        self.list().await
     }
 
     async fn observe(self: Arc<Self>, shutdown: CancellationToken) {
-        loop {
-            let broken = tokio::select! {
-                () = shutdown.cancelled() => return,
-                broken = self.follow_events() => broken,
-            };
-            match broken {
-                Ok(()) => tracing::warn!("Docker closed the stream of events"),
-                Err(error) => tracing::warn!(error = %error, "cannot follow Docker's events"),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_millis(500)) => {}
-            }
-        }
+        self.follow(shutdown).await;
     }
 
     fn known_pods(&self) -> Vec<KnownPod> {
@@ -459,6 +344,9 @@ impl Runtime for DockerRuntime {
         for record in &observed.containers {
             self.table.remove(&pod.uid, &record.id);
         }
+        for id in &observed.unknown {
+            self.table.remove(&pod.uid, id);
+        }
         Ok(())
     }
 
@@ -473,6 +361,9 @@ impl Runtime for DockerRuntime {
         logs::read(&self.engine, &self.connection.version_prefix(), id, is_terminal, options).await
     }
 }
+
+#[cfg(test)]
+mod fake;
 
 #[cfg(test)]
 mod tests {

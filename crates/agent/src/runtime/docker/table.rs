@@ -1,6 +1,6 @@
 //! Table of this node's containers, by pod. Every change notifies the pod's worker.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,6 +12,8 @@ use crate::runtime::KnownPod;
 
 /// Exit code of a container that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
+/// Maximum number of removed containers that are remembered.
+const REMEMBERED: usize = 1024;
 
 /// One container in its last known state.
 #[derive(Clone, Debug)]
@@ -40,9 +42,31 @@ impl Entry {
     }
 }
 
+/// Ids of the containers that were removed last. An inspection that began before the removal may end after it.
+#[derive(Default)]
+struct Gone {
+    ids: HashSet<String>,
+    oldest_first: VecDeque<String>,
+}
+
+impl Gone {
+    fn add(&mut self, id: &str) {
+        if self.ids.insert(id.to_owned()) {
+            self.oldest_first.push_back(id.to_owned());
+        }
+        if self.oldest_first.len() > REMEMBERED
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Table {
     pods: Mutex<HashMap<String, Entry>>,
+    /// Locked before `pods`, and for as long.
+    gone: Mutex<Gone>,
 }
 
 impl Table {
@@ -74,22 +98,49 @@ impl Table {
     }
 
     pub(super) fn update(&self, pod: &PodRef, seen: Seen) {
+        let gone = self.gone.lock();
+        if gone.ids.contains(seen.id()) {
+            return;
+        }
         let mut pods = self.pods.lock();
         let entry = pods.entry(pod.uid.clone()).or_insert_with(Entry::new);
         entry.pod = Some(pod.clone());
-        entry.state.send_if_modified(|observed| merge(Arc::make_mut(observed), seen));
+        entry.state.send_if_modified(|observed| {
+            let observed = Arc::make_mut(observed);
+            let was_unknown = observed.unknown.remove(seen.id());
+            merge(observed, seen) || was_unknown
+        });
+    }
+
+    /// Notes that the state of a container could not be found out. Returns whether this is news. A container that has
+    /// ended stays so.
+    pub(super) fn lose(&self, pod: &PodRef, id: &str) -> bool {
+        let gone = self.gone.lock();
+        if gone.ids.contains(id) || self.ended(&pod.uid, id).is_some() {
+            return false;
+        }
+        let mut pods = self.pods.lock();
+        let entry = pods.entry(pod.uid.clone()).or_insert_with(Entry::new);
+        entry.pod = Some(pod.clone());
+        entry.state.send_if_modified(|observed| Arc::make_mut(observed).unknown.insert(id.to_owned()))
+    }
+
+    /// Returns the containers whose state could not be found out.
+    pub(super) fn unknown(&self) -> Vec<(PodRef, String)> {
+        let pods = self.pods.lock();
+        let unknown = pods.values().filter_map(|entry| {
+            let pod = entry.pod.clone()?;
+            Some(entry.state.borrow().unknown.iter().map(|id| (pod.clone(), id.clone())).collect::<Vec<_>>())
+        });
+        unknown.flatten().collect()
     }
 
     pub(super) fn remove(&self, uid: &str, id: &str) {
+        let mut gone = self.gone.lock();
+        gone.add(id);
         let pods = self.pods.lock();
         let Some(entry) = pods.get(uid) else { return };
-        entry.state.send_if_modified(|observed| {
-            let observed = Arc::make_mut(observed);
-            let before = observed.containers.len() + observed.sandboxes.len();
-            observed.containers.retain(|record| record.id != id);
-            observed.sandboxes.retain(|sandbox| sandbox.id != id);
-            before != observed.containers.len() + observed.sandboxes.len()
-        });
+        entry.state.send_if_modified(|observed| drop_where(observed, |other| other == id));
     }
 
     /// Notes that a container ran out of memory. Docker reports it in a separate event, possibly after the exit.
@@ -110,18 +161,11 @@ impl Table {
 
     /// Removes containers that are missing from a complete list, unless they appeared after the list was requested.
     pub(super) fn retain(&self, ids: &HashSet<String>, known_before: &HashSet<String>) {
-        let gone = |id: &str| known_before.contains(id) && !ids.contains(id);
+        let is_gone = |id: &str| known_before.contains(id) && !ids.contains(id);
+        let mut gone = self.gone.lock();
+        known_before.difference(ids).for_each(|id| gone.add(id));
         for entry in self.pods.lock().values() {
-            entry.state.send_if_modified(|observed| {
-                let any = observed.containers.iter().any(|record| gone(&record.id))
-                    || observed.sandboxes.iter().any(|sandbox| gone(&sandbox.id));
-                if any {
-                    let observed = Arc::make_mut(observed);
-                    observed.containers.retain(|record| !gone(&record.id));
-                    observed.sandboxes.retain(|sandbox| !gone(&sandbox.id));
-                }
-                any
-            });
+            entry.state.send_if_modified(|observed| drop_where(observed, is_gone));
         }
     }
 
@@ -131,7 +175,7 @@ impl Table {
             let observed = entry.state.borrow();
             let containers = observed.containers.iter().map(|record| record.id.clone());
             let sandboxes = observed.sandboxes.iter().map(|sandbox| sandbox.id.clone());
-            containers.chain(sandboxes).collect::<Vec<_>>()
+            containers.chain(sandboxes).chain(observed.unknown.iter().cloned()).collect::<Vec<_>>()
         });
         ids.collect()
     }
@@ -141,6 +185,20 @@ impl Table {
         let observed = self.observed(uid);
         observed.containers.iter().find(|record| record.id == id && record.exit().is_some()).cloned()
     }
+}
+
+/// Removes everything with such an id, and returns whether there was anything.
+fn drop_where(observed: &mut Arc<Observed>, is_dropped: impl Fn(&str) -> bool) -> bool {
+    let any = observed.containers.iter().any(|record| is_dropped(&record.id))
+        || observed.sandboxes.iter().any(|sandbox| is_dropped(&sandbox.id))
+        || observed.unknown.iter().any(|id| is_dropped(id));
+    if any {
+        let observed = Arc::make_mut(observed);
+        observed.containers.retain(|record| !is_dropped(&record.id));
+        observed.sandboxes.retain(|sandbox| !is_dropped(&sandbox.id));
+        observed.unknown.retain(|id| !is_dropped(id));
+    }
+    any
 }
 
 /// Merges the state of a container, and returns whether anything changed. Inspections may finish out of order. A

@@ -211,6 +211,7 @@ impl PodFile {
         let observed = Observed {
             sandboxes: self.sandboxes.into_iter().map(SandboxFile::restore).collect::<io::Result<_>>()?,
             containers: self.containers.into_iter().map(ContainerFile::restore).collect::<io::Result<_>>()?,
+            ..Observed::default()
         };
         let pod = PodRef { namespace: self.namespace, name: self.name, uid: self.uid };
         Ok(Some(KeptPod { pod, observed, short_lived }))
