@@ -94,6 +94,8 @@ struct Slot {
     disk: Arc<Disk>,
     member: Member,
     standing: Standing,
+    /// The process that starts and is not a [`Life`] yet.
+    beginning: Option<Arc<Process>>,
     life: Option<Life>,
 }
 
@@ -127,7 +129,7 @@ impl Cluster {
         let founders: Vec<_> = members.collect();
         let slot = |founder: &Member| {
             let member = Member { incarnation: INCARNATION + founder.id, ..founder.clone() };
-            Mutex::new(Slot { disk: Arc::default(), member, standing: Standing::Member, life: None })
+            Mutex::new(Slot { disk: Arc::default(), member, standing: Standing::Member, beginning: None, life: None })
         };
         let slots = founders.iter().map(slot).collect();
         let starting = founders.iter().map(|_| tokio::sync::Mutex::default()).collect();
@@ -195,6 +197,7 @@ impl Cluster {
         let random = self.random.lock().fork();
         let process = Process::new(self.name(id).to_owned(), disk.clone(), random, self.evidence.panics.clone());
         self.network.begin(&process);
+        self.slots[index(id)].lock().beginning = Some(process.clone());
         let member = match token {
             None => member,
             Some(token) => match self.join(id, token, &process).await {
@@ -230,11 +233,15 @@ impl Cluster {
             }
             Err(_) => return false,
         };
+        if process.is_dead() {
+            return false;
+        }
         let store = Store::new(Arc::new(RaftEngine::new(node.clone())));
         let life = Life { process: process.clone(), node: node.clone(), store };
         self.evidence.record_start(id, &life);
         self.network.listen(&process.name, node);
-        self.slots[index(id)].lock().life = Some(life);
+        let mut slot = self.slots[index(id)].lock();
+        (slot.beginning, slot.life) = (None, Some(life));
         true
     }
 
@@ -314,9 +321,12 @@ impl Cluster {
         self.slots[index(id)].lock().standing = Standing::Lost;
     }
 
-    /// Ends a member's process. A power cut may also lose its unsynced data.
+    /// Ends a member's process, even while it starts. A power cut may also lose its unsynced data.
     pub fn end(&self, id: MemberId, is_power_cut: bool) {
         let mut slot = self.slots[index(id)].lock();
+        if let Some(process) = slot.beginning.take() {
+            process.kill();
+        }
         if let Some(life) = slot.life.take() {
             self.evidence.record_end(id, &life);
             life.process.kill();
