@@ -37,7 +37,9 @@ fn within(model: &Model, shape: &Shape, value: &mut Value) {
 /// Returns whether a field is absent. The zero of a field that is not a pointer in Go counts as absent.
 fn is_missing(field: &Field, map: &Map<String, Value>) -> bool {
     match map.get(field.name.as_ref()) {
-        None | Some(Value::Null) => true,
+        None => true,
+        // Where null is a value of its own, it stays.
+        Some(Value::Null) => !field.shape.rules.as_ref().is_some_and(|rules| rules.is_nullable),
         Some(value) => is_zero(field, value),
     }
 }

@@ -307,26 +307,20 @@ impl Model {
     }
 
     /// Marks the types that have a field for which `is_it` is true, and those that contain such a type.
-    pub(crate) fn mark(&mut self, is_it: impl Fn(&Field) -> bool, mark: impl Fn(&mut Type) -> &mut bool) {
-        let mut marked: Vec<bool> = self.types.iter().map(|ty| ty.fields.iter().any(&is_it)).collect();
-        let mut is_growing = true;
-        while is_growing {
-            is_growing = false;
-            for index in 0..self.types.len() {
-                let contains = |field: &Field| {
-                    let inner = field.shape.kind.object().map(|id| id.0 as usize);
-                    inner
-                        .and_then(|inner| marked.get(inner.wrapping_sub(self.first())))
-                        .is_some_and(|is_marked| *is_marked)
-                };
-                if !marked[index] && self.types[index].fields.iter().any(contains) {
-                    marked[index] = true;
-                    is_growing = true;
-                }
+    pub(crate) fn mark(
+        &mut self,
+        is_it: impl Fn(&Field) -> bool,
+        is_marked: impl Fn(&Type) -> bool,
+        set: impl Fn(&mut Type),
+    ) {
+        loop {
+            let contains = |field: &Field| field.shape.kind.object().is_some_and(|inner| is_marked(self.get(inner)));
+            let is_new = |ty: &Type| !is_marked(ty) && ty.fields.iter().any(|field| is_it(field) || contains(field));
+            let found: Vec<usize> = (0..self.types.len()).filter(|index| is_new(&self.types[*index])).collect();
+            if found.is_empty() {
+                return;
             }
-        }
-        for (ty, is_marked) in self.types.iter_mut().zip(marked) {
-            *mark(ty) = is_marked;
+            found.into_iter().for_each(|index| set(&mut self.types[index]));
         }
     }
 
@@ -390,5 +384,68 @@ impl Field {
     #[must_use]
     pub fn default(&self) -> Option<&Value> {
         self.shape.rules.as_ref().and_then(|rules| rules.default.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::data::builtin;
+
+    fn field(name: &'static str, kind: Kind, declared_by: TypeId) -> Field {
+        Field {
+            name: name.into(),
+            number: 0,
+            position: 0,
+            shape: Shape { kind, ..Shape::default() },
+            is_pointer: true,
+            is_always_written: false,
+            is_required: false,
+            patch: None,
+            declared_by,
+        }
+    }
+
+    /// A custom resource's types stand in a model of their own and refer to built-in ones and to themselves.
+    #[test]
+    fn types_can_be_built_at_run_time() {
+        let mut model = Model::over(builtin());
+        let name = "Widget".to_owned();
+        let kinds = KindsOf::One("example.com/v1".into());
+        let id = model.add(Type { name: name.clone().into(), kinds: kinds.clone(), ..Type::default() });
+        let metadata = model.named("meta.v1.ObjectMeta").expect("a built-in type");
+        let inner = List { item: Shape { kind: Kind::Object(id), ..Shape::default() }, list_type: ListType::Atomic };
+        let mut size = field("size", Kind::IntOrString, id);
+        size.shape.rules = Some(Box::new(Rules { is_nullable: true, default: Some(json!(3)), ..Rules::default() }));
+        let fields =
+            vec![field("metadata", Kind::Object(metadata), id), field("parts", Kind::List(Box::new(inner)), id), size];
+        model.set(id, Type { name: name.into(), kinds, fields, keeps_unknown: true, ..Type::default() });
+        model.mark(crate::defaults::is_defaulted, |ty| ty.has_defaults, |ty| ty.has_defaults = true);
+
+        assert_eq!(model.kind("example.com/v1", "Widget"), Some(id));
+        assert_eq!(builtin().kind("example.com/v1", "Widget"), None);
+        assert_eq!(model.kind("v1", "Pod"), builtin().kind("v1", "Pod"));
+        assert!(model.field_at(id, &["parts", "metadata", "labels"]).is_some());
+        let object = json!({
+            "metadata": {"name": "a", "colour": "red"}, "anything": {"goes": null},
+            "parts": [{"size": null}, {"size": "10%", "parts": [{}]}],
+        });
+        let decoded = crate::decode::value(&model, id, object).expect("a widget");
+        assert_eq!(
+            decoded.strict.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["unknown field \"metadata.colour\""]
+        );
+        let mut object = decoded.object;
+        let expected = json!({
+            "metadata": {"name": "a"}, "anything": {"goes": null},
+            "parts": [{"size": null}, {"size": "10%", "parts": [{}]}],
+        });
+        assert_eq!(object, expected);
+        crate::defaults::apply(&model, id, &mut object);
+        assert_eq!((&object["size"], &object["parts"][1]["parts"][0]["size"]), (&json!(3), &json!(3)));
+        let error = crate::decode::value(&model, id, json!({"parts": [{"size": true}]})).expect_err("neither");
+        assert_eq!(error.to_string(), "parts[0].size: invalid type: boolean `true`, expected an integer or a string");
     }
 }

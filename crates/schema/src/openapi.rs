@@ -264,3 +264,83 @@ fn map_type(map_type: MapType) -> &'static str {
         MapType::Atomic | MapType::Unset => "atomic",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::builtin;
+
+    fn rendered(name: &str, version: Version) -> Value {
+        let mut schema = component(builtin(), builtin().named(name).expect("a type"), version, "apps/v1");
+        strip_descriptions(&mut schema);
+        schema
+    }
+
+    fn strip_descriptions(schema: &mut Value) {
+        if let Value::Object(map) = schema {
+            map.retain(|name, value| name != "description" || !value.is_string());
+            map.values_mut().for_each(strip_descriptions);
+        }
+    }
+
+    #[test]
+    fn version_3_has_defaults_and_wraps_references() {
+        let reference = |name: &str| format!("#/components/schemas/io.k8s.{name}");
+        assert_eq!(
+            rendered("core.v1.ResourceFieldSelector", Version::V3),
+            json!({
+                "type": "object", "required": ["resource"], "x-kubernetes-map-type": "atomic",
+                "properties": {
+                    "containerName": { "type": "string" },
+                    "divisor": { "allOf": [{ "$ref": reference("apimachinery.pkg.api.resource.Quantity") }] },
+                    "resource": { "type": "string", "default": "" },
+                },
+            })
+        );
+        let mut strategy =
+            component(builtin(), builtin().named("apps.v1.DeploymentSpec").expect("a type"), Version::V3, "");
+        let strategy = strategy["properties"]["strategy"].take();
+        assert_eq!(strategy["allOf"], json!([{ "$ref": reference("api.apps.v1.DeploymentStrategy") }]));
+        assert_eq!(
+            (&strategy["default"], &strategy["x-kubernetes-patch-strategy"]),
+            (&json!({}), &json!("retainKeys"))
+        );
+    }
+
+    #[test]
+    fn version_2_has_no_defaults() {
+        let reference = |name: &str| format!("#/definitions/io.k8s.{name}");
+        assert_eq!(
+            rendered("core.v1.ResourceFieldSelector", Version::V2)["properties"],
+            json!({
+                "containerName": { "type": "string" },
+                "divisor": { "$ref": reference("apimachinery.pkg.api.resource.Quantity") },
+                "resource": { "type": "string" },
+            })
+        );
+        assert_eq!(rendered("intstr.IntOrString", Version::V2), json!({ "type": "string", "format": "int-or-string" }));
+        assert_eq!(rendered("resource.Quantity", Version::V2), json!({ "type": "string" }));
+    }
+
+    #[test]
+    fn kinds_of_every_version_name_the_document_too() {
+        let kinds = &rendered("meta.v1.DeleteOptions", Version::V3)["x-kubernetes-group-version-kind"];
+        assert_eq!(kinds[0], json!({ "group": "", "version": "v1", "kind": "DeleteOptions" }));
+        assert_eq!(kinds[1], json!({ "group": "apps", "version": "v1", "kind": "DeleteOptions" }));
+    }
+
+    #[test]
+    fn the_closure_has_everything_that_a_document_refers_to() {
+        let model = builtin();
+        let deployment = model.kind("apps/v1", "Deployment").expect("a kind");
+        let names: Vec<String> = closure(model, deployment).iter().map(|id| model.get(*id).qualified_name()).collect();
+        for name in
+            ["apps.v1.Deployment", "core.v1.Container", "intstr.IntOrString", "meta.v1.Time", "resource.Quantity"]
+        {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
+        assert!(!names.iter().any(|known| known == "core.v1.Node"));
+        let schema = model.named("apiextensions.v1.JSONSchemaProps").expect("a type");
+        assert!(closure(model, schema).contains(&schema));
+    }
+}

@@ -49,7 +49,7 @@ impl Facts {
     pub fn parse(text: &str) -> Result<Facts> {
         let mut facts = Facts::default();
         let mut open = String::new();
-        for line in text.lines() {
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
             // The values of an enum may have spaces in them.
             let words: Vec<&str> = if line.starts_with("enum ") {
                 line.splitn(3, ' ').collect()

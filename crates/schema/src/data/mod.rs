@@ -1,4 +1,5 @@
-//! The built-in types: the texts in `data/`, one for each package, and the loader of their lines.
+//! The built-in types: the texts in `data/`, one for each package, and the loader of their lines. The documentation in
+//! `data/docs` is that of Kubernetes (Apache License 2.0), which OpenAPI has to serve.
 //!
 //! ```text
 //! package core.v1 io.k8s.api.core.v1 v1        name, prefix in OpenAPI, apiVersion of its kinds (`-`: none)
@@ -187,9 +188,9 @@ fn load() -> Result<Model, DataError> {
         flatten(&drafts, &by_id, *id, &mut fields);
         model.set(*id, finish(&drafts[index], fields));
     }
-    model.mark(crate::defaults::is_defaulted, |ty| &mut ty.has_defaults);
+    model.mark(crate::defaults::is_defaulted, |ty| ty.has_defaults, |ty| ty.has_defaults = true);
     let is_ruled = |field: &Field| field.shape.rules.as_deref().is_some_and(crate::validate::is_ruled);
-    model.mark(is_ruled, |ty| &mut ty.has_rules);
+    model.mark(is_ruled, |ty| ty.has_rules, |ty| ty.has_rules = true);
     Ok(model)
 }
 

@@ -6,8 +6,10 @@ use std::fmt;
 
 /// Maximum number of strict errors, as in `sigs.k8s.io/json`.
 const MAX_STRICT_ERRORS: usize = 100;
-/// Maximum length of the path of a strict error. A document can have one long key around very many unknown fields.
+/// Maximum length of a path. A document can have one long key around very many unknown fields.
 const MAX_PATH_CHARS: usize = 256;
+/// Maximum length of the message about a wrong value, which quotes the value.
+const MAX_MESSAGE_CHARS: usize = 1024;
 
 /// The first place where a document does not have the shape of the type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,15 +78,22 @@ impl Report {
         for error in self.strict.iter_mut().skip(mark) {
             let path = error.path_mut();
             prefix(path, step);
-            shorten(path);
+            shorten(path, MAX_PATH_CHARS);
         }
         if let Some(error) = &mut self.error {
             prefix(&mut error.path, step);
+            shorten(&mut error.path, MAX_PATH_CHARS);
         }
     }
 
+    /// Notes the first wrong value.
+    pub fn fail(&mut self, mut message: String) {
+        shorten(&mut message, MAX_MESSAGE_CHARS);
+        self.error = Some(DecodeError { path: String::new(), message });
+    }
+
     pub fn strict(&mut self, mark: usize, mut error: StrictError) {
-        shorten(error.path_mut());
+        shorten(error.path_mut(), MAX_PATH_CHARS);
         // A field that occurs thrice is one finding.
         if self.strict.len() < MAX_STRICT_ERRORS && !self.strict[mark.min(self.strict.len())..].contains(&error) {
             self.strict.push(error);
@@ -92,9 +101,9 @@ impl Report {
     }
 }
 
-fn shorten(path: &mut String) {
-    if let Some((end, _)) = path.char_indices().nth(MAX_PATH_CHARS) {
-        path.truncate(end);
+fn shorten(text: &mut String, max_chars: usize) {
+    if let Some((end, _)) = text.char_indices().nth(max_chars) {
+        text.truncate(end);
     }
 }
 

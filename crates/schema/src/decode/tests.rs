@@ -211,6 +211,15 @@ fn a_body_full_of_strict_errors_costs_little() {
 }
 
 #[test]
+fn errors_about_long_values_are_short() {
+    let long = "x".repeat(100_000);
+    let error = pod(&json!({"metadata": {"labels": {(long.clone()): {}}}})).expect_err("no string");
+    assert!(error.path.len() <= 256 && error.path.starts_with("metadata.labels.xxx"), "{error}");
+    let error = pod(&json!({"spec": {"priority": long}})).expect_err("no number");
+    assert!(error.message.len() <= 1024 && error.message.starts_with("invalid type: string"), "{error}");
+}
+
+#[test]
 fn raw_values_are_kept_whole() {
     let revision = json!({
         "apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1,

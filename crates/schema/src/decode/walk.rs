@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::report::{DecodeError, Report, Step, StrictError};
+use super::report::{Report, Step, StrictError};
 use super::scalar;
 use crate::model::{Form, Kind, List, Model, SchemaOr, Shape, Type, TypeId};
 
@@ -29,7 +29,7 @@ impl<'a> Walk<'a> {
 
     fn fail<E: Error>(self, message: String) -> E {
         let error = E::custom(&message);
-        self.report.error = Some(DecodeError { path: String::new(), message });
+        self.report.fail(message);
         error
     }
 
