@@ -19,6 +19,7 @@ const TIERS: &[(&str, Tier)] = &[
     ("quorate-api", Tier::Pure),
     ("quorate-mvcc", Tier::Pure),
     ("quorate-registry", Tier::Pure),
+    ("quorate-schema", Tier::Pure),
     ("quorate-scheduler", Tier::Pure),
     ("quorate-controllers", Tier::Pure),
     ("quorate-pki", Tier::Io),
@@ -32,6 +33,7 @@ const TIERS: &[(&str, Tier)] = &[
     ("quorate-bench", Tier::Test),
     ("quorate-chaos", Tier::Test),
     ("quorate-tests", Tier::Test),
+    ("xtask", Tier::Test),
 ];
 
 /// Crates that a pure crate must not depend on, directly or indirectly.

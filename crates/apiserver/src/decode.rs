@@ -3,11 +3,11 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use quorate_api::{GroupVersion, Reason, Status, yaml};
+use quorate_schema::protobuf::{self, ProtobufError};
 use serde_json::Value;
 
 use crate::catalog::Served;
 use crate::duplicates::duplicates;
-use crate::protobuf::{self, ProtobufError};
 use crate::query::Query;
 
 /// Maximum number of strict decoding errors that one response lists, as in Kubernetes.
@@ -96,7 +96,7 @@ pub(crate) fn body(
             }
             document.value
         }
-        protobuf::MEDIA_TYPE => match protobuf::decode(body) {
+        protobuf::MEDIA_TYPE => match protobuf::decode(quorate_schema::builtin(), body) {
             Ok(object) => object,
             // Kubernetes gives this answer for custom resources.
             Err(ProtobufError::Kind { .. }) => return Err(unsupported(&["application/json", "application/yaml"])),

@@ -18,7 +18,6 @@ mod metadata;
 mod openapi;
 mod openapi_v2;
 mod pipeline;
-mod protobuf;
 mod query;
 mod quorum;
 mod repair;

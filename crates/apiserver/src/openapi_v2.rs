@@ -6,10 +6,10 @@ use http::HeaderMap;
 use http::header::ACCEPT;
 use quorate_api::Status;
 use quorate_registry::Verb;
+use quorate_schema::protobuf::wire::Writer;
 use serde_json::{Map, Value, json};
 
 use crate::catalog::{Catalog, Served};
-use crate::protobuf::Writer;
 use crate::response::{Body, Response};
 use crate::version;
 
