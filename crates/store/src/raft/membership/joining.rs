@@ -137,6 +137,7 @@ pub async fn admit(node: &Node, request: JoinRequest) -> JoinResponse {
 
 async fn admit_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResponse, StoreError> {
     let _alone = node.changing.lock().await;
+    let term = node.leadership.borrow().term;
     // A leader that was just elected, or that leads no more, may lack a version that was agreed on before.
     let state = reads::barrier(node).await?;
     let roster = node.roster();
@@ -159,6 +160,10 @@ async fn admit_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinRespo
     };
     if let Err(reason) = changing::check_new(&roster, &member) {
         return Ok(JoinResponse::Refused(reason.to_string()));
+    }
+    // Another leader may have raised the version since the check. The same invitation admits the member later.
+    if node.leadership.borrow().term != term {
+        return Ok(JoinResponse::NotNow("the leader has changed".to_owned()));
     }
     changing::write(node, ChangeMembers::AddNodes([(member.id, member.clone())].into())).await?;
     tracing::info!(name = member.name, id = member.id, "a new member has joined as a learner");
