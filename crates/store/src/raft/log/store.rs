@@ -129,7 +129,7 @@ impl LogStore {
     }
 
     /// Returns whether the proof that the last batch is durable is not on disk yet.
-    #[must_use]
+    #[cfg(test)]
     pub fn needs_proof(&self) -> bool {
         self.reader.disk.needs_proof()
     }
