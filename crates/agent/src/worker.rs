@@ -74,7 +74,7 @@ impl Worker {
         let observed = context.runtime.subscribe(&reference.uid);
         let reported = pod.status.as_ref().map(plan::own_report).unwrap_or_default();
         let fence_changes = context.fence.add(&pod).then(|| context.fence.changes());
-        let memory = Memory::adopt(&pod, &observed.borrow(), &reported, Timestamp::now());
+        let memory = Memory::new(&reported, Timestamp::now());
         Worker {
             context,
             reference,
@@ -96,12 +96,15 @@ impl Worker {
 
     /// Runs until nothing is left of the pod, or until `shutdown`, which leaves its containers alone.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> PodRef {
-        tokio::select! {
-            () = shutdown.cancelled() => return self.reference,
-            () = self.admit() => {}
-        }
         self.watch_objects();
-        while let Some(sleep) = self.step().await {
+        loop {
+            if !self.memory.adopted {
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = self.adopt() => {}
+                }
+            }
+            let Some(sleep) = self.step().await else { break };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 changed = self.desired.changed() => if changed.is_err() { break },
@@ -125,11 +128,22 @@ impl Worker {
         self.reference
     }
 
+    /// Takes over the containers of an earlier agent, if the runtime knows all of them. Until then, the plans only stop
+    /// containers.
+    async fn adopt(&mut self) {
+        let observed = Arc::clone(&self.observed.borrow());
+        if self.memory.may_adopt(&observed) {
+            self.admit(&observed).await;
+            let pod = Arc::clone(&self.desired.borrow().pod);
+            self.memory.adopt(&pod, &observed, &self.reported);
+        }
+    }
+
     /// Rejects a pod that asks for something this node does not support. A pod that already runs was admitted before.
-    async fn admit(&mut self) {
+    async fn admit(&mut self, observed: &Observed) {
         let pod = Arc::clone(&self.desired.borrow().pod);
         let over = matches!(self.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
-        if over || self.observed.borrow().running().next().is_some() {
+        if over || observed.running().next().is_some() || !observed.unknown.is_empty() {
             return;
         }
         let capabilities = loop {
@@ -165,6 +179,9 @@ impl Worker {
             return Some(MARKS_RETRY);
         }
         self.note_termination(&desired, &observed, now);
+        if !self.memory.adopted && self.memory.may_adopt(&observed) {
+            return Some(Duration::ZERO);
+        }
         self.note_metadata(&desired.pod);
         let view = PodView {
             pod: &desired.pod,

@@ -118,6 +118,8 @@ pub struct ContainerMemory {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
+    /// What the runtime and the last report tell of the containers was taken over. Nothing is decided before.
+    pub adopted: bool,
     pub in_flight: BTreeSet<Work>,
     pub failures: BTreeMap<Work, Failure>,
     pub containers: BTreeMap<String, ContainerMemory>,
@@ -135,16 +137,30 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reconstructs the memory of a pod from the runtime and the last reported status, when the agent has just started.
+    /// Creates the memory of a pod from the last reported status, when the agent has just started.
     #[must_use]
-    pub fn adopt(pod: &Pod, observed: &Observed, reported: &PodStatus, now: Timestamp) -> Self {
+    pub fn new(reported: &PodStatus, now: Timestamp) -> Self {
         let start_time = reported.start_time.as_ref().map_or(now, |time| time.0);
-        let mut memory = Memory { start_time: Some(start_time), ..Memory::default() };
+        Memory { start_time: Some(start_time), ..Memory::default() }
+    }
+
+    /// Whether all containers are known, so that none is taken for a new one. A pod that terminates does not wait.
+    #[must_use]
+    pub fn may_adopt(&self, observed: &Observed) -> bool {
+        observed.unknown.is_empty() || self.termination.is_some()
+    }
+
+    /// Takes over what the runtime and the last reported status tell of the containers, once they are known.
+    pub fn adopt(&mut self, pod: &Pod, observed: &Observed, reported: &PodStatus) {
+        if self.adopted || !self.may_adopt(observed) {
+            return;
+        }
+        self.adopted = true;
         let lists = [reported.init_container_statuses.as_deref(), reported.container_statuses.as_deref()];
         for status in lists.into_iter().flatten().flatten() {
             let Some(record) = observed.latest(&status.name) else { continue };
             let Some((container, _)) = spec::find_container(pod, &status.name) else { continue };
-            let entry = memory.containers.entry(status.name.clone()).or_default();
+            let entry = self.containers.entry(status.name.clone()).or_default();
             if let Some(started_at) = record.started_at() {
                 entry.crash = CrashBackoff::adopted(record.attempt, started_at);
                 entry.crash_image = Some(record.image.clone()).filter(|image| !image.is_empty());
@@ -161,7 +177,6 @@ impl Memory {
                 entry.probes.insert(ProbeKind::Readiness, ProbeState::adopted(&record.id, true));
             }
         }
-        memory
     }
 
     /// Notes that the pod is terminating. A later call may shorten the grace period but never extends it.

@@ -203,7 +203,8 @@ pub struct RuntimeInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownPod {
     pub pod: PodRef,
-    pub sandbox_running: bool,
+    /// Its sandbox runs, or the state of one of its containers is unknown.
+    pub may_run: bool,
 }
 
 pub type LogStream = BoxStream<'static, Result<Bytes, RuntimeError>>;

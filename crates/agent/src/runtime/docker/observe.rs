@@ -319,7 +319,10 @@ mod tests {
         let observed = |pod: &str| Observed::clone(&runtime.subscribe(pod).borrow());
         assert_eq!(observed("good").running().count(), 1);
         assert_eq!((observed("bad").containers.len(), observed("bad").unknown.len()), (0, 1));
-        assert_eq!(runtime.known_pods().len(), 2, "the pod is known although its container is not");
+        let known = runtime.known_pods();
+        assert_eq!(known.len(), 2, "the pod is known although its container is not");
+        let bad = known.iter().find(|known| known.pod.uid == "bad");
+        assert!(bad.is_some_and(|bad| bad.may_run), "an agent without masters manages it");
 
         let shutdown = CancellationToken::new();
         let following = tokio::spawn({

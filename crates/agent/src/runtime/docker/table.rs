@@ -92,7 +92,7 @@ impl Table {
         let known = pods.values().filter_map(|entry| {
             let observed = entry.state.borrow();
             let pod = entry.pod.clone().filter(|_| !observed.is_empty())?;
-            Some(KnownPod { pod, sandbox_running: observed.sandbox().is_some() })
+            Some(KnownPod { pod, may_run: observed.sandbox().is_some() || !observed.unknown.is_empty() })
         });
         known.collect()
     }
