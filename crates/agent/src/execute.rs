@@ -120,6 +120,10 @@ impl Task {
                 }
                 plain(runtime.stop_container(pod, id, grace.for_stop(Timestamp::now())).await)
             }
+            Action::StopUnknown { id, grace } => {
+                let now = Timestamp::now();
+                plain(runtime.stop_container(pod, id, grace.begun(now).for_stop(now)).await)
+            }
             Action::RemoveHistory { ids } => plain(runtime.remove(pod, ids).await),
             Action::StopSandbox { id } => plain(runtime.stop_sandbox(pod, id).await),
             Action::RemovePod => {

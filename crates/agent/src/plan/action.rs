@@ -117,6 +117,11 @@ pub enum Action {
         cause: StopCause,
         why: String,
     },
+    /// Stop a container of which only the id is known.
+    StopUnknown {
+        id: String,
+        grace: Grace,
+    },
     /// Remove ended containers and sandboxes that are no longer needed.
     RemoveHistory {
         ids: Vec<String>,
@@ -144,7 +149,9 @@ impl Action {
             Action::RunPostStart { id, .. } => Work::PostStart(id.clone()),
             Action::RunProbe { id, kind, .. } => Work::Probe(id.clone(), *kind),
             Action::RunPreStop { id, .. } => Work::PreStop(id.clone()),
-            Action::StopContainer { id, grace, .. } => Work::Stop(id.clone(), grace.seconds),
+            Action::StopContainer { id, grace, .. } | Action::StopUnknown { id, grace } => {
+                Work::Stop(id.clone(), grace.seconds)
+            }
             Action::RemoveHistory { .. } => Work::History,
             Action::StopSandbox { .. } => Work::StopSandbox,
             Action::RemovePod => Work::Remove,

@@ -57,6 +57,13 @@ fn stop_fenced(view: PodView<'_>, mut stop: Action, plan: &mut PodPlan) {
     if let Action::StopContainer { cause, .. } = &mut stop {
         *cause = StopCause::Fenced;
     }
+    if let Action::StopContainer { id, .. } = &stop
+        && view.observed.unknown.contains_key(id)
+        && view.memory.stopped.contains(id)
+    {
+        // The engine has stopped the container but cannot show it.
+        return;
+    }
     let work = stop.work();
     if view.memory.in_flight.contains(&work) {
         return;

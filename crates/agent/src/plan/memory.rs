@@ -128,6 +128,8 @@ pub struct Memory {
     pub volumes_stale: bool,
     /// Ids of the containers that the fence has stopped, or is stopping.
     pub fenced: BTreeSet<String>,
+    /// Ids of the containers whose stop has succeeded.
+    pub stopped: BTreeSet<String>,
     pub start_time: Option<Timestamp>,
     pub termination: Option<Termination>,
     /// The pod asks for something that this node does not support. It has failed, and nothing of it is started.
@@ -297,6 +299,9 @@ impl Memory {
             }
             Action::RunPreStop { container, id, .. } => {
                 self.containers.entry(container.clone()).or_default().pre_stop_done = Some(id.clone());
+            }
+            Action::StopContainer { id, .. } | Action::StopUnknown { id, .. } => {
+                self.stopped.insert(id.clone());
             }
             Action::RemovePod => self.removed = true,
             Action::DeleteFromApi => self.deleted_from_api = true,

@@ -368,12 +368,17 @@ fn a_pod_with_an_unknown_container_waits_and_keeps_its_status() {
     let mut sim = Simulation::new(one(json!({})));
     let status = sim.settle();
     sim.observed.containers.clear();
-    sim.observed.unknown.insert("main-0".to_owned());
+    sim.observed.unknown.insert("main-0".to_owned(), Role::Container);
     let plan = sim.plan();
     assert_eq!((plan.actions, plan.status), (Vec::new(), status), "the container may run");
 
     sim.terminate(TerminationCause::Deleted, 30);
-    assert_eq!((sim.plan().actions, sim.plan().wake), (Vec::new(), Some(at(30))), "it has its grace period");
+    let grace = Grace { seconds: 30, until: Some(at(30)) };
+    let stop = Action::StopUnknown { id: "main-0".to_owned(), grace };
+    assert_eq!((sim.plan().actions, sim.plan().wake), (vec![stop], Some(at(30))), "it has its grace period");
+    sim.observed.unknown.insert("sandbox-0".to_owned(), Role::Sandbox);
+    sim.settle();
+    assert_eq!(sim.stopped, ["main-0"], "it is stopped once, and the sandbox lives as long as it may run");
     sim.pass(30);
     assert_eq!(sim.plan().actions, [Action::RemovePod], "a pod can be deleted although a container is broken");
 }
@@ -389,7 +394,7 @@ fn a_restarted_agent_adopts_a_pod_when_all_of_its_containers_are_known() {
     assert_eq!(condition(&status, "Ready"), "True");
     // Docker lists the container but cannot inspect it.
     sim.observed.containers.clear();
-    sim.observed.unknown.insert("main-0".to_owned());
+    sim.observed.unknown.insert("main-0".to_owned(), Role::Container);
     sim.restart_agent();
     assert_eq!((sim.plan().actions, sim.plan().status), (Vec::new(), status.clone()));
     sim.observed = known;
@@ -400,4 +405,21 @@ fn a_restarted_agent_adopts_a_pod_when_all_of_its_containers_are_known() {
     assert!(!plan.actions.iter().any(|action| matches!(action, Action::RunPostStart { .. })), "{:?}", plan.actions);
     assert_eq!(condition(&plan.status, "Ready"), "True");
     assert_eq!(sim.probes, probes);
+}
+
+#[test]
+fn a_running_container_that_cannot_be_inspected_any_more_is_stopped_and_removed() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    sim.observed.unknown.insert("main-0".to_owned(), Role::Container);
+    sim.terminate(TerminationCause::Deleted, 30);
+    let actions = sim.plan().actions;
+    let [stop @ Action::StopContainer { id, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!(id, "main-0");
+    sim.memory.begin(stop);
+    let done = Completion { action: stop.clone(), outcome: Outcome::Done };
+    sim.memory.record(&sim.pod, &done, sim.now);
+    assert!(sim.plan().actions.is_empty(), "it is stopped once, although it still seems to run");
+    sim.pass(30);
+    assert_eq!(sim.plan().actions, [Action::RemovePod]);
 }
