@@ -200,11 +200,21 @@ impl Memory {
             Action::StopContainer { container, id, cause: StopCause::Replaced, .. } => {
                 self.containers.entry(container.clone()).or_default().replaced = Some(id.clone());
             }
-            Action::StopContainer { id, cause: StopCause::Fenced, .. } => {
+            Action::StopContainer { id, cause: StopCause::Fenced, .. } | Action::MarkFenced { id } => {
                 self.fenced.insert(id.clone());
             }
             _ => {}
         }
+    }
+
+    /// Forgets the fence's stops that have failed, because the pod may run again. A container that still runs and is not
+    /// being stopped ends for another reason.
+    pub fn release_fenced(&mut self, observed: &Observed) {
+        let in_flight = &self.in_flight;
+        self.fenced.retain(|id| {
+            let is_stopping = in_flight.iter().any(|work| matches!(work, Work::Stop(other, _) if other == id));
+            is_stopping || observed.unknown.contains_key(id) || !observed.running().any(|record| record.id == *id)
+        });
     }
 
     /// Notes that the task of this work was aborted.
@@ -234,7 +244,7 @@ impl Memory {
         let count = self.failures.get(&action.work()).map_or(0, |failure| failure.count) + 1;
         let (base, max) = match action {
             // The masters give the pod away at a fixed time, so the stop must not wait longer and longer.
-            Action::StopContainer { cause: StopCause::Fenced, .. } => (FENCE_RETRY_SECONDS, FENCE_RETRY_SECONDS),
+            action if action.is_fenced_stop() => (FENCE_RETRY_SECONDS, FENCE_RETRY_SECONDS),
             _ => reason.delays(),
         };
         let retry_at = backoff::after(now, backoff::doubled(base, max, count - 1));
@@ -242,6 +252,9 @@ impl Memory {
         self.failures.insert(action.work(), failure);
         match action {
             Action::PrepareVolumes => self.volumes_stale = true,
+            Action::MarkFenced { id } => {
+                self.fenced.remove(id);
+            }
             Action::CreateContainer { container, .. } => {
                 self.containers.entry(container.clone()).or_default().image_ready = false;
             }

@@ -21,6 +21,8 @@ use crate::plan::{FailureReason, Observed, PodRef};
 
 pub use docker::DockerRuntime;
 pub(crate) use docker::{DockerFence, EngineProcess, Running, engine_process};
+#[cfg(test)]
+pub(crate) use docker::{STOP_TAKES, fake};
 pub use hollow::HollowRuntime;
 
 /// Why a call to the runtime failed.

@@ -292,6 +292,7 @@ impl Simulation {
                 }
             }
             Action::RemovePod => self.observed = Observed::default(),
+            Action::MarkFenced { .. } => {}
             Action::StopUnknown { id, .. } => self.stopped.push(id.clone()),
             Action::DeleteFromApi => self.deleted = true,
         }

@@ -33,6 +33,8 @@ use futures::TryStreamExt;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+pub(crate) use self::fence::STOP_TAKES;
 pub(crate) use self::fence::{DockerFence, Running};
 pub(crate) use self::process::{EngineProcess, engine_process};
 pub use self::purge::remove_containers;
@@ -390,7 +392,7 @@ impl Runtime for DockerRuntime {
 }
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 
 #[cfg(test)]
 mod tests {
