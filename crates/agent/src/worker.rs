@@ -195,7 +195,9 @@ impl Worker {
         if let Err(error) = marks {
             // Without the marks, a container that its fence has stopped could count as a success.
             tracing::warn!(pod = %self.reference, error = %error, "cannot read which containers the fence has stopped");
-            planned.actions.retain(Action::is_fenced_stop);
+            let is_ending = self.memory.termination.is_some();
+            let stops = |action: &Action| action.is_fenced_stop() || is_ending && *action != Action::DeleteFromApi;
+            planned.actions.retain(stops);
             for action in planned.actions {
                 self.start(&desired.pod, &observed, action);
             }
