@@ -21,6 +21,8 @@ use crate::plan::{FailureReason, Observed, PodRef};
 
 pub use docker::DockerRuntime;
 pub(crate) use docker::{DockerFence, EngineProcess, Running, engine_process};
+#[cfg(test)]
+pub(crate) use docker::{STOP_TAKES, fake};
 pub use hollow::HollowRuntime;
 
 /// Why a call to the runtime failed.
@@ -203,7 +205,8 @@ pub struct RuntimeInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownPod {
     pub pod: PodRef,
-    pub sandbox_running: bool,
+    /// Its sandbox runs, or the state of one of its containers is unknown.
+    pub may_run: bool,
 }
 
 pub type LogStream = BoxStream<'static, Result<Bytes, RuntimeError>>;

@@ -121,6 +121,31 @@ async fn a_pod_that_its_fence_has_stopped_has_failed_although_it_exited_with_zer
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lapsed_pod_stops_although_the_marks_of_its_containers_cannot_be_read() {
+    let Some(mut node) = Node1::start().await else { return };
+    let of = |name: &str, command: serde_json::Value| json!({ "name": name, "image": IMAGE, "imagePullPolicy": "Never", "command": command });
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "initContainers": [of("init", json!(["true"]))],
+        "containers": [of("main", json!(["sleep", "3600"]))] });
+    let pod = node.cluster.create_annotated("unreadable", &json!({ "quorate.io/fence-after": "10s" }), spec);
+    node.cluster.wait(&pod, "ready", is_ready).await;
+    node.stop_agent().await;
+    // The next agent looks up the mark of the init container.
+    let marks = node.data_dir().join("pods").join(&pod.uid).join("fenced");
+    std::fs::remove_dir(&marks).expect("nothing is marked");
+    std::fs::write(&marks, b"").expect("written");
+    node.cluster.reachable.store(false, Ordering::SeqCst);
+    node.start_agent(quorate_agent::RuntimeChoice::Docker { endpoint: None });
+    eventually("the container to stop", async || {
+        let left = node.containers().await;
+        if left.iter().any(|(_, name, running)| *running && name.contains("k8s_main_")) { Err(left) } else { Ok(()) }
+    })
+    .await;
+    // They do not prevent the removal of the pod either.
+    node.cluster.reachable.store(true, Ordering::SeqCst);
+    node.finish(&[&pod]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_vanished_pod_leaves_the_ledger() {
     let Some(mut node) = Node1::start().await else { return };
     node.stop_agent().await;

@@ -33,20 +33,22 @@ use futures::TryStreamExt;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+pub(crate) use self::fence::STOP_TAKES;
 pub(crate) use self::fence::{DockerFence, Running};
 pub(crate) use self::process::{EngineProcess, engine_process};
 pub use self::purge::remove_containers;
 
 use self::connection::Connection;
 use self::labels::Owner;
-use self::table::Table;
+use self::table::{Container, Table};
 use super::{
     Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
     RuntimeInfo, SandboxSpec,
 };
 use crate::config::AgentConfig;
 use crate::machine;
-use crate::plan::{FailureReason, Observed, PodRef};
+use crate::plan::{FailureReason, Observed, PodRef, Role};
 
 const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
 /// Maximum time of a call to Docker, except stops and pulls.
@@ -54,6 +56,17 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Maximum time of a pull.
 const PULL_DEADLINE: Duration = Duration::from_secs(600);
 const CONCURRENT_INSPECTIONS: usize = 8;
+/// Maximum number of concurrent inspections of containers that could not be inspected before. They have permits of their
+/// own, because each may hang until its deadline.
+const CONCURRENT_RETRIES: usize = 2;
+
+/// The capabilities of the present engine.
+#[derive(Default)]
+struct Answered {
+    /// Number of engines before. Another engine may answer after the stream of events has ended.
+    engine: u64,
+    capabilities: Option<Capabilities>,
+}
 
 /// [`Runtime`] over the Docker Engine API.
 pub struct DockerRuntime {
@@ -66,8 +79,10 @@ pub struct DockerRuntime {
     table: Table,
     /// One permit for each concurrent inspection.
     inspections: Semaphore,
-    /// The answer of the present engine. Another engine may answer after the stream of events has ended.
-    capabilities: Mutex<Option<Capabilities>>,
+    retries: Semaphore,
+    capabilities: parking_lot::Mutex<Answered>,
+    /// One request for the capabilities at a time.
+    asking: Mutex<()>,
     making_pause_image: Mutex<()>,
 }
 
@@ -90,7 +105,9 @@ impl DockerRuntime {
             min_oom_score: min_oom_score(),
             table: Table::default(),
             inspections: Semaphore::new(CONCURRENT_INSPECTIONS),
-            capabilities: Mutex::default(),
+            retries: Semaphore::new(CONCURRENT_RETRIES),
+            capabilities: parking_lot::Mutex::default(),
+            asking: Mutex::default(),
             making_pause_image: Mutex::default(),
         })
     }
@@ -204,12 +221,21 @@ impl Runtime for DockerRuntime {
     }
 
     async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
-        let mut known = self.capabilities.lock().await;
-        if known.is_none() {
-            let info = within("ask for the engine's settings", self.docker.info()).await?;
-            *known = Some(capabilities::of(&info.security_options.unwrap_or_default()));
+        let _one_at_a_time = self.asking.lock().await;
+        let engine = {
+            let known = self.capabilities.lock();
+            if known.capabilities.is_some() {
+                return Ok(known.capabilities);
+            }
+            known.engine
+        };
+        let info = within("ask for the engine's settings", self.docker.info()).await?;
+        let answer = Some(capabilities::of(&info.security_options.unwrap_or_default()));
+        let mut known = self.capabilities.lock();
+        if known.engine == engine {
+            known.capabilities = answer;
         }
-        Ok(*known)
+        Ok(answer)
     }
 
     async fn relist(&self) -> Result<(), RuntimeError> {
@@ -308,7 +334,9 @@ impl Runtime for DockerRuntime {
             within_limit("stop the container", grace + DEADLINE, stop).await
         };
         ignore_gone(stopped)?;
-        self.inspect(&pod.uid, id).await
+        // The container has been stopped even if it cannot be inspected.
+        self.inspect_or_lose(&Container { pod: pod.clone(), id: id.to_owned(), role: Role::Container }).await;
+        Ok(())
     }
 
     async fn remove(&self, pod: &PodRef, ids: &[String]) -> Result<(), RuntimeError> {
@@ -322,7 +350,8 @@ impl Runtime for DockerRuntime {
     async fn stop_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
         ignore_gone(within("stop the sandbox", self.docker.kill_container(id, Some(options))).await)?;
-        self.inspect(&pod.uid, id).await
+        self.inspect_or_lose(&Container { pod: pod.clone(), id: id.to_owned(), role: Role::Sandbox }).await;
+        Ok(())
     }
 
     async fn remove_pod(&self, pod: &PodRef) -> Result<(), RuntimeError> {
@@ -344,7 +373,7 @@ impl Runtime for DockerRuntime {
         for record in &observed.containers {
             self.table.remove(&pod.uid, &record.id);
         }
-        for id in &observed.unknown {
+        for id in observed.unknown.keys() {
             self.table.remove(&pod.uid, id);
         }
         Ok(())
@@ -363,7 +392,7 @@ impl Runtime for DockerRuntime {
 }
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 
 #[cfg(test)]
 mod tests {

@@ -211,7 +211,7 @@ impl Runtime for HollowRuntime {
         let pods = self.pods.lock();
         let known = pods.values().filter_map(|entry| {
             let pod = entry.pod.clone()?;
-            Some(KnownPod { pod, sandbox_running: entry.state.borrow().sandbox().is_some() })
+            Some(KnownPod { pod, may_run: entry.state.borrow().sandbox().is_some() })
         });
         known.collect()
     }
