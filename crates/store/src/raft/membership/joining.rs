@@ -45,7 +45,7 @@ pub struct JoinConfig {
 /// Joins the quorum and returns the new member. If `data_dir` belongs to a member already, returns that member.
 ///
 /// # Errors
-/// When the token is refused, no member answers, or the directory cannot be used.
+/// `JoinRefused` when the quorum refuses the token; others when no member answers, or the directory cannot be used.
 pub async fn join(config: JoinConfig) -> Result<Member, StoreError> {
     let incarnation = match identity::read(&config.data_dir)? {
         Some(owner) if owner.origin != Origin::Joining => return Ok(owner.member),
@@ -92,7 +92,7 @@ async fn ask(config: &JoinConfig, request: &JoinRequest) -> Result<Member, Store
             match peer.join(request, ASK_TIMEOUT).await {
                 Ok(JoinResponse::Joined(member)) => return Ok(member),
                 Ok(JoinResponse::Refused(reason)) => {
-                    return Err(StoreError::Fatal(format!("the quorum does not let {} in: {reason}", request.name)));
+                    return Err(StoreError::JoinRefused { name: request.name.clone(), reason });
                 }
                 Ok(JoinResponse::NotNow(reason)) => problem = reason,
                 Err(error) => problem = describe(&error),
