@@ -7,7 +7,7 @@ use quorate_registry::{Subresource, Verb};
 use serde_json::Value;
 
 use crate::api::Api;
-use crate::decode::{self, FieldValidation};
+use crate::decode::{self, Expected, FieldValidation};
 use crate::logs;
 use crate::pipeline::authorize::NodeRelation;
 use crate::pipeline::delete::{self, DeleteResponse};
@@ -87,13 +87,13 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
     let served = Arc::clone(&operation.target.resource);
     let (verb, subresource) = (operation.target.verb, operation.target.subresource);
     let expected = match subresource {
-        Some(Subresource::Scale) => "Scale",
-        Some(Subresource::Binding) => "Binding",
-        Some(Subresource::Eviction) => "Eviction",
-        _ => &served.descriptor.kind.kind,
+        Some(Subresource::Scale) => Expected::builtin("autoscaling/v1", "Scale")?,
+        Some(Subresource::Binding) => Expected::builtin("v1", "Binding")?,
+        Some(Subresource::Eviction) => Expected::builtin("policy/v1", "Eviction")?,
+        _ => Expected::served(&served),
     };
     let validation = operation.validation;
-    let body = || decode::body(&request.headers, &request.body, expected, validation);
+    let body = || expected.decode(&request.headers, &request.body);
     // Reads the body of a subresource that is a document of its own.
     let document = |warnings: &mut Vec<String>| -> Result<Value, Status> {
         let body = body()?;

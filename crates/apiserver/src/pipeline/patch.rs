@@ -5,7 +5,7 @@ use quorate_api::{Reason, Status, patch};
 use serde_json::Value;
 
 use crate::catalog::Served;
-use crate::decode::Body;
+use crate::decode::Expected;
 use crate::pipeline::modify::{Current, modify};
 use crate::pipeline::update::transition;
 use crate::pipeline::{Operation, Written};
@@ -104,9 +104,11 @@ fn patched(
     let mut object = current.object.clone();
     encode::set_resource_version(&mut object, current.revision);
     patch.apply(served, &mut object)?;
-    let body = Body { object, strict_errors: strict_errors.to_vec() };
-    let mut new: Value = decode::object(served, body, operation.validation, warnings)?;
-    served.descriptor.strategy.default(&mut new);
+    let decoded = Expected::served(served).decode_value(object)?;
+    let strict_errors = [strict_errors, &decoded.strict_errors].concat();
+    decode::report_strict_errors(served, operation.validation, strict_errors, warnings)?;
+    let mut new = decoded.object;
+    served.descriptor.default(&mut new);
     if metadata::text(&new, "name") != target.name() {
         return Err(Status::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",
