@@ -12,6 +12,7 @@ mod leader_death;
 mod machines;
 mod membership;
 mod node_access;
+mod openapi;
 mod parity;
 mod power_loss;
 mod qctl;

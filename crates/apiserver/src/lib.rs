@@ -16,7 +16,6 @@ mod local;
 mod logs;
 mod metadata;
 mod openapi;
-mod openapi_v2;
 mod pipeline;
 mod query;
 mod quorum;
