@@ -29,6 +29,7 @@ mod server;
 mod services;
 mod specs;
 mod status;
+mod streams;
 mod tls;
 mod volumes;
 mod worker;

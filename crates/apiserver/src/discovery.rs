@@ -177,6 +177,9 @@ fn subresource_kind(row: &Served, subresource: Subresource) -> ((&str, &str, &st
         Subresource::Eviction => (("policy", "v1", "Eviction"), &["create"]),
         Subresource::Log => (own, &["get"]),
         Subresource::Finalize => (own, &["update"]),
+        Subresource::Exec => (("", "v1", "PodExecOptions"), &["create", "get"]),
+        Subresource::Attach => (("", "v1", "PodAttachOptions"), &["create", "get"]),
+        Subresource::PortForward => (("", "v1", "PodPortForwardOptions"), &["create", "get"]),
     }
 }
 
