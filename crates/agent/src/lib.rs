@@ -30,6 +30,7 @@ mod server;
 mod services;
 mod specs;
 mod status;
+mod streams;
 mod tls;
 mod volumes;
 mod worker;

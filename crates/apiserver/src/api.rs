@@ -13,7 +13,7 @@ use quorate_store::{StateHash, Store};
 use serde_json::json;
 
 use crate::catalog::Catalog;
-use crate::logs::NodeClient;
+use crate::nodes::NodeClient;
 use crate::pipeline::authorize::{NodeRelations, authenticate, authorize};
 use crate::pipeline::dispatch;
 use crate::pipeline::pod_defaults::PodDefaults;
@@ -154,6 +154,9 @@ impl Api {
         let user = authenticate(request.connection.user.clone(), &request.path)?;
         let routed = routed?;
         let relation = authorize(self, &user, &routed, &query).await?;
+        if let Some(creation) = routed.as_creation() {
+            authorize(self, &user, &creation, &query).await?;
+        }
         match routed {
             Route::Resource(target) => dispatch::dispatch(self, user, relation, target, request, &query).await,
             Route::Discovery(what) => self.catalog().documents.answer(&what, &request.headers),

@@ -180,6 +180,9 @@ pub(crate) fn subresource_kind(
         Subresource::Eviction => (("policy", "v1", "Eviction"), &["create"]),
         Subresource::Log => (own, &["get"]),
         Subresource::Finalize => (own, &["update"]),
+        Subresource::Exec => (("", "v1", "PodExecOptions"), &["create", "get"]),
+        Subresource::Attach => (("", "v1", "PodAttachOptions"), &["create", "get"]),
+        Subresource::PortForward => (("", "v1", "PodPortForwardOptions"), &["create", "get"]),
     }
 }
 

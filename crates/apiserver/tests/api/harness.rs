@@ -242,7 +242,7 @@ impl Client {
         let tls = self.connector.connect(name, tcp).await.expect("TLS");
         let (sender, connection) = handshake(TokioIo::new(tls)).await.expect("HTTP");
         // The task ends when the sender and the body are dropped.
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         sender
     }
 

@@ -3,6 +3,7 @@
 mod capabilities;
 mod connection;
 mod create;
+mod dial;
 mod exec;
 mod fence;
 mod labels;
@@ -13,6 +14,7 @@ mod observe;
 mod pause;
 mod process;
 mod purge;
+mod session;
 mod table;
 mod user;
 
@@ -30,6 +32,7 @@ use bollard::query_parameters::{
 };
 use bollard::{Docker, body_full};
 use futures::TryStreamExt;
+use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -40,15 +43,17 @@ pub(crate) use self::process::{EngineProcess, engine_process};
 pub use self::purge::remove_containers;
 
 use self::connection::Connection;
+use self::dial::DialError;
 use self::labels::Owner;
+use self::session::Sessions;
 use self::table::{Container, Table};
 use super::{
     Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
-    RuntimeInfo, SandboxSpec,
+    RuntimeInfo, SandboxSpec, Session, Streams,
 };
 use crate::config::AgentConfig;
 use crate::machine;
-use crate::plan::{FailureReason, Observed, PodRef, Role};
+use crate::plan::{FailureReason, Observed, PodRef, Role, SandboxState};
 
 const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
 /// Maximum time of a call to Docker, except stops and pulls.
@@ -381,6 +386,39 @@ impl Runtime for DockerRuntime {
 
     async fn exec(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecResult, RuntimeError> {
         exec::run(&self.docker, id, command, timeout).await
+    }
+
+    async fn start_exec(&self, id: &str, command: &[String], streams: Streams) -> Result<Session, RuntimeError> {
+        let prefix = self.connection.version_prefix();
+        let sessions = Sessions { docker: &self.docker, engine: &self.engine, version_prefix: &prefix };
+        sessions.exec(id, command, streams).await
+    }
+
+    async fn attach(&self, id: &str, streams: Streams) -> Result<Session, RuntimeError> {
+        let prefix = self.connection.version_prefix();
+        let sessions = Sessions { docker: &self.docker, engine: &self.engine, version_prefix: &prefix };
+        sessions.attach(id, streams).await
+    }
+
+    async fn connect(&self, pod: &PodRef, port: u16) -> Result<TcpStream, RuntimeError> {
+        let observed = self.table.observed(&pod.uid);
+        let running = observed.sandboxes.iter().find(|sandbox| sandbox.state == SandboxState::Running);
+        let sandbox = running.ok_or_else(|| RuntimeError::NoSandbox { pod: pod.clone() })?;
+        let inspect = self.docker.inspect_container(&sandbox.id, None::<InspectContainerOptions>);
+        let state = within("inspect the sandbox", inspect).await?.state;
+        let pid = state.and_then(|state| state.pid).and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let pid = pid.ok_or_else(|| RuntimeError::NoSandbox { pod: pod.clone() })?;
+        let connected = match dial::inside(pid, sandbox.id.clone(), port).await {
+            Err(DialError::Namespace(error)) => {
+                tracing::debug!(%pod, %error, "a port is reached by the pod's address");
+                dial::address(sandbox.ips.first().map_or("127.0.0.1", String::as_str), port).await
+            }
+            connected => connected,
+        };
+        connected.map_err(|error| {
+            let (DialError::Namespace(source) | DialError::Connect(source)) = error;
+            RuntimeError::Connect { pod: pod.clone(), port, source }
+        })
     }
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream, RuntimeError> {
