@@ -31,7 +31,7 @@ use crate::server::{Shared, refusal};
 /// Maximum number of clients at a time.
 const MAX_CLIENTS: usize = 256;
 /// Interval of pings, which find clients that are gone.
-const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_EVERY: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(30) };
 /// Time for a client to close its connection when it has everything.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// Memory of a tunnel between the messages of a WebSocket and SPDY, in bytes.
@@ -79,7 +79,7 @@ pub(crate) async fn exec(
     let streams = process_streams(&options);
     let id = match running(&shared, &namespace, &pod, &container) {
         Ok(id) => id,
-        Err(refusal) => return refusal,
+        Err((code, message)) => return refusal(code, message),
     };
     let runtime = Arc::clone(&shared.runtime);
     let start = async move { runtime.start_exec(&id, &command, streams).await };
@@ -95,7 +95,7 @@ pub(crate) async fn attach(
 ) -> Response {
     let id = match running(&shared, &namespace, &pod, &container) {
         Ok(id) => id,
-        Err(refusal) => return refusal,
+        Err((code, message)) => return refusal(code, message),
     };
     let streams = process_streams(&options);
     let runtime = Arc::clone(&shared.runtime);
@@ -158,17 +158,16 @@ fn find(shared: &Shared, namespace: &str, name: &str) -> Option<PodRef> {
 }
 
 /// Returns the id of a running container.
-#[expect(clippy::result_large_err, reason = "the error is the response")]
-fn running(shared: &Shared, namespace: &str, name: &str, container: &str) -> Result<String, Response> {
+fn running(shared: &Shared, namespace: &str, name: &str, container: &str) -> Result<String, (StatusCode, String)> {
     let Some(pod) = find(shared, namespace, name) else {
-        return Err(refusal(StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")));
+        return Err((StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")));
     };
     let observed = Arc::clone(&shared.runtime.subscribe(&pod.uid).borrow());
     match observed.latest(container).filter(|record| record.is_running()) {
         Some(record) => Ok(record.id.clone()),
         None => {
             let message = format!("container {container} of pod {name} is not running");
-            Err(refusal(StatusCode::BAD_REQUEST, message))
+            Err((StatusCode::BAD_REQUEST, message))
         }
     }
 }

@@ -162,16 +162,14 @@ impl Log<'_> {
         let state = (response.into_body(), Demux::new(!is_terminal, times, tail), drive);
         Ok(stream::unfold(state, async |(mut body, mut demux, drive)| {
             loop {
-                match body.frame().await? {
-                    Ok(frame) => match frame.into_data() {
-                        Ok(chunk) => {
-                            let bytes = demux.feed(chunk);
-                            return Some((Ok((bytes, demux.count())), (body, demux, drive)));
-                        }
-                        // The frame holds trailers.
-                        Err(_) => {}
-                    },
+                let chunk = match body.frame().await? {
+                    Ok(frame) => frame.into_data(),
                     Err(error) => return Some((Err(broken(error)), (body, demux, drive))),
+                };
+                // Other frames hold trailers.
+                if let Ok(chunk) = chunk {
+                    let bytes = demux.feed(chunk);
+                    return Some((Ok((bytes, demux.count())), (body, demux, drive)));
                 }
             }
         }))
