@@ -137,7 +137,7 @@ fn fetch(port: u16) -> std::io::Result<()> {
 #[test]
 fn a_long_line_of_a_log_is_one_line() {
     let cluster = start();
-    let log = |args: &[&str]| cluster.kubectl(&[&["logs", "talks"], args].concat(), "").ok();
+    let log = |args: &[&str]| cluster.kubectl(&[&["logs", "talks"][..], args].concat(), "").ok();
     eventually("the end of the log", || {
         let log = log(&[]);
         if log.ends_with("open-end") { Ok(()) } else { Err(log.len()) }
