@@ -11,11 +11,11 @@ const ENUM_LIMIT: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
     #[error("field \"{0}\" does not exist")]
-    NoField(String),
+    MissingField(String),
     #[error("GVR ({0}) not found in OpenAPI schema")]
-    NoResource(String),
+    ResourceNotFound(String),
     #[error("GVK {0} not found in OpenAPI schema")]
-    NoKind(String),
+    KindNotDescribed(String),
 }
 
 /// The resource that is explained.
@@ -40,7 +40,7 @@ pub fn render(
 ) -> Result<(), ExplainError> {
     let kind = kind_of(document, subject).ok_or_else(|| {
         let Subject { group, version, resource } = subject;
-        ExplainError::NoResource(format!("{group}/{version}, Resource={resource}"))
+        ExplainError::ResourceNotFound(format!("{group}/{version}, Resource={resource}"))
     })?;
     let text = |name: &str| kind[name].as_str().unwrap_or_default();
     if !text("group").is_empty() {
@@ -53,10 +53,10 @@ pub fn render(
     };
     let schema = schemas
         .and_then(|schemas| schemas.values().find(has_kind))
-        .ok_or_else(|| ExplainError::NoKind(kind.to_string()))?;
+        .ok_or_else(|| ExplainError::KindNotDescribed(kind.to_string()))?;
     let explained = Explainer { document, is_recursive }.output(schema, path, &BTreeSet::new());
     if explained.is_empty() {
-        return Err(ExplainError::NoField(path.last().copied().unwrap_or_default().to_owned()));
+        return Err(ExplainError::MissingField(path.last().copied().unwrap_or_default().to_owned()));
     }
     out.push_str(&explained);
     out.push('\n');
@@ -334,7 +334,7 @@ mod tests {
         let (_, text) = rendered(&["spec", "children", "children", "kind"], false);
         assert!(text.contains("FIELD: kind <string>\nENUM:\n    \"\"\n    a\n"), "{text}");
         let head = "GROUP:      apps\nKIND:       Tree\nVERSION:    v1\n\n".to_owned();
-        assert_eq!(rendered(&["spec", "bark"], false), (Err(ExplainError::NoField("bark".to_owned())), head));
+        assert_eq!(rendered(&["spec", "bark"], false), (Err(ExplainError::MissingField("bark".to_owned())), head));
     }
 
     #[test]

@@ -101,11 +101,12 @@ pub(crate) async fn attach(
     let runtime = Arc::clone(&shared.runtime);
     let object = shared.pods.load_full();
     let spec = object.values().find(|object| is(object, &namespace, &pod));
-    if let Some((spec, _)) = spec.and_then(|object| plan::find_container(object, &container)) {
-        if streams.stdin && spec.stdin != Some(true) {
-            let message = format!("container {container} of pod {pod} does not have stdin attached");
-            return refusal(StatusCode::BAD_REQUEST, message);
-        }
+    if let Some((spec, _)) = spec.and_then(|object| plan::find_container(object, &container))
+        && streams.stdin
+        && spec.stdin != Some(true)
+    {
+        let message = format!("container {container} of pod {pod} does not have stdin attached");
+        return refusal(StatusCode::BAD_REQUEST, message);
     }
     let start = async move { runtime.attach(&id, streams).await };
     upgrade(&shared.clients, Purpose::Command, request, move |io, agreed| process(io, agreed, streams, start))
@@ -180,7 +181,7 @@ where
 {
     let agreed = match negotiate::negotiate(purpose, request.headers()) {
         Ok(agreed) => agreed,
-        Err(refused) => return (refused.code, refused.headers, refused.message).into_response(),
+        Err(refused) => return (refused.code, *refused.headers, refused.message).into_response(),
     };
     let Some(connection) = request.extensions_mut().remove::<OnUpgrade>() else {
         return refusal(StatusCode::BAD_REQUEST, "unable to upgrade: use HTTP/1.1".to_owned());

@@ -70,11 +70,11 @@ pub(super) struct Agreed {
 pub(super) struct Refusal {
     pub code: StatusCode,
     pub message: String,
-    pub headers: HeaderMap,
+    pub headers: Box<HeaderMap>,
 }
 
 fn refusal(code: StatusCode, message: impl Into<String>) -> Refusal {
-    Refusal { code, message: format!("unable to upgrade: {}", message.into()), headers: HeaderMap::new() }
+    Refusal { code, message: format!("unable to upgrade: {}", message.into()), headers: Box::default() }
 }
 
 /// Returns the elements of a header that is a list.

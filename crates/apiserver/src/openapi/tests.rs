@@ -176,7 +176,7 @@ fn documents_of_all_of_kubernetes_are_those_of_kubernetes() {
 }
 
 /// Returns the messages of a field.
-fn messages<'a>(message: &'a [u8], number: u32) -> Vec<&'a [u8]> {
+fn messages(message: &[u8], number: u32) -> Vec<&[u8]> {
     let fields = Reader::new(message).map(|field| field.expect("a message"));
     fields
         .filter_map(|(field, value)| match value {

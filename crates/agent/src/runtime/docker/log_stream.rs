@@ -289,10 +289,10 @@ mod tests {
         let long = "x".repeat(PIECE);
         // Two pieces of one line, a short line, one line of exactly a piece, and an open end.
         let pieces = [
-            format!("{long}"),
+            long.to_string(),
             "yz\n".to_owned(),
             "short\n".to_owned(),
-            format!("{long}"),
+            long.to_string(),
             "\n".to_owned(),
             "open".to_owned(),
         ];
