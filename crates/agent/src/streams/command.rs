@@ -225,7 +225,11 @@ fn read_size(buffer: &mut BytesMut) -> Option<TerminalSize> {
     for size in &mut sizes {
         match size {
             Ok(size) => last = Some(TerminalSize { width: size.width, height: size.height }),
-            Err(error) => is_broken = !error.is_eof(),
+            Err(error) => {
+                is_broken = !error.is_eof();
+                // Another call would count the beginning of an incomplete size as read.
+                break;
+            }
         }
     }
     let read = sizes.byte_offset().min(buffer.len());
