@@ -29,13 +29,6 @@ async fn fenced_pods_stop_without_masters_and_only_those_still_assigned_start_ag
         names.sort();
         names
     };
-
-    let sandbox = async |node: &Node1, pod: &str| {
-        let all = node.containers().await.into_iter();
-        let mut ids = all.filter(|(_, name, running)| *running && name.contains(&format!("k8s_POD_{pod}_")));
-        ids.next().map(|(id, ..)| id)
-    };
-    let before = sandbox(&node, "ours").await.expect("a sandbox");
     let watchdog = tokio::spawn(watch(&node));
     node.cluster.reachable.store(false, Ordering::SeqCst);
     eventually("the fenced pods to stop", async || match running(&node).await {
@@ -52,7 +45,6 @@ async fn fenced_pods_stop_without_masters_and_only_those_still_assigned_start_ag
     assert_eq!(running(&node).await, ["free", "ours"]);
     let untouched = container(&node.cluster.status(&free), "main").map(|main| main.restart_count);
     assert_eq!(untouched, Some(0));
-    assert_eq!(sandbox(&node, "ours").await, Some(before), "the watchdog leaves what the agent stops to the agent");
     watchdog.abort();
     node.stop_agent().await;
 }
