@@ -218,7 +218,6 @@ fn read(pair: &mut Pair<'_>) {
         "pods",
         "pod.spec.containers --recursive",
         "deploy.spec.strategy.rollingUpdate",
-        "deployments.apps.spec.template --api-version=apps/v1",
         "node.status.capacity",
         "cm.data",
         "pod.spec.nothing",

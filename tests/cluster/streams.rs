@@ -137,10 +137,13 @@ fn fetch(port: u16) -> std::io::Result<()> {
 #[test]
 fn a_long_line_of_a_log_is_one_line() {
     let cluster = start();
-    let log = |args: &[&str]| cluster.kubectl(&[&["logs", "talks"][..], args].concat(), "").ok();
-    eventually("the end of the log", || {
-        let log = log(&[]);
-        if log.ends_with("open-end") { Ok(()) } else { Err(log.len()) }
+    let ask = |args: &[&str]| cluster.kubectl(&[&["logs", "talks"][..], args].concat(), "");
+    let log = |args: &[&str]| ask(args).ok();
+    eventually("the end of the log", || match ask(&[]).result() {
+        Ok(log) if log.ends_with("open-end") => Ok(()),
+        Ok(log) => Err(log.len().to_string()),
+        // The container has not started yet.
+        Err(output) => Err(output.stderr),
     });
     let lengths = |text: &str| text.lines().map(str::len).collect::<Vec<_>>();
     let whole = [40_000, 5, 16_384, 8];

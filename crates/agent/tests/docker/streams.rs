@@ -56,9 +56,11 @@ async fn open(node: &Node1, path: &str, protocol: &str) -> Client {
 /// Reads up to the end, and returns the two outputs and the status.
 async fn finish(mut client: Client) -> (String, String, Value) {
     let mut channels = vec![Vec::new(); 5];
-    while let Some(message) = client.next().await {
-        if let Message::Binary(bytes) = message.expect("an orderly end") {
-            channels[usize::from(bytes[0])].extend_from_slice(&bytes[1..]);
+    loop {
+        match client.next().await.expect("a close frame ends the streams").expect("a message") {
+            Message::Binary(bytes) => channels[usize::from(bytes[0])].extend_from_slice(&bytes[1..]),
+            Message::Close(_) => break,
+            _ => {}
         }
     }
     let text = |channel: &Vec<u8>| String::from_utf8_lossy(channel).into_owned();
