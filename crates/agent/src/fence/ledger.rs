@@ -21,7 +21,7 @@ enum Standing {
     },
 }
 
-/// What a ledger allows with a pod.
+/// Whether the ledger lets a pod run, holds its start back, or has it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Run,

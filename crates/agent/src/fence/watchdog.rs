@@ -179,7 +179,7 @@ pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(
     Ok(())
 }
 
-/// What the watchdog does for one pod.
+/// The stops of one pod that the watchdog has taken over.
 #[derive(Default)]
 struct Taken {
     /// Ids of the containers that this watchdog has begun to stop.

@@ -118,7 +118,8 @@ pub struct ContainerMemory {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// What the runtime and the last report tell of the containers was taken over. Nothing is decided before.
+    /// Whether the state of the existing containers was taken over from the runtime and the last report. No action is
+    /// planned before.
     pub adopted: bool,
     pub in_flight: BTreeSet<Work>,
     pub failures: BTreeMap<Work, Failure>,

@@ -91,7 +91,7 @@ impl ContainerRecord {
     }
 }
 
-/// What a container whose state is unknown is made for.
+/// The purpose of a container whose state is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Sandbox,

@@ -31,7 +31,7 @@ impl Ports {
     }
 }
 
-/// What a client does on a data stream. A reset ends the channel without [`Piece::End`].
+/// A change of a data stream by the client. A reset ends the channel without [`Piece::End`].
 enum Piece {
     Data(Bytes),
     End,

@@ -48,7 +48,7 @@ pub(super) enum Purpose {
     Forward,
 }
 
-/// What carries the streams.
+/// The transport of the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carrier {
     Channels(Channels),

@@ -16,7 +16,7 @@ use crate::runtime::RuntimeError;
 /// Time beyond the grace period in which the engine ends a container, before the watchdog kills it.
 pub(crate) const STOP_TAKES: Duration = Duration::from_secs(3);
 
-/// What of a pod runs, by id.
+/// The ids of the running containers of a pod.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Running {
     pub containers: Vec<String>,

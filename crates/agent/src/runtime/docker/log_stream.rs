@@ -28,7 +28,7 @@ pub(super) struct Tail {
     pub begins_anywhere: bool,
 }
 
-/// What an answer consists of.
+/// The pieces and lines of a log that were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
     /// Pieces with a timestamp.
