@@ -1,7 +1,6 @@
 //! Exec, attach and port-forward: upgraded connections to a node that the test plays.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -10,7 +9,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use quorate_apiserver::server_config;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -40,21 +38,10 @@ struct Node {
 impl Node {
     /// Starts the node API, and registers the node `worker` with its address.
     async fn start(server: &Server) -> Self {
-        let identity = server.pki.sign("system:node:worker", &["system:nodes"]);
-        let tls = server_config(identity.live(), server.pki.authority_pem.as_bytes()).expect("a node's TLS");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("its address").port();
+        let (listener, acceptor) = server.node_api().await;
         let (sender, asked) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, TlsAcceptor::from(Arc::new(tls)), sender));
-        let node = json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": { "name": "worker" },
-            "status": {
-                "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
-                "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
-            },
-        });
-        server.admin().post("/api/v1/nodes", &node).await.expect(201);
+        tasks.spawn(serve(listener, acceptor, sender));
         Node { asked, _tasks: tasks }
     }
 }
