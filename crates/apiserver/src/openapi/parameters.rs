@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::pipeline::patch;
 
+/// Fields that name an options' type in a body. They are no parameters of a query.
+const TYPE_FIELDS: [&str; 2] = ["apiVersion", "kind"];
 /// Parameters of Kubernetes that this server does not support.
 const UNSUPPORTED: [&str; 2] = ["ignoreStoreReadErrorWithClusterBreakingPotential", "shardSelector"];
 /// Parameters of a list that have no meaning for the deletion of a collection.
@@ -41,7 +43,11 @@ impl Parameters {
         let Some(ty) = model.named(name).map(|id| model.get(id)) else { return self };
         for field in &ty.fields {
             let name = field.name.as_ref();
-            if UNSUPPORTED.contains(&name) || excluded.contains(&name) || (name == "force" && !patch::has_apply()) {
+            if TYPE_FIELDS.contains(&name)
+                || UNSUPPORTED.contains(&name)
+                || excluded.contains(&name)
+                || (name == "force" && !patch::has_apply())
+            {
                 continue;
             }
             let Some(kind) = scalar(&field.shape.kind) else { continue };
