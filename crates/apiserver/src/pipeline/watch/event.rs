@@ -38,7 +38,20 @@ impl EventType {
 /// The newest events of each resource, shared by all watchers of this member.
 #[derive(Default)]
 pub(crate) struct SharedEvents {
-    rings: Mutex<HashMap<String, Ring>>,
+    rings: Mutex<HashMap<String, Arc<RecentEvents>>>,
+}
+
+impl SharedEvents {
+    /// Returns the events of a resource, which its storage prefix names.
+    pub fn of(&self, prefix: String) -> Arc<RecentEvents> {
+        Arc::clone(self.rings.lock().entry(prefix).or_default())
+    }
+}
+
+/// The newest events of one resource.
+#[derive(Default)]
+pub(crate) struct RecentEvents {
+    ring: Mutex<Ring>,
 }
 
 #[derive(Default)]
@@ -47,15 +60,11 @@ struct Ring {
     order: VecDeque<(Revision, Bytes)>,
 }
 
-impl SharedEvents {
-    /// Returns the shared form of an event; `prefix` names the resource.
-    pub fn share(&self, prefix: &str, event: &Event) -> Arc<SharedEvent> {
+impl RecentEvents {
+    /// Returns the shared form of an event.
+    pub fn share(&self, event: &Event) -> Arc<SharedEvent> {
         let position = (event.kv().mod_revision, event.kv().key.clone());
-        let mut rings = self.rings.lock();
-        if !rings.contains_key(prefix) {
-            rings.insert(prefix.to_owned(), Ring::default());
-        }
-        let Some(ring) = rings.get_mut(prefix) else { return Arc::new(SharedEvent::new(event.clone())) };
+        let mut ring = self.ring.lock();
         if let Some(shared) = ring.events.get(&position) {
             return Arc::clone(shared);
         }
@@ -136,6 +145,23 @@ impl SharedEvent {
         let line = line(served, what, value, self.revision(), representation)?;
         lines.push((form, line.clone()));
         Ok(line)
+    }
+
+    /// Returns the values of a selectable field before and after the change. `None` means that a value is not known.
+    pub fn values(&self, served: &Served, field: &str) -> Option<Vec<String>> {
+        let value = |object: &Value| {
+            let fields = served.descriptor.strategy.selectable_fields(object);
+            fields.into_iter().find(|(name, _)| *name == field).map(|(_, value)| value)
+        };
+        let mut values = Vec::new();
+        if let Event::Put { kv, .. } = &self.event {
+            values.push(value(self.object()?)?);
+            if kv.create_revision == kv.mod_revision {
+                return Some(values);
+            }
+        }
+        values.push(value(self.previous()?)?);
+        Some(values)
     }
 
     fn object(&self) -> Option<&Value> {

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use quorate_api::{Revision, Status};
 use quorate_mvcc::{Event, KeyRange, RangeRequest, next_key};
-use quorate_store::{Watch, WatchBatch, WatchError, WatchOptions};
+use quorate_store::{IndexedValue, Watch, WatchBatch, WatchError, WatchOptions};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
@@ -18,7 +18,7 @@ use crate::error;
 use crate::pipeline::authorize::WatchPermit;
 use crate::pipeline::list;
 use crate::pipeline::selection::Selection;
-use crate::pipeline::watch::event::{EventType, line};
+use crate::pipeline::watch::event::{EventType, RecentEvents, line};
 use crate::representation::Representation;
 use crate::response::encode_bookmark;
 
@@ -48,8 +48,8 @@ enum Phase {
 pub(crate) struct Session {
     api: Api,
     served: Arc<Served>,
-    /// The storage prefix that names the resource among the shared events.
-    prefix: String,
+    /// The events of the resource, shared with its other watches.
+    recent: Arc<RecentEvents>,
     range: KeyRange,
     selection: Selection,
     representation: Representation,
@@ -93,12 +93,12 @@ impl Session {
             Start::State { at, marks_end } => (Phase::Initial { from: range.start.clone(), at, marks_end }, at),
             Start::After(revision) => (Phase::Opening, revision),
         };
-        let prefix = served.prefix(None);
+        let recent = api.events().of(served.prefix(None));
         let next_bookmark = Instant::now() + BOOKMARK_EVERY;
         Session {
             api,
             served,
-            prefix,
+            recent,
             range,
             selection,
             representation,
@@ -147,7 +147,11 @@ impl Session {
                 Ok(Some(chunk))
             }
             Phase::Opening => {
-                let options = WatchOptions { with_previous: true, budget: Some(self.connection.watches.clone()) };
+                let options = WatchOptions {
+                    with_previous: true,
+                    budget: Some(self.connection.watches.clone()),
+                    indexed: self.indexed(),
+                };
                 let opened = self.api.store().watch_with(self.range.clone(), self.position, options);
                 self.phase = Phase::Live(opened.map_err(|e| error::from_watch(&e))?);
                 Ok(Some(Bytes::new()))
@@ -164,6 +168,14 @@ impl Session {
                 self.woken(woken)
             }
         }
+    }
+
+    /// Returns the value of a field that every event of this watch has, so that the store looks the watch up by it.
+    fn indexed(&self) -> Option<IndexedValue> {
+        let (field, value) = self.selection.exact_own_field(&self.served)?;
+        let (recent, served) = (Arc::clone(&self.recent), Arc::clone(&self.served));
+        let values_of = move |event: &Event| recent.share(event).values(&served, field);
+        Some(IndexedValue { index: field, values_of: Arc::new(values_of), value: value.to_owned() })
     }
 
     fn woken(&mut self, woken: Woken) -> Result<Option<Bytes>, Status> {
@@ -225,7 +237,7 @@ impl Session {
         let mut lines = Vec::new();
         let span = |event: &Event| event.kv().mod_revision > self.position && event.kv().mod_revision <= until;
         for event in batch.events.iter().filter(|event| span(event)) {
-            let shared = self.api.events().share(&self.prefix, event);
+            let shared = self.recent.share(event);
             if let Some(what) = shared.classify(&self.served, &self.selection) {
                 lines.push(shared.line(&self.served, what, self.representation)?);
             }
