@@ -12,6 +12,7 @@ mod encode;
 mod error;
 mod health;
 mod join;
+mod list_body;
 mod local;
 mod logs;
 mod metadata;

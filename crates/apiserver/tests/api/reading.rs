@@ -201,3 +201,61 @@ async fn the_accept_header_selects_the_format() {
     assert_eq!(zipped.headers.get("content-encoding").map(|v| v.as_bytes()), Some(b"gzip".as_slice()));
     assert!(zipped.bytes.len() < 20_000);
 }
+
+/// Creates maps that fill several pages of a list.
+async fn create_large_maps(admin: &Client) -> Vec<String> {
+    for index in 0..40 {
+        let mut object = config_map(&format!("map-{index:02}"));
+        object["metadata"]["labels"] = json!({ "parity": if index % 2 == 0 { "even" } else { "odd" } });
+        object["data"] = json!({ "large": format!("{index:02}: \"x\"\n").repeat(3000) });
+        admin.post(MAPS, &object).await.expect(201);
+    }
+    (0..40).map(|index| format!("map-{index:02}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_several_pages_is_one_document_in_every_representation() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let expected = create_large_maps(&admin).await;
+    let all = admin.get(MAPS).await;
+    assert!(all.headers.get("content-length").is_none(), "it is sent while it is read");
+    let all = all.json();
+    assert_eq!((&all["kind"], &all["apiVersion"]), (&json!("ConfigMapList"), &json!("v1")));
+    assert_eq!(names(&all), expected);
+    assert_eq!(version(&all), version(&all["items"][39]), "nothing else was written");
+    for query in ["?pretty=true", "?limit=100", "?resourceVersion=0"] {
+        assert_eq!(admin.get(&format!("{MAPS}{query}")).await.json()["items"], all["items"], "{query}");
+    }
+
+    let limited = admin.get(&format!("{MAPS}?limit=30")).await.json();
+    assert_eq!(names(&limited), expected[..30]);
+    assert_eq!((version(&limited), &limited["metadata"]["remainingItemCount"]), (version(&all), &json!(10)));
+    let token = limited["metadata"]["continue"].as_str().expect("a token");
+    let rest = admin.get(&format!("{MAPS}?limit=30&continue={token}")).await.json();
+    assert_eq!(names(&rest), expected[30..]);
+    assert!(rest["metadata"].get("continue").is_none());
+
+    let odd = admin.get(&format!("{MAPS}?labelSelector=parity=odd")).await.json();
+    assert_eq!(names(&odd).len(), 20);
+    let none = admin.get(&format!("{MAPS}?labelSelector=parity=neither")).await.json();
+    assert_eq!((names(&none).len(), version(&none)), (0, version(&all)));
+
+    let table = admin.get_as(MAPS, TABLE).await.json();
+    assert_eq!((&table["kind"], version(&table)), (&json!("Table"), version(&all)));
+    let rows = table["rows"].as_array().expect("rows");
+    assert_eq!(rows.iter().map(|row| row["cells"][0].as_str().expect("a name")).collect::<Vec<_>>(), expected);
+    let partial = admin.get_as(MAPS, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await.json();
+    assert_eq!((names(&partial), &partial["items"][3]["data"]), (names(&all), &Value::Null));
+
+    for query in ["", "?limit=30", "?labelSelector=parity=neither"] {
+        let text = admin.get_as(&format!("{MAPS}{query}"), "application/yaml").await.text();
+        let yaml = quorate_api::yaml::value(&text).expect("YAML");
+        assert_eq!(yaml["items"], admin.get(&format!("{MAPS}{query}")).await.json()["items"], "{query}");
+        assert_eq!((version(&yaml), &yaml["kind"]), (version(&all), &json!("ConfigMapList")));
+    }
+
+    let zipped = admin.request(Method::GET, MAPS, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(zipped.headers.get("content-encoding").map(|v| v.as_bytes()), Some(b"gzip".as_slice()));
+    assert!(zipped.bytes.len() < 200_000, "{} bytes", zipped.bytes.len());
+}
