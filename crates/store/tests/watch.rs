@@ -250,9 +250,9 @@ async fn an_event_is_examined_once_however_many_values_are_watched() {
     let asked = Arc::new(AtomicUsize::new(0));
     let watch = |value: usize| store.watch_with(KeyRange::prefix("/a/"), Revision::ZERO, having(value, &asked));
     let mut watches: Vec<_> = (0..2000).map(|value| watch(value).expect("a watch starts")).collect();
-    for value in 0..20 {
+    for (value, watch) in watches.iter_mut().enumerate().take(20) {
         let revision = write(&store, vec![put(format!("/a/{value}"), value.to_string())]).await;
-        let events = collect(&mut watches[value], Revision::ZERO, revision, None).await;
+        let events = collect(watch, Revision::ZERO, revision, None).await;
         assert_eq!(events.len(), 1);
     }
     assert_eq!(asked.load(Ordering::Relaxed), 20);
