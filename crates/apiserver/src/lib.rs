@@ -4,6 +4,7 @@
 mod api;
 mod bootstrap;
 mod catalog;
+mod cbor;
 mod connection;
 mod decode;
 mod discovery;

@@ -13,23 +13,29 @@ use crate::representation::{Encoding, Representation};
 use crate::response::{Body, Response, Style};
 use crate::table;
 
-/// Answers with a list. One that fits in a page is sent as a whole, with its length.
+/// Answers with a list. One that fits in a page is sent as a whole, with its length. So is one in Protocol Buffers or
+/// CBOR, whose documents begin with the number of bytes or items that follow.
 ///
 /// # Errors
 /// See [`Listing::next`]. A failure after the first page cuts the response off.
 pub(crate) async fn respond(mut listing: Listing, style: Style) -> Result<Response, Status> {
-    let first = listing.next().await?.unwrap_or_default();
+    let mut first = listing.next().await?.unwrap_or_default();
+    let encoding = style.negotiated.encoding;
+    if matches!(encoding, Encoding::Protobuf | Encoding::Cbor) {
+        first.extend(listing.collect().await?);
+    }
     if listing.is_done() {
         return whole(&listing, &first, style);
     }
-    let mut writer = Writer::new(style);
+    let form = match encoding {
+        Encoding::Yaml => Form::Yaml,
+        _ if style.is_pretty => Form::Pretty,
+        _ => Form::Json,
+    };
+    let mut writer = Writer::new(style.negotiated.representation, form);
     let mut chunk = Vec::new();
     writer.head(listing.served(), listing.metadata(), &mut chunk)?;
     writer.items(listing.served(), &first, &mut chunk)?;
-    let content_type = match style.negotiated.encoding {
-        Encoding::Json => "application/json",
-        Encoding::Yaml => "application/yaml",
-    };
     let rest = stream::try_unfold((listing, writer, false), async |(mut listing, mut writer, is_ended)| {
         if is_ended {
             return Ok(None);
@@ -44,7 +50,7 @@ pub(crate) async fn respond(mut listing: Listing, style: Style) -> Result<Respon
         }
     });
     let chunks = stream::once(std::future::ready(Ok(chunk.into()))).chain(rest);
-    Ok(Response::new(200, content_type, Body::List(chunks.boxed())))
+    Ok(Response::new(200, encoding.media_type(), Body::List(chunks.boxed())))
 }
 
 /// Renders a list that has been read to its end.
@@ -53,7 +59,7 @@ pub(crate) async fn respond(mut listing: Listing, style: Style) -> Result<Respon
 /// When a stored object cannot be decoded.
 pub(crate) fn whole(listing: &Listing, items: &[KeyValue], style: Style) -> Result<Response, Status> {
     let served = listing.served();
-    let mut writer = Writer::of_json(style.negotiated.representation);
+    let mut writer = Writer::new(style.negotiated.representation, Form::Json);
     let mut out = Vec::with_capacity(items.iter().map(|kv| kv.value.len() + 48).sum::<usize>() + 256);
     writer.head(served, listing.metadata(), &mut out)?;
     writer.items(served, items, &mut out)?;
@@ -74,33 +80,27 @@ async fn next_chunk(listing: &mut Listing, writer: &mut Writer) -> Result<(Vec<u
     Ok((chunk, listing.is_done()))
 }
 
+/// The form of a list that is written in parts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    /// JSON whose items are indented. The list around them is not.
+    Pretty,
+    Yaml,
+}
+
 /// Writes the parts of a list's body in order.
 struct Writer {
     representation: Representation,
-    encoding: Encoding,
-    /// Objects are indented. The list around them is not.
-    is_pretty: bool,
+    form: Form,
     now: Timestamp,
     has_metadata: bool,
     has_items: bool,
 }
 
 impl Writer {
-    fn new(style: Style) -> Self {
-        let encoding = style.negotiated.encoding;
-        Writer { encoding, is_pretty: style.is_pretty, ..Writer::of_json(style.negotiated.representation) }
-    }
-
-    fn of_json(representation: Representation) -> Self {
-        let now = Timestamp::now();
-        Writer {
-            representation,
-            encoding: Encoding::Json,
-            is_pretty: false,
-            now,
-            has_metadata: false,
-            has_items: false,
-        }
+    fn new(representation: Representation, form: Form) -> Self {
+        Writer { representation, form, now: Timestamp::now(), has_metadata: false, has_items: false }
     }
 
     /// Writes everything before the first item.
@@ -118,34 +118,36 @@ impl Writer {
             head["metadata"] = metadata;
             self.has_metadata = true;
         }
-        match self.encoding {
-            Encoding::Json => {
+        match self.form {
+            Form::Json | Form::Pretty => {
                 serde_json::to_writer(&mut *out, &head).map_err(Status::internal)?;
                 // The items are the last field of the object.
                 out.pop();
                 out.extend_from_slice(format!(",\"{items}\":[").as_bytes());
             }
-            Encoding::Yaml => out.extend_from_slice(format!("{}{items}:\n", yaml::to_string(&head)).as_bytes()),
+            Form::Yaml => out.extend_from_slice(format!("{}{items}:\n", yaml::to_string(&head)).as_bytes()),
         }
         Ok(())
     }
 
     fn items(&mut self, served: &Served, items: &[KeyValue], out: &mut Vec<u8>) -> Result<(), Status> {
         for kv in items {
-            if self.encoding == Encoding::Json && self.has_items {
+            if self.form != Form::Yaml && self.has_items {
                 out.push(b',');
             }
             self.has_items = true;
-            if self.encoding == Encoding::Json && !self.is_pretty {
+            if self.form == Form::Json {
                 self.item(served, kv, out)?;
                 continue;
             }
             let mut json = Vec::with_capacity(kv.value.len() + 48);
             self.item(served, kv, &mut json)?;
             let item: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
-            match self.encoding {
-                Encoding::Json => serde_json::to_writer_pretty(&mut *out, &item).map_err(Status::internal)?,
-                Encoding::Yaml => out.extend_from_slice(yaml::to_string(&json!([item])).as_bytes()),
+            match self.form {
+                Form::Yaml => out.extend_from_slice(yaml::to_string(&json!([item])).as_bytes()),
+                Form::Json | Form::Pretty => {
+                    serde_json::to_writer_pretty(&mut *out, &item).map_err(Status::internal)?;
+                }
             }
         }
         Ok(())
@@ -165,14 +167,14 @@ impl Writer {
     /// Writes everything after the last item. The metadata of a list with a limit is known only here.
     fn tail(&mut self, metadata: Option<Value>, out: &mut Vec<u8>) -> Result<(), Status> {
         let metadata = metadata.filter(|_| !self.has_metadata);
-        match (self.encoding, metadata) {
-            (Encoding::Json, None) => out.extend_from_slice(b"]}"),
-            (Encoding::Json, Some(metadata)) => {
+        match (self.form, metadata) {
+            (Form::Json | Form::Pretty, None) => out.extend_from_slice(b"]}"),
+            (Form::Json | Form::Pretty, Some(metadata)) => {
                 out.extend_from_slice(b"],\"metadata\":");
                 serde_json::to_writer(&mut *out, &metadata).map_err(Status::internal)?;
                 out.push(b'}');
             }
-            (Encoding::Yaml, metadata) => {
+            (Form::Yaml, metadata) => {
                 if !self.has_items {
                     out.extend_from_slice(b"  []\n");
                 }

@@ -91,18 +91,14 @@ impl Response {
 
     /// Encodes JSON bytes in the style that the client asked for.
     pub(crate) fn styled(code: u16, json: Vec<u8>, style: Style) -> Result<Self, Status> {
-        let (bytes, content_type) = match (style.negotiated.encoding, style.is_pretty) {
-            (Encoding::Json, false) => (json, "application/json"),
-            (Encoding::Json, true) => {
-                let value: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
-                (serde_json::to_vec_pretty(&value).map_err(Status::internal)?, "application/json")
-            }
-            (Encoding::Yaml, _) => {
-                let value: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
-                (quorate_api::yaml::to_string(&value).into_bytes(), "application/yaml")
-            }
+        let encoding = style.negotiated.encoding;
+        let value = || serde_json::from_slice::<Value>(&json).map_err(Status::internal);
+        let bytes = match encoding {
+            Encoding::Json if !style.is_pretty => json,
+            Encoding::Json => serde_json::to_vec_pretty(&value()?).map_err(Status::internal)?,
+            other => other.encode(&value()?)?,
         };
-        Ok(Response::new(code, content_type, Body::Full(bytes.into())))
+        Ok(Response::new(code, encoding.media_type(), Body::Full(bytes.into())))
     }
 
     /// Renders a stored object.

@@ -58,8 +58,7 @@ pub(crate) async fn dispatch(
     };
     match operation.target.verb {
         Verb::Watch => {
-            let representation = style.negotiated.representation;
-            watch::watch(api, &operation.target, relation, query, representation, request.connection.clone()).await
+            watch::watch(api, &operation.target, relation, query, negotiated, request.connection.clone()).await
         }
         Verb::Get | Verb::List => show(&operation, query, style).await,
         Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,
