@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use quorate_api::GroupVersionResource;
 
-use crate::cache::{Cache, Change};
+use crate::cache::{Cache, CachedKind, Change};
 use crate::kinds::Kinds;
 use crate::plan::{Failure, Plan};
 use crate::{deployment, garbage, namespace, node, pod_gc, replicaset, root_authority, service, service_account};
@@ -113,10 +114,31 @@ pub struct Input<'a> {
     pub failure: Option<&'a Failure>,
 }
 
+/// The resources that a controller writes, besides Events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    Only(&'static [GroupVersionResource]),
+    /// Objects of every kind.
+    Anything,
+}
+
+impl Writes {
+    #[must_use]
+    pub fn contains(&self, resource: &GroupVersionResource) -> bool {
+        match self {
+            Writes::Only(resources) => resources.contains(resource),
+            Writes::Anything => true,
+        }
+    }
+}
+
 /// A controller, as plain functions over the [`Cache`].
 #[derive(Clone, Copy, Debug)]
 pub struct Controller {
     pub name: &'static str,
+    /// The kinds whose objects it reads from the cache. It may read the metadata of all others.
+    pub reads: &'static [CachedKind],
+    pub writes: Writes,
     /// Returns the keys to reconcile because of a change. It is called after the change is in the cache.
     pub triggers: fn(&Cache, &Change) -> Vec<WorkKey>,
     /// Returns every key that may need work. It is called when leadership is gained, and at each periodic resync.

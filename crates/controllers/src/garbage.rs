@@ -17,7 +17,7 @@ use quorate_api::ObjectKey;
 use serde_json::{Value, json};
 
 use crate::cache::{Cache, Change, Entry, Meta};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::kinds::Kinds;
 use crate::plan::{Action, EventType, Guard, Plan};
 use crate::resource::{batch, target_of, to_json};
@@ -30,8 +30,15 @@ const ORPHAN: &str = "orphan";
 /// nothing else triggers a reconcile of the dependents.
 const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(30);
 
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "garbage-collector", triggers, all_keys, reconcile, resync: None };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "garbage-collector",
+    reads: &[],
+    writes: Writes::Anything,
+    triggers,
+    all_keys,
+    reconcile,
+    resync: None,
+};
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     let concerned = |(_, entry): &(&ObjectKey, &Entry)| !entry.meta.owner_references.is_empty() || waits(&entry.meta);

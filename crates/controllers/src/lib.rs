@@ -22,7 +22,7 @@ mod service_account;
 #[cfg(test)]
 mod simulation;
 
-pub use cache::{Cache, CacheError, Change};
-pub use controller::{Controller, EvictionRate, Input, Settings, WorkKey, controllers};
+pub use cache::{Cache, CacheError, CachedKind, Change, Decoded};
+pub use controller::{Controller, EvictionRate, Input, Settings, WorkKey, Writes, controllers};
 pub use kinds::{KindInfo, Kinds};
 pub use plan::{Action, EventType, Failure, Guard, Plan, Target, Verb};

@@ -7,8 +7,8 @@ mod remaining;
 use k8s_openapi::api::core::v1::Namespace;
 use quorate_api::ObjectKey;
 
-use crate::cache::{Cache, Change, Entry};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::cache::{Cache, CachedKind, Change, Entry};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::plan::{Action, Plan};
 use crate::resource::{NAMESPACES, batch, delete, name, target, target_of, to_json};
 use remaining::Remaining;
@@ -19,7 +19,15 @@ const FINALIZER: &str = "kubernetes";
 /// Maximum number of objects that one pass deletes.
 const BURST: usize = 500;
 
-pub(crate) const CONTROLLER: Controller = Controller { name: "namespace", triggers, all_keys, reconcile, resync: None };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "namespace",
+    reads: &[CachedKind::Namespace, CachedKind::Pod],
+    writes: Writes::Anything,
+    triggers,
+    all_keys,
+    reconcile,
+    resync: None,
+};
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     let terminating = cache.namespaces().iter().filter(|namespace| is_terminating(namespace));

@@ -70,6 +70,22 @@ pub enum Action {
     Event { regarding: Value, event_type: EventType, reason: &'static str, message: String },
 }
 
+impl Action {
+    /// Calls `see` with the resource of every write in this action.
+    pub fn each_write(&self, see: &mut impl FnMut(&GroupVersionResource)) {
+        match self {
+            Action::Create { resource, .. } => see(resource),
+            Action::Update { target, .. } | Action::Patch { target, .. } | Action::Delete { target, .. } => {
+                see(&target.resource);
+            }
+            Action::Batch(actions) | Action::Sequence(actions) => {
+                actions.iter().for_each(|action| action.each_write(see))
+            }
+            Action::Event { .. } => {}
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
     Normal,

@@ -6,20 +6,27 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::cache::{Cache, CachedKind, Change, Object};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::node::force_delete;
 use crate::plan::{Action, Plan};
 use crate::pod_state::{is_terminating, node_name};
-use crate::resource::{batch, name, namespace};
+use crate::resource::{PODS, batch, name, namespace};
 
 /// Interval of the full resync. Nothing triggers a reconcile when a pod merely gets old, so the resync covers a lost
 /// requeue.
 const RESYNC: Duration = Duration::from_secs(60);
 
 /// A cluster-scoped key names a missing node, a namespaced one an unbound pod.
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "pod-garbage-collector", triggers, all_keys, reconcile, resync: Some(RESYNC) };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "pod-garbage-collector",
+    reads: &[CachedKind::Node, CachedKind::Pod],
+    writes: Writes::Only(&[PODS]),
+    triggers,
+    all_keys,
+    reconcile,
+    resync: Some(RESYNC),
+};
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     let missing = cache.nodes_with_pods().filter(|node| cache.nodes().get("", node).is_none());

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use quorate_api::ObjectKey;
 use serde_json::json;
 
-use crate::cache::{Cache, Change, Object, ROOT_AUTHORITY};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::cache::{Cache, CachedKind, Change, Object, ROOT_AUTHORITY};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::plan::{Action, Plan};
 use crate::resource::{CONFIG_MAPS, name, target, to_json};
 
@@ -18,8 +18,15 @@ const DESCRIPTION: &str = "kubernetes.io/description";
 const DESCRIPTION_TEXT: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
 
 /// The work key is the name of a namespace.
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "root-ca-certificate-publisher", triggers, all_keys, reconcile, resync: None };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "root-ca-certificate-publisher",
+    reads: &[CachedKind::Namespace, CachedKind::ConfigMap],
+    writes: Writes::Only(&[CONFIG_MAPS]),
+    triggers,
+    all_keys,
+    reconcile,
+    resync: None,
+};
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     cache.namespaces().iter().map(|namespace| WorkKey::cluster(name(&namespace.metadata))).collect()
@@ -47,7 +54,7 @@ fn reconcile(Input { cache, settings, .. }: Input<'_>, WorkKey { name: namespace
         name: ROOT_AUTHORITY.to_owned(),
     };
     let action = match cache.get(&key).map(|entry| &entry.object) {
-        Some(Object::RootAuthority(map)) => repair(map, bundle),
+        Some(Object::ConfigMap(map)) => repair(map, bundle),
         // The ConfigMap cannot be decoded, so its content is not overwritten.
         Some(_) => None,
         None => Some(create(namespace, bundle)),

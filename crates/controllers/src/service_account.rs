@@ -3,8 +3,8 @@
 use quorate_api::ObjectKey;
 use serde_json::json;
 
-use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::cache::{Cache, CachedKind, Change, Object};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::plan::{Action, Plan};
 use crate::resource::{SERVICE_ACCOUNTS, name};
 
@@ -12,8 +12,15 @@ use crate::resource::{SERVICE_ACCOUNTS, name};
 const DEFAULT: &str = "default";
 
 /// The work key is the name of a namespace.
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "serviceaccount", triggers, all_keys, reconcile, resync: None };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "serviceaccount",
+    reads: &[CachedKind::Namespace],
+    writes: Writes::Only(&[SERVICE_ACCOUNTS]),
+    triggers,
+    all_keys,
+    reconcile,
+    resync: None,
+};
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     cache.namespaces().iter().map(|namespace| WorkKey::cluster(name(&namespace.metadata))).collect()

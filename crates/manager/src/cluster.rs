@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use quorate_api::{ObjectKey, Revision};
-use quorate_controllers::{Cache, Change};
+use quorate_controllers::{Cache, Change, Decoded};
 use quorate_mvcc::KeyValue;
 use tokio::sync::{Notify, watch};
 
@@ -19,14 +19,36 @@ pub(crate) enum Update {
     Delete(ObjectKey),
 }
 
+/// An update that is ready for the cache.
+enum Decision {
+    Store(Box<Decoded>),
+    Remove(ObjectKey),
+}
+
+/// Decodes an update, before the cache is locked.
+fn decode(update: Update) -> Option<Decision> {
+    let (key, kv) = match update {
+        Update::Put(key, kv) => (key, kv),
+        Update::Delete(key) => return Some(Decision::Remove(key)),
+    };
+    let (decoded, failure) = match Cache::decode(key, &kv.value, kv.mod_revision) {
+        Ok((decoded, failure)) => (Some(decoded), failure),
+        Err(failure) => (None, Some(failure)),
+    };
+    if let Some(error) = failure {
+        tracing::error!(%error, "an object in the store cannot be decoded");
+    }
+    decoded.map(|decoded| Decision::Store(Box::new(decoded)))
+}
+
 pub(crate) struct Cluster {
     cache: RwLock<Cache>,
     pub(crate) scheduling: Mutex<Scheduling>,
     /// Notified whenever there may be new scheduling work.
     pub(crate) scheduling_changed: Notify,
     reached: watch::Sender<Revision>,
-    /// Work queues that changes feed; set while this master leads. The field is only accessed while `cache` is locked
-    /// for writing.
+    /// Work queues that changes feed; set while this master leads. The field is only accessed while `cache` is
+    /// locked, and only set while it is locked for writing.
     dispatch: Mutex<Option<Arc<Dispatch>>>,
     started: Instant,
 }
@@ -78,25 +100,20 @@ impl Cluster {
 
     fn update_cache(&self, updates: Vec<Update>, revision: Option<Revision>) -> Vec<Change> {
         let at = self.now();
-        let mut changes = Vec::with_capacity(updates.len());
+        let decoded: Vec<_> = updates.into_iter().filter_map(decode).collect();
         let mut cache = self.cache.write();
+        let changes: Vec<_> = decoded
+            .into_iter()
+            .filter_map(|update| match update {
+                Decision::Store(decoded) => Some(cache.apply(*decoded, at)),
+                Decision::Remove(key) => cache.remove(&key),
+            })
+            .collect();
+        // Reconciles may go on while the triggers run. Nothing is attached or changed before they have run.
+        let cache = RwLockWriteGuard::downgrade(cache);
         let dispatch = self.dispatch.lock().clone();
-        for update in updates {
-            let change = match update {
-                Update::Put(key, kv) => match cache.upsert(&key, &kv.value, kv.mod_revision, at) {
-                    Ok(change) => Some(change),
-                    Err(error) => {
-                        tracing::error!(%error, "an object in the store cannot be decoded");
-                        None
-                    }
-                },
-                Update::Delete(key) => cache.remove(&key),
-            };
-            let Some(change) = change else { continue };
-            if let Some(dispatch) = &dispatch {
-                dispatch.wake(&cache, &change);
-            }
-            changes.push(change);
+        if let Some(dispatch) = &dispatch {
+            changes.iter().for_each(|change| dispatch.wake(&cache, change));
         }
         if let (Some(dispatch), Some(revision)) = (&dispatch, revision) {
             dispatch.advance(revision);

@@ -3,6 +3,7 @@
 
 mod agent;
 mod config;
+mod graph;
 mod install;
 mod kubeconfig;
 mod logging;
@@ -54,6 +55,11 @@ enum Command {
         #[command(subcommand)]
         command: show::PkiCommand,
     },
+    /// Show how the parts of a leader depend on each other.
+    Graph {
+        #[command(subcommand)]
+        command: graph::GraphCommand,
+    },
     /// Run a whole cluster on this machine, each member a process of its own.
     Up(up::UpArgs),
     /// Stop a cluster that `quorate up` started, and remove its containers.
@@ -81,6 +87,7 @@ fn main() -> ExitCode {
         Command::Install(args) => install::install(args),
         Command::Uninstall(args) => install::uninstall(args),
         Command::Pki { command } => show::main(command),
+        Command::Graph { command } => graph::main(command),
         Command::Up(args) => up::main(args),
         Command::Down(args) => up::down(args),
         Command::Ctl { args } => return quorate_qctl::run(std::iter::once("qctl".into()).chain(args)),

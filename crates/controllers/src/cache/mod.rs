@@ -4,25 +4,29 @@
 
 mod heartbeat;
 mod index;
+mod lookup;
 mod object;
+#[cfg(test)]
+mod reads;
 mod table;
+mod typed;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use quorate_api::{ObjectKey, Revision};
 
 use heartbeat::Heartbeats;
 use index::Index;
-pub(crate) use object::ROOT_AUTHORITY;
-pub use object::{Entry, Meta, Object};
-use table::LabelIndex;
+use lookup::{Lookups, selector_of};
+pub use object::{Entry, Meta};
 pub use table::Table;
+pub(crate) use typed::ROOT_AUTHORITY;
+use typed::Tables;
+pub use typed::{CachedKind, Object};
 
 /// Reason why stored bytes could not be decoded into the cache.
 #[derive(Debug, thiserror::Error)]
@@ -68,19 +72,18 @@ pub struct Cache {
     by_uid: HashMap<String, Arc<ObjectKey>>,
     by_owner: Index<String>,
     by_namespace: Index<String>,
-    pods: Table<Pod>,
-    pods_by_node: BTreeMap<String, BTreeMap<(String, String), Arc<Pod>>>,
-    pods_by_label: LabelIndex,
-    nodes: Table<Node>,
-    replica_sets: Table<ReplicaSet>,
-    deployments: Table<Deployment>,
-    services: Table<Service>,
-    services_by_selector: LabelIndex,
-    endpoints: Table<Endpoints>,
-    endpoint_slices: Table<EndpointSlice>,
-    namespaces: Table<Namespace>,
-    leases: Table<Lease>,
+    tables: Tables,
+    lookups: Lookups,
     heartbeats: Heartbeats,
+    #[cfg(test)]
+    reads: reads::Reads,
+}
+
+/// A stored object, decoded, that is not in the cache yet.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    key: ObjectKey,
+    entry: Entry,
 }
 
 impl Cache {
@@ -89,9 +92,40 @@ impl Cache {
         Self::default()
     }
 
-    /// Stores the bytes of an object of any kind, as of `revision` (the key's `mod_revision`, which becomes the typed
-    /// object's `resourceVersion`). `at` is the time when this process saw the write, by its monotonic clock
+    /// Decodes an object of any kind, as of `revision` (the key's `mod_revision`, which becomes the typed object's
+    /// `resourceVersion`). The cache is not needed for it, so it can run before the cache is locked. An object that does
+    /// not decode as its kind comes with the error and as metadata.
+    ///
+    /// # Errors
+    /// [`CacheError::Metadata`].
+    pub fn decode(
+        key: ObjectKey,
+        value: &[u8],
+        revision: Revision,
+    ) -> Result<(Decoded, Option<CacheError>), CacheError> {
+        let (entry, failure) = match Entry::decode(&key, value, revision) {
+            Ok(entry) => (entry, None),
+            Err(source) => match Entry::decode_metadata(value, revision) {
+                Ok(entry) => (entry, Some(CacheError::Object { key: key.clone(), revision, source })),
+                Err(source) => return Err(CacheError::Metadata { key, revision, source }),
+            },
+        };
+        Ok((Decoded { key, entry }, failure))
+    }
+
+    /// Stores a decoded object. `at` is the time when this process saw the write, by its monotonic clock
     /// ([`crate::Input::uptime`]). Heartbeats are dated by it, so wall clocks do not matter.
+    pub fn apply(&mut self, decoded: Decoded, at: Duration) -> Change {
+        let Decoded { key, entry } = decoded;
+        self.revision = self.revision.max(entry.meta.resource_version);
+        let old = self.detach(&key);
+        self.attach(&key, &entry);
+        let change = Change { key, old, new: Some(entry) };
+        self.heartbeats.observe(&change, at);
+        change
+    }
+
+    /// Decodes and stores an object.
     ///
     /// # Errors
     /// See [`CacheError`]; the cache stays usable after each of them.
@@ -103,18 +137,18 @@ impl Cache {
         at: Duration,
     ) -> Result<Change, CacheError> {
         self.revision = self.revision.max(revision);
-        let (entry, failure) = match Entry::decode(key, value, revision) {
-            Ok(entry) => (entry, None),
-            Err(source) => match Entry::decode_metadata(value, revision) {
-                Ok(entry) => (entry, Some(CacheError::Object { key: key.clone(), revision, source })),
-                Err(source) => return Err(CacheError::Metadata { key: key.clone(), revision, source }),
-            },
-        };
-        let old = self.detach(key);
-        self.attach(key, &entry);
-        let change = Change { key: key.clone(), old, new: Some(entry) };
-        self.heartbeats.observe(&change, at);
+        let (decoded, failure) = Cache::decode(key.clone(), value, revision)?;
+        let change = self.apply(decoded, at);
         failure.map_or(Ok(change), Err)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests note the reads of each controller")]
+    fn note_read(&self, _: CachedKind) {}
+
+    #[cfg(test)]
+    fn note_read(&self, kind: CachedKind) {
+        self.reads.note(kind);
     }
 
     /// Removes an object; `None` when the cache did not hold it.
@@ -173,94 +207,51 @@ impl Cache {
         self.by_namespace.get(namespace).filter_map(|key| Some((&**key, self.entries.get(key)?)))
     }
 
-    #[must_use]
-    pub fn pods(&self) -> &Table<Pod> {
-        &self.pods
-    }
-
-    #[must_use]
-    pub fn nodes(&self) -> &Table<Node> {
-        &self.nodes
-    }
-
-    #[must_use]
-    pub fn replica_sets(&self) -> &Table<ReplicaSet> {
-        &self.replica_sets
-    }
-
-    #[must_use]
-    pub fn deployments(&self) -> &Table<Deployment> {
-        &self.deployments
-    }
-
-    #[must_use]
-    pub fn services(&self) -> &Table<Service> {
-        &self.services
-    }
-
-    #[must_use]
-    pub fn endpoints(&self) -> &Table<Endpoints> {
-        &self.endpoints
-    }
-
-    #[must_use]
-    pub fn endpoint_slices(&self) -> &Table<EndpointSlice> {
-        &self.endpoint_slices
-    }
-
-    #[must_use]
-    pub fn namespaces(&self) -> &Table<Namespace> {
-        &self.namespaces
-    }
-
     /// Returns whether the namespace is being deleted. The API refuses to create objects in such a namespace.
     #[must_use]
     pub fn is_namespace_terminating(&self, namespace: &str) -> bool {
-        self.namespaces.get("", namespace).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
-    }
-
-    #[must_use]
-    pub fn leases(&self) -> &Table<Lease> {
-        &self.leases
+        self.namespaces().get("", namespace).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
     }
 
     /// Iterates over the pods bound to a node, ordered by namespace and name. The node need not exist.
     pub fn pods_on_node(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
-        self.pods_by_node.get(node).into_iter().flat_map(BTreeMap::values)
+        self.note_read(CachedKind::Pod);
+        self.lookups.pods_by_node.of(node)
     }
 
     /// Iterates over the names of all nodes that have pods bound to them.
     pub fn nodes_with_pods(&self) -> impl Iterator<Item = &str> {
-        self.pods_by_node.keys().map(String::as_str)
+        self.note_read(CachedKind::Pod);
+        self.lookups.pods_by_node.nodes()
     }
 
     /// Returns the pods in the namespace whose labels contain every pair of `selector`, ordered by name. An empty
     /// selector matches no pod.
     #[must_use]
     pub fn pods_matching(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<&Arc<Pod>> {
-        let names = self.pods_by_label.holding_all(namespace, selector);
-        names.filter_map(|name| self.pods.get(namespace, name)).collect()
+        let names = self.lookups.pods_by_label.0.holding_all(namespace, selector);
+        names.filter_map(|name| self.pods().get(namespace, name)).collect()
     }
 
     /// Returns the services in the namespace whose selector matches the labels.
     #[must_use]
     pub fn services_selecting(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<&Arc<Service>> {
-        let candidates = labels.iter().flat_map(|pair| self.services_by_selector.holding(namespace, pair));
+        let candidates = labels.iter().flat_map(|pair| self.lookups.services_by_selector.0.holding(namespace, pair));
         candidates
-            .filter_map(|name| self.services.get(namespace, name))
+            .filter_map(|name| self.services().get(namespace, name))
             .filter(|service| selector_of(service).is_some_and(|s| s.iter().all(|(k, v)| labels.get(k) == Some(v))))
             .collect()
     }
 
     /// Iterates over the pods whose controller is the object with this uid, ordered by name.
     pub fn controlled_pods<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
-        self.controlled(uid, "", "pods").filter_map(|(namespace, name)| self.pods.get(namespace, name))
+        self.controlled(uid, "", "pods").filter_map(|(namespace, name)| self.pods().get(namespace, name))
     }
 
     /// Iterates over the replica sets whose controller is the object with this uid, ordered by name.
     pub fn controlled_replica_sets<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Arc<ReplicaSet>> {
         self.controlled(uid, "apps", "replicasets")
-            .filter_map(|(namespace, name)| self.replica_sets.get(namespace, name))
+            .filter_map(|(namespace, name)| self.replica_sets().get(namespace, name))
     }
 
     fn controlled<'a>(
@@ -289,23 +280,8 @@ impl Cache {
         if let Some(namespace) = &key.namespace {
             self.by_namespace.insert(namespace, &key);
         }
-        match &entry.object {
-            Object::Pod(pod) => self.attach_pod(&key, pod),
-            Object::Node(node) => self.nodes.insert(&key, node),
-            Object::ReplicaSet(set) => self.replica_sets.insert(&key, set),
-            Object::Deployment(deployment) => self.deployments.insert(&key, deployment),
-            Object::Service(service) => {
-                self.services.insert(&key, service);
-                if let Some(first) = selector_of(service).and_then(|s| s.iter().next()) {
-                    self.services_by_selector.insert(&key, first);
-                }
-            }
-            Object::Endpoints(endpoints) => self.endpoints.insert(&key, endpoints),
-            Object::EndpointSlice(slice) => self.endpoint_slices.insert(&key, slice),
-            Object::Namespace(namespace) => self.namespaces.insert(&key, namespace),
-            Object::Lease(lease) => self.leases.insert(&key, lease),
-            Object::RootAuthority(_) | Object::Other => {}
-        }
+        self.tables.insert(&key, &entry.object);
+        self.lookups.insert(&key, &entry.object);
         self.entries.insert(key, entry.clone());
     }
 
@@ -321,59 +297,10 @@ impl Cache {
         if let Some(namespace) = &key.namespace {
             self.by_namespace.remove(namespace, key);
         }
-        match &entry.object {
-            Object::Pod(pod) => self.detach_pod(key, pod),
-            Object::Node(_) => self.nodes.remove(key),
-            Object::ReplicaSet(_) => self.replica_sets.remove(key),
-            Object::Deployment(_) => self.deployments.remove(key),
-            Object::Service(service) => {
-                self.services.remove(key);
-                if let Some(first) = selector_of(service).and_then(|s| s.iter().next()) {
-                    self.services_by_selector.remove(key, first);
-                }
-            }
-            Object::Endpoints(_) => self.endpoints.remove(key),
-            Object::EndpointSlice(_) => self.endpoint_slices.remove(key),
-            Object::Namespace(_) => self.namespaces.remove(key),
-            Object::Lease(_) => self.leases.remove(key),
-            Object::RootAuthority(_) | Object::Other => {}
-        }
+        self.tables.remove(key, &entry.object);
+        self.lookups.remove(key, &entry.object);
         Some(entry)
     }
-
-    fn attach_pod(&mut self, key: &ObjectKey, pod: &Arc<Pod>) {
-        self.pods.insert(key, pod);
-        for pair in pod.metadata.labels.iter().flatten() {
-            self.pods_by_label.insert(key, pair);
-        }
-        if let Some(node) = node_of(pod) {
-            let pods = self.pods_by_node.entry(node.to_owned()).or_default();
-            pods.insert((key.namespace.clone().unwrap_or_default(), key.name.clone()), Arc::clone(pod));
-        }
-    }
-
-    fn detach_pod(&mut self, key: &ObjectKey, pod: &Pod) {
-        self.pods.remove(key);
-        for pair in pod.metadata.labels.iter().flatten() {
-            self.pods_by_label.remove(key, pair);
-        }
-        if let Some(node) = node_of(pod)
-            && let Some(pods) = self.pods_by_node.get_mut(node)
-        {
-            pods.remove(&(key.namespace.clone().unwrap_or_default(), key.name.clone()));
-            if pods.is_empty() {
-                self.pods_by_node.remove(node);
-            }
-        }
-    }
-}
-
-fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
-}
-
-fn selector_of(service: &Service) -> Option<&BTreeMap<String, String>> {
-    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
 }
 
 #[cfg(test)]

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::{Metadata, Resource};
-use quorate_api::{ObjectKey, Revision};
+use quorate_api::Revision;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use super::typed::Object;
 
 /// Metadata of an object of any kind, as garbage collection and namespace deletion need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,27 +62,6 @@ impl Meta {
     }
 }
 
-/// Name of the ConfigMap that publishes the cluster's certificate authority in each namespace.
-pub(crate) const ROOT_AUTHORITY: &str = "kube-root-ca.crt";
-
-/// The typed object, for the kinds that controllers read.
-#[derive(Clone, Debug)]
-pub enum Object {
-    Pod(Arc<Pod>),
-    Node(Arc<Node>),
-    ReplicaSet(Arc<ReplicaSet>),
-    Deployment(Arc<Deployment>),
-    Service(Arc<Service>),
-    Endpoints(Arc<Endpoints>),
-    EndpointSlice(Arc<EndpointSlice>),
-    Namespace(Arc<Namespace>),
-    Lease(Arc<Lease>),
-    /// ConfigMap that holds the cluster's certificate authority; other ConfigMaps are [`Object::Other`].
-    RootAuthority(Arc<ConfigMap>),
-    /// Any other kind; only its metadata is cached.
-    Other,
-}
-
 /// One object as of its last write. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -93,22 +70,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(super) fn decode(key: &ObjectKey, value: &[u8], revision: Revision) -> Result<Self, serde_json::Error> {
-        match (key.group.as_str(), key.resource.as_str()) {
-            ("", "pods") => typed(value, revision, Object::Pod),
-            ("", "nodes") => typed(value, revision, Object::Node),
-            ("apps", "replicasets") => typed(value, revision, Object::ReplicaSet),
-            ("apps", "deployments") => typed(value, revision, Object::Deployment),
-            ("", "services") => typed(value, revision, Object::Service),
-            ("", "endpoints") => typed(value, revision, Object::Endpoints),
-            ("discovery.k8s.io", "endpointslices") => typed(value, revision, Object::EndpointSlice),
-            ("", "namespaces") => typed(value, revision, Object::Namespace),
-            ("coordination.k8s.io", "leases") => typed(value, revision, Object::Lease),
-            ("", "configmaps") if key.name == ROOT_AUTHORITY => typed(value, revision, Object::RootAuthority),
-            _ => Self::decode_metadata(value, revision),
-        }
-    }
-
     pub(super) fn decode_metadata(value: &[u8], revision: Revision) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -123,7 +84,7 @@ impl Entry {
     }
 }
 
-fn typed<K>(value: &[u8], revision: Revision, wrap: fn(Arc<K>) -> Object) -> Result<Entry, serde_json::Error>
+pub(super) fn typed<K>(value: &[u8], revision: Revision, wrap: fn(Arc<K>) -> Object) -> Result<Entry, serde_json::Error>
 where
     K: DeserializeOwned + Metadata<Ty = ObjectMeta> + Resource,
 {

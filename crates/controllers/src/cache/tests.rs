@@ -56,8 +56,8 @@ fn indexes_follow_an_object_through_its_life() {
         assert!(cache.remove(&key(&format!("core/pods/a/{name}"))).is_some());
     }
     assert!(cache.remove(&key("core/pods/a/p1")).is_none());
-    assert!(cache.entries.is_empty() && cache.by_uid.is_empty() && cache.pods.is_empty());
-    assert!(cache.pods_by_node.is_empty() && cache.in_namespace("a").next().is_none());
+    assert!(cache.entries.is_empty() && cache.by_uid.is_empty() && cache.pods().is_empty());
+    assert!(cache.nodes_with_pods().next().is_none() && cache.in_namespace("a").next().is_none());
     assert!(cache.pods_matching("a", &web).is_empty());
     assert_eq!(cache.pods().uncontrolled("a").count(), 0);
 }

@@ -18,8 +18,8 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, json};
 
-use crate::cache::{Cache, Change, Entry, Object};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::cache::{Cache, CachedKind, Change, Entry, Object};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::ownership::{claim, controller_of, usable_selector};
 use crate::plan::{Action, EventType, Failure, Plan, Verb};
 use crate::pod_state::{is_active, is_ready, is_terminal};
@@ -27,8 +27,15 @@ use crate::resource::{DEPLOYMENTS, REPLICA_SETS, batch, event, name, namespace, 
 use limits::Limits;
 use revision::Managed;
 
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "deployment", triggers, all_keys, reconcile, resync: None };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "deployment",
+    reads: &[CachedKind::Deployment, CachedKind::ReplicaSet, CachedKind::Pod, CachedKind::Namespace],
+    writes: Writes::Only(&[DEPLOYMENTS, REPLICA_SETS]),
+    triggers,
+    all_keys,
+    reconcile,
+    resync: None,
+};
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     cache.deployments().iter().map(|deployment| key_of(deployment)).collect()

@@ -19,16 +19,23 @@ pub(crate) use eviction::force_delete;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
-use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Input, Settings, WorkKey};
+use crate::cache::{Cache, CachedKind, Change, Object};
+use crate::controller::{Controller, Input, Settings, WorkKey, Writes};
 use crate::plan::Plan;
-use crate::resource::name;
+use crate::resource::{NODES, PODS, name};
 
 /// Interval of the full resync. Requeues meet the deadlines; the resync only bounds the delay after a lost requeue.
 const RESYNC: Duration = Duration::from_secs(5);
 
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "node-lifecycle", triggers, all_keys, reconcile, resync: Some(RESYNC) };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "node-lifecycle",
+    reads: &[CachedKind::Node, CachedKind::Pod],
+    writes: Writes::Only(&[NODES, PODS]),
+    triggers,
+    all_keys,
+    reconcile,
+    resync: Some(RESYNC),
+};
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     cache.nodes().iter().map(|node| WorkKey::cluster(name(&node.metadata))).collect()

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::cache::{Cache, Change};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::cache::{Cache, CachedKind, Change};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::plan::Plan;
 use crate::pod_state::{is_terminal, is_terminating};
 use crate::resource::{PODS, batch, delete, name, namespace, target};
@@ -22,8 +22,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 const EVICTED: &str = "Evicted";
 
 /// The only key stands for all pods.
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "terminated-pod-collector", triggers, all_keys, reconcile, resync: Some(RESYNC) };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "terminated-pod-collector",
+    reads: &[CachedKind::Pod],
+    writes: Writes::Only(&[PODS]),
+    triggers,
+    all_keys,
+    reconcile,
+    resync: Some(RESYNC),
+};
 
 fn triggers(_: &Cache, _: &Change) -> Vec<WorkKey> {
     Vec::new()

@@ -12,21 +12,28 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
-use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::cache::{Cache, CachedKind, Change, Object};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::naming::suffixed_many;
 use crate::ownership::{claim, controller_of, controller_reference, usable_selector};
 use crate::plan::{Action, EventType, Failure, Plan, Verb};
 use crate::pod_state::{is_active, is_terminal, is_terminating};
-use crate::resource::{PODS, batch, delete, event, name, namespace, reported, target, to_json, uid};
+use crate::resource::{PODS, REPLICA_SETS, batch, delete, event, name, namespace, reported, target, to_json, uid};
 use backoff::Replacement;
 use status::Refusal;
 
 /// Maximum number of pods that one pass creates or deletes.
 const BURST: usize = 500;
 
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "replicaset", triggers, all_keys, reconcile, resync: None };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "replicaset",
+    reads: &[CachedKind::ReplicaSet, CachedKind::Pod, CachedKind::Namespace],
+    writes: Writes::Only(&[REPLICA_SETS, PODS]),
+    triggers,
+    all_keys,
+    reconcile,
+    resync: None,
+};
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     cache.replica_sets().iter().map(|set| key_of(set)).collect()

@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::backend::{self, Family, Port};
 use super::{HEADLESS, key_of, labels_for, managed_selector};
-use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::cache::{Cache, CachedKind, Change, Object};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::plan::{Action, Plan};
 use crate::pod_state::{is_terminating, node_name};
 use crate::resource::{ENDPOINTS, delete, name, namespace, target, to_json};
@@ -21,7 +21,15 @@ const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 /// Maximum number of addresses in one object. EndpointSlices hold all addresses.
 const MAX_ADDRESSES: usize = 1000;
 
-pub(crate) const CONTROLLER: Controller = Controller { name: "endpoints", triggers, all_keys, reconcile, resync: None };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "endpoints",
+    reads: &[CachedKind::Service, CachedKind::Endpoints, CachedKind::Pod, CachedKind::Node, CachedKind::Namespace],
+    writes: Writes::Only(&[ENDPOINTS]),
+    triggers,
+    all_keys,
+    reconcile,
+    resync: None,
+};
 
 fn all_keys(cache: &Cache) -> Vec<WorkKey> {
     let left = cache.endpoints().iter().filter(|endpoints| is_ours(&endpoints.metadata));

@@ -12,8 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::backend::{self, Family, Port};
 use super::{labels_for, managed_selector};
-use crate::cache::{Cache, Change, Object};
-use crate::controller::{Controller, Input, WorkKey};
+use crate::cache::{Cache, CachedKind, Change, Object};
+use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::naming::suffixed;
 use crate::ownership::controller_reference;
 use crate::plan::{Action, Plan};
@@ -26,8 +26,15 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 
 const MAX_ENDPOINTS: usize = 100;
 
-pub(crate) const CONTROLLER: Controller =
-    Controller { name: "endpointslice", triggers, all_keys: super::all_keys, reconcile, resync: None };
+pub(crate) const CONTROLLER: Controller = Controller {
+    name: "endpointslice",
+    reads: &[CachedKind::Service, CachedKind::EndpointSlice, CachedKind::Pod, CachedKind::Node, CachedKind::Namespace],
+    writes: Writes::Only(&[ENDPOINT_SLICES]),
+    triggers,
+    all_keys: super::all_keys,
+    reconcile,
+    resync: None,
+};
 
 fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     let Some(Object::EndpointSlice(_)) = change.latest().map(|entry| &entry.object) else {

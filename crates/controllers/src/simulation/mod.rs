@@ -124,7 +124,26 @@ impl Cluster {
     fn reconcile(&self, controller: &Controller, key: &WorkKey, failure: Option<&Failure>) -> Plan {
         let kinds = kinds::SimulatedKinds(&self.unserved);
         let (now, uptime, settings) = (self.now + self.wall_clock_ahead, self.uptime(), &self.settings);
-        (controller.reconcile)(Input { cache: &self.cache, now, uptime, kinds: &kinds, settings, failure }, key)
+        let input = Input { cache: &self.cache, now, uptime, kinds: &kinds, settings, failure };
+        let plan = self.declared(controller, |controller| (controller.reconcile)(input, key));
+        let check = &mut |resource: &_| {
+            assert!(
+                controller.writes.contains(resource),
+                "{} writes {resource} and does not declare it",
+                controller.name
+            );
+        };
+        plan.actions.iter().for_each(|action| action.each_write(check));
+        plan
+    }
+
+    /// Runs a function of a controller, which may read only what the controller declares.
+    fn declared<T>(&self, controller: &Controller, run: impl FnOnce(&Controller) -> T) -> T {
+        self.cache.has_read_only(&[]);
+        let result = run(controller);
+        let is_declared = self.cache.has_read_only(controller.reads);
+        assert!(is_declared, "{} reads a kind that it does not declare", controller.name);
+        result
     }
 
     /// Returns the monotonic clock of the simulated process.
@@ -179,7 +198,7 @@ impl Cluster {
     /// Asserts that no controller plans an action for any key.
     pub(crate) fn assert_at_rest(&self) {
         for controller in controllers() {
-            for key in (controller.all_keys)(&self.cache) {
+            for key in self.declared(controller, |controller| (controller.all_keys)(&self.cache)) {
                 let plan = self.reconcile(controller, &key, None);
                 assert!(plan.is_empty(), "{} has actions left for {key}:\n{}", controller.name, render(&plan));
             }
@@ -254,7 +273,8 @@ impl Cluster {
         };
         let Some(change) = change else { return };
         for (index, controller) in controllers().iter().enumerate() {
-            self.queue.extend((controller.triggers)(&self.cache, &change).into_iter().map(|key| (index, key)));
+            let keys = self.declared(controller, |controller| (controller.triggers)(&self.cache, &change));
+            self.queue.extend(keys.into_iter().map(|key| (index, key)));
         }
     }
 }
