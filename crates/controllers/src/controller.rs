@@ -155,6 +155,7 @@ pub fn controllers() -> &'static [Controller] {
     &[
         deployment::CONTROLLER,
         replicaset::CONTROLLER,
+        replicaset::REPLICATION_CONTROLLER,
         node::CONTROLLER,
         pod_gc::CONTROLLER,
         pod_gc::terminated::CONTROLLER,

@@ -16,6 +16,8 @@ pub(crate) const SERVICE_ACCOUNTS: GroupVersionResource =
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
 pub(crate) const SERVICES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "services");
 pub(crate) const ENDPOINTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "endpoints");
+pub(crate) const REPLICATION_CONTROLLERS: GroupVersionResource =
+    GroupVersionResource::from_static("", "v1", "replicationcontrollers");
 pub(crate) const REPLICA_SETS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "replicasets");
 pub(crate) const DEPLOYMENTS: GroupVersionResource = GroupVersionResource::from_static("apps", "v1", "deployments");
 pub(crate) const ENDPOINT_SLICES: GroupVersionResource =

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use quorate_api::{ObjectKey, Revision};
 
@@ -90,6 +90,7 @@ kinds! {
     Pod, pods, "", "pods", all;
     Node, nodes, "", "nodes", all;
     ReplicaSet, replica_sets, "apps", "replicasets", all;
+    ReplicationController, replication_controllers, "", "replicationcontrollers", all;
     Deployment, deployments, "apps", "deployments", all;
     Service, services, "", "services", all;
     Endpoints, endpoints, "", "endpoints", all;

@@ -1,7 +1,8 @@
-//! Keeps the number of pods that a ReplicaSet asks for: adopts and releases pods by selector, creates or deletes the
+//! Keeps the number of pods that a ReplicaSet or a ReplicationController asks for: adopts and releases pods by selector, creates or deletes the
 //! difference, and reports the observed state.
 
 mod backoff;
+mod pod_set;
 mod rank;
 mod status;
 
@@ -9,17 +10,20 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use serde_json::{Map, Value, json};
 
 use crate::cache::{Cache, CachedKind, Change, Object};
 use crate::controller::{Controller, Input, WorkKey, Writes};
 use crate::naming::suffixed_many;
-use crate::ownership::{claim, controller_of, controller_reference, usable_selector};
+use crate::ownership::{claim, controller_of, controller_reference};
 use crate::plan::{Action, EventType, Failure, Plan, Verb};
 use crate::pod_state::{is_active, is_terminal, is_terminating};
-use crate::resource::{PODS, REPLICA_SETS, batch, delete, event, name, namespace, reported, target, to_json, uid};
+use crate::resource::{
+    PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, batch, delete, event, name, namespace, reported, target, to_json, uid,
+};
 use backoff::Replacement;
+use pod_set::PodSet;
 use status::Refusal;
 
 /// Maximum number of pods that one pass creates or deletes.
@@ -29,23 +33,34 @@ pub(crate) const CONTROLLER: Controller = Controller {
     name: "replicaset",
     reads: &[CachedKind::ReplicaSet, CachedKind::Pod, CachedKind::Namespace],
     writes: Writes::Only(&[REPLICA_SETS, PODS]),
-    triggers,
-    all_keys,
-    reconcile,
+    triggers: triggers::<ReplicaSet>,
+    all_keys: all_keys::<ReplicaSet>,
+    reconcile: reconcile::<ReplicaSet>,
     resync: None,
 };
 
-fn all_keys(cache: &Cache) -> Vec<WorkKey> {
-    cache.replica_sets().iter().map(|set| key_of(set)).collect()
+/// The controller of the kind that ReplicaSets have replaced.
+pub(crate) const REPLICATION_CONTROLLER: Controller = Controller {
+    name: "replication-controller",
+    reads: &[CachedKind::ReplicationController, CachedKind::Pod, CachedKind::Namespace],
+    writes: Writes::Only(&[REPLICATION_CONTROLLERS, PODS]),
+    triggers: triggers::<ReplicationController>,
+    all_keys: all_keys::<ReplicationController>,
+    reconcile: reconcile::<ReplicationController>,
+    resync: None,
+};
+
+fn all_keys<S: PodSet>(cache: &Cache) -> Vec<WorkKey> {
+    S::table(cache).iter().map(|set| key_of(&**set)).collect()
 }
 
-fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
+fn triggers<S: PodSet>(cache: &Cache, change: &Change) -> Vec<WorkKey> {
     let mut keys = Vec::new();
     for side in change.sides() {
-        match &side.object {
-            Object::ReplicaSet(set) => keys.push(key_of(set)),
-            Object::Pod(pod) => keys.extend(managers_of(cache, pod)),
-            _ => {}
+        if let Some(set) = S::of(&side.object) {
+            keys.push(key_of(&**set));
+        } else if let Object::Pod(pod) = &side.object {
+            keys.extend(managers_of::<S>(cache, pod));
         }
     }
     keys.sort();
@@ -54,49 +69,45 @@ fn triggers(cache: &Cache, change: &Change) -> Vec<WorkKey> {
 }
 
 /// Returns the replica set that controls the pod, or the replica sets that could adopt it.
-fn managers_of(cache: &Cache, pod: &Pod) -> Vec<WorkKey> {
+fn managers_of<S: PodSet>(cache: &Cache, pod: &Pod) -> Vec<WorkKey> {
     let namespace = namespace(&pod.metadata);
     if let Some(owner) = controller_of(&pod.metadata) {
-        let set = cache.replica_sets().get(namespace, &owner.name);
-        return set.filter(|set| uid(&set.metadata) == owner.uid).map(|set| key_of(set)).into_iter().collect();
+        let set = S::table(cache).get(namespace, &owner.name);
+        return set.filter(|set| uid(set.metadata()) == owner.uid).map(|set| key_of(&**set)).into_iter().collect();
     }
     if !is_active(pod) {
         return Vec::new();
     }
     let labels = pod.metadata.labels.clone().unwrap_or_default();
-    let matches = |set: &&Arc<ReplicaSet>| {
-        let selector = set.spec.as_ref().and_then(|spec| usable_selector(&spec.selector));
-        selector.is_some_and(|selector| selector.matches(&labels))
-    };
-    cache.replica_sets().in_namespace(namespace).filter(matches).map(|set| key_of(set)).collect()
+    let matches = |set: &&Arc<S>| set.selector().is_some_and(|selector| selector.matches(&labels));
+    S::table(cache).in_namespace(namespace).filter(matches).map(|set| key_of(&**set)).collect()
 }
 
-fn key_of(set: &ReplicaSet) -> WorkKey {
-    WorkKey::namespaced(namespace(&set.metadata), name(&set.metadata))
+fn key_of<S: PodSet>(set: &S) -> WorkKey {
+    WorkKey::namespaced(namespace(set.metadata()), name(set.metadata()))
 }
 
-fn reconcile(Input { cache, now, failure, settings, .. }: Input<'_>, key: &WorkKey) -> Plan {
+fn reconcile<S: PodSet>(Input { cache, now, failure, settings, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let namespace = key.namespace.as_deref().unwrap_or_default();
-    let Some(set) = cache.replica_sets().get(namespace, &key.name) else { return Plan::default() };
-    let Some(spec) = &set.spec else { return Plan::default() };
-    let Some(selector) = usable_selector(&spec.selector) else { return Plan::default() };
+    let Some(set) = S::table(cache).get(namespace, &key.name) else { return Plan::default() };
+    let Some(selector) = set.selector().filter(|_| set.has_spec()) else { return Plan::default() };
 
-    let owned = cache.controlled_pods(uid(&set.metadata));
+    let owned = cache.controlled_pods(uid(set.metadata()));
     let adoptable = cache.pods().uncontrolled(namespace).filter(|pod| is_active(pod));
     let claims = claim(&**set, &selector, &PODS, owned, adoptable);
     if !claims.is_empty() {
         return Plan { actions: batch(claims).into_iter().collect(), requeue_after: None };
     }
 
-    let owned: Vec<&Arc<Pod>> = cache.controlled_pods(uid(&set.metadata)).collect();
+    let owned: Vec<&Arc<Pod>> = cache.controlled_pods(uid(set.metadata())).collect();
     let active: Vec<&Arc<Pod>> = owned.iter().copied().filter(|pod| is_active(pod)).collect();
     let terminating = owned.iter().filter(|pod| is_terminating(pod) && !is_terminal(pod)).count();
-    let difference = Difference::between(spec.replicas.unwrap_or(1), active.len());
+    let difference = Difference::between(set.replicas().unwrap_or(1), active.len());
     let refusal = failure.and_then(refusal);
-    let conditions = status::conditions(set, difference == Difference::None, refusal.as_ref(), now);
-    let observed = status::observe(set, &active, terminating, conditions, now);
+    let conditions = status::conditions(&**set, difference == Difference::None, refusal.as_ref(), now);
+    let observed = status::observe(&**set, &active, terminating, conditions, now);
 
-    let is_terminating = set.metadata.deletion_timestamp.is_some();
+    let is_terminating = set.metadata().deletion_timestamp.is_some();
     let mut requeue_after = observed.next_change;
     let mut explanation = None;
     let mut actions = match difference {
@@ -104,17 +115,17 @@ fn reconcile(Input { cache, now, failure, settings, .. }: Input<'_>, key: &WorkK
         // The API refuses to create pods in a terminating namespace.
         Difference::Missing(_) if cache.is_namespace_terminating(namespace) => Vec::new(),
         Difference::Missing(count) => match backoff::replacement(&owned, now) {
-            Replacement::Unlimited => create_pods(cache, set, count.min(BURST)),
+            Replacement::Unlimited => create_pods(cache, &**set, count.min(BURST)),
             Replacement::AtMost { pods, rounds } => {
-                explanation = Some(held_back(set, count.min(pods), count, rounds));
-                create_pods(cache, set, count.min(pods).min(BURST))
+                explanation = Some(held_back(&**set, count.min(pods), count, rounds));
+                create_pods(cache, &**set, count.min(pods).min(BURST))
             }
             Replacement::After(wait) => {
                 requeue_after = Some(requeue_after.map_or(wait, |next| next.min(wait)));
                 Vec::new()
             }
         },
-        Difference::Surplus(count) => delete_pods(cache, set, &active, count.min(BURST), now),
+        Difference::Surplus(count) => delete_pods(cache, &**set, &active, count.min(BURST), now),
         Difference::None => Vec::new(),
     };
     if let Some(update) = observed.update {
@@ -175,7 +186,7 @@ fn refusal(failure: &Failure) -> Option<Refusal> {
 
 /// Returns the event that explains why fewer pods are created than are missing. It goes with the attempt, so there is one
 /// for each round.
-fn held_back(set: &ReplicaSet, created: usize, missing: usize, rounds: usize) -> Action {
+fn held_back<S: PodSet>(set: &S, created: usize, missing: usize, rounds: usize) -> Action {
     let delay = backoff::delay(rounds + 1).as_secs();
     let message = format!(
         "The pods of {rounds} attempts failed before a container started; creating {created} of {missing} missing pods. If \
@@ -186,10 +197,11 @@ fn held_back(set: &ReplicaSet, created: usize, missing: usize, rounds: usize) ->
 
 /// Creates pods in waves of 1, 2, 4, and so on. If no pod can be created, a single attempt shows it instead of
 /// hundreds.
-fn create_pods(cache: &Cache, set: &ReplicaSet, count: usize) -> Vec<Action> {
-    let namespace = namespace(&set.metadata);
-    let base = format!("{}-", name(&set.metadata));
-    let seed = [uid(&set.metadata).as_bytes(), set.metadata.resource_version.as_deref().unwrap_or_default().as_bytes()];
+fn create_pods<S: PodSet>(cache: &Cache, set: &S, count: usize) -> Vec<Action> {
+    let namespace = namespace(set.metadata());
+    let base = format!("{}-", name(set.metadata()));
+    let seed =
+        [uid(set.metadata()).as_bytes(), set.metadata().resource_version.as_deref().unwrap_or_default().as_bytes()];
     let names = suffixed_many(&base, &seed, count, |name| cache.pods().get(namespace, name).is_some());
     let mut names = names.into_iter();
     let mut waves = Vec::new();
@@ -211,7 +223,7 @@ fn create_pods(cache: &Cache, set: &ReplicaSet, count: usize) -> Vec<Action> {
     waves
 }
 
-fn delete_pods(cache: &Cache, set: &ReplicaSet, active: &[&Arc<Pod>], count: usize, now: Timestamp) -> Vec<Action> {
+fn delete_pods<S: PodSet>(cache: &Cache, set: &S, active: &[&Arc<Pod>], count: usize, now: Timestamp) -> Vec<Action> {
     let deletions = rank::to_delete(cache, set, active, count, now).into_iter().map(|pod| {
         let message = format!("Deleted pod: {}", name(&pod.metadata));
         let deleted = event(set, EventType::Normal, "SuccessfulDelete", message);
@@ -221,8 +233,8 @@ fn delete_pods(cache: &Cache, set: &ReplicaSet, active: &[&Arc<Pod>], count: usi
 }
 
 /// Returns a pod made from the set's template.
-fn pod(set: &ReplicaSet, generate_name: &str, name: &str) -> Value {
-    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+fn pod<S: PodSet>(set: &S, generate_name: &str, name: &str) -> Value {
+    let template = set.template();
     let mut metadata = Map::new();
     if let Some(from) = template.and_then(|template| template.metadata.as_ref()) {
         for (field, value) in [
@@ -235,7 +247,7 @@ fn pod(set: &ReplicaSet, generate_name: &str, name: &str) -> Value {
     }
     metadata.insert("name".to_owned(), json!(name));
     metadata.insert("generateName".to_owned(), json!(generate_name));
-    metadata.insert("namespace".to_owned(), json!(set.metadata.namespace));
+    metadata.insert("namespace".to_owned(), json!(set.metadata().namespace));
     metadata.insert("ownerReferences".to_owned(), json!([to_json(&controller_reference(set))]));
     let spec = template.and_then(|template| template.spec.as_ref()).map(to_json);
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})

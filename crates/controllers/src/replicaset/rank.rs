@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::cache::Cache;
@@ -13,14 +12,16 @@ use crate::ownership::controller_of;
 use crate::pod_state::{is_active, is_ready, node_name, phase, ready_since};
 use crate::resource::uid;
 
+use super::pod_set::PodSet;
+
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Returns the `count` pods to delete, in Kubernetes' order: unassigned, pending, not ready, lower deletion cost, more
 /// pods of the set on the node, ready for less long, more restarts, newer. Ages are compared by order of magnitude, so
 /// pods of nearly the same age are deleted in an order that favours no node.
-pub(super) fn to_delete<'a>(
+pub(super) fn to_delete<'a, S: PodSet>(
     cache: &Cache,
-    set: &ReplicaSet,
+    set: &S,
     active: &[&'a Arc<Pod>],
     count: usize,
     now: Timestamp,
@@ -36,11 +37,11 @@ pub(super) fn to_delete<'a>(
 }
 
 /// Returns the number of active pods per node, counting this set and its siblings (the other sets of its deployment).
-fn crowding<'a>(cache: &'a Cache, set: &'a ReplicaSet) -> BTreeMap<&'a str, usize> {
-    let mut uids = vec![uid(&set.metadata)];
-    if let Some(owner) = controller_of(&set.metadata) {
-        let siblings = cache.controlled_replica_sets(&owner.uid).map(|sibling| uid(&sibling.metadata));
-        uids.extend(siblings.filter(|sibling| *sibling != uid(&set.metadata)));
+fn crowding<'a, S: PodSet>(cache: &'a Cache, set: &'a S) -> BTreeMap<&'a str, usize> {
+    let mut uids = vec![uid(set.metadata())];
+    if let Some(owner) = controller_of(set.metadata()) {
+        let siblings = S::siblings(cache, &owner.uid).into_iter().map(|sibling| uid(sibling.metadata()));
+        uids.extend(siblings.filter(|sibling| *sibling != uid(set.metadata())));
     }
     let mut pods = BTreeMap::new();
     for pod in uids.into_iter().flat_map(|uid| cache.controlled_pods(uid)).filter(|pod| is_active(pod)) {

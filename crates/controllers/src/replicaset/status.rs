@@ -1,16 +1,18 @@
-//! The status of a ReplicaSet.
+//! The status of a set.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::plan::Action;
 use crate::pod_state::{Availability, availability, is_ready, labels};
-use crate::resource::{REPLICA_SETS, target, to_json};
+use crate::resource::{target, to_json};
+
+use super::pod_set::PodSet;
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
@@ -30,13 +32,13 @@ pub(super) struct Observed {
 
 /// Returns the conditions after this pass. `ReplicaFailure` is added at the first refusal, and removed when no pod is
 /// left to create or delete.
-pub(super) fn conditions(
-    set: &ReplicaSet,
+pub(super) fn conditions<S: PodSet>(
+    set: &S,
     is_balanced: bool,
     refusal: Option<&Refusal>,
     now: Timestamp,
 ) -> Vec<ReplicaSetCondition> {
-    let mut conditions = set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let mut conditions = set.status().and_then(|status| status.conditions).unwrap_or_default();
     if is_balanced {
         conditions.retain(|condition| condition.type_ != REPLICA_FAILURE);
         return conditions;
@@ -60,21 +62,20 @@ pub(super) fn conditions(
     conditions
 }
 
-pub(super) fn observe(
-    set: &ReplicaSet,
+pub(super) fn observe<S: PodSet>(
+    set: &S,
     active: &[&Arc<Pod>],
     terminating: usize,
     conditions: Vec<ReplicaSetCondition>,
     now: Timestamp,
 ) -> Observed {
-    let spec = set.spec.as_ref();
-    let template = spec.and_then(|spec| spec.template.as_ref()).and_then(|template| template.metadata.as_ref());
+    let template = set.template().and_then(|template| template.metadata.as_ref());
     let template_labels = template.and_then(|metadata| metadata.labels.as_ref());
     let fully_labeled = |pod: &Pod| {
         let labels = labels(pod);
         template_labels.into_iter().flatten().all(|(label, value)| labels.get(label) == Some(value))
     };
-    let min_ready_seconds = spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+    let min_ready_seconds = set.min_ready_seconds().unwrap_or(0);
 
     let mut available = 0;
     let mut next_change: Option<Duration> = None;
@@ -85,24 +86,20 @@ pub(super) fn observe(
             Availability::No => {}
         }
     }
-    let observed = ReplicaSetStatus {
+    let observed = S::own_status(ReplicaSetStatus {
         replicas: count(active.len()),
         fully_labeled_replicas: nonzero(active.iter().filter(|pod| fully_labeled(pod)).count()),
         ready_replicas: nonzero(active.iter().filter(|pod| is_ready(pod)).count()),
         available_replicas: nonzero(available),
         terminating_replicas: Some(count(terminating)),
-        observed_generation: set.metadata.generation,
+        observed_generation: set.metadata().generation,
         conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
-    };
-    let unchanged = set.status.as_ref().is_some_and(|stored| normalized(stored.clone()) == observed);
-    let update = (!unchanged).then(|| {
-        let mut object = set.clone();
-        object.status = Some(observed);
-        Action::Update {
-            target: target(REPLICA_SETS, &set.metadata),
-            subresource: Some("status"),
-            object: to_json(&object),
-        }
+    });
+    let unchanged = set.status().is_some_and(|stored| normalized(stored) == observed);
+    let update = (!unchanged).then(|| Action::Update {
+        target: target(S::RESOURCE, set.metadata()),
+        subresource: Some("status"),
+        object: to_json(&set.with_status(observed)),
     });
     Observed { update, next_change }
 }

@@ -276,3 +276,25 @@ fn pods_that_ran_before_they_failed_are_replaced_at_once() {
     }
     assert!(!cluster.events.iter().any(|event| event.starts_with("ReplacementHeldBack")), "{:?}", cluster.events);
 }
+
+#[test]
+fn a_replication_controller_keeps_its_pods_and_adopts_matching_ones() {
+    let mut cluster = with_nodes();
+    cluster.create(pod("orphan", &json!({"app": "old"})));
+    cluster.create(json!({"apiVersion": "v1", "kind": "ReplicationController",
+        "metadata": {"name": "rc", "namespace": "default"},
+        "spec": {"replicas": 3, "selector": {"app": "old"},
+            "template": {"metadata": {"labels": {"app": "old"}}, "spec": {"containers": [{"name": "c", "image": "web:1"}]}}}}));
+    running(&mut cluster);
+    cluster.settle();
+    assert_eq!(cluster.names("pods").len(), 3);
+    let orphan = cluster.get("pods/default/orphan").expect("it is kept");
+    assert_eq!(orphan["metadata"]["ownerReferences"][0]["kind"], "ReplicationController");
+    let set = cluster.get("replicationcontrollers/default/rc").expect("it is stored");
+    assert_eq!((&set["status"]["replicas"], &set["status"]["readyReplicas"]), (&json!(3), &json!(3)));
+    assert!(set["status"].get("terminatingReplicas").is_none(), "the kind has no such field");
+    cluster.patch("replicationcontrollers/default/rc", &json!({"spec": {"replicas": 1}}));
+    cluster.settle();
+    assert_eq!(cluster.get("replicationcontrollers/default/rc").expect("it is stored")["status"]["replicas"], 1);
+    cluster.assert_at_rest();
+}

@@ -7,7 +7,7 @@ use quorate_api::{GroupVersion, GroupVersionResource};
 use crate::kinds::{KindInfo, Kinds};
 
 /// Served kinds: `apiVersion`, kind, resource, and whether the kind is namespaced.
-const SERVED: [(&str, &str, &str, bool); 8] = [
+const SERVED: [(&str, &str, &str, bool); 9] = [
     ("v1", "ConfigMap", "configmaps", true),
     ("v1", "Secret", "secrets", true),
     ("v1", "Pod", "pods", true),
@@ -15,6 +15,7 @@ const SERVED: [(&str, &str, &str, bool); 8] = [
     ("v1", "Namespace", "namespaces", false),
     ("v1", "Service", "services", true),
     ("apps/v1", "Deployment", "deployments", true),
+    ("v1", "ReplicationController", "replicationcontrollers", true),
     ("apps/v1", "ReplicaSet", "replicasets", true),
 ];
 
