@@ -9,7 +9,7 @@ use crate::catalog::Served;
 use crate::decode::Body;
 use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
-use crate::pipeline::{admission, allocate, pod_defaults};
+use crate::pipeline::{admission, allocate, managed, pod_defaults};
 use crate::{decode, encode, metadata};
 
 /// Number of random names that are tried for a `generateName`.
@@ -91,6 +91,7 @@ fn prepare(operation: &mut Operation, body: Body) -> Result<Value, Status> {
     let mut object = decode::object(served, body, operation.validation, &mut operation.warnings)?;
     let strategy = &served.descriptor.strategy;
     strategy.default(&mut object);
+    managed::track_creation(operation, &mut object);
     metadata::stamp_new(&mut object, target.namespace.as_deref(), Timestamp::now());
     strategy.prepare_create(&mut object);
     allocate::fit(operation, &mut object, None)?;
@@ -145,6 +146,7 @@ mod tests {
     use crate::api::Api;
     use crate::bootstrap::bootstrap;
     use crate::decode::FieldValidation;
+    use crate::pipeline::managed::FieldManager;
     use crate::route::Target;
     use crate::user::UserInfo;
 
@@ -155,6 +157,7 @@ mod tests {
         let mut operation = Operation {
             api: api.clone(),
             user: UserInfo::master("test"),
+            manager: FieldManager::default(),
             target: Target {
                 resource,
                 verb: Verb::Create,

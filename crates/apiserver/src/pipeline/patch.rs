@@ -1,23 +1,27 @@
 //! The `patch` verb: applies the patch to the current object, then continues as an update.
 
 use http::HeaderMap;
-use quorate_api::{Reason, Status, patch};
+use quorate_api::{Status, patch};
 use serde_json::Value;
 
 use crate::catalog::Served;
 use crate::decode::Body;
 use crate::pipeline::modify::{Current, modify};
 use crate::pipeline::update::transition;
-use crate::pipeline::{Operation, Written};
+use crate::pipeline::{Operation, Written, managed};
 use crate::{decode, encode, metadata};
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY_YAML: &str = "application/apply-patch+yaml";
-const APPLY_CBOR: &str = "application/apply-patch+cbor";
+const APPLY: &str = "application/apply-patch+yaml";
 
-/// A patch in one of the three formats.
+/// Returns whether the body is a configuration to apply, not a patch of the other formats.
+pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
+    decode::media_type(headers) == APPLY
+}
+
+/// A patch in one of the three formats that say what to change.
 #[derive(Clone, Debug)]
 pub(crate) enum Patch {
     Json(Value),
@@ -33,15 +37,7 @@ impl Patch {
             JSON => Patch::Json,
             MERGE => Patch::Merge,
             STRATEGIC => Patch::Strategic,
-            APPLY_YAML | APPLY_CBOR => {
-                return Err(Status::new(
-                    Reason::UnsupportedMediaType,
-                    format!(
-                        "server-side apply is not supported yet - accepted media types include: {JSON}, {MERGE}, {STRATEGIC}"
-                    ),
-                ));
-            }
-            _ => return Err(decode::unsupported(&[JSON, MERGE, STRATEGIC])),
+            _ => return Err(decode::unsupported(&[JSON, MERGE, STRATEGIC, APPLY])),
         };
         let patch: Value = serde_json::from_slice(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
@@ -104,9 +100,14 @@ fn patched(
     let mut object = current.object.clone();
     encode::set_resource_version(&mut object, current.revision);
     patch.apply(served, &mut object)?;
+    // The entries of managers are not decoded with the object. The ones that nobody can read count as absent.
+    let managed_fields = managed::take(&mut object);
     let body = Body { object, strict_errors: strict_errors.to_vec() };
     let mut new: Value = decode::object(served, body, operation.validation, warnings)?;
     served.descriptor.strategy.default(&mut new);
+    if managed_fields.is_some() {
+        managed::set(&mut new, managed_fields);
+    }
     if metadata::text(&new, "name") != target.name() {
         return Err(Status::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",

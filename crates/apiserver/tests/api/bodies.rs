@@ -27,8 +27,8 @@ async fn bodies_are_parsed_by_their_media_type() {
     let (code, _, message) = post("application/json", "{".to_owned()).await.failure();
     assert_eq!(code, 400);
     assert!(message.starts_with("the object provided is unrecognized (must be of type ConfigMap)"), "{message}");
-    let apply = [("content-type", "application/apply-patch+yaml")];
-    let answer = admin.request(Method::PATCH, "/api/v1/namespaces/default/configmaps/a", &apply, yaml).await;
+    let cbor = [("content-type", "application/apply-patch+cbor")];
+    let answer = admin.request(Method::PATCH, "/api/v1/namespaces/default/configmaps/a", &cbor, yaml).await;
     assert_eq!(answer.failure().0, 415);
 }
 
