@@ -16,6 +16,7 @@ mod parity;
 mod power_loss;
 mod qctl;
 mod qctl_commands;
+mod server_side_apply;
 mod up;
 mod upgrade;
 mod worker_death;
