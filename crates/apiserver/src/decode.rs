@@ -3,7 +3,10 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use quorate_api::{GroupVersion, Reason, Status, yaml};
+use quorate_registry::Schema;
+use quorate_schema::decode::JsonError;
 use quorate_schema::protobuf::{self, ProtobufError};
+use quorate_schema::{DecodeError, Decoded};
 use serde_json::Value;
 
 use crate::catalog::Served;
@@ -50,64 +53,117 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
     }
 }
 
-/// The document of a request.
+/// A document in the shape of its type.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
     pub object: Value,
-    /// Strict decoding errors, such as duplicate fields, of which parsing keeps the last.
+    /// Unknown and duplicate fields. Of duplicate fields, decoding keeps the last.
     pub strict_errors: Vec<String>,
 }
 
-impl From<Value> for Body {
-    fn from(object: Value) -> Self {
-        Body { object, strict_errors: Vec::new() }
-    }
+/// The kind that a document has to be of.
+#[derive(Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    /// `None` for a kind of every group version, such as `DeleteOptions`.
+    pub api_version: Option<&'a str>,
+    pub kind: &'a str,
+    pub schema: Schema,
 }
 
-/// Parses a body into a JSON value. Duplicate fields are searched only if `validation` reports them.
-///
-/// # Errors
-/// `UnsupportedMediaType` for a body that is not JSON, YAML or Protocol Buffers, `BadRequest` for a body that does not
-/// parse.
-pub(crate) fn body(
-    headers: &HeaderMap,
-    body: &[u8],
-    expected: &str,
-    validation: FieldValidation,
-) -> Result<Body, Status> {
-    let unrecognized = |error: String| {
-        Status::bad_request(format!("the object provided is unrecognized (must be of type {expected}): {error}"))
-    };
-    let mut strict_errors = Vec::new();
-    let object: Value = match media_type(headers) {
-        "application/json" => {
-            let object = serde_json::from_slice(body)
-                .map_err(|error| unrecognized(format!("couldn't get version/kind; json parse error: {error}")))?;
-            strict_errors = duplicate_fields(body, validation);
-            object
-        }
-        "application/yaml" | "application/x-yaml" | "text/yaml" => {
-            let document = std::str::from_utf8(body)
-                .map_err(|error| unrecognized(error.to_string()))
-                .and_then(|text| yaml::document(text).map_err(|error| unrecognized(in_yaml(&error))))?;
-            if !document.duplicates.is_empty() {
-                let list = document.duplicates.join("\n  ");
-                strict_errors.push(in_yaml(&format_args!("yaml: unmarshal errors:\n  {list}")));
+impl<'a> Expected<'a> {
+    pub fn served(served: &'a Served) -> Self {
+        let Served { api_version, descriptor, .. } = served;
+        Expected { api_version: Some(api_version), kind: &descriptor.kind.kind, schema: descriptor.schema }
+    }
+
+    /// # Errors
+    /// `InternalError` for a kind that the schema does not have.
+    pub fn builtin(api_version: &'a str, kind: &'a str) -> Result<Self, Status> {
+        let schema = Schema::named(api_version, kind);
+        let schema = schema.ok_or_else(|| Status::internal(format!("{kind} has no type in {api_version}")))?;
+        Ok(Expected { api_version: Some(api_version), kind, schema })
+    }
+
+    /// # Errors
+    /// `InternalError` for a kind that the schema does not have.
+    pub fn of_every_version(kind: &'a str) -> Result<Self, Status> {
+        Ok(Expected { api_version: None, ..Self::builtin("v1", kind)? })
+    }
+
+    fn unrecognized(&self, error: impl std::fmt::Display) -> Status {
+        let kind = self.kind;
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error}"))
+    }
+
+    fn mistyped(&self, error: &DecodeError) -> Status {
+        let (kind, version) = (self.kind, GroupVersion::parse(self.api_version.unwrap_or("v1")).version);
+        Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
+    }
+
+    /// Decodes a body of JSON, YAML or Protocol Buffers.
+    ///
+    /// # Errors
+    /// `UnsupportedMediaType` for another format; `BadRequest` for a body that does not parse, is of another kind, or
+    /// has a value of a wrong type.
+    pub fn decode(&self, headers: &HeaderMap, body: &[u8]) -> Result<Body, Status> {
+        match media_type(headers) {
+            "application/json" => self.decode_json(body),
+            "application/yaml" | "application/x-yaml" | "text/yaml" => {
+                let document = std::str::from_utf8(body)
+                    .map_err(|error| self.unrecognized(error))
+                    .and_then(|text| yaml::document(text).map_err(|error| self.unrecognized(in_yaml(&error))))?;
+                let mut decoded = self.decode_value(document.value)?;
+                if !document.duplicates.is_empty() {
+                    let list = document.duplicates.join("\n  ");
+                    let duplicates = in_yaml(&format_args!("yaml: unmarshal errors:\n  {list}"));
+                    decoded.strict_errors.insert(0, duplicates);
+                }
+                Ok(decoded)
             }
-            document.value
+            protobuf::MEDIA_TYPE => match protobuf::decode(self.schema.model(), body) {
+                Ok(object) => self.decode_value(object),
+                // Kubernetes gives this answer for custom resources.
+                Err(ProtobufError::Kind { .. }) => Err(unsupported(&["application/json", "application/yaml"])),
+                Err(error) => Err(self.unrecognized(error)),
+            },
+            _ => Err(unsupported(&["application/json", "application/yaml", protobuf::MEDIA_TYPE])),
         }
-        protobuf::MEDIA_TYPE => match protobuf::decode(quorate_schema::builtin(), body) {
-            Ok(object) => object,
-            // Kubernetes gives this answer for custom resources.
-            Err(ProtobufError::Kind { .. }) => return Err(unsupported(&["application/json", "application/yaml"])),
-            Err(error) => return Err(unrecognized(error.to_string())),
-        },
-        _ => return Err(unsupported(&["application/json", "application/yaml", protobuf::MEDIA_TYPE])),
-    };
-    if object.is_object() {
-        Ok(Body { object, strict_errors })
-    } else {
-        Err(unrecognized("it is not an object".to_owned()))
+    }
+
+    fn decode_json(&self, body: &[u8]) -> Result<Body, Status> {
+        let syntax = |error| self.unrecognized(format!("couldn't get version/kind; json parse error: {error}"));
+        match self.schema.decode_json(body) {
+            Ok(decoded) => self.of_kind(decoded),
+            Err(JsonError::Syntax(error)) => Err(syntax(error)),
+            Err(JsonError::Type(_)) => {
+                // The value may be right for the kind that the document says it is. This repeats the pass, but only for a
+                // document that is refused.
+                self.decode_value(serde_json::from_slice(body).map_err(syntax)?)
+            }
+        }
+    }
+
+    /// Decodes a document that was parsed from another format, patched, or made by this server.
+    ///
+    /// # Errors
+    /// `BadRequest` for another kind, and for a value of a wrong type.
+    pub fn decode_value(&self, mut object: Value) -> Result<Body, Status> {
+        if !object.is_object() {
+            return Err(self.unrecognized("it is not an object"));
+        }
+        self.check_kind(&mut object)?;
+        let decoded = self.schema.decode(object).map_err(|error| self.mistyped(&error))?;
+        self.of_kind(decoded)
+    }
+
+    fn check_kind(&self, object: &mut Value) -> Result<(), Status> {
+        self.api_version.map_or(Ok(()), |api_version| check_kind(object, api_version, self.kind))
+    }
+
+    fn of_kind(&self, decoded: Decoded) -> Result<Body, Status> {
+        let Decoded { mut object, strict } = decoded;
+        self.check_kind(&mut object)?;
+        Ok(Body { object, strict_errors: strict.iter().map(ToString::to_string).collect() })
     }
 }
 
@@ -115,7 +171,7 @@ fn in_yaml(error: &dyn std::fmt::Display) -> String {
     format!("error converting YAML to JSON: {error}")
 }
 
-/// Lists the duplicate fields of a JSON document, unless validation ignores them.
+/// Lists the duplicate fields of a patch, which has no type, unless validation ignores them.
 pub(crate) fn duplicate_fields(json: &[u8], validation: FieldValidation) -> Vec<String> {
     if validation == FieldValidation::Ignore {
         return Vec::new();
@@ -158,28 +214,6 @@ pub(crate) fn check_kind(object: &mut Value, api_version: &str, kind: &str) -> R
     object["apiVersion"] = api_version.into();
     object["kind"] = kind.into();
     Ok(())
-}
-
-/// Decodes an object into its kind's shape, and reports unknown fields together with the earlier strict errors.
-///
-/// # Errors
-/// `BadRequest` for a wrong kind or type and, when strict, for all strict errors and unknown fields together.
-pub(crate) fn object(
-    served: &Served,
-    body: Body,
-    validation: FieldValidation,
-    warnings: &mut Vec<String>,
-) -> Result<Value, Status> {
-    let descriptor = &served.descriptor;
-    let Body { mut object, mut strict_errors } = body;
-    check_kind(&mut object, &served.api_version, &descriptor.kind.kind)?;
-    let decoded = descriptor.strategy.decode(object).map_err(|error| {
-        let (kind, version) = (&descriptor.kind.kind, &descriptor.kind.version);
-        Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
-    })?;
-    strict_errors.extend(decoded.unknown_fields.iter().map(|path| format!("unknown field \"{path}\"")));
-    report_strict_errors(served, validation, strict_errors, warnings)?;
-    Ok(decoded.object)
 }
 
 /// Refuses the request, warns the client, or does nothing, as `validation` says.

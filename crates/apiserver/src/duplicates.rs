@@ -1,4 +1,4 @@
-//! Finds duplicate fields in a JSON body. Parsing silently keeps the last one, which hides mistakes.
+//! Finds duplicate fields in a JSON patch, which has no type. Parsing silently keeps the last one, which hides mistakes.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -8,7 +8,7 @@ use quorate_registry::{Subresource, Verb};
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::decode::FieldValidation;
+use crate::decode::{Expected, FieldValidation};
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::condition::Condition;
 use crate::pipeline::delete::{DeleteOptions, DeleteResponse, delete, delete_response};
@@ -63,7 +63,8 @@ impl LocalClient {
         object: Value,
     ) -> Result<Value, Status> {
         let mut operation = self.operation(Verb::Create, resource, namespace, None, None).await?;
-        create::create(&mut operation, object.into()).await.map(Written::into_object)
+        let body = Expected::served(&operation.target.resource).decode_value(object)?;
+        create::create(&mut operation, body).await.map(Written::into_object)
     }
 
     /// Reads an object, linearizably.
@@ -96,7 +97,10 @@ impl LocalClient {
         let mut operation = self.operation(Verb::Update, resource, namespace, Some(name), subresource).await?;
         let written = match operation.target.subresource {
             Some(Subresource::Scale) => scale::update(&operation, object).await?,
-            _ => update(&mut operation, object.into()).await?,
+            _ => {
+                let body = Expected::served(&operation.target.resource).decode_value(object)?;
+                update(&mut operation, body).await?
+            }
         };
         Ok(written.into_object())
     }

@@ -11,6 +11,7 @@ use crate::kinds::{
     ConfigMap, Deployment, EndpointSlice, Endpoints, Event, Lease, Namespace, Node, Pod, ReplicaSet, Secret, Service,
     ServiceAccount,
 };
+use crate::schema::Schema;
 
 const ALL: &[&str] = &["all"];
 const STATUS: &[Subresource] = &[Subresource::Status];
@@ -33,7 +34,15 @@ pub fn builtin() -> Vec<Descriptor> {
     let mut pods = row::<Pod>("", "Pod", "pods", &["po"]);
     pods.categories = Cow::Borrowed(ALL);
     pods.returns_deleted = true;
-    pods.subresources = &[Subresource::Binding, Subresource::Eviction, Subresource::Log, Subresource::Status];
+    pods.subresources = &[
+        Subresource::Attach,
+        Subresource::Binding,
+        Subresource::Eviction,
+        Subresource::Exec,
+        Subresource::Log,
+        Subresource::PortForward,
+        Subresource::Status,
+    ];
 
     let mut services = row::<Service>("", "Service", "services", &["svc"]);
     services.categories = Cow::Borrowed(ALL);
@@ -85,8 +94,10 @@ fn row<K: Kind>(
     resource: &'static str,
     short_names: &'static [&'static str],
 ) -> Descriptor {
+    let gvk = GroupVersionKind::from_static(group, "v1", kind);
     Descriptor {
-        kind: GroupVersionKind::from_static(group, "v1", kind),
+        schema: Schema::of(&gvk).expect("the schema has the types of all built-in kinds, which a test checks"),
+        kind: gvk,
         list_kind: Cow::Owned(format!("{kind}List")),
         resource: GroupVersionResource::from_static(group, "v1", resource),
         singular: Cow::Owned(kind.to_ascii_lowercase()),

@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use quorate_api::{GroupVersionKind, GroupVersionResource};
+use quorate_api::{FieldError, GroupVersionKind, GroupVersionResource};
+use serde_json::Value;
 
+use crate::metadata;
+use crate::schema::Schema;
 use crate::strategy::Strategy;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,12 @@ pub enum Subresource {
     Log,
     /// `update` of a namespace's finalizers.
     Finalize,
+    /// `create` or `get`: a command in a container, over an upgraded connection to the node.
+    Exec,
+    /// `create` or `get`: the streams of a container's main process, over an upgraded connection to the node.
+    Attach,
+    /// `create` or `get`: connections to a pod's ports, over an upgraded connection to the node.
+    PortForward,
 }
 
 impl Subresource {
@@ -81,7 +90,16 @@ impl Subresource {
             Subresource::Eviction => "eviction",
             Subresource::Log => "log",
             Subresource::Finalize => "finalize",
+            Subresource::Exec => "exec",
+            Subresource::Attach => "attach",
+            Subresource::PortForward => "portforward",
         }
+    }
+
+    /// Returns whether a request for it upgrades its connection.
+    #[must_use]
+    pub fn is_upgrade(self) -> bool {
+        matches!(self, Subresource::Exec | Subresource::Attach | Subresource::PortForward)
     }
 }
 
@@ -115,6 +133,7 @@ pub struct Descriptor {
     /// A deletion that removes the object returns its last state instead of a `Status`.
     pub returns_deleted: bool,
     pub columns: Vec<Column>,
+    pub schema: Schema,
     pub strategy: Arc<dyn Strategy>,
 }
 
@@ -122,5 +141,31 @@ impl Descriptor {
     #[must_use]
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
+    }
+
+    /// Sets the fields that the user left out; idempotent.
+    pub fn default(&self, object: &mut Value) {
+        self.strategy.default(object);
+        self.schema.default(object);
+    }
+
+    /// Returns the errors of an object that is about to be created.
+    #[must_use]
+    pub fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(object, self);
+        errors.extend(self.strategy.validate(object));
+        self.schema.check(object, None, &mut errors);
+        errors
+    }
+
+    /// Returns the errors of `new` as the successor of `old`.
+    #[must_use]
+    pub fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(new, self);
+        errors.extend(metadata::validate_update(new, old));
+        errors.extend(self.strategy.validate(new));
+        errors.extend(self.strategy.validate_update(new, old));
+        self.schema.check(new, Some(old), &mut errors);
+        errors
     }
 }

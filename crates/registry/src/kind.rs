@@ -4,21 +4,20 @@ use std::marker::PhantomData;
 
 use jiff::Timestamp;
 use quorate_api::{FieldError, FieldPath, name};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::decode::decode;
 use crate::descriptor::Column;
 use crate::pool::Pooled;
-use crate::strategy::{DecodeError, Decoded, Deletion, Scale, Strategy};
+use crate::strategy::{Deletion, Scale, Strategy};
 use crate::value::{carry_over, child, equal, int};
 
 /// The differences between built-in kinds.
 ///
 /// Defaulting and printing work on JSON in place. Validation works on the type, where the compiler knows every field.
 pub trait Kind: Send + Sync + 'static {
-    type Object: Serialize + DeserializeOwned;
+    type Object: DeserializeOwned;
 
     /// The status is written through its own subresource.
     const HAS_STATUS: bool = false;
@@ -102,10 +101,6 @@ impl<K> Default for Builtin<K> {
 }
 
 impl<K: Kind> Strategy for Builtin<K> {
-    fn decode(&self, object: Value) -> Result<Decoded, DecodeError> {
-        decode::<K::Object>(&object)
-    }
-
     fn default(&self, object: &mut Value) {
         K::default(object);
     }

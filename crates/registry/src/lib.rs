@@ -1,13 +1,11 @@
 //! The one table of kinds. Routes, discovery, validation, printing and CLI names all come from [`Descriptor`]s; a
 //! kind's special behaviour is in its [`Strategy`]. The crate is pure and maps JSON values to JSON values.
 //!
-//! Built-in kinds live in `kinds`, one file each, and [`builtin`] lists them. They share `decode`, `value` (JSON in
-//! place), `typed` (JSON as a type), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`],
+//! Built-in kinds live in `kinds`, one file each, and [`builtin`] lists them. They share `value` (JSON in place), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`],
 //! which the pipeline calls.
 
 mod builtin;
 mod check;
-mod decode;
 pub mod descriptor;
 mod kind;
 mod kinds;
@@ -16,13 +14,14 @@ pub mod node_labels;
 mod pod_template;
 pub mod pool;
 pub mod registry;
+pub mod schema;
 pub mod strategy;
 mod table;
-mod typed;
 mod value;
 
 pub use builtin::builtin;
 pub use descriptor::{Column, Descriptor, Scope, Subresource, Verb};
 pub use kinds::pod::references as pod;
 pub use registry::{Registry, RegistryError};
-pub use strategy::{DecodeError, Decoded, Deletion, Scale, Strategy};
+pub use schema::Schema;
+pub use strategy::{Deletion, Scale, Strategy};

@@ -1,8 +1,9 @@
-//! The behaviour of a kind. The pipeline calls these methods in a fixed order and never asks which kind it has.
+//! The behaviour of a kind, on objects that the schema has decoded. The pipeline calls these methods in a fixed order and
+//! never asks which kind it has. [`Descriptor`](crate::Descriptor) adds to defaults and validation what the schema knows.
 //!
-//! create: `decode → default → prepare_create → fit → validate`;
-//! update and patch: `decode → default → prepare_update → fit → validate → validate_update`;
-//! status: `decode → default → prepare_status_update → validate_status_update`.
+//! create: `default → prepare_create → fit → validate`;
+//! update and patch: `default → prepare_update → fit → validate → validate_update`;
+//! status: `default → prepare_status_update → validate_status_update`.
 //!
 //! `fit`, for the kinds that take from a pool, is in [`Pooled`].
 
@@ -11,24 +12,6 @@ use quorate_api::{FieldError, name};
 use serde_json::Value;
 
 use crate::pool::Pooled;
-
-/// An object in the shape of its type.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Decoded {
-    /// The object without the fields that the type does not have.
-    pub object: Value,
-    /// Paths of fields that were dropped because the type does not have them, such as `spec.template.spec.foo`; at most
-    /// 100.
-    pub unknown_fields: Vec<String>,
-}
-
-/// The first place where a body does not have the shape of the type.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {message}")]
-pub struct DecodeError {
-    pub path: String,
-    pub message: String,
-}
 
 /// The way in which a kind's object is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +33,6 @@ pub struct Scale {
 
 /// The behaviour of one kind.
 pub trait Strategy: Send + Sync {
-    /// Checks `object` against the type and drops the fields that the type does not have.
-    ///
-    /// # Errors
-    /// Names the first field whose type is wrong.
-    fn decode(&self, object: Value) -> Result<Decoded, DecodeError>;
-
     /// Sets the fields that the user left out; idempotent.
     fn default(&self, object: &mut Value);
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use quorate_api::{Cause, Reason, Status, StatusDetails, yaml};
 use quorate_registry::Subresource;
 use quorate_schema::apply::{self, Applied, Apply, Conflict, FieldSet, Managers};
-use quorate_schema::{StrictError, TypeId, builtin};
+use quorate_schema::StrictError;
 use serde_json::{Value, json};
 
-use crate::decode::{self, FieldValidation};
+use crate::decode::{self, Body, FieldValidation};
 use crate::metadata;
 use crate::pipeline::modify::{Change, Current, modify};
 use crate::pipeline::update::{MAX_TURNS, change, check_name, create_absent, successor};
@@ -22,7 +22,6 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// A configuration in the shape of its kind.
 struct Configuration {
     object: Value,
-    ty: TypeId,
     force: bool,
 }
 
@@ -46,7 +45,7 @@ pub(crate) async fn apply(operation: &mut Operation, body: &[u8], force: bool) -
         else {
             return Err(absent);
         };
-        match create_absent(operation, object.into(), Some(managers)).await {
+        match create_absent(operation, Body { object, strict_errors: Vec::new() }, Some(managers)).await {
             Err(status) if status.reason == Reason::AlreadyExists => {}
             result => return result,
         }
@@ -79,14 +78,15 @@ fn configuration(operation: &mut Operation, body: &[u8], force: bool) -> Result<
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     check_name(&operation.target, &object)?;
-    let ty = managed::type_of(&served)
-        .ok_or_else(|| Status::internal(format!("the fields of {api_version}, Kind={kind} are not known")))?;
-    let decoded = quorate_schema::decode::value(builtin(), ty, object)
+    let decoded = served
+        .descriptor
+        .schema
+        .decode(object)
         .map_err(|error| untyped(operation, &format!(".{}: {}", error.path, error.message)))?;
     let unknown = decoded.strict.iter().filter(|error| matches!(error, StrictError::Unknown(_)));
     let unknown: Vec<_> = unknown.map(|error| format!(".{}: field not declared in schema", error.path())).collect();
     match unknown.as_slice() {
-        [] => Ok(Configuration { object: decoded.object, ty, force }),
+        [] => Ok(Configuration { object: decoded.object, force }),
         [one] => Err(untyped(operation, one)),
         many => Err(untyped(operation, &format!("errors:\n  {}", many.join("\n  ")))),
     }
@@ -148,14 +148,12 @@ fn applied(operation: &Operation, current: &Current, configuration: &Configurati
     let mut live = old.clone();
     let stored = managed::take(&mut live);
     let before = Managers::stored(stored.as_ref());
-    let (object, mut managers) = match merged(operation, &live, &before, configuration)? {
+    let (mut new, mut managers) = match merged(operation, &live, &before, configuration)? {
         Applied::Object(object, managers) => (object, managers),
         Applied::Conflicts(conflicts) => return Err(conflict(conflicts)),
     };
-    let mut warnings = Vec::new();
-    // The configuration has been checked, and the stored object is as it is.
-    let mut new = decode::object(served, object.into(), FieldValidation::Ignore, &mut warnings)?;
-    served.descriptor.strategy.default(&mut new);
+    // Both parts of the merge were decoded.
+    served.descriptor.default(&mut new);
     let mut new = successor(operation, current, new)?;
     managed::set(&mut new, None);
     if new == live {
@@ -183,16 +181,18 @@ fn merged(
     };
     let time = managed::now();
     let writer = managed::writer(operation, &time);
-    let Configuration { object, ty, force } = configuration;
+    let Configuration { object, force } = configuration;
+    let schema = operation.target.resource.descriptor.schema;
     let mut request = Apply { configuration: object, writer, ignored, force: *force, transferred: None };
     let run = |request: &Apply<'_>| {
-        apply::apply(builtin(), *ty, live, managers, request).map_err(|errors| untyped(operation, &errors.to_string()))
+        apply::apply(schema.model(), schema.ty(), live, managers, request)
+            .map_err(|errors| untyped(operation, &errors.to_string()))
     };
     let mut applied = run(&request)?;
     let is_kubectl = operation.manager.name == KUBECTL;
     if is_kubectl
         && matches!(applied, Applied::Conflicts(_))
-        && let Some(fields) = last_applied(operation, live, *ty)
+        && let Some(fields) = last_applied(operation, live)
     {
         request.transferred = Some(&fields);
         applied = run(&request)?;
@@ -206,15 +206,17 @@ fn merged(
 }
 
 /// Returns the fields that kubectl's last client-side apply has set and nobody has changed since.
-fn last_applied(operation: &Operation, live: &Value, ty: TypeId) -> Option<FieldSet> {
+fn last_applied(operation: &Operation, live: &Value) -> Option<FieldSet> {
+    let served = &operation.target.resource;
+    let schema = served.descriptor.schema;
     let annotation = live["metadata"]["annotations"].get(LAST_APPLIED)?.as_str()?;
     let last: Value = serde_json::from_str(annotation).ok()?;
-    if text(&last, "apiVersion") != operation.target.resource.api_version {
+    if text(&last, "apiVersion") != served.api_version {
         return None;
     }
-    let last = quorate_schema::decode::value(builtin(), ty, last).ok()?.object;
-    let mut fields = apply::extract(builtin(), ty, &last).ok()?;
-    let comparison = apply::compare(builtin(), ty, &last, live);
+    let last = schema.decode(last).ok()?.object;
+    let mut fields = apply::extract(schema.model(), schema.ty(), &last).ok()?;
+    let comparison = apply::compare(schema.model(), schema.ty(), &last, live);
     [&comparison.modified, &comparison.added, &comparison.removed].into_iter().for_each(|set| fields.subtract(set));
     Some(fields)
 }

@@ -17,7 +17,7 @@ const MAX_NAMES: usize = 8;
 /// Number of attempts when the namespace or the allocated items change under a creation.
 const MAX_ATTEMPTS: usize = 64;
 
-/// Creates an object.
+/// Creates an object from a document of its kind.
 ///
 /// # Errors
 /// A `Status` from any stage; `AlreadyExists`.
@@ -80,20 +80,20 @@ async fn create_with(
     Err(Status::conflict(&descriptor.resource, metadata::text(&object, "name"), why))
 }
 
-/// decode → default → mutate → fit.
+/// default → mutate → fit.
 fn prepare(operation: &mut Operation, body: Body) -> Result<Value, Status> {
     let target = &operation.target;
     let served = &target.resource;
-    if !metadata::text(&body.object, "resourceVersion").is_empty() {
+    decode::report_strict_errors(served, operation.validation, body.strict_errors, &mut operation.warnings)?;
+    let mut object = body.object;
+    if !metadata::text(&object, "resourceVersion").is_empty() {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    check_namespace(target.namespace.as_deref(), &body.object)?;
-    let mut object = decode::object(served, body, operation.validation, &mut operation.warnings)?;
-    let strategy = &served.descriptor.strategy;
-    strategy.default(&mut object);
+    check_namespace(target.namespace.as_deref(), &object)?;
+    served.descriptor.default(&mut object);
     managed::track_creation(operation, &mut object);
     metadata::stamp_new(&mut object, target.namespace.as_deref(), Timestamp::now());
-    strategy.prepare_create(&mut object);
+    served.descriptor.strategy.prepare_create(&mut object);
     allocate::fit(operation, &mut object, None)?;
     pod_defaults::create(operation, &mut object);
     Ok(object)
@@ -117,8 +117,7 @@ fn generate_name(object: &Value) -> Option<String> {
 }
 
 fn validate(served: &Served, object: &Value) -> Result<(), Status> {
-    let mut errors = quorate_registry::metadata::validate(object, &served.descriptor);
-    errors.extend(served.descriptor.strategy.validate(object));
+    let errors = served.descriptor.validate(object);
     if errors.is_empty() {
         return Ok(());
     }
@@ -176,8 +175,8 @@ mod tests {
             drawn += 1;
             format!("{base}{suffix}")
         };
-        let body = json!({ "metadata": { "generateName": "web-" } });
-        let created = create_with(&mut operation, body.into(), draw).await;
+        let object = json!({ "metadata": { "generateName": "web-" } });
+        let created = create_with(&mut operation, Body { object, strict_errors: Vec::new() }, draw).await;
         (created.map(Written::into_object), drawn)
     }
 

@@ -6,7 +6,7 @@ use quorate_registry::Deletion;
 use serde_json::{Value, json};
 
 use crate::catalog::Served;
-use crate::decode::{self, FieldValidation};
+use crate::decode::Expected;
 use crate::metadata;
 use crate::pipeline::modify::{Change, Current, modify};
 use crate::pipeline::update::{is_held, success};
@@ -233,7 +233,7 @@ pub(crate) fn options(headers: &http::HeaderMap, body: &[u8], query: &Query) -> 
     let body = if body.is_empty() {
         Value::Null
     } else {
-        decode::body(headers, body, "DeleteOptions", FieldValidation::Ignore)?.object
+        Expected::of_every_version("DeleteOptions")?.decode(headers, body)?.object
     };
     DeleteOptions::parse(body, query)
 }

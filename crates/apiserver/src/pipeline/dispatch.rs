@@ -7,7 +7,7 @@ use quorate_registry::{Subresource, Verb};
 use serde_json::Value;
 
 use crate::api::Api;
-use crate::decode::{self, FieldValidation};
+use crate::decode::{self, Expected, FieldValidation};
 use crate::logs;
 use crate::pipeline::authorize::NodeRelation;
 use crate::pipeline::delete::{self, DeleteResponse};
@@ -22,6 +22,7 @@ use crate::query::Query;
 use crate::representation::{IncludeObject, negotiate};
 use crate::response::{Request, Response, Style};
 use crate::route::Target;
+use crate::streams;
 use crate::user::UserInfo;
 
 /// Runs the verb of a routed, authenticated and authorized request. `relation` is what the permission rests on.
@@ -38,6 +39,9 @@ pub(crate) async fn dispatch(
 ) -> Result<Response, Status> {
     if target.subresource == Some(Subresource::Log) {
         return logs::logs(api, &target, query, &request.connection.shutdown).await;
+    }
+    if target.subresource.is_some_and(Subresource::is_upgrade) {
+        return streams::open(api, &target, request, query).await;
     }
     let negotiated = negotiate(&request.headers, IncludeObject::parse(query.get("includeObject"))?)?;
     let style = Style { negotiated, is_pretty: query.flag("pretty") };
@@ -99,13 +103,13 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
     let served = Arc::clone(&operation.target.resource);
     let (verb, subresource) = (operation.target.verb, operation.target.subresource);
     let expected = match subresource {
-        Some(Subresource::Scale) => "Scale",
-        Some(Subresource::Binding) => "Binding",
-        Some(Subresource::Eviction) => "Eviction",
-        _ => &served.descriptor.kind.kind,
+        Some(Subresource::Scale) => Expected::builtin("autoscaling/v1", "Scale")?,
+        Some(Subresource::Binding) => Expected::builtin("v1", "Binding")?,
+        Some(Subresource::Eviction) => Expected::builtin("policy/v1", "Eviction")?,
+        _ => Expected::served(&served),
     };
     let validation = operation.validation;
-    let body = || decode::body(&request.headers, &request.body, expected, validation);
+    let body = || expected.decode(&request.headers, &request.body);
     // Reads the body of a subresource that is a document of its own.
     let document = |warnings: &mut Vec<String>| -> Result<Value, Status> {
         let body = body()?;

@@ -9,10 +9,8 @@ use jiff::Timestamp;
 use quorate_api::{FieldError, FieldPath, Status};
 use quorate_registry::Subresource;
 use quorate_schema::apply::{self, Managers, Writer};
-use quorate_schema::{TypeId, builtin};
 use serde_json::{Map, Value};
 
-use crate::catalog::Served;
 use crate::metadata;
 use crate::pipeline::Operation;
 use crate::query::Query;
@@ -75,11 +73,6 @@ fn program(agent: &str) -> String {
     if name.is_empty() { "unknown".to_owned() } else { name }
 }
 
-/// Returns the type of a kind; `None` for a kind that the schema does not have, whose fields are not tracked.
-pub(crate) fn type_of(served: &Served) -> Option<TypeId> {
-    builtin().kind(&served.api_version, &served.descriptor.kind.kind)
-}
-
 /// Returns the writer of a request at this time, which is `time`.
 pub(crate) fn writer<'a>(operation: &'a Operation, time: &'a str) -> Writer<'a> {
     Writer {
@@ -116,18 +109,16 @@ pub(crate) fn set(object: &mut Value, managed_fields: Option<Value>) {
 /// Sets the managers of a new object, which is decoded and has its defaults. What the server sets later belongs to nobody.
 pub(crate) fn track_creation(operation: &Operation, object: &mut Value) {
     let given = take(object);
-    let Some(ty) = type_of(&operation.target.resource) else { return set(object, given) };
     if let Some(managers) = &operation.manager.applied {
         return set(object, managers.to_json());
     }
     let mut managers = Managers::given_or_stored(given.as_ref(), None);
     // A creation does not set the status of a kind that has an endpoint for it.
-    let has_status = operation.target.resource.descriptor.subresources.contains(&Subresource::Status);
+    let descriptor = &operation.target.resource.descriptor;
+    let has_status = descriptor.has(Subresource::Status);
     let status = object.as_object_mut().filter(|_| has_status).and_then(|object| object.remove("status"));
-    let time = now();
-    let change = apply::Change::between(builtin(), ty, &Value::Object(Map::new()), object);
-    if let Some(change) = change {
-        apply::update(&change, &mut managers, &writer(operation, &time));
+    if let Some(change) = between(operation, &Value::Object(Map::new()), object) {
+        apply::update(&change, &mut managers, &writer(operation, &now()));
     }
     if let (Some(status), Some(object)) = (status, object.as_object_mut()) {
         object.insert("status".to_owned(), status);
@@ -140,10 +131,7 @@ pub(crate) fn track_change(operation: &Operation, old: &Value, new: &mut Value, 
     let stored = of(old);
     // A subresource does not change the managers but by its changes.
     let given = given.filter(|given| operation.target.subresource.is_none() && Some(*given) != stored);
-    let Some(ty) = type_of(&operation.target.resource) else {
-        return set(new, given.or(stored).cloned());
-    };
-    let change = apply::Change::between(builtin(), ty, old, new);
+    let change = between(operation, old, new);
     if given.is_none() && (change.is_none() || stored.is_none()) {
         return set(new, stored.cloned());
     }
@@ -153,6 +141,11 @@ pub(crate) fn track_change(operation: &Operation, old: &Value, new: &mut Value, 
         apply::update(&change, &mut managers, &writer(operation, &now()));
     }
     set(new, managers.to_json());
+}
+
+fn between(operation: &Operation, old: &Value, new: &Value) -> Option<apply::Change> {
+    let schema = operation.target.resource.descriptor.schema;
+    apply::Change::between(schema.model(), schema.ty(), old, new)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use quorate_api::{Status, patch};
 use serde_json::Value;
 
 use crate::catalog::Served;
-use crate::decode::Body;
+use crate::decode::Expected;
 use crate::pipeline::modify::{Current, modify};
 use crate::pipeline::update::transition;
 use crate::pipeline::{Operation, Written, managed};
@@ -15,6 +15,9 @@ const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
+
+/// Media types of patches that are served.
+pub(crate) const MEDIA_TYPES: &[&str] = &[JSON, MERGE, STRATEGIC, APPLY];
 
 /// Returns whether the body is a configuration to apply, not a patch of the other formats.
 pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
@@ -37,7 +40,7 @@ impl Patch {
             JSON => Patch::Json,
             MERGE => Patch::Merge,
             STRATEGIC => Patch::Strategic,
-            _ => return Err(decode::unsupported(&[JSON, MERGE, STRATEGIC, APPLY])),
+            _ => return Err(decode::unsupported(MEDIA_TYPES)),
         };
         let patch: Value = serde_json::from_slice(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
@@ -100,13 +103,22 @@ fn patched(
     let mut object = current.object.clone();
     encode::set_resource_version(&mut object, current.revision);
     patch.apply(served, &mut object)?;
-    // The entries of managers are not decoded with the object. The ones that nobody can read count as absent.
-    let managed_fields = managed::take(&mut object);
-    let body = Body { object, strict_errors: strict_errors.to_vec() };
-    let mut new: Value = decode::object(served, body, operation.validation, warnings)?;
-    served.descriptor.strategy.default(&mut new);
-    if managed_fields.is_some() {
-        managed::set(&mut new, managed_fields);
+    // Most patches leave the entries of managers as they are, and then these need no decoding.
+    let kept = managed::take(&mut object);
+    let kept = match kept {
+        Some(given) if managed::of(&current.object) != Some(&given) => {
+            managed::set(&mut object, Some(given));
+            None
+        }
+        kept => kept,
+    };
+    let decoded = Expected::served(served).decode_value(object)?;
+    let strict_errors = [strict_errors, &decoded.strict_errors].concat();
+    decode::report_strict_errors(served, operation.validation, strict_errors, warnings)?;
+    let mut new = decoded.object;
+    served.descriptor.default(&mut new);
+    if kept.is_some() {
+        managed::set(&mut new, kept);
     }
     if metadata::text(&new, "name") != target.name() {
         return Err(Status::bad_request(format!(

@@ -31,9 +31,10 @@ pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Writ
     check_name(&operation.target, &body.object)?;
     let served = Arc::clone(&operation.target.resource);
     let may_create = operation.target.subresource.is_none() && served.descriptor.creates_on_update;
-    let given = may_create.then(|| body.clone());
-    let mut new = decode::object(&served, body, operation.validation, &mut operation.warnings)?;
-    served.descriptor.strategy.default(&mut new);
+    let given = may_create.then(|| Body { object: body.object.clone(), strict_errors: Vec::new() });
+    decode::report_strict_errors(&served, operation.validation, body.strict_errors, &mut operation.warnings)?;
+    let mut new = body.object;
+    served.descriptor.default(&mut new);
     for _ in 0..MAX_TURNS {
         let updating = &*operation;
         let absent = match modify(updating, |current| transition(updating, current, new.clone())).await {
@@ -186,7 +187,7 @@ fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old:
     let mut errors = errors(served, subresource, new, old);
     if !errors.is_empty() {
         let mut before = old.clone();
-        served.descriptor.strategy.default(&mut before);
+        served.descriptor.default(&mut before);
         let known = self::errors(served, subresource, &before, &before);
         ratchet::drop_unchanged(&mut errors, new, known, &before);
     }
@@ -199,18 +200,21 @@ fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old:
 
 /// Returns the validation errors of `new` as the successor of `old`.
 fn errors(served: &Served, subresource: Option<Subresource>, new: &Value, old: &Value) -> Vec<FieldError> {
-    let strategy = &served.descriptor.strategy;
-    let mut errors = quorate_registry::metadata::validate(new, &served.descriptor);
-    errors.extend(quorate_registry::metadata::validate_update(new, old));
+    let descriptor = &served.descriptor;
+    let generic = || {
+        let mut errors = quorate_registry::metadata::validate(new, descriptor);
+        errors.extend(quorate_registry::metadata::validate_update(new, old));
+        errors
+    };
     match subresource {
-        Some(Subresource::Status) => errors.extend(strategy.validate_status_update(new, old)),
-        Some(Subresource::Finalize) => {}
-        _ => {
-            errors.extend(strategy.validate(new));
-            errors.extend(strategy.validate_update(new, old));
+        Some(Subresource::Status) => {
+            let mut errors = generic();
+            errors.extend(descriptor.strategy.validate_status_update(new, old));
+            errors
         }
+        Some(Subresource::Finalize) => generic(),
+        _ => descriptor.validate_update(new, old),
     }
-    errors
 }
 
 /// Returns a `Success` status with its details: the response to deletions and to creations of subresources.

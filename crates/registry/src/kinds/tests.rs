@@ -5,20 +5,26 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{Deletion, Registry, Strategy};
+use crate::{Deletion, Descriptor, Registry, Strategy};
 
 const NOW: &str = "2026-01-01T01:00:00Z";
 const BORN: &str = "2026-01-01T00:00:00Z";
 
-pub(super) fn strategy(kind: &str) -> Arc<dyn Strategy> {
+fn row(kind: &str) -> Arc<Descriptor> {
     let registry = Registry::builtin();
-    Arc::clone(&registry.rows().iter().find(|row| row.kind.kind == kind).expect("a built-in kind").strategy)
+    Arc::clone(registry.rows().iter().find(|row| row.kind.kind == kind).expect("a built-in kind"))
+}
+
+pub(super) fn strategy(kind: &str) -> Arc<dyn Strategy> {
+    Arc::clone(&row(kind).strategy)
 }
 
 /// Returns the object that the pipeline would store on creation.
 pub(super) fn created(kind: &str, object: &Value) -> Value {
-    let strategy = strategy(kind);
-    let mut object = strategy.decode(object.clone()).expect("the shape of the kind").object;
+    let (row, strategy) = (row(kind), strategy(kind));
+    let mut object = row.schema.decode(object.clone()).expect("the shape of the kind").object;
+    object["apiVersion"] = row.kind.api_version().into();
+    object["kind"] = row.kind.kind.as_ref().into();
     strategy.default(&mut object);
     strategy.prepare_create(&mut object);
     object
