@@ -41,10 +41,7 @@ impl Parameters {
         let Some(ty) = model.named(name).map(|id| model.get(id)) else { return self };
         for field in &ty.fields {
             let name = field.name.as_ref();
-            if TYPE_FIELDS.contains(&name)
-                || UNSUPPORTED.contains(&name)
-                || excluded.contains(&name)
-            {
+            if TYPE_FIELDS.contains(&name) || UNSUPPORTED.contains(&name) || excluded.contains(&name) {
                 continue;
             }
             let Some(kind) = scalar(&field.shape.kind) else { continue };

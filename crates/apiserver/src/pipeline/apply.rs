@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use quorate_api::{Cause, Reason, Status, StatusDetails, yaml};
 use quorate_registry::Subresource;
-use quorate_schema::apply::{self, Applied, Apply, Conflict, FieldSet, Managers};
 use quorate_schema::StrictError;
+use quorate_schema::apply::{self, Applied, Apply, Conflict, FieldSet, Managers};
 use serde_json::{Value, json};
 
-use crate::decode::{self, Body, FieldValidation};
+use crate::decode::{self, Body, Expected, FieldValidation};
 use crate::metadata;
 use crate::pipeline::modify::{Change, Current, modify};
 use crate::pipeline::update::{MAX_TURNS, change, check_name, create_absent, successor};
@@ -21,7 +21,9 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A configuration in the shape of its kind.
 struct Configuration {
+    /// The decoded object, and the nulls of fields that it removes.
     object: Value,
+    has_nulls: bool,
     force: bool,
 }
 
@@ -78,6 +80,7 @@ fn configuration(operation: &mut Operation, body: &[u8], force: bool) -> Result<
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     check_name(&operation.target, &object)?;
+    let given = has_null(&object).then(|| object.clone());
     let decoded = served
         .descriptor
         .schema
@@ -86,10 +89,50 @@ fn configuration(operation: &mut Operation, body: &[u8], force: bool) -> Result<
     let unknown = decoded.strict.iter().filter(|error| matches!(error, StrictError::Unknown(_)));
     let unknown: Vec<_> = unknown.map(|error| format!(".{}: field not declared in schema", error.path())).collect();
     match unknown.as_slice() {
-        [] => Ok(Configuration { object: decoded.object, force }),
+        [] => {
+            let mut object = decoded.object;
+            let has_nulls = given.is_some_and(|given| restore_nulls(&given, &mut object));
+            Ok(Configuration { object, has_nulls, force })
+        }
         [one] => Err(untyped(operation, one)),
         many => Err(untyped(operation, &format!("errors:\n  {}", many.join("\n  ")))),
     }
+}
+
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Object(members) => members.values().any(has_null),
+        _ => false,
+    }
+}
+
+/// Puts the nulls of fields back into the decoded configuration; returns whether there are any. A null owns its field and
+/// removes it, so a configuration can give up a default.
+fn restore_nulls(given: &Value, decoded: &mut Value) -> bool {
+    let mut is_found = false;
+    match (given, decoded) {
+        (Value::Object(given), Value::Object(decoded)) => {
+            for (name, value) in given {
+                match decoded.get_mut(name) {
+                    Some(decoded) => is_found |= restore_nulls(value, decoded),
+                    None if value.is_null() => {
+                        decoded.insert(name.clone(), Value::Null);
+                        is_found = true;
+                    }
+                    None => {}
+                }
+            }
+        }
+        (Value::Array(given), Value::Array(decoded)) => {
+            for (given, decoded) in given.iter().zip(decoded) {
+                is_found |= restore_nulls(given, decoded);
+            }
+        }
+        _ => {}
+    }
+    is_found
 }
 
 /// Refuses duplicate keys, warns of them, or does nothing, as the request says.
@@ -152,7 +195,6 @@ fn applied(operation: &Operation, current: &Current, configuration: &Configurati
         Applied::Object(object, managers) => (object, managers),
         Applied::Conflicts(conflicts) => return Err(conflict(conflicts)),
     };
-    // Both parts of the merge were decoded.
     served.descriptor.default(&mut new);
     let mut new = successor(operation, current, new)?;
     managed::set(&mut new, None);
@@ -181,7 +223,7 @@ fn merged(
     };
     let time = managed::now();
     let writer = managed::writer(operation, &time);
-    let Configuration { object, force } = configuration;
+    let Configuration { object, has_nulls, force } = configuration;
     let schema = operation.target.resource.descriptor.schema;
     let mut request = Apply { configuration: object, writer, ignored, force: *force, transferred: None };
     let run = |request: &Apply<'_>| {
@@ -197,10 +239,14 @@ fn merged(
         request.transferred = Some(&fields);
         applied = run(&request)?;
     }
-    if let Applied::Object(new, _) = &mut applied
-        && is_kubectl
-    {
-        refresh_last_applied(new, object);
+    if let Applied::Object(new, _) = &mut applied {
+        if is_kubectl {
+            refresh_last_applied(new, object);
+        }
+        // Both parts of the merge were decoded, except for nulls.
+        if *has_nulls {
+            *new = Expected::served(&operation.target.resource).decode_value(new.take())?.object;
+        }
     }
     Ok(applied)
 }

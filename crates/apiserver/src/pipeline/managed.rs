@@ -20,6 +20,8 @@ use crate::user::UserInfo;
 const FIELD: &str = "managedFields";
 /// Maximum size of a manager's name, in bytes, as in Kubernetes.
 const MAX_NAME_BYTES: usize = 128;
+/// Maximum size of a subresource's name, in bytes, as in Kubernetes.
+const MAX_SUBRESOURCE_BYTES: usize = 256;
 
 /// The field manager of a request.
 #[derive(Clone, Debug, Default)]
@@ -40,11 +42,8 @@ impl FieldManager {
         let mut errors = Vec::new();
         match given {
             None if is_apply => errors.push(FieldError::required(path, "is required for apply patch")),
-            Some(name) if name.len() > MAX_NAME_BYTES => errors.push(FieldError::too_long(path, MAX_NAME_BYTES)),
-            Some(name) if name.chars().any(char::is_control) => {
-                errors.push(FieldError::invalid(path, name, "should only contain printable characters"));
-            }
-            _ => {}
+            None => {}
+            Some(name) => errors.extend(check_name(path, name)),
         }
         if !is_apply && options == "PatchOptions" && query.get("force").is_some() {
             errors.push(FieldError::forbidden(FieldPath::new("force"), "may not be specified for non-apply patch"));
@@ -71,6 +70,34 @@ fn program(agent: &str) -> String {
         name.pop();
     }
     if name.is_empty() { "unknown".to_owned() } else { name }
+}
+
+/// Returns the error of a manager's name.
+fn check_name(path: FieldPath, name: &str) -> Option<FieldError> {
+    if name.len() > MAX_NAME_BYTES {
+        return Some(FieldError::too_long(path, MAX_NAME_BYTES));
+    }
+    let is_printable = !name.chars().any(char::is_control);
+    (!is_printable).then(|| FieldError::invalid(path, name, "should only contain printable characters"))
+}
+
+/// Checks the names in the entries that a client has sent. Entries that cannot be read otherwise are not used at all.
+fn check_given(operation: &Operation, given: &Value, name: &str) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    let list = FieldPath::new("metadata").child(FIELD);
+    for (index, entry) in given.as_array().into_iter().flatten().enumerate() {
+        let path = list.clone().index(index);
+        let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
+        errors.extend(check_name(path.child("manager"), text("manager")));
+        if text("subresource").len() > MAX_SUBRESOURCE_BYTES {
+            errors.push(FieldError::too_long(path.child("subresource"), MAX_SUBRESOURCE_BYTES));
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let kind = &operation.target.resource.descriptor.kind;
+    Err(Status::invalid(&kind.group, &kind.kind, name, &errors))
 }
 
 /// Returns the writer of a request at this time, which is `time`.
@@ -106,16 +133,22 @@ pub(crate) fn set(object: &mut Value, managed_fields: Option<Value>) {
     };
 }
 
-/// Sets the managers of a new object, which is decoded and has its defaults. What the server sets later belongs to nobody.
-pub(crate) fn track_creation(operation: &Operation, object: &mut Value) {
+/// Takes the `managedFields` that the client has sent out of a new object, which is decoded and has its defaults, and
+/// returns those that it is to be stored with. What the server sets later belongs to nobody.
+///
+/// # Errors
+/// `Invalid` for names in the client's entries that are too long or not printable.
+pub(crate) fn of_creation(operation: &Operation, object: &mut Value) -> Result<Option<Value>, Status> {
     let given = take(object);
     if let Some(managers) = &operation.manager.applied {
-        return set(object, managers.to_json());
+        return Ok(managers.to_json());
+    }
+    if let Some(given) = &given {
+        check_given(operation, given, metadata::text(object, "name"))?;
     }
     let mut managers = Managers::given_or_stored(given.as_ref(), None);
     // A creation does not set the status of a kind that has an endpoint for it.
-    let descriptor = &operation.target.resource.descriptor;
-    let has_status = descriptor.has(Subresource::Status);
+    let has_status = operation.target.resource.descriptor.has(Subresource::Status);
     let status = object.as_object_mut().filter(|_| has_status).and_then(|object| object.remove("status"));
     if let Some(change) = between(operation, &Value::Object(Map::new()), object) {
         apply::update(&change, &mut managers, &writer(operation, &now()));
@@ -123,17 +156,29 @@ pub(crate) fn track_creation(operation: &Operation, object: &mut Value) {
     if let (Some(status), Some(object)) = (status, object.as_object_mut()) {
         object.insert("status".to_owned(), status);
     }
-    set(object, managers.to_json());
+    Ok(managers.to_json())
 }
 
 /// Sets the managers of `new`, the successor of `old`. `given` is what the client has sent as `managedFields`.
-pub(crate) fn track_change(operation: &Operation, old: &Value, new: &mut Value, given: Option<&Value>) {
+///
+/// # Errors
+/// `Invalid` for names in the client's entries that are too long or not printable.
+pub(crate) fn track_change(
+    operation: &Operation,
+    old: &Value,
+    new: &mut Value,
+    given: Option<&Value>,
+) -> Result<(), Status> {
     let stored = of(old);
     // A subresource does not change the managers but by its changes.
     let given = given.filter(|given| operation.target.subresource.is_none() && Some(*given) != stored);
     let change = between(operation, old, new);
     if given.is_none() && (change.is_none() || stored.is_none()) {
-        return set(new, stored.cloned());
+        set(new, stored.cloned());
+        return Ok(());
+    }
+    if let Some(given) = given {
+        check_given(operation, given, metadata::text(new, "name"))?;
     }
     let mut managers = Managers::given_or_stored(given, stored);
     // An object without managers was reset, or is older than they are; the first apply begins to track it again.
@@ -141,6 +186,7 @@ pub(crate) fn track_change(operation: &Operation, old: &Value, new: &mut Value, 
         apply::update(&change, &mut managers, &writer(operation, &now()));
     }
     set(new, managers.to_json());
+    Ok(())
 }
 
 fn between(operation: &Operation, old: &Value, new: &Value) -> Option<apply::Change> {

@@ -89,8 +89,10 @@ async fn conflicts_name_the_managers_and_the_fields() {
     let shared = apply(&admin, &path, "fieldManager=two", &map(json!({ "a": "1" }))).await.expect(200);
     assert_eq!(managers(&shared), ["one Apply", "two Apply"]);
     // The first manager gives both up; the shared field stays with the second.
-    let left = apply(&admin, &path, "fieldManager=one", &map(json!({}))).await.expect(200);
-    assert_eq!(left["data"], json!({ "a": "1" }));
+    let mut bare = map(json!({}));
+    bare.as_object_mut().expect("an object").remove("data");
+    let left = apply(&admin, &path, "fieldManager=one", &bare).await.expect(200);
+    assert_eq!((managers(&left), &left["data"]), (vec!["two Apply".to_owned()], &json!({ "a": "1" })));
     let forced = apply(&admin, &path, "fieldManager=three&force=true", &map(json!({ "a": "3" }))).await.expect(200);
     assert_eq!((managers(&forced), &forced["data"]), (vec!["three Apply".to_owned()], &json!({ "a": "3" })));
 }
@@ -135,6 +137,68 @@ async fn malformed_applies_are_refused() {
     let (code, _, message) = send("application/apply-patch+cbor", "", "").await.failure();
     assert_eq!(code, 415);
     assert!(message.ends_with("application/apply-patch+yaml"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apply_can_demand_a_uid_and_a_version() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let path = format!("{MAPS}/settings");
+    let with = |field: &str, value: &Value, data: &str| {
+        let mut configuration = map(json!({ "a": data }));
+        configuration["metadata"][field] = value.clone();
+        configuration
+    };
+    let uid = "2fa1c4f4-0000-4000-8000-000000000000".into();
+    let refused = apply(&admin, &path, "fieldManager=me", &with("uid", &uid, "1")).await;
+    assert_eq!(refused.code, 409, "an absent object has no uid");
+    let created = apply(&admin, &path, "fieldManager=me", &map(json!({ "a": "1" }))).await.expect(201);
+    assert_eq!(apply(&admin, &path, "fieldManager=me", &with("uid", &uid, "2")).await.code, 409);
+    let (uid, version) = (&created["metadata"]["uid"], &created["metadata"]["resourceVersion"]);
+    let changed = apply(&admin, &path, "fieldManager=me", &with("uid", uid, "2")).await.expect(200);
+    assert_eq!(apply(&admin, &path, "fieldManager=me", &with("resourceVersion", version, "3")).await.code, 409);
+    let version = &changed["metadata"]["resourceVersion"];
+    let changed = apply(&admin, &path, "fieldManager=me", &with("resourceVersion", version, "3")).await.expect(200);
+    assert_eq!(changed["data"], json!({ "a": "3" }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_in_a_configuration_removes_a_field() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let path = format!("{DEPLOYMENTS}/web");
+    let mut configuration = deployment("web");
+    let created = apply(&admin, &path, "fieldManager=me", &configuration).await.expect(201);
+    assert_eq!(created["spec"]["strategy"]["rollingUpdate"]["maxSurge"], "25%", "the default");
+    configuration["spec"]["strategy"] = json!({ "type": "Recreate" });
+    let refused = apply(&admin, &path, "fieldManager=me", &configuration).await;
+    assert_eq!(refused.code, 422, "nobody has removed the default of the other type");
+    configuration["spec"]["strategy"]["rollingUpdate"] = Value::Null;
+    configuration["metadata"]["creationTimestamp"] = Value::Null;
+    let changed = apply(&admin, &path, "fieldManager=me", &configuration).await.expect(200);
+    assert_eq!(changed["spec"]["strategy"], json!({ "type": "Recreate" }));
+    assert_eq!(changed["metadata"]["creationTimestamp"], created["metadata"]["creationTimestamp"]);
+    assert_eq!(apply(&admin, &path, "fieldManager=me", &configuration).await.expect(200), changed);
+    admin.delete(&path, &json!({})).await.expect(200);
+    let created = apply(&admin, &path, "fieldManager=me", &configuration).await.expect(201);
+    assert_eq!(created["spec"]["strategy"], json!({ "type": "Recreate" }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_changes_nothing_keeps_the_version() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let path = format!("{PODS}/web");
+    let created = admin.post(PODS, &pod("web")).await.expect(201);
+    assert_eq!(admin.put(&path, &created).await.expect(200), created);
+    let other = format!("{path}?fieldManager=other");
+    for (kind, patch) in [
+        ("merge", json!({ "metadata": { "labels": created["metadata"]["labels"] } })),
+        ("strategic", json!({ "spec": { "containers": created["spec"]["containers"] } })),
+        ("json", json!([{ "op": "test", "path": "/metadata/name", "value": "web" }])),
+    ] {
+        assert_eq!(admin.patch(&other, kind, &patch).await.expect(200), created, "{kind}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,6 +310,25 @@ async fn managers_can_be_reset_and_replaced() {
     let reset = json!({ "metadata": { "managedFields": [{}] }, "data": { "c": "1" } });
     let reset = admin.patch(&path, "merge", &reset).await.expect(200);
     assert_eq!((reset["metadata"].get("managedFields"), &reset["data"]["c"]), (None, &json!("1")));
+    for (entry, message) in [
+        (json!({ "manager": "x".repeat(129) }), "metadata.managedFields[0].manager: Too long"),
+        (json!({ "manager": "a\nb" }), "should only contain printable characters"),
+        (json!({ "subresource": "x".repeat(257) }), "metadata.managedFields[0].subresource: Too long"),
+    ] {
+        let valid = json!({ "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {} });
+        let mut named = map(json!({ "c": "1" }));
+        named["metadata"]["managedFields"] = json!([valid]);
+        for (field, value) in entry.as_object().expect("an object") {
+            named["metadata"]["managedFields"][0][field] = value.clone();
+        }
+        let (code, _, refused) = admin.put(&path, &named).await.failure();
+        assert!(code == 422 && refused.contains(message), "{refused}");
+        named["metadata"]["name"] = "other".into();
+        let (code, _, refused) = admin.post(MAPS, &named).await.failure();
+        assert!(code == 422 && refused.contains(message), "{refused}");
+    }
+    let mistyped = json!([{ "op": "add", "path": "/metadata/managedFields", "value": "all" }]);
+    assert_eq!(admin.patch(&path, "json", &mistyped).await.code, 400);
     // The first apply begins to track again.
     let refused = apply(&admin, &path, "fieldManager=me", &map(json!({ "a": "2" }))).await.failure();
     assert!(refused.2.contains("\"before-first-apply\" using v1"), "{refused:?}");
@@ -262,8 +345,11 @@ async fn kubectl_takes_over_its_own_client_side_applies() {
     admin.post(&format!("{MAPS}?fieldManager=kubectl-client-side-apply"), &object).await.expect(201);
     let other = apply(&admin, &path, "fieldManager=other", &map(json!({ "a": "2" }))).await;
     assert_eq!(other.code, 409);
+    admin.patch(&format!("{path}?fieldManager=other"), "merge", &json!({ "data": { "b": "1" } })).await.expect(200);
+    let partly = apply(&admin, &path, "fieldManager=kubectl", &map(json!({ "a": "2", "b": "2" }))).await.failure();
+    assert_eq!(partly.2, "Apply failed with 1 conflict: conflict with \"other\" using v1: .data.b");
     let taken = apply(&admin, &path, "fieldManager=kubectl", &map(json!({ "a": "2" }))).await.expect(200);
-    assert_eq!(taken["data"], json!({ "a": "2" }));
+    assert_eq!(taken["data"], json!({ "a": "2", "b": "1" }));
     let last: Value =
         serde_json::from_str(taken["metadata"]["annotations"][annotation].as_str().expect("an annotation"))
             .expect("JSON");

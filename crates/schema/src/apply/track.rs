@@ -1,6 +1,7 @@
 //! Keeps the managers of an object up to date, and applies configurations.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -39,8 +40,8 @@ impl Writer<'_> {
     }
 }
 
-/// Removes the fields that nobody manages, because the server sets them.
-fn strip(set: &mut FieldSet) {
+/// The fields that nobody manages, because the server sets them.
+static UNMANAGED: LazyLock<FieldSet> = LazyLock::new(|| {
     const METADATA: [&str; 8] = [
         "f:name",
         "f:namespace",
@@ -51,10 +52,10 @@ fn strip(set: &mut FieldSet) {
         "f:managedFields",
         "f:resourceVersion",
     ];
-    let mut stripped: FieldSet = METADATA.into_iter().map(|field| vec!["f:metadata", field]).collect();
-    ["f:apiVersion", "f:kind", "f:metadata"].into_iter().for_each(|field| stripped.insert(&[field]));
-    set.subtract(&stripped);
-}
+    let mut fields: FieldSet = METADATA.into_iter().map(|field| vec!["f:metadata", field]).collect();
+    ["f:apiVersion", "f:kind", "f:metadata"].into_iter().for_each(|field| fields.insert(&[field]));
+    fields
+});
 
 /// A change of an object in the fields that managers have.
 #[derive(Clone, Debug)]
@@ -70,8 +71,8 @@ impl Change {
     pub fn between(model: &Model, ty: TypeId, old: &Value, new: &Value) -> Option<Self> {
         let Comparison { added: mut set, modified, mut removed } = compare(model, ty, old, new);
         set.extend(&modified);
-        strip(&mut set);
-        strip(&mut removed);
+        set.subtract(&UNMANAGED);
+        removed.subtract(&UNMANAGED);
         (!set.is_empty() || !removed.is_empty()).then_some(Change { set, removed })
     }
 }
@@ -97,7 +98,7 @@ pub fn update(change: &Change, managers: &mut Managers, writer: &Writer<'_>) {
 /// A field that an applier wants to change and another manager has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The manager in the form of messages: `"kubectl" using v1 at 2026-01-01T00:00:00Z`.
+    /// The manager in the form of messages: `"kubectl" with subresource "scale" using v1`.
     pub manager: String,
     /// Such as `.spec.replicas`.
     pub path: String,
@@ -145,7 +146,7 @@ pub fn apply(
     }
     let configured = extract(model, ty, request.configuration)?;
     let mut set = configured.clone();
-    strip(&mut set);
+    set.subtract(&UNMANAGED);
     request.ignored.iter().for_each(|path| set.remove_tree(path));
     let own = writer.entry(Operation::Apply, set);
     let last = managers.of(&own).map(|entry| entry.fields.clone()).unwrap_or_default();
@@ -161,10 +162,12 @@ pub fn apply(
     let comparison = compare(model, ty, live, &new);
     let mut taken = comparison.set();
     request.ignored.iter().for_each(|path| taken.remove_tree(path));
-    let conflicts = conflicts(&managers, &own, &taken);
-    let is_allowed = request.force
-        || request.transferred.is_some_and(|allowed| conflicts.iter().all(|(_, set)| is_in(set, allowed)));
-    if !conflicts.is_empty() && !is_allowed {
+    let mut contested = taken.clone();
+    if let Some(transferred) = request.transferred {
+        contested.subtract(transferred);
+    }
+    let conflicts = conflicts(&managers, &own, &contested);
+    if !conflicts.is_empty() && !request.force {
         return Ok(Applied::Conflicts(conflicts.iter().flat_map(|(entry, set)| shown(entry, set)).collect()));
     }
     let mut gone = comparison.removed;
@@ -187,12 +190,6 @@ fn conflicts<'m>(managers: &'m Managers, own: &Entry, changed: &FieldSet) -> Vec
     let others = managers.entries.iter().filter(|entry| !is_own(entry, own));
     let conflicts = others.map(|entry| (entry, entry.fields.intersection(changed)));
     conflicts.filter(|(_, set)| !set.is_empty()).collect()
-}
-
-fn is_in(set: &FieldSet, allowed: &FieldSet) -> bool {
-    let mut rest = set.clone();
-    rest.subtract(allowed);
-    rest.is_empty()
 }
 
 fn shown(entry: &Entry, set: &FieldSet) -> Vec<Conflict> {
