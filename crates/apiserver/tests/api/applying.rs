@@ -194,7 +194,7 @@ async fn a_write_that_changes_nothing_keeps_the_version() {
     let other = format!("{path}?fieldManager=other");
     for (kind, patch) in [
         ("merge", json!({ "metadata": { "labels": created["metadata"]["labels"] } })),
-        ("strategic", json!({ "spec": { "containers": created["spec"]["containers"] } })),
+        ("strategic-merge", json!({ "spec": { "containers": created["spec"]["containers"] } })),
         ("json", json!([{ "op": "test", "path": "/metadata/name", "value": "web" }])),
     ] {
         assert_eq!(admin.patch(&other, kind, &patch).await.expect(200), created, "{kind}");
