@@ -187,22 +187,19 @@ fn untyped(operation: &Operation, why: &str) -> Status {
 /// Decides the change of an existing object.
 fn applied(operation: &Operation, current: &Current, configuration: &Configuration) -> Result<Change, Status> {
     let served = &operation.target.resource;
-    let old = &current.object;
-    let mut live = old.clone();
-    let stored = managed::take(&mut live);
-    let before = Managers::stored(stored.as_ref());
-    let (mut new, mut managers) = match merged(operation, &live, &before, configuration)? {
+    let live = &current.object;
+    let before = Managers::stored(current.managed_fields.as_ref());
+    let (mut new, mut managers) = match merged(operation, live, &before, configuration)? {
         Applied::Object(object, managers) => (object, managers),
         Applied::Conflicts(conflicts) => return Err(conflict(conflicts)),
     };
     served.descriptor.default(&mut new);
     let mut new = successor(operation, current, new)?;
-    managed::set(&mut new, None);
-    if new == live {
+    if new == *live {
         managers.keep_times(&before);
     }
-    managed::set(&mut new, managers.to_json());
-    Ok(change(served, new, old))
+    managed::put(&mut new, current.managed_fields.as_ref().unwrap_or(&Value::Null), managers.into_json());
+    Ok(change(served, new, live))
 }
 
 /// Merges the configuration into an object, which is empty if it does not exist.

@@ -31,7 +31,7 @@ async fn create_with(
     body: Body,
     mut draw: impl FnMut(&str) -> String,
 ) -> Result<Written, Status> {
-    let (mut object, managed_fields) = prepare(operation, body)?;
+    let (mut object, mut managed_fields) = prepare(operation, body)?;
     let target = &operation.target;
     let descriptor = &target.resource.descriptor;
     let generate_from = generate_name(&object);
@@ -48,7 +48,7 @@ async fn create_with(
         let admitted = admission::admit(operation, None, &object).await?;
         let (mut allocated, allocation) = allocate::creation(operation, &object, is_fresh).await?;
         let complete = allocated.as_mut().unwrap_or(&mut object);
-        managed::set(complete, managed_fields.clone());
+        managed::set(complete, managed_fields.take());
         let encoded = encode::stored(&target.resource, complete)?;
         if operation.is_dry_run {
             refuse_existing(operation, &key, &name).await?;
@@ -74,7 +74,10 @@ async fn create_with(
                 return Err(Status::already_exists(&descriptor.resource, &name));
             }
             // The namespace changed after it was read, or another request took the items.
-            Committed::Stale(_) => is_fresh = true,
+            Committed::Stale(_) => {
+                is_fresh = true;
+                managed_fields = managed::take(allocated.as_mut().unwrap_or(&mut object));
+            }
         }
     }
     let why =

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::metadata;
 use crate::pipeline::Operation;
+use crate::pipeline::modify::Current;
 use crate::query::Query;
 use crate::user::UserInfo;
 
@@ -72,6 +73,16 @@ fn program(agent: &str) -> String {
     if name.is_empty() { "unknown".to_owned() } else { name }
 }
 
+/// Returns the object with the stored `managedFields`, unless it has others or is to have none.
+pub(crate) fn joined(mut object: Value, stored: Option<Value>) -> Value {
+    match of(&object) {
+        None => set(&mut object, stored),
+        Some(Value::Null) => set(&mut object, None),
+        Some(_) => {}
+    }
+    object
+}
+
 /// Returns the error of a manager's name.
 fn check_name(path: FieldPath, name: &str) -> Option<FieldError> {
     if name.len() > MAX_NAME_BYTES {
@@ -126,11 +137,14 @@ pub(crate) fn take(object: &mut Value) -> Option<Value> {
 
 /// Sets the `managedFields` of an object.
 pub(crate) fn set(object: &mut Value, managed_fields: Option<Value>) {
-    let metadata = metadata::of_mut(object);
     match managed_fields {
-        Some(managed_fields) => metadata.insert(FIELD.to_owned(), managed_fields),
-        None => metadata.remove(FIELD),
-    };
+        Some(managed_fields) => {
+            metadata::of_mut(object).insert(FIELD.to_owned(), managed_fields);
+        }
+        None => {
+            take(object);
+        }
+    }
 }
 
 /// Takes the `managedFields` that the client has sent out of a new object, which is decoded and has its defaults, and
@@ -141,7 +155,7 @@ pub(crate) fn set(object: &mut Value, managed_fields: Option<Value>) {
 pub(crate) fn of_creation(operation: &Operation, object: &mut Value) -> Result<Option<Value>, Status> {
     let given = take(object);
     if let Some(managers) = &operation.manager.applied {
-        return Ok(managers.to_json());
+        return Ok(managers.clone().into_json());
     }
     if let Some(given) = &given {
         check_given(operation, given, metadata::text(object, "name"))?;
@@ -151,42 +165,51 @@ pub(crate) fn of_creation(operation: &Operation, object: &mut Value) -> Result<O
     let has_status = operation.target.resource.descriptor.has(Subresource::Status);
     let status = object.as_object_mut().filter(|_| has_status).and_then(|object| object.remove("status"));
     if let Some(change) = between(operation, &Value::Object(Map::new()), object) {
-        apply::update(&change, &mut managers, &writer(operation, &now()));
+        apply::update(change, &mut managers, &writer(operation, &now()));
     }
     if let (Some(status), Some(object)) = (status, object.as_object_mut()) {
         object.insert("status".to_owned(), status);
     }
-    Ok(managers.to_json())
+    Ok(managers.into_json())
 }
 
-/// Sets the managers of `new`, the successor of `old`. `given` is what the client has sent as `managedFields`.
+/// Sets the managers of `new`, the successor of `current`, unless they stay as they are. `given` is what the client has
+/// sent as `managedFields`.
 ///
 /// # Errors
 /// `Invalid` for names in the client's entries that are too long or not printable.
 pub(crate) fn track_change(
     operation: &Operation,
-    old: &Value,
+    current: &Current,
     new: &mut Value,
     given: Option<&Value>,
 ) -> Result<(), Status> {
-    let stored = of(old);
+    let stored = current.managed_fields.as_ref();
     // A subresource does not change the managers but by its changes.
     let given = given.filter(|given| operation.target.subresource.is_none() && Some(*given) != stored);
-    let change = between(operation, old, new);
-    if given.is_none() && (change.is_none() || stored.is_none()) {
-        set(new, stored.cloned());
+    let change = between(operation, &current.object, new);
+    let Some(given) = given else {
+        // An object without managers was reset, or is older than they are; the first apply begins to track it again.
+        if let (Some(change), Some(stored)) = (change, stored) {
+            put(new, stored, apply::update_stored(change, stored, &writer(operation, &now())));
+        }
         return Ok(());
-    }
-    if let Some(given) = given {
-        check_given(operation, given, metadata::text(new, "name"))?;
-    }
-    let mut managers = Managers::given_or_stored(given, stored);
-    // An object without managers was reset, or is older than they are; the first apply begins to track it again.
+    };
+    check_given(operation, given, metadata::text(new, "name"))?;
+    let mut managers = Managers::given_or_stored(Some(given), stored);
     if let Some(change) = change.filter(|_| !managers.entries.is_empty()) {
-        apply::update(&change, &mut managers, &writer(operation, &now()));
+        apply::update(change, &mut managers, &writer(operation, &now()));
     }
-    set(new, managers.to_json());
+    put(new, stored.unwrap_or(&Value::Null), managers.into_json());
     Ok(())
+}
+
+/// Sets the `managedFields` of an object's successor, unless they are the stored ones.
+pub(crate) fn put(new: &mut Value, stored: &Value, managed_fields: Option<Value>) {
+    let managed_fields = managed_fields.unwrap_or(Value::Null);
+    if managed_fields != *stored {
+        set(new, Some(managed_fields));
+    }
 }
 
 fn between(operation: &Operation, old: &Value, new: &Value) -> Option<apply::Change> {

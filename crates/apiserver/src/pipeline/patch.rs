@@ -53,6 +53,23 @@ impl Patch {
         Ok(make(patch))
     }
 
+    /// Returns whether the patch depends on the object's `managedFields`.
+    fn names_managers(&self) -> bool {
+        const PATH: &str = "/metadata/managedFields";
+        match self {
+            Patch::Json(patch) => patch.as_array().into_iter().flatten().any(|operation| {
+                let named = ["path", "from"].map(|field| operation[field].as_str());
+                // A path above the field names it as well.
+                named.into_iter().flatten().any(|path| path.starts_with(PATH) || PATH.starts_with(path))
+            }),
+            Patch::Merge(patch) => patch.pointer(PATH).is_some(),
+            Patch::Strategic(patch) => {
+                let metadata = patch["metadata"].as_object();
+                metadata.is_some_and(|metadata| metadata.keys().any(|key| key.ends_with("managedFields")))
+            }
+        }
+    }
+
     /// Applies the patch to an object of the kind, or to another document such as a `Scale`.
     ///
     /// # Errors
@@ -101,25 +118,16 @@ fn patched(
     let target = &operation.target;
     let served = &target.resource;
     let mut object = current.object.clone();
+    if patch.names_managers() {
+        managed::set(&mut object, current.managed_fields.clone());
+    }
     encode::set_resource_version(&mut object, current.revision);
     patch.apply(served, &mut object)?;
-    // Most patches leave the entries of managers as they are, and then these need no decoding.
-    let kept = managed::take(&mut object);
-    let kept = match kept {
-        Some(given) if managed::of(&current.object) != Some(&given) => {
-            managed::set(&mut object, Some(given));
-            None
-        }
-        kept => kept,
-    };
     let decoded = Expected::served(served).decode_value(object)?;
     let strict_errors = [strict_errors, &decoded.strict_errors].concat();
     decode::report_strict_errors(served, operation.validation, strict_errors, warnings)?;
     let mut new = decoded.object;
     served.descriptor.default(&mut new);
-    if kept.is_some() {
-        managed::set(&mut new, kept);
-    }
     if metadata::text(&new, "name") != target.name() {
         return Err(Status::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",

@@ -107,7 +107,7 @@ pub(crate) fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
 pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Value) -> Result<Change, Status> {
     let given = managed::take(&mut new);
     let mut new = successor(operation, current, new)?;
-    managed::track_change(operation, &current.object, &mut new, given.as_ref())?;
+    managed::track_change(operation, current, &mut new, given.as_ref())?;
     Ok(change(&operation.target.resource, new, &current.object))
 }
 

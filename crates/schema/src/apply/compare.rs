@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::element;
 use super::extract::step;
-use super::set::FieldSet;
-use super::walk::{EMPTY, Place, View, elements, members};
+use super::set::{FieldSet, Node};
+use super::walk::{EMPTY, Place, View};
 use crate::model::{Model, TypeId};
 
 /// The difference between two objects.
@@ -53,6 +53,12 @@ struct Walk<'m> {
 
 impl<'m> Walk<'m> {
     fn visit(&mut self, place: Place<'m>, left: Option<&Value>, right: Option<&Value>) {
+        let (left, right) = match (left, right) {
+            (Some(left), Some(right)) => (left, right),
+            (None, None) => return,
+            (None, Some(added)) => return whole(self.model, place, added, self.found.added.at(&self.path)),
+            (Some(removed), None) => return whole(self.model, place, removed, self.found.removed.at(&self.path)),
+        };
         if left == right {
             return;
         }
@@ -62,23 +68,15 @@ impl<'m> Walk<'m> {
             View::Struct(_) | View::Map(_) => self.visit_members(view, left, right),
             View::Set | View::Keyed(..) => self.visit_elements(view, left, right),
         };
-        match (is_done, left, right) {
-            (_, None, _) => self.found.added.insert(&self.path),
-            (_, _, None) => self.found.removed.insert(&self.path),
-            (false, ..) => self.found.modified.insert(&self.path),
-            (true, ..) => {}
+        if !is_done {
+            self.found.modified.insert(&self.path);
         }
     }
 
     /// Compares two objects by their members; returns false when the two are to be compared as a whole.
-    fn visit_members(&mut self, view: View<'m>, left: Option<&Value>, right: Option<&Value>) -> bool {
-        let is_other = |value: Option<&Value>| value.is_some_and(|value| !value.is_object() && !value.is_null());
-        if is_other(left) || is_other(right) {
-            return false;
-        }
-        let is_present = (left.is_some(), right.is_some());
+    fn visit_members(&mut self, view: View<'m>, left: &Value, right: &Value) -> bool {
         let none = Map::new();
-        let (left, right) = (members(left).unwrap_or(&none), members(right).unwrap_or(&none));
+        let (Some(left), Some(right)) = (members(left, &none), members(right, &none)) else { return false };
         if left.is_empty() && right.is_empty() {
             return false;
         }
@@ -90,9 +88,7 @@ impl<'m> Walk<'m> {
             }
             let (place, _) = view.member(self.model, name);
             let empty = self.empty(view, name);
-            let left = left.or(empty.filter(|_| is_present.0));
-            let right = right.or(empty.filter(|_| is_present.1));
-            self.enter(element::field(name), place, left, right);
+            self.enter(element::field(name), place, left.or(empty), right.or(empty));
         }
         true
     }
@@ -115,10 +111,9 @@ impl<'m> Walk<'m> {
     }
 
     /// Compares two lists by their elements; returns false when the two are to be compared as a whole.
-    fn visit_elements(&mut self, view: View<'m>, left: Option<&Value>, right: Option<&Value>) -> bool {
-        let is_other = |value: Option<&Value>| value.is_some_and(|value| !value.is_array() && !value.is_null());
-        let (lefts, rights) = (elements(left).unwrap_or_default(), elements(right).unwrap_or_default());
-        if is_other(left) || is_other(right) || (lefts.is_empty() && rights.is_empty()) {
+    fn visit_elements(&mut self, view: View<'m>, left: &Value, right: &Value) -> bool {
+        let (Some(lefts), Some(rights)) = (elements(left), elements(right)) else { return false };
+        if lefts.is_empty() && rights.is_empty() {
             return false;
         }
         let (Some(lefts), Some(rights)) = (index(self.model, view, lefts), index(self.model, view, rights)) else {
@@ -157,6 +152,38 @@ impl<'m> Walk<'m> {
         set(&mut self.found).insert(&self.path);
         self.path.pop();
     }
+}
+
+/// Adds a value that only one of the objects has, with all that it contains.
+fn whole<'m>(model: &'m Model, place: Place<'m>, value: &Value, node: &mut Node) {
+    node.is_member = true;
+    let view = place.view(model);
+    match (view, value) {
+        (View::Struct(_) | View::Map(_), Value::Object(members)) => {
+            for (name, value) in members {
+                whole(model, view.member(model, name).0, value, node.below.entry(element::field(name)));
+            }
+        }
+        (View::Set | View::Keyed(..), Value::Array(elements)) => {
+            for (step, (place, values)) in index(model, view, elements).unwrap_or_default() {
+                match values.as_slice() {
+                    [value] => whole(model, place, value, node.below.entry(step)),
+                    _ => node.below.entry(step).is_member = true,
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns the members of an object, of which null has none; `None` for another value.
+fn members<'v>(value: &'v Value, none: &'v Map<String, Value>) -> Option<&'v Map<String, Value>> {
+    if value.is_null() { Some(none) } else { value.as_object() }
+}
+
+/// Returns the elements of a list, of which null has none; `None` for another value.
+fn elements(value: &Value) -> Option<&[Value]> {
+    if value.is_null() { Some(&[]) } else { value.as_array().map(Vec::as_slice) }
 }
 
 /// Elements by their step, with their place.

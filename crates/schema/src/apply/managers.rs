@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::set::{FieldSet, FieldSetError};
+use super::set::{self, FieldSet, FieldSetError};
 
 /// Maximum number of entries of updates, as in Kubernetes.
 const MAX_UPDATERS: usize = 10;
@@ -103,13 +103,12 @@ impl Managers {
 
     /// Returns the entries as `metadata.managedFields`; `None` when there are none.
     #[must_use]
-    pub fn to_json(&self) -> Option<Value> {
+    pub fn into_json(mut self) -> Option<Value> {
         if self.entries.is_empty() {
             return None;
         }
-        let mut entries: Vec<&Entry> = self.entries.iter().collect();
-        entries.sort_by(|a, b| key(a).cmp(&key(b)));
-        Some(Value::Array(entries.into_iter().map(write_entry).collect()))
+        self.entries.sort_by(|a, b| key(a).cmp(&key(b)));
+        Some(Value::Array(self.entries.into_iter().map(write_entry).collect()))
     }
 
     /// Takes over the times of the entries whose fields are as they were.
@@ -184,6 +183,45 @@ impl Managers {
     }
 }
 
+/// Returns the entries of an object after an update that takes no field from another manager and gives its writer none
+/// that is new: only the time of the writer's entry changes. `None` for every other update. Most updates repeat an earlier
+/// one with other values, and then no set of fields is read and written again.
+pub(super) fn repeated(stored: &Value, set: &FieldSet, removed: &FieldSet, writer: &Entry) -> Option<Value> {
+    let is_own = |entry: &Value| {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        text("operation") == Operation::Update.as_str()
+            && text("manager") == writer.manager
+            && text("apiVersion") == writer.api_version
+            && text("subresource") == writer.subresource
+    };
+    let mut own = None;
+    for (index, entry) in stored.as_array()?.iter().enumerate() {
+        let fields = entry.get("fieldsV1").filter(|_| entry["fieldsType"] == "FieldsV1")?;
+        let is_kept = if is_own(entry) {
+            own = Some(index);
+            set::has_all(fields, set)
+        } else {
+            !set::has_any(fields, set)
+        };
+        if !is_kept || set::has_any(fields, removed) {
+            return None;
+        }
+    }
+    let mut entries = stored.as_array()?.clone();
+    if !set.is_empty() {
+        let mut entry = entries.remove(own?);
+        entry["time"] = writer.time.as_deref()?.into();
+        let order = |entry: &Value| {
+            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            ["operation", "time", "manager", "apiVersion", "subresource"].map(text)
+        };
+        let key = order(&entry);
+        let place = entries.partition_point(|other| order(other) <= key);
+        entries.insert(place, entry);
+    }
+    Some(Value::Array(entries))
+}
+
 fn is_reset(list: &[Value]) -> bool {
     match list {
         [] => true,
@@ -223,7 +261,7 @@ fn read_entry(value: &Value) -> Result<Entry, EntryError> {
     })
 }
 
-fn write_entry(entry: &Entry) -> Value {
+fn write_entry(entry: Entry) -> Value {
     let mut fields = Map::new();
     let mut put = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -236,6 +274,6 @@ fn write_entry(entry: &Entry) -> Value {
     put("operation", entry.operation.as_str());
     put("subresource", &entry.subresource);
     put("time", entry.time.as_deref().unwrap_or_default());
-    fields.insert("fieldsV1".to_owned(), entry.fields.to_json());
+    fields.insert("fieldsV1".to_owned(), entry.fields.into_json());
     Value::Object(fields)
 }

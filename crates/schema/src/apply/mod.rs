@@ -24,7 +24,7 @@ pub use extract::{TypedError, TypedErrors, extract};
 pub use managers::{Entry, Managers, Operation};
 pub use merge::merge;
 pub use set::{FieldSet, FieldSetError};
-pub use track::{Applied, Apply, Change, Conflict, Writer, apply, update};
+pub use track::{Applied, Apply, Change, Conflict, Writer, apply, update, update_stored};
 
 #[cfg(test)]
 mod tests;

@@ -69,7 +69,21 @@ impl FieldSet {
     }
 
     pub(super) fn node(&mut self, element: &str) -> &mut Node {
-        self.children.entry(element.to_owned()).or_default()
+        // A second search costs less than a copy of the element.
+        if !self.children.contains_key(element) {
+            self.children.insert(element.to_owned(), Node::default());
+        }
+        self.children.get_mut(element).expect("it was just inserted")
+    }
+
+    pub(super) fn entry(&mut self, element: String) -> &mut Node {
+        self.children.entry(element).or_default()
+    }
+
+    /// Returns the node at a path, which is not empty.
+    pub(super) fn at(&mut self, path: &[String]) -> &mut Node {
+        let (first, rest) = path.split_first().expect("a path below the root");
+        rest.iter().fold(self.node(first), |node, step| node.below.node(step))
     }
 
     pub(super) fn child(&self, element: &str) -> Option<&Node> {
@@ -162,20 +176,41 @@ impl FieldSet {
 
     /// Returns the set as `FieldsV1`.
     #[must_use]
-    pub fn to_json(&self) -> Value {
+    pub fn into_json(self) -> Value {
         Value::Object(self.write())
     }
 
-    fn write(&self) -> Map<String, Value> {
-        let write = |(element, node): (&String, &Node)| {
+    fn write(self) -> Map<String, Value> {
+        let write = |(element, node): (String, Node)| {
             let mut below = node.below.write();
             if node.is_member && !below.is_empty() {
                 below.insert(".".to_owned(), Value::Object(Map::new()));
             }
-            (element.clone(), Value::Object(below))
+            (element, Value::Object(below))
         };
-        self.children.iter().map(write).collect()
+        self.children.into_iter().map(write).collect()
     }
+}
+
+/// Returns whether `FieldsV1` in its canonical form has a path of the set.
+pub(super) fn has_any(fields: &Value, set: &FieldSet) -> bool {
+    set.children.iter().any(|(element, node)| {
+        let Some(below) = fields.get(element) else { return false };
+        (node.is_member && is_member(below)) || has_any(below, &node.below)
+    })
+}
+
+/// Returns whether `FieldsV1` in its canonical form has all paths of the set.
+pub(super) fn has_all(fields: &Value, set: &FieldSet) -> bool {
+    set.children.iter().all(|(element, node)| {
+        let Some(below) = fields.get(element) else { return false };
+        (!node.is_member || is_member(below)) && has_all(below, &node.below)
+    })
+}
+
+/// Returns whether an element is in the set itself, not only paths below it.
+fn is_member(below: &Value) -> bool {
+    below.as_object().is_some_and(|below| below.is_empty() || below.contains_key("."))
 }
 
 /// Reads the paths below an element, and whether the element itself is in the set.

@@ -50,7 +50,7 @@ impl Live {
     fn update(&self, manager: &str, time: &str, object: Value) -> Self {
         let mut live = self.clone();
         if let Some(change) = Change::between(builtin(), self.ty, &self.object, &object) {
-            update(&change, &mut live.managers, &writer(manager, "v1", time));
+            update(change, &mut live.managers, &writer(manager, "v1", time));
         }
         live.object = object;
         live
@@ -58,7 +58,7 @@ impl Live {
 
     fn fields(&self, manager: &str) -> Value {
         let entry = self.managers.entries.iter().find(|entry| entry.manager == manager);
-        entry.map_or(Value::Null, |entry| entry.fields.to_json())
+        entry.map_or(Value::Null, |entry| entry.fields.clone().into_json())
     }
 }
 
@@ -117,7 +117,7 @@ fn sets_are_read_in_any_spelling_and_within_limits() {
         json!({"f:a": {}, "f:b": {".": {}, "f:c": {}}, "k:{\"z\": 1, \"a\":\"x\"}": {"f:q": {}}, "x:new": {"f:d": {}}});
     let set = FieldSet::from_json(&given).expect("a set");
     let written = json!({"f:a": {}, "f:b": {".": {}, "f:c": {}}, "k:{\"a\":\"x\",\"z\":1}": {"f:q": {}}});
-    assert_eq!(set.to_json(), written);
+    assert_eq!(set.clone().into_json(), written);
     assert_eq!(FieldSet::from_json(&written), Ok(set.clone()));
     assert_eq!(set.paths(), [".a", ".b", ".b.c", "[a=\"x\",z=1].q"]);
     for invalid in [json!([]), json!({"a": {}}), json!({"k:[]": {}}), json!({"f:a": 1}), json!({"v:": {}})] {
@@ -234,14 +234,35 @@ fn the_oldest_updates_are_merged_when_there_are_too_many() {
     assert_eq!(managers.len(), 10, "{managers:?}");
     let ancient = live.fields("ancient-changes")["f:data"].clone();
     assert_eq!(ancient, json!({".": {}, "f:k0": {}, "f:k1": {}, "f:k2": {}, "f:k3": {}, "f:k4": {}}));
-    let entries = live.managers.to_json();
-    assert_eq!(Managers::stored(entries.as_ref()).to_json(), entries);
+    let entries = live.managers.clone().into_json();
+    assert_eq!(Managers::stored(entries.as_ref()).into_json(), entries);
+}
+
+#[test]
+fn a_repeated_update_changes_only_its_time() {
+    let live = Live::none(kind("v1", "ConfigMap"))
+        .apply("a", &map(json!({"x": "1"})))
+        .update("b", "2026-01-01T00:00:00Z", map(json!({"x": "1", "y": "1"})))
+        .update("c", "2026-01-01T00:00:01Z", map(json!({"x": "1", "y": "1", "z": "1"})));
+    let again = live.update("b", "2026-01-01T00:00:02Z", map(json!({"x": "1", "y": "2", "z": "1"})));
+    let entries = |live: &Live| live.managers.clone().into_json().expect("entries");
+    let (before, after) = (entries(&live), entries(&again));
+    let change = Change::between(builtin(), live.ty, &live.object, &again.object).expect("a change");
+    let fields = super::managers::repeated(
+        &before,
+        &FieldSet::from_iter([vec!["f:data", "f:y"]]),
+        &FieldSet::default(),
+        &again.managers.entries[1],
+    );
+    assert_eq!(fields.as_ref(), Some(&after));
+    assert_eq!(update_stored(change, &before, &writer("b", "v1", "2026-01-01T00:00:02Z")), Some(after.clone()));
+    assert_eq!((&after[1]["manager"], &after[2]["manager"]), (&json!("c"), &json!("b")), "the newest is the last");
 }
 
 #[test]
 fn clients_can_replace_and_reset_the_managers() {
     let live = Live::none(kind("v1", "ConfigMap")).apply("one", &map(json!({"a": "1"})));
-    let stored = live.managers.to_json();
+    let stored = live.managers.clone().into_json();
     let given = |given: Value| Managers::given_or_stored(Some(&given), stored.as_ref());
     assert_eq!(given(json!([])), Managers::default());
     assert_eq!(given(json!([{}])), Managers::default());
@@ -341,8 +362,27 @@ proptest! {
     }
 
     #[test]
+    fn a_repeated_update_is_tracked_like_every_other(
+        first in pods(), second in pods(), third in pods(), is_same in any::<bool>(),
+    ) {
+        let ty = kind("v1", "Pod");
+        let live = Live::none(ty)
+            .apply("one", &first)
+            .update("two", "2026-01-01T00:00:00Z", second.clone())
+            .update("three", "2026-01-01T00:00:01Z", first.clone());
+        let Some(stored) = live.managers.clone().into_json() else { return Ok(()) };
+        for manager in if is_same { ["three", "two"] } else { ["two", "four"] } {
+            let Some(change) = Change::between(builtin(), ty, &first, &third) else { return Ok(()) };
+            let writer = writer(manager, "v1", "2026-01-01T00:00:02Z");
+            let mut managers = live.managers.clone();
+            update(change.clone(), &mut managers, &writer);
+            prop_assert_eq!(update_stored(change, &stored, &writer), managers.into_json());
+        }
+    }
+
+    #[test]
     fn sets_survive_their_written_form(pod in pods()) {
         let set = extract(builtin(), kind("v1", "Pod"), &pod).expect("distinct elements");
-        prop_assert_eq!(FieldSet::from_json(&set.to_json()), Ok(set));
+        prop_assert_eq!(FieldSet::from_json(&set.clone().into_json()), Ok(set));
     }
 }

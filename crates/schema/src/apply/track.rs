@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::compare::{Comparison, compare};
 use super::extract::{TypedErrors, extract};
-use super::managers::{Entry, Managers, Operation};
+use super::managers::{self, Entry, Managers, Operation};
 use super::merge::merge;
 use super::remove::prune;
 use super::set::FieldSet;
@@ -79,13 +79,14 @@ impl Change {
 
 /// Tracks a change that was not an apply. The writer gets the fields that it has set or changed. The others lose those,
 /// and all lose the fields that are gone.
-pub fn update(change: &Change, managers: &mut Managers, writer: &Writer<'_>) {
+pub fn update(change: Change, managers: &mut Managers, writer: &Writer<'_>) {
+    let Change { set, removed } = change;
     for entry in &mut managers.entries {
-        entry.fields.subtract(&change.set);
-        entry.fields.subtract(&change.removed);
+        entry.fields.subtract(&set);
+        entry.fields.subtract(&removed);
     }
-    if !change.set.is_empty() {
-        let mut entry = writer.entry(Operation::Update, change.set.clone());
+    if !set.is_empty() {
+        let mut entry = writer.entry(Operation::Update, set);
         if let Some(known) = managers.of(&entry) {
             entry.fields.extend(&known.fields);
         }
@@ -93,6 +94,17 @@ pub fn update(change: &Change, managers: &mut Managers, writer: &Writer<'_>) {
     }
     managers.drop_empty();
     managers.cap_updaters();
+}
+
+/// Like [`update`], for the `managedFields` of a stored object. Returns those of the changed object.
+#[must_use]
+pub fn update_stored(change: Change, stored: &Value, writer: &Writer<'_>) -> Option<Value> {
+    let own = writer.entry(Operation::Update, FieldSet::default());
+    managers::repeated(stored, &change.set, &change.removed, &own).or_else(|| {
+        let mut managers = Managers::stored(Some(stored));
+        update(change, &mut managers, writer);
+        managers.into_json()
+    })
 }
 
 /// A field that an applier wants to change and another manager has.
@@ -141,7 +153,7 @@ pub fn apply(
     if managers.entries.is_empty() && live.as_object().is_some_and(|live| !live.is_empty()) {
         let before = Writer { manager: BEFORE_FIRST_APPLY, ..*writer };
         if let Some(change) = Change::between(model, ty, &Value::Object(serde_json::Map::new()), live) {
-            update(&change, &mut managers, &before);
+            update(change, &mut managers, &before);
         }
     }
     let configured = extract(model, ty, request.configuration)?;

@@ -87,13 +87,3 @@ impl<'m> View<'m> {
         }
     }
 }
-
-/// Returns the members of an object; `None` for another value.
-pub(super) fn members(value: Option<&Value>) -> Option<&Map<String, Value>> {
-    value.and_then(Value::as_object)
-}
-
-/// Returns the elements of a list; `None` for another value.
-pub(super) fn elements(value: Option<&Value>) -> Option<&[Value]> {
-    value.and_then(Value::as_array).map(Vec::as_slice)
-}
