@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use http::header::{HeaderValue, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
@@ -29,6 +30,8 @@ use tower::{BoxError, Service};
 
 use crate::AgentError;
 
+/// The agent's user agent.
+const PROGRAM: &str = concat!("quorate-agent/", env!("CARGO_PKG_VERSION"));
 /// Maximum time to connect to a master.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Maximum time until a master begins its response.
@@ -258,7 +261,9 @@ impl Service<Request<kube::client::Body>> for Masters {
     fn call(&mut self, request: Request<kube::client::Body>) -> Self::Future {
         let masters = self.clone();
         Box::pin(async move {
-            let (parts, body) = request.into_parts();
+            let (mut parts, body) = request.into_parts();
+            // The masters call the manager of the fields that the agent writes by the program's name.
+            parts.headers.insert(USER_AGENT, HeaderValue::from_static(PROGRAM));
             let body = body.collect_bytes().await?;
             Ok(masters.send(Request::from_parts(parts, body)).await?)
         })

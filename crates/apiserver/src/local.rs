@@ -12,6 +12,7 @@ use crate::decode::{Expected, FieldValidation};
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::condition::Condition;
 use crate::pipeline::delete::{DeleteOptions, DeleteResponse, delete, delete_response};
+use crate::pipeline::managed::FieldManager;
 use crate::pipeline::patch::{Patch, patch};
 use crate::pipeline::subresource::{binding, scale};
 use crate::pipeline::update::update;
@@ -202,6 +203,7 @@ impl LocalClient {
         Ok(Operation {
             api: self.api.clone(),
             user: self.user.clone(),
+            manager: FieldManager::of_user(&self.user),
             target,
             is_dry_run: false,
             validation: FieldValidation::Ignore,

@@ -66,7 +66,7 @@ pub(crate) fn generated_name(base: &str) -> String {
 /// Sets the server's fields of a new object, and drops those that a client may not set.
 pub(crate) fn stamp_new(object: &mut Value, namespace: Option<&str>, now: Timestamp) {
     let metadata = of_mut(object);
-    for field in ["resourceVersion", "selfLink", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         metadata.remove(field);
     }
     if let Some(namespace) = namespace {
@@ -83,7 +83,6 @@ pub(crate) fn carry_over(new: &mut Value, old: &Value) {
     let old = of(old);
     let metadata = of_mut(new);
     metadata.remove("selfLink");
-    metadata.remove("managedFields");
     metadata.remove("resourceVersion");
     for field in ["uid", "name", "namespace", "generateName", "generation"] {
         if !metadata.contains_key(field)

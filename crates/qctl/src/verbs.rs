@@ -60,9 +60,18 @@ impl DryRun {
 }
 
 /// The field manager that the server records for changed fields.
-const FIELD_MANAGER: &str = "qctl";
+pub const FIELD_MANAGER: &str = "qctl";
 /// The server refuses unknown fields instead of dropping them.
 const FIELD_VALIDATION: &str = "Strict";
+
+/// The options of a server-side apply.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSide<'a> {
+    /// The manager of the applied fields.
+    pub manager: &'a str,
+    /// Takes over the fields that other managers have.
+    pub force: bool,
+}
 
 impl Session {
     /// Reads one object.
@@ -163,6 +172,29 @@ impl Session {
             .query("fieldValidation", FIELD_VALIDATION)
             .maybe_query("dryRun", dry_run.parameter());
         let call = Call::new(Method::PATCH, path).content_type(patch_type.media_type()).body(patch);
+        self.transport.json(&call).await
+    }
+
+    /// Applies a manifest by the server, which creates an absent object.
+    ///
+    /// # Errors
+    /// When the server refuses the request; a conflict names the fields of other managers.
+    pub async fn apply(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        manifest: &Value,
+        options: ServerSide<'_>,
+        dry_run: DryRun,
+    ) -> Result<Value> {
+        let path = RequestPath::object(resource, namespace, name)
+            .query("fieldManager", options.manager)
+            .query("fieldValidation", FIELD_VALIDATION)
+            .maybe_query("force", options.force.then_some("true"))
+            .maybe_query("dryRun", dry_run.parameter());
+        // JSON is YAML.
+        let call = Call::new(Method::PATCH, path).content_type("application/apply-patch+yaml").body(manifest);
         self.transport.json(&call).await
     }
 

@@ -3,9 +3,10 @@
 //!
 //! [`model`] has the types, and [`data`] loads the built-in ones from checked-in text (written by `cargo run -p xtask --
 //! schema`). What walks a type and a value together is one module each: [`decode`], [`protobuf`], [`defaults`],
-//! [`validate`]. [`openapi`] renders a type. Nothing here knows a resource, a verb or a storage version; rules across
-//! fields belong to the kind's strategy.
+//! [`validate`], [`apply`]. [`openapi`] renders a type. Nothing here knows a resource, a verb or a storage version; rules
+//! across fields belong to the kind's strategy.
 
+pub mod apply;
 pub mod data;
 pub mod decode;
 pub mod defaults;

@@ -4,8 +4,6 @@ use quorate_schema::data::documentation;
 use quorate_schema::model::{Kind, Model};
 use serde_json::{Map, Value, json};
 
-use crate::pipeline::patch;
-
 /// Fields that name an options' type in a body. They are no parameters of a query.
 const TYPE_FIELDS: [&str; 2] = ["apiVersion", "kind"];
 /// Parameters of Kubernetes that this server does not support.
@@ -43,11 +41,7 @@ impl Parameters {
         let Some(ty) = model.named(name).map(|id| model.get(id)) else { return self };
         for field in &ty.fields {
             let name = field.name.as_ref();
-            if TYPE_FIELDS.contains(&name)
-                || UNSUPPORTED.contains(&name)
-                || excluded.contains(&name)
-                || (name == "force" && !patch::has_apply())
-            {
+            if TYPE_FIELDS.contains(&name) || UNSUPPORTED.contains(&name) || excluded.contains(&name) {
                 continue;
             }
             let Some(kind) = scalar(&field.shape.kind) else { continue };

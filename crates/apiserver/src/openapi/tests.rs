@@ -121,7 +121,7 @@ fn supported(value: &mut Value) {
             if let Some(Value::Array(parameters)) = fields.get_mut("parameters") {
                 parameters.retain(|parameter| {
                     let name = parameter["name"].as_str().unwrap_or_default();
-                    !WITHOUT_PARAMETERS.contains(&name) && (name != "force" || patch::has_apply())
+                    !WITHOUT_PARAMETERS.contains(&name)
                 });
             }
             fields.values_mut().for_each(supported);

@@ -9,7 +9,7 @@ use crate::catalog::Served;
 use crate::decode::Body;
 use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
-use crate::pipeline::{admission, allocate, pod_defaults};
+use crate::pipeline::{admission, allocate, managed, pod_defaults};
 use crate::{decode, encode, metadata};
 
 /// Number of random names that are tried for a `generateName`.
@@ -31,7 +31,7 @@ async fn create_with(
     body: Body,
     mut draw: impl FnMut(&str) -> String,
 ) -> Result<Written, Status> {
-    let mut object = prepare(operation, body)?;
+    let (mut object, mut managed_fields) = prepare(operation, body)?;
     let target = &operation.target;
     let descriptor = &target.resource.descriptor;
     let generate_from = generate_name(&object);
@@ -43,13 +43,15 @@ async fn create_with(
         }
         names += 1;
         validate(&target.resource, &object)?;
-        let name = metadata::text(&object, "name");
-        let key = Bytes::from(target.resource.key(target.namespace.as_deref(), name));
+        let name = metadata::text(&object, "name").to_owned();
+        let key = Bytes::from(target.resource.key(target.namespace.as_deref(), &name));
         let admitted = admission::admit(operation, None, &object).await?;
-        let (allocated, allocation) = allocate::creation(operation, &object, is_fresh).await?;
-        let encoded = encode::stored(&target.resource, allocated.as_ref().unwrap_or(&object))?;
+        let (mut allocated, allocation) = allocate::creation(operation, &object, is_fresh).await?;
+        let complete = allocated.as_mut().unwrap_or(&mut object);
+        managed::set(complete, managed_fields.take());
+        let encoded = encode::stored(&target.resource, complete)?;
         if operation.is_dry_run {
-            refuse_existing(operation, &key, name).await?;
+            refuse_existing(operation, &key, &name).await?;
             let object = allocated.unwrap_or(object);
             return Ok(Written { object, encoded, revision: Revision::ZERO, effect: Effect::Created });
         }
@@ -69,10 +71,13 @@ async fn create_with(
             Committed::Stale(now)
                 if now.first().is_some_and(Option::is_some) && (generate_from.is_none() || names == MAX_NAMES) =>
             {
-                return Err(Status::already_exists(&descriptor.resource, name));
+                return Err(Status::already_exists(&descriptor.resource, &name));
             }
             // The namespace changed after it was read, or another request took the items.
-            Committed::Stale(_) => is_fresh = true,
+            Committed::Stale(_) => {
+                is_fresh = true;
+                managed_fields = managed::take(allocated.as_mut().unwrap_or(&mut object));
+            }
         }
     }
     let why =
@@ -80,8 +85,8 @@ async fn create_with(
     Err(Status::conflict(&descriptor.resource, metadata::text(&object, "name"), why))
 }
 
-/// default → mutate → fit.
-fn prepare(operation: &mut Operation, body: Body) -> Result<Value, Status> {
+/// default → mutate → fit. Returns the object and the `managedFields` that it is to be stored with.
+fn prepare(operation: &mut Operation, body: Body) -> Result<(Value, Option<Value>), Status> {
     let target = &operation.target;
     let served = &target.resource;
     decode::report_strict_errors(served, operation.validation, body.strict_errors, &mut operation.warnings)?;
@@ -91,11 +96,12 @@ fn prepare(operation: &mut Operation, body: Body) -> Result<Value, Status> {
     }
     check_namespace(target.namespace.as_deref(), &object)?;
     served.descriptor.default(&mut object);
+    let managed_fields = managed::of_creation(operation, &mut object)?;
     metadata::stamp_new(&mut object, target.namespace.as_deref(), Timestamp::now());
     served.descriptor.strategy.prepare_create(&mut object);
     allocate::fit(operation, &mut object, None)?;
     pod_defaults::create(operation, &mut object);
-    Ok(object)
+    Ok((object, managed_fields))
 }
 
 /// Checks that the body's namespace, if it has one, is the one of the path.
@@ -144,6 +150,7 @@ mod tests {
     use crate::api::Api;
     use crate::bootstrap::bootstrap;
     use crate::decode::FieldValidation;
+    use crate::pipeline::managed::FieldManager;
     use crate::route::Target;
     use crate::user::UserInfo;
 
@@ -154,6 +161,7 @@ mod tests {
         let mut operation = Operation {
             api: api.clone(),
             user: UserInfo::master("test"),
+            manager: FieldManager::default(),
             target: Target {
                 resource,
                 verb: Verb::Create,

@@ -36,6 +36,7 @@ async fn delete_one(operation: &Operation, kv: &KeyValue, options: &DeleteOption
     let one = Operation {
         api: operation.api.clone(),
         user: operation.user.clone(),
+        manager: operation.manager.clone(),
         target: Target { namespace: key.namespace, name: Some(key.name), ..operation.target.clone() },
         is_dry_run: operation.is_dry_run,
         validation: operation.validation,

@@ -13,11 +13,12 @@ use crate::logs;
 use crate::pipeline::authorize::NodeRelation;
 use crate::pipeline::delete::{self, DeleteResponse};
 use crate::pipeline::list::{ListOptions, Listing};
-use crate::pipeline::patch::{Patch, patch};
+use crate::pipeline::managed::FieldManager;
+use crate::pipeline::patch::{Patch, is_apply, patch};
 use crate::pipeline::selection::Selection;
 use crate::pipeline::subresource::{binding, eviction, scale};
 use crate::pipeline::update::{success, update};
-use crate::pipeline::{Effect, Operation, create, delete_collection, read, watch};
+use crate::pipeline::{Effect, Operation, apply, create, delete_collection, read, watch};
 use crate::query::Query;
 use crate::representation::{IncludeObject, negotiate};
 use crate::response::{Request, Response, Style};
@@ -47,9 +48,19 @@ pub(crate) async fn dispatch(
     let style = Style { negotiated, is_pretty: query.flag("pretty") };
     let is_dry_run = delete::is_dry_run(&query.all("dryRun").collect::<Vec<_>>())?;
     let validation = FieldValidation::parse(query)?;
+    let is_apply = target.verb == Verb::Patch && is_apply(&request.headers);
+    let write_options = match target.verb {
+        Verb::Create => Some("CreateOptions"),
+        Verb::Update => Some("UpdateOptions"),
+        Verb::Patch => Some("PatchOptions"),
+        Verb::Get | Verb::List | Verb::Watch | Verb::Delete | Verb::DeleteCollection => None,
+    };
+    let manager = write_options.map(|options| FieldManager::parse(query, &request.headers, options, is_apply));
+    let manager = manager.transpose()?.unwrap_or_default();
     let operation = Operation {
         api: api.clone(),
         user,
+        manager,
         target,
         is_dry_run,
         validation,
@@ -62,6 +73,7 @@ pub(crate) async fn dispatch(
         }
         Verb::Get | Verb::List => show(&operation, query, style).await,
         Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,
+        Verb::Patch if is_apply => apply_configuration(operation, request, query, style).await,
         Verb::Create | Verb::Update | Verb::Patch => write(operation, request, style).await,
     }
 }
@@ -141,6 +153,23 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         }
     };
     Ok(Response::written(code, &served, &written, style)?.with_warnings(&operation.warnings))
+}
+
+/// Runs a server-side apply.
+async fn apply_configuration(
+    mut operation: Operation,
+    request: &Request,
+    query: &Query,
+    style: Style,
+) -> Result<Response, Status> {
+    let written = apply::apply(&mut operation, &request.body, query.flag("force")).await?;
+    let code = if written.effect == Effect::Created { 201 } else { 200 };
+    let served = &operation.target.resource;
+    let response = match operation.target.subresource {
+        Some(Subresource::Scale) => shown(code, &scale::show(served, &written.object, written.revision)?, style)?,
+        _ => Response::written(code, served, &written, style)?,
+    };
+    Ok(response.with_warnings(&operation.warnings))
 }
 
 async fn remove(mut operation: Operation, request: &Request, query: &Query, style: Style) -> Result<Response, Status> {

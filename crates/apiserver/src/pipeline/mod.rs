@@ -8,6 +8,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod allocate;
+pub(crate) mod apply;
 pub(crate) mod authorize;
 pub(crate) mod commit;
 pub(crate) mod condition;
@@ -16,6 +17,7 @@ pub(crate) mod delete;
 pub(crate) mod delete_collection;
 pub(crate) mod dispatch;
 pub(crate) mod list;
+pub(crate) mod managed;
 pub(crate) mod modify;
 mod node_restriction;
 pub(crate) mod patch;
@@ -35,6 +37,7 @@ use crate::api::Api;
 use crate::decode::FieldValidation;
 use crate::encode;
 use crate::pipeline::condition::Condition;
+use crate::pipeline::managed::FieldManager;
 use crate::route::Target;
 use crate::user::UserInfo;
 
@@ -42,6 +45,7 @@ use crate::user::UserInfo;
 pub(crate) struct Operation {
     pub api: Api,
     pub user: UserInfo,
+    pub manager: FieldManager,
     pub target: Target,
     /// Run every stage except the commit.
     pub is_dry_run: bool,

@@ -14,20 +14,22 @@ use crate::pipeline::admission;
 use crate::pipeline::allocate;
 use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
-use crate::pipeline::{condition, read};
+use crate::pipeline::{condition, managed, read};
 
 /// Number of attempts when the object keeps changing under a write.
 const MAX_ATTEMPTS: usize = 64;
 
 /// The object as it is stored now.
 pub(crate) struct Current {
-    /// The object without its `resourceVersion`.
+    /// The object without its `resourceVersion` and its `managedFields`.
     pub object: Value,
+    pub managed_fields: Option<Value>,
     pub encoded: Bytes,
     pub revision: Revision,
 }
 
-/// The change that a request makes to the current object.
+/// The change that a request makes to the current object. A new state without `managedFields` keeps those of the current
+/// one; null removes them.
 pub(crate) enum Change {
     Keep,
     Put(Value),
@@ -70,11 +72,12 @@ pub(crate) async fn modify(
         };
         let (object, effect) = match change {
             Change::Keep => {
-                let Current { object, encoded, revision } = current;
+                let Current { object, managed_fields, encoded, revision } = current;
+                let object = managed::joined(object, managed_fields);
                 return Ok(Written { object, encoded, revision, effect: Effect::Unchanged });
             }
-            Change::Put(object) => (object, Effect::Written),
-            Change::Remove(object) => (object, Effect::Removed),
+            Change::Put(object) => (managed::joined(object, current.managed_fields), Effect::Written),
+            Change::Remove(object) => (managed::joined(object, current.managed_fields), Effect::Removed),
         };
         let encoded = encode::stored(&target.resource, &object)?;
         if operation.is_dry_run {
@@ -123,7 +126,8 @@ async fn admit(
 }
 
 fn decode(kv: KeyValue) -> Result<Current, Status> {
-    let object = serde_json::from_slice(&kv.value)
+    let mut object = serde_json::from_slice(&kv.value)
         .map_err(|error| Status::internal(format!("a stored object cannot be decoded: {error}")))?;
-    Ok(Current { object, encoded: kv.value, revision: kv.mod_revision })
+    let managed_fields = managed::take(&mut object);
+    Ok(Current { object, managed_fields, encoded: kv.value, revision: kv.mod_revision })
 }

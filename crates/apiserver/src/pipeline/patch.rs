@@ -1,31 +1,30 @@
 //! The `patch` verb: applies the patch to the current object, then continues as an update.
 
 use http::HeaderMap;
-use quorate_api::{Reason, Status, patch};
+use quorate_api::{Status, patch};
 use serde_json::Value;
 
 use crate::catalog::Served;
 use crate::decode::Expected;
 use crate::pipeline::modify::{Current, modify};
 use crate::pipeline::update::transition;
-use crate::pipeline::{Operation, Written};
+use crate::pipeline::{Operation, Written, managed};
 use crate::{decode, encode, metadata};
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY_YAML: &str = "application/apply-patch+yaml";
-const APPLY_CBOR: &str = "application/apply-patch+cbor";
+const APPLY: &str = "application/apply-patch+yaml";
 
 /// Media types of patches that are served.
-pub(crate) const MEDIA_TYPES: &[&str] = &[JSON, MERGE, STRATEGIC];
+pub(crate) const MEDIA_TYPES: &[&str] = &[JSON, MERGE, STRATEGIC, APPLY];
 
-/// Returns whether server-side apply is served.
-pub(crate) fn has_apply() -> bool {
-    MEDIA_TYPES.contains(&APPLY_YAML)
+/// Returns whether the body is a configuration to apply, not a patch of the other formats.
+pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
+    decode::media_type(headers) == APPLY
 }
 
-/// A patch in one of the three formats.
+/// A patch in one of the three formats that say what to change.
 #[derive(Clone, Debug)]
 pub(crate) enum Patch {
     Json(Value),
@@ -41,15 +40,6 @@ impl Patch {
             JSON => Patch::Json,
             MERGE => Patch::Merge,
             STRATEGIC => Patch::Strategic,
-            APPLY_YAML | APPLY_CBOR => {
-                return Err(Status::new(
-                    Reason::UnsupportedMediaType,
-                    format!(
-                        "server-side apply is not supported yet - accepted media types include: {}",
-                        MEDIA_TYPES.join(", ")
-                    ),
-                ));
-            }
             _ => return Err(decode::unsupported(MEDIA_TYPES)),
         };
         let patch: Value = serde_json::from_slice(body)
@@ -61,6 +51,23 @@ impl Patch {
             return Err(Status::bad_request("error decoding patch: a merge patch is an object"));
         }
         Ok(make(patch))
+    }
+
+    /// Returns whether the patch depends on the object's `managedFields`.
+    fn names_managers(&self) -> bool {
+        const PATH: &str = "/metadata/managedFields";
+        match self {
+            Patch::Json(patch) => patch.as_array().into_iter().flatten().any(|operation| {
+                let named = ["path", "from"].map(|field| operation[field].as_str());
+                // A path above the field names it as well.
+                named.into_iter().flatten().any(|path| path.starts_with(PATH) || PATH.starts_with(path))
+            }),
+            Patch::Merge(patch) => patch.pointer(PATH).is_some(),
+            Patch::Strategic(patch) => {
+                let metadata = patch["metadata"].as_object();
+                metadata.is_some_and(|metadata| metadata.keys().any(|key| key.ends_with("managedFields")))
+            }
+        }
     }
 
     /// Applies the patch to an object of the kind, or to another document such as a `Scale`.
@@ -111,6 +118,9 @@ fn patched(
     let target = &operation.target;
     let served = &target.resource;
     let mut object = current.object.clone();
+    if patch.names_managers() {
+        managed::set(&mut object, current.managed_fields.clone());
+    }
     encode::set_resource_version(&mut object, current.revision);
     patch.apply(served, &mut object)?;
     let decoded = Expected::served(served).decode_value(object)?;

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use quorate_api::{FieldError, Reason, Status, StatusDetails};
 use quorate_registry::{Subresource, Verb};
+use quorate_schema::apply::Managers;
 use serde_json::Value;
 
 use crate::catalog::Served;
 use crate::decode::{self, Body, FieldValidation};
 use crate::metadata;
 use crate::pipeline::authorize::authorize;
+use crate::pipeline::managed::FieldManager;
 use crate::pipeline::modify::{Change, Current, modify};
-use crate::pipeline::{Operation, Written, allocate, create, pod_defaults, ratchet};
+use crate::pipeline::{Operation, Written, allocate, create, managed, pod_defaults, ratchet};
 use crate::query::Query;
 use crate::route::{Route, Target};
 
@@ -19,7 +21,7 @@ use crate::route::{Route, Target};
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 /// Number of times that an update and a creation may each find that the other one is needed.
-const MAX_TURNS: usize = 8;
+pub(crate) const MAX_TURNS: usize = 8;
 
 /// Replaces an object, or a part of it through a subresource. Creates an absent object if its kind allows that.
 ///
@@ -40,7 +42,7 @@ pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Writ
             result => return result,
         };
         let Some(given) = given.clone() else { return Err(absent) };
-        match create_absent(operation, given).await {
+        match create_absent(operation, given, None).await {
             Err(status) if status.reason == Reason::AlreadyExists => {}
             result => return result,
         }
@@ -49,8 +51,16 @@ pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Writ
     Err(Status::conflict(&served.descriptor.resource, operation.target.name(), why))
 }
 
-/// Creates the object that an update did not find, if the user may create it.
-async fn create_absent(operation: &Operation, mut body: Body) -> Result<Written, Status> {
+/// Creates the object that an update or an apply did not find, if the user may create it. `applied` are the managers of
+/// the object that an apply creates.
+///
+/// # Errors
+/// A `Status` from any stage; `AlreadyExists`.
+pub(crate) async fn create_absent(
+    operation: &Operation,
+    mut body: Body,
+    applied: Option<Managers>,
+) -> Result<Written, Status> {
     let target = Target { verb: Verb::Create, ..operation.target.clone() };
     authorize(&operation.api, &operation.user, &Route::Resource(target.clone()), &Query::default()).await?;
     let uid = metadata::text(&body.object, "uid");
@@ -63,6 +73,7 @@ async fn create_absent(operation: &Operation, mut body: Body) -> Result<Written,
     let mut creation = Operation {
         api: operation.api.clone(),
         user: operation.user.clone(),
+        manager: FieldManager { applied, ..operation.manager.clone() },
         target,
         is_dry_run: operation.is_dry_run,
         validation: FieldValidation::Ignore,
@@ -73,7 +84,7 @@ async fn create_absent(operation: &Operation, mut body: Body) -> Result<Written,
 }
 
 /// Checks that the body names the object that the path names.
-fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
+pub(crate) fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
     let given = metadata::text(body, "name");
     let wanted = target.name();
     if given.is_empty() {
@@ -89,11 +100,22 @@ fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
     create::check_namespace(target.namespace.as_deref(), body)
 }
 
-/// Runs precondition → mutate → fit → validate for `new` as the successor of `current`; `new` is decoded and defaulted.
+/// Returns the change that replaces `current` by `new`, which is decoded and defaulted, and tracks who changed what.
 ///
 /// # Errors
 /// A `Status` from any stage.
 pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Value) -> Result<Change, Status> {
+    let given = managed::take(&mut new);
+    let mut new = successor(operation, current, new)?;
+    managed::track_change(operation, current, &mut new, given.as_ref())?;
+    Ok(change(&operation.target.resource, new, &current.object))
+}
+
+/// Runs precondition → mutate → fit → validate for `new` as the successor of `current`; `new` is decoded and defaulted.
+///
+/// # Errors
+/// A `Status` from any stage.
+pub(crate) fn successor(operation: &Operation, current: &Current, mut new: Value) -> Result<Value, Status> {
     let target = &operation.target;
     let served = &target.resource;
     let strategy = &served.descriptor.strategy;
@@ -110,7 +132,7 @@ pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Valu
     }
     pod_defaults::update(operation, &mut new);
     validate(served, target.subresource, &new, old)?;
-    Ok(change(served, new, old))
+    Ok(new)
 }
 
 /// Returns the change that stores the new object, or removes it if it is being deleted and has lost its last finalizer.

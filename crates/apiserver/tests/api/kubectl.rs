@@ -160,3 +160,27 @@ async fn kubectl_drains_a_node() {
     assert!(drained.contains("pod/bound evicted") && drained.contains("node/one drained"), "{drained}");
     assert_eq!(kubectl.expect(&["get", "pods", "-o", "name"], "").await, "pod/free\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_on_the_server() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else { return };
+    let map = |data: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\ndata:\n{data}");
+    let show = ["get", "configmap", "settings", "-o", "jsonpath={.data}"];
+    let first = ["apply", "--server-side", "--field-manager=first", "-f", "-"];
+    let second = ["apply", "--server-side", "--field-manager=second", "-f", "-"];
+    kubectl.expect(&first, &map("  a: '1'\n  b: '1'\n")).await;
+    let (is_well, text) = kubectl.run(&second, &map("  a: '2'\n")).await;
+    assert!(!is_well && text.contains("Apply failed with 1 conflict: conflict with \"first\": .data.a"), "{text}");
+    kubectl.expect(&[&second[..], &["--force-conflicts"]].concat(), &map("  a: '2'\n")).await;
+    kubectl.expect(&first, &map("  a: '2'\n")).await;
+    assert_eq!(kubectl.expect(&show, "").await, r#"{"a":"2"}"#);
+
+    // The fields of a client-side apply move to the server-side manager, and one of them is given up.
+    kubectl.expect(&["delete", "configmap", "settings"], "").await;
+    kubectl.expect(&["apply", "-f", "-"], &map("  a: '1'\n  b: '1'\n")).await;
+    kubectl.expect(&["apply", "--server-side", "-f", "-"], &map("  a: '2'\n")).await;
+    assert_eq!(kubectl.expect(&show, "").await, r#"{"a":"2"}"#);
+    let again = kubectl.expect(&["apply", "--server-side", "-f", "-"], &map("  a: '2'\n")).await;
+    assert!(again.contains("serverside-applied"), "{again}");
+}

@@ -1,6 +1,7 @@
 //! Tests of the API server over the in-memory store, with real TLS and real clients.
 
 mod access;
+mod applying;
 mod bodies;
 mod deletion;
 mod documents;

@@ -1,4 +1,5 @@
-//! `apply`: changes objects to match manifests, by a three-way merge with the manifest that was applied before.
+//! `apply`: changes objects to match manifests, by a three-way merge with the manifest that was applied before, or by the
+//! server (`--server-side`).
 
 use quorate_api::GroupVersionKind;
 use serde_json::Value;
@@ -9,7 +10,7 @@ use crate::manifest::{FileFlags, Manifest};
 use crate::resources::{SelectFlags, Target, select};
 use crate::session::Session;
 use crate::three_way;
-use crate::verbs::{DryRun, PatchType};
+use crate::verbs::{DryRun, FIELD_MANAGER, PatchType, ServerSide};
 
 /// Create or change objects to match manifests
 #[derive(Debug, clap::Args)]
@@ -19,8 +20,17 @@ pub struct Apply {
     #[command(flatten)]
     change: ChangeFlags,
     /// Delete and recreate objects whose change the server refuses
-    #[arg(long)]
+    #[arg(long, conflicts_with = "server_side")]
     force: bool,
+    /// Let the server merge the manifests, which keeps track of the fields of each manager
+    #[arg(long)]
+    server_side: bool,
+    /// Take over the fields that other managers have (with --server-side)
+    #[arg(long, requires = "server_side")]
+    force_conflicts: bool,
+    /// Name of the manager of the applied fields (with --server-side)
+    #[arg(long, default_value = FIELD_MANAGER, requires = "server_side")]
+    field_manager: String,
 }
 
 /// Maximum number of attempts, because another writer may change the object between the read and the patch.
@@ -60,6 +70,9 @@ impl Apply {
                 manifest.source
             )));
         };
+        if self.server_side {
+            return self.by_server(session, target, name, manifest).await;
+        }
         let mut attempt = 1;
         loop {
             match self.once(session, target, name, manifest).await {
@@ -122,6 +135,25 @@ impl Apply {
             }
         };
         Ok((patched, "configured"))
+    }
+
+    async fn by_server(
+        &self,
+        session: &Session,
+        target: &Target,
+        name: &str,
+        manifest: &Manifest,
+    ) -> Result<(Value, &'static str)> {
+        if self.change.dry_run == DryRun::Client {
+            return Err(CliError::usage(
+                "--dry-run=client doesn't work with --server-side (did you mean --dry-run=server?)",
+            ));
+        }
+        let options = ServerSide { manager: &self.field_manager, force: self.force_conflicts };
+        let (resource, namespace) = (&target.resource, target.namespace.as_deref());
+        let applied = session.apply(resource, namespace, name, &manifest.object, options, self.change.dry_run).await;
+        let applied = applied.map_err(|error| error.when("applying", &manifest.source))?;
+        Ok((applied, "serverside-applied"))
     }
 
     async fn replace_by_force(&self, session: &Session, target: &Target, name: &str) -> Result<()> {

@@ -1,0 +1,30 @@
+//! Server-side apply: which manager has set which field, and how an applied configuration merges into an object.
+//!
+//! [`set`] has sets of fields and their form in `metadata.managedFields`; [`element`] the steps of their paths. What walks
+//! an object with its type is one module each: [`extract`] (the fields of an object), [`compare`] (the fields that two
+//! objects differ in), [`merge`], and [`remove`]. [`managers`] are the entries of an object, and [`track`] changes them
+//! for an update or an apply. The rules are those of `sigs.k8s.io/structured-merge-diff` and of `managedfields` in
+//! apimachinery. Nothing here reads a clock: the caller passes the time.
+//!
+//! All versions of a kind share one type here: an entry's fields mean the same in each of its versions.
+
+mod compare;
+mod element;
+mod extract;
+mod managers;
+mod merge;
+mod remove;
+mod set;
+mod track;
+mod walk;
+
+pub use compare::{Comparison, compare};
+pub use element::ElementError;
+pub use extract::{TypedError, TypedErrors, extract};
+pub use managers::{Entry, Managers, Operation};
+pub use merge::merge;
+pub use set::{FieldSet, FieldSetError};
+pub use track::{Applied, Apply, Change, Conflict, Writer, apply, update, update_stored};
+
+#[cfg(test)]
+mod tests;
