@@ -193,3 +193,45 @@ fn certificates_renew_themselves_while_they_are_in_use() {
     m1.run("qctl create deployment web --image=example --replicas=1").ok();
     deployed(&m1, "web", &["w1"]);
 }
+
+#[test]
+fn a_worker_whose_node_was_deleted_joins_again_with_a_new_token() {
+    const AGENT: &str = "/var/lib/quorate/agent";
+    let mut network = Network::start();
+    let mut m1 = network.machine("m1", 1);
+    let mut w1 = network.machine("w1", 11);
+    m1.start("quorate server --init");
+    let line = format!("{} --runtime hollow", m1.printed_line("quorate agent --server"));
+    w1.start(&line);
+    ready(&m1, &["w1"]);
+    // Its agent registers the Node again, but the certificates cannot be renewed any more.
+    m1.run(documented("qctl delete node w2").replace("w2", "w1").as_str()).ok();
+    ready(&m1, &["w1"]);
+    let (_, before) = certificate(&w1, AGENT, "client.crt");
+    w1.stop();
+    let token = m1.run(documented("qctl token create --role worker --token-only")).ok();
+    let line = documented("quorate agent --token TOKEN").replace("TOKEN", token.trim());
+    let stderr = refused(&w1, &line);
+    assert!(
+        stderr.contains("`qctl delete node w1` first") && stderr.contains("was removed from the cluster"),
+        "{stderr}"
+    );
+    m1.run("qctl delete node w1").ok();
+    w1.start(&line);
+    ready(&m1, &["w1"]);
+    let (_, after) = certificate(&w1, AGENT, "client.crt");
+    assert_ne!(before, after, "the worker has not joined again");
+    // A token that is used already, or that admits no machine, does not keep a worker from starting.
+    w1.stop();
+    m1.run(&format!("qctl token revoke {}", token.split('.').next().expect("an id"))).ok();
+    w1.start(&line);
+    m1.run("qctl create deployment web --image=example --replicas=1").ok();
+    deployed(&m1, "web", &["w1"]);
+    assert_eq!(certificate(&w1, AGENT, "client.crt").1, after);
+    w1.stop();
+    let revoked = m1.run("qctl token create --role worker --token-only").ok();
+    m1.run(&format!("qctl token revoke {}", revoked.split('.').next().expect("an id"))).ok();
+    w1.start(&format!("quorate agent --token {revoked}"));
+    m1.run("qctl scale deployment web --replicas=2").ok();
+    deployed(&m1, "web", &["w1"]);
+}

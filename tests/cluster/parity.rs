@@ -214,6 +214,16 @@ fn read(pair: &mut Pair<'_>) {
     pair.says("get pods one -l app=one", "");
     pair.says("get -f - -o name", &maps());
     pair.says("get --raw /version", "");
+    for what in [
+        "pods",
+        "pod.spec.containers --recursive",
+        "deploy.spec.strategy.rollingUpdate",
+        "node.status.capacity",
+        "cm.data",
+        "pod.spec.nothing",
+    ] {
+        pair.says(&format!("explain {what}"), "");
+    }
     pair.says("get deploy web --subresource=scale -o jsonpath={.spec.replicas}", "");
 
     for what in ["cm c1", "secret s3", "sa sa1", "pod one", "pod nobody", "pods -l app=nothing", "deploy d4"] {

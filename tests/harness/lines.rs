@@ -1,6 +1,6 @@
 //! Output of running commands, line by line.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Instant;
@@ -22,8 +22,21 @@ impl Lines {
     /// When the command cannot be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Lines {
+        Lines::start_with(command, Stdio::null())
+    }
+
+    /// As [`Lines::start`], with a standard input for [`Lines::write`].
+    ///
+    /// # Panics
+    /// When the command cannot be started.
+    #[must_use]
+    pub fn start_with_input(command: &mut Command) -> Lines {
+        Lines::start_with(command, Stdio::piped())
+    }
+
+    fn start_with(command: &mut Command, stdin: Stdio) -> Lines {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
@@ -52,6 +65,15 @@ impl Lines {
                 Err(error) => panic!("{what}: {error} after {:#?}", self.seen),
             }
         }
+    }
+
+    /// Writes to the command's standard input.
+    ///
+    /// # Panics
+    /// When the command has none, or has closed it.
+    pub fn write(&mut self, text: &str) {
+        let stdin = self.child.stdin.as_mut().expect("a standard input");
+        stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("the command reads");
     }
 
     /// Sends the command a signal.

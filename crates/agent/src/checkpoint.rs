@@ -26,13 +26,13 @@ pub(crate) fn prepare(data_dir: &Path) -> io::Result<()> {
 }
 
 /// Writes the checkpoint of one pod, atomically replacing the previous one.
-pub(crate) async fn save(data_dir: &Path, uid: &str, pod: &Pod) -> io::Result<()> {
+pub(crate) fn save(data_dir: &Path, uid: &str, pod: &Pod) -> io::Result<()> {
     let path = file(data_dir, uid);
     let parent = pod_dir(data_dir, uid);
-    tokio::fs::create_dir_all(&parent).await?;
+    std::fs::create_dir_all(&parent)?;
     let new = parent.join("pod.json.new");
-    tokio::fs::write(&new, serde_json::to_vec(pod).map_err(io::Error::other)?).await?;
-    tokio::fs::rename(new, path).await
+    std::fs::write(&new, serde_json::to_vec(pod).map_err(io::Error::other)?)?;
+    std::fs::rename(new, path)
 }
 
 /// Lists the uids of all pods that have a directory.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blocking::HostCalls;
 use crate::cluster::Cluster;
 use crate::config::AgentConfig;
 use crate::events::Recorder;
@@ -22,9 +23,16 @@ use crate::volumes::objects::Objects;
 /// ones use the processors while others wait for the disk; more would only slow all of them down.
 const STARTS_BEYOND_CPUS: usize = 2;
 
+/// Maximum number of concurrent writes of checkpoints.
+const CHECKPOINT_WRITES: usize = 4;
+/// Maximum time of the write of a checkpoint. The pod may have to be stopped meanwhile.
+const CHECKPOINT_LIMIT: Duration = Duration::from_millis(500);
+
 pub(crate) struct Context {
     pub node_name: String,
     pub data_dir: PathBuf,
+    /// Writes of checkpoints, which may hang with the disk.
+    pub disk: HostCalls,
     pub facts: NodeFacts,
     pub machine: Machine,
     pub offline_after: Duration,
@@ -60,6 +68,7 @@ impl Context {
         Arc::new(Context {
             node_name: config.node_name.clone(),
             data_dir: config.data_dir.clone(),
+            disk: HostCalls::new(CHECKPOINT_WRITES, CHECKPOINT_LIMIT),
             facts,
             gate: Gate::new(cpus + STARTS_BEYOND_CPUS),
             machine,

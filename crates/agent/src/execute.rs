@@ -120,6 +120,15 @@ impl Task {
                 }
                 plain(runtime.stop_container(pod, id, grace.for_stop(Timestamp::now())).await)
             }
+            Action::StopUnknown { id, grace } => {
+                let now = Timestamp::now();
+                plain(runtime.stop_container(pod, id, grace.begun(now).for_stop(now)).await)
+            }
+            Action::MarkFenced { id } => {
+                let marked = self.context.fence.mark(&pod.uid, id).await;
+                marked.map_err(|error| Failed::new(FailureReason::Other, format!("cannot mark a stop: {error}")))?;
+                Ok(Outcome::Done)
+            }
             Action::RemoveHistory { ids } => plain(runtime.remove(pod, ids).await),
             Action::StopSandbox { id } => plain(runtime.stop_sandbox(pod, id).await),
             Action::RemovePod => {

@@ -5,6 +5,7 @@
 
 mod admission;
 mod api_cluster;
+mod blocking;
 mod checkpoint;
 pub mod client;
 pub mod cluster;
@@ -29,6 +30,7 @@ mod server;
 mod services;
 mod specs;
 mod status;
+mod streams;
 mod tls;
 mod volumes;
 mod worker;
@@ -41,7 +43,7 @@ use tokio_util::task::TaskTracker;
 pub use crate::runtime::remove_containers;
 pub use api_cluster::{ApiCluster, status_patch};
 pub use config::{AgentConfig, Listen, RuntimeChoice};
-pub use fence::{Containers, WatchdogError, watch_containers};
+pub use fence::{Containers, OWNER, WatchdogError, watch_containers};
 pub use volumes::remove_data;
 
 use crate::cluster::Cluster;

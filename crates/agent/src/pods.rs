@@ -203,7 +203,7 @@ impl Pods {
             .runtime
             .known_pods()
             .into_iter()
-            .filter(|known| known.sandbox_running)
+            .filter(|known| known.may_run)
             .map(|known| known.pod.uid)
             .collect();
         match checkpoint::load(&self.data_dir).await {

@@ -1,4 +1,4 @@
-//! The node API: health, logs and the pods of this node. Only clients in the group `system:masters` may use it.
+//! The node API: health, logs, streams and the pods of this node. Only clients in the group `system:masters` may use it.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -25,21 +25,24 @@ use crate::config::AgentConfig;
 use crate::plan::{self, ContainerRecord, Observed};
 use crate::pods::PodTable;
 use crate::runtime::{LogOptions, Runtime};
+use crate::streams::{self, Clients};
 use crate::{AgentError, tls};
 
 const ALLOWED_GROUP: &str = "system:masters";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
-struct Shared {
-    pods: PodTable,
-    runtime: Arc<dyn Runtime>,
+pub(crate) struct Shared {
+    pub(crate) pods: PodTable,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) clients: Clients,
 }
 
 pub(crate) struct NodeApi {
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    shared: Shared,
+    pods: PodTable,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl NodeApi {
@@ -49,24 +52,27 @@ impl NodeApi {
         runtime: Arc<dyn Runtime>,
     ) -> Result<Self, AgentError> {
         let tls = tls::server(&config.client_ca_pem, Arc::clone(&config.serving)).map_err(AgentError::Tls)?;
-        let shared = Shared { pods: PodTable::default(), runtime };
-        Ok(NodeApi { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), shared })
+        Ok(NodeApi { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), pods: PodTable::default(), runtime })
     }
 
     /// Returns the table of pods that the API shows. The pod loop fills it.
     pub(crate) fn pods(&self) -> PodTable {
-        Arc::clone(&self.shared.pods)
+        Arc::clone(&self.pods)
     }
 
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), AgentError> {
         let listen = |source| AgentError::Listen { address: "the given socket".to_owned(), source };
         let listener = tokio::net::TcpListener::from_std(self.listener).map_err(listen)?;
+        let connections = TaskTracker::new();
+        let clients = Clients::new(connections.clone(), shutdown.clone());
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .route("/pods", get(list_pods))
             .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
-            .with_state(self.shared);
-        let connections = TaskTracker::new();
+            .route("/exec/{namespace}/{pod}/{container}", get(streams::exec).post(streams::exec))
+            .route("/attach/{namespace}/{pod}/{container}", get(streams::attach).post(streams::attach))
+            .route("/portForward/{namespace}/{pod}", get(streams::port_forward).post(streams::port_forward))
+            .with_state(Shared { pods: self.pods, runtime: self.runtime, clients });
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -105,7 +111,7 @@ async fn serve(acceptor: TlsAcceptor, router: Router, stream: tokio::net::TcpStr
     let router = if allowed { router } else { Router::new().fallback(forbidden) };
     let service = TowerToHyperService::new(router);
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::debug!(error = %error, "a connection to the node API failed");
     }
 }
@@ -140,7 +146,7 @@ struct LogQuery {
 }
 
 /// Builds an error response in the kubelet's words, which the API server passes on.
-fn refusal(code: StatusCode, message: String) -> Response {
+pub(crate) fn refusal(code: StatusCode, message: String) -> Response {
     (code, message).into_response()
 }
 

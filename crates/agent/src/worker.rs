@@ -74,7 +74,7 @@ impl Worker {
         let observed = context.runtime.subscribe(&reference.uid);
         let reported = pod.status.as_ref().map(plan::own_report).unwrap_or_default();
         let fence_changes = context.fence.add(&pod).then(|| context.fence.changes());
-        let memory = Memory::adopt(&pod, &observed.borrow(), &reported, Timestamp::now());
+        let memory = Memory::new(&reported, Timestamp::now());
         Worker {
             context,
             reference,
@@ -96,12 +96,15 @@ impl Worker {
 
     /// Runs until nothing is left of the pod, or until `shutdown`, which leaves its containers alone.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> PodRef {
-        tokio::select! {
-            () = shutdown.cancelled() => return self.reference,
-            () = self.admit() => {}
-        }
         self.watch_objects();
-        while let Some(sleep) = self.step().await {
+        loop {
+            if !self.memory.adopted {
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = self.adopt() => {}
+                }
+            }
+            let Some(sleep) = self.step().await else { break };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 changed = self.desired.changed() => if changed.is_err() { break },
@@ -125,11 +128,22 @@ impl Worker {
         self.reference
     }
 
+    /// Takes over the containers of an earlier agent, if the runtime knows all of them. Until then, the plans only stop
+    /// containers.
+    async fn adopt(&mut self) {
+        let observed = Arc::clone(&self.observed.borrow());
+        if self.memory.may_adopt(&observed) {
+            self.admit(&observed).await;
+            let pod = Arc::clone(&self.desired.borrow().pod);
+            self.memory.adopt(&pod, &observed, &self.reported);
+        }
+    }
+
     /// Rejects a pod that asks for something this node does not support. A pod that already runs was admitted before.
-    async fn admit(&mut self) {
+    async fn admit(&mut self, observed: &Observed) {
         let pod = Arc::clone(&self.desired.borrow().pod);
         let over = matches!(self.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
-        if over || self.observed.borrow().running().next().is_some() {
+        if over || observed.running().next().is_some() || !observed.unknown.is_empty() {
             return;
         }
         let capabilities = loop {
@@ -159,12 +173,15 @@ impl Worker {
         let observed = Arc::clone(&self.observed.borrow_and_update());
         let now = Timestamp::now();
         self.memory.start_time.get_or_insert(now);
-        if let Err(error) = self.note_fenced(&observed).await {
-            // Without the marks, a container that its fence has stopped could count as a success.
-            tracing::warn!(pod = %self.reference, error = %error, "cannot read which containers the fence has stopped");
-            return Some(MARKS_RETRY);
+        let (verdict, stays_for) = self.context.fence.verdict(&self.reference.uid);
+        if verdict == FenceVerdict::Run {
+            self.memory.release_fenced(&observed);
         }
+        let marks = self.note_fenced(&desired.pod, &observed).await;
         self.note_termination(&desired, &observed, now);
+        if !self.memory.adopted && self.memory.may_adopt(&observed) {
+            return Some(Duration::ZERO);
+        }
         self.note_metadata(&desired.pod);
         let view = PodView {
             pod: &desired.pod,
@@ -174,8 +191,18 @@ impl Worker {
             facts: &self.context.facts,
             now,
         };
-        let (verdict, stays_for) = self.context.fence.verdict(&self.reference.uid);
-        let planned = plan::restrict(view, plan::plan(view), verdict);
+        let mut planned = plan::restrict(view, plan::plan(view), verdict);
+        if let Err(error) = marks {
+            // Without the marks, a container that its fence has stopped could count as a success.
+            tracing::warn!(pod = %self.reference, error = %error, "cannot read which containers the fence has stopped");
+            let is_ending = self.memory.termination.is_some();
+            let stops = |action: &Action| action.is_fenced_stop() || is_ending && *action != Action::DeleteFromApi;
+            planned.actions.retain(stops);
+            for action in planned.actions {
+                self.start(&desired.pod, &observed, action);
+            }
+            return Some(stays_for.map_or(MARKS_RETRY, |until| until.min(MARKS_RETRY)));
+        }
         if planned.finished {
             self.context.reporter.forget(&self.reference);
             self.context.fence.forget(&self.reference.uid).await;
@@ -211,7 +238,8 @@ impl Worker {
         });
     }
 
-    /// Writes the pod's checkpoint when the pod has changed. Hollow nodes have none ([`checkpoint`]).
+    /// Writes the pod's checkpoint when the pod has changed. A disk that hangs delays the next plan only briefly, because
+    /// that plan may have to stop the pod. Hollow nodes have none ([`checkpoint`]).
     async fn save(&mut self, desired: &Desired) {
         let known = self.saved.as_ref().is_some_and(|saved| Arc::ptr_eq(saved, &desired.pod));
         // A checkpoint written while the pod is being removed would be left behind.
@@ -219,24 +247,36 @@ impl Worker {
         if known || desired.gone || removed || self.context.runtime.is_hollow() {
             return;
         }
-        if let Err(error) = checkpoint::save(&self.context.data_dir, &self.reference.uid, &desired.pod).await {
+        let (data_dir, pod) = (self.context.data_dir.clone(), Arc::clone(&desired.pod));
+        let (uid, path) = (self.reference.uid.clone(), checkpoint::pod_dir(&data_dir, &self.reference.uid));
+        let saved = self.context.disk.run(&path, move || checkpoint::save(&data_dir, &uid, &pod)).await;
+        if let Err(error) = saved.and_then(|saved| saved) {
             tracing::warn!(pod = %self.reference, error = %error, "cannot write the pod's checkpoint");
         }
         self.saved = Some(Arc::clone(&desired.pod));
     }
 
     /// Looks up which of the containers that have ended were stopped by the fence, which the watchdog may have done.
-    async fn note_fenced(&mut self, observed: &Observed) -> std::io::Result<()> {
+    async fn note_fenced(&mut self, pod: &Pod, observed: &Observed) -> std::io::Result<()> {
         if self.fence_changes.is_none() {
             return Ok(());
         }
-        let all = observed.containers.iter();
-        let ended: BTreeSet<String> = all.filter(|record| record.exit().is_some()).map(|r| r.id.clone()).collect();
-        if ended != self.looked_up {
+        let ended = || observed.containers.iter().filter_map(|record| Some((&record.id, record.exit()?)));
+        // Such a container was stopped, whether or not that could be recorded.
+        if let Some(lapsed_at) = self.context.fence.lapsed_at(&self.reference.uid) {
+            let stopped = ended().filter(|(_, exit)| exit.finished_at >= lapsed_at);
+            self.memory.fenced.extend(stopped.map(|(id, _)| id.clone()));
+        }
+        let ids: BTreeSet<String> = ended().map(|(id, _)| id.clone()).collect();
+        if ids != self.looked_up {
             let marked = self.context.fence.marked(&self.reference.uid).await?;
-            self.memory.fenced.extend(ended.intersection(&marked).cloned());
+            let grace = plan::grace_seconds(pod);
+            let stopped = ended().filter(|(id, exit)| {
+                marked.get(*id).is_some_and(|marked_at| plan::ended_by_fence(exit, *marked_at, grace))
+            });
+            self.memory.fenced.extend(stopped.map(|(id, _)| id.clone()));
             self.memory.fenced.retain(|id| observed.containers.iter().any(|record| record.id == *id));
-            self.looked_up = ended;
+            self.looked_up = ids;
         }
         Ok(())
     }

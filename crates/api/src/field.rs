@@ -38,11 +38,21 @@ impl FieldPath {
     /// when the value was found.
     #[must_use]
     pub fn locate<'a>(&self, object: &'a Value) -> (&'a Value, &str) {
+        let (values, rest) = self.trace(object);
+        (values.last().copied().unwrap_or(object), rest)
+    }
+
+    /// Returns the object and the values on the way to this path, from the outside in; and the rest of the path, like
+    /// [`Self::locate`].
+    #[must_use]
+    pub fn trace<'a>(&self, object: &'a Value) -> (Vec<&'a Value>, &str) {
         let (mut value, mut rest) = (object, self.0.as_str());
+        let mut values = vec![object];
         while let Some((inner, after)) = step(value, rest) {
             (value, rest) = (inner, after);
+            values.push(value);
         }
-        (value, rest)
+        (values, rest)
     }
 }
 

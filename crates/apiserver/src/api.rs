@@ -13,7 +13,7 @@ use quorate_store::{StateHash, Store};
 use serde_json::json;
 
 use crate::catalog::Catalog;
-use crate::logs::NodeClient;
+use crate::nodes::NodeClient;
 use crate::pipeline::authorize::{NodeRelations, authenticate, authorize};
 use crate::pipeline::dispatch;
 use crate::pipeline::pod_defaults::PodDefaults;
@@ -22,7 +22,7 @@ use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::route::{Route, route};
 use crate::version::Build;
-use crate::{error, health, join, openapi, openapi_v2, quorum, version};
+use crate::{error, health, join, openapi, quorum, version};
 
 /// The pipeline over a store, for every kind of a table. Cheap to clone.
 #[derive(Clone)]
@@ -154,12 +154,14 @@ impl Api {
         let user = authenticate(request.connection.user.clone(), &request.path)?;
         let routed = routed?;
         let relation = authorize(self, &user, &routed, &query).await?;
+        if let Some(creation) = routed.as_creation() {
+            authorize(self, &user, &creation, &query).await?;
+        }
         match routed {
             Route::Resource(target) => dispatch::dispatch(self, user, relation, target, request, &query).await,
             Route::Discovery(what) => self.catalog().documents.answer(&what, &request.headers),
-            Route::OpenApiV2 => openapi_v2::answer(&self.catalog(), &request.headers),
-            Route::OpenApi(None) => Response::json(&openapi::index(&self.catalog())),
-            Route::OpenApi(Some(path)) => Response::json(&openapi::document(&self.catalog(), &path)?),
+            Route::OpenApiV2 => openapi::v2(self.inner.catalog.load_full(), &request.headers).await,
+            Route::OpenApi(path) => openapi::v3(self.inner.catalog.load_full(), path, &query, &request.headers).await,
             Route::Version => Response::json(&version::version(self.inner.build.get().copied().unwrap_or_default())),
             Route::Health { endpoint, check } => Ok(health::answer(self, endpoint, check, &query).await),
             Route::Quorum => {

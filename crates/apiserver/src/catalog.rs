@@ -6,7 +6,7 @@ use quorate_api::{ObjectKey, ResourcePrefix, Status};
 use quorate_registry::{Descriptor, Scope};
 
 use crate::discovery::Documents;
-use crate::error;
+use crate::{error, openapi};
 
 /// A descriptor with the prefix of its objects' stored form.
 pub(crate) struct Served {
@@ -54,13 +54,15 @@ impl Served {
 pub(crate) struct Catalog {
     pub rows: Vec<Arc<Served>>,
     pub documents: Documents,
+    pub openapi: openapi::Documents,
 }
 
 impl Catalog {
     pub fn new(descriptors: Vec<Descriptor>) -> Self {
         let rows: Vec<_> = descriptors.into_iter().map(|d| Arc::new(Served::new(d))).collect();
         let documents = Documents::render(&rows);
-        Catalog { rows, documents }
+        let openapi = openapi::Documents::new(&rows);
+        Catalog { rows, documents, openapi }
     }
 
     /// Finds a kind by linear search: there are some dozens of rows, and most names differ in the first bytes.

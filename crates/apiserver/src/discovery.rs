@@ -167,7 +167,10 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
 }
 
 /// Returns the kind of a subresource's documents, and its verbs.
-fn subresource_kind(row: &Served, subresource: Subresource) -> ((&str, &str, &str), &'static [&'static str]) {
+pub(crate) fn subresource_kind(
+    row: &Served,
+    subresource: Subresource,
+) -> ((&str, &str, &str), &'static [&'static str]) {
     let kind = &row.descriptor.kind;
     let own = (kind.group.as_ref(), kind.version.as_ref(), kind.kind.as_ref());
     match subresource {
@@ -177,6 +180,9 @@ fn subresource_kind(row: &Served, subresource: Subresource) -> ((&str, &str, &st
         Subresource::Eviction => (("policy", "v1", "Eviction"), &["create"]),
         Subresource::Log => (own, &["get"]),
         Subresource::Finalize => (own, &["update"]),
+        Subresource::Exec => (("", "v1", "PodExecOptions"), &["create", "get"]),
+        Subresource::Attach => (("", "v1", "PodAttachOptions"), &["create", "get"]),
+        Subresource::PortForward => (("", "v1", "PodPortForwardOptions"), &["create", "get"]),
     }
 }
 

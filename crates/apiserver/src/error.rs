@@ -27,7 +27,7 @@ pub(crate) fn from_store(error: &StoreError) -> Status {
             Reason::Timeout,
             format!("Timeout: request did not complete within the allotted timeout: {error}"),
         ),
-        StoreError::Fatal(_) => Status::internal(error),
+        StoreError::Fatal(_) | StoreError::JoinRefused { .. } => Status::internal(error),
     }
 }
 

@@ -1,54 +1,22 @@
 //! `pods/log`: a container's log, streamed from the agent of the node that the pod runs on.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
 use http::{Request, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use quorate_api::{FieldError, FieldPath, GroupVersionResource, Reason, Status};
-use quorate_store::Consistency;
-use rustls_pki_types::ServerName;
+use quorate_api::{FieldError, FieldPath, Status};
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
+use crate::nodes::{ANSWER_WITHIN, MAX_ERROR_BYTES, NodeAddress, escape, refused};
 use crate::pipeline::read;
 use crate::query::Query;
 use crate::response::{Body, Response};
 use crate::route::Target;
-
-const NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
-/// Timeout for connecting to a node, and for the beginning of its response.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Maximum size of a node's error that is passed on, in bytes.
-const MAX_ERROR_BYTES: usize = 64 * 1024;
-
-/// The TLS side of connections to nodes, with a client certificate that they trust.
-pub(crate) struct NodeClient {
-    connector: TlsConnector,
-}
-
-impl NodeClient {
-    pub fn new(config: Arc<rustls::ClientConfig>) -> Self {
-        NodeClient { connector: TlsConnector::from(config) }
-    }
-}
-
-/// The location of a pod's log.
-struct Source {
-    node: String,
-    address: String,
-    port: u16,
-    path: String,
-}
 
 /// Streams the requested log.
 ///
@@ -70,9 +38,14 @@ pub(crate) async fn logs(
         // An unscheduled pod has no log yet; Kubernetes answers the same.
         return Ok(Response::text(200, ""));
     }
-    let source = source(api, target, node, &container, &options).await?;
-    let client = api.node_client().ok_or_else(|| Status::unavailable("this server has no access to nodes"))?;
-    fetch(&client, &source, shutdown.clone()).await
+    let source = NodeAddress::find(api, node).await?;
+    let path = format!(
+        "/containerLogs/{}/{}/{}?{options}",
+        escape(target.namespace.as_deref().unwrap_or_default()),
+        escape(target.name()),
+        escape(&container)
+    );
+    fetch(api, &source, &path, shutdown.clone()).await
 }
 
 /// Checks the options as Kubernetes checks a `v1 PodLogOptions`, and returns those that the node understands as the
@@ -117,11 +90,7 @@ fn options(pod: &str, query: &Query) -> Result<String, Status> {
     Ok(given.collect::<Vec<_>>().join("&"))
 }
 
-fn escape(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-fn container(target: &Target, pod: &Value, wanted: Option<&str>) -> Result<String, Status> {
+pub(crate) fn container(target: &Target, pod: &Value, wanted: Option<&str>) -> Result<String, Status> {
     let names = |list: &str| -> Vec<&str> {
         pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
     };
@@ -142,47 +111,9 @@ fn container(target: &Target, pod: &Value, wanted: Option<&str>) -> Result<Strin
     }
 }
 
-async fn source(api: &Api, target: &Target, node_name: &str, container: &str, options: &str) -> Result<Source, Status> {
-    let served = api.catalog().find(&NODES.group, &NODES.version, &NODES.resource).cloned()?;
-    let kv = read::key(api.store(), &served.key(None, node_name), Consistency::Local)
-        .await?
-        .ok_or_else(|| Status::not_found(&NODES, node_name))?;
-    let node: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
-    let addresses = node["status"]["addresses"].as_array();
-    let address = addresses
-        .into_iter()
-        .flatten()
-        .find(|a| a["type"] == "InternalIP")
-        .and_then(|a| a["address"].as_str())
-        .ok_or_else(|| Status::unavailable(format!("node {node_name} has no InternalIP")))?;
-    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
-        .as_u64()
-        .and_then(|port| u16::try_from(port).ok())
-        .ok_or_else(|| Status::unavailable(format!("node {node_name} has no endpoint for logs")))?;
-    let path = format!(
-        "/containerLogs/{}/{}/{}?{options}",
-        escape(target.namespace.as_deref().unwrap_or_default()),
-        escape(target.name()),
-        escape(container)
-    );
-    Ok(Source { node: node_name.to_owned(), address: address.to_owned(), port, path })
-}
-
-async fn fetch(client: &NodeClient, source: &Source, shutdown: CancellationToken) -> Result<Response, Status> {
-    let unreachable = |error: &dyn std::fmt::Display| {
-        tracing::warn!(node = source.node, %error, "the node's log endpoint failed");
-        Status::unavailable(format!("node {} cannot be reached for logs: {error}", source.node))
-    };
-    let connect = async {
-        let tcp = TcpStream::connect((source.address.as_str(), source.port)).await?;
-        let name = ServerName::try_from(source.address.clone()).map_err(std::io::Error::other)?;
-        client.connector.connect(name, tcp).await
-    };
-    let tls = match timeout(ANSWER_WITHIN, connect).await {
-        Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return Err(unreachable(&error)),
-        Err(late) => return Err(unreachable(&late)),
-    };
+async fn fetch(api: &Api, source: &NodeAddress, path: &str, shutdown: CancellationToken) -> Result<Response, Status> {
+    let unreachable = |error: &dyn std::fmt::Display| source.unreachable("logs", error);
+    let tls = source.connect(api, "logs").await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| unreachable(&e))?;
     // The connection has no task of its own. The wait for the response drives it, and then the body's stream.
@@ -192,10 +123,8 @@ async fn fetch(client: &NodeClient, source: &Source, shutdown: CancellationToken
         }
     }))
     .fuse();
-    let request = Request::get(&source.path)
-        .header(header::HOST, format!("{}:{}", source.address, source.port))
-        .body(Empty::<Bytes>::new())
-        .map_err(Status::internal)?;
+    let request =
+        Request::get(path).header(header::HOST, source.host()).body(Empty::<Bytes>::new()).map_err(Status::internal)?;
     let answer = async {
         let mut sent = std::pin::pin!(sender.send_request(request).fuse());
         loop {
@@ -252,20 +181,4 @@ async fn fetch(client: &NodeClient, source: &Source, shutdown: CancellationToken
         }
     });
     Ok(Response::new(200, "text/plain", Body::Stream(chunks.boxed())))
-}
-
-/// Turns a node's error response, a `Status` or plain text, into a status.
-fn refused(code: u16, body: &[u8]) -> Status {
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
-    let message = parsed
-        .as_ref()
-        .and_then(|status| status["message"].as_str())
-        .map_or_else(|| String::from_utf8_lossy(body).trim().to_owned(), str::to_owned);
-    let reason = match code {
-        400 => Reason::BadRequest,
-        404 => Reason::NotFound,
-        403 => Reason::Forbidden,
-        _ => Reason::InternalError,
-    };
-    Status::new(reason, message)
 }

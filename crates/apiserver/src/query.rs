@@ -31,6 +31,11 @@ impl Query {
         self.0.iter().filter(move |(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str())
     }
 
+    /// Returns all values of a parameter, empty ones too.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
     /// Returns whether a parameter is set. Every value except `0`, `false` and `False` counts as true, including none.
     pub fn flag(&self, name: &str) -> bool {
         self.0.iter().find(|(n, _)| n == name).is_some_and(|(_, v)| !matches!(v.as_str(), "0" | "false" | "False"))

@@ -4,6 +4,11 @@ use http::HeaderMap;
 use http::header::ACCEPT;
 use quorate_api::{Reason, Status};
 
+/// Media types of objects in responses.
+pub(crate) const MEDIA_TYPES: &[&str] = &["application/json", "application/yaml"];
+/// Media types of a watch's events, beside those of objects.
+pub(crate) const STREAM_MEDIA_TYPES: &[&str] = &["application/json;stream=watch"];
+
 /// The part of each object that a table's row carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum IncludeObject {
@@ -138,7 +143,7 @@ pub(crate) fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 fn not_acceptable() -> Status {
-    let accepted = "application/json, application/yaml";
+    let accepted = MEDIA_TYPES.join(", ");
     Status::new(Reason::NotAcceptable, format!("only the following media types are accepted: {accepted}"))
 }
 

@@ -15,6 +15,7 @@ use crate::pipeline::Written;
 use crate::pipeline::list::Page;
 use crate::representation::{Encoding, Negotiated, Representation};
 use crate::table::{TableWriter, list_metadata};
+use crate::tunnel::Tunnel;
 use crate::warning;
 
 /// A request whose body has been read.
@@ -32,6 +33,8 @@ pub enum Body {
     Full(Bytes),
     /// Chunks of a watch or a log, until the stream ends.
     Stream(BoxStream<'static, Result<Bytes, std::io::Error>>),
+    /// The connection leaves HTTP and becomes one side of this tunnel. The response's code is 101.
+    Upgrade(Tunnel),
 }
 
 pub struct Response {

@@ -39,10 +39,26 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    /// Returns the creation that a WebSocket client's `GET` amounts to: an upgrade gives the same access by either method,
+    /// so it needs the permission to create as well.
+    pub(crate) fn as_creation(&self) -> Option<Route> {
+        match self {
+            Route::Resource(target)
+                if target.verb == Verb::Get && target.subresource.is_some_and(Subresource::is_upgrade) =>
+            {
+                Some(Route::Resource(Target { verb: Verb::Create, ..target.clone() }))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns whether the response may go on for as long as the client likes, as a watch or a log does.
     pub(crate) fn is_long_running(&self) -> bool {
         match self {
-            Route::Resource(target) => target.verb == Verb::Watch || target.subresource == Some(Subresource::Log),
+            Route::Resource(target) => {
+                let is_stream = |sub: Subresource| sub == Subresource::Log || sub.is_upgrade();
+                target.verb == Verb::Watch || target.subresource.is_some_and(is_stream)
+            }
             _ => false,
         }
     }
@@ -213,6 +229,8 @@ fn verb(method: &Method, is_named: bool, subresource: Option<Subresource>, is_wa
         }
         Some(Subresource::Binding | Subresource::Eviction) if *method == Method::POST => Some(Verb::Create),
         Some(Subresource::Log) if is_get => Some(Verb::Get),
+        Some(sub) if sub.is_upgrade() && *method == Method::GET => Some(Verb::Get),
+        Some(sub) if sub.is_upgrade() && *method == Method::POST => Some(Verb::Create),
         Some(Subresource::Finalize) if *method == Method::PUT => Some(Verb::Update),
         _ => None,
     }
@@ -250,6 +268,9 @@ mod tests {
             (Method::GET, "/api/v1/namespaces/a/pods", "watch=1", true),
             (Method::GET, "/api/v1/watch/namespaces/a/pods/x", "", true),
             (Method::GET, "/api/v1/namespaces/a/pods/x/log", "", true),
+            (Method::GET, "/api/v1/namespaces/a/pods/x/exec", "command=ls", true),
+            (Method::POST, "/api/v1/namespaces/a/pods/x/attach", "", true),
+            (Method::POST, "/api/v1/namespaces/a/pods/x/portforward", "", true),
             (Method::GET, "/api/v1/namespaces/a/pods", "watch=false", false),
             (Method::GET, "/api/v1/namespaces/a/pods/x", "watch=true", false),
             (Method::GET, "/api/v1/namespaces/a/configmaps/log", "", false),
@@ -273,6 +294,9 @@ mod tests {
             ("GET", "/api/v1/watch/namespaces/a/pods/x", "watch pods ns=a name=x sub=-"),
             ("GET", "/api/v1/namespaces/a/pods/x?watch=true", "get pods ns=a name=x sub=-"),
             ("GET", "/api/v1/namespaces/a/pods/x/log", "get pods ns=a name=x sub=log"),
+            ("GET", "/api/v1/namespaces/a/pods/x/exec?command=ls", "get pods ns=a name=x sub=exec"),
+            ("POST", "/api/v1/namespaces/a/pods/x/portforward", "create pods ns=a name=x sub=portforward"),
+            ("PUT", "/api/v1/namespaces/a/pods/x/attach", "405"),
             ("PATCH", "/api/v1/namespaces/a/pods/x/status", "patch pods ns=a name=x sub=status"),
             ("POST", "/api/v1/namespaces/a/pods/x/eviction", "create pods ns=a name=x sub=eviction"),
             ("DELETE", "/api/v1/namespaces/a/pods", "deletecollection pods ns=a name=- sub=-"),

@@ -12,6 +12,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -29,12 +30,13 @@ use crate::api::Api;
 use crate::connection::Connection;
 use crate::error;
 use crate::join;
-use crate::logs::NodeClient;
+use crate::nodes::NodeClient;
 use crate::pipeline::authorize::is_public;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::route::route;
 use crate::strangers::Strangers;
+use crate::streams;
 use crate::tls::{self, TlsError};
 
 /// Maximum size of a request body, in bytes, as in Kubernetes.
@@ -90,6 +92,8 @@ struct Server {
     in_flight: Arc<Semaphore>,
     /// Memory budget of the bodies of all running requests, in bytes.
     body_budget: Arc<Semaphore>,
+    /// The tunnels of upgraded connections.
+    tunnels: TaskTracker,
     /// Join requests, which come from unauthenticated machines.
     strangers: Strangers,
 }
@@ -110,7 +114,8 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
     let connections = TaskTracker::new();
     let (follower, stop) = (api.clone(), shutdown.clone());
     connections.spawn(async move { follower.relations().follow(follower.store(), stop).await });
-    let router = router(Server { api, in_flight, body_budget, strangers: Strangers::new() });
+    let router =
+        router(Server { api, in_flight, body_budget, tunnels: connections.clone(), strangers: Strangers::new() });
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -166,7 +171,7 @@ async fn connection(
         .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(KEEP_ALIVE)
         .adaptive_window(true);
-    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = shutdown.cancelled() => {
@@ -187,12 +192,13 @@ async fn answer(
     Extension(connection): Extension<Connection>,
     request: axum::extract::Request,
 ) -> http::Response<HttpBody> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
     let query = parts.uri.query().unwrap_or_default();
     let is_join = connection.user.is_none() && join::takes_body(parts.uri.path());
     let permit = if is_join { Some(None) } else { admit(&server, &parts.method, parts.uri.path(), query) };
     let Some(permit) = permit else {
-        return respond(Response::failure(&error::too_many_requests()));
+        return respond(Response::failure(&error::too_many_requests()), None, &server.tunnels);
     };
     // An anonymous client's body is not read unless it is a join request.
     let body = match connection.user {
@@ -217,7 +223,7 @@ async fn answer(
         Err(status) => Response::failure(&status),
     };
     drop(permit);
-    respond(response)
+    respond(response, upgrade, &server.tunnels)
 }
 
 /// Reserves a place among the requests in flight. Returns `Some(None)` for requests that need none, and `None` when all
@@ -295,13 +301,26 @@ fn reserve(body_budget: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSe
     }
 }
 
-fn respond(response: Response) -> http::Response<HttpBody> {
-    let (body, length) = match response.body {
+/// Converts a response to HTTP. `upgrade` becomes the client's connection when the response upgrades it.
+fn respond(mut response: Response, upgrade: Option<OnUpgrade>, tunnels: &TaskTracker) -> http::Response<HttpBody> {
+    let (body, length) = match std::mem::replace(&mut response.body, Body::Full(Bytes::new())) {
         Body::Full(bytes) => {
             let length = bytes.len();
             (HttpBody::new(Full::new(bytes)), Some(length))
         }
         Body::Stream(stream) => (HttpBody::from_stream(stream), None),
+        Body::Upgrade(tunnel) => {
+            let Some(upgrade) = upgrade else {
+                return respond(Response::failure(&streams::cannot_upgrade()), None, tunnels);
+            };
+            tunnels.spawn(async move {
+                match upgrade.await {
+                    Ok(client) => tunnel.run(TokioIo::new(client)).await,
+                    Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
+                }
+            });
+            (HttpBody::empty(), None)
+        }
     };
     let mut answer = http::Response::new(body);
     *answer.status_mut() = response.code;

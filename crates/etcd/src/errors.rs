@@ -84,6 +84,7 @@ pub(crate) fn status(error: StoreError) -> Status {
         StoreError::TooLarge { .. } => REQUEST_TOO_LARGE.into(),
         StoreError::Unsupported(reason) => Status::unimplemented(reason),
         StoreError::ShuttingDown => STOPPED.into(),
+        StoreError::JoinRefused { .. } => Status::internal(error.to_string()),
         StoreError::Fatal(reason) => Status::internal(reason),
     }
 }

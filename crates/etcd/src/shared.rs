@@ -1,4 +1,4 @@
-//! State that all services reservation: the store, the guard, the response budget, and the source of response headers.
+//! State that all services share: the store, the guard, the response budget, and the source of response headers.
 
 use std::sync::Arc;
 

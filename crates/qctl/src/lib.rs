@@ -9,6 +9,7 @@ mod describe;
 mod duration;
 mod error;
 mod events;
+mod explain;
 mod jsonpath;
 mod kubeconfig;
 mod manifest;

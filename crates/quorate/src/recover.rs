@@ -35,11 +35,17 @@ pub fn main(args: RecoverArgs) -> anyhow::Result<()> {
     }
     let name = recovery.member().name.clone();
     runtime.block_on(recovery.commit()).context("the master was not recovered")?;
+    let add = command_to_add(config.managed.is_some());
     let text = format!(
-        "{name} is now a quorum of its own. Start it, then add other masters with `qctl quorum add`. It ignores the other \
-         members of the old quorum; remove their stores.\n"
+        "{name} is now a quorum of its own. Start it, then add other masters with {add}. It ignores the other members of \
+         the old quorum; remove their stores.\n"
     );
     output.write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// Returns the command that adds a master, depending on whether the masters issue their own certificates.
+fn command_to_add(issues_certificates: bool) -> &'static str {
+    if issues_certificates { "`qctl token create --role master`" } else { "`qctl quorum add`" }
 }
 
 fn warning(recovery: &Recovery) -> String {

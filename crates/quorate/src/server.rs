@@ -215,7 +215,7 @@ fn etcd_config(
     };
     // Allocations are guarded too, because they belong to the objects that hold them.
     let registry = [REGISTRY_ROOT, ALLOCATIONS].into_iter().filter(|_| !etcd.write_registry);
-    let guard = Guard::new(registry.chain([raft::INVITATIONS]).chain(JOIN_ROWS));
+    let guard = Guard::new(registry).with_own([raft::INVITATIONS]).with_own(JOIN_ROWS);
     Ok(quorate_etcd::ServerConfig {
         listener: tokio::net::TcpListener::from_std(listener)?,
         access,
@@ -269,11 +269,16 @@ async fn join(config: &ServerConfig, tls: PeerTls) -> anyhow::Result<Member> {
         peer_via: config.peer_via.clone(),
     };
     let joined = raft::join(join).await;
-    // A quorum that has not answered may have let this master in.
-    if !matches!(joined, Err(StoreError::NoLeader(_))) {
+    if is_settled(&joined) {
         machine::Invitation::of(config).remove()?;
     }
     joined.context("cannot join the quorum")
+}
+
+/// Returns whether the invitation is used or refused. After any other failure the quorum may have let this master in, and
+/// knows it again by the same invitation.
+fn is_settled(joined: &Result<Member, StoreError>) -> bool {
+    matches!(joined, Ok(_) | Err(StoreError::JoinRefused { .. }))
 }
 
 fn peer_tls(config: &ServerConfig, credentials: &Credentials) -> PeerTls {
@@ -298,5 +303,24 @@ pub fn member(spec: &MemberSpec) -> Member {
         api: spec.api.clone(),
         etcd: spec.etcd.clone(),
         ..Member::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_join_or_a_refusal_uses_up_the_invitation() {
+        let refused = StoreError::JoinRefused { name: "m2".to_owned(), reason: "the token is not known".to_owned() };
+        assert!(is_settled(&Ok(Member::default())) && is_settled(&Err(refused)));
+        for error in [
+            StoreError::NoLeader("nobody answers".to_owned()),
+            // The answer could not be written to the disk.
+            StoreError::Fatal("no space left on device".to_owned()),
+            StoreError::ShuttingDown,
+        ] {
+            assert!(!is_settled(&Err(error.clone())), "{error}");
+        }
     }
 }

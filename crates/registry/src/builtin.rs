@@ -59,7 +59,15 @@ pub fn builtin() -> Vec<Descriptor> {
     let mut pods = row::<Pod>("", "Pod", "pods", &["po"]);
     pods.categories = Cow::Borrowed(ALL);
     pods.returns_deleted = true;
-    pods.subresources = &[Subresource::Binding, Subresource::Eviction, Subresource::Log, Subresource::Status];
+    pods.subresources = &[
+        Subresource::Attach,
+        Subresource::Binding,
+        Subresource::Eviction,
+        Subresource::Exec,
+        Subresource::Log,
+        Subresource::PortForward,
+        Subresource::Status,
+    ];
 
     let mut services = row::<Service>("", "Service", "services", &["svc"]);
     services.categories = Cow::Borrowed(ALL);

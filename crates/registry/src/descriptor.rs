@@ -72,6 +72,12 @@ pub enum Subresource {
     Log,
     /// `update` of a namespace's finalizers.
     Finalize,
+    /// `create` or `get`: a command in a container, over an upgraded connection to the node.
+    Exec,
+    /// `create` or `get`: the streams of a container's main process, over an upgraded connection to the node.
+    Attach,
+    /// `create` or `get`: connections to a pod's ports, over an upgraded connection to the node.
+    PortForward,
 }
 
 impl Subresource {
@@ -84,7 +90,16 @@ impl Subresource {
             Subresource::Eviction => "eviction",
             Subresource::Log => "log",
             Subresource::Finalize => "finalize",
+            Subresource::Exec => "exec",
+            Subresource::Attach => "attach",
+            Subresource::PortForward => "portforward",
         }
+    }
+
+    /// Returns whether a request for it upgrades its connection.
+    #[must_use]
+    pub fn is_upgrade(self) -> bool {
+        matches!(self, Subresource::Exec | Subresource::Attach | Subresource::PortForward)
     }
 }
 

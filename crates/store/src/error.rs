@@ -26,6 +26,9 @@ pub enum StoreError {
     /// A member of the quorum may not be able to decode the command. Nothing was proposed.
     #[error("not supported by the whole quorum yet: {0}")]
     Unsupported(String),
+    /// The quorum refuses to let this member in. The same token will not be accepted later either.
+    #[error("the quorum does not let {name} in: {reason}")]
+    JoinRefused { name: String, reason: String },
     #[error("the store is shutting down")]
     ShuttingDown,
     /// This member can no longer serve, because its disk failed or its state is corrupt.

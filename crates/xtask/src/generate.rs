@@ -207,7 +207,12 @@ impl Generator {
                 open.remove(name.as_str());
             }
             if fact.json != "_" {
-                doc(docs, &format!("{kind}.{}", fact.json), documented.property(&fact.json));
+                let field = format!("{kind}.{}", fact.json);
+                let option = self.components.options.get(&name).and_then(|options| options.get(&fact.json));
+                let text = documented.property(&fact.json)["description"].as_str();
+                if let Some(text) = text.or(option.map(String::as_str)) {
+                    describe(docs, &field, text);
+                }
             }
         }
         ensure!(facts.len() >= fields.len(), "protobuf has more fields than the Go type");
@@ -359,7 +364,11 @@ fn line(words: &[&str], marks: &[String]) -> String {
 /// Writes a description on one line.
 fn doc(docs: &mut String, name: &str, schema: &Value) {
     if let Some(text) = schema["description"].as_str() {
-        let text = text.replace('\\', "\\\\").replace('\n', "\\n").replace('\t', "\\t").replace('\r', "\\r");
-        docs.push_str(&format!("{name} {text}\n"));
+        describe(docs, name, text);
     }
+}
+
+fn describe(docs: &mut String, name: &str, text: &str) {
+    let text = text.replace('\\', "\\\\").replace('\n', "\\n").replace('\t', "\\t").replace('\r', "\\r");
+    docs.push_str(&format!("{name} {text}\n"));
 }

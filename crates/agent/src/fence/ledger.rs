@@ -14,10 +14,14 @@ enum Standing {
     /// The masters have confirmed that the pod is this node's, and no renewal has been missed since.
     Confirmed,
     /// No renewal succeeded for as long as the fence, which was over at this time.
-    Lapsed { at: Duration },
+    Lapsed {
+        at: Duration,
+        /// There was a renewal before. Otherwise the ledger was lost, and the pod may have run under another one.
+        is_known: bool,
+    },
 }
 
-/// What a ledger allows with a pod.
+/// Whether the ledger lets a pod run, holds its start back, or has it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Run,
@@ -67,8 +71,17 @@ impl Ledger {
         Some(match self.pods.get(uid)?.standing {
             Standing::Confirmed => Verdict::Run,
             Standing::Unconfirmed => Verdict::Hold,
-            Standing::Lapsed { at } => Verdict::Stop { lapsed_at: at },
+            Standing::Lapsed { at, .. } => Verdict::Stop { lapsed_at: at },
         })
+    }
+
+    /// Returns when the fence of the pod has lapsed, if it has and a renewal before that is known.
+    pub(crate) fn lapsed_at(&mut self, uid: &str, now: Duration) -> Option<Duration> {
+        self.lapse(now);
+        match self.pods.get(uid)?.standing {
+            Standing::Lapsed { at, is_known: true } => Some(at),
+            _ => None,
+        }
     }
 
     /// Removes all pods but those that `keeps` returns true for, by uid. Returns whether any was removed.
@@ -109,10 +122,10 @@ impl Ledger {
 
     /// Marks the fences that have lapsed by this time.
     fn lapse(&mut self, until: Duration) {
-        let renewed = self.renewed.unwrap_or_default();
+        let (renewed, is_known) = (self.renewed.unwrap_or_default(), self.renewed.is_some());
         for pod in self.pods.values_mut().filter(|pod| until.saturating_sub(renewed) > pod.after) {
             if !matches!(pod.standing, Standing::Lapsed { .. }) {
-                pod.standing = Standing::Lapsed { at: renewed.saturating_add(pod.after) };
+                pod.standing = Standing::Lapsed { at: renewed.saturating_add(pod.after), is_known };
             }
             pod.lapses += 1;
         }
@@ -153,7 +166,9 @@ mod tests {
         confirm(&mut ledger, 101);
         assert_eq!(ledger.verdict("p", at(110)), Some(Verdict::Run));
         assert_eq!(ledger.next_lapse(), Some(at(110)));
+        assert_eq!(ledger.lapsed_at("p", at(110)), None);
         assert_eq!(ledger.verdict("p", at(111)), stop(110));
+        assert_eq!(ledger.lapsed_at("p", at(112)), Some(at(110)));
         // A renewal alone does not allow the pod to run again, and the grace period still counts from the lapse.
         ledger.renewed(at(112));
         assert_eq!(ledger.verdict("p", at(112)), stop(110));
@@ -190,6 +205,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.add("p", at(10), at(1));
         assert_eq!(ledger.verdict("p", at(1000)), stop(10));
+        assert_eq!(ledger.lapsed_at("p", at(1000)), None, "an earlier ledger may have been lost");
         assert_eq!(ledger.overdue(&ledger.pods["p"], at(1000)), Some(at(990)));
         assert_eq!(ledger.overdue(&ledger.pods["p"], at(10)), None);
     }

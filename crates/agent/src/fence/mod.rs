@@ -11,7 +11,7 @@ mod marks;
 mod takeover;
 mod watchdog;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,10 +25,19 @@ use tokio_util::sync::CancellationToken;
 
 use ledger::{Ledger, Verdict};
 use watchdog::Watchdog;
-pub use watchdog::{Containers, WatchdogError, watch_containers};
+pub use watchdog::{Containers, OWNER, WatchdogError, watch_containers};
 
+use crate::blocking::HostCalls;
 use crate::config::AgentConfig;
 use crate::plan::{self, FenceVerdict};
+
+/// Maximum time of one access to the files of the fences. A disk that takes longer must not delay a stop.
+const DISK_LIMIT: Duration = Duration::from_millis(500);
+/// Maximum number of concurrent accesses to these files.
+const DISK_CALLS: usize = 8;
+/// Maximum time for which a renewal may be missing in the file. Further renewals do not count, because the watchdog does
+/// not know them.
+const UNWRITTEN_LIMIT: Duration = Duration::from_secs(4);
 
 /// Why a fenced pod cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +56,10 @@ pub(crate) struct Fence {
     changed: watch::Sender<()>,
     /// A renewal has not been written to the file yet.
     unwritten: Notify,
+    /// The time of the earliest renewal that has not been written.
+    unwritten_since: Mutex<Option<Duration>>,
     data_dir: PathBuf,
+    disk: HostCalls,
     /// The file of the ledger, locked by its writer. `None` on a hollow node.
     file: Option<tokio::sync::Mutex<PathBuf>>,
     watchdog: Option<Watchdog>,
@@ -80,6 +92,8 @@ impl Fence {
             ledger: Mutex::new(ledger),
             changed: watch::Sender::new(()),
             unwritten: Notify::new(),
+            unwritten_since: Mutex::default(),
+            disk: HostCalls::new(DISK_CALLS, DISK_LIMIT),
             data_dir: config.data_dir.clone(),
             file,
             watchdog,
@@ -152,15 +166,27 @@ impl Fence {
         (verdict, until)
     }
 
-    /// Records that the fence stops this container, so that no later agent takes its exit for a success. Must be called
-    /// before the stop.
-    pub(crate) async fn mark(&self, uid: &str, id: &str) -> io::Result<()> {
-        marks::add(&self.data_dir, uid, id).await
+    /// Returns when the pod's fence has lapsed, while the masters have not confirmed the pod since. `None` if no renewal
+    /// before the lapse is known.
+    pub(crate) fn lapsed_at(&self, uid: &str) -> Option<Timestamp> {
+        let now = clock::now();
+        self.ledger.lock().lapsed_at(uid, now).map(|at| ago(now.saturating_sub(at)))
     }
 
-    /// Returns the ids of the containers that the agent or the watchdog has begun to stop because of the pod's fence.
-    pub(crate) async fn marked(&self, uid: &str) -> io::Result<BTreeSet<String>> {
-        marks::of(&self.data_dir, uid).await
+    /// Records that the fence stops this container, so that no later agent takes its exit for a success. Must be called
+    /// before the stop, and ends within [`DISK_LIMIT`].
+    pub(crate) async fn mark(&self, uid: &str, id: &str) -> io::Result<()> {
+        let path = marks::dir(&self.data_dir, uid).join(id);
+        let (data_dir, uid, ids) = (self.data_dir.clone(), uid.to_owned(), [id.to_owned()]);
+        self.disk.run(&path, move || marks::add(&data_dir, &uid, &ids)).await?
+    }
+
+    /// Returns the ids of the containers that the agent or the watchdog has begun to stop because of the pod's fence, and
+    /// when it began. Ends within [`DISK_LIMIT`].
+    pub(crate) async fn marked(&self, uid: &str) -> io::Result<BTreeMap<String, Timestamp>> {
+        let path = marks::dir(&self.data_dir, uid);
+        let (data_dir, uid) = (self.data_dir.clone(), uid.to_owned());
+        self.disk.run(&path, move || marks::of(&data_dir, &uid)).await?
     }
 
     /// See [`Ledger::ask`].
@@ -179,6 +205,10 @@ impl Fence {
         if !self.ledger.lock().pods.contains_key(uid) {
             return Ok(());
         }
+        if self.file.is_some() {
+            // On a full disk an empty file can still be made in a directory that exists.
+            tokio::fs::create_dir_all(marks::dir(&self.data_dir, uid)).await.map_err(FenceError::Write)?;
+        }
         // The watchdog must know the pod before any of its containers run.
         self.write().await.map_err(FenceError::Write)?;
         if let Some(watchdog) = &self.watchdog {
@@ -191,16 +221,27 @@ impl Fence {
     }
 
     /// Runs one renewal and notes its success. A renewal that takes too long does not count, because the time at which
-    /// it took effect is unknown.
+    /// it took effect is unknown. Renewals do not count either while the file lacks an earlier one for too long.
     pub(crate) async fn renew<E>(&self, renewal: impl Future<Output = Result<(), E>>) -> Result<(), E> {
         let sent = clock::now();
         let result = renewal.await;
-        if result.is_ok() && clock::now().saturating_sub(sent) <= fence::RENEWAL_LIMIT {
+        let now = clock::now();
+        let has_pods = !self.ledger.lock().pods.is_empty();
+        let mut unwritten_since = self.unwritten_since.lock();
+        if !has_pods || self.file.is_none() {
+            *unwritten_since = None;
+        }
+        let is_written = unwritten_since.is_none_or(|since| now.saturating_sub(since) <= UNWRITTEN_LIMIT);
+        if result.is_ok() && now.saturating_sub(sent) <= fence::RENEWAL_LIMIT && is_written {
             self.ledger.lock().renewed(sent);
         }
-        if !self.ledger.lock().pods.is_empty() {
+        if has_pods {
+            if self.file.is_some() {
+                unwritten_since.get_or_insert(now);
+            }
             self.unwritten.notify_one();
         }
+        drop(unwritten_since);
         self.changed.send_replace(());
         result
     }
@@ -208,10 +249,17 @@ impl Fence {
     async fn write(&self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let path = file.lock().await;
-        let ledger = serde_json::to_vec(&*self.ledger.lock()).map_err(io::Error::other)?;
+        let begun = clock::now();
+        let (ledger, written) = {
+            let ledger = self.ledger.lock();
+            (serde_json::to_vec(&*ledger).map_err(io::Error::other)?, ledger.renewed)
+        };
         let new = path.with_extension("new");
         tokio::fs::write(&new, ledger).await?;
-        tokio::fs::rename(&new, &*path).await
+        tokio::fs::rename(&new, &*path).await?;
+        let mut unwritten_since = self.unwritten_since.lock();
+        *unwritten_since = unwritten_since.filter(|_| self.ledger.lock().renewed != written).map(|_| begun);
+        Ok(())
     }
 }
 
@@ -236,6 +284,8 @@ mod tests {
             ledger: Mutex::default(),
             changed: watch::Sender::new(()),
             unwritten: Notify::new(),
+            unwritten_since: Mutex::default(),
+            disk: HostCalls::new(DISK_CALLS, DISK_LIMIT),
             data_dir: dir.to_owned(),
             file: Some(tokio::sync::Mutex::new(dir.join("fences.json"))),
             watchdog: None,
@@ -255,6 +305,36 @@ mod tests {
         assert!(renew(&fence).now_or_never().is_some(), "the disk hangs, and the renewal waits for it");
         drop(writer);
         assert!(fence.ledger.lock().renewed.is_some(), "the renewal counts");
+    }
+
+    #[tokio::test]
+    async fn renewals_that_the_watchdog_does_not_learn_of_stop_counting() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fence = fence(dir.path());
+        fence.ledger.lock().add("p", Duration::from_secs(10), Duration::ZERO);
+        renew(&fence).await;
+        let counted = fence.ledger.lock().renewed.expect("the first one counts");
+        let long_ago = clock::now().saturating_sub(UNWRITTEN_LIMIT + Duration::from_millis(1));
+        *fence.unwritten_since.lock() = Some(long_ago);
+        renew(&fence).await;
+        assert_eq!(fence.ledger.lock().renewed, Some(counted), "the file lacks the first one");
+        fence.write().await.expect("written");
+        renew(&fence).await;
+        assert!(fence.ledger.lock().renewed > Some(counted), "the disk answers again");
+    }
+
+    #[tokio::test]
+    async fn a_mark_does_not_wait_for_a_disk_that_hangs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fence = fence(dir.path());
+        marks::prepare(dir.path(), "p").expect("prepared");
+        // Opening a pipe without a reader blocks.
+        let pipe = marks::dir(dir.path(), "p").join("main");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let marked = tokio::time::timeout(Duration::from_secs(60), fence.mark("p", "main")).await;
+        let error = marked.expect("it returns").expect_err("the disk hangs");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        std::fs::File::options().read(true).write(true).open(&pipe).expect("the writer is released");
     }
 
     #[tokio::test]

@@ -11,18 +11,20 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use super::ledger::Ledger;
 use super::takeover::{self, Sight, Step};
-use super::{clock, marks, read};
+use super::{DISK_CALLS, DISK_LIMIT, clock, marks, read};
+use crate::blocking::HostCalls;
 use crate::config::AgentConfig;
 use crate::runtime::{DockerFence, Running, RuntimeError};
 
 /// Interval between two checks of the fences.
-const INTERVAL: Duration = Duration::from_millis(500);
+pub(super) const INTERVAL: Duration = Duration::from_millis(500);
 /// Number of attempts to take the lock, after which another watchdog is assumed to hold it.
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -48,7 +50,9 @@ pub struct Containers {
 /// The agent's side of the watchdog: starts the process and checks that it runs.
 pub(super) struct Watchdog {
     command: Vec<OsString>,
-    lock: PathBuf,
+    path: PathBuf,
+    /// The file that a watchdog locks. It stays open, so that a check does not wait for a disk that hangs.
+    lock: parking_lot::Mutex<File>,
     /// One check at a time: two would take each other's lock for a running watchdog.
     checking: tokio::sync::Mutex<()>,
     /// The locked file that shows the watchdog that the agent lives.
@@ -59,8 +63,11 @@ fn lock_of(file: &Path) -> PathBuf {
     file.with_extension("watchdog")
 }
 
+/// File in the data directory that an agent with a watchdog locks while it runs.
+pub const OWNER: &str = "fences.owner";
+
 fn owner_of(file: &Path) -> PathBuf {
-    file.with_extension("owner")
+    file.with_file_name(OWNER)
 }
 
 /// Takes the agent's lock, and retries because a watchdog briefly takes it to see whether the agent lives.
@@ -75,19 +82,25 @@ fn own(file: &File) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "another agent uses this directory"))
 }
 
-/// Whether another process holds the lock.
-fn is_locked(path: &Path) -> io::Result<bool> {
-    match File::create(path)?.try_lock() {
-        Ok(()) => Ok(false),
+/// Whether another process holds the lock of an open file. The check needs no disk.
+fn is_locked(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => file.unlock().map(|()| false),
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
+fn create(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(false).open(path)
+}
+
 impl Watchdog {
     pub(super) fn new(command: &[OsString], file: &Path, config: &AgentConfig) -> io::Result<Self> {
-        let owner = File::create(owner_of(file))?;
+        let owner = create(&owner_of(file))?;
         own(&owner)?;
+        let path = lock_of(file);
+        let lock = parking_lot::Mutex::new(create(&path)?);
         let mut command = command.to_vec();
         for (flag, value) in [
             ("--file", file.as_os_str()),
@@ -96,20 +109,23 @@ impl Watchdog {
         ] {
             command.extend([OsString::from(flag), value.to_owned()]);
         }
-        Ok(Watchdog { command, lock: lock_of(file), checking: tokio::sync::Mutex::default(), _owner: owner })
+        Ok(Watchdog { command, path, lock, checking: tokio::sync::Mutex::default(), _owner: owner })
     }
 
-    async fn is_running(&self) -> io::Result<bool> {
-        let lock = self.lock.clone();
-        tokio::task::spawn_blocking(move || is_locked(&lock)).await.map_err(io::Error::other)?
+    fn is_running(&self) -> io::Result<bool> {
+        is_locked(&self.lock.lock())
     }
 
     /// Starts the process unless it runs, and returns once it does.
     pub(super) async fn ensure_running(&self) -> io::Result<()> {
         let _checking = self.checking.lock().await;
-        if self.is_running().await? {
+        if self.is_running()? {
             return Ok(());
         }
+        // The file may have been removed, and the watchdog would lock another one.
+        let path = self.path.clone();
+        let lock = tokio::task::spawn_blocking(move || create(&path)).await.map_err(io::Error::other)??;
+        *self.lock.lock() = lock;
         let (program, arguments) = self.command.split_first().ok_or_else(|| io::Error::other("no command"))?;
         let mut command = tokio::process::Command::new(program);
         // The watchdog has its own process group, so that a signal to the agent's group does not end it.
@@ -117,7 +133,7 @@ impl Watchdog {
         // The lock shows whether the process lives. Tokio reaps it when it ends.
         drop(command.spawn()?);
         let deadline = tokio::time::Instant::now() + STARTS_WITHIN;
-        while !self.is_running().await? {
+        while !self.is_running()? {
             if tokio::time::Instant::now() > deadline {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -134,7 +150,7 @@ impl Watchdog {
 pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(), WatchdogError> {
     let path = lock_of(&file);
     let at = |source| WatchdogError::File { path: path.clone(), source };
-    let lock = File::create(&path).map_err(at)?;
+    let lock = create(&path).map_err(at)?;
     let mut attempts = LOCK_ATTEMPTS;
     loop {
         match lock.try_lock() {
@@ -147,16 +163,23 @@ pub async fn watch_containers(file: PathBuf, containers: Containers) -> Result<(
         tokio::time::sleep(LOCK_RETRY).await;
     }
     let engine = DockerFence::new(&containers.cluster, &containers.node).map_err(WatchdogError::Runtime)?;
-    let ledger = read(&file).map_err(|source| WatchdogError::File { path: file.clone(), source })?;
-    let data_dir = file.parent().unwrap_or(Path::new("/")).to_owned();
-    let mut watch = Watch { file, data_dir, engine, ledger, pods: BTreeMap::new() };
-    while watch.check().await {
-        tokio::time::sleep(INTERVAL).await;
+    let mut watch = Watch::new(file, engine);
+    watch.refresh().await.and_then(|ledger| ledger).map_err(|source| WatchdogError::File { path, source })?;
+    loop {
+        while watch.check().await {
+            tokio::time::sleep(INTERVAL).await;
+        }
+        if watch.own_to_end().await {
+            break;
+        }
     }
+    // An agent takes its own lock before it looks for a watchdog, so it must not get it before this one is free.
+    drop(lock);
+    drop(watch);
     Ok(())
 }
 
-/// What the watchdog does for one pod.
+/// The stops of one pod that the watchdog has taken over.
 #[derive(Default)]
 struct Taken {
     /// Ids of the containers that this watchdog has begun to stop.
@@ -164,55 +187,128 @@ struct Taken {
     stopping: Option<JoinHandle<()>>,
 }
 
-/// The state of a watchdog.
+/// The state of a watchdog. Nothing here waits longer than [`DISK_LIMIT`] for the disk.
 struct Watch {
     file: PathBuf,
     data_dir: PathBuf,
+    /// The file that a living agent locks. `None` if there was none so far.
+    owner: Option<File>,
     engine: DockerFence,
+    disk: Arc<HostCalls>,
     ledger: Ledger,
+    /// The last read of the files has ended in time.
+    disk_answers: bool,
     /// The overdue pods, by uid.
     pods: BTreeMap<String, Taken>,
 }
 
 impl Watch {
+    fn new(file: PathBuf, engine: DockerFence) -> Self {
+        let data_dir = file.parent().unwrap_or(Path::new("/")).to_owned();
+        let disk = Arc::new(HostCalls::new(DISK_CALLS, DISK_LIMIT));
+        Watch {
+            file,
+            data_dir,
+            owner: None,
+            engine,
+            disk,
+            ledger: Ledger::default(),
+            disk_answers: true,
+            pods: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the ledger again and opens the agent's lock again. What cannot be read stays as it was last read, also when
+    /// the files are gone together with their directory.
+    ///
+    /// # Errors
+    /// The outer error means that the disk does not answer.
+    async fn refresh(&mut self) -> io::Result<io::Result<()>> {
+        let file = self.file.clone();
+        let read_both = move || (read(&file), File::options().write(true).open(owner_of(&file)));
+        let (ledger, owner) = self.disk.run(&self.file, read_both).await?;
+        if let Ok(owner) = owner {
+            self.owner = Some(owner);
+        }
+        Ok(ledger.map(|ledger| self.ledger = ledger))
+    }
+
+    /// Whether the agent lives. An agent whose lock cannot be checked counts as living, so that the watchdog goes on.
+    fn agent_lives(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| is_locked(owner).unwrap_or(true))
+    }
+
+    /// Takes the agent's lock, so that no agent relies on a watchdog that is about to end. Returns false if an agent was
+    /// there since the last check.
+    async fn own_to_end(&mut self) -> bool {
+        let before = self.ledger.clone();
+        // A ledger that cannot be read has not changed.
+        drop(self.refresh().await);
+        self.ledger == before && self.owner.as_ref().is_none_or(|owner| owner.try_lock().is_ok())
+    }
+
     /// Acts on all overdue pods once. Returns false when the agent is gone and none of the pods can run.
     async fn check(&mut self) -> bool {
-        // The last ledger that was read counts when the file is gone together with its directory.
-        if let Ok(ledger) = read(&self.file) {
-            self.ledger = ledger;
+        let refreshed = self.refresh().await;
+        if let Err(error) = &refreshed
+            && self.disk_answers
+        {
+            tracing::warn!(error = %error, "cannot read the ledger of the fences; the last one counts");
         }
-        // An agent whose lock cannot be checked counts as living, so that the watchdog goes on.
-        let agent_lives = is_locked(&owner_of(&self.file)).unwrap_or(self.data_dir.exists());
-        let overdue: Vec<(String, Duration, Duration)> = {
+        self.disk_answers = refreshed.is_ok();
+        let agent_lives = self.agent_lives();
+        let now = clock::now();
+        let overdue: Vec<String> = {
             let pods = self.ledger.pods.iter();
-            let overdue = |pod| self.ledger.overdue(pod, clock::now());
-            pods.filter_map(|(uid, pod)| Some((uid.clone(), overdue(pod)?, pod.grace))).collect()
+            pods.filter(|(_, pod)| self.ledger.overdue(pod, now).is_some()).map(|(uid, _)| uid.clone()).collect()
         };
-        self.pods.retain(|uid, _| overdue.iter().any(|(other, ..)| other == uid));
+        self.pods.retain(|uid, _| overdue.contains(uid));
         let mut is_anything_left = overdue.len() < self.ledger.pods.len();
-        for (uid, overdue, grace) in overdue {
-            match self.sight(&uid, Sight { overdue, grace, agent_lives, ..Sight::default() }).await {
-                Ok(sight) => {
-                    is_anything_left |= !sight.containers.is_empty() || !sight.sandboxes.is_empty();
-                    self.act(uid, takeover::next(&sight));
-                }
-                Err(error) => {
-                    is_anything_left = true;
-                    tracing::warn!(%uid, error = %error, "cannot list the running containers of a fenced pod");
-                }
+        if overdue.is_empty() {
+            return is_anything_left || agent_lives;
+        }
+        let (running, mut marked) = tokio::join!(self.engine.running(), self.marked(overdue.clone()));
+        let mut running = match running {
+            Ok(running) => running,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot list the running containers of fenced pods");
+                return true;
             }
+        };
+        for uid in overdue {
+            let Some(pod) = self.ledger.pods.get(&uid) else { continue };
+            // The time that the list has taken counts too.
+            let Some(overdue) = self.ledger.overdue(pod, clock::now()) else { continue };
+            let Running { containers, sandboxes } = running.remove(&uid).unwrap_or_default();
+            is_anything_left |= !containers.is_empty() || !sandboxes.is_empty();
+            let taken = self.pods.get(&uid).map(|pod| pod.ids.clone()).unwrap_or_default();
+            let marked = marked.remove(&uid).unwrap_or_default();
+            let sight = Sight { overdue, grace: pod.grace, agent_lives, containers, sandboxes, marked, taken };
+            self.act(uid, takeover::next(&sight));
         }
         is_anything_left || agent_lives
     }
 
-    async fn sight(&self, uid: &str, sight: Sight) -> Result<Sight, RuntimeError> {
-        let Running { containers, sandboxes } = self.engine.running(uid).await?;
-        let marked = marks::of(&self.data_dir, uid).await.unwrap_or_else(|error| {
-            tracing::warn!(%uid, error = %error, "cannot read which containers the agent stops; stopping all of them");
-            BTreeSet::new()
+    /// Returns the ids of the containers that the agent stops, by pod. Without an answer of the disk there are none, so
+    /// the watchdog stops all of them.
+    async fn marked(&self, uids: Vec<String>) -> BTreeMap<String, BTreeSet<String>> {
+        if !self.disk_answers {
+            return BTreeMap::new();
+        }
+        let data_dir = self.data_dir.clone();
+        let read = move || uids.into_iter().map(|uid| (marks::of(&data_dir, &uid), uid)).collect::<Vec<_>>();
+        let read = self.disk.run(&self.data_dir, read).await.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "cannot read which containers the agent stops; stopping all of them");
+            Vec::new()
         });
-        let taken = self.pods.get(uid).map(|pod| pod.ids.clone()).unwrap_or_default();
-        Ok(Sight { containers, sandboxes, marked, taken, ..sight })
+        let known = read.into_iter().filter_map(|(marks, uid)| match marks {
+            Ok(marks) => Some((uid, marks.into_keys().collect())),
+            Err(error) => {
+                tracing::warn!(%uid, error = %error, "cannot read which containers the agent stops; stopping all of them");
+                None
+            }
+        });
+        known.collect()
     }
 
     /// Takes the step in the background, unless the pod's last one has not ended.
@@ -222,16 +318,17 @@ impl Watch {
         if pod.stopping.as_ref().is_some_and(|stopping| !stopping.is_finished()) {
             return;
         }
-        let (engine, data_dir) = (self.engine.clone(), self.data_dir.clone());
+        let engine = self.engine.clone();
         pod.stopping = Some(match step {
             Step::Stop { ids, grace } => {
                 tracing::warn!(%uid, "the node has not reached the masters for too long; stopping a fenced pod");
                 pod.ids.extend(ids.iter().cloned());
+                let (disk, data_dir) = (Arc::clone(&self.disk), self.data_dir.clone());
                 tokio::spawn(async move {
-                    for id in &ids {
-                        if let Err(error) = marks::add(&data_dir, &uid, id).await {
-                            tracing::warn!(%uid, %id, error = %error, "cannot mark a container as stopped by its fence");
-                        }
+                    let (path, marked, pod) = (marks::dir(&data_dir, &uid), ids.clone(), uid.clone());
+                    let mark = disk.run(&path, move || marks::add(&data_dir, &pod, &marked)).await;
+                    if let Err(error) = mark.and_then(|marked| marked) {
+                        tracing::warn!(%uid, error = %error, "cannot mark containers as stopped by their fence");
                     }
                     engine.stop(&ids, grace).await;
                 })
@@ -240,3 +337,6 @@ impl Watch {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,6 +117,15 @@ pub enum Action {
         cause: StopCause,
         why: String,
     },
+    /// Stop a container of which only the id is known.
+    StopUnknown {
+        id: String,
+        grace: Grace,
+    },
+    /// Record that the fence has lapsed while this container is being stopped.
+    MarkFenced {
+        id: String,
+    },
     /// Remove ended containers and sandboxes that are no longer needed.
     RemoveHistory {
         ids: Vec<String>,
@@ -132,6 +141,12 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether this stops a container whose fence has lapsed, or records such a stop.
+    #[must_use]
+    pub fn is_fenced_stop(&self) -> bool {
+        matches!(self, Action::StopContainer { cause: StopCause::Fenced, .. } | Action::MarkFenced { .. })
+    }
+
     /// Returns the identity of this action within its pod.
     #[must_use]
     pub fn work(&self) -> Work {
@@ -144,7 +159,10 @@ impl Action {
             Action::RunPostStart { id, .. } => Work::PostStart(id.clone()),
             Action::RunProbe { id, kind, .. } => Work::Probe(id.clone(), *kind),
             Action::RunPreStop { id, .. } => Work::PreStop(id.clone()),
-            Action::StopContainer { id, grace, .. } => Work::Stop(id.clone(), grace.seconds),
+            Action::StopContainer { id, grace, .. } | Action::StopUnknown { id, grace } => {
+                Work::Stop(id.clone(), grace.seconds)
+            }
+            Action::MarkFenced { id } => Work::Mark(id.clone()),
             Action::RemoveHistory { .. } => Work::History,
             Action::StopSandbox { .. } => Work::StopSandbox,
             Action::RemovePod => Work::Remove,
@@ -167,6 +185,7 @@ pub enum Work {
     Probe(String, ProbeKind),
     PreStop(String),
     Stop(String, i64),
+    Mark(String),
     History,
     StopSandbox,
     Remove,

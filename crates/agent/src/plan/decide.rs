@@ -72,8 +72,8 @@ impl<'a> Steps<'a> {
 #[must_use]
 pub fn plan(view: PodView<'_>) -> PodPlan {
     let mut steps = Steps { view, actions: Vec::new(), wake: None };
-    if !view.observed.unknown.is_empty() && view.memory.termination.is_none() {
-        // A plan would make containers that may exist, or restart ones that may run.
+    if (!view.observed.unknown.is_empty() || !view.memory.adopted) && view.memory.termination.is_none() {
+        // A plan would make containers that may exist, restart ones that may run, or run their hooks again.
         return PodPlan { actions: Vec::new(), status: view.reported.clone(), wake: None, finished: false };
     }
     let mut finished = false;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::action::{Action, Grace, StopCause};
 use super::decide::{PodPlan, PodView, stop};
+use super::observed::Exit;
 use super::spec;
 
 /// The fence's verdict on a pod.
@@ -18,6 +19,16 @@ pub enum FenceVerdict {
         /// The time at which the fence lapsed. The pod's grace period counts from then.
         lapsed_at: Timestamp,
     },
+}
+
+/// Time beyond the grace period in which a stop by the fence has ended a container, in seconds.
+const STOP_TAKES_SECONDS: i64 = 10;
+
+/// Whether a container that was marked at this time has ended by the fence's stop. An exit long after the mark has
+/// another cause, because that stop did not succeed.
+#[must_use]
+pub fn ended_by_fence(exit: &Exit, marked_at: Timestamp, grace_seconds: i64) -> bool {
+    exit.finished_at <= super::backoff::after(marked_at, grace_seconds + STOP_TAKES_SECONDS)
 }
 
 /// Removes the actions that are not allowed from the plan. Under [`FenceVerdict::Stop`] all running containers are
@@ -52,13 +63,30 @@ fn why(container: &str) -> String {
 }
 
 /// Adds a stop to the plan, unless the same stop is in flight or waits to be tried again. A stop that is planned for
-/// another cause becomes the fence's.
+/// another cause becomes the fence's. One in flight ends in time, since it began before the lapse with the same grace
+/// period. It is only marked, so that the watchdog does not stop the container a second time.
 fn stop_fenced(view: PodView<'_>, mut stop: Action, plan: &mut PodPlan) {
     if let Action::StopContainer { cause, .. } = &mut stop {
         *cause = StopCause::Fenced;
     }
+    if let Action::StopContainer { id, .. } = &stop
+        && view.observed.unknown.contains_key(id)
+        && view.memory.stopped.contains(id)
+    {
+        // The engine has stopped the container but cannot show it.
+        return;
+    }
+    let in_flight = |action: &Action| view.memory.in_flight.contains(&action.work());
+    if in_flight(&stop)
+        && let Action::StopContainer { id, .. } = stop
+    {
+        if view.memory.fenced.contains(&id) {
+            return;
+        }
+        stop = Action::MarkFenced { id };
+    }
     let work = stop.work();
-    if view.memory.in_flight.contains(&work) {
+    if in_flight(&stop) {
         return;
     }
     if let Some(failure) = view.memory.failures.get(&work).filter(|failure| failure.retry_at > view.now) {

@@ -118,6 +118,9 @@ pub struct ContainerMemory {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
+    /// Whether the state of the existing containers was taken over from the runtime and the last report. No action is
+    /// planned before.
+    pub adopted: bool,
     pub in_flight: BTreeSet<Work>,
     pub failures: BTreeMap<Work, Failure>,
     pub containers: BTreeMap<String, ContainerMemory>,
@@ -126,6 +129,8 @@ pub struct Memory {
     pub volumes_stale: bool,
     /// Ids of the containers that the fence has stopped, or is stopping.
     pub fenced: BTreeSet<String>,
+    /// Ids of the containers whose stop has succeeded.
+    pub stopped: BTreeSet<String>,
     pub start_time: Option<Timestamp>,
     pub termination: Option<Termination>,
     /// The pod asks for something that this node does not support. It has failed, and nothing of it is started.
@@ -135,16 +140,30 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reconstructs the memory of a pod from the runtime and the last reported status, when the agent has just started.
+    /// Creates the memory of a pod from the last reported status, when the agent has just started.
     #[must_use]
-    pub fn adopt(pod: &Pod, observed: &Observed, reported: &PodStatus, now: Timestamp) -> Self {
+    pub fn new(reported: &PodStatus, now: Timestamp) -> Self {
         let start_time = reported.start_time.as_ref().map_or(now, |time| time.0);
-        let mut memory = Memory { start_time: Some(start_time), ..Memory::default() };
+        Memory { start_time: Some(start_time), ..Memory::default() }
+    }
+
+    /// Whether all containers are known, so that none is taken for a new one. A pod that terminates does not wait.
+    #[must_use]
+    pub fn may_adopt(&self, observed: &Observed) -> bool {
+        observed.unknown.is_empty() || self.termination.is_some()
+    }
+
+    /// Takes over what the runtime and the last reported status tell of the containers, once they are known.
+    pub fn adopt(&mut self, pod: &Pod, observed: &Observed, reported: &PodStatus) {
+        if self.adopted || !self.may_adopt(observed) {
+            return;
+        }
+        self.adopted = true;
         let lists = [reported.init_container_statuses.as_deref(), reported.container_statuses.as_deref()];
         for status in lists.into_iter().flatten().flatten() {
             let Some(record) = observed.latest(&status.name) else { continue };
             let Some((container, _)) = spec::find_container(pod, &status.name) else { continue };
-            let entry = memory.containers.entry(status.name.clone()).or_default();
+            let entry = self.containers.entry(status.name.clone()).or_default();
             if let Some(started_at) = record.started_at() {
                 entry.crash = CrashBackoff::adopted(record.attempt, started_at);
                 entry.crash_image = Some(record.image.clone()).filter(|image| !image.is_empty());
@@ -161,7 +180,6 @@ impl Memory {
                 entry.probes.insert(ProbeKind::Readiness, ProbeState::adopted(&record.id, true));
             }
         }
-        memory
     }
 
     /// Notes that the pod is terminating. A later call may shorten the grace period but never extends it.
@@ -183,11 +201,21 @@ impl Memory {
             Action::StopContainer { container, id, cause: StopCause::Replaced, .. } => {
                 self.containers.entry(container.clone()).or_default().replaced = Some(id.clone());
             }
-            Action::StopContainer { id, cause: StopCause::Fenced, .. } => {
+            Action::StopContainer { id, cause: StopCause::Fenced, .. } | Action::MarkFenced { id } => {
                 self.fenced.insert(id.clone());
             }
             _ => {}
         }
+    }
+
+    /// Forgets the fence's stops that have failed, because the pod may run again. A container that still runs and is not
+    /// being stopped ends for another reason.
+    pub fn release_fenced(&mut self, observed: &Observed) {
+        let in_flight = &self.in_flight;
+        self.fenced.retain(|id| {
+            let is_stopping = in_flight.iter().any(|work| matches!(work, Work::Stop(other, _) if other == id));
+            is_stopping || observed.unknown.contains_key(id) || !observed.running().any(|record| record.id == *id)
+        });
     }
 
     /// Notes that the task of this work was aborted.
@@ -217,7 +245,7 @@ impl Memory {
         let count = self.failures.get(&action.work()).map_or(0, |failure| failure.count) + 1;
         let (base, max) = match action {
             // The masters give the pod away at a fixed time, so the stop must not wait longer and longer.
-            Action::StopContainer { cause: StopCause::Fenced, .. } => (FENCE_RETRY_SECONDS, FENCE_RETRY_SECONDS),
+            action if action.is_fenced_stop() => (FENCE_RETRY_SECONDS, FENCE_RETRY_SECONDS),
             _ => reason.delays(),
         };
         let retry_at = backoff::after(now, backoff::doubled(base, max, count - 1));
@@ -225,6 +253,9 @@ impl Memory {
         self.failures.insert(action.work(), failure);
         match action {
             Action::PrepareVolumes => self.volumes_stale = true,
+            Action::MarkFenced { id } => {
+                self.fenced.remove(id);
+            }
             Action::CreateContainer { container, .. } => {
                 self.containers.entry(container.clone()).or_default().image_ready = false;
             }
@@ -282,6 +313,9 @@ impl Memory {
             }
             Action::RunPreStop { container, id, .. } => {
                 self.containers.entry(container.clone()).or_default().pre_stop_done = Some(id.clone());
+            }
+            Action::StopContainer { id, .. } | Action::StopUnknown { id, .. } => {
+                self.stopped.insert(id.clone());
             }
             Action::RemovePod => self.removed = true,
             Action::DeleteFromApi => self.deleted_from_api = true,

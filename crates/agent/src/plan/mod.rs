@@ -20,9 +20,9 @@ mod terminate;
 pub use action::{Action, Completion, Grace, Outcome, StopCause, Work};
 pub use conditions::own_report;
 pub use decide::{PodPlan, PodView, deadline, plan};
-pub use fence::{FenceVerdict, restrict};
+pub use fence::{FenceVerdict, ended_by_fence, restrict};
 pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Rejection, Termination, TerminationCause};
-pub use observed::{ContainerRecord, Exit, Observed, RunState, Sandbox, SandboxState};
+pub use observed::{ContainerRecord, Exit, Observed, Role, RunState, Sandbox, SandboxState};
 pub use probe::{ProbeKind, ProbeState};
 pub use spec::{
     PodRef, find_container, grace_seconds, is_sidecar, pod_ref, probe_of, qos_class, restart_policy, restarts,

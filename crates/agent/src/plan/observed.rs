@@ -1,6 +1,6 @@
 //! The sandboxes and containers of one pod, as the runtime shows them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
@@ -91,6 +91,13 @@ impl ContainerRecord {
     }
 }
 
+/// The purpose of a container whose state is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Sandbox,
+    Container,
+}
+
 /// All sandboxes and containers of one pod, including those that have ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -98,7 +105,7 @@ pub struct Observed {
     pub containers: Vec<ContainerRecord>,
     /// Ids of sandboxes and containers whose present state the runtime could not tell. The lists above lack them, or
     /// have an earlier state of them.
-    pub unknown: BTreeSet<String>,
+    pub unknown: BTreeMap<String, Role>,
 }
 
 impl Observed {
@@ -160,6 +167,7 @@ impl Observed {
         self.latest(name).map_or(0, |record| record.attempt + 1)
     }
 
+    /// Returns the containers that run or ran when they were last inspected.
     pub fn running(&self) -> impl Iterator<Item = &ContainerRecord> {
         self.containers.iter().filter(|record| record.is_running())
     }

@@ -4,7 +4,7 @@ use super::action::{Action, Grace, Work};
 use super::backoff;
 use super::decide::{PodView, Steps, probe, stop};
 use super::memory::{Termination, TerminationCause};
-use super::observed::ContainerRecord;
+use super::observed::{ContainerRecord, Role};
 use super::probe::ProbeKind;
 use super::spec;
 
@@ -17,7 +17,8 @@ pub(super) fn terminate(view: PodView<'_>, steps: &mut Steps<'_>) -> bool {
         return false;
     }
     if !view.observed.unknown.is_empty() && !grace.is_over(view.now) {
-        // Such a container may run. It gets its grace period before the removal kills it.
+        // Such a container may run. It gets its grace period before the removal kills it together with the sandbox.
+        stop_unknown(view, grace, steps);
         steps.wake_at(until);
         return false;
     }
@@ -78,7 +79,8 @@ fn is_sidecar(view: PodView<'_>, record: &ContainerRecord) -> bool {
 /// Stops the main containers together and then the sidecars one by one, the last one first, all within one grace
 /// period. When it is over, all containers that still run are stopped together. Returns whether any container runs.
 fn stop_running(view: PodView<'_>, grace: Grace, steps: &mut Steps<'_>) -> bool {
-    let running: Vec<&ContainerRecord> = view.observed.running().collect();
+    let is_known = |record: &&ContainerRecord| !view.observed.unknown.contains_key(&record.id);
+    let running: Vec<&ContainerRecord> = view.observed.running().filter(is_known).collect();
     let (sidecars, others): (Vec<_>, Vec<_>) = running.iter().copied().partition(|record| is_sidecar(view, record));
     let order = |record: &&ContainerRecord| {
         spec::init_containers(view.pod).iter().position(|container| container.name == record.name)
@@ -105,6 +107,18 @@ fn stop_running(view: PodView<'_>, grace: Grace, steps: &mut Steps<'_>) -> bool 
         steps.wake_at(until);
     }
     !running.is_empty()
+}
+
+/// Stops the containers whose state is unknown, once each: no inspection shows that they have ended.
+fn stop_unknown(view: PodView<'_>, grace: Grace, steps: &mut Steps<'_>) {
+    let containers = view.observed.unknown.iter().filter(|(_, role)| **role == Role::Container).map(|(id, _)| id);
+    for id in containers.filter(|id| !view.memory.stopped.contains(*id)) {
+        let known = view.observed.containers.iter().find(|record| record.id == *id);
+        steps.add(match known {
+            Some(record) => stop(view, record, grace, format!("Stopping container {}", record.name)),
+            None => Action::StopUnknown { id: id.clone(), grace },
+        });
+    }
 }
 
 fn has_pre_stop(view: PodView<'_>, record: &ContainerRecord) -> bool {

@@ -100,7 +100,7 @@ fn a_restarted_agent_starts_what_the_dead_one_had_only_made() {
     before.step();
     before.step();
     assert!(before.observed.containers.iter().all(|record| record.state == RunState::Created));
-    before.memory = Memory::adopt(&before.pod, &before.observed, &before.reported, before.now);
+    before.restart_agent();
     let status = before.settle();
     assert_eq!(before.started(), ["main"]);
     let main = main_status(&status);
@@ -200,7 +200,8 @@ fn an_adopted_container_stays_ready_and_is_not_started_again() {
     let mut before = Simulation::new(one(json!({ "readinessProbe": probe, "startupProbe": probe })));
     let status = before.settle();
     assert!(main_status(&status).ready);
-    let memory = Memory::adopt(&before.pod, &before.observed, &status, before.now);
+    let mut memory = Memory::new(&status, before.now);
+    memory.adopt(&before.pod, &before.observed, &status);
     let mut after = before;
     after.memory = memory;
     let plan = after.plan();
@@ -367,12 +368,58 @@ fn a_pod_with_an_unknown_container_waits_and_keeps_its_status() {
     let mut sim = Simulation::new(one(json!({})));
     let status = sim.settle();
     sim.observed.containers.clear();
-    sim.observed.unknown.insert("main-0".to_owned());
+    sim.observed.unknown.insert("main-0".to_owned(), Role::Container);
     let plan = sim.plan();
     assert_eq!((plan.actions, plan.status), (Vec::new(), status), "the container may run");
 
     sim.terminate(TerminationCause::Deleted, 30);
-    assert_eq!((sim.plan().actions, sim.plan().wake), (Vec::new(), Some(at(30))), "it has its grace period");
+    let grace = Grace { seconds: 30, until: Some(at(30)) };
+    let stop = Action::StopUnknown { id: "main-0".to_owned(), grace };
+    assert_eq!((sim.plan().actions, sim.plan().wake), (vec![stop], Some(at(30))), "it has its grace period");
+    sim.observed.unknown.insert("sandbox-0".to_owned(), Role::Sandbox);
+    sim.settle();
+    assert_eq!(sim.stopped, ["main-0"], "it is stopped once, and the sandbox lives as long as it may run");
     sim.pass(30);
     assert_eq!(sim.plan().actions, [Action::RemovePod], "a pod can be deleted although a container is broken");
+}
+
+#[test]
+fn a_restarted_agent_adopts_a_pod_when_all_of_its_containers_are_known() {
+    let mut sim = Simulation::new(one(json!({
+        "lifecycle": { "postStart": { "exec": { "command": ["true"] } } },
+        "readinessProbe": { "exec": { "command": ["true"] }, "periodSeconds": 10 },
+    })));
+    sim.settle();
+    let (status, known, probes) = (sim.reported.clone(), sim.observed.clone(), sim.probes);
+    assert_eq!(condition(&status, "Ready"), "True");
+    // Docker lists the container but cannot inspect it.
+    sim.observed.containers.clear();
+    sim.observed.unknown.insert("main-0".to_owned(), Role::Container);
+    sim.restart_agent();
+    assert_eq!((sim.plan().actions, sim.plan().status), (Vec::new(), status.clone()));
+    sim.observed = known;
+    assert_eq!((sim.plan().actions, sim.plan().status), (Vec::new(), status), "known, but not adopted yet");
+    let reported = sim.reported.clone();
+    sim.memory.adopt(&sim.pod, &sim.observed, &reported);
+    let plan = sim.plan();
+    assert!(!plan.actions.iter().any(|action| matches!(action, Action::RunPostStart { .. })), "{:?}", plan.actions);
+    assert_eq!(condition(&plan.status, "Ready"), "True");
+    assert_eq!(sim.probes, probes);
+}
+
+#[test]
+fn a_running_container_that_cannot_be_inspected_any_more_is_stopped_and_removed() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    sim.observed.unknown.insert("main-0".to_owned(), Role::Container);
+    sim.terminate(TerminationCause::Deleted, 30);
+    let actions = sim.plan().actions;
+    let [stop @ Action::StopContainer { id, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!(id, "main-0");
+    sim.memory.begin(stop);
+    let done = Completion { action: stop.clone(), outcome: Outcome::Done };
+    sim.memory.record(&sim.pod, &done, sim.now);
+    assert!(sim.plan().actions.is_empty(), "it is stopped once, although it still seems to run");
+    sim.pass(30);
+    assert_eq!(sim.plan().actions, [Action::RemovePod]);
 }

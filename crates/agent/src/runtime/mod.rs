@@ -13,6 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,8 @@ use crate::plan::{FailureReason, Observed, PodRef};
 
 pub use docker::DockerRuntime;
 pub(crate) use docker::{DockerFence, EngineProcess, Running, engine_process};
+#[cfg(test)]
+pub(crate) use docker::{STOP_TAKES, fake};
 pub use hollow::HollowRuntime;
 
 /// Why a call to the runtime failed.
@@ -42,6 +46,12 @@ pub enum RuntimeError {
     Host { path: PathBuf, source: std::io::Error },
     #[error("{message}")]
     Config { message: String },
+    #[error("this node's runtime starts no processes, so it cannot {doing}")]
+    Hollow { doing: &'static str },
+    #[error("the pod {pod} has no running sandbox")]
+    NoSandbox { pod: PodRef },
+    #[error("failed to connect to port {port} of pod {pod}: {source}")]
+    Connect { pod: PodRef, port: u16, source: std::io::Error },
 }
 
 impl RuntimeError {
@@ -185,6 +195,53 @@ pub struct ExecResult {
     pub output: String,
 }
 
+/// The streams of a process that a client wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    /// The process has a terminal, whose output comes as standard output.
+    pub tty: bool,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    pub width: u16,
+    pub height: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Stdout,
+    Stderr,
+}
+
+pub type OutputStream = BoxStream<'static, std::io::Result<(Source, Bytes)>>;
+
+/// A process with its streams.
+pub struct Session {
+    /// Ends with the process.
+    pub output: OutputStream,
+    /// Its shutdown ends the process's standard input.
+    pub input: Box<dyn AsyncWrite + Send + Unpin>,
+    pub process: Arc<dyn Process>,
+}
+
+/// Control of a process whose streams a client has.
+#[async_trait]
+pub trait Process: Send + Sync {
+    async fn resize(&self, size: TerminalSize) -> Result<(), RuntimeError>;
+
+    /// Returns the exit code of a command that has ended. A container's own process always counts as a success, because the
+    /// pod's status has its code.
+    async fn exit_code(&self) -> Result<i64, RuntimeError>;
+
+    /// Kills a command whose client has gone. A container's own process keeps running.
+    async fn abandon(&self) -> Result<(), RuntimeError>;
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
     pub follow: bool,
@@ -203,7 +260,8 @@ pub struct RuntimeInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownPod {
     pub pod: PodRef,
-    pub sandbox_running: bool,
+    /// Its sandbox runs, or the state of one of its containers is unknown.
+    pub may_run: bool,
 }
 
 pub type LogStream = BoxStream<'static, Result<Bytes, RuntimeError>>;
@@ -267,6 +325,15 @@ pub trait Runtime: Send + Sync + 'static {
     async fn remove_pod(&self, pod: &PodRef) -> Result<(), RuntimeError>;
 
     async fn exec(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecResult, RuntimeError>;
+
+    /// Starts a command in a running container.
+    async fn start_exec(&self, id: &str, command: &[String], streams: Streams) -> Result<Session, RuntimeError>;
+
+    /// Attaches to the main process of a running container.
+    async fn attach(&self, id: &str, streams: Streams) -> Result<Session, RuntimeError>;
+
+    /// Connects to a port of a pod, as from a process inside it.
+    async fn connect(&self, pod: &PodRef, port: u16) -> Result<TcpStream, RuntimeError>;
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream, RuntimeError>;
 }

@@ -9,7 +9,6 @@
 //! can write to.
 
 mod atomic;
-mod blocking;
 mod host_path;
 mod mounts;
 pub(crate) mod objects;
@@ -25,9 +24,9 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume, VolumeMount};
 use quorate_api::quantity::Quantity;
 
-use self::blocking::HostCalls;
 use self::mounts::Memory;
 use self::sub_path::SubPathError;
+use crate::blocking::{self, HostCalls};
 use crate::checkpoint::pod_dir;
 use crate::cluster::ObjectRef;
 use crate::env::{self, Facts, Referenced};

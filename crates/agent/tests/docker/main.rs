@@ -15,3 +15,4 @@ mod refresh;
 mod registry;
 mod security;
 mod status;
+mod streams;

@@ -11,7 +11,7 @@ use quorate_store::{Change, Consistency, Intent, Invite, Member};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::hosts::{TakenHosts, Worker, hosts, is_reserved};
+use super::hosts::{Purpose, TakenHosts, Worker, hosts, is_reserved};
 use super::tokens::{self, Role};
 use super::{authorities, now_seconds, rows, served};
 use crate::api::Api;
@@ -58,6 +58,13 @@ pub(super) struct RenewRequest {
 struct Machine {
     key: String,
     joined_seconds: i64,
+    /// Addresses for which its certificates were requested and not refused; `None` in rows of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    addresses: Option<Vec<IpAddr>>,
+}
+
+fn addresses(signing: &SigningRequest) -> Vec<IpAddr> {
+    signing.addresses.iter().map(IpAddr::to_canonical).collect()
 }
 
 fn unusable(error: &PkiError) -> Status {
@@ -85,7 +92,7 @@ pub(super) async fn join(api: &Api, request: JoinRequest, from: Option<IpAddr>) 
     match request.role {
         Role::Worker => {
             let name = &request.name;
-            let hosts = check_hosts(api, &Worker { name, signing: &signing, from, is_joining: true }).await?;
+            let hosts = check_hosts(api, &Worker { name, signing: &signing, from, purpose: Purpose::Join }).await?;
             redeem_token(api, &request, &signing).await?;
             tracing::info!(name, role = %request.role, ?from, "a machine joins");
             sign_worker(api, &authorities, name, &signing, hosts).await
@@ -113,11 +120,19 @@ async fn redeem_token(api: &Api, request: &JoinRequest, signing: &SigningRequest
         }
         if request.role == Role::Worker {
             let machine = rows::read::<Machine>(store, format!("{PREFIX}{}", request.name)).await?;
-            let is_known = machine.value.as_ref().is_some_and(|machine| machine.key == key.as_str());
-            if !is_known {
+            let known = machine.value.as_ref().filter(|machine| machine.key == key.as_str());
+            // The use and the row are written together, so the row was deleted since.
+            if known.is_none() && used == token {
+                return Err(removed_since(&request.name));
+            }
+            if known.is_none() {
                 check_name(api, &request.name, machine.value.as_ref()).await?;
+            }
+            let joined_seconds = known.map_or_else(now_seconds, |machine| machine.joined_seconds);
+            let new = Machine { key: key.to_string(), joined_seconds, addresses: Some(addresses(signing)) };
+            if known != Some(&new) {
                 compare.push(machine.unchanged());
-                writes.push(machine.put(&Machine { key: key.to_string(), joined_seconds: now_seconds() })?);
+                writes.push(machine.put(&new)?);
             }
         }
         if writes.is_empty() || rows::commit(store, compare, writes).await? {
@@ -125,6 +140,15 @@ async fn redeem_token(api: &Api, request: &JoinRequest, signing: &SigningRequest
         }
     }
     Err(Status::unavailable("many machines are joining at the same time; try again"))
+}
+
+/// Refuses a machine that presents the token with which it joined before its Node was deleted.
+fn removed_since(name: &str) -> Status {
+    let message = format!(
+        "this token has let the machine in before, and its Node {name} was deleted since; use a new token of `qctl token \
+         create --role worker`"
+    );
+    Status::new(Reason::Forbidden, message)
 }
 
 /// Checks that a name is free for another key than the one it was taken for.
@@ -174,15 +198,29 @@ pub(super) async fn renew(
     let refuse = |why: &str| Err(Status::new(Reason::Forbidden, why));
     let Some(name) = user.node() else { return refuse("only the certificates of workers are renewed here") };
     let signing = SigningRequest::from_pem(&request.request).map_err(|error| unusable(&error))?;
-    let machine = rows::read::<Machine>(api.store(), format!("{PREFIX}{name}")).await?.value;
-    match machine {
-        Some(machine) if machine.key == signing.key_pin().as_str() => {
-            let hosts = check_hosts(api, &Worker { name, signing: &signing, from, is_joining: false }).await?;
-            sign_worker(api, &authorities, name, &signing, hosts).await
+    for _ in 0..ATTEMPTS {
+        let row = rows::read::<Machine>(api.store(), format!("{PREFIX}{name}")).await?;
+        let Some(machine) = &row.value else { return refuse(&deleted(name)) };
+        if machine.key != signing.key_pin().as_str() {
+            return refuse("another machine has joined under this name since");
         }
-        Some(_) => refuse("another machine has joined under this name since"),
-        None => refuse("this worker has not joined with a token; renew its certificates where they were made"),
+        let purpose = Purpose::Renew { signed: machine.addresses.as_deref() };
+        let hosts = check_hosts(api, &Worker { name, signing: &signing, from, purpose }).await?;
+        let renewed = Machine { addresses: Some(addresses(&signing)), ..machine.clone() };
+        if renewed == *machine || rows::commit(api.store(), vec![row.unchanged()], vec![row.put(&renewed)?]).await? {
+            return sign_worker(api, &authorities, name, &signing, hosts).await;
+        }
     }
+    Err(Status::unavailable("the machine's row changes all the time; try again"))
+}
+
+/// Explains why a worker without a row cannot renew its certificates.
+fn deleted(name: &str) -> String {
+    format!(
+        "the Node {name} with which this worker joined was deleted, so it was removed from the cluster. To let it join again, \
+         stop its agent, run `qctl delete node {name}`, and start the agent with a new `--token` of `qctl token create \
+         --role worker`. Certificates that were made by hand are renewed where they were made"
+    )
 }
 
 /// Returns the hosts of a worker's serving certificate.
@@ -194,7 +232,7 @@ async fn check_hosts(api: &Api, worker: &Worker<'_>) -> Result<Vec<String>, Stat
     let served = served::read_all(api).await?;
     let quorum = api.store().quorum_status().await.map_err(|e| error::from_store(&e))?;
     let members = || quorum.members.iter().map(|status| &status.member);
-    let served = members().filter_map(|member| served.get(&member.name)).flatten();
+    let served = members().filter_map(|member| served.get(&member.name));
     hosts(worker, &TakenHosts::new(members().chain(&quorum.invited), served, api.pools()))
 }
 

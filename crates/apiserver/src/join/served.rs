@@ -1,7 +1,8 @@
-//! The hosts of the masters' serving certificates, which each master publishes. A master knows only its own `tls-names`,
-//! and must not sign a certificate for those of another one.
+//! The hosts of the masters' serving certificates and the addresses of their machines, which each master publishes. A
+//! master knows only its own `tls-names`, and must not sign a certificate for those of another one.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use quorate_api::Status;
 use serde::{Deserialize, Serialize};
@@ -11,21 +12,24 @@ use crate::api::Api;
 
 pub(super) const PREFIX: &str = "/quorate/served/";
 
-/// The published hosts of one master.
+/// What one master has published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Served {
-    master: String,
-    hosts: Vec<String>,
+pub(super) struct Served {
+    pub master: String,
+    pub hosts: Vec<String>,
+    /// Addresses of the master's machine. They identify a worker on it when the master is known by a name.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Publishes the hosts of the serving certificate of the master `name`, so that no worker gets a certificate for one of
-/// them.
+/// them, and the addresses of its machine, which may be a worker too.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn publish_hosts(api: &Api, name: &str, hosts: &[String]) -> Result<(), Status> {
-    let served = Served { master: name.to_owned(), hosts: hosts.to_vec() };
+pub async fn publish_hosts(api: &Api, name: &str, hosts: &[String], addresses: &[IpAddr]) -> Result<(), Status> {
+    let served = Served { master: name.to_owned(), hosts: hosts.to_vec(), addresses: addresses.to_vec() };
     loop {
         let row = rows::read::<Served>(api.store(), format!("{PREFIX}{name}")).await?;
         if row.value.as_ref() == Some(&served)
@@ -36,8 +40,8 @@ pub async fn publish_hosts(api: &Api, name: &str, hosts: &[String]) -> Result<()
     }
 }
 
-/// Returns the published hosts by the master's name, by a linearizable read. Masters that were removed may be among them.
-pub(super) async fn read_all(api: &Api) -> Result<HashMap<String, Vec<String>>, Status> {
+/// Returns the published rows by the master's name, by a linearizable read. Masters that were removed may be among them.
+pub(super) async fn read_all(api: &Api) -> Result<HashMap<String, Served>, Status> {
     let rows = rows::read_all::<Served>(api.store(), PREFIX).await?;
-    Ok(rows.into_iter().filter_map(|row| row.value).map(|served| (served.master, served.hosts)).collect())
+    Ok(rows.into_iter().filter_map(|row| row.value).map(|served| (served.master.clone(), served)).collect())
 }

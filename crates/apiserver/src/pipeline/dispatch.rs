@@ -21,6 +21,7 @@ use crate::query::Query;
 use crate::representation::{IncludeObject, negotiate};
 use crate::response::{Request, Response, Style};
 use crate::route::Target;
+use crate::streams;
 use crate::user::UserInfo;
 
 /// Runs the verb of a routed, authenticated and authorized request. `relation` is what the permission rests on.
@@ -37,6 +38,9 @@ pub(crate) async fn dispatch(
 ) -> Result<Response, Status> {
     if target.subresource == Some(Subresource::Log) {
         return logs::logs(api, &target, query, &request.connection.shutdown).await;
+    }
+    if target.subresource.is_some_and(Subresource::is_upgrade) {
+        return streams::open(api, &target, request, query).await;
     }
     let negotiated = negotiate(&request.headers, IncludeObject::parse(query.get("includeObject"))?)?;
     let style = Style { negotiated, is_pretty: query.flag("pretty") };

@@ -17,6 +17,14 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY_YAML: &str = "application/apply-patch+yaml";
 const APPLY_CBOR: &str = "application/apply-patch+cbor";
 
+/// Media types of patches that are served.
+pub(crate) const MEDIA_TYPES: &[&str] = &[JSON, MERGE, STRATEGIC];
+
+/// Returns whether server-side apply is served.
+pub(crate) fn has_apply() -> bool {
+    MEDIA_TYPES.contains(&APPLY_YAML)
+}
+
 /// A patch in one of the three formats.
 #[derive(Clone, Debug)]
 pub(crate) enum Patch {
@@ -37,11 +45,12 @@ impl Patch {
                 return Err(Status::new(
                     Reason::UnsupportedMediaType,
                     format!(
-                        "server-side apply is not supported yet - accepted media types include: {JSON}, {MERGE}, {STRATEGIC}"
+                        "server-side apply is not supported yet - accepted media types include: {}",
+                        MEDIA_TYPES.join(", ")
                     ),
                 ));
             }
-            _ => return Err(decode::unsupported(&[JSON, MERGE, STRATEGIC])),
+            _ => return Err(decode::unsupported(MEDIA_TYPES)),
         };
         let patch: Value = serde_json::from_slice(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;

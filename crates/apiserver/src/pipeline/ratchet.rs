@@ -22,10 +22,20 @@ pub(super) fn drop_unchanged(errors: &mut Vec<FieldError>, new: &Value, known: V
 }
 
 /// Compares the values at a path. If it leads nowhere, as for a missing field, the innermost values on the way to it are
-/// compared instead, unless its absence is the error.
+/// compared instead. If its absence is the error, it is enough that the path leads through the same elements of lists.
 fn is_unchanged(path: &FieldPath, is_about_absence: bool, new: &Value, old: &Value) -> bool {
-    let ((new, new_rest), (old, old_rest)) = (path.locate(new), path.locate(old));
-    new_rest == old_rest && (new == old || (is_about_absence && !new_rest.is_empty()))
+    let ((new, new_rest), (old, old_rest)) = (path.trace(new), path.trace(old));
+    let is_same_absence = || is_about_absence && !new_rest.is_empty() && are_same_elements(&new, &old);
+    new_rest == old_rest && (new.last() == old.last() || is_same_absence())
+}
+
+/// Returns whether two traces of a path lead through the same elements of lists. Elements are identified by their `name`,
+/// the merge key of nearly all lists; others must be equal.
+fn are_same_elements(new: &[&Value], old: &[&Value]) -> bool {
+    let name = |element: &Value| element.get("name").cloned();
+    new.iter()
+        .zip(new.iter().skip(1).zip(old.iter().skip(1)))
+        .all(|(list, (new, old))| !list.is_array() || new == old || name(new).is_some_and(|own| name(old) == Some(own)))
 }
 
 #[cfg(test)]
@@ -65,5 +75,20 @@ mod tests {
         let known = [other.clone()];
         assert_eq!(left(&other, &new, &known, &old), 1, "the path leads nowhere, and what is around it has changed");
         assert_eq!(left(&other, &old, &known, &old), 0);
+    }
+
+    #[test]
+    fn errors_about_missing_fields_are_not_dropped_for_another_element_of_a_list() {
+        let path = FieldPath::new("spec").child("containers").index(0).child("image");
+        let required = FieldError::required(path, "");
+        let known = [required.clone()];
+        let object = |containers: serde_json::Value| json!({"spec": {"containers": containers}});
+        let old = object(json!([{"name": "a"}]));
+        assert_eq!(left(&required, &object(json!([{"name": "a", "tty": true}])), &known, &old), 0);
+        assert_eq!(left(&required, &object(json!([{"name": "a"}, {"name": "b"}])), &known, &old), 0);
+        assert_eq!(left(&required, &object(json!([{"name": "b"}, {"name": "a"}])), &known, &old), 1);
+        let nameless = object(json!([{"port": 1}]));
+        assert_eq!(left(&required, &nameless, &known, &nameless), 0);
+        assert_eq!(left(&required, &object(json!([{"port": 2}])), &known, &nameless), 1);
     }
 }

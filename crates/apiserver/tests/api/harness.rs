@@ -11,18 +11,18 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use quorate_apiserver::{Api, ServerConfig, UserInfo, bootstrap, client_config, serve};
+use quorate_apiserver::{Api, ServerConfig, UserInfo, bootstrap, client_config, serve, server_config};
 use quorate_pki::LiveIdentity;
 use quorate_store::Store;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls_pki_types::ServerName;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -118,6 +118,23 @@ impl Server {
     pub async fn ended(&mut self) {
         let ended = timeout(DEADLINE, self.tasks.join_next()).await.expect("the server ends in time");
         ended.expect("it ran").expect("it did not panic");
+    }
+
+    /// Registers the node `worker`, and returns the listener and the TLS of its node API.
+    pub async fn node_api(&self) -> (TcpListener, TlsAcceptor) {
+        let identity = self.pki.sign("system:node:worker", &["system:nodes"]);
+        let tls = server_config(identity.live(), self.pki.authority_pem.as_bytes()).expect("a node's TLS");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": { "name": "worker" },
+            "status": {
+                "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
+                "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
+            },
+        });
+        self.admin().post("/api/v1/nodes", &node).await.expect(201);
+        (listener, TlsAcceptor::from(Arc::new(tls)))
     }
 
     pub fn url(&self) -> String {
@@ -242,7 +259,7 @@ impl Client {
         let tls = self.connector.connect(name, tcp).await.expect("TLS");
         let (sender, connection) = handshake(TokioIo::new(tls)).await.expect("HTTP");
         // The task ends when the sender and the body are dropped.
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         sender
     }
 

@@ -157,9 +157,52 @@ async fn a_deleted_node_cannot_renew_its_certificates() {
     let own = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "by-hand" } });
     admin.post("/api/v1/nodes", &own).await.expect(201);
     admin.delete("/api/v1/nodes/by-hand", &json!({})).await.expect(200);
-    // The machine may come back with a token, under its name.
-    join(&anonymous, &token, "w1", &request(&dir, "w1")).await.expect(200);
+    // The machine may come back under its name, with a token that has not let it in before.
+    let (code, _, message) = join(&anonymous, &token, "w1", &request(&dir, "w1")).await.failure();
+    assert!(code == 403 && message.contains("its Node w1 was deleted since"), "{message}");
+    let refused = server.node("w1").post("/quorum/renew", &json!({ "request": request(&dir, "w1") })).await.failure();
+    assert!(refused.2.contains("the Node w1") && refused.2.contains("new `--token`"), "{refused:?}");
+    let new = self::token(&server, json!({ "role": "worker" })).await;
+    join(&anonymous, &new, "w1", &request(&dir, "w1")).await.expect(200);
+    join(&anonymous, &new, "w1", &request(&dir, "w1")).await.expect(200);
     assert_eq!(renew("w1").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_was_signed_before_does_not_keep_a_worker_from_renewing() {
+    let (server, dir) = start().await;
+    let token = token(&server, json!({ "role": "worker" })).await;
+    let machine = Machine::open(&Pair::new(dir.path(), "w1")).expect("a key");
+    let request = |host: &str| machine.request(&[host.to_owned()]).expect("a request");
+    let renew = async |host: &str| server.node("w1").post("/quorum/renew", &json!({ "request": request(host) })).await;
+    let hosts = |signed: Value| {
+        details(signed["serving"].as_str().expect("a certificate").as_bytes()).expect("a certificate").hosts
+    };
+    join(&server.anonymous(), &token, "w1", &request("10.0.0.4")).await.expect(200);
+    // A new address is recorded like that of the join.
+    assert_eq!(hosts(renew("10.0.0.5").await.expect(200)), ["10.0.0.5", "w1"]);
+    let member = server.api.store().quorum_status().await.expect("a status").members.remove(0).member;
+    let served = ["10.0.0.4", "10.0.0.5"].map(str::to_owned);
+    publish_hosts(&server.api, &member.name, &served, &[]).await.expect("published");
+    assert_eq!(hosts(renew("10.0.0.5").await.expect(200)), ["w1"]);
+    assert_eq!(hosts(renew("10.0.0.5").await.expect(200)), ["w1"], "it is still recorded");
+    assert_eq!(renew("10.0.0.4").await.failure().0, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_known_by_a_name_may_be_a_worker_too() {
+    let (server, dir) = start().await;
+    let token = token(&server, json!({ "role": "worker" })).await;
+    let member = server.api.store().quorum_status().await.expect("a status").members.remove(0).member;
+    let own = [std::net::IpAddr::from([127, 0, 0, 1]), [10, 0, 0, 4].into()];
+    let served = ["m1.example", "10.0.0.4", "machine-1"].map(str::to_owned);
+    publish_hosts(&server.api, &member.name, &served, &[]).await.expect("published");
+    // The address is in the `tls-names` of a master whose machine is not known.
+    assert_eq!(join(&server.anonymous(), &token, "machine-1", &request(&dir, "w1")).await.failure().0, 403);
+    publish_hosts(&server.api, &member.name, &served, &own).await.expect("published");
+    let rows = RangeRequest::new(KeyRange::prefix("/quorate/served/"));
+    let rows = server.api.store().range(&rows, Consistency::Linearizable).await.expect("the rows").kvs;
+    assert!(String::from_utf8_lossy(&rows[0].value).contains("10.0.0.4"), "{rows:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +263,7 @@ async fn a_worker_gets_no_host_of_a_master_or_a_service() {
     // What a former master served is free again.
     for (master, hosts) in [(member.name.as_str(), ["LB.example", "10.0.0.100"]), ("gone", ["old.example", "10.0.0.9"])]
     {
-        publish_hosts(&server.api, master, &hosts.map(str::to_owned)).await.expect("published");
+        publish_hosts(&server.api, master, &hosts.map(str::to_owned), &[]).await.expect("published");
     }
     let machine = Machine::open(&Pair::new(dir.path(), "w1")).expect("a key");
     let request = |host: &str| machine.request(&[host.to_owned()]).expect("a request");

@@ -12,7 +12,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use quorate_apiserver::{MASTERS, certificate_user, server_config};
+use quorate_apiserver::{MASTERS, certificate_user};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -45,22 +45,11 @@ struct Node {
 impl Node {
     /// Starts the endpoint, and registers the node `worker` with its address.
     async fn start(server: &Server) -> Self {
-        let identity = server.pki.sign("system:node:worker", &["system:nodes"]);
-        let tls = server_config(identity.live(), server.pki.authority_pem.as_bytes()).expect("a node's TLS");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("its address").port();
+        let (listener, acceptor) = server.node_api().await;
         let (sender, asked) = mpsc::unbounded_channel();
         let go_on = Arc::new(Notify::new());
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, TlsAcceptor::from(Arc::new(tls)), sender, Arc::clone(&go_on)));
-        let node = json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": { "name": "worker" },
-            "status": {
-                "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
-                "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
-            },
-        });
-        server.admin().post("/api/v1/nodes", &node).await.expect(201);
+        tasks.spawn(serve(listener, acceptor, sender, Arc::clone(&go_on)));
         Node { asked, go_on, _tasks: tasks }
     }
 

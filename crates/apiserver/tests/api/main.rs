@@ -14,5 +14,6 @@ mod nodes;
 mod ratcheting;
 mod reading;
 mod services;
+mod streams;
 mod watching;
 mod writing;

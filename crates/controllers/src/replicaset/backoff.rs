@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerState, Pod};
 
 use crate::pod_state::{is_active, is_terminating, phase};
 use crate::resource::name;
@@ -19,40 +19,34 @@ const BASE_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(300);
 /// Age at which a failed pod no longer counts. It exceeds the duration of all rounds up to the maximum delay.
 const COUNTED_FOR: Duration = Duration::from_secs(3600);
-/// Number of rounds after which the delay has reached its maximum. So many failed pods must be kept.
+/// Number of rounds after which the delay has reached its maximum. A failed pod of each of them must be kept.
 const ROUNDS: usize = 10;
 
 /// Limit on the pods that replace failed ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Replacement {
-    /// No pod failed recently, or a younger one runs, or the pods failed for the first time.
+    /// No pod failed recently, or a younger one has run, or the pods failed for the first time.
     Unlimited,
-    /// At most so many pods may be created now.
-    AtMost(usize),
+    /// At most so many pods may be created now, because the pods of so many rounds failed.
+    AtMost { pods: usize, rounds: usize },
     /// No pod may be created before this time has passed.
     After(Duration),
 }
 
 /// Returns the limit for a set with these pods.
 ///
-/// A pod's creation dates its attempt, because the masters write it; the nodes' clocks are not used. A pod that failed
-/// long after its creation is therefore replaced at once.
+/// Only a pod that failed before any of its containers started counts as a failed attempt. A pod's creation dates its
+/// attempt, because the masters write it; the nodes' clocks are not used. A pod that failed long after its creation is
+/// therefore replaced at once.
 pub(super) fn replacement(owned: &[&Arc<Pod>], now: Timestamp) -> Replacement {
-    let runs = |pod: &Pod| is_active(pod) && phase(pod) == "Running";
-    let last_success = owned.iter().filter(|pod| runs(pod)).filter_map(|pod| created(pod)).max();
-    let counts = |created: &Timestamp| {
-        // A timestamp far in the future comes from a wrong clock and must not hold the replacement back.
-        let age = now.duration_since(*created).as_secs();
-        (-seconds(MAX_DELAY)..seconds(COUNTED_FOR)).contains(&age) && last_success.is_none_or(|last| *created > last)
-    };
-    let failures = owned.iter().filter(|pod| phase(pod) == "Failed").filter_map(|pod| created(pod));
-    let mut failures: Vec<Timestamp> = failures.filter(counts).collect();
-    failures.sort_unstable();
-    let (Some(last_failure), rounds) = (failures.last().copied(), rounds(&failures)) else {
-        return Replacement::Unlimited;
-    };
-    let pending = owned.iter().filter(|pod| is_active(pod) && !runs(pod)).filter_map(|pod| created(pod));
-    let pending: Vec<Timestamp> = pending.filter(|created| counts(created) && *created >= last_failure).collect();
+    let last_success = last_success(owned);
+    let failures: Vec<Timestamp> =
+        failed_attempts(owned, last_success, now).into_iter().filter_map(|pod| created(pod)).collect();
+    let rounds = rounds(&failures).len();
+    let Some(last_failure) = failures.last().copied() else { return Replacement::Unlimited };
+    let pending = owned.iter().filter(|pod| is_active(pod) && !has_run(pod)).filter_map(|pod| created(pod));
+    let pending: Vec<Timestamp> =
+        pending.filter(|created| counts(*created, last_success, now) && *created >= last_failure).collect();
     let last_attempt = pending.iter().copied().max().map_or(last_failure, |last| last.max(last_failure));
     let left = (seconds(delay(rounds)) - now.duration_since(last_attempt).as_secs()).max(0);
     match u64::try_from(left) {
@@ -61,36 +55,89 @@ pub(super) fn replacement(owned: &[&Arc<Pod>], now: Timestamp) -> Replacement {
         _ if rounds == 1 => Replacement::Unlimited,
         // One pod tries whether the nodes accept it. While its fate is open, the attempts double, because it may stay
         // unscheduled for other reasons.
-        _ => Replacement::AtMost(pending.len().max(1)),
+        _ => Replacement::AtMost { pods: pending.len().max(1), rounds },
     }
 }
 
-/// Returns the failed pods beyond the `limit` newest ones. Zero keeps all; the pods that the backoff counts are kept.
-pub(super) fn superfluous<'a>(owned: &[&'a Arc<Pod>], limit: usize) -> Vec<&'a Arc<Pod>> {
+/// Returns the failed pods beyond the `limit` newest ones. Zero keeps all. The newest pod of each round that the backoff
+/// counts is kept too, because the rounds are known from the pods alone.
+pub(super) fn superfluous<'a>(owned: &[&'a Arc<Pod>], limit: usize, now: Timestamp) -> Vec<&'a Arc<Pod>> {
     if limit == 0 {
         return Vec::new();
     }
+    let failures = failed_attempts(owned, last_success(owned), now);
+    let dates: Vec<Timestamp> = failures.iter().filter_map(|pod| created(pod)).collect();
+    let evidence: Vec<&str> =
+        rounds(&dates).iter().rev().take(ROUNDS).map(|newest| name(&failures[*newest].metadata)).collect();
     let is_failed = |pod: &&&Arc<Pod>| phase(pod) == "Failed" && !is_terminating(pod);
     let mut failed: Vec<&Arc<Pod>> = owned.iter().filter(is_failed).copied().collect();
-    failed.sort_by(|a, b| (created(a), name(&a.metadata)).cmp(&(created(b), name(&b.metadata))));
-    failed.truncate(failed.len().saturating_sub(limit.max(ROUNDS)));
+    sort_by_creation(&mut failed);
+    failed.truncate(failed.len().saturating_sub(limit));
+    failed.retain(|pod| !evidence.contains(&name(&pod.metadata)));
     failed
 }
 
-/// Returns the number of rounds of attempts that failed. Pods that were created within the delay after the previous
-/// failure belong to the same round.
-fn rounds(failures: &[Timestamp]) -> usize {
-    let mut rounds = 0;
-    let mut previous: Option<Timestamp> = None;
-    for failure in failures {
-        let is_next = previous.is_none_or(|last| failure.duration_since(last).as_secs() >= seconds(delay(rounds)));
-        rounds += usize::from(is_next);
-        previous = Some(*failure);
-    }
-    rounds
+/// Returns whether a container of the pod ever started, so that its node has accepted it.
+fn has_run(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let has_started = |state: Option<&ContainerState>| {
+        state.is_some_and(|state| {
+            state.running.is_some() || state.terminated.as_ref().is_some_and(|ended| ended.started_at.is_some())
+        })
+    };
+    let mut containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    phase(pod) == "Running"
+        || containers.any(|container| {
+            container.restart_count > 0
+                || has_started(container.state.as_ref())
+                || has_started(container.last_state.as_ref())
+        })
 }
 
-fn delay(rounds: usize) -> Duration {
+/// Returns the creation of the youngest pod that has run. It ends the backoff, even if the pod has failed since.
+fn last_success(owned: &[&Arc<Pod>]) -> Option<Timestamp> {
+    owned.iter().filter(|pod| has_run(pod)).filter_map(|pod| created(pod)).max()
+}
+
+/// Returns whether an attempt of this date counts.
+fn counts(created: Timestamp, last_success: Option<Timestamp>, now: Timestamp) -> bool {
+    // A timestamp far in the future comes from a wrong clock and must not hold the replacement back.
+    let age = now.duration_since(created).as_secs();
+    (-seconds(MAX_DELAY)..seconds(COUNTED_FOR)).contains(&age) && last_success.is_none_or(|last| created > last)
+}
+
+/// Returns the failed pods that count, sorted by creation.
+fn failed_attempts<'a>(owned: &[&'a Arc<Pod>], last_success: Option<Timestamp>, now: Timestamp) -> Vec<&'a Arc<Pod>> {
+    let is_counted = |pod: &&&Arc<Pod>| {
+        phase(pod) == "Failed"
+            && !has_run(pod)
+            && created(pod).is_some_and(|created| counts(created, last_success, now))
+    };
+    let mut failures: Vec<_> = owned.iter().filter(is_counted).copied().collect();
+    sort_by_creation(&mut failures);
+    failures
+}
+
+fn sort_by_creation(pods: &mut [&Arc<Pod>]) {
+    pods.sort_by(|a, b| (created(a), name(&a.metadata)).cmp(&(created(b), name(&b.metadata))));
+}
+
+/// Returns the index of the newest failure of each round of attempts. Pods that were created within the delay after the
+/// previous failure belong to the same round.
+fn rounds(failures: &[Timestamp]) -> Vec<usize> {
+    let mut newest: Vec<usize> = Vec::new();
+    for (index, failure) in failures.iter().enumerate() {
+        let rounds = newest.len();
+        match newest.last_mut() {
+            Some(last) if failure.duration_since(failures[*last]).as_secs() < seconds(delay(rounds)) => *last = index,
+            _ => newest.push(index),
+        }
+    }
+    newest
+}
+
+/// Returns the delay after so many rounds of failures.
+pub(super) fn delay(rounds: usize) -> Duration {
     let doublings = u32::try_from(rounds.saturating_sub(1).min(ROUNDS)).unwrap_or(u32::MAX);
     BASE_DELAY.saturating_mul(1 << doublings).min(MAX_DELAY)
 }
@@ -142,7 +189,7 @@ mod tests {
             (failed(&[0, 0, 0, 1, 1]), 1, after(2)),
             (failed(&[0, 1]), 2, after(1)),
             (failed(&[0, 1, 3, 7]), 7, after(8)),
-            (failed(&[0, 1, 3, 7]), 15, AtMost(1)),
+            (failed(&[0, 1, 3, 7]), 15, AtMost { pods: 1, rounds: 4 }),
             (failed(&[0, 1, 3, 7, 15, 31, 63, 127, 255, 511]), 511, after(300)),
             (failed(&[0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 811, 1111]), 1111, after(300)),
             // A pod that runs ends the backoff, an older one does not.
@@ -150,9 +197,13 @@ mod tests {
             (vec![("Running", 0), ("Failed", 1)], 1, after(1)),
             // An attempt whose fate is open delays the next one, which may be larger.
             (vec![("Failed", 0), ("Failed", 1), ("Pending", 3)], 4, after(1)),
-            (vec![("Failed", 0), ("Failed", 1), ("Pending", 3), ("Pending", 5), ("Pending", 5)], 7, AtMost(3)),
+            (
+                vec![("Failed", 0), ("Failed", 1), ("Pending", 3), ("Pending", 5), ("Pending", 5)],
+                7,
+                AtMost { pods: 3, rounds: 2 },
+            ),
             // A pod that lived for long before it failed is replaced at once.
-            (failed(&[0, 60]), 600, AtMost(1)),
+            (failed(&[0, 60]), 600, AtMost { pods: 1, rounds: 2 }),
             (failed(&[0, 1, 3]), 3700, Unlimited),
             // A pod that a wrong clock dates to the future.
             (failed(&[100_000]), 0, Unlimited),
@@ -163,11 +214,54 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_failed_pods_are_kept() {
-        let owned = pods(&(0..30).map(|second| ("Failed", second)).chain([("Running", 0)]).collect::<Vec<_>>());
-        let owned: Vec<&Arc<Pod>> = owned.iter().collect();
-        let oldest = |limit| superfluous(&owned, limit).iter().map(|pod| name(&pod.metadata)).collect::<Vec<_>>();
-        assert_eq!(oldest(28), ["Failed-0", "Failed-1"]);
-        assert_eq!((oldest(0).len(), oldest(1).len(), oldest(30).len()), (0, 30 - ROUNDS, 0));
+    fn a_failed_pod_that_has_run_is_a_success() {
+        let state = |state: serde_json::Value| {
+            let mut container = json!({"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0});
+            let mut pods = pods(&[("Failed", 0), ("Failed", 1), ("Failed", 3)]);
+            quorate_api::patch::merge::apply(&mut container, &state);
+            let status = json!({"phase": "Failed", "containerStatuses": [container]});
+            Arc::make_mut(&mut pods[2]).status = Some(serde_json::from_value(status).expect("a status"));
+            replacement(&pods.iter().collect::<Vec<_>>(), at(7))
+        };
+        let ended = |started: Option<&str>| json!({"terminated": {"exitCode": 1, "startedAt": started}});
+        assert_eq!(state(json!({})), Replacement::AtMost { pods: 1, rounds: 3 });
+        assert_eq!(state(json!({"state": ended(None)})), Replacement::AtMost { pods: 1, rounds: 3 });
+        for has_run in [
+            json!({"state": ended(Some("2026-01-01T00:00:00Z"))}),
+            json!({"lastState": ended(Some("2026-01-01T00:00:00Z"))}),
+            json!({"state": {"running": {}}}),
+            json!({"restartCount": 1}),
+        ] {
+            assert_eq!(state(has_run.clone()), Replacement::Unlimited, "{has_run}");
+        }
+    }
+
+    #[test]
+    fn the_newest_failed_pods_and_those_of_each_round_are_kept() {
+        let dates = [0, 0, 0, 1, 1, 3, 7].into_iter().chain(100..120);
+        let owned: Vec<_> = dates.enumerate().map(|(index, second)| (format!("p{index:02}"), second)).collect();
+        let mut owned: Vec<Arc<Pod>> = owned
+            .into_iter()
+            .map(|(name, second)| {
+                let mut pod = pods(&[("Failed", second)]).remove(0);
+                Arc::make_mut(&mut pod).metadata.name = Some(name);
+                pod
+            })
+            .collect();
+        let deleted = |owned: &[Arc<Pod>], limit, now| {
+            let owned: Vec<_> = owned.iter().collect();
+            superfluous(&owned, limit, at(now)).iter().map(|pod| name(&pod.metadata).to_owned()).collect::<Vec<_>>()
+        };
+        let limit_at = |owned: &[Arc<Pod>], now| replacement(&owned.iter().collect::<Vec<_>>(), at(now));
+        // Rounds of the seconds 0, 1, 3, 7, and from 100 on.
+        assert_eq!(deleted(&owned, 20, 120), ["p00", "p01", "p03"]);
+        assert_eq!(deleted(&owned, 0, 120), [""; 0]);
+        let before = limit_at(&owned, 120);
+        let gone = deleted(&owned, 1, 120);
+        assert_eq!(gone.len(), owned.len() - 5);
+        owned.retain(|pod| !gone.contains(&name(&pod.metadata).to_owned()));
+        assert_eq!(limit_at(&owned, 120), before, "the deletion changes the backoff");
+        // The backoff has forgotten them.
+        assert_eq!(deleted(&owned, 1, 10_000).len(), 4);
     }
 }

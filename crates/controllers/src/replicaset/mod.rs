@@ -91,13 +91,17 @@ fn reconcile(Input { cache, now, failure, settings, .. }: Input<'_>, key: &WorkK
 
     let is_terminating = set.metadata.deletion_timestamp.is_some();
     let mut requeue_after = observed.next_change;
+    let mut explanation = None;
     let mut actions = match difference {
         _ if is_terminating => Vec::new(),
         // The API refuses to create pods in a terminating namespace.
         Difference::Missing(_) if cache.is_namespace_terminating(namespace) => Vec::new(),
         Difference::Missing(count) => match backoff::replacement(&owned, now) {
             Replacement::Unlimited => create_pods(cache, set, count.min(BURST)),
-            Replacement::AtMost(limit) => create_pods(cache, set, count.min(limit).min(BURST)),
+            Replacement::AtMost { pods, rounds } => {
+                explanation = Some(held_back(set, count.min(pods), count, rounds));
+                create_pods(cache, set, count.min(pods).min(BURST))
+            }
             Replacement::After(wait) => {
                 requeue_after = Some(requeue_after.map_or(wait, |next| next.min(wait)));
                 Vec::new()
@@ -119,10 +123,12 @@ fn reconcile(Input { cache, now, failure, settings, .. }: Input<'_>, key: &WorkK
         }
     }
     if !is_terminating {
-        let superfluous = backoff::superfluous(&owned, settings.failed_pods_per_replica_set).into_iter().take(BURST);
+        let superfluous =
+            backoff::superfluous(&owned, settings.failed_pods_per_replica_set, now).into_iter().take(BURST);
         let deletions = superfluous.map(|pod| delete(target(PODS, &pod.metadata), pod.metadata.uid.as_deref()));
         actions.extend(batch(deletions.collect()));
     }
+    actions.splice(0..0, explanation);
     if let Some(Refusal { reason, what, message }) = refusal {
         actions.insert(0, event(&**set, EventType::Warning, reason, format!("{what}: {message}")));
     }
@@ -158,6 +164,17 @@ fn refusal(failure: &Failure) -> Option<Refusal> {
         return None;
     };
     Some(Refusal { reason, what, message: failure.message.clone() })
+}
+
+/// Returns the event that explains why fewer pods are created than are missing. It goes with the attempt, so there is one
+/// for each round.
+fn held_back(set: &ReplicaSet, created: usize, missing: usize, rounds: usize) -> Action {
+    let delay = backoff::delay(rounds + 1).as_secs();
+    let message = format!(
+        "The pods of {rounds} attempts failed before a container started; creating {created} of {missing} missing pods. If \
+         that fails too, the next attempt follows after {delay} s"
+    );
+    event(set, EventType::Warning, "ReplacementHeldBack", message)
 }
 
 /// Creates pods in waves of 1, 2, 4, and so on. If no pod can be created, a single attempt shows it instead of

@@ -221,6 +221,8 @@ fn rejected_pods_are_replaced_ever_more_slowly_until_one_runs() {
     assert!(attempts[0] <= 20, "{attempts:?}");
     assert!(attempts[59] - attempts[29] <= 7, "{attempts:?}");
     assert!(attempts[59] > attempts[49], "the set no longer tries: {attempts:?}");
+    let held_back = cluster.events.iter().filter(|event| event.starts_with("ReplacementHeldBack")).count();
+    assert_eq!(held_back, attempts[59] - 10, "one event for each attempt after the first two rounds");
 
     // A pod that runs ends the backoff.
     cluster.rejecting.clear();
@@ -234,4 +236,43 @@ fn rejected_pods_are_replaced_ever_more_slowly_until_one_runs() {
     cluster.patch(SET, &json!({"spec": {"replicas": 25}}));
     cluster.run_for(900, &["n1", "n2"], |_| {});
     assert_eq!(ready(&cluster), 25);
+}
+
+#[test]
+fn the_backoff_holds_for_sets_that_exceed_the_limit_of_failed_pods() {
+    let mut cluster = with_nodes();
+    cluster.rejecting = ["n1", "n2"].map(str::to_owned).into();
+    let (replicas, limit) = (60, cluster.settings.failed_pods_per_replica_set);
+    assert!(replicas > limit);
+    cluster.create(replica_set(i32::try_from(replicas).expect("a number"), 0));
+    let mut seen = std::collections::BTreeSet::new();
+    cluster.run_for(1800, &["n1", "n2"], |cluster| {
+        seen.extend(cluster.names("pods").into_iter().map(str::to_owned));
+    });
+    // All pods twice, then one at a time.
+    assert!((2 * replicas..2 * replicas + 20).contains(&seen.len()), "{} pods were created", seen.len());
+    // The rounds whose pods are not among the newest ones are known from one pod each.
+    assert!(cluster.names("pods").len() <= limit + 10, "{:?}", cluster.names("pods"));
+}
+
+#[test]
+fn pods_that_ran_before_they_failed_are_replaced_at_once() {
+    let mut cluster = with_nodes();
+    cluster.create(replica_set(3, 0));
+    running(&mut cluster);
+    for round in 0..10 {
+        let path = |name: &str| format!("pods/default/{name}");
+        let is_running = |name: &&str| cluster.get(&path(name)).is_some_and(|pod| pod["status"]["phase"] == "Running");
+        let running: Vec<_> = cluster.names("pods").into_iter().filter(is_running).map(str::to_owned).collect();
+        for name in running {
+            let started = json!({"terminated": {"exitCode": 137, "startedAt": "2026-01-01T00:00:00Z"}});
+            let container = json!({"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": started});
+            let status = json!({"phase": "Failed", "reason": "Evicted", "containerStatuses": [container]});
+            cluster.patch_status(&path(&name), &json!({"status": status}));
+        }
+        cluster.run_for(3, &["n1", "n2"], |_| {});
+        assert_eq!(cluster.get(SET).expect("there")["status"]["readyReplicas"], 3, "round {round}");
+    }
+    assert!(!cluster.events.iter().any(|event| event.starts_with("ReplacementHeldBack")), "{:?}", cluster.events);
 }

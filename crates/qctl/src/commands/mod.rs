@@ -13,6 +13,7 @@ pub mod diff;
 pub mod drain;
 pub mod edit;
 pub mod events;
+pub mod explain;
 mod generators;
 pub mod get;
 pub mod label;

@@ -48,8 +48,8 @@ pub struct AgentOptions {
     /// URLs of the masters' REST APIs, at least one. The agent learns the others from it.
     #[arg(long, visible_alias = "server", env = "QUORATE_MASTERS", value_delimiter = ',')]
     pub masters: Option<Vec<String>>,
-    /// Joins a cluster with a token of `qctl token create --role worker`, and gets the certificates with it. Ignored
-    /// once the node has joined.
+    /// Joins a cluster with a token of `qctl token create --role worker`, and gets the certificates with it. A node that
+    /// has joined ignores that token, and joins again with another one.
     #[arg(long, env = "QUORATE_TOKEN")]
     pub token: Option<String>,
     /// Directory for volumes, checkpoints and certificates. [default: /var/lib/quorate/agent]

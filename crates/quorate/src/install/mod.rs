@@ -236,13 +236,18 @@ fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
 
 /// Removes the data of a service that has stopped, and a worker's containers.
 fn purge(installed: &Installed, data_dir: &Path, is_own: bool) -> anyhow::Result<()> {
-    // Without systemd, nobody has stopped the master.
-    if let Ok(lock) = fs::File::open(data_dir.join(STORE_DIRECTORY).join("lock")) {
-        ensure!(
-            !matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)),
-            "{} is in use: stop its master first; nothing was deleted",
-            data_dir.display()
-        );
+    // Without systemd, nobody has stopped the service.
+    for (lock, service) in [(Path::new(STORE_DIRECTORY).join("lock"), "master"), (quorate_agent::OWNER.into(), "agent")]
+    {
+        match fs::File::open(data_dir.join(&lock)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot open {}", lock.display())),
+            Ok(lock) => ensure!(
+                !matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)),
+                "{} is in use: stop its {service} first; nothing was deleted",
+                data_dir.display()
+            ),
+        }
     }
     if let Some(cluster) = installed.containers_of.as_ref().filter(|_| is_own) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -410,5 +415,21 @@ mod tests {
         drop(lock);
         run("uninstall --purge --yes", root).expect("purged");
         assert!(!store.exists());
+    }
+
+    #[test]
+    fn the_data_of_a_running_agent_is_not_purged() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let token = format!("{}.{}.{}", "0".repeat(8), "1".repeat(32), "2".repeat(64));
+        let line = format!("install agent --server https://10.0.0.1:6443 --token {token} --data-dir /srv/q");
+        run(&line, dir.path()).expect("installed");
+        let data = dir.path().join("srv/q");
+        let lock = fs::File::create(data.join(quorate_agent::OWNER)).expect("a lock file");
+        lock.lock().expect("locked");
+        let refused = run("uninstall agent --purge --yes", dir.path()).expect_err("it runs").to_string();
+        assert!(refused.contains("stop its agent first") && data.exists(), "{refused}");
+        drop(lock);
+        run("uninstall agent --purge --yes", dir.path()).expect("purged");
+        assert!(!data.exists());
     }
 }

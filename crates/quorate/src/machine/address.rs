@@ -44,6 +44,16 @@ pub fn own() -> anyhow::Result<IpAddr> {
     if let Ok(address) = from(UNASSIGNED) {
         return Ok(address);
     }
+    // IPv4 addresses are preferred.
+    let first = all()?.into_iter().min_by_key(IpAddr::is_ipv6);
+    first.context("this machine has only loopback addresses; give --advertise")
+}
+
+/// Returns the addresses of this machine's interfaces, without loopback and link-local ones.
+///
+/// # Errors
+/// Fails when the interfaces cannot be listed.
+pub fn all() -> anyhow::Result<Vec<IpAddr>> {
     let addresses = nix::ifaddrs::getifaddrs().context("cannot list this machine's addresses")?;
     let addresses = addresses.filter_map(|interface| {
         let address = interface.address?;
@@ -54,8 +64,7 @@ pub fn own() -> anyhow::Result<IpAddr> {
         };
         (!address.is_loopback()).then_some(address)
     });
-    // IPv4 addresses are preferred.
-    addresses.min_by_key(IpAddr::is_ipv6).context("this machine has only loopback addresses; give --advertise")
+    Ok(addresses.collect())
 }
 
 /// Returns `host:port`, with brackets around an IPv6 address.

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Time during which a join is retried, because a master that has just started needs a moment.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of an answer, in bytes. Nobody has verified yet who sends the authority's certificate.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -42,11 +42,16 @@ enum Problem {
     NotNow(anyhow::Error),
 }
 
+/// Marks an error as a refusal by the cluster, which a retry does not change.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0} refuses")]
+pub struct Refusal(String);
+
 impl Problem {
     /// Describes the problem with the master at `url`.
     fn at(self, url: &str) -> anyhow::Error {
         match self {
-            Problem::Refused(error) => error.context(format!("{url} refuses")),
+            Problem::Refused(error) => error.context(Refusal(url.to_owned())),
             Problem::Unsuitable(error) => error.context(format!("{url} cannot do it")),
             Problem::NotNow(error) => error.context(format!("{url} does not answer")),
         }
@@ -70,9 +75,14 @@ impl Masters {
 
     /// Joins with a token. It fetches the authority's certificate over an unverified connection, checks it against the
     /// hash in the token, and sends the request only over a connection that this authority certifies. Returns the
-    /// certificate and the answer.
-    pub async fn join<T: DeserializeOwned>(&self, token: &JoinToken, body: &Value) -> anyhow::Result<(String, T)> {
-        self.first(JOIN_TIMEOUT, async |url| {
+    /// certificate and the answer. A master that does not answer is asked again for the time of `patience`.
+    pub async fn join<T: DeserializeOwned>(
+        &self,
+        token: &JoinToken,
+        body: &Value,
+        patience: Duration,
+    ) -> anyhow::Result<(String, T)> {
+        self.first(patience, async |url| {
             let authority_pem = fetch_authority(url, &token.pin).await?;
             let answer = post(url, &authority_pem, None, "/quorum/join", body).await?;
             Ok((authority_pem, answer))

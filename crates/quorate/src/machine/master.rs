@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use quorate_apiserver::{Api, Role, TokenRequest, create_token};
-use quorate_pki::{Authorities, Authority, Machine, Pair, Subject, Usage, canonical_host, read, write_private};
+use quorate_pki::{
+    Authorities, Authority, JoinToken, Machine, Pair, Subject, Usage, canonical_host, read, write_private,
+};
 use quorate_store::raft;
 use quorate_store::{Member, Store, Token};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Masters, check_cluster};
+use super::client::{JOIN_TIMEOUT, Masters, check_cluster};
 use super::{address, block_on, is_due};
 use crate::config::server::{ADMIN, KEPT_FILE, NODE_CLIENT, PEER, SERVER};
 use crate::config::{Join, Managed, MemberSpec, ServerConfig};
@@ -42,21 +44,53 @@ pub struct OwnCertificates {
 /// The token for the quorum that a master gave, in a file until this master has joined.
 pub struct Invitation(PathBuf);
 
+/// What an invitation was requested with. The join token names the member that the new one replaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Terms {
+    token_id: String,
+    name: String,
+    peer: String,
+    api: String,
+    etcd: String,
+}
+
+impl Terms {
+    fn new(config: &ServerConfig, host: &str, token: &JoinToken) -> Terms {
+        Terms {
+            token_id: token.id.clone(),
+            name: config.name.clone(),
+            peer: peer_address(config, host),
+            api: api_url(config, host),
+            etcd: etcd_url(config, host),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedInvitation {
+    invitation: String,
+    terms: Terms,
+}
+
 impl Invitation {
     pub fn of(config: &ServerConfig) -> Invitation {
         Invitation(config.pki().join("invitation"))
     }
 
-    fn read(&self) -> anyhow::Result<Option<Token>> {
+    /// Returns the token if it was given on these terms. The quorum would admit this master under the old ones.
+    fn read(&self, terms: &Terms) -> anyhow::Result<Option<Token>> {
         if !self.0.exists() {
             return Ok(None);
         }
         // A file that cannot be used is as good as none.
-        Ok(read(&self.0)?.trim().parse().ok())
+        let saved: Option<SavedInvitation> = serde_json::from_str(&read(&self.0)?).ok();
+        Ok(saved.filter(|saved| saved.terms == *terms).and_then(|saved| saved.invitation.parse().ok()))
     }
 
-    fn write(&self, token: &Token) -> anyhow::Result<()> {
-        Ok(write_private(&self.0, format!("{token}\n").as_bytes())?)
+    fn write(&self, token: &Token, terms: &Terms) -> anyhow::Result<()> {
+        let saved = SavedInvitation { invitation: token.to_string(), terms: terms.clone() };
+        Ok(write_private(&self.0, &serde_json::to_vec(&saved)?)?)
     }
 
     /// Forgets the token, once it is used or refused.
@@ -114,14 +148,15 @@ pub fn prepare(config: &mut ServerConfig) -> anyhow::Result<Founding> {
                 check_cluster(&read(&Pair::new(&pki, Authorities::CLUSTER).cert)?, &token.pin)?;
             }
             // After an interruption the quorum may have let this directory in already. It then refuses another request
-            // under its name, but knows the directory again.
-            let earlier = Invitation::of(config).read()?.filter(|_| Authorities::exist(&pki));
+            // under its name, but knows the directory again. Other terms need another invitation.
+            let terms = Terms::new(config, &host, &token);
+            let earlier = Invitation::of(config).read(&terms)?.filter(|_| Authorities::exist(&pki));
             let invitation = match earlier {
                 Some(earlier) => earlier,
                 None => {
-                    let answer = request_join(config, &host, &token, &hosts)?;
+                    let answer = request_join(config, &terms, &token, &hosts)?;
                     let invitation = save_authorities(&pki, &managed, &token.pin, answer)?;
-                    Invitation::of(config).write(&invitation)?;
+                    Invitation::of(config).write(&invitation, &terms)?;
                     invitation
                 }
             };
@@ -218,22 +253,23 @@ fn founder(config: &ServerConfig, host: &str) -> MemberSpec {
 
 fn request_join(
     config: &ServerConfig,
-    host: &str,
-    token: &quorate_pki::JoinToken,
+    terms: &Terms,
+    token: &JoinToken,
     hosts: &[String],
 ) -> anyhow::Result<JoinAnswer> {
     let machine = Machine::open(&Pair::new(&config.pki(), SERVER))?;
     let body = json!({
         "token": format!("{}.{}", token.id, token.secret),
         "role": "master",
-        "name": config.name,
+        "name": terms.name,
         "request": machine.request(&[])?,
-        "peer": peer_address(config, host),
-        "api": api_url(config, host),
-        "etcd": etcd_url(config, host),
+        "peer": terms.peer,
+        "api": terms.api,
+        "etcd": terms.etcd,
     });
     let masters = Masters::new(hosts);
-    let (_, answer) = block_on(masters.join::<JoinAnswer>(token, &body)).context("this master cannot join")?;
+    let (_, answer) =
+        block_on(masters.join::<JoinAnswer>(token, &body, JOIN_TIMEOUT)).context("this master cannot join")?;
     Ok(answer)
 }
 
@@ -371,7 +407,7 @@ pub fn check_interval(config: &ServerConfig) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use quorate_pki::{JoinToken, Lifetimes, details};
+    use quorate_pki::{Lifetimes, details};
 
     use super::*;
     use crate::config::ServerOptions;
@@ -390,15 +426,29 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let authorities = Authorities::open(&dir.path().join("pki"), Lifetimes::default()).expect("authorities");
         // No master listens at this address, so a request would fail.
-        let token = format!("{}@127.0.0.1:1", JoinToken::new(authorities.cluster.pin().clone()));
-        let mut config = ServerOptions { join: Some(token), ..options(dir.path()) }.resolve().expect("options");
+        let token = JoinToken::new(authorities.cluster.pin().clone());
+        let join = Some(format!("{token}@127.0.0.1:1"));
+        let mut config = ServerOptions { join, ..options(dir.path()) }.resolve().expect("options");
+        let terms = Terms::new(&config, "127.0.0.1", &token);
         let invitation: Token = "000000ab.secret@127.0.0.1:2380".parse().expect("a token");
-        Invitation::of(&config).write(&invitation).expect("written");
+        Invitation::of(&config).write(&invitation, &terms).expect("written");
         prepare(&mut config).expect("it asks nobody");
         assert!(matches!(&config.join, Some(Join::Peers(found)) if found.secret == "secret"), "{:?}", config.join);
+        // The operator has changed what the invitation stands for.
+        let (other_token, renamed) =
+            (JoinToken::new(token.pin.clone()), ServerConfig { name: "m3".to_owned(), ..config.clone() });
+        for other in [
+            Terms::new(&config, "127.0.0.2", &token),
+            Terms::new(&config, "127.0.0.1", &other_token),
+            Terms::new(&renamed, "127.0.0.1", &token),
+            Terms { etcd: "https://127.0.0.1:9".to_owned(), ..terms.clone() },
+        ] {
+            assert!(Invitation::of(&config).read(&other).expect("a file").is_none(), "{other:?}");
+        }
+        assert!(Invitation::of(&config).read(&terms).expect("a file").is_some());
         Invitation::of(&config).remove().expect("removed");
         Invitation::of(&config).remove().expect("it is gone already");
-        assert!(Invitation::of(&config).read().expect("no file").is_none());
+        assert!(Invitation::of(&config).read(&terms).expect("no file").is_none());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use quorate_pki::{FileIdentity, Pair, PkiError};
 use quorate_store::{Member, Store};
 use tokio_util::sync::CancellationToken;
 
-use super::{certificate, check_interval, master, worker};
+use super::{address, certificate, check_interval, master, worker};
 use crate::config::{AgentConfig, ServerConfig};
 
 const FIRST_CHECK: Duration = Duration::from_secs(30);
@@ -97,23 +97,35 @@ pub async fn keep_master(
 }
 
 /// Publishes the hosts of this master's serving certificate to the other masters, which must not sign a certificate of a
-/// worker for them. Repeats it when they change.
+/// worker for them, and the addresses of this machine. Repeats it when they change.
 pub async fn publish_hosts(config: ServerConfig, api: Api, shutdown: CancellationToken) {
     let every = master::check_interval(&config);
+    let mut failing = Failing::default();
     loop {
-        let pause = match publish(&config, &api).await {
-            Ok(()) => every,
-            Err(error) => {
-                tracing::info!(
-                    error = format!("{error:#}"),
-                    "the hosts of this master are not published yet; retrying"
-                );
-                every.min(PUBLISH_RETRY)
+        let published = publish(&config, &api).await;
+        let pause = if published.is_ok() { every } else { every.min(PUBLISH_RETRY) };
+        match (failing.turn(published.is_err()), published) {
+            (true, Err(error)) => {
+                let error = format!("{error:#}");
+                tracing::info!(error, "the hosts of this master are not published yet; retrying");
             }
-        };
+            (true, Ok(())) => tracing::info!("the hosts of this master are published"),
+            (false, _) => {}
+        }
         if !sleep(pause, &shutdown).await {
             return;
         }
+    }
+}
+
+/// Whether a repeated operation fails. Only the first failure and the recovery are logged.
+#[derive(Debug, Default)]
+struct Failing(bool);
+
+impl Failing {
+    /// Records an attempt. Returns whether its outcome differs from that of the previous one.
+    fn turn(&mut self, has_failed: bool) -> bool {
+        std::mem::replace(&mut self.0, has_failed) != has_failed
     }
 }
 
@@ -121,7 +133,7 @@ async fn publish(config: &ServerConfig, api: &Api) -> anyhow::Result<()> {
     let cert = config.tls.cert.clone();
     let found = tokio::task::spawn_blocking(move || certificate(&cert)).await??;
     let hosts = found.map(|found| found.hosts).unwrap_or_default();
-    let published = quorate_apiserver::publish_hosts(api, &config.name, &hosts).await;
+    let published = quorate_apiserver::publish_hosts(api, &config.name, &hosts, &address::all()?).await;
     published.map_err(|status| anyhow::anyhow!(status.message))
 }
 
@@ -148,4 +160,17 @@ pub async fn keep_worker(config: AgentConfig, mut credentials: Credentials, shut
 /// Sleeps; returns `false` when it is time to stop.
 async fn sleep(duration: Duration, shutdown: &CancellationToken) -> bool {
     shutdown.run_until_cancelled(tokio::time::sleep(duration)).await.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_failure_and_the_recovery_are_logged() {
+        let mut failing = Failing::default();
+        let attempts = [false, true, true, true, false, false, true];
+        let logged = attempts.map(|has_failed| failing.turn(has_failed));
+        assert_eq!(logged, [false, true, false, false, true, false, true]);
+    }
 }

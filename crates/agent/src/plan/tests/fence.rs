@@ -144,3 +144,64 @@ fn a_deletion_with_less_grace_hurries_a_fenced_stop() {
     };
     assert_eq!(grace.until, Some(at(30)), "the deletion's period began earlier");
 }
+
+#[test]
+fn a_container_whose_fenced_stop_has_failed_ends_with_its_own_result() {
+    let mut sim = Simulation::new(policy("Never"));
+    sim.settle();
+    for action in sim.plan_within(lapsed(0)).actions {
+        sim.memory.begin(&action);
+        let outcome = Outcome::Failed { reason: FailureReason::Other, message: "no engine".into() };
+        sim.memory.record(&sim.pod, &Completion { action, outcome }, sim.now);
+    }
+    let observed = sim.observed.clone();
+    assert_eq!(sim.memory.fenced.len(), 2);
+    // The masters have confirmed that the pod is still this node's.
+    sim.memory.release_fenced(&observed);
+    for name in ["main", "side"] {
+        sim.exit(name, 0);
+    }
+    assert_eq!(sim.settle().phase.as_deref(), Some("Succeeded"));
+}
+
+#[test]
+fn a_stop_that_succeeds_after_the_masters_confirmed_the_pod_stays_the_fences() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    let action = sim.plan_within(lapsed(0)).actions.pop().expect("a stop");
+    sim.memory.begin(&action);
+    let observed = sim.observed.clone();
+    sim.memory.release_fenced(&observed);
+    assert!(sim.memory.fenced.contains("main-0"), "the stop is in flight");
+}
+
+#[test]
+fn a_mark_counts_for_as_long_as_its_stop_takes() {
+    let exit = |seconds| Exit {
+        started_at: None,
+        finished_at: at(seconds),
+        code: 0,
+        reason: String::new(),
+        message: String::new(),
+    };
+    assert!(ended_by_fence(&exit(130), at(100), 30));
+    assert!(!ended_by_fence(&exit(141), at(100), 30), "the stop has failed, and the container ran on");
+}
+
+#[test]
+fn a_stop_in_flight_is_marked_when_the_fence_lapses() {
+    let mut sim = Simulation::new(one(json!({})));
+    sim.settle();
+    sim.deaf.insert("main".to_owned());
+    sim.terminate(TerminationCause::Deleted, 30);
+    sim.settle();
+    sim.pass(5);
+    let mark = Action::MarkFenced { id: "main-0".to_owned() };
+    assert_eq!(sim.plan_within(lapsed(5)).actions, std::slice::from_ref(&mark), "it is not stopped a second time");
+    sim.memory.begin(&mark);
+    assert!(sim.plan_within(lapsed(5)).actions.is_empty());
+    let outcome = Outcome::Failed { reason: FailureReason::Other, message: "no disk".into() };
+    sim.memory.record(&sim.pod, &Completion { action: mark.clone(), outcome }, sim.now);
+    sim.pass(1);
+    assert_eq!(sim.plan_within(lapsed(5)).actions, [mark], "it is tried again");
+}

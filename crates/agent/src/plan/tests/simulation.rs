@@ -56,7 +56,7 @@ impl Simulation {
         Simulation {
             pod,
             observed: Observed::default(),
-            memory: Memory { start_time: Some(at(0)), ..Memory::default() },
+            memory: Memory { adopted: true, start_time: Some(at(0)), ..Memory::default() },
             reported: PodStatus::default(),
             now: at(0),
             healthy: true,
@@ -78,6 +78,12 @@ impl Simulation {
             starts: Vec::new(),
             stopping: Vec::new(),
         }
+    }
+
+    /// Replaces the memory by that of an agent that has just started.
+    pub(super) fn restart_agent(&mut self) {
+        self.memory = Memory::new(&self.reported, self.now);
+        self.memory.adopt(&self.pod, &self.observed, &self.reported);
     }
 
     pub(super) fn set_image(&mut self, name: &str, image: &str) {
@@ -286,6 +292,8 @@ impl Simulation {
                 }
             }
             Action::RemovePod => self.observed = Observed::default(),
+            Action::MarkFenced { .. } => {}
+            Action::StopUnknown { id, .. } => self.stopped.push(id.clone()),
             Action::DeleteFromApi => self.deleted = true,
         }
         Outcome::Done

@@ -65,7 +65,7 @@ async fn attached(docker: &Docker, exec: &str) -> Result<ExecResult, DockerError
 
 /// Why a command was not killed.
 #[derive(Debug, thiserror::Error)]
-enum EndError {
+pub(super) enum EndError {
     #[error("{0}")]
     Docker(#[from] RuntimeError),
     #[error("process {pid} of this machine does not belong to the container")]
@@ -75,7 +75,7 @@ enum EndError {
 }
 
 /// Kills the process group of a command.
-async fn kill(docker: &Docker, container: &str, exec: &str) -> Result<(), EndError> {
+pub(super) async fn kill(docker: &Docker, container: &str, exec: &str) -> Result<(), EndError> {
     let mut inspections = 0;
     let pid = loop {
         match inspect(docker, exec).await? {
@@ -134,7 +134,7 @@ async fn inspect(docker: &Docker, exec: &str) -> Result<Progress, RuntimeError> 
 
 /// Whether a process is in a cgroup that is named after the container. An engine on another machine or in another
 /// process namespace reports pids that mean other processes here.
-fn is_of_container(pid: i32, container: &str) -> bool {
+pub(super) fn is_of_container(pid: i32, container: &str) -> bool {
     let groups = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     container.len() >= 64 && String::from_utf8_lossy(&groups).lines().any(|line| line.contains(container))
 }

@@ -10,15 +10,15 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
 
-pub(super) type Answer = Response<BoxBody<Bytes, Infallible>>;
+pub(crate) type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-pub(super) fn json(status: u16, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn json(status: u16, body: impl Into<Bytes>) -> Answer {
     let response = Response::builder().status(status).header("content-type", "application/json");
     response.body(Full::new(body.into()).boxed()).expect("a response")
 }
 
 /// Listens in `dir` until the test ends, and returns the path of the socket.
-pub(super) fn serve(
+pub(crate) fn serve(
     dir: &tempfile::TempDir,
     answer: impl Fn(&Request<Incoming>) -> Answer + Send + Sync + 'static,
 ) -> String {

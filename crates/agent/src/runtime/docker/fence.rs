@@ -1,6 +1,6 @@
 //! Stops the containers of fenced pods, for the watchdog.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -14,9 +14,9 @@ use super::{ignore_gone, whole_seconds, within, within_limit};
 use crate::runtime::RuntimeError;
 
 /// Time beyond the grace period in which the engine ends a container, before the watchdog kills it.
-const STOP_TAKES: Duration = Duration::from_secs(3);
+pub(crate) const STOP_TAKES: Duration = Duration::from_secs(3);
 
-/// What of a pod runs, by id.
+/// The ids of the running containers of a pod.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Running {
     pub containers: Vec<String>,
@@ -33,24 +33,28 @@ pub struct DockerFence {
 impl DockerFence {
     pub(crate) fn new(cluster: &str, node: &str) -> Result<Self, RuntimeError> {
         // Requests name no API version, so that the first stop does not depend on a negotiation.
-        let docker = Connection::new(None)?.docker;
+        DockerFence::at(None, cluster, node)
+    }
+
+    /// Creates a client of the engine at this endpoint.
+    pub(crate) fn at(endpoint: Option<&str>, cluster: &str, node: &str) -> Result<Self, RuntimeError> {
+        let docker = Connection::new(endpoint)?.docker;
         Ok(DockerFence { docker, owner: Owner { cluster: cluster.to_owned(), node: node.to_owned() } })
     }
 
-    /// Returns what of a pod runs.
-    pub(crate) async fn running(&self, uid: &str) -> Result<Running, RuntimeError> {
-        let mut filters: HashMap<String, Vec<String>> = self.owner.filters();
-        filters.entry("label".to_owned()).or_default().push(format!("{POD_UID}={uid}"));
-        let options = ListContainersOptionsBuilder::default().filters(&filters).build();
-        let list = within("list the pod's containers", self.docker.list_containers(Some(options))).await?;
-        let mut running = Running::default();
+    /// Returns what runs on this node, by the uid of the pod.
+    pub(crate) async fn running(&self) -> Result<BTreeMap<String, Running>, RuntimeError> {
+        let options = ListContainersOptionsBuilder::default().filters(&self.owner.filters()).build();
+        let list = within("list the running containers", self.docker.list_containers(Some(options))).await?;
+        let mut pods: BTreeMap<String, Running> = BTreeMap::new();
         for summary in list {
-            let Some(id) = summary.id else { continue };
-            let is_sandbox = labels::identify(&summary.labels.unwrap_or_default())
-                .is_some_and(|identity| identity.container.is_none());
+            let labels = summary.labels.unwrap_or_default();
+            let (Some(id), Some(uid)) = (summary.id, labels.get(POD_UID)) else { continue };
+            let running = pods.entry(uid.clone()).or_default();
+            let is_sandbox = labels::identify(&labels).is_some_and(|identity| identity.container.is_none());
             if is_sandbox { running.sandboxes.push(id) } else { running.containers.push(id) }
         }
-        Ok(running)
+        Ok(pods)
     }
 
     /// Stops containers concurrently, and kills those that cannot be stopped. A grace period of zero kills all of them.

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 const HEADER: usize = 8;
 /// Maximum length of a timestamp at the beginning of a line, in bytes.
 const TIME: usize = 48;
+/// Size of the pieces into which Docker splits a longer line, in bytes.
+const PIECE: usize = 16 * 1024;
 
 /// Handling of timestamps. Docker filters lines by full seconds only, so `since` is applied again here.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +17,26 @@ pub(super) struct Times {
     pub since: Option<Timestamp>,
     /// Whether the timestamp is kept at the beginning of each line.
     pub keep: bool,
+}
+
+/// The end of a log that is wanted. Docker counts pieces of lines, so its answer begins earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tail {
+    /// Number of lines to drop, of those that begin in the answer.
+    pub skip: u64,
+    /// The answer may begin in the middle of a line, which is dropped then.
+    pub begins_anywhere: bool,
+}
+
+/// The pieces and lines of a log that were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Pieces with a timestamp.
+    pub pieces: u64,
+    /// Lines that begin in the answer.
+    pub lines: u64,
+    /// Streams whose first piece may be the middle of a line.
+    pub unknown: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,25 +55,41 @@ struct Track {
     time: Vec<u8>,
     wanted: bool,
     mid_line: bool,
+    /// No piece has been read yet.
+    is_new: bool,
+    /// Size of the text of this piece, in bytes.
+    text: usize,
 }
 
 impl Track {
-    fn new() -> Self {
-        Track { line: Line::Time { continues: false }, time: Vec::new(), wanted: true, mid_line: false }
+    fn new(begins_anywhere: bool) -> Self {
+        Track {
+            line: Line::Time { continues: begins_anywhere },
+            time: Vec::new(),
+            wanted: !begins_anywhere,
+            mid_line: begins_anywhere,
+            is_new: begins_anywhere,
+            text: 0,
+        }
     }
 
     fn begin_piece(&mut self) {
         self.line = Line::Time { continues: self.mid_line };
         self.time.clear();
+        self.text = 0;
     }
 
-    fn feed(&mut self, mut bytes: &[u8], times: Times, framed: bool, out: &mut Vec<u8>) {
+    fn feed(&mut self, mut bytes: &[u8], times: Times, framed: bool, counted: &mut Counted, out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             match self.line {
-                Line::Time { continues } => bytes = self.read_time(bytes, continues, times, out),
+                Line::Time { continues } => bytes = self.read_time(bytes, continues, times, counted, out),
+                // Without a frame, only the size shows that a line is continued in another piece.
+                Line::Text if !framed && self.text == PIECE => self.begin_piece(),
                 Line::Text => {
-                    let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
+                    let room = if framed { bytes.len() } else { bytes.len().min(PIECE - self.text) };
+                    let end = bytes[..room].iter().position(|byte| *byte == b'\n').map_or(room, |at| at + 1);
                     let (text, rest) = bytes.split_at(end);
+                    self.text = self.text.saturating_add(text.len()).min(PIECE);
                     self.mid_line = text.last() != Some(&b'\n');
                     if self.wanted {
                         out.extend_from_slice(text);
@@ -67,7 +105,14 @@ impl Track {
     }
 
     /// Reads the timestamp up to the blank after it, and returns the remaining bytes.
-    fn read_time<'a>(&mut self, bytes: &'a [u8], continues: bool, times: Times, out: &mut Vec<u8>) -> &'a [u8] {
+    fn read_time<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        continues: bool,
+        times: Times,
+        counted: &mut Counted,
+        out: &mut Vec<u8>,
+    ) -> &'a [u8] {
         let room = TIME - self.time.len();
         let blank = bytes.iter().take(room).position(|byte| matches!(byte, b' ' | b'\n'));
         let taken = blank.map_or(bytes.len().min(room), |at| if bytes[at] == b' ' { at + 1 } else { at });
@@ -76,12 +121,18 @@ impl Track {
         if is_whole {
             let text = std::str::from_utf8(&self.time).ok();
             let time: Option<Timestamp> = text.and_then(|text| text.trim_end().parse().ok());
+            counted.count.pieces += 1;
             if !continues {
-                self.wanted = match (time, times.since) {
-                    (Some(time), Some(since)) => time >= since,
-                    _ => true,
-                };
+                counted.count.lines += 1;
+                self.wanted = counted.count.lines > counted.skip
+                    && match (time, times.since) {
+                        (Some(time), Some(since)) => time >= since,
+                        _ => true,
+                    };
+            } else if self.is_new {
+                counted.count.unknown += 1;
             }
+            self.is_new = false;
             // Docker repeats the timestamp in the middle of a long line.
             let shows = time.is_none() || times.keep && !continues;
             if self.wanted && shows {
@@ -94,6 +145,13 @@ impl Track {
     }
 }
 
+/// The lines so far, of both streams, and how many of them are not wanted.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    count: Count,
+    skip: u64,
+}
+
 /// Parses a log stream chunk by chunk.
 #[derive(Clone, Debug)]
 pub(super) struct Demux {
@@ -104,11 +162,20 @@ pub(super) struct Demux {
     left: usize,
     stream: usize,
     tracks: [Track; 2],
+    counted: Counted,
 }
 
 impl Demux {
-    pub(super) fn new(framed: bool, times: Option<Times>) -> Self {
-        Demux { framed, times, header: Vec::new(), left: 0, stream: 0, tracks: [Track::new(), Track::new()] }
+    /// A `tail` needs timestamps, which mark the pieces of lines.
+    pub(super) fn new(framed: bool, times: Option<Times>, tail: Option<Tail>) -> Self {
+        let Tail { skip, begins_anywhere } = tail.unwrap_or(Tail { skip: 0, begins_anywhere: false });
+        let track = || Track::new(begins_anywhere);
+        let counted = Counted { count: Count::default(), skip };
+        Demux { framed, times, header: Vec::new(), left: 0, stream: 0, tracks: [track(), track()], counted }
+    }
+
+    pub(super) fn count(&self) -> Count {
+        self.counted.count
     }
 
     /// Parses a chunk and returns the log's bytes in it.
@@ -145,7 +212,7 @@ impl Demux {
 
     fn text(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         match self.times {
-            Some(times) => self.tracks[self.stream].feed(bytes, times, self.framed, out),
+            Some(times) => self.tracks[self.stream].feed(bytes, times, self.framed, &mut self.counted, out),
             None => out.extend_from_slice(bytes),
         }
     }
@@ -162,9 +229,13 @@ mod tests {
 
     /// Parses the answer in chunks of several sizes, and checks that the result is always the same.
     fn read(framed: bool, times: Option<Times>, answer: &[u8]) -> String {
+        read_tail(framed, times, None, answer)
+    }
+
+    fn read_tail(framed: bool, times: Option<Times>, tail: Option<Tail>, answer: &[u8]) -> String {
         let mut results = Vec::new();
         for size in [1, 2, 3, 7, 64, answer.len().max(1)] {
-            let mut demux = Demux::new(framed, times);
+            let mut demux = Demux::new(framed, times, tail);
             let pieces = answer.chunks(size).map(|piece| demux.feed(Bytes::copy_from_slice(piece)));
             results.push(String::from_utf8(pieces.collect::<Vec<_>>().concat()).expect("text"));
         }
@@ -213,11 +284,56 @@ mod tests {
     }
 
     #[test]
+    fn a_tail_counts_lines_and_not_their_pieces() {
+        let time = "2026-01-02T03:04:05Z ";
+        let long = "x".repeat(PIECE);
+        // Two pieces of one line, a short line, one line of exactly a piece, and an open end.
+        let pieces = [
+            long.to_string(),
+            "yz\n".to_owned(),
+            "short\n".to_owned(),
+            long.to_string(),
+            "\n".to_owned(),
+            "open".to_owned(),
+        ];
+        let whole = [format!("{long}yz\n"), "short\n".to_owned(), format!("{long}\n"), "open".to_owned()];
+        let framed: Vec<u8> = pieces.iter().flat_map(|piece| frame(1, &format!("{time}{piece}"))).collect();
+        let raw: Vec<u8> = pieces.iter().flat_map(|piece| format!("{time}{piece}").into_bytes()).collect();
+        let times = Some(Times { since: None, keep: false });
+        for (is_framed, answer) in [(true, &framed), (false, &raw)] {
+            let mut counter = Demux::new(is_framed, times, Some(Tail { skip: u64::MAX, begins_anywhere: true }));
+            assert_eq!(counter.feed(Bytes::copy_from_slice(answer)), Bytes::new());
+            // The first piece may continue an earlier line.
+            assert_eq!(counter.count(), Count { pieces: 6, lines: 3, unknown: 1 }, "framed: {is_framed}");
+            for skip in 0..=4 {
+                let tail = Some(Tail { skip: skip as u64, begins_anywhere: false });
+                assert_eq!(read_tail(is_framed, times, tail, answer), whole[skip..].concat(), "framed: {is_framed}");
+            }
+            let tail = Some(Tail { skip: 1, begins_anywhere: true });
+            assert_eq!(read_tail(is_framed, times, tail, answer), whole[2..].concat(), "framed: {is_framed}");
+        }
+    }
+
+    #[test]
+    fn a_tail_drops_the_rest_of_earlier_lines_on_the_other_stream() {
+        let time = "2026-01-02T03:04:05Z ";
+        let answer = [
+            frame(1, &format!("{time}first, ")),
+            frame(2, &format!("{time}second\n")),
+            frame(1, &format!("{time}its end\n")),
+            frame(2, &format!("{time}third\n")),
+        ];
+        let times = Some(Times { since: None, keep: false });
+        let last = |skip| read_tail(true, times, Some(Tail { skip, begins_anywhere: false }), &answer.concat());
+        assert_eq!((last(1), last(2)), ("second\nthird\n".to_owned(), "third\n".to_owned()));
+    }
+
+    #[test]
     fn an_endless_line_is_passed_on_without_buffering() {
         let long = "x".repeat(1 << 16);
         for times in [None, Some(Times { since: Some(Timestamp::UNIX_EPOCH), keep: true })] {
             assert_eq!(read(false, times, long.as_bytes()), long);
-            let mut demux = Demux::new(true, times);
+            let mut demux = Demux::new(true, times, None);
             let mut huge = frame(1, "");
             huge[4..].copy_from_slice(&u32::MAX.to_be_bytes());
             demux.feed(huge.into());
@@ -226,7 +342,7 @@ mod tests {
             assert!(demux.header.is_empty() && demux.tracks.iter().all(|track| track.time.len() < TIME));
         }
         let forged = b"\x01\0\0\0\xff\xff\xff\xffnot a header";
-        let passed = Demux::new(false, None).feed(Bytes::from_static(forged));
+        let passed = Demux::new(false, None, None).feed(Bytes::from_static(forged));
         assert_eq!(passed, forged[..], "a terminal's log has no headers");
     }
 }

@@ -3,6 +3,7 @@
 mod capabilities;
 mod connection;
 mod create;
+mod dial;
 mod exec;
 mod fence;
 mod labels;
@@ -13,6 +14,7 @@ mod observe;
 mod pause;
 mod process;
 mod purge;
+mod session;
 mod table;
 mod user;
 
@@ -30,23 +32,28 @@ use bollard::query_parameters::{
 };
 use bollard::{Docker, body_full};
 use futures::TryStreamExt;
+use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+pub(crate) use self::fence::STOP_TAKES;
 pub(crate) use self::fence::{DockerFence, Running};
 pub(crate) use self::process::{EngineProcess, engine_process};
 pub use self::purge::remove_containers;
 
 use self::connection::Connection;
+use self::dial::DialError;
 use self::labels::Owner;
-use self::table::Table;
+use self::session::Sessions;
+use self::table::{Container, Table};
 use super::{
     Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
-    RuntimeInfo, SandboxSpec,
+    RuntimeInfo, SandboxSpec, Session, Streams,
 };
 use crate::config::AgentConfig;
 use crate::machine;
-use crate::plan::{FailureReason, Observed, PodRef};
+use crate::plan::{FailureReason, Observed, PodRef, Role, SandboxState};
 
 const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
 /// Maximum time of a call to Docker, except stops and pulls.
@@ -54,6 +61,17 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Maximum time of a pull.
 const PULL_DEADLINE: Duration = Duration::from_secs(600);
 const CONCURRENT_INSPECTIONS: usize = 8;
+/// Maximum number of concurrent inspections of containers that could not be inspected before. They have permits of their
+/// own, because each may hang until its deadline.
+const CONCURRENT_RETRIES: usize = 2;
+
+/// The capabilities of the present engine.
+#[derive(Default)]
+struct Answered {
+    /// Number of engines before. Another engine may answer after the stream of events has ended.
+    engine: u64,
+    capabilities: Option<Capabilities>,
+}
 
 /// [`Runtime`] over the Docker Engine API.
 pub struct DockerRuntime {
@@ -66,8 +84,10 @@ pub struct DockerRuntime {
     table: Table,
     /// One permit for each concurrent inspection.
     inspections: Semaphore,
-    /// The answer of the present engine. Another engine may answer after the stream of events has ended.
-    capabilities: Mutex<Option<Capabilities>>,
+    retries: Semaphore,
+    capabilities: parking_lot::Mutex<Answered>,
+    /// One request for the capabilities at a time.
+    asking: Mutex<()>,
     making_pause_image: Mutex<()>,
 }
 
@@ -90,7 +110,9 @@ impl DockerRuntime {
             min_oom_score: min_oom_score(),
             table: Table::default(),
             inspections: Semaphore::new(CONCURRENT_INSPECTIONS),
-            capabilities: Mutex::default(),
+            retries: Semaphore::new(CONCURRENT_RETRIES),
+            capabilities: parking_lot::Mutex::default(),
+            asking: Mutex::default(),
             making_pause_image: Mutex::default(),
         })
     }
@@ -204,12 +226,21 @@ impl Runtime for DockerRuntime {
     }
 
     async fn capabilities(&self) -> Result<Option<Capabilities>, RuntimeError> {
-        let mut known = self.capabilities.lock().await;
-        if known.is_none() {
-            let info = within("ask for the engine's settings", self.docker.info()).await?;
-            *known = Some(capabilities::of(&info.security_options.unwrap_or_default()));
+        let _one_at_a_time = self.asking.lock().await;
+        let engine = {
+            let known = self.capabilities.lock();
+            if known.capabilities.is_some() {
+                return Ok(known.capabilities);
+            }
+            known.engine
+        };
+        let info = within("ask for the engine's settings", self.docker.info()).await?;
+        let answer = Some(capabilities::of(&info.security_options.unwrap_or_default()));
+        let mut known = self.capabilities.lock();
+        if known.engine == engine {
+            known.capabilities = answer;
         }
-        Ok(*known)
+        Ok(answer)
     }
 
     async fn relist(&self) -> Result<(), RuntimeError> {
@@ -308,7 +339,9 @@ impl Runtime for DockerRuntime {
             within_limit("stop the container", grace + DEADLINE, stop).await
         };
         ignore_gone(stopped)?;
-        self.inspect(&pod.uid, id).await
+        // The container has been stopped even if it cannot be inspected.
+        self.inspect_or_lose(&Container { pod: pod.clone(), id: id.to_owned(), role: Role::Container }).await;
+        Ok(())
     }
 
     async fn remove(&self, pod: &PodRef, ids: &[String]) -> Result<(), RuntimeError> {
@@ -322,7 +355,8 @@ impl Runtime for DockerRuntime {
     async fn stop_sandbox(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError> {
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
         ignore_gone(within("stop the sandbox", self.docker.kill_container(id, Some(options))).await)?;
-        self.inspect(&pod.uid, id).await
+        self.inspect_or_lose(&Container { pod: pod.clone(), id: id.to_owned(), role: Role::Sandbox }).await;
+        Ok(())
     }
 
     async fn remove_pod(&self, pod: &PodRef) -> Result<(), RuntimeError> {
@@ -344,7 +378,7 @@ impl Runtime for DockerRuntime {
         for record in &observed.containers {
             self.table.remove(&pod.uid, &record.id);
         }
-        for id in &observed.unknown {
+        for id in observed.unknown.keys() {
             self.table.remove(&pod.uid, id);
         }
         Ok(())
@@ -352,6 +386,39 @@ impl Runtime for DockerRuntime {
 
     async fn exec(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecResult, RuntimeError> {
         exec::run(&self.docker, id, command, timeout).await
+    }
+
+    async fn start_exec(&self, id: &str, command: &[String], streams: Streams) -> Result<Session, RuntimeError> {
+        let prefix = self.connection.version_prefix();
+        let sessions = Sessions { docker: &self.docker, engine: &self.engine, version_prefix: &prefix };
+        sessions.exec(id, command, streams).await
+    }
+
+    async fn attach(&self, id: &str, streams: Streams) -> Result<Session, RuntimeError> {
+        let prefix = self.connection.version_prefix();
+        let sessions = Sessions { docker: &self.docker, engine: &self.engine, version_prefix: &prefix };
+        sessions.attach(id, streams).await
+    }
+
+    async fn connect(&self, pod: &PodRef, port: u16) -> Result<TcpStream, RuntimeError> {
+        let observed = self.table.observed(&pod.uid);
+        let running = observed.sandboxes.iter().find(|sandbox| sandbox.state == SandboxState::Running);
+        let sandbox = running.ok_or_else(|| RuntimeError::NoSandbox { pod: pod.clone() })?;
+        let inspect = self.docker.inspect_container(&sandbox.id, None::<InspectContainerOptions>);
+        let state = within("inspect the sandbox", inspect).await?.state;
+        let pid = state.and_then(|state| state.pid).and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let pid = pid.ok_or_else(|| RuntimeError::NoSandbox { pod: pod.clone() })?;
+        let connected = match dial::inside(pid, sandbox.id.clone(), port).await {
+            Err(DialError::Namespace(error)) => {
+                tracing::debug!(%pod, %error, "a port is reached by the pod's address");
+                dial::address(sandbox.ips.first().map_or("127.0.0.1", String::as_str), port).await
+            }
+            connected => connected,
+        };
+        connected.map_err(|error| {
+            let (DialError::Namespace(source) | DialError::Connect(source)) = error;
+            RuntimeError::Connect { pod: pod.clone(), port, source }
+        })
     }
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream, RuntimeError> {
@@ -363,7 +430,7 @@ impl Runtime for DockerRuntime {
 }
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Keeps the table of this node's containers up to date by lists, events and inspections. A container that cannot be
 //! inspected holds up its own pod alone, until it can be.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bollard::models::EventMessage;
@@ -12,9 +12,9 @@ use futures::{FutureExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::sync::CancellationToken;
 
-use super::table::Seen;
-use super::{DEADLINE, DockerRuntime, failed, is_gone, labels, logs, look, within, within_limit};
-use crate::plan::{ContainerRecord, PodRef, RunState};
+use super::table::{Container, Seen};
+use super::{Answered, DEADLINE, DockerRuntime, failed, is_gone, labels, logs, look, within, within_limit};
+use crate::plan::{ContainerRecord, Role, RunState};
 use crate::runtime::{LogOptions, Runtime, RuntimeError};
 
 /// Interval between two relists, in case an event was lost.
@@ -46,7 +46,9 @@ impl DockerRuntime {
             let followed = async {
                 let broken = self.follow_events().await;
                 // The engine may have been restarted with other settings, or replaced.
-                *self.capabilities.lock().await = None;
+                let mut answered = self.capabilities.lock();
+                *answered = Answered { engine: answered.engine + 1, capabilities: None };
+                drop(answered);
                 broken
             };
             let broken = tokio::select! {
@@ -80,8 +82,8 @@ impl DockerRuntime {
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => if let Some((pod, id)) = self.handle_event(event) {
-                        tasks.push(async move { self.look(pod, id).await; Done::Looked }.boxed());
+                    Some(Ok(event)) => if let Some(container) = self.handle_event(event) {
+                        tasks.push(async move { self.look(container).await; Done::Looked }.boxed());
                     },
                     Some(Err(error)) => return Err(failed("follow events", error)),
                     None => return Ok(()),
@@ -107,46 +109,52 @@ impl DockerRuntime {
     }
 
     /// Takes what an event tells, and returns the container to inspect, if there is one.
-    fn handle_event(&self, event: EventMessage) -> Option<(PodRef, String)> {
+    fn handle_event(&self, event: EventMessage) -> Option<Container> {
         let actor = event.actor?;
         let (id, attributes) = (actor.id?, actor.attributes?);
         let identity = labels::identify(&attributes)?;
         match event.action.as_deref() {
             Some("destroy") => self.table.remove(&identity.pod.uid, &id),
             Some("oom") => self.table.ran_out_of_memory(&identity.pod.uid, &id),
-            _ => return Some((identity.pod, id)),
+            _ => return Some(container(identity, id)),
         }
         None
     }
 
-    /// Lists all containers of this node, and inspects each.
+    /// Lists all containers of this node, and inspects each. Containers whose state is unknown are left to the retries.
     pub(super) async fn list(&self) -> Result<(), RuntimeError> {
         self.connection.negotiate().await?;
         let before = self.table.ids();
         let options = ListContainersOptionsBuilder::default().all(true).filters(&self.owner.filters()).build();
         let list = within("list containers", self.docker.list_containers(Some(options))).await?;
-        let mut found = HashMap::with_capacity(list.len());
-        for summary in list {
-            let Some(id) = summary.id else { continue };
-            if let Some(identity) = labels::identify(&summary.labels.unwrap_or_default()) {
-                found.insert(id, identity.pod);
-            }
-        }
-        let ids: HashSet<String> = found.keys().cloned().collect();
-        self.look_at_all(found.into_iter().map(|(id, pod)| (pod, id)).collect()).await;
+        let found = list.into_iter().filter_map(|summary| {
+            let identity = labels::identify(&summary.labels.unwrap_or_default())?;
+            Some(container(identity, summary.id?))
+        });
+        let mut found: Vec<Container> = found.collect();
+        let ids: HashSet<String> = found.iter().map(|container| container.id.clone()).collect();
+        found.retain(|container| !self.table.is_unknown(container));
+        self.look_at_all(found).await;
         self.table.retain(&ids, &before);
         Ok(())
     }
 
-    async fn look_at_all(&self, containers: Vec<(PodRef, String)>) {
-        futures::future::join_all(containers.into_iter().map(|(pod, id)| self.look(pod, id))).await;
+    async fn look_at_all(&self, containers: Vec<Container>) {
+        futures::future::join_all(containers.into_iter().map(|container| self.look(container))).await;
+    }
+
+    /// Inspects one container when its turn comes.
+    async fn look(&self, container: Container) {
+        let permits = if self.table.is_unknown(&container) { &self.retries } else { &self.inspections };
+        let Ok(_permit) = permits.acquire().await else { return };
+        self.inspect_or_lose(&container).await;
     }
 
     /// Inspects one container. After a failure the state of the container is unknown.
-    async fn look(&self, pod: PodRef, id: String) {
-        let Ok(_permit) = self.inspections.acquire().await else { return };
-        if let Err(error) = self.inspect(&pod.uid, &id).await
-            && self.table.lose(&pod, &id)
+    pub(super) async fn inspect_or_lose(&self, container: &Container) {
+        let Container { pod, id, role } = container;
+        if let Err(error) = self.inspect(&pod.uid, id).await
+            && self.table.lose(pod, id, *role)
         {
             tracing::warn!(%pod, %id, error = %error, "cannot inspect a container; its pod waits until that succeeds");
         }
@@ -179,7 +187,9 @@ impl DockerRuntime {
         let id = record.id.clone();
         let RunState::Exited(exit) = &mut record.state else { return };
         if let Some(file) = &container.message_file {
-            match message(file).await {
+            // A disk that hangs must not hold the permit of this inspection.
+            let read = tokio::time::timeout(INSPECTION_DEADLINE, message(file)).await;
+            match read.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
                 Ok(content) if content.is_empty() => {}
                 Ok(content) => exit.message = String::from_utf8_lossy(&content).into_owned(),
                 Err(error) => tracing::debug!(%file, error = %error, "cannot read the termination message"),
@@ -201,6 +211,11 @@ impl DockerRuntime {
         let tail = tail.map_err(|_| RuntimeError::TimedOut { doing, seconds: DEADLINE.as_secs() })??;
         Ok(String::from_utf8_lossy(&tail).into_owned())
     }
+}
+
+fn container(identity: labels::Identity, id: String) -> Container {
+    let role = if identity.container.is_some() { Role::Container } else { Role::Sandbox };
+    Container { pod: identity.pod, id, role }
 }
 
 /// Reads the end of a termination message, whose file may be of any size.
@@ -225,10 +240,11 @@ mod tests {
     use tokio::sync::{mpsc, watch};
     use tokio_stream::wrappers::ReceiverStream;
 
+    use super::super::CONCURRENT_INSPECTIONS;
     use super::super::fake::{self, Answer};
     use super::super::labels::Owner;
     use super::*;
-    use crate::plan::Observed;
+    use crate::plan::{Observed, PodRef};
 
     /// An engine with a running container in each of the pods `good` and `bad`.
     struct Engine {
@@ -236,6 +252,8 @@ mod tests {
         has_seccomp: AtomicBool,
         /// Number of requests for the engine's settings.
         asked: AtomicUsize,
+        /// Number of pods whose container hangs in every inspection.
+        hanging: AtomicUsize,
         /// Each change ends the streams of events.
         restarts: watch::Sender<()>,
     }
@@ -246,6 +264,7 @@ mod tests {
                 is_broken: true.into(),
                 has_seccomp: true.into(),
                 asked: AtomicUsize::new(0),
+                hanging: AtomicUsize::new(0),
                 restarts: watch::Sender::new(()),
             })
         }
@@ -262,7 +281,9 @@ mod tests {
                     json(200, json!({ "SecurityOptions": options }))
                 }
                 "/containers/json" => {
-                    let list = ["good", "bad"].map(|pod| json!({ "Id": pod, "Labels": labels_of(pod) }));
+                    let hanging = (0..self.hanging.load(Ordering::SeqCst)).map(|pod| format!("hangs-{pod}"));
+                    let pods = ["good", "bad"].map(str::to_owned).into_iter().chain(hanging);
+                    let list: Vec<_> = pods.map(|pod| json!({ "Id": pod, "Labels": labels_of(&pod) })).collect();
                     json(200, json!(list))
                 }
                 "/containers/bad/json" if self.is_broken.load(Ordering::SeqCst) => {
@@ -273,18 +294,23 @@ mod tests {
                     let state = json!({ "Status": "running", "Running": true, "StartedAt": "2026-01-01T00:00:00Z" });
                     json(200, json!({ "Id": pod, "Config": { "Labels": labels_of(pod) }, "State": state }))
                 }
-                "/events" => {
-                    let mut restarts = self.restarts.subscribe();
-                    let (sender, events) = mpsc::channel::<Result<Frame<Bytes>, std::convert::Infallible>>(1);
-                    tokio::spawn(async move {
-                        // An error means that the test has ended.
-                        restarts.changed().await.ok();
-                        drop(sender);
-                    });
-                    Response::new(BodyExt::boxed(StreamBody::new(ReceiverStream::new(events))))
-                }
+                path if path.starts_with("/containers/hangs") && path.ends_with("/json") => self.stream(),
+                path if path.ends_with("/stop") => fake::json(204, ""),
+                "/events" => self.stream(),
                 _ => json(404, json!({ "message": "page not found" })),
             }
+        }
+
+        /// Returns an answer that does not end before the engine restarts.
+        fn stream(&self) -> Answer {
+            let mut restarts = self.restarts.subscribe();
+            let (sender, events) = mpsc::channel::<Result<Frame<Bytes>, std::convert::Infallible>>(1);
+            tokio::spawn(async move {
+                // An error means that the test has ended.
+                restarts.changed().await.ok();
+                drop(sender);
+            });
+            Response::new(BodyExt::boxed(StreamBody::new(ReceiverStream::new(events))))
         }
     }
 
@@ -319,7 +345,10 @@ mod tests {
         let observed = |pod: &str| Observed::clone(&runtime.subscribe(pod).borrow());
         assert_eq!(observed("good").running().count(), 1);
         assert_eq!((observed("bad").containers.len(), observed("bad").unknown.len()), (0, 1));
-        assert_eq!(runtime.known_pods().len(), 2, "the pod is known although its container is not");
+        let known = runtime.known_pods();
+        assert_eq!(known.len(), 2, "the pod is known although its container is not");
+        let bad = known.iter().find(|known| known.pod.uid == "bad");
+        assert!(bad.is_some_and(|bad| bad.may_run), "an agent without masters manages it");
 
         let shutdown = CancellationToken::new();
         let following = tokio::spawn({
@@ -331,6 +360,54 @@ mod tests {
             observed("bad").running().count() == 1 && observed("bad").unknown.is_empty()
         })
         .await;
+        shutdown.cancel();
+        following.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn containers_that_hang_hold_up_no_other_pod() {
+        let (dir, engine) = (tempfile::tempdir().expect("a directory"), Engine::new());
+        let runtime = runtime(&dir, &engine);
+        engine.hanging.store(3 * CONCURRENT_INSPECTIONS, Ordering::SeqCst);
+        // Earlier inspections have run into their deadline.
+        for pod in (0..3 * CONCURRENT_INSPECTIONS).map(|pod| format!("hangs-{pod}")) {
+            let hanging = PodRef { namespace: "default".into(), name: pod.clone(), uid: pod.clone() };
+            assert!(runtime.table.lose(&hanging, &pod, Role::Container));
+        }
+        let retries = tokio::spawn({
+            let runtime = Arc::clone(&runtime);
+            async move { runtime.look_at_all(runtime.table.unknown()).await }
+        });
+        eventually("the retries begin", async || runtime.retries.available_permits() == 0).await;
+        let listed = tokio::time::timeout(INSPECTION_DEADLINE / 2, runtime.list()).await;
+        listed.expect("the list does not wait for them").expect("a list");
+        assert_eq!(runtime.subscribe("good").borrow().running().count(), 1);
+        retries.abort();
+    }
+
+    #[tokio::test]
+    async fn a_stop_succeeds_although_its_container_cannot_be_inspected() {
+        let (dir, engine) = (tempfile::tempdir().expect("a directory"), Engine::new());
+        let runtime = runtime(&dir, &engine);
+        let pod = PodRef { namespace: "default".into(), name: "bad".into(), uid: "bad".into() };
+        runtime.stop_container(&pod, "bad", Duration::from_secs(1)).await.expect("the engine has stopped it");
+        assert_eq!(runtime.subscribe("bad").borrow().unknown.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_for_capabilities_that_hangs_does_not_hold_up_the_events() {
+        let (dir, engine) = (tempfile::tempdir().expect("a directory"), Engine::new());
+        let runtime = runtime(&dir, &engine);
+        let _asking = runtime.asking.lock().await;
+        let shutdown = CancellationToken::new();
+        let following = tokio::spawn({
+            let (runtime, shutdown) = (Arc::clone(&runtime), shutdown.clone());
+            async move { runtime.follow(shutdown).await }
+        });
+        eventually("the events are followed", async || engine.restarts.receiver_count() > 0).await;
+        engine.restarts.send_replace(());
+        eventually("they are followed again", async || runtime.capabilities.lock().engine > 0).await;
+        eventually("they are followed again", async || engine.restarts.receiver_count() > 0).await;
         shutdown.cancel();
         following.await.expect("it ends");
     }
@@ -359,9 +436,10 @@ mod tests {
     fn an_inspection_that_ends_after_the_removal_brings_nothing_back() {
         let table = super::super::table::Table::default();
         let pod = PodRef { namespace: "default".into(), name: "web".into(), uid: "u1".into() };
-        assert!(table.lose(&pod, "late") && !table.lose(&pod, "late"), "only the first failure is news");
+        let lose = || table.lose(&pod, "late", Role::Container);
+        assert!(lose() && !lose(), "only the first failure is news");
         table.remove("u1", "late");
-        assert!(!table.lose(&pod, "late"));
+        assert!(!lose());
         assert!(table.observed("u1").is_empty());
     }
 }

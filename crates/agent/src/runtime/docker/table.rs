@@ -7,13 +7,21 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::look::OOM_KILLED;
-use crate::plan::{ContainerRecord, Observed, PodRef, RunState, Sandbox};
+use crate::plan::{ContainerRecord, Observed, PodRef, Role, RunState, Sandbox};
 use crate::runtime::KnownPod;
 
 /// Exit code of a container that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 /// Maximum number of removed containers that are remembered.
 const REMEMBERED: usize = 1024;
+
+/// One container of the agent, of which no more than its labels are known.
+#[derive(Clone, Debug)]
+pub(super) struct Container {
+    pub pod: PodRef,
+    pub id: String,
+    pub role: Role,
+}
 
 /// One container in its last known state.
 #[derive(Clone, Debug)]
@@ -92,7 +100,7 @@ impl Table {
         let known = pods.values().filter_map(|entry| {
             let observed = entry.state.borrow();
             let pod = entry.pod.clone().filter(|_| !observed.is_empty())?;
-            Some(KnownPod { pod, sandbox_running: observed.sandbox().is_some() })
+            Some(KnownPod { pod, may_run: observed.sandbox().is_some() || !observed.unknown.is_empty() })
         });
         known.collect()
     }
@@ -107,14 +115,14 @@ impl Table {
         entry.pod = Some(pod.clone());
         entry.state.send_if_modified(|observed| {
             let observed = Arc::make_mut(observed);
-            let was_unknown = observed.unknown.remove(seen.id());
+            let was_unknown = observed.unknown.remove(seen.id()).is_some();
             merge(observed, seen) || was_unknown
         });
     }
 
     /// Notes that the state of a container could not be found out. Returns whether this is news. A container that has
     /// ended stays so.
-    pub(super) fn lose(&self, pod: &PodRef, id: &str) -> bool {
+    pub(super) fn lose(&self, pod: &PodRef, id: &str, role: Role) -> bool {
         let gone = self.gone.lock();
         if gone.ids.contains(id) || self.ended(&pod.uid, id).is_some() {
             return false;
@@ -122,17 +130,29 @@ impl Table {
         let mut pods = self.pods.lock();
         let entry = pods.entry(pod.uid.clone()).or_insert_with(Entry::new);
         entry.pod = Some(pod.clone());
-        entry.state.send_if_modified(|observed| Arc::make_mut(observed).unknown.insert(id.to_owned()))
+        entry.state.send_if_modified(|observed| Arc::make_mut(observed).unknown.insert(id.to_owned(), role).is_none())
     }
 
     /// Returns the containers whose state could not be found out.
-    pub(super) fn unknown(&self) -> Vec<(PodRef, String)> {
+    pub(super) fn unknown(&self) -> Vec<Container> {
         let pods = self.pods.lock();
         let unknown = pods.values().filter_map(|entry| {
             let pod = entry.pod.clone()?;
-            Some(entry.state.borrow().unknown.iter().map(|id| (pod.clone(), id.clone())).collect::<Vec<_>>())
+            Some(
+                entry
+                    .state
+                    .borrow()
+                    .unknown
+                    .iter()
+                    .map(|(id, role)| Container { pod: pod.clone(), id: id.clone(), role: *role })
+                    .collect::<Vec<_>>(),
+            )
         });
         unknown.flatten().collect()
+    }
+
+    pub(super) fn is_unknown(&self, container: &Container) -> bool {
+        self.observed(&container.pod.uid).unknown.contains_key(&container.id)
     }
 
     pub(super) fn remove(&self, uid: &str, id: &str) {
@@ -175,7 +195,7 @@ impl Table {
             let observed = entry.state.borrow();
             let containers = observed.containers.iter().map(|record| record.id.clone());
             let sandboxes = observed.sandboxes.iter().map(|sandbox| sandbox.id.clone());
-            containers.chain(sandboxes).chain(observed.unknown.iter().cloned()).collect::<Vec<_>>()
+            containers.chain(sandboxes).chain(observed.unknown.keys().cloned()).collect::<Vec<_>>()
         });
         ids.collect()
     }
@@ -191,12 +211,12 @@ impl Table {
 fn drop_where(observed: &mut Arc<Observed>, is_dropped: impl Fn(&str) -> bool) -> bool {
     let any = observed.containers.iter().any(|record| is_dropped(&record.id))
         || observed.sandboxes.iter().any(|sandbox| is_dropped(&sandbox.id))
-        || observed.unknown.iter().any(|id| is_dropped(id));
+        || observed.unknown.keys().any(|id| is_dropped(id));
     if any {
         let observed = Arc::make_mut(observed);
         observed.containers.retain(|record| !is_dropped(&record.id));
         observed.sandboxes.retain(|sandbox| !is_dropped(&sandbox.id));
-        observed.unknown.retain(|id| !is_dropped(id));
+        observed.unknown.retain(|id, _| !is_dropped(id));
     }
     any
 }

@@ -14,13 +14,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::machine::StateDir;
 use super::{
     Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
-    RuntimeInfo, SandboxSpec,
+    RuntimeInfo, SandboxSpec, Session, Streams,
 };
 use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
@@ -211,7 +212,7 @@ impl Runtime for HollowRuntime {
         let pods = self.pods.lock();
         let known = pods.values().filter_map(|entry| {
             let pod = entry.pod.clone()?;
-            Some(KnownPod { pod, sandbox_running: entry.state.borrow().sandbox().is_some() })
+            Some(KnownPod { pod, may_run: entry.state.borrow().sandbox().is_some() })
         });
         known.collect()
     }
@@ -315,6 +316,18 @@ impl Runtime for HollowRuntime {
 
     async fn exec(&self, _: &str, _: &[String], _: Duration) -> Result<ExecResult, RuntimeError> {
         Ok(ExecResult { code: 0, output: String::new() })
+    }
+
+    async fn start_exec(&self, _: &str, _: &[String], _: Streams) -> Result<Session, RuntimeError> {
+        Err(RuntimeError::Hollow { doing: "run a command in a container" })
+    }
+
+    async fn attach(&self, _: &str, _: Streams) -> Result<Session, RuntimeError> {
+        Err(RuntimeError::Hollow { doing: "attach to a container" })
+    }
+
+    async fn connect(&self, _: &PodRef, _: u16) -> Result<TcpStream, RuntimeError> {
+        Err(RuntimeError::Hollow { doing: "connect to a port of a pod" })
     }
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream, RuntimeError> {

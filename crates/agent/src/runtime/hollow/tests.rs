@@ -78,7 +78,7 @@ async fn kept_containers_outlive_their_agent() {
     let before = start(&first, "a").await;
     drop(first);
     let second = HollowRuntime::kept("n", dir.path()).expect("the directory");
-    assert_eq!(second.known_pods(), [KnownPod { pod: pod("a"), sandbox_running: true }]);
+    assert_eq!(second.known_pods(), [KnownPod { pod: pod("a"), may_run: true }]);
     assert_eq!(observed(&second, "a"), before);
     assert_eq!(starts(dir.path(), "a"), 1);
     let other = start(&second, "b").await;
@@ -86,7 +86,7 @@ async fn kept_containers_outlive_their_agent() {
     second.remove_pod(&pod("a")).await.expect("it is removed");
     drop(second);
     let third = HollowRuntime::kept("n", dir.path()).expect("the directory");
-    assert_eq!(third.known_pods(), [KnownPod { pod: pod("b"), sandbox_running: true }]);
+    assert_eq!(third.known_pods(), [KnownPod { pod: pod("b"), may_run: true }]);
 }
 
 #[tokio::test]

@@ -358,3 +358,13 @@ fn node_ports_outside_of_the_range_are_refused() {
         assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
     }
 }
+
+#[test]
+fn an_invalid_address_does_not_hide_other_errors() {
+    let spec = json!({"clusterIP": "10.096.0.1", "clusterIPs": ["10.096.0.1", "10.96.0.2"],
+        "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack", "type": "ClusterIP"});
+    let errors = errors_of("Service", &with(web(), &json!({ "spec": spec })));
+    let has = |part: &str| errors.iter().any(|error| error.contains(part));
+    assert!(has("spec.clusterIPs[0]") && has("spec.clusterIPs[1]"), "{errors:?}");
+    assert!(has("expected an IPv6 value as indicated by `ipFamilies[1]`") && !has("expected an IPv4"), "{errors:?}");
+}

@@ -154,25 +154,23 @@ fn addresses(ips: &[String], families: &[String], path: &FieldPath, errors: &mut
         }
         return;
     }
-    let before = errors.len();
     for (index, ip) in ips.iter().enumerate() {
         check::ip(ip, &path.index(index), errors);
     }
     if ips.len() > 2 {
         errors.push(FieldError::invalid(path.clone(), ips, "may only hold up to 2 values"));
     }
-    if errors.len() > before {
-        return;
-    }
-    let found: Vec<Family> = ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).map(Family::of).collect();
-    if let [first, second] = found.as_slice()
+    // Only the checks that need an invalid address are left out. Otherwise a known error, which does not count on an
+    // update, would hide new ones.
+    let found: Vec<Option<Family>> = ips.iter().map(|ip| ip.parse::<IpAddr>().ok().map(Family::of)).collect();
+    if let [Some(first), Some(second)] = found.as_slice()
         && first == second
     {
         let detail = "may specify no more than one IP for each IP family";
         errors.push(FieldError::invalid(path.clone(), ips, detail));
     }
     for (index, (ip, family)) in ips.iter().zip(families).enumerate() {
-        if found.get(index).map(|found| found.as_str()) != Some(family.as_str()) {
+        if found.get(index).is_some_and(|found| found.is_some_and(|found| found.as_str() != family.as_str())) {
             let detail = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
             errors.push(FieldError::invalid(path.index(index), ip, detail));
         }

@@ -4,7 +4,9 @@
 //! need not wait for the lease that it granted: it starts an election at once, as in a transfer of leadership. At worst
 //! this costs a needless election; safety does not depend on the lease, since reads confirm their leader with a quorum.
 //!
-//! The candidates do not start together: they go in the order of their ids, each one `TURN` after the one before it.
+//! The candidates do not start together. The one with the greatest id begins, and each other one follows `TURN` later. If
+//! two of them meet in a term, the greater one has usually won by then: the lower one gives up and follows, because its
+//! vote is lower. The other way round, the greater one would not follow the elected leader, and the term would be lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +64,7 @@ async fn elect_early(node: &Node, dead: MemberId) {
     let Ok(instance) = node.instance() else { return };
     let vote = instance.metrics().vote;
     let roster = node.roster();
-    let turn = roster.voters.iter().filter(|id| **id != dead).position(|id| *id == node.id());
+    let turn = roster.voters.iter().rev().filter(|id| **id != dead).position(|id| *id == node.id());
     let Some(turn) = turn.and_then(|turn| u32::try_from(turn).ok()) else { return };
     tokio::time::sleep(TURN * turn).await;
     let is_still_leaderless = instance.metrics().vote == vote && node.leader() == Some(dead);

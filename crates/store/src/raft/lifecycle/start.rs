@@ -27,7 +27,7 @@ use crate::raft::requests::batching::Batcher;
 use crate::raft::requests::rounds::Rounds;
 use crate::raft::requests::{commands, proposals, reads};
 use crate::raft::state::watching::Watching;
-use crate::raft::upkeep::{compaction, integrity, leases, log_purge, space};
+use crate::raft::upkeep::{compaction, integrity, leases, log_proof, log_purge, space};
 
 /// Starts this member. Returns when its databases are open and its peers can reach it; a leader may not be known yet.
 /// On the first start the members form the quorum by themselves.
@@ -137,6 +137,7 @@ pub async fn launch(
     tasks.spawn(leases::run(node.clone(), shutdown.clone()));
     tasks.spawn(compaction::run_leader(node.clone(), shutdown.clone()));
     tasks.spawn(compaction::run_deletion(node.clone(), shutdown.clone()));
+    tasks.spawn(log_proof::run(node.clone(), shutdown.clone()));
     tasks.spawn(log_purge::run(node.clone(), shutdown.clone()));
     tasks.spawn(integrity::run(node.clone(), shutdown.clone()));
     tasks.spawn(space::run(node.clone(), shutdown.clone()));

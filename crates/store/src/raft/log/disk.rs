@@ -37,8 +37,10 @@ pub struct LogDisk {
     prepares_first: bool,
     /// Number of writes so far.
     writes: AtomicU64,
-    /// Whether the last record is a proof that is not on disk yet.
-    has_unsynced_proof: AtomicBool,
+    /// Whether no record on disk says that the last synced batch was synced.
+    needs_proof: AtomicBool,
+    /// Whether the writer has been asked to sync the proof.
+    is_proof_requested: AtomicBool,
     /// Dropped last. A thread that prepares a file has a clone.
     closed: CloseSignal,
 }
@@ -144,7 +146,8 @@ impl LogDisk {
             spare: Arc::default(),
             prepares_first,
             writes: AtomicU64::new(0),
-            has_unsynced_proof: AtomicBool::new(false),
+            needs_proof: AtomicBool::new(!is_new),
+            is_proof_requested: AtomicBool::new(false),
             closed,
         };
         if let Err(error) = disk.prove_durable(&mut LogBatch::default()) {
@@ -195,37 +198,50 @@ impl LogDisk {
     /// durable: that of the next batch, or [`LogDisk::sync_proof`].
     ///
     /// # Errors
-    /// When the record cannot be written; the log is then unchanged.
+    /// When the record cannot be written; the log is then unchanged, and a later call tries again.
     pub fn prove_durable(&self, batch: &mut LogBatch) -> Result<(), WriteError> {
         let mut writer = self.writer.lock();
-        if writer.is_proven || writer.is_torn() || writer.durable < writer.end {
+        if writer.is_proven || writer.durable < writer.end {
             return Ok(());
         }
         batch.clear();
         batch.committed(writer.head.committed)?;
-        self.put(&mut writer, batch, false)?;
-        self.has_unsynced_proof.store(true, Ordering::Release);
-        Ok(())
+        self.put(&mut writer, batch, false)
     }
 
-    /// Syncs a proof that no sync has followed. The proof needs none itself: if it is lost, nothing acknowledged is.
+    /// Writes the proof if it is missing, and syncs it. Nothing that was acknowledged depends on it, so a proof that
+    /// cannot be written is tried again later.
     ///
     /// # Errors
     /// When the sync fails; the contents of the disk are unknown then.
-    pub fn sync_proof(&self) -> io::Result<()> {
+    pub fn sync_proof(&self, batch: &mut LogBatch) -> io::Result<()> {
+        self.is_proof_requested.store(false, Ordering::Release);
+        if let Err(error) = self.prove_durable(batch) {
+            tracing::debug!(%error, "the proof that the log is durable is not written yet");
+        }
         let mut writer = self.writer.lock();
-        if !self.has_unsynced_proof.load(Ordering::Acquire) || writer.is_torn() {
+        if !self.needs_proof() || !writer.is_proven || writer.is_torn() {
             return Ok(());
         }
         writer.segment.file.sync_data()?;
         writer.durable = writer.end;
-        self.has_unsynced_proof.store(false, Ordering::Release);
+        self.needs_proof.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// Returns whether the last record is a proof that is not on disk yet.
-    pub fn has_unsynced_proof(&self) -> bool {
-        self.has_unsynced_proof.load(Ordering::Acquire)
+    /// Returns whether no record on disk says that the last synced batch was synced.
+    pub fn needs_proof(&self) -> bool {
+        self.needs_proof.load(Ordering::Acquire)
+    }
+
+    /// Returns whether the caller shall ask the writer to sync the proof. One request at a time is enough.
+    pub fn request_proof(&self) -> bool {
+        self.needs_proof() && !self.is_proof_requested.swap(true, Ordering::AcqRel)
+    }
+
+    /// Withdraws a request that could not be handed to the writer.
+    pub fn withdraw_request(&self) {
+        self.is_proof_requested.store(false, Ordering::Release);
     }
 
     /// Returns the number of writes since the log was opened.
@@ -259,7 +275,7 @@ impl LogDisk {
             writer.segment.file.sync_data()?;
             writer.durable = end;
             writer.is_proven = false;
-            self.has_unsynced_proof.store(false, Ordering::Release);
+            self.needs_proof.store(true, Ordering::Release);
         }
         self.writes.fetch_add(1, Ordering::Relaxed);
         let begin = writer.end;
@@ -298,7 +314,7 @@ impl LogDisk {
         self.index.write().begin_segment(segment.clone());
         (writer.segment, writer.end, writer.durable, writer.is_prepared) = (segment, end, end, is_prepared);
         writer.is_proven = true;
-        self.has_unsynced_proof.store(false, Ordering::Release);
+        self.needs_proof.store(false, Ordering::Release);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::record::{self, RecordKind};
 use super::segment::{self, Segment, Tail};
 use crate::raft::state::snapshot::sync_directory;
 
-/// LogRecovery of the log: reads all segments in order.
+/// Recovery of the log: reads all segments in order.
 pub struct LogRecovery<'a> {
     directory: &'a Path,
     pub index: EntryIndex,

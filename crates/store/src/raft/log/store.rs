@@ -129,17 +129,19 @@ impl LogStore {
     }
 
     /// Returns whether the proof that the last batch is durable is not on disk yet.
-    #[must_use]
-    pub fn has_unsynced_proof(&self) -> bool {
-        self.reader.disk.has_unsynced_proof()
+    #[cfg(test)]
+    pub fn needs_proof(&self) -> bool {
+        self.reader.disk.needs_proof()
     }
 
-    /// Syncs the proof that the last batch is durable, if no sync has followed it; does not wait for that. The caller
-    /// decides when the log is quiet.
+    /// Asks the writer to sync the proof that the last batch is durable, unless it is on disk; does not wait for that.
+    /// The caller decides when the log is quiet.
     pub fn sync_proof(&self) {
-        if self.has_unsynced_proof()
+        let disk = &self.reader.disk;
+        if disk.request_proof()
             && let Err(error) = self.tasks.try_send(LogTask::SyncProof)
         {
+            disk.withdraw_request();
             tracing::debug!(%error, "the proof that the log is durable is not synced yet");
         }
     }

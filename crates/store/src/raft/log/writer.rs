@@ -180,7 +180,7 @@ impl LogWriter {
             return Ok(false);
         }
         if sync_proof {
-            self.disk.sync_proof()?;
+            self.disk.sync_proof(batch)?;
         }
         self.committed = known;
         if let Some(end) = written {

@@ -45,7 +45,7 @@ pub struct JoinConfig {
 /// Joins the quorum and returns the new member. If `data_dir` belongs to a member already, returns that member.
 ///
 /// # Errors
-/// When the token is refused, no member answers, or the directory cannot be used.
+/// `JoinRefused` when the quorum refuses the token; others when no member answers, or the directory cannot be used.
 pub async fn join(config: JoinConfig) -> Result<Member, StoreError> {
     let incarnation = match identity::read(&config.data_dir)? {
         Some(owner) if owner.origin != Origin::Joining => return Ok(owner.member),
@@ -92,7 +92,7 @@ async fn ask(config: &JoinConfig, request: &JoinRequest) -> Result<Member, Store
             match peer.join(request, ASK_TIMEOUT).await {
                 Ok(JoinResponse::Joined(member)) => return Ok(member),
                 Ok(JoinResponse::Refused(reason)) => {
-                    return Err(StoreError::Fatal(format!("the quorum does not let {} in: {reason}", request.name)));
+                    return Err(StoreError::JoinRefused { name: request.name.clone(), reason });
                 }
                 Ok(JoinResponse::NotNow(reason)) => problem = reason,
                 Err(error) => problem = describe(&error),
@@ -137,6 +137,7 @@ pub async fn admit(node: &Node, request: JoinRequest) -> JoinResponse {
 
 async fn admit_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinResponse, StoreError> {
     let _alone = node.changing.lock().await;
+    let term = node.leadership.borrow().term;
     // A leader that was just elected, or that leads no more, may lack a version that was agreed on before.
     let state = reads::barrier(node).await?;
     let roster = node.roster();
@@ -159,6 +160,10 @@ async fn admit_as_leader(node: &Node, request: &JoinRequest) -> Result<JoinRespo
     };
     if let Err(reason) = changing::check_new(&roster, &member) {
         return Ok(JoinResponse::Refused(reason.to_string()));
+    }
+    // Another leader may have raised the version since the check. The same invitation admits the member later.
+    if node.leadership.borrow().term != term {
+        return Ok(JoinResponse::NotNow("the leader has changed".to_owned()));
     }
     changing::write(node, ChangeMembers::AddNodes([(member.id, member.clone())].into())).await?;
     tracing::info!(name = member.name, id = member.id, "a new member has joined as a learner");

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_api::Revision;
@@ -11,6 +12,9 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::membership::{Member, MemberId};
+use crate::raft::engine::RaftEngine;
+use crate::raft::lifecycle::start::start_node;
+use crate::raft::node::Node;
 use crate::raft::{PeerListen, PeerTls, Pem, RaftConfig, start};
 use crate::{Consistency, Store, StoreError};
 
@@ -166,6 +170,22 @@ pub fn put_with_lease(key: &str, value: &[u8], lease: LeaseId) -> Command {
         ..PutRequest::default()
     };
     Command::Txn(Txn { success: vec![Op::Put(put)], ..Txn::default() })
+}
+
+/// Returns the last running member of a quorum of three that has written `k`. The cluster keeps its directory.
+pub async fn last_of_three() -> (Cluster, Arc<Node>, Store) {
+    let mut cluster = Cluster::prepare(3, |_| {});
+    for id in [1, 2] {
+        cluster.restart(id).await;
+    }
+    cluster.release_ports();
+    let node = start_node(cluster.config(3)).await.expect("it starts");
+    let store = Store::new(Arc::new(RaftEngine::new(node.clone())));
+    put_surely(&store, "k", b"0").await;
+    for id in [1, 2] {
+        cluster.stop(id).await;
+    }
+    (cluster, node, store)
 }
 
 /// Puts a key, and retries after errors for which a second put does no harm.

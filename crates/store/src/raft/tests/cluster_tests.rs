@@ -7,7 +7,7 @@ use openraft::entry::RaftEntry;
 use quorate_api::Revision;
 use quorate_mvcc::{Command, CommandError, KeyRange, LeaseId, Outcome, RangeRequest};
 
-use super::cluster::{Cluster, eventually, get, put, put_surely, put_with_lease};
+use super::cluster::{Cluster, eventually, get, last_of_three, put, put_surely, put_with_lease};
 use crate::raft::engine::RaftEngine;
 use crate::raft::lifecycle::start::start_node;
 use crate::raft::state::snapshot::SnapshotData;
@@ -220,17 +220,7 @@ async fn a_follower_that_is_far_behind_gets_a_snapshot() {
 /// follower has may send a snapshot of entries that the follower's log has and does not know to be committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_of_entries_in_the_log_is_not_installed() {
-    let mut cluster = Cluster::prepare(3, |_| {});
-    for id in [1, 2] {
-        cluster.restart(id).await;
-    }
-    cluster.release_ports();
-    let node = start_node(cluster.config(3)).await.expect("it starts");
-    let store = Store::new(Arc::new(RaftEngine::new(node.clone())));
-    put_surely(&store, "k", b"0").await;
-    for id in [1, 2] {
-        cluster.stop(id).await;
-    }
+    let (_cluster, node, store) = last_of_three().await;
     // From here on the test acts as the leader, under an id that the member does not know, so that the member does not
     // notice that its leader has no connection.
     let instance = node.instance().expect("it runs");
@@ -343,8 +333,7 @@ async fn a_quiet_member_syncs_the_proof_of_its_last_write() {
     put_surely(&store, "k", b"0").await;
     let instance = node.instance().expect("it runs");
     let log = &instance.log;
-    eventually("the proof", async || log.has_unsynced_proof().then_some(())).await;
-    eventually("its sync", async || (!log.has_unsynced_proof()).then_some(())).await;
+    eventually("the sync of the proof", async || (!log.needs_proof()).then_some(())).await;
     drop(instance);
     store.shutdown().await.expect("it stops");
 }

@@ -1,20 +1,16 @@
 //! Tests of votes: a whole member, and a model of quorums whose members run different versions.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use futures::future::join_all;
 use openraft::raft::AppendEntriesResponse;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::cluster::{Cluster, put_surely};
-use crate::Store;
+use super::cluster::last_of_three;
 use crate::membership::MemberId;
 use crate::raft::codec;
 use crate::raft::elections::voting;
-use crate::raft::engine::RaftEngine;
-use crate::raft::lifecycle::start::start_node;
 use crate::raft::log::votes::Votes;
 use crate::raft::node::Instance;
 use crate::raft::types::{AppendRequest, LogId, Vote, VoteRequest};
@@ -34,17 +30,7 @@ async fn follows(instance: &Instance, vote: Vote) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_votes_once_in_a_term_and_never_for_less_than_older_versions_would() {
-    let mut cluster = Cluster::prepare(3, |_| {});
-    for id in [1, 2] {
-        cluster.restart(id).await;
-    }
-    cluster.release_ports();
-    let node = start_node(cluster.config(3)).await.expect("it starts");
-    let store = Store::new(Arc::new(RaftEngine::new(node.clone())));
-    put_surely(&store, "k", b"0").await;
-    for id in [1, 2] {
-        cluster.stop(id).await;
-    }
+    let (_cluster, node, store) = last_of_three().await;
     // Without the others the member does not begin an election, since nobody answers its pre-votes.
     let instance = node.instance().expect("it runs");
     let term = instance.metrics().current_term + 10;

@@ -1,5 +1,5 @@
-//! Purging of the log, on every member: flushes the state, then purges the entries that need not be kept. Also syncs
-//! what nobody waits for when the log is quiet, and checks RocksDB for errors in the background.
+//! Purging of the log, on every member: flushes the state, then purges the entries that need not be kept. Also checks
+//! RocksDB for errors in the background.
 //!
 //! The log is purged by bytes, not by entries, since an entry holds one command or a thousand. openraft's own policies
 //! are off.
@@ -18,16 +18,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const FLUSH_DEADLINE: Duration = Duration::from_secs(30);
 
 pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
-    let mut writes = 0;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         let Ok(instance) = node.instance() else { continue };
-        if std::mem::replace(&mut writes, instance.log.writes()) == writes {
-            instance.log.sync_proof();
-        }
         meet_background_errors(&instance).await;
         let retention = node.settings.log_retention;
         if instance.log.size_bytes() <= retention.keep_bytes + retention.slack_bytes {

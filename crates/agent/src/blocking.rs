@@ -1,4 +1,5 @@
-//! File calls that may never return, such as those on a network file system whose server is gone. They run on a bounded
+//! File calls that may never return, such as those on a network file system whose server is gone, or on a disk that
+//! hangs. They run on a bounded
 //! number of threads of their own, at most one for each path, so that no other part of the agent waits for them.
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ const CONCURRENT: usize = 32;
 /// Maximum time of one call on a path of the node, including the wait for a thread.
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) struct HostCalls {
+pub(crate) struct HostCalls {
     all: Arc<Semaphore>,
     by_path: Mutex<HashMap<PathBuf, Weak<Semaphore>>>,
     limit: Duration,
@@ -28,7 +29,7 @@ impl Default for HostCalls {
 }
 
 impl HostCalls {
-    pub(super) fn new(concurrent: usize, limit: Duration) -> Self {
+    pub(crate) fn new(concurrent: usize, limit: Duration) -> Self {
         HostCalls { all: Arc::new(Semaphore::new(concurrent)), by_path: Mutex::default(), limit }
     }
 
@@ -37,7 +38,7 @@ impl HostCalls {
     /// # Errors
     /// `TimedOut` when `work` has not returned in time. Its thread is abandoned but counts against the limit until it
     /// returns.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         path: &Path,
         work: impl FnOnce() -> T + Send + 'static,
@@ -60,7 +61,7 @@ impl HostCalls {
         match tokio::time::timeout(self.limit, run).await {
             Ok(done) => done,
             Err(_) => {
-                let message = format!("the file system did not answer within {} s", self.limit.as_secs());
+                let message = format!("the file system did not answer within {:?}", self.limit);
                 Err(io::Error::new(io::ErrorKind::TimedOut, message))
             }
         }
@@ -79,7 +80,7 @@ impl HostCalls {
 }
 
 /// Runs file calls on the agent's own directory, which is on a local disk.
-pub(super) async fn local<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+pub(crate) async fn local<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
