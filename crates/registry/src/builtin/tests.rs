@@ -51,56 +51,6 @@ fn names_and_verbs_match_discovery() {
     }
 }
 
-/// Stable resources of Kubernetes v1.36 that are not served.
-const MISSING: &[&str] = &[
-    "authentication.k8s.io/v1 selfsubjectreviews",
-    "authentication.k8s.io/v1 tokenreviews",
-    "authorization.k8s.io/v1 localsubjectaccessreviews",
-    "authorization.k8s.io/v1 selfsubjectaccessreviews",
-    "authorization.k8s.io/v1 selfsubjectrulesreviews",
-    "authorization.k8s.io/v1 subjectaccessreviews",
-    // Other versions of kinds that are stored in one: they need conversion.
-    "autoscaling/v1 horizontalpodautoscalers",
-    "autoscaling/v1 horizontalpodautoscalers/status",
-    "certificates.k8s.io/v1 certificatesigningrequests/approval",
-    "events.k8s.io/v1 events",
-    "v1 bindings",
-    "v1 nodes/proxy",
-    "v1 pods/attach",
-    "v1 pods/ephemeralcontainers",
-    "v1 pods/exec",
-    "v1 pods/portforward",
-    "v1 pods/proxy",
-    "v1 pods/resize",
-    "v1 serviceaccounts/token",
-    "v1 services/proxy",
-];
-
-#[test]
-fn every_other_stable_resource_of_kubernetes_is_served() {
-    let kubernetes: Value = serde_json::from_str(include_str!("../../testdata/discovery.json")).expect("JSON");
-    let rows = builtin();
-    let served = |api_version: &str, name: &str| {
-        let (resource, subresource) = name.split_once('/').map_or((name, None), |(name, sub)| (name, Some(sub)));
-        rows.iter().any(|row| {
-            let has = |wanted| row.subresources.iter().any(|subresource| subresource.as_str() == wanted);
-            row.kind.api_version() == api_version && row.resource.resource == resource && subresource.is_none_or(has)
-        })
-    };
-    let is_stable = |api_version: &str| !api_version.contains("alpha") && !api_version.contains("beta");
-    let mut missing = Vec::new();
-    for (api_version, resources) in kubernetes.as_object().expect("groups").iter().filter(|(v, _)| is_stable(v)) {
-        for resource in resources.as_array().expect("resources") {
-            let name = resource["name"].as_str().expect("a name");
-            if !served(api_version, name) {
-                missing.push(format!("{api_version} {name}"));
-            }
-        }
-    }
-    missing.sort();
-    assert_eq!(missing, MISSING);
-}
-
 #[test]
 fn rows_come_in_discovery_order() {
     let rows = builtin();

@@ -43,7 +43,7 @@ pub(super) fn rows() -> Vec<Row> {
         printed("Timezone", Cell::FieldOr("spec.timeZone", NONE)),
         printed(
             "Suspend",
-            Cell::Of(|object| if at(object, "spec.suspend") == &true { "True" } else { "False" }.into()),
+            Cell::Of(|object| if *at(object, "spec.suspend") == true { "True" } else { "False" }.into()),
         )
         .of_type("boolean"),
         number("Active", Cell::Count("status.active")),
@@ -143,7 +143,7 @@ fn default_job(object: &mut Value) {
 
 /// Gives a Job's pods labels that no other Job's pods have, and selects them, unless the user selects pods.
 fn select_own_pods(object: &mut Value) {
-    if at(object, "spec.manualSelector") == &true {
+    if *at(object, "spec.manualSelector") == true {
         return;
     }
     let (uid, job) = (at(object, "metadata.uid").clone(), at(object, "metadata.name").clone());
