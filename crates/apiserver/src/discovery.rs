@@ -230,12 +230,13 @@ fn aggregate(group: &str, versions: &[(&str, Vec<&Served>)]) -> Value {
     json!({ "metadata": { "name": group, "creationTimestamp": null }, "versions": versions })
 }
 
+/// Describes a resource. As in Kubernetes, the group and version of a kind are empty when they are those of the document.
 fn aggregated_resource(row: &Served) -> Value {
     let descriptor = &row.descriptor;
     let kind = &descriptor.kind;
     let mut resource = json!({
         "resource": descriptor.resource.resource,
-        "responseKind": { "group": kind.group, "version": kind.version, "kind": kind.kind },
+        "responseKind": { "group": "", "version": "", "kind": kind.kind },
         "scope": if row.is_namespaced() { "Namespaced" } else { "Cluster" },
         "singularResource": descriptor.singular,
         "verbs": verbs(descriptor.verbs),
@@ -252,6 +253,8 @@ fn aggregated_resource(row: &Served) -> Value {
             .iter()
             .map(|subresource| {
                 let ((group, version, kind), verbs) = subresource_kind(row, *subresource);
+                let is_own = (group, version) == (descriptor.kind.group.as_ref(), descriptor.kind.version.as_ref());
+                let (group, version) = if is_own { ("", "") } else { (group, version) };
                 json!({
                     "subresource": subresource.as_str(),
                     "responseKind": { "group": group, "version": version, "kind": kind },

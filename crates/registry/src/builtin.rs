@@ -19,6 +19,31 @@ const SCALABLE: &[Subresource] = &[Subresource::Scale, Subresource::Status];
 const NAMESPACE_VERBS: &[Verb] =
     &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
 
+/// The groups in discovery's order. kubectl resolves a name that several groups have to the first of them.
+const GROUPS: &[&str] = &[
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
 /// The kinds that every cluster has.
 #[must_use]
 pub fn builtin() -> Vec<Descriptor> {
@@ -70,7 +95,7 @@ pub fn builtin() -> Vec<Descriptor> {
     let mut leases = row::<Lease>("coordination.k8s.io", "Lease", "leases", &[]);
     leases.creates_on_update = true;
 
-    vec![
+    let typed = vec![
         row::<ConfigMap>("", "ConfigMap", "configmaps", &["cm"]),
         endpoints,
         events,
@@ -84,7 +109,11 @@ pub fn builtin() -> Vec<Descriptor> {
         replicasets,
         leases,
         row::<EndpointSlice>("discovery.k8s.io", "EndpointSlice", "endpointslices", &[]),
-    ]
+    ];
+    let mut all: Vec<Descriptor> = typed.into_iter().chain(crate::rows::rows()).collect();
+    let rank = |descriptor: &Descriptor| GROUPS.iter().position(|group| *group == descriptor.kind.group);
+    all.sort_by(|a, b| (rank(a), &a.resource.resource).cmp(&(rank(b), &b.resource.resource)));
+    all
 }
 
 /// A namespaced `v1` kind with all verbs and no subresources.

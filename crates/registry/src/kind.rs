@@ -117,27 +117,12 @@ impl<K: Kind> Strategy for Builtin<K> {
             carry_over(new, old, "status");
         }
         K::prepare_update(new, old);
-        carry_over(&mut new["metadata"], &old["metadata"], "generation");
-        if K::COUNTS_GENERATIONS && K::starts_new_generation(new, old) {
-            new["metadata"]["generation"] = Value::from(int(&old["metadata"]["generation"]) + 1);
-        }
+        let starts_new = K::COUNTS_GENERATIONS && K::starts_new_generation(new, old);
+        set_generation(new, old, starts_new);
     }
 
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
-        let given = ["metadata", "status"].map(|part| (part, new.get_mut(part).map(Value::take)));
-        *new = old.clone();
-        if let Value::Object(object) = &mut *new {
-            for (part, value) in given {
-                match value {
-                    Some(value) if !value.is_null() => object.insert(part.to_owned(), value),
-                    _ => object.remove(part),
-                };
-            }
-        }
-        let metadata = child(new, "metadata");
-        for field in K::STATUS_KEEPS.iter().copied().chain(["generation"]) {
-            carry_over(metadata, &old["metadata"], field);
-        }
+        take_status(new, old, K::STATUS_KEEPS);
         K::prepare_status_update(new, old);
     }
 
@@ -164,7 +149,7 @@ impl<K: Kind> Strategy for Builtin<K> {
         K::selectable_fields(object)
     }
 
-    fn selectable_field_names(&self) -> &'static [&'static str] {
+    fn selectable_field_names(&self) -> &[&'static str] {
         K::selectable_field_names()
     }
 
@@ -194,6 +179,32 @@ impl<K: Kind> Strategy for Builtin<K> {
 
     fn pooled(&self) -> Option<&dyn Pooled> {
         K::pooled()
+    }
+}
+
+/// Sets the generation of an updated object, which a client cannot change.
+pub(crate) fn set_generation(new: &mut Value, old: &Value, starts_new: bool) {
+    carry_over(child(new, "metadata"), &old["metadata"], "generation");
+    if starts_new {
+        new["metadata"]["generation"] = Value::from(int(&old["metadata"]["generation"]) + 1);
+    }
+}
+
+/// Replaces everything but the status and the metadata with the old object's, and the metadata fields `keeps`.
+pub(crate) fn take_status(new: &mut Value, old: &Value, keeps: &[&str]) {
+    let given = ["metadata", "status"].map(|part| (part, new.get_mut(part).map(Value::take)));
+    *new = old.clone();
+    if let Value::Object(object) = &mut *new {
+        for (part, value) in given {
+            match value {
+                Some(value) if !value.is_null() => object.insert(part.to_owned(), value),
+                _ => object.remove(part),
+            };
+        }
+    }
+    let metadata = child(new, "metadata");
+    for field in keeps.iter().copied().chain(["generation"]) {
+        carry_over(metadata, &old["metadata"], field);
     }
 }
 

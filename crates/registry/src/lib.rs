@@ -1,7 +1,8 @@
 //! The one table of kinds. Routes, discovery, validation, printing and CLI names all come from [`Descriptor`]s; a
 //! kind's special behaviour is in its [`Strategy`]. The crate is pure and maps JSON values to JSON values.
 //!
-//! Built-in kinds live in `kinds`, one file each, and [`builtin`] lists them. They share `value` (JSON in place), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`],
+//! Built-in kinds with a Rust type live in `kinds`, one file each. The others are rows of data with optional rules, in
+//! `rows`, one file for each topic; `schema_kind` gives them their behaviour. [`builtin`] lists both. They share `value` (JSON in place), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`],
 //! which the pipeline calls.
 
 mod builtin;
@@ -14,7 +15,9 @@ pub mod node_labels;
 mod pod_template;
 pub mod pool;
 pub mod registry;
+mod rows;
 pub mod schema;
+mod schema_kind;
 pub mod strategy;
 mod table;
 mod value;

@@ -39,6 +39,9 @@ pub trait Strategy: Send + Sync {
     /// Clears fields that a user may not set on creation (status), and sets the server's (generation).
     fn prepare_create(&self, object: &mut Value);
 
+    /// Completes an object that is being created and has its final name.
+    fn named(&self, _object: &mut Value) {}
+
     /// Carries over fields that this endpoint may not change (status), and raises the generation when the spec changed.
     fn prepare_update(&self, new: &mut Value, old: &Value);
 
@@ -68,7 +71,7 @@ pub trait Strategy: Send + Sync {
 
     /// Returns the names that [`Strategy::selectable_fields`] can yield, so that unknown ones are refused even on an
     /// empty collection.
-    fn selectable_field_names(&self) -> &'static [&'static str] {
+    fn selectable_field_names(&self) -> &[&'static str] {
         &[]
     }
 

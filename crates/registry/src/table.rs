@@ -7,7 +7,7 @@ use quorate_api::{LabelSelector, duration};
 use serde_json::Value;
 
 use crate::descriptor::Column;
-use crate::value::{items, text, typed};
+use crate::value::{at, items, text, typed};
 
 /// kubectl's text for an empty cell.
 pub const NONE: &str = "<none>";
@@ -34,6 +34,98 @@ pub fn wide_name(name: &'static str) -> Column {
 /// Returns the name column, the first one of nearly every kind.
 pub fn name_column() -> Column {
     make("Name", "string", "name", 0)
+}
+
+/// A column together with what stands under it.
+pub struct Printed {
+    pub column: Column,
+    pub cell: Cell,
+}
+
+/// The content of a cell.
+#[derive(Clone, Copy)]
+pub enum Cell {
+    Age,
+    /// The text or number at a dotted path.
+    Field(&'static str),
+    /// The text at a dotted path, or `<none>`, or `<unset>` for some kinds.
+    FieldOr(&'static str, &'static str),
+    /// The number of elements of the list or map at a dotted path.
+    Count(&'static str),
+    /// `true` or `false`.
+    Flag(&'static str),
+    Of(fn(&Value) -> Value),
+    /// Like [`Cell::Of`], with the time.
+    At(fn(&Value, Timestamp) -> Value),
+}
+
+impl Printed {
+    /// Returns the column as one of the wide output.
+    pub fn wide(mut self) -> Self {
+        self.column.priority = 1;
+        self
+    }
+
+    pub fn of_type(mut self, data_type: &'static str) -> Self {
+        self.column.data_type = Cow::Borrowed(data_type);
+        self
+    }
+
+    pub fn print(&self, object: &Value, now: Timestamp) -> Value {
+        match self.cell {
+            Cell::Age => age_cell(object, now),
+            Cell::Field(path) => match at(object, path) {
+                Value::Null if self.column.data_type == "integer" => 0.into(),
+                Value::Null => "".into(),
+                value => value.clone(),
+            },
+            Cell::FieldOr(path, otherwise) => match at(object, path) {
+                Value::Null => otherwise.into(),
+                Value::String(text) if text.is_empty() => otherwise.into(),
+                Value::String(text) => text.as_str().into(),
+                value => value.to_string().into(),
+            },
+            Cell::Count(path) => match at(object, path) {
+                Value::Array(list) => list.len().into(),
+                Value::Object(map) => map.len().into(),
+                _ => 0.into(),
+            },
+            Cell::Flag(path) => (at(object, path) == &Value::Bool(true)).into(),
+            Cell::Of(print) => print(object),
+            Cell::At(print) => print(object, now),
+        }
+    }
+}
+
+pub fn printed(name: &'static str, cell: Cell) -> Printed {
+    Printed { column: column(name), cell }
+}
+
+/// Returns a column of numbers.
+pub fn number(name: &'static str, cell: Cell) -> Printed {
+    Printed { column: integer(name), cell }
+}
+
+pub fn printed_name() -> Printed {
+    Printed { column: name_column(), cell: Cell::Field("metadata.name") }
+}
+
+pub fn printed_age() -> Printed {
+    printed("Age", Cell::Age)
+}
+
+/// Returns the columns of a kind for which Kubernetes has no printer.
+pub fn plain() -> Vec<Printed> {
+    vec![printed_name(), printed("Created At", Cell::Field("metadata.creationTimestamp")).of_type("date")]
+}
+
+/// Returns the wide columns of workloads.
+pub fn printed_workload() -> [Printed; 3] {
+    [
+        printed("Containers", Cell::Of(|object| workload_cells(&object["spec"])[0].clone())).wide(),
+        printed("Images", Cell::Of(|object| workload_cells(&object["spec"])[1].clone())).wide(),
+        printed("Selector", Cell::Of(|object| workload_cells(&object["spec"])[2].clone())).wide(),
+    ]
 }
 
 fn make(name: &'static str, data_type: &'static str, format: &'static str, priority: i32) -> Column {

@@ -68,6 +68,11 @@ pub fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
     T::deserialize(value).ok()
 }
 
+/// Returns the value at a dotted path, such as `spec.replicas`; null when there is none.
+pub fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(object, |value, field| &value[field])
+}
+
 /// Returns whether two values mean the same: absent, null and empty lists and maps are equal.
 pub fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {

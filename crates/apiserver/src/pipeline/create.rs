@@ -41,6 +41,7 @@ async fn create_with(
         if let Some(base) = &generate_from {
             metadata::of_mut(&mut object).insert("name".to_owned(), draw(base).into());
         }
+        descriptor.strategy.named(&mut object);
         names += 1;
         validate(&target.resource, &object)?;
         let name = metadata::text(&object, "name").to_owned();

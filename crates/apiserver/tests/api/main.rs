@@ -9,6 +9,8 @@ mod harness;
 mod join;
 mod kinds;
 mod kubectl;
+mod kubernetes;
+mod kubernetes_objects;
 mod local;
 mod logs;
 mod nodes;

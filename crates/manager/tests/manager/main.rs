@@ -2,6 +2,7 @@
 
 mod deployments;
 mod harness;
+mod kinds;
 mod leadership;
 mod nodes;
 mod ownership;

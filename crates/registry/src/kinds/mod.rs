@@ -13,7 +13,7 @@ mod replica_set;
 mod secret;
 mod service;
 mod service_account;
-mod workload;
+pub mod workload;
 
 pub use config_map::ConfigMap;
 pub use deployment::Deployment;

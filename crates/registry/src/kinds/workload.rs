@@ -20,6 +20,16 @@ pub const fn long_running(kind: &'static str) -> TemplateOwner {
     TemplateOwner { kind, restart_policies: &["Always"], allows_deadline: false }
 }
 
+/// Returns the owner of a template whose pods end.
+pub const fn finite(kind: &'static str) -> TemplateOwner {
+    TemplateOwner { kind, restart_policies: &["Never", "OnFailure"], allows_deadline: true }
+}
+
+/// Returns the owner of a template that others use.
+pub const fn any_policy(kind: &'static str) -> TemplateOwner {
+    TemplateOwner { kind, restart_policies: &["Always", "Never", "OnFailure"], allows_deadline: true }
+}
+
 /// Checks the replicas, selector and template of a workload's spec.
 pub fn validate(
     owner: &TemplateOwner,

@@ -28,7 +28,8 @@ pub fn validate(template: &core::PersistentVolumeClaimTemplate, path: &FieldPath
     spec(&template.spec, &path.child("spec"), errors);
 }
 
-fn spec(spec: &core::PersistentVolumeClaimSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
+/// Checks the spec of a claim.
+pub fn spec(spec: &core::PersistentVolumeClaimSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let modes = spec.access_modes.as_deref().unwrap_or_default();
     let at = path.child("accessModes");
     if modes.is_empty() {

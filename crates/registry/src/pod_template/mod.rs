@@ -13,5 +13,6 @@ mod security;
 mod volume_sources;
 mod volumes;
 
+pub use claim_template::spec as validate_claim;
 pub use defaults::{default_pod, default_template, round};
 pub use pod_spec::{TemplateOwner, validate_spec, validate_template};
