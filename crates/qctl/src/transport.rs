@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::Value;
@@ -30,6 +30,8 @@ pub struct Call {
     pub body: Bytes,
     /// Whether the caller handles `429` itself, as for evictions. Otherwise the request is sent again after a delay.
     pub own_backoff: bool,
+    /// Headers of the request besides those of its body.
+    pub headers: HeaderMap,
 }
 
 impl Call {
@@ -40,7 +42,8 @@ impl Call {
 
     #[must_use]
     pub fn new(method: Method, path: RequestPath) -> Self {
-        Call { method, path, accept: JSON, content_type: JSON, body: Bytes::new(), own_backoff: false }
+        let headers = HeaderMap::new();
+        Call { method, path, accept: JSON, content_type: JSON, body: Bytes::new(), own_backoff: false, headers }
     }
 
     #[must_use]
@@ -60,6 +63,18 @@ impl Call {
     pub fn content_type(mut self, media_type: &'static str) -> Self {
         self.content_type = media_type;
         self
+    }
+
+    /// Sets the headers of an upgrade, after which the connection carries another protocol than HTTP.
+    #[must_use]
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Whether another master may get the request after the connection broke. An upgrade may have started a command.
+    fn is_repeatable(&self) -> bool {
+        self.method == Method::GET && !self.headers.contains_key(header::UPGRADE)
     }
 }
 
@@ -142,17 +157,25 @@ impl Transport {
             .map_err(|error| CliError::Answer(format!("{} {}: {error}", call.method, call.path)))
     }
 
-    /// Sends a request and streams the body of the response, for logs and watches. Only the head has a deadline.
+    /// Sends a request and returns the response, of which only the head has a deadline.
+    ///
+    /// # Errors
+    /// Those of [`Transport::bytes`].
+    pub async fn open(&self, call: &Call) -> Result<Response<Body>> {
+        match self.timeout {
+            Some(timeout) => tokio::time::timeout(timeout, self.respond(call))
+                .await
+                .map_err(|_| CliError::RequestTimeout { server: self.server() })?,
+            None => self.respond(call).await,
+        }
+    }
+
+    /// Sends a request and streams the body of the response, for logs and watches.
     ///
     /// # Errors
     /// Those of [`Transport::bytes`].
     pub async fn stream(&self, call: &Call) -> Result<ByteStream> {
-        let response = match self.timeout {
-            Some(timeout) => tokio::time::timeout(timeout, self.respond(call))
-                .await
-                .map_err(|_| CliError::RequestTimeout { server: self.server() })??,
-            None => self.respond(call).await?,
-        };
+        let response = self.open(call).await?;
         let server = self.server();
         let chunks = response.into_body().into_data_stream().map(move |chunk| {
             chunk.map_err(|error| CliError::Broken { server: server.clone(), reason: root_cause(&error) })
@@ -160,7 +183,7 @@ impl Transport {
         Ok(ByteStream { chunks: chunks.boxed(), pending: BytesMut::new() })
     }
 
-    fn broken(&self, error: &(dyn std::error::Error + 'static)) -> CliError {
+    pub fn broken(&self, error: &(dyn std::error::Error + 'static)) -> CliError {
         CliError::Broken { server: self.server(), reason: root_cause(error) }
     }
 
@@ -168,7 +191,7 @@ impl Transport {
         let mut attempt = 1;
         loop {
             let response = self.reach(call).await?;
-            if response.status().is_success() {
+            if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
             }
             let code = response.status();
@@ -211,7 +234,7 @@ impl Transport {
                     self.current.store(index, Ordering::Relaxed);
                     return Ok(response);
                 }
-                Err(Failure::Sent(reason)) if call.method != Method::GET => {
+                Err(Failure::Sent(reason)) if !call.is_repeatable() => {
                     return Err(CliError::Broken { server: master.host(), reason });
                 }
                 Err(Failure::Sent(reason)) => last = Some((master, reason, false)),
@@ -241,9 +264,10 @@ async fn send(master: &Master, call: &Call) -> Result<Response<Body>, Failure> {
         request = request.header(header::CONTENT_TYPE, call.content_type);
         tracing::trace!(body = %String::from_utf8_lossy(&call.body), "request body");
     }
-    let request = request
+    let mut request = request
         .body(Body::from(call.body.to_vec()))
         .map_err(|error| Failure::Connect { reason: root_cause(&error), refused: false })?;
+    request.headers_mut().extend(call.headers.clone());
     let began = Instant::now();
     match client.send(request).await {
         Ok(response) => {

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod attach;
 pub mod backup;
 pub mod completion;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod diff;
 pub mod drain;
 pub mod edit;
 pub mod events;
+pub mod exec;
 pub mod explain;
 mod generators;
 pub mod get;

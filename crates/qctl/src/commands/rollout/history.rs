@@ -22,7 +22,7 @@ async fn revisions(session: &mut Session, selected: &Selected) -> Result<Vec<(i6
     }
     let replica_sets = session.one_type("replicasets.apps").await?;
     let flags =
-        SelectFlags { selector: crate::commands::logs::selector_of(&selected.object), ..SelectFlags::default() };
+        SelectFlags { selector: crate::pods::selector_of(&selected.object), ..SelectFlags::default() };
     let found = session.list(&replica_sets, selected.namespace(), &flags).await?;
     let uid = &selected.object["metadata"]["uid"];
     let mut revisions: Vec<(i64, Value)> = found

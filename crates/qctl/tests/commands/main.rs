@@ -1,0 +1,4 @@
+//! Commands against a server that answers from a table: the requests that they send, and what they print.
+
+mod exec;
+mod server;
