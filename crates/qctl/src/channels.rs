@@ -117,15 +117,6 @@ impl Sender {
     pub async fn ping(&mut self) -> Result<(), Gone> {
         self.message(Message::Ping(Bytes::new())).await
     }
-
-    /// Closes the connection.
-    pub async fn close(mut self) {
-        match timeout(GOODBYE_WITHIN, self.to.close()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the connection was closed before"),
-            Err(_) => tracing::debug!("the server did not take the end of the connection in time"),
-        }
-    }
 }
 
 /// The direction from the server.

@@ -3,6 +3,7 @@
 //! `three_way`), and the connection (`kubeconfig`, `transport`, `verbs`, `watch`). Kinds come from the server's discovery.
 //! Streams of containers are `channels` in a WebSocket, which `remote` connects to the terminal or to a command's own pipes.
 
+mod archive;
 mod changes;
 mod channels;
 mod cli;

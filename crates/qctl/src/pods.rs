@@ -160,7 +160,8 @@ pub fn selector_of(object: &Value) -> Option<String> {
 }
 
 /// The lists of a pod's containers, with kubectl's mark of their names.
-const LISTS: [(&str, &str); 3] = [("containers", ""), ("ephemeralContainers", " (ephem)"), ("initContainers", " (init)")];
+const LISTS: [(&str, &str); 3] =
+    [("containers", ""), ("ephemeralContainers", " (ephem)"), ("initContainers", " (init)")];
 
 /// Returns a container of a pod, and the list that has it.
 #[must_use]

@@ -58,7 +58,7 @@ pub enum Source {
 /// The streams that go to the process.
 #[derive(Default)]
 pub struct Inputs {
-    pub stdin: Option<mpsc::Receiver<std::io::Result<Bytes>>>,
+    pub stdin: Option<mpsc::Receiver<Result<Bytes>>>,
     pub sizes: Option<Sizes>,
 }
 
@@ -157,7 +157,7 @@ async fn send(mut sender: Sender, inputs: Inputs) -> Result<Infallible> {
         let sent = tokio::select! {
             piece = next(&mut stdin) => match piece {
                 Some(Ok(bytes)) => sender.send(STDIN, &bytes).await,
-                Some(Err(source)) => return Err(CliError::io("reading standard input", source)),
+                Some(Err(error)) => return Err(error),
                 None => {
                     stdin = None;
                     sender.finish(STDIN).await
@@ -239,7 +239,7 @@ fn ended(report: &[u8]) -> Result<Ended> {
 
 /// Reads from `input` in a thread, because a read of a terminal or pipe cannot be cancelled.
 #[must_use]
-pub fn pieces(mut input: Box<dyn Read + Send>) -> mpsc::Receiver<std::io::Result<Bytes>> {
+pub fn pieces(mut input: Box<dyn Read + Send>) -> mpsc::Receiver<Result<Bytes>> {
     let (sender, receiver) = mpsc::channel(WAITING);
     std::thread::spawn(move || {
         let mut buffer = vec![0; PIECE_BYTES];
@@ -248,7 +248,7 @@ pub fn pieces(mut input: Box<dyn Read + Send>) -> mpsc::Receiver<std::io::Result
                 Ok(0) => return,
                 Ok(read) => Ok(Bytes::copy_from_slice(&buffer[..read])),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
+                Err(source) => Err(CliError::io("reading standard input", source)),
             };
             let failed = piece.is_err();
             if sender.blocking_send(piece).is_err() || failed {
@@ -351,7 +351,8 @@ mod tests {
         let five = r#"{"status":"Failure","reason":"NonZeroExitCode","message":"command terminated with non-zero exit code",
             "details":{"causes":[{"reason":"ExitCode","message":"5"}]}}"#;
         assert_eq!(ended(five.as_bytes()).expect("a report"), Ended::Code(5));
-        let failed = r#"{"status":"Failure","reason":"InternalError","message":"Internal error occurred: no such file"}"#;
+        let failed =
+            r#"{"status":"Failure","reason":"InternalError","message":"Internal error occurred: no such file"}"#;
         let reason = "Internal error occurred: no such file".to_owned();
         assert_eq!(ended(failed.as_bytes()).expect("a report"), Ended::Failed(reason));
         let without = r#"{"status":"Failure","reason":"NonZeroExitCode"}"#;

@@ -50,12 +50,7 @@ impl Attach {
 ///
 /// # Errors
 /// Those of [`interact`], and when the process fails.
-pub async fn attach(
-    session: &mut Session,
-    found: &Found,
-    container: &str,
-    mut terminal: TerminalFlags,
-) -> Result<()> {
+pub async fn attach(session: &mut Session, found: &Found, container: &str, mut terminal: TerminalFlags) -> Result<()> {
     let (spec, list) = pods::container(&found.pod, container)
         .ok_or_else(|| CliError::usage(format!("container {container} is not valid for pod {}", found.name())))?;
     let has_tty = spec["tty"].as_bool().unwrap_or(false);

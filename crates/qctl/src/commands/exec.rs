@@ -45,8 +45,7 @@ impl Exec {
                 "cannot exec into a container in a completed pod; current phase is {phase}"
             )));
         }
-        let container =
-            pods::choose_container(session, &found.pod, self.container.as_deref(), self.terminal.quiet)?;
+        let container = pods::choose_container(session, &found.pod, self.container.as_deref(), self.terminal.quiet)?;
         let connected = self.terminal.connected(&mut session.streams)?;
         let mut path = found.path("exec").query("container", container);
         for word in &self.command {

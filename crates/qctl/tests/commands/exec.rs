@@ -28,12 +28,17 @@ pub fn objects(request: &Recorded) -> Option<(u16, Value)> {
     Some((200, object))
 }
 
-async fn say(socket: &mut Socket, channel: u8, text: &str) {
-    let message = [&[channel][..], text.as_bytes()].concat();
+pub async fn say(socket: &mut Socket, channel: u8, text: &str) {
+    say_bytes(socket, channel, text.as_bytes()).await;
+}
+
+pub async fn say_bytes(socket: &mut Socket, channel: u8, bytes: &[u8]) {
+    let message = [&[channel][..], bytes].concat();
     socket.send(Message::binary(message)).await.expect("the client reads");
 }
 
-async fn end(socket: &mut Socket, code: u8) {
+/// Reports the end of the process, and waits for the client to close the connection.
+pub async fn end(socket: &mut Socket, code: u8) {
     let report = if code == 0 {
         json!({"metadata": {}, "status": "Success"})
     } else {
@@ -46,7 +51,7 @@ async fn end(socket: &mut Socket, code: u8) {
 }
 
 /// Reads the client's input until it ends the channel.
-async fn input(socket: &mut Socket) -> Vec<u8> {
+pub async fn input(socket: &mut Socket) -> Vec<u8> {
     let mut read = Vec::new();
     loop {
         match socket.next().await.expect("a message").expect("a message") {
@@ -153,10 +158,22 @@ async fn failures_say_what_to_do() {
     }))
     .await;
     let cases: [(&[&str], &str); 9] = [
-        (&["exec", "a", "-c", "main", "--", "refused"], "Error from server (BadRequest): container main of pod a is not running\n"),
-        (&["exec", "a", "-c", "third", "--", "ls"], "error: container third is not valid for pod a out of: main, side, first (init)\n"),
-        (&["exec", "done", "--", "ls"], "error: cannot exec into a container in a completed pod; current phase is Succeeded\n"),
-        (&["exec", "a", "ls"], "error: exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead\n"),
+        (
+            &["exec", "a", "-c", "main", "--", "refused"],
+            "Error from server (BadRequest): container main of pod a is not running\n",
+        ),
+        (
+            &["exec", "a", "-c", "third", "--", "ls"],
+            "error: container third is not valid for pod a out of: main, side, first (init)\n",
+        ),
+        (
+            &["exec", "done", "--", "ls"],
+            "error: cannot exec into a container in a completed pod; current phase is Succeeded\n",
+        ),
+        (
+            &["exec", "a", "ls"],
+            "error: exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead\n",
+        ),
         (&["exec", "--", "ls"], "error: pod, type/name or --filename must be specified\n"),
         (&["exec", "a"], "error: you must specify at least one command for the container\n"),
         (&["exec", "b", "--", "ls"], "Error from server (NotFound): b not found\n"),

@@ -1,4 +1,6 @@
 //! Commands against a server that answers from a table: the requests that they send, and what they print.
 
+mod cp;
 mod exec;
+mod port_forward;
 mod server;

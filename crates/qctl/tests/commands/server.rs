@@ -1,7 +1,9 @@
 //! A server that answers from a table, records the requests, and hands upgraded connections to a test.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -10,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use quorate_qctl::{Environment, Streams};
+use quorate_qctl::{Capture, Environment, Streams};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -48,7 +50,10 @@ impl Behaviour {
         Behaviour { answer: Arc::new(answer), protocol: "v5.channel.k8s.io", serve: Arc::new(serve) }
     }
 
-    pub fn serves(mut self, serve: impl Fn(Recorded, Socket) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
+    pub fn serves(
+        mut self,
+        serve: impl Fn(Recorded, Socket) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Self {
         self.serve = Arc::new(serve);
         self
     }
@@ -112,11 +117,26 @@ impl Server {
 
     /// Runs `qctl` against this server.
     pub async fn qctl(&self, args: &[&str], input: &str) -> Ran {
+        self.run(args, input).end().await
+    }
+
+    /// Starts a command that runs until something happens.
+    pub fn begin(&self, args: &[&str]) -> Running {
+        self.run(args, "")
+    }
+
+    fn run(&self, args: &[&str], input: &str) -> Running {
         let (streams, output, errors) = Streams::captured(input);
         let url = format!("http://{}", self.address);
-        let words = ["qctl", "--server", &url].into_iter().chain(args.iter().copied()).map(Into::into);
-        let code = quorate_qctl::execute(words, streams, Environment::default()).await;
-        Ran { code, stdout: output.text(), stderr: errors.text() }
+        let words: Vec<OsString> = ["qctl", "--server", &url].iter().chain(args).map(Into::into).collect();
+        // A command has a runtime of its own, as in the program.
+        let task = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let code = runtime.block_on(quorate_qctl::execute(words, streams, Environment::default()));
+            runtime.shutdown_background();
+            code
+        });
+        Running { output, errors, task }
     }
 
     /// Returns the requests so far, without those of discovery.
@@ -129,6 +149,37 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// A command that runs.
+pub struct Running {
+    output: Capture,
+    errors: Capture,
+    task: JoinHandle<u8>,
+}
+
+impl Running {
+    pub fn output(&self) -> String {
+        self.output.text()
+    }
+
+    /// Waits until the output satisfies `check`.
+    pub async fn until<T>(&self, check: impl Fn(&str) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(found) = check(&self.output()) {
+                return found;
+            }
+            let failure = || format!("{} {}", self.output(), self.errors.text());
+            assert!(Instant::now() < deadline && !self.task.is_finished(), "{}", failure());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn end(self) -> Ran {
+        let code = self.task.await.expect("no panic");
+        Ran { code, stdout: self.output.text(), stderr: self.errors.text() }
     }
 }
 
