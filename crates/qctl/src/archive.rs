@@ -197,6 +197,8 @@ pub fn unpack(reader: impl Read, asked: &Path, target: &Path, hint: &str) -> Res
             warnings.push(format!("warning: skipping {path:?}, which is no file"));
         }
     }
+    // The sender must not fail because the padding after the end is not read.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
     Ok(warnings)
 }
 

@@ -56,6 +56,10 @@ async fn a_broken_copy_is_resumed() {
             if broke.swap(true, Ordering::SeqCst) {
                 assert!(request.query.contains("tail%20-c%2B2001"), "{}", request.query);
                 say_bytes(&mut socket, 1, &archive[2000..]).await;
+                // tar fills its last record.
+                for _ in 0..100 {
+                    say_bytes(&mut socket, 1, &[0; 10_240]).await;
+                }
                 end(&mut socket, 0).await;
             } else {
                 // The connection is dropped without a farewell.
