@@ -1,6 +1,7 @@
 //! Commands against a server that answers from a table: the requests that they send, and what they print.
 
 mod cp;
+mod create;
 mod exec;
 mod port_forward;
 mod server;

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use quorate_qctl::{Capture, Environment, Streams};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -129,14 +130,20 @@ impl Server {
         let (streams, output, errors) = Streams::captured(input);
         let url = format!("http://{}", self.address);
         let words: Vec<OsString> = ["qctl", "--server", &url].iter().chain(args).map(Into::into).collect();
+        let (stop, stopped) = oneshot::channel::<()>();
         // A command has a runtime of its own, as in the program.
         let task = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let code = runtime.block_on(quorate_qctl::execute(words, streams, Environment::default()));
+            let code = runtime.block_on(async {
+                tokio::select! {
+                    code = quorate_qctl::execute(words, streams, Environment::default()) => Some(code),
+                    _ = stopped => None,
+                }
+            });
             runtime.shutdown_background();
             code
         });
-        Running { output, errors, task }
+        Running { output, errors, task, _stop: stop }
     }
 
     /// Returns the requests so far, without those of discovery.
@@ -152,11 +159,12 @@ impl Drop for Server {
     }
 }
 
-/// A command that runs.
+/// A command that runs; dropping it stops it.
 pub struct Running {
     output: Capture,
     errors: Capture,
-    task: JoinHandle<u8>,
+    task: JoinHandle<Option<u8>>,
+    _stop: oneshot::Sender<()>,
 }
 
 impl Running {
@@ -178,7 +186,7 @@ impl Running {
     }
 
     pub async fn end(self) -> Ran {
-        let code = self.task.await.expect("no panic");
+        let code = self.task.await.expect("no panic").expect("an exit code");
         Ran { code, stdout: self.output.text(), stderr: self.errors.text() }
     }
 }
