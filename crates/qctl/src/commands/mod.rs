@@ -3,6 +3,7 @@
 pub mod api;
 pub mod apply;
 pub mod attach;
+pub mod auth;
 pub mod backup;
 pub mod completion;
 pub mod config;

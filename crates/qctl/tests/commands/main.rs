@@ -1,5 +1,6 @@
 //! Commands against a server that answers from a table: the requests that they send, and what they print.
 
+mod auth;
 mod changes;
 mod cp;
 mod create;
