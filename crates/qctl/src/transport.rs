@@ -72,6 +72,23 @@ impl Call {
         self
     }
 
+    fn request(&self) -> Result<Request<Body>> {
+        let mut request = Request::builder()
+            .method(self.method.clone())
+            .uri(self.path.to_string())
+            .header(header::ACCEPT, self.accept)
+            .header(header::USER_AGENT, concat!("qctl/", env!("CARGO_PKG_VERSION")));
+        if !self.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, self.content_type);
+            tracing::trace!(body = %String::from_utf8_lossy(&self.body), "request body");
+        }
+        let mut request = request
+            .body(Body::from(self.body.to_vec()))
+            .map_err(|error| CliError::usage(format!("{}: {error}", self.path)))?;
+        request.headers_mut().extend(self.headers.clone());
+        Ok(request)
+    }
+
     /// Whether another master may get the request after the connection broke. An upgrade may have started a command.
     fn is_repeatable(&self) -> bool {
         self.method == Method::GET && !self.headers.contains_key(header::UPGRADE)
@@ -190,7 +207,7 @@ impl Transport {
     async fn respond(&self, call: &Call) -> Result<Response<Body>> {
         let mut attempt = 1;
         loop {
-            let response = self.reach(call).await?;
+            let response = self.reach(|| call.request(), call.is_repeatable()).await?;
             if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
             }
@@ -217,24 +234,41 @@ impl Transport {
         }
     }
 
+    /// Passes another client's request on, to the first master that accepts it, and returns the response as it is.
+    ///
+    /// # Errors
+    /// When no master can be reached.
+    pub async fn pass(&self, parts: &http::request::Parts, body: &Bytes) -> Result<Response<Body>> {
+        let make = || {
+            let mut request = Request::new(Body::from(body.to_vec()));
+            *request.method_mut() = parts.method.clone();
+            *request.uri_mut() = parts.uri.clone();
+            *request.headers_mut() = parts.headers.clone();
+            Ok(request)
+        };
+        let is_repeatable = parts.method.is_safe() && !parts.headers.contains_key(header::UPGRADE);
+        self.reach(make, is_repeatable).await
+    }
+
     fn turn_from(&self, index: usize) {
         self.current.store((index + 1) % self.masters.len().max(1), Ordering::Relaxed);
     }
 
-    /// Tries each master once, starting with the one that answered last.
-    async fn reach(&self, call: &Call) -> Result<Response<Body>> {
+    /// Tries each master once, starting with the one that answered last. A request that is not repeatable may have
+    /// reached the master to which the connection broke.
+    async fn reach(&self, make: impl Fn() -> Result<Request<Body>>, is_repeatable: bool) -> Result<Response<Body>> {
         let start = self.current.load(Ordering::Relaxed);
         let count = self.masters.len();
         let mut last = None;
         for step in 0..count {
             let index = (start + step) % count;
             let master = &self.masters[index];
-            match send(master, call).await {
+            match send(master, make()?).await {
                 Ok(response) => {
                     self.current.store(index, Ordering::Relaxed);
                     return Ok(response);
                 }
-                Err(Failure::Sent(reason)) if !call.is_repeatable() => {
+                Err(Failure::Sent(reason)) if !is_repeatable => {
                     return Err(CliError::Broken { server: master.host(), reason });
                 }
                 Err(Failure::Sent(reason)) => last = Some((master, reason, false)),
@@ -249,40 +283,22 @@ impl Transport {
     }
 }
 
-async fn send(master: &Master, call: &Call) -> Result<Response<Body>, Failure> {
+async fn send(master: &Master, request: Request<Body>) -> Result<Response<Body>, Failure> {
     let client = master
         .client
         .get_or_try_init(|| async { kube::Client::try_from(master.config.clone()) })
         .await
         .map_err(|error| Failure::Connect { reason: root_cause(&error), refused: false })?;
-    let mut request = Request::builder()
-        .method(call.method.clone())
-        .uri(call.path.to_string())
-        .header(header::ACCEPT, call.accept)
-        .header(header::USER_AGENT, concat!("qctl/", env!("CARGO_PKG_VERSION")));
-    if !call.body.is_empty() {
-        request = request.header(header::CONTENT_TYPE, call.content_type);
-        tracing::trace!(body = %String::from_utf8_lossy(&call.body), "request body");
-    }
-    let mut request = request
-        .body(Body::from(call.body.to_vec()))
-        .map_err(|error| Failure::Connect { reason: root_cause(&error), refused: false })?;
-    request.headers_mut().extend(call.headers.clone());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let began = Instant::now();
     match client.send(request).await {
         Ok(response) => {
-            tracing::debug!(
-                "{} {}{} {} in {:?}",
-                call.method,
-                master.url(),
-                call.path,
-                response.status(),
-                began.elapsed()
-            );
+            let elapsed = began.elapsed();
+            tracing::debug!("{method} {}{uri} {} in {elapsed:?}", master.url(), response.status());
             Ok(response)
         }
         Err(error) => {
-            tracing::debug!("{} {}{} failed: {error}", call.method, master.url(), call.path);
+            tracing::debug!("{method} {}{uri} failed: {error}", master.url());
             Err(classify(&error))
         }
     }

@@ -25,6 +25,7 @@ pub mod label;
 pub mod logs;
 pub mod patch;
 pub mod port_forward;
+pub mod proxy;
 pub mod quorum;
 pub mod replace;
 pub mod rollout;

@@ -6,4 +6,5 @@ mod cp;
 mod create;
 mod exec;
 mod port_forward;
+mod proxy;
 mod server;
