@@ -11,6 +11,7 @@ use crate::manifest::FileFlags;
 use crate::path::RequestPath;
 use crate::resources::{Resource, SelectFlags, Selected, objects, select};
 use crate::session::Session;
+use crate::transport::Call;
 use crate::watch::Watch;
 
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -128,6 +129,20 @@ fn better(left: &Value, right: &Value) -> std::cmp::Ordering {
     };
     let created = |pod: &Value| pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
     quality(left).cmp(&quality(right)).then_with(|| created(right).cmp(&created(left)))
+}
+
+/// Prints the log at this path until the container ends.
+///
+/// # Errors
+/// When the server refuses the request or the connection breaks.
+pub async fn follow_log(session: &mut Session, path: RequestPath) -> Result<()> {
+    let call = Call::get(path.query("follow", true)).accept("text/plain, application/json, */*");
+    let mut log = session.transport.stream(&call).await?;
+    while let Some(line) = log.line().await? {
+        session.streams.text(line)?;
+        session.streams.flush()?;
+    }
+    Ok(())
 }
 
 /// Returns the label selector of a workload or Service as a query.

@@ -4,6 +4,7 @@ mod auth;
 mod changes;
 mod cp;
 mod create;
+mod debug;
 mod exec;
 mod port_forward;
 mod proxy;
