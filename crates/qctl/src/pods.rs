@@ -41,6 +41,19 @@ impl Found {
         self.pod["status"]["phase"].as_str().unwrap_or_default()
     }
 
+    /// Checks that the pod has not ended. `doing` is what a container cannot be used for otherwise, such as `exec into`.
+    ///
+    /// # Errors
+    /// When all containers have ended for good.
+    pub fn must_not_be_completed(&self, doing: &str) -> Result<()> {
+        match self.phase() {
+            phase @ ("Succeeded" | "Failed") => {
+                Err(CliError::usage(format!("cannot {doing} a container in a completed pod; current phase is {phase}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the path of a subresource of the pod.
     #[must_use]
     pub fn path(&self, subresource: &str) -> RequestPath {

@@ -35,11 +35,7 @@ impl Attach {
         }
         let patience = self.timeout.pod_running_timeout;
         let found = pods::find(session, &self.arguments, &FileFlags::default(), patience).await?;
-        if let phase @ ("Succeeded" | "Failed") = found.phase() {
-            return Err(CliError::usage(format!(
-                "cannot attach a container in a completed pod; current phase is {phase}"
-            )));
-        }
+        found.must_not_be_completed("attach")?;
         let container = pods::choose_container(session, &found.pod, self.container.as_deref(), self.terminal.quiet)
             .map_err(|error| CliError::usage(format!("cannot attach to the container: {error}")))?;
         attach(session, &found, &container, self.terminal).await

@@ -123,11 +123,7 @@ impl Cp {
             session.namespace = namespace;
         }
         let found = pods::find(session, &[pod.to_owned()], &FileFlags::default(), Duration::ZERO).await?;
-        if let phase @ ("Succeeded" | "Failed") = found.phase() {
-            return Err(CliError::usage(format!(
-                "cannot exec into a container in a completed pod; current phase is {phase}"
-            )));
-        }
+        found.must_not_be_completed("exec into")?;
         let name = pods::choose_container(session, &found.pod, self.container.as_deref(), false)?;
         Ok(Container { found, name })
     }

@@ -40,11 +40,7 @@ impl Exec {
             return Err(CliError::usage("you must specify at least one command for the container"));
         }
         let found = pods::find(session, &self.arguments, &self.files, self.timeout.pod_running_timeout).await?;
-        if let phase @ ("Succeeded" | "Failed") = found.phase() {
-            return Err(CliError::usage(format!(
-                "cannot exec into a container in a completed pod; current phase is {phase}"
-            )));
-        }
+        found.must_not_be_completed("exec into")?;
         let container = pods::choose_container(session, &found.pod, self.container.as_deref(), self.terminal.quiet)?;
         let connected = self.terminal.connected(&mut session.streams)?;
         let mut path = found.path("exec").query("container", container);
