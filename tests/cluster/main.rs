@@ -17,6 +17,7 @@ mod parity;
 mod power_loss;
 mod qctl;
 mod qctl_commands;
+mod qctl_streams;
 mod server_side_apply;
 mod streams;
 mod up;

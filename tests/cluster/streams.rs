@@ -8,7 +8,8 @@ use harness::{Cluster, Lines, Output, Runtime, Spec, eventually, run};
 
 use crate::demo_path::TEST_IMAGE;
 
-const PODS: &str = r#"
+/// Pods with two containers that stay, and with one that prints long lines.
+pub const PODS: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata:
@@ -126,7 +127,8 @@ fn kubectl_attaches_copies_and_forwards_ports() {
     }
 }
 
-fn fetch(port: u16) -> std::io::Result<()> {
+/// Reads the page of the pod `stays` at a local port.
+pub fn fetch(port: u16) -> std::io::Result<()> {
     let mut connection = TcpStream::connect(("127.0.0.1", port))?;
     connection.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();

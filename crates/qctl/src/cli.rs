@@ -96,6 +96,15 @@ pub enum Command {
     Patch(commands::patch::Patch),
     Diff(commands::diff::Diff),
     Events(commands::events::Events),
+    Exec(commands::exec::Exec),
+    Attach(commands::attach::Attach),
+    Cp(commands::cp::Cp),
+    PortForward(commands::port_forward::PortForward),
+    Debug(commands::debug::Debug),
+    Replace(commands::replace::Replace),
+    Expose(commands::expose::Expose),
+    Auth(commands::auth::Auth),
+    Proxy(commands::proxy::Proxy),
     Explain(commands::explain::Explain),
     Wait(commands::wait::Wait),
     Quorum(commands::quorum::Quorum),
@@ -131,6 +140,15 @@ impl Command {
             Command::Patch(command) => command.run(session).await,
             Command::Diff(command) => command.run(session).await,
             Command::Events(command) => command.run(session).await,
+            Command::Exec(command) => command.run(session).await,
+            Command::Attach(command) => command.run(session).await,
+            Command::Cp(command) => command.run(session).await,
+            Command::PortForward(command) => command.run(session).await,
+            Command::Debug(command) => command.run(session).await,
+            Command::Replace(command) => command.run(session).await,
+            Command::Expose(command) => command.run(session).await,
+            Command::Auth(command) => command.run(session).await,
+            Command::Proxy(command) => command.run(session).await,
             Command::Explain(command) => command.run(session).await,
             Command::Wait(command) => command.run(session).await,
             Command::Quorum(command) => command.run(session).await,
@@ -241,7 +259,7 @@ fn log(verbosity: u8) {
     }
 }
 
-/// Rewrites kubectl's `--flag=true` to the flag, and drops `--flag=false`.
+/// Rewrites kubectl's `--flag=true` to the flag, and drops `--flag=false`. Tells flags of one name apart.
 fn spread_booleans(arguments: Vec<OsString>) -> Vec<OsString> {
     let tree = Cli::command();
     let mut command = &tree;
@@ -257,6 +275,7 @@ fn spread_booleans(arguments: Vec<OsString>) -> Vec<OsString> {
             command = subcommand;
             switches.extend(switches_of(command));
         }
+        let argument = renamed(command, argument);
         let flag = argument.to_str().and_then(|text| text.strip_prefix("--")?.split_once('='));
         match flag {
             Some((name, "true")) if switches.contains(name) => rewritten.push(format!("--{name}").into()),
@@ -266,6 +285,17 @@ fn spread_booleans(arguments: Vec<OsString>) -> Vec<OsString> {
     }
     rewritten.extend(arguments);
     rewritten
+}
+
+/// Renames a command's own `--user` to `--bind-user`, because `--user` is also a flag of every command.
+fn renamed(command: &clap::Command, argument: OsString) -> OsString {
+    let user = argument.to_str().and_then(|text| text.strip_prefix("--user"));
+    match user.filter(|rest| rest.is_empty() || rest.starts_with('=')) {
+        Some(rest) if command.get_arguments().any(|known| known.get_long() == Some("bind-user")) => {
+            format!("--bind-user{rest}").into()
+        }
+        _ => argument,
+    }
 }
 
 /// Returns the flags of one command that take no value.
@@ -317,6 +347,36 @@ mod tests {
             "qctl wait pod/a --for=condition=Ready --timeout=30s",
             "qctl create deployment web --image=x --replicas=2 -- sleep 1",
             "qctl create secret generic s --from-literal=a=b --from-file=f",
+            "qctl replace -f x.yaml --force --grace-period=0 --save-config",
+            "qctl expose deployment web --port=80 --target-port=http --type=NodePort --name=x -l a=b",
+            "qctl auth can-i get pods/web --subresource=log -q",
+            "qctl auth can-i --list --no-headers",
+            "qctl auth whoami -o yaml",
+            "qctl proxy -p 0 --www=./local --api-prefix=/k8s",
+            "qctl debug web -it --image=busybox --target=main --env=A=b -- sh",
+            "qctl debug node/worker-1 --image=busybox --profile=sysadmin --attach=false",
+            "qctl debug web --copy-to=copy --set-image=*=x:2 --share-processes=false --same-node",
+            "qctl run -it --rm x --image=busybox --restart=Never -- sh",
+            "qctl create secret tls s --cert=a --key=b",
+            "qctl create secret docker-registry s --docker-username=u --docker-password=p",
+            "qctl create service clusterip s --tcp=80:8080 --tcp=443",
+            "qctl create service externalname s --external-name=example.org",
+            "qctl create job j --from=cronjob/c",
+            "qctl create cronjob c --image=x --schedule=@daily -- date",
+            "qctl create ingress i --rule=a.b/c*=s:80,tls=x --class=y",
+            "qctl create role r --verb=get,list --resource=pods,deployments.apps/scale --resource-name=x",
+            "qctl --user admin create rolebinding r --role=x --user=jane --user john --group g --serviceaccount=a:b",
+            "qctl create clusterrole r --aggregation-rule=a=b,c=d",
+            "qctl create clusterrolebinding r --clusterrole=x --user jane",
+            "qctl create pdb p --selector=app=web --min-available=50%",
+            "qctl create priorityclass p --value=-5 --global-default=true --description=text",
+            "qctl create quota q --hard=cpu=1,memory=1G --scopes=BestEffort -o yaml --dry-run=client",
+            "qctl create token t --duration=10m --audience=a",
+            "qctl exec -it web -c main -- sh -c 'echo -n x'",
+            "qctl exec deploy/web -iq --pod-running-timeout=5s -- ls -l",
+            "qctl attach web -it",
+            "qctl cp -c main /tmp/x ns/web:/tmp --no-preserve --retries=-1",
+            "qctl port-forward svc/web 8080:http :443 --address 0.0.0.0,localhost",
             "qctl run x --image=busybox --restart=Never -- echo hi",
             "qctl explain deploy.spec.strategy --recursive --api-version=apps/v1",
             "qctl get pods -v 6 --request-timeout=5s",

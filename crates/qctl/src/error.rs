@@ -68,6 +68,9 @@ pub enum CliError {
     /// The connection broke after the request was sent, so whether it took effect is unknown.
     #[error("the connection to the server {server} broke before it answered: {reason}")]
     Broken { server: String, reason: String },
+    /// A stream to a container broke.
+    #[error("lost the connection to the server {server}: {reason}; run the command again")]
+    Lost { server: String, reason: String },
     #[error("timed out waiting for the server {server} to answer (--request-timeout)")]
     RequestTimeout { server: String },
     #[error("unexpected answer from the server: {0}")]

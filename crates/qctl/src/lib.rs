@@ -1,8 +1,11 @@
 //! `qctl`, the kubectl-style client: a command tree (`cli`), one module for each command (`commands`), and below them the
 //! server's kinds (`resources`), the printers (`output`, `describe`, `jsonpath`), manifests and merges (`manifest`,
 //! `three_way`), and the connection (`kubeconfig`, `transport`, `verbs`, `watch`). Kinds come from the server's discovery.
+//! Streams of containers are `channels` in a WebSocket, which `remote` connects to the terminal or to a command's own pipes.
 
+mod archive;
 mod changes;
+mod channels;
 mod cli;
 mod commands;
 mod describe;
@@ -15,9 +18,12 @@ mod kubeconfig;
 mod manifest;
 mod output;
 mod path;
+mod pods;
+mod remote;
 mod resources;
 mod session;
 mod streams;
+mod terminal;
 mod three_way;
 mod transport;
 mod verbs;

@@ -12,6 +12,8 @@ pub struct Streams {
     errors: Box<dyn Write + Send>,
     /// Whether the output is a terminal, so that progress may be drawn.
     pub interactive: bool,
+    /// Whether the input is a terminal, so that it may become the one of a remote command.
+    pub input_is_terminal: bool,
 }
 
 impl Streams {
@@ -23,6 +25,7 @@ impl Streams {
             output: Box::new(std::io::BufWriter::new(std::io::stdout())),
             errors: Box::new(std::io::stderr()),
             interactive: std::io::stdout().is_terminal(),
+            input_is_terminal: std::io::stdin().is_terminal(),
         }
     }
 
@@ -35,6 +38,7 @@ impl Streams {
             output: Box::new(output.clone()),
             errors: Box::new(errors.clone()),
             interactive: false,
+            input_is_terminal: false,
         };
         (streams, output, errors)
     }
@@ -66,6 +70,19 @@ impl Streams {
     pub fn note(&mut self, text: impl AsRef<str>) -> Result<()> {
         self.flush()?;
         writeln!(self.errors, "{}", text.as_ref()).map_err(|source| CliError::io("writing to standard error", source))
+    }
+
+    /// Prints bytes to standard error as they are.
+    ///
+    /// # Errors
+    /// When standard error is closed.
+    pub fn error_text(&mut self, bytes: &[u8]) -> Result<()> {
+        self.errors.write_all(bytes).map_err(|source| CliError::io("writing to standard error", source))
+    }
+
+    /// Takes standard input away, for a thread that reads it while the command runs.
+    pub fn take_input(&mut self) -> Box<dyn Read + Send> {
+        std::mem::replace(&mut self.input, Box::new(std::io::empty()))
     }
 
     /// Flushes the output.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::Value;
@@ -30,6 +30,8 @@ pub struct Call {
     pub body: Bytes,
     /// Whether the caller handles `429` itself, as for evictions. Otherwise the request is sent again after a delay.
     pub own_backoff: bool,
+    /// Headers of the request besides those of its body.
+    pub headers: HeaderMap,
 }
 
 impl Call {
@@ -40,7 +42,8 @@ impl Call {
 
     #[must_use]
     pub fn new(method: Method, path: RequestPath) -> Self {
-        Call { method, path, accept: JSON, content_type: JSON, body: Bytes::new(), own_backoff: false }
+        let headers = HeaderMap::new();
+        Call { method, path, accept: JSON, content_type: JSON, body: Bytes::new(), own_backoff: false, headers }
     }
 
     #[must_use]
@@ -60,6 +63,35 @@ impl Call {
     pub fn content_type(mut self, media_type: &'static str) -> Self {
         self.content_type = media_type;
         self
+    }
+
+    /// Sets the headers of an upgrade, after which the connection carries another protocol than HTTP.
+    #[must_use]
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    fn request(&self) -> Result<Request<Body>> {
+        let mut request = Request::builder()
+            .method(self.method.clone())
+            .uri(self.path.to_string())
+            .header(header::ACCEPT, self.accept)
+            .header(header::USER_AGENT, concat!("qctl/", env!("CARGO_PKG_VERSION")));
+        if !self.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, self.content_type);
+            tracing::trace!(body = %String::from_utf8_lossy(&self.body), "request body");
+        }
+        let mut request = request
+            .body(Body::from(self.body.to_vec()))
+            .map_err(|error| CliError::usage(format!("{}: {error}", self.path)))?;
+        request.headers_mut().extend(self.headers.clone());
+        Ok(request)
+    }
+
+    /// Whether another master may get the request after the connection broke. An upgrade may have started a command.
+    fn is_repeatable(&self) -> bool {
+        self.method == Method::GET && !self.headers.contains_key(header::UPGRADE)
     }
 }
 
@@ -142,17 +174,25 @@ impl Transport {
             .map_err(|error| CliError::Answer(format!("{} {}: {error}", call.method, call.path)))
     }
 
-    /// Sends a request and streams the body of the response, for logs and watches. Only the head has a deadline.
+    /// Sends a request and returns the response, of which only the head has a deadline.
+    ///
+    /// # Errors
+    /// Those of [`Transport::bytes`].
+    pub async fn open(&self, call: &Call) -> Result<Response<Body>> {
+        match self.timeout {
+            Some(timeout) => tokio::time::timeout(timeout, self.respond(call))
+                .await
+                .map_err(|_| CliError::RequestTimeout { server: self.server() })?,
+            None => self.respond(call).await,
+        }
+    }
+
+    /// Sends a request and streams the body of the response, for logs and watches.
     ///
     /// # Errors
     /// Those of [`Transport::bytes`].
     pub async fn stream(&self, call: &Call) -> Result<ByteStream> {
-        let response = match self.timeout {
-            Some(timeout) => tokio::time::timeout(timeout, self.respond(call))
-                .await
-                .map_err(|_| CliError::RequestTimeout { server: self.server() })??,
-            None => self.respond(call).await?,
-        };
+        let response = self.open(call).await?;
         let server = self.server();
         let chunks = response.into_body().into_data_stream().map(move |chunk| {
             chunk.map_err(|error| CliError::Broken { server: server.clone(), reason: root_cause(&error) })
@@ -160,15 +200,15 @@ impl Transport {
         Ok(ByteStream { chunks: chunks.boxed(), pending: BytesMut::new() })
     }
 
-    fn broken(&self, error: &(dyn std::error::Error + 'static)) -> CliError {
+    pub fn broken(&self, error: &(dyn std::error::Error + 'static)) -> CliError {
         CliError::Broken { server: self.server(), reason: root_cause(error) }
     }
 
     async fn respond(&self, call: &Call) -> Result<Response<Body>> {
         let mut attempt = 1;
         loop {
-            let response = self.reach(call).await?;
-            if response.status().is_success() {
+            let response = self.reach(|| call.request(), call.is_repeatable()).await?;
+            if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
             }
             let code = response.status();
@@ -194,24 +234,41 @@ impl Transport {
         }
     }
 
+    /// Passes another client's request on, to the first master that accepts it, and returns the response as it is.
+    ///
+    /// # Errors
+    /// When no master can be reached.
+    pub async fn pass(&self, parts: &http::request::Parts, body: &Bytes) -> Result<Response<Body>> {
+        let make = || {
+            let mut request = Request::new(Body::from(body.to_vec()));
+            *request.method_mut() = parts.method.clone();
+            *request.uri_mut() = parts.uri.clone();
+            *request.headers_mut() = parts.headers.clone();
+            Ok(request)
+        };
+        let is_repeatable = parts.method.is_safe() && !parts.headers.contains_key(header::UPGRADE);
+        self.reach(make, is_repeatable).await
+    }
+
     fn turn_from(&self, index: usize) {
         self.current.store((index + 1) % self.masters.len().max(1), Ordering::Relaxed);
     }
 
-    /// Tries each master once, starting with the one that answered last.
-    async fn reach(&self, call: &Call) -> Result<Response<Body>> {
+    /// Tries each master once, starting with the one that answered last. A request that is not repeatable may have
+    /// reached the master to which the connection broke.
+    async fn reach(&self, make: impl Fn() -> Result<Request<Body>>, is_repeatable: bool) -> Result<Response<Body>> {
         let start = self.current.load(Ordering::Relaxed);
         let count = self.masters.len();
         let mut last = None;
         for step in 0..count {
             let index = (start + step) % count;
             let master = &self.masters[index];
-            match send(master, call).await {
+            match send(master, make()?).await {
                 Ok(response) => {
                     self.current.store(index, Ordering::Relaxed);
                     return Ok(response);
                 }
-                Err(Failure::Sent(reason)) if call.method != Method::GET => {
+                Err(Failure::Sent(reason)) if !is_repeatable => {
                     return Err(CliError::Broken { server: master.host(), reason });
                 }
                 Err(Failure::Sent(reason)) => last = Some((master, reason, false)),
@@ -226,39 +283,22 @@ impl Transport {
     }
 }
 
-async fn send(master: &Master, call: &Call) -> Result<Response<Body>, Failure> {
+async fn send(master: &Master, request: Request<Body>) -> Result<Response<Body>, Failure> {
     let client = master
         .client
         .get_or_try_init(|| async { kube::Client::try_from(master.config.clone()) })
         .await
         .map_err(|error| Failure::Connect { reason: root_cause(&error), refused: false })?;
-    let mut request = Request::builder()
-        .method(call.method.clone())
-        .uri(call.path.to_string())
-        .header(header::ACCEPT, call.accept)
-        .header(header::USER_AGENT, concat!("qctl/", env!("CARGO_PKG_VERSION")));
-    if !call.body.is_empty() {
-        request = request.header(header::CONTENT_TYPE, call.content_type);
-        tracing::trace!(body = %String::from_utf8_lossy(&call.body), "request body");
-    }
-    let request = request
-        .body(Body::from(call.body.to_vec()))
-        .map_err(|error| Failure::Connect { reason: root_cause(&error), refused: false })?;
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let began = Instant::now();
     match client.send(request).await {
         Ok(response) => {
-            tracing::debug!(
-                "{} {}{} {} in {:?}",
-                call.method,
-                master.url(),
-                call.path,
-                response.status(),
-                began.elapsed()
-            );
+            let elapsed = began.elapsed();
+            tracing::debug!("{method} {}{uri} {} in {elapsed:?}", master.url(), response.status());
             Ok(response)
         }
         Err(error) => {
-            tracing::debug!("{} {}{} failed: {error}", call.method, master.url(), call.path);
+            tracing::debug!("{method} {}{uri} failed: {error}", master.url());
             Err(classify(&error))
         }
     }

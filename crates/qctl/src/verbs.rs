@@ -156,6 +156,30 @@ impl Session {
         self.transport.json(&Call::new(Method::POST, path).body(object)).await
     }
 
+    /// Replaces an object, or one of its subresources, as a whole.
+    ///
+    /// # Errors
+    /// When the server refuses the request.
+    pub async fn update(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        subresource: Option<&str>,
+        object: &Value,
+        dry_run: DryRun,
+    ) -> Result<Value> {
+        let mut path = RequestPath::object(resource, namespace, name);
+        if let Some(subresource) = subresource {
+            path = path.subresource(subresource);
+        }
+        let path = path
+            .query("fieldManager", FIELD_MANAGER)
+            .query("fieldValidation", FIELD_VALIDATION)
+            .maybe_query("dryRun", dry_run.parameter());
+        self.transport.json(&Call::new(Method::PUT, path).body(object)).await
+    }
+
     /// # Errors
     /// When the server refuses the request.
     pub async fn patch(
@@ -167,7 +191,21 @@ impl Session {
         patch_type: PatchType,
         dry_run: DryRun,
     ) -> Result<Value> {
-        let path = RequestPath::object(resource, namespace, name)
+        self.patch_at(RequestPath::object(resource, namespace, name), patch, patch_type, dry_run).await
+    }
+
+    /// Patches the object or subresource at a path.
+    ///
+    /// # Errors
+    /// When the server refuses the request.
+    pub async fn patch_at(
+        &self,
+        path: RequestPath,
+        patch: &Value,
+        patch_type: PatchType,
+        dry_run: DryRun,
+    ) -> Result<Value> {
+        let path = path
             .query("fieldManager", FIELD_MANAGER)
             .query("fieldValidation", FIELD_VALIDATION)
             .maybe_query("dryRun", dry_run.parameter());

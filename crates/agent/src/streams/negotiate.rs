@@ -35,7 +35,8 @@ const FORWARD_CHANNELS: [(&str, Carrier, u8); 5] = [
     ("SPDY/3.1+portforward.k8s.io", Carrier::TunnelledSpdy, 1),
     // The name of the tunnel in the first versions that had it.
     ("v2.portforward.k8s.io", Carrier::TunnelledSpdy, 1),
-    ("v4.channel.k8s.io", channels(Coding::Binary, false), 4),
+    // The kubelet ignores the signal that closes a channel; here it ends the client's side of a connection.
+    ("v4.channel.k8s.io", channels(Coding::Binary, true), 4),
     ("v4.base64.channel.k8s.io", channels(Coding::Base64, false), 4),
     ("", channels(Coding::Binary, false), 4),
 ];
@@ -188,7 +189,7 @@ mod tests {
             (Command, "base64.channel.k8s.io", "base64.channel.k8s.io", base64, 1),
             (Command, "", "", binary, 1),
             (Forward, "SPDY/3.1+portforward.k8s.io", "SPDY/3.1+portforward.k8s.io", Carrier::TunnelledSpdy, 1),
-            (Forward, "v4.channel.k8s.io", "v4.channel.k8s.io", binary, 4),
+            (Forward, "v4.channel.k8s.io", "v4.channel.k8s.io", channels(Coding::Binary, true), 4),
         ];
         for (purpose, asked, name, carrier, version) in cases {
             let agreed = negotiate(purpose, &websocket(asked)).expect("a served protocol");

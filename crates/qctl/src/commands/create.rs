@@ -1,16 +1,14 @@
 //! `create`: creates objects from manifests or from flags.
 
-use serde_json::Value;
-
 use crate::changes::ChangeFlags;
 use crate::error::{CliError, Result};
-use crate::manifest::{FileFlags, Manifest};
+use crate::manifest::FileFlags;
 use crate::resources::{SelectFlags, select};
 use crate::session::Session;
 use crate::three_way;
 use crate::verbs::DryRun;
 
-use super::generators;
+use super::generators::{self, Generated};
 
 /// Create objects
 #[derive(Debug, clap::Args)]
@@ -28,31 +26,107 @@ pub struct Create {
 
 #[derive(Debug, clap::Subcommand)]
 enum Generator {
+    /// A namespace
     #[command(alias = "ns")]
-    Namespace(generators::Namespace),
+    Namespace(Generated<generators::Namespace>),
+    /// A ConfigMap of literals and files
     #[command(alias = "cm")]
-    Configmap(generators::ConfigMap),
-    Secret(generators::Secret),
+    Configmap(Generated<generators::ConfigMap>),
+    /// A Secret
+    #[command(subcommand)]
+    Secret(Secret),
+    /// A Deployment
     #[command(alias = "deploy")]
-    Deployment(generators::Deployment),
+    Deployment(Generated<generators::Deployment>),
+    /// A Service
+    #[command(subcommand, alias = "svc")]
+    Service(Service),
+    /// A service account
     #[command(alias = "sa")]
-    Serviceaccount(generators::ServiceAccount),
+    Serviceaccount(Generated<generators::ServiceAccount>),
+    /// A Job, of an image or of a CronJob
+    Job(Generated<generators::Job>),
+    /// A CronJob
+    #[command(alias = "cj")]
+    Cronjob(Generated<generators::CronJob>),
+    /// An Ingress
+    #[command(alias = "ing")]
+    Ingress(Generated<generators::Ingress>),
+    /// A Role
+    Role(Generated<generators::Role>),
+    /// A RoleBinding
+    Rolebinding(Generated<generators::RoleBinding>),
+    /// A ClusterRole
+    Clusterrole(Generated<generators::ClusterRole>),
+    /// A ClusterRoleBinding
+    Clusterrolebinding(Generated<generators::ClusterRoleBinding>),
+    /// A PodDisruptionBudget
+    #[command(alias = "pdb")]
+    Poddisruptionbudget(Generated<generators::PodDisruptionBudget>),
+    /// A PriorityClass
+    #[command(alias = "pc")]
+    Priorityclass(Generated<generators::PriorityClass>),
+    /// A ResourceQuota
+    #[command(alias = "resourcequota")]
+    Quota(Generated<generators::ResourceQuota>),
+    Token(generators::Token),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Secret {
+    /// Of literals and files
+    Generic(Generated<generators::GenericSecret>),
+    /// A certificate and its key
+    Tls(Generated<generators::TlsSecret>),
+    /// The credentials of a registry of images
+    DockerRegistry(Generated<generators::DockerRegistrySecret>),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Service {
+    /// With an address inside the cluster
+    Clusterip(Generated<generators::ClusterIp>),
+    /// With a port on each node
+    Nodeport(Generated<generators::NodePort>),
+    /// With a load balancer outside the cluster
+    Loadbalancer(Generated<generators::LoadBalancer>),
+    /// Another name of a host
+    Externalname(Generated<generators::ExternalName>),
+}
+
+impl Generator {
+    async fn run(self, session: &mut Session) -> Result<()> {
+        match self {
+            Generator::Namespace(kind) => kind.run(session).await,
+            Generator::Configmap(kind) => kind.run(session).await,
+            Generator::Secret(Secret::Generic(kind)) => kind.run(session).await,
+            Generator::Secret(Secret::Tls(kind)) => kind.run(session).await,
+            Generator::Secret(Secret::DockerRegistry(kind)) => kind.run(session).await,
+            Generator::Deployment(kind) => kind.run(session).await,
+            Generator::Service(Service::Clusterip(kind)) => kind.run(session).await,
+            Generator::Service(Service::Nodeport(kind)) => kind.run(session).await,
+            Generator::Service(Service::Loadbalancer(kind)) => kind.run(session).await,
+            Generator::Service(Service::Externalname(kind)) => kind.run(session).await,
+            Generator::Serviceaccount(kind) => kind.run(session).await,
+            Generator::Job(kind) => kind.run(session).await,
+            Generator::Cronjob(kind) => kind.run(session).await,
+            Generator::Ingress(kind) => kind.run(session).await,
+            Generator::Role(kind) => kind.run(session).await,
+            Generator::Rolebinding(kind) => kind.run(session).await,
+            Generator::Clusterrole(kind) => kind.run(session).await,
+            Generator::Clusterrolebinding(kind) => kind.run(session).await,
+            Generator::Poddisruptionbudget(kind) => kind.run(session).await,
+            Generator::Priorityclass(kind) => kind.run(session).await,
+            Generator::Quota(kind) => kind.run(session).await,
+            Generator::Token(token) => token.run(session).await,
+        }
+    }
 }
 
 impl Create {
     pub async fn run(self, session: &mut Session) -> Result<()> {
         if let Some(generator) = self.generator {
-            // kubectl's prefix of the server's message.
-            let (failure, (object, change)) = match generator {
-                Generator::Namespace(flags) => (None, (flags.object(), flags.change)),
-                Generator::Configmap(flags) => (Some("failed to create configmap: "), (flags.object()?, flags.change)),
-                Generator::Secret(flags) => (Some("failed to create secret "), flags.object()?),
-                Generator::Deployment(flags) => (Some("failed to create deployment: "), (flags.object(), flags.change)),
-                Generator::Serviceaccount(flags) => {
-                    (Some("failed to create serviceaccount: "), (flags.object(), flags.change))
-                }
-            };
-            return generated(session, object, &change, failure).await;
+            return generator.run(session).await;
         }
         if self.files.is_empty() {
             return Err(CliError::usage("must specify one of -f and -k"));
@@ -78,30 +152,4 @@ impl Create {
         }
         CliError::collect(errors)
     }
-}
-
-/// Creates the object that the flags describe and reports it. A client-side dry run only reports it.
-async fn generated(
-    session: &mut Session,
-    object: Value,
-    change: &ChangeFlags,
-    failure: Option<&'static str>,
-) -> Result<()> {
-    let manifest = Manifest { object, source: "flags".to_owned() };
-    let resource = session.kind(&manifest).await?;
-    let namespace = session.manifest_namespace(&resource, &manifest)?;
-    let mut object = manifest.object;
-    if session.namespace_given && resource.namespaced {
-        object["metadata"]["namespace"] = session.namespace.clone().into();
-    }
-    let created = match change.dry_run {
-        DryRun::Client => object,
-        dry_run => match (session.create(&resource, namespace.as_deref(), &object, dry_run).await, failure) {
-            (Err(CliError::Server(status)), Some(failure)) => {
-                return Err(CliError::usage(format!("{failure}{}", status.message)));
-            }
-            (created, _) => created?,
-        },
-    };
-    change.report(session, &resource, &created, "created")
 }

@@ -61,7 +61,7 @@ impl Describe {
             related.events = session.events_of(&selected.object).await?;
         }
         let resource = &selected.resource;
-        let by_labels = SelectFlags { selector: super::logs::selector_of(&selected.object), ..SelectFlags::default() };
+        let by_labels = SelectFlags { selector: crate::pods::selector_of(&selected.object), ..SelectFlags::default() };
         if resource.is("", "Node") {
             let pods = session.one_type("pods").await?;
             let on_node = SelectFlags {

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{CliError, Result};
 use crate::path::RequestPath;
+use crate::pods::{self, selector_of};
 use crate::resources::{Arguments, Resource, SelectFlags, parse_arguments};
 use crate::session::Session;
 use crate::transport::{ByteStream, Call};
@@ -165,45 +166,15 @@ impl Logs {
 
     fn containers(&self, session: &mut Session, pod: &Value, out: &mut Vec<Source>) -> Result<()> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let name = text(&pod["metadata"]["name"]);
-        let names = |list: &str| -> Vec<String> {
-            pod["spec"][list].as_array().into_iter().flatten().map(|container| text(&container["name"])).collect()
+        let chosen = if self.all_containers {
+            pods::container_names(pod)
+        } else {
+            let wanted = self.container.as_deref().or(self.positional_container.as_deref());
+            vec![pods::choose_container(session, pod, wanted, false)?]
         };
-        let (init, main) = (names("initContainers"), names("containers"));
-        let known: Vec<String> = init.iter().chain(&main).cloned().collect();
-        let wanted = self.container.clone().or_else(|| self.positional_container.clone());
-        let chosen = match wanted {
-            _ if self.all_containers => known,
-            Some(container) if known.contains(&container) => vec![container],
-            Some(container) => {
-                return Err(CliError::usage(format!(
-                    "container {container} is not valid for pod {name}; it has {}",
-                    known.join(", ")
-                )));
-            }
-            None => {
-                let annotated = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
-                let default = annotated
-                    .filter(|name| known.iter().any(|known| known == name))
-                    .map(str::to_owned)
-                    .or_else(|| main.first().cloned())
-                    .unwrap_or_default();
-                if known.len() > 1 && annotated.is_none() {
-                    session.streams.note(format!(
-                        "Defaulted container \"{default}\" out of: {}",
-                        main.iter()
-                            .cloned()
-                            .chain(init.iter().map(|name| format!("{name} (init)")))
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    ))?;
-                }
-                vec![default]
-            }
-        };
-        let namespace = text(&pod["metadata"]["namespace"]);
+        let (pod, namespace) = (text(&pod["metadata"]["name"]), text(&pod["metadata"]["namespace"]));
         out.extend(chosen.into_iter().map(|container| Source {
-            pod: name.clone(),
+            pod: pod.clone(),
             namespace: namespace.clone(),
             container,
         }));
@@ -285,48 +256,4 @@ async fn forward(mut stream: ByteStream, prefix: &str, sender: &mpsc::Sender<Res
         }
     }
     Ok(())
-}
-
-/// Returns the label selector of a workload or Service as a query.
-pub fn selector_of(object: &Value) -> Option<String> {
-    let selector = &object["spec"]["selector"];
-    let labels = selector.get("matchLabels").or_else(|| {
-        // The selector of a Service or ReplicationController is a plain map of labels.
-        selector.as_object().filter(|fields| fields.values().all(Value::is_string)).map(|_| selector)
-    });
-    let mut terms: Vec<String> = labels
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
-        let key = expression["key"].as_str()?;
-        let values: Vec<&str> =
-            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        terms.push(match expression["operator"].as_str()? {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "Exists" => key.to_owned(),
-            "DoesNotExist" => format!("!{key}"),
-            _ => return None,
-        });
-    }
-    (!terms.is_empty()).then(|| terms.join(","))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn selectors_of_workloads_become_queries() {
-        let deployment = json!({"spec": {"selector": {"matchLabels": {"app": "web"}, "matchExpressions": [
-            {"key": "tier", "operator": "In", "values": ["a", "b"]}, {"key": "x", "operator": "DoesNotExist"}]}}});
-        assert_eq!(selector_of(&deployment).as_deref(), Some("app=web,tier in (a,b),!x"));
-        assert_eq!(selector_of(&json!({"spec": {"selector": {"a": "b"}}})).as_deref(), Some("a=b"));
-        assert_eq!(selector_of(&json!({"spec": {}})), None);
-    }
 }

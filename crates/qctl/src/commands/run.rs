@@ -8,9 +8,11 @@ use tokio::time::Instant;
 
 use crate::changes::ChangeFlags;
 use crate::error::{CliError, Result};
+use crate::manifest::FileFlags;
 use crate::path::RequestPath;
+use crate::pods;
+use crate::remote::TerminalFlags;
 use crate::session::Session;
-use crate::transport::Call;
 use crate::verbs::DryRun;
 use crate::watch::{Followed, follow};
 
@@ -40,13 +42,15 @@ pub struct Run {
     /// Use the words after -- as the command instead of its arguments
     #[arg(long)]
     command: bool,
-    /// Show the output and wait until the pod has ended
+    /// Show the output and wait until the pod has ended; -i does so too
     #[arg(long)]
     attach: bool,
-    /// Delete the pod when it has ended (with --attach)
+    #[command(flatten)]
+    terminal: TerminalFlags,
+    /// Delete the pod when it has ended (with --attach or -i)
     #[arg(long)]
     rm: bool,
-    /// Maximum time to wait for the pod to start (with --attach)
+    /// Maximum time to wait for the pod to start (with --attach or -i)
     #[arg(long, default_value = "1m", value_parser = crate::duration::parse)]
     pod_running_timeout: Duration,
     /// A JSON document that is merged into the pod
@@ -61,20 +65,24 @@ pub struct Run {
 
 impl Run {
     pub async fn run(self, session: &mut Session) -> Result<()> {
-        if self.rm && !self.attach {
+        let is_attached = self.attach || self.terminal.stdin;
+        if self.terminal.tty && !self.terminal.stdin {
+            return Err(CliError::usage("-i/--stdin is required for containers with -t/--tty=true"));
+        }
+        if self.rm && !is_attached {
             return Err(CliError::usage("--rm should only be used for attached containers"));
         }
         let object = self.object()?;
-        let pods = session.one_type("pods").await?;
+        let resource = session.one_type("pods").await?;
         let namespace = Some(session.namespace.clone());
         let created = match self.change.dry_run {
             DryRun::Client => object,
-            dry_run => session.create(&pods, namespace.as_deref(), &object, dry_run).await?,
+            dry_run => session.create(&resource, namespace.as_deref(), &object, dry_run).await?,
         };
-        if !self.attach || self.change.dry_run != DryRun::None {
-            return self.change.report(session, &pods, &created, "created");
+        if !is_attached || self.change.dry_run != DryRun::None {
+            return self.change.report(session, &resource, &created, "created");
         }
-        let followed = Followed { resource: &pods, namespace: namespace.as_deref(), name: &self.name };
+        let followed = Followed { resource: &resource, namespace: namespace.as_deref(), name: &self.name };
         let deadline = Some(Instant::now() + self.pod_running_timeout);
         let started = follow(&session.transport, followed, deadline, |pod| {
             let phase = pod.and_then(|pod| pod["status"]["phase"].as_str()).unwrap_or_default();
@@ -88,12 +96,9 @@ impl Run {
         if !started {
             return Err(CliError::usage("timed out waiting for the pod to run; `qctl describe pod` shows the reason"));
         }
-        let path =
-            RequestPath::object(&pods, namespace.as_deref(), &self.name).subresource("log").query("follow", true);
-        let mut log = session.transport.stream(&Call::get(path)).await?;
-        while let Some(line) = log.line().await? {
-            session.streams.text(line)?;
-            session.streams.flush()?;
+        if !self.interact(session).await? {
+            let path = RequestPath::object(&resource, namespace.as_deref(), &self.name).subresource("log");
+            pods::follow_log(session, path).await?;
         }
         let mut code = 0;
         if self.restart != "Always" {
@@ -109,10 +114,33 @@ impl Run {
         }
         if self.rm {
             let options = json!({"apiVersion": "v1", "kind": "DeleteOptions"});
-            session.delete(&pods, namespace.as_deref(), &self.name, &options, DryRun::None).await?;
+            session.delete(&resource, namespace.as_deref(), &self.name, &options, DryRun::None).await?;
             session.streams.line(format!("pod \"{}\" deleted", self.name))?;
         }
         if code == 0 { Ok(()) } else { Err(CliError::Exit(u8::try_from(code).unwrap_or(1))) }
+    }
+
+    /// Attaches to the container with -i. Returns `false` if only its log is left.
+    async fn interact(&self, session: &mut Session) -> Result<bool> {
+        if !self.terminal.stdin {
+            return Ok(false);
+        }
+        let target = std::slice::from_ref(&self.name);
+        let found = pods::find(session, target, &FileFlags::default(), self.pod_running_timeout).await?;
+        if found.phase() != "Running" {
+            return Ok(false);
+        }
+        match super::attach::attach(session, &found, &self.name, self.terminal).await {
+            // The pod's status has the code as well.
+            Ok(()) | Err(CliError::Exit(_)) => Ok(true),
+            Err(error) => {
+                let name = &self.name;
+                session
+                    .streams
+                    .note(format!("warning: couldn't attach to pod/{name}, falling back to streaming logs: {error}"))?;
+                Ok(false)
+            }
+        }
     }
 
     fn object(&self) -> Result<Value> {
@@ -138,6 +166,14 @@ impl Run {
                 .map(|(name, value)| json!({"name": name, "value": value}))
                 .collect();
             container["env"] = env.into();
+        }
+        if self.terminal.stdin {
+            // The input ends with the first client.
+            container["stdin"] = true.into();
+            container["stdinOnce"] = true.into();
+        }
+        if self.terminal.tty {
+            container["tty"] = true.into();
         }
         if let Some(port) = self.port {
             container["ports"] = json!([{"containerPort": port}]);

@@ -60,6 +60,26 @@ impl Resource {
         self.group == group && self.kind == kind
     }
 
+    /// Describes the resource of an object without asking the server, as far as its own fields tell.
+    #[must_use]
+    pub fn unserved(object: &serde_json::Value, namespaced: bool) -> Self {
+        let text = |field: &str| object[field].as_str().unwrap_or_default();
+        let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+        let kind = text("kind");
+        Resource {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+            plural: String::new(),
+            singular: kind.to_lowercase(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced,
+            verbs: Vec::new(),
+            subresources: Vec::new(),
+        }
+    }
+
     #[cfg(test)]
     pub fn for_test(group: &str, version: &str, kind: &str, plural: &str, namespaced: bool) -> Self {
         Resource {

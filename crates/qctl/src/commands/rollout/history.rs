@@ -21,8 +21,7 @@ async fn revisions(session: &mut Session, selected: &Selected) -> Result<Vec<(i6
         return Err(CliError::usage(format!("no history viewer has been implemented for {}", selected.resource.kind)));
     }
     let replica_sets = session.one_type("replicasets.apps").await?;
-    let flags =
-        SelectFlags { selector: crate::commands::logs::selector_of(&selected.object), ..SelectFlags::default() };
+    let flags = SelectFlags { selector: crate::pods::selector_of(&selected.object), ..SelectFlags::default() };
     let found = session.list(&replica_sets, selected.namespace(), &flags).await?;
     let uid = &selected.object["metadata"]["uid"];
     let mut revisions: Vec<(i64, Value)> = found
