@@ -16,12 +16,14 @@ pub mod pool;
 pub mod registry;
 pub mod schema;
 pub mod strategy;
+pub mod subresource;
 mod table;
 mod value;
 
 pub use builtin::builtin;
-pub use descriptor::{Column, Descriptor, Scope, Subresource, Verb};
+pub use descriptor::{Column, Descriptor, Scope, Verb};
 pub use kinds::pod::references as pod;
 pub use registry::{Registry, RegistryError};
 pub use schema::Schema;
 pub use strategy::{Deletion, Scale, Strategy};
+pub use subresource::{Change, Documents, Handler, Subresource};

@@ -15,5 +15,6 @@ mod ratcheting;
 mod reading;
 mod services;
 mod streams;
+mod subresources;
 mod watching;
 mod writing;
