@@ -326,7 +326,7 @@ impl Memory {
     fn probed(&mut self, pod: &Pod, action: &Action, healthy: bool, now: Timestamp) {
         let Action::RunProbe { container: name, id, kind } = action else { return };
         let Some((container, _)) = spec::find_container(pod, name) else { return };
-        let Some(probe) = spec::probe_of(container, *kind) else { return };
+        let Some(probe) = spec::probe_of(&container, *kind) else { return };
         let entry = self.containers.entry(name.clone()).or_default();
         let state = entry.probes.entry(*kind).or_insert_with(|| ProbeState::new(id));
         if state.container_id != *id {

@@ -7,6 +7,7 @@ mod action;
 pub mod backoff;
 mod conditions;
 mod decide;
+mod ephemeral;
 mod fence;
 mod initialise;
 mod memory;
@@ -25,7 +26,8 @@ pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Rejection, Ter
 pub use observed::{ContainerRecord, Exit, Observed, Role, RunState, Sandbox, SandboxState};
 pub use probe::{ProbeKind, ProbeState};
 pub use spec::{
-    PodRef, find_container, grace_seconds, is_sidecar, pod_ref, probe_of, qos_class, restart_policy, restarts,
+    ContainerKind, PodRef, ephemeral_target, find_container, grace_seconds, is_sidecar, pod_ref, probe_of, qos_class,
+    restart_policy, restarts,
 };
 pub use status::NodeFacts;
 

@@ -1,6 +1,7 @@
 //! Tests of the planner: tables, a simulated node, and properties that hold for any history.
 
 mod ending;
+mod ephemeral;
 mod fence;
 mod images;
 mod probes;

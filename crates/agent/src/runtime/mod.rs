@@ -173,6 +173,8 @@ pub struct ContainerSpec {
     pub host_pid: bool,
     /// The containers of the pod see each other's processes.
     pub share_processes: bool,
+    /// Id of the running container whose processes this one sees, unless it sees those of the pod or the node.
+    pub process_target: Option<String>,
     /// The file of this machine from which the termination message is read.
     pub message_file: Option<PathBuf>,
     /// The path at which the container writes the termination message.

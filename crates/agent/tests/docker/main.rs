@@ -1,6 +1,7 @@
 //! Tests of an agent on a real Docker engine.
 
 mod adoption;
+mod ephemeral;
 mod fences;
 mod harness;
 mod images;

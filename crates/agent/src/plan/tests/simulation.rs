@@ -300,7 +300,7 @@ impl Simulation {
     }
 
     fn note_pre_stop(&mut self, name: &str, id: &str, runs: bool) {
-        let hooks = spec::find_container(&self.pod, name).and_then(|(container, _)| container.lifecycle.as_ref());
+        let hooks = spec::find_container(&self.pod, name).and_then(|(container, _)| container.lifecycle.clone());
         if runs && hooks.is_some_and(|hooks| hooks.pre_stop.is_some()) {
             self.pre_stops.push(id.to_owned());
         }

@@ -93,7 +93,11 @@ pub(super) fn container(
     let host = HostConfig {
         network_mode: Some(sandbox.clone()),
         ipc_mode: Some(sandbox.clone()),
-        pid_mode: if spec.host_pid { Some("host".to_owned()) } else { spec.share_processes.then_some(sandbox) },
+        pid_mode: match &spec.process_target {
+            _ if spec.host_pid => Some("host".to_owned()),
+            _ if spec.share_processes => Some(sandbox),
+            target => target.as_ref().map(|id| format!("container:{id}")),
+        },
         mounts: (!mounts.is_empty()).then_some(mounts),
         cpu_shares: positive(spec.limits.cpu_shares),
         cpu_quota: positive(spec.limits.cpu_quota),
