@@ -103,6 +103,10 @@ impl Task {
                 started.map_err(|error| Failed::new(FailureReason::RunContainerError, error.to_string()))?;
                 Ok(Outcome::Done)
             }
+            Action::ResizeContainer { container, id, .. } => {
+                let (container, _) = self.container(container)?;
+                plain(runtime.update_container(id, &specs::limits(&self.pod, &container, &self.context.machine)).await)
+            }
             Action::RunPostStart { container, id } => self.post_start(container, id).await,
             Action::RunProbe { container, id, kind } => self.probe(container, id, *kind).await,
             Action::RunPreStop { container, id, grace } => {
@@ -443,6 +447,13 @@ fn notes_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Vec<Note> {
             };
             let failed = Note::warning("Failed", format!("Error: {}", reason.as_str()));
             vec![about(why, container), about(failed, container)]
+        }
+        (Action::ResizeContainer { container, .. }, Outcome::Done) => {
+            vec![about(Note::normal("ResizeCompleted", format!("Resized container {container}")), container)]
+        }
+        (Action::ResizeContainer { container, .. }, Outcome::Failed { message, .. }) => {
+            let message = format!("Cannot resize container {container}: {message}");
+            vec![about(Note::warning("ResizeError", message), container)]
         }
         (Action::PrepareVolumes, Outcome::Failed { message, .. }) => {
             vec![Note::warning("FailedMount", message.clone())]

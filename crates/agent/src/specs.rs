@@ -156,7 +156,7 @@ fn quantity(container: &Container, limits: bool, resource: &str) -> Option<Quant
     Quantity::parse(&list.as_ref()?.get(resource)?.0).ok()
 }
 
-fn limits(pod: &Pod, container: &Container, machine: &Machine) -> Limits {
+pub(crate) fn limits(pod: &Pod, container: &Container, machine: &Machine) -> Limits {
     let limit_cpu = quantity(container, true, "cpu").map(|cpu| cpu.milli_value());
     let request_cpu = quantity(container, false, "cpu").map(|cpu| cpu.milli_value()).or(limit_cpu);
     let limit_memory = quantity(container, true, "memory").map(|memory| memory.value());

@@ -43,6 +43,7 @@ pub fn builtin() -> Vec<Descriptor> {
         Subresource::Exec,
         Subresource::Log,
         Subresource::PortForward,
+        Subresource::Resize,
         Subresource::Status,
     ];
 

@@ -19,6 +19,7 @@ pub enum Subresource {
     Finalize,
     Log,
     PortForward,
+    Resize,
     Scale,
     Status,
 }
@@ -121,6 +122,23 @@ static EPHEMERAL_CONTAINERS: Row = part(
     },
 );
 
+static RESIZE: Row = part(
+    "resize",
+    READ_WRITE,
+    Change {
+        prepare: |kind, new, old| {
+            pod::resize::keep_only_resources(new, old);
+            kind.strategy.prepare_update(new, old);
+        },
+        validate: |kind, new, old| {
+            let mut errors = kind.strategy.validate(new);
+            kind.schema.check(new, Some(old), &mut errors);
+            errors.extend(pod::resize::validate_update(new, old));
+            errors
+        },
+    },
+);
+
 const fn core(kind: &'static str) -> Documents {
     Documents::Other { api_version: "v1", kind }
 }
@@ -145,6 +163,7 @@ impl Subresource {
             Subresource::Finalize => &FINALIZE,
             Subresource::Log => &LOG,
             Subresource::PortForward => &PORT_FORWARD,
+            Subresource::Resize => &RESIZE,
             Subresource::Scale => &SCALE,
             Subresource::Status => &STATUS,
         }

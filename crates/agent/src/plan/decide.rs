@@ -9,7 +9,7 @@ use super::observed::{ContainerRecord, Observed, RunState, Sandbox, SandboxState
 use super::probe::{ProbeKind, ProbeState};
 use super::spec::ContainerKind;
 use super::status::{self, NodeFacts};
-use super::{backoff, ephemeral, initialise, phase, spec, terminate};
+use super::{backoff, ephemeral, initialise, phase, resize, spec, terminate};
 
 /// The inputs of a decision about a pod.
 #[derive(Clone, Copy)]
@@ -258,6 +258,14 @@ pub(super) fn supervise(view: PodView<'_>, container: &Container, record: &Conta
     {
         steps.add(stop(view, record, Grace::own(condemned_grace(view, container, record)), why.clone()));
         return;
+    }
+    match resize::next(view, container, record) {
+        Some(restart @ Action::StopContainer { .. }) => {
+            steps.add(restart);
+            return;
+        }
+        Some(resize) => steps.add(resize),
+        None => {}
     }
     if !view.memory.passed_post_start(container, &record.id) {
         // The hook runs once. A container whose hook failed is stopped.

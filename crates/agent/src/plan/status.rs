@@ -12,6 +12,7 @@ use super::decide::{PodView, restarts};
 use super::memory::{ContainerMemory, FailureReason, TerminationCause};
 use super::observed::{ContainerRecord, Exit, RunState};
 use super::probe::ProbeKind;
+use super::resize::{self, ContainerResources};
 use super::spec::{self, ContainerKind};
 use super::{backoff, conditions, initialise, phase};
 
@@ -97,6 +98,7 @@ fn container_status(view: PodView<'_>, container: &Container, kind: ContainerKin
         if let Some(reported) = reported.filter(|_| ended) {
             return reported.clone();
         }
+        set_resources(&mut status, container, kind, None);
         if let Some(lost) = reported.filter(|_| kind == ContainerKind::Ephemeral).and_then(lost) {
             return lost;
         }
@@ -110,6 +112,8 @@ fn container_status(view: PodView<'_>, container: &Container, kind: ContainerKin
         status.image.clone_from(&record.image);
     }
     status.image_id.clone_from(&record.image_id);
+    let actual = record.is_running().then(|| resize::actual(view, record)).flatten();
+    set_resources(&mut status, container, kind, actual);
     let running = record.is_running();
     // No probe and no endpoint depends on an ephemeral container.
     let is_service = kind != ContainerKind::Ephemeral;
@@ -139,6 +143,21 @@ fn container_status(view: PodView<'_>, container: &Container, kind: ContainerKin
             .and_then(|reported| reported.last_state.clone());
     }
     status
+}
+
+/// Shows the resources that the node has given to a container, and those that it has while it runs.
+fn set_resources(
+    status: &mut ContainerStatus,
+    container: &Container,
+    kind: ContainerKind,
+    actual: Option<&ContainerResources>,
+) {
+    if kind == ContainerKind::Ephemeral {
+        return;
+    }
+    let allocated = ContainerResources::of(container.resources.as_ref()).requirements();
+    status.allocated_resources.clone_from(&allocated.requests);
+    status.resources = Some(actual.map_or(allocated, ContainerResources::requirements));
 }
 
 fn reported_status<'a>(view: PodView<'a>, name: &str, kind: ContainerKind) -> Option<&'a ContainerStatus> {

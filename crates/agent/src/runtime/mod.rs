@@ -315,6 +315,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Starts a container that has been made, in a sandbox that runs.
     async fn start_container(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError>;
 
+    /// Changes the CPU and memory of a running container. Other limits stay as they are.
+    async fn update_container(&self, id: &str, limits: &Limits) -> Result<(), RuntimeError>;
+
     /// Sends SIGTERM, and SIGKILL after `grace`. Zero kills at once. Returns when the container has ended.
     async fn stop_container(&self, pod: &PodRef, id: &str, grace: Duration) -> Result<(), RuntimeError>;
 

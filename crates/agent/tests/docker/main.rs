@@ -14,6 +14,7 @@ mod probes;
 mod recovery;
 mod refresh;
 mod registry;
+mod resize;
 mod security;
 mod status;
 mod streams;

@@ -64,3 +64,37 @@ async fn logs_and_streams_name_ephemeral_containers() {
     let (code, _, message) = admin.get(&format!("{PODS}/web/attach?stdout=1&container=debug")).await.failure();
     assert_eq!((code, message.as_str()), (400, "Upgrade request required"), "the container is found");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_resized_by_patch_and_by_update() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut object = pod("web");
+    object["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": "100m", "memory": "64Mi" } });
+    let created = admin.post(PODS, &object).await.expect(201);
+    let path = format!("{PODS}/web/resize");
+    assert_eq!(admin.get(&path).await.expect(200), created, "the subresource shows the whole pod");
+
+    let amounts = |cpu: &str| json!({ "requests": { "cpu": cpu, "memory": "64Mi" } });
+    let patch = json!({ "metadata": { "labels": { "a": "b" } }, "spec": {
+        "containers": [{ "name": "main", "resources": amounts("200m"), "image": "other" }],
+    } });
+    let patched = admin.patch(&path, "strategic-merge", &patch).await.expect(200);
+    let mut expected = created.clone();
+    expected["metadata"]["generation"] = 2.into();
+    expected["metadata"]["resourceVersion"] = patched["metadata"]["resourceVersion"].clone();
+    expected["spec"]["containers"][0]["resources"] = amounts("200m");
+    assert_eq!(patched, expected, "only the resources change");
+
+    let mut updated = patched.clone();
+    updated["spec"]["containers"][0]["resources"] = amounts("300m");
+    assert_eq!(admin.put(&format!("{PODS}/web"), &updated).await.code, 422, "not through the pod itself");
+    let put = admin.put(&path, &updated).await.expect(200);
+    assert_eq!(put["spec"]["containers"][0]["resources"], amounts("300m"));
+    let mut removed = put.clone();
+    removed["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": "300m" } });
+    let (code, _, message) = admin.put(&path, &removed).await.failure();
+    assert_eq!(code, 422);
+    assert!(message.contains("resource requests cannot be removed"), "{message}");
+    assert_eq!(server.node("worker").patch(&path, "merge", &json!({})).await.code, 403, "nodes resize no pods");
+}

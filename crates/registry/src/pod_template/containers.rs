@@ -23,6 +23,7 @@ pub fn validate(spec: &core::PodSpec, volumes: &Volumes<'_>, path: &FieldPath, e
     for (index, container) in spec.containers.iter().enumerate() {
         let path = path.child("containers").index(index);
         container_name(&container.name, &mut names, &path, errors);
+        resources::resize_policy(spec, container, &path.child("resizePolicy"), errors);
         validate_container(container, volumes, host_network, &path, errors);
         for (index, port) in container.ports.iter().flatten().enumerate() {
             let Some(host_port) = port.host_port.filter(|port| *port != 0) else { continue };
@@ -39,6 +40,7 @@ pub fn validate(spec: &core::PodSpec, volumes: &Volumes<'_>, path: &FieldPath, e
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
         let path = path.child("initContainers").index(index);
         container_name(&container.name, &mut names, &path, errors);
+        resources::resize_policy(spec, container, &path.child("resizePolicy"), errors);
         validate_container(container, volumes, host_network, &path, errors);
         one_of_restart(container, &["Always", "Never", "OnFailure"], &path, errors);
         if container.restart_policy.as_deref() != Some("Always") {

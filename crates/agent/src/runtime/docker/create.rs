@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum,
-    MountType, PortBinding,
+    ContainerCreateBody, ContainerUpdateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType, PortBinding,
 };
 
 use super::pause;
-use crate::runtime::{BindMount, ContainerSpec, SandboxSpec};
+use crate::runtime::{BindMount, ContainerSpec, Limits, SandboxSpec};
 
 const CPU_PERIOD_US: i64 = 100_000;
 /// OOM score adjustment of sandboxes. They are among the last to be killed, because the pod's network ends with them.
@@ -132,6 +132,19 @@ pub(super) fn container(
         labels: Some(labels),
         host_config: Some(host),
         ..ContainerCreateBody::default()
+    }
+}
+
+/// Returns the change of the limits of a running container. The engine leaves zeros and absent values as they are.
+pub(super) fn update(limits: &Limits) -> ContainerUpdateBody {
+    let positive = |value: i64| (value > 0).then_some(value);
+    ContainerUpdateBody {
+        cpu_shares: positive(limits.cpu_shares),
+        cpu_quota: positive(limits.cpu_quota),
+        cpu_period: positive(limits.cpu_quota).map(|_| CPU_PERIOD_US),
+        memory: positive(limits.memory_bytes),
+        memory_swap: positive(limits.memory_bytes),
+        ..ContainerUpdateBody::default()
     }
 }
 

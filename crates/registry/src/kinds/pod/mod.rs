@@ -1,4 +1,5 @@
-//! Pod: `update` checks changes, `ephemeral` those of ephemeral containers, `printing` renders kubectl's columns. Defaults and the checks of the spec are shared
+//! Pod: `update` checks changes, `ephemeral` and `resize` those through their
+//! subresources, `printing` renders kubectl's columns. Defaults and the checks of the spec are shared
 //! with the templates of workloads in [`crate::pod_template`].
 
 pub mod ephemeral;
@@ -6,6 +7,7 @@ mod fence;
 mod printing;
 mod qos;
 pub mod references;
+pub mod resize;
 mod update;
 
 use jiff::Timestamp;
