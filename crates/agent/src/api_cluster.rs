@@ -19,7 +19,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, ClusterError, ObjectChange, ObjectRef, PodChange, ServiceChange};
-use crate::plan::PodRef;
+use crate::plan::{PASSING, PodRef};
 
 /// Maximum duration of one request, failover included.
 const DEADLINE: Duration = Duration::from_secs(12);
@@ -263,8 +263,13 @@ pub fn status_patch(pod: &PodRef, status: &PodStatus) -> Value {
 fn explicit(status: &PodStatus) -> Value {
     let mut value = json!(status);
     nullify(&mut value, &["message", "reason", "podIP", "podIPs"]);
-    for condition in value["conditions"].as_array_mut().into_iter().flatten() {
-        nullify(condition, &["message", "reason"]);
+    if let Some(conditions) = value["conditions"].as_array_mut() {
+        conditions.iter_mut().for_each(|condition| nullify(condition, &["message", "reason"]));
+        for type_ in PASSING {
+            if !conditions.iter().any(|condition| condition["type"] == type_) {
+                conditions.push(json!({ "type": type_, "$patch": "delete" }));
+            }
+        }
     }
     for list in ["podIPs", "hostIPs"] {
         if let Some(addresses) = value[list].as_array_mut() {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::allocations::Allocations;
 use crate::blocking::HostCalls;
 use crate::cluster::Cluster;
 use crate::config::AgentConfig;
@@ -11,6 +12,7 @@ use crate::events::Recorder;
 use crate::fence::Fence;
 use crate::gate::Gate;
 use crate::machine::{self, Machine};
+use crate::node;
 use crate::plan::NodeFacts;
 use crate::probes::Prober;
 use crate::runtime::Runtime;
@@ -46,6 +48,7 @@ pub(crate) struct Context {
     pub reporter: Reporter,
     pub gate: Gate,
     pub fence: Arc<Fence>,
+    pub allocations: Allocations,
 }
 
 impl Context {
@@ -71,8 +74,8 @@ impl Context {
             disk: HostCalls::new(CHECKPOINT_WRITES, CHECKPOINT_LIMIT),
             facts,
             gate: Gate::new(cpus + STARTS_BEYOND_CPUS),
-            machine,
             offline_after: config.offline_after,
+            allocations: Allocations::new(node::allocatable(config, &machine)),
             volumes: Volumes::new(&config.data_dir),
             objects: Objects::new(Arc::clone(&cluster)),
             services: Services::default(),
@@ -82,6 +85,7 @@ impl Context {
             recorder,
             reporter,
             fence,
+            machine,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! A container's environment: values, references, and `$(NAME)` in them, in commands and in arguments. Pure.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, ResourceFieldSelector, Secret};
@@ -219,7 +220,7 @@ pub(crate) fn resource(
     let unsupported = || EnvError::Resource { resource: selector.resource.clone(), container: name.to_owned() };
     let container = match crate::plan::find_container(facts.pod, name) {
         Some((container, _)) => container,
-        None if name == own.name => own,
+        None if name == own.name => Cow::Borrowed(own),
         None => return Err(unsupported()),
     };
     let resources = container.resources.as_ref();

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::plan::PodRef;
+use crate::plan::{ContainerKind, PodRef};
 
 /// Maximum number of events that wait for a master. More are dropped, since events are best effort.
 const QUEUE: usize = 1024;
@@ -38,9 +38,8 @@ impl Note {
         Note { warning: true, ..Note::normal(reason, message) }
     }
 
-    pub(crate) fn about(self, container: &str, init: bool) -> Self {
-        let list = if init { "initContainers" } else { "containers" };
-        Note { field_path: Some(format!("spec.{list}{{{container}}}")), ..self }
+    pub(crate) fn about(self, container: &str, kind: ContainerKind) -> Self {
+        Note { field_path: Some(format!("spec.{}{{{container}}}", kind.list())), ..self }
     }
 }
 

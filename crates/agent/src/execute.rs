@@ -1,13 +1,15 @@
 //! Executes one action of a pod's plan and returns its outcome.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
+use crate::admission;
 use crate::checkpoint::pod_dir;
 use crate::cluster::ClusterError;
 use crate::context::Context;
@@ -15,7 +17,9 @@ use crate::env::{self, Facts};
 use crate::events::Note;
 use crate::gate::Stage;
 use crate::hosts;
-use crate::plan::{self, Action, Completion, FailureReason, Grace, Observed, Outcome, PodRef, ProbeKind, StopCause};
+use crate::plan::{
+    self, Action, Completion, ContainerKind, FailureReason, Grace, Observed, Outcome, PodRef, ProbeKind, StopCause,
+};
 use crate::probes::Target;
 use crate::runtime::{BindMount, ImageError, RuntimeError};
 use crate::seccomp;
@@ -99,6 +103,10 @@ impl Task {
                 started.map_err(|error| Failed::new(FailureReason::RunContainerError, error.to_string()))?;
                 Ok(Outcome::Done)
             }
+            Action::ResizeContainer { container, id, .. } => {
+                let (container, _) = self.container(container)?;
+                plain(runtime.update_container(id, &specs::limits(&self.pod, &container, &self.context.machine)).await)
+            }
             Action::RunPostStart { container, id } => self.post_start(container, id).await,
             Action::RunProbe { container, id, kind } => self.probe(container, id, *kind).await,
             Action::RunPreStop { container, id, grace } => {
@@ -106,8 +114,8 @@ impl Task {
                 Ok(Outcome::Done)
             }
             Action::StopContainer { container, id, grace, pre_stop, why, cause } => {
-                let init = plan::find_container(&self.pod, container).is_some_and(|(_, init)| init);
-                self.context.recorder.record(pod, Note::normal("Killing", why.as_str()).about(container, init));
+                let note = about(&self.pod, Note::normal("Killing", why.as_str()), container);
+                self.context.recorder.record(pod, note);
                 if *cause == StopCause::Fenced
                     && let Err(error) = self.context.fence.mark(&pod.uid, id).await
                 {
@@ -147,7 +155,7 @@ impl Task {
         self.context.fence.admit(&pod.uid).await.map_err(|error| Failed::new(reason, error.to_string()))
     }
 
-    fn container(&self, name: &str) -> Result<(&Container, bool), Failed> {
+    fn container(&self, name: &str) -> Result<(Cow<'_, Container>, ContainerKind), Failed> {
         plan::find_container(&self.pod, name)
             .ok_or_else(|| Failed::new(FailureReason::Other, format!("the pod has no container {name}")))
     }
@@ -186,11 +194,11 @@ impl Task {
     }
 
     async fn ensure_image(&self, pod: &PodRef, name: &str, image: &str) -> Result<Outcome, Failed> {
-        let (container, init) = self.container(name)?;
+        let (container, kind) = self.container(name)?;
         let refused = |error: ImageError| Failed::new(error.reason, error.message);
         let record =
-            |reason, message| self.context.recorder.record(pod, Note::normal(reason, message).about(name, init));
-        let policy = specs::pull_policy(container);
+            |reason, message| self.context.recorder.record(pod, Note::normal(reason, message).about(name, kind));
+        let policy = specs::pull_policy(&container);
         let present = self.context.runtime.has_image(image).await.map_err(refused)?;
         match policy {
             PullPolicy::Never | PullPolicy::IfNotPresent if present => {
@@ -211,9 +219,10 @@ impl Task {
     }
 
     async fn create_container(&self, pod: &PodRef, name: &str, attempt: u32, sandbox: &str) -> Result<Outcome, Failed> {
-        let (container, init) = self.container(name)?;
+        let (container, kind) = self.container(name)?;
         let config = |message: String| Failed::new(FailureReason::CreateContainerConfigError, message);
-        let wanted = env::references(&pod.namespace, container);
+        self.admit_ephemeral(pod, &container, kind).await?;
+        let wanted = env::references(&pod.namespace, &container);
         let mut objects = if self.context.runtime.is_hollow() {
             Ok(env::Referenced::default())
         } else {
@@ -227,25 +236,54 @@ impl Task {
         let variables = if self.context.runtime.is_hollow() {
             Vec::new()
         } else {
-            env::resolve(&pod.namespace, container, &objects, self.facts(&ips)).map_err(|e| config(e.to_string()))?
+            env::resolve(&pod.namespace, &container, &objects, self.facts(&ips)).map_err(|e| config(e.to_string()))?
         };
         let by_name = variables.iter().cloned().collect();
         let prepared = specs::Prepared {
             attempt,
             sandbox_id: sandbox.to_owned(),
-            mounts: self.mounts(container, &by_name, &ips).await?,
+            mounts: self.mounts(&container, &by_name, &ips).await?,
             variables,
-            seccomp_profile: self.seccomp_profile(container).await?,
+            seccomp_profile: self.seccomp_profile(&container).await?,
             message_file: self.message_file(pod, name, attempt).await?,
+            process_target: self.process_target(name)?,
         };
-        let spec = specs::container(&self.pod, container, init, prepared, &self.context.machine);
+        let spec = specs::container(&self.pod, &container, kind, prepared, &self.context.machine);
         let _permit = self.context.gate.pass(Stage::CreateContainer).await;
         let created = self.context.runtime.create_container(&spec).await;
         created.map_err(|error| Failed::new(error.create_reason(), error.to_string()))?;
         self.context
             .recorder
-            .record(pod, Note::normal("Created", format!("Created container: {name}")).about(name, init));
+            .record(pod, Note::normal("Created", format!("Created container: {name}")).about(name, kind));
         Ok(Outcome::Done)
+    }
+
+    /// Refuses an ephemeral container that asks for something this node does not support. The pod itself was admitted
+    /// before, and keeps running.
+    async fn admit_ephemeral(&self, pod: &PodRef, container: &Container, kind: ContainerKind) -> Result<(), Failed> {
+        if kind != ContainerKind::Ephemeral {
+            return Ok(());
+        }
+        let config = |message: String| Failed::new(FailureReason::CreateContainerConfigError, message);
+        let capabilities = self.context.runtime.capabilities().await.map_err(|error| config(error.to_string()))?;
+        let Some(capabilities) = capabilities else { return Ok(()) };
+        let verdict = admission::examine_ephemeral(&self.pod, container, &capabilities);
+        for message in verdict.unenforced {
+            self.context.recorder.record(pod, Note::warning("Unenforced", message).about(&container.name, kind));
+        }
+        verdict.rejection.map_or(Ok(()), |rejection| Err(config(rejection.message)))
+    }
+
+    /// Returns the id of the running container that an ephemeral container targets.
+    fn process_target(&self, name: &str) -> Result<Option<String>, Failed> {
+        let Some(target) = plan::ephemeral_target(&self.pod, name) else { return Ok(None) };
+        match self.observed.latest(target).filter(|record| record.is_running()) {
+            Some(record) => Ok(Some(record.id.clone())),
+            None => {
+                let message = format!("the target container {target} is not running");
+                Err(Failed::new(FailureReason::CreateContainerConfigError, message))
+            }
+        }
     }
 
     async fn mounts(
@@ -272,7 +310,7 @@ impl Task {
         }
         let (container, _) = self.container(name)?;
         let failed = |message: String| Failed::new(FailureReason::CreateContainerError, message);
-        let in_place = self.context.volumes.in_place(&self.pod, container).await;
+        let in_place = self.context.volumes.in_place(&self.pod, &container).await;
         if in_place.map_err(|error| failed(format!("cannot check the mounts of the container: {error}")))? {
             return Ok(());
         }
@@ -286,7 +324,7 @@ impl Task {
             return Ok(());
         }
         let (container, _) = self.container(name)?;
-        let updated = hosts::update(&self.context.data_dir, &self.pod, container, &self.ips()).await;
+        let updated = hosts::update(&self.context.data_dir, &self.pod, &container, &self.ips()).await;
         updated.map_err(|error| {
             let message = format!("cannot write the pod's hosts file: {error}");
             Failed::new(FailureReason::CreateContainerError, message)
@@ -333,30 +371,35 @@ impl Task {
         let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         let Some(hook) = hook else { return Ok(Outcome::Done) };
         let ip = self.ips().into_iter().next().unwrap_or_default();
-        let target = Target { container, container_id: id, pod_ip: &ip };
+        let target = Target { container: &container, container_id: id, pod_ip: &ip };
         let report = self.context.prober.hook(target, hook, POST_START_LIMIT).await;
         if report.healthy { Ok(Outcome::Done) } else { Err(Failed::new(FailureReason::FailedPostStart, report.output)) }
     }
 
     async fn probe(&self, name: &str, id: &str, kind: ProbeKind) -> Result<Outcome, Failed> {
         let (container, _) = self.container(name)?;
-        let Some(probe) = plan::probe_of(container, kind) else { return Ok(Outcome::Done) };
+        let Some(probe) = plan::probe_of(&container, kind) else { return Ok(Outcome::Done) };
         let ip = self.ips().into_iter().next().unwrap_or_default();
-        let report = self.context.prober.probe(Target { container, container_id: id, pod_ip: &ip }, probe).await;
+        let report =
+            self.context.prober.probe(Target { container: &container, container_id: id, pod_ip: &ip }, probe).await;
         Ok(Outcome::Probed { healthy: report.healthy, output: report.output })
     }
 
     /// Runs the preStop hook, if there is one, for at most the grace period. The container is stopped even if it fails.
     async fn pre_stop(&self, pod: &PodRef, name: &str, id: &str, grace: Grace) {
-        let Some((container, init)) = plan::find_container(&self.pod, name) else { return };
+        let Some((container, kind)) = plan::find_container(&self.pod, name) else { return };
         let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
         let limit = grace.for_hook(Timestamp::now());
         let Some(hook) = hook.filter(|_| !limit.is_zero()) else { return };
         let ip = self.ips().into_iter().next().unwrap_or_default();
-        let report = self.context.prober.hook(Target { container, container_id: id, pod_ip: &ip }, hook, limit).await;
+        let report = self
+            .context
+            .prober
+            .hook(Target { container: &container, container_id: id, pod_ip: &ip }, hook, limit)
+            .await;
         if !report.healthy {
             let note = Note::warning("FailedPreStopHook", format!("PreStopHook failed: {}", report.output));
-            self.context.recorder.record(pod, note.about(name, init));
+            self.context.recorder.record(pod, note.about(name, kind));
         }
     }
 
@@ -380,12 +423,14 @@ impl Task {
     }
 }
 
+/// Returns the event about the container of that name.
+fn about(pod: &Pod, note: Note, name: &str) -> Note {
+    note.about(name, plan::find_container(pod, name).map_or(ContainerKind::Main, |(_, kind)| kind))
+}
+
 /// Returns the events that report an action's outcome, as the kubelet does.
 fn notes_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Vec<Note> {
-    let about = |note: Note, name: &str| {
-        let init = plan::find_container(pod, name).is_some_and(|(_, init)| init);
-        note.about(name, init)
-    };
+    let about = |note: Note, name: &str| about(pod, note, name);
     match (action, outcome) {
         (Action::StartContainer { container, .. }, Outcome::Done) => {
             vec![about(Note::normal("Started", format!("Started container {container}")), container)]
@@ -402,6 +447,13 @@ fn notes_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Vec<Note> {
             };
             let failed = Note::warning("Failed", format!("Error: {}", reason.as_str()));
             vec![about(why, container), about(failed, container)]
+        }
+        (Action::ResizeContainer { container, .. }, Outcome::Done) => {
+            vec![about(Note::normal("ResizeCompleted", format!("Resized container {container}")), container)]
+        }
+        (Action::ResizeContainer { container, .. }, Outcome::Failed { message, .. }) => {
+            let message = format!("Cannot resize container {container}: {message}");
+            vec![about(Note::warning("ResizeError", message), container)]
         }
         (Action::PrepareVolumes, Outcome::Failed { message, .. }) => {
             vec![Note::warning("FailedMount", message.clone())]
@@ -422,13 +474,15 @@ fn notes_of(pod: &Pod, action: &Action, outcome: &Outcome) -> Vec<Note> {
 /// Returns an event for each container that has entered its backoff, of a crash or of an image pull.
 pub(crate) fn back_off_notes(pod: &Pod, before: &PodStatus, after: &PodStatus) -> Vec<Note> {
     let reference = plan::pod_ref(pod);
+    fn lists(status: &PodStatus) -> [Option<&Vec<ContainerStatus>>; 3] {
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
+            .map(Option::as_ref)
+    }
     let reason = |status: &PodStatus, name: &str| {
-        let lists = [status.init_container_statuses.as_ref(), status.container_statuses.as_ref()];
-        let found = lists.into_iter().flatten().flatten().find(|container| container.name == name)?;
+        let found = lists(status).into_iter().flatten().flatten().find(|container| container.name == name)?;
         found.state.as_ref()?.waiting.as_ref()?.reason.clone()
     };
-    let all = [after.init_container_statuses.as_ref(), after.container_statuses.as_ref()];
-    let containers = all.into_iter().flatten().flatten();
+    let containers = lists(after).into_iter().flatten().flatten();
     let notes = containers.flat_map(|container| {
         let now = reason(after, &container.name).filter(|now| reason(before, &container.name).as_ref() != Some(now));
         let notes = match now.as_deref() {
@@ -442,8 +496,7 @@ pub(crate) fn back_off_notes(pod: &Pod, before: &PodStatus, after: &PodStatus) -
             ],
             _ => Vec::new(),
         };
-        let init = plan::find_container(pod, &container.name).is_some_and(|(_, init)| init);
-        notes.into_iter().map(move |note| note.about(&container.name, init))
+        notes.into_iter().map(move |note| about(pod, note, &container.name))
     });
     notes.collect()
 }

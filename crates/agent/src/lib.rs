@@ -4,6 +4,7 @@
 //! the volumes of pods, `client` finds the leader, and `worker` executes a pod's plan.
 
 mod admission;
+mod allocations;
 mod api_cluster;
 mod blocking;
 mod checkpoint;

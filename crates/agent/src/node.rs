@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use quorate_api::fence;
+use quorate_scheduler::resources::Resources;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterError};
@@ -208,7 +209,7 @@ fn node(
     labels.extend(identity.labels.clone());
     // Masters remove fenced pods early on this label alone, so no configuration overrides it.
     labels.insert(fence::NODE_LABEL.to_owned(), identity.keeps_fences.to_string());
-    let resources = capacity(identity, machine);
+    let resources = capacity(&identity.capacity, identity.max_pods, machine);
     let address = |type_: &str, address: &str| NodeAddress { type_: type_.to_owned(), address: address.to_owned() };
     let status = NodeStatus {
         addresses: Some(vec![address("InternalIP", &identity.ip), address("Hostname", &identity.name)]),
@@ -240,17 +241,29 @@ fn node(
     }
 }
 
-fn capacity(identity: &Identity, machine: &Machine) -> BTreeMap<String, Quantity> {
+/// Returns the CPU and memory that this node can give to its pods.
+pub(crate) fn allocatable(config: &AgentConfig, machine: &Machine) -> Resources {
+    let parse =
+        |configured: &BTreeMap<String, String>| Resources::parse(Some(&capacity(configured, config.max_pods, machine)));
+    parse(&config.capacity)
+        .or_else(|error| {
+            tracing::warn!(error = %error, "the configured capacity is not used for the resizes of pods");
+            parse(&BTreeMap::new())
+        })
+        .unwrap_or_default()
+}
+
+fn capacity(configured: &BTreeMap<String, String>, max_pods: u32, machine: &Machine) -> BTreeMap<String, Quantity> {
     let mut capacity: BTreeMap<String, Quantity> = [
         ("cpu", machine.cpus.to_string()),
         ("memory", format!("{}Ki", machine.memory_bytes / 1024)),
         ("ephemeral-storage", format!("{}Ki", machine.disk_bytes / 1024)),
-        ("pods", identity.max_pods.to_string()),
+        ("pods", max_pods.to_string()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), Quantity(value)))
     .collect();
-    capacity.extend(identity.capacity.iter().map(|(name, value)| (name.clone(), Quantity(value.clone()))));
+    capacity.extend(configured.iter().map(|(name, value)| (name.clone(), Quantity(value.clone()))));
     capacity
 }
 

@@ -183,6 +183,7 @@ impl Pods {
                 self.panics.remove(&reference.uid);
                 self.workers.remove(&reference.uid);
                 self.context.runtime.forget(&reference.uid);
+                self.context.allocations.remove(&reference.uid);
                 let pods = self.workers.values().map(|worker| Arc::clone(&worker.borrow().pod));
                 let needed = pods.flat_map(|pod| volumes::references(&pod)).collect();
                 self.context.objects.forget_unwatched(&needed);

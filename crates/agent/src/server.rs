@@ -217,8 +217,8 @@ fn choose<'a>(
         return Ok(latest);
     }
     let ending = pod.metadata.deletion_timestamp.is_some();
-    let again = plan::find_container(pod, name).zip(latest.exit()).is_some_and(|((container, init), exit)| {
-        !ending && plan::restarts(plan::restart_policy(pod, container, init), exit.code == 0)
+    let again = plan::find_container(pod, name).zip(latest.exit()).is_some_and(|((container, kind), exit)| {
+        !ending && plan::restarts(plan::restart_policy(pod, &container, kind), exit.code == 0)
     });
     if again { Ok(latest) } else { observed.ended_before(name, latest.attempt).ok_or("previous terminated ") }
 }
@@ -228,6 +228,7 @@ fn waiting(pod: &k8s_openapi::api::core::v1::Pod, container: &str) -> String {
     let lists = [
         status.and_then(|status| status.init_container_statuses.as_ref()),
         status.and_then(|status| status.container_statuses.as_ref()),
+        status.and_then(|status| status.ephemeral_container_statuses.as_ref()),
     ];
     let found = lists.into_iter().flatten().flatten().find(|status| status.name == container);
     let reason = found.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());

@@ -9,7 +9,7 @@ use quorate_api::quantity::Quantity;
 use crate::admission;
 use crate::env;
 use crate::machine::Machine;
-use crate::plan;
+use crate::plan::{self, ContainerKind};
 use crate::runtime::{BindMount, ContainerSpec, HostPort, Limits, SandboxSpec, Security};
 
 /// Period of CPU quotas, in microseconds.
@@ -107,12 +107,14 @@ pub(crate) struct Prepared {
     /// The content of the container's Localhost seccomp profile.
     pub seccomp_profile: Option<String>,
     pub message_file: Option<PathBuf>,
+    /// Id of the container whose processes this one sees.
+    pub process_target: Option<String>,
 }
 
 pub(crate) fn container(
     pod: &Pod,
     container: &Container,
-    init: bool,
+    kind: ContainerKind,
     prepared: Prepared,
     machine: &Machine,
 ) -> ContainerSpec {
@@ -126,7 +128,7 @@ pub(crate) fn container(
         name: container.name.clone(),
         attempt: prepared.attempt,
         sandbox_id: prepared.sandbox_id,
-        runs_to_completion: init && !plan::is_sidecar(container),
+        runs_to_completion: kind == ContainerKind::Init && !plan::is_sidecar(container),
         image: container.image.clone().unwrap_or_default(),
         command: expanded(&container.command),
         args: expanded(&container.args),
@@ -137,6 +139,7 @@ pub(crate) fn container(
         security: security(pod, container, prepared.seccomp_profile),
         host_pid: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
         share_processes: spec.and_then(|spec| spec.share_process_namespace).unwrap_or(false),
+        process_target: prepared.process_target,
         message_file: prepared.message_file,
         message_path: container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned()),
         message_from_logs: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
@@ -153,7 +156,7 @@ fn quantity(container: &Container, limits: bool, resource: &str) -> Option<Quant
     Quantity::parse(&list.as_ref()?.get(resource)?.0).ok()
 }
 
-fn limits(pod: &Pod, container: &Container, machine: &Machine) -> Limits {
+pub(crate) fn limits(pod: &Pod, container: &Container, machine: &Machine) -> Limits {
     let limit_cpu = quantity(container, true, "cpu").map(|cpu| cpu.milli_value());
     let request_cpu = quantity(container, false, "cpu").map(|cpu| cpu.milli_value()).or(limit_cpu);
     let limit_memory = quantity(container, true, "memory").map(|memory| memory.value());

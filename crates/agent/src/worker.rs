@@ -61,6 +61,10 @@ pub(crate) struct Worker {
     shown: Option<Arc<Pod>>,
     /// Notifications that a fence may allow more or less than before. `None` for a pod without a fence.
     fence_changes: Option<watch::Receiver<()>>,
+    /// Notifications that other pods may have released resources.
+    released: Option<watch::Receiver<()>>,
+    /// The pod of the last plan, and the same pod with the resources that this node has given to it.
+    given: Option<(Arc<Pod>, Arc<Pod>)>,
     /// Ids of the ended containers at the last lookup of the fence's marks.
     looked_up: BTreeSet<String>,
     /// The request in flight that asks whether the fenced pod is still this node's.
@@ -74,7 +78,13 @@ impl Worker {
         let observed = context.runtime.subscribe(&reference.uid);
         let reported = pod.status.as_ref().map(plan::own_report).unwrap_or_default();
         let fence_changes = context.fence.add(&pod).then(|| context.fence.changes());
-        let memory = Memory::new(&reported, Timestamp::now());
+        let mut memory = Memory::new(&reported, Timestamp::now());
+        let allocation = plan::adopted(&pod, &reported);
+        if !is_over(&reported) {
+            context.allocations.add(&reference.uid, &plan::with_allocated(&pod, &allocation));
+        }
+        memory.allocation = Some(allocation);
+        let released = Some(context.allocations.changes());
         Worker {
             context,
             reference,
@@ -89,6 +99,8 @@ impl Worker {
             changes: SelectAll::new(),
             shown: None,
             fence_changes,
+            released,
+            given: None,
             looked_up: BTreeSet::new(),
             confirmation: JoinSet::new(),
         }
@@ -111,6 +123,7 @@ impl Worker {
                 changed = self.observed.changed() => if changed.is_err() { break },
                 Some(done) = self.tasks.join_next_with_id() => self.finish(done),
                 () = next_change(&mut self.fence_changes) => {}
+                () = next_change(&mut self.released), if self.memory.pending_resize.is_some() => {}
                 Some(_) = self.confirmation.join_next() => {}
                 Some(_) = self.changes.next() => self.memory.volumes_stale = true,
                 () = tokio::time::sleep(sleep) => {}
@@ -142,7 +155,7 @@ impl Worker {
     /// Rejects a pod that asks for something this node does not support. A pod that already runs was admitted before.
     async fn admit(&mut self, observed: &Observed) {
         let pod = Arc::clone(&self.desired.borrow().pod);
-        let over = matches!(self.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let over = is_over(&self.reported);
         if over || observed.running().next().is_some() || !observed.unknown.is_empty() {
             return;
         }
@@ -183,8 +196,9 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         self.note_metadata(&desired.pod);
+        let pod = self.allocate(&desired.pod);
         let view = PodView {
-            pod: &desired.pod,
+            pod: &pod,
             observed: &observed,
             memory: &self.memory,
             reported: &self.reported,
@@ -199,7 +213,7 @@ impl Worker {
             let stops = |action: &Action| action.is_fenced_stop() || is_ending && *action != Action::DeleteFromApi;
             planned.actions.retain(stops);
             for action in planned.actions {
-                self.start(&desired.pod, &observed, action);
+                self.start(&pod, &observed, action);
             }
             return Some(stays_for.map_or(MARKS_RETRY, |until| until.min(MARKS_RETRY)));
         }
@@ -213,11 +227,46 @@ impl Worker {
         }
         self.report(&desired, planned.status);
         for action in planned.actions {
-            self.start(&desired.pod, &observed, action);
+            self.start(&pod, &observed, action);
         }
         self.save(&desired).await;
         let until = planned.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         Some([until, stays_for].into_iter().flatten().fold(MAX_SLEEP, Duration::min))
+    }
+
+    /// Gives the pod the resources of its spec if they fit, and returns it with those that it was given.
+    fn allocate(&mut self, pod: &Arc<Pod>) -> Arc<Pod> {
+        if let Some((known, given)) = &self.given
+            && Arc::ptr_eq(known, pod)
+            && self.memory.pending_resize.is_none()
+        {
+            return Arc::clone(given);
+        }
+        let wanted = plan::wanted(pod);
+        let allocation = self.memory.allocation.get_or_insert_with(|| wanted.clone());
+        if wanted == *allocation {
+            self.memory.pending_resize = None;
+        } else if self.memory.termination.is_none() && !is_over(&self.reported) {
+            let note = match self.context.allocations.resize(&self.reference.uid, pod) {
+                Ok(()) => {
+                    *allocation = wanted;
+                    self.memory.pending_resize = None;
+                    Some(Note::normal("ResizeStarted", "Pod resize started"))
+                }
+                Err(pending) => {
+                    let event = if pending.reason == "Deferred" { "ResizeDeferred" } else { "ResizeInfeasible" };
+                    let message = format!("Pod resize {}: {}", pending.reason, pending.message);
+                    let before = self.memory.pending_resize.replace(pending.clone());
+                    before.is_none_or(|before| before.reason != pending.reason).then(|| Note::warning(event, message))
+                }
+            };
+            if let Some(note) = note {
+                self.context.recorder.record(&self.reference, note);
+            }
+        }
+        let given = plan::with_allocated(pod, allocation);
+        self.given = Some((Arc::clone(pod), Arc::clone(&given)));
+        given
     }
 
     /// Asks the masters whether the pod is still this node's. Does nothing while a request is in flight, or while the
@@ -291,7 +340,7 @@ impl Worker {
             Some((TerminationCause::Deleted, grace))
         } else {
             let overdue = plan::deadline(pod, self.memory.start_time).is_some_and(|deadline| deadline <= now);
-            let over = matches!(self.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
+            let over = is_over(&self.reported);
             (overdue && !over).then_some((TerminationCause::DeadlineExceeded, spec_grace))
         };
         let Some((cause, grace_seconds)) = wanted else { return };
@@ -344,13 +393,16 @@ impl Worker {
             self.context.recorder.record(&self.reference, note);
         }
         self.reported.clone_from(&status);
+        if is_over(&status) {
+            self.context.allocations.remove(&self.reference.uid);
+        }
         if !desired.gone && !self.memory.deleted_from_api {
             self.context.reporter.publish(&self.reference, status);
         }
     }
 
     fn start(&mut self, pod: &Arc<Pod>, observed: &Arc<Observed>, action: Action) {
-        self.memory.begin(&action);
+        self.memory.begin(pod, &action);
         let task = Task {
             context: Arc::clone(&self.context),
             pod: Arc::clone(pod),
@@ -393,6 +445,10 @@ impl Worker {
             self.watched.push(watched);
         }
     }
+}
+
+fn is_over(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 async fn next_change(changes: &mut Option<watch::Receiver<()>>) {

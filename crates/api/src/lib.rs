@@ -3,6 +3,7 @@
 
 pub mod architecture;
 pub mod duration;
+pub mod ephemeral;
 pub mod fence;
 pub mod field;
 pub mod gvk;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue};
 use quorate_api::Status;
-use quorate_registry::{Subresource, Verb};
+use quorate_registry::{Subresource, Verb, subresource};
 use serde_json::{Value, json};
 
 use crate::catalog::Served;
@@ -166,24 +166,18 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     verbs.iter().map(|verb| verb.as_str()).collect()
 }
 
-/// Returns the kind of a subresource's documents, and its verbs.
-pub(crate) fn subresource_kind(
-    row: &Served,
-    subresource: Subresource,
-) -> ((&str, &str, &str), &'static [&'static str]) {
-    let kind = &row.descriptor.kind;
-    let own = (kind.group.as_ref(), kind.version.as_ref(), kind.kind.as_ref());
-    match subresource {
-        Subresource::Status => (own, &["get", "patch", "update"]),
-        Subresource::Scale => (("autoscaling", "v1", "Scale"), &["get", "patch", "update"]),
-        Subresource::Binding => (("", "v1", "Binding"), &["create"]),
-        Subresource::Eviction => (("policy", "v1", "Eviction"), &["create"]),
-        Subresource::Log => (own, &["get"]),
-        Subresource::Finalize => (own, &["update"]),
-        Subresource::Exec => (("", "v1", "PodExecOptions"), &["create", "get"]),
-        Subresource::Attach => (("", "v1", "PodAttachOptions"), &["create", "get"]),
-        Subresource::PortForward => (("", "v1", "PodPortForwardOptions"), &["create", "get"]),
-    }
+/// Returns the group, the version and the name of the kind of a subresource's documents, and its verbs.
+pub(crate) fn subresource_kind(row: &Served, subresource: Subresource) -> ((&str, &str, &str), Vec<&'static str>) {
+    let own = &row.descriptor.kind;
+    let row = subresource.row();
+    let kind = match row.documents {
+        subresource::Documents::Own => (own.group.as_ref(), own.version.as_ref(), own.kind.as_ref()),
+        subresource::Documents::Other { api_version, kind } => {
+            let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+            (group, version, kind)
+        }
+    };
+    (kind, verbs(row.verbs))
 }
 
 fn plain_resources(row: &Served) -> Vec<Value> {

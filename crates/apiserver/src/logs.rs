@@ -95,16 +95,23 @@ pub(crate) fn container(target: &Target, pod: &Value, wanted: Option<&str>) -> R
         pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
     };
     let (containers, init_containers) = (names("containers"), names("initContainers"));
+    let ephemeral_containers = names("ephemeralContainers");
     let name = target.name();
     match wanted {
-        Some(wanted) if containers.contains(&wanted) || init_containers.contains(&wanted) => Ok(wanted.to_owned()),
+        Some(wanted)
+            if [&containers, &init_containers, &ephemeral_containers].iter().any(|list| list.contains(&wanted)) =>
+        {
+            Ok(wanted.to_owned())
+        }
         Some(wanted) => Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}"))),
         None if containers.len() == 1 => Ok(containers[0].to_owned()),
         None => {
             let mut message =
                 format!("a container name must be specified for pod {name}, choose one of: [{}]", containers.join(" "));
-            if !init_containers.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", init_containers.join(" ")));
+            for (kind, names) in [("init", init_containers), ("ephemeral", ephemeral_containers)] {
+                if !names.is_empty() {
+                    message.push_str(&format!(" or one of the {kind} containers: [{}]", names.join(" ")));
+                }
             }
             Err(Status::bad_request(message))
         }

@@ -212,28 +212,24 @@ fn split_namespace<'a>(
 }
 
 fn verb(method: &Method, is_named: bool, subresource: Option<Subresource>, is_watch: bool) -> Option<Verb> {
-    let is_get = *method == Method::GET || *method == Method::HEAD;
-    match subresource {
-        None if is_get && is_watch => Some(Verb::Watch),
-        None if is_get && is_named => Some(Verb::Get),
-        None if is_get => Some(Verb::List),
-        None if *method == Method::POST && !is_named => Some(Verb::Create),
-        None if *method == Method::DELETE && !is_named => Some(Verb::DeleteCollection),
-        None if *method == Method::DELETE => Some(Verb::Delete),
-        None | Some(Subresource::Status | Subresource::Scale) if is_named && is_get => Some(Verb::Get),
-        None | Some(Subresource::Status | Subresource::Scale) if is_named && *method == Method::PUT => {
-            Some(Verb::Update)
-        }
-        None | Some(Subresource::Status | Subresource::Scale) if is_named && *method == Method::PATCH => {
-            Some(Verb::Patch)
-        }
-        Some(Subresource::Binding | Subresource::Eviction) if *method == Method::POST => Some(Verb::Create),
-        Some(Subresource::Log) if is_get => Some(Verb::Get),
-        Some(sub) if sub.is_upgrade() && *method == Method::GET => Some(Verb::Get),
-        Some(sub) if sub.is_upgrade() && *method == Method::POST => Some(Verb::Create),
-        Some(Subresource::Finalize) if *method == Method::PUT => Some(Verb::Update),
-        _ => None,
-    }
+    let verb = match *method {
+        Method::GET | Method::HEAD if subresource.is_none() && is_watch => Verb::Watch,
+        Method::GET | Method::HEAD if !is_named => Verb::List,
+        Method::GET | Method::HEAD => Verb::Get,
+        Method::POST if subresource.is_some() || !is_named => Verb::Create,
+        Method::PUT if is_named => Verb::Update,
+        Method::PATCH if is_named => Verb::Patch,
+        Method::DELETE if is_named => Verb::Delete,
+        Method::DELETE => Verb::DeleteCollection,
+        _ => return None,
+    };
+    let is_served = match subresource {
+        // A response to HEAD has no body that an upgraded connection could carry.
+        Some(subresource) if subresource.is_upgrade() && *method == Method::HEAD => false,
+        Some(subresource) => subresource.row().verbs.contains(&verb),
+        None => true,
+    };
+    is_served.then_some(verb)
 }
 
 #[cfg(test)]
@@ -297,6 +293,15 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods/x/exec?command=ls", "get pods ns=a name=x sub=exec"),
             ("POST", "/api/v1/namespaces/a/pods/x/portforward", "create pods ns=a name=x sub=portforward"),
             ("PUT", "/api/v1/namespaces/a/pods/x/attach", "405"),
+            ("HEAD", "/api/v1/namespaces/a/pods/x/attach", "405"),
+            ("HEAD", "/api/v1/namespaces/a/pods/x/log", "get pods ns=a name=x sub=log"),
+            ("DELETE", "/api/v1/namespaces/a/pods/x/status", "405"),
+            (
+                "PATCH",
+                "/api/v1/namespaces/a/pods/x/ephemeralcontainers",
+                "patch pods ns=a name=x sub=ephemeralcontainers",
+            ),
+            ("POST", "/api/v1/namespaces/a/pods/x/ephemeralcontainers", "405"),
             ("PATCH", "/api/v1/namespaces/a/pods/x/status", "patch pods ns=a name=x sub=status"),
             ("POST", "/api/v1/namespaces/a/pods/x/eviction", "create pods ns=a name=x sub=eviction"),
             ("DELETE", "/api/v1/namespaces/a/pods", "deletecollection pods ns=a name=- sub=-"),

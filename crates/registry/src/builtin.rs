@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use quorate_api::{GroupVersionKind, GroupVersionResource};
 
-use crate::descriptor::{Descriptor, Scope, Subresource, Verb};
+use crate::descriptor::{Descriptor, Scope, Verb};
 use crate::kind::{Builtin, Kind};
 use crate::kinds::{
     ConfigMap, Deployment, EndpointSlice, Endpoints, Event, Lease, Namespace, Node, Pod, ReplicaSet, Secret, Service,
     ServiceAccount,
 };
 use crate::schema::Schema;
+use crate::subresource::Subresource;
 
 const ALL: &[&str] = &["all"];
 const STATUS: &[Subresource] = &[Subresource::Status];
@@ -62,10 +63,12 @@ pub fn builtin() -> Vec<Descriptor> {
     pods.subresources = &[
         Subresource::Attach,
         Subresource::Binding,
+        Subresource::EphemeralContainers,
         Subresource::Eviction,
         Subresource::Exec,
         Subresource::Log,
         Subresource::PortForward,
+        Subresource::Resize,
         Subresource::Status,
     ];
 

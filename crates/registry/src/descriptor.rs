@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::metadata;
 use crate::schema::Schema;
 use crate::strategy::Strategy;
+use crate::subresource::{Change, Subresource};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -54,52 +55,6 @@ impl Verb {
             Verb::Update => "update",
             Verb::Watch => "watch",
         }
-    }
-}
-
-/// The subresources that the pipeline can serve. A kind lists those that it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Subresource {
-    /// `get`, `patch`, `update` of the object's status alone.
-    Status,
-    /// `autoscaling/v1 Scale` through [`Strategy::scale`].
-    Scale,
-    /// `create` of a `v1 Binding`.
-    Binding,
-    /// `create` of a `policy/v1 Eviction`.
-    Eviction,
-    /// `get` of a container's log, proxied to the node.
-    Log,
-    /// `update` of a namespace's finalizers.
-    Finalize,
-    /// `create` or `get`: a command in a container, over an upgraded connection to the node.
-    Exec,
-    /// `create` or `get`: the streams of a container's main process, over an upgraded connection to the node.
-    Attach,
-    /// `create` or `get`: connections to a pod's ports, over an upgraded connection to the node.
-    PortForward,
-}
-
-impl Subresource {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Subresource::Status => "status",
-            Subresource::Scale => "scale",
-            Subresource::Binding => "binding",
-            Subresource::Eviction => "eviction",
-            Subresource::Log => "log",
-            Subresource::Finalize => "finalize",
-            Subresource::Exec => "exec",
-            Subresource::Attach => "attach",
-            Subresource::PortForward => "portforward",
-        }
-    }
-
-    /// Returns whether a request for it upgrades its connection.
-    #[must_use]
-    pub fn is_upgrade(self) -> bool {
-        matches!(self, Subresource::Exec | Subresource::Attach | Subresource::PortForward)
     }
 }
 
@@ -154,6 +109,7 @@ impl Descriptor {
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(object, self);
         errors.extend(self.strategy.validate(object));
+        errors.extend(self.strategy.validate_create(object));
         self.schema.check(object, None, &mut errors);
         errors
     }
@@ -166,6 +122,15 @@ impl Descriptor {
         errors.extend(self.strategy.validate(new));
         errors.extend(self.strategy.validate_update(new, old));
         self.schema.check(new, Some(old), &mut errors);
+        errors
+    }
+
+    /// Returns the errors of `new` as the successor of `old` after an update through a subresource.
+    #[must_use]
+    pub fn validate_change(&self, change: &Change, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(new, self);
+        errors.extend(metadata::validate_update(new, old));
+        errors.extend((change.validate)(self, new, old));
         errors
     }
 }

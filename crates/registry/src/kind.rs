@@ -54,6 +54,10 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    fn validate_create(_object: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
     fn validate_update(_new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
         Vec::new()
     }
@@ -127,10 +131,11 @@ impl<K: Kind> Strategy for Builtin<K> {
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        match K::Object::deserialize(object) {
-            Ok(object) => K::validate(&object),
-            Err(error) => vec![decode_failure(&error)],
-        }
+        check::<K>(object, K::validate)
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        check::<K>(object, K::validate_create)
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
@@ -205,6 +210,13 @@ pub(crate) fn take_status(new: &mut Value, old: &Value, keeps: &[&str]) {
     let metadata = child(new, "metadata");
     for field in keeps.iter().copied().chain(["generation"]) {
         carry_over(metadata, &old["metadata"], field);
+    }
+}
+
+fn check<K: Kind>(object: &Value, check: fn(&K::Object) -> Vec<FieldError>) -> Vec<FieldError> {
+    match K::Object::deserialize(object) {
+        Ok(object) => check(&object),
+        Err(error) => vec![decode_failure(&error)],
     }
 }
 

@@ -19,12 +19,14 @@ mod rows;
 pub mod schema;
 mod schema_kind;
 pub mod strategy;
+pub mod subresource;
 mod table;
 mod value;
 
 pub use builtin::builtin;
-pub use descriptor::{Column, Descriptor, Scope, Subresource, Verb};
+pub use descriptor::{Column, Descriptor, Scope, Verb};
 pub use kinds::pod::references as pod;
 pub use registry::{Registry, RegistryError};
 pub use schema::Schema;
 pub use strategy::{Deletion, Scale, Strategy};
+pub use subresource::{Change, Documents, Handler, Subresource};

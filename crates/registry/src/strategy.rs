@@ -1,9 +1,9 @@
 //! The behaviour of a kind, on objects that the schema has decoded. The pipeline calls these methods in a fixed order and
 //! never asks which kind it has. [`Descriptor`](crate::Descriptor) adds to defaults and validation what the schema knows.
 //!
-//! create: `default → prepare_create → fit → validate`;
+//! create: `default → prepare_create → fit → validate → validate_create`;
 //! update and patch: `default → prepare_update → fit → validate → validate_update`;
-//! status: `default → prepare_status_update → validate_status_update`.
+//! an update through a subresource: `default`, then the steps of the [row](crate::subresource).
 //!
 //! `fit`, for the kinds that take from a pool, is in [`Pooled`].
 
@@ -50,6 +50,11 @@ pub trait Strategy: Send + Sync {
 
     /// Checks everything except the generic metadata, which the pipeline checks.
     fn validate(&self, object: &Value) -> Vec<FieldError>;
+
+    /// Checks what holds only for an object that is about to be created.
+    fn validate_create(&self, _object: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
 
     /// Checks the fields that may not change.
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError>;

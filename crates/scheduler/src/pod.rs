@@ -63,7 +63,7 @@ impl Footprint {
             .map(|reference| Arc::from(reference.uid.as_str()));
         match &pod.spec {
             Some(spec) => Ok(Footprint {
-                requests: PodRequests::parse(spec)?,
+                requests: PodRequests::of_pod(pod)?,
                 ports: HostPort::of_pod(spec),
                 owner,
                 priority: spec.priority.unwrap_or(0),

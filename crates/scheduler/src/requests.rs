@@ -4,7 +4,7 @@
 //! An ordinary init container runs beside the sidecars started before it. The pod requests the greater of the two, plus
 //! its overhead.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
 use crate::resources::{ParseError, Resources};
 
@@ -30,9 +30,26 @@ impl PodRequests {
     /// # Errors
     /// Fails when an amount is not a quantity.
     pub fn parse(spec: &PodSpec) -> Result<PodRequests, ParseError> {
+        PodRequests::of(spec, None)
+    }
+
+    /// Returns the requests of a pod on its node. While a resize is pending or in progress, a container counts with the
+    /// greatest of the requests of its spec, those that its node has given to it, and those that it has. The requests of
+    /// a spec that can never fit on the node do not count.
+    ///
+    /// # Errors
+    /// Fails when an amount is not a quantity.
+    pub fn of_pod(pod: &Pod) -> Result<PodRequests, ParseError> {
+        match &pod.spec {
+            Some(spec) => PodRequests::of(spec, pod.status.as_ref()),
+            None => Ok(PodRequests::default()),
+        }
+    }
+
+    fn of(spec: &PodSpec, status: Option<&PodStatus>) -> Result<PodRequests, ParseError> {
         let pod_level = Resources::parse(spec.resources.as_ref().and_then(|r| r.requests.as_ref()))?;
-        let requested = aggregate(spec, &pod_level, |_| {})?;
-        let non_zero = aggregate(spec, &pod_level, |container| {
+        let requested = aggregate(spec, status, &pod_level, |_| {})?;
+        let non_zero = aggregate(spec, status, &pod_level, |container| {
             if container.milli_cpu == 0 && pod_level.milli_cpu == 0 {
                 container.milli_cpu = DEFAULT_MILLI_CPU;
             }
@@ -54,9 +71,36 @@ pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-fn aggregate(spec: &PodSpec, pod_level: &Resources, fill: impl Fn(&mut Resources)) -> Result<Resources, ParseError> {
+/// Returns the requests of a container, of which `status` tells what its node has given to it.
+fn of_container(container: &Container, status: Option<&PodStatus>) -> Result<Resources, ParseError> {
+    let wanted = || Resources::parse(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    let lists = [
+        status.and_then(|status| status.container_statuses.as_ref()),
+        status.and_then(|status| status.init_container_statuses.as_ref()),
+    ];
+    let Some(own) = lists.into_iter().flatten().flatten().find(|own| own.name == container.name) else {
+        return wanted();
+    };
+    let mut requests = Resources::parse(own.allocated_resources.as_ref())?;
+    requests.raise_to(&Resources::parse(own.resources.as_ref().and_then(|r| r.requests.as_ref()))?);
+    let is_infeasible = status.and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
+        let pending = conditions.iter().find(|condition| condition.type_ == "PodResizePending");
+        pending.is_some_and(|condition| condition.reason.as_deref() == Some("Infeasible"))
+    });
+    if !is_infeasible {
+        requests.raise_to(&wanted()?);
+    }
+    Ok(requests)
+}
+
+fn aggregate(
+    spec: &PodSpec,
+    status: Option<&PodStatus>,
+    pod_level: &Resources,
+    fill: impl Fn(&mut Resources),
+) -> Result<Resources, ParseError> {
     let of = |container: &Container| -> Result<Resources, ParseError> {
-        let mut requests = Resources::parse(container.resources.as_ref().and_then(|r| r.requests.as_ref()))?;
+        let mut requests = of_container(container, status)?;
         fill(&mut requests);
         Ok(requests)
     };
@@ -154,6 +198,35 @@ mod tests {
             ),
         ] {
             assert_eq!(requests(spec).requested.milli_cpu, milli_cpu, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_resize_counts_with_the_greatest_of_spec_allocation_and_actual_requests() {
+        let milli_cpu = |wanted: &str, allocated: &str, actual: &str, reason: &str| {
+            let requests = |cpu: &str| json!({"cpu": cpu, "memory": "64Mi"});
+            let status = json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "allocatedResources": requests(allocated), "resources": {"requests": requests(actual)}});
+            let conditions = json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
+            let pod: Pod = serde_json::from_value(json!({
+                "spec": {"containers": [container(wanted)]},
+                "status": {"containerStatuses": [status], "conditions": conditions},
+            }))
+            .expect("a pod");
+            PodRequests::of_pod(&pod).expect("valid quantities").requested.milli_cpu
+        };
+        for (wanted, allocated, actual, reason, expected) in [
+            ("100m", "100m", "100m", "Deferred", 100),
+            ("300m", "100m", "100m", "Deferred", 300),
+            ("100m", "100m", "300m", "Deferred", 300),
+            ("100m", "300m", "200m", "Deferred", 300),
+            ("900m", "100m", "200m", "Infeasible", 200),
+        ] {
+            assert_eq!(
+                milli_cpu(wanted, allocated, actual, reason),
+                expected,
+                "{wanted} {allocated} {actual} {reason}"
+            );
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) fn examine(pod: &Pod, container: &Container, path: &str, findings: &m
         termination_message_policy: _,
         tty: _,
         working_dir: _,
-        // Describes a later resize, which the API does not support.
+        // Honoured by the plan when the pod is resized.
         resize_policy: _,
         env,
         env_from,

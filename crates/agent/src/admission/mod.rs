@@ -9,7 +9,7 @@ mod pod;
 mod security;
 mod volume;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 pub(crate) use self::security::app_armor;
 
@@ -30,14 +30,16 @@ pub(crate) struct Verdict {
 
 /// Examines every field of a pod.
 pub(crate) fn examine(pod: &Pod, capabilities: &Capabilities) -> Verdict {
-    let mut findings = Findings { capabilities: *capabilities, refused: Vec::new(), unenforced: Vec::new() };
+    let mut findings = Findings::new(capabilities);
     pod::examine(pod, &mut findings);
-    let Findings { refused, unenforced, .. } = findings;
-    let rejection = refused.first().map(|(reason, _)| Rejection {
-        reason,
-        message: refused.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>().join("; "),
-    });
-    Verdict { rejection, unenforced }
+    findings.verdict()
+}
+
+/// Examines every field of an ephemeral container, which is added to a pod after its admission.
+pub(crate) fn examine_ephemeral(pod: &Pod, container: &Container, capabilities: &Capabilities) -> Verdict {
+    let mut findings = Findings::new(capabilities);
+    container::examine(pod, container, &format!("spec.ephemeralContainers{{{}}}", container.name), &mut findings);
+    findings.verdict()
 }
 
 /// Collects the fields of a pod that the node does not support.
@@ -48,6 +50,19 @@ struct Findings {
 }
 
 impl Findings {
+    fn new(capabilities: &Capabilities) -> Self {
+        Findings { capabilities: *capabilities, refused: Vec::new(), unenforced: Vec::new() }
+    }
+
+    fn verdict(self) -> Verdict {
+        let Findings { refused, unenforced, .. } = self;
+        let rejection = refused.first().map(|(reason, _)| Rejection {
+            reason,
+            message: refused.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>().join("; "),
+        });
+        Verdict { rejection, unenforced }
+    }
+
     /// Refuses the pod with a specific reason of the kubelet.
     fn refuse_as(&mut self, reason: &'static str, message: String) {
         self.refused.push((reason, message));

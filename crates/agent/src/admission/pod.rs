@@ -22,6 +22,8 @@ pub(super) fn examine(pod: &Pod, findings: &mut Findings) {
         set_hostname_as_fqdn: _,
         share_process_namespace: _,
         subdomain: _,
+        // Added to a pod that runs, and examined when they are made.
+        ephemeral_containers: _,
         // Used by the scheduler and the controllers. A pod on this node has been placed already.
         affinity: _,
         node_name: _,
@@ -48,7 +50,6 @@ pub(super) fn examine(pod: &Pod, findings: &mut Findings) {
         overhead: _,
         containers,
         dns_config,
-        ephemeral_containers,
         host_aliases,
         host_users,
         init_containers,
@@ -69,7 +70,6 @@ pub(super) fn examine(pod: &Pod, findings: &mut Findings) {
     for HostAlias { hostnames: _, ip: _ } in host_aliases.iter().flatten() {
         // Honoured in the hosts file.
     }
-    findings.refuse_if(any(ephemeral_containers.as_ref()), "spec.ephemeralContainers");
     findings.refuse_if(*host_users == Some(false), "spec.hostUsers");
     findings.refuse_if(any(resource_claims.as_ref()), "spec.resourceClaims");
     findings.refuse_if(runtime_class_name.as_ref().is_some_and(|name| !name.is_empty()), "spec.runtimeClassName");

@@ -56,7 +56,6 @@ fn ordinary_pods_are_admitted() {
 #[test]
 fn unsupported_fields_are_refused_by_name() {
     let of_pod = [
-        ("spec.ephemeralContainers", json!({ "ephemeralContainers": [{ "name": "e" }] })),
         ("spec.hostUsers", json!({ "hostUsers": false })),
         ("spec.resourceClaims", json!({ "resourceClaims": [{ "name": "gpu" }] })),
         ("spec.runtimeClassName", json!({ "runtimeClassName": "gvisor" })),
@@ -129,6 +128,21 @@ fn unsupported_fields_are_refused_by_name() {
         assert!(message.starts_with(&format!("{field}: ")), "{field}: {message}");
         assert_eq!(reason, "UnexpectedAdmissionError", "{field}");
     }
+}
+
+#[test]
+fn an_ephemeral_container_is_examined_without_its_pod() {
+    let debugger = |container: Value| -> Container {
+        let mut whole = json!({ "name": "debug", "image": "busybox" });
+        quorate_api::patch::merge::apply(&mut whole, &container);
+        serde_json::from_value(whole).expect("a container")
+    };
+    let refused = pod(json!({ "hostUsers": false }), json!({}));
+    let examine = |container| examine_ephemeral(&refused, &debugger(container), &ALL).rejection;
+    assert_eq!(examine(json!({})), None, "the pod was admitted before");
+    let rejection = examine(json!({ "volumeDevices": [{ "name": "v", "devicePath": "/dev/x" }] })).expect("refused");
+    let field = "spec.ephemeralContainers{debug}.volumeDevices";
+    assert!(rejection.message.starts_with(field), "{}", rejection.message);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::backoff;
 use super::memory::FailureReason;
 use super::probe::ProbeKind;
+use super::resize::ContainerResources;
 
 /// Minimum time between SIGTERM and SIGKILL, in seconds, even if the grace period of the pod is already over.
 const MIN_GRACE_SECONDS: i64 = 2;
@@ -92,6 +93,13 @@ pub enum Action {
         attempt: u32,
         id: String,
     },
+    /// Change the resources of a running container.
+    ResizeContainer {
+        container: String,
+        attempt: u32,
+        id: String,
+        resources: ContainerResources,
+    },
     RunPostStart {
         container: String,
         id: String,
@@ -156,6 +164,7 @@ impl Action {
             Action::CreateSandbox { .. } | Action::StartSandbox { .. } => Work::Sandbox,
             Action::CreateContainer { container, .. } => Work::Create(container.clone()),
             Action::StartContainer { container, .. } => Work::Start(container.clone()),
+            Action::ResizeContainer { id, .. } => Work::Resize(id.clone()),
             Action::RunPostStart { id, .. } => Work::PostStart(id.clone()),
             Action::RunProbe { id, kind, .. } => Work::Probe(id.clone(), *kind),
             Action::RunPreStop { id, .. } => Work::PreStop(id.clone()),
@@ -181,6 +190,7 @@ pub enum Work {
     Sandbox,
     Create(String),
     Start(String),
+    Resize(String),
     PostStart(String),
     Probe(String, ProbeKind),
     PreStop(String),

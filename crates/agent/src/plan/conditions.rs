@@ -5,9 +5,15 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decide::PodView;
+use super::resize::{self, PendingResize};
 use super::{initialise, spec};
 
 const OURS: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+/// Conditions of a resize, which are absent while there is none.
+const RESIZE_PENDING: &str = "PodResizePending";
+const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+/// The conditions that a report without them removes.
+pub const PASSING: [&str; 2] = [RESIZE_PENDING, RESIZE_IN_PROGRESS];
 /// The scheduler's condition. The agent sets it on a pod that was bound to this node without a scheduler.
 const SCHEDULED: &str = "PodScheduled";
 
@@ -30,7 +36,8 @@ impl Verdict {
 pub fn own_report(status: &PodStatus) -> PodStatus {
     let mut own = status.clone();
     if let Some(conditions) = &mut own.conditions {
-        conditions.retain(|condition| OURS.contains(&condition.type_.as_str()));
+        let is_ours = |type_: &str| OURS.contains(&type_) || PASSING.contains(&type_);
+        conditions.retain(|condition| is_ours(&condition.type_));
     }
     own
 }
@@ -44,8 +51,21 @@ pub(super) fn conditions(view: PodView<'_>, phase: &str, containers: &[Container
     OURS.into_iter()
         .zip(verdicts)
         .chain(scheduled)
+        .chain(pending_resize(view))
+        .chain(resize_in_progress(view))
         .map(|(type_, verdict)| condition(view.reported, view.pod.metadata.generation, type_, verdict, view.now))
         .collect()
+}
+
+fn pending_resize(view: PodView<'_>) -> Option<(&'static str, Verdict)> {
+    let PendingResize { reason, message } = view.memory.pending_resize.clone()?;
+    Some((RESIZE_PENDING, Verdict { holds: true, reason: Some(reason), message: Some(message) }))
+}
+
+fn resize_in_progress(view: PodView<'_>) -> Option<(&'static str, Verdict)> {
+    let message = resize::in_progress(view)?;
+    let reason = message.as_ref().map(|_| "Error");
+    Some((RESIZE_IN_PROGRESS, Verdict { holds: true, reason, message }))
 }
 
 /// Whether the agent sets the `PodScheduled` condition: it is absent, or the agent's own report has it already.

@@ -7,8 +7,9 @@ use super::action::{Action, Grace, StopCause, Work};
 use super::memory::Memory;
 use super::observed::{ContainerRecord, Observed, RunState, Sandbox, SandboxState};
 use super::probe::{ProbeKind, ProbeState};
+use super::spec::ContainerKind;
 use super::status::{self, NodeFacts};
-use super::{backoff, initialise, phase, spec, terminate};
+use super::{backoff, ephemeral, initialise, phase, resize, spec, terminate};
 
 /// The inputs of a decision about a pod.
 #[derive(Clone, Copy)]
@@ -123,6 +124,7 @@ fn advance(view: PodView<'_>, steps: &mut Steps<'_>) {
         bring_up_sandbox(view, steps);
         return;
     };
+    ephemeral::advance(view, sandbox, steps);
     if !initialise::advance(view, sandbox, steps) {
         return;
     }
@@ -142,7 +144,7 @@ fn advance(view: PodView<'_>, steps: &mut Steps<'_>) {
                 held |= spec::has_post_start(container);
             }
             record => {
-                create(view, sandbox, container, false, steps);
+                create(view, sandbox, container, ContainerKind::Main, steps);
                 held |= record.is_none() && spec::has_post_start(container);
             }
         }
@@ -163,10 +165,11 @@ fn bring_up_sandbox(view: PodView<'_>, steps: &mut Steps<'_>) {
     }
     if let Some(sandbox) = view.observed.unstarted_sandbox() {
         steps.add(Action::StartSandbox { id: sandbox.id.clone() });
-        let init = !spec::init_containers(view.pod).is_empty();
+        let is_init = !spec::init_containers(view.pod).is_empty();
+        let kind = if is_init { ContainerKind::Init } else { ContainerKind::Main };
         for container in initialise::first_starts(view.pod) {
             if view.observed.latest_in(&container.name, &sandbox.id).is_none() {
-                create(view, sandbox, container, init, steps);
+                create(view, sandbox, container, kind, steps);
             }
         }
         return;
@@ -184,8 +187,13 @@ fn ensure_image(container: &Container) -> Action {
 }
 
 /// Whether a container that has ended is started again.
-pub(super) fn restarts(view: PodView<'_>, container: &Container, init: bool, record: &ContainerRecord) -> bool {
-    let policy = spec::restart_policy(view.pod, container, init);
+pub(super) fn restarts(
+    view: PodView<'_>,
+    container: &Container,
+    kind: ContainerKind,
+    record: &ContainerRecord,
+) -> bool {
+    let policy = spec::restart_policy(view.pod, container, kind);
     view.memory.is_replaced(&container.name, &record.id)
         || record.exit().is_some() && spec::restarts(policy, view.succeeded(record))
 }
@@ -200,13 +208,19 @@ pub(super) fn start(record: &ContainerRecord, steps: &mut Steps<'_>) {
 }
 
 /// Makes a container that does not run, if its restart policy and its backoff allow it.
-pub(super) fn create(view: PodView<'_>, sandbox: &Sandbox, container: &Container, init: bool, steps: &mut Steps<'_>) {
+pub(super) fn create(
+    view: PodView<'_>,
+    sandbox: &Sandbox,
+    container: &Container,
+    kind: ContainerKind,
+    steps: &mut Steps<'_>,
+) {
     let last = view.observed.latest(&container.name);
     let memory = view.memory.containers.get(&container.name);
     if let Some(record) = last
         && let Some(exit) = record.exit()
     {
-        if !(init || restarts(view, container, init, record)) {
+        if !(kind == ContainerKind::Init || restarts(view, container, kind, record)) {
             return;
         }
         // Crashes of another image do not count.
@@ -244,6 +258,14 @@ pub(super) fn supervise(view: PodView<'_>, container: &Container, record: &Conta
     {
         steps.add(stop(view, record, Grace::own(condemned_grace(view, container, record)), why.clone()));
         return;
+    }
+    match resize::next(view, container, record) {
+        Some(restart @ Action::StopContainer { .. }) => {
+            steps.add(restart);
+            return;
+        }
+        Some(resize) => steps.add(resize),
+        None => {}
     }
     if !view.memory.passed_post_start(container, &record.id) {
         // The hook runs once. A container whose hook failed is stopped.
@@ -352,6 +374,6 @@ fn remove_history(view: PodView<'_>, steps: &mut Steps<'_>) {
 /// Whether the image of a container that waits to be started has changed. A container that is being started does not
 /// count.
 fn is_superseded(view: PodView<'_>, record: &ContainerRecord) -> bool {
-    spec::find_container(view.pod, &record.name).is_some_and(|(container, _)| record.is_outdated(container))
+    spec::find_container(view.pod, &record.name).is_some_and(|(container, _)| record.is_outdated(&container))
         && !view.memory.in_flight.contains(&Work::Start(record.name.clone()))
 }

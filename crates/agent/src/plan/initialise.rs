@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::decide::{PodView, Steps, create, restarts, start, supervise};
 use super::observed::{RunState, Sandbox};
-use super::spec;
+use super::spec::{self, ContainerKind};
 
 /// Plans the next step of initialisation. Returns whether the main containers may run.
 pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_>) -> bool {
@@ -21,9 +21,9 @@ pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_
             }
             Some((record, RunState::Exited(_))) if !sidecar && (initialised || view.succeeded(record)) => {}
             Some((record, RunState::Exited(_))) => {
-                let policy = spec::restart_policy(view.pod, container, true);
+                let policy = spec::restart_policy(view.pod, container, ContainerKind::Init);
                 if sidecar || spec::restarts(policy, view.succeeded(record)) {
-                    create(view, sandbox, container, true, steps);
+                    create(view, sandbox, container, ContainerKind::Init, steps);
                 }
                 if !initialised {
                     return false;
@@ -39,7 +39,7 @@ pub(super) fn advance(view: PodView<'_>, sandbox: &Sandbox, steps: &mut Steps<'_
             }
             None if initialised && !sidecar => {}
             None => {
-                create(view, sandbox, container, true, steps);
+                create(view, sandbox, container, ContainerKind::Init, steps);
                 if !initialised {
                     return false;
                 }
@@ -95,6 +95,6 @@ pub(super) fn first_starts(pod: &Pod) -> &[Container] {
 pub(super) fn has_something_to_start(view: PodView<'_>) -> bool {
     spec::main_containers(view.pod).iter().any(|container| {
         let ended = view.observed.latest(&container.name).filter(|record| record.exit().is_some());
-        ended.is_none_or(|record| restarts(view, container, false, record))
+        ended.is_none_or(|record| restarts(view, container, ContainerKind::Main, record))
     })
 }

@@ -9,6 +9,7 @@ use super::action::{Action, Completion, Outcome, StopCause, Work};
 use super::backoff::{self, CrashBackoff};
 use super::observed::Observed;
 use super::probe::{ProbeKind, ProbeState};
+use super::resize::{Allocation, ContainerResources, PendingResize};
 use super::spec;
 
 /// Why an action failed. Where a container's waiting reason exists for it, the name is the same.
@@ -105,6 +106,8 @@ pub struct ContainerMemory {
     pub crash: CrashBackoff,
     /// The image whose restarts `crash` counts.
     pub crash_image: Option<String>,
+    /// The attempt that was made last, and the resources that it has.
+    pub resources: Option<(u32, ContainerResources)>,
     /// Id of the container whose postStart hook has succeeded.
     pub post_start_done: Option<String>,
     /// Id of the container that must be stopped because it failed a hook or a probe, and the message for its event.
@@ -127,6 +130,10 @@ pub struct Memory {
     pub volumes_ready: bool,
     /// The content of a volume has changed since the volumes were prepared.
     pub volumes_stale: bool,
+    /// The resources that the node has given to the containers. `None` until the pod is taken over.
+    pub allocation: Option<Allocation>,
+    /// Why the pod does not have the resources of its spec yet.
+    pub pending_resize: Option<PendingResize>,
     /// Ids of the containers that the fence has stopped, or is stopping.
     pub fenced: BTreeSet<String>,
     /// Ids of the containers whose stop has succeeded.
@@ -164,6 +171,10 @@ impl Memory {
             let Some(record) = observed.latest(&status.name) else { continue };
             let Some((container, _)) = spec::find_container(pod, &status.name) else { continue };
             let entry = self.containers.entry(status.name.clone()).or_default();
+            let is_same_attempt = u32::try_from(status.restart_count).is_ok_and(|count| count == record.attempt);
+            if let Some(resources) = status.resources.as_ref().filter(|_| is_same_attempt) {
+                entry.resources = Some((record.attempt, ContainerResources::of(Some(resources))));
+            }
             if let Some(started_at) = record.started_at() {
                 entry.crash = CrashBackoff::adopted(record.attempt, started_at);
                 entry.crash_image = Some(record.image.clone()).filter(|image| !image.is_empty());
@@ -193,9 +204,15 @@ impl Memory {
         }));
     }
 
-    pub fn begin(&mut self, action: &Action) {
+    /// Notes that an action begins. `pod` has the resources that a container is made with.
+    pub fn begin(&mut self, pod: &Pod, action: &Action) {
         self.in_flight.insert(action.work());
         match action {
+            Action::CreateContainer { container, attempt, .. } => {
+                let made = spec::find_container(pod, container)
+                    .map(|(container, _)| (*attempt, ContainerResources::of(container.resources.as_ref())));
+                self.containers.entry(container.clone()).or_default().resources = made;
+            }
             // A change while the volumes are being prepared sets this again.
             Action::PrepareVolumes => self.volumes_stale = false,
             Action::StopContainer { container, id, cause: StopCause::Replaced, .. } => {
@@ -308,6 +325,10 @@ impl Memory {
                 self.containers.entry(container.clone()).or_default().condemned = None;
                 self.count_start(pod, container, *attempt, now);
             }
+            Action::ResizeContainer { container, attempt, resources, .. } => {
+                let entry = self.containers.entry(container.clone()).or_default();
+                entry.resources = Some((*attempt, resources.clone()));
+            }
             Action::RunPostStart { container, id } => {
                 self.containers.entry(container.clone()).or_default().post_start_done = Some(id.clone());
             }
@@ -326,7 +347,7 @@ impl Memory {
     fn probed(&mut self, pod: &Pod, action: &Action, healthy: bool, now: Timestamp) {
         let Action::RunProbe { container: name, id, kind } = action else { return };
         let Some((container, _)) = spec::find_container(pod, name) else { return };
-        let Some(probe) = spec::probe_of(container, *kind) else { return };
+        let Some(probe) = spec::probe_of(&container, *kind) else { return };
         let entry = self.containers.entry(name.clone()).or_default();
         let state = entry.probes.entry(*kind).or_insert_with(|| ProbeState::new(id));
         if state.container_id != *id {

@@ -1,9 +1,10 @@
 //! Computes `status.phase` by the kubelet's rules.
 
 use super::decide::{PodView, restarts};
+use super::initialise;
 use super::memory::TerminationCause;
 use super::observed::RunState;
-use super::{initialise, spec};
+use super::spec::{self, ContainerKind};
 
 #[derive(Default)]
 struct Tally {
@@ -80,7 +81,9 @@ pub(super) fn failed_by_fence(view: PodView<'_>) -> bool {
 
 fn some_will_restart(view: PodView<'_>) -> bool {
     spec::main_containers(view.pod).iter().any(|container| {
-        view.observed.latest(&container.name).is_some_and(|record| restarts(view, container, false, record))
+        view.observed
+            .latest(&container.name)
+            .is_some_and(|record| restarts(view, container, ContainerKind::Main, record))
     })
 }
 
@@ -90,7 +93,7 @@ fn init_failed_for_good(view: PodView<'_>) -> bool {
         let ended = view.observed.latest(&container.name).filter(|record| record.exit().is_some());
         ended.is_some_and(|record| {
             let succeeded = view.succeeded(record);
-            !succeeded && !spec::restarts(spec::restart_policy(view.pod, container, true), succeeded)
+            !succeeded && !spec::restarts(spec::restart_policy(view.pod, container, ContainerKind::Init), succeeded)
         })
     })
 }

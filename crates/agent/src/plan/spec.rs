@@ -1,6 +1,9 @@
 //! Reads a pod's spec and applies the API's defaults.
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, Probe};
+use quorate_api::ephemeral;
 use quorate_api::qos::{self, Amounts};
 
 use super::probe::ProbeKind;
@@ -36,14 +39,53 @@ pub(super) fn main_containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default()
 }
 
-/// Returns the container of the spec with that name, and whether it is an init container.
+fn ephemeral_entries(pod: &Pod) -> &[EphemeralContainer] {
+    pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default()
+}
+
+pub(super) fn ephemeral_containers(pod: &Pod) -> impl Iterator<Item = Container> {
+    ephemeral_entries(pod).iter().map(ephemeral::container)
+}
+
+/// Returns the name of the container whose processes an ephemeral container sees, if it has a target.
 #[must_use]
-pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<(&'a Container, bool)> {
-    init_containers(pod)
-        .iter()
-        .map(|container| (container, true))
-        .chain(main_containers(pod).iter().map(|container| (container, false)))
-        .find(|(container, _)| container.name == name)
+pub fn ephemeral_target<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let entry = ephemeral_entries(pod).iter().find(|entry| entry.name == name)?;
+    entry.target_container_name.as_deref().filter(|target| !target.is_empty())
+}
+
+/// The list of a pod's spec that has a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerKind {
+    Init,
+    Main,
+    Ephemeral,
+}
+
+impl ContainerKind {
+    /// Returns the name of the list.
+    #[must_use]
+    pub fn list(self) -> &'static str {
+        match self {
+            ContainerKind::Init => "initContainers",
+            ContainerKind::Main => "containers",
+            ContainerKind::Ephemeral => "ephemeralContainers",
+        }
+    }
+}
+
+/// Returns the container of the spec with that name.
+#[must_use]
+pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<(Cow<'a, Container>, ContainerKind)> {
+    let find = |list: &'a [Container], kind| {
+        list.iter().find(|container| container.name == name).map(|container| (Cow::Borrowed(container), kind))
+    };
+    find(init_containers(pod), ContainerKind::Init).or_else(|| find(main_containers(pod), ContainerKind::Main)).or_else(
+        || {
+            let entry = ephemeral_entries(pod).iter().find(|entry| entry.name == name)?;
+            Some((Cow::Owned(ephemeral::container(entry)), ContainerKind::Ephemeral))
+        },
+    )
 }
 
 /// Whether an init container keeps running beside the main ones.
@@ -54,13 +96,14 @@ pub fn is_sidecar(container: &Container) -> bool {
 
 /// Returns the restart policy of this container: `Always`, `OnFailure` or `Never`.
 #[must_use]
-pub fn restart_policy<'a>(pod: &'a Pod, container: &'a Container, init: bool) -> &'a str {
+pub fn restart_policy<'a>(pod: &'a Pod, container: &'a Container, kind: ContainerKind) -> &'a str {
     let of_pod = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
-    match container.restart_policy.as_deref() {
-        Some(own) => own,
+    match (kind, container.restart_policy.as_deref()) {
+        (ContainerKind::Ephemeral, _) => "Never",
+        (_, Some(own)) => own,
         // An init container that has succeeded is not restarted, even if the pod's policy is `Always`.
-        None if init && of_pod == "Always" => "OnFailure",
-        None => of_pod,
+        (ContainerKind::Init, None) if of_pod == "Always" => "OnFailure",
+        (_, None) => of_pod,
     }
 }
 

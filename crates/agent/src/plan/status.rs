@@ -12,13 +12,17 @@ use super::decide::{PodView, restarts};
 use super::memory::{ContainerMemory, FailureReason, TerminationCause};
 use super::observed::{ContainerRecord, Exit, RunState};
 use super::probe::ProbeKind;
-use super::{backoff, conditions, initialise, phase, spec};
+use super::resize::{self, ContainerResources};
+use super::spec::{self, ContainerKind};
+use super::{backoff, conditions, initialise, phase};
 
 /// Time for which `ErrImagePull` is shown before it becomes `ImagePullBackOff`, in seconds.
 pub(super) const ERR_IMAGE_PULL_SECONDS: i64 = 2;
 
 /// The reason of a pod that its fence has made fail, and of a container that the fence has stopped.
 const FENCED: &str = "Fenced";
+/// Exit code of a container whose end was not seen, as if it was killed.
+const LOST_EXIT_CODE: i32 = 137;
 const FENCED_MESSAGE: &str = "The node lost contact with the masters for longer than the pod's fence";
 
 /// Facts about the node that a pod's status shows.
@@ -32,9 +36,12 @@ pub struct NodeFacts {
 pub(super) fn pod_status(view: PodView<'_>) -> PodStatus {
     let phase = phase::phase(view);
     let mains: Vec<ContainerStatus> =
-        spec::main_containers(view.pod).iter().map(|c| container_status(view, c, false)).collect();
+        spec::main_containers(view.pod).iter().map(|c| container_status(view, c, ContainerKind::Main)).collect();
     let inits: Vec<ContainerStatus> =
-        spec::init_containers(view.pod).iter().map(|c| container_status(view, c, true)).collect();
+        spec::init_containers(view.pod).iter().map(|c| container_status(view, c, ContainerKind::Init)).collect();
+    let ephemeral: Vec<ContainerStatus> = spec::ephemeral_containers(view.pod)
+        .map(|container| container_status(view, &container, ContainerKind::Ephemeral))
+        .collect();
     let ips = pod_ips(view);
     let overdue = view.memory.termination.is_some_and(|t| t.cause == TerminationCause::DeadlineExceeded);
     let was_over = matches!(view.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
@@ -49,6 +56,7 @@ pub(super) fn pod_status(view: PodView<'_>) -> PodStatus {
         start_time: view.memory.start_time.map(Time),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(mains),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         qos_class: Some(spec::qos_class(view.pod).to_owned()),
         reason: match &view.memory.rejected {
             Some(rejection) => Some(rejection.reason.to_owned()),
@@ -76,9 +84,9 @@ fn pod_ips(view: PodView<'_>) -> Vec<String> {
     }
 }
 
-fn container_status(view: PodView<'_>, container: &Container, init: bool) -> ContainerStatus {
+fn container_status(view: PodView<'_>, container: &Container, kind: ContainerKind) -> ContainerStatus {
     let latest = view.observed.latest(&container.name);
-    let reported = reported_status(view, &container.name, init);
+    let reported = reported_status(view, &container.name, kind);
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
@@ -90,8 +98,12 @@ fn container_status(view: PodView<'_>, container: &Container, init: bool) -> Con
         if let Some(reported) = reported.filter(|_| ended) {
             return reported.clone();
         }
-        status.state = Some(waiting(view, container, None, init));
-        status.started = Some(false);
+        set_resources(&mut status, container, kind, None);
+        if let Some(lost) = reported.filter(|_| kind == ContainerKind::Ephemeral).and_then(lost) {
+            return lost;
+        }
+        status.state = Some(waiting(view, container, None, kind));
+        status.started = (kind != ContainerKind::Ephemeral).then_some(false);
         return status;
     };
     status.restart_count = i32::try_from(record.attempt).unwrap_or(i32::MAX);
@@ -100,17 +112,21 @@ fn container_status(view: PodView<'_>, container: &Container, init: bool) -> Con
         status.image.clone_from(&record.image);
     }
     status.image_id.clone_from(&record.image_id);
+    let actual = record.is_running().then(|| resize::actual(view, record)).flatten();
+    set_resources(&mut status, container, kind, actual);
     let running = record.is_running();
-    status.started = Some(running && view.memory.has_started(container, &record.id));
-    status.ready = is_ready(view, container, record, init);
+    // No probe and no endpoint depends on an ephemeral container.
+    let is_service = kind != ContainerKind::Ephemeral;
+    status.started = is_service.then(|| running && view.memory.has_started(container, &record.id));
+    status.ready = is_service && is_ready(view, container, record, kind);
     let previous = view.observed.ended_before(&container.name, record.attempt);
     match &record.state {
         RunState::Running { started_at } => {
             status.state = Some(running_state(*started_at));
             status.last_state = previous.map(|record| terminated_state(view, record));
         }
-        RunState::Exited(_) if will_start_again(view, container, record, init) => {
-            status.state = Some(waiting(view, container, Some(record), init));
+        RunState::Exited(_) if will_start_again(view, container, record, kind) => {
+            status.state = Some(waiting(view, container, Some(record), kind));
             status.last_state = Some(terminated_state(view, record));
         }
         RunState::Exited(_) => {
@@ -118,7 +134,7 @@ fn container_status(view: PodView<'_>, container: &Container, init: bool) -> Con
             status.last_state = previous.map(|record| terminated_state(view, record));
         }
         // Unreachable: `latest` leaves out containers that wait to be started.
-        RunState::Created => status.state = Some(waiting(view, container, None, init)),
+        RunState::Created => status.state = Some(waiting(view, container, None, kind)),
     }
     if status.last_state.is_none() {
         // The previous container may have been removed, but the API still shows its end.
@@ -129,20 +145,58 @@ fn container_status(view: PodView<'_>, container: &Container, init: bool) -> Con
     status
 }
 
-fn reported_status<'a>(view: PodView<'a>, name: &str, init: bool) -> Option<&'a ContainerStatus> {
-    let list = if init { &view.reported.init_container_statuses } else { &view.reported.container_statuses };
+/// Shows the resources that the node has given to a container, and those that it has while it runs.
+fn set_resources(
+    status: &mut ContainerStatus,
+    container: &Container,
+    kind: ContainerKind,
+    actual: Option<&ContainerResources>,
+) {
+    if kind == ContainerKind::Ephemeral {
+        return;
+    }
+    let allocated = ContainerResources::of(container.resources.as_ref()).requirements();
+    status.allocated_resources.clone_from(&allocated.requests);
+    status.resources = Some(actual.map_or(allocated, ContainerResources::requirements));
+}
+
+fn reported_status<'a>(view: PodView<'a>, name: &str, kind: ContainerKind) -> Option<&'a ContainerStatus> {
+    let list = match kind {
+        ContainerKind::Init => &view.reported.init_container_statuses,
+        ContainerKind::Main => &view.reported.container_statuses,
+        ContainerKind::Ephemeral => &view.reported.ephemeral_container_statuses,
+    };
     list.iter().flatten().find(|status| status.name == name)
+}
+
+/// Returns the status of a container that has run, that the runtime no longer has, and that is not started again.
+fn lost(reported: &ContainerStatus) -> Option<ContainerStatus> {
+    let state = reported.state.as_ref()?;
+    if state.terminated.is_some() {
+        return Some(reported.clone());
+    }
+    let running = state.running.as_ref()?;
+    let terminated = ContainerStateTerminated {
+        container_id: reported.container_id.clone(),
+        exit_code: LOST_EXIT_CODE,
+        message: Some("The container could not be located".to_owned()),
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        started_at: running.started_at.clone(),
+        ..ContainerStateTerminated::default()
+    };
+    let state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
+    Some(ContainerStatus { state: Some(state), ..reported.clone() })
 }
 
 fn container_id(view: PodView<'_>, record: &ContainerRecord) -> String {
     format!("{}://{}", view.facts.runtime_scheme, record.id)
 }
 
-fn is_ready(view: PodView<'_>, container: &Container, record: &ContainerRecord, init: bool) -> bool {
+fn is_ready(view: PodView<'_>, container: &Container, record: &ContainerRecord, kind: ContainerKind) -> bool {
     match &record.state {
-        RunState::Exited(_) => init && !spec::is_sidecar(container) && view.succeeded(record),
+        RunState::Exited(_) => kind == ContainerKind::Init && !spec::is_sidecar(container) && view.succeeded(record),
         RunState::Created => false,
-        RunState::Running { .. } if init && !spec::is_sidecar(container) => false,
+        RunState::Running { .. } if kind == ContainerKind::Init && !spec::is_sidecar(container) => false,
         RunState::Running { .. } => {
             view.memory.has_started(container, &record.id)
                 && (container.readiness_probe.is_none()
@@ -154,7 +208,7 @@ fn is_ready(view: PodView<'_>, container: &Container, record: &ContainerRecord, 
     }
 }
 
-fn will_start_again(view: PodView<'_>, container: &Container, record: &ContainerRecord, init: bool) -> bool {
+fn will_start_again(view: PodView<'_>, container: &Container, record: &ContainerRecord, kind: ContainerKind) -> bool {
     if record.exit().is_none() {
         return false;
     }
@@ -163,10 +217,10 @@ fn will_start_again(view: PodView<'_>, container: &Container, record: &Container
         return false;
     }
     let in_current_sandbox = view.observed.sandbox().is_some_and(|sandbox| sandbox.id == record.sandbox_id);
-    if init && !in_current_sandbox && !initialise::is_initialised(view) {
+    if kind == ContainerKind::Init && !in_current_sandbox && !initialise::is_initialised(view) {
         return true;
     }
-    restarts(view, container, init, record)
+    restarts(view, container, kind, record)
 }
 
 fn running_state(started_at: Timestamp) -> ContainerState {
@@ -195,7 +249,9 @@ const POD_MESSAGE_BYTES: usize = 12 * 1024;
 
 /// Cuts a termination message to the share of one container.
 fn message_part<'a>(view: PodView<'_>, message: &'a str) -> &'a str {
-    let containers = spec::main_containers(view.pod).len() + spec::init_containers(view.pod).len();
+    let containers = spec::main_containers(view.pod).len()
+        + spec::init_containers(view.pod).len()
+        + spec::ephemeral_containers(view.pod).count();
     let mut end = message.len().min(POD_MESSAGE_BYTES / containers.max(1));
     while !message.is_char_boundary(end) {
         end -= 1;
@@ -203,8 +259,13 @@ fn message_part<'a>(view: PodView<'_>, message: &'a str) -> &'a str {
     &message[..end]
 }
 
-fn waiting(view: PodView<'_>, container: &Container, ended: Option<&ContainerRecord>, init: bool) -> ContainerState {
-    let (reason, message) = waiting_reason(view, container, ended, init);
+fn waiting(
+    view: PodView<'_>,
+    container: &Container,
+    ended: Option<&ContainerRecord>,
+    kind: ContainerKind,
+) -> ContainerState {
+    let (reason, message) = waiting_reason(view, container, ended, kind);
     let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
@@ -213,7 +274,7 @@ fn waiting_reason(
     view: PodView<'_>,
     container: &Container,
     ended: Option<&ContainerRecord>,
-    init: bool,
+    kind: ContainerKind,
 ) -> (&'static str, Option<String>) {
     let image = container.image.as_deref().unwrap_or_default();
     if let Some(failure) = view.memory.failures.get(&Work::Image(container.name.clone(), image.to_owned())) {
@@ -243,11 +304,12 @@ fn waiting_reason(
     if let Some(failure) = works.iter().find_map(|work| view.memory.failures.get(work)) {
         return (failure.reason.as_str(), Some(failure.message.clone()));
     }
-    if !init && !initialise::is_initialised(view) {
-        return ("PodInitializing", None);
-    }
-    let before_others = init && spec::init_containers(view.pod).first().is_some_and(|c| c.name != container.name);
-    if before_others { ("PodInitializing", None) } else { ("ContainerCreating", None) }
+    let waits_for_others = match kind {
+        ContainerKind::Init => spec::init_containers(view.pod).first().is_some_and(|c| c.name != container.name),
+        ContainerKind::Main => !initialise::is_initialised(view),
+        ContainerKind::Ephemeral => false,
+    };
+    if waits_for_others { ("PodInitializing", None) } else { ("ContainerCreating", None) }
 }
 
 /// Formats seconds as Go prints a duration: `10s`, `2m40s`, `5m0s`.

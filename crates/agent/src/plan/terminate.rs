@@ -6,7 +6,7 @@ use super::decide::{PodView, Steps, probe, stop};
 use super::memory::{Termination, TerminationCause};
 use super::observed::{ContainerRecord, Role};
 use super::probe::ProbeKind;
-use super::spec;
+use super::spec::{self, ContainerKind};
 
 /// Plans the next step of a termination. Returns whether nothing is left to do.
 pub(super) fn terminate(view: PodView<'_>, steps: &mut Steps<'_>) -> bool {
@@ -67,13 +67,14 @@ fn is_making_anything(view: PodView<'_>) -> bool {
 fn keep_probing_readiness(view: PodView<'_>, steps: &mut Steps<'_>) {
     for record in view.observed.running() {
         if let Some((container, _)) = spec::find_container(view.pod, &record.name) {
-            probe(view, container, record, &[ProbeKind::Readiness], steps);
+            probe(view, &container, record, &[ProbeKind::Readiness], steps);
         }
     }
 }
 
 fn is_sidecar(view: PodView<'_>, record: &ContainerRecord) -> bool {
-    spec::find_container(view.pod, &record.name).is_some_and(|(c, init)| init && spec::is_sidecar(c))
+    spec::find_container(view.pod, &record.name)
+        .is_some_and(|(container, kind)| kind == ContainerKind::Init && spec::is_sidecar(&container))
 }
 
 /// Stops the main containers together and then the sidecars one by one, the last one first, all within one grace
@@ -123,5 +124,5 @@ fn stop_unknown(view: PodView<'_>, grace: Grace, steps: &mut Steps<'_>) {
 
 fn has_pre_stop(view: PodView<'_>, record: &ContainerRecord) -> bool {
     let container = spec::find_container(view.pod, &record.name).map(|(container, _)| container);
-    container.and_then(|container| container.lifecycle.as_ref()).is_some_and(|hooks| hooks.pre_stop.is_some())
+    container.is_some_and(|container| container.lifecycle.as_ref().is_some_and(|hooks| hooks.pre_stop.is_some()))
 }

@@ -1,9 +1,11 @@
 //! Tests of the planner: tables, a simulated node, and properties that hold for any history.
 
 mod ending;
+mod ephemeral;
 mod fence;
 mod images;
 mod probes;
+mod resize;
 mod restarts;
 mod simulation;
 
@@ -264,11 +266,11 @@ fn volumes_stay_stale_until_they_show_the_masters_content() {
 
     sim.memory.volumes_stale = true;
     let fail = Outcome::Failed { reason: FailureReason::FailedMount, message: "no luck".into() };
-    sim.memory.begin(&Action::PrepareVolumes);
+    sim.memory.begin(&sim.pod, &Action::PrepareVolumes);
     sim.memory.record(&sim.pod, &Completion { action: Action::PrepareVolumes, outcome: fail }, sim.now);
     assert!(sim.memory.volumes_stale, "a failure updates nothing");
 
-    sim.memory.begin(&Action::PrepareVolumes);
+    sim.memory.begin(&sim.pod, &Action::PrepareVolumes);
     sim.memory.volumes_stale = true;
     sim.memory.record(&sim.pod, &Completion { action: Action::PrepareVolumes, outcome: Outcome::Done }, sim.now);
     assert!(sim.memory.volumes_stale, "the change came while the volumes were prepared");
@@ -416,7 +418,7 @@ fn a_running_container_that_cannot_be_inspected_any_more_is_stopped_and_removed(
     let actions = sim.plan().actions;
     let [stop @ Action::StopContainer { id, .. }] = actions.as_slice() else { panic!("{actions:?}") };
     assert_eq!(id, "main-0");
-    sim.memory.begin(stop);
+    sim.memory.begin(&sim.pod, stop);
     let done = Completion { action: stop.clone(), outcome: Outcome::Done };
     sim.memory.record(&sim.pod, &done, sim.now);
     assert!(sim.plan().actions.is_empty(), "it is stopped once, although it still seems to run");

@@ -173,6 +173,8 @@ pub struct ContainerSpec {
     pub host_pid: bool,
     /// The containers of the pod see each other's processes.
     pub share_processes: bool,
+    /// Id of the running container whose processes this one sees, unless it sees those of the pod or the node.
+    pub process_target: Option<String>,
     /// The file of this machine from which the termination message is read.
     pub message_file: Option<PathBuf>,
     /// The path at which the container writes the termination message.
@@ -312,6 +314,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Starts a container that has been made, in a sandbox that runs.
     async fn start_container(&self, pod: &PodRef, id: &str) -> Result<(), RuntimeError>;
+
+    /// Changes the CPU and memory of a running container. Other limits stay as they are.
+    async fn update_container(&self, id: &str, limits: &Limits) -> Result<(), RuntimeError>;
 
     /// Sends SIGTERM, and SIGKILL after `grace`. Zero kills at once. Returns when the container has ended.
     async fn stop_container(&self, pod: &PodRef, id: &str, grace: Duration) -> Result<(), RuntimeError>;

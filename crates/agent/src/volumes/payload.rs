@@ -194,7 +194,7 @@ fn field(item: &DownwardAPIVolumeFile, facts: Facts<'_>) -> Result<String, Paylo
     });
     match (selector, own) {
         (Some(selector), Some((container, _))) => {
-            env::resource(container, selector, facts).map_err(PayloadError::Field)
+            env::resource(&container, selector, facts).map_err(PayloadError::Field)
         }
         _ => Err(PayloadError::Field(EnvError::Source { name: item.path.clone() })),
     }

@@ -1,6 +1,7 @@
 //! Tests of an agent on a real Docker engine.
 
 mod adoption;
+mod ephemeral;
 mod fences;
 mod harness;
 mod images;
@@ -13,6 +14,7 @@ mod probes;
 mod recovery;
 mod refresh;
 mod registry;
+mod resize;
 mod security;
 mod status;
 mod streams;

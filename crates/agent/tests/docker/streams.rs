@@ -18,10 +18,10 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::harness::{IMAGE, Node1, eventually, is_ready};
 
-type Client = WebSocketStream<TlsStream<TcpStream>>;
+pub type Client = WebSocketStream<TlsStream<TcpStream>>;
 
 /// Opens a WebSocket to the node API.
-async fn open(node: &Node1, path: &str, protocol: &str) -> Client {
+pub async fn open(node: &Node1, path: &str, protocol: &str) -> Client {
     let identity = node.pki.identity("quorate:apiserver", "system:masters");
     let mut roots = RootCertStore::empty();
     roots
@@ -54,7 +54,7 @@ async fn open(node: &Node1, path: &str, protocol: &str) -> Client {
 }
 
 /// Reads up to the end, and returns the two outputs and the status.
-async fn finish(mut client: Client) -> (String, String, Value) {
+pub async fn finish(mut client: Client) -> (String, String, Value) {
     let mut channels = vec![Vec::new(); 5];
     loop {
         match client.next().await.expect("a close frame ends the streams").expect("a message") {
@@ -76,7 +76,7 @@ fn exec(script: &str, flags: &str) -> String {
     format!("/exec/default/stays/main?{flags}&command=sh&command=-c&command={script}")
 }
 
-const V5: &str = "v5.channel.k8s.io";
+pub const V5: &str = "v5.channel.k8s.io";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_run_in_a_container_and_end_with_their_client() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_api::{Status, StatusDetails};
-use quorate_registry::{Subresource, Verb};
+use quorate_registry::{Documents, Subresource, Verb};
 use serde_json::Value;
 
 use crate::api::Api;
@@ -97,11 +97,9 @@ async fn show(operation: &Operation, query: &Query, style: Style) -> Result<Resp
 async fn write(mut operation: Operation, request: &Request, style: Style) -> Result<Response, Status> {
     let served = Arc::clone(&operation.target.resource);
     let (verb, subresource) = (operation.target.verb, operation.target.subresource);
-    let expected = match subresource {
-        Some(Subresource::Scale) => Expected::builtin("autoscaling/v1", "Scale")?,
-        Some(Subresource::Binding) => Expected::builtin("v1", "Binding")?,
-        Some(Subresource::Eviction) => Expected::builtin("policy/v1", "Eviction")?,
-        _ => Expected::served(&served),
+    let expected = match subresource.map(|subresource| subresource.row().documents) {
+        Some(Documents::Other { api_version, kind }) => Expected::builtin(api_version, kind)?,
+        Some(Documents::Own) | None => Expected::served(&served),
     };
     let validation = operation.validation;
     let body = || expected.decode(&request.headers, &request.body);

@@ -122,10 +122,9 @@ pub(crate) fn successor(operation: &Operation, current: &Current, mut new: Value
     let old = &current.object;
     precondition(target, current, &new)?;
     metadata::carry_over(&mut new, old);
-    match target.subresource {
-        Some(Subresource::Status) => strategy.prepare_status_update(&mut new, old),
-        Some(Subresource::Finalize) => new = with_spec_finalizers(&new, old),
-        _ => {
+    match target.subresource.and_then(Subresource::change) {
+        Some(change) => (change.prepare)(&served.descriptor, &mut new, old),
+        None => {
             strategy.prepare_update(&mut new, old);
             allocate::fit(operation, &mut new, Some(old))?;
         }
@@ -152,19 +151,6 @@ pub(crate) fn change(served: &Served, new: Value, old: &Value) -> Change {
 /// Returns whether finalizers, or a rule of the kind, keep the object from being removed.
 pub(crate) fn is_held(served: &Served, object: &Value) -> bool {
     !metadata::finalizers(object).is_empty() || served.descriptor.strategy.is_held(object)
-}
-
-fn with_spec_finalizers(new: &Value, old: &Value) -> Value {
-    let mut result = old.clone();
-    match new["spec"].get("finalizers") {
-        Some(finalizers) => result["spec"]["finalizers"] = finalizers.clone(),
-        None => {
-            if let Some(spec) = result["spec"].as_object_mut() {
-                spec.remove("finalizers");
-            }
-        }
-    }
-    result
 }
 
 /// Checks that the client's `resourceVersion` and uid, if given, are those of the object.
@@ -201,19 +187,9 @@ fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old:
 /// Returns the validation errors of `new` as the successor of `old`.
 fn errors(served: &Served, subresource: Option<Subresource>, new: &Value, old: &Value) -> Vec<FieldError> {
     let descriptor = &served.descriptor;
-    let generic = || {
-        let mut errors = quorate_registry::metadata::validate(new, descriptor);
-        errors.extend(quorate_registry::metadata::validate_update(new, old));
-        errors
-    };
-    match subresource {
-        Some(Subresource::Status) => {
-            let mut errors = generic();
-            errors.extend(descriptor.strategy.validate_status_update(new, old));
-            errors
-        }
-        Some(Subresource::Finalize) => generic(),
-        _ => descriptor.validate_update(new, old),
+    match subresource.and_then(Subresource::change) {
+        Some(change) => descriptor.validate_change(change, new, old),
+        None => descriptor.validate_update(new, old),
     }
 }
 

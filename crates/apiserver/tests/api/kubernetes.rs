@@ -23,18 +23,7 @@ const NOT_SERVED: &[(&str, &[&str])] = &[
     ("autoscaling/v1", &["horizontalpodautoscalers", "horizontalpodautoscalers/status"]),
     ("events.k8s.io/v1", &["events"]),
     ("certificates.k8s.io/v1", &["certificatesigningrequests/approval"]),
-    (
-        "v1",
-        &[
-            "bindings",
-            "nodes/proxy",
-            "pods/ephemeralcontainers",
-            "pods/proxy",
-            "pods/resize",
-            "serviceaccounts/token",
-            "services/proxy",
-        ],
-    ),
+    ("v1", &["bindings", "nodes/proxy", "pods/proxy", "serviceaccounts/token", "services/proxy"]),
 ];
 
 /// Returns the folder of Kubernetes' own data, looked for beside this repository and beside its parent.

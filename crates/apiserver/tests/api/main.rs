@@ -18,5 +18,6 @@ mod ratcheting;
 mod reading;
 mod services;
 mod streams;
+mod subresources;
 mod watching;
 mod writing;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::subresource::Documents;
 
 /// One object of each kind with every field set, condensed from the round-trip test data of Kubernetes v1.36. Values
 /// lack the suffix `Value`. Parts that occur in several objects, `ObjectMeta` and `PodSpec`, are written once and
@@ -45,8 +46,20 @@ fn names_and_verbs_match_discovery() {
         assert_eq!(list(&expected["shortNames"]), row.short_names.to_vec(), "{}", row.resource);
         assert_eq!(list(&expected["categories"]), row.categories.to_vec(), "{}", row.resource);
         assert_eq!(list(&expected["verbs"]), row.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>());
-        for subresource in row.subresources {
-            find(&format!("{}/{}", row.resource.resource, subresource.as_str()));
+        for subresource in row.subresources.iter().map(|subresource| subresource.row()) {
+            let expected = find(&format!("{}/{}", row.resource.resource, subresource.name));
+            let api_version = match expected["group"].as_str() {
+                Some(group) => format!("{group}/{}", expected["version"].as_str().expect("a version")),
+                None => row.kind.api_version(),
+            };
+            let (own_version, own_kind) = (row.kind.api_version(), row.kind.kind.as_ref());
+            let actual = match subresource.documents {
+                Documents::Own => (own_version.as_str(), own_kind),
+                Documents::Other { api_version, kind } => (api_version, kind),
+            };
+            assert_eq!(actual, (api_version.as_str(), expected["kind"].as_str().expect("a kind")), "{expected}");
+            let verbs: Vec<&str> = subresource.verbs.iter().map(|verb| verb.as_str()).collect();
+            assert_eq!(list(&expected["verbs"]), verbs, "{expected}");
         }
     }
 }

@@ -6,7 +6,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod lease;
-mod namespace;
+pub mod namespace;
 mod node;
 pub mod pod;
 mod replica_set;

@@ -15,6 +15,13 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// The finalizer that keeps a namespace until it is empty.
 const FINALIZER: &str = "kubernetes";
 
+/// Undoes every change except those of the finalizers.
+pub fn keep_only_finalizers(new: &mut Value, old: &Value) {
+    let mut kept = old.clone();
+    carry_over(child(&mut kept, "spec"), &new["spec"], "finalizers");
+    *new = kept;
+}
+
 pub struct Namespace;
 
 impl Kind for Namespace {

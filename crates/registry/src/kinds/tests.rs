@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{Deletion, Descriptor, Registry, Strategy};
+use crate::{Deletion, Descriptor, Registry, Strategy, Subresource};
 
 const NOW: &str = "2026-01-01T01:00:00Z";
 const BORN: &str = "2026-01-01T00:00:00Z";
@@ -31,7 +31,10 @@ pub(super) fn created(kind: &str, object: &Value) -> Value {
 }
 
 pub(super) fn errors_of(kind: &str, object: &Value) -> Vec<String> {
-    strategy(kind).validate(&created(kind, object)).iter().map(ToString::to_string).collect()
+    let (strategy, object) = (strategy(kind), created(kind, object));
+    let mut errors = strategy.validate(&object);
+    errors.extend(strategy.validate_create(&object));
+    errors.iter().map(ToString::to_string).collect()
 }
 
 /// Returns the errors of an update of `old` with `changes` (a merge patch).
@@ -43,6 +46,17 @@ pub(super) fn update_errors(kind: &str, old: &Value, changes: &Value) -> Vec<Str
     strategy.default(&mut new);
     strategy.prepare_update(&mut new, &old);
     strategy.validate_update(&new, &old).iter().map(ToString::to_string).collect()
+}
+
+/// Returns the object and the errors after an update of `old` through a subresource with `changes` (a merge patch).
+pub(super) fn changed(kind: &str, subresource: Subresource, old: &Value, changes: &Value) -> (Value, Vec<String>) {
+    let (row, change) = (row(kind), subresource.change().expect("a subresource that changes a part"));
+    let mut new = old.clone();
+    quorate_api::patch::merge::apply(&mut new, changes);
+    row.default(&mut new);
+    (change.prepare)(&row, &mut new, old);
+    let errors = row.validate_change(change, &new, old).iter().map(ToString::to_string).collect();
+    (new, errors)
 }
 
 pub(super) fn cells(kind: &str, object: &Value) -> Vec<String> {

@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath, name};
 
 use super::volumes::Volumes;
-use super::{probes, resources, security};
+use super::{ephemeral, probes, resources, security};
 use crate::check;
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
 
-/// Checks all containers of a pod. Names are unique over init and ordinary containers, host ports over ordinary ones.
+/// Checks all containers of a pod. Names are unique over all of them, host ports over the ordinary ones.
 pub fn validate(spec: &core::PodSpec, volumes: &Volumes<'_>, path: &FieldPath, errors: &mut Vec<FieldError>) {
     if spec.containers.is_empty() {
         errors.push(FieldError::required(path.child("containers"), ""));
@@ -22,7 +22,8 @@ pub fn validate(spec: &core::PodSpec, volumes: &Volumes<'_>, path: &FieldPath, e
     let host_network = spec.host_network == Some(true);
     for (index, container) in spec.containers.iter().enumerate() {
         let path = path.child("containers").index(index);
-        container_name(container, &mut names, &path, errors);
+        container_name(&container.name, &mut names, &path, errors);
+        resources::resize_policy(spec, container, &path.child("resizePolicy"), errors);
         validate_container(container, volumes, host_network, &path, errors);
         for (index, port) in container.ports.iter().flatten().enumerate() {
             let Some(host_port) = port.host_port.filter(|port| *port != 0) else { continue };
@@ -38,7 +39,8 @@ pub fn validate(spec: &core::PodSpec, volumes: &Volumes<'_>, path: &FieldPath, e
     }
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
         let path = path.child("initContainers").index(index);
-        container_name(container, &mut names, &path, errors);
+        container_name(&container.name, &mut names, &path, errors);
+        resources::resize_policy(spec, container, &path.child("resizePolicy"), errors);
         validate_container(container, volumes, host_network, &path, errors);
         one_of_restart(container, &["Always", "Never", "OnFailure"], &path, errors);
         if container.restart_policy.as_deref() != Some("Always") {
@@ -54,25 +56,26 @@ pub fn validate(spec: &core::PodSpec, volumes: &Volumes<'_>, path: &FieldPath, e
             }
         }
     }
+    ephemeral::validate(spec, &names, volumes, path, errors);
 }
 
 fn one_of_restart(container: &core::Container, policies: &[&str], path: &FieldPath, errors: &mut Vec<FieldError>) {
     check::one_of_if_set(container.restart_policy.as_deref(), policies, path.child("restartPolicy"), errors);
 }
 
-fn container_name<'a>(
-    container: &'a core::Container,
+pub(super) fn container_name<'a>(
+    name: &'a str,
     names: &mut BTreeSet<&'a str>,
     path: &FieldPath,
     errors: &mut Vec<FieldError>,
 ) {
-    check::required_name(&container.name, name::dns1123_label, &path.child("name"), errors);
-    if !container.name.is_empty() && !names.insert(&container.name) {
-        errors.push(FieldError::duplicate(path.child("name"), &container.name));
+    check::required_name(name, name::dns1123_label, &path.child("name"), errors);
+    if !name.is_empty() && !names.insert(name) {
+        errors.push(FieldError::duplicate(path.child("name"), name));
     }
 }
 
-fn validate_container(
+pub(super) fn validate_container(
     container: &core::Container,
     volumes: &Volumes<'_>,
     host_network: bool,

@@ -4,6 +4,7 @@
 mod claim_template;
 mod containers;
 mod defaults;
+mod ephemeral;
 mod pod_spec;
 mod probes;
 mod projections;

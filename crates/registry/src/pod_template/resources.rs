@@ -1,8 +1,8 @@
 //! Checks of requests and limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use quorate_api::{FieldError, FieldPath, Quantity, name};
 
@@ -10,6 +10,10 @@ use crate::check;
 
 /// Kubernetes' own container resources.
 const STANDARD: &[&str] = &["cpu", "ephemeral-storage", "memory"];
+
+/// Resources that a resize of a running container may change.
+const RESIZABLE: &[&str] = &["cpu", "memory"];
+const RESIZE_POLICIES: &[&str] = &["NotRequired", "RestartContainer"];
 
 pub fn validate(resources: &ResourceRequirements, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let limits = amounts(resources.limits.as_ref(), &path.child("limits"), errors);
@@ -29,6 +33,22 @@ pub fn validate(resources: &ResourceRequirements, path: &FieldPath, errors: &mut
                 errors.push(FieldError::required(path.clone(), "Limit must be set for non overcommitable resources"));
             }
             _ => {}
+        }
+    }
+}
+
+/// Checks which changes of a running container's resources restart it.
+pub fn resize_policy(spec: &PodSpec, container: &Container, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let mut seen = BTreeSet::new();
+    for (index, policy) in container.resize_policy.iter().flatten().enumerate() {
+        if !seen.insert(&policy.resource_name) {
+            errors.push(FieldError::duplicate(path.index(index), &policy.resource_name));
+        }
+        check::one_of(Some(&policy.resource_name), RESIZABLE, path.clone(), errors);
+        check::one_of(Some(&policy.restart_policy), RESIZE_POLICIES, path.clone(), errors);
+        if spec.restart_policy.as_deref() == Some("Never") && policy.restart_policy == "RestartContainer" {
+            let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            errors.push(FieldError::invalid(path.clone(), &policy.restart_policy, detail));
         }
     }
 }

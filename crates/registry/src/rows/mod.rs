@@ -18,10 +18,11 @@ use std::sync::Arc;
 use quorate_api::{FieldError, GroupVersionKind, GroupVersionResource};
 use serde_json::Value;
 
-use crate::descriptor::{Descriptor, Scope, Subresource, Verb};
+use crate::descriptor::{Descriptor, Scope, Verb};
 use crate::schema::Schema;
 use crate::schema_kind::{Rules, SchemaKind};
 use crate::strategy::Scale;
+use crate::subresource::Subresource;
 use crate::table::{Printed, plain};
 
 /// Returns the rows of this folder, in no particular order.

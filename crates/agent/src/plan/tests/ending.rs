@@ -80,7 +80,7 @@ fn a_running_pre_stop_hook_delays_the_stop_until_the_grace_period_is_over() {
     sim.terminate(TerminationCause::Deleted, 10);
     let hook =
         sim.plan().actions.into_iter().find(|action| matches!(action, Action::RunPreStop { .. })).expect("a hook");
-    sim.memory.begin(&hook);
+    sim.memory.begin(&sim.pod, &hook);
     sim.settle();
     sim.exit("main", 0);
     sim.settle();
@@ -151,7 +151,7 @@ fn a_shorter_grace_period_hurries_a_stop_in_flight() {
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();
     sim.terminate(TerminationCause::Deleted, 30);
-    sim.memory.begin(&sim.plan().actions[0].clone());
+    sim.memory.begin(&sim.pod, &sim.plan().actions[0].clone());
     assert!(sim.plan().actions.is_empty());
     sim.terminate(TerminationCause::Deleted, 0);
     let plan = sim.plan();
@@ -171,7 +171,7 @@ fn nothing_is_removed_while_a_container_is_being_started() {
             }
             assert!(sim.step(), "{making:?} never came up");
         };
-        sim.memory.begin(&action);
+        sim.memory.begin(&sim.pod, &action);
         sim.terminate(TerminationCause::Gone, 2);
         assert!(sim.plan().actions.is_empty(), "{:?}", sim.plan());
     }

@@ -123,7 +123,7 @@ fn a_failed_stop_is_tried_again_each_second() {
     sim.settle();
     for _ in 0..5 {
         let action = sim.plan_within(lapsed(0)).actions.pop().expect("a stop");
-        sim.memory.begin(&action);
+        sim.memory.begin(&sim.pod, &action);
         let outcome = Outcome::Failed { reason: FailureReason::Other, message: "no engine".into() };
         sim.memory.record(&sim.pod, &Completion { action, outcome }, sim.now);
         let plan = sim.plan_within(lapsed(0));
@@ -150,7 +150,7 @@ fn a_container_whose_fenced_stop_has_failed_ends_with_its_own_result() {
     let mut sim = Simulation::new(policy("Never"));
     sim.settle();
     for action in sim.plan_within(lapsed(0)).actions {
-        sim.memory.begin(&action);
+        sim.memory.begin(&sim.pod, &action);
         let outcome = Outcome::Failed { reason: FailureReason::Other, message: "no engine".into() };
         sim.memory.record(&sim.pod, &Completion { action, outcome }, sim.now);
     }
@@ -169,7 +169,7 @@ fn a_stop_that_succeeds_after_the_masters_confirmed_the_pod_stays_the_fences() {
     let mut sim = Simulation::new(one(json!({})));
     sim.settle();
     let action = sim.plan_within(lapsed(0)).actions.pop().expect("a stop");
-    sim.memory.begin(&action);
+    sim.memory.begin(&sim.pod, &action);
     let observed = sim.observed.clone();
     sim.memory.release_fenced(&observed);
     assert!(sim.memory.fenced.contains("main-0"), "the stop is in flight");
@@ -198,7 +198,7 @@ fn a_stop_in_flight_is_marked_when_the_fence_lapses() {
     sim.pass(5);
     let mark = Action::MarkFenced { id: "main-0".to_owned() };
     assert_eq!(sim.plan_within(lapsed(5)).actions, std::slice::from_ref(&mark), "it is not stopped a second time");
-    sim.memory.begin(&mark);
+    sim.memory.begin(&sim.pod, &mark);
     assert!(sim.plan_within(lapsed(5)).actions.is_empty());
     let outcome = Outcome::Failed { reason: FailureReason::Other, message: "no disk".into() };
     sim.memory.record(&sim.pod, &Completion { action: mark.clone(), outcome }, sim.now);

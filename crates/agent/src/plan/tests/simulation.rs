@@ -28,6 +28,8 @@ pub(super) struct Simulation {
     pub missing_image: Option<FailureReason>,
     pub broken_start: Option<FailureReason>,
     pub broken_hook: bool,
+    /// The engine refuses to change the resources of containers.
+    pub broken_resize: bool,
     /// Hooks start but never end.
     pub held_hook: bool,
     /// Containers that ignore SIGTERM and end only by SIGKILL.
@@ -63,6 +65,7 @@ impl Simulation {
             missing_image: None,
             broken_start: None,
             broken_hook: false,
+            broken_resize: false,
             held_hook: false,
             deaf: BTreeSet::new(),
             stop_code: 143,
@@ -160,7 +163,7 @@ impl Simulation {
         let mut any = false;
         for action in planned.actions {
             any = true;
-            self.memory.begin(&action);
+            self.memory.begin(&self.pod, &action);
             if self.held_hook && matches!(action, Action::RunPostStart { .. }) {
                 continue;
             }
@@ -292,7 +295,8 @@ impl Simulation {
                 }
             }
             Action::RemovePod => self.observed = Observed::default(),
-            Action::MarkFenced { .. } => {}
+            Action::ResizeContainer { .. } if self.broken_resize => return failed(FailureReason::Other),
+            Action::MarkFenced { .. } | Action::ResizeContainer { .. } => {}
             Action::StopUnknown { id, .. } => self.stopped.push(id.clone()),
             Action::DeleteFromApi => self.deleted = true,
         }
@@ -300,7 +304,7 @@ impl Simulation {
     }
 
     fn note_pre_stop(&mut self, name: &str, id: &str, runs: bool) {
-        let hooks = spec::find_container(&self.pod, name).and_then(|(container, _)| container.lifecycle.as_ref());
+        let hooks = spec::find_container(&self.pod, name).and_then(|(container, _)| container.lifecycle.clone());
         if runs && hooks.is_some_and(|hooks| hooks.pre_stop.is_some()) {
             self.pre_stops.push(id.to_owned());
         }

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum,
-    MountType, PortBinding,
+    ContainerCreateBody, ContainerUpdateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType, PortBinding,
 };
 
 use super::pause;
-use crate::runtime::{BindMount, ContainerSpec, SandboxSpec};
+use crate::runtime::{BindMount, ContainerSpec, Limits, SandboxSpec};
 
 const CPU_PERIOD_US: i64 = 100_000;
 /// OOM score adjustment of sandboxes. They are among the last to be killed, because the pod's network ends with them.
@@ -93,7 +93,11 @@ pub(super) fn container(
     let host = HostConfig {
         network_mode: Some(sandbox.clone()),
         ipc_mode: Some(sandbox.clone()),
-        pid_mode: if spec.host_pid { Some("host".to_owned()) } else { spec.share_processes.then_some(sandbox) },
+        pid_mode: match &spec.process_target {
+            _ if spec.host_pid => Some("host".to_owned()),
+            _ if spec.share_processes => Some(sandbox),
+            target => target.as_ref().map(|id| format!("container:{id}")),
+        },
         mounts: (!mounts.is_empty()).then_some(mounts),
         cpu_shares: positive(spec.limits.cpu_shares),
         cpu_quota: positive(spec.limits.cpu_quota),
@@ -128,6 +132,19 @@ pub(super) fn container(
         labels: Some(labels),
         host_config: Some(host),
         ..ContainerCreateBody::default()
+    }
+}
+
+/// Returns the change of the limits of a running container. The engine leaves zeros and absent values as they are.
+pub(super) fn update(limits: &Limits) -> ContainerUpdateBody {
+    let positive = |value: i64| (value > 0).then_some(value);
+    ContainerUpdateBody {
+        cpu_shares: positive(limits.cpu_shares),
+        cpu_quota: positive(limits.cpu_quota),
+        cpu_period: positive(limits.cpu_quota).map(|_| CPU_PERIOD_US),
+        memory: positive(limits.memory_bytes),
+        memory_swap: positive(limits.memory_bytes),
+        ..ContainerUpdateBody::default()
     }
 }
 

@@ -28,7 +28,7 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptions, InspectContainerOptions,
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-    StopContainerOptionsBuilder,
+    StatsOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bollard::{Docker, body_full};
 use futures::TryStreamExt;
@@ -48,8 +48,8 @@ use self::labels::Owner;
 use self::session::Sessions;
 use self::table::{Container, Table};
 use super::{
-    Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
-    RuntimeInfo, SandboxSpec, Session, Streams,
+    Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, Limits, LogOptions, LogStream, Runtime,
+    RuntimeError, RuntimeInfo, SandboxSpec, Session, Streams,
 };
 use crate::config::AgentConfig;
 use crate::machine;
@@ -327,6 +327,22 @@ impl Runtime for DockerRuntime {
         // A container that could not be started is shown too, as a failed attempt.
         self.inspect(&pod.uid, id).await?;
         started
+    }
+
+    async fn update_container(&self, id: &str, limits: &Limits) -> Result<(), RuntimeError> {
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        if limits.memory_bytes > 0 {
+            // A limit below the usage may make the kernel kill the container instead of refusing the limit.
+            let mut stats = std::pin::pin!(self.docker.stats(id, Some(options)));
+            let stats = within("measure the container's memory", stats.try_next()).await?;
+            let used = stats.and_then(|stats| stats.memory_stats?.usage).unwrap_or(0);
+            let limit = u64::try_from(limits.memory_bytes).unwrap_or(0);
+            if used > limit {
+                let message = format!("the memory limit of {limit} bytes is below the {used} bytes in use");
+                return Err(RuntimeError::Config { message });
+            }
+        }
+        within("resize the container", self.docker.update_container(id, create::update(limits))).await
     }
 
     async fn stop_container(&self, pod: &PodRef, id: &str, grace: Duration) -> Result<(), RuntimeError> {

@@ -72,6 +72,7 @@ mod tests {
             security: Security { user, group, must_not_be_root, ..Security::default() },
             host_pid: false,
             share_processes: false,
+            process_target: None,
             message_file: None,
             message_path: String::new(),
             message_from_logs: false,

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::machine::StateDir;
 use super::{
-    Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, LogOptions, LogStream, Runtime, RuntimeError,
-    RuntimeInfo, SandboxSpec, Session, Streams,
+    Capabilities, ContainerSpec, ExecResult, ImageError, KnownPod, Limits, LogOptions, LogStream, Runtime,
+    RuntimeError, RuntimeInfo, SandboxSpec, Session, Streams,
 };
 use crate::plan::{ContainerRecord, Exit, Observed, PodRef, RunState, Sandbox, SandboxState};
 
@@ -282,6 +282,10 @@ impl Runtime for HollowRuntime {
             }
         })
         .await
+    }
+
+    async fn update_container(&self, _: &str, _: &Limits) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     async fn stop_container(&self, pod: &PodRef, id: &str, _: Duration) -> Result<(), RuntimeError> {

@@ -38,6 +38,7 @@ fn container(pod: &PodRef, sandbox_id: &str) -> ContainerSpec {
         security: super::super::Security::default(),
         host_pid: false,
         share_processes: false,
+        process_target: None,
         message_file: None,
         message_path: String::new(),
         message_from_logs: false,

@@ -1,10 +1,13 @@
-//! Pod: `update` checks changes, `printing` renders kubectl's columns. Defaults and the checks of the spec are shared
+//! Pod: `update` checks changes, `ephemeral` and `resize` those through their
+//! subresources, `printing` renders kubectl's columns. Defaults and the checks of the spec are shared
 //! with the templates of workloads in [`crate::pod_template`].
 
+pub mod ephemeral;
 mod fence;
 mod printing;
 mod qos;
 pub mod references;
+pub mod resize;
 mod update;
 
 use jiff::Timestamp;
@@ -20,6 +23,9 @@ use crate::value::{carry_over, child, items, text};
 
 /// Grace period when neither the pod nor the request gives one, in seconds.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+/// The annotation of a pod that its node defines (a static pod).
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub struct Pod;
 
@@ -58,10 +64,6 @@ impl Kind for Pod {
         let Some(spec) = &object.spec else { return vec![FieldError::required(path, "")] };
         let mut errors = fence::validate(object);
         pod_template::validate_spec(spec, &path, &mut errors);
-        // Ephemeral containers are added through a subresource of their own, which is not served.
-        if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
-            errors.push(FieldError::forbidden(path.child("ephemeralContainers"), "cannot be set on create"));
-        }
         let is_gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
         if is_gated && spec.node_name.as_ref().is_some_and(|node| !node.is_empty()) {
             let detail = "cannot be set until all schedulingGates have been cleared";
@@ -69,6 +71,15 @@ impl Kind for Pod {
         }
         volumes(object.metadata.name.as_deref().unwrap_or_default(), spec, &path, &mut errors);
         errors
+    }
+
+    fn validate_create(object: &core::Pod) -> Vec<FieldError> {
+        let added = object.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default();
+        if added.is_empty() {
+            return Vec::new();
+        }
+        let path = FieldPath::new("spec").child("ephemeralContainers");
+        vec![FieldError::forbidden(path, "cannot be set on create")]
     }
 
     fn validate_update(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
@@ -129,6 +140,11 @@ impl Kind for Pod {
             seconds => Deletion::Graceful { seconds },
         }
     }
+}
+
+/// Returns whether a pod is the image of one that its node defines, which the API cannot change.
+fn is_static(pod: &Value) -> bool {
+    pod["metadata"]["annotations"].get(MIRROR).is_some()
 }
 
 /// Checks the volumes of a pod beyond those of a template. An image must be named, which a template may leave open. The

@@ -51,30 +51,38 @@ pub fn validate_status(new: &core::Pod, old: &core::Pod) -> Vec<FieldError> {
     let mut errors = fence::validate_update(new, old);
     let (Some(new_status), Some(old_status)) = (&new.status, &old.status) else { return errors };
     let policy = old.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or_default();
+    let path = FieldPath::new("status");
+    let (new, old) = (&new_status.container_statuses, &old_status.container_statuses);
+    ended_stay_ended(new, old, policy, &path.child("containerStatuses"), &mut errors);
+    // Ephemeral containers are never restarted.
+    let (new, old) = (&new_status.ephemeral_container_statuses, &old_status.ephemeral_container_statuses);
+    ended_stay_ended(new, old, "Never", &path.child("ephemeralContainerStatuses"), &mut errors);
+    errors
+}
+
+type Statuses = Option<Vec<core::ContainerStatus>>;
+
+fn ended_stay_ended(new: &Statuses, old: &Statuses, policy: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
     if policy == "Always" {
-        return errors;
+        return;
     }
-    let path = FieldPath::new("status").child("containerStatuses");
     let ended = |status: &core::ContainerStatus| {
         let terminated = status.state.as_ref().and_then(|state| state.terminated.as_ref())?;
         Some(terminated.exit_code)
     };
-    for before in old_status.container_statuses.iter().flatten() {
+    for before in old.iter().flatten() {
         let Some(exit_code) = ended(before) else { continue };
         if policy == "OnFailure" && exit_code != 0 {
             continue;
         }
-        let after = new_status.container_statuses.iter().flatten().position(|after| after.name == before.name);
-        let restarted = after
-            .filter(|index| new_status.container_statuses.as_ref().is_some_and(|list| ended(&list[*index]).is_none()));
-        if let Some(index) = restarted {
+        let after = new.iter().flatten().enumerate().find(|(_, after)| after.name == before.name);
+        if let Some((index, _)) = after.filter(|(_, after)| ended(after).is_none()) {
             errors.push(FieldError::forbidden(
                 path.index(index).child("state"),
                 "may not be transitioned to non-terminated state",
             ));
         }
     }
-    errors
 }
 
 fn active_deadline(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
