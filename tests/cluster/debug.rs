@@ -1,6 +1,7 @@
 //! `kubectl debug` of a running pod, and its resize.
 
-use harness::{Cluster, Lines, Runtime, Spec, eventually};
+use harness::{Cluster, Lines, Runtime, Spec, eventually, kubectl_is_recent};
+use serde_json::{Value, json};
 
 use crate::demo_path::TEST_IMAGE;
 
@@ -23,7 +24,12 @@ fn shown(cluster: &Cluster, path: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
 fn kubectl_debugs_and_resizes_a_running_pod() {
+    if !kubectl_is_recent() {
+        eprintln!("skipped: the kubectl on PATH is older than 1.27");
+        return;
+    }
     let cluster = Cluster::start(Spec { masters: 3, workers: 1, runtime: Runtime::Docker, flags: vec![] });
     cluster.kubectl(&["apply", "-f", "-"], &POD.replace("IMAGE", TEST_IMAGE)).ok();
     cluster.kubectl(&["wait", "pod/web", "--for=condition=Ready", "--timeout=120s"], "").ok();
@@ -50,9 +56,13 @@ fn kubectl_debugs_and_resizes_a_running_pod() {
     assert_eq!(cluster.kubectl(&["exec", "web", "-c", "once", "--", "echo", "here"], "").ok(), "here\n");
     assert_eq!(shown(&cluster, "{.status.containerStatuses[0].restartCount}"), "0");
 
-    let resize = r#"{"spec": {"containers": [{"name": "main", "resources":
-        {"requests": {"cpu": "200m", "memory": "48Mi"}, "limits": {"memory": "48Mi"}}}]}}"#;
-    cluster.kubectl(&["patch", "pod", "web", "--subresource=resize", "--patch", resize], "").ok();
+    let path = "/api/v1/namespaces/default/pods/web";
+    let pod = cluster.kubectl(&["get", "--raw", path], "").ok();
+    let mut pod: Value = serde_json::from_str(&pod).expect("a pod");
+    pod["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
+    pod["spec"]["containers"][0]["resources"] =
+        json!({ "requests": { "cpu": "200m", "memory": "48Mi" }, "limits": { "memory": "48Mi" } });
+    cluster.kubectl(&["replace", "--raw", &format!("{path}/resize"), "-f", "-"], &pod.to_string()).ok();
     eventually("the resize", || {
         let path = "{.status.containerStatuses[0].resources.requests.cpu} \
                     {.status.containerStatuses[0].resources.limits.memory} {.status.conditions[*].type}";
