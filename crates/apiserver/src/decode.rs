@@ -10,8 +10,10 @@ use quorate_schema::{DecodeError, Decoded};
 use serde_json::Value;
 
 use crate::catalog::Served;
+use crate::cbor;
 use crate::duplicates::duplicates;
 use crate::query::Query;
+use crate::representation::MEDIA_TYPES;
 
 /// Maximum number of strict decoding errors that one response lists, as in Kubernetes.
 const MAX_STRICT_ERRORS: usize = 100;
@@ -100,7 +102,7 @@ impl<'a> Expected<'a> {
         Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
     }
 
-    /// Decodes a body of JSON, YAML or Protocol Buffers.
+    /// Decodes a body of JSON, YAML, Protocol Buffers or CBOR.
     ///
     /// # Errors
     /// `UnsupportedMediaType` for another format; `BadRequest` for a body that does not parse, is of another kind, or
@@ -126,7 +128,8 @@ impl<'a> Expected<'a> {
                 Err(ProtobufError::Kind { .. }) => Err(unsupported(&["application/json", "application/yaml"])),
                 Err(error) => Err(self.unrecognized(error)),
             },
-            _ => Err(unsupported(&["application/json", "application/yaml", protobuf::MEDIA_TYPE])),
+            cbor::MEDIA_TYPE => self.decode_value(cbor::decode(body).map_err(|error| self.unrecognized(error))?),
+            _ => Err(unsupported(MEDIA_TYPES)),
         }
     }
 

@@ -4,6 +4,7 @@
 mod api;
 mod bootstrap;
 mod catalog;
+mod cbor;
 mod connection;
 mod decode;
 mod discovery;
@@ -12,6 +13,7 @@ mod encode;
 mod error;
 mod health;
 mod join;
+mod list_body;
 mod local;
 mod logs;
 mod metadata;

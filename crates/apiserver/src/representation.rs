@@ -2,12 +2,20 @@
 
 use http::HeaderMap;
 use http::header::ACCEPT;
-use quorate_api::{Reason, Status};
+use quorate_api::{Reason, Status, yaml};
+use quorate_schema::protobuf::{self, ProtobufError};
+use serde_json::Value;
+
+use crate::cbor;
 
 /// Media types of objects in responses.
-pub(crate) const MEDIA_TYPES: &[&str] = &["application/json", "application/yaml"];
+pub(crate) const MEDIA_TYPES: &[&str] =
+    &["application/json", "application/yaml", protobuf::MEDIA_TYPE, cbor::MEDIA_TYPE];
+/// Media types of the lists of groups and versions, as in Kubernetes.
+pub(crate) const DISCOVERY_MEDIA_TYPES: &[&str] = &["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 /// Media types of a watch's events, beside those of objects.
-pub(crate) const STREAM_MEDIA_TYPES: &[&str] = &["application/json;stream=watch"];
+pub(crate) const STREAM_MEDIA_TYPES: &[&str] =
+    &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"];
 
 /// The part of each object that a table's row carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -43,10 +51,48 @@ pub(crate) enum Representation {
 }
 
 /// The encoding of a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Encoding {
     Json,
     Yaml,
+    Protobuf,
+    Cbor,
+}
+
+impl Encoding {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Encoding::Json => "application/json",
+            Encoding::Yaml => "application/yaml",
+            Encoding::Protobuf => protobuf::MEDIA_TYPE,
+            Encoding::Cbor => cbor::MEDIA_TYPE,
+        }
+    }
+
+    /// Returns the media type of a watch. YAML has none, so its watchers receive JSON.
+    pub fn stream_media_type(self) -> &'static str {
+        match self {
+            Encoding::Json | Encoding::Yaml => "application/json",
+            Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            Encoding::Cbor => "application/cbor-seq",
+        }
+    }
+
+    /// Encodes a document that has an `apiVersion` and a `kind`.
+    ///
+    /// # Errors
+    /// `NotAcceptable` for a kind without a protobuf message.
+    pub fn encode(self, value: &Value) -> Result<Vec<u8>, Status> {
+        match self {
+            Encoding::Json => serde_json::to_vec(value).map_err(Status::internal),
+            Encoding::Yaml => Ok(yaml::to_string(value).into_bytes()),
+            Encoding::Cbor => cbor::encode(value).map_err(Status::internal),
+            Encoding::Protobuf => protobuf::encode(quorate_schema::builtin(), value).map_err(|error| match error {
+                ProtobufError::Kind { .. } => not_acceptable(),
+                other => Status::internal(other),
+            }),
+        }
+    }
 }
 
 /// The result of the negotiation.
@@ -72,6 +118,8 @@ impl Alternative<'_> {
         match self.media_type {
             "application/json" | "application/*" | "*/*" => Some(Encoding::Json),
             "application/yaml" => Some(Encoding::Yaml),
+            protobuf::MEDIA_TYPE => Some(Encoding::Protobuf),
+            cbor::MEDIA_TYPE | "application/cbor-seq" => Some(Encoding::Cbor),
             _ => None,
         }
     }
@@ -121,7 +169,9 @@ pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject) -> Result<N
         .find_map(|alternative| {
             let encoding = alternative.encoding()?;
             let representation = alternative.representation(include)?;
-            Some(Negotiated { representation, encoding })
+            // A table has no protobuf message, so the next alternative is taken.
+            let has_form = encoding != Encoding::Protobuf || !matches!(representation, Representation::Table(_));
+            has_form.then_some(Negotiated { representation, encoding })
         })
         .ok_or_else(not_acceptable)
 }
@@ -131,7 +181,8 @@ pub(crate) fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     alternatives(headers)
         .iter()
         .find_map(|alternative| {
-            alternative.encoding()?;
+            // Aggregated discovery has no protobuf message.
+            alternative.encoding().filter(|encoding| *encoding != Encoding::Protobuf)?;
             match (alternative.parameter("as"), alternative.parameter("g"), alternative.parameter("v")) {
                 (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => Some(Some("v2")),
                 (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => Some(Some("v2beta1")),
@@ -177,8 +228,12 @@ mod tests {
         );
         check("application/json;as=Other;v=v1;g=x,application/json", Some((Representation::Object, Encoding::Json)));
         check("application/json;q=0.5,application/yaml", Some((Representation::Object, Encoding::Yaml)));
-        check("application/vnd.kubernetes.protobuf, application/json", Some((Representation::Object, Encoding::Json)));
-        check("application/vnd.kubernetes.protobuf", None);
+        check(
+            "application/vnd.kubernetes.protobuf, application/json",
+            Some((Representation::Object, Encoding::Protobuf)),
+        );
+        check("application/cbor, application/json;q=0.5", Some((Representation::Object, Encoding::Cbor)));
+        check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None);
         check("text/html", None);
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use jiff::Timestamp;
 use quorate_api::{Revision, Status};
 use quorate_mvcc::KeyValue;
 use serde_json::{Value, json};
@@ -12,9 +13,8 @@ use crate::catalog::Served;
 use crate::connection::Connection;
 use crate::encode;
 use crate::pipeline::Written;
-use crate::pipeline::list::Page;
 use crate::representation::{Encoding, Negotiated, Representation};
-use crate::table::{TableWriter, list_metadata};
+use crate::table;
 use crate::tunnel::Tunnel;
 use crate::warning;
 
@@ -33,6 +33,8 @@ pub enum Body {
     Full(Bytes),
     /// Chunks of a watch or a log, until the stream ends.
     Stream(BoxStream<'static, Result<Bytes, std::io::Error>>),
+    /// Chunks of a list. Unlike a stream's, they may be compressed, because nobody waits for a single one.
+    List(BoxStream<'static, Result<Bytes, std::io::Error>>),
     /// The connection leaves HTTP and becomes one side of this tunnel. The response's code is 101.
     Upgrade(Tunnel),
 }
@@ -89,18 +91,14 @@ impl Response {
 
     /// Encodes JSON bytes in the style that the client asked for.
     pub(crate) fn styled(code: u16, json: Vec<u8>, style: Style) -> Result<Self, Status> {
-        let (bytes, content_type) = match (style.negotiated.encoding, style.is_pretty) {
-            (Encoding::Json, false) => (json, "application/json"),
-            (Encoding::Json, true) => {
-                let value: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
-                (serde_json::to_vec_pretty(&value).map_err(Status::internal)?, "application/json")
-            }
-            (Encoding::Yaml, _) => {
-                let value: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
-                (quorate_api::yaml::to_string(&value).into_bytes(), "application/yaml")
-            }
+        let encoding = style.negotiated.encoding;
+        let value = || serde_json::from_slice::<Value>(&json).map_err(Status::internal);
+        let bytes = match encoding {
+            Encoding::Json if !style.is_pretty => json,
+            Encoding::Json => serde_json::to_vec_pretty(&value()?).map_err(Status::internal)?,
+            other => other.encode(&value()?)?,
         };
-        Ok(Response::new(code, content_type, Body::Full(bytes.into())))
+        Ok(Response::new(code, encoding.media_type(), Body::Full(bytes.into())))
     }
 
     /// Renders a stored object.
@@ -115,38 +113,6 @@ impl Response {
         let mut out = Vec::new();
         encode_one(served, &written.encoded, written.revision, style.negotiated.representation, &mut out)?;
         Response::styled(code, out, style)
-    }
-
-    /// Renders a page of a collection.
-    pub(crate) fn page(served: &Served, page: &Page, style: Style) -> Result<Self, Status> {
-        let mut metadata = list_metadata(page.revision);
-        if let Some(next) = &page.next {
-            metadata["continue"] = next.as_str().into();
-        }
-        if let Some(remaining) = page.remaining {
-            metadata["remainingItemCount"] = remaining.into();
-        }
-        let size: usize = page.items.iter().map(|kv| kv.value.len() + 48).sum();
-        let mut out = Vec::with_capacity(size + 256);
-        match style.negotiated.representation {
-            Representation::Table(include) => {
-                let mut table = TableWriter::new(served, include);
-                for kv in &page.items {
-                    table.stored(kv)?;
-                }
-                table.finish(&metadata, &mut out)?;
-            }
-            Representation::Object => {
-                let kind = &served.descriptor.list_kind;
-                list_head(&mut out, kind, &served.api_version, &metadata);
-                items(&mut out, page, |out, kv| encode::splice(served, &kv.value, kv.mod_revision, out))?;
-            }
-            Representation::Partial => {
-                list_head(&mut out, "PartialObjectMetadataList", "meta.k8s.io/v1", &metadata);
-                items(&mut out, page, |out, kv| encode::splice_partial(&kv.value, kv.mod_revision, out))?;
-            }
-        }
-        Response::styled(200, out, style)
     }
 
     /// Adds warnings to the response (RFC 7234, section 5.5, code 299).
@@ -179,9 +145,11 @@ pub(crate) fn encode_one(
         Representation::Object => encode::splice(served, value, revision, out),
         Representation::Partial => encode::splice_partial(value, revision, out),
         Representation::Table(include) => {
-            let mut table = TableWriter::new(served, include);
-            table.object(&encode::decoded(value, revision)?)?;
-            table.finish(&list_metadata(revision), out)
+            let mut whole = table::head(served);
+            whole["metadata"] = table::list_metadata(revision);
+            let row = table::row(served, include, Timestamp::now(), &encode::decoded(value, revision)?);
+            whole["rows"] = Value::Array(vec![row]);
+            serde_json::to_writer(out, &whole).map_err(Status::internal)
         }
     }
 }
@@ -208,26 +176,4 @@ pub(crate) fn encode_bookmark(
             json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [], "rows": [] })
         }
     }
-}
-
-fn list_head(out: &mut Vec<u8>, kind: &str, api_version: &str, metadata: &Value) {
-    out.extend_from_slice(
-        format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[")
-            .as_bytes(),
-    );
-}
-
-fn items(
-    out: &mut Vec<u8>,
-    page: &Page,
-    encode: impl Fn(&mut Vec<u8>, &KeyValue) -> Result<(), Status>,
-) -> Result<(), Status> {
-    for (index, kv) in page.items.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        encode(out, kv)?;
-    }
-    out.extend_from_slice(b"]}");
-    Ok(())
 }

@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
 use crate::api::Api;
@@ -86,6 +87,10 @@ pub enum ServeError {
     NodeTls(#[source] TlsError),
 }
 
+/// Marks the response to a list that is longer than a page.
+#[derive(Clone, Copy)]
+struct LongList;
+
 #[derive(Clone)]
 struct Server {
     api: Api,
@@ -138,12 +143,14 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
 }
 
 fn router(server: Server) -> Router {
-    let is_large = |_: StatusCode, _: http::Version, headers: &http::HeaderMap, _: &http::Extensions| {
+    let is_large = |_: StatusCode, _: http::Version, headers: &http::HeaderMap, extensions: &http::Extensions| {
         let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-        // A stream has no known length and is sent as it comes.
-        length.is_some_and(|length| length >= COMPRESS_FROM_BYTES)
+        // A stream that is not a list is sent as it comes.
+        extensions.get::<LongList>().is_some() || length.is_some_and(|length| length >= COMPRESS_FROM_BYTES)
     };
-    Router::new().fallback(answer).with_state(server).layer(CompressionLayer::new().compress_when(is_large))
+    // As in Kubernetes, the fastest level: the network is seldom slower than the processor.
+    let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_large);
+    Router::new().fallback(answer).with_state(server).layer(compression)
 }
 
 async fn connection(
@@ -303,12 +310,13 @@ fn reserve(body_budget: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSe
 
 /// Converts a response to HTTP. `upgrade` becomes the client's connection when the response upgrades it.
 fn respond(mut response: Response, upgrade: Option<OnUpgrade>, tunnels: &TaskTracker) -> http::Response<HttpBody> {
+    let is_long_list = matches!(response.body, Body::List(_));
     let (body, length) = match std::mem::replace(&mut response.body, Body::Full(Bytes::new())) {
         Body::Full(bytes) => {
             let length = bytes.len();
             (HttpBody::new(Full::new(bytes)), Some(length))
         }
-        Body::Stream(stream) => (HttpBody::from_stream(stream), None),
+        Body::Stream(stream) | Body::List(stream) => (HttpBody::from_stream(stream), None),
         Body::Upgrade(tunnel) => {
             let Some(upgrade) = upgrade else {
                 return respond(Response::failure(&streams::cannot_upgrade()), None, tunnels);
@@ -325,6 +333,9 @@ fn respond(mut response: Response, upgrade: Option<OnUpgrade>, tunnels: &TaskTra
     let mut answer = http::Response::new(body);
     *answer.status_mut() = response.code;
     *answer.headers_mut() = response.headers;
+    if is_long_list {
+        answer.extensions_mut().insert(LongList);
+    }
     if let Some(length) = length {
         answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }

@@ -111,12 +111,6 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Reads the next chunk, and returns the number of lines that it completed.
-    pub async fn next_count(&mut self) -> anyhow::Result<usize> {
-        let frame = self.body.frame().await.context("the watch ended")??;
-        Ok(frame.data_ref().map_or(0, |data| data.iter().filter(|&&byte| byte == b'\n').count()))
-    }
-
     /// Returns the next line.
     pub async fn next_line(&mut self) -> anyhow::Result<Vec<u8>> {
         loop {

@@ -199,7 +199,7 @@ impl Session {
             start if start > 0 => convert::revision(start - 1).max(Revision::INITIAL),
             _ => revision,
         };
-        let options = WatchOptions { with_previous: request.prev_kv, budget: Some(self.budget.clone()) };
+        let options = WatchOptions { with_previous: request.prev_kv, budget: Some(self.budget.clone()), indexed: None };
         let watch = self.shared.store.watch_with(range, after, options);
         self.answers.push_back(pb::WatchResponse { created: true, ..self.answer(id, revision) });
         match watch {

@@ -22,4 +22,4 @@ pub use error::StoreError;
 pub use handle::{Consistency, LeaseStatus, StateHash, Store};
 pub use membership::{Alarm, Identity, Intent, Leadership, Member, MemberId, MemberRole, MemberStatus, QuorumStatus};
 pub use reader::{Reader, StateReader};
-pub use watch::{Watch, WatchBatch, WatchBudget, WatchError, WatchEvents, WatchOptions};
+pub use watch::{IndexFunc, IndexedValue, Watch, WatchBatch, WatchBudget, WatchError, WatchEvents, WatchOptions};

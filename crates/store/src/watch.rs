@@ -89,6 +89,26 @@ impl WatchBudget {
 /// A message's part of its client's budget, if there is one: a turn to catch up, or a number of bytes.
 pub(crate) type BudgetShare = Option<OwnedSemaphorePermit>;
 
+/// Returns the values of an event in an index, such as the nodes of a pod before and after a change. `None` means that
+/// they are not known, because the previous version is no longer retained.
+pub type IndexFunc = Arc<dyn Fn(&Event) -> Option<Vec<String>> + Send + Sync>;
+
+/// A value of an index. A watch with one receives only the events that have this value or whose values are not known. It
+/// costs nothing for the other events of its range.
+#[derive(Clone)]
+pub struct IndexedValue {
+    /// Names the index. In one range, the function of an index is the one that its first watch brought.
+    pub index: &'static str,
+    pub values_of: IndexFunc,
+    pub value: String,
+}
+
+impl fmt::Debug for IndexedValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.index, self.value)
+    }
+}
+
 /// Options of a watch.
 #[derive(Clone, Debug, Default)]
 pub struct WatchOptions {
@@ -96,6 +116,8 @@ pub struct WatchOptions {
     pub with_previous: bool,
     /// The budget that it shares with the other watches of its client.
     pub budget: Option<WatchBudget>,
+    /// Narrows the watch to the events with a value. Such a watch reads previous versions whatever `with_previous` says.
+    pub indexed: Option<IndexedValue>,
 }
 
 /// A running watch. Dropping it ends it. A watch that ends by itself ends with exactly one error.

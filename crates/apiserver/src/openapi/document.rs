@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::names;
 use super::operations::{Operations, root};
 use super::resource::{KindName, Resource};
-use crate::representation::MEDIA_TYPES;
+use crate::representation::{DISCOVERY_MEDIA_TYPES, MEDIA_TYPES};
 use crate::version;
 
 /// A part of the API that has a document of its own.
@@ -56,19 +56,26 @@ impl Paths {
         match part {
             Part::Root { is_core: true } => {
                 let text = "get available API versions";
-                let item = operations.document("getCoreAPIVersions", text, "core", "meta.v1.APIVersions", MEDIA_TYPES);
+                let item = operations.document(
+                    "getCoreAPIVersions",
+                    text,
+                    "core",
+                    "meta.v1.APIVersions",
+                    DISCOVERY_MEDIA_TYPES,
+                );
                 items.insert("/api/".to_owned(), item);
             }
             Part::Root { is_core: false } => {
                 let text = "get available API versions";
-                let item = operations.document("getAPIVersions", text, "apis", "meta.v1.APIGroupList", MEDIA_TYPES);
+                let item =
+                    operations.document("getAPIVersions", text, "apis", "meta.v1.APIGroupList", DISCOVERY_MEDIA_TYPES);
                 items.insert("/apis/".to_owned(), item);
             }
             Part::Group(group) => {
                 let tag = names::group(group);
                 let id = format!("get{}APIGroup", names::capitalized(&tag));
                 let text = "get information of a group";
-                let item = operations.document(&id, text, &tag, "meta.v1.APIGroup", MEDIA_TYPES);
+                let item = operations.document(&id, text, &tag, "meta.v1.APIGroup", DISCOVERY_MEDIA_TYPES);
                 items.insert(format!("/apis/{group}/"), item);
             }
             Part::Version => {

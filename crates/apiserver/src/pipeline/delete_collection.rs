@@ -6,29 +6,26 @@ use quorate_mvcc::KeyValue;
 
 use crate::pipeline::Operation;
 use crate::pipeline::delete::{DeleteOptions, delete};
-use crate::pipeline::list::{ListOptions, Page, list};
-use crate::pipeline::selection::Selection;
+use crate::pipeline::list::Listing;
 use crate::route::Target;
 
 /// Number of deletions that run at the same time.
 const CONCURRENCY: usize = 16;
 
-/// Deletes the selected objects and returns them as they were before. An object that another client deletes meanwhile
+/// Deletes the objects of a list and returns them as they were before. An object that another client deletes meanwhile
 /// counts as deleted.
 ///
 /// # Errors
 /// The first deletion that fails ends the operation.
 pub(crate) async fn delete_collection(
     operation: &Operation,
-    selection: &Selection,
-    listing: &ListOptions,
+    listing: &mut Listing,
     options: &DeleteOptions,
-) -> Result<Page, Status> {
-    let target = &operation.target;
-    let page = list(operation.api.store(), &target.resource, target.namespace.as_deref(), selection, listing).await?;
-    let deletions: Vec<_> = page.items.iter().map(|kv| delete_one(operation, kv, options)).collect();
+) -> Result<Vec<KeyValue>, Status> {
+    let items = listing.collect().await?;
+    let deletions: Vec<_> = items.iter().map(|kv| delete_one(operation, kv, options)).collect();
     stream::iter(deletions).buffer_unordered(CONCURRENCY).try_collect::<()>().await?;
-    Ok(page)
+    Ok(items)
 }
 
 async fn delete_one(operation: &Operation, kv: &KeyValue, options: &DeleteOptions) -> Result<(), Status> {

@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::decode::{self, Expected, FieldValidation};
+use crate::list_body;
 use crate::logs;
 use crate::pipeline::authorize::NodeRelation;
 use crate::pipeline::delete::{self, DeleteResponse};
-use crate::pipeline::list::{ListOptions, list};
+use crate::pipeline::list::{ListOptions, Listing};
 use crate::pipeline::patch::{Patch, patch};
 use crate::pipeline::selection::Selection;
 use crate::pipeline::subresource::{binding, eviction, scale};
@@ -57,8 +58,7 @@ pub(crate) async fn dispatch(
     };
     match operation.target.verb {
         Verb::Watch => {
-            let representation = style.negotiated.representation;
-            watch::watch(api, &operation.target, relation, query, representation, request.connection.clone()).await
+            watch::watch(api, &operation.target, relation, query, negotiated, request.connection.clone()).await
         }
         Verb::Get | Verb::List => show(&operation, query, style).await,
         Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,
@@ -70,12 +70,7 @@ async fn show(operation: &Operation, query: &Query, style: Style) -> Result<Resp
     let (store, target) = (operation.api.store(), &operation.target);
     let served = &target.resource;
     match target.verb {
-        Verb::List => {
-            let selection = Selection::parse(served, query)?;
-            let options = ListOptions::parse(store, served, query).await?;
-            let page = list(store, served, target.namespace.as_deref(), &selection, &options).await?;
-            Response::page(served, &page, style)
-        }
+        Verb::List => list_body::respond(listing(operation, query).await?, style).await,
         _ => {
             let kv = read::get(store, target, query.get("resourceVersion")).await?;
             if target.subresource != Some(Subresource::Scale) {
@@ -159,10 +154,17 @@ async fn remove(mut operation: Operation, request: &Request, query: &Query, styl
             DeleteResponse::Success(status) => shown(200, &status, style),
         };
     }
-    let selection = Selection::parse(served, query)?;
-    let listing = ListOptions::parse(operation.api.store(), served, query).await?;
-    let page = delete_collection::delete_collection(&operation, &selection, &listing, &options).await?;
-    Response::page(served, &page, style)
+    let mut listing = listing(&operation, query).await?;
+    let deleted = delete_collection::delete_collection(&operation, &mut listing, &options).await?;
+    list_body::whole(&listing, &deleted, style)
+}
+
+/// Begins the list that a request asks for.
+async fn listing(operation: &Operation, query: &Query) -> Result<Listing, Status> {
+    let (store, target) = (operation.api.store(), &operation.target);
+    let selection = Selection::parse(&target.resource, query)?;
+    let options = ListOptions::parse(store, &target.resource, query).await?;
+    Ok(Listing::new(store, &target.resource, target.namespace.as_deref(), selection, options))
 }
 
 /// Renders a document that is not a stored object.

@@ -1,21 +1,25 @@
 //! The `list` verb: pages of a collection at one revision.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use quorate_api::{FieldError, FieldPath, Revision, Status};
-use quorate_mvcc::{CommandError, KeyRange, KeyValue, RangeRequest, next_key};
+use quorate_mvcc::{CommandError, KeyRange, KeyValue, RangePage, RangeRequest, next_key};
 use quorate_store::{Consistency, Store, StoreError};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::catalog::Served;
 use crate::error;
 use crate::pipeline::read;
 use crate::pipeline::selection::Selection;
 use crate::query::Query;
+use crate::table::list_metadata;
 
-/// Number of keys that are read from the store at once.
-const CHUNK: u64 = 1000;
+/// Size of one read, in bytes. Each list whose client stalls holds this much.
+const PAGE_BYTES: usize = 256 << 10;
 
 /// The revision that a list shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,14 +61,23 @@ const TOKEN_TOO_OLD: &str = "The provided continue parameter is too old to displ
                              results in an inconsistent list - objects that were created, modified, or deleted between \
                              the time the first chunk was returned and now may show up in the list.";
 
-pub(crate) struct Page {
-    pub items: Vec<KeyValue>,
-    /// The revision of the items.
-    pub revision: Revision,
+/// A collection at one revision, read page by page.
+pub(crate) struct Listing {
+    store: Store,
+    served: Arc<Served>,
+    selection: Selection,
+    options: ListOptions,
+    /// The range that is not read yet.
+    range: KeyRange,
+    /// The revision of the list; zero until the first read of the newest one.
+    revision: Revision,
+    taken: u64,
+    has_begun: bool,
+    is_done: bool,
     /// The continue token for the remaining items.
-    pub next: Option<String>,
+    next: Option<String>,
     /// The number of remaining items, where it is known.
-    pub remaining: Option<u64>,
+    remaining: Option<u64>,
 }
 
 impl ListOptions {
@@ -122,58 +135,119 @@ async fn requested_revision(
     Ok(if is_exact { ReadRevision::Exactly(version) } else { ReadRevision::Local })
 }
 
-/// Reads the page of a collection that `options` select.
-///
-/// # Errors
-/// `Expired` when the revision has been compacted; errors of the store.
-pub(crate) async fn list(
-    store: &Store,
-    served: &Served,
-    namespace: Option<&str>,
-    selection: &Selection,
-    options: &ListOptions,
-) -> Result<Page, Status> {
-    let range = range(served, namespace, selection);
-    let mut page = Page { items: Vec::new(), revision: Revision::ZERO, next: None, remaining: None };
-    let mut consistency =
-        if options.at == ReadRevision::Newest { Consistency::Linearizable } else { Consistency::Local };
-    if let ReadRevision::Exactly(revision) = options.at {
-        page.revision = revision;
-    }
-    // A forged token must not lead out of the collection.
-    let mut start = options.start.clone().unwrap_or_default().max(range.start.clone());
-    loop {
-        let room = options.limit.saturating_sub(page.items.len() as u64);
-        let chunk = if options.limit == 0 || !selection.is_everything() { CHUNK } else { room.min(CHUNK) };
-        let part = KeyRange { start: start.clone(), end: range.end.clone() };
-        let request = RangeRequest::new(part).at(page.revision).limit(chunk);
-        let response = store.range(&request, consistency).await.map_err(|e| failed(&e, served, options))?;
-        if page.revision.is_zero() {
-            page.revision = response.revision;
+impl Listing {
+    pub fn new(
+        store: &Store,
+        served: &Arc<Served>,
+        namespace: Option<&str>,
+        selection: Selection,
+        options: ListOptions,
+    ) -> Self {
+        let mut range = range(served, namespace, &selection);
+        // A forged token must not lead out of the collection.
+        range.start = options.start.clone().unwrap_or_default().max(range.start);
+        let revision = if let ReadRevision::Exactly(revision) = options.at { revision } else { Revision::ZERO };
+        Listing {
+            store: store.clone(),
+            served: Arc::clone(served),
+            selection,
+            options,
+            range,
+            revision,
+            taken: 0,
+            has_begun: false,
+            is_done: false,
+            next: None,
+            remaining: None,
         }
-        consistency = Consistency::Local;
-        let mut left = response.count;
-        for kv in response.kvs {
-            left = left.saturating_sub(1);
-            start = next_key(&kv.key);
-            if !selection.matches_stored(served, &kv)? {
+    }
+
+    /// Returns the selected objects of the next page, which may be none, or `None` at the end.
+    ///
+    /// # Errors
+    /// `Expired` when the revision has been compacted; errors of the store.
+    pub async fn next(&mut self) -> Result<Option<Vec<KeyValue>>, Status> {
+        if self.is_done {
+            return Ok(None);
+        }
+        let page = self.read().await.map_err(|e| failed(&e, &self.served, &self.options))?;
+        if self.revision.is_zero() {
+            self.revision = page.revision;
+        }
+        let mut items = Vec::with_capacity(page.kvs.len());
+        for kv in page.kvs {
+            self.range.start = next_key(&kv.key);
+            if !self.selection.matches_stored(&self.served, &kv)? {
                 continue;
             }
-            page.items.push(kv);
-            if options.limit > 0 && page.items.len() as u64 == options.limit {
-                break;
+            items.push(kv);
+            self.taken += 1;
+            if self.taken == self.options.limit {
+                self.end_at_limit()?;
+                return Ok(Some(items));
             }
         }
-        let is_full = options.limit > 0 && page.items.len() as u64 >= options.limit;
-        if is_full && left > 0 {
-            let revision = i64::try_from(page.revision.0).map_err(Status::internal)?;
-            page.next = Some(encode_token(served, revision, &start)?);
-            page.remaining = selection.is_everything().then_some(left);
+        self.is_done = !page.more;
+        Ok(Some(items))
+    }
+
+    /// Reads to the end.
+    ///
+    /// # Errors
+    /// As [`Listing::next`].
+    pub async fn collect(&mut self) -> Result<Vec<KeyValue>, Status> {
+        let mut items = Vec::new();
+        while let Some(page) = self.next().await? {
+            items.extend(page);
+            tokio::task::yield_now().await;
         }
-        if is_full || !response.more {
-            return Ok(page);
+        Ok(items)
+    }
+
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Returns the list's metadata, as soon as it is known: after the first page of a list that has no limit, and at the
+    /// end of one that has.
+    pub fn metadata(&self) -> Option<Value> {
+        if !self.is_done && (self.options.limit > 0 || !self.has_begun) {
+            return None;
         }
-        tokio::task::yield_now().await;
+        let mut metadata = list_metadata(self.revision);
+        if let Some(next) = &self.next {
+            metadata["continue"] = next.as_str().into();
+        }
+        if let Some(remaining) = self.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        Some(metadata)
+    }
+
+    async fn read(&mut self) -> Result<RangePage, StoreError> {
+        let request = RangeRequest::new(self.range.clone()).at(self.revision);
+        if std::mem::replace(&mut self.has_begun, true) {
+            return self.store.read_page(&request, PAGE_BYTES);
+        }
+        let is_newest = self.options.at == ReadRevision::Newest;
+        let consistency = if is_newest { Consistency::Linearizable } else { Consistency::Local };
+        self.store.reader(consistency).await?.range_page(&request, PAGE_BYTES)
+    }
+
+    fn end_at_limit(&mut self) -> Result<(), Status> {
+        self.is_done = true;
+        let rest = RangeRequest { count_only: true, ..RangeRequest::new(self.range.clone()).at(self.revision) };
+        let left = self.store.read_local(&rest).map_err(|e| failed(&e, &self.served, &self.options))?.count;
+        if left > 0 {
+            let revision = i64::try_from(self.revision.0).map_err(Status::internal)?;
+            self.next = Some(encode_token(&self.served, revision, &self.range.start)?);
+            self.remaining = self.selection.is_everything().then_some(left);
+        }
+        Ok(())
     }
 }
 

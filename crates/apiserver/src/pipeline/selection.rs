@@ -89,6 +89,12 @@ impl Selection {
         self.fields.exact(NAMESPACE)
     }
 
+    /// Returns a field of the kind, other than name and namespace, and the only value of it that can match.
+    pub fn exact_own_field(&self, served: &Served) -> Option<(&'static str, &str)> {
+        let names = served.descriptor.strategy.selectable_field_names();
+        names.iter().find_map(|name| Some((*name, self.fields.exact(name)?)))
+    }
+
     /// Returns whether a stored object matches. It decodes only the parts that the selectors need.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ async fn bodies_are_parsed_by_their_media_type() {
     assert_eq!(post("application/yaml", yaml.to_owned()).await.expect(201)["data"]["a"], "b");
     let (code, _, message) = post("text/plain", yaml.to_owned()).await.failure();
     assert_eq!(code, 415);
-    let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor";
     assert!(message.ends_with(accepted), "{message}");
     let (code, _, message) = post("application/json", "{".to_owned()).await.failure();
     assert_eq!(code, 400);

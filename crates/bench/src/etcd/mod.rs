@@ -9,7 +9,7 @@ mod content;
 mod failover;
 mod load;
 mod preload;
-mod process;
+pub mod process;
 mod quorum;
 mod stats;
 mod table;

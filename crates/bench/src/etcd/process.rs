@@ -1,6 +1,7 @@
 //! Process of one member: its start and end, and the kernel's figures about it.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -120,7 +121,13 @@ pub struct Memory {
 
 /// CPU seconds of this process, the load generator.
 pub fn own_cpu_s() -> anyhow::Result<f64> {
-    cpu_s(&fs::read_to_string("/proc/self/stat")?).context("/proc/self/stat cannot be parsed")
+    cpu_of_s("self")
+}
+
+/// CPU seconds of a process.
+pub fn cpu_of_s(pid: impl Display) -> anyhow::Result<f64> {
+    let stat = format!("/proc/{pid}/stat");
+    cpu_s(&fs::read_to_string(&stat)?).with_context(|| format!("{stat} cannot be parsed"))
 }
 
 /// CPU seconds of everything on this machine, including other guests of the host.

@@ -6,7 +6,7 @@ use quorate_mvcc::{CommandError, Event, EventPage, KeyRange, ReadError};
 use super::live::Watcher;
 use super::{Inner, progress_mark};
 use crate::platform::tokio;
-use crate::watch::{WatchBatch, WatchError, WatchEvents};
+use crate::watch::{IndexedValue, WatchBatch, WatchError, WatchEvents};
 
 /// Sends pages of events until the watcher has everything that the live watchers have, and adds it to them. Ends early
 /// when the watcher is gone, or with an error for the watcher.
@@ -24,7 +24,7 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
             Err(watcher) => watcher,
         };
         let Some(turn) = watcher.sender.turn().await else { return };
-        let page = match next_page(hub, &range, watcher.after, watcher.with_previous).await {
+        let mut page = match next_page(hub, &range, watcher.after, watcher.with_previous).await {
             Ok(page) => page,
             Err(error) => {
                 return watcher.sender.end(error);
@@ -38,6 +38,9 @@ pub(super) async fn run(hub: &Inner, range: KeyRange, mut watcher: Watcher) {
             continue;
         }
         watcher.after = page.revision;
+        if let Some(IndexedValue { values_of, value, .. }) = &watcher.indexed {
+            page.events.retain(|event| values_of(event).is_none_or(|values| values.contains(value)));
+        }
         if page.events.is_empty() {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Live watchers: those that have received every delivered event, grouped by their keys and ranges.
+//! Live watchers: those that have received every delivered event, grouped by their keys, ranges and indexed values.
 
 use std::cell::LazyCell;
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use bytes::Bytes;
 use quorate_api::Revision;
 use quorate_mvcc::{Event, KeyRange};
 
+use super::group::Group;
 use super::progress_mark;
 use super::ring::EventBatch;
 use crate::platform::HashMap;
-use crate::watch::{NotSent, WatchBatch, WatchError, WatchEvents, WatchSender};
+use crate::watch::{IndexedValue, NotSent, WatchBatch, WatchError, WatchEvents, WatchSender};
 
 /// A watcher.
 pub(super) struct Watcher {
@@ -19,6 +20,7 @@ pub(super) struct Watcher {
     pub(super) after: Revision,
     /// Whether the watcher wants the previous version of each change.
     pub(super) with_previous: bool,
+    pub(super) indexed: Option<IndexedValue>,
     pub(super) sender: WatchSender,
 }
 
@@ -28,13 +30,13 @@ pub(super) struct Live {
     /// Watchers of a single key, by that key.
     keys: HashMap<Bytes, Vec<Watcher>>,
     /// Watchers of other ranges. Each distinct range is matched once.
-    ranges: HashMap<KeyRange, Vec<Watcher>>,
+    ranges: HashMap<KeyRange, Group>,
 }
 
 type Lagging = Vec<(KeyRange, Watcher)>;
 
 /// Reads the previous versions of events. Returns `None` when they cannot be read now.
-type Complete<'a> = &'a dyn Fn(&[Event]) -> Option<Vec<Event>>;
+pub(super) type Complete<'a> = &'a dyn Fn(&[Event]) -> Option<Vec<Event>>;
 
 impl Live {
     pub(super) fn new(revision: Revision) -> Self {
@@ -53,7 +55,7 @@ impl Live {
         }
         match range.single() {
             Some(key) => self.keys.entry(key.clone()).or_default().push(watcher),
-            None => self.ranges.entry(range.clone()).or_default().push(watcher),
+            None => self.ranges.entry(range.clone()).or_default().add(watcher),
         }
         Ok(())
     }
@@ -74,12 +76,12 @@ impl Live {
         if !self.keys.is_empty() {
             self.deliver_to_keys(batch, complete, &mut lagging);
         }
-        self.ranges.retain(|range, watchers| {
+        self.ranges.retain(|range, group| {
             let matching = matching(range, &batch.events);
             if !matching.is_empty() {
-                offer(watchers, batch, &matching, complete, |watcher| lagging.push((range.clone(), watcher)));
+                group.deliver(batch, &matching, complete, |watcher| lagging.push((range.clone(), watcher)));
             }
-            !watchers.is_empty()
+            !group.is_empty()
         });
         self.delivered = batch.revision;
         lagging
@@ -95,7 +97,8 @@ impl Live {
         for (key, events) in watched {
             if let Some(watchers) = self.keys.get_mut(key) {
                 let lag = |watcher| lagging.push((KeyRange::key(key.clone()), watcher));
-                offer(watchers, batch, &events.into(), complete, lag);
+                let events = Offered::new(events.into(), complete);
+                offer(watchers, batch, |watcher| events.to(watcher), lag);
                 if watchers.is_empty() {
                     self.keys.remove(key);
                 }
@@ -108,7 +111,7 @@ impl Live {
     pub(super) fn restart(&mut self, revision: Revision) -> Lagging {
         let delivered = std::mem::replace(&mut self.delivered, revision);
         let keys = self.keys.drain().map(|(key, watchers)| (KeyRange::key(key), watchers));
-        let all = keys.chain(self.ranges.drain());
+        let all = keys.chain(self.ranges.drain().map(|(range, group)| (range, group.into_watchers())));
         all.flat_map(|(range, watchers)| watchers.into_iter().map(move |watcher| (range.clone(), watcher)))
             .map(|(range, watcher)| (range, Watcher { after: watcher.after.max(delivered), ..watcher }))
             .collect()
@@ -141,14 +144,14 @@ impl Live {
             !watchers.is_empty()
         };
         self.keys.retain(|key, watchers| mark_all(&|| KeyRange::key(key.clone()), watchers));
-        self.ranges.retain(|range, watchers| mark_all(&|| range.clone(), watchers));
+        self.ranges.retain(|range, group| group.retain(|watchers| mark_all(&|| range.clone(), watchers)));
         lagging
     }
 
     /// Ends all watches.
     pub(super) fn end(&mut self) {
         let keys = self.keys.drain().flat_map(|(_, watchers)| watchers);
-        for watcher in keys.chain(self.ranges.drain().flat_map(|(_, watchers)| watchers)) {
+        for watcher in keys.chain(self.ranges.drain().flat_map(|(_, group)| group.into_watchers())) {
             watcher.sender.end(WatchError::ShuttingDown);
         }
     }
@@ -161,21 +164,42 @@ fn matching(range: &KeyRange, events: &Arc<[Event]>) -> Arc<[Event]> {
     if count == events.len() { events.clone() } else { events.iter().filter(is_match).cloned().collect() }
 }
 
-/// Sends events to watchers. Watchers with full channels are removed and passed to `lag`; closed watchers are removed.
-fn offer(
+/// Events for watchers, some of which want previous versions. Those are read at most once, when the first watcher wants
+/// them.
+pub(super) struct Offered<'a> {
+    plain: Measured,
+    completed: LazyCell<Option<Measured>, Box<dyn FnOnce() -> Option<Measured> + 'a>>,
+}
+
+impl<'a> Offered<'a> {
+    pub(super) fn new(events: Arc<[Event]>, complete: Complete<'a>) -> Self {
+        let plain = Measured::of(events.clone());
+        let completed: Box<dyn FnOnce() -> Option<Measured> + 'a> =
+            Box::new(move || complete(&events).map(|events| Measured::of(events.into())));
+        Offered { plain, completed: LazyCell::new(completed) }
+    }
+
+    /// Returns the events for a watcher, or `None` when their previous versions cannot be read now.
+    pub(super) fn to(&self, watcher: &Watcher) -> Option<&Measured> {
+        if watcher.with_previous { self.completed() } else { Some(&self.plain) }
+    }
+
+    pub(super) fn completed(&self) -> Option<&Measured> {
+        self.completed.as_ref()
+    }
+}
+
+/// Sends events to watchers. Watchers with full channels, and those without events, are removed and passed to `lag`;
+/// closed watchers are removed.
+pub(super) fn offer<'a>(
     watchers: &mut Vec<Watcher>,
     batch: &EventBatch,
-    events: &Arc<[Event]>,
-    complete: Complete<'_>,
+    events: impl Fn(&Watcher) -> Option<&'a Measured>,
     mut lag: impl FnMut(Watcher),
 ) {
     let mut place = 0;
-    let plain = Measured::of(events.clone());
-    // Previous versions are read at most once, when the first watcher wants them.
-    let completed = LazyCell::new(|| complete(events).map(|events| Measured::of(events.into())));
     while let Some(watcher) = watchers.get(place) {
-        let all = if watcher.with_previous { completed.as_ref() } else { Some(&plain) };
-        let Some(all) = all else {
+        let Some(all) = events(watcher) else {
             let watcher = watchers.swap_remove(place);
             lag(Watcher { after: watcher.after.max(batch.after), ..watcher });
             continue;
@@ -199,13 +223,13 @@ fn offer(
 
 /// Events and their size.
 #[derive(Clone)]
-struct Measured {
-    events: WatchEvents,
+pub(super) struct Measured {
+    pub(super) events: WatchEvents,
     size_bytes: usize,
 }
 
 impl Measured {
-    fn of(events: Arc<[Event]>) -> Self {
+    pub(super) fn of(events: Arc<[Event]>) -> Self {
         Measured { size_bytes: events.iter().map(Event::size_bytes).sum(), events: WatchEvents::new(events) }
     }
 }

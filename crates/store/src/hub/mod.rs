@@ -1,12 +1,14 @@
 //! The watch hub delivers applied events to watchers. A slow watcher never delays the writer or other watchers.
 //!
 //! The writer puts each batch into a [`ring::Ring`] and continues. One task takes batches from there, matches them
-//! against each distinct range once, and sends the result to every watcher of the range without waiting. A watcher
+//! against each distinct range once, and sends the result to every watcher of the range without waiting. Watchers that
+//! want one value of an index, such as the pods of a node, are looked up by the values of each event. A watcher
 //! whose channel is full leaves the live watchers: a task of its own reads events for it, from the ring or from the
 //! events table, at the watcher's pace, and adds it to the live watchers again at the right revision. A revision is
 //! never split between batches.
 
 mod catch_up;
+mod group;
 mod live;
 mod ring;
 
@@ -191,9 +193,10 @@ impl Hub {
             return Err(WatchError::Compacted { requested: after, compacted });
         }
         let config = &self.inner.config;
-        let WatchOptions { with_previous, budget } = options;
+        let WatchOptions { with_previous, budget, indexed } = options;
+        let with_previous = with_previous || indexed.is_some();
         let (sender, watch) = watch_channel(config.channel_batches, config.channel_bytes, budget);
-        let joined = live.join(&range, Watcher { after, with_previous, sender });
+        let joined = live.join(&range, Watcher { after, with_previous, indexed, sender });
         // The hub may have stopped in the meantime, and then nothing would end this watch.
         if self.inner.stopping.is_cancelled() {
             return Err(WatchError::ShuttingDown);

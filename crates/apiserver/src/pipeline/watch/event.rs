@@ -7,11 +7,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_api::{Revision, Status};
 use quorate_mvcc::{Event, KeyValue};
-use serde_json::Value;
+use quorate_schema::protobuf::wire::Writer;
+use serde_json::{Value, json};
 
 use crate::catalog::Served;
 use crate::pipeline::selection::Selection;
-use crate::representation::Representation;
+use crate::representation::{Encoding, Negotiated};
 use crate::response::encode_one;
 
 /// Number of events of one resource that are kept for watchers that reach them a little later.
@@ -38,7 +39,20 @@ impl EventType {
 /// The newest events of each resource, shared by all watchers of this member.
 #[derive(Default)]
 pub(crate) struct SharedEvents {
-    rings: Mutex<HashMap<String, Ring>>,
+    rings: Mutex<HashMap<String, Arc<RecentEvents>>>,
+}
+
+impl SharedEvents {
+    /// Returns the events of a resource, which its storage prefix names.
+    pub fn of(&self, prefix: String) -> Arc<RecentEvents> {
+        Arc::clone(self.rings.lock().entry(prefix).or_default())
+    }
+}
+
+/// The newest events of one resource.
+#[derive(Default)]
+pub(crate) struct RecentEvents {
+    ring: Mutex<Ring>,
 }
 
 #[derive(Default)]
@@ -47,15 +61,11 @@ struct Ring {
     order: VecDeque<(Revision, Bytes)>,
 }
 
-impl SharedEvents {
-    /// Returns the shared form of an event; `prefix` names the resource.
-    pub fn share(&self, prefix: &str, event: &Event) -> Arc<SharedEvent> {
+impl RecentEvents {
+    /// Returns the shared form of an event.
+    pub fn share(&self, event: &Event) -> Arc<SharedEvent> {
         let position = (event.kv().mod_revision, event.kv().key.clone());
-        let mut rings = self.rings.lock();
-        if !rings.contains_key(prefix) {
-            rings.insert(prefix.to_owned(), Ring::default());
-        }
-        let Some(ring) = rings.get_mut(prefix) else { return Arc::new(SharedEvent::new(event.clone())) };
+        let mut ring = self.ring.lock();
         if let Some(shared) = ring.events.get(&position) {
             return Arc::clone(shared);
         }
@@ -75,12 +85,12 @@ pub(crate) struct SharedEvent {
     event: Event,
     object: OnceLock<Option<Value>>,
     previous: OnceLock<Option<Value>>,
-    lines: Mutex<Vec<((EventType, Representation), Bytes)>>,
+    frames: Mutex<Vec<((EventType, Negotiated), Bytes)>>,
 }
 
 impl SharedEvent {
     pub fn new(event: Event) -> Self {
-        SharedEvent { event, object: OnceLock::new(), previous: OnceLock::new(), lines: Mutex::default() }
+        SharedEvent { event, object: OnceLock::new(), previous: OnceLock::new(), frames: Mutex::default() }
     }
 
     pub fn revision(&self) -> Revision {
@@ -114,16 +124,16 @@ impl SharedEvent {
         }
     }
 
-    /// Returns the event as a line of the stream. A deleted object is shown in the last state that the watcher knew,
+    /// Returns the event as a frame of the stream. A deleted object is shown in the last state that the watcher knew,
     /// with the revision of the deletion.
     ///
     /// # Errors
     /// When that state is no longer kept, or cannot be decoded.
-    pub fn line(&self, served: &Served, what: EventType, representation: Representation) -> Result<Bytes, Status> {
-        let form = (what, representation);
-        let mut lines = self.lines.lock();
-        if let Some((_, line)) = lines.iter().find(|(known, _)| *known == form) {
-            return Ok(line.clone());
+    pub fn frame(&self, served: &Served, what: EventType, negotiated: Negotiated) -> Result<Bytes, Status> {
+        let form = (what, negotiated);
+        let mut frames = self.frames.lock();
+        if let Some((_, frame)) = frames.iter().find(|(known, _)| *known == form) {
+            return Ok(frame.clone());
         }
         let value = match (&self.event, what) {
             (Event::Put { kv, .. }, EventType::Added | EventType::Modified) => &kv.value,
@@ -133,9 +143,26 @@ impl SharedEvent {
                 &self.event.prev().ok_or_else(lost)?.value
             }
         };
-        let line = line(served, what, value, self.revision(), representation)?;
-        lines.push((form, line.clone()));
-        Ok(line)
+        let frame = frame(served, what, value, self.revision(), negotiated)?;
+        frames.push((form, frame.clone()));
+        Ok(frame)
+    }
+
+    /// Returns the values of a selectable field before and after the change. `None` means that a value is not known.
+    pub fn values(&self, served: &Served, field: &str) -> Option<Vec<String>> {
+        let value = |object: &Value| {
+            let fields = served.descriptor.strategy.selectable_fields(object);
+            fields.into_iter().find(|(name, _)| *name == field).map(|(_, value)| value)
+        };
+        let mut values = Vec::new();
+        if let Event::Put { kv, .. } = &self.event {
+            values.push(value(self.object()?)?);
+            if kv.create_revision == kv.mod_revision {
+                return Some(values);
+            }
+        }
+        values.push(value(self.previous()?)?);
+        Some(values)
     }
 
     fn object(&self) -> Option<&Value> {
@@ -155,22 +182,43 @@ fn decode(kv: Option<&KeyValue>) -> Option<Value> {
         .ok()
 }
 
-/// Encodes one line of a watch.
+/// Encodes one event of a watch.
 ///
 /// # Errors
 /// When the value cannot be decoded.
-pub(crate) fn line(
+pub(crate) fn frame(
     served: &Served,
     what: EventType,
     value: &[u8],
     revision: Revision,
-    representation: Representation,
+    negotiated: Negotiated,
 ) -> Result<Bytes, Status> {
-    let mut out = Vec::with_capacity(value.len() + 96);
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(what.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    encode_one(served, value, revision, representation, &mut out)?;
-    out.extend_from_slice(b"}\n");
-    Ok(out.into())
+    let mut object = Vec::with_capacity(value.len() + 96);
+    encode_one(served, value, revision, negotiated.representation, &mut object)?;
+    framed(what.as_str(), &object, negotiated.encoding)
+}
+
+/// Encodes an event whose object is JSON: as a line of JSON, a `WatchEvent` of Protocol Buffers after its length in four
+/// bytes, or a document of a CBOR sequence.
+///
+/// # Errors
+/// When the object has no form in the encoding.
+pub(crate) fn framed(what: &str, object: &[u8], encoding: Encoding) -> Result<Bytes, Status> {
+    let decoded = || serde_json::from_slice::<Value>(object).map_err(Status::internal);
+    match encoding {
+        Encoding::Json | Encoding::Yaml => {
+            let mut out = Vec::with_capacity(object.len() + 32);
+            out.extend_from_slice(format!("{{\"type\":\"{what}\",\"object\":").as_bytes());
+            out.extend_from_slice(object);
+            out.extend_from_slice(b"}\n");
+            Ok(out.into())
+        }
+        Encoding::Cbor => Ok(encoding.encode(&json!({ "type": what, "object": decoded()? }))?.into()),
+        Encoding::Protobuf => {
+            let raw = Writer::default().bytes(1, encoding.encode(&decoded()?)?);
+            let event = Writer::default().bytes(1, what).bytes(2, raw);
+            let length = u32::try_from(event.as_ref().len()).map_err(Status::internal)?;
+            Ok([&length.to_be_bytes(), event.as_ref()].concat().into())
+        }
+    }
 }

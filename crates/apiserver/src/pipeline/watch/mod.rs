@@ -1,4 +1,4 @@
-//! The `watch` verb: the events of a collection as a stream of JSON lines.
+//! The `watch` verb: the events of a collection as a stream of frames.
 
 mod event;
 mod session;
@@ -19,7 +19,7 @@ use crate::pipeline::read;
 use crate::pipeline::selection::Selection;
 use crate::pipeline::watch::session::{Session, Start};
 use crate::query::Query;
-use crate::representation::Representation;
+use crate::representation::Negotiated;
 use crate::response::{Body, Response};
 use crate::route::Target;
 
@@ -37,7 +37,7 @@ pub(crate) async fn watch(
     target: &Target,
     relation: Option<NodeRelation>,
     query: &Query,
-    representation: Representation,
+    negotiated: Negotiated,
     connection: Connection,
 ) -> Result<Response, Status> {
     debug_assert_eq!(target.verb, Verb::Watch, "dispatch sends watches here only");
@@ -58,7 +58,7 @@ pub(crate) async fn watch(
         served,
         target.namespace.as_deref(),
         selection,
-        representation,
+        negotiated,
         start,
         query.flag("allowWatchBookmarks"),
         ends_at,
@@ -69,7 +69,7 @@ pub(crate) async fn watch(
         let chunk = session.next_chunk().await?;
         Some((Ok(chunk), session))
     });
-    Ok(Response::new(200, "application/json", Body::Stream(chunks.boxed())))
+    Ok(Response::new(200, negotiated.encoding.stream_media_type(), Body::Stream(chunks.boxed())))
 }
 
 fn permit(api: &Api, target: &Target, relation: NodeRelation) -> Result<WatchPermit, Status> {

@@ -7,8 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use quorate_api::{Revision, Status};
 use quorate_mvcc::{Event, KeyRange, RangeRequest, next_key};
-use quorate_store::{Watch, WatchBatch, WatchError, WatchOptions};
-use serde_json::json;
+use quorate_store::{IndexedValue, Watch, WatchBatch, WatchError, WatchOptions};
 use tokio::time::{Instant, sleep_until};
 
 use crate::api::Api;
@@ -18,8 +17,8 @@ use crate::error;
 use crate::pipeline::authorize::WatchPermit;
 use crate::pipeline::list;
 use crate::pipeline::selection::Selection;
-use crate::pipeline::watch::event::{EventType, line};
-use crate::representation::Representation;
+use crate::pipeline::watch::event::{EventType, RecentEvents, frame, framed};
+use crate::representation::Negotiated;
 use crate::response::encode_bookmark;
 
 /// Size of one read, and of one chunk, of the initial state, in bytes. Each watch whose client stalls holds this much.
@@ -48,11 +47,11 @@ enum Phase {
 pub(crate) struct Session {
     api: Api,
     served: Arc<Served>,
-    /// The storage prefix that names the resource among the shared events.
-    prefix: String,
+    /// The events of the resource, shared with its other watches.
+    recent: Arc<RecentEvents>,
     range: KeyRange,
     selection: Selection,
-    representation: Representation,
+    negotiated: Negotiated,
     phase: Phase,
     /// The revision up to which everything has been sent.
     position: Revision,
@@ -81,7 +80,7 @@ impl Session {
         served: Arc<Served>,
         namespace: Option<&str>,
         selection: Selection,
-        representation: Representation,
+        negotiated: Negotiated,
         start: Start,
         wants_bookmarks: bool,
         ends_at: Instant,
@@ -93,15 +92,15 @@ impl Session {
             Start::State { at, marks_end } => (Phase::Initial { from: range.start.clone(), at, marks_end }, at),
             Start::After(revision) => (Phase::Opening, revision),
         };
-        let prefix = served.prefix(None);
+        let recent = api.events().of(served.prefix(None));
         let next_bookmark = Instant::now() + BOOKMARK_EVERY;
         Session {
             api,
             served,
-            prefix,
+            recent,
             range,
             selection,
-            representation,
+            negotiated,
             phase,
             position,
             wants_bookmarks,
@@ -113,14 +112,14 @@ impl Session {
         }
     }
 
-    /// Returns the next lines, or `None` at the end.
+    /// Returns the next frames, or `None` at the end.
     pub async fn next_chunk(&mut self) -> Option<Bytes> {
         loop {
             let chunk = match self.step().await {
                 Ok(chunk) => chunk?,
                 Err(status) => {
                     self.phase = Phase::Ended;
-                    error_line(&status)
+                    self.failure(&status)
                 }
             };
             if !chunk.is_empty() {
@@ -147,7 +146,11 @@ impl Session {
                 Ok(Some(chunk))
             }
             Phase::Opening => {
-                let options = WatchOptions { with_previous: true, budget: Some(self.connection.watches.clone()) };
+                let options = WatchOptions {
+                    with_previous: true,
+                    budget: Some(self.connection.watches.clone()),
+                    indexed: self.indexed(),
+                };
                 let opened = self.api.store().watch_with(self.range.clone(), self.position, options);
                 self.phase = Phase::Live(opened.map_err(|e| error::from_watch(&e))?);
                 Ok(Some(Bytes::new()))
@@ -166,6 +169,14 @@ impl Session {
         }
     }
 
+    /// Returns the value of a field that every event of this watch has, so that the store looks the watch up by it.
+    fn indexed(&self) -> Option<IndexedValue> {
+        let (field, value) = self.selection.exact_own_field(&self.served)?;
+        let (recent, served) = (Arc::clone(&self.recent), Arc::clone(&self.served));
+        let values_of = move |event: &Event| recent.share(event).values(&served, field);
+        Some(IndexedValue { index: field, values_of: Arc::new(values_of), value: value.to_owned() })
+    }
+
     fn woken(&mut self, woken: Woken) -> Result<Option<Bytes>, Status> {
         match woken {
             Woken::Batch(Some(batch)) => {
@@ -177,10 +188,10 @@ impl Session {
                 self.phase = Phase::Ended;
                 Ok(None)
             }
-            Woken::Bookmark => Ok(Some(self.bookmark(false))),
+            Woken::Bookmark => self.bookmark(false).map(Some),
             Woken::End => {
                 self.phase = Phase::Ended;
-                Ok(self.wants_bookmarks.then(|| self.bookmark(false)))
+                self.wants_bookmarks.then(|| self.bookmark(false)).transpose()
             }
         }
     }
@@ -192,7 +203,7 @@ impl Session {
         let mut chunk = BytesMut::new();
         for kv in &page.kvs {
             if self.selection.matches_stored(&self.served, kv)? {
-                let added = line(&self.served, EventType::Added, &kv.value, kv.mod_revision, self.representation)?;
+                let added = frame(&self.served, EventType::Added, &kv.value, kv.mod_revision, self.negotiated)?;
                 chunk.extend_from_slice(&added);
             }
         }
@@ -203,7 +214,7 @@ impl Session {
             _ => {
                 self.phase = Phase::Opening;
                 if marks_end {
-                    chunk.extend_from_slice(&self.bookmark(true));
+                    chunk.extend_from_slice(&self.bookmark(true)?);
                 }
             }
         }
@@ -220,27 +231,36 @@ impl Session {
         Ok(chunk.freeze())
     }
 
-    /// Returns the lines of the batch's events up to a revision.
+    /// Returns the frames of the batch's events up to a revision.
     fn events(&mut self, batch: &WatchBatch, until: Revision) -> Result<Bytes, Status> {
-        let mut lines = Vec::new();
+        let mut frames = Vec::new();
         let span = |event: &Event| event.kv().mod_revision > self.position && event.kv().mod_revision <= until;
         for event in batch.events.iter().filter(|event| span(event)) {
-            let shared = self.api.events().share(&self.prefix, event);
+            let shared = self.recent.share(event);
             if let Some(what) = shared.classify(&self.served, &self.selection) {
-                lines.push(shared.line(&self.served, what, self.representation)?);
+                frames.push(shared.frame(&self.served, what, self.negotiated)?);
             }
         }
         self.position = self.position.max(batch.revision);
-        Ok(match lines.as_slice() {
+        Ok(match frames.as_slice() {
             [one] => one.clone(),
             many => many.concat().into(),
         })
     }
 
-    fn bookmark(&mut self, ends_initial_events: bool) -> Bytes {
+    fn bookmark(&mut self, ends_initial_events: bool) -> Result<Bytes, Status> {
         self.next_bookmark = Instant::now() + self.bookmark_every;
-        let object = encode_bookmark(&self.served, self.position, ends_initial_events, self.representation);
-        format!("{}\n", json!({ "type": "BOOKMARK", "object": object })).into()
+        let Negotiated { representation, encoding } = self.negotiated;
+        let object = encode_bookmark(&self.served, self.position, ends_initial_events, representation);
+        framed("BOOKMARK", object.to_string().as_bytes(), encoding)
+    }
+
+    /// Returns the event that tells the client why the watch ends.
+    fn failure(&self, status: &Status) -> Bytes {
+        framed("ERROR", status.to_json().to_string().as_bytes(), self.negotiated.encoding).unwrap_or_else(|error| {
+            tracing::error!(error = error.message, "the end of a watch cannot be encoded");
+            Bytes::new()
+        })
     }
 }
 
@@ -252,14 +272,10 @@ async fn revoked(permit: &mut Option<WatchPermit>) -> Revision {
     }
 }
 
-fn error_line(status: &Status) -> Bytes {
-    format!("{}\n", json!({ "type": "ERROR", "object": status.to_json() })).into()
-}
-
 #[cfg(test)]
 mod tests {
     use quorate_store::Store;
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use tokio::time::timeout;
     use tokio_util::sync::CancellationToken;
 
@@ -267,6 +283,7 @@ mod tests {
     use crate::LocalClient;
     use crate::bootstrap::bootstrap;
     use crate::pipeline::admission::NAMESPACES;
+    use crate::representation::{Encoding, Representation};
     use crate::user::UserInfo;
 
     const DEADLINE: Duration = Duration::from_secs(30);
@@ -283,13 +300,13 @@ mod tests {
         let start = Start::After(api.store().revision());
         let (selection, connection) = (Selection::default(), Connection::new(None, CancellationToken::new()));
         let ends_at = Instant::now() + 10 * DEADLINE;
-        let representation = Representation::Object;
+        let negotiated = Negotiated { representation: Representation::Object, encoding: Encoding::Json };
         let mut session = Session::new(
             api.clone(),
             served,
             None,
             selection,
-            representation,
+            negotiated,
             start,
             wants_bookmarks,
             ends_at,
