@@ -11,7 +11,7 @@ use crate::decode::{self, Body, FieldValidation};
 use crate::metadata;
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::modify::{Change, Current, modify};
-use crate::pipeline::{Operation, Written, allocate, create, pod_defaults, ratchet};
+use crate::pipeline::{Operation, Written, admission, allocate, create, ratchet};
 use crate::query::Query;
 use crate::route::{Route, Target};
 
@@ -108,7 +108,7 @@ pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Valu
             allocate::fit(operation, &mut new, Some(old))?;
         }
     }
-    pod_defaults::update(operation, &mut new);
+    admission::mutate_update(operation, &mut new, old);
     validate(served, target.subresource, &new, old)?;
     Ok(change(served, new, old))
 }

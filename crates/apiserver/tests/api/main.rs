@@ -11,6 +11,8 @@ mod kubectl;
 mod local;
 mod logs;
 mod nodes;
+mod policies;
+mod quotas;
 mod ratcheting;
 mod reading;
 mod services;

@@ -1,151 +1,138 @@
-//! The admit stage: policies that check each attempt to write an object.
+//! The admission stages: plugins that complete and check each attempt to write an object, one file each.
 //!
-//! Three policies are built in: the namespace life cycle, the node restriction, and the removal of a worker's machine row
-//! with its Node. Their [`Effects`] join the object's own transaction: the guards keep what the policy has read from
-//! changing before the commit, and the writes take effect with the object's.
+//! [`mutate`] runs before validation and completes a new object. [`validate`] runs after it and refuses, or returns
+//! [`Effects`] that join the object's own transaction: the guards keep what a plugin has read from changing before the
+//! commit, and the writes take effect with the object's. These two functions are the list of the plugins in their order,
+//! which is upstream's.
 
-use quorate_api::{Cause, GroupVersionResource, Revision, Status, StatusDetails};
+mod default_class;
+mod default_tolerations;
+mod fence;
+mod limit_ranger;
+mod machine;
+mod namespace;
+mod node_restriction;
+mod node_taints;
+mod owner_references;
+pub(crate) mod pod_defaults;
+mod policies;
+pub(crate) mod priority;
+mod resource_quota;
+mod service_account;
+
+use quorate_api::{GroupVersionResource, Status};
 use quorate_registry::{Subresource, Verb};
-use quorate_store::Consistency;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::join;
 use crate::metadata;
-use crate::pipeline::commit::{Effects, Guard, Write};
-use crate::pipeline::{Operation, node_restriction, read};
+use crate::pipeline::Operation;
+use crate::pipeline::commit::Effects;
 
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
+const CLAIMS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "persistentvolumeclaims");
 const NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
+const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
 
 /// The system's namespaces, which cannot be deleted.
 pub const SYSTEM_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// The operation that a request performs on an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+enum Action {
     Create,
     Update,
     Delete,
 }
 
-/// One attempt to write, as the policies see it.
-pub(crate) struct Attributes<'a> {
-    pub operation: &'a Operation,
-    pub action: Action,
+/// One attempt to write, as the plugins see it.
+struct Attributes<'a> {
+    operation: &'a Operation,
+    action: Action,
     /// The stored object; `None` for a creation.
-    pub old: Option<&'a Value>,
+    old: Option<&'a Value>,
     /// The object as it would be written; for a deletion, its last state.
-    pub new: &'a Value,
+    new: &'a Value,
 }
 
 impl Attributes<'_> {
-    pub fn resource(&self) -> &GroupVersionResource {
+    fn resource(&self) -> &GroupVersionResource {
         &self.operation.target.resource.descriptor.resource
     }
 
-    pub fn name(&self) -> &str {
+    /// Returns the name of the subresource; empty for the object itself.
+    fn subresource(&self) -> &'static str {
+        self.operation.target.subresource.map_or("", Subresource::as_str)
+    }
+
+    fn name(&self) -> &str {
         metadata::text(self.new, "name")
     }
 
-    pub fn refuse(&self, why: &str) -> Status {
-        Status::forbidden(self.resource(), self.name(), why)
+    fn refuse(&self, why: &str) -> Status {
+        refuse(self.operation, self.new, why)
     }
+}
+
+/// Completes an object that is being created.
+///
+/// # Errors
+/// `Forbidden`; errors of the store.
+pub(crate) async fn mutate(operation: &Operation, object: &mut Value) -> Result<(), Status> {
+    limit_ranger::mutate(operation, object).await?;
+    service_account::mutate(operation, object);
+    node_taints::mutate(operation, object);
+    priority::mutate(operation, object).await?;
+    default_tolerations::mutate(operation, object);
+    fence::mutate(operation, object);
+    default_class::mutate(operation, object).await
+}
+
+/// Completes the successor of a stored object.
+pub(crate) fn mutate_update(operation: &Operation, new: &mut Value, old: &Value) {
+    priority::mutate_update(operation, new, old);
+    default_tolerations::mutate(operation, new);
 }
 
 /// Admits a write.
 ///
 /// # Errors
-/// `Forbidden` from most policies, `NotFound` for an object without its namespace.
-pub(crate) async fn admit(operation: &Operation, old: Option<&Value>, new: &Value) -> Result<Effects, Status> {
+/// `Forbidden` from most plugins, `NotFound` for an object without its namespace; errors of the store.
+pub(crate) async fn validate(operation: &Operation, old: Option<&Value>, new: &Value) -> Result<Effects, Status> {
     let action = match (operation.target.verb, operation.target.subresource) {
         (Verb::Delete | Verb::DeleteCollection, _) | (_, Some(Subresource::Eviction)) => Action::Delete,
         _ if old.is_none() => Action::Create,
         _ => Action::Update,
     };
     let attributes = Attributes { operation, action, old, new };
-    node_restriction::admit(&attributes)?;
-    protect_system_namespaces(&attributes)?;
-    namespace_lifecycle(&attributes).await
+    namespace::protect(&attributes)?;
+    let mut effects = namespace::lifecycle(&attributes).await?;
+    limit_ranger::validate(&attributes).await?;
+    node_restriction::validate(&attributes)?;
+    priority::validate(&attributes).await?;
+    owner_references::validate(&attributes).await?;
+    // Quotas come last, because they charge only what nothing else refuses.
+    effects.join(resource_quota::validate(&attributes).await?);
+    Ok(effects)
 }
 
-/// Returns what the removal of an object removes with it. A worker whose Node is removed can no longer renew its
-/// certificates, because its machine row goes in the same transaction.
+/// Returns what the removal of an object removes with it.
 ///
 /// # Errors
 /// Errors of the store.
 pub(crate) async fn removal(operation: &Operation, object: &Value) -> Result<Effects, Status> {
-    if operation.target.resource.descriptor.resource != NODES {
-        return Ok(Effects::default());
-    }
-    let row = join::machine_row(metadata::text(object, "name"));
-    let found = read::key(operation.api.store(), &row, Consistency::Local).await?;
-    // A machine may join at the same time, so an absent row has a guard too.
-    let revision = found.as_ref().map_or(Revision::ZERO, |found| found.mod_revision);
-    let guards = vec![Guard { key: row.into(), revision }];
-    Ok(Effects { guards, writes: found.into_iter().map(|found| Write::Delete { key: found.key }).collect() })
+    machine::removal(operation, object).await
 }
 
-fn protect_system_namespaces(attributes: &Attributes<'_>) -> Result<(), Status> {
-    let is_deletion = attributes.action == Action::Delete;
-    if is_deletion && *attributes.resource() == NAMESPACES && SYSTEM_NAMESPACES.contains(&attributes.name()) {
-        return Err(attributes.refuse("this namespace may not be deleted"));
-    }
-    Ok(())
-}
-
-/// Refuses creations in a namespace that does not exist or is being deleted.
-async fn namespace_lifecycle(attributes: &Attributes<'_>) -> Result<Effects, Status> {
-    let operation = attributes.operation;
-    let Some(namespace) = operation.target.namespace.as_ref().filter(|_| attributes.action == Action::Create) else {
-        return Ok(Effects::default());
+/// Returns the refusal of an object, which may not have its generated name yet.
+fn refuse(operation: &Operation, object: &Value, why: &str) -> Status {
+    let name = match metadata::text(object, "name") {
+        "" => metadata::text(object, "generateName"),
+        name => name,
     };
-    let Ok(served) = operation.api.catalog().find("", "v1", &NAMESPACES.resource).cloned() else {
-        return Ok(Effects::default());
-    };
-    let key = served.key(None, namespace);
-    let store = operation.api.store();
-    let mut found = read::key(store, &key, Consistency::Local).await?;
-    if found.as_ref().is_none_or(|kv| is_terminating(&kv.value)) {
-        // This member may lag, so an absent namespace is read again linearizably.
-        found = read::key(store, &key, Consistency::Linearizable).await?;
-    }
-    let found = found.ok_or_else(|| Status::not_found(&NAMESPACES, namespace))?;
-    if is_terminating(&found.value) {
-        return Err(terminating(operation, attributes.new, namespace));
-    }
-    let unchanged = Guard { key: found.key, revision: found.mod_revision };
-    Ok(Effects { guards: vec![unchanged], writes: Vec::new() })
+    Status::forbidden(&operation.target.resource.descriptor.resource, name, why)
 }
 
-fn is_terminating(namespace: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Object {
-        metadata: Metadata,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Metadata {
-        deletion_timestamp: Option<IgnoredAny>,
-    }
-    serde_json::from_slice::<Object>(namespace).is_ok_and(|o| o.metadata.deletion_timestamp.is_some())
-}
-
-fn terminating(operation: &Operation, object: &Value, namespace: &str) -> Status {
-    let resource = &operation.target.resource.descriptor.resource;
-    let name = metadata::text(object, "name");
-    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-    let cause = Cause {
-        reason: "NamespaceTerminating".to_owned(),
-        message: format!("namespace {namespace} is being terminated"),
-        field: "metadata.namespace".to_owned(),
-    };
-    Status::forbidden(resource, name, &why).with_details(StatusDetails {
-        name: name.to_owned(),
-        group: resource.group.to_string(),
-        kind: resource.resource.to_string(),
-        causes: vec![cause],
-        ..StatusDetails::default()
-    })
+/// Returns whether the request is about a pod itself, not a subresource of it.
+fn is_pod(operation: &Operation) -> bool {
+    operation.target.resource.descriptor.resource == PODS && operation.target.subresource.is_none()
 }
