@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use crate::cache::{Cache, Change};
 use crate::kinds::Kinds;
 use crate::plan::{Failure, Plan};
-use crate::{deployment, garbage, namespace, node, pod_gc, replicaset, root_authority, service, service_account};
+use crate::{
+    deployment, garbage, namespace, node, pod_gc, replicaset, resource_quota, root_authority, service, service_account,
+};
 
 /// Name of the object to reconcile, as a controller's work queue holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,5 +144,6 @@ pub fn controllers() -> &'static [Controller] {
         namespace::CONTROLLER,
         service_account::CONTROLLER,
         root_authority::CONTROLLER,
+        resource_quota::CONTROLLER,
     ]
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use quorate_api::{ObjectKey, Revision};
 
@@ -80,6 +80,7 @@ pub struct Cache {
     endpoint_slices: Table<EndpointSlice>,
     namespaces: Table<Namespace>,
     leases: Table<Lease>,
+    resource_quotas: Table<ResourceQuota>,
     heartbeats: Heartbeats,
 }
 
@@ -224,6 +225,11 @@ impl Cache {
         &self.leases
     }
 
+    #[must_use]
+    pub fn resource_quotas(&self) -> &Table<ResourceQuota> {
+        &self.resource_quotas
+    }
+
     /// Iterates over the pods bound to a node, ordered by namespace and name. The node need not exist.
     pub fn pods_on_node(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods_by_node.get(node).into_iter().flat_map(BTreeMap::values)
@@ -304,7 +310,8 @@ impl Cache {
             Object::EndpointSlice(slice) => self.endpoint_slices.insert(&key, slice),
             Object::Namespace(namespace) => self.namespaces.insert(&key, namespace),
             Object::Lease(lease) => self.leases.insert(&key, lease),
-            Object::RootAuthority(_) | Object::Other => {}
+            Object::ResourceQuota(quota) => self.resource_quotas.insert(&key, quota),
+            Object::PersistentVolumeClaim(_) | Object::RootAuthority(_) | Object::Other => {}
         }
         self.entries.insert(key, entry.clone());
     }
@@ -336,7 +343,8 @@ impl Cache {
             Object::EndpointSlice(_) => self.endpoint_slices.remove(key),
             Object::Namespace(_) => self.namespaces.remove(key),
             Object::Lease(_) => self.leases.remove(key),
-            Object::RootAuthority(_) | Object::Other => {}
+            Object::ResourceQuota(_) => self.resource_quotas.remove(key),
+            Object::PersistentVolumeClaim(_) | Object::RootAuthority(_) | Object::Other => {}
         }
         Some(entry)
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::{Metadata, Resource};
@@ -79,6 +81,8 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     Namespace(Arc<Namespace>),
     Lease(Arc<Lease>),
+    PersistentVolumeClaim(Arc<PersistentVolumeClaim>),
+    ResourceQuota(Arc<ResourceQuota>),
     /// ConfigMap that holds the cluster's certificate authority; other ConfigMaps are [`Object::Other`].
     RootAuthority(Arc<ConfigMap>),
     /// Any other kind; only its metadata is cached.
@@ -104,6 +108,8 @@ impl Entry {
             ("discovery.k8s.io", "endpointslices") => typed(value, revision, Object::EndpointSlice),
             ("", "namespaces") => typed(value, revision, Object::Namespace),
             ("coordination.k8s.io", "leases") => typed(value, revision, Object::Lease),
+            ("", "persistentvolumeclaims") => typed(value, revision, Object::PersistentVolumeClaim),
+            ("", "resourcequotas") => typed(value, revision, Object::ResourceQuota),
             ("", "configmaps") if key.name == ROOT_AUTHORITY => typed(value, revision, Object::RootAuthority),
             _ => Self::decode_metadata(value, revision),
         }

@@ -5,6 +5,7 @@ mod harness;
 mod leadership;
 mod nodes;
 mod ownership;
+mod quotas;
 mod rollouts;
 mod scheduling;
 mod services;
