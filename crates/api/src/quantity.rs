@@ -103,6 +103,12 @@ impl Quantity {
         Quantity { nanos: self.milli_value().saturating_mul(NANOS / 1000), format: self.format }
     }
 
+    /// Returns the amount rounded to whole units, away from zero, in the same notation.
+    #[must_use]
+    pub fn rounded_to_integer(self) -> Self {
+        Quantity { nanos: self.value().saturating_mul(NANOS), format: self.format }
+    }
+
     #[must_use]
     pub fn is_zero(self) -> bool {
         self.nanos == 0

@@ -14,9 +14,10 @@ use serde_json::json;
 
 use crate::catalog::Catalog;
 use crate::nodes::NodeClient;
+use crate::pipeline::admission::pod_defaults::PodDefaults;
 use crate::pipeline::authorize::{NodeRelations, authenticate, authorize};
 use crate::pipeline::dispatch;
-use crate::pipeline::pod_defaults::PodDefaults;
+use crate::pipeline::turns::Turns;
 use crate::pipeline::watch::SharedEvents;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
@@ -41,6 +42,8 @@ struct Inner {
     nodes: ArcSwapOption<NodeClient>,
     build: OnceLock<Build>,
     pod_defaults: ArcSwap<PodDefaults>,
+    /// The turns of writes that are charged to the quotas of a namespace.
+    quota_turns: Turns,
     authorities: ArcSwapOption<Authorities>,
 }
 
@@ -63,6 +66,7 @@ impl Api {
             nodes: ArcSwapOption::empty(),
             build: OnceLock::new(),
             pod_defaults: ArcSwap::default(),
+            quota_turns: Turns::default(),
             authorities: ArcSwapOption::empty(),
         };
         Api { inner: Arc::new(inner) }
@@ -94,6 +98,10 @@ impl Api {
 
     pub(crate) fn pod_defaults(&self) -> PodDefaults {
         **self.inner.pod_defaults.load()
+    }
+
+    pub(crate) fn quota_turns(&self) -> &Turns {
+        &self.inner.quota_turns
     }
 
     pub(crate) fn catalog(&self) -> Guard<Arc<Catalog>> {

@@ -159,6 +159,7 @@ async fn reallocate(
                 Guard { key: allocation_key.clone(), revision: before },
             ],
             writes: vec![Write::Put { key: allocation_key, value: own.encode()? }],
+            ..Effects::default()
         };
         // If a guard fails, the next run looks at the item again.
         commit(api.store(), &effects).await?;
@@ -170,6 +171,7 @@ async fn reallocate(
         let effects = Effects {
             guards: vec![Guard { key: kv.key.clone(), revision: kv.mod_revision }],
             writes: vec![Write::Delete { key: kv.key.clone() }],
+            ..Effects::default()
         };
         commit(api.store(), &effects).await?;
     }

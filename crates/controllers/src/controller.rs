@@ -9,7 +9,9 @@ use quorate_api::GroupVersionResource;
 use crate::cache::{Cache, CachedKind, Change};
 use crate::kinds::Kinds;
 use crate::plan::{Failure, Plan};
-use crate::{deployment, garbage, namespace, node, pod_gc, replicaset, root_authority, service, service_account};
+use crate::{
+    deployment, garbage, namespace, node, pod_gc, replicaset, resource_quota, root_authority, service, service_account,
+};
 
 /// Name of the object to reconcile, as a controller's work queue holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,5 +167,6 @@ pub fn controllers() -> &'static [Controller] {
         namespace::CONTROLLER,
         service_account::CONTROLLER,
         root_authority::CONTROLLER,
+        resource_quota::CONTROLLER,
     ]
 }

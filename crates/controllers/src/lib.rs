@@ -16,6 +16,7 @@ mod pod_gc;
 mod pod_state;
 mod replicaset;
 mod resource;
+mod resource_quota;
 mod root_authority;
 mod service;
 mod service_account;

@@ -14,6 +14,7 @@ pub(crate) const CONFIG_MAPS: GroupVersionResource = GroupVersionResource::from_
 pub(crate) const SERVICE_ACCOUNTS: GroupVersionResource =
     GroupVersionResource::from_static("", "v1", "serviceaccounts");
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
+pub(crate) const RESOURCE_QUOTAS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "resourcequotas");
 pub(crate) const SERVICES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "services");
 pub(crate) const ENDPOINTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "endpoints");
 pub(crate) const REPLICATION_CONTROLLERS: GroupVersionResource =

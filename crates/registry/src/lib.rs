@@ -1,6 +1,9 @@
 //! The one table of kinds. Routes, discovery, validation, printing and CLI names all come from [`Descriptor`]s; a
 //! kind's special behaviour is in its [`Strategy`]. The crate is pure and maps JSON values to JSON values.
 //!
+//! The rules of policies that limit other objects are here as well, without the reads that they need: [`limit_range`],
+//! [`quota`], [`priority`].
+//!
 //! Built-in kinds with a Rust type live in `kinds`, one file each. The others are rows of data with optional rules, in
 //! `rows`, one file for each topic; `schema_kind` gives them their behaviour. [`builtin`] lists both. They share `value` (JSON in place), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`],
 //! which the pipeline calls.
@@ -10,10 +13,14 @@ mod check;
 pub mod descriptor;
 mod kind;
 mod kinds;
+pub mod limit_range;
 pub mod metadata;
 pub mod node_labels;
+pub mod pod_resources;
 mod pod_template;
 pub mod pool;
+pub mod priority;
+pub mod quota;
 pub mod registry;
 mod rows;
 pub mod schema;

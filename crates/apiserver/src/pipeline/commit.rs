@@ -11,6 +11,7 @@ use quorate_mvcc::{
 use quorate_store::Store;
 
 use crate::error;
+use crate::pipeline::turns::Turn;
 
 /// Time for which an unknown outcome is looked up.
 const LOOK_FOR: Duration = Duration::from_secs(15);
@@ -31,10 +32,12 @@ pub(crate) enum Write {
 
 /// A part of a transaction: preconditions, and the writes that take effect with the rest or not at all. Stages that
 /// write more than the object return this.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub guards: Vec<Guard>,
     pub writes: Vec<Write>,
+    /// A turn that ends after the commit, when the effects are dropped. It keeps writes from contending for one guard.
+    pub turn: Option<Turn>,
 }
 
 impl Effects {
@@ -42,6 +45,7 @@ impl Effects {
     pub fn join(&mut self, other: Effects) {
         self.guards.extend(other.guards);
         self.writes.extend(other.writes);
+        self.turn = self.turn.take().or(other.turn);
     }
 }
 
@@ -66,7 +70,7 @@ pub(crate) async fn commit(store: &Store, effects: &Effects) -> Result<Committed
     Ok(if response.succeeded { Committed::Done(revision) } else { Committed::Stale(present(response)) })
 }
 
-fn transaction(Effects { guards, writes }: &Effects) -> Txn {
+fn transaction(Effects { guards, writes, .. }: &Effects) -> Txn {
     let op = |write: &Write| match write {
         Write::Put { key, value } => {
             Op::Put(PutRequest { key: key.clone(), value: value.clone(), ..PutRequest::default() })
@@ -119,7 +123,7 @@ mod tests {
     }
 
     fn effects(revision: Revision, write: &Write) -> Effects {
-        Effects { guards: vec![guard(revision)], writes: vec![write.clone()] }
+        Effects { guards: vec![guard(revision)], writes: vec![write.clone()], turn: None }
     }
 
     /// Changes the key again after its first change.
@@ -192,9 +196,9 @@ mod tests {
         let store = Store::memory();
         let row = |key: &'static str| Write::Put { key: key.into(), value: "row".into() };
         let free = |key: &'static str| Guard { key: key.into(), revision: Revision::ZERO };
-        let both = Effects { guards: vec![free("a"), free("b")], writes: vec![row("a"), row("b")] };
+        let both = Effects { guards: vec![free("a"), free("b")], writes: vec![row("a"), row("b")], turn: None };
         let Committed::Done(at) = commit(&store, &both).await.expect("committed") else { panic!("nothing was there") };
-        let taken = Effects { guards: vec![free("c"), free("b")], writes: vec![row("c"), row("b")] };
+        let taken = Effects { guards: vec![free("c"), free("b")], writes: vec![row("c"), row("b")], turn: None };
         let Committed::Stale(now) = commit(&store, &taken).await.expect("answered") else { panic!("b is taken") };
         assert_eq!(now.iter().map(|kv| kv.as_ref().map(|kv| kv.mod_revision)).collect::<Vec<_>>(), [None, Some(at)]);
         assert_eq!(store.revision(), at, "nothing was written");

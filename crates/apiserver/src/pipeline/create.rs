@@ -9,7 +9,7 @@ use crate::catalog::Served;
 use crate::decode::Body;
 use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
-use crate::pipeline::{admission, allocate, managed, pod_defaults};
+use crate::pipeline::{admission, allocate, managed};
 use crate::{decode, encode, metadata};
 
 /// Number of random names that are tried for a `generateName`.
@@ -31,7 +31,7 @@ async fn create_with(
     body: Body,
     mut draw: impl FnMut(&str) -> String,
 ) -> Result<Written, Status> {
-    let (mut object, mut managed_fields) = prepare(operation, body)?;
+    let (mut object, mut managed_fields) = prepare(operation, body).await?;
     let target = &operation.target;
     let descriptor = &target.resource.descriptor;
     let generate_from = generate_name(&object);
@@ -46,7 +46,7 @@ async fn create_with(
         validate(&target.resource, &object)?;
         let name = metadata::text(&object, "name").to_owned();
         let key = Bytes::from(target.resource.key(target.namespace.as_deref(), &name));
-        let admitted = admission::admit(operation, None, &object).await?;
+        let admitted = admission::validate(operation, None, &object).await?;
         let (mut allocated, allocation) = allocate::creation(operation, &object, is_fresh).await?;
         let complete = allocated.as_mut().unwrap_or(&mut object);
         managed::set(complete, managed_fields.take());
@@ -60,6 +60,7 @@ async fn create_with(
         let mut effects = Effects {
             guards: vec![Guard { key: key.clone(), revision: Revision::ZERO }],
             writes: vec![Write::Put { key, value: encoded.clone() }],
+            ..Effects::default()
         };
         effects.join(admitted);
         effects.join(allocation);
@@ -74,20 +75,20 @@ async fn create_with(
             {
                 return Err(Status::already_exists(&descriptor.resource, &name));
             }
-            // The namespace changed after it was read, or another request took the items.
+            // The namespace or a quota changed after it was read, or another request took the items.
             Committed::Stale(_) => {
                 is_fresh = true;
                 managed_fields = managed::take(allocated.as_mut().unwrap_or(&mut object));
             }
         }
     }
-    let why =
-        "its namespace, or the free items of the cluster's pools, kept changing during the request; please try again";
+    let why = "its namespace, the namespace's quotas, or the free items of the cluster's pools kept changing during the \
+               request; please try again";
     Err(Status::conflict(&descriptor.resource, metadata::text(&object, "name"), why))
 }
 
 /// default → mutate → fit. Returns the object and the `managedFields` that it is to be stored with.
-fn prepare(operation: &mut Operation, body: Body) -> Result<(Value, Option<Value>), Status> {
+async fn prepare(operation: &mut Operation, body: Body) -> Result<(Value, Option<Value>), Status> {
     let target = &operation.target;
     let served = &target.resource;
     decode::report_strict_errors(served, operation.validation, body.strict_errors, &mut operation.warnings)?;
@@ -99,9 +100,9 @@ fn prepare(operation: &mut Operation, body: Body) -> Result<(Value, Option<Value
     served.descriptor.default(&mut object);
     let managed_fields = managed::of_creation(operation, &mut object)?;
     metadata::stamp_new(&mut object, target.namespace.as_deref(), Timestamp::now());
+    admission::mutate(operation, &mut object).await?;
     served.descriptor.strategy.prepare_create(&mut object);
     allocate::fit(operation, &mut object, None)?;
-    pod_defaults::create(operation, &mut object);
     Ok((object, managed_fields))
 }
 

@@ -4,7 +4,7 @@
 //! `admit` and `allocate` may add guards and writes to the object's transaction (`commit::Effects`).
 //!
 //! Each verb is a file here that runs these stages in this order. No file here names a kind except the static policies
-//! in `authorize`, `admission` and `pod_defaults`; a kind's special behaviour is in its strategy.
+//! in `authorize` and `admission`; a kind's special behaviour is in its strategy.
 
 pub(crate) mod admission;
 pub(crate) mod allocate;
@@ -19,13 +19,12 @@ pub(crate) mod dispatch;
 pub(crate) mod list;
 pub(crate) mod managed;
 pub(crate) mod modify;
-mod node_restriction;
 pub(crate) mod patch;
-pub(crate) mod pod_defaults;
 mod ratchet;
 pub(crate) mod read;
 pub(crate) mod selection;
 pub(crate) mod subresource;
+pub(crate) mod turns;
 pub(crate) mod update;
 pub(crate) mod watch;
 

@@ -89,7 +89,8 @@ pub(crate) async fn modify(
             _ => Write::Put { key: key.clone(), value: encoded.clone() },
         };
         // The object's guard comes first, then those of the conditions.
-        let mut all = Effects { guards: vec![Guard { key, revision: current.revision }], writes: vec![write] };
+        let guards = vec![Guard { key, revision: current.revision }];
+        let mut all = Effects { guards, writes: vec![write], ..Effects::default() };
         all.guards.extend(conditions.iter().cloned());
         all.join(effects);
         match commit(store, &all).await? {
@@ -116,7 +117,7 @@ async fn admit(
         Change::Keep => &current.object,
         Change::Put(object) | Change::Remove(object) => object,
     };
-    let mut effects = admission::admit(operation, Some(&current.object), new).await?;
+    let mut effects = admission::validate(operation, Some(&current.object), new).await?;
     if let Change::Remove(object) = &change {
         effects.join(admission::removal(operation, object).await?);
     }

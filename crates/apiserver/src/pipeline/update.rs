@@ -13,7 +13,7 @@ use crate::metadata;
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::managed::FieldManager;
 use crate::pipeline::modify::{Change, Current, modify};
-use crate::pipeline::{Operation, Written, allocate, create, managed, pod_defaults, ratchet};
+use crate::pipeline::{Operation, Written, admission, allocate, create, managed, ratchet};
 use crate::query::Query;
 use crate::route::{Route, Target};
 
@@ -129,7 +129,7 @@ pub(crate) fn successor(operation: &Operation, current: &Current, mut new: Value
             allocate::fit(operation, &mut new, Some(old))?;
         }
     }
-    pod_defaults::update(operation, &mut new);
+    admission::mutate_update(operation, &mut new, old);
     validate(served, target.subresource, &new, old)?;
     Ok(new)
 }

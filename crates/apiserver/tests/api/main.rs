@@ -14,6 +14,8 @@ mod kubernetes_objects;
 mod local;
 mod logs;
 mod nodes;
+mod policies;
+mod quotas;
 mod ratcheting;
 mod reading;
 mod services;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use quorate_api::{ObjectKey, Revision};
 
@@ -97,6 +99,8 @@ kinds! {
     EndpointSlice, endpoint_slices, "discovery.k8s.io", "endpointslices", all;
     Namespace, namespaces, "", "namespaces", all;
     Lease, leases, "coordination.k8s.io", "leases", all;
+    PersistentVolumeClaim, persistent_volume_claims, "", "persistentvolumeclaims", all;
+    ResourceQuota, resource_quotas, "", "resourcequotas", all;
     ConfigMap, root_authorities, "", "configmaps", is_root_authority;
 }
 

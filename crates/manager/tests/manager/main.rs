@@ -6,6 +6,7 @@ mod kinds;
 mod leadership;
 mod nodes;
 mod ownership;
+mod quotas;
 mod rollouts;
 mod scheduling;
 mod services;

@@ -6,14 +6,12 @@ use serde_json::Value;
 use super::{Row, row};
 use crate::check;
 use crate::descriptor::Verb;
+use crate::priority::{SYSTEM_CLASSES, SYSTEM_PREFIX};
 use crate::table::{Cell, NONE, number, or_none, printed, printed_age, printed_name};
 use crate::value::{at, child, int, items, items_mut, set_default, text};
 
 /// Highest priority that a user's class can have.
 const MAX_USER_PRIORITY: i64 = 1_000_000_000;
-/// The classes that Kubernetes creates.
-const SYSTEM_CLASSES: [(&str, i64); 2] =
-    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 const SCOPES: &[&str] = &[
     "BestEffort",
     "CrossNamespacePodAffinity",
@@ -255,8 +253,8 @@ fn quota(object: &Value, errors: &mut Vec<FieldError>) {
 
 fn priority(object: &Value, errors: &mut Vec<FieldError>) {
     let (name, value) = (text(at(object, "metadata.name")), int(&object["value"]));
-    if name.starts_with("system-") {
-        if !SYSTEM_CLASSES.contains(&(name, value)) {
+    if name.starts_with(SYSTEM_PREFIX) {
+        if !SYSTEM_CLASSES.iter().any(|class| (class.name, class.value) == (name, value)) {
             let detail = "priority class names with 'system-' prefix are reserved for system use only. error: only system priority classes can have this prefix";
             errors.push(FieldError::forbidden(FieldPath::new("metadata").child("name"), detail));
         }

@@ -6,14 +6,14 @@ use quorate_api::Status;
 use quorate_registry::{Subresource, node_labels};
 use serde_json::Value;
 
+use super::{Action, Attributes};
 use crate::metadata;
-use crate::pipeline::admission::{Action, Attributes};
 
 /// Admits a write of a node's agent. Writes of other users pass unchecked.
 ///
 /// # Errors
 /// `Forbidden` for objects of another node, and for fields that no node may set.
-pub(crate) fn admit(attributes: &Attributes<'_>) -> Result<(), Status> {
+pub(super) fn validate(attributes: &Attributes<'_>) -> Result<(), Status> {
     let Some(node) = attributes.operation.user.node() else { return Ok(()) };
     let resource = attributes.resource();
     let verdict = match (resource.group.as_ref(), resource.resource.as_ref()) {
