@@ -23,7 +23,7 @@ mod table;
 mod value;
 
 pub use builtin::builtin;
-pub use descriptor::{Column, Descriptor, Scope, Subresource, Verb};
+pub use descriptor::{Column, Descriptor, Review, Scope, Subresource, Verb};
 pub use kinds::pod::references as pod;
 pub use registry::{Registry, RegistryError};
 pub use schema::Schema;

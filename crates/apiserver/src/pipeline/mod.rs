@@ -24,6 +24,7 @@ pub(crate) mod patch;
 pub(crate) mod pod_defaults;
 mod ratchet;
 pub(crate) mod read;
+pub(crate) mod review;
 pub(crate) mod selection;
 pub(crate) mod subresource;
 pub(crate) mod update;

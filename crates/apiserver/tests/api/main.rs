@@ -16,6 +16,7 @@ mod logs;
 mod nodes;
 mod ratcheting;
 mod reading;
+mod reviews;
 mod services;
 mod streams;
 mod watching;
