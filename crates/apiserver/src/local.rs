@@ -16,7 +16,7 @@ use crate::pipeline::managed::FieldManager;
 use crate::pipeline::patch::{Patch, patch};
 use crate::pipeline::subresource::{binding, scale};
 use crate::pipeline::update::update;
-use crate::pipeline::{Operation, Written, create, read};
+use crate::pipeline::{Operation, Written, create, read, review};
 use crate::query::Query;
 use crate::route::{Route, Target};
 use crate::user::UserInfo;
@@ -64,6 +64,9 @@ impl LocalClient {
     ) -> Result<Value, Status> {
         let mut operation = self.operation(Verb::Create, resource, namespace, None, None).await?;
         let body = Expected::served(&operation.target.resource).decode_value(object)?;
+        if let Some(review) = operation.target.resource.descriptor.review {
+            return review::answer(&operation, review, body.object).await;
+        }
         create::create(&mut operation, body).await.map(Written::into_object)
     }
 

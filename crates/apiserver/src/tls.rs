@@ -10,7 +10,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::user::UserInfo;
+use crate::user::{AUTHENTICATED, UserInfo};
 
 /// The reason why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,6 @@ pub fn certificate_user(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
     let mut groups: Vec<String> =
         subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
-    groups.push("system:authenticated".to_owned());
+    groups.push(AUTHENTICATED.to_owned());
     (!name.is_empty()).then_some(UserInfo { name, groups })
 }

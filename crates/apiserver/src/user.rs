@@ -9,6 +9,8 @@ pub struct UserInfo {
 
 /// The group whose users may do everything.
 pub const MASTERS: &str = "system:masters";
+/// The group of all users that have proved who they are.
+pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group of worker agents; their user name is `system:node:<name>`.
 pub const NODES: &str = "system:nodes";
 /// The prefix of a node's user name.

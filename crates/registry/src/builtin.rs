@@ -138,6 +138,7 @@ fn row<K: Kind>(
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
         subresources: &[],
+        review: None,
         creates_on_update: false,
         returns_deleted: false,
         columns: K::columns(),

@@ -58,6 +58,22 @@ impl Verb {
     }
 }
 
+/// The question that the objects of a virtual resource ask. Such an object is answered when it is created, and never
+/// stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Review {
+    /// The user that makes the request.
+    SelfSubject,
+    /// The user that a bearer token stands for.
+    Token,
+    /// The permission of the user that makes the request.
+    SelfSubjectAccess,
+    /// The permission of a user that the object names.
+    SubjectAccess,
+    /// All permissions of the user that makes the request.
+    SelfSubjectRules,
+}
+
 /// A column of the `Table` representation (`metav1.TableColumnDefinition`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -83,6 +99,8 @@ pub struct Descriptor {
     pub scope: Scope,
     pub verbs: &'static [Verb],
     pub subresources: &'static [Subresource],
+    /// The question that objects ask instead of being stored; `None` for a kind that is stored.
+    pub review: Option<Review>,
     /// An update of an absent object creates it.
     pub creates_on_update: bool,
     /// A deletion that removes the object returns its last state instead of a `Status`.

@@ -31,7 +31,7 @@ mod table;
 mod value;
 
 pub use builtin::builtin;
-pub use descriptor::{Column, Descriptor, Scope, Verb};
+pub use descriptor::{Column, Descriptor, Review, Scope, Verb};
 pub use kinds::pod::references as pod;
 pub use registry::{Registry, RegistryError};
 pub use schema::Schema;

@@ -63,6 +63,12 @@ impl FieldSelector {
     }
 }
 
+impl From<Vec<FieldRequirement>> for FieldSelector {
+    fn from(requirements: Vec<FieldRequirement>) -> Self {
+        FieldSelector { requirements }
+    }
+}
+
 impl FromStr for FieldSelector {
     type Err = FieldSelectorError;
 

@@ -18,7 +18,7 @@ use crate::pipeline::patch::{Patch, is_apply, patch};
 use crate::pipeline::selection::Selection;
 use crate::pipeline::subresource::{binding, eviction, scale};
 use crate::pipeline::update::{success, update};
-use crate::pipeline::{Effect, Operation, apply, create, delete_collection, read, watch};
+use crate::pipeline::{Effect, Operation, apply, create, delete_collection, read, review, watch};
 use crate::query::Query;
 use crate::representation::{IncludeObject, negotiate};
 use crate::response::{Request, Response, Style};
@@ -109,6 +109,11 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         decode::report_strict_errors(&served, validation, body.strict_errors, warnings)?;
         Ok(body.object)
     };
+    if let Some(review) = served.descriptor.review {
+        let object = document(&mut operation.warnings)?;
+        let answered = review::answer(&operation, review, object).await?;
+        return Ok(shown(201, &answered, style)?.with_warnings(&operation.warnings));
+    }
     let patch_strict_errors = || decode::duplicate_fields(&request.body, validation);
     let (code, written) = match (verb, subresource) {
         (Verb::Create, Some(Subresource::Binding)) => {

@@ -22,6 +22,7 @@ pub(crate) mod modify;
 pub(crate) mod patch;
 mod ratchet;
 pub(crate) mod read;
+pub(crate) mod review;
 pub(crate) mod selection;
 pub(crate) mod subresource;
 pub(crate) mod turns;

@@ -321,7 +321,7 @@ async fn every_kind_serves_its_verbs() {
     let admin = server.admin();
     let rows = quorate_registry::builtin();
     assert!(rows.len() > 50, "{} kinds", rows.len());
-    for row in rows.iter().filter(|row| row.verbs.contains(&Verb::Create)) {
+    for row in rows.iter().filter(|row| row.verbs.contains(&Verb::Create) && row.review.is_none()) {
         let collection = collection(row);
         let path = format!("{collection}/{}", name_of(row, "walked"));
         let before = admin.get(&collection).await.expect(200);

@@ -105,6 +105,19 @@ async fn kubectl_works_unmodified() {
     kubectl.expect(&["delete", "pod", "one", "-n", "staging"], "").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_asks_about_permissions() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::new(&server) else { return };
+    assert_eq!(kubectl.expect(&["auth", "can-i", "get", "pods"], "").await, "yes\n");
+    assert_eq!(kubectl.expect(&["auth", "can-i", "create", "deployments/scale", "-n", "x"], "").await, "yes\n");
+    assert_eq!(kubectl.expect(&["auth", "can-i", "get", "/quorum/backup"], "").await, "yes\n");
+    let list = kubectl.expect(&["auth", "can-i", "--list"], "").await;
+    assert!(list.contains("*.*") && list.contains("selfsubjectreviews.authentication.k8s.io"), "{list}");
+    let who = kubectl.expect(&["auth", "whoami"], "").await;
+    assert!(who.contains("kubernetes-admin") && who.contains("[system:masters system:authenticated]"), "{who}");
+}
+
 /// Runs the commands for which kubectl sends typed objects: in Protocol Buffers since 1.32, as JSON before.
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_creates_typed_objects() {

@@ -14,11 +14,6 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 
 /// Stable resources of Kubernetes v1.36 that are not served.
 const NOT_SERVED: &[(&str, &[&str])] = &[
-    ("authentication.k8s.io/v1", &["selfsubjectreviews", "tokenreviews"]),
-    (
-        "authorization.k8s.io/v1",
-        &["localsubjectaccessreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews"],
-    ),
     // These are other versions of kinds that are served in one. They need conversion.
     ("autoscaling/v1", &["horizontalpodautoscalers", "horizontalpodautoscalers/status"]),
     ("events.k8s.io/v1", &["events"]),

@@ -18,6 +18,7 @@ mod policies;
 mod quotas;
 mod ratcheting;
 mod reading;
+mod reviews;
 mod services;
 mod streams;
 mod subresources;

@@ -8,6 +8,7 @@ mod cluster;
 mod devices;
 mod networking;
 mod rbac;
+mod reviews;
 mod scaling;
 mod storage;
 mod workloads;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use quorate_api::{FieldError, GroupVersionKind, GroupVersionResource};
 use serde_json::Value;
 
-use crate::descriptor::{Descriptor, Scope, Verb};
+use crate::descriptor::{Descriptor, Review, Scope, Verb};
 use crate::schema::Schema;
 use crate::schema_kind::{Rules, SchemaKind};
 use crate::strategy::Scale;
@@ -34,6 +35,7 @@ pub fn rows() -> Vec<Descriptor> {
         devices::rows(),
         networking::rows(),
         rbac::rows(),
+        reviews::rows(),
         scaling::rows(),
         storage::rows(),
         workloads::rows(),
@@ -50,6 +52,7 @@ struct Row {
     scope: Scope,
     verbs: &'static [Verb],
     subresources: &'static [Subresource],
+    review: Option<Review>,
     creates_on_update: bool,
     returns_deleted: bool,
     rules: Rules,
@@ -66,6 +69,7 @@ fn row(group: &'static str, kind: &'static str, resource: &'static str) -> Row {
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
         subresources: &[],
+        review: None,
         creates_on_update: false,
         returns_deleted: false,
         rules: Rules::default(),
@@ -96,6 +100,13 @@ impl Row {
 
     fn verbs(mut self, verbs: &'static [Verb]) -> Self {
         self.verbs = verbs;
+        self
+    }
+
+    /// Makes the kind virtual: its objects can only be created, and each creation is answered.
+    fn review(mut self, review: Review) -> Self {
+        self.review = Some(review);
+        self.verbs = &[Verb::Create];
         self
     }
 
@@ -187,6 +198,7 @@ impl Row {
             scope: self.scope,
             verbs: self.verbs,
             subresources: self.subresources,
+            review: self.review,
             creates_on_update: self.creates_on_update,
             returns_deleted: self.returns_deleted,
             columns: printed.iter().map(|printed| printed.column.clone()).collect(),

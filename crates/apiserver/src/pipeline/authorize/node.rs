@@ -2,26 +2,16 @@
 //! node may read, by name, the objects that its pods refer to, and write its own objects. Admission checks what the
 //! path does not show, such as the name of a new object or the node of a pod.
 
+use quorate_api::Status;
 use quorate_api::selector::FieldSelector;
-use quorate_api::{GroupVersionResource, Status};
 use quorate_registry::pod::ReferenceKind;
-use quorate_registry::{Subresource, Verb};
 
 use super::relations::{NodeRelation, Related};
+use super::{Attributes, Verdict};
 use crate::api::Api;
-use crate::query::Query;
-use crate::route::Target;
 
 /// The namespace of node leases.
 const NODE_LEASES: &str = "kube-node-lease";
-
-pub(super) enum Verdict {
-    Allowed,
-    /// Allowed as long as the node has this relation.
-    Related(NodeRelation),
-    /// Refused, with the reason where upstream gives one.
-    Refused(Option<String>),
-}
 
 impl Verdict {
     fn allow_if(is_allowed: bool) -> Self {
@@ -37,7 +27,7 @@ impl Verdict {
 struct NodeRequest<'a> {
     api: &'a Api,
     node: &'a str,
-    target: &'a Target,
+    attributes: &'a Attributes<'a>,
     fields: FieldSelector,
 }
 
@@ -45,12 +35,10 @@ struct NodeRequest<'a> {
 ///
 /// # Errors
 /// Errors of the store when this member has to catch up first.
-pub(super) async fn judge(api: &Api, node: &str, target: &Target, query: &Query) -> Result<Verdict, Status> {
-    let selector = query.get("fieldSelector").unwrap_or_default();
-    let fields = FieldSelector::parse(selector).map_err(|error| Status::bad_request(error.to_string()))?;
-    let request = NodeRequest { api, node, target, fields };
-    let GroupVersionResource { group, resource, .. } = &target.resource.descriptor.resource;
-    match (group.as_ref(), resource.as_ref()) {
+pub(super) async fn judge(api: &Api, node: &str, attributes: &Attributes<'_>) -> Result<Verdict, Status> {
+    let fields = FieldSelector::parse(attributes.fields).map_err(|error| Status::bad_request(error.to_string()))?;
+    let request = NodeRequest { api, node, attributes, fields };
+    match (attributes.group, attributes.resource) {
         ("", "configmaps") => request.read_many(ReferenceKind::ConfigMap).await,
         ("", "secrets") => request.read_many(ReferenceKind::Secret).await,
         ("", "persistentvolumeclaims") => request.get(ReferenceKind::PersistentVolumeClaim).await,
@@ -60,24 +48,31 @@ pub(super) async fn judge(api: &Api, node: &str, target: &Target, query: &Query)
         ("", "nodes") => Ok(request.node()),
         ("coordination.k8s.io", "leases") => Ok(request.lease()),
         ("" | "events.k8s.io", "events") => {
-            Ok(Verdict::allow_if(matches!(target.verb, Verb::Create | Verb::Update | Verb::Patch)))
+            Ok(Verdict::allow_if(matches!(attributes.verb, "create" | "update" | "patch")))
+        }
+        // An agent asks the masters about the users of its own API.
+        ("authentication.k8s.io", "tokenreviews")
+        | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews") => {
+            Ok(Verdict::allow_if(attributes.verb == "create" && attributes.subresource.is_empty()))
         }
         ("", "services")
         | ("discovery.k8s.io", "endpointslices")
         | ("node.k8s.io", "runtimeclasses")
-        | ("storage.k8s.io", "csidrivers") => Ok(Verdict::allow_if(request.is_read() && target.subresource.is_none())),
+        | ("storage.k8s.io", "csidrivers") => {
+            Ok(Verdict::allow_if(request.is_read() && attributes.subresource.is_empty()))
+        }
         _ => Ok(Verdict::Refused(None)),
     }
 }
 
 impl NodeRequest<'_> {
     fn is_read(&self) -> bool {
-        matches!(self.target.verb, Verb::Get | Verb::List | Verb::Watch)
+        matches!(self.attributes.verb, "get" | "list" | "watch")
     }
 
     /// Returns the one object that the request names, in its path or in the selector of a list or watch.
     fn name(&self) -> Option<&str> {
-        self.target.name.as_deref().or_else(|| self.fields.exact("metadata.name"))
+        self.attributes.name.or_else(|| self.fields.exact("metadata.name"))
     }
 
     /// Decides about `get`, `list` and `watch` of one object that a pod of the node refers to.
@@ -85,7 +80,7 @@ impl NodeRequest<'_> {
         if !self.is_read() {
             return Ok(Verdict::because("can only read resources of this type"));
         }
-        if self.target.namespace.is_none() {
+        if self.attributes.namespace.is_none() {
             return Ok(Verdict::because("can only read namespaced object of this type"));
         }
         self.read(kind).await
@@ -93,40 +88,36 @@ impl NodeRequest<'_> {
 
     /// Decides about `get` of one object that a pod of the node refers to.
     async fn get(&self, kind: ReferenceKind) -> Result<Verdict, Status> {
-        if self.target.verb != Verb::Get {
+        if self.attributes.verb != "get" {
             return Ok(Verdict::because("can only get individual resources of this type"));
         }
         self.read(kind).await
     }
 
     async fn read(&self, kind: ReferenceKind) -> Result<Verdict, Status> {
-        let (Some(namespace), Some(name)) = (self.target.namespace.as_deref(), self.name()) else {
+        let (Some(namespace), Some(name)) = (self.attributes.namespace, self.name()) else {
             return Ok(Verdict::because("No Object name found"));
         };
         self.related(Related::Named { kind, namespace: namespace.to_owned(), name: name.to_owned() }).await
     }
 
     async fn volume(&self) -> Result<Verdict, Status> {
-        match (self.target.verb, self.name()) {
-            (Verb::Get, Some(name)) => self.related(Related::Volume { name: name.to_owned() }).await,
+        match (self.attributes.verb, self.name()) {
+            ("get", Some(name)) => self.related(Related::Volume { name: name.to_owned() }).await,
             _ => Ok(Verdict::because("can only get individual resources of this type")),
         }
     }
 
     async fn pod(&self) -> Result<Verdict, Status> {
-        match (self.target.verb, self.target.subresource) {
-            (Verb::List | Verb::Watch, None) if self.fields.exact("spec.nodeName") == Some(self.node) => {
-                Ok(Verdict::Allowed)
-            }
-            (Verb::Get | Verb::List | Verb::Watch, None) => {
-                let (Some(namespace), Some(name)) = (self.target.namespace.as_deref(), self.name()) else {
+        match (self.attributes.verb, self.attributes.subresource) {
+            ("list" | "watch", "") if self.fields.exact("spec.nodeName") == Some(self.node) => Ok(Verdict::Allowed),
+            ("get" | "list" | "watch", "") => {
+                let (Some(namespace), Some(name)) = (self.attributes.namespace, self.name()) else {
                     return Ok(Verdict::because("can only list/watch pods with spec.nodeName field selector"));
                 };
                 self.related(Related::Pod { namespace: namespace.to_owned(), name: name.to_owned() }).await
             }
-            (Verb::Delete, None)
-            | (Verb::Update | Verb::Patch, Some(Subresource::Status))
-            | (Verb::Create, Some(Subresource::Eviction)) => Ok(Verdict::Allowed),
+            ("delete", "") | ("update" | "patch", "status") | ("create", "eviction") => Ok(Verdict::Allowed),
             _ => Ok(Verdict::Refused(None)),
         }
     }
@@ -134,27 +125,27 @@ impl NodeRequest<'_> {
     fn node(&self) -> Verdict {
         let node = self.node;
         let is_own = self.name() == Some(node);
-        match (self.target.verb, self.target.subresource) {
-            (Verb::Create, None) => Verdict::Allowed,
-            (Verb::Get | Verb::List | Verb::Watch, None | Some(Subresource::Status)) if is_own => Verdict::Allowed,
-            (Verb::Get | Verb::List | Verb::Watch, _) => Verdict::because(match self.name() {
+        match (self.attributes.verb, self.attributes.subresource) {
+            ("create", "") => Verdict::Allowed,
+            ("get" | "list" | "watch", "" | "status") if is_own => Verdict::Allowed,
+            ("get" | "list" | "watch", _) => Verdict::because(match self.name() {
                 Some(other) => format!("node '{node}' cannot read '{other}', only its own Node object"),
                 None => format!("node '{node}' cannot read all nodes, only its own Node object"),
             }),
-            (Verb::Update | Verb::Patch, None | Some(Subresource::Status)) => Verdict::allow_if(is_own),
+            ("update" | "patch", "" | "status") => Verdict::allow_if(is_own),
             _ => Verdict::Refused(None),
         }
     }
 
     fn lease(&self) -> Verdict {
-        let verbs = [Verb::Get, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete];
-        if !verbs.contains(&self.target.verb) {
+        let verbs = ["get", "create", "update", "patch", "delete"];
+        if !verbs.contains(&self.attributes.verb) {
             return Verdict::because("can only get, create, update, patch, or delete a node lease");
         }
-        if self.target.namespace.as_deref() != Some(NODE_LEASES) {
+        if self.attributes.namespace != Some(NODE_LEASES) {
             return Verdict::because(format!("can only access leases in the \"{NODE_LEASES}\" system namespace"));
         }
-        if self.target.verb != Verb::Create && self.name() != Some(self.node) {
+        if self.attributes.verb != "create" && self.name() != Some(self.node) {
             return Verdict::because("can only access node lease with the same name as the requesting node");
         }
         Verdict::Allowed
