@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use quorate_api::{GroupVersion, Reason, Status, yaml};
+use quorate_api::{FieldError, FieldPath, GroupVersion, Reason, Status, yaml};
 use quorate_registry::Schema;
 use quorate_schema::decode::JsonError;
 use quorate_schema::protobuf::{self, ProtobufError};
@@ -244,4 +244,28 @@ pub(crate) fn report_strict_errors(
         }
         FieldValidation::Strict | FieldValidation::Ignore => Ok(()),
     }
+}
+
+/// Maximum number of characters of a patch that its refusal repeats.
+const MAX_SHOWN_PATCH: usize = 1000;
+
+/// As [`report_strict_errors`], for a patch, which Kubernetes refuses as invalid. `patch` is its text.
+///
+/// # Errors
+/// `Invalid` when validation is strict and there are errors.
+pub(crate) fn report_strict_patch_errors(
+    served: &Served,
+    validation: FieldValidation,
+    patch: impl std::fmt::Display,
+    mut strict_errors: Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    if validation != FieldValidation::Strict || strict_errors.is_empty() {
+        return report_strict_errors(served, validation, strict_errors, warnings);
+    }
+    strict_errors.truncate(MAX_STRICT_ERRORS);
+    let shown: String = patch.to_string().chars().take(MAX_SHOWN_PATCH).collect();
+    let detail = format!("strict decoding error: {}", strict_errors.join(", "));
+    let error = FieldError::invalid(FieldPath::new("patch"), shown, detail);
+    Err(Status::invalid("", "", "", &[error]))
 }

@@ -145,8 +145,10 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
             (if written.effect == Effect::Created { 201 } else { 200 }, written)
         }
         (_, Some(Subresource::Scale)) => {
-            decode::report_strict_errors(&served, validation, patch_strict_errors(), &mut operation.warnings)?;
-            let written = scale::patch(&operation, &Patch::parse(&request.headers, &request.body)?).await?;
+            let changes = Patch::parse(&request.headers, &request.body)?;
+            let strict_errors = patch_strict_errors();
+            decode::report_strict_patch_errors(&served, validation, &changes, strict_errors, &mut operation.warnings)?;
+            let written = scale::patch(&operation, &changes).await?;
             let shown = shown(200, &scale::show(&served, &written.object, written.revision)?, style)?;
             return Ok(shown.with_warnings(&operation.warnings));
         }

@@ -88,6 +88,13 @@ impl Patch {
     }
 }
 
+impl std::fmt::Display for Patch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Patch::Json(patch) | Patch::Merge(patch) | Patch::Strategic(patch)) = self;
+        patch.fmt(f)
+    }
+}
+
 /// Patches an object, or a part of it through a subresource. `strict_errors` are those that parsing the patch found.
 ///
 /// # Errors
@@ -125,7 +132,7 @@ fn patched(
     patch.apply(served, &mut object)?;
     let decoded = Expected::served(served).decode_value(object)?;
     let strict_errors = [strict_errors, &decoded.strict_errors].concat();
-    decode::report_strict_errors(served, operation.validation, strict_errors, warnings)?;
+    decode::report_strict_patch_errors(served, operation.validation, patch, strict_errors, warnings)?;
     let mut new = decoded.object;
     served.descriptor.default(&mut new);
     if metadata::text(&new, "name") != target.name() {

@@ -253,6 +253,6 @@ async fn strict_decoding_reports_everything_at_once() {
     let headers = [("content-type", "application/merge-patch+json")];
     let answer = admin.request(Method::PATCH, &format!("{MAPS}/m?fieldValidation=Strict"), &headers, patch).await;
     let (code, _, message) = answer.failure();
-    assert_eq!(code, 400);
+    assert_eq!(code, 422, "a patch is invalid, as in Kubernetes");
     assert!(message.ends_with("duplicate field \"data.b\", unknown field \"extra\""), "{message}");
 }

@@ -195,3 +195,27 @@ async fn nodes_do_not_block_the_deletion_of_owners() {
     // What an administrator has set stays allowed.
     node.patch(&format!("{path}/n1"), "merge", &json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
 }
+
+#[tokio::test]
+async fn pods_get_the_overhead_and_the_nodes_of_their_runtime_class() {
+    const RUNTIME_CLASSES: GroupVersionResource =
+        GroupVersionResource::from_static("node.k8s.io", "v1", "runtimeclasses");
+    let client = client().await;
+    let made = async |name: &str, spec: Value| client.create(&PODS, DEFAULT, pod(name, spec)).await;
+    let unknown = refusal(made("unknown", json!({"runtimeClassName": "vm"})).await);
+    assert_eq!(unknown, "pods \"unknown\" is forbidden: pod rejected: RuntimeClass \"vm\" not found");
+    let toleration = json!({"key": "vm", "operator": "Exists"});
+    let class = json!({"metadata": {"name": "vm"}, "handler": "vm", "overhead": {"podFixed": {"cpu": "10m"}},
+        "scheduling": {"nodeSelector": {"vm": "yes"}, "tolerations": [toleration]}});
+    client.create(&RUNTIME_CLASSES, None, class).await.expect("created");
+    let vm = made("vm", json!({"runtimeClassName": "vm", "nodeSelector": {"disk": "ssd"}})).await.expect("created");
+    assert_eq!(vm["spec"]["overhead"], json!({"cpu": "10m"}));
+    assert_eq!(vm["spec"]["nodeSelector"], json!({"disk": "ssd", "vm": "yes"}));
+    assert!(vm["spec"]["tolerations"].as_array().expect("tolerations").contains(&toleration));
+    let conflict = refusal(made("conflict", json!({"runtimeClassName": "vm", "nodeSelector": {"vm": "no"}})).await);
+    assert!(conflict.contains("conflict: runtimeClass.scheduling.nodeSelector[vm]"), "{conflict}");
+    let own = refusal(made("own", json!({"runtimeClassName": "vm", "overhead": {"cpu": "1"}})).await);
+    assert!(own.contains("Pod's Overhead doesn't match RuntimeClass's defined Overhead"), "{own}");
+    let none = refusal(made("none", json!({"overhead": {"cpu": "1"}})).await);
+    assert!(none.contains("without corresponding RuntimeClass"), "{none}");
+}

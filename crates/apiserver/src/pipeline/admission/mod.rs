@@ -18,6 +18,7 @@ pub(crate) mod pod_defaults;
 mod policies;
 pub(crate) mod priority;
 mod resource_quota;
+mod runtime_class;
 mod service_account;
 
 use quorate_api::{GroupVersionResource, Status};
@@ -84,6 +85,7 @@ pub(crate) async fn mutate(operation: &Operation, object: &mut Value) -> Result<
     priority::mutate(operation, object).await?;
     default_tolerations::mutate(operation, object);
     fence::mutate(operation, object);
+    runtime_class::mutate(operation, object).await?;
     default_class::mutate(operation, object).await
 }
 
