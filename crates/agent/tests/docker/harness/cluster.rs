@@ -67,6 +67,8 @@ impl FakeCluster {
         })
     }
 
+    /// Sends a change to the watches. The caller holds the lock of the pods, so that the watches have the order of the
+    /// changes.
     pub(super) fn send_change(&self, change: &PodChange) {
         self.watchers.lock().retain(|watcher| watcher.send(change.clone()).is_ok());
     }
@@ -96,8 +98,10 @@ impl FakeCluster {
             "spec": spec,
         }))
         .expect("the test's pod is well-formed");
-        self.pods.lock().insert(uid.clone(), pod.clone());
+        let mut pods = self.pods.lock();
+        pods.insert(uid.clone(), pod.clone());
         self.send_change(&PodChange::Applied(Box::new(pod)));
+        drop(pods);
         PodRef { namespace: "default".to_owned(), name: name.to_owned(), uid }
     }
 
@@ -107,8 +111,8 @@ impl FakeCluster {
         let stored = pods.get_mut(&pod.uid).expect("the pod exists");
         change(stored);
         let changed = stored.clone();
-        drop(pods);
         self.send_change(&PodChange::Applied(Box::new(changed)));
+        drop(pods);
     }
 
     /// Patches a pod's status as a controller does.
@@ -127,8 +131,8 @@ impl FakeCluster {
         strategic::apply(&kind, &mut document, patch).expect("a patch that the API takes");
         *stored = serde_json::from_value(document).expect("a pod");
         let changed = stored.clone();
-        drop(pods);
         self.send_change(&PodChange::Applied(Box::new(changed)));
+        drop(pods);
         Ok(())
     }
 
@@ -150,13 +154,14 @@ impl FakeCluster {
         stored.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
         stored.metadata.deletion_grace_period_seconds = Some(grace_seconds);
         let changed = stored.clone();
-        drop(pods);
         self.send_change(&PodChange::Applied(Box::new(changed)));
+        drop(pods);
     }
 
     /// Deletes the object at once, as a force deletion does. The watch sends an event only if `notified` is set.
     pub fn vanish(&self, pod: &PodRef, notified: bool) {
-        let gone = self.pods.lock().remove(&pod.uid).expect("the pod exists");
+        let mut pods = self.pods.lock();
+        let gone = pods.remove(&pod.uid).expect("the pod exists");
         if notified {
             self.send_change(&PodChange::Deleted(Box::new(gone)));
         }

@@ -23,11 +23,13 @@ use super::cluster::not_found;
 impl Cluster for FakeCluster {
     fn pods(&self) -> BoxStream<'static, PodChange> {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let pods = self.pods.lock();
         if self.check().is_ok() {
-            let all = self.pods.lock().values().cloned().collect();
+            let all = pods.values().cloned().collect();
             sender.send(PodChange::Synced(all)).expect("the receiver is here");
         }
         self.watchers.lock().push(sender);
+        drop(pods);
         UnboundedReceiverStream::new(receiver).boxed()
     }
 
@@ -77,8 +79,8 @@ impl Cluster for FakeCluster {
 
     async fn release_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
         self.check()?;
-        let gone = self.pods.lock().remove(&pod.uid);
-        if let Some(gone) = gone {
+        let mut pods = self.pods.lock();
+        if let Some(gone) = pods.remove(&pod.uid) {
             self.ended.lock().insert(pod.uid.clone(), gone.status.clone().unwrap_or_default());
             self.send_change(&PodChange::Deleted(Box::new(gone)));
         }
