@@ -2,38 +2,19 @@
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer};
 
+/// Moves the fields, which both types have, into a container. A field that only one of them has does not compile.
+macro_rules! container_with {
+    ($ephemeral:expr, $($field:ident),* $(,)?) => {{
+        let EphemeralContainer { $($field,)* target_container_name: _ } = $ephemeral;
+        Container { $($field,)* }
+    }};
+}
+
 /// Returns the container that an ephemeral container describes. Its target is lost.
 #[must_use]
 pub fn container(ephemeral: &EphemeralContainer) -> Container {
-    let EphemeralContainer {
-        args,
-        command,
-        env,
-        env_from,
-        image,
-        image_pull_policy,
-        lifecycle,
-        liveness_probe,
-        name,
-        ports,
-        readiness_probe,
-        resize_policy,
-        resources,
-        restart_policy,
-        restart_policy_rules,
-        security_context,
-        startup_probe,
-        stdin,
-        stdin_once,
-        target_container_name: _,
-        termination_message_path,
-        termination_message_policy,
-        tty,
-        volume_devices,
-        volume_mounts,
-        working_dir,
-    } = ephemeral.clone();
-    Container {
+    container_with!(
+        ephemeral.clone(),
         args,
         command,
         env,
@@ -59,5 +40,5 @@ pub fn container(ephemeral: &EphemeralContainer) -> Container {
         volume_devices,
         volume_mounts,
         working_dir,
-    }
+    )
 }

@@ -20,16 +20,16 @@ pub(crate) enum Update {
 }
 
 /// An update that is ready for the cache.
-enum Decision {
+enum Prepared {
     Store(Box<Decoded>),
     Remove(ObjectKey),
 }
 
 /// Decodes an update, before the cache is locked.
-fn decode(update: Update) -> Option<Decision> {
+fn decode(update: Update) -> Option<Prepared> {
     let (key, kv) = match update {
         Update::Put(key, kv) => (key, kv),
-        Update::Delete(key) => return Some(Decision::Remove(key)),
+        Update::Delete(key) => return Some(Prepared::Remove(key)),
     };
     let (decoded, failure) = match Cache::decode(key, &kv.value, kv.mod_revision) {
         Ok((decoded, failure)) => (Some(decoded), failure),
@@ -38,7 +38,7 @@ fn decode(update: Update) -> Option<Decision> {
     if let Some(error) = failure {
         tracing::error!(%error, "an object in the store cannot be decoded");
     }
-    decoded.map(|decoded| Decision::Store(Box::new(decoded)))
+    decoded.map(|decoded| Prepared::Store(Box::new(decoded)))
 }
 
 pub(crate) struct Cluster {
@@ -105,8 +105,8 @@ impl Cluster {
         let changes: Vec<_> = decoded
             .into_iter()
             .filter_map(|update| match update {
-                Decision::Store(decoded) => Some(cache.apply(*decoded, at)),
-                Decision::Remove(key) => cache.remove(&key),
+                Prepared::Store(decoded) => Some(cache.apply(*decoded, at)),
+                Prepared::Remove(key) => cache.remove(&key),
             })
             .collect();
         // Reconciles may go on while the triggers run. Nothing is attached or changed before they have run.

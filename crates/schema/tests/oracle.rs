@@ -1,8 +1,6 @@
 //! Comparison with Kubernetes' own data, which lies beside the repository in `../shared/k8s`. Without it the tests say so
 //! and pass; the cases in `tests/data` run always.
 
-#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,21 +8,7 @@ use std::path::{Path, PathBuf};
 use quorate_schema::openapi::{self, Version};
 use quorate_schema::{Model, TypeId, builtin, decode, protobuf};
 use serde_json::Value;
-
-/// Returns the folder of the reference data, looked for beside this repository and beside its parent.
-fn reference() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let found = ["../shared/k8s", "../../shared/k8s"].iter().map(|path| root.join(path)).find(|path| path.is_dir());
-    if found.is_none() {
-        eprintln!("skipped: ../shared/k8s is not there");
-    }
-    found
-}
-
-fn read(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
+use xtask::{read_json, reference};
 
 fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
@@ -59,7 +43,7 @@ fn check_objects(folder: &Path) -> usize {
     let paths = files(folder, ".json");
     for path in &paths {
         let bytes = fs::read(path).expect("a file");
-        let object = without_nulls(read(path));
+        let object = without_nulls(read_json(path));
         let ty = type_of(model, path, &object);
         let decoded = decode::json(model, ty, &bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert_eq!(decoded.strict, [], "{}", path.display());
@@ -125,7 +109,7 @@ fn components_are_those_of_kubernetes() {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let document = name.trim_end_matches("_openapi.json").trim_start_matches("apis__").trim_start_matches("api__");
         let document = document.replace("__", "/");
-        let Value::Object(schemas) = read(&path)["components"]["schemas"].take() else { continue };
+        let Value::Object(schemas) = read_json(&path)["components"]["schemas"].take() else { continue };
         for (component, expected) in schemas {
             let id = *by_name.get(&component).unwrap_or_else(|| panic!("no type for {component}"));
             assert_eq!(openapi::component(model, id, Version::V3, &document), expected, "{component} in {document}");

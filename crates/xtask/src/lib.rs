@@ -9,12 +9,36 @@ pub mod proto;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 /// Texts by their path below a directory.
 pub type Files = BTreeMap<String, String>;
+
+/// Returns the folder of Kubernetes' own data, looked for beside this repository and beside its parent. Tests that compare
+/// with it are skipped where it is absent, and this says so.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub fn reference() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let found = ["../shared/k8s", "../../shared/k8s"].iter().map(|path| root.join(path)).find(|path| path.is_dir());
+    if found.is_none() {
+        eprintln!("skipped: ../shared/k8s is not there");
+    }
+    found
+}
+
+/// Reads a JSON file of the reference data.
+///
+/// # Panics
+/// When the file cannot be read or is not JSON.
+#[must_use]
+pub fn read_json(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
 
 /// Writes `files` below `target`.
 ///

@@ -12,7 +12,7 @@ use crate::api::Api;
 
 pub(super) const PREFIX: &str = "/quorate/served/";
 
-/// What one master has published.
+/// The hosts and addresses that one master has published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Served {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use quorate_schema::protobuf::wire::{Reader, Wire};
+use xtask::{read_json, reference};
 
 use super::resource::{KindName, Subresource};
 use super::*;
@@ -36,28 +37,13 @@ const WITHOUT_PARAMETERS: [&str; 2] = ["ignoreStoreReadErrorWithClusterBreakingP
 const WITHOUT_DOCUMENTS: [&str; 4] =
     ["logs", "openid/v1/jwks", "apis/internal.apiserver.k8s.io", "apis/storagemigration.k8s.io"];
 
-/// Returns the folder of Kubernetes' own documents, looked for beside this repository and beside its parent.
-fn reference() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let found = ["../shared/k8s", "../../shared/k8s"].iter().map(|path| root.join(path)).find(|path| path.is_dir());
-    if found.is_none() {
-        eprintln!("skipped: ../shared/k8s is not there");
-    }
-    found
-}
-
-fn read(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 /// Reads the files of a folder by the paths of their documents, such as `apis/apps/v1`.
 fn documents(folder: &Path, end: &str) -> BTreeMap<String, Value> {
     let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     entries
         .filter_map(|path| {
             let name = path.file_name()?.to_str()?.strip_suffix(end)?.replace("__", "/");
-            Some((name, read(&path)))
+            Some((name, read_json(&path)))
         })
         .collect()
 }

@@ -18,7 +18,7 @@ use crate::pipeline::patch::{Patch, is_apply, patch};
 use crate::pipeline::selection::Selection;
 use crate::pipeline::subresource::{binding, eviction, scale};
 use crate::pipeline::update::{success, update};
-use crate::pipeline::{Effect, Operation, apply, create, delete_collection, read, review, watch};
+use crate::pipeline::{Effect, Operation, Written, apply, create, delete_collection, read, review, watch};
 use crate::query::Query;
 use crate::representation::{IncludeObject, negotiate};
 use crate::response::{Request, Response, Style};
@@ -136,9 +136,7 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         (Verb::Create, _) => (201, create::create(&mut operation, body()?).await?),
         (Verb::Update, Some(Subresource::Scale)) => {
             let scale = document(&mut operation.warnings)?;
-            let written = scale::update(&operation, scale).await?;
-            let shown = shown(200, &scale::show(&served, &written.object, written.revision)?, style)?;
-            return Ok(shown.with_warnings(&operation.warnings));
+            (200, scale::update(&operation, scale).await?)
         }
         (Verb::Update, _) => {
             let written = update(&mut operation, body()?).await?;
@@ -148,16 +146,24 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
             let changes = Patch::parse(&request.headers, &request.body)?;
             let strict_errors = patch_strict_errors();
             decode::report_strict_patch_errors(&served, validation, &changes, strict_errors, &mut operation.warnings)?;
-            let written = scale::patch(&operation, &changes).await?;
-            let shown = shown(200, &scale::show(&served, &written.object, written.revision)?, style)?;
-            return Ok(shown.with_warnings(&operation.warnings));
+            (200, scale::patch(&operation, &changes).await?)
         }
         _ => {
             let changes = Patch::parse(&request.headers, &request.body)?;
             (200, patch(&mut operation, &changes, patch_strict_errors()).await?)
         }
     };
-    Ok(Response::written(code, &served, &written, style)?.with_warnings(&operation.warnings))
+    answer(&operation, code, &written, style)
+}
+
+/// Answers with the object that a write left, or with its `Scale` when the write went through that.
+fn answer(operation: &Operation, code: u16, written: &Written, style: Style) -> Result<Response, Status> {
+    let served = &operation.target.resource;
+    let response = match operation.target.subresource {
+        Some(Subresource::Scale) => shown(code, &scale::show(served, &written.object, written.revision)?, style)?,
+        _ => Response::written(code, served, written, style)?,
+    };
+    Ok(response.with_warnings(&operation.warnings))
 }
 
 /// Runs a server-side apply.
@@ -169,12 +175,7 @@ async fn apply_configuration(
 ) -> Result<Response, Status> {
     let written = apply::apply(&mut operation, &request.body, query.flag("force")).await?;
     let code = if written.effect == Effect::Created { 201 } else { 200 };
-    let served = &operation.target.resource;
-    let response = match operation.target.subresource {
-        Some(Subresource::Scale) => shown(code, &scale::show(served, &written.object, written.revision)?, style)?,
-        _ => Response::written(code, served, &written, style)?,
-    };
-    Ok(response.with_warnings(&operation.warnings))
+    answer(&operation, code, &written, style)
 }
 
 async fn remove(mut operation: Operation, request: &Request, query: &Query, style: Style) -> Result<Response, Status> {

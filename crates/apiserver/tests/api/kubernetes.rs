@@ -2,10 +2,9 @@
 //! repository in `../shared/k8s`, and without it their comparison is skipped.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use xtask::{read_json, reference};
 
 use crate::harness::{Client, Server};
 
@@ -20,22 +19,6 @@ const NOT_SERVED: &[(&str, &[&str])] = &[
     ("certificates.k8s.io/v1", &["certificatesigningrequests/approval"]),
     ("v1", &["bindings", "nodes/proxy", "pods/proxy", "serviceaccounts/token", "services/proxy"]),
 ];
-
-/// Returns the folder of Kubernetes' own data, looked for beside this repository and beside its parent.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-pub fn reference() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let found = ["../shared/k8s", "../../shared/k8s"].iter().map(|path| root.join(path)).find(|path| path.is_dir());
-    if found.is_none() {
-        eprintln!("skipped: ../shared/k8s is not there");
-    }
-    found
-}
-
-pub fn read(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 fn is_stable(version: &str) -> bool {
     !version.contains("alpha") && !version.contains("beta")
@@ -112,7 +95,7 @@ async fn groups_are_those_of_kubernetes_in_its_order() {
     let known: Map<String, Value> = serde_json::from_str(CHECKED_IN).expect("JSON");
 
     let ours = admin.get("/apis").await.expect(200);
-    let mut expected = read(&folder.join("apis.json"));
+    let mut expected = read_json(&folder.join("apis.json"));
     let groups = expected["groups"].as_array_mut().expect("groups");
     for group in groups.iter_mut() {
         let versions = served_versions(text(group, "name"), &group["versions"], "version", &known);
@@ -124,7 +107,7 @@ async fn groups_are_those_of_kubernetes_in_its_order() {
     assert_eq!(ours, expected);
 
     let ours = admin.get_as("/apis", AGGREGATED).await.expect(200);
-    let mut expected = read(&folder.join("aggregated_v2.json"));
+    let mut expected = read_json(&folder.join("aggregated_v2.json"));
     let groups = expected["items"].as_array_mut().expect("groups");
     for group in groups.iter_mut() {
         let name = text(&group["metadata"], "name").to_owned();

@@ -12,9 +12,9 @@ use quorate_registry::{Descriptor, Scope, Subresource, Verb};
 use quorate_schema::model::{Kind, Shape};
 use quorate_schema::{Model, TypeId, protobuf};
 use serde_json::{Map, Value, json};
+use xtask::{read_json, reference};
 
 use crate::harness::{Client, Server};
-use crate::kubernetes::{read, reference};
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
@@ -219,7 +219,7 @@ async fn kubernetes_complete_objects_come_back_whole() {
     let mut left: BTreeSet<String> = rows.iter().map(|row| row.kind.kind.to_string()).collect();
     let mut losses = Vec::new();
     for entry in fs::read_dir(folder.join("objects")).expect("a folder") {
-        let object = read(&entry.expect("an entry").path());
+        let object = read_json(&entry.expect("an entry").path());
         let is_of =
             |row: &&Descriptor| object["apiVersion"] == row.kind.api_version() && object["kind"] == *row.kind.kind;
         let Some(row) = rows.iter().find(is_of) else { continue };

@@ -90,7 +90,7 @@ fn key_of<S: PodSet>(set: &S) -> WorkKey {
 fn reconcile<S: PodSet>(Input { cache, now, failure, settings, .. }: Input<'_>, key: &WorkKey) -> Plan {
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let Some(set) = S::table(cache).get(namespace, &key.name) else { return Plan::default() };
-    let Some(selector) = set.selector().filter(|_| set.has_spec()) else { return Plan::default() };
+    let Some(selector) = set.selector() else { return Plan::default() };
 
     let owned = cache.controlled_pods(uid(set.metadata()));
     let adoptable = cache.pods().uncontrolled(namespace).filter(|pod| is_active(pod));

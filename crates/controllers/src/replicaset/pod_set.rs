@@ -25,10 +25,8 @@ pub(super) trait PodSet: Resource + Metadata<Ty = ObjectMeta> + Serialize + Clon
     /// Returns the object as this kind, if it is of it.
     fn of(object: &Object) -> Option<&Arc<Self>>;
 
-    /// Returns the selector; `None` for one that no controller acts on.
+    /// Returns the selector; `None` for one that no controller acts on, and without a specification.
     fn selector(&self) -> Option<LabelSelector>;
-
-    fn has_spec(&self) -> bool;
 
     fn replicas(&self) -> Option<i32>;
 
@@ -52,6 +50,23 @@ pub(super) trait PodSet: Resource + Metadata<Ty = ObjectMeta> + Serialize + Clon
     }
 }
 
+/// The methods that read a field which both kinds' specifications have.
+macro_rules! spec_fields {
+    () => {
+        fn replicas(&self) -> Option<i32> {
+            self.spec.as_ref()?.replicas
+        }
+
+        fn min_ready_seconds(&self) -> Option<i32> {
+            self.spec.as_ref()?.min_ready_seconds
+        }
+
+        fn template(&self) -> Option<&PodTemplateSpec> {
+            self.spec.as_ref()?.template.as_ref()
+        }
+    };
+}
+
 impl PodSet for ReplicaSet {
     const RESOURCE: GroupVersionResource = REPLICA_SETS;
 
@@ -67,21 +82,7 @@ impl PodSet for ReplicaSet {
         usable_selector(&self.spec.as_ref()?.selector)
     }
 
-    fn has_spec(&self) -> bool {
-        self.spec.is_some()
-    }
-
-    fn replicas(&self) -> Option<i32> {
-        self.spec.as_ref()?.replicas
-    }
-
-    fn min_ready_seconds(&self) -> Option<i32> {
-        self.spec.as_ref()?.min_ready_seconds
-    }
-
-    fn template(&self) -> Option<&PodTemplateSpec> {
-        self.spec.as_ref()?.template.as_ref()
-    }
+    spec_fields!();
 
     fn status(&self) -> Option<ReplicaSetStatus> {
         self.status.clone()
@@ -112,21 +113,7 @@ impl PodSet for ReplicationController {
         Some(LabelSelector::from_labels(&labels)).filter(|selector| !selector.is_everything())
     }
 
-    fn has_spec(&self) -> bool {
-        self.spec.is_some()
-    }
-
-    fn replicas(&self) -> Option<i32> {
-        self.spec.as_ref()?.replicas
-    }
-
-    fn min_ready_seconds(&self) -> Option<i32> {
-        self.spec.as_ref()?.min_ready_seconds
-    }
-
-    fn template(&self) -> Option<&PodTemplateSpec> {
-        self.spec.as_ref()?.template.as_ref()
-    }
+    spec_fields!();
 
     fn status(&self) -> Option<ReplicaSetStatus> {
         let status = self.status.clone()?;

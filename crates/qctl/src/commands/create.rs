@@ -74,7 +74,7 @@ enum Generator {
 
 #[derive(Debug, clap::Subcommand)]
 enum Secret {
-    /// Of literals and files
+    /// Values from literals and files
     Generic(Generated<generators::GenericSecret>),
     /// A certificate and its key
     Tls(Generated<generators::TlsSecret>),

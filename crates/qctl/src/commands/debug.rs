@@ -80,7 +80,7 @@ pub struct Debug {
     keep_startup: bool,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set)]
     keep_init_containers: bool,
-    /// What the container may do
+    /// Preset of the container's privileges
     #[arg(long, value_enum, default_value = "general")]
     profile: Profile,
     /// A file with a part of a container, which is merged into the debugging one

@@ -184,7 +184,7 @@ pub(super) fn data(stream: u32, bytes: &[u8], is_last: bool) -> Bytes {
 
 #[cfg(test)]
 pub(in crate::streams) mod client {
-    //! What a client writes, for tests.
+    //! The client's side of SPDY/3.1, with which the tests write frames.
 
     use super::{Deflater, HEADER_BYTES, control};
     use crate::streams::spdy::FrameError;

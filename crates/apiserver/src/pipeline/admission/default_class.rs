@@ -74,7 +74,8 @@ pub(super) async fn mutate(operation: &Operation, object: &mut Value) -> Result<
     let is_default = |class: &Class| {
         kind.marks.iter().any(|mark| class.metadata.annotations.get(*mark).is_some_and(|value| value == "true"))
     };
-    // Of several, the newest counts, and the first by name of those. Timestamps of this form sort as text.
+    // The newest default class wins, and among classes of one age the first by name. The timestamps sort as text, because
+    // all are UTC in whole seconds.
     let default = classes
         .into_iter()
         .filter(is_default)

@@ -1,5 +1,5 @@
-//! Who may set owner references (upstream's OwnerReferencesPermissionEnforcement). An owner reference lets the garbage
-//! collector delete the object, so it needs the permission to delete. `blockOwnerDeletion` delays the deletion of the
+//! The permissions that a user needs to set owner references (upstream's OwnerReferencesPermissionEnforcement). An owner
+//! reference lets the garbage collector delete the object, so it needs the permission to delete. `blockOwnerDeletion` delays the deletion of the
 //! owner, so it needs the permission to set the owner's finalizers.
 
 use quorate_api::Status;

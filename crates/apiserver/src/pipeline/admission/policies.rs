@@ -53,15 +53,15 @@ pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, Status> {
         .map_err(|error| Status::internal(format!("a stored object cannot be decoded: {error}")))
 }
 
-/// Reads and decodes a cluster-scoped object.
+/// Finds and decodes a cluster-scoped object. This member may lag, so an object that it does not have is read again
+/// linearizably.
 ///
 /// # Errors
 /// As [`list`].
-pub(super) async fn get<T: DeserializeOwned>(
+pub(super) async fn find<T: DeserializeOwned>(
     store: &Store,
     resource: &GroupVersionResource,
     name: &str,
-    consistency: Consistency,
 ) -> Result<Option<T>, Status> {
     let key = ObjectKey {
         group: resource.group.to_string(),
@@ -69,6 +69,10 @@ pub(super) async fn get<T: DeserializeOwned>(
         namespace: None,
         name: name.to_owned(),
     };
-    let found = read::key(store, &key.storage_key(), consistency).await?;
+    let key = key.storage_key();
+    let mut found = read::key(store, &key, Consistency::Local).await?;
+    if found.is_none() {
+        found = read::key(store, &key, Consistency::Linearizable).await?;
+    }
     found.map(|kv| decode(&kv.value)).transpose()
 }

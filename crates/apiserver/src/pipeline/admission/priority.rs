@@ -39,7 +39,7 @@ pub(super) async fn mutate(operation: &Operation, pod: &mut Value) -> Result<(),
     }
     let class = match pod["spec"]["priorityClassName"].as_str().filter(|name| !name.is_empty()) {
         None => default_class(operation, Consistency::Local).await?,
-        Some(name) => match named(operation, name).await? {
+        Some(name) => match policies::find(operation.api.store(), &PRIORITY_CLASSES, name).await? {
             Some(class) => Some(class),
             None => {
                 let why = format!("no PriorityClass with name {name} was found");
@@ -123,14 +123,4 @@ pub(super) async fn validate(attributes: &Attributes<'_>) -> Result<(), Status> 
 async fn default_class(operation: &Operation, consistency: Consistency) -> Result<Option<Class>, Status> {
     let classes: Vec<Class> = policies::list(operation.api.store(), &PRIORITY_CLASSES, None, consistency).await?;
     Ok(classes.into_iter().filter(|class| class.global_default).min_by_key(|class| class.value))
-}
-
-async fn named(operation: &Operation, name: &str) -> Result<Option<Class>, Status> {
-    for consistency in [Consistency::Local, Consistency::Linearizable] {
-        let found = policies::get(operation.api.store(), &PRIORITY_CLASSES, name, consistency).await?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
 }

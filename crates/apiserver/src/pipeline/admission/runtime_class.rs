@@ -1,7 +1,6 @@
 //! Runtime classes of pods: their overhead, and the nodes that support them (upstream's RuntimeClass).
 
 use quorate_api::{GroupVersionResource, Status};
-use quorate_store::Consistency;
 use serde_json::{Map, Value};
 
 use super::{is_pod, policies, refuse};
@@ -25,7 +24,8 @@ pub(super) async fn mutate(operation: &Operation, pod: &mut Value) -> Result<(),
             None => Ok(()),
         };
     };
-    let Some(class) = named(operation, name).await? else {
+    let class: Option<Value> = policies::find(operation.api.store(), &RUNTIME_CLASSES, name).await?;
+    let Some(class) = class else {
         return reject(pod, &format!("RuntimeClass {name:?} not found"));
     };
     let overhead = &class["overhead"]["podFixed"];
@@ -65,15 +65,4 @@ pub(super) async fn mutate(operation: &Operation, pod: &mut Value) -> Result<(),
 
 fn is_empty(value: &Value) -> bool {
     value.as_object().is_none_or(Map::is_empty)
-}
-
-async fn named(operation: &Operation, name: &str) -> Result<Option<Value>, Status> {
-    // This member may lag, so an absent class is read again linearizably.
-    for consistency in [Consistency::Local, Consistency::Linearizable] {
-        let found = policies::get(operation.api.store(), &RUNTIME_CLASSES, name, consistency).await?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
 }

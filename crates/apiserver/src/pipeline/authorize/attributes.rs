@@ -1,4 +1,4 @@
-//! What the authorize stage knows about a request for a resource.
+//! The attributes of a request by which the authorize stage decides.
 
 use crate::query::Query;
 use crate::route::Target;
