@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_api::{ObjectKey, ResourcePrefix, Status};
+use quorate_api::{FieldError, ObjectKey, ResourcePrefix, Status};
 use quorate_registry::{Descriptor, Scope};
 
 use crate::discovery::Documents;
@@ -22,6 +22,12 @@ impl Served {
         let stored_prefix =
             format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{}\",\"metadata\":{{", descriptor.kind.kind);
         Served { descriptor, api_version, stored_prefix }
+    }
+
+    /// Returns the refusal of an object with these errors.
+    pub fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
+        let kind = &self.descriptor.kind;
+        Status::invalid(&kind.group, &kind.kind, name, errors)
     }
 
     pub fn is_namespaced(&self) -> bool {

@@ -63,6 +63,12 @@ pub(crate) struct Body {
     pub strict_errors: Vec<String>,
 }
 
+impl From<Decoded> for Body {
+    fn from(Decoded { object, strict }: Decoded) -> Self {
+        Body { object, strict_errors: strict.iter().map(ToString::to_string).collect() }
+    }
+}
+
 /// The kind that a document has to be of.
 #[derive(Clone, Copy)]
 pub(crate) struct Expected<'a> {
@@ -136,7 +142,11 @@ impl<'a> Expected<'a> {
     fn decode_json(&self, body: &[u8]) -> Result<Body, Status> {
         let syntax = |error| self.unrecognized(format!("couldn't get version/kind; json parse error: {error}"));
         match self.schema.decode_json(body) {
-            Ok(decoded) => self.of_kind(decoded),
+            Ok(decoded) => {
+                let mut body = Body::from(decoded);
+                self.check_kind(&mut body.object)?;
+                Ok(body)
+            }
             Err(JsonError::Syntax(error)) => Err(syntax(error)),
             Err(JsonError::Type(_)) => {
                 // The value may be right for the kind that the document says it is. This repeats the pass, but only for a
@@ -155,18 +165,11 @@ impl<'a> Expected<'a> {
             return Err(self.unrecognized("it is not an object"));
         }
         self.check_kind(&mut object)?;
-        let decoded = self.schema.decode(object).map_err(|error| self.mistyped(&error))?;
-        self.of_kind(decoded)
+        self.schema.decode(object).map(Body::from).map_err(|error| self.mistyped(&error))
     }
 
     fn check_kind(&self, object: &mut Value) -> Result<(), Status> {
         self.api_version.map_or(Ok(()), |api_version| check_kind(object, api_version, self.kind))
-    }
-
-    fn of_kind(&self, decoded: Decoded) -> Result<Body, Status> {
-        let Decoded { mut object, strict } = decoded;
-        self.check_kind(&mut object)?;
-        Ok(Body { object, strict_errors: strict.iter().map(ToString::to_string).collect() })
     }
 }
 
@@ -201,8 +204,8 @@ pub(crate) fn check_kind(object: &mut Value, api_version: &str, kind: &str) -> R
             "the object provided is unrecognized (must be of type {kind}): it is not an object"
         )));
     }
-    let given_version = object["apiVersion"].as_str().unwrap_or_default().to_owned();
-    let given_kind = object["kind"].as_str().unwrap_or_default().to_owned();
+    let given_version = object["apiVersion"].as_str().unwrap_or_default();
+    let given_kind = object["kind"].as_str().unwrap_or_default();
     if !given_version.is_empty() && given_version != api_version {
         return Err(Status::bad_request(format!(
             "the API version in the data ({given_version}) does not match the expected API version ({api_version})"

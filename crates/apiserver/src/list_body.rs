@@ -10,7 +10,7 @@ use crate::catalog::Served;
 use crate::encode;
 use crate::pipeline::list::Listing;
 use crate::representation::{Encoding, Representation};
-use crate::response::{Body, Response, Style};
+use crate::response::{Body, Response, Style, encode_one};
 use crate::table;
 
 /// Answers with a list. One that fits in a page is sent as a whole, with its length. So is one in Protocol Buffers or
@@ -155,8 +155,9 @@ impl Writer {
 
     fn item(&self, served: &Served, kv: &KeyValue, out: &mut Vec<u8>) -> Result<(), Status> {
         match self.representation {
-            Representation::Object => encode::splice(served, &kv.value, kv.mod_revision, out),
-            Representation::Partial => encode::splice_partial(&kv.value, kv.mod_revision, out),
+            other @ (Representation::Object | Representation::Partial) => {
+                encode_one(served, &kv.value, kv.mod_revision, other, out)
+            }
             Representation::Table(include) => {
                 let object = encode::decoded(&kv.value, kv.mod_revision)?;
                 serde_json::to_writer(out, &table::row(served, include, self.now, &object)).map_err(Status::internal)

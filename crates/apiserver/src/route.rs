@@ -56,8 +56,7 @@ impl Route {
     pub(crate) fn is_long_running(&self) -> bool {
         match self {
             Route::Resource(target) => {
-                let is_stream = |sub: Subresource| sub == Subresource::Log || sub.is_upgrade();
-                target.verb == Verb::Watch || target.subresource.is_some_and(is_stream)
+                target.verb == Verb::Watch || target.subresource.is_some_and(Subresource::is_stream)
             }
             _ => false,
         }

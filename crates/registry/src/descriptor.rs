@@ -126,8 +126,7 @@ impl Descriptor {
     #[must_use]
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(object, self);
-        errors.extend(self.strategy.validate(object));
-        errors.extend(self.strategy.validate_create(object));
+        errors.extend(self.strategy.validate_new(object));
         self.schema.check(object, None, &mut errors);
         errors
     }
@@ -137,8 +136,7 @@ impl Descriptor {
     pub fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(new, self);
         errors.extend(metadata::validate_update(new, old));
-        errors.extend(self.strategy.validate(new));
-        errors.extend(self.strategy.validate_update(new, old));
+        errors.extend(self.strategy.validate_successor(new, old));
         self.schema.check(new, Some(old), &mut errors);
         errors
     }

@@ -142,6 +142,15 @@ impl<K: Kind> Strategy for Builtin<K> {
         compare::<K>(new, old, K::validate_update)
     }
 
+    // The object is decoded once for both checks.
+    fn validate_new(&self, object: &Value) -> Vec<FieldError> {
+        check::<K>(object, |object| [K::validate(object), K::validate_create(object)].concat())
+    }
+
+    fn validate_successor(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        compare::<K>(new, old, |new, old| [K::validate(new), K::validate_update(new, old)].concat())
+    }
+
     fn validate_status_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         compare::<K>(new, old, K::validate_status_update)
     }

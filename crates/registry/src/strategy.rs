@@ -59,6 +59,16 @@ pub trait Strategy: Send + Sync {
     /// Checks the fields that may not change.
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError>;
 
+    /// Checks an object that is about to be created: [`Strategy::validate`] and [`Strategy::validate_create`] in one.
+    fn validate_new(&self, object: &Value) -> Vec<FieldError> {
+        [self.validate(object), self.validate_create(object)].concat()
+    }
+
+    /// Checks the successor of an object: [`Strategy::validate`] and [`Strategy::validate_update`] in one.
+    fn validate_successor(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        [self.validate(new), self.validate_update(new, old)].concat()
+    }
+
     fn validate_status_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()
     }

@@ -1,5 +1,5 @@
-//! The table of subresources. A row has the name, the verbs, the documents and the handler, so that routes, discovery,
-//! OpenAPI and the pipeline need no branch for a subresource.
+//! The table of subresources. A row has the name, the verbs, the documents and the handler. So routes, discovery and
+//! OpenAPI need no branch for a subresource, and the pipeline needs one for each handler.
 
 use quorate_api::FieldError;
 use serde_json::Value;
@@ -113,12 +113,7 @@ static EPHEMERAL_CONTAINERS: Row = part(
             pod::ephemeral::keep_only_ephemeral_containers(new, old);
             kind.strategy.prepare_update(new, old);
         },
-        validate: |kind, new, old| {
-            let mut errors = kind.strategy.validate(new);
-            kind.schema.check(new, Some(old), &mut errors);
-            errors.extend(pod::ephemeral::validate_update(new, old));
-            errors
-        },
+        validate: |kind, new, old| [whole(kind, new, old), pod::ephemeral::validate_update(new, old)].concat(),
     },
 );
 
@@ -130,14 +125,16 @@ static RESIZE: Row = part(
             pod::resize::keep_only_resources(new, old);
             kind.strategy.prepare_update(new, old);
         },
-        validate: |kind, new, old| {
-            let mut errors = kind.strategy.validate(new);
-            kind.schema.check(new, Some(old), &mut errors);
-            errors.extend(pod::resize::validate_update(new, old));
-            errors
-        },
+        validate: |kind, new, old| [whole(kind, new, old), pod::resize::validate_update(new, old)].concat(),
     },
 );
+
+/// Checks the whole object, as for an update of it, except for what an update may not change.
+fn whole(kind: &Descriptor, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = kind.strategy.validate(new);
+    kind.schema.check(new, Some(old), &mut errors);
+    errors
+}
 
 const fn core(kind: &'static str) -> Documents {
     Documents::Other { api_version: "v1", kind }
@@ -172,6 +169,12 @@ impl Subresource {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.row().name
+    }
+
+    /// Returns whether the response is a stream, which has no end of its own.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        matches!(self.row().handler, Handler::Log | Handler::Stream)
     }
 
     /// Returns whether a request for it upgrades its connection.

@@ -87,8 +87,7 @@ pub(crate) fn fit(operation: &Operation, object: &mut Value, old: Option<&Value>
     if errors.is_empty() {
         return Ok(());
     }
-    let kind = &served.descriptor.kind;
-    Err(Status::invalid(&kind.group, &kind.kind, metadata::text(object, "name"), &errors))
+    Err(served.invalid(metadata::text(object, "name"), &errors))
 }
 
 /// Allocates the items that a new object claims. Returns the object with its items, or `None` if it claims nothing.
@@ -227,11 +226,9 @@ impl Allocator<'_> {
     }
 
     fn refuse(&self, object: &Value, claim: &Claim, unmet: Unmet) -> Status {
-        let kind = &self.operation.target.resource.descriptor.kind;
+        let served = &self.operation.target.resource;
         match self.pooled.refusal(object, claim, unmet) {
-            Refusal::Invalid(error) => {
-                Status::invalid(&kind.group, &kind.kind, metadata::text(object, "name"), &[error])
-            }
+            Refusal::Invalid(error) => served.invalid(metadata::text(object, "name"), &[error]),
             Refusal::Internal(message) => Status::internal(message),
         }
     }

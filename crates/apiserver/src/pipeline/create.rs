@@ -71,7 +71,7 @@ async fn create_with(
             }
             // The name is taken; a `generateName` draws another.
             Committed::Stale(now)
-                if now.first().is_some_and(Option::is_some) && (generate_from.is_none() || names == MAX_NAMES) =>
+                if now.first().is_some_and(Option::is_some) && (generate_from.is_none() || names >= MAX_NAMES) =>
             {
                 return Err(Status::already_exists(&descriptor.resource, &name));
             }
@@ -128,8 +128,7 @@ fn validate(served: &Served, object: &Value) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
     }
-    let kind = &served.descriptor.kind;
-    Err(Status::invalid(&kind.group, &kind.kind, metadata::text(object, "name"), &errors))
+    Err(served.invalid(metadata::text(object, "name"), &errors))
 }
 
 async fn refuse_existing(operation: &Operation, key: &Bytes, name: &str) -> Result<(), Status> {

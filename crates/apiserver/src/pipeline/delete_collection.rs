@@ -33,16 +33,7 @@ async fn delete_one(operation: &Operation, kv: &KeyValue, options: &DeleteOption
         .ok()
         .and_then(ObjectKey::parse)
         .ok_or_else(|| Status::internal("a stored key cannot be parsed"))?;
-    let one = Operation {
-        api: operation.api.clone(),
-        user: operation.user.clone(),
-        manager: operation.manager.clone(),
-        target: Target { namespace: key.namespace, name: Some(key.name), ..operation.target.clone() },
-        is_dry_run: operation.is_dry_run,
-        validation: operation.validation,
-        conditions: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let one = operation.at(Target { namespace: key.namespace, name: Some(key.name), ..operation.target.clone() });
     match delete(&one, options).await {
         Err(status) if status.reason != Reason::NotFound => Err(status),
         _ => Ok(()),

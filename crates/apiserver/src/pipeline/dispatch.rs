@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_api::{Status, StatusDetails};
-use quorate_registry::{Documents, Subresource, Verb};
+use quorate_registry::{Documents, Handler, Verb};
 use serde_json::Value;
 
 use crate::api::Api;
@@ -38,11 +38,10 @@ pub(crate) async fn dispatch(
     request: &Request,
     query: &Query,
 ) -> Result<Response, Status> {
-    if target.subresource == Some(Subresource::Log) {
-        return logs::logs(api, &target, query, &request.connection.shutdown).await;
-    }
-    if target.subresource.is_some_and(Subresource::is_upgrade) {
-        return streams::open(api, &target, request, query).await;
+    match handler(&target) {
+        Some(Handler::Log) => return logs::logs(api, &target, query, &request.connection.shutdown).await,
+        Some(Handler::Stream) => return streams::open(api, &target, request, query).await,
+        Some(Handler::Part(_) | Handler::Scale | Handler::Binding | Handler::Eviction) | None => {}
     }
     let negotiated = negotiate(&request.headers, IncludeObject::parse(query.get("includeObject"))?)?;
     let style = Style { negotiated, is_pretty: query.flag("pretty") };
@@ -85,7 +84,7 @@ async fn show(operation: &Operation, query: &Query, style: Style) -> Result<Resp
         Verb::List => list_body::respond(listing(operation, query).await?, style).await,
         _ => {
             let kv = read::get(store, target, query.get("resourceVersion")).await?;
-            if target.subresource != Some(Subresource::Scale) {
+            if !matches!(handler(target), Some(Handler::Scale)) {
                 return Response::stored(200, served, &kv, style);
             }
             let object: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
@@ -96,8 +95,8 @@ async fn show(operation: &Operation, query: &Query, style: Style) -> Result<Resp
 
 async fn write(mut operation: Operation, request: &Request, style: Style) -> Result<Response, Status> {
     let served = Arc::clone(&operation.target.resource);
-    let (verb, subresource) = (operation.target.verb, operation.target.subresource);
-    let expected = match subresource.map(|subresource| subresource.row().documents) {
+    let (verb, handler) = (operation.target.verb, handler(&operation.target));
+    let expected = match operation.target.subresource.map(|subresource| subresource.row().documents) {
         Some(Documents::Other { api_version, kind }) => Expected::builtin(api_version, kind)?,
         Some(Documents::Own) | None => Expected::served(&served),
     };
@@ -115,13 +114,13 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         return Ok(shown(201, &answered, style)?.with_warnings(&operation.warnings));
     }
     let patch_strict_errors = || decode::duplicate_fields(&request.body, validation);
-    let (code, written) = match (verb, subresource) {
-        (Verb::Create, Some(Subresource::Binding)) => {
+    let (code, written) = match (verb, handler) {
+        (Verb::Create, Some(Handler::Binding)) => {
             let binding = document(&mut operation.warnings)?;
             binding::bind(&operation, binding).await?;
             return Ok(Response::json(&success(201, None))?.with_code(201).with_warnings(&operation.warnings));
         }
-        (Verb::Create, Some(Subresource::Eviction)) => {
+        (Verb::Create, Some(Handler::Eviction)) => {
             let eviction = document(&mut operation.warnings)?;
             let written = eviction::evict(&mut operation, eviction).await?;
             let details = StatusDetails {
@@ -134,7 +133,7 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
             return Ok(response.with_warnings(&operation.warnings));
         }
         (Verb::Create, _) => (201, create::create(&mut operation, body()?).await?),
-        (Verb::Update, Some(Subresource::Scale)) => {
+        (Verb::Update, Some(Handler::Scale)) => {
             let scale = document(&mut operation.warnings)?;
             (200, scale::update(&operation, scale).await?)
         }
@@ -142,7 +141,7 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
             let written = update(&mut operation, body()?).await?;
             (if written.effect == Effect::Created { 201 } else { 200 }, written)
         }
-        (_, Some(Subresource::Scale)) => {
+        (_, Some(Handler::Scale)) => {
             let changes = Patch::parse(&request.headers, &request.body)?;
             let strict_errors = patch_strict_errors();
             decode::report_strict_patch_errors(&served, validation, &changes, strict_errors, &mut operation.warnings)?;
@@ -159,8 +158,8 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
 /// Answers with the object that a write left, or with its `Scale` when the write went through that.
 fn answer(operation: &Operation, code: u16, written: &Written, style: Style) -> Result<Response, Status> {
     let served = &operation.target.resource;
-    let response = match operation.target.subresource {
-        Some(Subresource::Scale) => shown(code, &scale::show(served, &written.object, written.revision)?, style)?,
+    let response = match handler(&operation.target) {
+        Some(Handler::Scale) => shown(code, &scale::show(served, &written.object, written.revision)?, style)?,
         _ => Response::written(code, served, written, style)?,
     };
     Ok(response.with_warnings(&operation.warnings))
@@ -192,6 +191,11 @@ async fn remove(mut operation: Operation, request: &Request, query: &Query, styl
     let mut listing = listing(&operation, query).await?;
     let deleted = delete_collection::delete_collection(&operation, &mut listing, &options).await?;
     list_body::whole(&listing, &deleted, style)
+}
+
+/// Returns what serves the target's subresource; `None` for the object itself.
+fn handler(target: &Target) -> Option<&'static Handler> {
+    target.subresource.map(|subresource| &subresource.row().handler)
 }
 
 /// Begins the list that a request asks for.

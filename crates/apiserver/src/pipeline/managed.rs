@@ -107,11 +107,10 @@ fn check_given(operation: &Operation, given: &Value, name: &str) -> Result<(), S
     if errors.is_empty() {
         return Ok(());
     }
-    let kind = &operation.target.resource.descriptor.kind;
-    Err(Status::invalid(&kind.group, &kind.kind, name, &errors))
+    Err(operation.target.resource.invalid(name, &errors))
 }
 
-/// Returns the writer of a request at this time, which is `time`.
+/// Returns the writer of a request; `time` is the time of the write.
 pub(crate) fn writer<'a>(operation: &'a Operation, time: &'a str) -> Writer<'a> {
     Writer {
         manager: &operation.manager.name,

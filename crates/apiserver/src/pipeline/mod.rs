@@ -56,6 +56,22 @@ pub(crate) struct Operation {
     pub warnings: Vec<String>,
 }
 
+impl Operation {
+    /// Returns the operation of the same request on another target, without conditions and warnings.
+    pub fn at(&self, target: Target) -> Operation {
+        Operation {
+            api: self.api.clone(),
+            user: self.user.clone(),
+            manager: self.manager.clone(),
+            target,
+            is_dry_run: self.is_dry_run,
+            validation: self.validation,
+            conditions: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// The effect of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {

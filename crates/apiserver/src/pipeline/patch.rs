@@ -7,9 +7,9 @@ use serde_json::Value;
 use crate::catalog::Served;
 use crate::decode::Expected;
 use crate::pipeline::modify::{Current, modify};
-use crate::pipeline::update::transition;
+use crate::pipeline::update::{check_name, transition};
 use crate::pipeline::{Operation, Written, managed};
-use crate::{decode, encode, metadata};
+use crate::{decode, encode};
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
@@ -36,18 +36,18 @@ impl Patch {
     /// # Errors
     /// `UnsupportedMediaType` for another format, `BadRequest` for a body that does not parse.
     pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, Status> {
-        let make = match decode::media_type(headers) {
-            JSON => Patch::Json,
-            MERGE => Patch::Merge,
-            STRATEGIC => Patch::Strategic,
+        let (make, is_list): (fn(Value) -> Patch, bool) = match decode::media_type(headers) {
+            JSON => (Patch::Json, true),
+            MERGE => (Patch::Merge, false),
+            STRATEGIC => (Patch::Strategic, false),
             _ => return Err(decode::unsupported(MEDIA_TYPES)),
         };
         let patch: Value = serde_json::from_slice(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-        if matches!(make(Value::Null), Patch::Json(_)) && !patch.is_array() {
+        if is_list && !patch.is_array() {
             return Err(Status::bad_request("error decoding patch: a JSON patch is an array of operations"));
         }
-        if !matches!(make(Value::Null), Patch::Json(_)) && !patch.is_object() {
+        if !is_list && !patch.is_object() {
             return Err(Status::bad_request("error decoding patch: a merge patch is an object"));
         }
         Ok(make(patch))
@@ -135,12 +135,6 @@ fn patched(
     decode::report_strict_patch_errors(served, operation.validation, patch, strict_errors, warnings)?;
     let mut new = decoded.object;
     served.descriptor.default(&mut new);
-    if metadata::text(&new, "name") != target.name() {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            metadata::text(&new, "name"),
-            target.name()
-        )));
-    }
+    check_name(target, &new)?;
     Ok(new)
 }

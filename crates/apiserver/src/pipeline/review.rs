@@ -27,8 +27,7 @@ pub(crate) async fn answer(operation: &Operation, review: Review, mut object: Va
     }
     let errors = descriptor.strategy.validate(&object);
     if !errors.is_empty() {
-        let kind = &descriptor.kind;
-        return Err(Status::invalid(&kind.group, &kind.kind, "", &errors));
+        return Err(operation.target.resource.invalid("", &errors));
     }
     let status = match review {
         Review::SelfSubject => {

@@ -70,16 +70,8 @@ pub(crate) async fn create_absent(
     }
     metadata::of_mut(&mut body.object).remove("resourceVersion");
     // The update has already collected the warnings.
-    let mut creation = Operation {
-        api: operation.api.clone(),
-        user: operation.user.clone(),
-        manager: FieldManager { applied, ..operation.manager.clone() },
-        target,
-        is_dry_run: operation.is_dry_run,
-        validation: FieldValidation::Ignore,
-        warnings: Vec::new(),
-        conditions: Vec::new(),
-    };
+    let manager = FieldManager { applied, ..operation.manager.clone() };
+    let mut creation = Operation { manager, validation: FieldValidation::Ignore, ..operation.at(target) };
     create::create(&mut creation, body).await
 }
 
@@ -180,8 +172,7 @@ fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old:
     if errors.is_empty() {
         return Ok(());
     }
-    let kind = &served.descriptor.kind;
-    Err(Status::invalid(&kind.group, &kind.kind, metadata::text(new, "name"), &errors))
+    Err(served.invalid(metadata::text(new, "name"), &errors))
 }
 
 /// Returns the validation errors of `new` as the successor of `old`.

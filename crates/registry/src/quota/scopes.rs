@@ -95,16 +95,21 @@ fn crosses_namespaces(spec: &PodSpec) -> bool {
     };
     let Some(affinity) = &spec.affinity else { return false };
     let near = affinity.pod_affinity.as_ref().map(|pods| {
-        let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
-        let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-        required.chain(preferred.map(|weighted| &weighted.pod_affinity_term)).any(crosses)
+        (
+            &pods.required_during_scheduling_ignored_during_execution,
+            &pods.preferred_during_scheduling_ignored_during_execution,
+        )
     });
     let far = affinity.pod_anti_affinity.as_ref().map(|pods| {
-        let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
-        let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-        required.chain(preferred.map(|weighted| &weighted.pod_affinity_term)).any(crosses)
+        (
+            &pods.required_during_scheduling_ignored_during_execution,
+            &pods.preferred_during_scheduling_ignored_during_execution,
+        )
     });
-    near == Some(true) || far == Some(true)
+    near.into_iter().chain(far).any(|(required, preferred)| {
+        let preferred = preferred.iter().flatten().map(|weighted| &weighted.pod_affinity_term);
+        required.iter().flatten().chain(preferred).any(crosses)
+    })
 }
 
 /// Returns the names of the volume attributes classes that a claim asks for, has, or is changing to.

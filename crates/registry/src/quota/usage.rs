@@ -134,7 +134,7 @@ pub(super) fn missing(subject: Subject<'_>, tracked: &[&str]) -> Option<String> 
     (!listed.is_empty()).then(|| format!("must specify {}", listed.join("; ")))
 }
 
-/// Returns whether a name is one of those that a kind is counted under.
+/// Returns the names in a quota's `hard` list that count objects of this kind.
 pub(super) fn tracked<'a>(group: &str, resource: &str, hard: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
     hard.map(String::as_str).filter(|name| names::tracks(group, resource, name)).collect()
 }

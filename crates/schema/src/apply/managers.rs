@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::set::{self, FieldSet, FieldSetError};
 
@@ -75,7 +75,8 @@ impl Managers {
     /// Reads the entries that an object has; none when they cannot be read, as in Kubernetes.
     #[must_use]
     pub fn stored(managed_fields: Option<&Value>) -> Self {
-        managed_fields.map_or_else(Managers::default, |list| Managers::read(list).unwrap_or_default())
+        let list = managed_fields.and_then(Value::as_array);
+        list.and_then(|list| Managers::read(list).ok()).unwrap_or_default()
     }
 
     /// Reads the entries of an object that replaces another: the client's, or the old object's if the client has sent
@@ -84,7 +85,7 @@ impl Managers {
     pub fn given_or_stored(given: Option<&Value>, stored: Option<&Value>) -> Self {
         match given.and_then(Value::as_array) {
             Some(list) if is_reset(list) => Managers::default(),
-            Some(list) if Some(list) != stored.and_then(Value::as_array) => match Managers::read(&json!(list)) {
+            Some(list) if Some(list) != stored.and_then(Value::as_array) => match Managers::read(list) {
                 Ok(managers) if !managers.entries.is_empty() => managers,
                 _ => Managers::stored(stored),
             },
@@ -92,8 +93,7 @@ impl Managers {
         }
     }
 
-    fn read(list: &Value) -> Result<Self, EntryError> {
-        let list = list.as_array().ok_or(EntryError::Shape)?;
+    fn read(list: &[Value]) -> Result<Self, EntryError> {
         let mut managers = Managers::default();
         for value in list {
             managers.put(read_entry(value)?);

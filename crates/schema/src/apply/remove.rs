@@ -19,13 +19,13 @@ pub(super) fn prune(model: &Model, ty: TypeId, merged: &Value, last: &FieldSet, 
     let last = with_named(last.clone());
     let all = with_named(extract_leniently(model, ty, merged));
     let bare = without(model, root, merged, &last, owned).unwrap_or(Value::Null);
-    // What somebody owns comes back, with the objects that it stands in.
+    // Fields that some manager owns are restored, with the objects around them.
     let mut kept = with_named(extract_leniently(model, ty, &bare));
     kept.extend(&with_named(owned.clone()));
     let mut unowned = all.clone();
     unowned.subtract(&kept);
     let pruned = without(model, root, merged, &unowned, owned).unwrap_or(Value::Null);
-    // What stood below a removed field without being the manager's own comes back too.
+    // Fields below a removed one that this manager did not apply are restored too.
     let mut given_up = all;
     given_up.subtract(&with_named(extract_leniently(model, ty, &pruned)));
     let given_up = given_up.intersection(&last);

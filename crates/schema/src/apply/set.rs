@@ -60,14 +60,6 @@ impl FieldSet {
         }
     }
 
-    /// Returns whether a path is in the set.
-    #[must_use]
-    pub fn contains<S: AsRef<str>>(&self, path: &[S]) -> bool {
-        let Some((first, rest)) = path.split_first() else { return false };
-        let node = self.children.get(first.as_ref());
-        node.is_some_and(|node| if rest.is_empty() { node.is_member } else { node.below.contains(rest) })
-    }
-
     pub(super) fn node(&mut self, element: &str) -> &mut Node {
         // A second search costs less than a copy of the element.
         if !self.children.contains_key(element) {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{LimitRange, PersistentVolumeClaim, Pod};
 use quorate_api::{GroupVersionResource, Status};
+use quorate_registry::Subresource;
 use quorate_registry::limit_range;
 use quorate_store::Consistency;
 use serde::Deserialize;
@@ -34,8 +35,8 @@ pub(super) async fn validate(attributes: &Attributes<'_>) -> Result<(), Status> 
     let is_pod = *attributes.resource() == PODS;
     let is_checked = match (attributes.action, attributes.subresource()) {
         // The resources of a pod change through a subresource of their own.
-        (Action::Create, "") | (Action::Update, "resize") if is_pod => true,
-        (Action::Create | Action::Update, "") => {
+        (Action::Create, None) | (Action::Update, Some(Subresource::Resize)) if is_pod => true,
+        (Action::Create | Action::Update, None) => {
             *attributes.resource() == CLAIMS && !metadata::is_terminating(attributes.new)
         }
         _ => false,

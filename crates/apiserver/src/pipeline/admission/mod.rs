@@ -60,9 +60,9 @@ impl Attributes<'_> {
         &self.operation.target.resource.descriptor.resource
     }
 
-    /// Returns the name of the subresource; empty for the object itself.
-    fn subresource(&self) -> &'static str {
-        self.operation.target.subresource.map_or("", Subresource::as_str)
+    /// Returns the subresource; `None` for the object itself.
+    fn subresource(&self) -> Option<Subresource> {
+        self.operation.target.subresource
     }
 
     fn name(&self) -> &str {

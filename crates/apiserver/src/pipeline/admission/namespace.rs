@@ -4,12 +4,10 @@ use quorate_api::{Cause, Status, StatusDetails};
 use quorate_store::Consistency;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
 
-use super::{Action, Attributes, NAMESPACES, SYSTEM_NAMESPACES};
-use crate::metadata;
+use super::{Action, Attributes, NAMESPACES, SYSTEM_NAMESPACES, policies};
 use crate::pipeline::commit::{Effects, Guard};
-use crate::pipeline::{Operation, read};
+use crate::pipeline::read;
 
 /// Refuses the deletion of the system's namespaces.
 ///
@@ -33,25 +31,24 @@ pub(super) async fn lifecycle(attributes: &Attributes<'_>) -> Result<Effects, St
     let Some(namespace) = operation.target.namespace.as_ref().filter(|_| attributes.action == Action::Create) else {
         return Ok(Effects::default());
     };
-    let Ok(served) = operation.api.catalog().find("", "v1", &NAMESPACES.resource).cloned() else {
-        return Ok(Effects::default());
-    };
+    let served = operation.api.catalog().find("", "v1", &NAMESPACES.resource).cloned()?;
     let key = served.key(None, namespace);
     let store = operation.api.store();
     let mut found = read::key(store, &key, Consistency::Local).await?;
-    if found.as_ref().is_none_or(|kv| is_terminating(&kv.value)) {
+    let may_lag = found.as_ref().map_or(Ok(true), |kv| is_terminating(&kv.value))?;
+    if may_lag {
         // This member may lag, so an absent namespace is read again linearizably.
         found = read::key(store, &key, Consistency::Linearizable).await?;
     }
     let found = found.ok_or_else(|| Status::not_found(&NAMESPACES, namespace))?;
-    if is_terminating(&found.value) {
-        return Err(terminating(operation, attributes.new, namespace));
+    if is_terminating(&found.value)? {
+        return Err(terminating(attributes, namespace));
     }
     let unchanged = Guard { key: found.key, revision: found.mod_revision };
     Ok(Effects { guards: vec![unchanged], ..Effects::default() })
 }
 
-fn is_terminating(namespace: &[u8]) -> bool {
+fn is_terminating(namespace: &[u8]) -> Result<bool, Status> {
     #[derive(Deserialize)]
     struct Object {
         metadata: Metadata,
@@ -61,20 +58,19 @@ fn is_terminating(namespace: &[u8]) -> bool {
     struct Metadata {
         deletion_timestamp: Option<IgnoredAny>,
     }
-    serde_json::from_slice::<Object>(namespace).is_ok_and(|o| o.metadata.deletion_timestamp.is_some())
+    Ok(policies::decode::<Object>(namespace)?.metadata.deletion_timestamp.is_some())
 }
 
-fn terminating(operation: &Operation, object: &Value, namespace: &str) -> Status {
-    let resource = &operation.target.resource.descriptor.resource;
-    let name = metadata::text(object, "name");
+fn terminating(attributes: &Attributes<'_>, namespace: &str) -> Status {
+    let resource = attributes.resource();
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
     let cause = Cause {
         reason: "NamespaceTerminating".to_owned(),
         message: format!("namespace {namespace} is being terminated"),
         field: "metadata.namespace".to_owned(),
     };
-    Status::forbidden(resource, name, &why).with_details(StatusDetails {
-        name: name.to_owned(),
+    attributes.refuse(&why).with_details(StatusDetails {
+        name: attributes.name().to_owned(),
         group: resource.group.to_string(),
         kind: resource.resource.to_string(),
         causes: vec![cause],

@@ -3,7 +3,7 @@
 //! owner, so it needs the permission to set the owner's finalizers.
 
 use quorate_api::Status;
-use quorate_registry::Verb;
+use quorate_registry::{Subresource, Verb};
 use serde_json::Value;
 
 use super::{Action, Attributes, PODS};
@@ -23,7 +23,7 @@ pub(super) async fn validate(attributes: &Attributes<'_>) -> Result<(), Status> 
         return Ok(());
     }
     // A status write of a pod does not change its owners.
-    if *attributes.resource() == PODS && attributes.subresource() == "status" {
+    if *attributes.resource() == PODS && attributes.subresource() == Some(Subresource::Status) {
         return Ok(());
     }
     let before = attributes.old.map(owners).unwrap_or_default();

@@ -96,7 +96,7 @@ pub(super) fn mutate_update(operation: &Operation, pod: &mut Value, old: &Value)
 /// # Errors
 /// `Forbidden`; errors of the store.
 pub(super) async fn validate(attributes: &Attributes<'_>) -> Result<(), Status> {
-    if *attributes.resource() != PRIORITY_CLASSES || !attributes.subresource().is_empty() {
+    if *attributes.resource() != PRIORITY_CLASSES || attributes.subresource().is_some() {
         return Ok(());
     }
     let name = attributes.name();

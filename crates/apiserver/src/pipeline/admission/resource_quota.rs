@@ -8,8 +8,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use quorate_api::{GroupVersionResource, Status};
 use quorate_mvcc::KeyValue;
+use quorate_registry::Subresource;
 use quorate_registry::quota::{self, Counted, Subject};
 use quorate_store::Consistency;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -35,22 +37,22 @@ pub(super) async fn validate(attributes: &Attributes<'_>) -> Result<Effects, Sta
     }
     let write = ChargedWrite::decode(attributes)?;
     let mut turn = None;
-    if matches!(write.charge(attributes, &rows), Ok(effects) if effects.writes.is_empty()) {
-        return Ok(Effects::default());
+    let mut charged = write.charge(attributes, &rows);
+    if matches!(&charged, Ok(effects) if operation.is_dry_run || effects.writes.is_empty()) {
+        return charged;
     }
     if !operation.is_dry_run {
         turn = Some(operation.api.quota_turns().take(namespace).await);
+        // The quotas may have changed while the write waited.
+        let rows = policies::rows(store, &QUOTAS, Some(namespace), Consistency::Local).await?;
+        charged = write.charge(attributes, &rows);
     }
-    // The quotas may have changed while the write waited. If they refuse it, this member may lag.
-    let mut refused = None;
-    for consistency in [Consistency::Local, Consistency::Linearizable] {
-        let rows = policies::rows(store, &QUOTAS, Some(namespace), consistency).await?;
-        match write.charge(attributes, &rows) {
-            Ok(effects) => return Ok(Effects { turn, ..effects }),
-            Err(status) => refused = Some(status),
-        }
+    if charged.is_err() {
+        // This member may lag, so the newest quotas decide.
+        let rows = policies::rows(store, &QUOTAS, Some(namespace), Consistency::Linearizable).await?;
+        charged = write.charge(attributes, &rows);
     }
-    Err(refused.unwrap_or_else(|| Status::internal("a quota was not checked")))
+    Ok(Effects { turn, ..charged? })
 }
 
 /// Returns whether a write can use more of a quota.
@@ -61,11 +63,11 @@ fn is_charged(attributes: &Attributes<'_>) -> bool {
     }
     match (resource.group.as_ref(), resource.resource.as_ref(), attributes.action, attributes.subresource()) {
         (_, _, Action::Delete, _) => false,
-        (_, _, Action::Create, "") => true,
+        (_, _, Action::Create, None) => true,
         // The type of a service may change.
         ("", "services", Action::Update, _) => true,
-        ("", "persistentvolumeclaims", Action::Update, "" | "status") => true,
-        ("", "pods", Action::Update, subresource) => subresource == "resize",
+        ("", "persistentvolumeclaims", Action::Update, None | Some(Subresource::Status)) => true,
+        ("", "pods", Action::Update, Some(Subresource::Resize)) => true,
         _ => false,
     }
 }
@@ -119,16 +121,16 @@ impl ChargedWrite {
         let resource = attributes.resource();
         let new = Subject { group: &resource.group, resource: &resource.resource, object: self.new.counted() };
         let old = self.old.as_ref().map(Object::counted);
+        let catalog = attributes.operation.api.catalog();
+        let served = catalog.find(&QUOTAS.group, &QUOTAS.version, &QUOTAS.resource)?;
+        let is_status = attributes.subresource() == Some(Subresource::Status);
         let mut effects = Effects::default();
         for row in rows {
-            let quota: ResourceQuota = policies::decode(&row.value)?;
-            let used = quota::charge(&quota, new, old, attributes.subresource() == "status", self.now)
-                .map_err(|why| attributes.refuse(&why))?;
-            let Some(used) = used else { continue };
             let mut stored: Value = policies::decode(&row.value)?;
+            let quota = ResourceQuota::deserialize(&stored).map_err(Status::internal)?;
+            let used = quota::charge(&quota, new, old, is_status, self.now).map_err(|why| attributes.refuse(&why))?;
+            let Some(used) = used else { continue };
             stored["status"]["used"] = json!(used);
-            let catalog = attributes.operation.api.catalog();
-            let served = catalog.find(&QUOTAS.group, &QUOTAS.version, &QUOTAS.resource)?;
             effects.guards.push(Guard { key: row.key.clone(), revision: row.mod_revision });
             effects.writes.push(Write::Put { key: row.key.clone(), value: encode::stored(served, &stored)? });
         }

@@ -4,17 +4,16 @@ use jiff::Timestamp;
 use quorate_api::{FieldError, FieldPath, Status};
 use serde_json::{Value, json};
 
+use crate::metadata;
 use crate::pipeline::modify::{Change, Current, modify};
 use crate::pipeline::{Operation, Written};
-use crate::{decode, metadata};
 
 /// Assigns the target's pod to a node and returns the pod.
 ///
 /// # Errors
 /// `Conflict` when the pod already has a node, is gated, is being deleted, or has another uid; `Invalid` without a
 /// node.
-pub(crate) async fn bind(operation: &Operation, mut binding: Value) -> Result<Written, Status> {
-    decode::check_kind(&mut binding, "v1", "Binding")?;
+pub(crate) async fn bind(operation: &Operation, binding: Value) -> Result<Written, Status> {
     let target = &binding["target"];
     let node = target["name"].as_str().unwrap_or_default();
     let kind = target["kind"].as_str().unwrap_or_default();

@@ -3,17 +3,16 @@
 use quorate_api::Status;
 use serde_json::Value;
 
+use crate::metadata;
 use crate::pipeline::delete::{DeleteOptions, delete};
 use crate::pipeline::{Operation, Written};
 use crate::query::Query;
-use crate::{decode, metadata};
 
 /// Deletes the target's object gracefully.
 ///
 /// # Errors
 /// Those of a deletion; `BadRequest` for another body.
 pub(crate) async fn evict(operation: &mut Operation, mut eviction: Value) -> Result<Written, Status> {
-    decode::check_kind(&mut eviction, "policy/v1", "Eviction")?;
     let named = metadata::text(&eviction, "name");
     if !named.is_empty() && named != operation.target.name() {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
