@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ETAG, VARY};
 use http::{HeaderMap, HeaderValue};
 use quorate_api::Status;
 use quorate_registry::{Subresource, Verb, subresource};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::catalog::Served;
 use crate::error;
 use crate::representation::{Encoding, aggregated_version, negotiate};
-use crate::response::{Body, Response, Style};
+use crate::response::{Body, Response, Style, has_etag};
 use crate::route::Discovery;
 
 /// The aggregated formats that are served.
@@ -117,9 +117,8 @@ impl Documents {
 
     fn aggregated_answer(&self, version: &str, document: &Bytes, headers: &HeaderMap) -> Response {
         let etag = format!("\"{}\"", self.hash);
-        let is_known = headers.get(IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == etag.as_bytes());
         let media_type = AGGREGATED.iter().find(|(v, _)| *v == version).map_or("application/json", |(_, m)| m);
-        let mut response = if is_known {
+        let mut response = if has_etag(headers, &etag) {
             Response::new(304, media_type, Body::Full(Bytes::new()))
         } else {
             Response::new(200, media_type, Body::Full(document.clone()))

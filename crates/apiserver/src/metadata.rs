@@ -25,6 +25,11 @@ pub(crate) fn of_mut(object: &mut Value) -> &mut Map<String, Value> {
     metadata.as_object_mut().expect("it was just made an object")
 }
 
+/// Returns a text field of an object or of a part of one; empty where it is absent.
+pub(crate) fn field<'a>(object: &'a Value, name: &str) -> &'a str {
+    object.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
 /// Returns a string of the metadata, empty if it is absent.
 pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     of(object).get(field).and_then(Value::as_str).unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use quorate_api::{Revision, Status};
@@ -128,6 +128,13 @@ impl Response {
         }
         self
     }
+}
+
+/// Returns whether the client has the document with this `ETag` (RFC 9110, section 13.1.2). A list of tags and a weak tag
+/// match as well.
+pub(crate) fn has_etag(headers: &HeaderMap, etag: &str) -> bool {
+    let given = headers.get(IF_NONE_MATCH).and_then(|given| given.to_str().ok());
+    given.is_some_and(|given| given.contains(etag))
 }
 
 /// Appends one object in the requested representation.

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, VARY};
 use http::{HeaderMap, HeaderValue};
 use quorate_api::Status;
 use sha2::{Digest, Sha256};
 
-use crate::response::{Body, Response};
+use crate::response::{Body, Response, has_etag};
 
 /// A document as most clients ask for it. The plain form is not kept.
 #[derive(Clone, Debug)]
@@ -58,8 +58,7 @@ impl Packed {
         expires: Option<HeaderValue>,
     ) -> Result<Response, Status> {
         let etag = format!("\"{}\"", self.hash);
-        let is_known = headers.get(IF_NONE_MATCH).and_then(|given| given.to_str().ok());
-        let mut response = if is_known.is_some_and(|given| given.contains(&etag)) {
+        let mut response = if has_etag(headers, &etag) {
             Response::new(304, media_type, Body::Full(Bytes::new()))
         } else if accepts_gzip(headers) {
             let mut response = Response::new(200, media_type, Body::Full(self.gzip.clone()));

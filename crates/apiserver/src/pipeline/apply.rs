@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::decode::{self, Body, Expected, FieldValidation};
 use crate::metadata;
-use crate::pipeline::modify::{Change, Current, modify};
-use crate::pipeline::update::{MAX_TURNS, change, check_name, create_absent, successor};
+use crate::pipeline::modify::{Change, Current};
+use crate::pipeline::update::{change, check_name, modify_or_create, successor};
 use crate::pipeline::{Operation, Written, managed};
 
 /// The manager that takes over the fields of its own client-side applies.
@@ -32,28 +32,18 @@ struct Configuration {
 /// # Errors
 /// A `Status` from any stage; `Conflict` with a cause for each field that another manager has.
 pub(crate) async fn apply(operation: &mut Operation, body: &[u8], force: bool) -> Result<Written, Status> {
-    let served = Arc::clone(&operation.target.resource);
     let configuration = configuration(operation, body, force)?;
-    for _ in 0..MAX_TURNS {
-        let applying = &*operation;
-        let absent = match modify(applying, |current| applied(applying, current, &configuration)).await {
-            Err(status) if status.reason == Reason::NotFound => status,
-            result => return result,
-        };
+    let decide = |operation: &Operation, current: &Current| applied(operation, current, &configuration);
+    let absent = |operation: &Operation, not_found| {
         if operation.target.subresource.is_some() {
-            return Err(absent);
+            return Err(not_found);
         }
-        let Applied::Object(object, managers) = merged(operation, &json!({}), &Managers::default(), &configuration)?
-        else {
-            return Err(absent);
-        };
-        match create_absent(operation, Body { object, strict_errors: Vec::new() }, Some(managers)).await {
-            Err(status) if status.reason == Reason::AlreadyExists => {}
-            result => return result,
+        match merged(operation, &json!({}), &Managers::default(), &configuration)? {
+            Applied::Object(object, managers) => Ok((Body { object, strict_errors: Vec::new() }, Some(managers))),
+            _ => Err(not_found),
         }
-    }
-    let why = "the object was created and deleted repeatedly during the request; please try again";
-    Err(Status::conflict(&served.descriptor.resource, operation.target.name(), why))
+    };
+    modify_or_create(operation, decide, absent).await
 }
 
 /// Decodes the body, which is a whole or partial object in YAML or JSON.
@@ -72,7 +62,7 @@ fn configuration(operation: &mut Operation, body: &[u8], force: bool) -> Result<
     if operation.target.subresource == Some(Subresource::Scale) {
         object = of_scale(operation, object)?;
     }
-    let (api_version, kind) = (text(&object, "apiVersion"), text(&object, "kind"));
+    let (api_version, kind) = (metadata::field(&object, "apiVersion"), metadata::field(&object, "kind"));
     if api_version != served.api_version || kind != served.descriptor.kind.kind {
         return Err(Status::bad_request(format!("invalid object type: {api_version}, Kind={kind}")));
     }
@@ -254,7 +244,7 @@ fn last_applied(operation: &Operation, live: &Value) -> Option<FieldSet> {
     let schema = served.descriptor.schema;
     let annotation = live["metadata"]["annotations"].get(LAST_APPLIED)?.as_str()?;
     let last: Value = serde_json::from_str(annotation).ok()?;
-    if text(&last, "apiVersion") != served.api_version {
+    if metadata::field(&last, "apiVersion") != served.api_version {
         return None;
     }
     let last = schema.decode(last).ok()?.object;
@@ -299,8 +289,4 @@ fn conflict(mut conflicts: Vec<Conflict>) -> Status {
     };
     let causes = conflicts.into_iter().map(cause).collect();
     Status::new(Reason::Conflict, message).with_details(StatusDetails { causes, ..StatusDetails::default() })
-}
-
-fn text<'a>(object: &'a Value, field: &str) -> &'a str {
-    object.get(field).and_then(Value::as_str).unwrap_or_default()
 }

@@ -35,7 +35,7 @@ pub(crate) async fn answer(operation: &Operation, review: Review, mut object: Va
             json!({ "userInfo": { "username": user.name, "groups": user.groups } })
         }
         Review::Token => {
-            if text(&object["spec"], "token").is_empty() {
+            if metadata::field(&object["spec"], "token").is_empty() {
                 return Err(Status::bad_request("token is required for TokenReview in authentication"));
             }
             // Users authenticate by certificate alone, so no token is known.
@@ -45,11 +45,14 @@ pub(crate) async fn answer(operation: &Operation, review: Review, mut object: Va
         Review::SubjectAccess => {
             let spec = &object["spec"];
             let groups = spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let user = UserInfo { name: text(spec, "user").to_owned(), groups: groups.map(str::to_owned).collect() };
+            let user = UserInfo {
+                name: metadata::field(spec, "user").to_owned(),
+                groups: groups.map(str::to_owned).collect(),
+            };
             access(api, &user, spec).await
         }
         Review::SelfSubjectRules => {
-            if text(&object["spec"], "namespace").is_empty() {
+            if metadata::field(&object["spec"], "namespace").is_empty() {
                 return Err(Status::bad_request("no namespace on request"));
             }
             // As in Kubernetes, the answer does not repeat the question.
@@ -68,20 +71,20 @@ async fn access(api: &Api, user: &UserInfo, spec: &Value) -> Value {
     let asked = &spec["resourceAttributes"];
     if asked.is_null() {
         let asked = &spec["nonResourceAttributes"];
-        return json!({ "allowed": may_use_path(api, user, text(asked, "verb"), text(asked, "path")) });
+        return json!({ "allowed": may_use_path(api, user, metadata::field(asked, "verb"), metadata::field(asked, "path")) });
     }
     let mut problems = Vec::new();
     let fields = field_selector(&asked["fieldSelector"], &mut problems);
-    let labels = text(&asked["labelSelector"], "rawSelector");
+    let labels = metadata::field(&asked["labelSelector"], "rawSelector");
     if LabelSelector::parse(labels).is_err() {
         problems.push("spec.resourceAttributes.labelSelector ignored due to parse error".to_owned());
     }
-    let set = |field: &str| Some(text(asked, field)).filter(|text| !text.is_empty());
+    let set = |field: &str| Some(metadata::field(asked, field)).filter(|text| !text.is_empty());
     let attributes = Attributes {
-        verb: text(asked, "verb"),
-        group: text(asked, "group"),
-        resource: text(asked, "resource"),
-        subresource: text(asked, "subresource"),
+        verb: metadata::field(asked, "verb"),
+        group: metadata::field(asked, "group"),
+        resource: metadata::field(asked, "resource"),
+        subresource: metadata::field(asked, "subresource"),
         namespace: set("namespace"),
         name: set("name"),
         fields: &fields,
@@ -105,7 +108,7 @@ async fn access(api: &Api, user: &UserInfo, spec: &Value) -> Value {
 /// so never gives a permission that the whole selector would not have.
 fn field_selector(asked: &Value, problems: &mut Vec<String>) -> String {
     const FIELD: &str = "spec.resourceAttributes.fieldSelector";
-    let raw = text(asked, "rawSelector");
+    let raw = metadata::field(asked, "rawSelector");
     if !raw.is_empty() {
         return match FieldSelector::parse(raw) {
             Ok(selector) => selector.to_string(),
@@ -126,15 +129,15 @@ fn field_selector(asked: &Value, problems: &mut Vec<String>) -> String {
 
 /// Returns a requirement of one value; field selectors have no others.
 fn requirement(asked: &Value) -> Option<FieldRequirement> {
-    let negated = match text(asked, "operator") {
+    let negated = match metadata::field(asked, "operator") {
         "In" => false,
         "NotIn" => true,
         _ => return None,
     };
     let [value] = asked["values"].as_array()?.as_slice() else { return None };
-    Some(FieldRequirement { field: text(asked, "key").to_owned(), negated, value: value.as_str()?.to_owned() })
-}
-
-fn text<'a>(object: &'a Value, field: &str) -> &'a str {
-    object[field].as_str().unwrap_or_default()
+    Some(FieldRequirement {
+        field: metadata::field(asked, "key").to_owned(),
+        negated,
+        value: value.as_str()?.to_owned(),
+    })
 }

@@ -21,7 +21,7 @@ use crate::route::{Route, Target};
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 /// Number of times that an update and a creation may each find that the other one is needed.
-pub(crate) const MAX_TURNS: usize = 8;
+const MAX_TURNS: usize = 8;
 
 /// Replaces an object, or a part of it through a subresource. Creates an absent object if its kind allows that.
 ///
@@ -35,20 +35,34 @@ pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Writ
     decode::report_strict_errors(&served, operation.validation, body.strict_errors, &mut operation.warnings)?;
     let mut new = body.object;
     served.descriptor.default(&mut new);
+    let decide = |operation: &Operation, current: &Current| transition(operation, current, new.clone());
+    let absent = |_: &Operation, not_found| given.clone().map(|body| (body, None)).ok_or(not_found);
+    modify_or_create(operation, decide, absent).await
+}
+
+/// Changes an object as `decide` says, or creates it as `absent` says when it is not there. `absent` gets the refusal for
+/// an object that is not created, and returns the managers of one that an apply creates.
+///
+/// # Errors
+/// Those of [`modify`] and [`create_absent`]; `Conflict` when the object comes and goes.
+pub(crate) async fn modify_or_create(
+    operation: &Operation,
+    decide: impl Fn(&Operation, &Current) -> Result<Change, Status>,
+    absent: impl Fn(&Operation, Status) -> Result<(Body, Option<Managers>), Status>,
+) -> Result<Written, Status> {
     for _ in 0..MAX_TURNS {
-        let updating = &*operation;
-        let absent = match modify(updating, |current| transition(updating, current, new.clone())).await {
+        let not_found = match modify(operation, |current| decide(operation, current)).await {
             Err(status) if status.reason == Reason::NotFound => status,
             result => return result,
         };
-        let Some(given) = given.clone() else { return Err(absent) };
-        match create_absent(operation, given, None).await {
+        let (body, applied) = absent(operation, not_found)?;
+        match create_absent(operation, body, applied).await {
             Err(status) if status.reason == Reason::AlreadyExists => {}
             result => return result,
         }
     }
     let why = "the object was created and deleted repeatedly during the request; please try again";
-    Err(Status::conflict(&served.descriptor.resource, operation.target.name(), why))
+    Err(Status::conflict(&operation.target.resource.descriptor.resource, operation.target.name(), why))
 }
 
 /// Creates the object that an update or an apply did not find, if the user may create it. `applied` are the managers of
@@ -56,11 +70,7 @@ pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Writ
 ///
 /// # Errors
 /// A `Status` from any stage; `AlreadyExists`.
-pub(crate) async fn create_absent(
-    operation: &Operation,
-    mut body: Body,
-    applied: Option<Managers>,
-) -> Result<Written, Status> {
+async fn create_absent(operation: &Operation, mut body: Body, applied: Option<Managers>) -> Result<Written, Status> {
     let target = Target { verb: Verb::Create, ..operation.target.clone() };
     authorize(&operation.api, &operation.user, &Route::Resource(target.clone()), &Query::default()).await?;
     let uid = metadata::text(&body.object, "uid");

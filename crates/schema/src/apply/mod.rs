@@ -19,10 +19,8 @@ mod track;
 mod walk;
 
 pub use compare::{Comparison, compare};
-pub use element::ElementError;
 pub use extract::{TypedError, TypedErrors, extract};
 pub use managers::{Entry, Managers, Operation};
-pub use merge::merge;
 pub use set::{FieldSet, FieldSetError};
 pub use track::{Applied, Apply, Change, Conflict, Writer, apply, update, update_stored};
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::merge::merge;
 use super::*;
 use crate::data::builtin;
 use crate::model::TypeId;
