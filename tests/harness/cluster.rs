@@ -86,13 +86,20 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Whether the `kubectl` on PATH is of 1.27 or later. Debian 12 has 1.20, which lacks commands and flags.
+/// Returns whether the `kubectl` on PATH is of 1.27 or later, and says that the test is skipped if it is not. Debian 12
+/// has 1.20, which lacks commands and flags.
 #[must_use]
+#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
 pub fn kubectl_is_recent() -> bool {
     let output = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
     let version = output.ok().and_then(|output| serde_json::from_slice::<serde_json::Value>(&output.stdout).ok());
     let minor = version.as_ref().and_then(|version| version["clientVersion"]["minor"].as_str());
-    minor.and_then(|minor| minor.trim_end_matches('+').parse::<u32>().ok()).is_some_and(|minor| minor >= 27)
+    let is_recent =
+        minor.and_then(|minor| minor.trim_end_matches('+').parse::<u32>().ok()).is_some_and(|minor| minor >= 27);
+    if !is_recent {
+        eprintln!("skipped: the kubectl on PATH is older than 1.27");
+    }
+    is_recent
 }
 
 impl Cluster {
