@@ -332,10 +332,10 @@ fn sizes(redraw: bool) -> std::io::Result<Sizes> {
     Ok(Sizes { first, changes })
 }
 
-/// Time to wait for a pod to start, as a flag.
+/// Time to wait for a pod, as a flag.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct RunningTimeout {
-    /// Maximum time to wait until at least one pod is running
+    /// Maximum time to wait until the workload or service has a pod
     #[arg(long, default_value = "1m", value_parser = crate::duration::parse)]
     pub pod_running_timeout: Duration,
 }

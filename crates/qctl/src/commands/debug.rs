@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use quorate_api::yaml;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::build::{Copy, Wanted};
 use self::profile::{Keep, Profile};
@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::verbs::{DryRun, PatchType};
 use crate::watch::{Followed, follow};
 
-use super::generators::pairs;
+use super::generators::{environment, pairs};
 
 /// Debug a pod or a node with a container of your choice
 #[derive(Debug, clap::Args)]
@@ -180,12 +180,11 @@ impl Debug {
                 Some(custom)
             }
         };
-        let env = pairs(self.env.iter().map(String::as_str), "env")?;
         Ok(Wanted {
             image: self.image.clone(),
             command: self.command.clone(),
             arguments_only: self.arguments_only,
-            env: env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect(),
+            env: environment(&self.env)?,
             pull_policy: self.image_pull_policy.clone(),
             stdin: self.terminal.stdin,
             tty: self.terminal.tty,
@@ -250,7 +249,7 @@ impl Debug {
         name: &str,
         wanted: &Wanted,
     ) -> Result<(Value, Option<String>)> {
-        let images = pairs(self.set_image.iter().map(String::as_str), "--set-image")?;
+        let images: Map<String, Value> = pairs(&self.set_image, "--set-image")?;
         let known = pods::container_names(&selected.object);
         let container = match &self.container {
             Some(container) if known.contains(container) => Some(container.clone()),

@@ -130,7 +130,8 @@ impl Replace {
             // A grace period of 0 would not wait for the containers to end.
             options["gracePeriodSeconds"] = self.grace_period.max(1).into();
         }
-        let deadline = Instant::now() + self.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(GONE_WITHIN);
+        let timeout = self.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(GONE_WITHIN);
+        let deadline = Instant::now().checked_add(timeout);
         for target in targets {
             let Some(name) = &target.name else { continue };
             let (resource, namespace) = (&target.resource, target.namespace.as_deref());
@@ -139,7 +140,7 @@ impl Replace {
                 Err(error) if error.is_not_found() => continue,
                 Err(error) => return Err(error),
             }
-            if !super::delete::until_gone(session, resource, namespace, name, None, Some(deadline)).await? {
+            if !super::delete::until_gone(session, resource, namespace, name, None, deadline).await? {
                 let title = format!("{}/{name}", resource.kind_name());
                 return Err(CliError::usage(format!(
                     "timed out waiting for {title} to be gone; it is not recreated (see `qctl get {title}`)"

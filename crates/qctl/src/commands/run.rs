@@ -16,6 +16,8 @@ use crate::session::Session;
 use crate::verbs::DryRun;
 use crate::watch::{Followed, follow};
 
+use super::generators::{environment, pairs};
+
 /// Run an image in a pod
 #[derive(Debug, clap::Args)]
 pub struct Run {
@@ -83,7 +85,7 @@ impl Run {
             return self.change.report(session, &resource, &created, "created");
         }
         let followed = Followed { resource: &resource, namespace: namespace.as_deref(), name: &self.name };
-        let deadline = Some(Instant::now() + self.pod_running_timeout);
+        let deadline = Instant::now().checked_add(self.pod_running_timeout);
         let started = follow(&session.transport, followed, deadline, |pod| {
             let phase = pod.and_then(|pod| pod["status"]["phase"].as_str()).unwrap_or_default();
             Ok(if ["Running", "Succeeded", "Failed"].contains(&phase) {
@@ -115,7 +117,9 @@ impl Run {
         if self.rm {
             let options = json!({"apiVersion": "v1", "kind": "DeleteOptions"});
             session.delete(&resource, namespace.as_deref(), &self.name, &options, DryRun::None).await?;
-            session.streams.line(format!("pod \"{}\" deleted", self.name))?;
+            if !self.terminal.quiet {
+                session.streams.line(format!("pod \"{}\" deleted", self.name))?;
+            }
         }
         if code == 0 { Ok(()) } else { Err(CliError::Exit(u8::try_from(code).unwrap_or(1))) }
     }
@@ -144,15 +148,6 @@ impl Run {
     }
 
     fn object(&self) -> Result<Value> {
-        let pairs = |list: &[String], what: &str| -> Result<Vec<(String, String)>> {
-            list.iter()
-                .map(|pair| {
-                    pair.split_once('=')
-                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                        .ok_or_else(|| CliError::usage(format!("invalid {what} {pair}: write NAME=VALUE")))
-                })
-                .collect()
-        };
         let mut container = json!({"name": self.name, "image": self.image});
         if let Some(policy) = &self.image_pull_policy {
             container["imagePullPolicy"] = policy.clone().into();
@@ -161,11 +156,7 @@ impl Run {
             container[if self.command { "command" } else { "args" }] = json!(self.arguments);
         }
         if !self.env.is_empty() {
-            let env: Vec<Value> = pairs(&self.env, "env")?
-                .into_iter()
-                .map(|(name, value)| json!({"name": name, "value": value}))
-                .collect();
-            container["env"] = env.into();
+            container["env"] = environment(&self.env)?.into();
         }
         if self.terminal.stdin {
             // The input ends with the first client.
@@ -178,11 +169,7 @@ impl Run {
         if let Some(port) = self.port {
             container["ports"] = json!([{"containerPort": port}]);
         }
-        let labels = if self.labels.is_empty() {
-            json!({"run": self.name})
-        } else {
-            pairs(&self.labels, "label")?.into_iter().map(|(key, value)| (key, Value::String(value))).collect()
-        };
+        let labels = if self.labels.is_empty() { json!({"run": self.name}) } else { pairs(&self.labels, "label")? };
         let mut pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -190,10 +177,7 @@ impl Run {
             "spec": {"containers": [container], "restartPolicy": self.restart},
         });
         if !self.annotations.is_empty() {
-            pod["metadata"]["annotations"] = pairs(&self.annotations, "annotation")?
-                .into_iter()
-                .map(|(key, value)| (key, Value::String(value)))
-                .collect();
+            pod["metadata"]["annotations"] = pairs(&self.annotations, "annotation")?;
         }
         if let Some(overrides) = &self.overrides {
             let overrides: Value = serde_json::from_str(overrides)

@@ -171,7 +171,7 @@ impl Generate for ClusterRole {
                     "aggregation rule must be specified without nonResourceURLs, verbs, resources or resourceNames",
                 ));
             }
-            let labels = pairs(self.aggregation_rule.iter().map(String::as_str), "aggregation rule")?;
+            let labels: Value = pairs(&self.aggregation_rule, "aggregation rule")?;
             object["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": labels}]});
             return Ok(object);
         }

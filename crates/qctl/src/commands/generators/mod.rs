@@ -17,7 +17,7 @@ pub use service::{ClusterIp, ExternalName, LoadBalancer, NodePort};
 pub use token::Token;
 pub use workload::{CronJob, Deployment, Job};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::changes::ChangeFlags;
 use crate::error::{CliError, Result};
@@ -109,13 +109,25 @@ pub fn number_or_text(text: &str) -> Value {
     text.parse::<i32>().map_or_else(|_| text.into(), Into::into)
 }
 
-/// Parses `KEY=VALUE` pairs. `what` names them in the error.
-pub fn pairs<'a>(texts: impl IntoIterator<Item = &'a str>, what: &str) -> Result<Map<String, Value>> {
+/// Parses `KEY=VALUE` pairs: into a map, or into a list that keeps their order. `what` names them in the error.
+pub fn pairs<T: FromIterator<(String, Value)>>(
+    texts: impl IntoIterator<Item = impl AsRef<str>>,
+    what: &str,
+) -> Result<T> {
     let pair = |text: &str| match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.into())),
         _ => Err(CliError::usage(format!("{what} {text} is invalid and should be in format key=[value]"))),
     };
-    texts.into_iter().map(pair).collect()
+    texts.into_iter().map(|text| pair(text.as_ref())).collect()
+}
+
+/// Returns the variables of a container's environment. One may refer to those before it, so their order is kept.
+///
+/// # Errors
+/// When one is not `NAME=VALUE`.
+pub fn environment(texts: &[String]) -> Result<Vec<Value>> {
+    let pairs: Vec<(String, Value)> = pairs(texts, "env")?;
+    Ok(pairs.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect())
 }
 
 /// Returns the texts without those that occur before.
