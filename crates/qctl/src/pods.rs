@@ -58,6 +58,13 @@ impl Found {
     pub fn path(&self, subresource: &str) -> RequestPath {
         RequestPath::object(&self.resource, Some(self.namespace()), self.name()).subresource(subresource)
     }
+
+    /// Returns the path of a command in a container.
+    #[must_use]
+    pub fn exec(&self, container: &str, words: &[String]) -> RequestPath {
+        let path = self.path("exec").query("container", container);
+        words.iter().fold(path, |path, word| path.query("command", word))
+    }
 }
 
 fn name_of(object: &Value) -> &str {

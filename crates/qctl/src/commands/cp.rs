@@ -67,8 +67,7 @@ struct Container {
 
 impl Container {
     fn exec(&self, words: &[String], connected: Connected) -> RequestPath {
-        let path = self.found.path("exec").query("container", &self.name);
-        connected.query(words.iter().fold(path, |path, word| path.query("command", word)))
+        connected.query(self.found.exec(&self.name, words))
     }
 
     /// Reports the end of tar.

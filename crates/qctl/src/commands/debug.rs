@@ -207,8 +207,12 @@ impl Debug {
             return Ok(name.clone());
         }
         let known = pods::container_names(pod);
-        let name = std::iter::repeat_with(|| format!("debugger-{}", suffix())).find(|name| !known.contains(name));
-        let name = name.ok_or_else(|| CliError::usage("no name for the container is left; choose one with -c"))?;
+        let name = loop {
+            let name = format!("debugger-{}", suffix());
+            if !known.contains(&name) {
+                break name;
+            }
+        };
         if !self.terminal.quiet {
             session.streams.line(format!("Defaulting debug container name to {name}."))?;
         }
@@ -327,14 +331,7 @@ impl Debug {
         }
         let runs = build::state(&found.pod, container).is_some_and(|state| state["running"].is_object());
         if runs {
-            match super::attach::attach(session, &found, container, self.terminal).await {
-                Err(error) if !matches!(error, CliError::Exit(_)) => {
-                    session.streams.note(format!(
-                        "warning: couldn't attach to pod/{name}, falling back to streaming logs: {error}"
-                    ))?;
-                }
-                done => return done,
-            }
+            return super::attach::attach_or_log(session, &found, container, self.terminal).await;
         }
         pods::follow_log(session, found.path("log").query("container", container)).await
     }

@@ -6,13 +6,12 @@ use http::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::changes::ChangeFlags;
+use crate::changes::{ChangeFlags, SaveConfig};
 use crate::error::{CliError, Result};
 use crate::manifest::{self, FileFlags};
 use crate::path::RequestPath;
 use crate::resources::{SelectFlags, Target, select};
 use crate::session::Session;
-use crate::three_way;
 use crate::transport::Call;
 use crate::verbs::DryRun;
 
@@ -23,9 +22,8 @@ pub struct Replace {
     files: FileFlags,
     #[command(flatten)]
     change: ChangeFlags,
-    /// Record the manifest for a later apply
-    #[arg(long)]
-    save_config: bool,
+    #[command(flatten)]
+    save: SaveConfig,
     /// Delete and recreate the objects
     #[arg(long)]
     force: bool,
@@ -100,8 +98,7 @@ impl Replace {
     async fn replace(&self, session: &mut Session, target: &Target) -> Result<()> {
         let Some(manifest) = &target.manifest else { return Ok(()) };
         let (resource, namespace) = (&target.resource, target.namespace.as_deref());
-        let mut object =
-            if self.save_config { three_way::annotated(&manifest.object) } else { manifest.object.clone() };
+        let mut object = self.save.annotate(manifest.object.clone());
         let replaced = if self.change.dry_run == DryRun::Client {
             Ok(object)
         } else if self.force {

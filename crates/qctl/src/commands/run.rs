@@ -98,10 +98,8 @@ impl Run {
         if !started {
             return Err(CliError::usage("timed out waiting for the pod to run; `qctl describe pod` shows the reason"));
         }
-        if !self.interact(session).await? {
-            let path = RequestPath::object(&resource, namespace.as_deref(), &self.name).subresource("log");
-            pods::follow_log(session, path).await?;
-        }
+        let log = RequestPath::object(&resource, namespace.as_deref(), &self.name).subresource("log");
+        self.interact(session, log).await?;
         let mut code = 0;
         if self.restart != "Always" {
             follow(&session.transport, followed, None, |pod| {
@@ -124,27 +122,20 @@ impl Run {
         if code == 0 { Ok(()) } else { Err(CliError::Exit(u8::try_from(code).unwrap_or(1))) }
     }
 
-    /// Attaches to the container with -i. Returns `false` if only its log is left.
-    async fn interact(&self, session: &mut Session) -> Result<bool> {
-        if !self.terminal.stdin {
-            return Ok(false);
-        }
-        let target = std::slice::from_ref(&self.name);
-        let found = pods::find(session, target, &FileFlags::default(), self.pod_running_timeout).await?;
-        if found.phase() != "Running" {
-            return Ok(false);
-        }
-        match super::attach::attach(session, &found, &self.name, self.terminal).await {
-            // The pod's status has the code as well.
-            Ok(()) | Err(CliError::Exit(_)) => Ok(true),
-            Err(error) => {
-                let name = &self.name;
-                session
-                    .streams
-                    .note(format!("warning: couldn't attach to pod/{name}, falling back to streaming logs: {error}"))?;
-                Ok(false)
+    /// Attaches to the container with -i while it runs, and prints its log otherwise.
+    async fn interact(&self, session: &mut Session, log: RequestPath) -> Result<()> {
+        if self.terminal.stdin {
+            let target = std::slice::from_ref(&self.name);
+            let found = pods::find(session, target, &FileFlags::default(), self.pod_running_timeout).await?;
+            if found.phase() == "Running" {
+                return match super::attach::attach_or_log(session, &found, &self.name, self.terminal).await {
+                    // The pod's status has the code as well.
+                    Err(CliError::Exit(_)) => Ok(()),
+                    done => done,
+                };
             }
         }
+        pods::follow_log(session, log).await
     }
 
     fn object(&self) -> Result<Value> {

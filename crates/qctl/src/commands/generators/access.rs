@@ -40,7 +40,7 @@ const RESOURCE_VERBS: [&str; 14] = [
     "escalate",
     "impersonate",
 ];
-const URL_VERBS: [&str; 8] = ["*", "get", "post", "put", "delete", "patch", "head", "options"];
+pub const URL_VERBS: [&str; 8] = ["*", "get", "post", "put", "delete", "patch", "head", "options"];
 /// Verbs that exist only for these resources.
 const SPECIAL: [(&str, &[(&str, &str)]); 4] = [
     ("use", &[("policy", "podsecuritypolicies"), ("extensions", "podsecuritypolicies")]),

@@ -9,7 +9,7 @@ mod service;
 mod token;
 mod workload;
 
-pub use access::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, ServiceAccount};
+pub use access::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, ServiceAccount, URL_VERBS};
 pub use data::{ConfigMap, DockerRegistrySecret, GenericSecret, TlsSecret};
 pub use ingress::Ingress;
 pub use policy::{Namespace, PodDisruptionBudget, PriorityClass, ResourceQuota};
@@ -19,12 +19,11 @@ pub use workload::{CronJob, Deployment, Job};
 
 use serde_json::{Value, json};
 
-use crate::changes::ChangeFlags;
+use crate::changes::{ChangeFlags, SaveConfig};
 use crate::error::{CliError, Result};
 use crate::manifest::Manifest;
 use crate::resources::Resource;
 use crate::session::Session;
-use crate::three_way;
 use crate::verbs::DryRun;
 
 /// The flags of a kind, and the object that they describe.
@@ -48,17 +47,13 @@ pub struct Generated<K: clap::Args> {
     kind: K,
     #[command(flatten)]
     change: ChangeFlags,
-    /// Record the object for a later apply
-    #[arg(long)]
-    save_config: bool,
+    #[command(flatten)]
+    save: SaveConfig,
 }
 
 impl<K: Generate> Generated<K> {
     pub async fn run(self, session: &mut Session) -> Result<()> {
-        let mut object = self.kind.object(&self.name, session).await?;
-        if self.save_config {
-            object = three_way::annotated(&object);
-        }
+        let object = self.save.annotate(self.kind.object(&self.name, session).await?);
         let outcome = New { object, namespaced: K::NAMESPACED, done: "created" };
         outcome.create(session, &self.change).await.map_err(|error| match error {
             CliError::Server(status) if !K::FAILURE.is_empty() => {
