@@ -61,3 +61,17 @@ async fn a_timeout_may_be_longer_than_all_time() {
     let ran = server.qctl(&["run", "a", "--image=i", "--attach", &patience], "").await;
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
 }
+
+#[tokio::test]
+async fn a_container_that_cannot_be_attached_to_shows_its_log() {
+    let server = Server::start(Behaviour::answers(|request| match (request.method.as_str(), request.path.as_str()) {
+        ("GET", PODS) => Some((200, json!({"metadata": {"resourceVersion": "7"}, "items": [pod("a", "Running")]}))),
+        _ => ended(request),
+    }))
+    .await;
+    let ran = server.qctl(&["run", "a", "--image=i", "-iq"], "").await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "\"the log\""));
+    let reason = "container a is not valid for pod a";
+    let warning = format!("warning: couldn't attach to pod/a, falling back to streaming logs: {reason}\n");
+    assert_eq!(ran.stderr, warning);
+}
