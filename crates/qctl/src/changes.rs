@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::output::{self, Format};
 use crate::resources::Resource;
 use crate::session::Session;
+use crate::three_way;
 use crate::verbs::DryRun;
 
 /// The flags of commands that change objects.
@@ -17,6 +18,22 @@ pub struct ChangeFlags {
     /// Print the object in this format instead: name, yaml, json or jsonpath=…
     #[arg(short = 'o', long)]
     pub output: Option<String>,
+}
+
+/// Whether an object is recorded for a later apply, as a flag.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct SaveConfig {
+    /// Record the object for a later apply
+    #[arg(long)]
+    save_config: bool,
+}
+
+impl SaveConfig {
+    /// Returns the object, with itself in an annotation if it is recorded.
+    #[must_use]
+    pub fn annotate(self, object: Value) -> Value {
+        if self.save_config { three_way::annotated(&object) } else { object }
+    }
 }
 
 impl ChangeFlags {
@@ -33,9 +50,7 @@ impl ChangeFlags {
                 session.streams.line(format!("{title} {done}{}", self.dry_run.suffix()))
             }
             Format::Name => session.streams.line(title),
-            Format::Yaml => session.streams.text(output::yaml(object)),
-            Format::Json => session.streams.text(output::json(object)?),
-            Format::JsonPath(path) => session.streams.text(path.render(object)),
+            format => session.streams.text(output::document(&format, object)?),
         }
     }
 }

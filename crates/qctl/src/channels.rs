@@ -28,11 +28,11 @@ pub const V4: &str = "v4.channel.k8s.io";
 const CLOSE: u8 = 255;
 /// Maximum size of a message from the server, in bytes.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
-/// A server that is silent for so long is gone, because it answers pings.
+/// Maximum time without a message. A living server answers pings, so a longer silence means that it is gone.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Interval of pings.
 pub const PING_EVERY: Duration = Duration::from_secs(15);
-/// Time to take leave of the server.
+/// Maximum time to wait for the end of the connection after the server's close frame.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;

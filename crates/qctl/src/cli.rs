@@ -164,7 +164,7 @@ impl Command {
 
 /// Parses the arguments, connects, runs the command and reports errors. Returns the exit code.
 pub async fn execute(arguments: Vec<OsString>, mut streams: Streams, environment: Environment) -> u8 {
-    let cli = match Cli::try_parse_from(spread_booleans(arguments)) {
+    let cli = match Cli::try_parse_from(rewrite_arguments(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
             let failed = error.use_stderr();
@@ -259,8 +259,9 @@ fn log(verbosity: u8) {
     }
 }
 
-/// Rewrites kubectl's `--flag=true` to the flag, and drops `--flag=false`. Tells flags of one name apart.
-fn spread_booleans(arguments: Vec<OsString>) -> Vec<OsString> {
+/// Rewrites kubectl's `--flag=true` to the flag, drops `--flag=false`, and renames a command's own `--user` (see
+/// [`renamed`]).
+fn rewrite_arguments(arguments: Vec<OsString>) -> Vec<OsString> {
     let tree = Cli::command();
     let mut command = &tree;
     let mut switches = switches_of(command);
@@ -313,7 +314,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         let words = line.split_whitespace().map(OsString::from).collect();
-        Cli::try_parse_from(spread_booleans(words))
+        Cli::try_parse_from(rewrite_arguments(words))
     }
 
     #[test]
@@ -405,7 +406,7 @@ mod tests {
     fn false_switches_are_dropped_except_after_two_dashes() {
         let words = ["qctl", "get", "--watch=false", "--no-headers=true", "--", "--watch=false"].map(OsString::from);
         assert_eq!(
-            spread_booleans(words.to_vec()),
+            rewrite_arguments(words.to_vec()),
             ["qctl", "get", "--no-headers", "--", "--watch=false"].map(OsString::from)
         );
     }

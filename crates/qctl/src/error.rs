@@ -2,10 +2,12 @@
 
 use serde::Deserialize;
 
-/// The fields of a refused request's `Status` object that the client reads.
+/// The fields of a `Status` object that the client reads. It is the answer to a refused request, and the report of a
+/// process in a container.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ServerStatus {
+    pub status: String,
     pub code: u16,
     pub reason: String,
     pub message: String,
@@ -22,10 +24,11 @@ pub struct ServerStatusDetails {
     pub retry_after_seconds: u64,
 }
 
-/// One of the reasons why an object is invalid.
+/// One of the reasons why an object is invalid, or the exit code of a process.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ServerStatusCause {
+    pub reason: String,
     pub message: String,
     pub field: String,
 }

@@ -84,7 +84,7 @@ struct Explainer<'a> {
 impl<'a> Explainer<'a> {
     fn resolve(&self, schema: &'a Value) -> (&'a str, &'a Value) {
         let reference = schema["$ref"].as_str().unwrap_or_default();
-        let found = reference.strip_prefix('#').filter(|_| !reference.is_empty());
+        let found = reference.strip_prefix('#');
         (reference, found.and_then(|pointer| self.document.pointer(pointer)).unwrap_or(schema))
     }
 
@@ -107,7 +107,7 @@ impl<'a> Explainer<'a> {
             let inner = self.output(field, rest, &BTreeSet::new());
             return if inner.is_empty() { inner } else { out + &inner };
         }
-        if let Some(item) = inner(resolved) {
+        if let Some(item) = nested(resolved).next() {
             return self.output(item, path, &passed);
         }
         let mut alternatives = alternatives(resolved).map(|schema| self.output(schema, path, &passed));
@@ -138,11 +138,7 @@ impl<'a> Explainer<'a> {
             out.push('\n');
         }
         alternatives(resolved).for_each(|schema| self.describe(schema, out));
-        for name in ["items", "additionalProperties"] {
-            if let Some(schema) = resolved.get(name).filter(|schema| schema.is_object()) {
-                self.describe(schema, out);
-            }
-        }
+        nested(resolved).for_each(|schema| self.describe(schema, out));
     }
 
     /// Lists the fields of a schema. `passed` has the references on the way to it, which ends cycles.
@@ -163,11 +159,7 @@ impl<'a> Explainer<'a> {
             }
         }
         alternatives(resolved).for_each(|schema| self.fields(schema, level, &passed, out));
-        for name in ["items", "additionalProperties"] {
-            if let Some(schema) = resolved.get(name).filter(|schema| schema.is_object()) {
-                self.fields(schema, level, &passed, out);
-            }
-        }
+        nested(resolved).for_each(|schema| self.fields(schema, level, &passed, out));
     }
 
     fn field(&self, name: &str, field: &'a Value, is_required: bool, level: usize, out: &mut String) {
@@ -207,10 +199,10 @@ impl<'a> Explainer<'a> {
     }
 }
 
-/// Returns the schema of a list's items or of a map's values.
-fn inner(schema: &Value) -> Option<&Value> {
-    let of = |name: &str| schema.get(name).filter(|schema| schema.is_object());
-    of("items").or_else(|| of("additionalProperties"))
+/// Returns the schemas of a list's items and of a map's values.
+fn nested(schema: &Value) -> impl Iterator<Item = &Value> {
+    let known = ["items", "additionalProperties"].into_iter().filter_map(|name| schema.get(name));
+    known.filter(|schema| schema.is_object())
 }
 
 fn alternatives(schema: &Value) -> impl Iterator<Item = &Value> {

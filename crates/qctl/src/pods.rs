@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::error::{CliError, Result};
 use crate::manifest::FileFlags;
@@ -59,6 +58,13 @@ impl Found {
     pub fn path(&self, subresource: &str) -> RequestPath {
         RequestPath::object(&self.resource, Some(self.namespace()), self.name()).subresource(subresource)
     }
+
+    /// Returns the path of a command in a container.
+    #[must_use]
+    pub fn exec(&self, container: &str, words: &[String]) -> RequestPath {
+        let path = self.path("exec").query("container", container);
+        words.iter().fold(path, |path, word| path.query("command", word))
+    }
 }
 
 fn name_of(object: &Value) -> &str {
@@ -100,7 +106,7 @@ pub async fn find(session: &mut Session, arguments: &[String], files: &FileFlags
 async fn selected_by(session: &Session, pods: &Resource, owner: &Selected, patience: Duration) -> Result<Value> {
     let title = owner.title();
     let selector = selector_of(&owner.object)
-        .ok_or_else(|| CliError::usage(format!("cannot attach to {title}: it selects no pods; name a pod instead")))?;
+        .ok_or_else(|| CliError::usage(format!("cannot connect to {title}: it selects no pods; name a pod instead")))?;
     let flags = SelectFlags { selector: Some(selector), ..SelectFlags::default() };
     let (listed, version) = session.list_versioned(pods, owner.namespace(), &flags, crate::verbs::CHUNK).await?;
     if let Some(best) = listed.into_iter().max_by(better) {
@@ -122,7 +128,7 @@ async fn selected_by(session: &Session, pods: &Resource, owner: &Selected, patie
         }
         Err(late())
     };
-    tokio::time::timeout_at(Instant::now() + patience, first).await.map_err(|_| late())?
+    tokio::time::timeout(patience, first).await.map_err(|_| late())?
 }
 
 /// Orders pods by how well a user can connect to them: assigned, running, ready, and the oldest of these.

@@ -6,13 +6,12 @@ use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::channels::{self, Gone, Receiver, Sender, V4, V5};
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Result, ServerStatus};
 use crate::path::RequestPath;
 use crate::session::Session;
 use crate::streams::Streams;
@@ -196,43 +195,18 @@ async fn next_size(sizes: &mut Option<Sizes>) -> Option<TerminalSize> {
     }
 }
 
-#[derive(Deserialize)]
-struct Report {
-    #[serde(default)]
-    status: String,
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    details: Details,
-}
-
-#[derive(Default, Deserialize)]
-struct Details {
-    #[serde(default)]
-    causes: Vec<Cause>,
-}
-
-#[derive(Deserialize)]
-struct Cause {
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    message: String,
-}
-
 /// Reads the `Status` with which the server reports the end of the process.
 fn ended(report: &[u8]) -> Result<Ended> {
     let malformed = |what: String| CliError::Answer(format!("the report of a command's end: {what}"));
-    let report: Report = serde_json::from_slice(report).map_err(|error| malformed(error.to_string()))?;
+    let report: ServerStatus = serde_json::from_slice(report).map_err(|error| malformed(error.to_string()))?;
     if report.status == "Success" {
         return Ok(Ended::Code(0));
     }
     if report.reason != "NonZeroExitCode" {
         return Ok(Ended::Failed(report.message));
     }
-    let code = report.details.causes.iter().find(|cause| cause.reason == "ExitCode");
+    let mut causes = report.details.iter().flat_map(|details| &details.causes);
+    let code = causes.find(|cause| cause.reason == "ExitCode");
     let code = code.and_then(|cause| cause.message.parse().ok());
     code.map(Ended::Code).ok_or_else(|| malformed(format!("no exit code: {}", report.message)))
 }
@@ -332,10 +306,10 @@ fn sizes(redraw: bool) -> std::io::Result<Sizes> {
     Ok(Sizes { first, changes })
 }
 
-/// Time to wait for a pod to start, as a flag.
+/// Time to wait for a pod, as a flag.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct RunningTimeout {
-    /// Maximum time to wait until at least one pod is running
+    /// Maximum time to wait until the workload or service has a pod
     #[arg(long, default_value = "1m", value_parser = crate::duration::parse)]
     pub pod_running_timeout: Duration,
 }

@@ -83,7 +83,7 @@ impl Call {
             tracing::trace!(body = %String::from_utf8_lossy(&self.body), "request body");
         }
         let mut request = request
-            .body(Body::from(self.body.to_vec()))
+            .body(Body::from(self.body.clone()))
             .map_err(|error| CliError::usage(format!("{}: {error}", self.path)))?;
         request.headers_mut().extend(self.headers.clone());
         Ok(request)
@@ -240,7 +240,7 @@ impl Transport {
     /// When no master can be reached.
     pub async fn pass(&self, parts: &http::request::Parts, body: &Bytes) -> Result<Response<Body>> {
         let make = || {
-            let mut request = Request::new(Body::from(body.to_vec()));
+            let mut request = Request::new(Body::from(body.clone()));
             *request.method_mut() = parts.method.clone();
             *request.uri_mut() = parts.uri.clone();
             *request.headers_mut() = parts.headers.clone();

@@ -46,7 +46,7 @@ impl Attach {
 ///
 /// # Errors
 /// Those of [`interact`], and when the process fails.
-pub async fn attach(session: &mut Session, found: &Found, container: &str, mut terminal: TerminalFlags) -> Result<()> {
+async fn attach(session: &mut Session, found: &Found, container: &str, mut terminal: TerminalFlags) -> Result<()> {
     let (spec, list) = pods::container(&found.pod, container)
         .ok_or_else(|| CliError::usage(format!("container {container} is not valid for pod {}", found.name())))?;
     let has_tty = spec["tty"].as_bool().unwrap_or(false);
@@ -76,4 +76,26 @@ pub async fn attach(session: &mut Session, found: &Found, container: &str, mut t
         })?;
     }
     ended.report(&mut session.streams)
+}
+
+/// Attaches to a container, or prints its log if it cannot be attached to.
+///
+/// # Errors
+/// When the process fails, or the log cannot be read.
+pub async fn attach_or_log(
+    session: &mut Session,
+    found: &Found,
+    container: &str,
+    terminal: TerminalFlags,
+) -> Result<()> {
+    match attach(session, found, container, terminal).await {
+        Err(error) if !matches!(error, CliError::Exit(_)) => {
+            let name = found.name();
+            session
+                .streams
+                .note(format!("warning: couldn't attach to pod/{name}, falling back to streaming logs: {error}"))?;
+            pods::follow_log(session, found.path("log").query("container", container)).await
+        }
+        done => done,
+    }
 }

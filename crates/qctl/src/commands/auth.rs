@@ -11,6 +11,8 @@ use crate::path::RequestPath;
 use crate::session::Session;
 use crate::transport::Call;
 
+use super::generators::URL_VERBS;
+
 /// Check what you may do, and who you are
 #[derive(Debug, clap::Args)]
 pub struct Auth {
@@ -76,7 +78,6 @@ const RESOURCE_VERBS: [&str; 16] = [
     "escalate",
     "attest",
 ];
-const URL_VERBS: [&str; 8] = ["get", "put", "post", "head", "options", "delete", "patch", "*"];
 
 /// Sends a review. A server without its API cannot answer.
 async fn review(session: &Session, path: &str, body: &Value) -> Result<Value> {
@@ -204,9 +205,6 @@ impl WhoAmI {
             other => other,
         })?;
         match format {
-            Format::Json => session.streams.text(output::json(&answer)?),
-            Format::Yaml => session.streams.text(output::yaml(&answer)),
-            Format::JsonPath(path) => session.streams.text(path.render(&answer)),
             Format::Name => session.streams.line("selfsubjectreview.authentication.k8s.io/"),
             Format::Columns(columns) => {
                 let rows = [columns.row(&answer)];
@@ -217,6 +215,7 @@ impl WhoAmI {
                 let rows = attributes(&answer["status"]["userInfo"]);
                 session.streams.text(TablePrinter::default().rows(&headers, &rows, false))
             }
+            format => session.streams.text(output::document(&format, &answer)?),
         }
     }
 }

@@ -67,8 +67,7 @@ struct Container {
 
 impl Container {
     fn exec(&self, words: &[String], connected: Connected) -> RequestPath {
-        let path = self.found.path("exec").query("container", &self.name);
-        connected.query(words.iter().fold(path, |path, word| path.query("command", word)))
+        connected.query(self.found.exec(&self.name, words))
     }
 
     /// Reports the end of tar.
@@ -137,8 +136,8 @@ impl Cp {
     ) -> Result<()> {
         let test = ["test", "-d", &text(&remote)].map(str::to_owned);
         let test = container.exec(&test, Connected::default());
-        let is_directory = remote::run(&session.transport, test, Inputs::default(), |_, _| Ok(())).await?;
-        if let (Ended::Code(0), Some(name)) = (is_directory, local.file_name()) {
+        let tested = remote::run(&session.transport, test, Inputs::default(), |_, _| Ok(())).await?;
+        if let (Ended::Code(0), Some(name)) = (tested, local.file_name()) {
             remote.push(name);
         }
         let name = PathBuf::from(remote.file_name().unwrap_or(".".as_ref()));
@@ -188,8 +187,8 @@ impl Cp {
             // The cause is that the archive was not accepted.
             Err(CliError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::BrokenPipe && unpacked.is_err() => {}
-            // A damaged archive is the consequence of tar's failure.
             Ok(Ended::Code(0)) => {}
+            // When tar failed, its report matters more than the damaged archive.
             Ok(ended) => container.report(session, ended)?,
             Err(error) => return Err(error),
         }

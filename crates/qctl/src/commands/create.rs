@@ -1,11 +1,10 @@
 //! `create`: creates objects from manifests or from flags.
 
-use crate::changes::ChangeFlags;
+use crate::changes::{ChangeFlags, SaveConfig};
 use crate::error::{CliError, Result};
 use crate::manifest::FileFlags;
 use crate::resources::{SelectFlags, select};
 use crate::session::Session;
-use crate::three_way;
 use crate::verbs::DryRun;
 
 use super::generators::{self, Generated};
@@ -17,9 +16,8 @@ pub struct Create {
     files: FileFlags,
     #[command(flatten)]
     change: ChangeFlags,
-    /// Record the manifest for a later apply
-    #[arg(long)]
-    save_config: bool,
+    #[command(flatten)]
+    save: SaveConfig,
     #[command(subcommand)]
     generator: Option<Generator>,
 }
@@ -138,8 +136,7 @@ impl Create {
         let mut errors = Vec::new();
         for target in &targets {
             let Some(manifest) = &target.manifest else { continue };
-            let object =
-                if self.save_config { three_way::annotated(&manifest.object) } else { manifest.object.clone() };
+            let object = self.save.annotate(manifest.object.clone());
             let created = match self.change.dry_run {
                 DryRun::Client => Ok(object),
                 dry_run => session.create(&target.resource, target.namespace.as_deref(), &object, dry_run).await,

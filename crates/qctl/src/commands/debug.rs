@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use quorate_api::yaml;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::build::{Copy, Wanted};
 use self::profile::{Keep, Profile};
@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::verbs::{DryRun, PatchType};
 use crate::watch::{Followed, follow};
 
-use super::generators::pairs;
+use super::generators::{environment, pairs};
 
 /// Debug a pod or a node with a container of your choice
 #[derive(Debug, clap::Args)]
@@ -180,12 +180,11 @@ impl Debug {
                 Some(custom)
             }
         };
-        let env = pairs(self.env.iter().map(String::as_str), "env")?;
         Ok(Wanted {
             image: self.image.clone(),
             command: self.command.clone(),
             arguments_only: self.arguments_only,
-            env: env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect(),
+            env: environment(&self.env)?,
             pull_policy: self.image_pull_policy.clone(),
             stdin: self.terminal.stdin,
             tty: self.terminal.tty,
@@ -208,8 +207,12 @@ impl Debug {
             return Ok(name.clone());
         }
         let known = pods::container_names(pod);
-        let name = std::iter::repeat_with(|| format!("debugger-{}", suffix())).find(|name| !known.contains(name));
-        let name = name.ok_or_else(|| CliError::usage("no name for the container is left; choose one with -c"))?;
+        let name = loop {
+            let name = format!("debugger-{}", suffix());
+            if !known.contains(&name) {
+                break name;
+            }
+        };
         if !self.terminal.quiet {
             session.streams.line(format!("Defaulting debug container name to {name}."))?;
         }
@@ -250,7 +253,7 @@ impl Debug {
         name: &str,
         wanted: &Wanted,
     ) -> Result<(Value, Option<String>)> {
-        let images = pairs(self.set_image.iter().map(String::as_str), "--set-image")?;
+        let images: Map<String, Value> = pairs(&self.set_image, "--set-image")?;
         let known = pods::container_names(&selected.object);
         let container = match &self.container {
             Some(container) if known.contains(container) => Some(container.clone()),
@@ -328,14 +331,7 @@ impl Debug {
         }
         let runs = build::state(&found.pod, container).is_some_and(|state| state["running"].is_object());
         if runs {
-            match super::attach::attach(session, &found, container, self.terminal).await {
-                Err(error) if !matches!(error, CliError::Exit(_)) => {
-                    session.streams.note(format!(
-                        "warning: couldn't attach to pod/{name}, falling back to streaming logs: {error}"
-                    ))?;
-                }
-                done => return done,
-            }
+            return super::attach::attach_or_log(session, &found, container, self.terminal).await;
         }
         pods::follow_log(session, found.path("log").query("container", container)).await
     }

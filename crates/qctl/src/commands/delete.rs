@@ -111,8 +111,9 @@ impl Delete {
             }
         }
         if self.wait && self.dry_run == DryRun::None {
-            let deadline =
-                Some(self.timeout).filter(|timeout| !timeout.is_zero()).map(|timeout| Instant::now() + timeout);
+            let deadline = Some(self.timeout)
+                .filter(|timeout| !timeout.is_zero())
+                .and_then(|timeout| Instant::now().checked_add(timeout));
             self.wait_for(session, &deleted, deadline, &mut errors).await?;
         }
         CliError::collect(errors)

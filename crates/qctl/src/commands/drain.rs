@@ -62,7 +62,9 @@ impl Drain {
         let (nodes, errors) = self.nodes.select(session).await?;
         CliError::collect(errors)?;
         let pods = session.one_type("pods").await?;
-        let deadline = Some(self.timeout).filter(|timeout| !timeout.is_zero()).map(|timeout| Instant::now() + timeout);
+        let deadline = Some(self.timeout)
+            .filter(|timeout| !timeout.is_zero())
+            .and_then(|timeout| Instant::now().checked_add(timeout));
         for node in &nodes {
             cordon::set(session, node, true, self.nodes.dry_run).await?;
         }

@@ -43,11 +43,7 @@ impl Exec {
         found.must_not_be_completed("exec into")?;
         let container = pods::choose_container(session, &found.pod, self.container.as_deref(), self.terminal.quiet)?;
         let connected = self.terminal.connected(&mut session.streams)?;
-        let mut path = found.path("exec").query("container", container);
-        for word in &self.command {
-            path = path.query("command", word);
-        }
-        let ended = interact(session, path, connected, false).await?;
+        let ended = interact(session, found.exec(&container, &self.command), connected, false).await?;
         ended.report(&mut session.streams)
     }
 }

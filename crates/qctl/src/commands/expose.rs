@@ -2,12 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::changes::ChangeFlags;
+use crate::changes::{ChangeFlags, SaveConfig};
 use crate::error::{CliError, Result};
 use crate::manifest::FileFlags;
 use crate::resources::{SelectFlags, Selected, objects, select};
 use crate::session::Session;
-use crate::three_way;
 
 use super::generators::{New, number_or_text, pairs};
 
@@ -53,9 +52,8 @@ pub struct Expose {
     /// A JSON document that is merged into the Service
     #[arg(long)]
     overrides: Option<String>,
-    /// Record the object for a later apply
-    #[arg(long)]
-    save_config: bool,
+    #[command(flatten)]
+    save: SaveConfig,
     #[command(flatten)]
     change: ChangeFlags,
 }
@@ -74,10 +72,7 @@ impl Expose {
         let (found, errors) = objects(session, &targets, &SelectFlags::default()).await?;
         CliError::collect(errors)?;
         for selected in &found {
-            let mut object = self.service(selected)?;
-            if self.save_config {
-                object = three_way::annotated(&object);
-            }
+            let object = self.save.annotate(self.service(selected)?);
             New { object, namespaced: true, done: "exposed" }.create(session, &self.change).await?;
         }
         Ok(())

@@ -150,19 +150,9 @@ impl Get {
                     let items: Vec<Value> = found.into_iter().map(|selected| selected.object).collect();
                     json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
                 };
-                session.streams.text(document_text(format, &document)?)
+                session.streams.text(output::document(format, &document)?)
             }
         }
-    }
-}
-
-/// Formats one document.
-fn document_text(format: &Format, document: &Value) -> Result<String> {
-    match format {
-        Format::Json => output::json(document),
-        Format::Yaml => Ok(output::yaml(document)),
-        Format::JsonPath(path) => Ok(path.render(document)),
-        _ => Err(CliError::usage("this output format is not for single documents")),
     }
 }
 

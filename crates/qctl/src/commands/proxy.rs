@@ -6,11 +6,13 @@ mod gateway;
 use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use self::filter::Filter;
 use self::gateway::Gateway;
@@ -56,6 +58,8 @@ pub struct Proxy {
 }
 
 const DEFAULT_PORT: u16 = 8001;
+/// Time until the next client is accepted after one could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Proxy {
     pub async fn run(self, session: &mut Session) -> Result<()> {
@@ -73,8 +77,13 @@ impl Proxy {
             Some(Filter::new(&self.accept_paths, &self.reject_paths, &self.accept_hosts, &self.reject_methods)?)
         };
         let files = self.www.map(|directory| (slash_ended(self.www_prefix), directory));
-        let gateway =
-            Gateway { transport: session.transport.clone(), prefix: slash_ended(self.api_prefix), filter, files };
+        let gateway = Gateway {
+            transport: session.transport.clone(),
+            prefix: slash_ended(self.api_prefix),
+            filter,
+            files,
+            upgraded: TaskTracker::new(),
+        };
         match &self.unix_socket {
             Some(path) => {
                 let listener = listen_at(path)?;
@@ -117,7 +126,7 @@ fn listen_at(path: &Path) -> Result<UnixListener> {
 }
 
 /// Serves connections until the program ends.
-async fn serve<S>(gateway: Gateway, accept: impl AsyncFn() -> std::io::Result<S>) -> Result<()>
+async fn serve<S>(gateway: Gateway, accept: impl AsyncFn() -> std::io::Result<S>) -> !
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -125,7 +134,15 @@ where
     loop {
         tokio::select! {
             accepted = accept() => {
-                let stream = accepted.map_err(|source| CliError::io("accepting a connection", source))?;
+                let stream = match accepted {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        // Such as too many open files; the next client may find some.
+                        tracing::warn!(%error, "cannot accept a client");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
                 let gateway = gateway.clone();
                 let service = hyper::service::service_fn(move |request| gateway.clone().answer(request));
                 let connection = hyper::server::conn::http1::Builder::new()
@@ -139,5 +156,51 @@ where
                 Err(error) => tracing::error!(%error, "a connection's task failed"),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::sync::Mutex;
+
+    use super::*;
+    use crate::transport::Transport;
+
+    #[tokio::test]
+    async fn a_failed_accept_does_not_end_the_proxy() {
+        let gateway = Gateway {
+            transport: Arc::new(Transport::new(Vec::new(), None)),
+            prefix: "/k8s/".to_owned(),
+            filter: None,
+            files: None,
+            upgraded: TaskTracker::new(),
+        };
+        let (mut client, server) = duplex(4096);
+        let (waiting, failures) = (Mutex::new(Some(server)), AtomicUsize::new(2));
+        let accept = async || {
+            if failures.load(Ordering::Relaxed) > 0 {
+                failures.fetch_sub(1, Ordering::Relaxed);
+                return Err(std::io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error()));
+            }
+            match waiting.lock().await.take() {
+                Some(server) => Ok(server),
+                None => std::future::pending().await,
+            }
+        };
+        let ask = async {
+            client.write_all(b"GET /other HTTP/1.1\r\nConnection: close\r\n\r\n").await.expect("written");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.expect("an answer");
+            answer
+        };
+        let answer = tokio::select! {
+            answer = ask => answer,
+            () = async { serve(gateway, accept).await } => unreachable!("the proxy serves until the program ends"),
+        };
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     }
 }

@@ -98,9 +98,6 @@ impl Quorum {
         let mut document = session.transport.json(&Call::get(RequestPath::raw("/quorum"))).await?;
         sort_members(&mut document);
         match format {
-            Format::Json => session.streams.text(output::json(&document)?),
-            Format::Yaml => session.streams.text(output::yaml(&document)),
-            Format::JsonPath(path) => session.streams.text(path.render(&document)),
             Format::Columns(_) => Err(CliError::usage("quorum has no custom columns")),
             Format::Name => {
                 for member in status(document)?.members {
@@ -112,6 +109,7 @@ impl Quorum {
                 let text = table(&status(document)?, wide, self.no_headers);
                 session.streams.text(text)
             }
+            format => session.streams.text(output::document(&format, &document)?),
         }
     }
 }

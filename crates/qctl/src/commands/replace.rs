@@ -6,13 +6,12 @@ use http::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::changes::ChangeFlags;
+use crate::changes::{ChangeFlags, SaveConfig};
 use crate::error::{CliError, Result};
 use crate::manifest::{self, FileFlags};
 use crate::path::RequestPath;
 use crate::resources::{SelectFlags, Target, select};
 use crate::session::Session;
-use crate::three_way;
 use crate::transport::Call;
 use crate::verbs::DryRun;
 
@@ -23,9 +22,8 @@ pub struct Replace {
     files: FileFlags,
     #[command(flatten)]
     change: ChangeFlags,
-    /// Record the manifest for a later apply
-    #[arg(long)]
-    save_config: bool,
+    #[command(flatten)]
+    save: SaveConfig,
     /// Delete and recreate the objects
     #[arg(long)]
     force: bool,
@@ -100,8 +98,7 @@ impl Replace {
     async fn replace(&self, session: &mut Session, target: &Target) -> Result<()> {
         let Some(manifest) = &target.manifest else { return Ok(()) };
         let (resource, namespace) = (&target.resource, target.namespace.as_deref());
-        let mut object =
-            if self.save_config { three_way::annotated(&manifest.object) } else { manifest.object.clone() };
+        let mut object = self.save.annotate(manifest.object.clone());
         let replaced = if self.change.dry_run == DryRun::Client {
             Ok(object)
         } else if self.force {
@@ -130,7 +127,8 @@ impl Replace {
             // A grace period of 0 would not wait for the containers to end.
             options["gracePeriodSeconds"] = self.grace_period.max(1).into();
         }
-        let deadline = Instant::now() + self.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(GONE_WITHIN);
+        let timeout = self.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(GONE_WITHIN);
+        let deadline = Instant::now().checked_add(timeout);
         for target in targets {
             let Some(name) = &target.name else { continue };
             let (resource, namespace) = (&target.resource, target.namespace.as_deref());
@@ -139,7 +137,7 @@ impl Replace {
                 Err(error) if error.is_not_found() => continue,
                 Err(error) => return Err(error),
             }
-            if !super::delete::until_gone(session, resource, namespace, name, None, Some(deadline)).await? {
+            if !super::delete::until_gone(session, resource, namespace, name, None, deadline).await? {
                 let title = format!("{}/{name}", resource.kind_name());
                 return Err(CliError::usage(format!(
                     "timed out waiting for {title} to be gone; it is not recreated (see `qctl get {title}`)"

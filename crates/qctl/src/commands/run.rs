@@ -16,6 +16,8 @@ use crate::session::Session;
 use crate::verbs::DryRun;
 use crate::watch::{Followed, follow};
 
+use super::generators::{environment, pairs};
+
 /// Run an image in a pod
 #[derive(Debug, clap::Args)]
 pub struct Run {
@@ -83,7 +85,7 @@ impl Run {
             return self.change.report(session, &resource, &created, "created");
         }
         let followed = Followed { resource: &resource, namespace: namespace.as_deref(), name: &self.name };
-        let deadline = Some(Instant::now() + self.pod_running_timeout);
+        let deadline = Instant::now().checked_add(self.pod_running_timeout);
         let started = follow(&session.transport, followed, deadline, |pod| {
             let phase = pod.and_then(|pod| pod["status"]["phase"].as_str()).unwrap_or_default();
             Ok(if ["Running", "Succeeded", "Failed"].contains(&phase) {
@@ -96,10 +98,8 @@ impl Run {
         if !started {
             return Err(CliError::usage("timed out waiting for the pod to run; `qctl describe pod` shows the reason"));
         }
-        if !self.interact(session).await? {
-            let path = RequestPath::object(&resource, namespace.as_deref(), &self.name).subresource("log");
-            pods::follow_log(session, path).await?;
-        }
+        let log = RequestPath::object(&resource, namespace.as_deref(), &self.name).subresource("log");
+        self.interact(session, log).await?;
         let mut code = 0;
         if self.restart != "Always" {
             follow(&session.transport, followed, None, |pod| {
@@ -115,44 +115,30 @@ impl Run {
         if self.rm {
             let options = json!({"apiVersion": "v1", "kind": "DeleteOptions"});
             session.delete(&resource, namespace.as_deref(), &self.name, &options, DryRun::None).await?;
-            session.streams.line(format!("pod \"{}\" deleted", self.name))?;
+            if !self.terminal.quiet {
+                session.streams.line(format!("pod \"{}\" deleted", self.name))?;
+            }
         }
         if code == 0 { Ok(()) } else { Err(CliError::Exit(u8::try_from(code).unwrap_or(1))) }
     }
 
-    /// Attaches to the container with -i. Returns `false` if only its log is left.
-    async fn interact(&self, session: &mut Session) -> Result<bool> {
-        if !self.terminal.stdin {
-            return Ok(false);
-        }
-        let target = std::slice::from_ref(&self.name);
-        let found = pods::find(session, target, &FileFlags::default(), self.pod_running_timeout).await?;
-        if found.phase() != "Running" {
-            return Ok(false);
-        }
-        match super::attach::attach(session, &found, &self.name, self.terminal).await {
-            // The pod's status has the code as well.
-            Ok(()) | Err(CliError::Exit(_)) => Ok(true),
-            Err(error) => {
-                let name = &self.name;
-                session
-                    .streams
-                    .note(format!("warning: couldn't attach to pod/{name}, falling back to streaming logs: {error}"))?;
-                Ok(false)
+    /// Attaches to the container with -i while it runs, and prints its log otherwise.
+    async fn interact(&self, session: &mut Session, log: RequestPath) -> Result<()> {
+        if self.terminal.stdin {
+            let target = std::slice::from_ref(&self.name);
+            let found = pods::find(session, target, &FileFlags::default(), self.pod_running_timeout).await?;
+            if found.phase() == "Running" {
+                return match super::attach::attach_or_log(session, &found, &self.name, self.terminal).await {
+                    // The pod's status has the code as well.
+                    Err(CliError::Exit(_)) => Ok(()),
+                    done => done,
+                };
             }
         }
+        pods::follow_log(session, log).await
     }
 
     fn object(&self) -> Result<Value> {
-        let pairs = |list: &[String], what: &str| -> Result<Vec<(String, String)>> {
-            list.iter()
-                .map(|pair| {
-                    pair.split_once('=')
-                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                        .ok_or_else(|| CliError::usage(format!("invalid {what} {pair}: write NAME=VALUE")))
-                })
-                .collect()
-        };
         let mut container = json!({"name": self.name, "image": self.image});
         if let Some(policy) = &self.image_pull_policy {
             container["imagePullPolicy"] = policy.clone().into();
@@ -161,11 +147,7 @@ impl Run {
             container[if self.command { "command" } else { "args" }] = json!(self.arguments);
         }
         if !self.env.is_empty() {
-            let env: Vec<Value> = pairs(&self.env, "env")?
-                .into_iter()
-                .map(|(name, value)| json!({"name": name, "value": value}))
-                .collect();
-            container["env"] = env.into();
+            container["env"] = environment(&self.env)?.into();
         }
         if self.terminal.stdin {
             // The input ends with the first client.
@@ -178,11 +160,7 @@ impl Run {
         if let Some(port) = self.port {
             container["ports"] = json!([{"containerPort": port}]);
         }
-        let labels = if self.labels.is_empty() {
-            json!({"run": self.name})
-        } else {
-            pairs(&self.labels, "label")?.into_iter().map(|(key, value)| (key, Value::String(value))).collect()
-        };
+        let labels = if self.labels.is_empty() { json!({"run": self.name}) } else { pairs(&self.labels, "label")? };
         let mut pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -190,10 +168,7 @@ impl Run {
             "spec": {"containers": [container], "restartPolicy": self.restart},
         });
         if !self.annotations.is_empty() {
-            pod["metadata"]["annotations"] = pairs(&self.annotations, "annotation")?
-                .into_iter()
-                .map(|(key, value)| (key, Value::String(value)))
-                .collect();
+            pod["metadata"]["annotations"] = pairs(&self.annotations, "annotation")?;
         }
         if let Some(overrides) = &self.overrides {
             let overrides: Value = serde_json::from_str(overrides)

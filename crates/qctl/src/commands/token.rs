@@ -138,9 +138,6 @@ impl List {
         let format = Format::parse(self.output.as_deref())?;
         let document = session.transport.json(&Call::get(RequestPath::raw(PATH))).await?;
         match format {
-            Format::Json => session.streams.text(output::json(&document)?),
-            Format::Yaml => session.streams.text(output::yaml(&document)),
-            Format::JsonPath(path) => session.streams.text(path.render(&document)),
             Format::Columns(_) => Err(CliError::usage("token list has no custom columns")),
             Format::Name => {
                 for token in read::<Tokens>(document)?.tokens {
@@ -155,6 +152,7 @@ impl List {
                 }
                 session.streams.text(table(&tokens, self.no_headers))
             }
+            format => session.streams.text(output::document(&format, &document)?),
         }
     }
 }

@@ -1,9 +1,23 @@
-//! Objects as JSON documents.
+//! Objects as documents.
 
 use serde::Serialize;
 use serde_json::Value;
 
+use super::{Format, yaml};
 use crate::error::{CliError, Result};
+
+/// Formats a document in the format that the user requested.
+///
+/// # Errors
+/// When the format is one of tables or names.
+pub fn document(format: &Format, document: &Value) -> Result<String> {
+    match format {
+        Format::Json => json(document),
+        Format::Yaml => Ok(yaml(document)),
+        Format::JsonPath(path) => Ok(path.render(document)),
+        _ => Err(CliError::usage("this output format is not for single documents")),
+    }
+}
 
 /// Formats JSON like kubectl, indented by four spaces and with a newline at the end.
 ///

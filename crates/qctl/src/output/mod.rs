@@ -9,7 +9,7 @@ mod table;
 mod tabs;
 
 pub use age::{age_since, parse_time};
-pub use document::json;
+pub use document::{document, json};
 pub use format::Format;
 pub use natural::natural_order;
 pub use quorate_api::yaml::to_string as yaml;

@@ -1,3 +1,5 @@
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::server::{Behaviour, Recorded, Server};
@@ -275,4 +277,44 @@ async fn a_token_is_printed_alone() {
     let sent = server.requests().pop().expect("a request").body;
     let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "p"});
     assert_eq!(sent["spec"], json!({"audiences": ["a"], "expirationSeconds": 600, "boundObjectRef": bound}));
+}
+
+#[tokio::test]
+async fn a_secret_of_a_certificate_needs_files_of_pem() {
+    let server = Server::start(Behaviour::answers(|_| None)).await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).expect("writable");
+        path.display().to_string()
+    };
+    let (certificate, key) = (block("CERTIFICATE"), block("EC PRIVATE KEY"));
+    let (cert, private) = (file("tls.crt", &certificate), file("tls.key", &key));
+    let text = file("text", "CERTIFICATE PRIVATE KEY\n");
+    let missing = directory.path().join("missing").display().to_string();
+    let create = async |cert: &str, key: &str| {
+        let args = ["create", "secret", "tls", "x", "--dry-run=client", "-o", "json", "--cert", cert, "--key", key];
+        server.qctl(&args, "").await
+    };
+    let ran = create(&cert, &private).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let object: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let data = json!({"tls.crt": STANDARD.encode(&certificate), "tls.key": STANDARD.encode(&key)});
+    let expected = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "data": data,
+        "type": "kubernetes.io/tls"});
+    assert_eq!(object, expected);
+    for (cert, key, message) in [
+        (&text, &private, format!("{text} contains no CERTIFICATE in PEM\n")),
+        (&cert, &text, format!("{text} contains no PRIVATE KEY in PEM\n")),
+        (&private, &cert, format!("{private} contains no CERTIFICATE in PEM\n")),
+        (&cert, &missing, format!("error reading {missing}: No such file or directory (os error 2)\n")),
+    ] {
+        let ran = create(cert, key).await;
+        assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr), (1, "", format!("error: {message}")), "{cert} {key}");
+    }
+}
+
+/// A block of PEM.
+fn block(label: &str) -> String {
+    format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n")
 }

@@ -8,4 +8,5 @@ mod debug;
 mod exec;
 mod port_forward;
 mod proxy;
+mod run;
 mod server;

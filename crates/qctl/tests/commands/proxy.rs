@@ -55,6 +55,7 @@ async fn the_api_is_served_beside_files() {
         ("/version", "localhost", "404"),
         ("/k8s/version", "example.org", "403"),
         ("/k8s/api/v1/namespaces/default/pods/a/exec?command=x", "localhost", "403"),
+        ("/k8s/api/v1/namespaces/default/pods/a/%65xec?command=x", "localhost", "403"),
         ("/static/page.html", "localhost", "200"),
         ("/static/../secret", "localhost", "404"),
         ("/static/%2e%2e/secret", "localhost", "404"),

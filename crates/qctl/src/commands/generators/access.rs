@@ -40,7 +40,7 @@ const RESOURCE_VERBS: [&str; 14] = [
     "escalate",
     "impersonate",
 ];
-const URL_VERBS: [&str; 8] = ["*", "get", "post", "put", "delete", "patch", "head", "options"];
+pub const URL_VERBS: [&str; 8] = ["*", "get", "post", "put", "delete", "patch", "head", "options"];
 /// Verbs that exist only for these resources.
 const SPECIAL: [(&str, &[(&str, &str)]); 4] = [
     ("use", &[("policy", "podsecuritypolicies"), ("extensions", "podsecuritypolicies")]),
@@ -171,7 +171,7 @@ impl Generate for ClusterRole {
                     "aggregation rule must be specified without nonResourceURLs, verbs, resources or resourceNames",
                 ));
             }
-            let labels = pairs(self.aggregation_rule.iter().map(String::as_str), "aggregation rule")?;
+            let labels: Value = pairs(&self.aggregation_rule, "aggregation rule")?;
             object["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": labels}]});
             return Ok(object);
         }

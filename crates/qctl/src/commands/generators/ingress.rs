@@ -35,7 +35,7 @@ impl Generate for Ingress {
         let rules = self.rule.iter().map(|text| Rule::parse(text)).collect::<Result<Vec<Rule>>>()?;
         let mut object = new("networking.k8s.io/v1", "Ingress", name);
         if !self.annotation.is_empty() {
-            object["metadata"]["annotations"] = pairs(self.annotation.iter().map(String::as_str), "annotation")?.into();
+            object["metadata"]["annotations"] = pairs(&self.annotation, "annotation")?;
         }
         let mut spec = json!({});
         if let Some(class) = &self.class {

@@ -9,7 +9,7 @@ mod service;
 mod token;
 mod workload;
 
-pub use access::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, ServiceAccount};
+pub use access::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, ServiceAccount, URL_VERBS};
 pub use data::{ConfigMap, DockerRegistrySecret, GenericSecret, TlsSecret};
 pub use ingress::Ingress;
 pub use policy::{Namespace, PodDisruptionBudget, PriorityClass, ResourceQuota};
@@ -17,14 +17,13 @@ pub use service::{ClusterIp, ExternalName, LoadBalancer, NodePort};
 pub use token::Token;
 pub use workload::{CronJob, Deployment, Job};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::changes::ChangeFlags;
+use crate::changes::{ChangeFlags, SaveConfig};
 use crate::error::{CliError, Result};
 use crate::manifest::Manifest;
 use crate::resources::Resource;
 use crate::session::Session;
-use crate::three_way;
 use crate::verbs::DryRun;
 
 /// The flags of a kind, and the object that they describe.
@@ -48,17 +47,13 @@ pub struct Generated<K: clap::Args> {
     kind: K,
     #[command(flatten)]
     change: ChangeFlags,
-    /// Record the object for a later apply
-    #[arg(long)]
-    save_config: bool,
+    #[command(flatten)]
+    save: SaveConfig,
 }
 
 impl<K: Generate> Generated<K> {
     pub async fn run(self, session: &mut Session) -> Result<()> {
-        let mut object = self.kind.object(&self.name, session).await?;
-        if self.save_config {
-            object = three_way::annotated(&object);
-        }
+        let object = self.save.annotate(self.kind.object(&self.name, session).await?);
         let outcome = New { object, namespaced: K::NAMESPACED, done: "created" };
         outcome.create(session, &self.change).await.map_err(|error| match error {
             CliError::Server(status) if !K::FAILURE.is_empty() => {
@@ -109,13 +104,25 @@ pub fn number_or_text(text: &str) -> Value {
     text.parse::<i32>().map_or_else(|_| text.into(), Into::into)
 }
 
-/// Parses `KEY=VALUE` pairs. `what` names them in the error.
-pub fn pairs<'a>(texts: impl IntoIterator<Item = &'a str>, what: &str) -> Result<Map<String, Value>> {
+/// Parses `KEY=VALUE` pairs: into a map, or into a list that keeps their order. `what` names them in the error.
+pub fn pairs<T: FromIterator<(String, Value)>>(
+    texts: impl IntoIterator<Item = impl AsRef<str>>,
+    what: &str,
+) -> Result<T> {
     let pair = |text: &str| match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.into())),
         _ => Err(CliError::usage(format!("{what} {text} is invalid and should be in format key=[value]"))),
     };
-    texts.into_iter().map(pair).collect()
+    texts.into_iter().map(|text| pair(text.as_ref())).collect()
+}
+
+/// Returns the variables of a container's environment. One may refer to those before it, so their order is kept.
+///
+/// # Errors
+/// When one is not `NAME=VALUE`.
+pub fn environment(texts: &[String]) -> Result<Vec<Value>> {
+    let pairs: Vec<(String, Value)> = pairs(texts, "env")?;
+    Ok(pairs.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect())
 }
 
 /// Returns the texts without those that occur before.

@@ -19,7 +19,7 @@ impl Ports {
         self.tcp.iter().map(|text| port(text, node_port)).collect()
     }
 
-    fn is_needed(&self) -> Result<()> {
+    fn require(&self) -> Result<()> {
         if self.tcp.is_empty() {
             return Err(CliError::usage("at least one tcp port specifier must be provided"));
         }
@@ -65,7 +65,7 @@ impl Generate for ClusterIp {
 
     async fn object(&self, name: &str, _session: &mut Session) -> Result<Value> {
         if self.clusterip.as_deref() != Some("None") {
-            self.ports.is_needed()?;
+            self.ports.require()?;
         }
         let mut object = service(name, "ClusterIP", self.ports.list(None)?);
         if let Some(address) = &self.clusterip {
@@ -89,7 +89,7 @@ impl Generate for NodePort {
     const FAILURE: &'static str = "failed to create NodePort service: ";
 
     async fn object(&self, name: &str, _session: &mut Session) -> Result<Value> {
-        self.ports.is_needed()?;
+        self.ports.require()?;
         Ok(service(name, "NodePort", self.ports.list(self.node_port.filter(|port| *port > 0))?))
     }
 }
@@ -105,7 +105,7 @@ impl Generate for LoadBalancer {
     const FAILURE: &'static str = "failed to create LoadBalancer service: ";
 
     async fn object(&self, name: &str, _session: &mut Session) -> Result<Value> {
-        self.ports.is_needed()?;
+        self.ports.require()?;
         Ok(service(name, "LoadBalancer", self.ports.list(None)?))
     }
 }

@@ -50,13 +50,11 @@ impl Token {
         let token = answer["status"]["token"].as_str().filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| CliError::usage("failed to create token: no token in server response"))?;
         match format {
-            Format::Yaml => session.streams.text(output::yaml(&answer)),
-            Format::Json => session.streams.text(output::json(&answer)?),
-            Format::JsonPath(path) => session.streams.text(path.render(&answer)),
             Format::Name => session.streams.line(format!("tokenrequest.authentication.k8s.io/{}", self.name)),
+            Format::Table { .. } | Format::Columns(_) if session.streams.interactive => session.streams.line(token),
             // A script gets the token alone.
-            _ if session.streams.interactive => session.streams.line(token),
-            _ => session.streams.text(token),
+            Format::Table { .. } | Format::Columns(_) => session.streams.text(token),
+            format => session.streams.text(output::document(&format, &answer)?),
         }
     }
 

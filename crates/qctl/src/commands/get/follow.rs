@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::error::{CliError, Result};
-use crate::output::{Format, ServerTable, TablePrinter, TableStyle};
+use crate::output::{self, Format, ServerTable, TablePrinter, TableStyle};
 use crate::path::RequestPath;
 use crate::resources::{SelectFlags, Target};
 use crate::session::Session;
@@ -146,7 +146,7 @@ impl View<'_> {
                 if *format == Format::Yaml {
                     session.streams.line("---")?;
                 }
-                session.streams.text(super::document_text(format, &object)?)?;
+                session.streams.text(output::document(format, &object)?)?;
             }
         }
         session.streams.flush()

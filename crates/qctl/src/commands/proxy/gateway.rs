@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
+use tokio_util::task::TaskTracker;
 
 use super::filter::Filter;
 use crate::error::CliError;
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub filter: Option<Filter>,
     /// Prefix of the files' paths, and their directory.
     pub files: Option<(String, PathBuf)>,
+    /// The tasks of upgraded connections.
+    pub upgraded: TaskTracker,
 }
 
 fn text(code: StatusCode, message: impl Into<String>) -> Answer {
@@ -58,7 +61,9 @@ impl Gateway {
             path.strip_prefix(self.prefix.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
         };
         let Some(stripped) = stripped else { return Ok(text(StatusCode::NOT_FOUND, "404 page not found")) };
-        if self.filter.as_ref().is_some_and(|filter| !filter.accepts(request.method(), stripped, host)) {
+        // The API decodes the segments of a path, so the filter sees them decoded too.
+        let decoded = percent_encoding::percent_decode_str(stripped).decode_utf8_lossy();
+        if self.filter.as_ref().is_some_and(|filter| !filter.accepts(request.method(), &decoded, host)) {
             return Ok(text(StatusCode::FORBIDDEN, "Forbidden"));
         }
         let target = match request.uri().query() {
@@ -90,7 +95,7 @@ impl Gateway {
         if let (Some(client), StatusCode::SWITCHING_PROTOCOLS) = (client, answer.status()) {
             let master = hyper::upgrade::on(&mut answer);
             // The task ends with either connection.
-            tokio::spawn(async move {
+            self.upgraded.spawn(async move {
                 let joined = async {
                     let (client, master) = futures::try_join!(client, master)?;
                     let copied =

@@ -27,7 +27,8 @@ pub async fn run(
     revision: i64,
 ) -> Result<()> {
     let judge = judge_of(selected)?;
-    let deadline = Some(timeout).filter(|timeout| !timeout.is_zero()).map(|timeout| Instant::now() + timeout);
+    let deadline =
+        Some(timeout).filter(|timeout| !timeout.is_zero()).and_then(|timeout| Instant::now().checked_add(timeout));
     let (resource, namespace, name) = (&*selected.resource, selected.namespace(), selected.name());
     let transport = session.transport.clone();
     let streams = &mut session.streams;
