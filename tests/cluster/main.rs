@@ -16,6 +16,7 @@ mod node_access;
 mod openapi;
 mod parity;
 mod power_loss;
+mod proxies;
 mod qctl;
 mod qctl_commands;
 mod qctl_streams;

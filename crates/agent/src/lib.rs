@@ -44,7 +44,7 @@ use tokio_util::task::TaskTracker;
 pub use crate::runtime::remove_containers;
 pub use api_cluster::{ApiCluster, status_patch};
 pub use config::{AgentConfig, Listen, RuntimeChoice};
-pub use fence::{Containers, OWNER, WatchdogError, watch_containers};
+pub use fence::{AGENT_LOCK_FILE, Containers, WatchdogError, watch_containers};
 pub use volumes::remove_data;
 
 use crate::cluster::Cluster;

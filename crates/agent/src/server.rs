@@ -1,4 +1,4 @@
-//! The node API: health, logs, streams and the pods of this node. Only clients in the group `system:masters` may use it.
+//! The node API: health, logs, streams, connections to pods, and the pods of this node. Only clients in the group `system:masters` may use it.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use futures::{StreamExt, TryStreamExt};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -25,7 +26,7 @@ use crate::config::AgentConfig;
 use crate::plan::{self, ContainerRecord, Observed};
 use crate::pods::PodTable;
 use crate::runtime::{LogOptions, Runtime};
-use crate::streams::{self, Clients};
+use crate::streams::{self, Clients, Refusal};
 use crate::{AgentError, tls};
 
 const ALLOWED_GROUP: &str = "system:masters";
@@ -36,6 +37,22 @@ pub(crate) struct Shared {
     pub(crate) pods: PodTable,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) clients: Clients,
+    /// The connections to pods that the proxies of the masters use.
+    pub(crate) connections: Clients,
+    pub(crate) pod_tls: TlsConnector,
+}
+
+impl Shared {
+    /// # Errors
+    /// The refusal of a request for a pod that this node does not have.
+    pub(crate) fn find_pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, Refusal> {
+        let pods = self.pods.load();
+        let mut pods = pods.values();
+        let found = pods.find(|pod| {
+            pod.metadata.name.as_deref() == Some(name) && pod.metadata.namespace.as_deref() == Some(namespace)
+        });
+        found.cloned().ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")))
+    }
 }
 
 pub(crate) struct NodeApi {
@@ -64,7 +81,14 @@ impl NodeApi {
         let listen = |source| AgentError::Listen { address: "the given socket".to_owned(), source };
         let listener = tokio::net::TcpListener::from_std(self.listener).map_err(listen)?;
         let connections = TaskTracker::new();
-        let clients = Clients::new(connections.clone(), shutdown.clone());
+        let clients = |maximum| Clients::new(connections.clone(), shutdown.clone(), maximum);
+        let shared = Shared {
+            pods: self.pods,
+            runtime: self.runtime,
+            clients: clients(streams::MAX_CLIENTS),
+            connections: clients(streams::MAX_CONNECTIONS),
+            pod_tls: streams::connector(),
+        };
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .route("/pods", get(list_pods))
@@ -72,7 +96,8 @@ impl NodeApi {
             .route("/exec/{namespace}/{pod}/{container}", get(streams::exec).post(streams::exec))
             .route("/attach/{namespace}/{pod}/{container}", get(streams::attach).post(streams::attach))
             .route("/portForward/{namespace}/{pod}", get(streams::port_forward).post(streams::port_forward))
-            .with_state(Shared { pods: self.pods, runtime: self.runtime, clients });
+            .route("/dial/{namespace}/{pod}/{port}", get(streams::dial))
+            .with_state(shared);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -145,43 +170,27 @@ struct LogQuery {
     limit_bytes: Option<u64>,
 }
 
-/// Builds an error response in the kubelet's words, which the API server passes on.
-pub(crate) fn refusal(code: StatusCode, message: String) -> Response {
-    (code, message).into_response()
-}
-
 async fn container_logs(
     State(shared): State<Shared>,
     Path((namespace, name, container)): Path<(String, String, String)>,
     Query(query): Query<LogQuery>,
-) -> Response {
-    let pods = shared.pods.load_full();
-    let pod = pods.values().find(|pod| {
-        pod.metadata.name.as_deref() == Some(&name) && pod.metadata.namespace.as_deref() == Some(&namespace)
-    });
-    let Some(pod) = pod else {
-        return refusal(StatusCode::NOT_FOUND, format!("pod \"{name}\" not found"));
-    };
-    if plan::find_container(pod, &container).is_none() {
+) -> Result<Response, Refusal> {
+    let pod = shared.find_pod(&namespace, &name)?;
+    if plan::find_container(&pod, &container).is_none() {
         let message = format!("container \"{container}\" not found in pod \"{name}\"");
-        return refusal(StatusCode::NOT_FOUND, message);
+        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
     }
-    let observed = Arc::clone(&shared.runtime.subscribe(&plan::pod_ref(pod).uid).borrow());
-    let record = choose(pod, &observed, &container, query.previous);
-    let record = match record {
-        Ok(record) => record,
-        Err("") => {
-            let message = format!(
-                "container \"{container}\" in pod \"{name}\" is waiting to start: {}",
-                waiting(pod, &container)
-            );
-            return refusal(StatusCode::BAD_REQUEST, message);
-        }
-        Err(which) => {
-            let message = format!("{which}container \"{container}\" in pod \"{name}\" not found");
-            return refusal(StatusCode::BAD_REQUEST, message);
-        }
-    };
+    let observed = Arc::clone(&shared.runtime.subscribe(&plan::pod_ref(&pod).uid).borrow());
+    let record = choose(&pod, &observed, &container, query.previous).map_err(|which| {
+        let message = match which {
+            "" => {
+                let why = waiting(&pod, &container);
+                format!("container \"{container}\" in pod \"{name}\" is waiting to start: {why}")
+            }
+            which => format!("{which}container \"{container}\" in pod \"{name}\" not found"),
+        };
+        Refusal::new(StatusCode::BAD_REQUEST, message)
+    })?;
     let ago =
         query.since_seconds.and_then(|seconds| Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).ok());
     let options = LogOptions {
@@ -194,9 +203,9 @@ async fn container_logs(
         Ok(lines) => {
             let limited = limit(lines.map_err(std::io::Error::other).boxed(), query.limit_bytes);
             let body = Body::from_stream(limited);
-            ([(axum::http::header::CONTENT_TYPE, "text/plain")], body).into_response()
+            Ok(([(axum::http::header::CONTENT_TYPE, "text/plain")], body).into_response())
         }
-        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
@@ -206,7 +215,7 @@ async fn container_logs(
 /// While a container waits to be restarted, its last run is both the latest one and the previous one, which `lastState`
 /// shows.
 fn choose<'a>(
-    pod: &k8s_openapi::api::core::v1::Pod,
+    pod: &Pod,
     observed: &'a Observed,
     name: &str,
     previous: bool,
@@ -223,7 +232,7 @@ fn choose<'a>(
     if again { Ok(latest) } else { observed.ended_before(name, latest.attempt).ok_or("previous terminated ") }
 }
 
-fn waiting(pod: &k8s_openapi::api::core::v1::Pod, container: &str) -> String {
+fn waiting(pod: &Pod, container: &str) -> String {
     let status = pod.status.as_ref();
     let lists = [
         status.and_then(|status| status.init_container_statuses.as_ref()),

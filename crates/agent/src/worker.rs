@@ -80,7 +80,7 @@ impl Worker {
         let fence_changes = context.fence.add(&pod).then(|| context.fence.changes());
         let mut memory = Memory::new(&reported, Timestamp::now());
         let allocation = plan::adopted(&pod, &reported);
-        if !is_over(&reported) {
+        if !plan::is_over(&reported) {
             context.allocations.add(&reference.uid, &plan::with_allocated(&pod, &allocation));
         }
         memory.allocation = Some(allocation);
@@ -155,7 +155,7 @@ impl Worker {
     /// Rejects a pod that asks for something this node does not support. A pod that already runs was admitted before.
     async fn admit(&mut self, observed: &Observed) {
         let pod = Arc::clone(&self.desired.borrow().pod);
-        let over = is_over(&self.reported);
+        let over = plan::is_over(&self.reported);
         if over || observed.running().next().is_some() || !observed.unknown.is_empty() {
             return;
         }
@@ -246,7 +246,7 @@ impl Worker {
         let allocation = self.memory.allocation.get_or_insert_with(|| wanted.clone());
         if wanted == *allocation {
             self.memory.pending_resize = None;
-        } else if self.memory.termination.is_none() && !is_over(&self.reported) {
+        } else if self.memory.termination.is_none() && !plan::is_over(&self.reported) {
             let note = match self.context.allocations.resize(&self.reference.uid, pod) {
                 Ok(()) => {
                     *allocation = wanted;
@@ -340,7 +340,7 @@ impl Worker {
             Some((TerminationCause::Deleted, grace))
         } else {
             let overdue = plan::deadline(pod, self.memory.start_time).is_some_and(|deadline| deadline <= now);
-            let over = is_over(&self.reported);
+            let over = plan::is_over(&self.reported);
             (overdue && !over).then_some((TerminationCause::DeadlineExceeded, spec_grace))
         };
         let Some((cause, grace_seconds)) = wanted else { return };
@@ -393,7 +393,7 @@ impl Worker {
             self.context.recorder.record(&self.reference, note);
         }
         self.reported.clone_from(&status);
-        if is_over(&status) {
+        if plan::is_over(&status) {
             self.context.allocations.remove(&self.reference.uid);
         }
         if !desired.gone && !self.memory.deleted_from_api {
@@ -445,10 +445,6 @@ impl Worker {
             self.watched.push(watched);
         }
     }
-}
-
-fn is_over(status: &PodStatus) -> bool {
-    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 async fn next_change(changes: &mut Option<watch::Receiver<()>>) {

@@ -23,7 +23,7 @@ use crate::query::Query;
 use crate::response::{Body, Request, Response};
 use crate::route::{Route, route};
 use crate::version::Build;
-use crate::{error, health, join, openapi, quorum, version};
+use crate::{error, health, join, openapi, proxy, quorum, version};
 
 /// The pipeline over a store, for every kind of a table. Cheap to clone.
 #[derive(Clone)]
@@ -162,7 +162,7 @@ impl Api {
         let user = authenticate(request.connection.user.clone(), &request.path)?;
         let routed = routed?;
         let relation = authorize(self, &user, &routed, &query).await?;
-        if let Some(creation) = routed.as_creation() {
+        if let Some(creation) = routed.as_creation(proxy::is_upgrade(&request.headers)) {
             authorize(self, &user, &creation, &query).await?;
         }
         match routed {

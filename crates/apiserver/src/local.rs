@@ -199,6 +199,7 @@ impl LocalClient {
             namespace: namespace.map(str::to_owned),
             name: name.map(str::to_owned),
             subresource,
+            rest: String::new(),
         };
         let route = Route::Resource(target);
         authorize(&self.api, &self.user, &route, &Query::default()).await?;

@@ -3,15 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use quorate_api::{GroupVersionResource, Reason, Status};
 use quorate_store::Consistency;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::Api;
 use crate::pipeline::read;
@@ -22,14 +31,24 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Maximum size of a node's error that is passed on, in bytes.
 pub(crate) const MAX_ERROR_BYTES: usize = 64 * 1024;
 
+/// Maximum number of requests that this server passes on to nodes and pods at a time.
+const MAX_PROXIED: usize = 500;
+
 /// The TLS side of connections to nodes, with a client certificate that they trust.
 pub(crate) struct NodeClient {
     connector: TlsConnector,
+    /// Places for proxied requests.
+    proxied: Arc<Semaphore>,
 }
 
 impl NodeClient {
     pub fn new(config: Arc<rustls::ClientConfig>) -> Self {
-        NodeClient { connector: TlsConnector::from(config) }
+        NodeClient { connector: TlsConnector::from(config), proxied: Arc::new(Semaphore::new(MAX_PROXIED)) }
+    }
+
+    /// Reserves a place for a proxied request; `None` when all are taken.
+    pub fn admit_proxied(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.proxied).try_acquire_owned().ok()
     }
 }
 
@@ -37,7 +56,13 @@ impl NodeClient {
 pub(crate) struct NodeAddress {
     pub node: String,
     address: String,
-    port: u16,
+    pub port: u16,
+}
+
+/// A node's response to a request for an upgrade.
+pub(crate) enum UpgradeResponse {
+    Switched { headers: HeaderMap, connection: Upgraded },
+    Refused { code: u16, headers: HeaderMap, text: Bytes },
 }
 
 impl NodeAddress {
@@ -93,6 +118,51 @@ impl NodeAddress {
             Ok(Err(error)) => Err(self.unreachable(purpose, &error)),
             Err(late) => Err(self.unreachable(purpose, &late)),
         }
+    }
+}
+
+impl NodeAddress {
+    /// Asks the node to switch to another protocol. The request's headers need no `Host`.
+    ///
+    /// # Errors
+    /// `ServiceUnavailable` when the node cannot be reached or does not answer in time.
+    pub async fn upgrade(
+        &self,
+        api: &Api,
+        purpose: &str,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<UpgradeResponse, Status> {
+        let unreachable = |error: &dyn std::fmt::Display| self.unreachable(purpose, error);
+        let tls = self.connect(api, purpose).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(|e| unreachable(&e))?;
+        // The task ends when the connection has left HTTP, or with this request.
+        let drive = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
+        let mut asked =
+            Request::builder().method(method).uri(path).body(Empty::<Bytes>::new()).map_err(Status::internal)?;
+        *asked.headers_mut() = headers;
+        asked.headers_mut().insert(HOST, self.host().parse().map_err(Status::internal)?);
+        let answer = match timeout(ANSWER_WITHIN, sender.send_request(asked)).await {
+            Ok(answer) => answer.map_err(|e| unreachable(&e))?,
+            Err(late) => return Err(unreachable(&late)),
+        };
+        let (code, headers) = (answer.status(), answer.headers().clone());
+        if code != StatusCode::SWITCHING_PROTOCOLS {
+            let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect();
+            let text = match timeout(ANSWER_WITHIN, body).await {
+                Ok(Ok(text)) => text.to_bytes(),
+                Ok(Err(error)) => return Err(unreachable(&error)),
+                Err(late) => return Err(unreachable(&late)),
+            };
+            return Ok(UpgradeResponse::Refused { code: code.as_u16(), headers, text });
+        }
+        let connection = match timeout(ANSWER_WITHIN, hyper::upgrade::on(answer)).await {
+            Ok(upgraded) => upgraded.map_err(|e| unreachable(&e))?,
+            Err(late) => return Err(unreachable(&late)),
+        };
+        drop(drive);
+        Ok(UpgradeResponse::Switched { headers, connection })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests and responses as the pipeline sees them, in HTTP's terms but without a connection.
 
+use axum::body::Body as HttpBody;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::header::{CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
@@ -16,15 +17,19 @@ use crate::pipeline::Written;
 use crate::representation::{Encoding, Negotiated, Representation};
 use crate::table;
 use crate::tunnel::Tunnel;
+use crate::upload::Upload;
 use crate::warning;
 
-/// A request whose body has been read.
+/// A request whose body has been read, unless another server reads it.
 pub struct Request {
     pub method: Method,
     pub path: String,
     pub query: String,
     pub headers: HeaderMap,
+    /// Empty when the request is passed on to another server.
     pub body: Bytes,
+    /// The body of a request that is passed on.
+    pub upload: Upload,
     pub connection: Connection,
 }
 
@@ -35,6 +40,8 @@ pub enum Body {
     Stream(BoxStream<'static, Result<Bytes, std::io::Error>>),
     /// Chunks of a list. Unlike a stream's, they may be compressed, because nobody waits for a single one.
     List(BoxStream<'static, Result<Bytes, std::io::Error>>),
+    /// The body of another server's response, which is passed on as it is.
+    Passed(HttpBody),
     /// The connection leaves HTTP and becomes one side of this tunnel. The response's code is 101.
     Upgrade(Tunnel),
 }

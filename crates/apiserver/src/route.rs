@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Method;
 use percent_encoding::percent_decode_str;
 use quorate_api::Status;
-use quorate_registry::{Subresource, Verb};
+use quorate_registry::{Backend, Subresource, Verb};
 
 use crate::catalog::{Catalog, Served};
 use crate::error;
@@ -40,16 +40,17 @@ pub(crate) enum Route {
 
 impl Route {
     /// Returns the creation that a WebSocket client's `GET` amounts to: an upgrade gives the same access by either method,
-    /// so it needs the permission to create as well.
-    pub(crate) fn as_creation(&self) -> Option<Route> {
-        match self {
-            Route::Resource(target)
-                if target.verb == Verb::Get && target.subresource.is_some_and(Subresource::is_upgrade) =>
-            {
-                Some(Route::Resource(Target { verb: Verb::Create, ..target.clone() }))
-            }
-            _ => None,
-        }
+    /// so it needs the permission to create as well. An upgrade through a node's proxy opens the same streams.
+    pub(crate) fn as_creation(&self, is_upgrade: bool) -> Option<Route> {
+        let Route::Resource(target) = self else { return None };
+        let subresource = target.subresource.filter(|_| target.verb == Verb::Get)?;
+        let opens_stream = subresource.is_upgrade() || (is_upgrade && subresource.backend() == Some(Backend::Node));
+        opens_stream.then(|| Route::Resource(Target { verb: Verb::Create, ..target.clone() }))
+    }
+
+    /// Returns whether the request is passed on to another server, together with its body.
+    pub(crate) fn is_proxied(&self) -> bool {
+        matches!(self, Route::Resource(target) if target.subresource.is_some_and(|sub| sub.backend().is_some()))
     }
 
     /// Returns whether the response may go on for as long as the client likes, as a watch or a log does.
@@ -80,6 +81,8 @@ pub(crate) struct Target {
     /// `None` for a collection.
     pub name: Option<String>,
     pub subresource: Option<Subresource>,
+    /// The rest of the path behind a proxy subresource, with its escapes. It is empty or begins with a slash.
+    pub rest: String,
 }
 
 impl Target {
@@ -98,6 +101,40 @@ impl Target {
 /// # Errors
 /// `NotFound` for an unknown path, `MethodNotAllowed` for a verb that the kind does not support.
 pub(crate) fn route(catalog: &Catalog, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
+    let (own, rest) = split_proxied(path);
+    let mut routed = route_own(catalog, method, own, query)?;
+    if let Route::Resource(target) = &mut routed {
+        rest.clone_into(&mut target.rest);
+    }
+    Ok(routed)
+}
+
+/// Splits the path behind a proxy subresource off. That part belongs to the backend and need not be valid here.
+fn split_proxied(path: &str) -> (&str, &str) {
+    let mut at = 0;
+    let ends = path.split_inclusive('/').map(|piece| {
+        at += piece.len();
+        (piece.trim_end_matches('/'), at - usize::from(piece.ends_with('/')))
+    });
+    let mut segments = ends.filter(|(segment, _)| !segment.is_empty());
+    let versions = match segments.next() {
+        Some(("api", _)) => 1,
+        Some(("apis", _)) => 2,
+        _ => return (path, ""),
+    };
+    // The subresource follows the resource and a name, and these may follow a namespace.
+    let place = match segments.nth(versions) {
+        Some(("namespaces", _)) => segments.nth(3),
+        Some(("watch", _)) | None => None,
+        Some(_) => segments.nth(1),
+    };
+    match place {
+        Some(("proxy", end)) => path.split_at(end),
+        _ => (path, ""),
+    }
+}
+
+fn route_own(catalog: &Catalog, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
     let segments = path
         .split('/')
         .filter(|s| !s.is_empty())
@@ -185,6 +222,7 @@ fn resource(
         namespace: namespace.map(str::to_owned),
         name,
         subresource,
+        rest: String::new(),
     }))
 }
 
@@ -220,6 +258,9 @@ fn verb(method: &Method, is_named: bool, subresource: Option<Subresource>, is_wa
         Method::PATCH if is_named => Verb::Patch,
         Method::DELETE if is_named => Verb::Delete,
         Method::DELETE => Verb::DeleteCollection,
+        Method::OPTIONS if subresource.is_some_and(|subresource| subresource.backend().is_some()) => {
+            return Some(Verb::Unnamed);
+        }
         _ => return None,
     };
     let is_served = match subresource {
@@ -242,12 +283,13 @@ mod tests {
         let method: Method = method.parse().expect("a method");
         let routed = match route(&catalog, &method, path, &query) {
             Ok(Route::Resource(target)) => format!(
-                "{} {} ns={} name={} sub={}",
+                "{} {} ns={} name={} sub={}{}",
                 target.verb.as_str(),
                 target.resource.descriptor.resource.group_resource(),
                 target.namespace.as_deref().unwrap_or("-"),
                 target.name.as_deref().unwrap_or("-"),
                 target.subresource.map_or("-", Subresource::as_str),
+                target.rest,
             ),
             Ok(_) => "document".to_owned(),
             Err(status) => status.code.to_string(),
@@ -256,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn only_watches_and_logs_are_long_running() {
+    fn only_watches_and_streams_are_long_running() {
         let catalog = Catalog::new(quorate_registry::builtin());
         for (method, path, query, expected) in [
             (Method::GET, "/api/v1/namespaces/a/pods", "watch=true", true),
@@ -266,6 +308,7 @@ mod tests {
             (Method::GET, "/api/v1/namespaces/a/pods/x/exec", "command=ls", true),
             (Method::POST, "/api/v1/namespaces/a/pods/x/attach", "", true),
             (Method::POST, "/api/v1/namespaces/a/pods/x/portforward", "", true),
+            (Method::POST, "/api/v1/namespaces/a/services/x/proxy/y", "", true),
             (Method::GET, "/api/v1/namespaces/a/pods", "watch=false", false),
             (Method::GET, "/api/v1/namespaces/a/pods/x", "watch=true", false),
             (Method::GET, "/api/v1/namespaces/a/configmaps/log", "", false),
@@ -308,6 +351,16 @@ mod tests {
             ("GET", "/api/v1/namespaces/a", "get namespaces ns=- name=a sub=-"),
             ("PUT", "/api/v1/namespaces/a/finalize", "update namespaces ns=- name=a sub=finalize"),
             ("PUT", "/apis/apps/v1/namespaces/a/deployments/x/scale", "update deployments.apps ns=a name=x sub=scale"),
+            ("GET", "/api/v1/namespaces/a/pods/x/proxy", "get pods ns=a name=x sub=proxy"),
+            ("HEAD", "/api/v1/namespaces/a/pods/http:x:80/proxy/", "get pods ns=a name=http:x:80 sub=proxy/"),
+            ("POST", "/api/v1/namespaces/a/pods/x/proxy//b/%2F%ff/", "create pods ns=a name=x sub=proxy//b/%2F%ff/"),
+            ("OPTIONS", "/api/v1/namespaces/a/services/x%3A80/proxy/c?d", " services ns=a name=x:80 sub=proxy/c"),
+            ("PATCH", "//api/v1/nodes/n/proxy/proxy/healthz", "patch nodes ns=- name=n sub=proxy/proxy/healthz"),
+            ("TRACE", "/api/v1/nodes/n/proxy/", "405"),
+            ("OPTIONS", "/api/v1/nodes/n/status", "405"),
+            ("GET", "/api/v1/namespaces/a/configmaps/x/proxy/b", "404"),
+            ("GET", "/api/v1/namespaces/proxy/pods/proxy", "get pods ns=proxy name=proxy sub=-"),
+            ("GET", "/api/v1/watch/namespaces/proxy/pods/x", "watch pods ns=proxy name=x sub=-"),
             ("GET", "/apis/apps/v1", "document"),
             ("GET", "/openapi/v3/apis/apps/v1", "document"),
             ("GET", "/openapi/v2", "document"),

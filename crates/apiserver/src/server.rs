@@ -8,8 +8,8 @@ use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::{Extension, Router};
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, StatusCode};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::upgrade::OnUpgrade;
@@ -35,10 +35,11 @@ use crate::nodes::NodeClient;
 use crate::pipeline::authorize::is_public;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
-use crate::route::route;
+use crate::route::{Route, route};
 use crate::strangers::Strangers;
 use crate::streams;
 use crate::tls::{self, TlsError};
+use crate::upload::Upload;
 
 /// Maximum size of a request body, in bytes, as in Kubernetes.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
@@ -90,6 +91,10 @@ pub enum ServeError {
 /// Marks the response to a list that is longer than a page.
 #[derive(Clone, Copy)]
 struct LongList;
+
+/// Marks the response of another server, which is not compressed here.
+#[derive(Clone, Copy)]
+struct Passed;
 
 #[derive(Clone)]
 struct Server {
@@ -146,7 +151,8 @@ fn router(server: Server) -> Router {
     let is_large = |_: StatusCode, _: http::Version, headers: &http::HeaderMap, extensions: &http::Extensions| {
         let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
         // A stream that is not a list is sent as it comes.
-        extensions.get::<LongList>().is_some() || length.is_some_and(|length| length >= COMPRESS_FROM_BYTES)
+        extensions.get::<LongList>().is_some()
+            || (extensions.get::<Passed>().is_none() && length.is_some_and(|length| length >= COMPRESS_FROM_BYTES))
     };
     // As in Kubernetes, the fastest level: the network is seldom slower than the processor.
     let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_large);
@@ -203,15 +209,19 @@ async fn answer(
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let query = parts.uri.query().unwrap_or_default();
     let is_join = connection.user.is_none() && join::takes_body(parts.uri.path());
-    let permit = if is_join { Some(None) } else { admit(&server, &parts.method, parts.uri.path(), query) };
-    let Some(permit) = permit else {
+    let admitted = if is_join { Some(Admitted::default()) } else { admit(&server, &parts.method, &parts.uri) };
+    let Some(Admitted { permit, is_proxied }) = admitted else {
         return respond(Response::failure(&error::too_many_requests()), None, &server.tunnels);
     };
     // An anonymous client's body is not read unless it is a join request.
-    let body = match connection.user {
-        Some(_) => read_body(body, &server.body_budget).await,
-        None if is_join => server.strangers.admit(body).await.map(|(body, permit)| (body, Some(permit))),
-        None => Ok((Bytes::new(), None)),
+    let (body, upload) = match connection.user {
+        Some(_) if is_proxied => (Ok((Bytes::new(), None)), Upload::new(body)),
+        Some(_) => (read_body(body, &server.body_budget).await, Upload::default()),
+        None if is_join => {
+            let admitted = server.strangers.admit(body).await;
+            (admitted.map(|(body, permit)| (body, Some(permit))), Upload::default())
+        }
+        None => (Ok((Bytes::new(), None)), Upload::default()),
     };
     let response = match body {
         Ok((body, _permit)) => {
@@ -220,8 +230,9 @@ async fn answer(
                 query: query.to_owned(),
                 path: parts.uri.path().to_owned(),
                 method: parts.method,
-                headers: parts.headers,
+                headers: with_host(parts.headers, &parts.uri),
                 body,
+                upload: upload.clone(),
                 connection,
             };
             let is_read = matches!(request.method, Method::GET | Method::HEAD);
@@ -229,20 +240,44 @@ async fn answer(
         }
         Err(status) => Response::failure(&status),
     };
+    if let Some(refused) = upload.take() {
+        drain(refused).await;
+    }
     drop(permit);
     respond(response, upgrade, &server.tunnels)
 }
 
-/// Reserves a place among the requests in flight. Returns `Some(None)` for requests that need none, and `None` when all
-/// are taken.
-#[expect(clippy::option_option, reason = "the outer option admits the request, the inner one holds its permit")]
-fn admit(server: &Server, method: &Method, path: &str, query: &str) -> Option<Option<OwnedSemaphorePermit>> {
-    // The route decides, because `watch=true` means nothing in most requests.
-    let routed = Query::parse(query).and_then(|query| route(&server.api.catalog(), method, path, &query));
-    if is_public(path) || routed.is_ok_and(|route| route.is_long_running()) {
-        return Some(None);
+/// Sets the `Host` header that an HTTP/2 client sends as a part of the URI (RFC 9113, section 8.3.1).
+fn with_host(mut headers: HeaderMap, uri: &Uri) -> HeaderMap {
+    if let Some(authority) = uri.authority()
+        && !headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        headers.insert(HOST, host);
     }
-    Arc::clone(&server.in_flight).try_acquire_owned().ok().map(Some)
+    headers
+}
+
+/// A request that may run.
+#[derive(Default)]
+struct Admitted {
+    /// The place among the requests in flight, for those that need one.
+    permit: Option<OwnedSemaphorePermit>,
+    /// The request is passed on to another server, which reads its body.
+    is_proxied: bool,
+}
+
+/// Reserves a place among the requests in flight; returns `None` when all are taken.
+fn admit(server: &Server, method: &Method, uri: &Uri) -> Option<Admitted> {
+    // The route decides, because `watch=true` means nothing in most requests.
+    let routed = Query::parse(uri.query().unwrap_or_default())
+        .and_then(|query| route(&server.api.catalog(), method, uri.path(), &query));
+    let is_proxied = routed.as_ref().is_ok_and(Route::is_proxied);
+    if is_public(uri.path()) || routed.is_ok_and(|route| route.is_long_running()) {
+        return Some(Admitted { permit: None, is_proxied });
+    }
+    let permit = Arc::clone(&server.in_flight).try_acquire_owned().ok()?;
+    Some(Admitted { permit: Some(permit), is_proxied })
 }
 
 /// A body, and the permit that its request holds.
@@ -292,6 +327,21 @@ async fn collect(mut body: HttpBody, body_budget: &Arc<Semaphore>) -> Result<Bod
     }
 }
 
+/// Reads and discards a body that no server has read, up to a limit, so that its client sees the response.
+async fn drain(mut body: HttpBody) {
+    let read = async {
+        let mut size = 0;
+        while size <= MAX_DRAINED_BYTES
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            size += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    if timeout(BODY_WITHIN, read).await.is_err() {
+        tracing::debug!("a client took too long to send a body that is not read");
+    }
+}
+
 /// Reserves budget for more bytes; returns false when it is used up.
 fn reserve(body_budget: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSemaphorePermit>) -> bool {
     let taken = u32::try_from(bytes).ok().and_then(|bytes| Arc::clone(body_budget).try_acquire_many_owned(bytes).ok());
@@ -310,13 +360,14 @@ fn reserve(body_budget: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSe
 
 /// Converts a response to HTTP. `upgrade` becomes the client's connection when the response upgrades it.
 fn respond(mut response: Response, upgrade: Option<OnUpgrade>, tunnels: &TaskTracker) -> http::Response<HttpBody> {
-    let is_long_list = matches!(response.body, Body::List(_));
+    let (is_long_list, is_passed) = (matches!(response.body, Body::List(_)), matches!(response.body, Body::Passed(_)));
     let (body, length) = match std::mem::replace(&mut response.body, Body::Full(Bytes::new())) {
         Body::Full(bytes) => {
             let length = bytes.len();
             (HttpBody::new(Full::new(bytes)), Some(length))
         }
         Body::Stream(stream) | Body::List(stream) => (HttpBody::from_stream(stream), None),
+        Body::Passed(body) => (body, None),
         Body::Upgrade(tunnel) => {
             let Some(upgrade) = upgrade else {
                 return respond(Response::failure(&streams::cannot_upgrade()), None, tunnels);
@@ -335,6 +386,9 @@ fn respond(mut response: Response, upgrade: Option<OnUpgrade>, tunnels: &TaskTra
     *answer.headers_mut() = response.headers;
     if is_long_list {
         answer.extensions_mut().insert(LongList);
+    }
+    if is_passed {
+        answer.extensions_mut().insert(Passed);
     }
     if let Some(length) = length {
         answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));

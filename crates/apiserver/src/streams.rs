@@ -1,20 +1,16 @@
 //! `pods/exec`, `pods/attach` and `pods/portforward`: the client's upgraded connection becomes a tunnel to the agent of
 //! the pod's node, which speaks the WebSocket and SPDY protocols. This server checks the request and copies bytes.
 
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
-use http::{HeaderMap, Request as HttpRequest, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::{HeaderMap, StatusCode};
 use hyper_util::rt::TokioIo;
 use quorate_api::{Reason, Status};
 use quorate_registry::Subresource;
 use serde_json::Value;
-use tokio::time::timeout;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::Api;
 use crate::logs;
-use crate::nodes::{ANSWER_WITHIN, MAX_ERROR_BYTES, NodeAddress, escape, refused};
+use crate::nodes::{NodeAddress, UpgradeResponse, escape, refused};
 use crate::pipeline::read;
 use crate::query::Query;
 use crate::response::{Body, Request, Response};
@@ -22,6 +18,7 @@ use crate::route::Target;
 use crate::tunnel::Tunnel;
 
 const PURPOSE: &str = "streams";
+const ACCEPTED_VERSIONS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 /// Headers of the upgrade that both sides of the tunnel must agree on.
 const PASSED_ON: [HeaderName; 8] = [
     CONNECTION,
@@ -31,7 +28,7 @@ const PASSED_ON: [HeaderName; 8] = [
     http::header::SEC_WEBSOCKET_ACCEPT,
     http::header::SEC_WEBSOCKET_PROTOCOL,
     HeaderName::from_static("x-stream-protocol-version"),
-    HeaderName::from_static("x-accepted-stream-protocol-versions"),
+    ACCEPTED_VERSIONS,
 ];
 
 /// Opens a stream to a pod. The response upgrades the client's connection.
@@ -82,46 +79,21 @@ fn path(target: &Target, pod: &Value, query: &Query) -> Result<String, Status> {
 }
 
 async fn tunnel(api: &Api, address: &NodeAddress, path: &str, request: &Request) -> Result<Response, Status> {
-    let unreachable = |error: &dyn std::fmt::Display| address.unreachable(PURPOSE, error);
-    let tls = address.connect(api, PURPOSE).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| unreachable(&e))?;
-    // The task ends when the connection has left HTTP, or with this request.
-    let drive = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
-    let mut asked = HttpRequest::builder()
-        .method(request.method.clone())
-        .uri(path)
-        .body(Empty::<Bytes>::new())
-        .map_err(Status::internal)?;
-    *asked.headers_mut() = passed_on(&request.headers);
-    asked.headers_mut().insert(HOST, address.host().parse().map_err(Status::internal)?);
-    let answer = match timeout(ANSWER_WITHIN, sender.send_request(asked)).await {
-        Ok(answer) => answer.map_err(|e| unreachable(&e))?,
-        Err(late) => return Err(unreachable(&late)),
-    };
-    let code = answer.status();
-    if code != StatusCode::SWITCHING_PROTOCOLS {
-        let accepted = passed_on(answer.headers());
-        let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect();
-        let text = match timeout(ANSWER_WITHIN, body).await {
-            Ok(Ok(text)) => text.to_bytes(),
-            Ok(Err(error)) => return Err(unreachable(&error)),
-            Err(late) => return Err(unreachable(&late)),
-        };
-        let mut refusal = Response::failure(&refused(code.as_u16(), &text));
-        refusal.headers.extend(accepted.into_iter().filter(|(name, _)| {
-            name.as_ref().is_some_and(|name| name.as_str() == "x-accepted-stream-protocol-versions")
-        }));
-        return Ok(refusal);
+    let headers = passed_on(&request.headers);
+    match address.upgrade(api, PURPOSE, request.method.clone(), path, headers).await? {
+        UpgradeResponse::Switched { headers, connection } => {
+            let tunnel = Tunnel::new(TokioIo::new(connection), request.connection.shutdown.clone());
+            let (code, headers) = (StatusCode::SWITCHING_PROTOCOLS, passed_on(&headers));
+            Ok(Response { code, headers, body: Body::Upgrade(tunnel) })
+        }
+        UpgradeResponse::Refused { code, headers, text } => {
+            let mut refusal = Response::failure(&refused(code, &text));
+            for accepted in headers.get_all(&ACCEPTED_VERSIONS) {
+                refusal.headers.append(&ACCEPTED_VERSIONS, accepted.clone());
+            }
+            Ok(refusal)
+        }
     }
-    let headers = passed_on(answer.headers());
-    let upgraded = match timeout(ANSWER_WITHIN, hyper::upgrade::on(answer)).await {
-        Ok(upgraded) => upgraded.map_err(|e| unreachable(&e))?,
-        Err(late) => return Err(unreachable(&late)),
-    };
-    drop(drive);
-    let tunnel = Tunnel::new(TokioIo::new(upgraded), request.connection.shutdown.clone());
-    Ok(Response { code: StatusCode::SWITCHING_PROTOCOLS, headers, body: Body::Upgrade(tunnel) })
 }
 
 fn passed_on(headers: &HeaderMap) -> HeaderMap {

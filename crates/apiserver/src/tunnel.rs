@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,17 +23,24 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
 pub struct Tunnel {
     node: Box<dyn Duplex>,
     shutdown: CancellationToken,
+    /// The place that the tunnel takes where their number is limited.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Tunnel {
     pub(crate) fn new(node: impl Duplex, shutdown: CancellationToken) -> Self {
-        Tunnel { node: Box::new(node), shutdown }
+        Tunnel { node: Box::new(node), shutdown, permit: None }
+    }
+
+    /// Keeps a permit until the tunnel has ended.
+    pub(crate) fn holding(self, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Tunnel { permit, ..self }
     }
 
     /// Copies bytes in both directions until one of the sides has ended, nothing moves for hours, or this server stops.
     /// Both connections are closed then.
     pub(crate) async fn run(self, client: impl Duplex) {
-        let Tunnel { node, shutdown } = self;
+        let Tunnel { node, shutdown, permit } = self;
         let (from_node, to_node) = tokio::io::split(node);
         let (from_client, to_client) = tokio::io::split(client);
         let (moved, progress) = mpsc::channel(1);
@@ -55,6 +62,7 @@ impl Tunnel {
             () = idle(progress) => tracing::debug!("an idle stream was closed"),
             () = shutdown.cancelled() => tracing::debug!("a stream was closed because this server stops"),
         }
+        drop(permit);
     }
 }
 
@@ -81,8 +89,8 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
     }
 }
 
-/// Returns when nothing has moved for [`IDLE_WITHIN`].
-async fn idle(mut progress: mpsc::Receiver<()>) {
+/// Returns when nothing has moved for [`IDLE_WITHIN`], or when nothing can report it any more.
+pub(crate) async fn idle(mut progress: mpsc::Receiver<()>) {
     loop {
         tokio::select! {
             () = sleep_until(Instant::now() + IDLE_WITHIN) => return,

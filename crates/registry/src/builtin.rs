@@ -15,7 +15,6 @@ use crate::schema::Schema;
 use crate::subresource::Subresource;
 
 const ALL: &[&str] = &["all"];
-const STATUS: &[Subresource] = &[Subresource::Status];
 const SCALABLE: &[Subresource] = &[Subresource::Scale, Subresource::Status];
 const NAMESPACE_VERBS: &[Verb] =
     &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
@@ -55,7 +54,7 @@ pub fn builtin() -> Vec<Descriptor> {
 
     let mut nodes = row::<Node>("", "Node", "nodes", &["no"]);
     nodes.scope = Scope::Cluster;
-    nodes.subresources = STATUS;
+    nodes.subresources = &[Subresource::NodeProxy, Subresource::Status];
 
     let mut pods = row::<Pod>("", "Pod", "pods", &["po"]);
     pods.categories = Cow::Borrowed(ALL);
@@ -68,13 +67,14 @@ pub fn builtin() -> Vec<Descriptor> {
         Subresource::Exec,
         Subresource::Log,
         Subresource::PortForward,
+        Subresource::PodProxy,
         Subresource::Resize,
         Subresource::Status,
     ];
 
     let mut services = row::<Service>("", "Service", "services", &["svc"]);
     services.categories = Cow::Borrowed(ALL);
-    services.subresources = STATUS;
+    services.subresources = &[Subresource::ServiceProxy, Subresource::Status];
     services.creates_on_update = true;
     services.returns_deleted = true;
 

@@ -28,6 +28,8 @@ pub enum Verb {
     Patch,
     Update,
     Watch,
+    /// The verb of a request whose method has none, such as OPTIONS. Only a permission for all verbs covers it.
+    Unnamed,
 }
 
 impl Verb {
@@ -54,6 +56,7 @@ impl Verb {
             Verb::Patch => "patch",
             Verb::Update => "update",
             Verb::Watch => "watch",
+            Verb::Unnamed => "",
         }
     }
 }

@@ -36,4 +36,4 @@ pub use kinds::pod::references as pod;
 pub use registry::{Registry, RegistryError};
 pub use schema::Schema;
 pub use strategy::{Deletion, Scale, Strategy};
-pub use subresource::{Change, Documents, Handler, Subresource};
+pub use subresource::{Backend, Change, Documents, Handler, Subresource};

@@ -18,9 +18,15 @@ pub enum Subresource {
     /// A namespace's finalizers.
     Finalize,
     Log,
+    /// HTTP requests that are passed on to the API of a node.
+    NodeProxy,
+    /// HTTP requests that are passed on to a port of a pod.
+    PodProxy,
     PortForward,
     Resize,
     Scale,
+    /// HTTP requests that are passed on to a ready pod of a service.
+    ServiceProxy,
     Status,
 }
 
@@ -58,6 +64,19 @@ pub enum Handler {
     Log,
     /// A connection to the node that the client's connection is upgraded to.
     Stream,
+    /// HTTP requests of any method, which are passed on to a backend.
+    Proxy(Backend),
+}
+
+/// The server behind a proxy subresource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The API of the node.
+    Node,
+    /// A port of the pod.
+    Pod,
+    /// A port of one of the service's ready pods.
+    Service,
 }
 
 /// The steps of an update through a subresource. They replace those of an update of the object.
@@ -73,11 +92,15 @@ const CREATE: &[Verb] = &[Verb::Create];
 const GET: &[Verb] = &[Verb::Get];
 const STREAM: &[Verb] = &[Verb::Create, Verb::Get];
 const UPDATE: &[Verb] = &[Verb::Update];
+const PROXY: &[Verb] = &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
 const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 static ATTACH: Row = stream("attach", core("PodAttachOptions"));
 static EXEC: Row = stream("exec", core("PodExecOptions"));
 static PORT_FORWARD: Row = stream("portforward", core("PodPortForwardOptions"));
+static NODE_PROXY: Row = proxy(core("NodeProxyOptions"), Backend::Node);
+static POD_PROXY: Row = proxy(core("PodProxyOptions"), Backend::Pod);
+static SERVICE_PROXY: Row = proxy(core("ServiceProxyOptions"), Backend::Service);
 static BINDING: Row = Row { name: "binding", verbs: CREATE, documents: core("Binding"), handler: Handler::Binding };
 static EVICTION: Row = Row {
     name: "eviction",
@@ -144,6 +167,10 @@ const fn stream(name: &'static str, documents: Documents) -> Row {
     Row { name, verbs: STREAM, documents, handler: Handler::Stream }
 }
 
+const fn proxy(documents: Documents, backend: Backend) -> Row {
+    Row { name: "proxy", verbs: PROXY, documents, handler: Handler::Proxy(backend) }
+}
+
 const fn part(name: &'static str, verbs: &'static [Verb], change: Change) -> Row {
     Row { name, verbs, documents: Documents::Own, handler: Handler::Part(change) }
 }
@@ -159,9 +186,12 @@ impl Subresource {
             Subresource::Exec => &EXEC,
             Subresource::Finalize => &FINALIZE,
             Subresource::Log => &LOG,
+            Subresource::NodeProxy => &NODE_PROXY,
+            Subresource::PodProxy => &POD_PROXY,
             Subresource::PortForward => &PORT_FORWARD,
             Subresource::Resize => &RESIZE,
             Subresource::Scale => &SCALE,
+            Subresource::ServiceProxy => &SERVICE_PROXY,
             Subresource::Status => &STATUS,
         }
     }
@@ -174,7 +204,16 @@ impl Subresource {
     /// Returns whether the response is a stream, which has no end of its own.
     #[must_use]
     pub fn is_stream(self) -> bool {
-        matches!(self.row().handler, Handler::Log | Handler::Stream)
+        matches!(self.row().handler, Handler::Log | Handler::Stream | Handler::Proxy(_))
+    }
+
+    /// Returns the server that requests for this subresource are passed on to.
+    #[must_use]
+    pub fn backend(self) -> Option<Backend> {
+        match self.row().handler {
+            Handler::Proxy(backend) => Some(backend),
+            _ => None,
+        }
     }
 
     /// Returns whether a request for it upgrades its connection.

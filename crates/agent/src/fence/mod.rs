@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use ledger::{Ledger, Verdict};
 use watchdog::Watchdog;
-pub use watchdog::{Containers, OWNER, WatchdogError, watch_containers};
+pub use watchdog::{AGENT_LOCK_FILE, Containers, WatchdogError, watch_containers};
 
 use crate::blocking::HostCalls;
 use crate::config::AgentConfig;

@@ -64,10 +64,10 @@ fn lock_of(file: &Path) -> PathBuf {
 }
 
 /// File in the data directory that an agent with a watchdog locks while it runs.
-pub const OWNER: &str = "fences.owner";
+pub const AGENT_LOCK_FILE: &str = "fences.owner";
 
 fn owner_of(file: &Path) -> PathBuf {
-    file.with_file_name(OWNER)
+    file.with_file_name(AGENT_LOCK_FILE)
 }
 
 /// Takes the agent's lock, and retries because a watchdog briefly takes it to see whether the agent lives.

@@ -81,7 +81,7 @@ pub fn plan(view: PodView<'_>) -> PodPlan {
     let phase = phase::phase(view);
     if view.memory.termination.is_some() {
         finished = terminate::terminate(view, &mut steps);
-    } else if phase == "Succeeded" || phase == "Failed" {
+    } else if phase::is_final(phase) {
         terminate::retire(view, &mut steps);
     } else {
         wake_for_deadline(view, &mut steps);

@@ -25,6 +25,7 @@ pub use decide::{PodPlan, PodView, deadline, plan};
 pub use fence::{FenceVerdict, ended_by_fence, restrict};
 pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Rejection, Termination, TerminationCause};
 pub use observed::{ContainerRecord, Exit, Observed, Role, RunState, Sandbox, SandboxState};
+pub use phase::is_over;
 pub use probe::{ProbeKind, ProbeState};
 pub use resize::{Allocation, ContainerResources, PendingResize, adopted, fit, wanted, with_allocated};
 pub use spec::{

@@ -1,5 +1,7 @@
 //! Computes `status.phase` by the kubelet's rules.
 
+use k8s_openapi::api::core::v1::PodStatus;
+
 use super::decide::{PodView, restarts};
 use super::initialise;
 use super::memory::TerminationCause;
@@ -12,6 +14,17 @@ struct Tally {
     running: usize,
     stopped: usize,
     succeeded: usize,
+}
+
+/// Returns whether a phase is final: the pod's containers never start again.
+pub(super) fn is_final(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
+}
+
+/// Returns whether a pod with this status has reached a final phase.
+#[must_use]
+pub fn is_over(status: &PodStatus) -> bool {
+    status.phase.as_deref().is_some_and(is_final)
 }
 
 /// Returns the phase of a pod. `Succeeded` and `Failed` are final.

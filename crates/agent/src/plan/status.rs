@@ -44,7 +44,7 @@ pub(super) fn pod_status(view: PodView<'_>) -> PodStatus {
         .collect();
     let ips = pod_ips(view);
     let overdue = view.memory.termination.is_some_and(|t| t.cause == TerminationCause::DeadlineExceeded);
-    let was_over = matches!(view.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let was_over = phase::is_over(view.reported);
     let fenced = !was_over && phase::failed_by_fence(view);
     PodStatus {
         phase: Some(phase.to_owned()),
@@ -94,7 +94,7 @@ fn container_status(view: PodView<'_>, container: &Container, kind: ContainerKin
     };
     let Some(record) = latest else {
         // The last status of a container survives its removal from an ended pod.
-        let ended = view.memory.removed || matches!(view.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let ended = view.memory.removed || phase::is_over(view.reported);
         if let Some(reported) = reported.filter(|_| ended) {
             return reported.clone();
         }
@@ -212,7 +212,7 @@ fn will_start_again(view: PodView<'_>, container: &Container, record: &Container
     if record.exit().is_none() {
         return false;
     }
-    let over = view.memory.termination.is_some() || matches!(phase::phase(view), "Succeeded" | "Failed");
+    let over = view.memory.termination.is_some() || phase::is_final(phase::phase(view));
     if over {
         return false;
     }

@@ -1,8 +1,11 @@
-//! Exec, attach and port-forward of the node API. A request is checked and its protocol agreed on (`negotiate`), its
-//! connection becomes numbered streams (`link`, carried by `websocket` or `spdy`), and these are connected to a process
-//! (`command`) or to a pod's ports (`forward`).
+//! Exec, attach and port-forward of the node API, and the connections of the proxies of pods and services.
+//!
+//! A request for a stream is checked and its protocol agreed on (`negotiate`), its connection becomes numbered streams
+//! (`link`, carried by `websocket` or `spdy`), and these are connected to a process (`command`) or to a pod's ports
+//! (`forward`). A proxy's connection carries no streams; its bytes are those of a connection to the pod (`dial`).
 
 mod command;
+mod dial;
 mod forward;
 mod link;
 mod negotiate;
@@ -13,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -22,14 +25,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::command::Roles;
-use self::link::Link;
-use self::negotiate::{Agreed, Carrier, Purpose};
-use crate::plan::{self, PodRef};
+pub(crate) use self::dial::{MAX_CONNECTIONS, connector, dial};
+use self::link::{Link, LinkEnd};
+use self::negotiate::{Carrier, Purpose, negotiate};
+use crate::plan;
 use crate::runtime::{RuntimeError, Session, Streams as ProcessStreams};
-use crate::server::{Shared, refusal};
+use crate::server::Shared;
 
-/// Maximum number of clients at a time.
-const MAX_CLIENTS: usize = 256;
+/// Maximum number of clients of exec, attach and port-forward at a time.
+pub(crate) const MAX_CLIENTS: usize = 256;
 /// Interval of pings, which find clients that are gone.
 const PING_EVERY: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(30) };
 /// Time for a client to close its connection when it has everything.
@@ -37,21 +41,56 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// Memory of a tunnel between the messages of a WebSocket and SPDY, in bytes.
 const TUNNEL_BYTES: usize = 64 * 1024;
 
+/// A response that refuses a stream, in the kubelet's words, which the API server passes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub code: StatusCode,
+    pub message: String,
+    pub headers: Box<HeaderMap>,
+}
+
+impl Refusal {
+    pub fn new(code: StatusCode, message: impl Into<String>) -> Self {
+        Refusal { code, message: message.into(), headers: Box::default() }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.code, *self.headers, self.message).into_response()
+    }
+}
+
 /// The clients that are being served.
 #[derive(Clone)]
 pub(crate) struct Clients {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     permits: Arc<Semaphore>,
+    maximum: usize,
+}
+
+/// The place of one client.
+struct Place {
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Clients {
-    pub(crate) fn new(tasks: TaskTracker, shutdown: CancellationToken) -> Self {
-        Clients { tasks, shutdown, permits: Arc::new(Semaphore::new(MAX_CLIENTS)) }
+    /// Serves at most `maximum` clients at a time.
+    pub(crate) fn new(tasks: TaskTracker, shutdown: CancellationToken, maximum: usize) -> Self {
+        Clients { tasks, shutdown, permits: Arc::new(Semaphore::new(maximum)), maximum }
     }
 
-    fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.permits).try_acquire_owned().ok()
+    /// # Errors
+    /// The refusal when there are too many clients.
+    fn admit(&self) -> Result<Place, Refusal> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
+            let message = format!("this node already serves {} streams; try again later", self.maximum);
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, message)
+        })?;
+        Ok(Place { tasks: self.tasks.clone(), shutdown: self.shutdown.clone(), permit })
     }
 }
 
@@ -73,17 +112,13 @@ pub(crate) async fn exec(
     Path((namespace, pod, container)): Path<(String, String, String)>,
     options: Options,
     request: Request,
-) -> Response {
+) -> Result<Response, Refusal> {
     let command: Vec<String> =
         options.iter().filter(|(name, _)| name == "command").map(|(_, value)| value.clone()).collect();
-    let streams = process_streams(&options);
-    let id = match running(&shared, &namespace, &pod, &container) {
-        Ok(id) => id,
-        Err((code, message)) => return refusal(code, message),
-    };
-    let runtime = Arc::clone(&shared.runtime);
+    let id = running(&shared, &namespace, &pod, &container)?;
+    let (streams, runtime) = (process_streams(&options), Arc::clone(&shared.runtime));
     let start = async move { runtime.start_exec(&id, &command, streams).await };
-    upgrade(&shared.clients, Purpose::Command, request, move |io, agreed| process(io, agreed, streams, start))
+    process(&shared.clients, request, streams, start)
 }
 
 /// `/attach/{namespace}/{pod}/{container}`
@@ -92,24 +127,19 @@ pub(crate) async fn attach(
     Path((namespace, pod, container)): Path<(String, String, String)>,
     options: Options,
     request: Request,
-) -> Response {
-    let id = match running(&shared, &namespace, &pod, &container) {
-        Ok(id) => id,
-        Err((code, message)) => return refusal(code, message),
-    };
-    let streams = process_streams(&options);
-    let runtime = Arc::clone(&shared.runtime);
-    let object = shared.pods.load_full();
-    let spec = object.values().find(|object| is(object, &namespace, &pod));
-    if let Some((spec, _)) = spec.and_then(|object| plan::find_container(object, &container))
+) -> Result<Response, Refusal> {
+    let id = running(&shared, &namespace, &pod, &container)?;
+    let (streams, runtime) = (process_streams(&options), Arc::clone(&shared.runtime));
+    let object = shared.find_pod(&namespace, &pod)?;
+    if let Some((spec, _)) = plan::find_container(&object, &container)
         && streams.stdin
         && spec.stdin != Some(true)
     {
         let message = format!("container {container} of pod {pod} does not have stdin attached");
-        return refusal(StatusCode::BAD_REQUEST, message);
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
     }
     let start = async move { runtime.attach(&id, streams).await };
-    upgrade(&shared.clients, Purpose::Command, request, move |io, agreed| process(io, agreed, streams, start))
+    process(&shared.clients, request, streams, start)
 }
 
 /// `/portForward/{namespace}/{pod}`
@@ -118,84 +148,61 @@ pub(crate) async fn port_forward(
     Path((namespace, pod)): Path<(String, String)>,
     options: Options,
     request: Request,
-) -> Response {
-    let Some(pod) = find(&shared, &namespace, &pod) else {
-        return refusal(StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found"));
-    };
+) -> Result<Response, Refusal> {
+    let pod = shared.find_pod(&namespace, &pod).map(|pod| plan::pod_ref(&pod))?;
     let ports = forward::Ports { runtime: Arc::clone(&shared.runtime), pod };
-    let values = options.iter().filter(|(name, _)| name == "ports").map(|(_, value)| value.as_str());
-    let wanted = forward::parse_ports(values);
+    let agreed = negotiate(Purpose::Forward, request.headers())?;
     // Only the channels of a WebSocket take their ports from the query.
-    if let (Ok(Agreed { carrier: Carrier::Channels(_), .. }), Err(message)) =
-        (negotiate::negotiate(Purpose::Forward, request.headers()), &wanted)
-    {
-        return refusal(StatusCode::BAD_REQUEST, message.clone());
-    }
-    upgrade(&shared.clients, Purpose::Forward, request, move |io, agreed| async move {
+    let wanted = match agreed.carrier {
+        Carrier::Channels(_) => {
+            let values = options.iter().filter(|(name, _)| name == "ports").map(|(_, value)| value.as_str());
+            forward::parse_ports(values).map_err(|message| Refusal::new(StatusCode::BAD_REQUEST, message))?
+        }
+        Carrier::Spdy | Carrier::TunnelledSpdy => Vec::new(),
+    };
+    let place = shared.clients.admit()?;
+    upgrade(place, agreed.headers, request, move |io| async move {
         let (link, end) = link::link();
+        let carried = carry(io, agreed.carrier, None, end);
         match agreed.carrier {
-            Carrier::Channels(channels) => {
-                let wanted = wanted.unwrap_or_default();
-                tokio::join!(websocket::drive(io, channels, None, end), forward::channels(link, ports, wanted));
+            Carrier::Channels(_) => {
+                tokio::join!(carried, forward::channels(link, ports, wanted));
             }
-            Carrier::Spdy => {
-                tokio::join!(spdy::drive(io, end), forward::spdy(link, ports));
-            }
-            Carrier::TunnelledSpdy => {
-                let (outer, inner) = tokio::io::duplex(TUNNEL_BYTES);
-                tokio::join!(websocket::tunnel(io, outer), spdy::drive(inner, end), forward::spdy(link, ports));
+            Carrier::Spdy | Carrier::TunnelledSpdy => {
+                tokio::join!(carried, forward::spdy(link, ports));
             }
         }
     })
 }
 
-fn is(object: &k8s_openapi::api::core::v1::Pod, namespace: &str, name: &str) -> bool {
-    object.metadata.name.as_deref() == Some(name) && object.metadata.namespace.as_deref() == Some(namespace)
-}
-
-fn find(shared: &Shared, namespace: &str, name: &str) -> Option<PodRef> {
-    let pods = shared.pods.load();
-    pods.values().find(|object| is(object, namespace, name)).map(|object| plan::pod_ref(object))
-}
-
 /// Returns the id of a running container.
-fn running(shared: &Shared, namespace: &str, name: &str, container: &str) -> Result<String, (StatusCode, String)> {
-    let Some(pod) = find(shared, namespace, name) else {
-        return Err((StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")));
-    };
+fn running(shared: &Shared, namespace: &str, name: &str, container: &str) -> Result<String, Refusal> {
+    let pod = shared.find_pod(namespace, name).map(|pod| plan::pod_ref(&pod))?;
     let observed = Arc::clone(&shared.runtime.subscribe(&pod.uid).borrow());
     match observed.latest(container).filter(|record| record.is_running()) {
         Some(record) => Ok(record.id.clone()),
         None => {
             let message = format!("container {container} of pod {name} is not running");
-            Err((StatusCode::BAD_REQUEST, message))
+            Err(Refusal::new(StatusCode::BAD_REQUEST, message))
         }
     }
 }
 
-/// Switches the connection to the client's protocol, and serves it in a task of its own.
-fn upgrade<S, F>(clients: &Clients, purpose: Purpose, mut request: Request, serve: S) -> Response
+/// Switches protocols with these headers, and serves the connection in a task of its own.
+fn upgrade<S, F>(place: Place, headers: HeaderMap, mut request: Request, serve: S) -> Result<Response, Refusal>
 where
-    S: FnOnce(TokioIo<Upgraded>, Agreed) -> F + Send + 'static,
+    S: FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
     F: Future<Output = ()> + Send,
 {
-    let agreed = match negotiate::negotiate(purpose, request.headers()) {
-        Ok(agreed) => agreed,
-        Err(refused) => return (refused.code, *refused.headers, refused.message).into_response(),
-    };
     let Some(connection) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return refusal(StatusCode::BAD_REQUEST, "unable to upgrade: use HTTP/1.1".to_owned());
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "unable to upgrade: use HTTP/1.1"));
     };
-    let Some(permit) = clients.admit() else {
-        let message = format!("this node already serves {MAX_CLIENTS} streams; try again later");
-        return refusal(StatusCode::TOO_MANY_REQUESTS, message);
-    };
-    let (headers, shutdown) = (agreed.headers.clone(), clients.shutdown.clone());
-    clients.tasks.spawn(async move {
+    let Place { tasks, shutdown, permit } = place;
+    tasks.spawn(async move {
         let _permit = permit;
         let served = async {
             match connection.await {
-                Ok(io) => serve(TokioIo::new(io), agreed).await,
+                Ok(io) => serve(TokioIo::new(io)).await,
                 Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
             }
         };
@@ -204,26 +211,43 @@ where
             () = shutdown.cancelled() => tracing::debug!("a stream ends because the agent stops"),
         }
     });
-    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+/// Carries the streams of a link over a connection. `greeting` is the channel of a WebSocket whose first message tells the
+/// client that the connection is established.
+async fn carry(io: TokioIo<Upgraded>, carrier: Carrier, greeting: Option<u32>, end: LinkEnd) {
+    match carrier {
+        Carrier::Channels(channels) => websocket::drive(io, channels, greeting, end).await,
+        Carrier::Spdy => spdy::drive(io, end).await,
+        Carrier::TunnelledSpdy => {
+            let (outer, inner) = tokio::io::duplex(TUNNEL_BYTES);
+            tokio::join!(websocket::tunnel(io, outer), spdy::drive(inner, end));
+        }
+    }
 }
 
 /// Connects a client to a process.
-async fn process<S>(io: TokioIo<Upgraded>, agreed: Agreed, streams: ProcessStreams, start: S)
+fn process<S>(clients: &Clients, request: Request, streams: ProcessStreams, start: S) -> Result<Response, Refusal>
 where
-    S: Future<Output = Result<Session, RuntimeError>>,
+    S: Future<Output = Result<Session, RuntimeError>> + Send + 'static,
 {
-    let (link, end) = link::link();
-    let version = agreed.version;
-    match agreed.carrier {
-        Carrier::Channels(channels) => {
-            let roles = Roles::channels(streams);
-            let driven = websocket::drive(io, channels, Some(roles.greeting()), end);
-            tokio::join!(driven, command::run(link, roles, Vec::new(), version, start));
+    let agreed = negotiate(Purpose::Command, request.headers())?;
+    let place = clients.admit()?;
+    upgrade(place, agreed.headers, request, move |io| async move {
+        let (link, end) = link::link();
+        match agreed.carrier {
+            Carrier::Channels(_) => {
+                let roles = Roles::channels(streams);
+                let carried = carry(io, agreed.carrier, Some(roles.greeting()), end);
+                tokio::join!(carried, command::run(link, roles, Vec::new(), agreed.version, start));
+            }
+            Carrier::Spdy | Carrier::TunnelledSpdy => {
+                let carried = carry(io, agreed.carrier, None, end);
+                tokio::join!(carried, spdy_command(link, streams, agreed.version, start));
+            }
         }
-        Carrier::Spdy | Carrier::TunnelledSpdy => {
-            tokio::join!(spdy::drive(io, end), spdy_command(link, streams, version, start));
-        }
-    }
+    })
 }
 
 async fn spdy_command<S>(mut link: Link, streams: ProcessStreams, version: u8, start: S)

@@ -6,9 +6,12 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::Refusal;
 use super::websocket::{Channels, Coding};
 
 const SPDY: &str = "SPDY/3.1";
+/// The protocol of a connection that only copies bytes.
+const RAW: &str = "tcp";
 const STREAM_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED_VERSIONS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
@@ -67,15 +70,8 @@ pub(super) struct Agreed {
     pub headers: HeaderMap,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub code: StatusCode,
-    pub message: String,
-    pub headers: Box<HeaderMap>,
-}
-
 fn refusal(code: StatusCode, message: impl Into<String>) -> Refusal {
-    Refusal { code, message: format!("unable to upgrade: {}", message.into()), headers: Box::default() }
+    Refusal::new(code, format!("unable to upgrade: {}", message.into()))
 }
 
 /// Returns the elements of a header that is a list.
@@ -84,23 +80,43 @@ fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
 }
 
+/// Returns the protocols that a request asks to upgrade to.
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let upgrades = list(headers, &CONNECTION).any(|element| element.eq_ignore_ascii_case("upgrade"));
+    list(headers, &UPGRADE).filter(move |_| upgrades)
+}
+
+/// Agrees on a connection without a protocol of its own, and returns the headers of the response.
+///
+/// # Errors
+/// The response for a request that does not ask for one.
+pub(super) fn raw(headers: &HeaderMap) -> Result<HeaderMap, Refusal> {
+    if protocols(headers).any(|protocol| protocol.eq_ignore_ascii_case(RAW)) {
+        return Ok(switched(RAW));
+    }
+    Err(refusal(StatusCode::BAD_REQUEST, "the request does not ask for a connection"))
+}
+
 /// Agrees on the client's first protocol that is served.
 ///
 /// # Errors
 /// The response for a request that is no upgrade, or names only protocols that are not served.
 pub(super) fn negotiate(purpose: Purpose, headers: &HeaderMap) -> Result<Agreed, Refusal> {
-    let upgrades = list(headers, &CONNECTION).any(|element| element.eq_ignore_ascii_case("upgrade"));
-    let mut protocols = list(headers, &UPGRADE).filter(|_| upgrades);
-    match protocols.find(|p| p.eq_ignore_ascii_case("websocket") || p.eq_ignore_ascii_case(SPDY)) {
+    match protocols(headers).find(|p| p.eq_ignore_ascii_case("websocket") || p.eq_ignore_ascii_case(SPDY)) {
         Some(protocol) if protocol.eq_ignore_ascii_case(SPDY) => spdy(purpose, headers),
         Some(_) => websocket(purpose, headers),
         None => Err(refusal(StatusCode::BAD_REQUEST, "missing upgrade headers in request")),
     }
 }
 
-fn agreed(carrier: Carrier, version: u8, upgrade: &'static str) -> Agreed {
+/// Returns the headers of a response that switches protocols.
+fn switched(upgrade: &'static str) -> HeaderMap {
     let headers = [(CONNECTION, HeaderValue::from_static("Upgrade")), (UPGRADE, HeaderValue::from_static(upgrade))];
-    Agreed { carrier, version, headers: headers.into_iter().collect() }
+    headers.into_iter().collect()
+}
+
+fn agreed(carrier: Carrier, version: u8, upgrade: &'static str) -> Agreed {
+    Agreed { carrier, version, headers: switched(upgrade) }
 }
 
 /// Finds the client's first protocol in a table. A client that names none gets the table's last.
@@ -214,6 +230,8 @@ mod tests {
     fn requests_that_cannot_be_upgraded_are_refused() {
         let code = |purpose, headers: &HeaderMap| negotiate(purpose, headers).map(|_| ()).map_err(|r| r.code.as_u16());
         assert_eq!(code(Purpose::Command, &HeaderMap::new()), Err(400));
+        assert_eq!(raw(&request(&[("upgrade", "tcp")])).map_err(|r| r.code.as_u16()), Err(400));
+        assert_eq!(raw(&websocket("")).map_err(|r| r.code.as_u16()), Err(400));
         assert_eq!(code(Purpose::Command, &request(&[("upgrade", "websocket")])), Err(400));
         assert_eq!(code(Purpose::Command, &request(&[("connection", "upgrade"), ("upgrade", "websocket")])), Err(400));
         assert_eq!(code(Purpose::Command, &websocket("v9.channel.k8s.io")), Err(403));

@@ -169,6 +169,7 @@ mod tests {
                 namespace: Some("default".to_owned()),
                 name: None,
                 subresource: None,
+                rest: String::new(),
             },
             is_dry_run: false,
             validation: FieldValidation::Ignore,

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::decode::{self, Expected, FieldValidation};
+use crate::error;
 use crate::list_body;
 use crate::logs;
 use crate::pipeline::authorize::NodeRelation;
@@ -19,6 +20,7 @@ use crate::pipeline::selection::Selection;
 use crate::pipeline::subresource::{binding, eviction, scale};
 use crate::pipeline::update::{success, update};
 use crate::pipeline::{Effect, Operation, Written, apply, create, delete_collection, read, review, watch};
+use crate::proxy;
 use crate::query::Query;
 use crate::representation::{IncludeObject, negotiate};
 use crate::response::{Request, Response, Style};
@@ -41,6 +43,7 @@ pub(crate) async fn dispatch(
     match handler(&target) {
         Some(Handler::Log) => return logs::logs(api, &target, query, &request.connection.shutdown).await,
         Some(Handler::Stream) => return streams::open(api, &target, request, query).await,
+        Some(Handler::Proxy(backend)) => return proxy::proxy(api, &target, *backend, request).await,
         Some(Handler::Part(_) | Handler::Scale | Handler::Binding | Handler::Eviction) | None => {}
     }
     let negotiated = negotiate(&request.headers, IncludeObject::parse(query.get("includeObject"))?)?;
@@ -52,7 +55,7 @@ pub(crate) async fn dispatch(
         Verb::Create => Some("CreateOptions"),
         Verb::Update => Some("UpdateOptions"),
         Verb::Patch => Some("PatchOptions"),
-        Verb::Get | Verb::List | Verb::Watch | Verb::Delete | Verb::DeleteCollection => None,
+        Verb::Get | Verb::List | Verb::Watch | Verb::Delete | Verb::DeleteCollection | Verb::Unnamed => None,
     };
     let manager = write_options.map(|options| FieldManager::parse(query, &request.headers, options, is_apply));
     let manager = manager.transpose()?.unwrap_or_default();
@@ -74,6 +77,8 @@ pub(crate) async fn dispatch(
         Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,
         Verb::Patch if is_apply => apply_configuration(operation, request, query, style).await,
         Verb::Create | Verb::Update | Verb::Patch => write(operation, request, style).await,
+        // Only proxies, which are served above, take such methods.
+        Verb::Unnamed => Err(error::method_not_allowed()),
     }
 }
 

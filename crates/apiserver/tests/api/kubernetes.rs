@@ -17,7 +17,7 @@ const NOT_SERVED: &[(&str, &[&str])] = &[
     ("autoscaling/v1", &["horizontalpodautoscalers", "horizontalpodautoscalers/status"]),
     ("events.k8s.io/v1", &["events"]),
     ("certificates.k8s.io/v1", &["certificatesigningrequests/approval"]),
-    ("v1", &["bindings", "nodes/proxy", "pods/proxy", "serviceaccounts/token", "services/proxy"]),
+    ("v1", &["bindings", "serviceaccounts/token"]),
 ];
 
 fn is_stable(version: &str) -> bool {

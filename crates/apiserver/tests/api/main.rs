@@ -15,6 +15,7 @@ mod local;
 mod logs;
 mod nodes;
 mod policies;
+mod proxies;
 mod quotas;
 mod ratcheting;
 mod reading;

@@ -237,7 +237,8 @@ fn remove(args: &UninstallArgs, role: Role) -> anyhow::Result<()> {
 /// Removes the data of a service that has stopped, and a worker's containers.
 fn purge(installed: &Installed, data_dir: &Path, is_own: bool) -> anyhow::Result<()> {
     // Without systemd, nobody has stopped the service.
-    for (lock, service) in [(Path::new(STORE_DIRECTORY).join("lock"), "master"), (quorate_agent::OWNER.into(), "agent")]
+    for (lock, service) in
+        [(Path::new(STORE_DIRECTORY).join("lock"), "master"), (quorate_agent::AGENT_LOCK_FILE.into(), "agent")]
     {
         match fs::File::open(data_dir.join(&lock)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -424,7 +425,7 @@ mod tests {
         let line = format!("install agent --server https://10.0.0.1:6443 --token {token} --data-dir /srv/q");
         run(&line, dir.path()).expect("installed");
         let data = dir.path().join("srv/q");
-        let lock = fs::File::create(data.join(quorate_agent::OWNER)).expect("a lock file");
+        let lock = fs::File::create(data.join(quorate_agent::AGENT_LOCK_FILE)).expect("a lock file");
         lock.lock().expect("locked");
         let refused = run("uninstall agent --purge --yes", dir.path()).expect_err("it runs").to_string();
         assert!(refused.contains("stop its agent first") && data.exists(), "{refused}");

@@ -18,6 +18,7 @@ use crate::streams::websocket::{Channels, Coding};
 use crate::streams::{CLOSE_WITHIN, spdy, websocket};
 
 const V5: Channels = Channels { coding: Coding::Binary, closes: true };
+const DEADLINE: Duration = Duration::from_secs(60);
 const ALL: Streams = Streams { stdin: true, stdout: true, stderr: true, tty: false };
 
 #[derive(Default)]
@@ -135,9 +136,12 @@ async fn a_terminal_follows_the_clients_size() {
     {
         client.send(Message::binary(message.to_vec())).await.expect("sent");
     }
-    while process.sizes.lock().len() < 2 {
-        tokio::task::yield_now().await;
-    }
+    let both = async {
+        while process.sizes.lock().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, both).await.expect("both sizes arrive");
     client.send(Message::binary(&b"\xff\x00"[..])).await.expect("sent");
     assert_eq!(read_all(&mut client).await[3], br#"{"metadata":{},"status":"Success"}"#);
     serving.await.expect("the server ends");
@@ -182,13 +186,16 @@ async fn a_client_that_does_not_read_stops_the_command_in_bounded_memory() {
     let (client, theirs) = duplex(1024);
     let serving = tokio::spawn(serve_websocket(theirs, V5, 5, ALL, session));
     let taken = || *pieces.lock();
-    let (mut before, mut unchanged) = (0, 0);
-    while unchanged < 20 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        unchanged = if taken() == before && before > 0 { unchanged + 1 } else { 0 };
-        before = taken();
-        assert!(before < 32, "{before} pieces were taken from the command");
-    }
+    let stopped = async {
+        let (mut before, mut unchanged) = (0, 0);
+        while unchanged < 20 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            unchanged = if taken() == before && before > 0 { unchanged + 1 } else { 0 };
+            before = taken();
+            assert!(before < 32, "{before} pieces were taken from the command");
+        }
+    };
+    timeout(DEADLINE, stopped).await.expect("the command stops");
     drop(client);
     timeout(10 * CLOSE_WITHIN, serving).await.expect("the server ends").expect("without a panic");
     assert!(*process.is_abandoned.lock());
