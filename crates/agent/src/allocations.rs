@@ -73,6 +73,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::plan::PendingReason;
 
     fn pod(cpu: &str, memory: &str) -> Pod {
         let resources = json!({ "requests": { "cpu": cpu, "memory": memory } });
@@ -88,11 +89,11 @@ mod tests {
         let changes = ledger.changes();
         let refused = |cpu, memory| ledger.resize("a", &pod(cpu, memory)).expect_err("refused");
         let deferred = refused("1600m", "512Mi");
-        assert_eq!(deferred.reason, "Deferred");
+        assert_eq!(deferred.reason, PendingReason::Deferred);
         let message = "Node didn't have enough resource: cpu, requested: 1600, used: 500, capacity: 2000";
         assert_eq!(deferred.message, message);
         let infeasible = refused("1", "2Gi");
-        assert_eq!(infeasible.reason, "Infeasible");
+        assert_eq!(infeasible.reason, PendingReason::Infeasible);
         let message = "Node didn't have enough capacity: memory, requested: 2147483648, capacity: 1073741824";
         assert_eq!(infeasible.message, message);
         assert!(!changes.has_changed().expect("open"), "nothing was released");
@@ -101,6 +102,9 @@ mod tests {
         ledger.resize("a", &pod("1600m", "512Mi")).expect("it fits now");
         ledger.add("c", &pod("3", "2Gi"));
         ledger.resize("a", &pod("1", "512Mi")).expect("less always fits");
-        assert_eq!(ledger.resize("a", &pod("1100m", "512Mi")).expect_err("more does not").reason, "Deferred");
+        assert_eq!(
+            ledger.resize("a", &pod("1100m", "512Mi")).expect_err("more does not").reason,
+            PendingReason::Deferred
+        );
     }
 }

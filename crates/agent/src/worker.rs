@@ -20,8 +20,8 @@ use crate::context::Context;
 use crate::events::Note;
 use crate::execute::{self, Task};
 use crate::plan::{
-    self, Action, Completion, FailureReason, FenceVerdict, Memory, Observed, Outcome, PodRef, PodView, ProbeKind,
-    TerminationCause, Work,
+    self, Action, Completion, FailureReason, FenceVerdict, Memory, Observed, Outcome, PendingReason, PodRef, PodView,
+    ProbeKind, TerminationCause, Work,
 };
 use crate::volumes;
 use crate::volumes::objects::Watched;
@@ -254,8 +254,11 @@ impl Worker {
                     Some(Note::normal("ResizeStarted", "Pod resize started"))
                 }
                 Err(pending) => {
-                    let event = if pending.reason == "Deferred" { "ResizeDeferred" } else { "ResizeInfeasible" };
-                    let message = format!("Pod resize {}: {}", pending.reason, pending.message);
+                    let event = match pending.reason {
+                        PendingReason::Deferred => "ResizeDeferred",
+                        PendingReason::Infeasible => "ResizeInfeasible",
+                    };
+                    let message = format!("Pod resize {}: {}", pending.reason.as_str(), pending.message);
                     let before = self.memory.pending_resize.replace(pending.clone());
                     before.is_none_or(|before| before.reason != pending.reason).then(|| Note::warning(event, message))
                 }

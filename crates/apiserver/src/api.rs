@@ -19,9 +19,8 @@ use crate::pipeline::authorize::{NodeRelations, authenticate, authorize};
 use crate::pipeline::dispatch;
 use crate::pipeline::turns::Turns;
 use crate::pipeline::watch::SharedEvents;
-use crate::query::Query;
 use crate::response::{Body, Request, Response};
-use crate::route::{Route, route};
+use crate::route::{Route, route_request};
 use crate::version::Build;
 use crate::{error, health, join, openapi, proxy, quorum, version};
 
@@ -156,8 +155,7 @@ impl Api {
     }
 
     async fn run(&self, request: &Request) -> Result<Response, Status> {
-        let query = Query::parse(&request.query)?;
-        let routed = route(&self.catalog(), &request.method, &request.path, &query);
+        let (query, routed) = route_request(&self.catalog(), &request.method, &request.path, &request.query)?;
         // Anonymous users do not learn which paths exist, so authentication comes before the routing error.
         let user = authenticate(request.connection.user.clone(), &request.path)?;
         let routed = routed?;

@@ -96,6 +96,25 @@ impl Target {
     }
 }
 
+/// Parses the query of a request and finds its destination. A query that is passed on need not be valid here.
+///
+/// # Errors
+/// `BadRequest` for an invalid query. The routing error stands beside the query, because the user is authenticated before
+/// it may be shown.
+pub(crate) fn route_request(
+    catalog: &Catalog,
+    method: &Method,
+    path: &str,
+    query: &str,
+) -> Result<(Query, Result<Route, Status>), Status> {
+    let query = Query::parse(query);
+    let routed = route(catalog, method, path, query.as_ref().unwrap_or(&Query::default()));
+    match query {
+        Err(_) if routed.as_ref().is_ok_and(Route::is_proxied) => Ok((Query::default(), routed)),
+        query => Ok((query?, routed)),
+    }
+}
+
 /// Finds the destination of a method and a path.
 ///
 /// # Errors

@@ -33,9 +33,8 @@ use crate::error;
 use crate::join;
 use crate::nodes::NodeClient;
 use crate::pipeline::authorize::is_public;
-use crate::query::Query;
 use crate::response::{Body, Request, Response};
-use crate::route::{Route, route};
+use crate::route::{Route, route_request};
 use crate::strangers::Strangers;
 use crate::streams;
 use crate::tls::{self, TlsError};
@@ -270,8 +269,8 @@ struct Admitted {
 /// Reserves a place among the requests in flight; returns `None` when all are taken.
 fn admit(server: &Server, method: &Method, uri: &Uri) -> Option<Admitted> {
     // The route decides, because `watch=true` means nothing in most requests.
-    let routed = Query::parse(uri.query().unwrap_or_default())
-        .and_then(|query| route(&server.api.catalog(), method, uri.path(), &query));
+    let routed = route_request(&server.api.catalog(), method, uri.path(), uri.query().unwrap_or_default())
+        .and_then(|(_, routed)| routed);
     let is_proxied = routed.as_ref().is_ok_and(Route::is_proxied);
     if is_public(uri.path()) || routed.is_ok_and(|route| route.is_long_running()) {
         return Some(Admitted { permit: None, is_proxied });

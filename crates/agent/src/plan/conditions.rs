@@ -59,7 +59,7 @@ pub(super) fn conditions(view: PodView<'_>, phase: &str, containers: &[Container
 
 fn pending_resize(view: PodView<'_>) -> Option<(&'static str, Verdict)> {
     let PendingResize { reason, message } = view.memory.pending_resize.clone()?;
-    Some((RESIZE_PENDING, Verdict { holds: true, reason: Some(reason), message: Some(message) }))
+    Some((RESIZE_PENDING, Verdict { holds: true, reason: Some(reason.as_str()), message: Some(message) }))
 }
 
 fn resize_in_progress(view: PodView<'_>) -> Option<(&'static str, Verdict)> {

@@ -27,7 +27,7 @@ pub use memory::{ContainerMemory, Failure, FailureReason, Memory, Rejection, Ter
 pub use observed::{ContainerRecord, Exit, Observed, Role, RunState, Sandbox, SandboxState};
 pub use phase::is_over;
 pub use probe::{ProbeKind, ProbeState};
-pub use resize::{Allocation, ContainerResources, PendingResize, adopted, fit, wanted, with_allocated};
+pub use resize::{Allocation, ContainerResources, PendingReason, PendingResize, adopted, fit, wanted, with_allocated};
 pub use spec::{
     ContainerKind, PodRef, ephemeral_target, find_container, grace_seconds, is_sidecar, pod_ref, probe_of, qos_class,
     restart_policy, restarts,

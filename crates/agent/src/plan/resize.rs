@@ -60,9 +60,27 @@ pub type Allocation = BTreeMap<String, ContainerResources>;
 /// Why a pod does not have the resources of its spec yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingResize {
-    /// `Deferred` or `Infeasible`.
-    pub reason: &'static str,
+    pub reason: PendingReason,
     pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingReason {
+    /// The pod may get the resources when other pods give theirs back.
+    Deferred,
+    /// The node is too small.
+    Infeasible,
+}
+
+impl PendingReason {
+    /// Returns the reason of the condition.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PendingReason::Deferred => "Deferred",
+            PendingReason::Infeasible => "Infeasible",
+        }
+    }
 }
 
 fn resizable(pod: &Pod) -> impl Iterator<Item = &Container> {
@@ -120,25 +138,33 @@ pub fn fit(
     others: &Resources,
     allocatable: &Resources,
 ) -> Result<(), PendingResize> {
-    let of = |resources: &Resources| [("cpu", resources.milli_cpu), ("memory", resources.memory_bytes)];
-    let amounts = of(wanted).into_iter().zip(of(own)).zip(of(others)).zip(of(allocatable));
-    let grown = amounts.filter(|(((wanted, own), _), _)| wanted.1 > own.1).collect::<Vec<_>>();
-    for (((wanted, _), _), allocatable) in &grown {
-        if wanted.1 > allocatable.1 {
-            let message = format!(
-                "Node didn't have enough capacity: {}, requested: {}, capacity: {}",
-                wanted.0, wanted.1, allocatable.1
-            );
-            return Err(PendingResize { reason: "Infeasible", message });
+    /// The amounts of one resource.
+    struct Amounts {
+        name: &'static str,
+        wanted: i64,
+        own: i64,
+        used: i64,
+        capacity: i64,
+    }
+    let amounts = |name, of: fn(&Resources) -> i64| {
+        let (wanted, own, used, capacity) = (of(wanted), of(own), of(others), of(allocatable));
+        Amounts { name, wanted, own, used, capacity }
+    };
+    let mut grown = vec![amounts("cpu", |r| r.milli_cpu), amounts("memory", |r| r.memory_bytes)];
+    grown.retain(|amounts| amounts.wanted > amounts.own);
+    for Amounts { name, wanted, capacity, .. } in &grown {
+        if wanted > capacity {
+            let message =
+                format!("Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}");
+            return Err(PendingResize { reason: PendingReason::Infeasible, message });
         }
     }
-    for (((wanted, _), used), allocatable) in &grown {
-        if wanted.1 > allocatable.1.saturating_sub(used.1) {
+    for Amounts { name, wanted, used, capacity, .. } in &grown {
+        if *wanted > capacity.saturating_sub(*used) {
             let message = format!(
-                "Node didn't have enough resource: {}, requested: {}, used: {}, capacity: {}",
-                wanted.0, wanted.1, used.1, allocatable.1
+                "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
             );
-            return Err(PendingResize { reason: "Deferred", message });
+            return Err(PendingResize { reason: PendingReason::Deferred, message });
         }
     }
     Ok(())

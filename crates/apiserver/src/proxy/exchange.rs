@@ -128,7 +128,7 @@ impl Exchange {
     }
 
     /// Turns the exchange into the body of its response, which ends with an error when this server stops.
-    pub fn into_body(self, body: Incoming, shutdown: CancellationToken) -> Passed {
+    pub fn into_body(self, body: Incoming, shutdown: CancellationToken) -> ResponseBody {
         let frames = stream::unfold((body, self.open, shutdown), |(mut body, open, shutdown)| async move {
             let frame = tokio::select! {
                 frame = body.frame() => frame?.map_err(Error::other),
@@ -147,7 +147,7 @@ impl Exchange {
 }
 
 /// The body of a response that is passed on.
-pub(super) type Passed = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Error>>>;
+pub(super) type ResponseBody = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Error>>>;
 
 /// Reports that a piece has moved. A full channel already does.
 fn report(moved: &mpsc::Sender<()>) {

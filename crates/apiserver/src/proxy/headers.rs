@@ -181,7 +181,7 @@ mod tests {
         let headers = to_backend(&given, true, "/", &Links::new("", String::new(), ""), None);
         assert_eq!(
             (&headers[CONNECTION], &headers[UPGRADE]),
-            (&"Upgrade".parse().unwrap(), &"websocket".parse().unwrap())
+            (&HeaderValue::from_static("Upgrade"), &HeaderValue::from_static("websocket"))
         );
     }
 

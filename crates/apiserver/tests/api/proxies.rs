@@ -8,7 +8,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::{StreamExt, stream};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -234,7 +234,7 @@ async fn requests_of_every_method_are_passed_on() {
     ];
     for (proxy, dialled) in cases {
         for method in ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"] {
-            for (tail, uri) in [("", "/"), ("/a//b%2Fc/", "/a//b%2Fc/"), ("?d=e&d", "/?d=e&d")] {
+            for (tail, uri) in [("", "/"), ("/a//b%2Fc/", "/a//b%2Fc/"), ("?d=e&%ff", "/?d=e&%ff")] {
                 let body = if ["PATCH", "POST", "PUT"].contains(&method) { "hello" } else { "" };
                 let name: Method = method.parse().expect("a method");
                 let answer = admin.request(name, &format!("{proxy}{tail}"), &[], body).await;
@@ -255,7 +255,10 @@ async fn requests_of_every_method_are_passed_on() {
                 }
                 let got = answer.json();
                 assert_eq!((&got["method"], &got["uri"], &got["body"]), (&json!(method), &json!(uri), &json!(body)));
-                assert_eq!(got["headers"]["x-forwarded-uri"], format!("{proxy}{}", tail.split('?').next().unwrap()));
+                assert_eq!(
+                    got["headers"]["x-forwarded-uri"],
+                    format!("{proxy}{}", tail.split('?').next().unwrap_or_default())
+                );
             }
         }
     }
@@ -356,7 +359,7 @@ async fn upgraded_connections_are_passed_on() {
         let answer = admin.send(request.body(Full::default()).expect("a request")).await;
         assert_eq!(
             (answer.status(), &answer.headers()[header::UPGRADE]),
-            (StatusCode::SWITCHING_PROTOCOLS, &"own/1".parse().unwrap())
+            (StatusCode::SWITCHING_PROTOCOLS, &HeaderValue::from_static("own/1"))
         );
         let mut io = TokioIo::new(hyper::upgrade::on(answer).await.expect("an upgrade"));
         io.write_all(b"hello").await.expect("sent");

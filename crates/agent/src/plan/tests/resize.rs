@@ -100,7 +100,7 @@ fn a_pending_resize_is_a_condition_until_it_is_over() {
     let mut sim = Simulation::new(one(json!({ "resources": small() })));
     sim.settle();
     let message = "Node didn't have enough resource".to_owned();
-    sim.memory.pending_resize = Some(PendingResize { reason: "Deferred", message: message.clone() });
+    sim.memory.pending_resize = Some(PendingResize { reason: PendingReason::Deferred, message: message.clone() });
     let status = sim.settle();
     let pending = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodResizePending");
     let pending = pending.map(|condition| (condition.status.as_str(), condition.reason.clone(), &condition.message));

@@ -87,9 +87,9 @@ pub(super) fn container(
     options.extend(security.seccomp.iter().map(|profile| format!("seccomp={profile}")));
     options.extend(security.app_armor.iter().map(|profile| format!("apparmor={profile}")));
     options.extend(security.se_linux.iter().map(|part| format!("label={part}")));
-    let positive = |value: i64| (value > 0).then_some(value);
     let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
     let rotation = [("max-size", "10m"), ("max-file", "5")];
+    let limits = update(&spec.limits);
     let host = HostConfig {
         network_mode: Some(sandbox.clone()),
         ipc_mode: Some(sandbox.clone()),
@@ -99,12 +99,11 @@ pub(super) fn container(
             target => target.as_ref().map(|id| format!("container:{id}")),
         },
         mounts: (!mounts.is_empty()).then_some(mounts),
-        cpu_shares: positive(spec.limits.cpu_shares),
-        cpu_quota: positive(spec.limits.cpu_quota),
-        cpu_period: positive(spec.limits.cpu_quota).map(|_| CPU_PERIOD_US),
-        memory: positive(spec.limits.memory_bytes),
-        // The same limit for memory and swap together leaves no swap, which could exceed the memory limit.
-        memory_swap: positive(spec.limits.memory_bytes),
+        cpu_shares: limits.cpu_shares,
+        cpu_quota: limits.cpu_quota,
+        cpu_period: limits.cpu_period,
+        memory: limits.memory,
+        memory_swap: limits.memory_swap,
         oom_score_adj: Some(spec.limits.oom_score_adj.max(min_oom_score)),
         privileged: Some(security.privileged),
         readonly_rootfs: Some(security.read_only_root),
@@ -135,7 +134,7 @@ pub(super) fn container(
     }
 }
 
-/// Returns the change of the limits of a running container. The engine leaves zeros and absent values as they are.
+/// Returns the limits of a container, as a change of a running one. The engine leaves zeros and absent values as they are.
 pub(super) fn update(limits: &Limits) -> ContainerUpdateBody {
     let positive = |value: i64| (value > 0).then_some(value);
     ContainerUpdateBody {
@@ -143,6 +142,7 @@ pub(super) fn update(limits: &Limits) -> ContainerUpdateBody {
         cpu_quota: positive(limits.cpu_quota),
         cpu_period: positive(limits.cpu_quota).map(|_| CPU_PERIOD_US),
         memory: positive(limits.memory_bytes),
+        // The same limit for memory and swap together leaves no swap, which could exceed the memory limit.
         memory_swap: positive(limits.memory_bytes),
         ..ContainerUpdateBody::default()
     }
