@@ -22,5 +22,6 @@ mod reviews;
 mod services;
 mod streams;
 mod subresources;
+mod versions;
 mod watching;
 mod writing;
