@@ -48,7 +48,8 @@ fn member(out: &mut Vec<u8>, first: &mut bool, name: &str, value: &Value) -> Res
     serde_json::to_writer(&mut *out, value).map_err(Status::internal)
 }
 
-/// Appends a stored object with its `resourceVersion`. A revision of zero, as of a dry run's creation, adds none.
+/// Appends a stored object in a version, with its `resourceVersion`. A revision of zero, as of a dry run's creation, adds
+/// none.
 ///
 /// # Errors
 /// When the stored bytes are not an object.
@@ -65,20 +66,35 @@ pub(crate) fn splice(served: &Served, value: &[u8], revision: Revision, out: &mu
         out.extend_from_slice(rest);
         return Ok(());
     }
-    // A client of the etcd API wrote this object, so it may begin differently.
-    let object = decoded(value, revision)?;
+    // This is not the stored version, or a client of the etcd API wrote an object that begins differently.
+    let mut object = decoded(value, revision)?;
+    served.show(&mut object);
     serde_json::to_writer(out, &object).map_err(Status::internal)
 }
 
-/// Appends a stored object's `PartialObjectMetadata`.
-pub(crate) fn splice_partial(value: &[u8], revision: Revision, out: &mut Vec<u8>) -> Result<(), Status> {
+/// Appends the `PartialObjectMetadata` of a stored object in a version.
+pub(crate) fn splice_partial(
+    served: &Served,
+    value: &[u8],
+    revision: Revision,
+    out: &mut Vec<u8>,
+) -> Result<(), Status> {
+    const PREFIX: &[u8] = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
+    out.extend_from_slice(PREFIX);
+    if served.conversion().is_some() {
+        let mut object = decoded(value, revision)?;
+        served.show(&mut object);
+        serde_json::to_writer(&mut *out, &object["metadata"]).map_err(Status::internal)?;
+        out.push(b'}');
+        return Ok(());
+    }
     #[derive(Deserialize)]
     struct OnlyMetadata<'a> {
         #[serde(borrow)]
         metadata: &'a RawValue,
     }
     let object: OnlyMetadata<'_> = serde_json::from_slice(value).map_err(broken)?;
-    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"#);
+    out.push(b'{');
     push_resource_version(out, revision);
     let rest = object.metadata.get().trim_start().strip_prefix('{').unwrap_or("}");
     if !rest.trim_start().starts_with('}') {
@@ -146,7 +162,7 @@ mod tests {
         splice(served, object.to_string().as_bytes(), Revision(7), &mut foreign).expect("it is spliced");
         assert_eq!(serde_json::from_slice::<Value>(&foreign).expect("JSON"), expected);
         let mut partial = Vec::new();
-        splice_partial(&bytes, Revision(7), &mut partial).expect("it is spliced");
+        splice_partial(served, &bytes, Revision(7), &mut partial).expect("it is spliced");
         let partial: Value = serde_json::from_slice(&partial).expect("JSON");
         assert_eq!(partial["metadata"], expected["metadata"]);
     }

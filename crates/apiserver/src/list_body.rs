@@ -34,8 +34,8 @@ pub(crate) async fn respond(mut listing: Listing, style: Style) -> Result<Respon
     };
     let mut writer = Writer::new(style.negotiated.representation, form);
     let mut chunk = Vec::new();
-    writer.head(listing.served(), listing.metadata(), &mut chunk)?;
-    writer.items(listing.served(), &first, &mut chunk)?;
+    writer.head(listing.version(), listing.metadata(), &mut chunk)?;
+    writer.items(listing.version(), &first, &mut chunk)?;
     let rest = stream::try_unfold((listing, writer, false), async |(mut listing, mut writer, is_ended)| {
         if is_ended {
             return Ok(None);
@@ -43,7 +43,7 @@ pub(crate) async fn respond(mut listing: Listing, style: Style) -> Result<Respon
         match next_chunk(&mut listing, &mut writer).await {
             Ok((chunk, is_last)) => Ok(Some((chunk.into(), (listing, writer, is_last)))),
             Err(status) => {
-                let resource = &listing.served().descriptor.resource;
+                let resource = &listing.version().descriptor.resource;
                 tracing::warn!(%resource, error = status.message, "a list was cut off");
                 Err(std::io::Error::other(status.message))
             }
@@ -58,7 +58,7 @@ pub(crate) async fn respond(mut listing: Listing, style: Style) -> Result<Respon
 /// # Errors
 /// When a stored object cannot be decoded.
 pub(crate) fn whole(listing: &Listing, items: &[KeyValue], style: Style) -> Result<Response, Status> {
-    let served = listing.served();
+    let served = listing.version();
     let mut writer = Writer::new(style.negotiated.representation, Form::Json);
     let mut out = Vec::with_capacity(items.iter().map(|kv| kv.value.len() + 48).sum::<usize>() + 256);
     writer.head(served, listing.metadata(), &mut out)?;
@@ -71,7 +71,7 @@ pub(crate) fn whole(listing: &Listing, items: &[KeyValue], style: Style) -> Resu
 async fn next_chunk(listing: &mut Listing, writer: &mut Writer) -> Result<(Vec<u8>, bool), Status> {
     let mut chunk = Vec::new();
     let items = listing.next().await?.unwrap_or_default();
-    writer.items(listing.served(), &items, &mut chunk)?;
+    writer.items(listing.version(), &items, &mut chunk)?;
     if listing.is_done() {
         writer.tail(listing.metadata(), &mut chunk)?;
     }

@@ -1,7 +1,5 @@
 //! [`LocalClient`]: the API for code in the same process. Its requests pass the same pipeline as all others.
 
-use std::sync::Arc;
-
 use quorate_api::{GroupVersionResource, Status};
 use quorate_mvcc::KeyValue;
 use quorate_registry::{Subresource, Verb};
@@ -12,11 +10,12 @@ use crate::decode::{Expected, FieldValidation};
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::condition::Condition;
 use crate::pipeline::delete::{DeleteOptions, DeleteResponse, delete, delete_response};
+use crate::pipeline::dispatch::answered;
 use crate::pipeline::managed::FieldManager;
 use crate::pipeline::patch::{Patch, patch};
 use crate::pipeline::subresource::{binding, scale};
 use crate::pipeline::update::update;
-use crate::pipeline::{Operation, Written, create, read, review};
+use crate::pipeline::{Operation, create, read};
 use crate::query::Query;
 use crate::route::{Route, Target};
 use crate::user::UserInfo;
@@ -63,11 +62,12 @@ impl LocalClient {
         object: Value,
     ) -> Result<Value, Status> {
         let mut operation = self.operation(Verb::Create, resource, namespace, None, None).await?;
-        let body = Expected::served(&operation.target.resource).decode_value(object)?;
-        if let Some(review) = operation.target.resource.descriptor.review {
-            return review::answer(&operation, review, body.object).await;
+        let body = Expected::served(&operation.target.version).decode_value(object)?;
+        if let Some(answer) = operation.target.resource.descriptor.answer {
+            return answered(&operation, answer, body.object).await;
         }
-        create::create(&mut operation, body).await.map(Written::into_object)
+        let written = create::create(&mut operation, body).await?;
+        Ok(written.into_object(&operation.target.version))
     }
 
     /// Reads an object, linearizably.
@@ -82,7 +82,9 @@ impl LocalClient {
     ) -> Result<Value, Status> {
         let operation = self.operation(Verb::Get, resource, namespace, Some(name), None).await?;
         let KeyValue { value, mod_revision, .. } = read::get(self.api.store(), &operation.target, None).await?;
-        encode::decoded(&value, mod_revision)
+        let mut object = encode::decoded(&value, mod_revision)?;
+        operation.target.version.show(&mut object);
+        Ok(object)
     }
 
     /// Replaces an object, or a part of it through a subresource, and returns the new object.
@@ -101,11 +103,11 @@ impl LocalClient {
         let written = match operation.target.subresource {
             Some(Subresource::Scale) => scale::update(&operation, object).await?,
             _ => {
-                let body = Expected::served(&operation.target.resource).decode_value(object)?;
+                let body = Expected::served(&operation.target.version).decode_value(object)?;
                 update(&mut operation, body).await?
             }
         };
-        Ok(written.into_object())
+        Ok(written.into_object(&operation.target.version))
     }
 
     /// Applies a merge patch (RFC 7386) and returns the new object.
@@ -126,7 +128,7 @@ impl LocalClient {
             Some(Subresource::Scale) => scale::patch(&operation, &changes).await?,
             _ => patch(&mut operation, &changes, Vec::new()).await?,
         };
-        Ok(written.into_object())
+        Ok(written.into_object(&operation.target.version))
     }
 
     /// Deletes an object; `options` are `DeleteOptions`. Returns the response of a REST client: the object while it
@@ -146,7 +148,7 @@ impl LocalClient {
         operation.is_dry_run = options.is_dry_run;
         let written = delete(&operation, &options).await?;
         Ok(match delete_response(&operation.target.resource, written) {
-            DeleteResponse::Object(written) => written.into_object(),
+            DeleteResponse::Object(written) => written.into_object(&operation.target.version),
             DeleteResponse::Success(status) => status,
         })
     }
@@ -165,7 +167,8 @@ impl LocalClient {
             "metadata": { "name": pod, "namespace": namespace, "uid": uid },
             "target": { "apiVersion": "v1", "kind": "Node", "name": node },
         });
-        binding::bind(&operation, body).await.map(Written::into_object)
+        let written = binding::bind(&operation, body).await?;
+        Ok(written.into_object(&operation.target.version))
     }
 
     /// Returns whether this API serves a resource.
@@ -194,7 +197,8 @@ impl LocalClient {
             })
             .transpose()?;
         let target = Target {
-            resource: Arc::clone(&served),
+            resource: served.stored_version(),
+            version: served,
             verb,
             namespace: namespace.map(str::to_owned),
             name: name.map(str::to_owned),

@@ -57,7 +57,7 @@ pub async fn repair_allocations(api: &Api) -> Result<Vec<Finding>, Status> {
         }
     }
     let (mut held, mut incomplete) = (Vec::new(), Vec::new());
-    let kinds: Vec<_> = api.catalog().rows.clone();
+    let kinds: Vec<_> = api.catalog().rows.iter().filter(|row| row.conversion().is_none()).cloned().collect();
     for served in kinds {
         let Some(pooled) = served.descriptor.strategy.pooled() else { continue };
         collect(api, &served, pooled, revision, &mut held, &mut incomplete).await?;

@@ -161,6 +161,22 @@ fn alternatives(headers: &HeaderMap) -> Vec<Alternative<'_>> {
 /// # Errors
 /// `NotAcceptable` when none of the alternatives can be served.
 pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject) -> Result<Negotiated, Status> {
+    pick(headers, |alternative| alternative.representation(include))
+}
+
+/// As [`negotiate`], for documents that have no table and no metadata of their own.
+///
+/// # Errors
+/// `NotAcceptable` when none of the alternatives can be served.
+pub(crate) fn negotiate_documents(headers: &HeaderMap) -> Result<Negotiated, Status> {
+    let whole = |representation: &Representation| *representation == Representation::Object;
+    pick(headers, |alternative| alternative.representation(IncludeObject::default()).filter(whole))
+}
+
+fn pick(
+    headers: &HeaderMap,
+    representation: impl Fn(&Alternative<'_>) -> Option<Representation>,
+) -> Result<Negotiated, Status> {
     let list = alternatives(headers);
     if list.is_empty() {
         return Ok(Negotiated { representation: Representation::Object, encoding: Encoding::Json });
@@ -168,7 +184,7 @@ pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject) -> Result<N
     list.iter()
         .find_map(|alternative| {
             let encoding = alternative.encoding()?;
-            let representation = alternative.representation(include)?;
+            let representation = representation(alternative)?;
             // A table has no protobuf message, so the next alternative is taken.
             let has_form = encoding != Encoding::Protobuf || !matches!(representation, Representation::Table(_));
             has_form.then_some(Negotiated { representation, encoding })
@@ -235,5 +251,14 @@ mod tests {
         check("application/cbor, application/json;q=0.5", Some((Representation::Object, Encoding::Cbor)));
         check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None);
         check("text/html", None);
+    }
+
+    #[test]
+    fn documents_have_no_table() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io".parse().expect("a header value"));
+        assert_eq!(negotiate_documents(&headers).map_err(|status| status.code), Err(406));
+        headers.append(ACCEPT, "application/yaml".parse().expect("a header value"));
+        assert_eq!(negotiate_documents(&headers).map(|negotiated| negotiated.encoding), Ok(Encoding::Yaml));
     }
 }

@@ -144,7 +144,7 @@ pub(crate) fn has_etag(headers: &HeaderMap, etag: &str) -> bool {
     given.is_some_and(|given| given.contains(etag))
 }
 
-/// Appends one object in the requested representation.
+/// Appends one stored object in a version and the requested representation.
 ///
 /// # Errors
 /// When the stored bytes cannot be decoded.
@@ -157,7 +157,7 @@ pub(crate) fn encode_one(
 ) -> Result<(), Status> {
     match representation {
         Representation::Object => encode::splice(served, value, revision, out),
-        Representation::Partial => encode::splice_partial(value, revision, out),
+        Representation::Partial => encode::splice_partial(served, value, revision, out),
         Representation::Table(include) => {
             let mut whole = table::head(served);
             whole["metadata"] = table::list_metadata(revision);

@@ -75,7 +75,10 @@ pub(crate) enum Discovery {
 /// An operation on a kind's objects.
 #[derive(Clone)]
 pub(crate) struct Target {
+    /// The kind in the version in which it is stored.
     pub resource: Arc<Served>,
+    /// The kind in the version of the request.
+    pub version: Arc<Served>,
     pub verb: Verb,
     pub namespace: Option<String>,
     /// `None` for a collection.
@@ -236,7 +239,8 @@ fn resource(
         return Err(error::method_not_allowed());
     }
     Ok(Route::Resource(Target {
-        resource: Arc::clone(served),
+        resource: served.stored_version(),
+        version: Arc::clone(served),
         verb,
         namespace: namespace.map(str::to_owned),
         name,
@@ -304,7 +308,7 @@ mod tests {
             Ok(Route::Resource(target)) => format!(
                 "{} {} ns={} name={} sub={}{}",
                 target.verb.as_str(),
-                target.resource.descriptor.resource.group_resource(),
+                target.version.descriptor.resource.group_resource(),
                 target.namespace.as_deref().unwrap_or("-"),
                 target.name.as_deref().unwrap_or("-"),
                 target.subresource.map_or("-", Subresource::as_str),
@@ -380,6 +384,7 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/configmaps/x/proxy/b", "404"),
             ("GET", "/api/v1/namespaces/proxy/pods/proxy", "get pods ns=proxy name=proxy sub=-"),
             ("GET", "/api/v1/watch/namespaces/proxy/pods/x", "watch pods ns=proxy name=x sub=-"),
+            ("GET", "/apis/events.k8s.io/v1/namespaces/a/events/x", "get events.events.k8s.io ns=a name=x sub=-"),
             ("GET", "/apis/apps/v1", "document"),
             ("GET", "/openapi/v3/apis/apps/v1", "document"),
             ("GET", "/openapi/v2", "document"),

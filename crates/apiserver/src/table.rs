@@ -22,14 +22,14 @@ pub(crate) fn head(served: &Served) -> Value {
     json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": columns })
 }
 
-/// Returns the row of an object that has its `resourceVersion`.
+/// Returns the row of a stored object that has its `resourceVersion`.
 pub(crate) fn row(served: &Served, include: IncludeObject, now: Timestamp, object: &Value) -> Value {
     let cells = served.descriptor.strategy.cells(object, now);
     match include {
         IncludeObject::None => json!({ "cells": cells }),
-        IncludeObject::Object => json!({ "cells": cells, "object": object }),
+        IncludeObject::Object => json!({ "cells": cells, "object": served.shown(object) }),
         IncludeObject::Metadata => {
-            let metadata = &object["metadata"];
+            let metadata = &served.shown(object)["metadata"];
             let partial =
                 json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata });
             json!({ "cells": cells, "object": partial })

@@ -13,6 +13,7 @@ use crate::kinds::{
 };
 use crate::schema::Schema;
 use crate::subresource::Subresource;
+use crate::versions::EVENTS_V1;
 
 const ALL: &[&str] = &["all"];
 const SCALABLE: &[Subresource] = &[Subresource::Scale, Subresource::Status];
@@ -91,6 +92,7 @@ pub fn builtin() -> Vec<Descriptor> {
 
     let mut events = row::<Event>("", "Event", "events", &["ev"]);
     events.creates_on_update = true;
+    events.versions = EVENTS_V1;
 
     let mut serviceaccounts = row::<ServiceAccount>("", "ServiceAccount", "serviceaccounts", &["sa"]);
     serviceaccounts.returns_deleted = true;
@@ -114,9 +116,14 @@ pub fn builtin() -> Vec<Descriptor> {
         row::<EndpointSlice>("discovery.k8s.io", "EndpointSlice", "endpointslices", &[]),
     ];
     let mut all: Vec<Descriptor> = typed.into_iter().chain(crate::rows::rows()).collect();
-    let rank = |descriptor: &Descriptor| GROUPS.iter().position(|group| *group == descriptor.kind.group);
-    all.sort_by(|a, b| (rank(a), &a.resource.resource).cmp(&(rank(b), &b.resource.resource)));
+    all.sort_by_key(|row| (group_rank(&row.kind.group), row.resource.resource.clone()));
     all
+}
+
+/// Returns a group's place in discovery. Groups that are not built in come last.
+#[must_use]
+pub fn group_rank(group: &str) -> usize {
+    GROUPS.iter().position(|known| *known == group).unwrap_or(GROUPS.len())
 }
 
 /// A namespaced `v1` kind with all verbs and no subresources.
@@ -138,7 +145,8 @@ fn row<K: Kind>(
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
         subresources: &[],
-        review: None,
+        versions: &[],
+        answer: None,
         creates_on_update: false,
         returns_deleted: false,
         columns: K::columns(),

@@ -10,6 +10,7 @@ use crate::metadata;
 use crate::schema::Schema;
 use crate::strategy::Strategy;
 use crate::subresource::{Change, Subresource};
+use crate::versions::Version;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -61,8 +62,16 @@ impl Verb {
     }
 }
 
-/// The question that the objects of a virtual resource ask. Such an object is answered when it is created, and never
-/// stored.
+/// The answer to the creation of an object that is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// The object with the answer to its question.
+    Review(Review),
+    /// A `Status`, after the pod of the object's name was assigned to a node.
+    Binding,
+}
+
+/// The question that an object asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Review {
     /// The user that makes the request.
@@ -102,8 +111,10 @@ pub struct Descriptor {
     pub scope: Scope,
     pub verbs: &'static [Verb],
     pub subresources: &'static [Subresource],
-    /// The question that objects ask instead of being stored; `None` for a kind that is stored.
-    pub review: Option<Review>,
+    /// The versions that are served besides this one, which is stored.
+    pub versions: &'static [Version],
+    /// The answer to a creation; `None` for a kind whose objects are stored.
+    pub answer: Option<Answer>,
     /// An update of an absent object creates it.
     pub creates_on_update: bool,
     /// A deletion that removes the object returns its last state instead of a `Status`.
@@ -117,6 +128,25 @@ impl Descriptor {
     #[must_use]
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
+    }
+
+    /// Returns the row of another version. Its names and its schema are that version's, its strategy works on the stored one.
+    ///
+    /// # Panics
+    /// For a version that the schema does not have; a test reads all of them.
+    #[must_use]
+    pub fn in_version(&self, version: &Version) -> Self {
+        let kind = version.gvk();
+        Descriptor {
+            schema: Schema::of(&kind).expect("the schema has the types of all served versions"),
+            resource: GroupVersionResource {
+                group: kind.group.clone(),
+                version: kind.version.clone(),
+                resource: self.resource.resource.clone(),
+            },
+            kind,
+            ..self.clone()
+        }
     }
 
     /// Sets the fields that the user left out; idempotent.

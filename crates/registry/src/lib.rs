@@ -5,8 +5,9 @@
 //! [`quota`], [`priority`].
 //!
 //! Built-in kinds with a Rust type live in `kinds`, one file each. The others are rows of data with optional rules, in
-//! `rows`, one file for each topic; `schema_kind` gives them their behaviour. [`builtin`] lists both. They share `value` (JSON in place), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`],
-//! which the pipeline calls.
+//! `rows`, one file for each topic; `schema_kind` gives them their behaviour. [`builtin`] lists both. They share `value`
+//! (JSON in place), `table` (printing), `check` (field checks), `pod_template`, and [`metadata`], which the pipeline calls.
+//! The kinds that are served in several versions have their conversions in [`versions`].
 
 mod builtin;
 mod check;
@@ -29,11 +30,13 @@ pub mod strategy;
 pub mod subresource;
 mod table;
 mod value;
+pub mod versions;
 
-pub use builtin::builtin;
-pub use descriptor::{Column, Descriptor, Review, Scope, Verb};
+pub use builtin::{builtin, group_rank};
+pub use descriptor::{Answer, Column, Descriptor, Review, Scope, Verb};
 pub use kinds::pod::references as pod;
 pub use registry::{Registry, RegistryError};
 pub use schema::Schema;
 pub use strategy::{Deletion, Scale, Strategy};
 pub use subresource::{Backend, Change, Documents, Handler, Subresource};
+pub use versions::Version;

@@ -22,8 +22,13 @@ pub struct Rules {
     pub default: fn(&mut Value),
     /// Runs when a new object has its name and uid.
     pub named: fn(&mut Value),
+    /// Carries over what an update does not change, besides the status.
+    pub prepare_update: fn(&mut Value, &Value),
+    /// Carries over what an update of the status does not change, besides the rest of the object.
+    pub prepare_status_update: fn(&mut Value, &Value),
     pub validate: fn(&Value, &mut Vec<FieldError>),
     pub validate_update: fn(&Value, &Value, &mut Vec<FieldError>),
+    pub validate_status_update: fn(&Value, &Value, &mut Vec<FieldError>),
     /// Dotted paths of fields that may not change.
     pub immutable: &'static [&'static str],
     /// Field selectors, with the dotted path of each one's value.
@@ -40,8 +45,11 @@ impl Default for Rules {
             check_name: name::dns1123_subdomain,
             default: |_| {},
             named: |_| {},
+            prepare_update: |_, _| {},
+            prepare_status_update: |_, _| {},
             validate: |_, _| {},
             validate_update: |_, _, _| {},
+            validate_status_update: |_, _, _| {},
             immutable: &[],
             selectable: &[],
             scale: None,
@@ -83,12 +91,14 @@ impl Strategy for SchemaKind {
         if self.rules.has_status {
             carry_over(new, old, "status");
         }
+        (self.rules.prepare_update)(new, old);
         let starts_new = self.rules.counts_generations && !equal(&desired(new), &desired(old));
         set_generation(new, old, starts_new);
     }
 
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
         take_status(new, old, &[]);
+        (self.rules.prepare_status_update)(new, old);
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
@@ -106,6 +116,12 @@ impl Strategy for SchemaKind {
                 errors.push(FieldError::invalid(path_of(path), new, check::IMMUTABLE));
             }
         }
+        errors
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        (self.rules.validate_status_update)(new, old, &mut errors);
         errors
     }
 

@@ -6,10 +6,13 @@ use serde_json::Value;
 
 use crate::descriptor::{Descriptor, Verb};
 use crate::kinds::{namespace, pod};
+use crate::rows::certificates;
 
 /// The subresources that the pipeline can serve. A kind lists those that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subresource {
+    /// The decision about a certificate signing request.
+    Approval,
     Attach,
     Binding,
     EphemeralContainers,
@@ -128,6 +131,14 @@ static FINALIZE: Row = part(
     UPDATE,
     Change { prepare: |_, new, old| namespace::keep_only_finalizers(new, old), validate: |_, _, _| Vec::new() },
 );
+static APPROVAL: Row = part(
+    "approval",
+    READ_WRITE,
+    Change {
+        prepare: |_, new, old| certificates::keep_only_approval(new, old),
+        validate: |kind, new, old| [whole(kind, new, old), certificates::validate_approval(new, old)].concat(),
+    },
+);
 static EPHEMERAL_CONTAINERS: Row = part(
     "ephemeralcontainers",
     READ_WRITE,
@@ -179,6 +190,7 @@ impl Subresource {
     #[must_use]
     pub fn row(self) -> &'static Row {
         match self {
+            Subresource::Approval => &APPROVAL,
             Subresource::Attach => &ATTACH,
             Subresource::Binding => &BINDING,
             Subresource::EphemeralContainers => &EPHEMERAL_CONTAINERS,

@@ -217,9 +217,9 @@ fn version_2_names_every_group_version_of_delete_options() {
         &json["definitions"]["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"]["x-kubernetes-group-version-kind"];
     let text = |kind: &Value, field: &str| kind[field].as_str().map(str::to_owned).expect("a text");
     let named = kinds.as_array().expect("kinds").iter().map(|kind| (text(kind, "group"), text(kind, "version")));
-    let rows = quorate_registry::builtin();
-    let served: BTreeSet<_> =
-        rows.iter().map(|row| (row.kind.group.to_string(), row.kind.version.to_string())).collect();
+    let rows = Catalog::new(quorate_registry::builtin()).rows;
+    let kinds = rows.iter().map(|row| &row.descriptor.kind);
+    let served: BTreeSet<_> = kinds.map(|kind| (kind.group.to_string(), kind.version.to_string())).collect();
     assert_eq!(named.collect::<Vec<_>>(), served.into_iter().collect::<Vec<_>>());
     let create = &json["paths"]["/api/v1/namespaces/{namespace}/configmaps"]["post"];
     assert_eq!(create["parameters"][0]["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.ConfigMap");

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 
 use crate::decode::{self, Body, Expected, FieldValidation};
 use crate::metadata;
+use crate::pipeline::managed::ServedVersions;
 use crate::pipeline::modify::{Change, Current};
 use crate::pipeline::update::{change, check_name, modify_or_create, successor};
 use crate::pipeline::{Operation, Written, managed};
+use crate::route::Target;
 
 /// The manager that takes over the fields of its own client-side applies.
 const KUBECTL: &str = "kubectl";
@@ -57,7 +59,7 @@ fn configuration(operation: &mut Operation, body: &[u8], force: bool) -> Result<
         return Err(Status::bad_request("error decoding YAML: the configuration is not an object"));
     }
     report(operation, &duplicates)?;
-    let served = Arc::clone(&operation.target.resource);
+    let served = Arc::clone(&operation.target.version);
     let mut object = value;
     if operation.target.subresource == Some(Subresource::Scale) {
         object = of_scale(operation, object)?;
@@ -141,7 +143,7 @@ fn report(operation: &mut Operation, duplicates: &[String]) -> Result<(), Status
 /// Returns the part of the object that a `Scale` sets.
 fn of_scale(operation: &Operation, mut scale: Value) -> Result<Value, Status> {
     decode::check_kind(&mut scale, "autoscaling/v1", "Scale")?;
-    let served = &operation.target.resource;
+    let served = &operation.target.version;
     let mut object = json!({
         "apiVersion": served.api_version, "kind": served.descriptor.kind.kind,
         "metadata": { "name": metadata::text(&scale, "name") },
@@ -162,37 +164,37 @@ fn of_scale(operation: &Operation, mut scale: Value) -> Result<Value, Status> {
 /// Returns Kubernetes' answer to a configuration that does not have the shape of its type.
 fn untyped(operation: &Operation, why: &str) -> Status {
     let target = &operation.target;
-    let kind = &target.resource.descriptor.kind;
+    let kind = &target.version.descriptor.kind;
     let name = match &target.namespace {
         Some(namespace) => format!("{namespace}/{}", target.name()),
         None => format!("/{}", target.name()),
     };
     let message = format!(
         "failed to create typed patch object ({name}; {}, Kind={}): {why}",
-        target.resource.api_version, kind.kind
+        target.version.api_version, kind.kind
     );
     Status::new(Reason::Unknown, message)
 }
 
 /// Decides the change of an existing object.
 fn applied(operation: &Operation, current: &Current, configuration: &Configuration) -> Result<Change, Status> {
-    let served = &operation.target.resource;
+    let Target { resource, version, .. } = &operation.target;
     let live = &current.object;
     let before = Managers::stored(current.managed_fields.as_ref());
-    let (mut new, mut managers) = match merged(operation, live, &before, configuration)? {
+    let (mut new, mut managers) = match merged(operation, &version.shown(live), &before, configuration)? {
         Applied::Object(object, managers) => (object, managers),
         Applied::Conflicts(conflicts) => return Err(conflict(conflicts)),
     };
-    served.descriptor.default(&mut new);
+    version.complete(&mut new);
     let mut new = successor(operation, current, new)?;
     if new == *live {
         managers.keep_times(&before);
     }
     managed::put(&mut new, current.managed_fields.as_ref().unwrap_or(&Value::Null), managers.into_json());
-    Ok(change(served, new, live))
+    Ok(change(resource, new, live))
 }
 
-/// Merges the configuration into an object, which is empty if it does not exist.
+/// Merges the configuration into an object of the request's version, which is empty if it does not exist.
 fn merged(
     operation: &Operation,
     live: &Value,
@@ -211,10 +213,11 @@ fn merged(
     let time = managed::now();
     let writer = managed::writer(operation, &time);
     let Configuration { object, has_nulls, force } = configuration;
-    let schema = operation.target.resource.descriptor.schema;
+    let version = &operation.target.version;
+    let schema = version.descriptor.schema;
     let mut request = Apply { configuration: object, writer, ignored, force: *force, transferred: None };
     let run = |request: &Apply<'_>| {
-        apply::apply(schema.model(), schema.ty(), live, managers, request)
+        apply::apply(schema.model(), schema.ty(), &ServedVersions(operation), live, managers, request)
             .map_err(|errors| untyped(operation, &errors.to_string()))
     };
     let mut applied = run(&request)?;
@@ -232,7 +235,7 @@ fn merged(
         }
         // Both parts of the merge were decoded, except for nulls.
         if *has_nulls {
-            *new = Expected::served(&operation.target.resource).decode_value(new.take())?.object;
+            *new = Expected::served(version).decode_value(new.take())?.object;
         }
     }
     Ok(applied)
@@ -240,7 +243,7 @@ fn merged(
 
 /// Returns the fields that kubectl's last client-side apply has set and nobody has changed since.
 fn last_applied(operation: &Operation, live: &Value) -> Option<FieldSet> {
-    let served = &operation.target.resource;
+    let served = &operation.target.version;
     let schema = served.descriptor.schema;
     let annotation = live["metadata"]["annotations"].get(LAST_APPLIED)?.as_str()?;
     let last: Value = serde_json::from_str(annotation).ok()?;

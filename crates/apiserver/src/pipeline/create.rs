@@ -1,15 +1,17 @@
 //! The `create` verb.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use quorate_api::{Revision, Status};
 use serde_json::Value;
 
-use crate::catalog::Served;
 use crate::decode::Body;
 use crate::pipeline::commit::{Committed, Effects, Guard, Write, commit};
 use crate::pipeline::{Effect, Operation, Written};
 use crate::pipeline::{admission, allocate, managed};
+use crate::route::Target;
 use crate::{decode, encode, metadata};
 
 /// Number of random names that are tried for a `generateName`.
@@ -43,7 +45,7 @@ async fn create_with(
         }
         descriptor.strategy.named(&mut object);
         names += 1;
-        validate(&target.resource, &object)?;
+        validate(target, &object)?;
         let name = metadata::text(&object, "name").to_owned();
         let key = Bytes::from(target.resource.key(target.namespace.as_deref(), &name));
         let admitted = admission::validate(operation, None, &object).await?;
@@ -91,13 +93,14 @@ async fn create_with(
 async fn prepare(operation: &mut Operation, body: Body) -> Result<(Value, Option<Value>), Status> {
     let target = &operation.target;
     let served = &target.resource;
-    decode::report_strict_errors(served, operation.validation, body.strict_errors, &mut operation.warnings)?;
+    let version = Arc::clone(&target.version);
+    decode::report_strict_errors(&version, operation.validation, body.strict_errors, &mut operation.warnings)?;
     let mut object = body.object;
     if !metadata::text(&object, "resourceVersion").is_empty() {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
     check_namespace(target.namespace.as_deref(), &object)?;
-    served.descriptor.default(&mut object);
+    version.complete(&mut object);
     let managed_fields = managed::of_creation(operation, &mut object)?;
     metadata::stamp_new(&mut object, target.namespace.as_deref(), Timestamp::now());
     admission::mutate(operation, &mut object).await?;
@@ -123,8 +126,10 @@ fn generate_name(object: &Value) -> Option<String> {
     (metadata::text(object, "name").is_empty() && !base.is_empty()).then(|| base.to_owned())
 }
 
-fn validate(served: &Served, object: &Value) -> Result<(), Status> {
-    let errors = served.descriptor.validate(object);
+fn validate(target: &Target, object: &Value) -> Result<(), Status> {
+    let served = &target.resource;
+    let mut errors = served.descriptor.validate(object);
+    errors.extend(target.version.conversion().iter().flat_map(|version| (version.validate_create)(object)));
     if errors.is_empty() {
         return Ok(());
     }
@@ -152,7 +157,6 @@ mod tests {
     use crate::bootstrap::bootstrap;
     use crate::decode::FieldValidation;
     use crate::pipeline::managed::FieldManager;
-    use crate::route::Target;
     use crate::user::UserInfo;
 
     /// Creates a ConfigMap with a generated name. Names are taken from `names`, and the last one repeats. Returns the
@@ -164,6 +168,7 @@ mod tests {
             user: UserInfo::master("test"),
             manager: FieldManager::default(),
             target: Target {
+                version: Arc::clone(&resource),
                 resource,
                 verb: Verb::Create,
                 namespace: Some("default".to_owned()),
@@ -184,7 +189,7 @@ mod tests {
         };
         let object = json!({ "metadata": { "generateName": "web-" } });
         let created = create_with(&mut operation, Body { object, strict_errors: Vec::new() }, draw).await;
-        (created.map(Written::into_object), drawn)
+        (created.map(|written| written.into_object(&operation.target.version)), drawn)
     }
 
     #[tokio::test]

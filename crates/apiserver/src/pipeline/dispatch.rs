@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_api::{Status, StatusDetails};
-use quorate_registry::{Documents, Handler, Verb};
+use quorate_registry::{Answer, Documents, Handler, Subresource, Verb};
 use serde_json::Value;
 
 use crate::api::Api;
@@ -11,6 +11,7 @@ use crate::decode::{self, Expected, FieldValidation};
 use crate::error;
 use crate::list_body;
 use crate::logs;
+use crate::pipeline::admission::PODS;
 use crate::pipeline::authorize::NodeRelation;
 use crate::pipeline::delete::{self, DeleteResponse};
 use crate::pipeline::list::{ListOptions, Listing};
@@ -22,7 +23,7 @@ use crate::pipeline::update::{success, update};
 use crate::pipeline::{Effect, Operation, Written, apply, create, delete_collection, read, review, watch};
 use crate::proxy;
 use crate::query::Query;
-use crate::representation::{IncludeObject, negotiate};
+use crate::representation::{IncludeObject, negotiate, negotiate_documents};
 use crate::response::{Request, Response, Style};
 use crate::route::Target;
 use crate::streams;
@@ -46,7 +47,11 @@ pub(crate) async fn dispatch(
         Some(Handler::Proxy(backend)) => return proxy::proxy(api, &target, *backend, request).await,
         Some(Handler::Part(_) | Handler::Scale | Handler::Binding | Handler::Eviction) | None => {}
     }
-    let negotiated = negotiate(&request.headers, IncludeObject::parse(query.get("includeObject"))?)?;
+    let include = IncludeObject::parse(query.get("includeObject"))?;
+    let negotiated = match target.resource.descriptor.answer {
+        Some(_) => negotiate_documents(&request.headers)?,
+        None => negotiate(&request.headers, include)?,
+    };
     let style = Style { negotiated, is_pretty: query.flag("pretty") };
     let is_dry_run = delete::is_dry_run(&query.all("dryRun").collect::<Vec<_>>())?;
     let validation = FieldValidation::parse(query)?;
@@ -84,22 +89,21 @@ pub(crate) async fn dispatch(
 
 async fn show(operation: &Operation, query: &Query, style: Style) -> Result<Response, Status> {
     let (store, target) = (operation.api.store(), &operation.target);
-    let served = &target.resource;
     match target.verb {
         Verb::List => list_body::respond(listing(operation, query).await?, style).await,
         _ => {
             let kv = read::get(store, target, query.get("resourceVersion")).await?;
             if !matches!(handler(target), Some(Handler::Scale)) {
-                return Response::stored(200, served, &kv, style);
+                return Response::stored(200, &target.version, &kv, style);
             }
             let object: Value = serde_json::from_slice(&kv.value).map_err(Status::internal)?;
-            shown(200, &scale::show(served, &object, kv.mod_revision)?, style)
+            shown(200, &scale::show(&target.resource, &object, kv.mod_revision)?, style)
         }
     }
 }
 
 async fn write(mut operation: Operation, request: &Request, style: Style) -> Result<Response, Status> {
-    let served = Arc::clone(&operation.target.resource);
+    let served = Arc::clone(&operation.target.version);
     let (verb, handler) = (operation.target.verb, handler(&operation.target));
     let expected = match operation.target.subresource.map(|subresource| subresource.row().documents) {
         Some(Documents::Other { api_version, kind }) => Expected::builtin(api_version, kind)?,
@@ -113,9 +117,9 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
         decode::report_strict_errors(&served, validation, body.strict_errors, warnings)?;
         Ok(body.object)
     };
-    if let Some(review) = served.descriptor.review {
+    if let Some(answer) = served.descriptor.answer {
         let object = document(&mut operation.warnings)?;
-        let answered = review::answer(&operation, review, object).await?;
+        let answered = answered(&operation, answer, object).await?;
         return Ok(shown(201, &answered, style)?.with_warnings(&operation.warnings));
     }
     let patch_strict_errors = || decode::duplicate_fields(&request.body, validation);
@@ -160,12 +164,35 @@ async fn write(mut operation: Operation, request: &Request, style: Style) -> Res
     answer(&operation, code, &written, style)
 }
 
+/// Returns the answer to the creation of an object that is not stored.
+///
+/// # Errors
+/// A `Status` of the answer.
+pub(crate) async fn answered(operation: &Operation, answer: Answer, object: Value) -> Result<Value, Status> {
+    match answer {
+        Answer::Review(review) => review::answer(operation, review, object).await,
+        Answer::Binding => {
+            create::check_namespace(operation.target.namespace.as_deref(), &object)?;
+            let pods = operation.api.catalog().find(&PODS.group, &PODS.version, &PODS.resource).cloned()?;
+            let pod = Target {
+                resource: Arc::clone(&pods),
+                version: pods,
+                name: Some(crate::metadata::text(&object, "name").to_owned()),
+                subresource: Some(Subresource::Binding),
+                ..operation.target.clone()
+            };
+            binding::bind(&operation.at(pod), object).await?;
+            Ok(success(201, None))
+        }
+    }
+}
+
 /// Answers with the object that a write left, or with its `Scale` when the write went through that.
 fn answer(operation: &Operation, code: u16, written: &Written, style: Style) -> Result<Response, Status> {
-    let served = &operation.target.resource;
+    let Target { resource, version, .. } = &operation.target;
     let response = match handler(&operation.target) {
-        Some(Handler::Scale) => shown(code, &scale::show(served, &written.object, written.revision)?, style)?,
-        _ => Response::written(code, served, written, style)?,
+        Some(Handler::Scale) => shown(code, &scale::show(resource, &written.object, written.revision)?, style)?,
+        _ => Response::written(code, version, written, style)?,
     };
     Ok(response.with_warnings(&operation.warnings))
 }
@@ -185,11 +212,11 @@ async fn apply_configuration(
 async fn remove(mut operation: Operation, request: &Request, query: &Query, style: Style) -> Result<Response, Status> {
     let options = delete::options(&request.headers, &request.body, query)?;
     operation.is_dry_run |= options.is_dry_run;
-    let served = &operation.target.resource;
+    let Target { resource, version, .. } = &operation.target;
     if operation.target.verb == Verb::Delete {
         let written = delete::delete(&operation, &options).await?;
-        return match delete::delete_response(served, written) {
-            DeleteResponse::Object(written) => Response::written(200, served, &written, style),
+        return match delete::delete_response(resource, written) {
+            DeleteResponse::Object(written) => Response::written(200, version, &written, style),
             DeleteResponse::Success(status) => shown(200, &status, style),
         };
     }
@@ -206,9 +233,9 @@ fn handler(target: &Target) -> Option<&'static Handler> {
 /// Begins the list that a request asks for.
 async fn listing(operation: &Operation, query: &Query) -> Result<Listing, Status> {
     let (store, target) = (operation.api.store(), &operation.target);
-    let selection = Selection::parse(&target.resource, query)?;
+    let selection = Selection::parse(&target.version, query)?;
     let options = ListOptions::parse(store, &target.resource, query).await?;
-    Ok(Listing::new(store, &target.resource, target.namespace.as_deref(), selection, options))
+    Ok(Listing::new(store, target, selection, options))
 }
 
 /// Renders a document that is not a stored object.

@@ -16,6 +16,7 @@ use crate::error;
 use crate::pipeline::read;
 use crate::pipeline::selection::Selection;
 use crate::query::Query;
+use crate::route::Target;
 use crate::table::list_metadata;
 
 /// Size of one read, in bytes. Each list whose client stalls holds this much.
@@ -64,7 +65,10 @@ const TOKEN_TOO_OLD: &str = "The provided continue parameter is too old to displ
 /// A collection at one revision, read page by page.
 pub(crate) struct Listing {
     store: Store,
-    served: Arc<Served>,
+    /// The kind in the version in which it is stored.
+    resource: Arc<Served>,
+    /// The kind in the version of the request.
+    version: Arc<Served>,
     selection: Selection,
     options: ListOptions,
     /// The range that is not read yet.
@@ -136,20 +140,15 @@ async fn requested_revision(
 }
 
 impl Listing {
-    pub fn new(
-        store: &Store,
-        served: &Arc<Served>,
-        namespace: Option<&str>,
-        selection: Selection,
-        options: ListOptions,
-    ) -> Self {
-        let mut range = range(served, namespace, &selection);
+    pub fn new(store: &Store, target: &Target, selection: Selection, options: ListOptions) -> Self {
+        let mut range = range(&target.resource, target.namespace.as_deref(), &selection);
         // A forged token must not lead out of the collection.
         range.start = options.start.clone().unwrap_or_default().max(range.start);
         let revision = if let ReadRevision::Exactly(revision) = options.at { revision } else { Revision::ZERO };
         Listing {
             store: store.clone(),
-            served: Arc::clone(served),
+            resource: Arc::clone(&target.resource),
+            version: Arc::clone(&target.version),
             selection,
             options,
             range,
@@ -170,14 +169,14 @@ impl Listing {
         if self.is_done {
             return Ok(None);
         }
-        let page = self.read().await.map_err(|e| failed(&e, &self.served, &self.options))?;
+        let page = self.read().await.map_err(|e| failed(&e, &self.resource, &self.options))?;
         if self.revision.is_zero() {
             self.revision = page.revision;
         }
         let mut items = Vec::with_capacity(page.kvs.len());
         for kv in page.kvs {
             self.range.start = next_key(&kv.key);
-            if !self.selection.matches_stored(&self.served, &kv)? {
+            if !self.selection.matches_stored(&self.resource, &kv)? {
                 continue;
             }
             items.push(kv);
@@ -204,8 +203,9 @@ impl Listing {
         Ok(items)
     }
 
-    pub fn served(&self) -> &Served {
-        &self.served
+    /// Returns the kind in the version in which the list shows it.
+    pub fn version(&self) -> &Served {
+        &self.version
     }
 
     pub fn is_done(&self) -> bool {
@@ -241,10 +241,10 @@ impl Listing {
     fn end_at_limit(&mut self) -> Result<(), Status> {
         self.is_done = true;
         let rest = RangeRequest { count_only: true, ..RangeRequest::new(self.range.clone()).at(self.revision) };
-        let left = self.store.read_local(&rest).map_err(|e| failed(&e, &self.served, &self.options))?.count;
+        let left = self.store.read_local(&rest).map_err(|e| failed(&e, &self.resource, &self.options))?.count;
         if left > 0 {
             let revision = i64::try_from(self.revision.0).map_err(Status::internal)?;
-            self.next = Some(encode_token(&self.served, revision, &self.range.start)?);
+            self.next = Some(encode_token(&self.resource, revision, &self.range.start)?);
             self.remaining = self.selection.is_everything().then_some(left);
         }
         Ok(())

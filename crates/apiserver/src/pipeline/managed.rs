@@ -8,7 +8,8 @@ use http::header::USER_AGENT;
 use jiff::Timestamp;
 use quorate_api::{FieldError, FieldPath, Status};
 use quorate_registry::Subresource;
-use quorate_schema::apply::{self, Managers, Writer};
+use quorate_schema::TypeId;
+use quorate_schema::apply::{self, Change, Managers, Versions, Writer};
 use serde_json::{Map, Value};
 
 use crate::metadata;
@@ -114,7 +115,7 @@ fn check_given(operation: &Operation, given: &Value, name: &str) -> Result<(), S
 pub(crate) fn writer<'a>(operation: &'a Operation, time: &'a str) -> Writer<'a> {
     Writer {
         manager: &operation.manager.name,
-        api_version: &operation.target.resource.api_version,
+        api_version: &operation.target.version.api_version,
         subresource: operation.target.subresource.map_or("", Subresource::as_str),
         time,
     }
@@ -163,8 +164,10 @@ pub(crate) fn of_creation(operation: &Operation, object: &mut Value) -> Result<O
     // A creation does not set the status of a kind that has an endpoint for it.
     let has_status = operation.target.resource.descriptor.has(Subresource::Status);
     let status = object.as_object_mut().filter(|_| has_status).and_then(|object| object.remove("status"));
-    if let Some(change) = between(operation, &Value::Object(Map::new()), object) {
-        apply::update(change, &mut managers, &writer(operation, &now()));
+    let nothing = Value::Object(Map::new());
+    if let Some(change) = between(operation, &nothing, object) {
+        let elsewhere = |version: &str| between_in(operation, version, &nothing, object);
+        apply::update(change, elsewhere, &mut managers, &writer(operation, &now()));
     }
     if let (Some(status), Some(object)) = (status, object.as_object_mut()) {
         object.insert("status".to_owned(), status);
@@ -187,17 +190,19 @@ pub(crate) fn track_change(
     // A subresource does not change the managers but by its changes.
     let given = given.filter(|given| operation.target.subresource.is_none() && Some(*given) != stored);
     let change = between(operation, &current.object, new);
+    let elsewhere = |version: &str| between_in(operation, version, &current.object, new);
     let Some(given) = given else {
         // An object without managers was reset, or is older than they are; the first apply begins to track it again.
         if let (Some(change), Some(stored)) = (change, stored) {
-            put(new, stored, apply::update_stored(change, stored, &writer(operation, &now())));
+            let managed_fields = apply::update_stored(change, elsewhere, stored, &writer(operation, &now()));
+            put(new, stored, managed_fields);
         }
         return Ok(());
     };
     check_given(operation, given, metadata::text(new, "name"))?;
     let mut managers = Managers::given_or_stored(Some(given), stored);
     if let Some(change) = change.filter(|_| !managers.entries.is_empty()) {
-        apply::update(change, &mut managers, &writer(operation, &now()));
+        apply::update(change, elsewhere, &mut managers, &writer(operation, &now()));
     }
     put(new, stored.unwrap_or(&Value::Null), managers.into_json());
     Ok(())
@@ -211,9 +216,46 @@ pub(crate) fn put(new: &mut Value, stored: &Value, managed_fields: Option<Value>
     }
 }
 
-fn between(operation: &Operation, old: &Value, new: &Value) -> Option<apply::Change> {
+/// Returns the change between two stored objects in the version of the request; `None` if no field differs that a manager
+/// can have.
+fn between(operation: &Operation, old: &Value, new: &Value) -> Option<Change> {
+    let version = &operation.target.version;
+    let schema = version.descriptor.schema;
+    Change::between(schema.model(), schema.ty(), &version.shown(old), &version.shown(new))
+}
+
+/// Returns the change between two stored objects in a version; `None` if the version is not served.
+fn between_in(operation: &Operation, api_version: &str, old: &Value, new: &Value) -> Option<Change> {
     let schema = operation.target.resource.descriptor.schema;
-    apply::Change::between(schema.model(), schema.ty(), old, new)
+    let (ty, old) = in_version(operation, api_version, old)?;
+    let (_, new) = in_version(operation, api_version, new)?;
+    Some(Change::between(schema.model(), ty, &old, &new).unwrap_or_default())
+}
+
+/// Returns a stored object in a version; `None` if the version is not served.
+fn in_version(operation: &Operation, api_version: &str, object: &Value) -> Option<(TypeId, Value)> {
+    let catalog = operation.api.catalog();
+    let served = catalog.version_of(&operation.target.resource, api_version)?;
+    Some((served.descriptor.schema.ty(), served.shown(object).into_owned()))
+}
+
+/// The served versions of the target's kind, for objects in the version of the request.
+pub(crate) struct ServedVersions<'a>(pub &'a Operation);
+
+impl Versions for ServedVersions<'_> {
+    fn convert(&self, object: &Value, api_version: &str) -> Option<(TypeId, Value)> {
+        let mut object = object.clone();
+        self.0.target.version.store(&mut object);
+        in_version(self.0, api_version, &object)
+    }
+
+    fn restore(&self, mut object: Value, api_version: &str) -> Value {
+        if let Some(served) = self.0.api.catalog().version_of(&self.0.target.resource, api_version) {
+            served.store(&mut object);
+            self.0.target.version.show(&mut object);
+        }
+        object
+    }
 }
 
 #[cfg(test)]

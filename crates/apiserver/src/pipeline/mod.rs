@@ -1,6 +1,9 @@
 //! The one pipeline for every kind:
 //! `route → authenticate → authorize → decode → default → mutate → fit → validate → admit → allocate → commit`.
 //!
+//! Bodies are converted to the stored version when their defaults are set, and the stages after that see only stored
+//! objects (`Target::resource`). Responses and managed fields are in the version of the request (`Target::version`).
+//!
 //! `admit` and `allocate` may add guards and writes to the object's transaction (`commit::Effects`).
 //!
 //! Each verb is a file here that runs these stages in this order. No file here names a kind except the static policies
@@ -34,6 +37,7 @@ use quorate_api::Revision;
 use serde_json::Value;
 
 use crate::api::Api;
+use crate::catalog::Served;
 use crate::decode::FieldValidation;
 use crate::encode;
 use crate::pipeline::condition::Condition;
@@ -94,10 +98,11 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Returns the object with its `resourceVersion`.
-    pub fn into_object(self) -> Value {
+    /// Returns the object in a version, with its `resourceVersion`.
+    pub fn into_object(self, version: &Served) -> Value {
         let mut object = self.object;
         encode::set_resource_version(&mut object, self.revision);
+        version.show(&mut object);
         object
     }
 }

@@ -123,18 +123,18 @@ fn patched(
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let target = &operation.target;
-    let served = &target.resource;
-    let mut object = current.object.clone();
+    let version = &target.version;
+    let mut object = version.shown(&current.object).into_owned();
     if patch.names_managers() {
         managed::set(&mut object, current.managed_fields.clone());
     }
     encode::set_resource_version(&mut object, current.revision);
-    patch.apply(served, &mut object)?;
-    let decoded = Expected::served(served).decode_value(object)?;
+    patch.apply(version, &mut object)?;
+    let decoded = Expected::served(version).decode_value(object)?;
     let strict_errors = [strict_errors, &decoded.strict_errors].concat();
-    decode::report_strict_patch_errors(served, operation.validation, patch, strict_errors, warnings)?;
+    decode::report_strict_patch_errors(version, operation.validation, patch, strict_errors, warnings)?;
     let mut new = decoded.object;
-    served.descriptor.default(&mut new);
+    version.complete(&mut new);
     check_name(target, &new)?;
     Ok(new)
 }

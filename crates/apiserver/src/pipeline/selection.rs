@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use quorate_api::selector::{FieldSelector, LabelSelector};
+use quorate_api::selector::{FieldRequirement, FieldSelector, LabelSelector};
 use quorate_api::{ObjectKey, Status};
 use quorate_mvcc::KeyValue;
 use serde::Deserialize;
@@ -39,6 +39,8 @@ struct Labels<'a> {
 }
 
 impl Selection {
+    /// Parses the selectors of a request for a version of a kind. The selection works on stored objects.
+    ///
     /// # Errors
     /// `BadRequest` for a selector that does not parse or names a field that the kind cannot be selected by.
     pub fn parse(served: &Served, query: &Query) -> Result<Self, Status> {
@@ -50,22 +52,31 @@ impl Selection {
         let labels = LabelSelector::parse(label_text).map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = FieldSelector::parse(field_text).map_err(|error| Status::bad_request(error.to_string()))?;
         let known = served.descriptor.strategy.selectable_field_names();
+        let renamed = served.conversion().map_or(&[][..], |version| version.selectable);
+        // Returns the name of a field in the stored version.
+        let stored_name = |field: &str| match renamed {
+            [] => known.iter().find(|name| **name == field).copied(),
+            renamed => renamed.iter().find(|(name, _)| *name == field).map(|(_, stored)| *stored),
+        };
         let mut needs_object = false;
+        let mut stored = Vec::new();
         for requirement in fields.requirements() {
             let field = requirement.field.as_str();
             if field == NAME || (field == NAMESPACE && served.is_namespaced()) {
+                stored.push(requirement.clone());
                 continue;
             }
             needs_object = true;
-            if !known.contains(&field) {
+            let Some(name) = stored_name(field) else {
                 return Err(Status::bad_request(if known.is_empty() {
                     format!("{field:?} is not a known field selector: only {NAME:?}, {NAMESPACE:?}")
                 } else {
                     format!("field label not supported: {field}")
                 }));
-            }
+            };
+            stored.push(FieldRequirement { field: name.to_owned(), ..requirement.clone() });
         }
-        Ok(Selection { labels, fields, needs_object })
+        Ok(Selection { labels, fields: stored.into(), needs_object })
     }
 
     /// Narrows the selection to one object, as when a single object is watched.

@@ -29,12 +29,12 @@ const MAX_TURNS: usize = 8;
 /// A `Status` from any stage; `NotFound` for an absent object of a kind that an update does not create; `Conflict`.
 pub(crate) async fn update(operation: &mut Operation, body: Body) -> Result<Written, Status> {
     check_name(&operation.target, &body.object)?;
-    let served = Arc::clone(&operation.target.resource);
-    let may_create = operation.target.subresource.is_none() && served.descriptor.creates_on_update;
+    let version = Arc::clone(&operation.target.version);
+    let may_create = operation.target.subresource.is_none() && version.descriptor.creates_on_update;
     let given = may_create.then(|| Body { object: body.object.clone(), strict_errors: Vec::new() });
-    decode::report_strict_errors(&served, operation.validation, body.strict_errors, &mut operation.warnings)?;
+    decode::report_strict_errors(&version, operation.validation, body.strict_errors, &mut operation.warnings)?;
     let mut new = body.object;
-    served.descriptor.default(&mut new);
+    version.complete(&mut new);
     let decide = |operation: &Operation, current: &Current| transition(operation, current, new.clone());
     let absent = |_: &Operation, not_found| given.clone().map(|body| (body, None)).ok_or(not_found);
     modify_or_create(operation, decide, absent).await
@@ -102,7 +102,7 @@ pub(crate) fn check_name(target: &Target, body: &Value) -> Result<(), Status> {
     create::check_namespace(target.namespace.as_deref(), body)
 }
 
-/// Returns the change that replaces `current` by `new`, which is decoded and defaulted, and tracks who changed what.
+/// Returns the change that replaces `current` by `new`, which is decoded and completed, and tracks who changed what.
 ///
 /// # Errors
 /// A `Status` from any stage.
@@ -113,7 +113,7 @@ pub(crate) fn transition(operation: &Operation, current: &Current, mut new: Valu
     Ok(change(&operation.target.resource, new, &current.object))
 }
 
-/// Runs precondition → mutate → fit → validate for `new` as the successor of `current`; `new` is decoded and defaulted.
+/// Runs precondition → mutate → fit → validate for `new` as the successor of `current`; `new` is decoded and completed.
 ///
 /// # Errors
 /// A `Status` from any stage.
@@ -132,7 +132,7 @@ pub(crate) fn successor(operation: &Operation, current: &Current, mut new: Value
         }
     }
     admission::mutate_update(operation, &mut new, old);
-    validate(served, target.subresource, &new, old)?;
+    validate(target, &new, old)?;
     Ok(new)
 }
 
@@ -171,12 +171,13 @@ pub(crate) fn precondition(target: &Target, current: &Current, new: &Value) -> R
     Ok(())
 }
 
-fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old: &Value) -> Result<(), Status> {
-    let mut errors = errors(served, subresource, new, old);
+fn validate(target: &Target, new: &Value, old: &Value) -> Result<(), Status> {
+    let served = &target.resource;
+    let mut errors = errors(target, new, old);
     if !errors.is_empty() {
         let mut before = old.clone();
         served.descriptor.default(&mut before);
-        let known = self::errors(served, subresource, &before, &before);
+        let known = self::errors(target, &before, &before);
         ratchet::drop_unchanged(&mut errors, new, known, &before);
     }
     if errors.is_empty() {
@@ -186,12 +187,14 @@ fn validate(served: &Served, subresource: Option<Subresource>, new: &Value, old:
 }
 
 /// Returns the validation errors of `new` as the successor of `old`.
-fn errors(served: &Served, subresource: Option<Subresource>, new: &Value, old: &Value) -> Vec<FieldError> {
-    let descriptor = &served.descriptor;
-    match subresource.and_then(Subresource::change) {
-        Some(change) => descriptor.validate_change(change, new, old),
-        None => descriptor.validate_update(new, old),
+fn errors(target: &Target, new: &Value, old: &Value) -> Vec<FieldError> {
+    let descriptor = &target.resource.descriptor;
+    if let Some(change) = target.subresource.and_then(Subresource::change) {
+        return descriptor.validate_change(change, new, old);
     }
+    let mut errors = descriptor.validate_update(new, old);
+    errors.extend(target.version.conversion().iter().flat_map(|version| (version.validate_update)(new, old)));
+    errors
 }
 
 /// Returns a `Success` status with its details: the response to deletions and to creations of subresources.

@@ -10,7 +10,8 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
-async fn apply(client: &Client, path: &str, query: &str, configuration: &Value) -> Answer {
+/// Applies a configuration; `query` names the manager.
+pub async fn apply(client: &Client, path: &str, query: &str, configuration: &Value) -> Answer {
     let path = format!("{path}?{query}");
     let headers = [("content-type", "application/apply-patch+yaml")];
     client.request(Method::PATCH, &path, &headers, configuration.to_string()).await

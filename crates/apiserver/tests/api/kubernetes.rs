@@ -12,13 +12,7 @@ const CHECKED_IN: &str = include_str!("../../../registry/testdata/discovery.json
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Stable resources of Kubernetes v1.36 that are not served.
-const NOT_SERVED: &[(&str, &[&str])] = &[
-    // These are other versions of kinds that are served in one. They need conversion.
-    ("autoscaling/v1", &["horizontalpodautoscalers", "horizontalpodautoscalers/status"]),
-    ("events.k8s.io/v1", &["events"]),
-    ("certificates.k8s.io/v1", &["certificatesigningrequests/approval"]),
-    ("v1", &["bindings", "serviceaccounts/token"]),
-];
+const NOT_SERVED: &[(&str, &[&str])] = &[("v1", &["serviceaccounts/token"])];
 
 fn is_stable(version: &str) -> bool {
     !version.contains("alpha") && !version.contains("beta")

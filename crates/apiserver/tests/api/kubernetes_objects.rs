@@ -104,7 +104,7 @@ fn stored(row: &Descriptor, mut object: Value) -> Value {
 
 /// Returns the kinds whose objects are stored.
 fn kept() -> Vec<Descriptor> {
-    quorate_registry::builtin().into_iter().filter(|row| row.review.is_none()).collect()
+    quorate_registry::builtin().into_iter().filter(|row| row.answer.is_none()).collect()
 }
 
 fn metadata<'a>(object: &'a Value, field: &str) -> &'a str {

@@ -23,5 +23,6 @@ mod reviews;
 mod services;
 mod streams;
 mod subresources;
+mod versions;
 mod watching;
 mod writing;

@@ -1,5 +1,8 @@
-//! Tests of the subresources that change one part of a pod.
+//! Tests of the subresources that change one part of an object.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
 use crate::harness::{Server, pod};
@@ -100,4 +103,97 @@ async fn a_pod_is_resized_by_patch_and_by_update() {
     assert_eq!(code, 422);
     assert!(message.contains("resource requests cannot be removed"), "{message}");
     assert_eq!(server.node("worker").patch(&path, "merge", &json!({})).await.code, 403, "nodes resize no pods");
+}
+
+const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+/// Returns a request with a new key that claims to be from another user.
+pub fn signing_request(name: &str) -> Value {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["agent.example".to_owned()]).expect("parameters");
+    let pem = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+    json!({ "metadata": { "name": name }, "spec": {
+        "request": STANDARD.encode(pem), "signerName": "example.com/agents", "usages": ["client auth"],
+        "username": "somebody-else", "groups": ["system:masters"],
+    } })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_request_names_its_user_and_is_decided_through_approval() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created = admin.post(REQUESTS, &signing_request("agent")).await.expect(201);
+    assert_ne!(created["spec"]["username"], "somebody-else", "the server says who asks");
+    let path = format!("{REQUESTS}/agent");
+
+    let approved =
+        json!({ "status": { "conditions": [{ "type": "Approved", "status": "True", "reason": "Checked" }] } });
+    let refused = admin.patch(&format!("{path}/status"), "merge", &approved).await.failure();
+    assert_eq!(refused.0, 422);
+    assert!(refused.2.contains("updates may not add a condition of type \"Approved\""), "{}", refused.2);
+    admin.patch(&path, "merge", &approved).await.expect(200);
+    assert_eq!(admin.get(&path).await.expect(200)["status"], created["status"], "not through the object itself");
+
+    let mut other = approved.clone();
+    other["status"]["certificate"] = "eA==".into();
+    other["spec"] = json!({ "signerName": "example.com/other" });
+    let decided = admin.patch(&format!("{path}/approval"), "merge", &other).await.expect(200);
+    let condition = &decided["status"]["conditions"][0];
+    assert_eq!((&condition["type"], &condition["reason"]), (&json!("Approved"), &json!("Checked")));
+    assert!(condition["lastUpdateTime"].is_string() && condition["lastTransitionTime"].is_string(), "{condition}");
+    assert_eq!((decided["status"].get("certificate"), &decided["spec"]), (None, &created["spec"]), "nothing else");
+
+    let both =
+        json!([{ "op": "add", "path": "/status/conditions/-", "value": { "type": "Denied", "status": "True" } }]);
+    let (code, _, message) = admin.patch(&format!("{path}/approval"), "json", &both).await.failure();
+    assert_eq!(code, 422);
+    assert!(message.contains("mutually exclusive"), "{message}");
+    let (code, _, message) =
+        admin.patch(&format!("{path}/approval"), "merge", &json!({ "status": { "conditions": [] } })).await.failure();
+    assert_eq!(code, 422);
+    assert!(message.contains("may not remove a condition of type \"Approved\""), "{message}");
+
+    let issued = json!({ "status": { "certificate": "eA==" } });
+    let issued = admin.patch(&format!("{path}/status"), "merge", &issued).await.expect(200);
+    assert_eq!(issued["status"]["conditions"], decided["status"]["conditions"], "the decision stays");
+    let again = json!({ "status": { "certificate": "eQ==" } });
+    assert_eq!(admin.patch(&format!("{path}/status"), "merge", &again).await.code, 422, "a certificate is final");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_request_must_be_signed_by_its_key() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let mut request = signing_request("agent");
+    let pem = STANDARD.decode(request["spec"]["request"].as_str().expect("text")).expect("base64");
+    let pem = String::from_utf8(pem).expect("PEM");
+    for (bad, why) in [
+        (pem.replace("CERTIFICATE REQUEST", "CERTIFICATE"), "PEM block type must be CERTIFICATE REQUEST"),
+        ("no PEM".to_owned(), "PEM block type must be CERTIFICATE REQUEST"),
+    ] {
+        request["spec"]["request"] = STANDARD.encode(bad).into();
+        let (code, _, message) = admin.post(REQUESTS, &request).await.failure();
+        assert_eq!(code, 422);
+        assert!(message.contains("spec.request: Invalid value") && message.contains(why), "{message}");
+    }
+    let body: String = pem.lines().filter(|line| !line.starts_with("--")).collect();
+    let mut der = STANDARD.decode(body).expect("base64");
+    *der.last_mut().expect("a signature") ^= 1;
+    let forged =
+        format!("-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n", STANDARD.encode(der),);
+    request["spec"]["request"] = STANDARD.encode(forged).into();
+    assert_eq!(admin.post(REQUESTS, &request).await.code, 422, "the signature is of another request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_bound_through_bindings_as_well() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post(PODS, &pod("web")).await.expect(201);
+    let bindings = "/api/v1/namespaces/default/bindings";
+    let binding = json!({ "metadata": { "name": "web" }, "target": { "kind": "Node", "name": "worker" } });
+    assert_eq!(admin.post(bindings, &binding).await.expect(201)["status"], "Success");
+    assert_eq!(admin.get(&format!("{PODS}/web")).await.expect(200)["spec"]["nodeName"], "worker");
+    assert_eq!(admin.post(bindings, &binding).await.code, 409, "once");
+    assert_eq!(admin.get(bindings).await.code, 405);
 }

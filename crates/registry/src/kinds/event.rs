@@ -2,13 +2,19 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use quorate_api::{FieldError, FieldPath, duration};
+use quorate_api::{FieldError, FieldPath, duration, name};
 use serde_json::Value;
 
+use crate::check;
 use crate::descriptor::Column;
 use crate::kind::Kind;
 use crate::table::{column, name_cell, wide, wide_name};
 use crate::value::{int, set_default_text, text};
+
+/// Maximum size of a reporter's instance, an action and a reason, in bytes, as in Kubernetes.
+const MAX_TEXT_BYTES: usize = 128;
+/// Maximum size of the message of an event with an `eventTime`, in bytes, as in Kubernetes.
+const MAX_NOTE_BYTES: usize = 1024;
 
 pub struct Event;
 
@@ -60,16 +66,28 @@ impl Kind for Event {
         set_default_text(object, "type", "Normal");
     }
 
+    // The rules of Kubernetes' `legacyValidateEvent`. An event with an `eventTime` has the newer fields, which are checked
+    // then. Its object may be cluster-scoped.
     fn validate(object: &core::Event) -> Vec<FieldError> {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         let about = object.involved_object.namespace.as_deref().unwrap_or_default();
-        // Events of a cluster-scoped object belong to the default namespace.
-        let fits = if about.is_empty() { matches!(namespace, "" | "default") } else { about == namespace };
-        if fits {
-            return Vec::new();
+        let is_new = object.event_time.is_some();
+        let fits = match (about.is_empty(), is_new) {
+            // Events of a cluster-scoped object belong to the default namespace.
+            (true, false) => matches!(namespace, "" | "default"),
+            (true, true) => matches!(namespace, "default" | "kube-system"),
+            (false, false) => about == namespace,
+            (false, true) => true,
+        };
+        let mut errors = Vec::new();
+        if !fits {
+            let path = FieldPath::new("involvedObject").child("namespace");
+            errors.push(FieldError::invalid(path, about, "does not match event.namespace"));
         }
-        let path = FieldPath::new("involvedObject").child("namespace");
-        vec![FieldError::invalid(path, about, "does not match event.namespace")]
+        if is_new {
+            validate_report(object, &mut errors);
+        }
+        errors
     }
 
     fn selectable_field_names() -> &'static [&'static str] {
@@ -108,6 +126,27 @@ impl Kind for Event {
         ]
         .map(|(name, value)| (name, value.to_owned()))
         .into()
+    }
+}
+
+/// Checks who reports an event with an `eventTime`, and what.
+fn validate_report(event: &core::Event, errors: &mut Vec<FieldError>) {
+    let controller = event.reporting_component.as_deref().unwrap_or_default();
+    check::required_name(controller, name::qualified_name, &FieldPath::new("reportingController"), errors);
+    let texts =
+        [("reportingInstance", &event.reporting_instance), ("action", &event.action), ("reason", &event.reason)];
+    for (field, given) in texts {
+        let path = FieldPath::new(field);
+        let length = given.as_deref().unwrap_or_default().len();
+        if length == 0 {
+            errors.push(FieldError::required(path, ""));
+        } else if length > MAX_TEXT_BYTES {
+            errors.push(FieldError::invalid(path, "", format!("can have at most {MAX_TEXT_BYTES} characters")));
+        }
+    }
+    if event.message.as_deref().unwrap_or_default().len() > MAX_NOTE_BYTES {
+        let detail = format!("can have at most {MAX_NOTE_BYTES} characters");
+        errors.push(FieldError::invalid(FieldPath::new("message"), "", detail));
     }
 }
 

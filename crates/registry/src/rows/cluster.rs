@@ -1,4 +1,4 @@
-//! Limits, quotas, priorities, runtimes, certificates and the flow of requests.
+//! Limits, quotas, priorities, runtimes and the flow of requests.
 
 use quorate_api::{FieldError, FieldPath, Quantity, name};
 use serde_json::Value;
@@ -25,21 +25,6 @@ const SCOPES: &[&str] = &[
 pub(super) fn rows() -> Vec<Row> {
     let flow = "flowcontrol.apiserver.k8s.io";
     vec![
-        row("certificates.k8s.io", "CertificateSigningRequest", "certificatesigningrequests")
-            .short(&["csr"])
-            .cluster()
-            .status()
-            .immutable(&["spec"])
-            .validate(signing_request)
-            .selectable(&[("spec.signerName", "spec.signerName")])
-            .columns(vec![
-                printed_name(),
-                printed_age(),
-                printed("SignerName", Cell::FieldOr("spec.signerName", NONE)),
-                printed("Requestor", Cell::Field("spec.username")),
-                printed("RequestedDuration", Cell::FieldOr("spec.expirationSeconds", NONE)),
-                printed("Condition", Cell::Of(request_condition)),
-            ]),
         row("", "ComponentStatus", "componentstatuses")
             .short(&["cs"])
             .cluster()
@@ -127,36 +112,6 @@ pub(super) fn rows() -> Vec<Row> {
                 printed_age(),
             ]),
     ]
-}
-
-fn request_condition(object: &Value) -> Value {
-    let conditions = items(at(object, "status.conditions"));
-    let mut shown: Vec<&str> = conditions.iter().map(|condition| text(&condition["type"])).collect();
-    if shown.is_empty() {
-        shown.push("Pending");
-    }
-    if at(object, "status.certificate").is_string() {
-        shown.push("Issued");
-    }
-    shown.join(",").into()
-}
-
-fn signing_request(object: &Value, errors: &mut Vec<FieldError>) {
-    let (path, spec) = (FieldPath::new("spec"), &object["spec"]);
-    if items(&spec["usages"]).is_empty() {
-        errors.push(FieldError::required(path.child("usages"), ""));
-    }
-    let signer = text(&spec["signerName"]);
-    if signer.is_empty() {
-        errors.push(FieldError::required(path.child("signerName"), ""));
-    } else if !signer.contains('/') {
-        let detail = "must be a fully qualified domain and path of the form \"example.com/signer-name\"";
-        errors.push(FieldError::invalid(path.child("signerName"), signer, detail));
-    }
-    if let Some(seconds) = spec["expirationSeconds"].as_i64().filter(|seconds| *seconds < 600) {
-        let detail = "may not specify a duration less than 600 seconds (10 minutes)";
-        errors.push(FieldError::invalid(path.child("expirationSeconds"), seconds, detail));
-    }
 }
 
 fn usage(object: &Value, is_limit: bool) -> Value {

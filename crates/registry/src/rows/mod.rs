@@ -4,6 +4,7 @@
 
 mod admission;
 mod batch;
+pub(crate) mod certificates;
 mod cluster;
 mod devices;
 mod networking;
@@ -19,18 +20,20 @@ use std::sync::Arc;
 use quorate_api::{FieldError, GroupVersionKind, GroupVersionResource};
 use serde_json::Value;
 
-use crate::descriptor::{Descriptor, Review, Scope, Verb};
+use crate::descriptor::{Answer, Descriptor, Scope, Verb};
 use crate::schema::Schema;
 use crate::schema_kind::{Rules, SchemaKind};
 use crate::strategy::Scale;
 use crate::subresource::Subresource;
 use crate::table::{Printed, plain};
+use crate::versions::Version;
 
 /// Returns the rows of this folder, in no particular order.
 pub fn rows() -> Vec<Descriptor> {
     let topics = [
         admission::rows(),
         batch::rows(),
+        certificates::rows(),
         cluster::rows(),
         devices::rows(),
         networking::rows(),
@@ -52,7 +55,8 @@ struct Row {
     scope: Scope,
     verbs: &'static [Verb],
     subresources: &'static [Subresource],
-    review: Option<Review>,
+    versions: &'static [Version],
+    answer: Option<Answer>,
     creates_on_update: bool,
     returns_deleted: bool,
     rules: Rules,
@@ -69,7 +73,8 @@ fn row(group: &'static str, kind: &'static str, resource: &'static str) -> Row {
         scope: Scope::Namespaced,
         verbs: Verb::ALL,
         subresources: &[],
-        review: None,
+        versions: &[],
+        answer: None,
         creates_on_update: false,
         returns_deleted: false,
         rules: Rules::default(),
@@ -80,6 +85,12 @@ fn row(group: &'static str, kind: &'static str, resource: &'static str) -> Row {
 impl Row {
     fn version(mut self, version: &'static str) -> Self {
         self.kind.version = Cow::Borrowed(version);
+        self
+    }
+
+    /// Serves the kind in other versions as well.
+    fn also(mut self, versions: &'static [Version]) -> Self {
+        self.versions = versions;
         self
     }
 
@@ -104,8 +115,8 @@ impl Row {
     }
 
     /// Makes the kind virtual: its objects can only be created, and each creation is answered.
-    fn review(mut self, review: Review) -> Self {
-        self.review = Some(review);
+    fn answer(mut self, answer: Answer) -> Self {
+        self.answer = Some(answer);
         self.verbs = &[Verb::Create];
         self
     }
@@ -113,6 +124,12 @@ impl Row {
     fn status(mut self) -> Self {
         self.subresources = &[Subresource::Status];
         self.rules.has_status = true;
+        self
+    }
+
+    /// Replaces the subresources.
+    fn subresources(mut self, subresources: &'static [Subresource]) -> Self {
+        self.subresources = subresources;
         self
     }
 
@@ -168,6 +185,21 @@ impl Row {
         self
     }
 
+    fn validate_status_update(mut self, validate: fn(&Value, &Value, &mut Vec<FieldError>)) -> Self {
+        self.rules.validate_status_update = validate;
+        self
+    }
+
+    fn prepare_update(mut self, prepare: fn(&mut Value, &Value)) -> Self {
+        self.rules.prepare_update = prepare;
+        self
+    }
+
+    fn prepare_status_update(mut self, prepare: fn(&mut Value, &Value)) -> Self {
+        self.rules.prepare_status_update = prepare;
+        self
+    }
+
     fn immutable(mut self, paths: &'static [&'static str]) -> Self {
         self.rules.immutable = paths;
         self
@@ -198,7 +230,8 @@ impl Row {
             scope: self.scope,
             verbs: self.verbs,
             subresources: self.subresources,
-            review: self.review,
+            versions: self.versions,
+            answer: self.answer,
             creates_on_update: self.creates_on_update,
             returns_deleted: self.returns_deleted,
             columns: printed.iter().map(|printed| printed.column.clone()).collect(),

@@ -1,10 +1,11 @@
-//! The virtual kinds: questions about users and permissions. The pipeline answers them, and nothing is stored.
+//! The virtual kinds: questions about users and permissions, and the old form of a pod's binding. The pipeline answers
+//! them, and nothing is stored.
 
 use quorate_api::{FieldError, FieldPath};
 use serde_json::Value;
 
 use super::{Row, row};
-use crate::descriptor::Review;
+use crate::descriptor::{Answer, Review};
 use crate::value::{items, text};
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -14,28 +15,32 @@ pub(super) fn rows() -> Vec<Row> {
     let authentication = |kind, resource| row(AUTHENTICATION, kind, resource).cluster();
     let authorization = |kind, resource| row(AUTHORIZATION, kind, resource);
     vec![
-        authentication("SelfSubjectReview", "selfsubjectreviews").review(Review::SelfSubject),
-        authentication("TokenReview", "tokenreviews").review(Review::Token),
-        authorization("LocalSubjectAccessReview", "localsubjectaccessreviews").review(Review::SubjectAccess).validate(
-            |object, errors| {
+        row("", "Binding", "bindings").answer(Answer::Binding),
+        authentication("SelfSubjectReview", "selfsubjectreviews").answer(Answer::Review(Review::SelfSubject)),
+        authentication("TokenReview", "tokenreviews").answer(Answer::Review(Review::Token)),
+        authorization("LocalSubjectAccessReview", "localsubjectaccessreviews")
+            .answer(Answer::Review(Review::SubjectAccess))
+            .validate(|object, errors| {
                 subject(object, errors);
                 local(object, errors);
-            },
-        ),
+            }),
         authorization("SelfSubjectAccessReview", "selfsubjectaccessreviews")
             .cluster()
-            .review(Review::SelfSubjectAccess)
+            .answer(Answer::Review(Review::SelfSubjectAccess))
             .validate(|object, errors| {
                 access(object, errors);
                 no_metadata(object, &[], "must be empty", errors);
             }),
-        authorization("SelfSubjectRulesReview", "selfsubjectrulesreviews").cluster().review(Review::SelfSubjectRules),
-        authorization("SubjectAccessReview", "subjectaccessreviews").cluster().review(Review::SubjectAccess).validate(
-            |object, errors| {
+        authorization("SelfSubjectRulesReview", "selfsubjectrulesreviews")
+            .cluster()
+            .answer(Answer::Review(Review::SelfSubjectRules)),
+        authorization("SubjectAccessReview", "subjectaccessreviews")
+            .cluster()
+            .answer(Answer::Review(Review::SubjectAccess))
+            .validate(|object, errors| {
                 subject(object, errors);
                 no_metadata(object, &[], "must be empty", errors);
-            },
-        ),
+            }),
     ]
 }
 

@@ -8,6 +8,7 @@ use super::{Row, row};
 use crate::check;
 use crate::table::{Cell, number, printed, printed_age, printed_name};
 use crate::value::{at, child, int, items, set_default, set_default_text, text};
+use crate::versions::AUTOSCALING_V1;
 
 const UNKNOWN: &str = "<unknown>";
 
@@ -15,6 +16,7 @@ pub(super) fn rows() -> Vec<Row> {
     vec![
         row("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
             .version("v2")
+            .also(AUTOSCALING_V1)
             .short(&["hpa"])
             .category(&["all"])
             .status()

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::set::{self, FieldSet, FieldSetError};
+use super::track::Writer;
 
 /// Maximum number of entries of updates, as in Kubernetes.
 const MAX_UPDATERS: usize = 10;
@@ -41,6 +42,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Returns whether the fields are those of the writer's version.
+    pub(super) fn is_in(&self, writer: &Writer<'_>) -> bool {
+        self.api_version == writer.api_version
+    }
+
     /// Returns whether two entries are of the same writer. An applier is the same in all versions of its kind.
     fn is_same_writer(&self, other: &Entry) -> bool {
         self.manager == other.manager
@@ -196,6 +202,10 @@ pub(super) fn repeated(stored: &Value, set: &FieldSet, removed: &FieldSet, write
     };
     let mut own = None;
     for (index, entry) in stored.as_array()?.iter().enumerate() {
+        // Another version has other fields.
+        if entry["apiVersion"] != writer.api_version {
+            return None;
+        }
         let fields = entry.get("fieldsV1").filter(|_| entry["fieldsType"] == "FieldsV1")?;
         let is_kept = if is_own(entry) {
             own = Some(index);

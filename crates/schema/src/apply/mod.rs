@@ -6,7 +6,8 @@
 //! for an update or an apply. The rules are those of `sigs.k8s.io/structured-merge-diff` and of `managedfields` in
 //! apimachinery. Nothing here reads a clock: the caller passes the time.
 //!
-//! All versions of a kind share one type here: an entry's fields mean the same in each of its versions.
+//! A change is compared in the version of its writer. The fields of an entry that was written through another version are
+//! compared in that one: [`Versions`] converts the objects.
 
 mod compare;
 mod element;
@@ -22,7 +23,7 @@ pub use compare::{Comparison, compare};
 pub use extract::{TypedError, TypedErrors, extract};
 pub use managers::{Entry, Managers, Operation};
 pub use set::{FieldSet, FieldSetError};
-pub use track::{Applied, Apply, Change, Conflict, Writer, apply, update, update_stored};
+pub use track::{Applied, Apply, Change, Conflict, Versions, Writer, apply, update, update_stored};
 
 #[cfg(test)]
 mod tests;

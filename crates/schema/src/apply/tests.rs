@@ -14,6 +14,19 @@ fn writer<'a>(manager: &'a str, api_version: &'a str, time: &'a str) -> Writer<'
     Writer { manager, api_version, subresource: "", time }
 }
 
+/// The versions of an object that is served in one.
+struct OneVersion;
+
+impl Versions for OneVersion {
+    fn convert(&self, _: &Value, _: &str) -> Option<(TypeId, Value)> {
+        None
+    }
+
+    fn restore(&self, object: Value, _: &str) -> Value {
+        object
+    }
+}
+
 /// An object with its managers, as a server keeps it.
 #[derive(Clone, Debug, PartialEq)]
 struct Live {
@@ -30,7 +43,7 @@ impl Live {
     fn try_apply(&self, manager: &str, force: bool, configuration: &Value) -> Applied {
         let writer = writer(manager, "v1", "2026-01-01T00:00:00Z");
         let request = Apply { configuration, writer, ignored: &[&["f:status"]], force, transferred: None };
-        apply(builtin(), self.ty, &self.object, &self.managers, &request)
+        apply(builtin(), self.ty, &OneVersion, &self.object, &self.managers, &request)
             .expect("a configuration with distinct elements")
     }
 
@@ -51,7 +64,7 @@ impl Live {
     fn update(&self, manager: &str, time: &str, object: Value) -> Self {
         let mut live = self.clone();
         if let Some(change) = Change::between(builtin(), self.ty, &self.object, &object) {
-            update(change, &mut live.managers, &writer(manager, "v1", time));
+            update(change, |_| None, &mut live.managers, &writer(manager, "v1", time));
         }
         live.object = object;
         live
@@ -149,7 +162,8 @@ fn elements_are_told_apart_by_all_their_keys() {
     let twice = service(json!([{"port": 53, "protocol": "TCP"}, {"port": 53}]));
     let request =
         Apply { configuration: &twice, writer: writer("me", "v1", "t"), ignored: &[], force: true, transferred: None };
-    let refused = apply(builtin(), ty, &json!({}), &Managers::default(), &request).expect_err("a duplicate");
+    let refused =
+        apply(builtin(), ty, &OneVersion, &json!({}), &Managers::default(), &request).expect_err("a duplicate");
     assert_eq!(refused.to_string(), ".spec.ports: duplicate entries for key [port=53,protocol=\"TCP\"]");
 }
 
@@ -256,7 +270,10 @@ fn a_repeated_update_changes_only_its_time() {
         &again.managers.entries[1],
     );
     assert_eq!(fields.as_ref(), Some(&after));
-    assert_eq!(update_stored(change, &before, &writer("b", "v1", "2026-01-01T00:00:02Z")), Some(after.clone()));
+    assert_eq!(
+        update_stored(change, |_| None, &before, &writer("b", "v1", "2026-01-01T00:00:02Z")),
+        Some(after.clone())
+    );
     assert_eq!((&after[1]["manager"], &after[2]["manager"]), (&json!("c"), &json!("b")), "the newest is the last");
 }
 
@@ -376,8 +393,8 @@ proptest! {
             let Some(change) = Change::between(builtin(), ty, &first, &third) else { return Ok(()) };
             let writer = writer(manager, "v1", "2026-01-01T00:00:02Z");
             let mut managers = live.managers.clone();
-            update(change.clone(), &mut managers, &writer);
-            prop_assert_eq!(update_stored(change, &stored, &writer), managers.into_json());
+            update(change.clone(), |_| None, &mut managers, &writer);
+            prop_assert_eq!(update_stored(change, |_| None, &stored, &writer), managers.into_json());
         }
     }
 
@@ -386,4 +403,107 @@ proptest! {
         let set = extract(builtin(), kind("v1", "Pod"), &pod).expect("distinct elements");
         prop_assert_eq!(FieldSet::from_json(&set.clone().into_json()), Ok(set));
     }
+}
+
+/// The two versions of an event, which name its text differently.
+struct EventVersions<'a>(&'a str);
+
+impl EventVersions<'_> {
+    fn rename(object: &mut Value, from: &str, to: &str) {
+        let fields = object.as_object_mut().expect("an object");
+        if let Some(text) = fields.remove(from) {
+            fields.insert(to.to_owned(), text);
+        }
+    }
+
+    fn between(mut object: Value, from: &str, to: &str) -> Value {
+        match (from, to) {
+            ("v1", "events.k8s.io/v1") => Self::rename(&mut object, "message", "note"),
+            ("events.k8s.io/v1", "v1") => Self::rename(&mut object, "note", "message"),
+            _ => {}
+        }
+        object
+    }
+}
+
+impl Versions for EventVersions<'_> {
+    fn convert(&self, object: &Value, api_version: &str) -> Option<(TypeId, Value)> {
+        let ty = builtin().kind(api_version, "Event")?;
+        Some((ty, Self::between(object.clone(), self.0, api_version)))
+    }
+
+    fn restore(&self, object: Value, api_version: &str) -> Value {
+        Self::between(object, api_version, self.0)
+    }
+}
+
+#[test]
+fn managers_of_another_version_are_compared_in_that_version() {
+    const NEW: &str = "events.k8s.io/v1";
+    let apply_in = |version: &str, live: &Value, managers: &Managers, manager: &str, force, configuration: &Value| {
+        let writer = writer(manager, version, "2026-01-01T00:00:00Z");
+        let request = Apply { configuration, writer, ignored: &[], force, transferred: None };
+        apply(builtin(), kind(version, "Event"), &EventVersions(version), live, managers, &request).expect("typed")
+    };
+    let (old, new) = (json!({"message": "a", "reason": "r"}), json!({"note": "b"}));
+    let Applied::Object(live, managers) = apply_in("v1", &json!({}), &Managers::default(), "one", false, &old) else {
+        panic!("nobody has the fields")
+    };
+    // The other version's name for the same field is a conflict, which names the manager's own field.
+    let live = EventVersions::between(live, "v1", NEW);
+    let Applied::Conflicts(conflicts) = apply_in(NEW, &live, &managers, "two", false, &new) else {
+        panic!("no conflict")
+    };
+    assert_eq!(conflicts.iter().map(|c| c.path.as_str()).collect::<Vec<_>>(), [".message"]);
+    let Applied::Object(taken, managers) = apply_in(NEW, &live, &managers, "two", true, &new) else { panic!("forced") };
+    assert_eq!(taken, json!({"note": "b", "reason": "r"}));
+    let fields: Vec<Value> = managers.entries.iter().map(|entry| entry.fields.clone().into_json()).collect();
+    assert_eq!(fields, [json!({"f:reason": {}}), json!({"f:note": {}})]);
+    // An applier that gives a field up keeps what a manager of the other version has.
+    let both = json!({"note": "b", "reason": "r"});
+    let Applied::Object(shared, managers) = apply_in(NEW, &taken, &managers, "two", false, &both) else {
+        panic!("the same values")
+    };
+    let Applied::Object(given_up, managers) = apply_in(NEW, &shared, &managers, "two", false, &new) else {
+        panic!("no conflict")
+    };
+    assert_eq!(given_up, both, "the other version's manager has the reason");
+    // An applier is the same in all versions.
+    let moved = EventVersions::between(given_up, NEW, "v1");
+    let Applied::Object(moved, managers) = apply_in("v1", &moved, &managers, "two", false, &json!({"type": "Normal"}))
+    else {
+        panic!("no conflict")
+    };
+    assert_eq!(moved, json!({"reason": "r", "type": "Normal"}));
+    // An update in one version takes the field from a manager of the other.
+    let mut managers = managers;
+    let changed = json!({"reason": "q", "type": "Normal"});
+    let change = Change::between(builtin(), kind(NEW, "Event"), &moved, &changed).expect("a change");
+    let elsewhere = |version: &str| {
+        let ty = builtin().kind(version, "Event")?;
+        Some(Change::between(builtin(), ty, &moved, &changed).unwrap_or_default())
+    };
+    update(change, elsewhere, &mut managers, &writer("three", NEW, "2026-01-01T00:00:01Z"));
+    let owners: Vec<(&str, Value)> =
+        managers.entries.iter().map(|entry| (entry.manager.as_str(), entry.fields.clone().into_json())).collect();
+    assert_eq!(owners, [("two", json!({"f:type": {}})), ("three", json!({"f:reason": {}}))]);
+}
+
+#[test]
+fn managers_of_a_version_that_is_not_served_are_dropped() {
+    let stored = json!([
+        {"manager": "old", "operation": "Update", "apiVersion": "v0", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {}}}
+    ]);
+    let configuration = json!({"data": {"a": "1"}});
+    let request = Apply {
+        configuration: &configuration,
+        writer: writer("me", "v1", "2026-01-01T00:00:00Z"),
+        ignored: &[],
+        force: false,
+        transferred: None,
+    };
+    let managers = Managers::stored(Some(&stored));
+    let applied = apply(builtin(), kind("v1", "ConfigMap"), &OneVersion, &json!({"data": {}}), &managers, &request);
+    let Ok(Applied::Object(_, managers)) = applied else { panic!("{applied:?}") };
+    assert_eq!(managers.entries.iter().map(|entry| entry.manager.as_str()).collect::<Vec<_>>(), ["me"]);
 }

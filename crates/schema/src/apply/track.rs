@@ -1,5 +1,6 @@
 //! Keeps the managers of an object up to date, and applies configurations.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -57,8 +58,18 @@ static UNMANAGED: LazyLock<FieldSet> = LazyLock::new(|| {
     fields
 });
 
+/// The other versions of an object, for the managers that have written in them.
+pub trait Versions {
+    /// Returns the type of a version, which may be the writer's, and an object of the writer's version in it; `None` if
+    /// it is not served.
+    fn convert(&self, object: &Value, api_version: &str) -> Option<(TypeId, Value)>;
+
+    /// Returns an object of another version in the writer's.
+    fn restore(&self, object: Value, api_version: &str) -> Value;
+}
+
 /// A change of an object in the fields that managers have.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Change {
     /// The fields that have a new value.
     set: FieldSet,
@@ -78,13 +89,30 @@ impl Change {
 }
 
 /// Tracks a change that was not an apply. The writer gets the fields that it has set or changed. The others lose those,
-/// and all lose the fields that are gone.
-pub fn update(change: Change, managers: &mut Managers, writer: &Writer<'_>) {
-    let Change { set, removed } = change;
+/// and all lose the fields that are gone. `elsewhere` returns the change in another version, or `None` if that is not
+/// served; its managers are dropped, as in Kubernetes.
+pub fn update(
+    change: Change,
+    elsewhere: impl Fn(&str) -> Option<Change>,
+    managers: &mut Managers,
+    writer: &Writer<'_>,
+) {
+    let mut others: BTreeMap<String, Option<Change>> = BTreeMap::new();
     for entry in &mut managers.entries {
-        entry.fields.subtract(&set);
-        entry.fields.subtract(&removed);
+        let seen = if entry.api_version == writer.api_version {
+            Some(&change)
+        } else {
+            others.entry(entry.api_version.clone()).or_insert_with(|| elsewhere(&entry.api_version)).as_ref()
+        };
+        match seen {
+            Some(Change { set, removed }) => {
+                entry.fields.subtract(set);
+                entry.fields.subtract(removed);
+            }
+            None => entry.fields = FieldSet::default(),
+        }
     }
+    let set = change.set;
     if !set.is_empty() {
         let mut entry = writer.entry(Operation::Update, set);
         if let Some(known) = managers.of(&entry) {
@@ -98,11 +126,16 @@ pub fn update(change: Change, managers: &mut Managers, writer: &Writer<'_>) {
 
 /// Like [`update`], for the `managedFields` of a stored object. Returns those of the changed object.
 #[must_use]
-pub fn update_stored(change: Change, stored: &Value, writer: &Writer<'_>) -> Option<Value> {
+pub fn update_stored(
+    change: Change,
+    elsewhere: impl Fn(&str) -> Option<Change>,
+    stored: &Value,
+    writer: &Writer<'_>,
+) -> Option<Value> {
     let own = writer.entry(Operation::Update, FieldSet::default());
     managers::repeated(stored, &change.set, &change.removed, &own).or_else(|| {
         let mut managers = Managers::stored(Some(stored));
-        update(change, &mut managers, writer);
+        update(change, elsewhere, &mut managers, writer);
         managers.into_json()
     })
 }
@@ -144,6 +177,7 @@ pub struct Apply<'a> {
 pub fn apply(
     model: &Model,
     ty: TypeId,
+    versions: &dyn Versions,
     live: &Value,
     managers: &Managers,
     request: &Apply<'_>,
@@ -153,7 +187,7 @@ pub fn apply(
     if managers.entries.is_empty() && live.as_object().is_some_and(|live| !live.is_empty()) {
         let before = Writer { manager: BEFORE_FIRST_APPLY, ..*writer };
         if let Some(change) = Change::between(model, ty, &Value::Object(serde_json::Map::new()), live) {
-            update(change, &mut managers, &before);
+            update(change, |_| None, &mut managers, &before);
         }
     }
     let configured = extract(model, ty, request.configuration)?;
@@ -161,47 +195,113 @@ pub fn apply(
     set.subtract(&UNMANAGED);
     request.ignored.iter().for_each(|path| set.remove_tree(path));
     let own = writer.entry(Operation::Apply, set);
-    let last = managers.of(&own).map(|entry| entry.fields.clone()).unwrap_or_default();
 
     let mut new = merge(model, ty, live, request.configuration);
-    if !last.is_empty() {
-        // The name, which nobody manages, keeps the metadata as well.
-        let mut owned = configured;
-        let others = managers.entries.iter().filter(|entry| !is_own(entry, &own));
-        others.for_each(|entry| owned.extend(&entry.fields));
-        new = prune(model, ty, &new, &last, &owned);
+    if let Some(last) = managers.of(&own).filter(|last| !last.fields.is_empty()) {
+        let others: Vec<&Entry> = managers.entries.iter().filter(|entry| !is_own(entry, &own)).collect();
+        let (here, elsewhere): (Vec<&Entry>, Vec<&Entry>) =
+            others.into_iter().partition(|entry| entry.api_version == last.api_version);
+        let pruned = |ty, merged: &Value, mut owned: FieldSet| {
+            here.iter().for_each(|entry| owned.extend(&entry.fields));
+            prune(model, ty, merged, &last.fields, &owned)
+        };
+        let merged = new;
+        // The name, which nobody manages, keeps the metadata as well, so the whole configuration counts as owned.
+        new = if last.is_in(writer) {
+            pruned(ty, &merged, configured)
+        } else {
+            let convert = |object| versions.convert(object, &last.api_version);
+            match (convert(&merged), convert(request.configuration)) {
+                (Some((ty, merged)), Some((_, configuration))) => {
+                    let configured = extract(model, ty, &configuration)?;
+                    versions.restore(pruned(ty, &merged, configured), &last.api_version)
+                }
+                _ => merged.clone(),
+            }
+        };
+        for others in elsewhere.chunk_by(|a, b| a.api_version == b.api_version) {
+            new = restored(model, versions, &merged, new, others);
+        }
     }
-    let comparison = compare(model, ty, live, &new);
-    let mut taken = comparison.set();
-    request.ignored.iter().for_each(|path| taken.remove_tree(path));
-    let mut contested = taken.clone();
-    if let Some(transferred) = request.transferred {
-        contested.subtract(transferred);
+    let seen = |api_version: &str| -> Option<Taken> {
+        let mut taken = if api_version == writer.api_version {
+            Taken::between(model, ty, live, &new)
+        } else {
+            let (ty, live) = versions.convert(live, api_version)?;
+            Taken::between(model, ty, &live, &versions.convert(&new, api_version)?.1)
+        };
+        for path in request.ignored {
+            taken.changed.remove_tree(path);
+            taken.gone.remove_tree(path);
+        }
+        Some(taken)
+    };
+    let mut seen_in: BTreeMap<String, Taken> = BTreeMap::new();
+    for entry in &managers.entries {
+        if !seen_in.contains_key(&entry.api_version)
+            && let Some(taken) = seen(&entry.api_version)
+        {
+            seen_in.insert(entry.api_version.clone(), taken);
+        }
     }
-    let conflicts = conflicts(&managers, &own, &contested);
+    // As in Kubernetes, the managers of a version that is not served any more are dropped.
+    managers.entries.retain(|entry| seen_in.contains_key(&entry.api_version));
+    let conflicts: Vec<(&Entry, FieldSet)> = managers
+        .entries
+        .iter()
+        .filter(|entry| !is_own(entry, &own))
+        .filter_map(|entry| Some((entry, entry.fields.intersection(&seen_in.get(&entry.api_version)?.changed))))
+        .map(|(entry, mut fields)| {
+            if let Some(transferred) = request.transferred.filter(|_| entry.is_in(writer)) {
+                fields.subtract(transferred);
+            }
+            (entry, fields)
+        })
+        .filter(|(_, fields)| !fields.is_empty())
+        .collect();
     if !conflicts.is_empty() && !request.force {
         return Ok(Applied::Conflicts(conflicts.iter().flat_map(|(entry, set)| shown(entry, set)).collect()));
     }
-    let mut gone = comparison.removed;
-    request.ignored.iter().for_each(|path| gone.remove_tree(path));
     for entry in managers.entries.iter_mut().filter(|entry| !is_own(entry, &own)) {
-        entry.fields.subtract(&taken);
-        entry.fields.subtract(&gone);
+        if let Some(Taken { changed, gone }) = seen_in.get(&entry.api_version) {
+            entry.fields.subtract(changed);
+            entry.fields.subtract(gone);
+        }
     }
     managers.put(own);
     managers.drop_empty();
     Ok(Applied::Object(new, managers))
 }
 
-fn is_own(entry: &Entry, own: &Entry) -> bool {
-    entry.operation == Operation::Apply && entry.manager == own.manager && entry.subresource == own.subresource
+/// The fields that an apply changes, in one version.
+struct Taken {
+    changed: FieldSet,
+    gone: FieldSet,
 }
 
-/// Returns the other managers' fields among those that change.
-fn conflicts<'m>(managers: &'m Managers, own: &Entry, changed: &FieldSet) -> Vec<(&'m Entry, FieldSet)> {
-    let others = managers.entries.iter().filter(|entry| !is_own(entry, own));
-    let conflicts = others.map(|entry| (entry, entry.fields.intersection(changed)));
-    conflicts.filter(|(_, set)| !set.is_empty()).collect()
+impl Taken {
+    fn between(model: &Model, ty: TypeId, live: &Value, new: &Value) -> Self {
+        let comparison = compare(model, ty, live, new);
+        Taken { changed: comparison.set(), gone: comparison.removed }
+    }
+}
+
+/// Returns `pruned` with those fields of `merged` that managers of another version have.
+fn restored(model: &Model, versions: &dyn Versions, merged: &Value, pruned: Value, others: &[&Entry]) -> Value {
+    let Some(api_version) = others.first().map(|entry| entry.api_version.as_str()) else { return pruned };
+    let Some((ty, merged)) = versions.convert(merged, api_version) else { return pruned };
+    let Some((_, without)) = versions.convert(&pruned, api_version) else { return pruned };
+    let removed = compare(model, ty, &merged, &without).removed;
+    let mut owned = FieldSet::default();
+    others.iter().for_each(|entry| owned.extend(&entry.fields));
+    if removed.intersection(&owned).is_empty() {
+        return pruned;
+    }
+    versions.restore(prune(model, ty, &merged, &removed, &owned), api_version)
+}
+
+fn is_own(entry: &Entry, own: &Entry) -> bool {
+    entry.operation == Operation::Apply && entry.manager == own.manager && entry.subresource == own.subresource
 }
 
 fn shown(entry: &Entry, set: &FieldSet) -> Vec<Conflict> {

@@ -20,6 +20,7 @@ pub(crate) mod priority;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod signing_request;
 
 use quorate_api::{GroupVersionResource, Status};
 use quorate_registry::{Subresource, Verb};
@@ -32,7 +33,7 @@ use crate::pipeline::commit::Effects;
 pub(crate) const NAMESPACES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "namespaces");
 const CLAIMS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "persistentvolumeclaims");
 const NODES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "nodes");
-const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
+pub(crate) const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
 
 /// The system's namespaces, which cannot be deleted.
 pub const SYSTEM_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -81,6 +82,7 @@ impl Attributes<'_> {
 pub(crate) async fn mutate(operation: &Operation, object: &mut Value) -> Result<(), Status> {
     limit_ranger::mutate(operation, object).await?;
     service_account::mutate(operation, object);
+    signing_request::mutate(operation, object);
     node_taints::mutate(operation, object);
     priority::mutate(operation, object).await?;
     default_tolerations::mutate(operation, object);
@@ -92,6 +94,7 @@ pub(crate) async fn mutate(operation: &Operation, object: &mut Value) -> Result<
 /// Completes the successor of a stored object.
 pub(crate) fn mutate_update(operation: &Operation, new: &mut Value, old: &Value) {
     priority::mutate_update(operation, new, old);
+    signing_request::mutate_update(operation, new, old);
     default_tolerations::mutate(operation, new);
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     pub fn of(target: &'a Target, query: &'a Query) -> Self {
-        let resource = &target.resource.descriptor.resource;
+        let resource = &target.version.descriptor.resource;
         Attributes {
             verb: target.verb.as_str(),
             group: &resource.group,

@@ -124,7 +124,7 @@ fn forbidden_action(user: &UserInfo, route: &Route) -> Option<&'static str> {
 }
 
 fn refusal(user: &UserInfo, target: &Target, reason: Option<&str>) -> Status {
-    let resource = &target.resource.descriptor.resource;
+    let resource = &target.version.descriptor.resource;
     let full = match target.subresource {
         Some(subresource) => format!("{}/{}", resource.resource, subresource.as_str()),
         None => resource.resource.to_string(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_api::{Revision, Status};
+use quorate_api::{GroupVersionResource, Revision, Status};
 use quorate_mvcc::{Event, KeyValue};
 use quorate_schema::protobuf::wire::Writer;
 use serde_json::{Value, json};
@@ -36,16 +36,16 @@ impl EventType {
     }
 }
 
-/// The newest events of each resource, shared by all watchers of this member.
+/// The newest events of each kind in each version, shared by all watchers of this member.
 #[derive(Default)]
 pub(crate) struct SharedEvents {
-    rings: Mutex<HashMap<String, Arc<RecentEvents>>>,
+    rings: Mutex<HashMap<GroupVersionResource, Arc<RecentEvents>>>,
 }
 
 impl SharedEvents {
-    /// Returns the events of a resource, which its storage prefix names.
-    pub fn of(&self, prefix: String) -> Arc<RecentEvents> {
-        Arc::clone(self.rings.lock().entry(prefix).or_default())
+    /// Returns the events of a kind for the watches of one of its versions.
+    pub fn of(&self, version: &Served) -> Arc<RecentEvents> {
+        Arc::clone(self.rings.lock().entry(version.descriptor.resource.clone()).or_default())
     }
 }
 

@@ -6,7 +6,6 @@ mod session;
 use futures::{StreamExt, stream};
 use quorate_api::{FieldError, FieldPath, Revision, Status};
 use quorate_registry::Verb;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -27,8 +26,8 @@ use crate::route::Target;
 /// watches do not all end at once.
 const MIN_TIMEOUT_SECONDS: u64 = 1800;
 
-/// Starts a watch. It ends when the `relation` ends on which its permission rests. As clients expect, a start revision that is too old leads to an `ERROR` event, not to a failed
-/// request.
+/// Starts a watch. It ends when the `relation` ends on which its permission rests. As clients expect, a start revision that
+/// is too old leads to an `ERROR` event, not to a failed request.
 ///
 /// # Errors
 /// `BadRequest` or `Invalid` for invalid options, `Timeout` for a version that is not reached.
@@ -41,9 +40,8 @@ pub(crate) async fn watch(
     connection: Connection,
 ) -> Result<Response, Status> {
     debug_assert_eq!(target.verb, Verb::Watch, "dispatch sends watches here only");
-    let served = Arc::clone(&target.resource);
     let permit = relation.map(|relation| permit(api, target, relation)).transpose()?;
-    let mut selection = Selection::parse(&served, query)?;
+    let mut selection = Selection::parse(&target.version, query)?;
     if let Some(name) = &target.name {
         selection = selection.and_name(name)?;
     }
@@ -55,8 +53,7 @@ pub(crate) async fn watch(
     let ends_at = Instant::now() + Duration::from_secs(timeout.min(24 * 3600));
     let session = Session::new(
         api.clone(),
-        served,
-        target.namespace.as_deref(),
+        target,
         selection,
         negotiated,
         start,

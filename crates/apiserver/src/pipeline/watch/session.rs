@@ -20,6 +20,7 @@ use crate::pipeline::selection::Selection;
 use crate::pipeline::watch::event::{EventType, RecentEvents, frame, framed};
 use crate::representation::Negotiated;
 use crate::response::encode_bookmark;
+use crate::route::Target;
 
 /// Size of one read, and of one chunk, of the initial state, in bytes. Each watch whose client stalls holds this much.
 const PAGE_BYTES: usize = 128 << 10;
@@ -46,7 +47,10 @@ enum Phase {
 
 pub(crate) struct Session {
     api: Api,
-    served: Arc<Served>,
+    /// The kind in the version in which it is stored.
+    resource: Arc<Served>,
+    /// The kind in the version of the request.
+    version: Arc<Served>,
     /// The events of the resource, shared with its other watches.
     recent: Arc<RecentEvents>,
     range: KeyRange,
@@ -77,8 +81,7 @@ impl Session {
     #[expect(clippy::too_many_arguments, reason = "each is one independent choice of the request")]
     pub fn new(
         api: Api,
-        served: Arc<Served>,
-        namespace: Option<&str>,
+        target: &Target,
         selection: Selection,
         negotiated: Negotiated,
         start: Start,
@@ -87,16 +90,18 @@ impl Session {
         connection: Connection,
         permit: Option<WatchPermit>,
     ) -> Self {
-        let range = list::range(&served, namespace, &selection);
+        let (resource, version) = (Arc::clone(&target.resource), Arc::clone(&target.version));
+        let range = list::range(&resource, target.namespace.as_deref(), &selection);
         let (phase, position) = match start {
             Start::State { at, marks_end } => (Phase::Initial { from: range.start.clone(), at, marks_end }, at),
             Start::After(revision) => (Phase::Opening, revision),
         };
-        let recent = api.events().of(served.prefix(None));
+        let recent = api.events().of(&version);
         let next_bookmark = Instant::now() + BOOKMARK_EVERY;
         Session {
             api,
-            served,
+            resource,
+            version,
             recent,
             range,
             selection,
@@ -171,9 +176,9 @@ impl Session {
 
     /// Returns the value of a field that every event of this watch has, so that the store looks the watch up by it.
     fn indexed(&self) -> Option<IndexedValue> {
-        let (field, value) = self.selection.exact_own_field(&self.served)?;
-        let (recent, served) = (Arc::clone(&self.recent), Arc::clone(&self.served));
-        let values_of = move |event: &Event| recent.share(event).values(&served, field);
+        let (field, value) = self.selection.exact_own_field(&self.resource)?;
+        let (recent, resource) = (Arc::clone(&self.recent), Arc::clone(&self.resource));
+        let values_of = move |event: &Event| recent.share(event).values(&resource, field);
         Some(IndexedValue { index: field, values_of: Arc::new(values_of), value: value.to_owned() })
     }
 
@@ -202,8 +207,8 @@ impl Session {
         let page = self.api.store().read_page(&request, PAGE_BYTES).map_err(|e| error::from_store(&e))?;
         let mut chunk = BytesMut::new();
         for kv in &page.kvs {
-            if self.selection.matches_stored(&self.served, kv)? {
-                let added = frame(&self.served, EventType::Added, &kv.value, kv.mod_revision, self.negotiated)?;
+            if self.selection.matches_stored(&self.resource, kv)? {
+                let added = frame(&self.version, EventType::Added, &kv.value, kv.mod_revision, self.negotiated)?;
                 chunk.extend_from_slice(&added);
             }
         }
@@ -237,8 +242,8 @@ impl Session {
         let span = |event: &Event| event.kv().mod_revision > self.position && event.kv().mod_revision <= until;
         for event in batch.events.iter().filter(|event| span(event)) {
             let shared = self.recent.share(event);
-            if let Some(what) = shared.classify(&self.served, &self.selection) {
-                frames.push(shared.frame(&self.served, what, self.negotiated)?);
+            if let Some(what) = shared.classify(&self.resource, &self.selection) {
+                frames.push(shared.frame(&self.version, what, self.negotiated)?);
             }
         }
         self.position = self.position.max(batch.revision);
@@ -251,7 +256,7 @@ impl Session {
     fn bookmark(&mut self, ends_initial_events: bool) -> Result<Bytes, Status> {
         self.next_bookmark = Instant::now() + self.bookmark_every;
         let Negotiated { representation, encoding } = self.negotiated;
-        let object = encode_bookmark(&self.served, self.position, ends_initial_events, representation);
+        let object = encode_bookmark(&self.version, self.position, ends_initial_events, representation);
         framed("BOOKMARK", object.to_string().as_bytes(), encoding)
     }
 
@@ -274,6 +279,7 @@ async fn revoked(permit: &mut Option<WatchPermit>) -> Revision {
 
 #[cfg(test)]
 mod tests {
+    use quorate_registry::Verb;
     use quorate_store::Store;
     use serde_json::{Value, json};
     use tokio::time::timeout;
@@ -296,15 +302,24 @@ mod tests {
 
     /// Starts a watch of namespaces at the current revision, with its first bookmark due.
     fn session(api: &Api, wants_bookmarks: bool) -> Session {
-        let served = api.catalog().find("", "v1", &NAMESPACES.resource).cloned().expect("a built-in kind");
+        let resource = api.catalog().find("", "v1", &NAMESPACES.resource).cloned().expect("a built-in kind");
+        let version = Arc::clone(&resource);
+        let target = Target {
+            resource,
+            version,
+            verb: Verb::Watch,
+            namespace: None,
+            name: None,
+            subresource: None,
+            rest: String::new(),
+        };
         let start = Start::After(api.store().revision());
         let (selection, connection) = (Selection::default(), Connection::new(None, CancellationToken::new()));
         let ends_at = Instant::now() + 10 * DEADLINE;
         let negotiated = Negotiated { representation: Representation::Object, encoding: Encoding::Json };
         let mut session = Session::new(
             api.clone(),
-            served,
-            None,
+            &target,
             selection,
             negotiated,
             start,
