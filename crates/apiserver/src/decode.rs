@@ -2,16 +2,15 @@
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use quorate_api::patch::duplicates;
 use quorate_api::{FieldError, FieldPath, GroupVersion, Reason, Status, yaml};
 use quorate_registry::Schema;
 use quorate_schema::decode::JsonError;
 use quorate_schema::protobuf::{self, ProtobufError};
-use quorate_schema::{DecodeError, Decoded};
+use quorate_schema::{DecodeError, Decoded, cbor};
 use serde_json::Value;
 
 use crate::catalog::Served;
-use crate::cbor;
-use crate::duplicates::duplicates;
 use crate::query::Query;
 use crate::representation::MEDIA_TYPES;
 
@@ -182,7 +181,7 @@ pub(crate) fn duplicate_fields(json: &[u8], validation: FieldValidation) -> Vec<
     if validation == FieldValidation::Ignore {
         return Vec::new();
     }
-    duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()
+    duplicates::find(json).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()
 }
 
 /// Returns a `415` that lists the accepted media types.

@@ -3,10 +3,9 @@
 use http::HeaderMap;
 use http::header::ACCEPT;
 use quorate_api::{Reason, Status, yaml};
+use quorate_schema::cbor;
 use quorate_schema::protobuf::{self, ProtobufError};
 use serde_json::Value;
-
-use crate::cbor;
 
 /// Media types of objects in responses.
 pub(crate) const MEDIA_TYPES: &[&str] =

@@ -8,6 +8,7 @@ use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::{Extension, Router};
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
+use crate::activity::{Activity, Running};
 use crate::api::Api;
 use crate::connection::Connection;
 use crate::error;
@@ -49,11 +51,10 @@ const FREE_BODY_BYTES: usize = 64 << 10;
 const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Minimum size of a compressed response, in bytes, as in Kubernetes.
 const COMPRESS_FROM_BYTES: usize = 128 * 1024;
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-const HEADERS_WITHIN: Duration = Duration::from_secs(30);
-const BODY_WITHIN: Duration = Duration::from_secs(60);
 /// Time that running requests have to finish after the shutdown began.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// Time in which the last responses of a connection must be sent after it was found idle. The client may read slowly.
+const LAST_RESPONSE_WITHIN: Duration = Duration::from_secs(300);
 /// Pause of the listener when it cannot accept, for example for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Maximum number of HTTP/2 streams on one connection, each of which may be a watch.
@@ -71,6 +72,28 @@ pub struct ServerConfig {
     pub node_client: Option<Arc<LiveIdentity>>,
     /// Maximum number of concurrent requests; watches and logs do not count.
     pub max_in_flight: usize,
+    pub deadlines: Deadlines,
+}
+
+/// Limits of the time that a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// From the connection to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// For the headers of a request.
+    pub headers: Duration,
+    /// For the body of a request.
+    pub body: Duration,
+    /// Between two requests, and before the first one.
+    pub idle: Duration,
+}
+
+impl Default for Deadlines {
+    /// Returns deadlines similar to those of Kubernetes.
+    fn default() -> Self {
+        let [handshake, headers, body, idle] = [10, 30, 60, 90].map(Duration::from_secs);
+        Deadlines { handshake, headers, body, idle }
+    }
 }
 
 impl ServerConfig {
@@ -101,6 +124,7 @@ struct Server {
     tunnels: TaskTracker,
     /// Join requests, which come from unauthenticated machines.
     strangers: Strangers,
+    deadlines: Deadlines,
 }
 
 /// Serves the API until the shutdown, then ends watches, lets running requests finish, and returns.
@@ -119,8 +143,9 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
     let connections = TaskTracker::new();
     let (follower, stop) = (api.clone(), shutdown.clone());
     connections.spawn(async move { follower.relations().follow(follower.store(), stop).await });
-    let router =
-        router(Server { api, in_flight, body_budget, tunnels: connections.clone(), strangers: Strangers::new() });
+    let deadlines = config.deadlines;
+    let (tunnels, strangers) = (connections.clone(), Strangers::new());
+    let router = router(Server { api, in_flight, body_budget, tunnels, strangers, deadlines });
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -128,7 +153,8 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
         };
         match accepted {
             Ok((stream, from)) => {
-                connections.spawn(connection(stream, from.ip(), acceptor.clone(), router.clone(), shutdown.clone()));
+                let (acceptor, router) = (acceptor.clone(), router.clone());
+                connections.spawn(connection(stream, from.ip(), acceptor, router, deadlines, shutdown.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -158,20 +184,23 @@ async fn connection(
     from: IpAddr,
     acceptor: TlsAcceptor,
     router: Router,
+    deadlines: Deadlines,
     shutdown: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot disable Nagle's algorithm on a connection");
     }
-    let stream = match timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
+    let stream = match timeout(deadlines.handshake, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(tls::certificate_user);
-    let service = TowerToHyperService::new(router.layer(Extension(Connection::new(user, shutdown.clone()).from(from))));
+    let activity = Activity::default();
+    let connection = Connection::new(user, shutdown.clone()).from(from);
+    let service = TowerToHyperService::new(router.layer(Extension(connection)).layer(Extension(activity.clone())));
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadlines.headers);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -179,37 +208,48 @@ async fn connection(
         .keep_alive_interval(KEEP_ALIVE)
         .adaptive_window(true);
     let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            match timeout(DRAIN_WITHIN, serving).await {
-                Ok(ended) => ended,
-                Err(_) => return tracing::debug!("a connection was cut off at shutdown"),
-            }
+    tokio::select! {
+        ended = serving.as_mut() => return log_end(ended),
+        () = shutdown.cancelled() => {}
+        () = activity.idle(deadlines.idle) => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    let cut_off = async {
+        // Cancelled already, unless the connection is idle.
+        if timeout(LAST_RESPONSE_WITHIN, shutdown.cancelled()).await.is_ok() {
+            sleep(DRAIN_WITHIN).await;
         }
     };
+    tokio::select! {
+        ended = serving => log_end(ended),
+        () = cut_off => tracing::debug!("a connection was cut off"),
+    }
+}
+
+fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
     if let Err(error) = ended {
-        tracing::debug!(error, "a connection ended");
+        tracing::debug!(%error, "a connection ended");
     }
 }
 
 async fn answer(
     State(server): State<Server>,
     Extension(connection): Extension<Connection>,
+    Extension(activity): Extension<Activity>,
     request: axum::extract::Request,
 ) -> http::Response<HttpBody> {
+    let running = activity.begin();
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let query = parts.uri.query().unwrap_or_default();
     let is_join = connection.user.is_none() && join::takes_body(parts.uri.path());
     let permit = if is_join { Some(None) } else { admit(&server, &parts.method, parts.uri.path(), query) };
     let Some(permit) = permit else {
-        return respond(Response::failure(&error::too_many_requests()), None, &server.tunnels);
+        return respond(Response::failure(&error::too_many_requests()), None, &server.tunnels, running);
     };
     // An anonymous client's body is not read unless it is a join request.
     let body = match connection.user {
-        Some(_) => read_body(body, &server.body_budget).await,
+        Some(_) => read_body(body, &server.body_budget, server.deadlines.body).await,
         None if is_join => server.strangers.admit(body).await.map(|(body, permit)| (body, Some(permit))),
         None => Ok((Bytes::new(), None)),
     };
@@ -230,7 +270,7 @@ async fn answer(
         Err(status) => Response::failure(&status),
     };
     drop(permit);
-    respond(response, upgrade, &server.tunnels)
+    respond(response, upgrade, &server.tunnels, running)
 }
 
 /// Reserves a place among the requests in flight. Returns `Some(None)` for requests that need none, and `None` when all
@@ -248,12 +288,12 @@ fn admit(server: &Server, method: &Method, path: &str, query: &str) -> Option<Op
 /// A body, and the permit that its request holds.
 type BodyAndPermit = (Bytes, Option<OwnedSemaphorePermit>);
 
-async fn read_body(body: HttpBody, body_budget: &Arc<Semaphore>) -> Result<BodyAndPermit, Status> {
+async fn read_body(body: HttpBody, body_budget: &Arc<Semaphore>, within: Duration) -> Result<BodyAndPermit, Status> {
     if body.is_end_stream() {
         return Ok((Bytes::new(), None));
     }
     let late = || Status::new(Reason::Timeout, "the body of the request took too long");
-    timeout(BODY_WITHIN, collect(body, body_budget)).await.map_err(|_| late())?
+    timeout(within, collect(body, body_budget)).await.map_err(|_| late())?
 }
 
 /// Reads a body up to the size limit and within the memory budget. The rest of a refused body is read and discarded, up
@@ -308,18 +348,29 @@ fn reserve(body_budget: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSe
     }
 }
 
-/// Converts a response to HTTP. `upgrade` becomes the client's connection when the response upgrades it.
-fn respond(mut response: Response, upgrade: Option<OnUpgrade>, tunnels: &TaskTracker) -> http::Response<HttpBody> {
+/// Converts a response to HTTP. `upgrade` becomes the client's connection when the response upgrades it. The request runs
+/// until the last part of its response is taken.
+fn respond(
+    mut response: Response,
+    upgrade: Option<OnUpgrade>,
+    tunnels: &TaskTracker,
+    running: Running,
+) -> http::Response<HttpBody> {
     let is_long_list = matches!(response.body, Body::List(_));
     let (body, length) = match std::mem::replace(&mut response.body, Body::Full(Bytes::new())) {
         Body::Full(bytes) => {
             let length = bytes.len();
             (HttpBody::new(Full::new(bytes)), Some(length))
         }
-        Body::Stream(stream) | Body::List(stream) => (HttpBody::from_stream(stream), None),
+        Body::Stream(stream) | Body::List(stream) => {
+            let held = stream.inspect(move |_| {
+                let _ = &running;
+            });
+            (HttpBody::from_stream(held), None)
+        }
         Body::Upgrade(tunnel) => {
             let Some(upgrade) = upgrade else {
-                return respond(Response::failure(&streams::cannot_upgrade()), None, tunnels);
+                return respond(Response::failure(&streams::cannot_upgrade()), None, tunnels, running);
             };
             tunnels.spawn(async move {
                 match upgrade.await {

@@ -120,7 +120,7 @@ fn sets_are_read_in_any_spelling_and_within_limits() {
     let written = json!({"f:a": {}, "f:b": {".": {}, "f:c": {}}, "k:{\"a\":\"x\",\"z\":1}": {"f:q": {}}});
     assert_eq!(set.clone().into_json(), written);
     assert_eq!(FieldSet::from_json(&written), Ok(set.clone()));
-    assert_eq!(set.paths(), [".a", ".b", ".b.c", "[a=\"x\",z=1].q"]);
+    assert_eq!(set.paths(10), [".a", ".b", ".b.c", "[a=\"x\",z=1].q"]);
     for invalid in [json!([]), json!({"a": {}}), json!({"k:[]": {}}), json!({"f:a": 1}), json!({"v:": {}})] {
         assert!(FieldSet::from_json(&invalid).is_err(), "{invalid}");
     }

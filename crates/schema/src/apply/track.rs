@@ -13,6 +13,9 @@ use super::remove::prune;
 use super::set::FieldSet;
 use crate::model::{Model, TypeId};
 
+/// Maximum number of conflicts that an apply reports. Each repeats the path of its field, so many of them below one long
+/// key would take far more memory than the object.
+pub const MAX_CONFLICTS: usize = 500;
 /// The manager of an object's fields before the first apply, if they were not tracked until then.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
@@ -121,6 +124,7 @@ pub struct Conflict {
 pub enum Applied {
     /// The new object and its managers. The time of the applier's entry is the writer's.
     Object(Value, Managers),
+    /// At most [`MAX_CONFLICTS`].
     Conflicts(Vec<Conflict>),
 }
 
@@ -180,7 +184,8 @@ pub fn apply(
     }
     let conflicts = conflicts(&managers, &own, &contested);
     if !conflicts.is_empty() && !request.force {
-        return Ok(Applied::Conflicts(conflicts.iter().flat_map(|(entry, set)| shown(entry, set)).collect()));
+        let shown = conflicts.iter().flat_map(|(entry, set)| shown(entry, set));
+        return Ok(Applied::Conflicts(shown.take(MAX_CONFLICTS).collect()));
     }
     let mut gone = comparison.removed;
     request.ignored.iter().for_each(|path| gone.remove_tree(path));
@@ -206,7 +211,7 @@ fn conflicts<'m>(managers: &'m Managers, own: &Entry, changed: &FieldSet) -> Vec
 
 fn shown(entry: &Entry, set: &FieldSet) -> Vec<Conflict> {
     let manager = ShownManager(entry).to_string();
-    set.paths().into_iter().map(|path| Conflict { manager: manager.clone(), path }).collect()
+    set.paths(MAX_CONFLICTS).into_iter().map(|path| Conflict { manager: manager.clone(), path }).collect()
 }
 
 struct ShownManager<'a>(&'a Entry);
