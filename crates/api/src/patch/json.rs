@@ -179,6 +179,24 @@ mod tests {
     }
 
     #[test]
+    fn operations_move_a_bounded_number_of_values() {
+        let many = vec![Value::from(0); 100_000];
+        let forth = json!({"op": "move", "from": "/a", "path": "/b"});
+        let back = json!({"op": "move", "from": "/b", "path": "/a"});
+        let insertion = json!({"op": "add", "path": "/a/0", "value": 1});
+        let removal = json!({"op": "remove", "path": "/a/0"});
+        let to_end = json!({"op": "move", "from": "/a/0", "path": "/a/-"});
+        for operations in [vec![forth, back], vec![insertion.clone()], vec![removal], vec![to_end]] {
+            let operations: Vec<_> = operations.into_iter().cycle().take(MAX_OPERATIONS).collect();
+            let refused = apply(&mut json!({"a": many}), &operations.into()).expect_err("a billion values move");
+            assert!(refused.to_string().contains("move too many values"), "{refused}");
+        }
+        let mut target = json!({"a": []});
+        apply(&mut target, &vec![insertion; 5000].into()).expect("a list that a patch may build");
+        assert_eq!(target["a"].as_array().map(Vec::len), Some(5000));
+    }
+
+    #[test]
     fn operations_apply_in_order() {
         let mut target = json!({"a": {"b": [1, 2]}});
         let patch = json!([

@@ -387,3 +387,47 @@ proptest! {
         prop_assert_eq!(FieldSet::from_json(&set.clone().into_json()), Ok(set));
     }
 }
+
+#[test]
+fn long_lists_merge_in_linear_time() {
+    // Each shared element would search through the new ones in front of the first shared one.
+    let list = |values: Vec<String>| json!({"metadata": {"finalizers": values}});
+    let shared = |range: std::ops::Range<usize>| range.map(|index| format!("s{index}"));
+    let new = (0..100_000).map(|index| format!("n{index}"));
+    let live = list(shared(1..50_000).chain(shared(0..1)).collect());
+    let wanted = list(new.chain(shared(0..50_000)).collect());
+    let merged = merge(builtin(), kind("v1", "ConfigMap"), &live, &wanted);
+    assert_eq!(merged["metadata"]["finalizers"].as_array().map(Vec::len), Some(150_000));
+}
+
+#[test]
+fn very_many_managers_are_read_and_changed_in_bounded_time() {
+    let entry = |index: usize| {
+        json!({
+            "manager": format!("m{}", index / 2), "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:data": {format!("f:{}", index % 2): {}}},
+        })
+    };
+    let entries: Value = (0..40_000).map(entry).collect();
+    let managers = Managers::stored(Some(&entries));
+    assert_eq!(managers.entries.len(), 20_000, "the last entry of a manager counts");
+    assert!(managers.entries[0].fields == FieldSet::from_iter([vec!["f:data", "f:1"]]));
+    let data: Value = (0..40_000).map(|index| (format!("{index}"), Value::from(""))).collect();
+    let live = Live { ty: kind("v1", "ConfigMap"), object: json!({}), managers };
+    let live = live.update("writer", "2026-01-01T00:00:00Z", json!({"data": data}));
+    assert_eq!(live.managers.entries.len(), 1, "the writer has taken the fields of all others");
+}
+
+#[test]
+fn conflicts_are_cut_in_number_and_length() {
+    let configuration = |value: u32| {
+        let fields: Value = (0..2000).map(|index| (format!("{index}"), Value::from(value))).collect();
+        json!({"data": {"k".repeat(100_000): fields}})
+    };
+    let live = Live::none(kind("apps/v1", "ControllerRevision")).apply("first", &configuration(1));
+    let Applied::Conflicts(conflicts) = live.try_apply("second", false, &configuration(2)) else {
+        panic!("no conflict")
+    };
+    assert_eq!(conflicts.len(), MAX_CONFLICTS);
+    assert!(conflicts.iter().all(|conflict| conflict.path.len() < 2000), "{}", conflicts[0].path.len());
+}
