@@ -8,7 +8,10 @@ use quorate_registry::Schema;
 use quorate_schema::decode::JsonError;
 use quorate_schema::protobuf::{self, ProtobufError};
 use quorate_schema::{DecodeError, Decoded, cbor};
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::catalog::Served;
 use crate::query::Query;
@@ -147,10 +150,16 @@ impl<'a> Expected<'a> {
                 Ok(body)
             }
             Err(JsonError::Syntax(error)) => Err(syntax(error)),
-            Err(JsonError::Type(_)) => {
-                // The value may be right for the kind that the document says it is. This repeats the pass, but only for a
-                // document that is refused.
-                self.decode_value(serde_json::from_slice(body).map_err(syntax)?)
+            Err(JsonError::Type(error)) => {
+                // The value may be right for the kind that the document says it is, or a syntax error may follow.
+                serde_json::from_slice::<IgnoredAny>(body).map_err(syntax)?;
+                if !body.trim_ascii_start().starts_with(b"{") {
+                    return Err(self.unrecognized("it is not an object"));
+                }
+                if let Ok(named) = serde_json::from_slice::<Named<'_>>(body) {
+                    self.check_kind(&mut named.into_object())?;
+                }
+                Err(self.mistyped(&error))
             }
         }
     }
@@ -169,6 +178,22 @@ impl<'a> Expected<'a> {
 
     fn check_kind(&self, object: &mut Value) -> Result<(), Status> {
         self.api_version.map_or(Ok(()), |api_version| check_kind(object, api_version, self.kind))
+    }
+}
+
+/// The type that a document says it is of.
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow, default, rename = "apiVersion")]
+    api_version: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    kind: Option<&'a RawValue>,
+}
+
+impl Named<'_> {
+    fn into_object(self) -> Value {
+        let text = |raw: Option<&RawValue>| raw.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        json!({ "apiVersion": text(self.api_version), "kind": text(self.kind) })
     }
 }
 

@@ -155,11 +155,12 @@ fn alternatives(headers: &HeaderMap) -> Vec<Alternative<'_>> {
     list
 }
 
-/// Picks the first alternative that can be served, or JSON objects when the client names none.
+/// Picks the first alternative that can be served, or JSON objects when the client names none. `has_table` tells whether the
+/// kind can be shown as a table; the answers to questions cannot.
 ///
 /// # Errors
 /// `NotAcceptable` when none of the alternatives can be served.
-pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject) -> Result<Negotiated, Status> {
+pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject, has_table: bool) -> Result<Negotiated, Status> {
     let list = alternatives(headers);
     if list.is_empty() {
         return Ok(Negotiated { representation: Representation::Object, encoding: Encoding::Json });
@@ -169,7 +170,8 @@ pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject) -> Result<N
             let encoding = alternative.encoding()?;
             let representation = alternative.representation(include)?;
             // A table has no protobuf message, so the next alternative is taken.
-            let has_form = encoding != Encoding::Protobuf || !matches!(representation, Representation::Table(_));
+            let is_table = matches!(representation, Representation::Table(_));
+            let has_form = !is_table || (has_table && encoding != Encoding::Protobuf);
             has_form.then_some(Negotiated { representation, encoding })
         })
         .ok_or_else(not_acceptable)
@@ -204,7 +206,7 @@ mod tests {
     fn check(accept: &str, expected: Option<(Representation, Encoding)>) {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("a header value"));
-        let negotiated = negotiate(&headers, IncludeObject::Metadata).ok();
+        let negotiated = negotiate(&headers, IncludeObject::Metadata, true).ok();
         assert_eq!(negotiated.map(|n| (n.representation, n.encoding)), expected, "{accept}");
     }
 

@@ -19,6 +19,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use quorate_api::{Reason, Status};
 use quorate_pki::LiveIdentity;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -59,8 +60,10 @@ const LAST_RESPONSE_WITHIN: Duration = Duration::from_secs(300);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Maximum number of HTTP/2 streams on one connection, each of which may be a watch.
 const MAX_STREAMS: u32 = 1000;
-/// Interval of HTTP/2 pings, which detect a dead client.
+/// Interval of HTTP/2 pings and of TCP probes, which detect a dead client.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Number of TCP probes without an answer after which the client is dead.
+const PROBES: u32 = 3;
 
 /// The configuration of a server besides the API.
 pub struct ServerConfig {
@@ -190,6 +193,9 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot disable Nagle's algorithm on a connection");
     }
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keep_alive()) {
+        tracing::debug!(%error, "cannot probe the client of a connection");
+    }
     let stream = match timeout(deadlines.handshake, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
@@ -224,6 +230,11 @@ async fn connection(
         ended = serving => log_end(ended),
         () = cut_off => tracing::debug!("a connection was cut off"),
     }
+}
+
+/// Probes of TCP. A watch by HTTP/1.1 may have nothing to send for a long time, and would outlive its client.
+fn keep_alive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE).with_retries(PROBES)
 }
 
 fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
@@ -405,19 +416,20 @@ mod tests {
     #[tokio::test]
     async fn bodies_share_a_memory_budget() {
         let body_budget = Arc::new(Semaphore::new(4 * FREE_BODY_BYTES));
-        let (small, permit) =
-            read_body(body(&[FREE_BODY_BYTES]), &body_budget).await.expect("small bodies do not count");
+        let read = |parts: &[usize]| {
+            let (body, body_budget) = (body(parts), Arc::clone(&body_budget));
+            async move { read_body(body, &body_budget, Deadlines::default().body).await }
+        };
+        let (small, permit) = read(&[FREE_BODY_BYTES]).await.expect("small bodies do not count");
         assert!(small.len() == FREE_BODY_BYTES && permit.is_none());
-        let (large, permit) =
-            read_body(body(&[FREE_BODY_BYTES, FREE_BODY_BYTES, 1]), &body_budget).await.expect("it fits");
+        let (large, permit) = read(&[FREE_BODY_BYTES, FREE_BODY_BYTES, 1]).await.expect("it fits");
         assert_eq!((large.len(), permit.is_some()), (2 * FREE_BODY_BYTES + 1, true));
-        let refused = read_body(body(&[4 * FREE_BODY_BYTES]), &body_budget).await.expect_err("the budget is used up");
+        let refused = read(&[4 * FREE_BODY_BYTES]).await.expect_err("the budget is used up");
         assert_eq!(refused.reason, Reason::TooManyRequests);
         drop(permit);
-        let (again, _permit) =
-            read_body(body(&[4 * FREE_BODY_BYTES]), &body_budget).await.expect("the budget is free again");
+        let (again, _permit) = read(&[4 * FREE_BODY_BYTES]).await.expect("the budget is free again");
         assert_eq!(again.len(), 4 * FREE_BODY_BYTES);
-        let endless = read_body(body(&[2 * MAX_BODY_BYTES]), &body_budget).await.expect_err("too large");
+        let endless = read(&[2 * MAX_BODY_BYTES]).await.expect_err("too large");
         assert_eq!(endless.reason, Reason::RequestEntityTooLarge);
     }
 }

@@ -209,6 +209,10 @@ pub(super) fn repeated(stored: &Value, set: &FieldSet, removed: &FieldSet, write
     let mut own = None;
     for (index, entry) in stored.as_array()?.iter().enumerate() {
         let fields = entry.get("fieldsV1").filter(|_| entry["fieldsType"] == "FieldsV1")?;
+        // A client may have sent an entry without fields, which the update drops.
+        if fields.as_object().is_none_or(Map::is_empty) {
+            return None;
+        }
         let is_kept = if is_own(entry) {
             own = Some(index);
             set::has_all(fields, set)

@@ -431,3 +431,19 @@ fn conflicts_are_cut_in_number_and_length() {
     assert_eq!(conflicts.len(), MAX_CONFLICTS);
     assert!(conflicts.iter().all(|conflict| conflict.path.len() < 2000), "{}", conflicts[0].path.len());
 }
+
+#[test]
+fn an_update_drops_an_entry_without_fields() {
+    let entry = |manager: &str, fields: Value| {
+        json!({
+            "manager": manager, "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": fields,
+        })
+    };
+    let stored = json!([entry("me", json!({"f:data": {"f:a": {}}})), entry("nobody", json!({}))]);
+    let ty = kind("v1", "ConfigMap");
+    let change = Change::between(builtin(), ty, &json!({"data": {"a": "1"}}), &json!({"data": {"a": "2"}}));
+    let updated = update_stored(change.expect("a change"), &stored, &writer("me", "v1", "2026-01-02T00:00:00Z"));
+    let managers = Managers::stored(updated.as_ref()).entries;
+    assert_eq!(managers.iter().map(|entry| entry.manager.as_str()).collect::<Vec<_>>(), ["me"]);
+}
