@@ -32,6 +32,7 @@ const TIERS: &[(&str, Tier)] = &[
     ("quorate", Tier::Root),
     ("quorate-bench", Tier::Test),
     ("quorate-chaos", Tier::Test),
+    ("quorate-fuzz", Tier::Test),
     ("quorate-tests", Tier::Test),
     ("xtask", Tier::Test),
 ];

@@ -62,7 +62,7 @@ fn start() -> Cluster {
 fn follower(cluster: &Cluster) -> String {
     let leader = cluster.leader_seen_by("master-1");
     let masters = cluster.masters().into_iter().map(|member| member.name);
-    masters.filter(|name| *name != leader).last().expect("a follower")
+    masters.rfind(|name| *name != leader).expect("a follower")
 }
 
 #[test]

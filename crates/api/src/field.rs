@@ -1,8 +1,13 @@
 //! Validation errors that point at a field, in Kubernetes' wording.
 
-use std::fmt;
+use std::{fmt, io};
 
 use serde_json::Value;
+
+/// Maximum size of a value that an error shows, in bytes of JSON.
+const MAX_VALUE_BYTES: usize = 1024;
+/// Maximum length of a key in a path, in characters. Valid keys are shorter.
+const MAX_KEY_CHARS: usize = 1024;
 
 /// A path into an object, such as `spec.containers[0].name` or `metadata.labels[app]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,7 +31,8 @@ impl FieldPath {
 
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        FieldPath(format!("{}[{key}]", self.0))
+        let end = key.char_indices().nth(MAX_KEY_CHARS).map_or(key.len(), |(end, _)| end);
+        FieldPath(format!("{}[{}]", self.0, &key[..end]))
     }
 
     #[must_use]
@@ -202,8 +208,31 @@ impl fmt::Display for FieldError {
     }
 }
 
+/// Returns a value as JSON, cut at the maximum size. Each of very many errors may be about one long list.
 fn json(value: &impl serde::Serialize) -> Option<String> {
-    serde_json::to_string(value).ok()
+    let mut shown = Shown(Vec::new());
+    match serde_json::to_writer(&mut shown, value) {
+        Ok(()) => String::from_utf8(shown.0).ok(),
+        Err(error) if error.is_io() => {
+            Some(format!("{}…", String::from_utf8_lossy(&shown.0).trim_end_matches('\u{fffd}')))
+        }
+        Err(_) => None,
+    }
+}
+
+/// The beginning of a value's JSON. Writing more fails.
+struct Shown(Vec<u8>);
+
+impl io::Write for Shown {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = MAX_VALUE_BYTES - self.0.len();
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if bytes.len() > room { Err(io::ErrorKind::WriteZero.into()) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -211,6 +240,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn long_values_and_keys_are_cut() {
+        let error = FieldError::invalid(FieldPath::new("list"), vec!["ä"; 100_000], "too long");
+        let value = error.value.expect("a value");
+        assert!(value.starts_with("[\"ä\",") && value.ends_with('…') && value.len() <= MAX_VALUE_BYTES + 3, "{value}");
+        let short = "x".repeat(MAX_VALUE_BYTES - 2);
+        assert_eq!(FieldError::invalid(FieldPath::new("a"), &short, "").value, Some(format!("\"{short}\"")));
+        assert_eq!(FieldPath::new("a").key(&"ä".repeat(5000)).as_str().chars().count(), MAX_KEY_CHARS + 3);
+    }
 
     #[test]
     fn paths_are_located_as_far_as_they_go() {

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::field::FieldError;
 use crate::gvk::GroupVersionResource;
 
+/// Maximum number of field errors that a `Status` lists.
+const MAX_ERRORS: usize = 1000;
+
 /// The machine-readable reason of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
@@ -152,11 +155,18 @@ impl Status {
     #[must_use]
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let shown = &errors[..errors.len().min(MAX_ERRORS)];
         let list = match errors {
             [one] => one.to_string(),
-            many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            _ => {
+                let mut list: Vec<String> = shown.iter().map(ToString::to_string).collect();
+                if errors.len() > MAX_ERRORS {
+                    list.push(format!("and {} more errors", errors.len() - MAX_ERRORS));
+                }
+                format!("[{}]", list.join(", "))
+            }
         };
-        let causes = errors
+        let causes = shown
             .iter()
             .map(|e| Cause { reason: e.kind.reason().to_owned(), message: e.body(), field: e.path.to_string() })
             .collect();
@@ -232,4 +242,22 @@ fn details(resource: &GroupVersionResource, name: &str) -> StatusDetails {
 
 fn is_zero(value: &u32) -> bool {
     *value == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::FieldPath;
+
+    #[test]
+    fn an_invalid_object_lists_a_bounded_number_of_errors() {
+        let error = |index| FieldError::required(FieldPath::new("items").index(index), "");
+        let few: Vec<_> = (0..2).map(error).collect();
+        let expected = "Kind \"a\" is invalid: [items[0]: Required value, items[1]: Required value]";
+        assert_eq!(Status::invalid("", "Kind", "a", &few).message, expected);
+        let many: Vec<_> = (0..MAX_ERRORS + 7).map(error).collect();
+        let status = Status::invalid("", "Kind", "a", &many);
+        assert!(status.message.ends_with("items[999]: Required value, and 7 more errors]"), "{}", status.message);
+        assert_eq!(status.details.map(|details| details.causes.len()), Some(MAX_ERRORS));
+    }
 }

@@ -2,16 +2,18 @@
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use quorate_api::patch::duplicates;
 use quorate_api::{FieldError, FieldPath, GroupVersion, Reason, Status, yaml};
 use quorate_registry::Schema;
 use quorate_schema::decode::JsonError;
 use quorate_schema::protobuf::{self, ProtobufError};
-use quorate_schema::{DecodeError, Decoded};
-use serde_json::Value;
+use quorate_schema::{DecodeError, Decoded, cbor};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::catalog::Served;
-use crate::cbor;
-use crate::duplicates::duplicates;
 use crate::query::Query;
 use crate::representation::MEDIA_TYPES;
 
@@ -148,10 +150,16 @@ impl<'a> Expected<'a> {
                 Ok(body)
             }
             Err(JsonError::Syntax(error)) => Err(syntax(error)),
-            Err(JsonError::Type(_)) => {
-                // The value may be right for the kind that the document says it is. This repeats the pass, but only for a
-                // document that is refused.
-                self.decode_value(serde_json::from_slice(body).map_err(syntax)?)
+            Err(JsonError::Type(error)) => {
+                // The value may be right for the kind that the document says it is, or a syntax error may follow.
+                serde_json::from_slice::<IgnoredAny>(body).map_err(syntax)?;
+                if !body.trim_ascii_start().starts_with(b"{") {
+                    return Err(self.unrecognized("it is not an object"));
+                }
+                if let Ok(named) = serde_json::from_slice::<Named<'_>>(body) {
+                    self.check_kind(&mut named.into_object())?;
+                }
+                Err(self.mistyped(&error))
             }
         }
     }
@@ -173,6 +181,22 @@ impl<'a> Expected<'a> {
     }
 }
 
+/// The type that a document says it is of.
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow, default, rename = "apiVersion")]
+    api_version: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    kind: Option<&'a RawValue>,
+}
+
+impl Named<'_> {
+    fn into_object(self) -> Value {
+        let text = |raw: Option<&RawValue>| raw.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        json!({ "apiVersion": text(self.api_version), "kind": text(self.kind) })
+    }
+}
+
 fn in_yaml(error: &dyn std::fmt::Display) -> String {
     format!("error converting YAML to JSON: {error}")
 }
@@ -182,7 +206,7 @@ pub(crate) fn duplicate_fields(json: &[u8], validation: FieldValidation) -> Vec<
     if validation == FieldValidation::Ignore {
         return Vec::new();
     }
-    duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()
+    duplicates::find(json).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()
 }
 
 /// Returns a `415` that lists the accepted media types.

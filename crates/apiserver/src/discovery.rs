@@ -105,7 +105,7 @@ impl Documents {
             return Ok(self.aggregated_answer(version, document, headers));
         }
         let document = self.plain.get(&path).ok_or_else(error::no_such_path)?;
-        let negotiated = negotiate(headers, crate::representation::IncludeObject::default())?;
+        let negotiated = negotiate(headers, crate::representation::IncludeObject::default(), true)?;
         let mut response = if negotiated.encoding == Encoding::Json {
             Response::new(200, "application/json", Body::Full(document.clone()))
         } else {

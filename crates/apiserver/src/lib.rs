@@ -1,14 +1,13 @@
 //! The API server: one pipeline for every kind (`pipeline`), the documents that describe the kinds (`discovery`,
 //! `openapi`), the network side (`server`, `tls`), and the client for code in the same process (`local`).
 
+mod activity;
 mod api;
 mod bootstrap;
 mod catalog;
-mod cbor;
 mod connection;
 mod decode;
 mod discovery;
-mod duplicates;
 mod encode;
 mod error;
 mod health;
@@ -48,7 +47,7 @@ pub use pipeline::allocate::ALLOCATIONS;
 pub use pipeline::condition::Condition;
 pub use repair::{Finding, repair_allocations};
 pub use response::{Body, Request, Response};
-pub use server::{ServeError, ServerConfig, serve};
+pub use server::{Deadlines, ServeError, ServerConfig, serve};
 pub use tls::{TlsError, certificate_user, client_config, server_config};
 pub use upload::Upload;
 pub use user::{MASTERS, NODES, UserInfo};

@@ -3,10 +3,9 @@
 use http::HeaderMap;
 use http::header::ACCEPT;
 use quorate_api::{Reason, Status, yaml};
+use quorate_schema::cbor;
 use quorate_schema::protobuf::{self, ProtobufError};
 use serde_json::Value;
-
-use crate::cbor;
 
 /// Media types of objects in responses.
 pub(crate) const MEDIA_TYPES: &[&str] =
@@ -156,27 +155,12 @@ fn alternatives(headers: &HeaderMap) -> Vec<Alternative<'_>> {
     list
 }
 
-/// Picks the first alternative that can be served, or JSON objects when the client names none.
+/// Picks the first alternative that can be served, or JSON objects when the client names none. `has_table` tells whether the
+/// kind can be shown as a table; the answers to questions cannot.
 ///
 /// # Errors
 /// `NotAcceptable` when none of the alternatives can be served.
-pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject) -> Result<Negotiated, Status> {
-    pick(headers, |alternative| alternative.representation(include))
-}
-
-/// As [`negotiate`], for documents that have no table and no metadata of their own.
-///
-/// # Errors
-/// `NotAcceptable` when none of the alternatives can be served.
-pub(crate) fn negotiate_documents(headers: &HeaderMap) -> Result<Negotiated, Status> {
-    let whole = |representation: &Representation| *representation == Representation::Object;
-    pick(headers, |alternative| alternative.representation(IncludeObject::default()).filter(whole))
-}
-
-fn pick(
-    headers: &HeaderMap,
-    representation: impl Fn(&Alternative<'_>) -> Option<Representation>,
-) -> Result<Negotiated, Status> {
+pub(crate) fn negotiate(headers: &HeaderMap, include: IncludeObject, has_table: bool) -> Result<Negotiated, Status> {
     let list = alternatives(headers);
     if list.is_empty() {
         return Ok(Negotiated { representation: Representation::Object, encoding: Encoding::Json });
@@ -184,9 +168,10 @@ fn pick(
     list.iter()
         .find_map(|alternative| {
             let encoding = alternative.encoding()?;
-            let representation = representation(alternative)?;
+            let representation = alternative.representation(include)?;
             // A table has no protobuf message, so the next alternative is taken.
-            let has_form = encoding != Encoding::Protobuf || !matches!(representation, Representation::Table(_));
+            let is_table = matches!(representation, Representation::Table(_));
+            let has_form = !is_table || (has_table && encoding != Encoding::Protobuf);
             has_form.then_some(Negotiated { representation, encoding })
         })
         .ok_or_else(not_acceptable)
@@ -221,7 +206,7 @@ mod tests {
     fn check(accept: &str, expected: Option<(Representation, Encoding)>) {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("a header value"));
-        let negotiated = negotiate(&headers, IncludeObject::Metadata).ok();
+        let negotiated = negotiate(&headers, IncludeObject::Metadata, true).ok();
         assert_eq!(negotiated.map(|n| (n.representation, n.encoding)), expected, "{accept}");
     }
 
@@ -251,14 +236,5 @@ mod tests {
         check("application/cbor, application/json;q=0.5", Some((Representation::Object, Encoding::Cbor)));
         check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None);
         check("text/html", None);
-    }
-
-    #[test]
-    fn documents_have_no_table() {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io".parse().expect("a header value"));
-        assert_eq!(negotiate_documents(&headers).map_err(|status| status.code), Err(406));
-        headers.append(ACCEPT, "application/yaml".parse().expect("a header value"));
-        assert_eq!(negotiate_documents(&headers).map(|negotiated| negotiated.encoding), Ok(Encoding::Yaml));
     }
 }

@@ -8,6 +8,7 @@ use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::{Extension, Router};
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
@@ -18,6 +19,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use quorate_api::{Reason, Status};
 use quorate_pki::LiveIdentity;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -27,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
+use crate::activity::{Activity, Running};
 use crate::api::Api;
 use crate::connection::Connection;
 use crate::error;
@@ -49,17 +52,18 @@ const FREE_BODY_BYTES: usize = 64 << 10;
 const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Minimum size of a compressed response, in bytes, as in Kubernetes.
 const COMPRESS_FROM_BYTES: usize = 128 * 1024;
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-const HEADERS_WITHIN: Duration = Duration::from_secs(30);
-const BODY_WITHIN: Duration = Duration::from_secs(60);
 /// Time that running requests have to finish after the shutdown began.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// Time in which the last responses of a connection must be sent after it was found idle. The client may read slowly.
+const LAST_RESPONSE_WITHIN: Duration = Duration::from_secs(300);
 /// Pause of the listener when it cannot accept, for example for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Maximum number of HTTP/2 streams on one connection, each of which may be a watch.
 const MAX_STREAMS: u32 = 1000;
-/// Interval of HTTP/2 pings, which detect a dead client.
+/// Interval of HTTP/2 pings and of TCP probes, which detect a dead client.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Number of TCP probes without an answer after which the client is dead.
+const PROBES: u32 = 3;
 
 /// The configuration of a server besides the API.
 pub struct ServerConfig {
@@ -71,6 +75,28 @@ pub struct ServerConfig {
     pub node_client: Option<Arc<LiveIdentity>>,
     /// Maximum number of concurrent requests; watches and logs do not count.
     pub max_in_flight: usize,
+    pub deadlines: Deadlines,
+}
+
+/// Limits of the time that a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// From the connection to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// For the headers of a request.
+    pub headers: Duration,
+    /// For the body of a request.
+    pub body: Duration,
+    /// Between two requests, and before the first one.
+    pub idle: Duration,
+}
+
+impl Default for Deadlines {
+    /// Returns deadlines similar to those of Kubernetes.
+    fn default() -> Self {
+        let [handshake, headers, body, idle] = [10, 30, 60, 90].map(Duration::from_secs);
+        Deadlines { handshake, headers, body, idle }
+    }
 }
 
 impl ServerConfig {
@@ -105,6 +131,7 @@ struct Server {
     tunnels: TaskTracker,
     /// Join requests, which come from unauthenticated machines.
     strangers: Strangers,
+    deadlines: Deadlines,
 }
 
 /// Serves the API until the shutdown, then ends watches, lets running requests finish, and returns.
@@ -123,8 +150,9 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
     let connections = TaskTracker::new();
     let (follower, stop) = (api.clone(), shutdown.clone());
     connections.spawn(async move { follower.relations().follow(follower.store(), stop).await });
-    let router =
-        router(Server { api, in_flight, body_budget, tunnels: connections.clone(), strangers: Strangers::new() });
+    let deadlines = config.deadlines;
+    let (tunnels, strangers) = (connections.clone(), Strangers::new());
+    let router = router(Server { api, in_flight, body_budget, tunnels, strangers, deadlines });
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -132,7 +160,8 @@ pub async fn serve(api: Api, config: ServerConfig, shutdown: CancellationToken) 
         };
         match accepted {
             Ok((stream, from)) => {
-                connections.spawn(connection(stream, from.ip(), acceptor.clone(), router.clone(), shutdown.clone()));
+                let (acceptor, router) = (acceptor.clone(), router.clone());
+                connections.spawn(connection(stream, from.ip(), acceptor, router, deadlines, shutdown.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -163,20 +192,26 @@ async fn connection(
     from: IpAddr,
     acceptor: TlsAcceptor,
     router: Router,
+    deadlines: Deadlines,
     shutdown: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot disable Nagle's algorithm on a connection");
     }
-    let stream = match timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keep_alive()) {
+        tracing::debug!(%error, "cannot probe the client of a connection");
+    }
+    let stream = match timeout(deadlines.handshake, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(tls::certificate_user);
-    let service = TowerToHyperService::new(router.layer(Extension(Connection::new(user, shutdown.clone()).from(from))));
+    let activity = Activity::default();
+    let connection = Connection::new(user, shutdown.clone()).from(from);
+    let service = TowerToHyperService::new(router.layer(Extension(connection)).layer(Extension(activity.clone())));
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadlines.headers);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -184,38 +219,54 @@ async fn connection(
         .keep_alive_interval(KEEP_ALIVE)
         .adaptive_window(true);
     let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            match timeout(DRAIN_WITHIN, serving).await {
-                Ok(ended) => ended,
-                Err(_) => return tracing::debug!("a connection was cut off at shutdown"),
-            }
+    tokio::select! {
+        ended = serving.as_mut() => return log_end(ended),
+        () = shutdown.cancelled() => {}
+        () = activity.idle(deadlines.idle) => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    let cut_off = async {
+        // Cancelled already, unless the connection is idle.
+        if timeout(LAST_RESPONSE_WITHIN, shutdown.cancelled()).await.is_ok() {
+            sleep(DRAIN_WITHIN).await;
         }
     };
+    tokio::select! {
+        ended = serving => log_end(ended),
+        () = cut_off => tracing::debug!("a connection was cut off"),
+    }
+}
+
+/// Probes of TCP. A watch by HTTP/1.1 may have nothing to send for a long time, and would outlive its client.
+fn keep_alive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE).with_retries(PROBES)
+}
+
+fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
     if let Err(error) = ended {
-        tracing::debug!(error, "a connection ended");
+        tracing::debug!(%error, "a connection ended");
     }
 }
 
 async fn answer(
     State(server): State<Server>,
     Extension(connection): Extension<Connection>,
+    Extension(activity): Extension<Activity>,
     request: axum::extract::Request,
 ) -> http::Response<HttpBody> {
+    let running = activity.begin();
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let query = parts.uri.query().unwrap_or_default();
     let is_join = connection.user.is_none() && join::takes_body(parts.uri.path());
     let admitted = if is_join { Some(Admitted::default()) } else { admit(&server, &parts.method, &parts.uri) };
     let Some(Admitted { permit, is_proxied }) = admitted else {
-        return respond(Response::failure(&error::too_many_requests()), None, &server.tunnels);
+        return respond(Response::failure(&error::too_many_requests()), None, &server.tunnels, running);
     };
     // An anonymous client's body is not read unless it is a join request.
     let (body, upload) = match connection.user {
         Some(_) if is_proxied => (Ok((Bytes::new(), None)), Upload::new(body)),
-        Some(_) => (read_body(body, &server.body_budget).await, Upload::default()),
+        Some(_) => (read_body(body, &server.body_budget, server.deadlines.body).await, Upload::default()),
         None if is_join => {
             let admitted = server.strangers.admit(body).await;
             (admitted.map(|(body, permit)| (body, Some(permit))), Upload::default())
@@ -243,7 +294,7 @@ async fn answer(
         drain(refused).await;
     }
     drop(permit);
-    respond(response, upgrade, &server.tunnels)
+    respond(response, upgrade, &server.tunnels, running)
 }
 
 /// Sets the `Host` header that an HTTP/2 client sends as a part of the URI (RFC 9113, section 8.3.1).
@@ -282,12 +333,12 @@ fn admit(server: &Server, method: &Method, uri: &Uri) -> Option<Admitted> {
 /// A body, and the permit that its request holds.
 type BodyAndPermit = (Bytes, Option<OwnedSemaphorePermit>);
 
-async fn read_body(body: HttpBody, body_budget: &Arc<Semaphore>) -> Result<BodyAndPermit, Status> {
+async fn read_body(body: HttpBody, body_budget: &Arc<Semaphore>, within: Duration) -> Result<BodyAndPermit, Status> {
     if body.is_end_stream() {
         return Ok((Bytes::new(), None));
     }
     let late = || Status::new(Reason::Timeout, "the body of the request took too long");
-    timeout(BODY_WITHIN, collect(body, body_budget)).await.map_err(|_| late())?
+    timeout(within, collect(body, body_budget)).await.map_err(|_| late())?
 }
 
 /// Reads a body up to the size limit and within the memory budget. The rest of a refused body is read and discarded, up
@@ -357,19 +408,30 @@ fn reserve(body_budget: &Arc<Semaphore>, bytes: usize, held: &mut Option<OwnedSe
     }
 }
 
-/// Converts a response to HTTP. `upgrade` becomes the client's connection when the response upgrades it.
-fn respond(mut response: Response, upgrade: Option<OnUpgrade>, tunnels: &TaskTracker) -> http::Response<HttpBody> {
+/// Converts a response to HTTP. `upgrade` becomes the client's connection when the response upgrades it. The request runs
+/// until the last part of its response is taken.
+fn respond(
+    mut response: Response,
+    upgrade: Option<OnUpgrade>,
+    tunnels: &TaskTracker,
+    running: Running,
+) -> http::Response<HttpBody> {
     let (is_long_list, is_passed) = (matches!(response.body, Body::List(_)), matches!(response.body, Body::Passed(_)));
     let (body, length) = match std::mem::replace(&mut response.body, Body::Full(Bytes::new())) {
         Body::Full(bytes) => {
             let length = bytes.len();
             (HttpBody::new(Full::new(bytes)), Some(length))
         }
-        Body::Stream(stream) | Body::List(stream) => (HttpBody::from_stream(stream), None),
+        Body::Stream(stream) | Body::List(stream) => {
+            let held = stream.inspect(move |_| {
+                let _ = &running;
+            });
+            (HttpBody::from_stream(held), None)
+        }
         Body::Passed(body) => (body, None),
         Body::Upgrade(tunnel) => {
             let Some(upgrade) = upgrade else {
-                return respond(Response::failure(&streams::cannot_upgrade()), None, tunnels);
+                return respond(Response::failure(&streams::cannot_upgrade()), None, tunnels, running);
             };
             tunnels.spawn(async move {
                 match upgrade.await {
@@ -407,19 +469,20 @@ mod tests {
     #[tokio::test]
     async fn bodies_share_a_memory_budget() {
         let body_budget = Arc::new(Semaphore::new(4 * FREE_BODY_BYTES));
-        let (small, permit) =
-            read_body(body(&[FREE_BODY_BYTES]), &body_budget).await.expect("small bodies do not count");
+        let read = |parts: &[usize]| {
+            let (body, body_budget) = (body(parts), Arc::clone(&body_budget));
+            async move { read_body(body, &body_budget, Deadlines::default().body).await }
+        };
+        let (small, permit) = read(&[FREE_BODY_BYTES]).await.expect("small bodies do not count");
         assert!(small.len() == FREE_BODY_BYTES && permit.is_none());
-        let (large, permit) =
-            read_body(body(&[FREE_BODY_BYTES, FREE_BODY_BYTES, 1]), &body_budget).await.expect("it fits");
+        let (large, permit) = read(&[FREE_BODY_BYTES, FREE_BODY_BYTES, 1]).await.expect("it fits");
         assert_eq!((large.len(), permit.is_some()), (2 * FREE_BODY_BYTES + 1, true));
-        let refused = read_body(body(&[4 * FREE_BODY_BYTES]), &body_budget).await.expect_err("the budget is used up");
+        let refused = read(&[4 * FREE_BODY_BYTES]).await.expect_err("the budget is used up");
         assert_eq!(refused.reason, Reason::TooManyRequests);
         drop(permit);
-        let (again, _permit) =
-            read_body(body(&[4 * FREE_BODY_BYTES]), &body_budget).await.expect("the budget is free again");
+        let (again, _permit) = read(&[4 * FREE_BODY_BYTES]).await.expect("the budget is free again");
         assert_eq!(again.len(), 4 * FREE_BODY_BYTES);
-        let endless = read_body(body(&[2 * MAX_BODY_BYTES]), &body_budget).await.expect_err("too large");
+        let endless = read(&[2 * MAX_BODY_BYTES]).await.expect_err("too large");
         assert_eq!(endless.reason, Reason::RequestEntityTooLarge);
     }
 }

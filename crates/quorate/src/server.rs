@@ -156,6 +156,7 @@ async fn run_services(
         client_authority_pem: read_pem(&config.tls.ca)?,
         node_client: Some(credentials.live(NODES)),
         max_in_flight: quorate_apiserver::ServerConfig::DEFAULT_MAX_IN_FLIGHT,
+        deadlines: quorate_apiserver::Deadlines::default(),
     };
     let server = tracker.spawn(quorate_apiserver::serve(api.clone(), server_config, stop.clone()));
     if let Some(listener) = listeners.etcd {

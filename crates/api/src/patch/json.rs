@@ -1,5 +1,6 @@
 //! JSON patch (RFC 6902): a list of operations, with Kubernetes' error texts.
 
+use json_patch::jsonptr::Pointer;
 use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
@@ -12,6 +13,9 @@ pub const MAX_OPERATIONS: usize = 10_000;
 const MAX_COPIED_BYTES: usize = 3 << 20;
 /// Maximum depth of what an operation writes. Parsers stop at 128 levels, and deeper values overflow the stack.
 const MAX_DEPTH: usize = 120;
+/// Maximum number of values that the operations of one patch visit or shift in a list. Ten thousand moves of a large value,
+/// or insertions in front of a long list, would otherwise take minutes.
+const MAX_VISITED: usize = 50_000_000;
 
 /// Applies the operations in order. After an error, `target` holds the effects of the operations before the failing
 /// one.
@@ -27,7 +31,7 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if list.len() > MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations { max: MAX_OPERATIONS, got: list.len() });
     }
-    let mut copied_bytes = 0;
+    let mut spent = Spent::default();
     for entry in list {
         let operation: PatchOperation = serde::Deserialize::deserialize(entry).map_err(|e| malformed(entry, &e))?;
         // A missing value equals null here, as in the library that Kubernetes uses.
@@ -37,43 +41,68 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
         {
             continue;
         }
-        check_bounds(target, &operation, &mut copied_bytes)?;
+        spent.check(target, &operation)?;
         json_patch::patch_unsafe(target, std::slice::from_ref(&operation)).map_err(|e| refused(&operation, &e.kind))?;
     }
     Ok(())
 }
 
-/// Checks what an operation is about to write. `copied_bytes` is what the copies before it have added.
-fn check_bounds(target: &Value, operation: &PatchOperation, copied_bytes: &mut usize) -> Result<(), PatchError> {
-    let written = match operation {
-        PatchOperation::Add(add) => Some(&add.value),
-        PatchOperation::Replace(replace) => Some(&replace.value),
-        PatchOperation::Move(r#move) => r#move.from.resolve(target).ok(),
-        PatchOperation::Copy(copy) => copy.from.resolve(target).ok(),
-        PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
-    };
-    // A source that does not exist is refused by the operation itself.
-    let Some(written) = written else { return Ok(()) };
-    if matches!(operation, PatchOperation::Copy(_)) {
-        *copied_bytes += written.to_string().len();
-        if *copied_bytes > MAX_COPIED_BYTES {
-            return Err(PatchError::Unprocessable(format!(
-                "Unable to complete the copy, the accumulated size increase of copy is {copied_bytes}, exceeding the limit \
-                 {MAX_COPIED_BYTES}"
-            )));
-        }
-    }
-    if operation.path().tokens().count() + depth(written) > MAX_DEPTH {
-        return Err(PatchError::Unprocessable(format!("the patch nests values deeper than {MAX_DEPTH} levels")));
-    }
-    Ok(())
+/// The costs of the operations of one patch.
+#[derive(Default)]
+struct Spent {
+    /// What the copies have added.
+    copied_bytes: usize,
+    /// Values that were visited or shifted.
+    visited: usize,
 }
 
-/// The number of levels of lists and maps in a value.
-fn depth(value: &Value) -> usize {
+impl Spent {
+    /// Checks what an operation is about to do.
+    fn check(&mut self, target: &Value, operation: &PatchOperation) -> Result<(), PatchError> {
+        let (written, left) = match operation {
+            PatchOperation::Add(add) => (Some(&add.value), None),
+            PatchOperation::Replace(replace) => (Some(&replace.value), None),
+            PatchOperation::Move(r#move) => (r#move.from.resolve(target).ok(), Some(&r#move.from)),
+            PatchOperation::Copy(copy) => (copy.from.resolve(target).ok(), None),
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => (None, None),
+        };
+        if !matches!(operation, PatchOperation::Replace(_) | PatchOperation::Test(_)) {
+            let shifted =
+                |path: &Pointer| path.parent().and_then(|list| list.resolve(target).ok()?.as_array().map(Vec::len));
+            self.visited += [Some(operation.path()), left.map(|from| &**from)]
+                .into_iter()
+                .flatten()
+                .filter_map(shifted)
+                .sum::<usize>();
+        }
+        // A source that does not exist is refused by the operation itself.
+        let depth = written.map_or(0, |written| depth(written, &mut self.visited));
+        if self.visited > MAX_VISITED {
+            return Err(PatchError::Unprocessable("the operations of the patch move too many values".to_owned()));
+        }
+        if let (PatchOperation::Copy(_), Some(written)) = (operation, written) {
+            self.copied_bytes += written.to_string().len();
+            if self.copied_bytes > MAX_COPIED_BYTES {
+                return Err(PatchError::Unprocessable(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit \
+                     {MAX_COPIED_BYTES}",
+                    self.copied_bytes
+                )));
+            }
+        }
+        if operation.path().tokens().count() + depth > MAX_DEPTH {
+            return Err(PatchError::Unprocessable(format!("the patch nests values deeper than {MAX_DEPTH} levels")));
+        }
+        Ok(())
+    }
+}
+
+/// The number of levels of lists and maps in a value. Adds the number of its values to `visited`.
+fn depth(value: &Value, visited: &mut usize) -> usize {
     let mut deepest = 0;
     let mut open = vec![(value, 0)];
     while let Some((value, level)) = open.pop() {
+        *visited += 1;
         deepest = deepest.max(level);
         match value {
             Value::Array(list) => open.extend(list.iter().map(|inner| (inner, level + 1))),
@@ -147,6 +176,24 @@ mod tests {
         let mut target = json!({"a": {"b": {}}});
         let nest = json!({"op": "copy", "from": "/a", "path": "/a/b/a"});
         apply(&mut target, &json!([nest])).expect("a copy into itself is a copy of what was there");
+    }
+
+    #[test]
+    fn operations_move_a_bounded_number_of_values() {
+        let many = vec![Value::from(0); 100_000];
+        let forth = json!({"op": "move", "from": "/a", "path": "/b"});
+        let back = json!({"op": "move", "from": "/b", "path": "/a"});
+        let insertion = json!({"op": "add", "path": "/a/0", "value": 1});
+        let removal = json!({"op": "remove", "path": "/a/0"});
+        let to_end = json!({"op": "move", "from": "/a/0", "path": "/a/-"});
+        for operations in [vec![forth, back], vec![insertion.clone()], vec![removal], vec![to_end]] {
+            let operations: Vec<_> = operations.into_iter().cycle().take(MAX_OPERATIONS).collect();
+            let refused = apply(&mut json!({"a": many}), &operations.into()).expect_err("a billion values move");
+            assert!(refused.to_string().contains("move too many values"), "{refused}");
+        }
+        let mut target = json!({"a": []});
+        apply(&mut target, &vec![insertion; 5000].into()).expect("a list that a patch may build");
+        assert_eq!(target["a"].as_array().map(Vec::len), Some(5000));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! field may be patched is decided elsewhere.
 
 pub mod diff;
+pub mod duplicates;
 pub mod json;
 pub mod merge;
 pub mod strategic;

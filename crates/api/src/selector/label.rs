@@ -219,7 +219,12 @@ impl FromStr for LabelSelector {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Requirement { key, operator, values } = self;
-        let set = || values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        // `()` is read as the empty set, so the set of the empty value is written as two of them.
+        let is_one_empty = matches!(operator, Operator::In | Operator::NotIn) && values.iter().eq([""]);
+        let set = || match is_one_empty {
+            true => ",".to_owned(),
+            false => values.iter().map(String::as_str).collect::<Vec<_>>().join(","),
+        };
         match operator {
             Operator::Equals => write!(f, "{key}={}", set()),
             Operator::DoubleEquals => write!(f, "{key}=={}", set()),

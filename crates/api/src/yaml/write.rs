@@ -73,8 +73,7 @@ fn scalar(value: &Value, level: usize, out: &mut String) {
 }
 
 fn text(content: &str, level: usize, key: bool, out: &mut String) {
-    let unprintable = |character: char| character.is_control() && character != '\n' && character != '\t';
-    if content.is_empty() || looks_like_another_type(content) || content.contains(unprintable) {
+    if content.is_empty() || looks_like_another_type(content) || content.contains(is_unprintable) {
         double_quoted(content, out);
     } else if content.contains('\n') {
         // A block scalar takes its indentation from its first line, and would hide spaces before a line break.
@@ -94,9 +93,25 @@ fn text(content: &str, level: usize, key: bool, out: &mut String) {
     }
 }
 
-/// JSON's escapes are valid in YAML too.
+/// Returns whether a character must be escaped: one that YAML does not allow in a text, or that YAML 1.1 reads as a line
+/// break or skips as a byte order mark.
+fn is_unprintable(character: char) -> bool {
+    match character {
+        '\n' | '\t' => false,
+        '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => true,
+        other => other.is_control(),
+    }
+}
+
+/// JSON's escapes are valid in YAML too, but JSON does not escape all that YAML must.
 fn double_quoted(content: &str, out: &mut String) {
-    out.push_str(&Value::from(content).to_string());
+    for character in Value::from(content).to_string().chars() {
+        if is_unprintable(character) {
+            out.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            out.push(character);
+        }
+    }
 }
 
 fn block(content: &str, level: usize, out: &mut String) {
@@ -259,6 +274,12 @@ spec:
             "a\tb",
             "a\t\nb",
             "\u{7}",
+            "\u{7f}",
+            "a\u{80}b\nc",
+            "\u{85}",
+            "a\u{2028}b",
+            "\u{feff}a",
+            "\u{fffe}\u{ffff}",
             "é",
             "---",
             "...",

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use quorate_api::{Cause, Reason, Status, StatusDetails, yaml};
 use quorate_registry::Subresource;
-use quorate_schema::StrictError;
 use quorate_schema::apply::{self, Applied, Apply, Conflict, FieldSet, Managers};
+use quorate_schema::{StrictError, cbor};
 use serde_json::{Value, json};
 
 use crate::decode::{self, Body, Expected, FieldValidation};
 use crate::metadata;
 use crate::pipeline::managed::ServedVersions;
 use crate::pipeline::modify::{Change, Current};
+use crate::pipeline::patch::ApplyFormat;
 use crate::pipeline::update::{change, check_name, modify_or_create, successor};
 use crate::pipeline::{Operation, Written, managed};
 use crate::route::Target;
@@ -33,8 +34,14 @@ struct Configuration {
 ///
 /// # Errors
 /// A `Status` from any stage; `Conflict` with a cause for each field that another manager has.
-pub(crate) async fn apply(operation: &mut Operation, body: &[u8], force: bool) -> Result<Written, Status> {
-    let configuration = configuration(operation, body, force)?;
+pub(crate) async fn apply(
+    operation: &mut Operation,
+    format: ApplyFormat,
+    body: &[u8],
+    force: bool,
+) -> Result<Written, Status> {
+    let document = document(format, body)?;
+    let configuration = configuration(operation, document, force)?;
     let decide = |operation: &Operation, current: &Current| applied(operation, current, &configuration);
     let absent = |operation: &Operation, not_found| {
         if operation.target.subresource.is_some() {
@@ -48,16 +55,29 @@ pub(crate) async fn apply(operation: &mut Operation, body: &[u8], force: bool) -
     modify_or_create(operation, decide, absent).await
 }
 
-/// Decodes the body, which is a whole or partial object in YAML or JSON.
-fn configuration(operation: &mut Operation, body: &[u8], force: bool) -> Result<Configuration, Status> {
-    let document = std::str::from_utf8(body)
-        .map_err(|error| error.to_string())
-        .and_then(|text| yaml::document(text).map_err(|error| error.to_string()));
-    let yaml::Document { value, duplicates } =
-        document.map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-    if !value.is_object() {
-        return Err(Status::bad_request("error decoding YAML: the configuration is not an object"));
+/// Parses the body, which is a whole or partial object.
+fn document(format: ApplyFormat, body: &[u8]) -> Result<yaml::Document, Status> {
+    let (name, parsed) = match format {
+        ApplyFormat::Yaml => {
+            let text = std::str::from_utf8(body).map_err(|error| error.to_string());
+            ("YAML", text.and_then(|text| yaml::document(text).map_err(|error| error.to_string())))
+        }
+        ApplyFormat::Cbor => {
+            let value = cbor::decode(body).map_err(|error| error.to_string());
+            ("CBOR", value.map(|value| yaml::Document { value, duplicates: Vec::new() }))
+        }
+    };
+    let malformed = |problem: &str| Status::bad_request(format!("error decoding {name}: {problem}"));
+    let document = parsed.map_err(|error| malformed(&error))?;
+    if !document.value.is_object() {
+        return Err(malformed("the configuration is not an object"));
     }
+    Ok(document)
+}
+
+/// Decodes the document into the shape of the kind.
+fn configuration(operation: &mut Operation, document: yaml::Document, force: bool) -> Result<Configuration, Status> {
+    let yaml::Document { value, duplicates } = document;
     report(operation, &duplicates)?;
     let served = Arc::clone(&operation.target.version);
     let mut object = value;

@@ -16,7 +16,7 @@ use crate::pipeline::authorize::NodeRelation;
 use crate::pipeline::delete::{self, DeleteResponse};
 use crate::pipeline::list::{ListOptions, Listing};
 use crate::pipeline::managed::FieldManager;
-use crate::pipeline::patch::{Patch, is_apply, patch};
+use crate::pipeline::patch::{ApplyFormat, Patch, patch};
 use crate::pipeline::selection::Selection;
 use crate::pipeline::subresource::{binding, eviction, scale};
 use crate::pipeline::update::{success, update};
@@ -48,21 +48,18 @@ pub(crate) async fn dispatch(
         Some(Handler::Part(_) | Handler::Scale | Handler::Binding | Handler::Eviction) | None => {}
     }
     let include = IncludeObject::parse(query.get("includeObject"))?;
-    let negotiated = match target.resource.descriptor.answer {
-        Some(_) => negotiate_documents(&request.headers)?,
-        None => negotiate(&request.headers, include)?,
-    };
+    let negotiated = negotiate(&request.headers, include, target.resource.descriptor.answer.is_none())?;
     let style = Style { negotiated, is_pretty: query.flag("pretty") };
     let is_dry_run = delete::is_dry_run(&query.all("dryRun").collect::<Vec<_>>())?;
     let validation = FieldValidation::parse(query)?;
-    let is_apply = target.verb == Verb::Patch && is_apply(&request.headers);
+    let applied = ApplyFormat::of(&request.headers).filter(|_| target.verb == Verb::Patch);
     let write_options = match target.verb {
         Verb::Create => Some("CreateOptions"),
         Verb::Update => Some("UpdateOptions"),
         Verb::Patch => Some("PatchOptions"),
         Verb::Get | Verb::List | Verb::Watch | Verb::Delete | Verb::DeleteCollection | Verb::Unnamed => None,
     };
-    let manager = write_options.map(|options| FieldManager::parse(query, &request.headers, options, is_apply));
+    let manager = write_options.map(|options| FieldManager::parse(query, &request.headers, options, applied.is_some()));
     let manager = manager.transpose()?.unwrap_or_default();
     let operation = Operation {
         api: api.clone(),
@@ -80,8 +77,10 @@ pub(crate) async fn dispatch(
         }
         Verb::Get | Verb::List => show(&operation, query, style).await,
         Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,
-        Verb::Patch if is_apply => apply_configuration(operation, request, query, style).await,
-        Verb::Create | Verb::Update | Verb::Patch => write(operation, request, style).await,
+        Verb::Create | Verb::Update | Verb::Patch => match applied {
+            Some(format) => apply_configuration(operation, format, request, query, style).await,
+            None => write(operation, request, style).await,
+        },
         // Only proxies, which are served above, take such methods.
         Verb::Unnamed => Err(error::method_not_allowed()),
     }
@@ -200,11 +199,12 @@ fn answer(operation: &Operation, code: u16, written: &Written, style: Style) -> 
 /// Runs a server-side apply.
 async fn apply_configuration(
     mut operation: Operation,
+    format: ApplyFormat,
     request: &Request,
     query: &Query,
     style: Style,
 ) -> Result<Response, Status> {
-    let written = apply::apply(&mut operation, &request.body, query.flag("force")).await?;
+    let written = apply::apply(&mut operation, format, &request.body, query.flag("force")).await?;
     let code = if written.effect == Effect::Created { 201 } else { 200 };
     answer(&operation, code, &written, style)
 }

@@ -14,14 +14,29 @@ use crate::{decode, encode};
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
+const APPLY_YAML: &str = "application/apply-patch+yaml";
+const APPLY_CBOR: &str = "application/apply-patch+cbor";
 
 /// Media types of patches that are served.
-pub(crate) const MEDIA_TYPES: &[&str] = &[JSON, MERGE, STRATEGIC, APPLY];
+pub(crate) const MEDIA_TYPES: &[&str] = &[JSON, MERGE, STRATEGIC, APPLY_YAML, APPLY_CBOR];
 
-/// Returns whether the body is a configuration to apply, not a patch of the other formats.
-pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
-    decode::media_type(headers) == APPLY
+/// The format of a configuration to apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ApplyFormat {
+    /// YAML, of which JSON is a part.
+    Yaml,
+    Cbor,
+}
+
+impl ApplyFormat {
+    /// Returns the format if the body is a configuration to apply, not a patch of the other formats.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        match decode::media_type(headers) {
+            APPLY_YAML => Some(ApplyFormat::Yaml),
+            APPLY_CBOR => Some(ApplyFormat::Cbor),
+            _ => None,
+        }
+    }
 }
 
 /// A patch in one of the three formats that say what to change.

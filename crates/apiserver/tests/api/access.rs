@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Method;
-use quorate_apiserver::Build;
+use quorate_apiserver::{Build, Deadlines};
 use quorate_mvcc::{Command, DeleteRequest, KeyRange, Op, Txn};
 use serde_json::{Value, json};
 
@@ -131,7 +131,7 @@ async fn a_node_writes_only_its_own_objects() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_are_bounded_and_watches_do_not_count() {
-    let server = Server::start_with(0).await;
+    let server = Server::start_with(0, Deadlines::default()).await;
     let admin = server.admin();
     let refused = admin.get(PODS).await;
     assert_eq!(refused.failure().1, "TooManyRequests");

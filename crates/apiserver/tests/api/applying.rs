@@ -356,3 +356,32 @@ async fn kubectl_takes_over_its_own_client_side_applies() {
             .expect("JSON");
     assert_eq!(last["data"], json!({ "a": "2" }));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_may_be_cbor() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let path = format!("{MAPS}/settings");
+    let apply_cbor = |configuration: Vec<u8>| {
+        let (admin, path) = (admin.clone(), format!("{path}?fieldManager=me"));
+        let headers = [("content-type", "application/apply-patch+cbor"), ("accept", "application/json")];
+        async move { admin.request(Method::PATCH, &path, &headers, configuration).await }
+    };
+    let cbor = |value: &Value| quorate_schema::cbor::encode(value).expect("CBOR");
+    let created = apply_cbor(cbor(&map(json!({ "a": "1", "b": "1" })))).await.expect(201);
+    assert_eq!(managers(&created), ["me Apply"]);
+    let less = apply_cbor(cbor(&map(json!({ "a": "2" })))).await.expect(200);
+    assert_eq!(less["data"], json!({ "a": "2" }));
+    // The two formats are one applier's.
+    let same = apply(&admin, &path, "fieldManager=me", &map(json!({ "a": "2" }))).await.expect(200);
+    assert_eq!(same, less);
+    for (body, message) in [
+        (b"kind: ConfigMap".to_vec(), "error decoding CBOR: cbor: "),
+        (cbor(&json!([])), "error decoding CBOR: the configuration is not an object"),
+        (vec![0xa2, 0x61, b'a', 1, 0x61, b'a', 2], "error decoding CBOR: cbor: duplicate map key \"a\""),
+    ] {
+        let (code, _, refused) = apply_cbor(body).await.failure();
+        assert!(code == 400 && refused.starts_with(message), "{refused}");
+    }
+    assert_eq!(admin.get(&path).await.expect(200), less);
+}

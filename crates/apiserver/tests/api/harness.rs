@@ -11,13 +11,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use quorate_apiserver::{Api, ServerConfig, UserInfo, bootstrap, client_config, serve, server_config};
+use quorate_apiserver::{Api, Deadlines, ServerConfig, UserInfo, bootstrap, client_config, serve, server_config};
 use quorate_pki::LiveIdentity;
 use quorate_store::Store;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -91,10 +91,10 @@ impl Drop for Server {
 
 impl Server {
     pub async fn start() -> Self {
-        Server::start_with(ServerConfig::DEFAULT_MAX_IN_FLIGHT).await
+        Server::start_with(ServerConfig::DEFAULT_MAX_IN_FLIGHT, Deadlines::default()).await
     }
 
-    pub async fn start_with(max_in_flight: usize) -> Self {
+    pub async fn start_with(max_in_flight: usize, deadlines: Deadlines) -> Self {
         let api = Api::new(Store::memory(), quorate_registry::builtin());
         bootstrap(&api).await.expect("the cluster's first objects");
         let pki = Pki::new();
@@ -106,6 +106,7 @@ impl Server {
             client_authority_pem: pki.authority_pem.clone().into_bytes(),
             node_client: Some(pki.sign("quorate:apiserver", &["system:masters"]).live()),
             max_in_flight,
+            deadlines,
         };
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -155,6 +156,22 @@ impl Server {
 
     pub fn anonymous(&self) -> Client {
         self.client(None)
+    }
+
+    /// Sends bytes as the administrator, and returns what the server sends until it closes the connection. It may close it
+    /// before it has read everything.
+    pub async fn exchange(&self, bytes: &[u8]) -> String {
+        let mut stream = self.admin().raw().await;
+        let mut answer = Vec::new();
+        let (mut reading, mut writing) = tokio::io::split(&mut stream);
+        let sent = async {
+            if writing.write_all(bytes).await.is_ok() {
+                drop(writing.flush().await);
+            }
+        };
+        let both = async { tokio::join!(sent, reading.read_to_end(&mut answer)).1 };
+        drop(timeout(DEADLINE, both).await.expect("the server closes the connection"));
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     fn client(&self, identity: Option<Identity>) -> Client {
@@ -254,9 +271,7 @@ impl Answer {
 
 impl Client {
     async fn connect(&self) -> SendRequest<Full<Bytes>> {
-        let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server accepts");
-        let name = ServerName::try_from("127.0.0.1").expect("a name");
-        let tls = self.connector.connect(name, tcp).await.expect("TLS");
+        let tls = self.raw().await;
         let (sender, connection) = handshake(TokioIo::new(tls)).await.expect("HTTP");
         // The task ends when the sender and the body are dropped.
         tokio::spawn(connection.with_upgrades());
@@ -285,11 +300,16 @@ impl Client {
         Answer { code: parts.status.as_u16(), headers: parts.headers, bytes }
     }
 
-    /// Begins a request whose body never ends. The connection stands until the returned stream is dropped.
-    pub async fn stall(&self, path: &str) -> TlsStream<TcpStream> {
+    /// Opens a connection without HTTP.
+    pub async fn raw(&self) -> TlsStream<TcpStream> {
         let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server accepts");
         let name = ServerName::try_from("127.0.0.1").expect("a name");
-        let mut tls = self.connector.connect(name, tcp).await.expect("TLS");
+        self.connector.connect(name, tcp).await.expect("TLS")
+    }
+
+    /// Begins a request whose body never ends. The connection stands until the returned stream is dropped.
+    pub async fn stall(&self, path: &str) -> TlsStream<TcpStream> {
+        let mut tls = self.raw().await;
         let head = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{{");
         tls.write_all(head.as_bytes()).await.expect("it is sent");
         tls.flush().await.expect("it is sent");

@@ -234,3 +234,34 @@ async fn reviews_are_checked_and_never_stored() {
     assert_eq!(asked["status"]["allowed"], true);
     assert_eq!(server.api.store().revision(), before, "nothing was written");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_has_no_table() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let ask = |resource: &'static str, kind: &'static str, spec: Value, accept: &'static str| {
+        let admin = admin.clone();
+        async move {
+            let group =
+                if kind == "SelfSubjectReview" { "authentication.k8s.io/v1" } else { "authorization.k8s.io/v1" };
+            let body = json!({ "apiVersion": group, "kind": kind, "spec": spec }).to_string();
+            let headers = [("content-type", "application/json"), ("accept", accept)];
+            admin.request(Method::POST, &format!("/apis/{group}/{resource}"), &headers, body).await
+        }
+    };
+    const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    const EITHER: &str = "application/json;as=Table;v=v1;g=meta.k8s.io, application/json";
+    let access = json!({ "user": "jane", "nonResourceAttributes": { "path": "/", "verb": "get" } });
+    let own = json!({ "nonResourceAttributes": { "path": "/", "verb": "get" } });
+    for (resource, kind, spec) in [
+        ("selfsubjectreviews", "SelfSubjectReview", json!({})),
+        ("subjectaccessreviews", "SubjectAccessReview", access),
+        ("selfsubjectaccessreviews", "SelfSubjectAccessReview", own),
+        ("selfsubjectrulesreviews", "SelfSubjectRulesReview", json!({ "namespace": "default" })),
+    ] {
+        let (code, reason, _) = ask(resource, kind, spec.clone(), TABLE).await.failure();
+        assert_eq!((code, reason.as_str()), (406, "NotAcceptable"), "{kind}");
+        assert_eq!(ask(resource, kind, spec, EITHER).await.expect(201)["kind"], kind);
+    }
+    assert_eq!(admin.get_as("/api/v1/namespaces/default", TABLE).await.expect(200)["kind"], "Table");
+}

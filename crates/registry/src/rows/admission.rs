@@ -1,6 +1,8 @@
 //! The objects that extend the API: webhooks, policies, custom resource definitions and API services. They are stored;
 //! the API server does not act on them yet.
 
+use std::collections::BTreeSet;
+
 use quorate_api::{FieldError, FieldPath, name};
 use serde_json::{Value, json};
 
@@ -159,7 +161,7 @@ fn default_webhooks(object: &mut Value, is_mutating: bool) {
 }
 
 fn webhooks(object: &Value, errors: &mut Vec<FieldError>) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, hook) in items(&object["webhooks"]).iter().enumerate() {
         let path = FieldPath::new("webhooks").index(index);
         let name = text(&hook["name"]);
@@ -168,10 +170,9 @@ fn webhooks(object: &Value, errors: &mut Vec<FieldError>) {
             let detail = "should be a domain with at least three segments separated by dots";
             errors.push(FieldError::invalid(path.child("name"), name, detail));
         }
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.push(FieldError::duplicate(path.child("name"), name));
         }
-        seen.push(name);
         let effects = hook["sideEffects"].as_str();
         check::one_of(effects, &["None", "NoneOnDryRun"], path.child("sideEffects"), errors);
         check::one_of(hook["failurePolicy"].as_str(), &["Fail", "Ignore"], path.child("failurePolicy"), errors);

@@ -1,5 +1,7 @@
 //! Limits, quotas, priorities, runtimes and the flow of requests.
 
+use std::collections::BTreeSet;
+
 use quorate_api::{FieldError, FieldPath, Quantity, name};
 use serde_json::Value;
 
@@ -144,16 +146,15 @@ fn default_limits(object: &mut Value) {
 
 fn limits(object: &Value, errors: &mut Vec<FieldError>) {
     let path = FieldPath::new("spec").child("limits");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, item) in items(at(object, "spec.limits")).iter().enumerate() {
         let path = path.index(index);
         let kind = text(&item["type"]);
         if kind.is_empty() {
             errors.push(FieldError::required(path.child("type"), ""));
-        } else if seen.contains(&kind) {
+        } else if !seen.insert(kind) {
             errors.push(FieldError::duplicate(path.child("type"), kind));
         }
-        seen.push(kind);
         if kind == "Pod" {
             for field in ["default", "defaultRequest"].into_iter().filter(|field| item[*field].is_object()) {
                 let detail = "may not be specified when `type` is 'Pod'";

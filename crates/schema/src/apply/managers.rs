@@ -47,12 +47,16 @@ impl Entry {
         self.api_version == writer.api_version
     }
 
-    /// Returns whether two entries are of the same writer. An applier is the same in all versions of its kind.
+    /// Returns whether two entries are of the same writer.
     fn is_same_writer(&self, other: &Entry) -> bool {
-        self.manager == other.manager
-            && self.operation == other.operation
-            && self.subresource == other.subresource
-            && (self.operation == Operation::Apply || self.api_version == other.api_version)
+        self.writer() == other.writer()
+    }
+
+    /// Returns the operation, the manager, the subresource and the version of the writer. An applier is the same in all
+    /// versions of its kind.
+    fn writer(&self) -> (Operation, &str, &str, &str) {
+        let version = if self.operation == Operation::Apply { "" } else { self.api_version.as_str() };
+        (self.operation, &self.manager, &self.subresource, version)
     }
 }
 
@@ -100,11 +104,19 @@ impl Managers {
     }
 
     fn read(list: &[Value]) -> Result<Self, EntryError> {
-        let mut managers = Managers::default();
-        for value in list {
-            managers.put(read_entry(value)?);
+        let mut entries = list.iter().map(read_entry).collect::<Result<Vec<_>, _>>()?;
+        // A client may send very many entries, so the entry of the same writer is not searched for. The last one counts,
+        // in the place of the first.
+        let mut places: BTreeMap<_, (usize, usize)> = BTreeMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            places.entry(entry.writer()).or_insert((index, index)).1 = index;
         }
-        Ok(managers)
+        if places.len() < entries.len() {
+            let mut kept: Vec<(usize, usize)> = places.into_values().collect();
+            kept.sort_unstable();
+            entries = kept.into_iter().map(|(_, last)| entries[last].clone()).collect();
+        }
+        Ok(Managers { entries })
     }
 
     /// Returns the entries as `metadata.managedFields`; `None` when there are none.
@@ -207,6 +219,10 @@ pub(super) fn repeated(stored: &Value, set: &FieldSet, removed: &FieldSet, write
             return None;
         }
         let fields = entry.get("fieldsV1").filter(|_| entry["fieldsType"] == "FieldsV1")?;
+        // A client may have sent an entry without fields, which the update drops.
+        if fields.as_object().is_none_or(Map::is_empty) {
+            return None;
+        }
         let is_kept = if is_own(entry) {
             own = Some(index);
             set::has_all(fields, set)

@@ -49,9 +49,14 @@ fn list(model: &Model, view: View<'_>, left: &[Value], right: &[Value]) -> Value
         },
         None => (*value).clone(),
     };
-    let is_shared = |(key, _): &(Option<(String, Place<'_>)>, &Value)| {
-        key.as_ref().is_some_and(|(step, _)| in_left.contains_key(step.as_str()))
-    };
+    // The number of shared elements before each element of the configuration.
+    let mut shared_before = Vec::with_capacity(rights.len() + 1);
+    let mut shared = 0;
+    for (key, _) in &rights {
+        shared_before.push(shared);
+        shared += usize::from(key.as_ref().is_some_and(|(step, _)| in_left.contains_key(step.as_str())));
+    }
+    shared_before.push(shared);
     let mut result = Vec::with_capacity(left.len().max(right.len()));
     let mut taken = 0;
     for (key, value) in &lefts {
@@ -60,7 +65,7 @@ fn list(model: &Model, view: View<'_>, left: &[Value], right: &[Value]) -> Value
             continue;
         };
         // An element that comes earlier in the configuration comes first here as well.
-        let is_next = index >= taken && !rights[taken..index].iter().any(is_shared);
+        let is_next = index >= taken && shared_before[index] == shared_before[taken];
         if is_next {
             result.extend(rights[taken..=index].iter().map(take));
             taken = index + 1;

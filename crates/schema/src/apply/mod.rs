@@ -23,7 +23,9 @@ pub use compare::{Comparison, compare};
 pub use extract::{TypedError, TypedErrors, extract};
 pub use managers::{Entry, Managers, Operation};
 pub use set::{FieldSet, FieldSetError};
-pub use track::{Applied, Apply, Change, Conflict, Versions, Writer, apply, update, update_stored};
+pub use track::{
+    Applied, Apply, Change, Conflict, MAX_CONFLICTS, Versions, Writer, apply, update, update_stored,
+};
 
 #[cfg(test)]
 mod tests;

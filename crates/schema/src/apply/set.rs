@@ -10,6 +10,8 @@ use super::element;
 const MAX_DEPTH: usize = 64;
 /// Maximum number of elements of a set that a client sends.
 const MAX_ELEMENTS: usize = 100_000;
+/// Maximum length of a path in a message. A set can have one long element around very many others.
+const MAX_PATH_CHARS: usize = 1024;
 
 /// The reason why a value is not a set of fields.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,12 +104,23 @@ impl FieldSet {
         }
     }
 
-    /// Removes the paths of another set. Paths below them stay.
+    /// Removes the paths of another set. Paths below them stay. Costs as much as the smaller of the two sets.
     pub fn subtract(&mut self, other: &FieldSet) {
+        let without = |node: &mut Node, theirs: &Node| {
+            node.is_member &= !theirs.is_member;
+            node.below.subtract(&theirs.below);
+        };
+        if self.children.len() < other.children.len() {
+            self.children.retain(|element, node| {
+                let Some(theirs) = other.children.get(element) else { return true };
+                without(node, theirs);
+                !node.is_empty()
+            });
+            return;
+        }
         for (element, theirs) in &other.children {
             if let Some(node) = self.children.get_mut(element) {
-                node.is_member &= !theirs.is_member;
-                node.below.subtract(&theirs.below);
+                without(node, theirs);
                 self.prune(element);
             }
         }
@@ -124,11 +137,12 @@ impl FieldSet {
         }
     }
 
-    /// Returns the paths that are in both sets.
+    /// Returns the paths that are in both sets. Costs as much as the smaller of the two sets.
     #[must_use]
     pub fn intersection(&self, other: &FieldSet) -> FieldSet {
-        let common = self.children.iter().filter_map(|(element, node)| {
-            let theirs = other.children.get(element)?;
+        let (smaller, larger) = if self.children.len() <= other.children.len() { (self, other) } else { (other, self) };
+        let common = smaller.children.iter().filter_map(|(element, node)| {
+            let theirs = larger.children.get(element)?;
             let below = node.below.intersection(&theirs.below);
             let node = Node { is_member: node.is_member && theirs.is_member, below };
             (!node.is_empty()).then(|| (element.clone(), node))
@@ -136,23 +150,26 @@ impl FieldSet {
         FieldSet { children: common.collect() }
     }
 
-    /// Returns the paths in the form of messages, such as `.spec.ports[port=53,protocol="UDP"].name`. A path comes before
-    /// those below it.
+    /// Returns the first paths in the form of messages, such as `.spec.ports[port=53,protocol="UDP"].name`. A path comes
+    /// before those below it, and a long one is cut.
     #[must_use]
-    pub fn paths(&self) -> Vec<String> {
+    pub fn paths(&self, max: usize) -> Vec<String> {
         let mut paths = Vec::new();
-        self.collect(&mut String::new(), &mut paths);
+        self.collect(&mut String::new(), max, &mut paths);
         paths
     }
 
-    fn collect(&self, prefix: &mut String, paths: &mut Vec<String>) {
+    fn collect(&self, prefix: &mut String, max: usize, paths: &mut Vec<String>) {
         for (element, node) in &self.children {
+            if paths.len() >= max {
+                return;
+            }
             let length = prefix.len();
             prefix.push_str(&element::shown(element));
             if node.is_member {
-                paths.push(prefix.clone());
+                paths.push(prefix.chars().take(MAX_PATH_CHARS).collect());
             }
-            node.below.collect(prefix, paths);
+            node.below.collect(prefix, max, paths);
             prefix.truncate(length);
         }
     }

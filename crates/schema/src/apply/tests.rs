@@ -133,7 +133,7 @@ fn sets_are_read_in_any_spelling_and_within_limits() {
     let written = json!({"f:a": {}, "f:b": {".": {}, "f:c": {}}, "k:{\"a\":\"x\",\"z\":1}": {"f:q": {}}});
     assert_eq!(set.clone().into_json(), written);
     assert_eq!(FieldSet::from_json(&written), Ok(set.clone()));
-    assert_eq!(set.paths(), [".a", ".b", ".b.c", "[a=\"x\",z=1].q"]);
+    assert_eq!(set.paths(10), [".a", ".b", ".b.c", "[a=\"x\",z=1].q"]);
     for invalid in [json!([]), json!({"a": {}}), json!({"k:[]": {}}), json!({"f:a": 1}), json!({"v:": {}})] {
         assert!(FieldSet::from_json(&invalid).is_err(), "{invalid}");
     }
@@ -506,4 +506,64 @@ fn managers_of_a_version_that_is_not_served_are_dropped() {
     let applied = apply(builtin(), kind("v1", "ConfigMap"), &OneVersion, &json!({"data": {}}), &managers, &request);
     let Ok(Applied::Object(_, managers)) = applied else { panic!("{applied:?}") };
     assert_eq!(managers.entries.iter().map(|entry| entry.manager.as_str()).collect::<Vec<_>>(), ["me"]);
+}
+
+#[test]
+fn long_lists_merge_in_linear_time() {
+    // Each shared element would search through the new ones in front of the first shared one.
+    let list = |values: Vec<String>| json!({"metadata": {"finalizers": values}});
+    let shared = |range: std::ops::Range<usize>| range.map(|index| format!("s{index}"));
+    let new = (0..100_000).map(|index| format!("n{index}"));
+    let live = list(shared(1..50_000).chain(shared(0..1)).collect());
+    let wanted = list(new.chain(shared(0..50_000)).collect());
+    let merged = merge(builtin(), kind("v1", "ConfigMap"), &live, &wanted);
+    assert_eq!(merged["metadata"]["finalizers"].as_array().map(Vec::len), Some(150_000));
+}
+
+#[test]
+fn very_many_managers_are_read_and_changed_in_bounded_time() {
+    let entry = |index: usize| {
+        json!({
+            "manager": format!("m{}", index / 2), "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:data": {format!("f:{}", index % 2): {}}},
+        })
+    };
+    let entries: Value = (0..40_000).map(entry).collect();
+    let managers = Managers::stored(Some(&entries));
+    assert_eq!(managers.entries.len(), 20_000, "the last entry of a manager counts");
+    assert!(managers.entries[0].fields == FieldSet::from_iter([vec!["f:data", "f:1"]]));
+    let data: Value = (0..40_000).map(|index| (format!("{index}"), Value::from(""))).collect();
+    let live = Live { ty: kind("v1", "ConfigMap"), object: json!({}), managers };
+    let live = live.update("writer", "2026-01-01T00:00:00Z", json!({"data": data}));
+    assert_eq!(live.managers.entries.len(), 1, "the writer has taken the fields of all others");
+}
+
+#[test]
+fn conflicts_are_cut_in_number_and_length() {
+    let configuration = |value: u32| {
+        let fields: Value = (0..2000).map(|index| (format!("{index}"), Value::from(value))).collect();
+        json!({"data": {"k".repeat(100_000): fields}})
+    };
+    let live = Live::none(kind("apps/v1", "ControllerRevision")).apply("first", &configuration(1));
+    let Applied::Conflicts(conflicts) = live.try_apply("second", false, &configuration(2)) else {
+        panic!("no conflict")
+    };
+    assert_eq!(conflicts.len(), MAX_CONFLICTS);
+    assert!(conflicts.iter().all(|conflict| conflict.path.len() < 2000), "{}", conflicts[0].path.len());
+}
+
+#[test]
+fn an_update_drops_an_entry_without_fields() {
+    let entry = |manager: &str, fields: Value| {
+        json!({
+            "manager": manager, "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": fields,
+        })
+    };
+    let stored = json!([entry("me", json!({"f:data": {"f:a": {}}})), entry("nobody", json!({}))]);
+    let ty = kind("v1", "ConfigMap");
+    let change = Change::between(builtin(), ty, &json!({"data": {"a": "1"}}), &json!({"data": {"a": "2"}}));
+    let updated = update_stored(change.expect("a change"), |_| None, &stored, &writer("me", "v1", "2026-01-02T00:00:00Z"));
+    let managers = Managers::stored(updated.as_ref()).entries;
+    assert_eq!(managers.iter().map(|entry| entry.manager.as_str()).collect::<Vec<_>>(), ["me"]);
 }

@@ -14,6 +14,9 @@ use super::remove::prune;
 use super::set::FieldSet;
 use crate::model::{Model, TypeId};
 
+/// Maximum number of conflicts that an apply reports. Each repeats the path of its field, so many of them below one long
+/// key would take far more memory than the object.
+pub const MAX_CONFLICTS: usize = 500;
 /// The manager of an object's fields before the first apply, if they were not tracked until then.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
@@ -154,6 +157,7 @@ pub struct Conflict {
 pub enum Applied {
     /// The new object and its managers. The time of the applier's entry is the writer's.
     Object(Value, Managers),
+    /// At most [`MAX_CONFLICTS`].
     Conflicts(Vec<Conflict>),
 }
 
@@ -260,7 +264,8 @@ pub fn apply(
         .filter(|(_, fields)| !fields.is_empty())
         .collect();
     if !conflicts.is_empty() && !request.force {
-        return Ok(Applied::Conflicts(conflicts.iter().flat_map(|(entry, set)| shown(entry, set)).collect()));
+        let shown = conflicts.iter().flat_map(|(entry, set)| shown(entry, set));
+        return Ok(Applied::Conflicts(shown.take(MAX_CONFLICTS).collect()));
     }
     for entry in managers.entries.iter_mut().filter(|entry| !is_own(entry, &own)) {
         if let Some(Taken { changed, gone }) = seen_in.get(&entry.api_version) {
@@ -306,7 +311,7 @@ fn is_own(entry: &Entry, own: &Entry) -> bool {
 
 fn shown(entry: &Entry, set: &FieldSet) -> Vec<Conflict> {
     let manager = ShownManager(entry).to_string();
-    set.paths().into_iter().map(|path| Conflict { manager: manager.clone(), path }).collect()
+    set.paths(MAX_CONFLICTS).into_iter().map(|path| Conflict { manager: manager.clone(), path }).collect()
 }
 
 struct ShownManager<'a>(&'a Entry);

@@ -65,6 +65,8 @@ pub(super) enum Step<'a> {
 pub(super) struct Report {
     pub error: Option<DecodeError>,
     pub strict: Vec<StrictError>,
+    /// The number of elements of lists so far.
+    pub elements: usize,
 }
 
 impl Report {

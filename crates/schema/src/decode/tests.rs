@@ -321,3 +321,16 @@ proptest! {
         let _decoded = json(builtin(), kind("v1", "Pod"), &bytes);
     }
 }
+
+#[test]
+fn the_lists_of_a_document_have_a_maximum_length_together() {
+    let pod = |containers: usize, arguments: usize| {
+        let container = json!({"name": "c", "args": vec![""; arguments]});
+        json!({"spec": {"containers": vec![container; containers]}})
+    };
+    let decoded = |object: Value| value(builtin(), builtin().kind("v1", "Pod").expect("a kind"), object);
+    assert!(decoded(pod(1, 49_999)).is_ok());
+    let refused = decoded(pod(10, 5000)).expect_err("too many elements");
+    let message = "the lists of the document have more than 50000 elements";
+    assert_eq!((refused.path.as_str(), refused.message.as_str()), ("spec.containers[9].args", message));
+}

@@ -13,6 +13,9 @@ use crate::model::{Form, Kind, List, Model, SchemaOr, Shape, Type, TypeId};
 
 /// Maximum nesting depth, as in `serde_json`. A value that was not parsed from JSON may be deeper.
 const MAX_DEPTH: u32 = 128;
+/// Maximum number of elements of all lists of a document. The lists of real objects have a few thousand. An element may
+/// take two bytes in a body, but hundreds with its defaults, or with the errors about it.
+const MAX_ELEMENTS: usize = 50_000;
 
 /// The decoding of one value as a shape.
 pub(super) struct Walk<'a> {
@@ -187,11 +190,14 @@ fn sequence<'de, A: SeqAccess<'de>>(walk: Walk<'_>, item: &Shape, mut items: A) 
         let mark = report.mark();
         let next = items.next_element_seed(Walk { model, shape: item, report, depth: depth + 1 });
         report.enter(mark, Step::Index(list.len()));
-        match next? {
-            Some(Value::Null) => list.push(scalar::zero(item)),
-            Some(value) => list.push(value),
-            None => return Ok(Value::Array(list)),
+        let Some(value) = next? else { return Ok(Value::Array(list)) };
+        report.elements += 1;
+        if report.elements > MAX_ELEMENTS {
+            let message = format!("the lists of the document have more than {MAX_ELEMENTS} elements");
+            report.fail(message.clone());
+            return Err(A::Error::custom(message));
         }
+        list.push(if value.is_null() { scalar::zero(item) } else { value });
     }
 }
 

@@ -23,6 +23,8 @@ fn selectors_print_their_canonical_form() {
         ("a=,b", "a=,b"),
         ("x in ()", ""),
         ("x in (,a)", "x in (,a)"),
+        ("x in (,)", "x in (,)"),
+        ("x notin (,,)", "x notin (,)"),
         ("a>1,b<2", "a>1,b<2"),
         ("in in (in,notin)", "in in (in,notin)"),
         ("example.com/app=web", "example.com/app=web"),

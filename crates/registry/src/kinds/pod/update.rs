@@ -1,5 +1,7 @@
 //! The changes that a pod allows. There are few, because its containers already run.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1 as core;
 use quorate_api::{FieldError, FieldPath};
 use serde_json::Value;
@@ -104,22 +106,21 @@ fn active_deadline(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, e
 }
 
 fn tolerations(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    let new = new.tolerations.as_deref().unwrap_or_default();
     // Only the tolerated time may change; node lifecycle changes it.
-    let same = |a: &core::Toleration, b: &core::Toleration| {
-        (&a.key, &a.operator, &a.value, &a.effect) == (&b.key, &b.operator, &b.value, &b.effect)
-    };
-    let all_kept = old.tolerations.iter().flatten().all(|kept| new.iter().any(|toleration| same(toleration, kept)));
-    if !all_kept {
+    fn tolerated(spec: &core::PodSpec) -> HashSet<[Option<&str>; 4]> {
+        let tolerations = spec.tolerations.iter().flatten();
+        tolerations.map(|t| [&t.key, &t.operator, &t.value, &t.effect].map(Option::as_deref)).collect()
+    }
+    if !tolerated(old).is_subset(&tolerated(new)) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         errors.push(FieldError::forbidden(path.child("tolerations"), detail));
     }
 }
 
 fn gates(new: &core::PodSpec, old: &core::PodSpec, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    let before = old.scheduling_gates.as_deref().unwrap_or_default();
+    let before: HashSet<&str> = old.scheduling_gates.iter().flatten().map(|gate| gate.name.as_str()).collect();
     let gates = new.scheduling_gates.iter().flatten().enumerate();
-    for (index, gate) in gates.filter(|(_, gate)| !before.contains(gate)) {
+    for (index, gate) in gates.filter(|(_, gate)| !before.contains(gate.name.as_str())) {
         let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
         errors.push(FieldError::forbidden(path.child("schedulingGates").index(index).child("name"), detail));
     }

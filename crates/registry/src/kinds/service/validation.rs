@@ -131,11 +131,12 @@ pub(super) fn cluster_ips(spec: &core::ServiceSpec, path: &FieldPath, errors: &m
         }
         _ => {}
     }
+    let mut seen = BTreeSet::new();
     for (index, family) in families.iter().enumerate() {
         if Family::parse(family).is_none() {
             errors.push(FieldError::not_supported(families_path.index(index), family, &["IPv4", "IPv6"]));
         }
-        if families[..index].contains(family) {
+        if !seen.insert(family) {
             errors.push(FieldError::duplicate(families_path.index(index), family));
         }
     }
