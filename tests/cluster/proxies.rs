@@ -61,7 +61,7 @@ fn start() -> Cluster {
 /// Returns a master that does not lead.
 fn follower(cluster: &Cluster) -> String {
     let leader = cluster.leader_seen_by("master-1");
-    let masters = cluster.masters().into_iter().map(|member| member.name);
+    let mut masters = cluster.masters().into_iter().map(|member| member.name);
     masters.rfind(|name| *name != leader).expect("a follower")
 }
 

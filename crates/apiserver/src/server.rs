@@ -291,7 +291,7 @@ async fn answer(
         Err(status) => Response::failure(&status),
     };
     if let Some(refused) = upload.take() {
-        drain(refused).await;
+        drain(refused, server.deadlines.body).await;
     }
     drop(permit);
     respond(response, upgrade, &server.tunnels, running)
@@ -378,7 +378,7 @@ async fn collect(mut body: HttpBody, body_budget: &Arc<Semaphore>) -> Result<Bod
 }
 
 /// Reads and discards a body that no server has read, up to a limit, so that its client sees the response.
-async fn drain(mut body: HttpBody) {
+async fn drain(mut body: HttpBody, within: Duration) {
     let read = async {
         let mut size = 0;
         while size <= MAX_DRAINED_BYTES
@@ -387,7 +387,7 @@ async fn drain(mut body: HttpBody) {
             size += frame.data_ref().map_or(0, Bytes::len);
         }
     };
-    if timeout(BODY_WITHIN, read).await.is_err() {
+    if timeout(within, read).await.is_err() {
         tracing::debug!("a client took too long to send a body that is not read");
     }
 }

@@ -1,7 +1,7 @@
 //! Server-side apply and the tracking of other writes. Input: the selector of a kind, a byte whose lowest bit forces the
 //! apply, and three lines: the live object, its `managedFields`, and the configuration.
 
-use quorate_schema::apply::{self, Applied, Apply, Change, Managers, Writer};
+use quorate_schema::apply::{self, Applied, Apply, Change, Managers, OneVersion, Writer};
 use quorate_schema::{builtin, decode};
 use serde_json::Value;
 
@@ -40,8 +40,8 @@ fn updates_are_tracked(kind: &InputKind, live: &Value, new: &Value, managers: &M
     let written = managers.clone().into_json().unwrap_or(Value::Null);
     let writer = writer(kind, "2026-01-01T00:00:00Z");
     let mut updated = managers.clone();
-    apply::update(change.clone(), &mut updated, &writer);
-    let stored = apply::update_stored(change, &written, &writer);
+    apply::update(change.clone(), |_| None, &mut updated, &writer);
+    let stored = apply::update_stored(change, |_| None, &written, &writer);
     assert_eq!(stored, updated.into_json(), "the short way of an update differs from the long one");
 }
 
@@ -53,7 +53,7 @@ fn applies_are_idempotent(kind: &InputKind, live: &Value, configuration: &Value,
         force,
         transferred: None,
     };
-    let Ok(applied) = apply::apply(builtin(), kind.ty, live, managers, &request) else { return };
+    let Ok(applied) = apply::apply(builtin(), kind.ty, &OneVersion, live, managers, &request) else { return };
     let Applied::Object(object, managers) = applied else {
         assert!(!force, "a forced apply has conflicts");
         return;
@@ -72,7 +72,7 @@ fn applies_are_idempotent(kind: &InputKind, live: &Value, configuration: &Value,
     let unowned: Vec<String> = missing.paths(100).into_iter().filter(|path| !unmanaged(path)).collect();
     assert_eq!(unowned, Vec::<String>::new(), "the applier does not own what it has applied");
 
-    let again = apply::apply(builtin(), kind.ty, &object, &managers, &request).expect("it applies again");
+    let again = apply::apply(builtin(), kind.ty, &OneVersion, &object, &managers, &request).expect("it applies again");
     match again {
         Applied::Object(again, same) => {
             assert_eq!(again, object, "applying twice changes the object");

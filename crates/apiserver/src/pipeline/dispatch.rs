@@ -23,7 +23,7 @@ use crate::pipeline::update::{success, update};
 use crate::pipeline::{Effect, Operation, Written, apply, create, delete_collection, read, review, watch};
 use crate::proxy;
 use crate::query::Query;
-use crate::representation::{IncludeObject, negotiate, negotiate_documents};
+use crate::representation::{IncludeObject, negotiate};
 use crate::response::{Request, Response, Style};
 use crate::route::Target;
 use crate::streams;

@@ -24,7 +24,7 @@ pub use extract::{TypedError, TypedErrors, extract};
 pub use managers::{Entry, Managers, Operation};
 pub use set::{FieldSet, FieldSetError};
 pub use track::{
-    Applied, Apply, Change, Conflict, MAX_CONFLICTS, Versions, Writer, apply, update, update_stored,
+    Applied, Apply, Change, Conflict, MAX_CONFLICTS, OneVersion, Versions, Writer, apply, update, update_stored,
 };
 
 #[cfg(test)]

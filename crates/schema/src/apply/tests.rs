@@ -14,19 +14,6 @@ fn writer<'a>(manager: &'a str, api_version: &'a str, time: &'a str) -> Writer<'
     Writer { manager, api_version, subresource: "", time }
 }
 
-/// The versions of an object that is served in one.
-struct OneVersion;
-
-impl Versions for OneVersion {
-    fn convert(&self, _: &Value, _: &str) -> Option<(TypeId, Value)> {
-        None
-    }
-
-    fn restore(&self, object: Value, _: &str) -> Value {
-        object
-    }
-}
-
 /// An object with its managers, as a server keeps it.
 #[derive(Clone, Debug, PartialEq)]
 struct Live {
@@ -563,7 +550,8 @@ fn an_update_drops_an_entry_without_fields() {
     let stored = json!([entry("me", json!({"f:data": {"f:a": {}}})), entry("nobody", json!({}))]);
     let ty = kind("v1", "ConfigMap");
     let change = Change::between(builtin(), ty, &json!({"data": {"a": "1"}}), &json!({"data": {"a": "2"}}));
-    let updated = update_stored(change.expect("a change"), |_| None, &stored, &writer("me", "v1", "2026-01-02T00:00:00Z"));
+    let updated =
+        update_stored(change.expect("a change"), |_| None, &stored, &writer("me", "v1", "2026-01-02T00:00:00Z"));
     let managers = Managers::stored(updated.as_ref()).entries;
     assert_eq!(managers.iter().map(|entry| entry.manager.as_str()).collect::<Vec<_>>(), ["me"]);
 }

@@ -71,6 +71,20 @@ pub trait Versions {
     fn restore(&self, object: Value, api_version: &str) -> Value;
 }
 
+/// The versions of an object that is served in one.
+#[derive(Clone, Copy, Debug)]
+pub struct OneVersion;
+
+impl Versions for OneVersion {
+    fn convert(&self, _object: &Value, _api_version: &str) -> Option<(TypeId, Value)> {
+        None
+    }
+
+    fn restore(&self, object: Value, _api_version: &str) -> Value {
+        object
+    }
+}
+
 /// A change of an object in the fields that managers have.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
