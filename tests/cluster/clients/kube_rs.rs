@@ -430,8 +430,10 @@ impl Seen {
             .collect();
         eventually_async("the watcher's events", || async {
             assert!(!self.task.is_finished(), "the watcher has ended");
-            let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-            if *events == expected { Ok(()) } else { Err(events.clone()) }
+            let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let differs = |name: &&String| events.get(*name) != expected.get(*name);
+            let different: Vec<_> = expected.keys().chain(events.keys()).filter(differs).collect();
+            if different.is_empty() { Ok(()) } else { Err(format!("{different:?} differ")) }
         })
         .await;
     }
