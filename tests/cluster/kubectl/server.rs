@@ -48,7 +48,7 @@ pub fn the_server_is_described(kubectl: &Kubectl<'_>) {
     kubectl.says("auth can-i get pods --subresource=log", "yes\n");
     kubectl.says("auth can-i get /healthz", "yes\n");
     kubectl.shows("auth can-i --list", &["Resources", "Verbs", "*.*"]);
-    kubectl.shows("auth whoami", &["ATTRIBUTE", "Username", "admin", "Groups", "system:masters"]);
+    kubectl.shows("auth whoami", &["ATTRIBUTE", "Username", "kubernetes-admin", "Groups", "system:masters"]);
     let rules = RULES.replace("VERBS", "get, list");
     let reconciled = kubectl.given("auth reconcile -f -", &rules);
     assert!(reconciled.contains("role.rbac.authorization.k8s.io/reconciled reconciled"), "{reconciled}");
