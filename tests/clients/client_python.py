@@ -84,7 +84,7 @@ def watch_and_delete():
     equal(sorted(events), [("DELETED", f"py-page-{number}") for number in range(7)])
     timed = watch.Watch().stream(core.list_namespaced_config_map, NAMESPACE, timeout_seconds=1, label_selector="page")
     equal(list(timed), [])
-    gone = watch.Watch().stream(core.list_namespaced_config_map, NAMESPACE, resource_version="1", timeout_seconds=5)
+    gone = watch.Watch().stream(core.list_namespaced_config_map, NAMESPACE, resource_version="1", timeout_seconds=1)
     # The first revision is still kept in a young cluster, or it is reported as gone; both end.
     try:
         list(gone)
