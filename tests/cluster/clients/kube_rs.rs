@@ -290,7 +290,7 @@ async fn commands_run_in_a_pod(client: &Client) {
     let command = ["sh", "-c", "echo out; echo err >&2; exit 7"];
     let failed = finish(pods.exec("rs", command, &outputs).await.expect("exec")).await;
     assert_eq!(failed, ("out\n".to_owned(), "err\n".to_owned(), Some("ExitCode 7".to_owned())));
-    let mut counted = pods.exec("rs", ["wc", "-c"], &outputs.clone().stdin(true)).await.expect("exec");
+    let mut counted = pods.exec("rs", ["wc", "-c"], &AttachParams::default().stdin(true)).await.expect("exec");
     let mut input = counted.stdin().expect("an input");
     input.write_all(&vec![b'x'; 1_000_000]).await.expect("written");
     input.shutdown().await.expect("closed");

@@ -42,10 +42,7 @@ pub fn deployments_roll(kubectl: &Kubectl<'_>) {
     rolls(kubectl);
     kubectl.fails("scale deployment/web --replicas=1 --current-replicas=2", "Expected replicas to be 2, was 3");
     kubectl.says("scale deployment/web --replicas=1 --timeout=60s", "deployment.apps/web scaled\n");
-    kubectl.says(
-        "autoscale deployment/web --min=1 --max=3",
-        "horizontalpodautoscaler.autoscaling/web autoscaled\n",
-    );
+    kubectl.says("autoscale deployment/web --min=1 --max=3", "horizontalpodautoscaler.autoscaling/web autoscaled\n");
     kubectl.shows("get hpa web", &["Deployment/web", "1", "3"]);
     kubectl.shows("describe hpa web", &["Min replicas:", "1", "Max replicas:", "3"]);
 
