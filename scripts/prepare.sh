@@ -72,6 +72,37 @@ need_faults() {
     fi
 }
 
+# Installs the Kubernetes clients that the tests drive: the libraries of Python and JavaScript, and the newest kubectl.
+# Their versions are pinned in tests/clients; they are installed again when a pin, Python or Node.js changes.
+need_clients() {
+    need python3 python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages "python3 -m venv" python3-venv
+    need node nodejs
+    need npm npm
+    export QUORATE_CLIENTS=${QUORATE_CLIENTS:-$HOME/.cache/quorate/clients}
+    mkdir -p "$QUORATE_CLIENTS"
+    local key
+    key=$({ python3 --version && node --version && cat tests/clients/{requirements.txt,package-lock.json}; } | sha256sum)
+    # Another run may be installing them right now.
+    (
+        flock 9
+        [ "$(cat "$QUORATE_CLIENTS/key" 2>/dev/null)" = "$key" ] || install_clients "$key"
+    ) 9>"$QUORATE_CLIENTS/lock"
+}
+
+# install_clients KEY: installs the clients, and notes KEY when they are complete.
+install_clients() {
+    say "installing the Kubernetes clients of Python and JavaScript, and the newest kubectl, into $QUORATE_CLIENTS"
+    rm -rf "$QUORATE_CLIENTS"/{key,python,node_modules}
+    python3 -m venv "$QUORATE_CLIENTS/python" || die "cannot create a virtual environment with $(python3 --version)"
+    "$QUORATE_CLIENTS/python/bin/pip" install --quiet --disable-pip-version-check --only-binary=:all: \
+        --requirement tests/clients/requirements.txt || die "pip cannot install the clients; is there a network?"
+    cp tests/clients/package.json tests/clients/package-lock.json "$QUORATE_CLIENTS/"
+    npm ci --prefix "$QUORATE_CLIENTS" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||
+        die "npm cannot install the clients; is there a network?"
+    printf '%s\n' "$1" >"$QUORATE_CLIENTS/key"
+}
+
 # Starts a Docker engine unless one answers. stop_docker stops an engine that was started here.
 need_docker() {
     need dockerd docker.io

@@ -2,6 +2,7 @@
 
 mod agent_restart;
 mod backup;
+mod clients;
 mod debug;
 mod demo_path;
 mod etcd;

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use crate::balancer::Balancer;
 use crate::commands::{Output, run};
 use crate::retry::eventually;
 
@@ -84,6 +85,21 @@ pub fn binary(name: &str) -> PathBuf {
     let path = test.ancestors().nth(2).expect("a profile directory").join(name);
     assert!(path.exists(), "{} is not built; run `cargo build --workspace --bins` first", path.display());
     path
+}
+
+/// Directory of the Kubernetes clients that `scripts/test` installs: `python/bin` and `node_modules`.
+///
+/// # Panics
+/// When they are not installed.
+#[must_use]
+pub fn installed_clients() -> PathBuf {
+    let dir = std::env::var_os("QUORATE_CLIENTS").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/quorate/clients"),
+        PathBuf::from,
+    );
+    let is_complete = dir.join("key").exists();
+    assert!(is_complete, "the Kubernetes clients are not installed in {}; scripts/test installs them", dir.display());
+    dir
 }
 
 /// Returns whether the `kubectl` on PATH is of 1.27 or later, and says that the test is skipped if it is not. Debian 12
@@ -175,6 +191,37 @@ impl Cluster {
         let url = self.member(master).api.expect("a master has an API");
         config.cluster_url = url.parse().expect("a URL");
         Client::try_from(config).expect("a client")
+    }
+
+    /// Writes a kubeconfig of the administrator with this server, and returns its path.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn kubeconfig_for(&self, server: &str) -> PathBuf {
+        let mut kubeconfig = Kubeconfig::read_from(self.kubeconfig()).expect("the kubeconfig of quorate up");
+        for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+            cluster.server = Some(server.to_owned());
+        }
+        let path = self.dir().join(format!("kubeconfig-{}", server.replace(|c: char| !c.is_ascii_alphanumeric(), "-")));
+        let text = serde_json::to_string(&kubeconfig).expect("JSON, which is YAML as well");
+        fs::write(&path, text).expect("the directory is ours");
+        path
+    }
+
+    /// Starts a load balancer that prefers this master.
+    ///
+    /// # Panics
+    /// When there is no such master.
+    #[must_use]
+    pub fn balancer(&self, preferred: &str) -> Balancer {
+        let mut masters = self.masters();
+        masters.sort_by_key(|master| master.name != preferred);
+        let address = |master: &Member| {
+            let url = master.api.as_deref().expect("a master has an API");
+            url.trim_start_matches("https://").parse().expect("an address and a port")
+        };
+        Balancer::start(masters.iter().map(address).collect())
     }
 
     /// Client with the certificate of this worker's agent that uses only this master.
