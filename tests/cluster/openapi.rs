@@ -89,8 +89,11 @@ fn kinds(kubectl: &Kubectl<'_>) -> Vec<(String, String, String)> {
 fn check(kubectl: &Kubectl<'_>) {
     let kinds = kinds(kubectl);
     assert!(kinds.len() > 50, "{kinds:?}");
-    for (name, _, kind) in &kinds {
-        let explained = kubectl.ok(&["explain", name, "--recursive"], "");
+    for (name, api_version, kind) in &kinds {
+        // kubectl would take the second part of `events.events.k8s.io` for a field.
+        let plural = name.split('.').next().expect("a name");
+        let version = format!("--api-version={api_version}");
+        let explained = kubectl.ok(&["explain", plural, &version, "--recursive"], "");
         assert!(explained.contains(&format!("KIND:       {kind}\n")) && explained.contains("    managedFields\t"));
     }
     let explained = kubectl.ok(&["explain", "deployments", "--recursive"], "");

@@ -42,13 +42,13 @@ impl LocalClient {
         LocalClient { conditions, ..self.clone() }
     }
 
-    /// Returns the resource of a served kind, and whether it is namespaced.
+    /// Returns the resource under which a served kind is stored, and whether it is namespaced.
     #[must_use]
     pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<(GroupVersionResource, bool)> {
         let catalog = self.api.catalog();
         let mut rows = catalog.rows.iter();
         let row = rows.find(|row| row.api_version == api_version && row.descriptor.kind.kind == kind)?;
-        Some((row.descriptor.resource.clone(), row.is_namespaced()))
+        Some((row.stored_version().descriptor.resource.clone(), row.is_namespaced()))
     }
 
     /// Creates an object and returns it as it was stored.

@@ -39,8 +39,8 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    /// Returns the creation that a WebSocket client's `GET` amounts to: an upgrade gives the same access by either method,
-    /// so it needs the permission to create as well. An upgrade through a node's proxy opens the same streams.
+    /// Returns the creation that a WebSocket client's `GET` amounts to. An upgrade gives the same access by either method, so
+    /// the permission to create is checked too. An upgrade through a node's proxy opens the same streams.
     pub(crate) fn as_creation(&self, is_upgrade: bool) -> Option<Route> {
         let Route::Resource(target) = self else { return None };
         let subresource = target.subresource.filter(|_| target.verb == Verb::Get)?;
@@ -230,6 +230,9 @@ fn resource(
         }
         _ => return Err(error::no_such_path()),
     };
+    if is_watch_path && subresource.is_some() {
+        return Err(error::no_such_path());
+    }
     // The parameter applies to collections only and is ignored with a name.
     let is_watch = is_watch_path || (name.is_none() && query.flag("watch"));
     let verb = verb(method, name.is_some(), subresource, is_watch).ok_or_else(error::method_not_allowed)?;
@@ -395,6 +398,7 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/nodes", "404"),
             ("GET", "/api/v1/namespaces/a/pods/x/scale", "404"),
             ("GET", "/api/v1/namespaces/a%2Fb/pods/x", "404"),
+            ("GET", "/api/v1/watch/nodes/n/proxy", "404"),
             ("GET", "/apis/apps/v2/deployments", "404"),
             ("GET", "/elsewhere", "404"),
         ];

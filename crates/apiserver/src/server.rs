@@ -54,8 +54,6 @@ const MAX_DRAINED_BYTES: usize = 4 * MAX_BODY_BYTES;
 const COMPRESS_FROM_BYTES: usize = 128 * 1024;
 /// Time that running requests have to finish after the shutdown began.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
-/// Time in which the last responses of a connection must be sent after it was found idle. The client may read slowly.
-const LAST_RESPONSE_WITHIN: Duration = Duration::from_secs(300);
 /// Pause of the listener when it cannot accept, for example for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Maximum number of HTTP/2 streams on one connection, each of which may be a watch.
@@ -87,15 +85,18 @@ pub struct Deadlines {
     pub headers: Duration,
     /// For the body of a request.
     pub body: Duration,
-    /// Between two requests, and before the first one.
+    /// Between two requests, and before the first one. Longer than the 90 s for which the connection pools of Go and hyper
+    /// keep a connection, so that the client closes it first and no request meets a closing connection.
     pub idle: Duration,
+    /// For the last response of a connection that was found idle. The client may read slowly.
+    pub last_response: Duration,
 }
 
 impl Default for Deadlines {
     /// Returns deadlines similar to those of Kubernetes.
     fn default() -> Self {
-        let [handshake, headers, body, idle] = [10, 30, 60, 90].map(Duration::from_secs);
-        Deadlines { handshake, headers, body, idle }
+        let [handshake, headers, body, idle, last_response] = [10, 30, 60, 120, 300].map(Duration::from_secs);
+        Deadlines { handshake, headers, body, idle, last_response }
     }
 }
 
@@ -211,7 +212,8 @@ async fn connection(
     let connection = Connection::new(user, shutdown.clone()).from(from);
     let service = TowerToHyperService::new(router.layer(Extension(connection)).layer(Extension(activity.clone())));
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadlines.headers);
+    // hyper counts this time from the last response, not from the first byte of the headers.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadlines.headers.max(deadlines.idle));
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -225,10 +227,11 @@ async fn connection(
         () = activity.idle(deadlines.idle) => {}
     }
     serving.as_mut().graceful_shutdown();
+    // A request that arrived just before the client learned of the end may run on, such as a watch.
     let cut_off = async {
-        // Cancelled already, unless the connection is idle.
-        if timeout(LAST_RESPONSE_WITHIN, shutdown.cancelled()).await.is_ok() {
-            sleep(DRAIN_WITHIN).await;
+        tokio::select! {
+            () = shutdown.cancelled() => sleep(DRAIN_WITHIN).await,
+            () = activity.idle(deadlines.last_response) => {}
         }
     };
     tokio::select! {
@@ -428,7 +431,12 @@ fn respond(
             });
             (HttpBody::from_stream(held), None)
         }
-        Body::Passed(body) => (body, None),
+        Body::Passed(body) => {
+            let held = body.inspect_frame(move |_| {
+                let _ = &running;
+            });
+            (HttpBody::new(held), None)
+        }
         Body::Upgrade(tunnel) => {
             let Some(upgrade) = upgrade else {
                 return respond(Response::failure(&streams::cannot_upgrade()), None, tunnels, running);

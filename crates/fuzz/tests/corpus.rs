@@ -84,7 +84,7 @@ fn inputs_of_all_targets() -> usize {
 
 #[test]
 fn the_first_inputs_keep_the_properties() {
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz-seeds");
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-seeds-{}", std::process::id()));
     quorate_fuzz::seeds::write(&scratch).expect("the seeds are written");
     for (target, _) in quorate_fuzz::TARGETS {
         let inputs = inputs(&scratch.join(target));

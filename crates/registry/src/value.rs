@@ -25,8 +25,15 @@ pub fn set_default(object: &mut Value, key: &str, value: impl Into<Value>) {
 
 /// Like [`set_default`], for strings that count as absent when empty.
 pub fn set_default_text(object: &mut Value, key: &str, value: &str) {
-    if object[key].as_str().is_none_or(str::is_empty) && (object[key].is_string() || object[key].is_null()) {
-        object[key] = Value::from(value);
+    let is_absent = match object.get(key) {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(_) => false,
+    };
+    if let Value::Object(map) = object
+        && is_absent
+    {
+        map.insert(key.to_owned(), value.into());
     }
 }
 

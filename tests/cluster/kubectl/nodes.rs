@@ -1,6 +1,14 @@
-//! Commands about nodes.
+//! Commands about nodes, and about the certificates that they ask for.
 
 use super::Kubectl;
+
+/// A PKCS#10 request, in base64 of PEM.
+const REQUEST: &str = "\
+    LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIS01ISUNBUUF3RURFT01Bd0dBMVVFQXd3RllXZGxiblF3V1RB\
+    VEJnY3Foa2pPUFFJQkJnZ3Foa2pPUFFNQgpCd05DQUFTSXBFRDRBNmY0UnkrdyswaHFRL29GODN4QkdJcXlEd21ubTFYaHhOUFBZ\
+    UFdpYWVpN1o2WFdyRjY5CmdibEEycnJLMVBtaXkzTHdnSnd4bDY0R3AzQzhvQUF3Q2dZSUtvWkl6ajBFQXdJRFNBQXdSUUloQU82\
+    V1ZPSkIKLzMvOWpURURtSjRIVFUwRDEvYUUrbDJqdHloMVJjT01HWklaQWlCOWtoSmZXNHZTbDIxTm5MY1U5ajV3c1NGNQpPMUZD\
+    d2NLMmlCRjVYVSt6ZWc9PQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K";
 
 pub fn nodes_are_cordoned_tainted_and_drained(kubectl: &Kubectl<'_>) {
     kubectl.shows("get nodes -o wide", &["INTERNAL-IP", "CONTAINER-RUNTIME", "worker-1", "Ready", "docker://"]);
@@ -21,4 +29,20 @@ pub fn nodes_are_cordoned_tainted_and_drained(kubectl: &Kubectl<'_>) {
     assert!(drained.contains("evicting pod team/stays") || drained.contains("pod/stays evicted"), "{drained}");
     kubectl.fails("get pod stays", "pods \"stays\" not found");
     kubectl.says("uncordon worker-1", "node/worker-1 uncordoned\n");
+}
+
+pub fn signing_requests_are_decided(kubectl: &Kubectl<'_>) {
+    for name in ["good", "bad"] {
+        let request = format!(
+            "{{apiVersion: certificates.k8s.io/v1, kind: CertificateSigningRequest, metadata: {{name: {name}}}, spec: \
+             {{request: {REQUEST}, signerName: example.com/agents, usages: [client auth]}}}}"
+        );
+        let created = format!("certificatesigningrequest.certificates.k8s.io/{name} created\n");
+        assert_eq!(kubectl.given("create -f -", &request), created);
+    }
+    kubectl.says("certificate approve good", "certificatesigningrequest.certificates.k8s.io/good approved\n");
+    kubectl.says("certificate deny bad", "certificatesigningrequest.certificates.k8s.io/bad denied\n");
+    kubectl.shows("get csr", &["bad", "example.com/agents", "Denied", "good", "Approved"]);
+    kubectl.fails("certificate deny good", "mutually exclusive");
+    kubectl.ok("delete csr good bad");
 }

@@ -67,8 +67,12 @@ impl Spent {
             PatchOperation::Remove(_) | PatchOperation::Test(_) => (None, None),
         };
         if !matches!(operation, PatchOperation::Replace(_) | PatchOperation::Test(_)) {
-            let shifted =
-                |path: &Pointer| path.parent().and_then(|list| list.resolve(target).ok()?.as_array().map(Vec::len));
+            // An element at the end of a list shifts no other.
+            let shifted = |path: &Pointer| {
+                let length = path.parent()?.resolve(target).ok()?.as_array()?.len();
+                let index = path.last()?.decoded().parse::<usize>().unwrap_or(length);
+                Some(length.saturating_sub(index))
+            };
             self.visited += [Some(operation.path()), left.map(|from| &**from)]
                 .into_iter()
                 .flatten()
@@ -194,6 +198,8 @@ mod tests {
         let mut target = json!({"a": []});
         apply(&mut target, &vec![insertion; 5000].into()).expect("a list that a patch may build");
         assert_eq!(target["a"].as_array().map(Vec::len), Some(5000));
+        let append = json!({"op": "add", "path": "/a/-", "value": 1});
+        apply(&mut target, &vec![append; MAX_OPERATIONS].into()).expect("an element at the end shifts no other");
     }
 
     #[test]

@@ -224,9 +224,11 @@ fn merged(
     const STATUS: &[&[&str]] = &[&["f:status"]];
     const ALL_BUT_STATUS: &[&[&str]] =
         &[&["f:spec"], &["f:metadata", "f:deletionTimestamp"], &["f:metadata", "f:ownerReferences"]];
+    const ALL_BUT_APPROVAL: &[&[&str]] = &[&["f:spec"], &["f:status", "f:certificate"]];
     let subresources = &operation.target.resource.descriptor.subresources;
     let ignored = match operation.target.subresource {
         Some(Subresource::Status) => ALL_BUT_STATUS,
+        Some(Subresource::Approval) => ALL_BUT_APPROVAL,
         _ if subresources.contains(&Subresource::Status) => STATUS,
         _ => &[],
     };

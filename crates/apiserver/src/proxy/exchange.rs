@@ -149,7 +149,7 @@ impl Exchange {
 /// The body of a response that is passed on.
 pub(super) type ResponseBody = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Error>>>;
 
-/// Reports that a piece has moved. A full channel already does.
+/// Reports that a piece has moved. In a full channel, a report is already waiting.
 fn report(moved: &mpsc::Sender<()>) {
     if let Err(mpsc::error::TrySendError::Closed(())) = moved.try_send(()) {
         tracing::trace!("the connection of a piece has ended");

@@ -3,8 +3,8 @@
 /// Rewrites the links of one exchange.
 #[derive(Clone, Debug)]
 pub(super) struct Links {
-    /// The path of the proxy itself, without the slash behind it. It consists of names that are valid in Kubernetes, so
-    /// that it needs no escapes in HTML.
+    /// The path of the proxy as the client sent it, without its last slash. It names objects that exist, so it needs no
+    /// escapes in HTML.
     prefix: String,
     /// The backend's address.
     backend: String,

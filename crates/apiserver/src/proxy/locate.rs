@@ -159,6 +159,7 @@ fn addresses(pod: &Value) -> impl Iterator<Item = &str> {
 
 /// Returns whether a pod may have this address (`IsGlobalUnicast` of Go).
 fn is_unicast(ip: &IpAddr) -> bool {
+    let ip = &ip.to_canonical();
     let is_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -216,8 +217,8 @@ fn ready<'a>(endpoints: &'a Value, port: &str) -> Vec<(&'a Value, u16)> {
     ready
 }
 
-/// Returns the pod that an address claims to be of; `None` if the pod does not have this address, because whoever writes
-/// endpoints must not choose where requests go.
+/// Returns the pod behind an endpoint's address; `None` if the pod does not have that address. A writer of endpoints must
+/// not choose the destination of requests.
 async fn backing_pod(api: &Api, namespace: &str, address: &Value) -> Result<Option<(Value, IpAddr)>, Status> {
     let reference = &address["targetRef"];
     let (name, ip) = (field(reference, "name"), field(address, "ip"));

@@ -87,7 +87,9 @@ fn uri(rest: &str, query: &str) -> String {
 /// Redirects the client to the same path with a slash.
 fn redirect(request: &Request) -> Result<Response, Status> {
     let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
-    let location = HeaderValue::try_from(format!("{}/{query}", request.path)).map_err(Status::internal)?;
+    // A path that begins with two slashes would name another host.
+    let path = request.path.trim_start_matches('/');
+    let location = HeaderValue::try_from(format!("/{path}/{query}")).map_err(Status::internal)?;
     let mut headers = HeaderMap::new();
     headers.insert(LOCATION, location);
     Ok(Response { code: StatusCode::MOVED_PERMANENTLY, headers, body: Body::Full(Bytes::new()) })

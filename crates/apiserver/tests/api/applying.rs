@@ -135,9 +135,10 @@ async fn malformed_applies_are_refused() {
     assert_eq!(warned.expect(201)["data"]["a"], "c");
     assert_eq!(send(yaml, "", "[1]").await.failure().0, 400);
     assert_eq!(send(yaml, "", "a: [").await.failure().0, 400);
-    let (code, _, message) = send("application/apply-patch+cbor", "", "").await.failure();
+    assert_eq!(send("application/apply-patch+cbor", "", "").await.failure().0, 400);
+    let (code, _, message) = send("application/apply-patch+json", "", "").await.failure();
     assert_eq!(code, 415);
-    assert!(message.ends_with("application/apply-patch+yaml"), "{message}");
+    assert!(message.contains("application/apply-patch+yaml, application/apply-patch+cbor"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,13 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use quorate_api::{FieldError, FieldPath};
 use serde_json::{Value, json};
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::parse_x509_pem;
-use x509_parser::prelude::FromDer;
 
 use super::{Row, row};
 use crate::subresource::Subresource;
@@ -17,7 +12,7 @@ use crate::value::{at, carry_over, child, equal, items, text};
 
 /// The decisions about a request. Only its `approval` subresource sets them.
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
-/// Conditions that never go away, and are never anything but true.
+/// Conditions that cannot be removed and whose status must be True.
 const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
 
 pub(super) fn rows() -> Vec<Row> {
@@ -29,7 +24,7 @@ pub(super) fn rows() -> Vec<Row> {
             .subresources(&[Subresource::Approval, Subresource::Status])
             .prepare_update(|new, old| carry_over(new, old, "spec"))
             .prepare_status_update(keep_decisions)
-            .named_by(|_| Vec::new())
+            .named_by(super::rbac::path_segment)
             .validate(signing_request)
             .validate_status_update(|new, old, errors| {
                 signing_request(new, errors);
@@ -111,9 +106,6 @@ fn changed_conditions(new: &Value, old: &Value, kept: &[&str], errors: &mut Vec<
 
 fn signing_request(object: &Value, errors: &mut Vec<FieldError>) {
     let (path, spec) = (FieldPath::new("spec"), &object["spec"]);
-    if let Err(problem) = check_request(text(&spec["request"])) {
-        errors.push(FieldError::invalid(path.child("request"), &spec["request"], problem));
-    }
     if items(&spec["usages"]).is_empty() {
         errors.push(FieldError::required(path.child("usages"), ""));
     }
@@ -155,20 +147,6 @@ fn conditions(object: &Value, errors: &mut Vec<FieldError>) {
         let detail = "Approved and Denied conditions are mutually exclusive";
         errors.push(FieldError::invalid(conditions_path().index(*later).child("type"), kind, detail));
     }
-}
-
-/// Checks that a text is a PKCS#10 request in base64 of PEM, signed by its own key.
-fn check_request(encoded: &str) -> Result<(), String> {
-    let pem = STANDARD.decode(encoded).map_err(|error| error.to_string())?;
-    let (_, block) = parse_x509_pem(&pem).map_err(|_| "PEM block type must be CERTIFICATE REQUEST".to_owned())?;
-    if block.label != "CERTIFICATE REQUEST" {
-        return Err("PEM block type must be CERTIFICATE REQUEST".to_owned());
-    }
-    let (rest, request) = X509CertificationRequest::from_der(&block.contents).map_err(|error| error.to_string())?;
-    if !rest.is_empty() {
-        return Err("the request is followed by other data".to_owned());
-    }
-    request.verify_signature().map_err(|error| error.to_string())
 }
 
 fn shown_condition(object: &Value) -> Value {

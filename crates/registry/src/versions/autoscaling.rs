@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Version, put, take};
+use crate::schema::Schema;
 use crate::value::{child, items, text};
 
 /// `HorizontalPodAutoscaler` of `autoscaling/v1`, stored as `v2`.
@@ -31,6 +32,23 @@ const UTILIZATION: [(&str, &str); 2] =
 const CURRENT_UTILIZATION: [(&str, &str); 2] =
     [("currentAverageUtilization", "current.averageUtilization"), ("currentAverageValue", "current.averageValue")];
 
+/// The part of an object that a metric is in.
+#[derive(Clone, Copy)]
+enum Part {
+    Spec,
+    Status,
+}
+
+impl Source {
+    /// Returns the paths of the same values in `v1` and in `v2`.
+    fn paths(&self, part: Part) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        self.both.iter().chain(match part {
+            Part::Spec => self.spec,
+            Part::Status => self.status,
+        })
+    }
+}
+
 const SOURCES: [Source; 5] = [
     Source {
         field: "object",
@@ -56,6 +74,10 @@ const SOURCES: [Source; 5] = [
 
 fn from_stored(object: &mut Value) {
     let mut kept = Map::new();
+    // A client may have written such an annotation through the stored version, where it means nothing.
+    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        [METRICS, BEHAVIOR, CURRENT_METRICS, CONDITIONS].iter().for_each(|name| drop(annotations.remove(*name)));
+    }
     if let Some(spec) = object.get_mut("spec") {
         let metrics = take(spec, "metrics").unwrap_or_default();
         let (cpu, others) = split_cpu(&metrics, "target");
@@ -63,7 +85,10 @@ fn from_stored(object: &mut Value) {
             spec[CPU_TARGET] = target;
         }
         if !others.is_empty() {
-            kept.insert(METRICS.to_owned(), encoded(&others.into_iter().map(metric_in_v1).collect()));
+            kept.insert(
+                METRICS.to_owned(),
+                encoded(&others.into_iter().map(|metric| metric_in_v1(metric, Part::Spec)).collect()),
+            );
         }
         if let Some(behavior) = take(spec, "behavior").filter(|behavior| !behavior.is_null()) {
             kept.insert(BEHAVIOR.to_owned(), encoded(&behavior));
@@ -76,7 +101,8 @@ fn from_stored(object: &mut Value) {
         }
         // The field has no place for the average value, so the annotation repeats the metric.
         if !items(&metrics).is_empty() {
-            kept.insert(CURRENT_METRICS.to_owned(), encoded(&items(&metrics).iter().map(metric_in_v1).collect()));
+            let current = items(&metrics).iter().map(|metric| metric_in_v1(metric, Part::Status));
+            kept.insert(CURRENT_METRICS.to_owned(), encoded(&current.collect()));
         }
         let conditions = take(status, "conditions").unwrap_or_default();
         if !items(&conditions).is_empty() {
@@ -93,8 +119,8 @@ fn to_stored(object: &mut Value) {
     let mut kept = |name: &str| -> Option<Value> {
         let annotations = object.get_mut("metadata")?.get_mut("annotations")?.as_object_mut()?;
         let text = annotations.remove(name)?;
-        // A text that does not parse is not what this version has written.
-        serde_json::from_str(text.as_str()?).ok()
+        // This conversion did not write an annotation that does not parse.
+        serde_json::from_str::<Value>(text.as_str()?).ok()
     };
     let [metrics, behavior, current, conditions] = [METRICS, BEHAVIOR, CURRENT_METRICS, CONDITIONS].map(&mut kept);
     if let Some(annotations) = object["metadata"].get("annotations").and_then(Value::as_object)
@@ -107,12 +133,13 @@ fn to_stored(object: &mut Value) {
             let target = json!({ "type": "Utilization", "averageUtilization": target });
             json!({ "type": "Resource", "resource": { "name": "cpu", "target": target } })
         });
-        let others = metrics.iter().flat_map(items).map(metric_in_v2);
-        let metrics: Vec<Value> = cpu.into_iter().chain(others).collect();
+        let others = metrics.map(|metrics| items(&metrics).iter().map(|m| metric_in_v2(m, Part::Spec)).collect());
+        let others = others.and_then(|others| typed("spec", "metrics", others));
+        let metrics: Vec<Value> = cpu.into_iter().chain(others.iter().flat_map(items).cloned()).collect();
         if !metrics.is_empty() {
             spec["metrics"] = metrics.into();
         }
-        if let Some(behavior) = behavior.filter(Value::is_object) {
+        if let Some(behavior) = behavior.and_then(|behavior| typed("spec", "behavior", behavior)) {
             spec["behavior"] = behavior;
         }
     }
@@ -121,14 +148,23 @@ fn to_stored(object: &mut Value) {
             let current = json!({ "averageUtilization": current });
             json!([{ "type": "Resource", "resource": { "name": "cpu", "current": current } }])
         });
-        let current = current.map(|current| items(&current).iter().map(metric_in_v2).collect::<Value>());
-        if let Some(metrics) = current.or(cpu) {
+        let current = current.filter(Value::is_array);
+        let current = current.map(|metrics| items(&metrics).iter().map(|m| metric_in_v2(m, Part::Status)).collect());
+        if let Some(metrics) = current.and_then(|current| typed("status", "currentMetrics", current)).or(cpu) {
             status["currentMetrics"] = metrics;
         }
-        if let Some(conditions) = conditions.filter(Value::is_array) {
+        if let Some(conditions) = conditions.and_then(|conditions| typed("status", "conditions", conditions)) {
             status["conditions"] = conditions;
         }
     }
+}
+
+/// Returns a field of an annotation in the shape that the stored version's schema gives it. `None` if it has another type:
+/// a client may have written the annotation.
+fn typed(part: &str, field: &str, value: Value) -> Option<Value> {
+    let schema = Schema::named("autoscaling/v2", "HorizontalPodAutoscaler")?;
+    let mut object = schema.decode(json!({ part: { field: value } })).ok()?.object;
+    take(object.get_mut(part)?, field)
 }
 
 /// Returns the average utilization of the first metric of CPU that has one, and the other metrics.
@@ -142,14 +178,14 @@ fn split_cpu<'a>(metrics: &'a Value, value: &str) -> (Option<Value>, Vec<&'a Val
     (found.and_then(|index| utilization(&metrics[index])), others.map(|(_, metric)| metric).collect())
 }
 
-fn metric_in_v1(metric: &Value) -> Value {
+fn metric_in_v1(metric: &Value, part: Part) -> Value {
     let mut metric = metric.clone();
-    for Source { field, both, spec, status } in &SOURCES {
-        let Some(source) = metric.get_mut(field).filter(|source| source.is_object()) else { continue };
+    for kind in &SOURCES {
+        let Some(source) = metric.get_mut(kind.field).filter(|source| source.is_object()) else { continue };
         take(source, "target.type");
         // An object's `target` means something else in each version.
         let mut converted = Value::Object(Map::new());
-        for (in_v1, in_v2) in [*both, *spec, *status].concat() {
+        for (in_v1, in_v2) in kind.paths(part) {
             if let Some(value) = take(source, in_v2) {
                 put(&mut converted, in_v1, value);
             }
@@ -159,12 +195,12 @@ fn metric_in_v1(metric: &Value) -> Value {
     metric
 }
 
-fn metric_in_v2(metric: &Value) -> Value {
+fn metric_in_v2(metric: &Value, part: Part) -> Value {
     let mut metric = metric.clone();
-    for Source { field, both, spec, status } in &SOURCES {
-        let Some(source) = metric.get_mut(field).filter(|source| source.is_object()) else { continue };
+    for kind in &SOURCES {
+        let Some(source) = metric.get_mut(kind.field).filter(|source| source.is_object()) else { continue };
         let mut converted = Value::Object(Map::new());
-        for (in_v1, in_v2) in [*both, *spec, *status].concat() {
+        for (in_v1, in_v2) in kind.paths(part) {
             if let Some(value) = take(source, in_v1) {
                 put(&mut converted, in_v2, value);
             }

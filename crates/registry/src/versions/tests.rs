@@ -79,6 +79,10 @@ fn an_autoscaler_survives_the_version_that_has_no_field_for_its_metrics() {
         "currentMetrics": [
             {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 10, "averageValue": "5m"}}},
             {"type": "External", "external": {"metric": {"name": "queue"}, "current": {"value": "3"}}},
+            {"type": "Object", "object": {
+                "describedObject": {"kind": "Ingress", "name": "front"}, "metric": {"name": "requests"},
+                "current": {"value": "9", "averageValue": "3"},
+            }},
         ],
         "conditions": [{"type": "AbleToScale", "status": "True"}],
     });
@@ -114,11 +118,31 @@ fn an_autoscaler_survives_the_version_that_has_no_field_for_its_metrics() {
 }
 
 #[test]
-fn an_annotation_that_does_not_parse_is_dropped() {
-    let mut old = autoscaler(Value::Null, Value::Null);
-    old["metadata"]["annotations"] = json!({"autoscaling.alpha.kubernetes.io/metrics": "{", "mine": "kept"});
-    let stored = stored(&AUTOSCALING_V1[0], &old);
-    assert_eq!(stored["metadata"]["annotations"], json!({"mine": "kept"}));
+fn an_annotation_of_another_form_is_dropped() {
+    let wrong = [
+        ("metrics", "{"),
+        ("metrics", r#"[{"type": "Resource", "resource": {"name": "memory", "targetAverageUtilization": "x"}}]"#),
+        ("metrics", r#"[{"type": "Resource", "resource": 5}]"#),
+        ("behavior", r#"{"scaleUp": 5}"#),
+        ("behavior", "[]"),
+        ("conditions", r#"[{"type": 1}]"#),
+        ("current-metrics", r#"{"a": 1}"#),
+    ];
+    for (name, text) in wrong {
+        let mut old = autoscaler(Value::Null, json!({}));
+        let name = format!("autoscaling.alpha.kubernetes.io/{name}");
+        old["metadata"]["annotations"] = json!({ name: text, "mine": "kept" });
+        let stored = stored(&AUTOSCALING_V1[0], &old);
+        assert_eq!(stored["metadata"]["annotations"], json!({"mine": "kept"}), "{text}");
+        assert_eq!((stored["spec"].get("behavior"), &stored["status"]), (None, &json!({})), "{text}");
+    }
+}
+
+#[test]
+fn an_annotation_that_was_stored_as_such_is_not_shown() {
+    let mut object = autoscaler(json!([]), Value::Null);
+    object["metadata"]["annotations"] = json!({"autoscaling.alpha.kubernetes.io/metrics": "[]", "mine": "kept"});
+    assert_eq!(shown(&AUTOSCALING_V1[0], &object)["metadata"]["annotations"], json!({"mine": "kept"}));
 }
 
 #[test]

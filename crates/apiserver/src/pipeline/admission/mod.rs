@@ -82,7 +82,7 @@ impl Attributes<'_> {
 pub(crate) async fn mutate(operation: &Operation, object: &mut Value) -> Result<(), Status> {
     limit_ranger::mutate(operation, object).await?;
     service_account::mutate(operation, object);
-    signing_request::mutate(operation, object);
+    signing_request::mutate(operation, object)?;
     node_taints::mutate(operation, object);
     priority::mutate(operation, object).await?;
     default_tolerations::mutate(operation, object);
