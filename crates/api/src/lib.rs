@@ -1,6 +1,7 @@
 //! The object model of all other crates: kinds and resources, object keys, revisions, selectors, quantities, patches,
 //! YAML and `Status` errors. The crate is pure: no I/O, no clock, no randomness.
 
+pub mod address;
 pub mod architecture;
 pub mod duration;
 pub mod ephemeral;

@@ -45,6 +45,11 @@ impl Activity {
     }
 }
 
+impl Running {
+    /// Keeps the request running for as long as a closure that calls this exists.
+    pub fn hold(&self) {}
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let Running(Activity(counters)) = self;

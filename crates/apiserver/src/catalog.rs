@@ -29,8 +29,8 @@ impl Served {
     }
 
     /// Returns the version in which the kind is stored.
-    pub fn stored_version(self: &Arc<Self>) -> Arc<Served> {
-        Arc::clone(self.other.as_ref().map_or(self, |(stored, _)| stored))
+    pub fn stored_version(self: &Arc<Self>) -> &Arc<Served> {
+        self.other.as_ref().map_or(self, |(stored, _)| stored)
     }
 
     /// Returns the conversions of this version; `None` for the stored one.
@@ -135,9 +135,7 @@ impl Catalog {
 
     /// Returns the version of a kind with this `apiVersion`; `None` if it is not served.
     pub fn version_of(&self, stored: &Served, api_version: &str) -> Option<&Arc<Served>> {
-        let is_same_kind = |row: &Served| {
-            row.other.as_ref().map_or(row, |(stored, _)| stored).descriptor.resource == stored.descriptor.resource
-        };
+        let is_same_kind = |row: &Arc<Served>| row.stored_version().descriptor.resource == stored.descriptor.resource;
         self.rows.iter().find(|row| row.api_version == api_version && is_same_kind(row))
     }
 

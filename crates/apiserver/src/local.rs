@@ -1,5 +1,7 @@
 //! [`LocalClient`]: the API for code in the same process. Its requests pass the same pipeline as all others.
 
+use std::sync::Arc;
+
 use quorate_api::{GroupVersionResource, Status};
 use quorate_mvcc::KeyValue;
 use quorate_registry::{Subresource, Verb};
@@ -197,7 +199,7 @@ impl LocalClient {
             })
             .transpose()?;
         let target = Target {
-            resource: served.stored_version(),
+            resource: Arc::clone(served.stored_version()),
             version: served,
             verb,
             namespace: namespace.map(str::to_owned),

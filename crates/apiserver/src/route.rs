@@ -242,7 +242,7 @@ fn resource(
         return Err(error::method_not_allowed());
     }
     Ok(Route::Resource(Target {
-        resource: served.stored_version(),
+        resource: Arc::clone(served.stored_version()),
         version: Arc::clone(served),
         verb,
         namespace: namespace.map(str::to_owned),

@@ -426,15 +426,11 @@ fn respond(
             (HttpBody::new(Full::new(bytes)), Some(length))
         }
         Body::Stream(stream) | Body::List(stream) => {
-            let held = stream.inspect(move |_| {
-                let _ = &running;
-            });
+            let held = stream.inspect(move |_| running.hold());
             (HttpBody::from_stream(held), None)
         }
         Body::Passed(body) => {
-            let held = body.inspect_frame(move |_| {
-                let _ = &running;
-            });
+            let held = body.inspect_frame(move |_| running.hold());
             (HttpBody::new(held), None)
         }
         Body::Upgrade(tunnel) => {

@@ -25,17 +25,6 @@ const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "mas
 /// Label that keeps controllers from mirroring the Endpoints object into slices.
 const SKIP_MIRROR: (&str, &str) = ("endpointslice.kubernetes.io/skip-mirror", "true");
 
-/// Returns whether an address may be an endpoint. The API refuses addresses that mean a different machine to each
-/// client, such as loopback.
-#[must_use]
-pub fn is_reachable(address: IpAddr) -> bool {
-    let is_link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || is_link_local)
-}
-
 /// Returns the stored endpoints.
 #[must_use]
 pub fn present(cache: &Cache) -> BTreeSet<SocketAddr> {
@@ -303,21 +292,5 @@ mod tests {
         cluster.delete("services/default/kubernetes", None);
         settle(&mut cluster, &one);
         assert!(cluster.get("services/default/kubernetes").is_some());
-    }
-
-    #[test]
-    fn addresses_local_to_each_machine_are_not_endpoints() {
-        for (address, expected) in [
-            ("192.0.2.1", true),
-            ("fd00::1", true),
-            ("127.0.0.1", false),
-            ("::1", false),
-            ("0.0.0.0", false),
-            ("169.254.1.1", false),
-            ("fe80::1", false),
-            ("224.0.0.1", false),
-        ] {
-            assert_eq!(is_reachable(address.parse().expect("an address")), expected, "{address}");
-        }
     }
 }

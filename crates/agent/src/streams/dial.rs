@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use quorate_api::address::is_global_unicast;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -42,8 +43,12 @@ pub(crate) async fn dial(
     let headers = negotiate::raw(request.headers())?;
     let pod = shared.find_pod(&namespace, &name)?;
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse::<IpAddr>().ok());
-    let Some(ip) = ip else {
-        return Err(Refusal::new(StatusCode::BAD_GATEWAY, format!("pod \"{name}\" has no address yet")));
+    // A pod that claims a local address would lead to this machine's own services.
+    let Some(ip) = ip.filter(|ip| is_global_unicast(*ip)) else {
+        return Err(Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            format!("pod \"{name}\" has no address that can be reached"),
+        ));
     };
     let place = shared.connections.admit()?;
     let connector = is_set(&options, "tls").then_some(&shared.pod_tls);

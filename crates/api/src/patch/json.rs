@@ -50,7 +50,7 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
 /// The costs of the operations of one patch.
 #[derive(Default)]
 struct Spent {
-    /// What the copies have added.
+    /// Size of the values that were copied, in bytes of JSON.
     copied_bytes: usize,
     /// Values that were visited or shifted.
     visited: usize,

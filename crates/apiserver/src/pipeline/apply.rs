@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_api::{Cause, Reason, Status, StatusDetails, yaml};
 use quorate_registry::Subresource;
-use quorate_schema::apply::{self, Applied, Apply, Conflict, FieldSet, Managers};
+use quorate_schema::apply::{self, Applied, Apply, Conflict, FieldSet, MAX_CONFLICTS, Managers};
 use quorate_schema::{StrictError, cbor};
 use serde_json::{Value, json};
 
@@ -304,7 +304,8 @@ fn conflict(mut conflicts: Vec<Conflict>) -> Status {
                 lines.extend(conflicts.first().map(|first| format!("conflicts with {}:", first.manager)));
                 lines.extend(conflicts.iter().map(|conflict| format!("- {}", conflict.path)));
             }
-            format!("Apply failed with {} conflicts: {}", many.len(), lines.join("\n"))
+            let at_least = if many.len() == MAX_CONFLICTS { "at least " } else { "" };
+            format!("Apply failed with {at_least}{} conflicts: {}", many.len(), lines.join("\n"))
         }
     };
     let cause = |conflict: Conflict| Cause {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use quorate_api::address::is_global_unicast;
 use quorate_api::{GroupVersionResource, Status};
 use quorate_registry::Backend;
 use quorate_store::Consistency;
@@ -11,10 +12,10 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::metadata::field;
 use crate::nodes::NodeAddress;
+use crate::pipeline::admission::PODS;
 use crate::pipeline::read;
 use crate::route::Target;
 
-const PODS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "pods");
 const SERVICES: GroupVersionResource = GroupVersionResource::from_static("", "v1", "services");
 const ENDPOINTS: GroupVersionResource = GroupVersionResource::from_static("", "v1", "endpoints");
 
@@ -124,7 +125,7 @@ async fn pod(api: &Api, namespace: &str, name: &Name<'_>) -> Result<PodPort, Sta
         })?,
     };
     let ip = addresses(&pod).next().and_then(|ip| ip.parse().ok());
-    let ip = ip.filter(is_unicast).ok_or_else(|| Status::bad_request("address not allowed"))?;
+    let ip = ip.filter(|ip| is_global_unicast(*ip)).ok_or_else(|| Status::bad_request("address not allowed"))?;
     pod_port(api, namespace, &pod, SocketAddr::new(ip, port), name.is_tls).await
 }
 
@@ -155,16 +156,6 @@ fn first_port(pod: &Value) -> Option<u16> {
 
 fn addresses(pod: &Value) -> impl Iterator<Item = &str> {
     pod["status"]["podIPs"].as_array().into_iter().flatten().filter_map(|ip| ip["ip"].as_str())
-}
-
-/// Returns whether a pod may have this address (`IsGlobalUnicast` of Go).
-fn is_unicast(ip: &IpAddr) -> bool {
-    let ip = &ip.to_canonical();
-    let is_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    !is_local && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
 }
 
 /// Chooses one of the service's ready pods.
@@ -229,7 +220,7 @@ async fn backing_pod(api: &Api, namespace: &str, address: &Value) -> Result<Opti
         Err(status) if status.code == 404 => return Ok(None),
         pod => pod?,
     };
-    let parsed = ip.parse().ok().filter(is_unicast).filter(|_| addresses(&pod).any(|own| own == ip));
+    let parsed = ip.parse().ok().filter(|ip| is_global_unicast(*ip)).filter(|_| addresses(&pod).any(|own| own == ip));
     Ok(parsed.map(|ip| (pod, ip)))
 }
 
@@ -286,7 +277,7 @@ mod tests {
 
     #[test]
     fn pods_have_unicast_addresses() {
-        let is_allowed = |ip: &str| is_unicast(&ip.parse().expect("an address"));
+        let is_allowed = |ip: &str| is_global_unicast(ip.parse().expect("an address"));
         assert!(["10.0.0.1", "172.17.0.2", "8.8.8.8", "fd00::1"].into_iter().all(is_allowed));
         assert!(
             !["127.0.0.1", "0.0.0.0", "169.254.1.1", "224.0.0.1", "255.255.255.255", "::1", "fe80::1"]

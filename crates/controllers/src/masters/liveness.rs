@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::is_reachable;
+use quorate_api::address::is_global_unicast;
 
 /// The masters, as one leader knows them. Times are those of its monotonic clock.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Member {
 
 impl Member {
     fn usable_address(&self) -> Option<SocketAddr> {
-        self.addresses.iter().flatten().copied().find(|address| is_reachable(address.ip()))
+        self.addresses.iter().flatten().copied().find(|address| is_global_unicast(address.ip()))
     }
 }
 

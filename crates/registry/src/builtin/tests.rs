@@ -1,5 +1,7 @@
 //! Compares the table of kinds with reference data of Kubernetes.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::*;
@@ -62,6 +64,16 @@ fn names_and_verbs_match_discovery() {
             assert_eq!(list(&expected["verbs"]), verbs, "{expected}");
         }
     }
+}
+
+#[test]
+fn no_kind_and_no_resource_is_served_twice() {
+    let rows = builtin();
+    let others = rows.iter().flat_map(|row| row.versions.iter().map(|version| row.in_version(version)));
+    let all: Vec<Descriptor> = rows.iter().cloned().chain(others).collect();
+    let kinds: HashSet<String> = all.iter().map(|row| row.kind.to_string()).collect();
+    let resources: HashSet<String> = all.iter().map(|row| row.resource.to_string()).collect();
+    assert_eq!((kinds.len(), resources.len()), (all.len(), all.len()));
 }
 
 #[test]

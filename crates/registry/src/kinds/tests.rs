@@ -5,14 +5,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{Deletion, Descriptor, Registry, Strategy, Subresource};
+use crate::{Deletion, Descriptor, Strategy, Subresource};
 
 const NOW: &str = "2026-01-01T01:00:00Z";
 const BORN: &str = "2026-01-01T00:00:00Z";
 
-fn row(kind: &str) -> Arc<Descriptor> {
-    let registry = Registry::builtin();
-    Arc::clone(registry.rows().iter().find(|row| row.kind.kind == kind).expect("a built-in kind"))
+fn row(kind: &str) -> Descriptor {
+    crate::builtin().into_iter().find(|row| row.kind.kind == kind).expect("a built-in kind")
 }
 
 pub(super) fn strategy(kind: &str) -> Arc<dyn Strategy> {

@@ -1,12 +1,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::Registry;
 
 fn check(kind: &str, meta: Value) -> Vec<String> {
-    let registry = Registry::builtin();
-    let row = registry.rows().iter().find(|row| row.kind.kind == kind).expect("a built-in kind");
-    validate(&json!({ "metadata": meta }), row).iter().map(ToString::to_string).collect()
+    let row = crate::builtin().into_iter().find(|row| row.kind.kind == kind).expect("a built-in kind");
+    validate(&json!({ "metadata": meta }), &row).iter().map(ToString::to_string).collect()
 }
 
 fn starts(errors: &[String], expected: &[&str]) {
