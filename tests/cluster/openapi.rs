@@ -1,13 +1,14 @@
 //! What `kubectl` learns from OpenAPI: documentation of fields, validation, and whether the server supports dry runs.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use harness::{Cluster, Output, Runtime, Spec, kubectl_is_recent, run};
+use harness::{Cluster, Runtime, Spec, kubectl_is_recent};
 use serde_json::{Value, json};
 
-/// Returns the `kubectl` on PATH, and the oldest and the newest of those that are installed beside it under their
-/// versions (`kubectl.1.33`).
+use crate::kubectl::{self, Kubectl};
+
+/// Returns the `kubectl` on PATH, the oldest and the newest of those that are installed beside it under their versions
+/// (`kubectl.1.33`), and the newest one that is published.
 fn kubectls() -> Vec<PathBuf> {
     let on_path = std::env::var_os("PATH")
         .and_then(|path| std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|file| file.is_file()));
@@ -28,27 +29,8 @@ fn kubectls() -> Vec<PathBuf> {
     found.extend(versions.first().map(|(_, path)| path.clone()));
     found.extend(versions.last().map(|(_, path)| path.clone()));
     found.dedup();
+    found.push(kubectl::newest());
     found
-}
-
-struct Kubectl<'a> {
-    cluster: &'a Cluster,
-    program: PathBuf,
-}
-
-impl Kubectl<'_> {
-    fn run(&self, args: &[&str], input: &str) -> Output {
-        let mut command = Command::new(&self.program);
-        let cache = self.program.file_name().expect("a name").to_string_lossy().into_owned() + "-cache";
-        command.env("KUBECONFIG", self.cluster.kubeconfig()).arg("--cache-dir").arg(self.cluster.dir().join(cache));
-        run(command.args(args), input)
-    }
-
-    fn ok(&self, args: &[&str], input: &str) -> String {
-        let output = self.run(args, input);
-        assert!(output.success, "{} {args:?} {input}: {output:?}", self.program.display());
-        output.stdout
-    }
 }
 
 /// Returns an object of a kind with what validation asks for at least.
@@ -75,7 +57,7 @@ fn minimal(api_version: &str, kind: &str) -> Value {
 
 /// Every kind that can be created, as `(name, apiVersion, kind)`.
 fn kinds(kubectl: &Kubectl<'_>) -> Vec<(String, String, String)> {
-    let table = kubectl.ok(&["api-resources", "--no-headers", "--verbs=create,get"], "");
+    let table = kubectl.ok("api-resources --no-headers --verbs=create,get");
     let rows = table.lines().map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [name, .., api_version, _, kind] = words.as_slice() else { panic!("{line}") };
@@ -92,37 +74,36 @@ fn check(kubectl: &Kubectl<'_>) {
     for (name, api_version, kind) in &kinds {
         // kubectl would take the second part of `events.events.k8s.io` for a field.
         let plural = name.split('.').next().expect("a name");
-        let version = format!("--api-version={api_version}");
-        let explained = kubectl.ok(&["explain", plural, &version, "--recursive"], "");
+        let explained = kubectl.ok(&format!("explain {plural} --api-version={api_version} --recursive"));
         assert!(explained.contains(&format!("KIND:       {kind}\n")) && explained.contains("    managedFields\t"));
     }
-    let explained = kubectl.ok(&["explain", "deployments", "--recursive"], "");
-    assert_eq!(explained, kubectl.ok(&["explain", "deployments", "--api-version=apps/v1", "--recursive"], ""));
+    let explained = kubectl.ok("explain deployments --recursive");
+    assert_eq!(explained, kubectl.ok("explain deployments --api-version=apps/v1 --recursive"));
 
     let mut objects: Vec<Value> = kinds.iter().map(|(_, version, kind)| minimal(version, kind)).collect();
     let documents = |objects: &[Value]| objects.iter().map(|object| format!("---\n{object}\n")).collect::<String>();
-    let program = kubectl.program.display();
-    let created = kubectl.ok(&["create", "--dry-run=client", "-o", "name", "-f", "-"], &documents(&objects));
+    let program = kubectl.program().display();
+    let created = kubectl.given("create --dry-run=client -o name -f -", &documents(&objects));
     let named = created.lines().filter(|line| line.ends_with("/sample")).count();
     assert_eq!(named, kinds.len(), "{program}: {created}");
-    let tried = kubectl.run(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &documents(&objects));
+    let tried = kubectl.run("apply --dry-run=server --validate=strict -f -", &documents(&objects));
     let applied = tried.stdout.lines().filter(|line| line.ends_with(" created (server dry run)")).count();
     let invalid = tried.stderr.matches(" is invalid: ").count();
     assert!(applied > 20 && applied + invalid == kinds.len(), "{program}: {tried:?}");
     for object in &mut objects {
         object["metadata"]["lables"] = json!({});
     }
-    let refused = kubectl.run(&["apply", "--validate=strict", "-f", "-"], &documents(&objects));
+    let refused = kubectl.run("apply --validate=strict -f -", &documents(&objects));
     let misspelt = refused.stderr.matches("unknown field \"metadata.lables\"").count();
     assert!(!refused.success && refused.stdout.is_empty(), "{program}: {refused:?}");
     assert_eq!(misspelt, kinds.len(), "{program}: {refused:?}");
-    let containers = kubectl.ok(&["explain", "pod.spec.containers", "--recursive"], "");
+    let containers = kubectl.ok("explain pod.spec.containers --recursive");
     assert!(
         containers.contains("FIELD: containers <[]Container>\n") && containers.contains("  livenessProbe\t<Probe>\n")
     );
-    let update = kubectl.ok(&["explain", "deploy.spec.strategy.rollingUpdate"], "");
+    let update = kubectl.ok("explain deploy.spec.strategy.rollingUpdate");
     assert!(update.contains("  maxSurge\t<IntOrString>\n"), "{update}");
-    let missing = kubectl.run(&["explain", "pod.spec.nothing"], "");
+    let missing = kubectl.run("explain pod.spec.nothing", "");
     assert!(!missing.success && missing.stderr.contains("field \"nothing\" does not exist"), "{missing:?}");
 }
 
@@ -132,17 +113,17 @@ fn merges_lists(kubectl: &Kubectl<'_>, name: &str) {
     let mut object = minimal("apps/v1", "Deployment");
     object["metadata"]["name"] = name.into();
     object["spec"]["replicas"] = 0.into();
-    kubectl.ok(&["apply", "-f", "-"], &object.to_string());
+    kubectl.given("apply -f -", &object.to_string());
     let side = r#"{"spec":{"template":{"spec":{"containers":[{"name":"side","image":"y:1"}]}}}}"#;
-    kubectl.ok(&["patch", "deployment", name, "-p", side], "");
+    kubectl.ok(&format!("patch deployment {name} -p '{side}'"));
     object["spec"]["template"]["spec"]["containers"][0]["image"] = "x:2".into();
-    let changed = kubectl.ok(&["apply", "-f", "-"], &object.to_string());
+    let changed = kubectl.given("apply -f -", &object.to_string());
     assert_eq!(changed, format!("deployment.apps/{name} configured\n"));
     let path = "jsonpath={range .spec.template.spec.containers[*]}{.name}={.image} {end}";
     let mut images: Vec<String> =
-        kubectl.ok(&["get", "deployment", name, "-o", path], "").split_whitespace().map(str::to_owned).collect();
+        kubectl.ok(&format!("get deployment {name} -o '{path}'")).split_whitespace().map(str::to_owned).collect();
     images.sort();
-    assert_eq!(images, ["main=x:2", "side=y:1"], "{}", kubectl.program.display());
+    assert_eq!(images, ["main=x:2", "side=y:1"], "{}", kubectl.program().display());
 }
 
 #[test]
@@ -152,7 +133,7 @@ fn kubectl_explains_validates_and_merges_each_served_kind() {
     }
     let cluster = Cluster::start(Spec { masters: 1, workers: 1, runtime: Runtime::Hollow, flags: vec![] });
     for (index, program) in kubectls().into_iter().enumerate() {
-        let kubectl = Kubectl { cluster: &cluster, program };
+        let kubectl = Kubectl::new(&cluster, program, "default");
         check(&kubectl);
         merges_lists(&kubectl, &format!("merged-{index}"));
     }

@@ -46,7 +46,6 @@ fn refused<T: Debug>(result: kube::Result<T>, reason: &str) -> kube::core::Statu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not run since the end of its port forward was mended"]
 async fn kube_rs_calls_survive_the_leader() {
     let cluster = Arc::new(super::start());
     let leader = cluster.leader_seen_by("master-1");

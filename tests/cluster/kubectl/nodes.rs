@@ -34,8 +34,8 @@ pub fn nodes_are_cordoned_tainted_and_drained(kubectl: &Kubectl<'_>) {
 pub fn signing_requests_are_decided(kubectl: &Kubectl<'_>) {
     for name in ["good", "bad"] {
         let request = format!(
-            "{{apiVersion: certificates.k8s.io/v1, kind: CertificateSigningRequest, metadata: {{name: {name}}}, spec: \
-             {{request: {REQUEST}, signerName: example.com/agents, usages: [client auth]}}}}"
+            "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {{name: {name}}}\nspec: \
+             {{request: {REQUEST}, signerName: example.com/agents, usages: [client auth]}}\n"
         );
         let created = format!("certificatesigningrequest.certificates.k8s.io/{name} created\n");
         assert_eq!(kubectl.given("create -f -", &request), created);
@@ -43,6 +43,6 @@ pub fn signing_requests_are_decided(kubectl: &Kubectl<'_>) {
     kubectl.says("certificate approve good", "certificatesigningrequest.certificates.k8s.io/good approved\n");
     kubectl.says("certificate deny bad", "certificatesigningrequest.certificates.k8s.io/bad denied\n");
     kubectl.shows("get csr", &["bad", "example.com/agents", "Denied", "good", "Approved"]);
-    kubectl.fails("certificate deny good", "mutually exclusive");
+    kubectl.fails("certificate deny good", "is already Approved");
     kubectl.ok("delete csr good bad");
 }

@@ -10,13 +10,13 @@ use super::Kubectl;
 const RULES: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
-metadata: {name: reconciled}
+metadata: {name: reconciled, namespace: team}
 rules:
 - {apiGroups: [''], resources: [pods], verbs: [VERBS]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
-metadata: {name: reconciled}
+metadata: {name: reconciled, namespace: team}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reconciled}
 subjects:
 - {kind: User, apiGroup: rbac.authorization.k8s.io, name: somebody}

@@ -32,6 +32,7 @@ fn rolls(kubectl: &Kubectl<'_>) {
 pub fn deployments_roll(kubectl: &Kubectl<'_>) {
     assert_eq!(kubectl.given("apply -f -", &web()), "deployment.apps/web created\n");
     rolls(kubectl);
+    kubectl.shows("events --for deployment/web", &["LAST SEEN", "ScalingReplicaSet", "Deployment/web", "Scaled up"]);
     kubectl
         .shows("wait deployment/web --for=condition=Available --timeout=60s", &["deployment.apps/web condition met"]);
     kubectl.says(
