@@ -22,7 +22,7 @@ use crate::pipeline::watch::SharedEvents;
 use crate::response::{Body, Request, Response};
 use crate::route::{Route, route_request};
 use crate::version::Build;
-use crate::{error, health, join, openapi, proxy, quorum, version};
+use crate::{error, headers, health, join, openapi, quorum, version};
 
 /// The pipeline over a store, for every kind of a table. Cheap to clone.
 #[derive(Clone)]
@@ -160,7 +160,7 @@ impl Api {
         let user = authenticate(request.connection.user.clone(), &request.path)?;
         let routed = routed?;
         let relation = authorize(self, &user, &routed, &query).await?;
-        if let Some(creation) = routed.as_creation(proxy::is_upgrade(&request.headers)) {
+        if let Some(creation) = routed.as_creation(headers::is_upgrade(&request.headers)) {
             authorize(self, &user, &creation, &query).await?;
         }
         match routed {

@@ -10,6 +10,7 @@ mod decode;
 mod discovery;
 mod encode;
 mod error;
+mod headers;
 mod health;
 mod join;
 mod list_body;
@@ -36,6 +37,7 @@ mod upload;
 mod user;
 mod version;
 mod warning;
+mod websocket;
 
 pub use api::Api;
 pub use bootstrap::bootstrap;

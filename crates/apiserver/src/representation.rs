@@ -7,6 +7,8 @@ use quorate_schema::cbor;
 use quorate_schema::protobuf::{self, ProtobufError};
 use serde_json::Value;
 
+use crate::headers::elements;
+
 /// Media types of objects in responses.
 pub(crate) const MEDIA_TYPES: &[&str] =
     &["application/json", "application/yaml", protobuf::MEDIA_TYPE, cbor::MEDIA_TYPE];
@@ -137,12 +139,7 @@ impl Alternative<'_> {
 
 /// Returns the alternatives in the client's order of preference.
 fn alternatives(headers: &HeaderMap) -> Vec<Alternative<'_>> {
-    let mut list: Vec<_> = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter(|item| !item.trim().is_empty())
+    let mut list: Vec<_> = elements(headers, &ACCEPT)
         .map(|item| {
             let mut parts = item.split(';').map(str::trim);
             let media_type = parts.next().unwrap_or_default();

@@ -2,9 +2,12 @@
 
 use axum::body::Body as HttpBody;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use http::header::{CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use quorate_api::{Revision, Status};
 use quorate_mvcc::KeyValue;
@@ -16,7 +19,6 @@ use crate::encode;
 use crate::pipeline::Written;
 use crate::representation::{Encoding, Negotiated, Representation};
 use crate::table;
-use crate::tunnel::Tunnel;
 use crate::upload::Upload;
 use crate::warning;
 
@@ -33,6 +35,9 @@ pub struct Request {
     pub connection: Connection,
 }
 
+/// What serves a connection after it has left HTTP.
+pub type Takeover = Box<dyn FnOnce(TokioIo<Upgraded>) -> BoxFuture<'static, ()> + Send>;
+
 /// The body of a response.
 pub enum Body {
     Full(Bytes),
@@ -42,8 +47,8 @@ pub enum Body {
     List(BoxStream<'static, Result<Bytes, std::io::Error>>),
     /// The body of another server's response, which is passed on as it is.
     Passed(HttpBody),
-    /// The connection leaves HTTP and becomes one side of this tunnel. The response's code is 101.
-    Upgrade(Tunnel),
+    /// The connection leaves HTTP. The response's code is 101.
+    Upgrade(Takeover),
 }
 
 pub struct Response {

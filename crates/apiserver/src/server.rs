@@ -433,13 +433,13 @@ fn respond(
             let held = body.inspect_frame(move |_| running.hold());
             (HttpBody::new(held), None)
         }
-        Body::Upgrade(tunnel) => {
+        Body::Upgrade(takeover) => {
             let Some(upgrade) = upgrade else {
                 return respond(Response::failure(&streams::cannot_upgrade()), None, tunnels, running);
             };
             tunnels.spawn(async move {
                 match upgrade.await {
-                    Ok(client) => tunnel.run(TokioIo::new(client)).await,
+                    Ok(client) => takeover(TokioIo::new(client)).await,
                     Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
                 }
             });

@@ -13,7 +13,7 @@ use crate::logs;
 use crate::nodes::{NodeAddress, UpgradeResponse, escape, refused};
 use crate::pipeline::read;
 use crate::query::Query;
-use crate::response::{Body, Request, Response};
+use crate::response::{Request, Response};
 use crate::route::Target;
 use crate::tunnel::Tunnel;
 
@@ -84,7 +84,7 @@ async fn tunnel(api: &Api, address: &NodeAddress, path: &str, request: &Request)
         UpgradeResponse::Switched { headers, connection } => {
             let tunnel = Tunnel::new(TokioIo::new(connection), request.connection.shutdown.clone());
             let (code, headers) = (StatusCode::SWITCHING_PROTOCOLS, passed_on(&headers));
-            Ok(Response { code, headers, body: Body::Upgrade(tunnel) })
+            Ok(Response { code, headers, body: tunnel.into_body() })
         }
         UpgradeResponse::Refused { code, headers, text } => {
             let mut refusal = Response::failure(&refused(code, &text));

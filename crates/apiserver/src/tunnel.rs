@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::response::Body;
 
 /// Memory of each direction, in bytes. A side that does not read stops the other one.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -35,6 +38,11 @@ impl Tunnel {
     /// Keeps a permit until the tunnel has ended.
     pub(crate) fn holding(self, permit: Option<OwnedSemaphorePermit>) -> Self {
         Tunnel { permit, ..self }
+    }
+
+    /// Returns the body of a response that makes the client's connection the other side.
+    pub(crate) fn into_body(self) -> Body {
+        Body::Upgrade(Box::new(move |client| self.run(client).boxed()))
     }
 
     /// Copies bytes in both directions until one of the sides has ended, nothing moves for hours, or this server stops.

@@ -6,7 +6,7 @@ use quorate_api::Revision;
 use crate::backend::{Backend, BackendError};
 use crate::command::{CommandError, RangeRequest, RangeResponse, Sort, SortTarget};
 use crate::index::Head;
-use crate::kv::{KeyRange, KeyValue};
+use crate::kv::{KeyRange, KeyValue, next_key};
 use crate::state::{ReadError, State};
 use crate::view::View;
 
@@ -22,6 +22,9 @@ pub struct RangePage {
 
 /// Maximum number of keys visited while the index lock is held (about 100 µs), and maximum number of keys in a page.
 const CHUNK_KEYS: usize = 4096;
+/// Number of keys that a page looks up before it reads their values. The keys after the one that fills the page are
+/// looked up in vain.
+const BATCH_KEYS: usize = 256;
 
 /// Checks that a requested revision lies between the compacted revision and the newest one.
 pub(crate) fn check_revision(requested: Revision, compacted: Revision, current: Revision) -> Result<(), CommandError> {
@@ -145,16 +148,27 @@ impl<B: Backend> View<'_, B> {
         enough_bytes: usize,
         keys_only: bool,
     ) -> Result<Option<(Vec<KeyValue>, bool)>, BackendError> {
-        let Walked { mut kvs, is_all, .. } = self.walk(range, at, wanted, Some(enough_bytes))?;
-        let found = kvs.len();
         if keys_only {
+            let Walked { mut kvs, is_all, .. } = self.walk(range, at, wanted, Some(enough_bytes))?;
             kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-        } else {
-            let Some(filled) = self.fill_some_values(&mut kvs, enough_bytes)? else { return Ok(None) };
-            kvs.truncate(filled);
+            return Ok(Some((kvs, !is_all)));
         }
-        let more = !is_all || kvs.len() < found;
-        Ok(Some((kvs, more)))
+        let (mut kvs, mut left) = (Vec::new(), enough_bytes);
+        let mut rest = range.clone();
+        loop {
+            let batch = (wanted - kvs.len()).min(BATCH_KEYS);
+            let Walked { kvs: mut found, is_all, .. } = self.walk(&rest, at, batch, Some(left))?;
+            let Some(filled) = self.fill_some_values(&mut found, left)? else { return Ok(None) };
+            let is_end = is_all && filled == found.len();
+            found.truncate(filled);
+            left = left.saturating_sub(found.iter().map(|kv| kv.key.len() + kv.value.len()).sum());
+            let last = found.last().map(|kv| next_key(&kv.key));
+            kvs.append(&mut found);
+            match last {
+                Some(start) if !is_end && left > 0 && kvs.len() < wanted => rest.start = start,
+                _ => return Ok(Some((kvs, !is_end))),
+            }
+        }
     }
 
     /// Finds the first `wanted` keys that existed at `at`.

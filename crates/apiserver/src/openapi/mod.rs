@@ -29,6 +29,7 @@ use self::packed::Packed;
 use self::resource::Resource;
 use crate::catalog::{Catalog, Served};
 use crate::error;
+use crate::headers::accepted;
 use crate::query::Query;
 use crate::response::{Body, Response};
 
@@ -165,12 +166,6 @@ async fn blocking(render: impl FnOnce() -> Result<Response, Status> + Send + 'st
 fn expires() -> Result<HeaderValue, Status> {
     let at = Timestamp::now().checked_add(KEPT).map_err(Status::internal)?;
     HeaderValue::from_str(&at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()).map_err(Status::internal)
-}
-
-/// Returns the media types that the client accepts, without their parameters.
-fn accepted(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).filter_map(|item| item.split(';').next()).map(str::trim)
 }
 
 fn lists(headers: &HeaderMap, media_types: &[&str]) -> bool {

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use quorate_api::Status;
 use sha2::{Digest, Sha256};
 
+use crate::headers::elements;
 use crate::response::{Body, Response, has_etag};
 
 /// A document as most clients ask for it. The plain form is not kept.
@@ -79,8 +80,7 @@ impl Packed {
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|item| {
+    elements(headers, &ACCEPT_ENCODING).any(|item| {
         let mut parts = item.split(';').map(str::trim);
         let is_refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
         parts.next() == Some("gzip") && !parts.any(is_refused)

@@ -28,6 +28,7 @@ use crate::response::{Request, Response, Style};
 use crate::route::Target;
 use crate::streams;
 use crate::user::UserInfo;
+use crate::websocket::{self, Content};
 
 /// Runs the verb of a routed, authenticated and authorized request. `relation` is what the permission rests on.
 ///
@@ -42,7 +43,10 @@ pub(crate) async fn dispatch(
     query: &Query,
 ) -> Result<Response, Status> {
     match handler(&target) {
-        Some(Handler::Log) => return logs::logs(api, &target, query, &request.connection.shutdown).await,
+        Some(Handler::Log) => {
+            let log = logs::logs(api, &target, query, &request.connection.shutdown).await?;
+            return websocket::carried(request, log, Content::Bytes);
+        }
         Some(Handler::Stream) => return streams::open(api, &target, request, query).await,
         Some(Handler::Proxy(backend)) => return proxy::proxy(api, &target, *backend, request).await,
         Some(Handler::Part(_) | Handler::Scale | Handler::Binding | Handler::Eviction) | None => {}
@@ -73,7 +77,9 @@ pub(crate) async fn dispatch(
     };
     match operation.target.verb {
         Verb::Watch => {
-            watch::watch(api, &operation.target, relation, query, negotiated, request.connection.clone()).await
+            let connection = request.connection.clone();
+            let events = watch::watch(api, &operation.target, relation, query, negotiated, connection).await?;
+            websocket::carried(request, events, Content::Documents)
         }
         Verb::Get | Verb::List => show(&operation, query, style).await,
         Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,

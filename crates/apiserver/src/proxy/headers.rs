@@ -10,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 
 use super::links::Links;
+use crate::headers::elements;
 
 /// Headers that concern a single connection (RFC 9110, section 7.6.1), beside those that `Connection` names.
 const OF_CONNECTION: [HeaderName; 9] = [
@@ -37,17 +38,6 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-
-/// Returns the elements of a header that is a list.
-fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
-}
-
-/// Returns whether a request asks for another protocol.
-pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE) && elements(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
-}
 
 /// Returns the host that a client has asked; empty if it gave none.
 pub(super) fn host(headers: &HeaderMap) -> &str {
@@ -130,6 +120,7 @@ pub(super) fn to_client(given: &HeaderMap) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::is_upgrade;
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();

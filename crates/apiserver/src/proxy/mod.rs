@@ -12,8 +12,6 @@ mod links;
 mod locate;
 mod page;
 
-pub(crate) use headers::is_upgrade;
-
 use axum::body::Body as HttpBody;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, LOCATION};
@@ -27,6 +25,7 @@ use tokio::time::timeout;
 use self::exchange::Exchange;
 use self::links::Links;
 use crate::api::Api;
+use crate::headers::is_upgrade;
 use crate::nodes::ANSWER_WITHIN;
 use crate::response::{Body, Request, Response};
 use crate::route::Target;
@@ -61,7 +60,7 @@ pub(crate) async fn proxy(api: &Api, target: &Target, backend: Backend, request:
             Err(late) => return Err(exchange::unreachable(&late)),
         };
         let tunnel = Tunnel::new(connection, shutdown).holding(exchange.into_permit());
-        return Ok(Response { code: StatusCode::SWITCHING_PROTOCOLS, headers, body: Body::Upgrade(tunnel) });
+        return Ok(Response { code: StatusCode::SWITCHING_PROTOCOLS, headers, body: tunnel.into_body() });
     }
     let (Parts { status, headers: head, .. }, body) = answer.into_parts();
     let mut head = headers::to_client(&head);
