@@ -1,9 +1,12 @@
 """The calls of the official Python client."""
 
+import base64
+import json
 import threading
 import time
 
 import urllib3
+import websocket
 from kubernetes import client, config, dynamic, stream, utils, watch
 from kubernetes.client.exceptions import ApiException
 
@@ -202,6 +205,36 @@ def logs():
     equal(lines, ["line 1", "line 2", "line 3", "late"])
 
 
+def streams_over_websockets():
+    settings = client.Configuration.get_default_copy()
+    tls = {"ca_certs": settings.ssl_ca_cert, "certfile": settings.cert_file, "keyfile": settings.key_file}
+
+    def opened(path, protocol):
+        address = f"{settings.host.replace('https', 'wss', 1)}/api/v1/namespaces/{NAMESPACE}/{path}"
+        return websocket.create_connection(address, sslopt=tls, subprotocols=[protocol], timeout=60)
+
+    for protocol, decoded in [("binary.k8s.io", bytes), ("base64.binary.k8s.io", base64.b64decode)]:
+        log, pieces = opened("pods/py/log?container=main", protocol), []
+        equal(log.getsubprotocol(), protocol)
+        while (message := log.recv_data())[0] != websocket.ABNF.OPCODE_CLOSE:
+            pieces.append(decoded(message[1]))
+        equal(b"".join(pieces), b"line 1\nline 2\nline 3\n")
+    absent = refused(websocket.WebSocketBadStatusException, lambda: opened("pods/nobody/log", "binary.k8s.io"))
+    equal(absent.status_code, 404)
+    unknown = refused(websocket.WebSocketBadStatusException, lambda: opened("pods/py/log", "v4.channel.k8s.io"))
+    equal(unknown.status_code, 400)
+
+    # Browsers name this protocol for every stream; a watch has messages of JSON all the same.
+    events = opened("configmaps?watch=true&fieldSelector=metadata.name=py-socket", "base64.binary.k8s.io")
+    for number in range(2):
+        core.create_namespaced_config_map(NAMESPACE, config_map("py-socket", number=str(number)))
+        core.delete_namespaced_config_map("py-socket", NAMESPACE)
+    seen = [json.loads(events.recv()) for _ in range(4)]
+    equal([event["type"] for event in seen], ["ADDED", "DELETED", "ADDED", "DELETED"])
+    equal(seen[3]["object"]["data"], {"number": "1"})
+    events.close()
+
+
 def evict():
     eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name="py", namespace=NAMESPACE))
     core.create_namespaced_pod_eviction("py", NAMESPACE, eviction)
@@ -278,6 +311,7 @@ run(
     exec_in_pod,
     port_forward,
     logs,
+    streams_over_websockets,
     evict,
     leader_dies,
 )

@@ -17,6 +17,8 @@ use crate::pool::Pooled;
 use crate::value::{child, items, items_mut, set_default, set_default_text, text};
 
 const HEADLESS: &str = "None";
+/// Go's zero time, which Kubernetes shows as null. The type of a condition has no null for typed clients.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
 pub struct Service;
 
@@ -69,6 +71,9 @@ impl Kind for Service {
             for address in ingress.into_iter().flatten().filter(|address| !text(&address["ip"]).is_empty()) {
                 set_default_text(address, "ipMode", "VIP");
             }
+        }
+        if let Some(status) = object.get_mut("status") {
+            items_mut(status, "conditions").for_each(|condition| set_default(condition, "lastTransitionTime", NO_TIME));
         }
     }
 

@@ -127,6 +127,10 @@ fn fields_that_a_new_type_cannot_have_are_dropped() {
     let mut defaulted = balanced.clone();
     strategy("Service").default(&mut defaulted);
     assert_eq!(defaulted["status"]["loadBalancer"]["ingress"], json!([{"ip": "192.0.2.1", "ipMode": "VIP"}]));
+    // Kubernetes asks for no time of a Service's condition.
+    defaulted["status"]["conditions"] = json!([{"type": "Ready", "status": "True", "reason": "Made", "message": ""}]);
+    strategy("Service").default(&mut defaulted);
+    assert_eq!(strategy("Service").validate_status_update(&defaulted, &balanced).len(), 0);
     let (plain, errors) = patched(&balanced, &json!({"spec": {"type": "ClusterIP"}}));
     assert_eq!(errors, [""; 0]);
     for field in ["healthCheckNodePort", "allocateLoadBalancerNodePorts", "loadBalancerClass", "externalTrafficPolicy"]
