@@ -218,7 +218,7 @@ def streams_over_websockets():
         equal(log.getsubprotocol(), protocol)
         while (message := log.recv_data())[0] != websocket.ABNF.OPCODE_CLOSE:
             pieces.append(decoded(message[1]))
-        equal(b"".join(pieces), b"line 1\nline 2\nline 3\n")
+        equal(b"".join(pieces).decode(), core.read_namespaced_pod_log("py", NAMESPACE))
     absent = refused(websocket.WebSocketBadStatusException, lambda: opened("pods/nobody/log", "binary.k8s.io"))
     equal(absent.status_code, 404)
     unknown = refused(websocket.WebSocketBadStatusException, lambda: opened("pods/py/log", "v4.channel.k8s.io"))
