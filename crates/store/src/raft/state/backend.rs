@@ -28,9 +28,6 @@ use crate::raft::upkeep::space::Space;
 const WRITE_BUFFERS_BYTES: usize = 16 << 20;
 const LARGE_TABLE_BUFFER_BYTES: usize = 8 << 20;
 const SMALL_TABLE_BUFFER_BYTES: usize = 1 << 20;
-/// Size of a block of a table. A list reads most blocks for one or two objects if they are as small as RocksDB's default
-/// of 4 KiB.
-const BLOCK_BYTES: usize = 16 << 10;
 
 /// Limits of how far compactions may be behind. The values are RocksDB's defaults.
 const LEVEL_ZERO_FILES: i32 = 36;
@@ -382,7 +379,6 @@ fn table_options(table: Table, cache: &Cache) -> Options {
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_bloom_filter(10.0, false);
-    blocks.set_block_size(BLOCK_BYTES);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(rocksdb::DBCompressionType::Lz4);
