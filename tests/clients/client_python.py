@@ -222,7 +222,7 @@ def streams_over_websockets():
     absent = refused(websocket.WebSocketBadStatusException, lambda: opened("pods/nobody/log", "binary.k8s.io"))
     equal(absent.status_code, 404)
     unknown = refused(websocket.WebSocketBadStatusException, lambda: opened("pods/py/log", "v4.channel.k8s.io"))
-    equal(unknown.status_code, 400)
+    equal(unknown.status_code, 403)
 
     # Browsers name this protocol for every stream; a watch has messages of JSON all the same.
     events = opened("configmaps?watch=true&fieldSelector=metadata.name=py-socket", "base64.binary.k8s.io")

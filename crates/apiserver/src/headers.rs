@@ -1,7 +1,10 @@
-//! What headers of requests mean, whoever serves the request.
+//! Parsing of request headers that several handlers share.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONNECTION, HeaderName, UPGRADE};
+
+/// The prefix of a WebSocket protocol that carries a token.
+pub(crate) const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// Returns the elements of a header that is a list.
 pub(crate) fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {

@@ -33,7 +33,7 @@ pub(crate) async fn respond(mut listing: Listing, style: Style) -> Result<Respon
         _ => Form::Json,
     };
     let mut writer = Writer::new(style.negotiated.representation, form);
-    let mut chunk = Vec::with_capacity(size_hint(&first));
+    let mut chunk = Vec::with_capacity(size_hint(&first, style.negotiated.representation));
     writer.head(listing.version(), listing.metadata(), &mut chunk)?;
     writer.items(listing.version(), &first, &mut chunk)?;
     let rest = stream::try_unfold((listing, writer, false), async |(mut listing, mut writer, is_ended)| {
@@ -60,22 +60,25 @@ pub(crate) async fn respond(mut listing: Listing, style: Style) -> Result<Respon
 pub(crate) fn whole(listing: &Listing, items: &[KeyValue], style: Style) -> Result<Response, Status> {
     let served = listing.version();
     let mut writer = Writer::new(style.negotiated.representation, Form::Json);
-    let mut out = Vec::with_capacity(size_hint(items));
+    let mut out = Vec::with_capacity(size_hint(items, style.negotiated.representation));
     writer.head(served, listing.metadata(), &mut out)?;
     writer.items(served, items, &mut out)?;
     writer.tail(listing.metadata(), &mut out)?;
     Response::styled(200, out, style)
 }
 
-/// Returns the size of a part of the body with these items as whole objects in JSON.
-fn size_hint(items: &[KeyValue]) -> usize {
-    items.iter().map(|kv| kv.value.len() + 48).sum::<usize>() + 256
+/// Returns about the size of a part of the body, where it follows from the stored objects.
+fn size_hint(items: &[KeyValue], representation: Representation) -> usize {
+    match representation {
+        Representation::Object => items.iter().map(|kv| kv.value.len() + 48).sum::<usize>() + 256,
+        Representation::Partial | Representation::Table(_) => 0,
+    }
 }
 
 /// Returns the next part of the body, and whether it is the last.
 async fn next_chunk(listing: &mut Listing, writer: &mut Writer) -> Result<(Vec<u8>, bool), Status> {
     let items = listing.next().await?.unwrap_or_default();
-    let mut chunk = Vec::with_capacity(size_hint(&items));
+    let mut chunk = Vec::with_capacity(size_hint(&items, writer.representation));
     writer.items(listing.version(), &items, &mut chunk)?;
     if listing.is_done() {
         writer.tail(listing.metadata(), &mut chunk)?;

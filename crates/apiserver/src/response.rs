@@ -35,7 +35,7 @@ pub struct Request {
     pub connection: Connection,
 }
 
-/// What serves a connection after it has left HTTP.
+/// Function that serves a connection after it has left HTTP.
 pub type Takeover = Box<dyn FnOnce(TokioIo<Upgraded>) -> BoxFuture<'static, ()> + Send>;
 
 /// The body of a response.

@@ -128,7 +128,7 @@ struct Server {
     in_flight: Arc<Semaphore>,
     /// Memory budget of the bodies of all running requests, in bytes.
     body_budget: Arc<Semaphore>,
-    /// The tunnels of upgraded connections.
+    /// Tasks that serve upgraded connections.
     tunnels: TaskTracker,
     /// Join requests, which come from unauthenticated machines.
     strangers: Strangers,

@@ -22,8 +22,8 @@ pub struct RangePage {
 
 /// Maximum number of keys visited while the index lock is held (about 100 µs), and maximum number of keys in a page.
 const CHUNK_KEYS: usize = 4096;
-/// Number of keys that a page looks up before it reads their values. The keys after the one that fills the page are
-/// looked up in vain.
+/// Number of keys that a page looks up before it reads their values. Lookups of keys after the one that fills the page
+/// are wasted.
 const BATCH_KEYS: usize = 256;
 
 /// Checks that a requested revision lies between the compacted revision and the newest one.
@@ -205,6 +205,8 @@ impl<B: Backend> View<'_, B> {
                 if enough_bytes.is_some_and(|enough| existed >= wanted || read_bytes >= enough) {
                     kvs.truncate(place + 1);
                     kvs.retain(|kv| kv.version > 0);
+                    // Unchanged keys between two changed ones count only when the second one is found.
+                    kvs.truncate(wanted);
                     return Ok(Walked { kvs, count, is_all: false });
                 }
             }

@@ -5,7 +5,7 @@ use quorate_api::Revision;
 use quorate_mvcc::{
     Applied, Command, CommandError, CommandVersion, Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange,
     LeaseId, MemoryBackend, Op, OpResponse, Outcome, PutRequest, RangeRequest, ReadError, ReadTxn, State, Txn,
-    TxnResponse,
+    TxnResponse, next_key,
 };
 
 fn new_state() -> State<MemoryBackend> {
@@ -241,6 +241,47 @@ fn long_ranges_are_read_in_parts() {
     assert_eq!(page(1101, 50, false), (50, true));
     assert_eq!(page(usize::MAX, 0, false), (4096, true), "the maximum number of keys in a page");
     assert_eq!(page(1, 0, true), (4096, true), "a page without values is not limited by bytes");
+
+    // Followed to the end, pages are the range.
+    for revision in [2, 3, 4] {
+        let request = RangeRequest::new(KeyRange::prefix("/k/")).at(Revision(revision));
+        let whole = state.range(&request).expect("a retained revision").kvs;
+        for (page_bytes, limit) in [(11 * 300, 0), (11 * 256, 0), (usize::MAX, 257), (usize::MAX, 512), (usize::MAX, 0)]
+        {
+            let (mut found, mut range) = (Vec::new(), request.range.clone());
+            loop {
+                let rest = RangeRequest { range: range.clone(), ..request.clone() }.limit(limit);
+                let page = state.range_page(&rest, page_bytes).expect("a retained revision");
+                assert!(limit == 0 || page.kvs.len() as u64 <= limit, "{revision} {page_bytes} {limit}");
+                found.extend(page.kvs);
+                if !page.more {
+                    break;
+                }
+                range.start = next_key(&found.last().expect("a page is not empty before the end").key);
+            }
+            assert!(found == whole, "{revision} {page_bytes} {limit}: {} of {}", found.len(), whole.len());
+        }
+    }
+}
+
+#[test]
+fn a_page_of_the_past_keeps_to_its_limit() {
+    let state = new_state();
+    let ops = |value: &'static str, step: usize| {
+        let put = move |i| {
+            Op::Put(PutRequest { key: format!("/k/{i}").into(), value: value.into(), ..PutRequest::default() })
+        };
+        (0..8).step_by(step).map(put).collect()
+    };
+    run(&state, ops("old", 1)).expect("a valid command");
+    // Every second key has changed since.
+    run(&state, ops("new", 2)).expect("a valid command");
+    for limit in 1..8 {
+        let request = RangeRequest::new(KeyRange::prefix("/k/")).at(Revision(2)).limit(limit);
+        let page = state.range_page(&request, usize::MAX).expect("a retained revision");
+        let whole = state.range(&request).expect("a retained revision");
+        assert_eq!((page.kvs, page.more), (whole.kvs, true), "{limit}");
+    }
 }
 
 #[test]

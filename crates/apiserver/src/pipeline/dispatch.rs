@@ -28,7 +28,7 @@ use crate::response::{Request, Response, Style};
 use crate::route::Target;
 use crate::streams;
 use crate::user::UserInfo;
-use crate::websocket::{self, Content};
+use crate::websocket::{Content, over_websocket};
 
 /// Runs the verb of a routed, authenticated and authorized request. `relation` is what the permission rests on.
 ///
@@ -45,7 +45,7 @@ pub(crate) async fn dispatch(
     match handler(&target) {
         Some(Handler::Log) => {
             let log = logs::logs(api, &target, query, &request.connection.shutdown).await?;
-            return websocket::carried(request, log, Content::Bytes);
+            return over_websocket(request, log, Content::Bytes);
         }
         Some(Handler::Stream) => return streams::open(api, &target, request, query).await,
         Some(Handler::Proxy(backend)) => return proxy::proxy(api, &target, *backend, request).await,
@@ -79,7 +79,7 @@ pub(crate) async fn dispatch(
         Verb::Watch => {
             let connection = request.connection.clone();
             let events = watch::watch(api, &operation.target, relation, query, negotiated, connection).await?;
-            websocket::carried(request, events, Content::Documents)
+            over_websocket(request, events, Content::Documents)
         }
         Verb::Get | Verb::List => show(&operation, query, style).await,
         Verb::Delete | Verb::DeleteCollection => remove(operation, request, query, style).await,

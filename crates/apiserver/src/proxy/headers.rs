@@ -10,7 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 
 use super::links::Links;
-use crate::headers::elements;
+use crate::headers::{TOKEN_PROTOCOL, elements};
 
 /// Headers that concern a single connection (RFC 9110, section 7.6.1), beside those that `Connection` names.
 const OF_CONNECTION: [HeaderName; 9] = [
@@ -26,8 +26,6 @@ const OF_CONNECTION: [HeaderName; 9] = [
 ];
 /// Headers by which a client authenticates, and those that only an authenticating proxy may set.
 const CREDENTIALS: [&str; 3] = ["authorization", "impersonate-", "x-remote-"];
-/// The prefix of a WebSocket protocol that carries a token.
-const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 const CORS: [HeaderName; 4] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_HEADERS,

@@ -17,7 +17,7 @@ use crate::pool::Pooled;
 use crate::value::{child, items, items_mut, set_default, set_default_text, text};
 
 const HEADLESS: &str = "None";
-/// Go's zero time, which Kubernetes shows as null. The type of a condition has no null for typed clients.
+/// Go's zero time. Kubernetes accepts a condition of a Service without a time, and shows null; typed clients require one.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
 pub struct Service;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::pools::ServicePools;
 use crate::kinds::tests::{cells, created, errors_of, strategy};
 use crate::pool::{Claim, Item, Pooled, Pools, Refusal, Slot, Unmet};
+use crate::value::items;
 
 const BORN: &str = "2026-01-01T00:00:00Z";
 
@@ -127,9 +128,14 @@ fn fields_that_a_new_type_cannot_have_are_dropped() {
     let mut defaulted = balanced.clone();
     strategy("Service").default(&mut defaulted);
     assert_eq!(defaulted["status"]["loadBalancer"]["ingress"], json!([{"ip": "192.0.2.1", "ipMode": "VIP"}]));
-    // Kubernetes asks for no time of a Service's condition.
-    defaulted["status"]["conditions"] = json!([{"type": "Ready", "status": "True", "reason": "Made", "message": ""}]);
+    let condition = json!({"type": "Ready", "status": "True", "reason": "Made", "message": ""});
+    let timed = json!({"lastTransitionTime": "2026-01-01T00:00:00Z", "type": "Timed"});
+    defaulted["status"]["conditions"] = json!([condition, timed]);
     strategy("Service").default(&mut defaulted);
+    let times: Vec<&Value> =
+        items(&defaulted["status"]["conditions"]).iter().map(|c| &c["lastTransitionTime"]).collect();
+    assert_eq!(times, ["0001-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]);
+    defaulted["status"]["conditions"] = json!([defaulted["status"]["conditions"][0]]);
     assert_eq!(strategy("Service").validate_status_update(&defaulted, &balanced).len(), 0);
     let (plain, errors) = patched(&balanced, &json!({"spec": {"type": "ClusterIP"}}));
     assert_eq!(errors, [""; 0]);
