@@ -116,6 +116,12 @@ async fn every_method_passes() {
             assert_eq!(got, format!("{method} /a//b?c=%2F"), "{proxy}");
         }
     }
+    for proxy in ["pods/web:8080", "services/front:web"] {
+        let uri = format!("{NAMESPACE}/{proxy}/proxy/cgi-bin/echo?a=b%26&c");
+        let request = Request::post(uri).body(vec![b'x'; 100_000]).expect("a request");
+        let got = client.request_text(request).await.expect("a response");
+        assert_eq!(got, "POST a=b%26&c \n100000\n", "{proxy}");
+    }
 }
 
 /// Asks a local proxy for a page, and returns the whole response.

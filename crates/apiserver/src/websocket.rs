@@ -57,7 +57,7 @@ enum Coding {
 type Messages = BoxStream<'static, Result<Message, std::io::Error>>;
 
 impl Coding {
-    /// Returns the messages of a piece of the stream. A piece of documents ends at the end of a line.
+    /// Returns the messages of a piece of the stream. A piece holds whole lines if they are documents.
     fn messages(self, piece: &Bytes) -> Vec<Message> {
         let text = |bytes: &[u8]| Utf8Bytes::try_from(piece.slice_ref(bytes)).map(Message::Text);
         match self {
@@ -71,7 +71,8 @@ impl Coding {
     }
 }
 
-/// Chooses one of the requested protocols, and returns its name if there is one. A protocol that carries a token is none.
+/// Chooses one of the requested protocols, and returns its name; `None` if the client requests none. Protocols that only
+/// carry a token are skipped.
 fn negotiate(content: Content, headers: &HeaderMap) -> Result<(Coding, Option<&str>), Status> {
     let requested = elements(headers, &SEC_WEBSOCKET_PROTOCOL);
     let requested: Vec<_> = requested.filter(|protocol| !protocol.starts_with(TOKEN_PROTOCOL)).collect();

@@ -205,7 +205,7 @@ impl<B: Backend> View<'_, B> {
                 if enough_bytes.is_some_and(|enough| existed >= wanted || read_bytes >= enough) {
                     kvs.truncate(place + 1);
                     kvs.retain(|kv| kv.version > 0);
-                    // Unchanged keys between two changed ones count only when the second one is found.
+                    // `existed` also counts the unchanged keys before this changed one, so it may exceed `wanted`.
                     kvs.truncate(wanted);
                     return Ok(Walked { kvs, count, is_all: false });
                 }

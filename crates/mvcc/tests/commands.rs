@@ -34,6 +34,13 @@ fn put(key: &'static str, value: &'static str) -> Op {
     Op::Put(PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() })
 }
 
+/// Puts the same value under every `step`th of the keys `/k/0…0` to `/k/9…9`, whose numbers have this many digits.
+fn puts(value: &'static str, keys: usize, step: usize, digits: usize) -> Vec<Op> {
+    let key = |i| format!("/k/{i:0digits$}").into();
+    let put = |i| Op::Put(PutRequest { key: key(i), value: value.into(), ..PutRequest::default() });
+    (0..keys).step_by(step).map(put).collect()
+}
+
 fn delete(range: KeyRange) -> Op {
     Op::Delete(DeleteRequest { range, prev_kv: false })
 }
@@ -207,12 +214,7 @@ fn compacted_revisions_cannot_be_read() {
 fn long_ranges_are_read_in_parts() {
     let state = new_state();
     let keys = 10_000;
-    let ops = |value: &'static str, step: usize| {
-        let put = move |i| {
-            Op::Put(PutRequest { key: format!("/k/{i:05}").into(), value: value.into(), ..PutRequest::default() })
-        };
-        (0..keys).step_by(step).map(put).collect::<Vec<_>>()
-    };
+    let ops = |value, step| puts(value, keys, step, 5);
     run(&state, ops("old", 1)).expect("a valid command");
     run(&state, ops("new", 3)).expect("a valid command");
     run(&state, vec![delete(KeyRange { start: "/k/03".into(), end: Some("/k/07".into()) })]).expect("a valid command");
@@ -267,12 +269,7 @@ fn long_ranges_are_read_in_parts() {
 #[test]
 fn a_page_of_the_past_keeps_to_its_limit() {
     let state = new_state();
-    let ops = |value: &'static str, step: usize| {
-        let put = move |i| {
-            Op::Put(PutRequest { key: format!("/k/{i}").into(), value: value.into(), ..PutRequest::default() })
-        };
-        (0..8).step_by(step).map(put).collect()
-    };
+    let ops = |value, step| puts(value, 8, step, 1);
     run(&state, ops("old", 1)).expect("a valid command");
     // Every second key has changed since.
     run(&state, ops("new", 2)).expect("a valid command");
@@ -287,13 +284,8 @@ fn a_page_of_the_past_keeps_to_its_limit() {
 #[test]
 fn a_command_sees_earlier_commands_of_its_batch() {
     let state = new_state();
-    let ops = |value: &'static str, step: usize| {
-        let put = move |i| {
-            Op::Put(PutRequest { key: format!("/k/{i:02}").into(), value: value.into(), ..PutRequest::default() })
-        };
-        (0..40).step_by(step).map(put)
-    };
-    run(&state, ops("2", 1).collect()).expect("a valid command");
+    let ops = |value, step| puts(value, 40, step, 2);
+    run(&state, ops("2", 1)).expect("a valid command");
     let read = |revision| Op::Range(RangeRequest::new(KeyRange::prefix("/k/")).at(Revision(revision)));
     let mut applier = state.applier();
     let mut apply = |ops: Vec<Op>| {
@@ -307,10 +299,10 @@ fn a_command_sees_earlier_commands_of_its_batch() {
         OpResponse::Range(range) => range.kvs.iter().map(|kv| kv.value.clone()).collect::<Vec<_>>().concat(),
         other => panic!("a range was answered with {other:?}"),
     };
-    apply(ops("3", 2).collect());
-    apply(ops("4", 4).collect());
+    apply(ops("3", 2));
+    apply(ops("4", 4));
     // A read at revision 0 sees the transaction's own writes, which have no revision yet.
-    let responses = apply(ops("5", 8).chain([read(0), read(4), read(3), read(2)]).collect());
+    let responses = apply([ops("5", 8), vec![read(0), read(4), read(3), read(2)]].concat());
     let newest = b"52324232".repeat(5);
     assert_eq!(found(&responses[5]), newest);
     assert_eq!(found(&responses[6]), b"4232".repeat(10));

@@ -128,15 +128,6 @@ fn fields_that_a_new_type_cannot_have_are_dropped() {
     let mut defaulted = balanced.clone();
     strategy("Service").default(&mut defaulted);
     assert_eq!(defaulted["status"]["loadBalancer"]["ingress"], json!([{"ip": "192.0.2.1", "ipMode": "VIP"}]));
-    let condition = json!({"type": "Ready", "status": "True", "reason": "Made", "message": ""});
-    let timed = json!({"lastTransitionTime": "2026-01-01T00:00:00Z", "type": "Timed"});
-    defaulted["status"]["conditions"] = json!([condition, timed]);
-    strategy("Service").default(&mut defaulted);
-    let times: Vec<&Value> =
-        items(&defaulted["status"]["conditions"]).iter().map(|c| &c["lastTransitionTime"]).collect();
-    assert_eq!(times, ["0001-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]);
-    defaulted["status"]["conditions"] = json!([defaulted["status"]["conditions"][0]]);
-    assert_eq!(strategy("Service").validate_status_update(&defaulted, &balanced).len(), 0);
     let (plain, errors) = patched(&balanced, &json!({"spec": {"type": "ClusterIP"}}));
     assert_eq!(errors, [""; 0]);
     for field in ["healthCheckNodePort", "allocateLoadBalancerNodePorts", "loadBalancerClass", "externalTrafficPolicy"]
@@ -377,4 +368,17 @@ fn an_invalid_address_does_not_hide_other_errors() {
     let has = |part: &str| errors.iter().any(|error| error.contains(part));
     assert!(has("spec.clusterIPs[0]") && has("spec.clusterIPs[1]"), "{errors:?}");
     assert!(has("expected an IPv6 value as indicated by `ipFamilies[1]`") && !has("expected an IPv4"), "{errors:?}");
+}
+
+#[test]
+fn a_condition_needs_no_time() {
+    let stored = stored(&json!({}), &["10.96.0.7"]);
+    let untimed = json!({"type": "Ready", "status": "True", "reason": "Made", "message": ""});
+    let timed = json!({"lastTransitionTime": BORN, "type": "Timed", "status": "True", "reason": "Made", "message": ""});
+    let mut object = stored.clone();
+    object["status"] = json!({"conditions": [untimed, timed]});
+    strategy("Service").default(&mut object);
+    let times: Vec<&Value> = items(&object["status"]["conditions"]).iter().map(|c| &c["lastTransitionTime"]).collect();
+    assert_eq!(times, ["0001-01-01T00:00:00Z", BORN]);
+    assert_eq!(strategy("Service").validate_status_update(&object, &stored).len(), 0);
 }
